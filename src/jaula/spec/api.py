@@ -28,14 +28,14 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     pass
 
 
-class Empty(_Document):
+class Empty(_Document, frozen=True, kw_only=True):
     """The value of a set written as a map: ``{"80/tcp": {}}``."""
 
 
 # -- containers -------------------------------------------------------------------------------
 
 
-class Healthcheck(_Document):
+class Healthcheck(_Document, frozen=True, kw_only=True):
     """Durations are nanoseconds; 0 takes the image's value, then the default."""
 
     test: tuple[str, ...] = ()
@@ -46,38 +46,38 @@ class Healthcheck(_Document):
     retries: Int64 = 0
 
 
-class PortBinding(_Document):
+class PortBinding(_Document, frozen=True, kw_only=True):
     host_ip: str = ""
     host_port: str = ""  # "", "8080" or "8000-8010"
 
 
-class RestartPolicy(_Document):
+class RestartPolicy(_Document, frozen=True, kw_only=True):
     name: str = ""  # "", no, always, unless-stopped, on-failure
     maximum_retry_count: Int64 = 0
 
 
-class LogConfig(_Document):
+class LogConfig(_Document, frozen=True, kw_only=True):
     type: str = ""
     config: dict[str, str] = {}
 
 
-class WeightDevice(_Document):
+class WeightDevice(_Document, frozen=True, kw_only=True):
     path: str = ""
     weight: UInt16 = 0
 
 
-class ThrottleDevice(_Document):
+class ThrottleDevice(_Document, frozen=True, kw_only=True):
     path: str = ""
     rate: UInt64 = 0
 
 
-class DeviceMapping(_Document):
+class DeviceMapping(_Document, frozen=True, kw_only=True):
     path_on_host: str = ""
     path_in_container: str = ""
     cgroup_permissions: str = ""
 
 
-class DeviceRequest(_Document):
+class DeviceRequest(_Document, frozen=True, kw_only=True):
     driver: str = ""
     count: Int64 = 0
     device_ids: tuple[str, ...] = msgspec.field(name="DeviceIDs", default=())
@@ -85,13 +85,13 @@ class DeviceRequest(_Document):
     options: dict[str, str] = {}
 
 
-class Ulimit(_Document):
+class Ulimit(_Document, frozen=True, kw_only=True):
     name: str = ""
     soft: Int64 = 0
     hard: Int64 = 0
 
 
-class BindOptions(_Document):
+class BindOptions(_Document, frozen=True, kw_only=True):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
@@ -99,24 +99,24 @@ class BindOptions(_Document):
     read_only_force_recursive: bool = False
 
 
-class DriverConfig(_Document):
+class DriverConfig(_Document, frozen=True, kw_only=True):
     name: str = ""
     options: dict[str, str] = {}
 
 
-class VolumeOptions(_Document):
+class VolumeOptions(_Document, frozen=True, kw_only=True):
     no_copy: bool = False
     labels: dict[str, str] = {}
     driver_config: DriverConfig | None = None
     subpath: str = ""
 
 
-class TmpfsOptions(_Document):
+class TmpfsOptions(_Document, frozen=True, kw_only=True):
     size_bytes: Int64 = 0
     mode: UInt32 = 0
 
 
-class Mount(_Document):
+class Mount(_Document, frozen=True, kw_only=True):
     type: str = ""  # bind, volume, tmpfs, npipe, cluster
     source: str = ""
     target: str = ""
@@ -127,7 +127,7 @@ class Mount(_Document):
     tmpfs_options: TmpfsOptions | None = None
 
 
-class Resources(_Document):
+class Resources(_Document, frozen=True, kw_only=True):
     """Limits that ``HostConfig`` and the update body share. 0 means 'not set'."""
 
     cpu_shares: Int64 = 0
@@ -167,7 +167,7 @@ class Resources(_Document):
     io_maximum_bandwidth: UInt64 = msgspec.field(name="IOMaximumBandwidth", default=0)
 
 
-class HostConfig(Resources):
+class HostConfig(Resources, frozen=True, kw_only=True):
     """The part of a container's configuration that depends on the host."""
 
     binds: tuple[str, ...] = ()
@@ -212,13 +212,13 @@ class HostConfig(Resources):
     init: bool | None = None
 
 
-class EndpointIPAMConfig(_Document):
+class EndpointIPAMConfig(_Document, frozen=True, kw_only=True):
     ipv4_address: str = msgspec.field(name="IPv4Address", default="")
     ipv6_address: str = msgspec.field(name="IPv6Address", default="")
     link_local_ips: tuple[str, ...] = msgspec.field(name="LinkLocalIPs", default=())
 
 
-class EndpointSettings(_Document):
+class EndpointSettings(_Document, frozen=True, kw_only=True):
     ipam_config: EndpointIPAMConfig | None = msgspec.field(name="IPAMConfig", default=None)
     links: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -226,11 +226,11 @@ class EndpointSettings(_Document):
     driver_opts: dict[str, str] = {}
 
 
-class NetworkingConfig(_Document):
+class NetworkingConfig(_Document, frozen=True, kw_only=True):
     endpoints_config: dict[str, EndpointSettings] = {}
 
 
-class ContainerCreate(_Document):
+class ContainerCreate(_Document, frozen=True, kw_only=True):
     """``POST /containers/create``."""
 
     hostname: str = ""
@@ -261,7 +261,7 @@ class ContainerCreate(_Document):
     networking_config: NetworkingConfig = msgspec.field(default_factory=NetworkingConfig)
 
 
-class ContainerUpdate(Resources):
+class ContainerUpdate(Resources, frozen=True, kw_only=True):
     """``POST /containers/{id}/update``; 0, "" and None leave a limit as it is."""
 
     restart_policy: RestartPolicy = RestartPolicy()
@@ -270,7 +270,7 @@ class ContainerUpdate(Resources):
 # -- exec -------------------------------------------------------------------------------------
 
 
-class ExecCreate(_Document):
+class ExecCreate(_Document, frozen=True, kw_only=True):
     """``POST /containers/{id}/exec``."""
 
     user: str = ""
@@ -287,7 +287,7 @@ class ExecCreate(_Document):
     cmd: tuple[str, ...] = ()
 
 
-class ExecStart(_Document):
+class ExecStart(_Document, frozen=True, kw_only=True):
     """``POST /exec/{id}/start``; it comes before the hijacked stream."""
 
     detach: bool = False
@@ -298,7 +298,7 @@ class ExecStart(_Document):
 # -- volumes, networks, registry ----------------------------------------------------------------
 
 
-class VolumeCreate(_Document):
+class VolumeCreate(_Document, frozen=True, kw_only=True):
     """``POST /volumes/create``; an empty name asks for a random one."""
 
     name: str = ""
@@ -307,20 +307,20 @@ class VolumeCreate(_Document):
     labels: dict[str, str] = {}
 
 
-class IPAMPool(_Document):
+class IPAMPool(_Document, frozen=True, kw_only=True):
     subnet: str = ""
     ip_range: str = msgspec.field(name="IPRange", default="")
     gateway: str = ""
     auxiliary_addresses: dict[str, str] = {}
 
 
-class IPAM(_Document):
+class IPAM(_Document, frozen=True, kw_only=True):
     driver: str = ""
     options: dict[str, str] = {}
     config: tuple[IPAMPool, ...] = ()
 
 
-class NetworkCreate(_Document):
+class NetworkCreate(_Document, frozen=True, kw_only=True):
     """``POST /networks/create``."""
 
     name: str = ""
@@ -337,14 +337,14 @@ class NetworkCreate(_Document):
     labels: dict[str, str] = {}
 
 
-class NetworkConnect(_Document):
+class NetworkConnect(_Document, frozen=True, kw_only=True):
     """``POST /networks/{id}/connect``."""
 
     container: str = ""
     endpoint_config: EndpointSettings | None = None
 
 
-class NetworkDisconnect(_Document):
+class NetworkDisconnect(_Document, frozen=True, kw_only=True):
     """``POST /networks/{id}/disconnect``."""
 
     container: str = ""
