@@ -1,0 +1,55 @@
+"""What the decisions need to know about the host and about things that exist already."""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.spec.runtime import IDMapping
+from jaula.state.records import MountRecord
+
+
+class HostFacts(msgspec.Struct, frozen=True):
+    """The host, as far as limits depend on it. Read once by the engine."""
+
+    online_cpus: frozenset[int] = frozenset({0})
+    memory_nodes: frozenset[int] = frozenset({0})
+    total_memory: int = 0  # bytes
+    swap_accounting: bool = True
+    selinux: bool = False
+    apparmor: bool = False
+    hostname: str = ""
+    kernel: str = ""
+    mqueue: bool = True  # the host has /dev/mqueue
+    nofile: tuple[int, int] = (1024, 524288)  # soft, hard; what the engine may grant
+    pids_limit: int = 4096
+
+
+class UserFacts(msgspec.Struct, frozen=True):
+    """Who the program runs as, looked up in the container's own passwd and group files."""
+
+    uid: int = 0
+    gid: int = 0
+    additional_gids: tuple[int, ...] = ()
+    home: str = "/"
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is decided for one start of one container.
+
+    ``mappings`` are empty where the container has no user namespace of its own to set up;
+    ``joined`` holds the paths of namespaces that exist already, by OCI type. ``id_mapped`` says
+    whether bind mounts must be shown through the container's id mapping.
+    """
+
+    container_id: str
+    cgroup_path: str
+    hostname: str
+    host: HostFacts = HostFacts()
+    user: UserFacts = UserFacts()
+    mappings: tuple[IDMapping, ...] = ()
+    joined: dict[str, str] = {}
+    id_mapped: bool = True
+    files: dict[str, str] = {}  # destination in the container: path on the host
+    mounts: tuple[MountRecord, ...] = ()
+    shared_shm: str | None = None  # host path of a /dev/shm that containers share
+    devices: tuple[str, ...] = ()  # host device nodes that a privileged container gets

@@ -1,0 +1,142 @@
+"""Which namespaces a container has of its own, shares with the host or with another container.
+
+Source: Docker's ``--userns --pid --ipc --uts --cgroupns --network``.
+
+Facts about joining: a process may only use a namespace in which it has capabilities, and those
+come from the user namespace that owns it. So a container that joins any namespace of another one
+also joins that one's user namespace; two different ones cannot be joined at a time. A namespace
+of the host's is owned by the initial user namespace: inside the container's own user namespace it
+can be seen but not changed, which is what a person who shares it can be given safely.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from jaula.errors import InvalidRequest, NotFound
+from jaula.spec.api import HostConfig
+from jaula.spec.runtime import Namespace
+
+_CONTAINER = "container:"
+
+
+class Kind(StrEnum):
+    """How a namespace is had."""
+
+    OWN = "own"
+    HOST = "host"
+    CONTAINER = "container"
+
+
+class Share(msgspec.Struct, frozen=True):
+    """One namespace; ``container`` is a name or id for :attr:`Kind.CONTAINER`."""
+
+    kind: Kind = Kind.OWN
+    container: str = ""
+
+    @property
+    def own(self) -> bool:
+        return self.kind is Kind.OWN
+
+    @property
+    def host(self) -> bool:
+        return self.kind is Kind.HOST
+
+
+class Sharing(msgspec.Struct, frozen=True):
+    """All of a container's namespaces. ``network`` is '' where no network is to be attached."""
+
+    user: Share = Share()
+    pid: Share = Share()
+    ipc: Share = Share()
+    uts: Share = Share()
+    cgroup: Share = Share()
+    net: Share = Share()
+    network: str = ""
+    shareable_ipc: bool = False
+    no_shm: bool = False
+
+    def containers(self) -> dict[str, str]:
+        """The containers that are joined: OCI namespace type to name or id."""
+        shares = {"pid": self.pid, "ipc": self.ipc, "network": self.net}
+        return {kind: s.container for kind, s in shares.items() if s.kind is Kind.CONTAINER}
+
+
+def decide(host: HostConfig) -> Sharing:
+    """Read the modes of a request.
+
+    :raises InvalidRequest: a mode that does not exist, or modes that exclude each other.
+    :raises NotFound: a network that does not exist.
+    """
+    net, network = _network(host.network_mode)
+    sharing = Sharing(
+        user=_share("userns", host.userns_mode, ("host",)),
+        pid=_share("pid", host.pid_mode, ("host", _CONTAINER)),
+        ipc=_share("ipc", host.ipc_mode, ("host", _CONTAINER, "shareable", "none")),
+        uts=_share("uts", host.uts_mode, ("host",)),
+        cgroup=_share("cgroupns", host.cgroupns_mode, ("host",)),
+        net=net,
+        network=network,
+        shareable_ipc=host.ipc_mode == "shareable",
+        no_shm=host.ipc_mode == "none",
+    )
+    joined = set(sharing.containers().values())
+    if len(joined) > 1:
+        raise InvalidRequest(
+            f"namespaces of {len(joined)} containers were asked for: {', '.join(sorted(joined))}",
+            hint="each container has a user namespace of its own; join only one of them",
+        )
+    if joined and sharing.user.host:
+        raise InvalidRequest(
+            "--userns=host cannot be combined with joining another container's namespaces",
+            hint="the joined container decides which user namespace is used",
+        )
+    return sharing
+
+
+def _share(flag: str, mode: str, allowed: tuple[str, ...]) -> Share:
+    if mode in ("", "private"):
+        return Share()
+    if mode in allowed and mode != _CONTAINER:
+        return Share(Kind.HOST) if mode == "host" else Share()
+    if _CONTAINER in allowed and mode.startswith(_CONTAINER) and mode != _CONTAINER:
+        return Share(Kind.CONTAINER, mode.removeprefix(_CONTAINER))
+    choices = ["private", *(f"{a}NAME" if a == _CONTAINER else a for a in allowed)]
+    raise InvalidRequest(
+        f"invalid {flag} mode: {mode}", hint=f"--{flag} takes one of {', '.join(choices)}"
+    )
+
+
+def _network(mode: str) -> tuple[Share, str]:
+    if mode in ("", "default", "bridge"):
+        return Share(), "bridge"
+    if mode == "none":
+        return Share(), ""
+    if mode == "host":
+        return Share(Kind.HOST), ""
+    if mode.startswith(_CONTAINER) and mode != _CONTAINER:
+        return Share(Kind.CONTAINER, mode.removeprefix(_CONTAINER)), ""
+    raise NotFound(
+        f"network {mode} not found", hint="the networks are bridge, host, none and container:NAME"
+    )
+
+
+def namespaces(sharing: Sharing, joined: dict[str, str]) -> tuple[Namespace, ...]:
+    """The spec's list: no entry shares the host's, a path joins, no path makes a new one."""
+    shares = {
+        "user": sharing.user,
+        "pid": sharing.pid,
+        "network": sharing.net,
+        "ipc": sharing.ipc,
+        "uts": sharing.uts,
+        "cgroup": sharing.cgroup,
+    }
+    listed = [Namespace("mount")]
+    for kind, share in shares.items():
+        if kind in joined:
+            listed.append(Namespace(kind, joined[kind]))
+        elif share.own:
+            listed.append(Namespace(kind))
+    return tuple(listed)

@@ -1,0 +1,149 @@
+"""The engine's database: records as JSON documents in sqlite, one commit per transition.
+
+WAL with ``synchronous=NORMAL`` (sqlite.org/wal.html): a crash of the process loses nothing, a
+loss of power may lose the newest transitions but never the file. Whatever cannot be read is
+reported as :class:`~jaula.errors.CorruptState` and left as it is: a person decides about it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from jaula.errors import CorruptState, JaulaError, Unavailable
+from jaula.state.migrations import MIGRATIONS
+
+Document = TypeVar("Document", bound=msgspec.Struct)
+
+_DISK_ERRORS = ("disk is full", "disk I/O error", "readonly database", "unable to open")
+
+
+class Database:
+    """One open database. Not for use by several threads, nor by several engines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            os.close(descriptor)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot open the engine's database {path}: {error.strerror}",
+                hint="the root directory must be writable by the engine",
+            ) from error
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._check()
+            self._migrate()
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def _check(self) -> None:
+        rows = self._db.execute("PRAGMA quick_check(1)").fetchall()
+        if rows != [("ok",)]:
+            raise self._damaged(str(rows[0][0]) if rows else "no answer")
+
+    def _migrate(self) -> None:
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(MIGRATIONS):
+            raise CorruptState(
+                f"the database {self._path} has version {version}, this engine knows"
+                f" {len(MIGRATIONS)}",
+                hint="it was written by a newer jaula; use that one",
+            )
+        for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for statement in statements:
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {number}")
+            except sqlite3.Error:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def put(self, table: str, key: str, document: msgspec.Struct) -> None:
+        """Write one record; it is there for the next engine when this returns."""
+        self.put_raw(table, key, msgspec.json.encode(document))
+
+    def put_raw(self, table: str, key: str, data: bytes) -> None:
+        """Write one record that is encoded already."""
+        try:
+            self._db.execute(
+                f"INSERT INTO {_known(table)} (id, document) VALUES (?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+                (key, data),
+            )
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def delete(self, table: str, key: str) -> None:
+        """Forget one record; an absent one is no error."""
+        try:
+            self._db.execute(f"DELETE FROM {_known(table)} WHERE id = ?", (key,))
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def get(self, table: str, key: str, kind: type[Document]) -> Document | None:
+        """One record, or None."""
+        try:
+            row = self._db.execute(
+                f"SELECT document FROM {_known(table)} WHERE id = ?", (key,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+        return None if row is None else self._decode(table, key, row[0], kind)
+
+    def all(self, table: str, kind: type[Document]) -> Iterator[tuple[str, Document]]:
+        """Every record of a table with its key."""
+        try:
+            rows = self._db.execute(f"SELECT id, document FROM {_known(table)}").fetchall()
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+        for key, data in rows:
+            yield key, self._decode(table, key, data, kind)
+
+    def _decode(self, table: str, key: str, data: bytes, kind: type[Document]) -> Document:
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise self._damaged(f"record {key} of {table}: {error}") from error
+
+    def _damaged(self, what: str) -> CorruptState:
+        return CorruptState(
+            f"the engine's database {self._path} is damaged: {what}",
+            hint="nothing was changed; put back a copy, or move the file away to start with an"
+            " empty one (containers are then unknown, images and volumes are kept)",
+        )
+
+    def _explain(self, error: sqlite3.Error) -> JaulaError:
+        text = str(error)
+        if any(part in text for part in _DISK_ERRORS):
+            return Unavailable(
+                f"cannot write the engine's database {self._path}: {text}",
+                hint="check free space and permissions of the root directory",
+            )
+        if "locked" in text:
+            return Unavailable(
+                f"the engine's database {self._path} is locked",
+                hint="another engine uses this root directory",
+            )
+        return self._damaged(text)
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log is folded in."""
+        self._db.close()
+
+
+def _known(table: str) -> str:
+    if table not in ("containers", "settings"):
+        raise ValueError(f"no table {table!r}")
+    return table

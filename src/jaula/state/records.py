@@ -1,0 +1,109 @@
+"""What is kept about each container, as frozen documents.
+
+Times are nanoseconds since the epoch, 0 for 'never'. Fields have defaults so that a record that
+an older engine wrote can still be read.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from jaula.spec.api import ContainerCreate
+
+
+class Status(StrEnum):
+    """The states of a container; the transitions are in ``jaula.engine.states``."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    EXITED = "exited"
+    DEAD = "dead"
+    REMOVING = "removing"
+
+
+class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One mount that the user or the image asked for.
+
+    ``source`` is a host path for binds and volumes, empty for tmpfs. ``options`` are mount
+    options for the spec beyond the defaults of the type. ``created`` marks a volume that was
+    made for this container and has no name that a person gave (removed by ``rm -v``).
+    """
+
+    type: str  # bind volume tmpfs
+    destination: str
+    source: str = ""
+    name: str = ""
+    driver: str = ""
+    mode: str = ""
+    read_only: bool = False
+    propagation: str = ""
+    options: tuple[str, ...] = ()
+    anonymous: bool = False
+    no_copy: bool = False
+
+
+class PortRecord(msgspec.Struct, frozen=True):
+    """One published port."""
+
+    container_port: int
+    protocol: str
+    host_ip: str
+    host_port: int
+
+
+class EndpointRecord(msgspec.Struct, frozen=True):
+    """A container's place in a network, while it runs."""
+
+    network: str
+    endpoint_id: str
+    ipv4: str
+    prefix: int
+    gateway: str
+    mac: str
+    host_interface: str
+
+
+class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Everything about one container that must outlive the engine.
+
+    ``body`` is the request with the image's configuration merged into it; ``range_start`` is the
+    first host id of its user namespace while it runs (0: none). ``args`` is the program with its
+    arguments. ``layers`` are the image's diff ids, base first: the image may be gone by now.
+    """
+
+    id: str
+    name: str
+    created: int
+    body: ContainerCreate
+    image: str  # sha256:...
+    layers: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    hostname: str = ""
+    platform: str = "linux"
+    storage_driver: str = ""
+    mounts: tuple[MountRecord, ...] = ()
+    status: Status = Status.CREATED
+    pid: int = 0
+    shim_pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: int = 0
+    finished_at: int = 0
+    restart_count: int = 0
+    manually_stopped: bool = False
+    range_start: int = 0
+    range_size: int = 0
+    endpoint: EndpointRecord | None = None
+    ports: tuple[PortRecord, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class EngineIdentity(msgspec.Struct, frozen=True):
+    """Who this engine is: a random id that ``info`` shows."""
+
+    id: str
