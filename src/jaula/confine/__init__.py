@@ -1,0 +1,1 @@
+"""What a process may do beyond its namespaces: tables and decisions, carried out by the runtime."""
