@@ -1,0 +1,142 @@
+"""Fixtures for every test: a private engine per worker, the commands against it, its images."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness import leaks
+from harness.engine import PROJECT, PrivateEngine
+
+NEED_ROOT = ("integration", "security", "acceptance")
+TESTS = Path(__file__).parent
+IMAGE_CACHE = PROJECT / ".venv" / "test-images"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark by directory; refuse, rather than skip without a word, what needs root."""
+    for item in items:
+        parts = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
+        if parts and parts[0] in NEED_ROOT:
+            item.add_marker(pytest.mark.root)
+    if os.geteuid() != 0:
+        chosen = [i for i in items if i.get_closest_marker("root")]
+        if chosen and not config.option.collectonly:
+            raise pytest.UsageError(
+                f"{len(chosen)} of these tests make containers and need root; "
+                "without root: ./test tests/unit"
+            )
+
+
+@pytest.fixture(scope="session")
+def worker_index(worker_id: str) -> int:
+    """A number that no other engine of this or another test run on the machine uses."""
+    own = int(re.sub(r"\D", "", worker_id) or 0)
+    return (os.getppid() * 7 + own) % 250 + 1
+
+
+@pytest.fixture(scope="session")
+def engine(worker_index: int) -> Iterator[PrivateEngine]:
+    """An engine for all tests of this worker. Nothing of it may be left at the end."""
+    private = PrivateEngine(worker_index)
+    private.start()
+    try:
+        yield private
+        private.discard()
+        left = leaks.of_engine(private)
+        assert not left, f"left behind by the engine: {left}"
+    finally:
+        if private.process is not None:
+            private.process.kill()
+            private.process.wait()
+        private.delete_directories()
+
+
+@pytest.fixture
+def new_engine(worker_index: int) -> Iterator[Callable[..., PrivateEngine]]:
+    """Make engines of a test's own, for tests that kill or break them; checked for leaks."""
+    made: list[PrivateEngine] = []
+
+    def make(*flags: str, start: bool = True) -> PrivateEngine:
+        index = (worker_index + 101 * (len(made) + 1)) % 250 + 1
+        private = PrivateEngine(index, extra_flags=flags)
+        made.append(private)
+        if start:
+            private.start()
+        return private
+
+    try:
+        yield make
+        for private in made:
+            private.discard()
+            left = leaks.of_engine(private)
+            assert not left, f"left behind by the engine: {left}"
+    finally:
+        for private in made:
+            if private.process is not None:
+                private.process.kill()
+                private.process.wait()
+            private.delete_directories()
+
+
+@pytest.fixture
+def jaula(engine: PrivateEngine) -> Run:
+    """The project's own command line against the engine."""
+    return lambda *words, **options: engine.cli("jaula", *words, **options)
+
+
+@pytest.fixture
+def docker(engine: PrivateEngine) -> Run:
+    """The real docker command line against the engine."""
+    return lambda *words, **options: engine.cli("docker", *words, **options)
+
+
+def image_archive(name: str) -> Path:
+    """The archive that ``jaula image bootstrap NAME`` makes, made once for this clone."""
+    IMAGE_CACHE.mkdir(parents=True, exist_ok=True)
+    archive = IMAGE_CACHE / f"{name.replace(':', '-')}.tar"
+    with (IMAGE_CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists():
+            half = archive.with_suffix(".new")
+            subprocess.run(
+                [
+                    sys.executable,
+                    "-c",
+                    "import sys; from jaula.images import bootstrap; bootstrap.build(*sys.argv[1:])",
+                    name,
+                    str(half),
+                ],
+                check=True,
+                timeout=600,
+                env=os.environ | {"PYTHONPATH": str(PROJECT / "src")},
+            )
+            half.rename(archive)
+    return archive
+
+
+def load_image(engine: PrivateEngine, name: str) -> str:
+    with image_archive(name).open("rb") as archive:
+        done = engine.cli("jaula", "load", stdin=archive, timeout=300)
+    assert done.returncode == 0, done.stderr + engine.log_tail()
+    return name
+
+
+@pytest.fixture(scope="session")
+def busybox(engine: PrivateEngine) -> str:
+    """The name of a small image that is in the engine."""
+    return load_image(engine, "busybox")
+
+
+@pytest.fixture(scope="session")
+def debian(engine: PrivateEngine) -> str:
+    """The name of a Debian image that is in the engine; takes its time on first use."""
+    return load_image(engine, "debian")

@@ -1,0 +1,209 @@
+"""A jaula engine of a test's own: its directories, socket, bridge and cgroup parent are private.
+
+Nothing of it can meet the machine's own engine or another test's. It is ended by process id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+START_TIMEOUT = 30.0  # seconds
+STOP_TIMEOUT = 30.0
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float = 60.0) -> None:
+        super().__init__("jaula", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class PrivateEngine:
+    """One engine. ``index`` keeps the names and the subnet of parallel engines apart."""
+
+    index: int
+    # Short, because socket addresses are limited to 107 bytes and container ids are 64 long.
+    root: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="jlt")))
+    run: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="jlt", dir="/run")))
+    extra_flags: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def tag(self) -> str:
+        return self.root.name
+
+    @property
+    def socket(self) -> Path:
+        return self.run / "jaula.sock"
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def bridge(self) -> str:
+        return f"{self.tag[:11]}b"
+
+    @property
+    def cgroup_parent(self) -> str:
+        return self.tag
+
+    @property
+    def log(self) -> Path:
+        return self.root / "engine.log"
+
+    def command(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "jaula", "daemon"),
+            *("--root", str(self.root / "lib"), "--run", str(self.run)),
+            *("--socket", str(self.socket), "--bridge", self.bridge),
+            *("--bridge-subnet", f"10.199.{self.index}.0/24"),
+            *("--cgroup-parent", self.cgroup_parent),
+            *("--subid-start", str(2_000_000_000 + self.index * 5_000_000)),
+            *("--subid-count", "5000000"),
+            *self.extra_flags,
+        ]
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "JAULA_"))},
+            "PYTHONPATH": str(PROJECT / "src"),
+        }
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd="/",
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the engine ended at its start:\n{self.log_tail()}")
+            with contextlib.suppress(OSError):
+                if self.request("GET", "/_ping", timeout=5.0).status == 200:
+                    return
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the engine does not answer:\n{self.log_tail()}")
+            time.sleep(0.05)
+
+    def log_tail(self, size: int = 4000) -> str:
+        return self.log.read_text(errors="replace")[-size:] if self.log.exists() else ""
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        timeout: float = 60.0,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        """One request on a connection of its own. ``body``: bytes as they are, else JSON."""
+        connection = UnixConnection(str(self.socket), timeout)
+        try:
+            data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+            kind = {"Content-Type": "application/json"} if data is not None else {}
+            connection.request(method, path, data, kind | (headers or {}))
+            answer = connection.getresponse()
+            return Reply(answer.status, dict(answer.getheaders()), answer.read())
+        finally:
+            connection.close()
+
+    def kill(self) -> None:
+        """SIGKILL the engine's main process, as a crash would: its containers go on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def stop(self) -> int:
+        """SIGTERM and wait; the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the engine does not stop:\n{self.log_tail()}") from None
+        finally:
+            self.process = None
+
+    def remove_containers(self) -> None:
+        for container in self.request("GET", "/containers/json?all=1").json():
+            reply = self.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+            assert reply.status in (204, 404, 409), reply
+
+    def discard(self) -> None:
+        """End it with all its containers; keep the directories for a look at leaks."""
+        if self.process is None:
+            return
+        if self.process.poll() is not None:
+            raise AssertionError(f"the engine has died:\n{self.log_tail()}")
+        self.remove_containers()
+        self.stop()
+
+    def delete_directories(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.rmtree(self.run, ignore_errors=True)
+
+    # What the tests type.
+
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "JAULA_"))}
+        configuration = self.root / "docker-config"
+        configuration.mkdir(exist_ok=True)
+        return kept | {
+            "JAULA_HOST": self.host,
+            "DOCKER_HOST": self.host,
+            "DOCKER_CONFIG": str(configuration),
+        }
+
+    def cli(self, program: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run ``jaula`` or ``docker`` against this engine; text in and out, no check."""
+        first = [str(PROJECT / "jaula")] if program == "jaula" else [program]
+        settings: dict[str, Any] = {
+            "capture_output": True,
+            "text": True,
+            "timeout": 60,
+            "env": self.environment(),
+        }
+        if "input" not in options and "stdin" not in options:
+            settings["stdin"] = subprocess.DEVNULL
+        return subprocess.run([*first, *words], **(settings | options))

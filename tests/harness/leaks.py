@@ -1,0 +1,72 @@
+"""What an engine may have left on the host, read from the kernel and not from the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+from harness.engine import PrivateEngine
+
+
+def mounts(engine: PrivateEngine) -> list[str]:
+    """Mounts in this mount namespace below the engine's directories."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if str(engine.root) in line or str(engine.run) in line]
+
+
+def cgroups(engine: PrivateEngine) -> list[str]:
+    """Cgroups of containers below the engine's parent, in every hierarchy."""
+    found = []
+    for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
+        parent = hierarchy / engine.cgroup_parent
+        if parent.is_dir():
+            found += [str(child) for child in parent.iterdir() if child.is_dir()]
+    return found
+
+
+def links(engine: PrivateEngine) -> list[str]:
+    """Interfaces that are ports of the engine's bridge."""
+    ports = Path("/sys/class/net") / engine.bridge / "brif"
+    return sorted(os.listdir(ports)) if ports.is_dir() else []
+
+
+def bridge(engine: PrivateEngine) -> list[str]:
+    return [engine.bridge] if (Path("/sys/class/net") / engine.bridge).exists() else []
+
+
+def tables(engine: PrivateEngine) -> list[str]:
+    """nftables tables that carry the name of the engine's bridge."""
+    text = subprocess.run(
+        ["nft", "list", "tables"], capture_output=True, text=True, check=True
+    ).stdout
+    return [line for line in text.splitlines() if engine.bridge in line]
+
+
+def processes(engine: PrivateEngine) -> list[str]:
+    """Processes in the engine's cgroups, or whose command line or environment names it."""
+    found = []
+    marks = (str(engine.root).encode(), str(engine.run).encode())
+    for directory in Path("/proc").glob("[0-9]*"):
+        if int(directory.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            command = (directory / "cmdline").read_bytes()
+            groups = (directory / "cgroup").read_text()
+            if f"/{engine.cgroup_parent}" in groups or any(mark in command for mark in marks):
+                found.append(f"{directory.name} {command!r}")
+    return found
+
+
+def of_containers(engine: PrivateEngine) -> dict[str, list[str]]:
+    """What is there for containers only: empty while none runs."""
+    kinds = {"mounts": mounts, "cgroups": cgroups, "links": links}
+    return {kind: found for kind, look in kinds.items() if (found := look(engine))}
+
+
+def of_engine(engine: PrivateEngine) -> dict[str, list[str]]:
+    """Everything of an engine that has been stopped: nothing may be left but its directories."""
+    kinds = {"bridge": bridge, "tables": tables, "processes": processes}
+    found = of_containers(engine)
+    return found | {kind: left for kind, look in kinds.items() if (left := look(engine))}
