@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from harness import leaks
 from harness.engine import PROJECT, PrivateEngine
 
@@ -111,7 +112,7 @@ def image_archive(name: str) -> Path:
                 [
                     sys.executable,
                     "-c",
-                    "import sys; from jaula.images import bootstrap; bootstrap.build(*sys.argv[1:])",
+                    "import sys; from jaula.images.bootstrap import build; build(*sys.argv[1:])",
                     name,
                     str(half),
                 ],
