@@ -1,0 +1,252 @@
+"""The system call filter of a container: the default profile, and programs from specs.
+
+Follows the OCI runtime specification (``config-linux.md``, Seccomp) for the document. The calls
+themselves are in :mod:`jaula.confine.syscalls`, the layout of the program in
+:mod:`jaula.confine.filter`, Docker's profile files in :mod:`jaula.confine.docker_profile`; loading
+is the runtime's (:mod:`jaula.kernel.seccomp`).
+
+Facts about 32-bit ABIs: on x86_64 every process can make i386 calls with ``int 0x80``, so i386 is
+filtered by the same list and not left out. Its ``socketcall`` hides the socket family behind a
+pointer that a filter cannot read; were it allowed, the rule on families would bind nobody. So the
+two operations of it that make sockets are refused and the others, which work on sockets that
+exist, are allowed. The price: 32-bit glibc programs, which make sockets that way, have no network
+under the default profile. x32 is not listed, so it answers ENOSYS, as on the distributions that build without
+it: no program of today uses it, and its numbers doubled every hole (CVE-2014-0038).
+
+Facts about clone3: its flags are behind a pointer too. Without CAP_SYS_ADMIN it answers ENOSYS,
+upon which C libraries use clone, where the flags can be seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Collection
+
+import msgspec
+
+from jaula.confine.filter import Condition, Rule, assemble
+from jaula.confine.syscalls import (
+    FAMILIES,
+    GROUPS,
+    NAMESPACE_FLAGS,
+    PERSONALITIES,
+    SOCKETCALL_MAKERS,
+    TERMINAL_REQUESTS,
+)
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.kernel import seccomp as kernel
+from jaula.kernel.seccomp import ARCHITECTURES, NATIVE, SECCOMP_FILTER_FLAG
+from jaula.spec.runtime import Capabilities, Seccomp, Syscall, SyscallArg
+
+ACTIONS: dict[str, int] = {
+    "SCMP_ACT_KILL": kernel.SECCOMP_RET_KILL_THREAD,
+    "SCMP_ACT_KILL_THREAD": kernel.SECCOMP_RET_KILL_THREAD,
+    "SCMP_ACT_KILL_PROCESS": kernel.SECCOMP_RET_KILL_PROCESS,
+    "SCMP_ACT_TRAP": kernel.SECCOMP_RET_TRAP,
+    "SCMP_ACT_ERRNO": kernel.SECCOMP_RET_ERRNO,
+    "SCMP_ACT_TRACE": kernel.SECCOMP_RET_TRACE,
+    "SCMP_ACT_NOTIFY": kernel.SECCOMP_RET_USER_NOTIF,
+    "SCMP_ACT_LOG": kernel.SECCOMP_RET_LOG,
+    "SCMP_ACT_ALLOW": kernel.SECCOMP_RET_ALLOW,
+}
+_OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
+COMPARISONS = frozenset(f"SCMP_CMP_{operator}" for operator in _OPERATORS)
+    f"SCMP_CMP_{op}" for op in ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"]
+)
+FLAGS: dict[str, int] = {
+    "SECCOMP_FILTER_FLAG_TSYNC": SECCOMP_FILTER_FLAG.TSYNC,
+    "SECCOMP_FILTER_FLAG_LOG": SECCOMP_FILTER_FLAG.LOG,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": SECCOMP_FILTER_FLAG.SPEC_ALLOW,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": SECCOMP_FILTER_FLAG.WAIT_KILLABLE_RECV,
+}
+
+_SECOND_ABI = {"SCMP_ARCH_X86_64": "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64": "SCMP_ARCH_ARM"}
+_FORMAT = b"jaula-bpf-1\n"
+
+
+def _allow(*names: str, args: tuple[SyscallArg, ...] = ()) -> Syscall:
+    return Syscall(names, "SCMP_ACT_ALLOW", args=args)
+
+
+def _refuse(*names: str, number: int, args: tuple[SyscallArg, ...] = ()) -> Syscall:
+    return Syscall(names, "SCMP_ACT_ERRNO", errno_ret=number, args=args)
+
+
+def default_profile(capabilities: Capabilities | Collection[str]) -> Seccomp:
+    """The allow-list for a container with these capabilities (the bounding set decides)."""
+    held = capabilities.bounding if isinstance(capabilities, Capabilities) else capabilities
+    rules: list[Syscall] = []
+    rules += (
+        _allow(*group.calls)
+        for group in GROUPS
+        if group.capability is None or group.capability in held
+    )
+    low, equal, masked = 0xFFFFFFFF, "SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"
+    rules += (_allow("socket", args=(SyscallArg(0, f, equal),)) for f, _, _ in FAMILIES)
+    rules.append(_allow("socketpair", args=(SyscallArg(0, FAMILIES[0][0], equal),)))
+    rules.append(_allow("socketcall"))
+    rules += (
+        _refuse("socketcall", number=errno.EPERM, args=(SyscallArg(0, low, masked, operation),))
+        for operation, _ in SOCKETCALL_MAKERS
+    )
+    rules += (_allow("personality", args=(SyscallArg(0, p, equal),)) for p, _ in PERSONALITIES)
+    rules.append(_allow("ioctl"))
+    rules += (
+        _refuse("ioctl", number=errno.EPERM, args=(SyscallArg(1, low, masked, request),))
+        for request, _ in TERMINAL_REQUESTS
+    )
+    if "CAP_SYS_ADMIN" not in held:
+        rules.append(_allow("clone", args=(SyscallArg(0, NAMESPACE_FLAGS, masked, 0),)))
+        rules.append(_refuse("clone3", number=errno.ENOSYS))
+    second = _SECOND_ABI.get(NATIVE)
+    return Seccomp(
+        default_action="SCMP_ACT_ERRNO",
+        default_errno_ret=errno.EPERM,
+        architectures=(NATIVE, second) if second else (NATIVE,),
+        syscalls=tuple(rules),
+    )
+
+
+def build(seccomp: Seccomp) -> bytes:
+    """The BPF program of a spec's filter; names that an architecture lacks are skipped.
+
+    As runc does, the native architecture is always filtered, and an argument that a rule names
+    twice makes the comparisons alternatives. Raises ``InvalidRequest`` for an unknown action,
+    comparison or architecture, ``Unsupported`` without libseccomp.
+    """
+    tables: list[tuple[str, dict[int, list[Rule]]]] = []
+    for architecture in dict.fromkeys((NATIVE, *seccomp.architectures)):
+        if architecture not in ARCHITECTURES:
+            raise InvalidRequest(f"unknown seccomp architecture {architecture!r}")
+        tables.append((architecture, {}))
+    for syscall in seccomp.syscalls:
+        rules = [
+            Rule(answer(syscall.action, syscall.errno_ret), conditions)
+            for conditions in _alternatives(syscall.args)
+        ]
+        for name in syscall.names:
+            for architecture, table in tables:
+                if (number := _resolve(name, architecture)) is not None:
+                    table.setdefault(number, []).extend(rules)
+    return assemble(tables, answer(seccomp.default_action, seccomp.default_errno_ret))
+
+
+def program(seccomp: Seccomp, cache: str | None = None) -> tuple[bytes, int]:
+    """(BPF program, SECCOMP_FILTER_FLAG bits) of a spec's filter.
+
+    ``cache`` is a directory of finished programs by digest of the filter; it is made mode 0700.
+    An entry is used only if it is a private file of the caller's and its own digest holds;
+    otherwise it is made anew. A cache that cannot be written costs time only.
+    """
+    flags = 0
+    for name in seccomp.flags:
+        if name not in FLAGS:
+            raise InvalidRequest(f"unknown seccomp flag {name!r}", hint=", ".join(sorted(FLAGS)))
+        flags |= FLAGS[name]
+    if cache is None:
+        return build(seccomp), flags
+    digest = hashlib.sha256(_FORMAT + NATIVE.encode() + msgspec.json.encode(seccomp)).hexdigest()
+    path = f"{cache}/{digest}.bpf"
+    if (code := _load(path)) is None:
+        code = build(seccomp)
+        _store(cache, path, code)
+    return code, flags
+
+
+def answer(action: str, errno_ret: int | None) -> int:
+    """A SECCOMP_RET_* value; the errno defaults to EPERM, as the specification says."""
+    if action not in ACTIONS:
+        raise InvalidRequest(f"unknown seccomp action {action!r}", hint=", ".join(ACTIONS))
+    value = ACTIONS[action]
+    if value not in (kernel.SECCOMP_RET_ERRNO, kernel.SECCOMP_RET_TRACE):
+        return value
+    data = errno.EPERM if errno_ret is None else errno_ret
+    if not 0 <= data <= 0xFFFF:
+        raise InvalidRequest(f"seccomp errno {data} is not between 0 and 65535")
+    return value | data
+
+
+def _alternatives(args: tuple[SyscallArg, ...]) -> list[tuple[Condition, ...]]:
+    """The condition lists of one OCI rule, of which any one is enough."""
+    conditions = []
+    for arg in args:
+        if arg.op not in COMPARISONS:
+            raise InvalidRequest(
+                f"unknown seccomp comparison {arg.op!r}", hint=", ".join(sorted(COMPARISONS))
+            )
+        if not 0 <= arg.index <= 5:
+            raise InvalidRequest(f"seccomp argument index {arg.index} is not between 0 and 5")
+        if arg.value >> 64 or arg.value_two >> 64:
+            raise InvalidRequest("a seccomp argument value is not an unsigned 64-bit number")
+        conditions.append(Condition(arg.index, arg.op, arg.value, arg.value_two))
+    if len({condition.index for condition in conditions}) < len(conditions):
+        return [(condition,) for condition in conditions]
+    return [tuple(conditions)]
+
+
+def _resolve(name: str, architecture: str) -> int | None:
+    if not name.isascii() or not name or "\0" in name:
+        raise InvalidRequest(f"system call name {name!r} is not a word")
+    try:
+        return kernel.resolve(name, architecture)
+    except OSError as error:
+        raise Unsupported(
+            f"libseccomp.so.2 cannot be loaded: {error}",
+            hint="install libseccomp2 (Debian), libseccomp (Fedora, Alpine)",
+        ) from None
+
+
+def _load(path: str) -> bytes | None:
+    """A cached program, or None where there is none that can be trusted."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        facts = os.fstat(fd)
+        if (
+            not stat.S_ISREG(facts.st_mode)
+            or facts.st_uid != os.geteuid()
+            or stat.S_IMODE(facts.st_mode) & 0o077
+            or facts.st_size > 32 + kernel.BPF_MAXINSNS * 8
+        ):
+            return None
+        data = os.read(fd, facts.st_size)
+    finally:
+        os.close(fd)
+    digest, code = data[:32], data[32:]
+    if not code or len(code) % 8 or hashlib.sha256(code).digest() != digest:
+        return None
+    return code
+
+
+def _store(directory: str, path: str, code: bytes) -> None:
+    """Write a cache entry by rename. A full or read-only disk only means no cache."""
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        fd = os.open(
+            temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+    except OSError:
+        return
+    try:
+        os.write(fd, hashlib.sha256(code).digest() + code)
+        os.rename(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+    finally:
+        os.close(fd)
+
+
+def from_docker(
+    data: bytes, capabilities: Capabilities | Collection[str], kernel_release: str | None = None
+) -> Seccomp:
+    """The filter of a Docker profile file (``--security-opt seccomp=FILE``)."""
+    from jaula.confine.docker_profile import parse  # not needed by zygote, shim and init
+
+    held = capabilities.bounding if isinstance(capabilities, Capabilities) else capabilities
+    return parse(data, held, kernel_release or os.uname().release)
