@@ -1,0 +1,89 @@
+"""Where an engine keeps its things, and the defaults that an operator may change.
+
+Two directories make an engine: ``root`` survives a boot, ``run`` does not. Everything that any
+part writes lies below one of them, so two engines with different directories never meet.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_ROOT = Path("/var/lib/jaula")
+DEFAULT_RUN = Path("/run/jaula")
+DEFAULT_SOCKET = DEFAULT_RUN / "jaula.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The on-disk layout of one engine. Directories are made mode 0711 or stricter."""
+
+    root: Path = DEFAULT_ROOT
+    run: Path = DEFAULT_RUN
+
+    @property
+    def database(self) -> Path:
+        return self.root / "jaula.db"
+
+    @property
+    def images(self) -> Path:
+        """An OCI image layout."""
+        return self.root / "images"
+
+    @property
+    def layers(self) -> Path:
+        """``<diff id in hex>/fs`` for each unpacked layer."""
+        return self.root / "layers"
+
+    @property
+    def volumes(self) -> Path:
+        return self.root / "volumes"
+
+    @property
+    def seccomp_cache(self) -> Path:
+        return self.root / "seccomp"
+
+    def container(self, container_id: str) -> Path:
+        """Persistent directory: upper, work, config.json, logs."""
+        return self.root / "containers" / container_id
+
+    def container_run(self, container_id: str) -> Path:
+        """Volatile directory: bundle/config.json, shim.sock, exit.json."""
+        return self.run / "containers" / container_id
+
+    @property
+    def socket(self) -> Path:
+        return self.run / "jaula.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of ``jaula daemon``; every field is a flag of that command."""
+
+    paths: Paths = field(default_factory=Paths)
+    socket: Path = DEFAULT_SOCKET
+    socket_group: str | None = None
+    storage_driver: str | None = None  # None: probe
+    bridge: str = "jaula0"
+    bridge_subnet: str | None = None  # CIDR; None: from the pool
+    address_pool: str = "172.30.0.0/15,10.208.0.0/12"
+    subid_start: int = 1_000_000_000
+    subid_count: int = 1_000_000_000
+    cgroup_parent: str = "jaula"
+    log_driver: str = "json-file"
+    log_max_size: int = 10_000_000  # bytes; Docker's unit suffixes are decimal for logs
+    log_max_file: int = 3
+    pids_limit: int = 4096
+    nofile: tuple[int, int] = (1024, 524288)  # soft, hard
+    sandbox_pool: int = 4
+    debug: bool = False
+
+
+def default_socket() -> Path:
+    """The socket a client uses when none is named: ``$JAULA_HOST``, else the default.
+
+    Only ``unix://`` addresses are understood here.
+    """
+    host = os.environ.get("JAULA_HOST", "")
+    return Path(host.removeprefix("unix://")) if host.startswith("unix://") else DEFAULT_SOCKET

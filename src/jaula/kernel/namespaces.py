@@ -1,0 +1,149 @@
+"""Namespaces: clone3(2), unshare(2), setns(2), user_namespaces(7).
+
+Facts about forking here: clone3 is called raw, so Python's own after-fork hooks do not run in the
+child. That is sound only in a process that has one thread, which zygote and shim are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Sequence
+from enum import IntFlag
+
+from jaula.kernel.libc import NR_clone3, function, syscall
+
+
+class CLONE(IntFlag):
+    """Flags of clone3, unshare and setns (include/uapi/linux/sched.h)."""
+
+    NEWTIME = 0x00000080
+    PIDFD = 0x00001000
+    PARENT = 0x00008000
+    NEWNS = 0x00020000
+    NEWCGROUP = 0x02000000
+    NEWUTS = 0x04000000
+    NEWIPC = 0x08000000
+    NEWUSER = 0x10000000
+    NEWPID = 0x20000000
+    NEWNET = 0x40000000
+    INTO_CGROUP = 0x200000000
+
+
+KINDS: dict[str, CLONE] = {
+    "user": CLONE.NEWUSER,
+    "mnt": CLONE.NEWNS,
+    "pid": CLONE.NEWPID,
+    "net": CLONE.NEWNET,
+    "ipc": CLONE.NEWIPC,
+    "uts": CLONE.NEWUTS,
+    "cgroup": CLONE.NEWCGROUP,
+    "time": CLONE.NEWTIME,
+}
+"""Entries of /proc/<pid>/ns and the flag of each."""
+
+
+class clone_args(ctypes.Structure):
+    """struct clone_args, version 2 (88 bytes)."""
+
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
+
+
+_clone3 = syscall("clone3", NR_clone3, ctypes.c_void_p, ctypes.c_size_t)
+_unshare = function("unshare", ctypes.c_int)
+_setns = function("setns", ctypes.c_int, ctypes.c_int)
+
+
+def clone3(flags: CLONE, *, cgroup: int | None = None) -> tuple[int, int]:
+    """Fork with new namespaces: ``(pid, pidfd)`` in the parent, ``(0, -1)`` in the child.
+
+    The descriptor is close-on-exec. ``cgroup`` is a cgroup v2 directory descriptor.
+    """
+    pidfd = ctypes.c_int(-1)
+    args = clone_args(flags=flags | CLONE.PIDFD, pidfd=ctypes.addressof(pidfd))
+    if not flags & CLONE.PARENT:
+        args.exit_signal = signal.SIGCHLD
+    if cgroup is not None:
+        args.flags |= CLONE.INTO_CGROUP
+        args.cgroup = cgroup
+    pid = _clone3(ctypes.addressof(args), ctypes.sizeof(args))
+    return (pid, pidfd.value) if pid else (0, -1)
+
+
+def unshare(flags: CLONE) -> None:
+    """Move the calling process into new namespaces."""
+    _unshare(int(flags))
+
+
+def setns(fd: int, flags: CLONE | int = 0) -> None:
+    """Join the namespace of ``fd``, or with a pidfd the namespaces named by ``flags``."""
+    _setns(fd, int(flags))
+
+
+def open_namespace(pid: int | str, kind: str) -> int:
+    """A descriptor of a process's namespace; ``kind`` is an entry of /proc/<pid>/ns."""
+    return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def identity(pid: int | str, kind: str) -> str:
+    """What the kernel calls the namespace, such as ``net:[4026531840]``."""
+    return os.readlink(f"/proc/{pid}/ns/{kind}")
+
+
+def map_text(mappings: Sequence[tuple[int, int, int]]) -> bytes:
+    """Lines of (inside, outside, length) for uid_map and gid_map."""
+    return b"".join(b"%d %d %d\n" % row for row in mappings)
+
+
+def write_maps(
+    pid: int,
+    uids: Sequence[tuple[int, int, int]],
+    gids: Sequence[tuple[int, int, int]],
+) -> None:
+    """Write the id maps of a process in a new user namespace; one write each, as required."""
+    for name, rows in (("uid_map", uids), ("gid_map", gids)):
+        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, map_text(rows))
+        finally:
+            os.close(fd)
+
+
+def make(
+    flags: CLONE,
+    uids: Sequence[tuple[int, int, int]],
+    gids: Sequence[tuple[int, int, int]],
+) -> dict[str, int]:
+    """Make a user namespace with these maps, and the others in ``flags`` owned by it.
+
+    Returns descriptors by /proc/<pid>/ns name, ``user`` among them. No process stays behind.
+    """
+    pid, pidfd = clone3(CLONE.NEWUSER | flags)
+    if pid == 0:
+        while True:
+            signal.pause()
+    try:
+        write_maps(pid, uids, gids)
+        return {
+            k: open_namespace(pid, k) for k, bit in KINDS.items() if bit & (flags | CLONE.NEWUSER)
+        }
+    finally:
+        os.close(pidfd)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

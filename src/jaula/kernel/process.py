@@ -1,0 +1,104 @@
+"""Processes: pidfd_open(2), prctl(2), close_range(2), waitid(2) results."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+from jaula.kernel.libc import NR_close_range, NR_pidfd_open, NR_pidfd_send_signal, function, syscall
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+CLOSE_RANGE_UNSHARE = 2
+CLOSE_RANGE_CLOEXEC = 4
+
+_prctl = function("prctl", ctypes.c_int, *[ctypes.c_ulong] * 4)
+_close_range = syscall("close_range", NR_close_range, *[ctypes.c_uint] * 3)
+_pidfd_open = syscall("pidfd_open", NR_pidfd_open, ctypes.c_int, ctypes.c_uint)
+_pidfd_send_signal = syscall(
+    "pidfd_send_signal",
+    NR_pidfd_send_signal,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_uint,
+)
+_setfsuid = function("setfsuid", ctypes.c_uint)
+_setfsgid = function("setfsgid", ctypes.c_uint)
+_sethostname = function("sethostname", ctypes.c_char_p, ctypes.c_size_t)
+_setdomainname = function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
+
+
+def prctl(option: int, *args: int) -> int:
+    """prctl(2)."""
+    return _prctl(option, *(list(args) + [0, 0, 0, 0])[:4])
+
+
+def set_name(name: str) -> None:
+    """The name that ps shows (15 bytes are kept)."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def close_on_exec_from(first: int) -> None:
+    """Mark every descriptor from ``first`` on as close-on-exec."""
+    _close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from ``first`` on."""
+    _close_range(first, 0xFFFFFFFF, 0)
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of a process, close-on-exec."""
+    return _pidfd_open(pid, 0)
+
+
+def pidfd_send_signal(pidfd: int, signum: int) -> None:
+    """Send a signal to exactly that process."""
+    _pidfd_send_signal(pidfd, signum, None, 0)
+
+
+def setfsuid(uid: int) -> int:
+    """The id for file system checks; returns the former one and never fails, so read it back."""
+    return _setfsuid(uid)
+
+
+def setfsgid(gid: int) -> int:
+    """As :func:`setfsuid`, for the group."""
+    return _setfsgid(gid)
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    encoded = name.encode()
+    _sethostname(encoded, len(encoded))
+
+
+def setdomainname(name: str) -> None:
+    """setdomainname(2)."""
+    encoded = name.encode()
+    _setdomainname(encoded, len(encoded))
+
+
+def exit_code(status: int) -> tuple[int, int]:
+    """A wait status as (exit code in the manner of shells and Docker, signal or 0)."""
+    code = os.waitstatus_to_exitcode(status)
+    return (128 - code, -code) if code < 0 else (code, 0)
+
+
+def reset_signals() -> None:
+    """Default dispositions and an empty mask, as a program expects to be started."""
+    for number in range(1, signal.NSIG):
+        if number in (signal.SIGKILL, signal.SIGSTOP):
+            continue
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):  # numbers that glibc keeps for itself
+            continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,0 +1,41 @@
+"""Terminals: pty(7), ioctl_tty(2), devpts."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+
+TIOCGPTPEER = 0x5441
+TIOCSPTLCK = 0x40045431
+
+
+def set_size(fd: int, height: int, width: int) -> None:
+    """TIOCSWINSZ; rows and columns are capped to 16 bits by the kernel's structure."""
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", height & 0xFFFF, width & 0xFFFF, 0, 0))
+
+
+def get_size(fd: int) -> tuple[int, int]:
+    """(rows, columns)."""
+    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8))
+    return rows, columns
+
+
+def unlock_pair(master: int) -> tuple[int, int]:
+    """Master and slave of an opened ptmx; closes it on failure.
+
+    The slave is opened from the master (TIOCGPTPEER), so that no path below /dev/pts is trusted.
+    """
+    try:
+        fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except BaseException:
+        os.close(master)
+        raise
+    return master, slave
+
+
+def make_controlling(fd: int) -> None:
+    """TIOCSCTTY; the caller must lead a session that has no terminal."""
+    fcntl.ioctl(fd, termios.TIOCSCTTY, 0)

@@ -1,0 +1,24 @@
+"""The cgroup v1 hierarchies that the host has mounted, for a container's own cgroup mount."""
+
+from __future__ import annotations
+
+_GENERIC = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "favordynmods"})
+
+
+def v1_hierarchies(mountinfo: str = "/proc/self/mountinfo") -> tuple[tuple[str, str], ...]:
+    """(name of the mount point, the options that select the hierarchy), sorted; empty on v2 hosts.
+
+    Source: proc_pid_mountinfo(5): after the separator `` - `` come type, source and super options.
+    """
+    found: dict[str, str] = {}
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, separator, tail = line.rstrip("\n").partition(" - ")
+            if not separator or not tail.startswith("cgroup "):
+                continue
+            point = head.split(" ")[4]
+            options = [x for x in tail.split(" ")[2].split(",") if x not in _GENERIC]
+            selecting = [x for x in options if not x.startswith("release_agent=")]
+            if selecting:
+                found[point.rsplit("/", 1)[-1]] = ",".join(selecting)
+    return tuple(sorted(found.items()))

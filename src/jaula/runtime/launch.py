@@ -1,0 +1,390 @@
+"""Making a container from a spec: the shim's side.
+
+Cgroup, user namespace, root and prepared mounts are made with the host's privileges, then the stage
+is forked. Whatever fails, everything made so far is undone before the error is raised.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import NamedTuple
+
+from jaula.errors import RuntimeFailure
+from jaula.kernel import mounts, namespaces, process, tty
+from jaula.kernel.namespaces import CLONE
+from jaula.runtime import become, channel, devices, init, mountplan
+from jaula.runtime.hierarchies import v1_hierarchies
+from jaula.runtime.ports import Cgroup, Parts
+from jaula.runtime.rootfs import mount_root
+from jaula.spec.rootfs import RootSource
+from jaula.spec.runtime import IDMapping, Process, Spec
+
+_KINDS = {
+    "user": ("user", CLONE.NEWUSER),
+    "network": ("net", CLONE.NEWNET),
+    "pid": ("pid", CLONE.NEWPID),
+    "mount": ("mnt", CLONE.NEWNS),
+    "ipc": ("ipc", CLONE.NEWIPC),
+    "uts": ("uts", CLONE.NEWUTS),
+    "cgroup": ("cgroup", CLONE.NEWCGROUP),
+    "time": ("time", CLONE.NEWTIME),
+}
+
+
+class Running(NamedTuple):
+    """A container whose program runs. ``master`` is -1 without a terminal; the pipes likewise."""
+
+    pid: int
+    pidfd: int
+    cgroup: Cgroup
+    master: int
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+def host_id(mappings: tuple[IDMapping, ...], inside: int) -> int:
+    """The host's id of one inside; the id itself without mappings. Raises ``RuntimeFailure``."""
+    if not mappings:
+        return inside
+    for row in mappings:
+        if row.container_id <= inside < row.container_id + row.size:
+            return row.host_id + inside - row.container_id
+    raise RuntimeFailure(
+        f"id {inside} is not in the container's user namespace", hint="use a lower id"
+    )
+
+
+def rows(mappings: tuple[IDMapping, ...]) -> list[tuple[int, int, int]]:
+    """Mappings as the kernel writes them."""
+    return [(row.container_id, row.host_id, row.size) for row in mappings]
+
+
+class _Keep:
+    """Descriptors that are closed together."""
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+
+    def add(self, fd: int) -> int:
+        self.fds.append(fd)
+        return fd
+
+    def close(self) -> None:
+        while self.fds:
+            os.close(self.fds.pop())
+
+
+def start(
+    spec: Spec,
+    root: RootSource,
+    *,
+    mount_point: str,
+    sandbox: tuple[int, int] | None,
+    console: tuple[int, int],
+    stdin_open: bool,
+    seccomp_cache: str | None,
+    parts: Parts,
+) -> Running:
+    """Create and start a container. Raises ``RuntimeFailure``; then nothing is left of it."""
+    linux, wanted = spec.linux, spec.process
+    if linux is None or wanted is None:
+        raise RuntimeFailure("the spec has no linux or no process section")
+    if spec.hooks is not None:
+        raise RuntimeFailure("the spec has hooks, which this runtime does not run")
+    try:
+        program = parts.seccomp_program(linux.seccomp, seccomp_cache) if linux.seccomp else None
+        prepared = become.prepare(wanted, program)
+    except become.Failure as failure:
+        raise RuntimeFailure(str(failure), exit_code=failure.exit_code) from None
+    cgroup = parts.cgroups.create(linux.cgroups_path or "/jaula/unnamed")
+    keep = _Keep()
+    try:
+        if linux.resources is not None:
+            cgroup.apply(linux.resources)
+        blueprint, ours = _blueprint(
+            spec, root, prepared, mount_point, sandbox, console, stdin_open, keep
+        )
+        try:
+            pid, pidfd, master = _fork(blueprint, spec, cgroup, keep)
+        except BaseException:
+            for fd in ours:
+                if fd >= 0:
+                    os.close(fd)
+            raise
+        return Running(pid, pidfd, cgroup, master, *ours)
+    except BaseException as error:
+        cgroup.kill()
+        cgroup.destroy()
+        if isinstance(error, OSError):
+            raise RuntimeFailure(str(error)) from error
+        raise
+    finally:
+        keep.close()
+
+
+def _blueprint(
+    spec: Spec,
+    root: RootSource,
+    prepared: become.Prepared,
+    mount_point: str,
+    sandbox: tuple[int, int] | None,
+    console: tuple[int, int],
+    stdin_open: bool,
+    keep: _Keep,
+) -> tuple[init.Blueprint, tuple[int, int, int]]:
+    linux, wanted = spec.linux, spec.process
+    assert linux is not None and wanted is not None
+    create = CLONE(0)
+    join: list[tuple[int, CLONE]] = []
+    user_fd: int | None = None
+    for entry in linux.namespaces:
+        if entry.type not in _KINDS:
+            raise RuntimeFailure(f"unknown namespace type {entry.type!r}")
+        kind, flag = _KINDS[entry.type]
+        if entry.type == "user":
+            if entry.path:
+                user_fd = keep.add(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC))
+            elif sandbox is not None:
+                user_fd = sandbox[0]
+            else:
+                made = namespaces.make(CLONE(0), rows(linux.uid_mappings), rows(linux.gid_mappings))
+                user_fd = keep.add(made["user"])
+        elif entry.path:
+            join.append((keep.add(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)), flag))
+        elif entry.type == "network" and sandbox is not None:
+            join.append((sandbox[1], flag))
+        else:
+            create |= flag
+    if not create & CLONE.NEWNS:
+        raise RuntimeFailure("the spec asks for no mount namespace of its own")
+    if user_fd is not None:
+        join.append((user_fd, CLONE.NEWUSER))
+    owner = (host_id(linux.uid_mappings, 0), host_id(linux.gid_mappings, 0))
+    try:
+        root_fd = keep.add(mount_root(root, user_fd, owner))
+    except OSError as error:
+        raise RuntimeFailure(f"root file system: {error}") from error
+    steps = mountplan.plan(spec, v1_hierarchies=v1_hierarchies())
+    ready = _prepare_mounts(spec, user_fd, owner, keep)
+    theirs, ours = _stdio(spec, wanted.terminal, stdin_open, keep)
+    blueprint = init.Blueprint(
+        tuple(join),
+        user_fd is not None,
+        create,
+        mount_point,
+        root_fd,
+        ready,
+        steps,
+        prepared,
+        spec.hostname,
+        spec.domainname,
+        wanted.terminal,
+        console,
+        theirs,
+    )
+    return blueprint, ours
+
+
+def _prepare_mounts(
+    spec: Spec, user_fd: int | None, owner: tuple[int, int], keep: _Keep
+) -> dict[int, int]:
+    """Detached mounts for binds and /dev, by their index in the spec."""
+    assert spec.linux is not None
+    ready: dict[int, int] = {}
+    for index, mount in enumerate(spec.mounts):
+        options = mountplan.parse_options(mount.options)
+        if not mountplan.needs_preparation(mount, options):
+            continue
+        try:
+            if mountplan.is_device_directory(mount):
+                ready[index] = keep.add(devices.make(options, spec.linux.devices, owner))
+            else:
+                ready[index] = keep.add(_bind(mount.source or "", options, user_fd))
+        except OSError as error:
+            raise RuntimeFailure(f"mount {mount.source} at {mount.destination}: {error}") from error
+    return ready
+
+
+def _bind(source: str, options: mountplan.MountOptions, user_fd: int | None) -> int:
+    tree = mounts.clone_tree(source, recursive=options.recursive)
+    try:
+        if options.idmap and user_fd is not None:
+            try:
+                mounts.idmap(tree, user_fd, recursive=options.recursive)
+            except OSError as error:
+                if error.errno == 22:
+                    raise OSError(
+                        22, "its file system, or one mounted below it, cannot be id-mapped", source
+                    ) from None
+                raise
+        if options.set or options.clear:
+            mounts.mount_setattr(tree, set=options.set, clear=options.clear)
+        if options.recursive_set or options.recursive_clear:
+            mounts.mount_setattr(
+                tree, set=options.recursive_set, clear=options.recursive_clear, recursive=True
+            )
+        mounts.mount_setattr(
+            tree,
+            propagation=options.propagation or mounts.MS.PRIVATE,
+            recursive=options.propagation_recursive or not options.propagation,
+        )
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def _stdio(
+    spec: Spec, terminal: bool, stdin_open: bool, keep: _Keep
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """The container's three descriptors and the shim's ends of them."""
+    if terminal:
+        return (-1, -1, -1), (-1, -1, -1)
+    assert spec.linux is not None and spec.process is not None
+    uid = host_id(spec.linux.uid_mappings, spec.process.user.uid)
+    gid = host_id(spec.linux.gid_mappings, spec.process.user.gid)
+    return open_stdio(uid, gid, stdin_open, keep.fds)
+
+
+def open_stdio(
+    uid: int, gid: int, stdin_open: bool, theirs: list[int]
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Pipes owned by the container's user, so that /dev/stdout can be opened again by name.
+
+    The container's ends are appended to ``theirs``, which the caller closes after the fork; the
+    shim's ends are not blocking, and -1 where stdin is closed.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC) if stdin_open else (-1, -1)
+    if not stdin_open:
+        reading = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    output, output_theirs = os.pipe2(os.O_CLOEXEC)
+    error, error_theirs = os.pipe2(os.O_CLOEXEC)
+    theirs.extend((reading, output_theirs, error_theirs))
+    for fd in (output_theirs, error_theirs, *((reading,) if stdin_open else ())):
+        os.fchown(fd, uid, gid)
+    for fd in (writing, output, error):
+        if fd >= 0:
+            os.set_blocking(fd, False)
+    return (reading, output_theirs, error_theirs), (writing, output, error)
+
+
+def _fork(
+    blueprint: init.Blueprint, spec: Spec, cgroup: Cgroup, keep: _Keep
+) -> tuple[int, int, int]:
+    """Fork the stage and wait until the program runs: (init's pid, its pidfd, terminal master)."""
+    mine, theirs = channel.pair()
+    stage_pid, stage_pidfd = clone_into(cgroup, keep.fds)
+    if stage_pid == 0:
+        mine.close()
+        init.stage(blueprint, theirs)
+    os.close(stage_pidfd)
+    theirs.close()
+    keep.close()  # the container's copies live in the stage now
+    pid, master = 0, -1
+    failure: RuntimeFailure | None = None
+    try:
+        ready = False
+        while True:
+            data, fds = channel.receive(mine)
+            if not data:
+                break
+            kind, rest = data[:1], data[1:]
+            if kind == b"P":
+                pid = int(rest)
+                _limit(pid, spec)
+            elif kind == b"T":
+                master = fds[0]
+                if blueprint.console != (0, 0):
+                    tty.set_size(master, *blueprint.console)
+            elif kind == b"R":
+                ready = True
+            elif kind == b"E":
+                code, _, text = rest.decode(errors="replace").partition(" ")
+                failure = RuntimeFailure(text, exit_code=int(code))
+            if pid and ready:
+                channel.send(mine, b"G")
+                ready = False
+        if failure is not None:
+            raise failure
+        if not pid:
+            raise RuntimeFailure("the container's first process died while it was made")
+        return pid, process.pidfd_open(pid), master
+    except BaseException:
+        for child in (pid, stage_pid):
+            if child:
+                _end(child)
+        stage_pid = 0
+        if master >= 0:
+            os.close(master)
+        raise
+    finally:
+        mine.close()
+        if stage_pid:
+            os.waitpid(stage_pid, 0)
+
+
+def clone_into(cgroup: Cgroup, keep: list[int]) -> tuple[int, int]:
+    """Fork a child that is in the cgroup when this returns in it: (pid, pidfd) or (0, -1).
+
+    On v2 it is born there; on v1 it moves itself by descriptors, which are added to ``keep``.
+    """
+    directory = cgroup.directory_fd()
+    entries: tuple[int, ...] = ()
+    if directory is None:
+        entries = cgroup.entry()
+        keep.extend(entries)
+    pid, pidfd = namespaces.clone3(CLONE(0), cgroup=directory)
+    if pid == 0:
+        try:
+            for entry in entries:
+                os.write(entry, b"0")
+        except OSError:
+            os._exit(125)
+    return pid, pidfd
+
+
+def _end(pid: int) -> None:
+    """Kill and reap one of our children."""
+    try:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return  # the stage dies on its own as soon as init is there
+
+
+def _limit(pid: int, spec: Spec) -> None:
+    """What is set from outside, where the host's privileges are."""
+    wanted = spec.process
+    assert wanted is not None
+    set_limits(pid, wanted)
+
+
+def set_limits(pid: int, wanted: Process) -> None:
+    """Rlimits and oom_score_adj of a process that waits to become ``wanted``."""
+    for limit in wanted.rlimits:
+        number = getattr(resource, limit.type, None)
+        if number is None:
+            raise RuntimeFailure(f"unknown resource limit {limit.type!r}")
+        try:
+            resource.prlimit(pid, number, (_rlim(limit.soft), _rlim(limit.hard)))
+        except (PermissionError, ValueError, OSError) as error:
+            raise RuntimeFailure(
+                f"{limit.type.lower()} soft {limit.soft} hard {limit.hard}: {error}",
+                hint="the engine may not raise its own hard limit",
+            ) from None
+    adjustment = wanted.oom_score_adj
+    if adjustment is not None:
+        try:
+            with open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as file:
+                file.write(b"%d" % adjustment)
+        except PermissionError:
+            raise RuntimeFailure(
+                f"oom_score_adj {adjustment}: permission denied",
+                hint="lowering it needs CAP_SYS_RESOURCE, which this engine lacks",
+            ) from None
+
+
+def _rlim(value: int) -> int:
+    return resource.RLIM_INFINITY if value < 0 or value >= 1 << 63 else value

@@ -1,0 +1,402 @@
+"""The shim: one process per container, parent of its init, there from start to end.
+
+It owns the container's terminal or pipes, writes its log, serves attached clients, runs exec'd
+processes, and writes ``exit.json`` when init ends. The engine talks to it over a channel; an engine
+that was started later finds it by ``shim.sock`` in the container's run directory. The shim
+needs no engine: it does its work until the container ends, then goes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import socket
+import time
+from typing import NamedTuple, NoReturn
+
+import msgspec
+
+from jaula.errors import JaulaError, RuntimeFailure
+from jaula.kernel import process, tty
+from jaula.runtime import channel, execute, launch, messages
+from jaula.runtime.messages import (
+    Answer,
+    AttachRequest,
+    Detached,
+    ExecExited,
+    ExecRequest,
+    ExitRecord,
+    HelloRequest,
+    OutOfMemory,
+    ResizeRequest,
+    SignalRequest,
+    StartRequest,
+)
+from jaula.runtime.poller import Poller
+from jaula.runtime.ports import Parts
+from jaula.runtime.streams import Streams
+from jaula.spec import runtime as oci
+
+LINGER = 10.0  # seconds that attached clients have to read the last output
+SOCKET_NAME = "shim.sock"
+EXIT_NAME = "exit.json"
+
+
+class _Execed(NamedTuple):
+    pid: int
+    pidfd: int
+    streams: Streams
+
+
+class Shim:
+    """State of one container while its init lives."""
+
+    def __init__(self, request: StartRequest, parts: Parts) -> None:
+        self.request = request
+        self.parts = parts
+        self.poller = Poller()
+        self.channels: dict[int, socket.socket] = {}
+        self.execs: dict[str, _Execed] = {}
+        self.ended: ExitRecord | None = None
+        self.started_at = 0.0
+        self.ooms = 0
+        self.oom_fd: int | None = None
+        self.spec: oci.Spec
+        self.running: launch.Running
+        self.streams: Streams
+        self.listener: socket.socket
+
+    # starting
+
+    def start(self, sandbox: tuple[int, int] | None, clients: list[int]) -> None:
+        """Create the container. Raises ``RuntimeFailure``; then nothing is left of it."""
+        request = self.request
+        self.spec = _read_spec(request.bundle)
+        log = self.parts.open_log(request.log.driver, request.log.options, request.log.path)
+        mount_point = f"{request.run_dir}/rootfs"
+        os.makedirs(mount_point, 0o711, exist_ok=True)
+        try:
+            self._listen()
+            self.running = launch.start(
+                self.spec,
+                request.root,
+                mount_point=mount_point,
+                sandbox=sandbox,
+                console=request.console,
+                stdin_open=request.stdin_open,
+                seccomp_cache=request.seccomp_cache,
+                parts=self.parts,
+            )
+        except BaseException:
+            log.close()
+            self._remove_socket()
+            raise
+        self.started_at = time.time()
+        running = self.running
+        self.streams = Streams(
+            self.poller,
+            master=running.master,
+            stdin=running.stdin,
+            stdout=running.stdout,
+            stderr=running.stderr,
+            log=log,
+            stdin_once=request.stdin_once,
+            on_detach=lambda: self.tell(Detached("")),
+        )
+        for fd, stream in zip(clients, request.attachments, strict=True):
+            self.streams.attach(socket.socket(fileno=fd), stream)
+        self.poller.watch(running.pidfd, select.EPOLLIN, self._init_ended)
+        self.oom_fd = running.cgroup.oom_fd()
+        if self.oom_fd is not None:
+            self.poller.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
+
+    def _listen(self) -> None:
+        path = f"{self.request.run_dir}/{SOCKET_NAME}"
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.path.lexists(path):
+            os.unlink(path)
+        self.listener.bind(path)
+        os.chmod(path, 0o600)
+        self.listener.listen(8)
+        self.poller.watch(self.listener.fileno(), select.EPOLLIN, self._accept)
+
+    def _remove_socket(self) -> None:
+        self.poller.forget(self.listener.fileno())
+        self.listener.close()
+        try:
+            os.unlink(f"{self.request.run_dir}/{SOCKET_NAME}")
+        except FileNotFoundError:
+            return  # the run directory was removed by the engine
+
+    # engines
+
+    def _accept(self, _: int) -> None:
+        sock, _address = self.listener.accept()
+        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        if int.from_bytes(peer[4:8], "little") != os.getuid():
+            sock.close()
+            return
+        self.serve(sock)
+
+    def serve(self, sock: socket.socket) -> None:
+        """Talk to an engine over this channel from now on."""
+        fd = sock.fileno()
+        self.channels[fd] = sock
+        self.poller.watch(fd, select.EPOLLIN, lambda _: self._message(sock))
+
+    def tell(self, event: messages.Event, only: socket.socket | None = None) -> None:
+        """Send an event to every engine that listens."""
+        self._send(messages.encode(event), [only] if only else list(self.channels.values()))
+
+    def _send(self, data: bytes, to: list[socket.socket]) -> None:
+        for sock in to:
+            try:
+                sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except OSError:  # gone, or so far behind that it has to ask anew
+                self._hang_up(sock)
+
+    def _hang_up(self, sock: socket.socket) -> None:
+        if self.channels.pop(sock.fileno(), None) is not None:
+            self.poller.forget(sock.fileno())
+            sock.close()
+
+    def _message(self, sock: socket.socket) -> None:
+        try:
+            data, fds = channel.receive(sock)
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self._hang_up(sock)
+            return
+        number = 0
+        try:
+            request = messages.decode_shim_request(data)
+            number = request.number
+            answer = self._answer(request, fds)
+        except JaulaError as error:
+            answer = Answer(number, error=str(error), exit_code=error.exit_code)
+        except (OSError, msgspec.MsgspecError) as error:
+            answer = Answer(number, error=str(error))
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._send(messages.encode(answer), [sock])
+
+    def _answer(self, request: messages.ShimRequest, fds: list[int]) -> Answer:
+        """Do what is asked; descriptors that are kept are taken out of ``fds``."""
+        if isinstance(request, HelloRequest):
+            return Answer(
+                request.number,
+                pid=self.running.pid,
+                shim_pid=os.getpid(),
+                execs=tuple(self.execs),
+            )
+        if isinstance(request, ExecRequest):
+            return Answer(request.number, pid=self._exec(request, fds))
+        streams, pid = self._target(
+            request.exec_id if not isinstance(request, AttachRequest) else ""
+        )
+        if isinstance(request, AttachRequest):
+            streams.attach(socket.socket(fileno=fds.pop(0)), request.stream)
+        elif isinstance(request, ResizeRequest):
+            if streams.master < 0:
+                raise RuntimeFailure("the process has no terminal to resize")
+            tty.set_size(streams.master, request.height, request.width)
+        elif isinstance(request, SignalRequest):
+            if request.exec_id:
+                process.pidfd_send_signal(self.execs[request.exec_id].pidfd, request.signum)
+            else:
+                process.pidfd_send_signal(self.running.pidfd, request.signum)
+        return Answer(request.number, pid=pid)
+
+    def _target(self, exec_id: str) -> tuple[Streams, int]:
+        if not exec_id:
+            return self.streams, self.running.pid
+        if exec_id not in self.execs:
+            raise RuntimeFailure(f"exec {exec_id} does not run")
+        return self.execs[exec_id].streams, self.execs[exec_id].pid
+
+    # exec
+
+    def _exec(self, request: ExecRequest, fds: list[int]) -> int:
+        linux = self.spec.linux
+        assert linux is not None
+        program = None
+        if linux.seccomp is not None:
+            program = self.parts.seccomp_program(linux.seccomp, self.request.seccomp_cache)
+        wanted = request.process
+        owner = (
+            launch.host_id(linux.uid_mappings, wanted.user.uid),
+            launch.host_id(linux.gid_mappings, wanted.user.gid),
+        )
+        stream = request.stream
+        started = execute.start(
+            self.running.pid,
+            self.running.pidfd,
+            self.running.cgroup,
+            wanted,
+            owner_ids=owner,
+            program=program,
+            stdin_open=bool(stream and stream.stdin),
+            console=request.console,
+        )
+        streams = Streams(
+            self.poller,
+            master=started.master,
+            stdin=started.stdin,
+            stdout=started.stdout,
+            stderr=started.stderr,
+            log=None,
+            stdin_once=True,
+            on_detach=lambda: self.tell(Detached(request.exec_id)),
+        )
+        self.execs[request.exec_id] = _Execed(started.pid, started.pidfd, streams)
+        if stream is not None and fds:
+            streams.attach(socket.socket(fileno=fds.pop(0)), stream)
+        self.poller.watch(
+            started.pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id)
+        )
+        return started.pid
+
+    def _exec_ended(self, exec_id: str) -> None:
+        execed = self.execs.pop(exec_id)
+        self.poller.forget(execed.pidfd)
+        os.close(execed.pidfd)
+        _, status = os.waitpid(execed.pid, 0)
+        execed.streams.drain()
+        self.tell(ExecExited(exec_id, process.exit_code(status)[0]))
+        self._let_go(execed.streams)
+
+    def _let_go(self, streams: Streams) -> None:
+        """Close now, or when the last client has caught up or the time is over."""
+        deadline = time.monotonic() + LINGER
+        while not streams.finish():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self.poller.turn(left)
+        streams.close()
+
+    # the end
+
+    def _out_of_memory(self, _: int) -> None:
+        assert self.oom_fd is not None
+        try:
+            os.read(self.oom_fd, 4096)
+        except BlockingIOError:
+            return
+        kills = self.running.cgroup.oom_kills()
+        if kills > self.ooms:
+            self.ooms = kills
+            peak, limit = self._memory()
+            self.tell(OutOfMemory(peak, limit))
+        elif self.ended is not None:
+            self.poller.forget(self.oom_fd)
+
+    def _memory(self) -> tuple[int, int]:
+        resources = self.spec.linux.resources if self.spec.linux else None
+        limit = resources.memory.limit if resources and resources.memory else None
+        return self.running.cgroup.peak_memory(), limit or 0
+
+    def _init_ended(self, _: int) -> None:
+        running = self.running
+        _, status = os.waitpid(running.pid, 0)
+        finished_at = time.time()
+        self.poller.forget(running.pidfd)
+        code, signum = process.exit_code(status)
+        cgroup = running.cgroup
+        if cgroup.pids():  # a shared pid namespace outlives its container's first process
+            cgroup.kill()
+        self.streams.drain()
+        kills = cgroup.oom_kills()
+        peak, limit = self._memory()
+        if kills > self.ooms:
+            self.tell(OutOfMemory(peak, limit))
+        error = ""
+        try:
+            cgroup.destroy()
+        except JaulaError as failure:
+            error = str(failure)
+        cgroup.close()
+        self.ended = ExitRecord(
+            code,
+            signum,
+            oom_killed=kills > 0,
+            started_at=self.started_at,
+            finished_at=finished_at,
+            error=error,
+            memory_peak=peak,
+            memory_limit=limit,
+        )
+        write_exit_record(self.request.run_dir, self.ended)
+        for exec_id in list(self.execs):
+            self._exec_ended(exec_id)
+        self.tell(self.ended)
+
+    def run(self) -> None:
+        """Serve until the container has ended and its clients have read everything."""
+        while self.ended is None:
+            self.poller.turn()
+        self._remove_socket()
+        self._let_go(self.streams)
+
+
+def _read_spec(bundle: str) -> oci.Spec:
+    try:
+        with open(f"{bundle}/config.json", "rb") as file:
+            return oci.decode(file.read())
+    except OSError as error:
+        raise RuntimeFailure(f"bundle {bundle}: {error}") from error
+    except msgspec.MsgspecError as error:
+        raise RuntimeFailure(f"bundle {bundle}: config.json: {error}") from error
+
+
+def write_exit_record(run_dir: str, record: ExitRecord) -> None:
+    """Write ``exit.json`` so that a reader sees all of it or nothing."""
+    path = f"{run_dir}/{EXIT_NAME}"
+    try:
+        with open(f"{path}.new", "wb") as file:
+            file.write(messages.encode(record))
+        os.rename(f"{path}.new", path)
+    except FileNotFoundError:
+        return  # the engine has removed the container by force
+
+
+def main(request: StartRequest, engine: socket.socket, fds: list[int], parts: Parts) -> NoReturn:
+    """The life of a shim process, from fork to exit."""
+    code = 0
+    try:
+        os.setsid()
+        os.chdir("/")
+        process.set_name("jaula-shim")
+        sandbox = (fds[0], fds[1]) if request.sandbox else None
+        clients = fds[2:] if request.sandbox else fds
+        shim = Shim(request, parts)
+        try:
+            shim.start(sandbox, clients)
+        except JaulaError as error:
+            channel.send(
+                engine, messages.encode(Answer(0, error=str(error), exit_code=error.exit_code))
+            )
+            os._exit(0)
+        if sandbox is not None:
+            os.close(sandbox[0])
+            os.close(sandbox[1])
+        try:
+            channel.send(
+                engine, messages.encode(Answer(0, pid=shim.running.pid, shim_pid=os.getpid()))
+            )
+            shim.serve(engine)
+        except OSError:
+            engine.close()  # the engine died meanwhile; the next one finds us by the socket
+        gc.collect()
+        shim.run()
+    except BaseException as error:
+        code = 1
+        os.write(
+            2, f"jaula-shim {request.container_id}: {type(error).__name__}: {error}\n".encode()
+        )
+        raise
+    finally:
+        os._exit(code)

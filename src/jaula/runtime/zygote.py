@@ -1,0 +1,94 @@
+"""The zygote: forked by the engine before it imports anything heavy; it only forks shims.
+
+It has one thread, no event loop, and ends when the engine does. Everything that a shim or an init
+needs is imported here once; ``gc.freeze`` keeps those pages shared after the fork.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import NoReturn
+
+from jaula.kernel import namespaces, process
+from jaula.kernel.namespaces import CLONE
+from jaula.runtime import channel, launch, messages, shim
+from jaula.runtime.messages import SandboxRequest, StartRequest
+from jaula.runtime.ports import Parts
+
+
+def main(engine: socket.socket, load_parts: Callable[[], Parts]) -> NoReturn:
+    """Serve the engine until it is gone."""
+    code = 0
+    try:
+        process.set_name("jaula-zygote")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.chdir("/")
+        parts = load_parts()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        while _serve(engine, parts):
+            _reap()
+    except BaseException as error:
+        code = 1
+        os.write(2, f"jaula-zygote: {type(error).__name__}: {error}\n".encode())
+        raise
+    finally:
+        os._exit(code)
+
+
+def _reap() -> None:
+    """Collect shims that have ended; the next request is soon enough."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def _serve(engine: socket.socket, parts: Parts) -> bool:
+    data, fds = channel.receive(engine)
+    if not data:
+        return False
+    try:
+        request = messages.decode_zygote(data)
+        if isinstance(request, SandboxRequest):
+            _sandbox(request, fds)
+        else:
+            _start(request, fds, engine, parts)
+    finally:
+        for fd in fds:
+            os.close(fd)
+    return True
+
+
+def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
+    """Make the namespaces and send their descriptors, or the error's text, to the waiting engine."""
+    with socket.socket(fileno=os.dup(fds[0])) as waiting:
+        mapping = launch.rows(request.mappings)
+        try:
+            made = namespaces.make(CLONE.NEWNET if request.network else CLONE(0), mapping, mapping)
+        except OSError as error:
+            channel.send(waiting, str(error).encode() or b"failed")
+            return
+        try:
+            channel.send(waiting, b"ok", [made[k] for k in ("user", "net") if k in made])
+        finally:
+            for fd in made.values():
+                os.close(fd)
+
+
+def _start(request: StartRequest, fds: list[int], engine: socket.socket, parts: Parts) -> None:
+    if os.fork():
+        return
+    engine.close()
+    gc.disable()
+    mine = socket.socket(fileno=fds.pop(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    shim.main(request, mine, list(fds), parts)

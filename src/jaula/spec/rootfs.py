@@ -1,0 +1,31 @@
+"""How a container's root file system is made: the value that joins storage and runtime.
+
+A storage driver answers with one of these; the runtime turns it into a detached mount. Nothing is
+mounted in a namespace of the host's, so nothing can be left behind.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class OverlayRoot(msgspec.Struct, frozen=True, tag="overlay"):
+    """An overlay of read-only layers below a writable directory.
+
+    ``lowers`` are ordered from the topmost layer to the base, as overlayfs orders ``lowerdir``.
+    All paths are absolute host paths that the engine made. ``upper`` and ``work`` are None for a
+    read-only view.
+    """
+
+    lowers: tuple[str, ...]
+    upper: str | None = None
+    work: str | None = None
+
+
+class DirectoryRoot(msgspec.Struct, frozen=True, tag="directory"):
+    """A plain directory (or subvolume) that holds the whole file system."""
+
+    path: str
+
+
+RootSource = OverlayRoot | DirectoryRoot

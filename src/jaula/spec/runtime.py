@@ -1,0 +1,275 @@
+"""The OCI runtime specification's ``config.json``, version 1.2, for Linux.
+
+Source: opencontainers/runtime-spec, ``config.md`` and ``config-linux.md``. Field names are the
+document's own (camelCase on the wire through ``rename``). Unknown fields are ignored, as the
+specification asks of runtimes (``extensibility``).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+OCI_VERSION = "1.2.0"
+
+
+class _Document(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    pass
+
+
+class Box(_Document, frozen=True):
+    height: int = 0
+    width: int = 0
+
+
+class User(_Document, frozen=True):
+    uid: int = msgspec.field(default=0)
+    gid: int = msgspec.field(default=0)
+    umask: int | None = None
+    additional_gids: tuple[int, ...] = ()
+
+
+class Capabilities(_Document, frozen=True):
+    """Names with the ``CAP_`` prefix."""
+
+    bounding: tuple[str, ...] = ()
+    effective: tuple[str, ...] = ()
+    inheritable: tuple[str, ...] = ()
+    permitted: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
+
+
+class Rlimit(_Document, frozen=True):
+    type: str  # RLIMIT_NOFILE ...
+    hard: int
+    soft: int
+
+
+class IOPriority(_Document, frozen=True):
+    class_: str = msgspec.field(name="class", default="IOPRIO_CLASS_NONE")
+    priority: int = 0
+
+
+class Scheduler(_Document, frozen=True):
+    policy: str
+    nice: int = 0
+    priority: int = 0
+    flags: tuple[str, ...] = ()
+    runtime: int = 0
+    deadline: int = 0
+    period: int = 0
+
+
+class Process(_Document, frozen=True):
+    cwd: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    terminal: bool = False
+    console_size: Box | None = None
+    user: User = User()
+    capabilities: Capabilities | None = None
+    rlimits: tuple[Rlimit, ...] = ()
+    no_new_privileges: bool = False
+    apparmor_profile: str | None = None
+    selinux_label: str | None = None
+    oom_score_adj: int | None = None
+    io_priority: IOPriority | None = None
+    scheduler: Scheduler | None = None
+
+
+class Root(_Document, frozen=True):
+    path: str
+    readonly: bool = False
+
+
+class IDMapping(_Document, frozen=True):
+    container_id: int = msgspec.field(name="containerID")
+    host_id: int = msgspec.field(name="hostID")
+    size: int
+
+
+class Mount(_Document, frozen=True):
+    destination: str
+    source: str | None = None
+    type: str | None = None
+    options: tuple[str, ...] = ()
+    uid_mappings: tuple[IDMapping, ...] = ()
+    gid_mappings: tuple[IDMapping, ...] = ()
+
+
+class Namespace(_Document, frozen=True):
+    type: str  # pid network mount ipc uts user cgroup time
+    path: str | None = None
+
+
+class Device(_Document, frozen=True):
+    path: str
+    type: str  # c b u p
+    major: int = 0
+    minor: int = 0
+    file_mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
+class DeviceCgroup(_Document, frozen=True):
+    allow: bool
+    type: str | None = None  # a c b; None: a
+    major: int | None = None  # None: any
+    minor: int | None = None
+    access: str | None = None
+
+
+class Memory(_Document, frozen=True):
+    """Bytes; -1 means unlimited."""
+
+    limit: int | None = None
+    reservation: int | None = None
+    swap: int | None = None  # memory plus swap
+    kernel: int | None = None
+    swappiness: int | None = None
+    disable_oom_killer: bool = msgspec.field(name="disableOOMKiller", default=False)
+
+
+class CPU(_Document, frozen=True):
+    shares: int | None = None
+    quota: int | None = None  # microseconds per period
+    burst: int | None = None
+    period: int | None = None  # microseconds
+    realtime_runtime: int | None = None
+    realtime_period: int | None = None
+    cpus: str | None = None
+    mems: str | None = None
+    idle: int | None = None
+
+
+class Pids(_Document, frozen=True):
+    limit: int
+
+
+class WeightDevice(_Document, frozen=True):
+    major: int
+    minor: int
+    weight: int | None = None
+    leaf_weight: int | None = None
+
+
+class ThrottleDevice(_Document, frozen=True):
+    major: int
+    minor: int
+    rate: int
+
+
+class BlockIO(_Document, frozen=True):
+    weight: int | None = None
+    leaf_weight: int | None = None
+    weight_device: tuple[WeightDevice, ...] = ()
+    throttle_read_bps_device: tuple[ThrottleDevice, ...] = ()
+    throttle_write_bps_device: tuple[ThrottleDevice, ...] = ()
+    throttle_read_iops_device: tuple[ThrottleDevice, ...] = msgspec.field(
+        name="throttleReadIOPSDevice", default=()
+    )
+    throttle_write_iops_device: tuple[ThrottleDevice, ...] = msgspec.field(
+        name="throttleWriteIOPSDevice", default=()
+    )
+
+
+class HugepageLimit(_Document, frozen=True):
+    page_size: str
+    limit: int
+
+
+class Resources(_Document, frozen=True):
+    devices: tuple[DeviceCgroup, ...] = ()
+    memory: Memory | None = None
+    cpu: CPU | None = None
+    pids: Pids | None = None
+    block_io: BlockIO | None = msgspec.field(name="blockIO", default=None)
+    hugepage_limits: tuple[HugepageLimit, ...] = ()
+    unified: dict[str, str] = {}
+
+
+class SyscallArg(_Document, frozen=True):
+    index: int
+    value: int
+    op: str  # SCMP_CMP_*
+    value_two: int = 0
+
+
+class Syscall(_Document, frozen=True):
+    names: tuple[str, ...]
+    action: str  # SCMP_ACT_*
+    errno_ret: int | None = None
+    args: tuple[SyscallArg, ...] = ()
+
+
+class Seccomp(_Document, frozen=True):
+    default_action: str
+    default_errno_ret: int | None = None
+    architectures: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    listener_path: str | None = None
+    listener_metadata: str | None = None
+    syscalls: tuple[Syscall, ...] = ()
+
+
+class Personality(_Document, frozen=True):
+    domain: str
+    flags: tuple[str, ...] = ()
+
+
+class Linux(_Document, frozen=True):
+    namespaces: tuple[Namespace, ...] = ()
+    uid_mappings: tuple[IDMapping, ...] = ()
+    gid_mappings: tuple[IDMapping, ...] = ()
+    devices: tuple[Device, ...] = ()
+    cgroups_path: str | None = None
+    resources: Resources | None = None
+    rootfs_propagation: str | None = None
+    seccomp: Seccomp | None = None
+    sysctl: dict[str, str] = {}
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    mount_label: str | None = None
+    personality: Personality | None = None
+
+
+class Hook(_Document, frozen=True):
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout: int | None = None  # seconds
+
+
+class Hooks(_Document, frozen=True):
+    prestart: tuple[Hook, ...] = ()
+    create_runtime: tuple[Hook, ...] = ()
+    create_container: tuple[Hook, ...] = ()
+    start_container: tuple[Hook, ...] = ()
+    poststart: tuple[Hook, ...] = ()
+    poststop: tuple[Hook, ...] = ()
+
+
+class Spec(_Document, frozen=True):
+    """A whole ``config.json``."""
+
+    oci_version: str = OCI_VERSION
+    process: Process | None = None
+    root: Root | None = None
+    hostname: str | None = None
+    domainname: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    hooks: Hooks | None = None
+    annotations: dict[str, str] = {}
+    linux: Linux | None = None
+
+
+def encode(spec: Spec) -> bytes:
+    """The document as JSON; ``ociVersion`` is always present."""
+    document = msgspec.to_builtins(spec)
+    document["ociVersion"] = spec.oci_version
+    return msgspec.json.encode(document)
+
+
+def decode(data: bytes) -> Spec:
+    """Parse and type-check a ``config.json``; raises ``msgspec.ValidationError``."""
+    return msgspec.json.decode(data, type=Spec)
