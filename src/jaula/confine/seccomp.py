@@ -10,8 +10,8 @@ filtered by the same list and not left out. Its ``socketcall`` hides the socket 
 pointer that a filter cannot read; were it allowed, the rule on families would bind nobody. So the
 two operations of it that make sockets are refused and the others, which work on sockets that
 exist, are allowed. The price: 32-bit glibc programs, which make sockets that way, have no network
-under the default profile. x32 is not listed, so it answers ENOSYS, as on the distributions that build without
-it: no program of today uses it, and its numbers doubled every hole (CVE-2014-0038).
+under the default profile. x32 is not listed, so it answers ENOSYS, as on the distributions that
+build without it: no program of today uses it, and its numbers doubled every hole (CVE-2014-0038).
 
 Facts about clone3: its flags are behind a pointer too. Without CAP_SYS_ADMIN it answers ENOSYS,
 upon which C libraries use clone, where the flags can be seen.
@@ -54,8 +54,6 @@ ACTIONS: dict[str, int] = {
 }
 _OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 COMPARISONS = frozenset(f"SCMP_CMP_{operator}" for operator in _OPERATORS)
-    f"SCMP_CMP_{op}" for op in ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"]
-)
 FLAGS: dict[str, int] = {
     "SECCOMP_FILTER_FLAG_TSYNC": SECCOMP_FILTER_FLAG.TSYNC,
     "SECCOMP_FILTER_FLAG_LOG": SECCOMP_FILTER_FLAG.LOG,
