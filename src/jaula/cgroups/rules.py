@@ -1,0 +1,65 @@
+"""Device rules in the form that both versions work from. Pure.
+
+Source: OCI config-linux.md "Device allow list": absent type is ``a``, absent numbers are any,
+and the access letters are ``r``, ``w``, ``m`` (mknod).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.spec.runtime import DeviceCgroup
+
+_HIGHEST = 2**32 - 1
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """``kinds`` is one or both of ``c`` and ``b``; ``access`` is in the order ``rwm``."""
+
+    allow: bool
+    kinds: tuple[str, ...]
+    major: int | None
+    minor: int | None
+    access: str
+
+    @property
+    def everything(self) -> bool:
+        """Whether it speaks of every device and every access."""
+        return (
+            len(self.kinds) == 2
+            and self.major is None
+            and self.minor is None
+            and self.access == "rwm"
+        )
+
+
+def normal(devices: Iterable[DeviceCgroup]) -> tuple[Rule, ...]:
+    """Checked rules in the same order; raises ``InvalidRequest``."""
+    return tuple(_rule(device) for device in devices)
+
+
+def _rule(device: DeviceCgroup) -> Rule:
+    kinds = {"a": ("c", "b"), "c": ("c",), "u": ("c",), "b": ("b",)}.get(device.type or "a")
+    if kinds is None:
+        raise InvalidRequest(f"bad device rule type {device.type!r}", hint="a, b or c")
+    access = "rwm" if device.access is None else device.access
+    if not access or set(access) - set("rwm"):
+        raise InvalidRequest(f"bad device access {access!r}", hint="letters of rwm")
+    return Rule(
+        device.allow,
+        kinds,
+        _number("major", device.major),
+        _number("minor", device.minor),
+        "".join(letter for letter in "rwm" if letter in access),
+    )
+
+
+def _number(what: str, value: int | None) -> int | None:
+    if value is None or value == -1:  # runtimes write -1 for "any" too
+        return None
+    if not 0 <= value <= _HIGHEST:
+        raise InvalidRequest(f"bad device {what} {value}", hint=f"0 to {_HIGHEST}, or absent")
+    return value

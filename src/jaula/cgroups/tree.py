@@ -1,0 +1,101 @@
+"""A cgroup directory and those below it: processes, removal. Works on both versions.
+
+Facts: ``st_nlink`` of a cgroup directory is two plus the number of cgroups in it (kernfs), so a
+leaf is told without listing its fifty files. ``rmdir`` fails with EBUSY while a process or a
+cgroup is inside; a process leaves when it exits, before it is waited for, but a moment after
+SIGKILL was sent.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+
+from jaula.cgroups import files
+from jaula.errors import Conflict, NotAuthorized
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def children(directory: int) -> list[str]:
+    """Names of the cgroups directly inside."""
+    if os.fstat(directory).st_nlink <= 2:
+        return []
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def walk(directory: int) -> Iterator[int]:
+    """Descriptors of the directory and of all below it; each is closed when the next is asked for."""
+    yield directory
+    for name in children(directory):
+        try:
+            child = os.open(name, DIRECTORY, dir_fd=directory)
+        except FileNotFoundError:
+            continue
+        try:
+            yield from walk(child)
+        finally:
+            os.close(child)
+
+
+def pids(directory: int, file: str = "cgroup.procs") -> set[int]:
+    """Every process inside, at any depth; those of namespaces that cannot be seen are left out."""
+    found: set[int] = set()
+    for level in walk(directory):
+        try:
+            found.update(files.pids(files.read(level, file)))
+        except OSError as error:
+            # ENODEV: removed since; EOPNOTSUPP: a threaded cgroup, whose domain lists its processes
+            if error.errno not in (errno.ENODEV, errno.ENOENT, errno.EOPNOTSUPP):
+                raise
+    return found
+
+
+def remove(parent: int, path: str, deadline: float) -> None:
+    """Remove ``path`` below ``parent`` with all in it; gone already is well.
+
+    Waits until ``deadline`` (``time.monotonic``) for processes that are exiting; raises
+    ``Conflict`` naming those that stay.
+    """
+    pause = 0.0
+    while True:
+        try:
+            os.rmdir(path, dir_fd=parent)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise NotAuthorized(f"cannot remove cgroup {path}: {error.strerror}") from error
+            if error.errno != errno.EBUSY:
+                raise
+        _remove_children(parent, path, deadline)
+        if time.monotonic() >= deadline:
+            raise _stays(parent, path)
+        time.sleep(pause)
+        pause = min(pause + 0.0005, 0.01)
+
+
+def _remove_children(parent: int, path: str, deadline: float) -> None:
+    try:
+        directory = os.open(path, DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    try:
+        for name in children(directory):
+            remove(directory, name, deadline)
+    finally:
+        os.close(directory)
+
+
+def _stays(parent: int, path: str) -> Conflict:
+    directory = os.open(path, DIRECTORY, dir_fd=parent)
+    try:
+        found = sorted(pids(directory))
+    finally:
+        os.close(directory)
+    listed = ", ".join(map(str, found[:8])) or "processes of another namespace"
+    return Conflict(f"cannot remove cgroup {path}: in use by {listed}", hint="kill them first")

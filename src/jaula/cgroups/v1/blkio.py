@@ -1,0 +1,93 @@
+"""The v1 ``blkio`` controller: weights, throttling, bytes by device.
+
+Source: OCI config-linux.md "Block IO"; kernel ``admin-guide/cgroup-v1/blkio-controller.rst``.
+Weights need the BFQ scheduler (``blkio.bfq.weight``), or CFQ on old kernels (``blkio.weight``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.cgroups.files import Reader
+from jaula.cgroups.protocol import BlkioStats, IoEntry
+from jaula.cgroups.writes import Step, Write
+from jaula.spec.runtime import BlockIO, Resources
+
+_NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in force"
+
+
+class Blkio:
+    name = "blkio"
+    limits = (
+        "blkio.weight",
+        "blkio.bfq.weight",
+        "blkio.throttle.read_bps_device",
+        "blkio.throttle.write_bps_device",
+        "blkio.throttle.read_iops_device",
+        "blkio.throttle.write_iops_device",
+    )
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        block = resources.block_io
+        if block is None:
+            return ()
+        return tuple(_weights(block, current)) + tuple(_throttles(block))
+
+
+def _weights(block: BlockIO, current: Reader) -> Iterator[Step]:
+    prefix = "blkio" if current("blkio.weight") is not None else "blkio.bfq"
+    if block.weight:
+        yield Write(f"{prefix}.weight", str(block.weight), missing=_NO_WEIGHT)
+    if block.leaf_weight:
+        yield Write("blkio.leaf_weight", str(block.leaf_weight), missing=_NO_WEIGHT)
+    for device in block.weight_device:
+        key = f"{device.major}:{device.minor}"
+        if device.weight:
+            yield Write(f"{prefix}.weight_device", f"{key} {device.weight}", missing=_NO_WEIGHT)
+        if device.leaf_weight:
+            leaf = f"{key} {device.leaf_weight}"
+            yield Write("blkio.leaf_weight_device", leaf, missing=_NO_WEIGHT)
+
+
+def _throttles(block: BlockIO) -> Iterator[Step]:
+    for name, devices in (
+        ("read_bps", block.throttle_read_bps_device),
+        ("write_bps", block.throttle_write_bps_device),
+        ("read_iops", block.throttle_read_iops_device),
+        ("write_iops", block.throttle_write_iops_device),
+    ):
+        for device in devices:
+            value = f"{device.major}:{device.minor} {device.rate}"
+            yield Write(f"blkio.throttle.{name}_device", value)
+
+
+def stats(read: Reader) -> BlkioStats:
+    """Throttle's counters see every request; BFQ's only those of its own devices."""
+    moved = _by_device(read("blkio.throttle.io_service_bytes_recursive"))
+    served = _by_device(read("blkio.throttle.io_serviced_recursive"))
+    return BlkioStats(
+        devices=tuple(
+            IoEntry(
+                major=major,
+                minor=minor,
+                read_bytes=moved.get((major, minor, "Read"), 0),
+                write_bytes=moved.get((major, minor, "Write"), 0),
+                read_operations=served.get((major, minor, "Read"), 0),
+                write_operations=served.get((major, minor, "Write"), 0),
+            )
+            for major, minor in dict.fromkeys((key[0], key[1]) for key in (*moved, *served))
+        )
+    )
+
+
+def _by_device(text: str | None) -> dict[tuple[int, int, str], int]:
+    """Lines of ``8:0 Read 4096``; the line ``Total 4096`` has no device and is passed over."""
+    values: dict[tuple[int, int, str], int] = {}
+    for line in (text or "").splitlines():
+        fields = line.split()
+        if len(fields) != 3 or not fields[2].isdigit():
+            continue
+        major, _, minor = fields[0].partition(":")
+        if major.isdigit() and minor.isdigit():
+            values[int(major), int(minor), fields[1]] = int(fields[2])
+    return values

@@ -1,0 +1,253 @@
+"""A v1 cgroup: the same path in every hierarchy, behind one object.
+
+The table of controllers below is where one is added. What each writes is decided in its own file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from jaula.cgroups import files, tree
+from jaula.cgroups.controller import Controller
+from jaula.cgroups.files import Reader
+from jaula.cgroups.protocol import CpuStats, Stats
+from jaula.cgroups.v1 import blkio, cpu, cpuacct, freezer, memory, oom, pids
+from jaula.cgroups.v1.cpuset import Cpuset
+from jaula.cgroups.v1.devices import Devices
+from jaula.cgroups.v1.hugetlb import Hugetlb
+from jaula.cgroups.writes import gone, perform
+from jaula.errors import Conflict, InvalidRequest, NotAuthorized, NotFound, Unavailable, Unsupported
+from jaula.spec.runtime import Resources
+
+CONTROLLERS: dict[str, Controller] = {
+    controller.name: controller
+    for controller in (
+        cpu.Cpu(),
+        cpuacct.Cpuacct(),
+        Cpuset(),
+        memory.Memory(),
+        Devices(),
+        freezer.Freezer(),
+        blkio.Blkio(),
+        pids.Pids(),
+        Hugetlb(),
+    )
+}
+
+FREEZE_TIMEOUT = 2.0  # seconds
+KILL_TIMEOUT = 5.0
+
+
+class Hierarchy(msgspec.Struct, frozen=True):
+    """One mounted tree; ``root`` is a descriptor of its mount point, owned by the driver."""
+
+    controllers: tuple[str, ...]
+    mount: str
+    root: int
+
+
+class Cgroup:
+    """See :class:`jaula.cgroups.protocol.Cgroup`, whose contract this keeps."""
+
+    def __init__(self, path: str, relative: str, hierarchies: tuple[Hierarchy, ...]) -> None:
+        self.path = path
+        self._relative = relative
+        self._hierarchies = hierarchies
+        self._directories: dict[str, int] = {}
+
+    def apply(self, resources: Resources) -> tuple[str, ...]:
+        if resources.unified:
+            raise InvalidRequest("unified resources need cgroup v2, this host has v1")
+        plans = [
+            (name, controller.decide(resources, self._reader(name)))
+            for name, controller in CONTROLLERS.items()
+        ]
+        warnings: list[str] = []
+        for name, steps in plans:
+            if not steps:
+                continue
+            directory = self._directory(name)
+            if directory is None:
+                raise Unsupported(
+                    f"cannot limit {name} of cgroup {self.path}: the host has no {name} controller",
+                    hint="run without that limit, or mount the controller",
+                )
+            warnings += perform(directory, self.path, steps)
+        return tuple(warnings)
+
+    def add(self, pid: int) -> None:
+        for hierarchy in self._hierarchies:
+            directory = self._required(hierarchy.controllers[0])
+            try:
+                files.write(directory, "cgroup.procs", str(pid))
+            except ProcessLookupError as error:
+                raise NotFound(f"no such process: {pid}") from error
+            except PermissionError as error:
+                raise NotAuthorized(
+                    f"cannot move process {pid} to cgroup {self.path}: {error.strerror}"
+                ) from error
+            except OSError as error:
+                raise Conflict(
+                    f"cannot move process {pid} to cgroup {self.path}: {error.strerror}",
+                    hint=f"refused in {hierarchy.mount}",
+                ) from error
+
+    def entry(self) -> tuple[int, ...]:
+        opened: list[int] = []
+        try:
+            for hierarchy in self._hierarchies:
+                directory = self._required(hierarchy.controllers[0])
+                opened.append(os.open("tasks", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory))
+        except BaseException:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        return tuple(opened)
+
+    def directory_fd(self) -> int | None:
+        return None
+
+    def stats(self) -> Stats:
+        usage, user, system = cpuacct.usage(self._reader("cpuacct"))
+        periods, throttled_periods, throttled = cpu.throttling(self._reader("cpu"))
+        read = self._reader("memory")
+        return Stats(
+            cpu=CpuStats(usage, user, system, periods, throttled_periods, throttled),
+            memory=memory.stats(read),
+            pids=pids.stats(self._reader("pids")),
+            blkio=blkio.stats(self._reader("blkio")),
+            oom_kills=memory.oom_kills(read),
+        )
+
+    def pids(self) -> tuple[int, ...]:
+        return tuple(sorted(self._pids()))
+
+    def freeze(self) -> None:
+        freezer.freeze(self._required("freezer"), self.path, FREEZE_TIMEOUT)
+
+    def thaw(self) -> None:
+        freezer.thaw(self._required("freezer"))
+
+    def frozen(self) -> bool:
+        directory = self._directory("freezer")
+        return directory is not None and freezer.frozen(directory)
+
+    def kill(self) -> None:
+        """Frozen first, so that no process forks away while the list is worked through.
+
+        Without a freezer, or where it does not settle, the list is read again until it is empty.
+        """
+        deadline = time.monotonic() + KILL_TIMEOUT
+        while True:
+            stopped = self._stop_for_kill()
+            found = self._pids()
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if stopped:
+                self.thaw()
+            if stopped or not found:
+                return
+            if time.monotonic() > deadline:
+                raise Conflict(f"cgroup {self.path} still has processes {sorted(found)[:8]}")
+            time.sleep(0.001)
+
+    def destroy(self, timeout: float = 2.0) -> None:
+        deadline = time.monotonic() + timeout
+        for hierarchy in self._hierarchies:
+            tree.remove(hierarchy.root, self._relative, deadline)
+        self.close()
+
+    def oom_kills(self) -> int:
+        return memory.oom_kills(self._reader("memory"))
+
+    def peak_memory(self) -> int:
+        return files.number(self._reader("memory")("memory.max_usage_in_bytes"))
+
+    def oom_fd(self) -> int | None:
+        directory = self._directory("memory")
+        return None if directory is None else oom.subscribe(directory)
+
+    def limits(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name, controller in CONTROLLERS.items():
+            read = self._reader(name)
+            for file in controller.limits:
+                if (text := read(file)) is not None:
+                    found[file] = text
+        return found
+
+    def locations(self) -> dict[str, str]:
+        return {
+            name: f"{hierarchy.mount}/{self._relative}"
+            for hierarchy in self._hierarchies
+            for name in hierarchy.controllers
+        }
+
+    def close(self) -> None:
+        for directory in set(self._directories.values()):
+            os.close(directory)
+        self._directories.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _directory(self, controller: str) -> int | None:
+        """The directory of a controller, opened once; None where the host or the path lacks it."""
+        directory = self._directories.get(controller)
+        if directory is not None:
+            return directory
+        for hierarchy in self._hierarchies:
+            if controller in hierarchy.controllers:
+                try:
+                    directory = os.open(self._relative, tree.DIRECTORY, dir_fd=hierarchy.root)
+                except FileNotFoundError:
+                    return None
+                self._directories.update(dict.fromkeys(hierarchy.controllers, directory))
+                return directory
+        return None
+
+    def _required(self, controller: str) -> int:
+        directory = self._directory(controller)
+        if directory is None:
+            raise NotFound(f"cgroup {self.path} has no {controller} directory")
+        return directory
+
+    def _reader(self, controller: str) -> Reader:
+        return files.reader(self._directory(controller))
+
+    def _pids(self) -> set[int]:
+        for name in ("pids", "freezer", "memory", *CONTROLLERS):
+            directory = self._directory(name)
+            if directory is not None:
+                return tree.pids(directory)
+        raise NotFound(f"no such cgroup: {self.path}")
+
+    def _stop_for_kill(self) -> bool:
+        directory = self._directory("freezer")
+        if directory is None:
+            return False
+        try:
+            freezer.freeze(directory, self.path, 0.1)
+        except Unavailable:
+            return False
+        except OSError as error:
+            if not gone(error):
+                raise
+            return False
+        return True

@@ -1,0 +1,56 @@
+"""The v1 ``cpu`` controller: shares and the CFS quota.
+
+Source: OCI config-linux.md "CPU"; kernel ``scheduler/sched-bwc.rst``. Times are microseconds.
+"""
+
+from __future__ import annotations
+
+from jaula.cgroups.files import Reader, flat_keyed
+from jaula.cgroups.writes import Step, Write
+from jaula.spec.runtime import Resources
+
+_NO_RT = "this kernel has no real-time group scheduling, the limit is not in force"
+_NO_BURST = "this kernel has no cfs burst, it is not in force"
+_NO_IDLE = "this kernel has no idle cgroups, cpu.idle is not in force"
+
+
+class Cpu:
+    name = "cpu"
+    limits = ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.cfs_burst_us")
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        cpu = resources.cpu
+        if cpu is None:
+            return ()
+        steps: list[Step] = []
+        if cpu.idle is not None:
+            steps.append(Write("cpu.idle", str(cpu.idle), missing=_NO_IDLE))
+        if cpu.shares:
+            steps.append(Write("cpu.shares", str(cpu.shares)))
+        period = Write("cpu.cfs_period_us", str(cpu.period)) if cpu.period else None
+        quota = Write("cpu.cfs_quota_us", str(cpu.quota)) if cpu.quota else None
+        if period and quota:
+            # Each write is checked against the other value that is in force at that moment, so
+            # the quota is lifted before both change.
+            if current("cpu.cfs_quota_us") not in ("-1", None):
+                steps.append(Write("cpu.cfs_quota_us", "-1"))
+            steps += (period, quota)
+        else:
+            steps += [step for step in (period, quota) if step]
+        if cpu.burst is not None:
+            steps.append(Write("cpu.cfs_burst_us", str(cpu.burst), missing=_NO_BURST))
+        if cpu.realtime_period:
+            steps.append(Write("cpu.rt_period_us", str(cpu.realtime_period), missing=_NO_RT))
+        if cpu.realtime_runtime:
+            steps.append(Write("cpu.rt_runtime_us", str(cpu.realtime_runtime), missing=_NO_RT))
+        return tuple(steps)
+
+
+def throttling(read: Reader) -> tuple[int, int, int]:
+    """(periods, throttled periods, throttled nanoseconds)."""
+    stat = flat_keyed(read("cpu.stat"))
+    return (
+        stat.get("nr_periods", 0),
+        stat.get("nr_throttled", 0),
+        stat.get("throttled_time", 0),
+    )

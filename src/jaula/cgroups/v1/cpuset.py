@@ -1,0 +1,35 @@
+"""The v1 ``cpuset`` controller: which CPUs and memory nodes.
+
+Source: kernel ``admin-guide/cgroup-v1/cpusets.rst``. A new v1 cpuset is empty and takes no
+process until both its lists are filled; ``cgroup.clone_children`` in the parent makes the kernel
+fill them from the parent's at ``mkdir``, which saves four file accesses a container.
+"""
+
+from __future__ import annotations
+
+from jaula.cgroups import files
+from jaula.cgroups.files import Reader
+from jaula.cgroups.writes import Step, Write
+from jaula.spec.runtime import Resources
+
+_LISTS = ("cpuset.cpus", "cpuset.mems")
+
+
+class Cpuset:
+    name = "cpuset"
+    limits = _LISTS
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        cpu = resources.cpu
+        if cpu is None:
+            return ()
+        wanted = zip(_LISTS, (cpu.cpus, cpu.mems), strict=True)
+        return tuple(Write(name, value) for name, value in wanted if value)
+
+
+def prepare(parent: int, child: int) -> None:
+    """Fill a new cpuset from its parent's where it is empty, and let its children inherit."""
+    for name in _LISTS:
+        if not files.read(child, name):
+            files.write(child, name, files.read(parent, name))
+    files.write(child, "cgroup.clone_children", "1")

@@ -1,0 +1,35 @@
+"""The v1 ``devices`` controller: which device nodes may be opened or made.
+
+Source: OCI config-linux.md "Device allow list"; kernel ``admin-guide/cgroup-v1/devices.rst``.
+Rules are written in the document's order; ``a`` clears the list and denies (or allows) all. v2
+has no such files: there :mod:`jaula.cgroups.v2.devices` compiles the same rules to a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.cgroups.files import Reader
+from jaula.cgroups.rules import normal
+from jaula.cgroups.writes import Step, Write
+from jaula.spec.runtime import Resources
+
+
+class Devices:
+    name = "devices"
+    limits = ("devices.list",)
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        return tuple(_writes(resources))
+
+
+def _writes(resources: Resources) -> Iterator[Step]:
+    for rule in normal(resources.devices):
+        file = "devices.allow" if rule.allow else "devices.deny"
+        if rule.everything:
+            yield Write(file, "a")
+            continue
+        for kind in rule.kinds:
+            major = "*" if rule.major is None else rule.major
+            minor = "*" if rule.minor is None else rule.minor
+            yield Write(file, f"{kind} {major}:{minor} {rule.access}")

@@ -1,0 +1,135 @@
+"""The v1 driver: one directory per hierarchy, for the hierarchies that matter.
+
+Source: kernel ``admin-guide/cgroup-v1/cgroups.rst``. A hybrid host's v2 tree without controllers is
+left alone, and so is systemd's named hierarchy: a container is found by its path in the others.
+"""
+
+from __future__ import annotations
+
+import os
+
+from jaula.cgroups import features, files, paths, tree
+from jaula.cgroups.v1 import cpuset
+from jaula.cgroups.v1.cgroup import CONTROLLERS, Cgroup, Hierarchy
+from jaula.errors import Conflict, NotAuthorized, NotFound
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_V2_NAMES = {"blkio": "io"}
+
+
+class Driver:
+    """The hierarchies found on the host, each by a descriptor."""
+
+    name = "cgroupfs"
+    version = 1
+
+    def __init__(self, mounts: dict[str, str]) -> None:
+        """``mounts`` is controller to mount point; controllers with one mount share a hierarchy."""
+        self.hierarchies = tuple(
+            Hierarchy(
+                controllers=tuple(name for name in CONTROLLERS if mounts.get(name) == mount),
+                mount=mount,
+                root=os.open(mount, _DIRECTORY),
+            )
+            for mount in dict.fromkeys(mounts[name] for name in CONTROLLERS if name in mounts)
+        )
+
+    def create(self, path: str) -> Cgroup:
+        relative = paths.relative(path)
+        done: list[Hierarchy] = []
+        try:
+            for hierarchy in self.hierarchies:
+                self._make(hierarchy, relative)
+                done.append(hierarchy)
+        except BaseException:
+            for hierarchy in done:
+                os.rmdir(relative, dir_fd=hierarchy.root)
+            raise
+        return Cgroup(f"/{relative}", relative, self.hierarchies)
+
+    def open(self, path: str) -> Cgroup:
+        relative = paths.relative(path)
+        present = tuple(h for h in self.hierarchies if files.exists(h.root, relative))
+        if not present:
+            raise NotFound(f"no such cgroup: /{relative}")
+        return Cgroup(f"/{relative}", relative, present)
+
+    def controllers(self) -> frozenset[str]:
+        names = {name for hierarchy in self.hierarchies for name in hierarchy.controllers}
+        return frozenset(_V2_NAMES.get(name, name) for name in names if name != "cpuacct")
+
+    def features(self) -> frozenset[str]:
+        roots = {name: h.root for h in self.hierarchies for name in h.controllers}
+        probes = (
+            ("memory", "memory", "memory.limit_in_bytes"),
+            ("swap", "memory", "memory.memsw.limit_in_bytes"),
+            ("memory.reservation", "memory", "memory.soft_limit_in_bytes"),
+            ("oom.control", "memory", "memory.oom_control"),
+            ("cpu.shares", "cpu", "cpu.shares"),
+            ("cpu.quota", "cpu", "cpu.cfs_quota_us"),
+            ("cpuset", "cpuset", "cpuset.cpus"),
+            ("pids", "pids", "cgroup.procs"),  # the root has no pids.max
+            ("io.weight", "blkio", "blkio.weight"),
+            ("io.weight", "blkio", "blkio.bfq.weight"),
+            ("io.throttle", "blkio", "blkio.throttle.read_bps_device"),
+            ("devices", "devices", "devices.deny"),
+            ("freezer", "freezer", "cgroup.procs"),  # the root has no freezer.state
+        )
+        return frozenset(
+            feature
+            for feature, controller, file in probes
+            if controller in roots and files.exists(roots[controller], file)
+        )
+
+    def warnings(self) -> tuple[str, ...]:
+        return features.warnings(self.features(), self.version)
+
+    def _make(self, hierarchy: Hierarchy, relative: str) -> None:
+        try:
+            os.mkdir(relative, 0o755, dir_fd=hierarchy.root)
+        except FileNotFoundError:
+            self._make_parents(hierarchy, relative)
+            self._make(hierarchy, relative)
+            return
+        except FileExistsError:
+            self._remove_leftover(hierarchy, relative)
+            self._make(hierarchy, relative)
+            return
+        except PermissionError as error:
+            raise NotAuthorized(
+                f"cannot make cgroup /{relative} in {hierarchy.mount}: {error.strerror}",
+                hint="the engine needs root",
+            ) from error
+        if "cpuset" in hierarchy.controllers:
+            self._prepare_cpuset(hierarchy, relative)
+
+    def _make_parents(self, hierarchy: Hierarchy, relative: str) -> None:
+        for ancestor in paths.ancestors(relative):
+            try:
+                os.mkdir(ancestor, 0o755, dir_fd=hierarchy.root)
+            except FileExistsError:
+                continue
+            if "cpuset" in hierarchy.controllers:
+                self._prepare_cpuset(hierarchy, ancestor)
+
+    @staticmethod
+    def _prepare_cpuset(hierarchy: Hierarchy, relative: str) -> None:
+        child = os.open(relative, _DIRECTORY, dir_fd=hierarchy.root)
+        try:
+            parent = os.open(os.path.dirname(relative) or ".", _DIRECTORY, dir_fd=hierarchy.root)
+            try:
+                cpuset.prepare(parent, child)
+            finally:
+                os.close(parent)
+        finally:
+            os.close(child)
+
+    @staticmethod
+    def _remove_leftover(hierarchy: Hierarchy, relative: str) -> None:
+        directory = os.open(relative, tree.DIRECTORY, dir_fd=hierarchy.root)
+        try:
+            if found := tree.pids(directory):
+                raise Conflict(f"cgroup /{relative} is in use by process {min(found)}")
+        finally:
+            os.close(directory)
+        tree.remove(hierarchy.root, relative, 0.0)

@@ -1,0 +1,26 @@
+"""The v1 ``pids`` controller.
+
+Source: kernel ``admin-guide/cgroup-v1/pids.rst``. OCI: zero and less mean no limit.
+"""
+
+from __future__ import annotations
+
+from jaula.cgroups.files import Reader, limit, number
+from jaula.cgroups.protocol import PidsStats
+from jaula.cgroups.writes import Step, Write
+from jaula.spec.runtime import Resources
+
+
+class Pids:
+    name = "pids"
+    limits = ("pids.max",)
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        if resources.pids is None:
+            return ()
+        wanted = resources.pids.limit
+        return (Write("pids.max", str(wanted) if wanted > 0 else "max"),)
+
+
+def stats(read: Reader) -> PidsStats:
+    return PidsStats(current=number(read("pids.current")), limit=limit(read("pids.max")))

@@ -1,0 +1,1 @@
+"""cgroup version 2: one tree for every controller."""

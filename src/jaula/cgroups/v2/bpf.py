@@ -1,0 +1,131 @@
+"""The few instructions and calls of BPF that a cgroup's device program needs.
+
+Source: bpf(2); kernel ``bpf/standardization/instruction-set.rst``; ``linux/bpf.h`` for the
+attributes of each command. An own assembler of six instructions: no compiler, no library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+
+from jaula.kernel.libc import MACHINE, syscall
+
+NR_bpf = {"x86_64": 321}.get(MACHINE, 280)
+
+BPF_PROG_LOAD = 5
+BPF_PROG_ATTACH = 8
+BPF_PROG_DETACH = 9
+BPF_PROG_GET_FD_BY_ID = 13
+BPF_OBJ_GET_INFO_BY_FD = 15
+BPF_PROG_QUERY = 16
+
+BPF_PROG_TYPE_CGROUP_DEVICE = 15
+BPF_CGROUP_DEVICE = 6
+BPF_F_ALLOW_MULTI = 2
+
+R0, R1, R2, R3, R4, R5 = range(6)
+
+_bpf = syscall("bpf", NR_bpf, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
+
+
+def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0) -> bytes:
+    return struct.pack("=BBhI", code, src << 4 | dst, offset, value & 0xFFFFFFFF)
+
+
+def load_word(dst: int, src: int, offset: int) -> bytes:
+    """``dst = *(u32 *)(src + offset)``"""
+    return _instruction(0x61, dst, src, offset)
+
+
+def move(dst: int, src: int) -> bytes:
+    """``(u32) dst = (u32) src``"""
+    return _instruction(0xBC, dst, src)
+
+
+def set_value(dst: int, value: int) -> bytes:
+    """``(u32) dst = value``"""
+    return _instruction(0xB4, dst, value=value)
+
+
+def and_value(dst: int, value: int) -> bytes:
+    """``(u32) dst &= value``"""
+    return _instruction(0x54, dst, value=value)
+
+
+def shift_right(dst: int, bits: int) -> bytes:
+    """``(u32) dst >>= bits``"""
+    return _instruction(0x74, dst, value=bits)
+
+
+def jump_unless_equal(dst: int, value: int, skip: int) -> bytes:
+    """``if ((u32) dst != value) goto pc + 1 + skip``"""
+    return _instruction(0x56, dst, offset=skip, value=value)
+
+
+def jump_if_equal(dst: int, value: int, skip: int) -> bytes:
+    """``if ((u32) dst == value) goto pc + 1 + skip``"""
+    return _instruction(0x16, dst, offset=skip, value=value)
+
+
+def exit_() -> bytes:
+    return _instruction(0x95)
+
+
+def _call(command: int, attributes: bytes) -> tuple[int, bytes]:
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    return _bpf(command, ctypes.addressof(buffer), len(attributes)), buffer.raw
+
+
+def load(program: bytes, name: bytes) -> int:
+    """Load a device program; returns its descriptor. Raises ``OSError`` (EPERM without CAP_BPF)."""
+    code = ctypes.create_string_buffer(program, len(program))
+    licence = ctypes.create_string_buffer(b"Apache-2.0")
+    attributes = struct.pack(
+        "=IIQQIIQII16s",
+        BPF_PROG_TYPE_CGROUP_DEVICE,
+        len(program) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(licence),
+        0,  # log_level
+        0,  # log_size
+        0,  # log_buf
+        0,  # kern_version
+        0,  # prog_flags
+        name[:15],
+    )
+    return _call(BPF_PROG_LOAD, attributes)[0]
+
+
+def attach(directory: int, program: int) -> None:
+    """Put ``program`` in force for the cgroup, beside those that are; every one must agree."""
+    values = (directory, program, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI)
+    _call(BPF_PROG_ATTACH, struct.pack("=IIII", *values))
+
+
+def detach(directory: int, program: int) -> None:
+    _call(BPF_PROG_DETACH, struct.pack("=IIII", directory, program, BPF_CGROUP_DEVICE, 0))
+
+
+def attached(directory: int) -> tuple[int, ...]:
+    """Ids of the device programs attached to this cgroup itself."""
+    room = 64
+    ids = (ctypes.c_uint32 * room)()
+    attributes = struct.pack(
+        "=IIIIQIxxxx", directory, BPF_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), room
+    )
+    _, answer = _call(BPF_PROG_QUERY, attributes)
+    count: int = struct.unpack_from("=I", answer, 24)[0]
+    return tuple(ids[:count])
+
+
+def by_id(program_id: int) -> int:
+    """A descriptor of a loaded program."""
+    return _call(BPF_PROG_GET_FD_BY_ID, struct.pack("=III", program_id, 0, 0))[0]
+
+
+def tag(program: int) -> str:
+    """The kernel's own digest of a program's instructions, as ``bpftool`` prints it."""
+    info = ctypes.create_string_buffer(64)
+    _call(BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, 64, ctypes.addressof(info)))
+    return info.raw[8:16].hex()

@@ -1,0 +1,80 @@
+"""The v2 ``cpu`` controller: weight and bandwidth.
+
+Source: OCI config-linux.md "CPU"; kernel ``admin-guide/cgroup-v2.rst`` "CPU". Times in
+microseconds.
+"""
+
+from __future__ import annotations
+
+from math import log2
+
+from jaula.cgroups.files import Reader, flat_keyed
+from jaula.cgroups.protocol import CpuStats
+from jaula.cgroups.writes import Remark, Step, Write
+from jaula.spec.runtime import Resources
+
+_LOWEST_SHARES, _HIGHEST_SHARES = 2, 262144
+_DEFAULT_PERIOD = 100_000
+_NO_BURST = "this kernel has no cfs burst, it is not in force"
+_NO_IDLE = "this kernel has no idle cgroups, cpu.idle is not in force"
+_NO_RT = "real-time limits do not exist in cgroup v2, they are not in force"
+
+
+class Cpu:
+    name = "cpu"
+    limits = ("cpu.weight", "cpu.max", "cpu.max.burst", "cpu.idle")
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        cpu = resources.cpu
+        if cpu is None:
+            return ()
+        steps: list[Step] = []
+        if cpu.idle is not None:
+            steps.append(Write("cpu.idle", str(cpu.idle), missing=_NO_IDLE))
+        if cpu.shares:
+            steps.append(Write("cpu.weight", str(weight(cpu.shares))))
+        if cpu.quota or cpu.period:
+            steps.append(Write("cpu.max", _bandwidth(cpu.quota, cpu.period, current)))
+        if cpu.burst is not None:
+            steps.append(Write("cpu.max.burst", str(cpu.burst), missing=_NO_BURST))
+        if cpu.realtime_period or cpu.realtime_runtime:
+            steps.append(Remark(_NO_RT))
+        return tuple(steps)
+
+
+def weight(shares: int) -> int:
+    """v1 shares (2 to 262144, default 1024) as a v2 weight (1 to 10000, default 100).
+
+    Both ends and both defaults meet: a quadratic in the logarithm through these three points, the
+    curve that runtimes use since 2025; the straight line of before gave 39 for the default.
+    """
+    shares = min(max(shares, _LOWEST_SHARES), _HIGHEST_SHARES)
+    if shares == _HIGHEST_SHARES:
+        return 10_000
+    bits = log2(shares)
+    exponent = (bits * bits + 125 * bits) / 612 - 7 / 34
+    return min(max(_ceiling(10**exponent), 1), 10_000)
+
+
+def _ceiling(value: float) -> int:
+    nearest = round(value)
+    return nearest if abs(value - nearest) < 1e-6 else int(value) + 1
+
+
+def _bandwidth(quota: int | None, period: int | None, current: Reader) -> str:
+    """``quota period``, with what is not asked taken from the value in force."""
+    now = (current("cpu.max") or f"max {_DEFAULT_PERIOD}").split()
+    first = now[0] if not quota else "max" if quota < 0 else str(quota)
+    return f"{first} {period or now[-1]}"
+
+
+def stats(read: Reader) -> CpuStats:
+    stat = flat_keyed(read("cpu.stat"))
+    return CpuStats(
+        usage=stat.get("usage_usec", 0) * 1000,
+        user=stat.get("user_usec", 0) * 1000,
+        system=stat.get("system_usec", 0) * 1000,
+        periods=stat.get("nr_periods", 0),
+        throttled_periods=stat.get("nr_throttled", 0),
+        throttled=stat.get("throttled_usec", 0) * 1000,
+    )

@@ -1,0 +1,23 @@
+"""The v2 ``cpuset`` controller. A new cgroup has empty lists, which means the parent's.
+
+Source: kernel ``admin-guide/cgroup-v2.rst`` "Cpuset". A list that the parent does not grant is
+taken without an error and has no effect, so the check against ``.effective`` is made here.
+"""
+
+from __future__ import annotations
+
+from jaula.cgroups.files import Reader
+from jaula.cgroups.writes import Step, Write
+from jaula.spec.runtime import Resources
+
+
+class Cpuset:
+    name = "cpuset"
+    limits = ("cpuset.cpus", "cpuset.cpus.effective", "cpuset.mems", "cpuset.mems.effective")
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        cpu = resources.cpu
+        if cpu is None:
+            return ()
+        wanted = (("cpuset.cpus", cpu.cpus), ("cpuset.mems", cpu.mems))
+        return tuple(Write(name, value) for name, value in wanted if value)

@@ -1,0 +1,127 @@
+"""Devices on v2: rules compiled to a BPF program that the kernel asks at each open and mknod.
+
+Source: OCI config-linux.md "Device allow list"; kernel ``admin-guide/cgroup-v2.rst`` "Device
+controller"; ``struct bpf_cgroup_dev_ctx`` in ``linux/bpf.h``. The rule that speaks last about a
+device and an access letter decides; what no rule speaks about is denied. For lists that begin
+with "deny all" this is what v1's files do.
+
+The program keeps in R2 the letters that are still to be granted and goes through the rules from
+the last to the first: a denying rule that names one of them ends with 0, an allowing one takes its
+letters away and ends with 1 when none is left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+
+from jaula.cgroups.rules import Rule
+from jaula.cgroups.v2 import bpf
+from jaula.errors import JaulaError, Unsupported
+
+_ACCESS = {"m": 1, "r": 2, "w": 4}  # BPF_DEVCG_ACC_*
+_KIND = {"b": 1, "c": 2}  # BPF_DEVCG_DEV_*
+_NAME = b"jaula_devices"
+_LONGEST = 1000  # rules; a program may have 4096 instructions without CAP_BPF, 1 million with
+
+_DENY = bpf.set_value(bpf.R0, 0) + bpf.exit_()
+_ALLOW = bpf.set_value(bpf.R0, 1) + bpf.exit_()
+
+
+def assemble(rules: Sequence[Rule]) -> bytes:
+    """The program for ``rules``. Pure. Raises ``Unsupported`` for more than a thousand."""
+    if len(rules) > _LONGEST:
+        raise Unsupported(f"{len(rules)} device rules, {_LONGEST} are the most")
+    code = [
+        bpf.load_word(bpf.R3, bpf.R1, 0),  # access << 16 | kind
+        bpf.move(bpf.R2, bpf.R3),
+        bpf.shift_right(bpf.R2, 16),
+        bpf.and_value(bpf.R3, 0xFFFF),
+        bpf.load_word(bpf.R4, bpf.R1, 4),  # major
+        bpf.load_word(bpf.R5, bpf.R1, 8),  # minor
+    ]
+    for rule in reversed(rules):
+        code.append(_block(rule))
+        if rule.everything:
+            break  # nothing above it can speak
+    code.append(_DENY)
+    return b"".join(code)
+
+
+def _block(rule: Rule) -> bytes:
+    letters = sum(_ACCESS[letter] for letter in rule.access)
+    if rule.allow:
+        body = bpf.and_value(bpf.R2, 7 & ~letters)
+        body += bpf.jump_unless_equal(bpf.R2, 0, 2) + _ALLOW
+    else:
+        body = bpf.move(bpf.R0, bpf.R2) + bpf.and_value(bpf.R0, letters)
+        body += bpf.jump_if_equal(bpf.R0, 0, 2) + _DENY
+    conditions = [
+        (register, value)
+        for register, value in (
+            (bpf.R3, _KIND[rule.kinds[0]] if len(rule.kinds) == 1 else None),
+            (bpf.R4, rule.major),
+            (bpf.R5, rule.minor),
+        )
+        if value is not None
+    ]
+    block = body
+    for register, value in reversed(conditions):
+        block = bpf.jump_unless_equal(register, value, len(block) // 8) + block
+    return block
+
+
+def apply(directory: int, path: str, rules: Sequence[Rule]) -> None:
+    """Put the rules in force, in place of those of before; there is no moment without any.
+
+    Raises ``Unsupported`` where the kernel lacks such programs or forbids them to the caller.
+    """
+    try:
+        program = bpf.load(assemble(rules), _NAME)
+    except OSError as error:
+        raise _refused(path, "load", error) from error
+    try:
+        before = bpf.attached(directory)
+        bpf.attach(directory, program)
+        for program_id in before:
+            _detach(directory, program_id)
+    except OSError as error:
+        raise _refused(path, "attach", error) from error
+    finally:
+        os.close(program)
+
+
+def _detach(directory: int, program_id: int) -> None:
+    program = bpf.by_id(program_id)
+    try:
+        bpf.detach(directory, program)
+    finally:
+        os.close(program)
+
+
+def in_force(directory: int) -> str | None:
+    """Ids and digests of the programs in force at this cgroup, or None where none is.
+
+    A digest can be compared with :func:`jaula.cgroups.v2.devices.digest`.
+    """
+    found: list[str] = []
+    try:
+        for program_id in bpf.attached(directory):
+            program = bpf.by_id(program_id)
+            try:
+                found.append(f"program {program_id} tag {bpf.tag(program)}")
+            finally:
+                os.close(program)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EINVAL, errno.ENOSYS):
+            return None
+        raise
+    return ", ".join(found) or None
+
+
+def _refused(path: str, step: str, error: OSError) -> JaulaError:
+    return Unsupported(
+        f"cannot {step} the device rules of cgroup {path}: {os.strerror(error.errno or 0)}",
+        hint="the kernel needs CONFIG_CGROUP_BPF, the engine CAP_BPF or CAP_SYS_ADMIN",
+    )

@@ -1,0 +1,189 @@
+"""The v2 driver: makes a cgroup and switches the controllers on along the way to it.
+
+Source: kernel ``admin-guide/cgroup-v2.rst``, "Enabling and Disabling" and "No Internal Process
+Constraint": a cgroup other than the root that holds processes cannot give controllers to those
+below. Where that is the top of what we see (a container, a delegated unit), its processes are moved
+to a leaf beside ours; where it is somebody else's cgroup, that is an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from jaula.cgroups import features, files, paths, tree
+from jaula.cgroups.v2.cgroup import Cgroup
+from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound, Unsupported
+
+LEAF = "jaula-init"
+"""Where processes of the topmost cgroup go when they are in the way."""
+
+_WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
+
+
+class Driver:
+    """The tree found on the host, by a descriptor of its mount point."""
+
+    name = "cgroupfs"
+    version = 2
+
+    def __init__(self, mount: str) -> None:
+        self.mount = mount
+        self.root = os.open(mount, tree.DIRECTORY)
+
+    def create(self, path: str) -> Cgroup:
+        relative = paths.relative(path)
+        above = paths.ancestors(relative)
+        self._delegate(self.root, "/")
+        for ancestor in above:
+            self._make_ancestor(ancestor)
+        self._make(relative)
+        return self._opened(relative)
+
+    def open(self, path: str) -> Cgroup:
+        relative = paths.relative(path)
+        try:
+            return self._opened(relative)
+        except FileNotFoundError as error:
+            raise NotFound(f"no such cgroup: /{relative}") from error
+
+    def controllers(self) -> frozenset[str]:
+        return frozenset(files.read(self.root, "cgroup.controllers").split()) | {
+            "devices",
+            "freezer",
+        }
+
+    def features(self) -> frozenset[str]:
+        """From the controllers that are there; ``swap`` by the first cgroup that has the file."""
+        present = self.controllers()
+        provided = {
+            "memory": ("memory", "memory.reservation"),
+            "cpu": ("cpu.shares", "cpu.quota"),
+            "cpuset": ("cpuset",),
+            "pids": ("pids",),
+            "io": ("io.throttle",),
+            "devices": ("devices",),
+            "freezer": ("freezer",),
+        }
+        found = {
+            feature
+            for controller, names in provided.items()
+            if controller in present
+            for feature in names
+        }
+        probes = (("swap", "memory.swap.max"), ("io.weight", "io.weight"))
+        found |= {feature for feature, file in probes if self._somewhere(file)}
+        return frozenset(found)
+
+    def warnings(self) -> tuple[str, ...]:
+        return features.warnings(self.features(), self.version)
+
+    def _opened(self, relative: str) -> Cgroup:
+        directory = os.open(relative, tree.DIRECTORY, dir_fd=self.root)
+        return Cgroup(f"/{relative}", relative, self.mount, self.root, directory)
+
+    def _make_ancestor(self, relative: str) -> None:
+        try:
+            os.mkdir(relative, 0o755, dir_fd=self.root)
+        except FileExistsError:
+            pass
+        except PermissionError as error:
+            raise _forbidden(relative, error) from error
+        directory = os.open(relative, tree.DIRECTORY, dir_fd=self.root)
+        try:
+            self._delegate(directory, f"/{relative}")
+        finally:
+            os.close(directory)
+
+    def _make(self, relative: str) -> None:
+        try:
+            os.mkdir(relative, 0o755, dir_fd=self.root)
+        except FileExistsError:
+            directory = os.open(relative, tree.DIRECTORY, dir_fd=self.root)
+            try:
+                if found := tree.pids(directory):
+                    raise Conflict(f"cgroup /{relative} is in use by process {min(found)}")
+            finally:
+                os.close(directory)
+            tree.remove(self.root, relative, 0.0)
+            os.mkdir(relative, 0o755, dir_fd=self.root)
+        except PermissionError as error:
+            raise _forbidden(relative, error) from error
+
+    def _delegate(self, directory: int, path: str) -> None:
+        """Switch on for the children of ``path`` what it has and they lack."""
+        available = files.read(directory, "cgroup.controllers").split()
+        enabled = files.read(directory, "cgroup.subtree_control").split()
+        missing = [name for name in _WANTED if name in available and name not in enabled]
+        if not missing:
+            return
+        try:
+            files.write(directory, "cgroup.subtree_control", " ".join(f"+{n}" for n in missing))
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                self._make_room(directory, path)
+                self._delegate_each(directory, path, missing)
+            elif error.errno in (errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL):
+                self._delegate_each(directory, path, missing)
+            else:
+                raise _not_delegated(path, missing, error) from error
+
+    @staticmethod
+    def _delegate_each(directory: int, path: str, missing: list[str]) -> None:
+        """One by one, so that a controller that cannot be had does not take the others along.
+
+        A limit that needs one which is not on is refused later, by name.
+        """
+        for name in missing:
+            try:
+                files.write(directory, "cgroup.subtree_control", f"+{name}")
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL):
+                    raise _not_delegated(path, [name], error) from error
+
+    def _make_room(self, directory: int, path: str) -> None:
+        """Move the processes of the topmost cgroup to a leaf of their own."""
+        processes = files.pids(files.read(directory, "cgroup.procs"))
+        if path != "/":
+            listed = ", ".join(map(str, processes[:8])) or "another namespace"
+            raise Conflict(
+                f"cgroup {path} holds processes ({listed}), so it cannot hold limited containers",
+                hint="choose another cgroup parent",
+            )
+        try:
+            os.mkdir(LEAF, 0o755, dir_fd=directory)
+        except FileExistsError:
+            pass
+        leaf = os.open(LEAF, tree.DIRECTORY, dir_fd=directory)
+        try:
+            for pid in processes:
+                try:
+                    files.write(leaf, "cgroup.procs", str(pid))
+                except ProcessLookupError:
+                    continue  # it ended meanwhile
+        finally:
+            os.close(leaf)
+
+    def _somewhere(self, file: str) -> bool:
+        """Whether a cgroup below the root has ``file``; the root itself has no limits."""
+        if files.exists(self.root, file):
+            return True
+        for name in tree.children(self.root):
+            if files.exists(self.root, f"{name}/{file}"):
+                return True
+        return False
+
+
+def _forbidden(relative: str, error: OSError) -> JaulaError:
+    return NotAuthorized(
+        f"cannot make cgroup /{relative}: {error.strerror}",
+        hint="the engine needs root, or a delegated cgroup",
+    )
+
+
+def _not_delegated(path: str, names: list[str], error: OSError) -> JaulaError:
+    wanted = ", ".join(names)
+    message = f"cannot switch on {wanted} below cgroup {path}: {error.strerror}"
+    if error.errno == errno.EBUSY:
+        return Conflict(message, hint="it holds processes of its own")
+    return Unsupported(message)

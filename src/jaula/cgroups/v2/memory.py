@@ -1,0 +1,92 @@
+"""The v2 ``memory`` controller.
+
+Source: OCI config-linux.md "Memory"; kernel ``admin-guide/cgroup-v2.rst`` "Memory". OCI's ``swap``
+is memory plus swap; v2 has a limit for swap alone, so one is taken from the other.
+"""
+
+from __future__ import annotations
+
+from jaula.cgroups.files import Reader, flat_keyed, limit, number
+from jaula.cgroups.protocol import MemoryStats
+from jaula.cgroups.writes import Remark, Step, Write
+from jaula.errors import InvalidRequest
+from jaula.spec.runtime import Resources
+
+LIMIT = "memory.max"
+SWAP = "memory.swap.max"
+
+_NO_SWAP = "this kernel does not account swap, memory is limited without swap"
+_NO_SWAPPINESS = "swappiness by container does not exist in cgroup v2, it is not in force"
+_NO_KMEM = "a limit of kernel memory does not exist in cgroup v2: memory.max includes it"
+_NO_OOM = "the OOM killer cannot be disabled in cgroup v2"
+
+
+class Memory:
+    name = "memory"
+    limits = ("memory.max", "memory.swap.max", "memory.low", "memory.high", "memory.oom.group")
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        memory = resources.memory
+        if memory is None:
+            return ()
+        steps: list[Step] = []
+        swap = swap_alone(memory.limit or None, memory.swap or None, limit(current(LIMIT)))
+        if swap is not None:
+            steps.append(Write(SWAP, swap, missing=_NO_SWAP))
+        if memory.limit:
+            steps.append(Write(LIMIT, _bytes(memory.limit)))
+        if memory.reservation:
+            steps.append(Write("memory.low", _bytes(memory.reservation)))
+        for asked, text in (
+            (memory.swappiness is not None, _NO_SWAPPINESS),
+            (memory.kernel, _NO_KMEM),
+            (memory.disable_oom_killer, _NO_OOM),
+        ):
+            if asked:
+                steps.append(Remark(text))
+        return tuple(steps)
+
+
+def swap_alone(wanted: int | None, swap: int | None, now: int | None) -> str | None:
+    """The value of memory.swap.max, or None to leave it.
+
+    ``wanted`` is the new memory limit if one is asked, ``now`` the one in force. Raises
+    ``InvalidRequest`` where the sum is smaller than the memory limit, or where there is no
+    memory limit to take from it.
+    """
+    if swap == -1 or (swap is None and wanted == -1):
+        return "max"
+    if swap is None:
+        return None
+    memory = now if wanted is None else (None if wanted == -1 else wanted)
+    if memory is None:
+        raise InvalidRequest(
+            "memory-swap needs a memory limit", hint="it is the sum of memory and swap"
+        )
+    if swap < memory:
+        raise InvalidRequest(
+            f"memory plus swap ({swap} bytes) is less than the memory limit ({memory} bytes)",
+            hint="memory-swap is the sum of both; -1 is unlimited swap",
+        )
+    return str(swap - memory)
+
+
+def _bytes(value: int) -> str:
+    return "max" if value < 0 else str(value)
+
+
+def stats(read: Reader) -> MemoryStats:
+    details = flat_keyed(read("memory.stat"))
+    return MemoryStats(
+        usage=number(read("memory.current")),
+        limit=limit(read(LIMIT)),
+        peak=number(read("memory.peak")),
+        swap=number(read("memory.swap.current")),
+        failures=flat_keyed(read("memory.events")).get("max", 0),
+        inactive_file=details.get("inactive_file", 0),
+        details=details,
+    )
+
+
+def oom_kills(read: Reader) -> int:
+    return flat_keyed(read("memory.events")).get("oom_kill", 0)

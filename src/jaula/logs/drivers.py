@@ -1,0 +1,53 @@
+"""The log drivers by name. A new one is one file and one line in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from jaula.errors import InvalidRequest
+from jaula.logs import options
+from jaula.logs.json_file import JsonFileWriter, check
+from jaula.logs.none import NoneWriter
+from jaula.logs.protocol import LogWriter
+
+
+def _none(path: str, given: Mapping[str, str]) -> LogWriter:
+    options.known("none", given, ())
+    return NoneWriter()
+
+
+_DRIVERS: dict[str, Callable[[str, Mapping[str, str]], LogWriter]] = {
+    "json-file": JsonFileWriter.from_options,
+    "none": _none,
+}
+
+NAMES = tuple(_DRIVERS)
+READABLE = frozenset({"json-file"})
+"""Drivers whose logs can be read back."""
+
+
+def open_writer(driver: str, given: Mapping[str, str], path: str) -> LogWriter:
+    """A writer for a container. ``path`` is a host path that the engine chose.
+
+    Raises ``InvalidRequest`` for an unknown driver or option, ``OSError`` where ``path`` cannot be
+    opened.
+    """
+    return _factory(driver)(path, given)
+
+
+def validate(driver: str, given: Mapping[str, str]) -> None:
+    """The checks of :func:`open_writer` without opening anything; raises ``InvalidRequest``."""
+    _factory(driver)
+    if driver == "json-file":
+        check(given)
+    else:
+        options.known(driver, given, ())
+
+
+def _factory(driver: str) -> Callable[[str, Mapping[str, str]], LogWriter]:
+    try:
+        return _DRIVERS[driver]
+    except KeyError:
+        raise InvalidRequest(
+            f"unknown log driver {driver!r}", hint=f"known are {', '.join(NAMES)}"
+        ) from None

@@ -1,0 +1,175 @@
+"""Following a ``json-file`` log that grows and is rotated, for the engine's event loop.
+
+The kernel tells of growth by inotify on the log's directory; where no watch can be had (the limit
+of instances is reached) the file is looked at ten times a second, and now and then in any case.
+
+A rotated file keeps its inode, so the place that was reached is found again under its new name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+from collections.abc import AsyncIterator, Iterator
+
+from jaula.kernel.libc import function
+from jaula.logs.reader import Cursor, Record, Selection, files, last, select
+
+_POLL = 0.1  # seconds, without a watch
+_LOOK = 2.0  # seconds, with one
+_IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100  # linux/inotify.h
+
+_inotify_init1 = function("inotify_init1", ctypes.c_int)
+_inotify_add_watch = function("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+
+
+async def follow(
+    path: str,
+    stop: asyncio.Event,
+    *,
+    stdout: bool = True,
+    stderr: bool = True,
+    since: int | None = None,
+    until: int | None = None,
+    tail: int | None = None,
+) -> AsyncIterator[list[Record]]:
+    """Batches of records: those that are stored (the last ``tail`` lines), then those to come.
+
+    Ends when ``stop`` is set (the container has ended and its log is closed) and all is read, or
+    when a record at or after ``until`` is met.
+    """
+    selection = Selection(stdout, stderr, since, until)
+    _, end = selection.bounds()
+    with contextlib.closing(Tail(path)) as source, _watch(path) as changed:
+        if tail is not None:
+            source.skip()
+            if stored := last(path, tail, selection):
+                yield stored
+        while True:
+            ending = stop.is_set()  # asked before the read: what was written before is then seen
+            changed.clear()
+            while records := source.more():
+                if chosen := select(records, selection):
+                    yield chosen
+                if until and records[-1].time >= end:
+                    return
+                await asyncio.sleep(0)
+            if ending:
+                return
+            await _either(changed, stop)
+
+
+class Tail:
+    """The place that a follower has reached in a log, over rotations."""
+
+    def __init__(self, path: str) -> None:
+        """At the beginning of the oldest file."""
+        self._path = path
+        self._cursor: Cursor | None = None
+        self._move_to(files(path)[0])
+
+    def skip(self) -> None:
+        """Go to the end of what is there."""
+        self._move_to(self._path)
+        if self._cursor is not None:
+            while self._cursor.more():
+                pass
+
+    def more(self) -> list[Record]:
+        """The next block of records; [] where there is none yet."""
+        while True:
+            if self._cursor is None:
+                self._move_to(files(self._path)[0])
+                if self._cursor is None:
+                    return []
+            following = self._following(self._cursor)  # before the read, so that none is missed
+            if records := self._cursor.more():
+                return records
+            if following is None:
+                return []
+            self._move_to(following)
+
+    def close(self) -> None:
+        if self._cursor is not None:
+            os.close(self._cursor.descriptor)
+            self._cursor = None
+
+    def _following(self, cursor: Cursor) -> str | None:
+        """The name of the file that comes after the one being read, if it is not the newest."""
+        inode = os.fstat(cursor.descriptor).st_ino
+        names = files(self._path)
+        for index, name in enumerate(names):
+            try:
+                if os.stat(name).st_ino == inode:
+                    return names[index + 1] if index + 1 < len(names) else None
+            except FileNotFoundError:
+                continue  # being rotated at this moment
+        return names[0] if os.path.exists(names[0]) else None  # rotated away altogether
+
+    def _move_to(self, name: str) -> None:
+        self.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._cursor = Cursor(os.open(name, os.O_RDONLY | os.O_CLOEXEC))
+
+
+@contextlib.contextmanager
+def _watch(path: str) -> Iterator[asyncio.Event]:
+    """An event that is set when something happens in the log's directory."""
+    changed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        watch = _inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        with _timer(loop, changed, _POLL):
+            yield changed
+        return
+
+    def drain() -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(watch, 65536)
+        changed.set()
+
+    try:
+        mask = _IN_MODIFY | _IN_MOVED_TO | _IN_CREATE
+        _inotify_add_watch(watch, os.fsencode(os.path.dirname(path) or "."), mask)
+        interval = _LOOK
+        loop.add_reader(watch, drain)
+    except OSError:
+        interval = _POLL
+    try:
+        with _timer(loop, changed, interval):
+            yield changed
+    finally:
+        loop.remove_reader(watch)
+        os.close(watch)
+
+
+@contextlib.contextmanager
+def _timer(
+    loop: asyncio.AbstractEventLoop, changed: asyncio.Event, interval: float
+) -> Iterator[None]:
+    handle: asyncio.TimerHandle | None = None
+
+    def tick() -> None:
+        nonlocal handle
+        changed.set()
+        handle = loop.call_later(interval, tick)
+
+    tick()
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.cancel()
+
+
+async def _either(changed: asyncio.Event, stop: asyncio.Event) -> None:
+    waits = {asyncio.ensure_future(changed.wait()), asyncio.ensure_future(stop.wait())}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)

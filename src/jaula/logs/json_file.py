@@ -1,0 +1,152 @@
+"""The log driver ``json-file``: one JSON document a line, in Docker's form, rotated by size.
+
+``{"log":"text\\n","stream":"stdout","time":"2006-01-02T15:04:05.999999999Z"}``. Source: docker docs
+"JSON File logging driver". The file named is the newest; ``.1`` is the one before, up to
+``max-file``.
+
+Facts about speed: a chunk of many lines is escaped by one call of the JSON encoder and cut into
+records by one ``bytes.replace``: a NUL is put after each newline, so that the escaped pair cannot
+come from anything else in the text. Lines of a chunk carry the time at which it was read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from jaula.logs import options
+from jaula.logs.lines import Lines
+from jaula.logs.timestamp import Clock
+
+MAX_SIZE = 10_000_000  # bytes
+MAX_FILE = 3
+_MODE = 0o640
+_OPTIONS = ("max-size", "max-file")
+
+_encode = msgspec.json.Encoder().encode
+_END_OF_LINE = b"\\n\\u0000"
+
+
+class JsonFileWriter:
+    """See :class:`jaula.logs.protocol.LogWriter`."""
+
+    def __init__(self, path: str, *, max_size: int = MAX_SIZE, max_file: int = MAX_FILE) -> None:
+        """Opens ``path`` for appending; ``max_size`` is bytes, 0 for no limit. Raises ``OSError``."""
+        self.dropped = 0
+        self.error = ""
+        self._path = path
+        self._max_size = max_size
+        self._max_file = max_file
+        self._clock = Clock()
+        self._streams = {"stdout": Lines(), "stderr": Lines()}
+        self._torn = False
+        self._size = 0
+        self._descriptor = -1
+        self._open()
+
+    @classmethod
+    def from_options(cls, path: str, given: Mapping[str, str]) -> JsonFileWriter:
+        """Raises ``InvalidRequest`` for an option that is unknown or out of range."""
+        max_size, max_file = check(given)
+        return cls(path, max_size=max_size, max_file=max_file)
+
+    def write(self, stream: str, data: bytes) -> None:
+        if self._descriptor < 0:
+            return
+        stamp = self._clock.now()
+        records = b"".join(
+            [_records(piece, stream, stamp) for piece in self._streams[stream].feed(data)]
+        )
+        if records:
+            self._append(records)
+
+    def flush(self) -> None:
+        if self._descriptor < 0:
+            return
+        for stream, lines in self._streams.items():
+            if rest := lines.finish():
+                self._append(_records(rest, stream, self._clock.now()))
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            self.flush()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self._path, flags, _MODE)
+        self._size = os.fstat(self._descriptor).st_size
+        # A writer that was killed may have left half a record, which must not swallow the next.
+        self._torn = self._size > 0 and os.pread(self._descriptor, 1, self._size - 1) != b"\n"
+
+    def _append(self, records: bytes) -> None:
+        """Write whole records, as many to each file as it may hold, at least one."""
+        try:
+            while self._max_size and self._size + len(records) > self._max_size:
+                cut = records.rfind(b"\n", 0, max(self._max_size - self._size, 0)) + 1
+                if not cut and not self._size:
+                    cut = records.find(b"\n") + 1
+                self._put(records[:cut])
+                records = records[cut:]
+                if not records:
+                    return
+                self._rotate()
+            self._put(records)
+        except OSError as error:
+            self.dropped += len(records)
+            self.error = f"cannot write {self._path}: {error.strerror}"
+
+    def _put(self, records: bytes) -> None:
+        if not records:
+            return
+        if self._torn:
+            records = b"\n" + records
+        while records:
+            written = os.write(self._descriptor, records)
+            self._size += written
+            self._torn = written < len(records)
+            records = records[written:]
+
+    def _rotate(self) -> None:
+        """Move every file one number up and begin anew; the oldest goes."""
+        names = [self._path, *(f"{self._path}.{n}" for n in range(1, self._max_file))]
+        for newer, older in zip(names[-2::-1], names[:0:-1], strict=True):
+            try:
+                os.replace(newer, older)
+            except FileNotFoundError:
+                continue
+        if self._max_file == 1:
+            os.unlink(self._path)  # not truncated: who reads it keeps what it had
+        before = self._descriptor
+        self._open()
+        os.close(before)
+
+
+def check(given: Mapping[str, str]) -> tuple[int, int]:
+    """(bytes a file, files) that the options ask for. Raises ``InvalidRequest``."""
+    options.known("json-file", given, _OPTIONS)
+    max_size = options.size("max-size", given["max-size"]) if "max-size" in given else MAX_SIZE
+    max_file = options.count("max-file", given["max-file"]) if "max-file" in given else MAX_FILE
+    return max_size, max_file
+
+
+def _records(data: bytes, stream: str, stamp: str) -> bytes:
+    """The records of a run of whole lines, or of a piece of one; bad UTF-8 becomes U+FFFD."""
+    text = data.decode("utf-8", "replace")
+    tail = f'","stream":"{stream}","time":"{stamp}"}}\n'.encode()
+    if "\0" in text:
+        return b"".join([b'{"log":' + _encode(line)[:-1] + tail for line in _split(text)])
+    whole = text.endswith("\n")
+    escaped = _encode(text.replace("\n", "\n\0"))
+    records = b'{"log":' + escaped[:-1].replace(_END_OF_LINE, b"\\n" + tail + b'{"log":"')
+    return records[:-8] if whole else records + tail
+
+
+def _split(text: str) -> list[str]:
+    """Lines with their ends; only a newline ends one."""
+    lines = [line + "\n" for line in text.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]

@@ -1,0 +1,52 @@
+"""One stream's bytes, cut into whole lines and pieces of overlong ones.
+
+Docker's copier is the model: a line is handed on when its end has come; one that has none after
+16 KiB is handed on in pieces, which a reader joins because only the last ends in a newline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.logs.protocol import PARTIAL
+
+
+class Lines:
+    """Holds back the unfinished line. Pieces are cut between characters of UTF-8."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Runs of whole lines (each ends in a newline), and pieces of at most 16 KiB without."""
+        if self._rest:
+            data = self._rest + data
+        start, end = 0, len(data)
+        while end - start > PARTIAL:
+            cut = data.rfind(b"\n", start, start + PARTIAL) + 1
+            if cut:
+                yield data[start:cut]
+            else:
+                cut = _boundary(data, start + PARTIAL)
+                yield data[start:cut]
+            start = cut
+        cut = data.rfind(b"\n", start) + 1
+        if cut:
+            yield data[start:cut]
+            start = cut
+        self._rest = data[start:] if start else data
+
+    def finish(self) -> bytes:
+        """What is held back, which the caller now has."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+def _boundary(data: bytes, cut: int) -> int:
+    """``cut``, or the start of the character that it would divide."""
+    for back in range(1, 4):
+        byte = data[cut - back]
+        if byte & 0xC0 != 0x80:  # not a continuation byte
+            length = 1 if byte < 0xC0 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return cut - back if length > back else cut
+    return cut
