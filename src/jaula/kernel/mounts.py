@@ -279,6 +279,7 @@ def overlay(
         return tree
     context = fsopen("overlay")
     try:
+        fsconfig_set_string(context, "source", "overlay")
         try:
             for lower in lowers:
                 fsconfig_set_string(context, "lowerdir+", lower)
@@ -302,6 +303,7 @@ def new_filesystem(
     """A detached mount of a fresh file system such as tmpfs or proc."""
     context = fsopen(fstype)
     try:
+        fsconfig_set_string(context, "source", fstype)
         for key, value in options:
             if value is None:
                 fsconfig_set_flag(context, key)

@@ -186,5 +186,5 @@ def _cgroup(
         destination = f"{mount.destination}/{name}"
         steps.append(operations.MountFilesystem("cgroup", destination, pairs, options.set, False))
     if options.set & MOUNT_ATTR.RDONLY:
-        steps.append(operations.ReadonlyPath(mount.destination))
+        steps.append(operations.Freeze(mount.destination))
     return steps

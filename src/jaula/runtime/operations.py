@@ -277,6 +277,22 @@ class ReadonlyPath(NamedTuple):
             os.close(tree)
 
 
+class Freeze(NamedTuple):
+    """Make one mount read-only once its content is complete."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"make the mount at {self.path} read-only"
+
+    def execute(self, stage: Stage) -> None:
+        place = open_in_root(stage.root, self.path, os.O_PATH)
+        try:
+            mounts.mount_setattr(place, set=mounts.MOUNT_ATTR.RDONLY)
+        finally:
+            os.close(place)
+
+
 class MaskPath(NamedTuple):
     """Hide a path: the null device over a file, an empty read-only tmpfs over a directory."""
 

@@ -270,6 +270,9 @@ def encode(spec: Spec) -> bytes:
     return msgspec.json.encode(document)
 
 
+_decode = msgspec.json.Decoder(Spec).decode
+
+
 def decode(data: bytes) -> Spec:
     """Parse and type-check a ``config.json``; raises ``msgspec.ValidationError``."""
-    return msgspec.json.decode(data, type=Spec)
+    return _decode(data)
