@@ -1,0 +1,142 @@
+"""The recipes of ``debian[:suite]`` and ``ubuntu[:suite]``: mmdebstrap from the host's mirror.
+
+The mirror is the one in the host's apt sources where the host is that distribution; mmdebstrap takes
+it from there by itself. Otherwise it is the distribution's public one, and its keyring has to be
+installed (``debian-archive-keyring``, ``ubuntu-keyring``). Signatures are checked in every case.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from jaula.errors import InvalidRequest, Unavailable
+from jaula.images.image_archive import PATH, write_image
+from jaula.images.packages import find, run
+from jaula.images.platforms import host
+from jaula.spec.image import ImageConfig
+
+_SUITE = re.compile(r"[a-z][a-z0-9.-]{0,40}", re.ASCII)
+_INCLUDED = "iputils-ping,procps"
+
+
+class _Distribution(msgspec.Struct, frozen=True):
+    name: str
+    suite: str  # when none is asked for and the host is another distribution
+    keyring: str
+    keyring_package: str
+    mirror: str
+    ports_mirror: str  # for what is neither amd64 nor 386
+    components: str
+
+
+_DEBIAN = _Distribution(
+    "debian",
+    "trixie",
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "debian-archive-keyring",
+    "http://deb.debian.org/debian",
+    "http://deb.debian.org/debian",
+    "main",
+)
+_UBUNTU = _Distribution(
+    "ubuntu",
+    "noble",
+    "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    "ubuntu-keyring",
+    "http://archive.ubuntu.com/ubuntu",
+    "http://ports.ubuntu.com/ubuntu-ports",
+    "main,universe",
+)
+
+
+def debian(suite: str, out: Path, scratch: Path, progress: Callable[[str], None]) -> str:
+    """Write the image's archive to ``out``; its reference."""
+    return _bootstrap(_DEBIAN, suite, out, scratch, progress)
+
+
+def ubuntu(suite: str, out: Path, scratch: Path, progress: Callable[[str], None]) -> str:
+    """Write the image's archive to ``out``; its reference."""
+    return _bootstrap(_UBUNTU, suite, out, scratch, progress)
+
+
+def host_release(text: str) -> tuple[str, str]:
+    """``(ID, VERSION_CODENAME)`` of an ``os-release`` file (os-release(5)); empty where absent."""
+    facts = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith("#"):
+            facts[name] = value.strip("\"'")
+    return facts.get("ID", ""), facts.get("VERSION_CODENAME", "")
+
+
+def _bootstrap(
+    distribution: _Distribution,
+    suite: str,
+    out: Path,
+    scratch: Path,
+    progress: Callable[[str], None],
+) -> str:
+    release = Path("/etc/os-release")
+    host_name, host_suite = host_release(release.read_text() if release.exists() else "")
+    own = host_name == distribution.name
+    default = (own and host_suite) or distribution.suite
+    chosen = default if suite in ("", "latest") else suite
+    if not _SUITE.fullmatch(chosen):
+        raise InvalidRequest(f"{chosen[:60]!r} is no name of a suite")
+    seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or 0)
+    layer = scratch / "layer.tar"
+    program = find("mmdebstrap", "mmdebstrap")
+    command = [program, "--variant=minbase", "--format=tar", f"--include={_INCLUDED}", "--quiet"]
+    command += _reproducible()
+    mirror: list[str] = []
+    if not (own and chosen == host_suite):
+        if not Path(distribution.keyring).exists():
+            raise Unavailable(
+                f"the signing keys of {distribution.name} are not on this machine",
+                hint=f"apt-get install {distribution.keyring_package}",
+            )
+        common = host().architecture in ("amd64", "386")
+        mirror = [distribution.mirror if common else distribution.ports_mirror]
+        command += [f"--keyring={distribution.keyring}", f"--components={distribution.components}"]
+    progress(f"building {distribution.name} {chosen} with mmdebstrap; this takes about a minute")
+    run(
+        [*command, chosen, str(layer), *mirror],
+        what=f"building {distribution.name} {chosen}",
+        cwd=scratch,
+        environment={"SOURCE_DATE_EPOCH": str(seconds), "TMPDIR": str(scratch)},
+        hint="see that the package mirror is in reach and has this suite",
+    )
+    names = [f"{distribution.name}:{chosen}"]
+    if chosen == default:
+        names.append(f"{distribution.name}:latest")
+    progress("writing the image")
+    write_image(
+        out,
+        layer,
+        ImageConfig(env=(PATH,), cmd=("bash",)),
+        names,
+        seconds=seconds,
+        made_by=f"jaula image bootstrap {distribution.name}:{chosen}",
+    )
+    return names[0]
+
+
+def _reproducible() -> list[str]:
+    """What differs between two builds, or belongs to this machine, is taken out."""
+    gone = (
+        "/var/log/apt",
+        "/var/log/dpkg.log",
+        "/var/log/bootstrap.log",
+        "/var/log/alternatives.log",
+        "/var/cache/ldconfig/aux-cache",
+        "/var/lib/dbus/machine-id",
+    )
+    hooks = [f'rm -rf "$1"{path}' for path in gone]
+    hooks.append('[ ! -e "$1"/etc/machine-id ] || : > "$1"/etc/machine-id')
+    hooks.append('rm -f "$1"/etc/hostname "$1"/etc/resolv.conf')
+    return [f"--customize-hook={hook}" for hook in hooks]

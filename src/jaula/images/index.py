@@ -1,0 +1,110 @@
+"""The layout's ``index.json``: which images there are, and their names.
+
+Source: opencontainers/image-spec 1.1 ``image-index.md`` and ``annotations.md``. One descriptor for each
+name of an image, the name in the annotation ``org.opencontainers.image.ref.name`` in its familiar form
+(``busybox:latest``), so that ``skopeo inspect oci:DIRECTORY:busybox:latest`` finds it; one descriptor
+without a name for an image that has none.
+
+The file is the truth. It is written to a temporary name and renamed; the copy in memory is replaced
+as a whole, so readers need no lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from jaula.errors import CorruptState, InvalidRequest, Unavailable
+from jaula.spec.image import MANIFEST, REF_NAME, Descriptor, Index, Layout, decode, encode
+
+
+class NameIndex:
+    """Names and manifests; ``names`` maps a familiar reference to a manifest's digest."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = directory / "index.json"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout = directory / "oci-layout"
+        if not layout.exists():
+            _write(layout, encode(Layout()))
+        self.descriptors: tuple[Descriptor, ...] = self._load()
+        self.names: dict[str, str] = _names(self.descriptors)
+
+    def _load(self) -> tuple[Descriptor, ...]:
+        try:
+            return decode(self._file.read_bytes(), Index, str(self._file)).manifests
+        except FileNotFoundError:
+            return ()
+        except InvalidRequest as error:
+            raise CorruptState(
+                f"the index of images is damaged: {error.message}",
+                hint="restore it, or move the images directory away and load the images again",
+            ) from error
+
+    def manifests(self) -> tuple[str, ...]:
+        """Digests of all manifests, in the order in which they came."""
+        return tuple(dict.fromkeys(descriptor.digest for descriptor in self.descriptors))
+
+    def names_of(self, manifest: str) -> tuple[str, ...]:
+        return tuple(sorted(name for name, digest in self.names.items() if digest == manifest))
+
+    def set(self, manifest: str, size: int, names: Iterable[str]) -> None:
+        """Give ``manifest`` more names; another image loses them, and stays without a name."""
+        taken = set(names)
+        kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in taken]
+        added = [
+            Descriptor(MANIFEST, manifest, size, annotations={REF_NAME: name})
+            for name in sorted(taken)
+        ]
+        self._replace(kept + added, manifest, size)
+
+    def unset(self, name: str) -> None:
+        """Take a name away; the image stays."""
+        self._replace([d for d in self.descriptors if d.annotations.get(REF_NAME) != name])
+
+    def drop(self, manifest: str) -> None:
+        """Take an image away, with all its names."""
+        self._store(tuple(d for d in self.descriptors if d.digest != manifest))
+
+    def _replace(self, wanted: list[Descriptor], manifest: str = "", size: int = 0) -> None:
+        """Store ``wanted``; whatever was listed before stays listed, without a name if need be."""
+        sizes = {d.digest: d.size for d in self.descriptors}
+        if manifest:
+            sizes[manifest] = size
+        named = {d.digest for d in wanted if REF_NAME in d.annotations}
+        plain = [
+            Descriptor(MANIFEST, digest, sizes[digest]) for digest in sizes if digest not in named
+        ]
+        self._store(tuple([d for d in wanted if REF_NAME in d.annotations] + plain))
+
+    def _store(self, descriptors: tuple[Descriptor, ...]) -> None:
+        _write(self._file, encode(Index(manifests=descriptors)))
+        self.descriptors = descriptors
+        self.names = _names(descriptors)
+
+
+def _names(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
+    return {d.annotations[REF_NAME]: d.digest for d in descriptors if REF_NAME in d.annotations}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file as a whole, on the disk before it is seen: names are few and precious."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise Unavailable(f"cannot write {path}: {error.strerror}") from error
+        raise

@@ -1,0 +1,310 @@
+"""Loading images from an archive: what ``docker save`` writes, or an OCI layout in a tar.
+
+Sources: the Docker image specification 1.2 (``manifest.json``) and opencontainers/image-spec 1.1
+``image-layout.md``. An archive that holds both is read as Docker's, as Docker does.
+
+Everything in an archive is hostile. Files become blobs under their own digest while they are read, so
+nothing is parsed that was not hashed, and no name of the archive becomes a path. A digest that a
+document states is looked up among what was hashed. An image is in the index only when all of it is
+there and unpacked; what is left over of a failure is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.images.platforms import best
+from jaula.images.reference import parse
+from jaula.images.store import Image, ImageStore, check_document, short
+from jaula.spec.image import (
+    CONFIG,
+    DOCKER_CONFIG,
+    DOCUMENT_LIMIT,
+    INDEXES,
+    LAYER_GZIP,
+    LAYER_TAR,
+    LAYER_ZSTD,
+    LAYERS,
+    LAYERS_LIMIT,
+    MANIFESTS,
+    REF_NAME,
+    ArchiveImage,
+    Descriptor,
+    Index,
+    Manifest,
+    decode,
+)
+from jaula.storage.compression import MAGIC_LENGTH, Compression, Source, plain, recognise
+from jaula.storage.extractor import clean
+from jaula.storage.tar_reader import HARD_LINK, REGULAR, SYMLINK, Limits, TarReader, shown
+
+Message = dict[str, object]
+
+_CONTAINERD_NAME = "io.containerd.image.name"
+_FILES_LIMIT = 20_000
+_IMAGES_LIMIT = 1_000
+_DOCUMENTS = (b"manifest.json", b"index.json", b"oci-layout", b"repositories")
+_MEDIA_TYPES = {
+    Compression.NONE: LAYER_TAR,
+    Compression.GZIP: LAYER_GZIP,
+    Compression.ZSTD: LAYER_ZSTD,
+}
+
+
+class _Incoming(msgspec.Struct, frozen=True):
+    """An image of the archive: digests of its configuration and of its layers' blobs."""
+
+    config: str
+    layers: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+class _Shape(msgspec.Struct):
+    """The members by which a manifest and an index could be taken for each other."""
+
+    media_type: str | None = msgspec.field(name="mediaType", default=None)
+    config: msgspec.Raw | None = None
+    layers: msgspec.Raw | None = None
+    manifests: msgspec.Raw | None = None
+
+
+def load(store: ImageStore, stream: Source, *, quiet: bool = False) -> Iterator[Message]:
+    """Load every image of an archive; yields Docker's messages, progress of layers unless ``quiet``.
+
+    Raises :class:`InvalidRequest` for an archive that is damaged, hostile or no image.
+    """
+    archive = _Archive(store)
+    try:
+        archive.read(stream)
+        incoming = archive.images()
+        for image in incoming:
+            yield from _add(store, archive, image, quiet)
+    finally:
+        archive.close()
+
+
+def _add(
+    store: ImageStore, archive: _Archive, incoming: _Incoming, quiet: bool
+) -> Iterator[Message]:
+    config = archive.document(incoming.config)
+    document = check_document(config, incoming.config)
+    diff_ids = document.rootfs.diff_ids
+    if len(diff_ids) != len(incoming.layers):
+        raise InvalidRequest(
+            f"image {short(incoming.config)} lists {len(diff_ids)} layers, "
+            f"the archive holds {len(incoming.layers)} of it"
+        )
+    layers = []
+    with store.pinned(diff_ids):
+        for digest, diff_id in zip(incoming.layers, diff_ids, strict=True):
+            layers.append(_unpack(store, digest, diff_id))
+            if not quiet:
+                size = layers[-1].size
+                yield {
+                    "status": "Loading layer",
+                    "progressDetail": {"current": size, "total": size},
+                    "id": short(diff_id),
+                }
+        image = store.add(config, layers, incoming.names)
+    yield from _loaded(image, incoming.names)
+
+
+def _loaded(image: Image, names: Sequence[str]) -> Iterator[Message]:
+    for name in names:
+        yield {"stream": f"Loaded image: {name}\n"}
+    if not names:
+        yield {"stream": f"Loaded image ID: {image.id}\n"}
+
+
+def _unpack(store: ImageStore, digest: str, diff_id: str) -> Descriptor:
+    with store.blobs.open(digest) as blob:
+        kind = recognise(blob.read(MAGIC_LENGTH))
+        blob.seek(0)
+        if kind is Compression.NONE:
+            if digest != diff_id:
+                raise InvalidRequest(
+                    f"the layer's content has the digest {digest}, the image says {diff_id}"
+                )
+            store.layers.extract_plain(blob, diff_id)
+        elif kind in _MEDIA_TYPES:
+            if not store.layers.has(diff_id):
+                store.layers.extract(blob, diff_id)
+        else:
+            raise InvalidRequest(
+                f"a layer is compressed with {kind}; gzip and zstd are what images use"
+            )
+    return Descriptor(_MEDIA_TYPES[kind], digest, store.blobs.size(digest) or 0)
+
+
+class _Archive:
+    """The files of an archive as blobs, by name, pinned until :meth:`close`."""
+
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
+        self._digests: dict[bytes, str] = {}  # of files, by name
+        self._links: dict[bytes, bytes] = {}
+        self._documents: dict[bytes, bytes] = {}
+        self._pins: list[object] = []
+        self._held: set[str] = set()
+
+    def read(self, stream: Source) -> None:
+        source, _ = plain(stream)
+        reader = TarReader(source, limits=Limits(entries=_FILES_LIMIT))
+        for entry in reader:
+            name = clean(entry.name)
+            if entry.type in (SYMLINK, HARD_LINK):
+                folder = name.rpartition(b"/")[0] if entry.type == SYMLINK else b""
+                self._links[name] = _target(folder, entry.link)
+            elif entry.type == REGULAR:
+                if name in _DOCUMENTS:
+                    self._documents[name] = reader.read(DOCUMENT_LIMIT, shown(name))
+                else:
+                    self._digests[name] = self._keep(reader)
+
+    def _keep(self, reader: TarReader) -> str:
+        with self._store.blobs.writer() as blob:
+            for piece in reader.data():
+                blob.write(piece)
+            digest = blob.digest
+            if digest not in self._held:
+                pin = self._store.pinned((digest,))
+                pin.__enter__()
+                self._pins.append(pin)
+                self._held.add(digest)
+            return blob.commit()
+
+    def close(self) -> None:
+        for pin in self._pins:
+            pin.__exit__(None, None, None)  # type: ignore[attr-defined]
+        self._store.collect()
+
+    # -- documents ------------------------------------------------------------------------------
+
+    def images(self) -> list[_Incoming]:
+        if b"manifest.json" in self._documents:
+            found = self._docker()
+        elif b"index.json" in self._documents:
+            found = self._layout()
+        else:
+            raise InvalidRequest(
+                "the archive holds no image: there is neither manifest.json nor index.json",
+                hint="a file system without an image around it is taken by `jaula import`",
+            )
+        if not found:
+            raise InvalidRequest("the archive lists no image")
+        if len(found) > _IMAGES_LIMIT:
+            raise InvalidRequest(
+                f"the archive lists {len(found)} images, at most {_IMAGES_LIMIT} are accepted"
+            )
+        return found
+
+    def document(self, digest: str) -> bytes:
+        if digest not in self._held:
+            raise InvalidRequest(f"the archive does not hold the blob {digest}")
+        return self._store.blobs.document(digest)
+
+    def _file(self, name: str) -> str:
+        path = clean(name.encode())
+        for _ in range(8):
+            if path in self._digests:
+                return self._digests[path]
+            if path not in self._links:
+                break
+            path = self._links[path]
+        raise InvalidRequest(f"the archive does not hold the file {name[:200]!r} that it lists")
+
+    def _docker(self) -> list[_Incoming]:
+        images = decode(
+            self._documents[b"manifest.json"], tuple[ArchiveImage, ...], "manifest.json"
+        )
+        found = []
+        for image in images:
+            if len(image.layers) > LAYERS_LIMIT:
+                raise InvalidRequest(
+                    f"an image lists {len(image.layers)} layers, at most {LAYERS_LIMIT} work"
+                )
+            names = tuple(_name(tag) for tag in image.repo_tags)
+            layers = tuple(self._file(layer) for layer in image.layers)
+            found.append(_Incoming(self._file(image.config), layers, names))
+        return found
+
+    def _layout(self) -> list[_Incoming]:
+        index = decode(self._documents[b"index.json"], Index, "index.json")
+        images: dict[str, _Incoming] = {}
+        for descriptor in index.manifests:
+            annotated = descriptor.annotations.get(_CONTAINERD_NAME) or descriptor.annotations.get(
+                REF_NAME
+            )
+            names = (_name(annotated),) if annotated else ()
+            incoming = self._described(descriptor, names, depth=0)
+            known = images.get(descriptor.digest)
+            if known is not None:
+                incoming = msgspec.structs.replace(known, names=known.names + names)
+            images[descriptor.digest] = incoming
+        return list(images.values())
+
+    def _described(self, descriptor: Descriptor, names: tuple[str, ...], depth: int) -> _Incoming:
+        data = self.document(descriptor.digest)
+        if len(data) != descriptor.size:
+            raise InvalidRequest(
+                f"blob {descriptor.digest} has {len(data)} bytes, not {descriptor.size}"
+            )
+        shape = decode(data, _Shape, f"blob {descriptor.digest}")
+        if shape.media_type not in (None, descriptor.media_type):
+            raise InvalidRequest(
+                f"blob {descriptor.digest} is described as {descriptor.media_type!r} "
+                f"and calls itself {shape.media_type!r}"
+            )
+        if descriptor.media_type in INDEXES and depth < 2:
+            if shape.config is not None or shape.layers is not None:
+                raise InvalidRequest(f"blob {descriptor.digest} is both an index and a manifest")
+            index = decode(data, Index, f"index {descriptor.digest}")
+            return self._described(best(index.manifests), names, depth + 1)
+        if descriptor.media_type not in MANIFESTS:
+            raise InvalidRequest(
+                f"blob {descriptor.digest} has the media type {descriptor.media_type!r}, "
+                "which is no image manifest"
+            )
+        if shape.manifests is not None:
+            raise InvalidRequest(f"blob {descriptor.digest} is both an index and a manifest")
+        manifest = decode(data, Manifest, f"manifest {descriptor.digest}")
+        if manifest.config.media_type not in (CONFIG, DOCKER_CONFIG):
+            raise InvalidRequest(
+                f"manifest {descriptor.digest} has a configuration of type "
+                f"{manifest.config.media_type!r}; it is no container image"
+            )
+        for layer in manifest.layers:
+            if layer.media_type not in LAYERS:
+                raise InvalidRequest(
+                    f"layer {layer.digest} has the media type {layer.media_type!r}"
+                )
+            if layer.digest not in self._held or self._store.blobs.size(layer.digest) != layer.size:
+                raise InvalidRequest(
+                    f"the archive does not hold the layer {layer.digest} as described"
+                )
+        return _Incoming(
+            manifest.config.digest, tuple(layer.digest for layer in manifest.layers), names
+        )
+
+
+def _name(text: str) -> str:
+    reference = parse(text)
+    if reference.digest is not None:
+        raise InvalidRequest(f"the archive names an image {text[:200]!r}; a digest is no name")
+    return str(reference)
+
+
+def _target(folder: bytes, link: bytes) -> bytes:
+    """Where a link of the archive leads, inside the archive; old archives share layers by links."""
+    parts = folder.split(b"/") if folder and not link.startswith(b"/") else []
+    for part in link.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise InvalidRequest("a link of the archive leads out of it")
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)

@@ -1,0 +1,182 @@
+"""The documents of container images: configuration, manifest, index, descriptors.
+
+Sources: opencontainers/image-spec 1.1 (``config.md``, ``manifest.md``, ``image-index.md``,
+``descriptor.md``, ``image-layout.md``), the Docker image specification 1.2 (``manifest.json`` of an
+archive made by ``docker save``) and the Docker v2 schema 2 media types, which have the same shape.
+
+Facts about real documents: Go writes ``null`` for what is empty, so null means 'absent' everywhere;
+Docker adds members of its own to the configuration (``ArgsEscaped``, ``Healthcheck``, ``OnBuild``,
+``Shell``, ``docker_version``, ``container_config``). Unknown members are ignored here and kept in the
+blob, which is never rewritten.
+
+Digests are sha256 only. A document is decoded only after its digest was checked; that is the
+caller's work.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
+LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER_TAR = "application/vnd.docker.image.rootfs.diff.tar"
+
+REF_NAME = "org.opencontainers.image.ref.name"
+
+MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
+INDEXES = frozenset({INDEX, DOCKER_LIST})
+LAYERS = frozenset({LAYER_TAR, LAYER_GZIP, LAYER_ZSTD, DOCKER_LAYER_GZIP, DOCKER_LAYER_TAR})
+
+DOCUMENT_LIMIT = 4 << 20
+"""Bytes; a larger manifest, index or configuration is refused (registries set the same bound)."""
+
+LAYERS_LIMIT = 500
+"""Layers of one image: what overlayfs takes."""
+
+Digest = Annotated[str, msgspec.Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+EmptyObject = dict[str, Any]
+
+
+class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+
+
+class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    media_type: str
+    digest: Digest
+    size: Size
+    annotations: dict[str, str] = {}
+    platform: Platform | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    schema_version: int = 2
+    media_type: str = MANIFEST
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+class Index(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    schema_version: int = 2
+    media_type: str = INDEX
+    manifests: tuple[Descriptor, ...] = ()
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """The ``oci-layout`` file."""
+
+    image_layout_version: str = msgspec.field(name="imageLayoutVersion", default="1.0.0")
+
+
+class Healthcheck(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """Durations are nanoseconds."""
+
+    test: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
+    """What a container made from the image runs with (the ``config`` member)."""
+
+    user: str = ""
+    exposed_ports: dict[str, EmptyObject] = {}
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    volumes: dict[str, EmptyObject] = {}
+    working_dir: str = ""
+    labels: dict[str, str] = {}
+    stop_signal: str = ""
+    healthcheck: Healthcheck | None = None
+    on_build: tuple[str, ...] = ()
+    shell: tuple[str, ...] = ()
+    args_escaped: bool = False
+
+
+class RootFS(msgspec.Struct, frozen=True):
+    """The layers by diff id, base first."""
+
+    type: str = "layers"
+    diff_ids: tuple[Digest, ...] = ()
+
+
+class History(msgspec.Struct, frozen=True, omit_defaults=True):
+    created: str = ""
+    created_by: str = ""
+    author: str = ""
+    comment: str = ""
+    empty_layer: bool = False
+
+
+class ImageDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The whole image configuration; its digest is the image's id."""
+
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+    os_version: str = msgspec.field(name="os.version", default="")
+    created: str = ""  # RFC 3339
+    author: str = ""
+    comment: str = ""
+    docker_version: str = ""
+    config: ImageConfig = ImageConfig()
+    rootfs: RootFS = RootFS()
+    history: tuple[History, ...] = ()
+
+
+class ArchiveImage(msgspec.Struct, frozen=True, rename="pascal"):
+    """One member of a Docker archive's ``manifest.json``."""
+
+    config: str
+    repo_tags: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+
+
+_Kind = TypeVar("_Kind")
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _without_nulls(member) for name, member in value.items() if member is not None
+        }
+    if isinstance(value, list):
+        return [_without_nulls(member) for member in value]
+    return value
+
+
+def decode(data: bytes | memoryview, kind: type[_Kind], what: str) -> _Kind:
+    """Parse a document named ``what`` in messages; raises :class:`InvalidRequest`."""
+    if len(data) > DOCUMENT_LIMIT:
+        raise InvalidRequest(
+            f"{what} holds {len(data)} bytes, at most {DOCUMENT_LIMIT} are accepted"
+        )
+    try:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(data)), kind)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{what} is not valid: {error}") from error
+
+
+def encode(document: msgspec.Struct | tuple[ArchiveImage, ...]) -> bytes:
+    """The document as JSON, members in a fixed order, so that equal documents have equal digests."""
+    return msgspec.json.encode(document, order="deterministic")

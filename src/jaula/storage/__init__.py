@@ -1,0 +1,4 @@
+"""File systems of containers: layers on disk, snapshots of them, volumes, and trees as tar archives.
+
+Knows no image and no container: layers are named by diff id, snapshots by an id that the caller gives.
+"""

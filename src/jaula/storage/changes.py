@@ -1,0 +1,123 @@
+"""What a container changed: an upper directory, or a whole tree, against what is below.
+
+Follows what ``docker diff`` shows: a directory appears as modified when something in it changed or
+its own facts did; what a deleted directory held is not listed one by one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from jaula.storage.snapshots import Change, ChangeKind
+from jaula.storage.trees import is_opaque, is_whiteout, open_folder, walk
+
+
+def overlay_changes(upper: int, below: int) -> list[Change]:
+    """Read an overlay's upper directory; ``below`` is a descriptor of the layers' merged root."""
+    found: dict[bytes, ChangeKind] = {}
+    for path, folder, entries in walk(upper):
+        lower = _open(below, path)
+        try:
+            names = set()
+            for name, facts in entries:
+                names.add(name)
+                place = _join(path, name)
+                under = _stat(lower, name)
+                if is_whiteout(facts):
+                    if under is not None:
+                        found[place] = ChangeKind.DELETED
+                elif under is None:
+                    found[place] = ChangeKind.ADDED
+                elif not (stat.S_ISDIR(facts.st_mode) and _same_folder(facts, under)):
+                    found[place] = ChangeKind.MODIFIED
+            if lower is not None and path and is_opaque(folder):
+                for gone in map(os.fsencode, os.listdir(lower)):
+                    if gone not in names:
+                        found[_join(path, gone)] = ChangeKind.DELETED
+        finally:
+            if lower is not None:
+                os.close(lower)
+    return _with_parents(found)
+
+
+def tree_changes(tree: int, below: int) -> list[Change]:
+    """Compare a whole tree with the one it was copied from."""
+    found: dict[bytes, ChangeKind] = {}
+    for path, _, entries in walk(tree):
+        lower = _open(below, path)
+        try:
+            names = set()
+            for name, facts in entries:
+                names.add(name)
+                under = _stat(lower, name)
+                if under is None:
+                    found[_join(path, name)] = ChangeKind.ADDED
+                elif not _same(facts, under):
+                    found[_join(path, name)] = ChangeKind.MODIFIED
+            if lower is not None:
+                for gone in map(os.fsencode, os.listdir(lower)):
+                    if gone not in names:
+                        found[_join(path, gone)] = ChangeKind.DELETED
+        finally:
+            if lower is not None:
+                os.close(lower)
+    return _with_parents(found)
+
+
+def _with_parents(found: dict[bytes, ChangeKind]) -> list[Change]:
+    for path in list(found):
+        while b"/" in path:
+            path = path.rpartition(b"/")[0]
+            if path in found:
+                break
+            found[path] = ChangeKind.MODIFIED
+    return [
+        Change("/" + path.decode(errors="backslashreplace"), kind)
+        for path, kind in sorted(found.items(), key=lambda item: item[0].split(b"/"))
+    ]
+
+
+def _join(path: bytes, name: bytes) -> bytes:
+    return path + b"/" + name if path else name
+
+
+def _open(below: int, path: bytes) -> int | None:
+    try:
+        return open_folder(below, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:  # a link takes the directory's place below: ELOOP
+        return None
+
+
+def _stat(folder: int | None, name: bytes) -> os.stat_result | None:
+    if folder is None:
+        return None
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _same_folder(one: os.stat_result, other: os.stat_result) -> bool:
+    """A directory that overlayfs copied up only because something in it changed."""
+    return (one.st_mode, one.st_uid, one.st_gid, one.st_mtime_ns) == (
+        other.st_mode,
+        other.st_uid,
+        other.st_gid,
+        other.st_mtime_ns,
+    )
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    if (one.st_mode, one.st_uid, one.st_gid, one.st_rdev) != (
+        other.st_mode,
+        other.st_uid,
+        other.st_gid,
+        other.st_rdev,
+    ):
+        return False
+    if stat.S_ISDIR(one.st_mode):
+        return True
+    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)

@@ -1,0 +1,222 @@
+"""The store of unpacked layers: ``<layers>/<diff id in hex>/fs`` and ``layer.json`` beside it.
+
+A layer is named by its diff id, the sha256 of its uncompressed tar (image-spec 1.1 ``config.md``,
+'Layer DiffID'). It is unpacked below a temporary name and renamed when its digest is known and right,
+so a layer that is there is whole. After a crash of the engine :meth:`LayerStore.sweep` takes away what
+was half-made. Nothing waits for the disk: after a loss of power a layer may have to be loaded again.
+
+The directory is closed to other users: layers hold set-user-ID programs.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from jaula.config import Paths
+from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.storage.compression import Source, plain
+from jaula.storage.extractor import Extractor
+from jaula.storage.tar_reader import Limits, TarReader
+from jaula.storage.trees import remove_tree
+
+_HALF_MADE = "new-"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class LayerInfo(msgspec.Struct, frozen=True):
+    """Facts about a layer: sizes are bytes of its regular files and of its uncompressed tar.
+
+    ``states_root`` says whether the layer's tar describes the root directory itself.
+    """
+
+    diff_id: str
+    size: int
+    tar_size: int
+    states_root: bool = False
+
+
+class LayerStore:
+    """The layers of one engine. Methods may be called from several threads."""
+
+    def __init__(self, paths: Paths, *, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+        self._directory = paths.layers
+        self._limits = limits
+        self._known: dict[str, LayerInfo] = {}
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def extract(self, stream: Source, expected: str | None = None) -> LayerInfo:
+        """Unpack a layer's tar, plain or compressed; a layer that is there already is kept.
+
+        Raises :class:`InvalidRequest` for a damaged or hostile archive and where the diff id is not
+        ``expected``, :class:`Unavailable` for a full disk; nothing is left of it then.
+        """
+        digest = hashlib.sha256()
+        source, _ = plain(stream)
+        reader = TarReader(source, limits=self._limits, tap=digest.update)
+        return self._unpack(reader, lambda: "sha256:" + digest.hexdigest(), expected)
+
+    def extract_plain(self, tar: BinaryIO, diff_id: str) -> LayerInfo:
+        """Unpack an uncompressed tar of which the caller has computed the diff id.
+
+        The file is mapped, so its data goes to the layer without a copy in between. It must not be
+        changed by anyone meanwhile.
+        """
+        if self.has(diff_id):
+            return self.info(diff_id)
+        size = os.fstat(tar.fileno()).st_size
+        if not size:
+            raise InvalidRequest("the layer's archive is empty")
+        with mmap.mmap(tar.fileno(), size, access=mmap.ACCESS_READ) as mapped:
+            reader = TarReader(mapped, limits=self._limits)
+            try:
+                return self._unpack(reader, lambda: diff_id, diff_id)
+            finally:
+                reader.close()
+
+    def _unpack(
+        self, reader: TarReader, diff_id: Callable[[], str], expected: str | None
+    ) -> LayerInfo:
+        name = _HALF_MADE + secrets.token_hex(8)
+        parent = os.open(self._directory, _FOLDER)
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+            try:
+                info = self._fill(parent, name, reader, diff_id, expected)
+                self._place(parent, name, info)
+            finally:
+                remove_tree(parent, name.encode())
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Unavailable(f"cannot unpack a layer: {error.strerror}") from error
+            raise
+        finally:
+            os.close(parent)
+        self._known[info.diff_id] = info
+        return info
+
+    def _fill(
+        self,
+        parent: int,
+        name: str,
+        reader: TarReader,
+        diff_id: Callable[[], str],
+        expected: str | None,
+    ) -> LayerInfo:
+        top = os.open(name, _FOLDER, dir_fd=parent)
+        try:
+            os.mkdir("fs", 0o755, dir_fd=top)
+            root = os.open("fs", _FOLDER, dir_fd=top)
+            try:
+                os.fchmod(root, 0o755)
+                extractor = Extractor(root)
+                extractor.run(reader)
+            finally:
+                os.close(root)
+            reader.drain()
+            found = diff_id()
+            if expected is not None and found != expected:
+                raise InvalidRequest(
+                    f"the layer's content has the digest {found}, the image says {expected}"
+                )
+            info = LayerInfo(found, extractor.size, reader.consumed, extractor.states_root)
+            document = os.open(
+                "layer.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=top
+            )
+            try:
+                os.write(document, msgspec.json.encode(info))
+            finally:
+                os.close(document)
+        finally:
+            os.close(top)
+        return info
+
+    def _place(self, parent: int, name: str, info: LayerInfo) -> None:
+        try:
+            os.rename(name, _hex(info.diff_id), src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # the same layer was made before; ours is removed by the caller
+
+    def has(self, diff_id: str) -> bool:
+        return diff_id in self._known or (self._directory / _hex(diff_id) / "layer.json").exists()
+
+    def info(self, diff_id: str) -> LayerInfo:
+        """Raises :class:`NotFound`, or :class:`CorruptState` where its document is damaged."""
+        known = self._known.get(diff_id)
+        if known is None:
+            document = self._directory / _hex(diff_id) / "layer.json"
+            try:
+                known = msgspec.json.decode(document.read_bytes(), type=LayerInfo)
+            except FileNotFoundError:
+                raise NotFound(f"layer {diff_id} does not exist") from None
+            except msgspec.DecodeError as error:
+                raise CorruptState(
+                    f"the layer's document {document} is damaged: {error}",
+                    hint="remove its directory and load the image again",
+                ) from error
+            self._known[diff_id] = known
+        return known
+
+    def path(self, diff_id: str) -> str:
+        """The layer's root directory; raises :class:`NotFound`."""
+        if not self.has(diff_id):
+            raise NotFound(f"layer {diff_id} does not exist", hint="load the image again")
+        return f"{self._directory}/{_hex(diff_id)}/fs"
+
+    def list(self) -> Iterator[LayerInfo]:
+        for found in sorted(self._directory.iterdir()):
+            if len(found.name) == 64:
+                yield self.info("sha256:" + found.name)
+
+    def remove(self, diff_id: str) -> None:
+        """Take a layer away; none there is no error. The caller knows that nothing uses it."""
+        name = _hex(diff_id)
+        self._known.pop(diff_id, None)
+        half = f"{_HALF_MADE}{secrets.token_hex(8)}"  # no longer a layer from the first moment on
+        parent = os.open(self._directory, _FOLDER)
+        try:
+            os.rename(name, half, src_dir_fd=parent, dst_dir_fd=parent)
+            remove_tree(parent, half.encode())
+        except FileNotFoundError:
+            return
+        finally:
+            os.close(parent)
+
+    def sweep(self) -> list[str]:
+        """Remove what a crash left half-made; call it before anything is unpacked."""
+        swept = [
+            found.name for found in self._directory.iterdir() if found.name.startswith(_HALF_MADE)
+        ]
+        parent = os.open(self._directory, _FOLDER)
+        try:
+            for name in swept:
+                remove_tree(parent, name.encode())
+        finally:
+            os.close(parent)
+        return swept
+
+
+def _hex(diff_id: str) -> str:
+    """The directory's name; a diff id that is none never becomes a path."""
+    name = diff_id.removeprefix("sha256:")
+    if len(name) != 64 or not all(c in "0123456789abcdef" for c in name):
+        raise InvalidRequest(f"{diff_id[:80]!r} is no diff id")
+    return name
+
+
+def root_stated_by(layers: LayerStore, diff_ids: tuple[str, ...]) -> str:
+    """The topmost of ``diff_ids`` (base first) whose tar describes '/', else the base."""
+    for diff_id in reversed(diff_ids):
+        if layers.info(diff_id).states_root:
+            return diff_id
+    return diff_ids[0]

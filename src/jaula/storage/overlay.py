@@ -1,0 +1,172 @@
+"""The overlay driver: layers as they are on disk, one upper directory for each container.
+
+Follows the kernel's ``filesystems/overlayfs.rst``. ``containers/<id>/upper`` and ``work`` hold the
+container's delta, ``layers.json`` beside them what is below.
+
+Facts about overlayfs: the root of the mount shows the upper directory's own owner, mode and times; an
+upper on an overlay, on NFS or on FAT is refused or comes up read-only, so the driver is probed with a
+real mount and a real write when the engine starts.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from jaula.config import Paths
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
+from jaula.kernel import mounts
+from jaula.spec.rootfs import OverlayRoot, RootSource
+from jaula.storage.changes import overlay_changes
+from jaula.storage.filesystems import filesystem_name
+from jaula.storage.layers import LayerStore, root_stated_by
+from jaula.storage.snapshots import Change, open_root
+from jaula.storage.trees import remove_tree, size_on_disk
+
+_PARTS = ("upper", "work", "layers.json")
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class OverlayDriver:
+    """A :class:`~jaula.storage.snapshots.SnapshotDriver`."""
+
+    name = "overlay"
+
+    def __init__(self, paths: Paths, layers: LayerStore) -> None:
+        self._paths = paths
+        self._layers = layers
+        paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        probe(paths.root)
+
+    def create(self, id: str, layers: Sequence[str]) -> None:
+        if not layers:
+            raise InvalidRequest("an image without a layer has no root file system to run from")
+        for layer in layers:
+            self._layers.path(layer)
+        facts = os.stat(self._layers.path(root_stated_by(self._layers, tuple(layers))))
+        top = self._paths.container(id)
+        top.mkdir(mode=0o700, parents=True, exist_ok=True)
+        parent = os.open(top, _FOLDER)
+        try:
+            try:
+                os.mkdir("upper", 0o700, dir_fd=parent)
+            except FileExistsError:
+                raise Conflict(f"snapshot {id} exists already") from None
+            try:
+                os.mkdir("work", 0o700, dir_fd=parent)
+                os.chown("upper", facts.st_uid, facts.st_gid, dir_fd=parent, follow_symlinks=False)
+                os.chmod("upper", facts.st_mode & 0o7777, dir_fd=parent)
+                os.utime("upper", ns=(facts.st_mtime_ns, facts.st_mtime_ns), dir_fd=parent)
+                document = os.open(
+                    "layers.json",
+                    os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC,
+                    0o600,
+                    dir_fd=parent,
+                )
+                try:
+                    os.write(document, msgspec.json.encode(tuple(layers)))
+                finally:
+                    os.close(document)
+            except BaseException:
+                for part in _PARTS:
+                    remove_tree(parent, part.encode())
+                raise
+        finally:
+            os.close(parent)
+
+    def root(self, id: str) -> RootSource:
+        top = self._paths.container(id)
+        return OverlayRoot(self._lowers(self._layers_of(id)), f"{top}/upper", f"{top}/work")
+
+    def view(self, layers: Sequence[str]) -> RootSource:
+        return OverlayRoot(self._lowers(layers))
+
+    def remove(self, id: str) -> None:
+        top = self._paths.container(id)
+        try:
+            parent = os.open(top, _FOLDER)
+        except FileNotFoundError:
+            return
+        try:
+            for part in _PARTS:
+                remove_tree(parent, part.encode())
+        finally:
+            os.close(parent)
+        try:
+            top.rmdir()
+        except OSError:
+            return  # the directory holds more than the snapshot; it is its owner's to remove
+
+    def exists(self, id: str) -> bool:
+        return (self._paths.container(id) / "layers.json").exists()
+
+    def changes(self, id: str) -> list[Change]:
+        upper = os.open(self._upper(id), _FOLDER)
+        try:
+            with open_root(self.view(self._layers_of(id))) as below:
+                return overlay_changes(upper, below)
+        finally:
+            os.close(upper)
+
+    def usage(self, id: str) -> int:
+        upper = os.open(self._upper(id), _FOLDER)
+        try:
+            return size_on_disk(upper)
+        finally:
+            os.close(upper)
+
+    def status(self) -> list[tuple[str, str]]:
+        return [
+            ("Backing Filesystem", filesystem_name(self._paths.root)),
+            ("Supports d_type", "true"),
+            ("Native Overlay Diff", "true"),
+            ("userxattr", "false"),
+        ]
+
+    def _upper(self, id: str) -> str:
+        if not self.exists(id):
+            raise NotFound(f"snapshot {id} does not exist")
+        return f"{self._paths.container(id)}/upper"
+
+    def _layers_of(self, id: str) -> tuple[str, ...]:
+        document = self._paths.container(id) / "layers.json"
+        try:
+            return msgspec.json.decode(document.read_bytes(), type=tuple[str, ...])
+        except FileNotFoundError:
+            raise NotFound(f"snapshot {id} does not exist") from None
+        except msgspec.DecodeError as error:
+            raise CorruptState(f"the snapshot's document {document} is damaged: {error}") from error
+
+    def _lowers(self, layers: Sequence[str]) -> tuple[str, ...]:
+        return tuple(self._layers.path(layer) for layer in reversed(layers))
+
+
+def probe(directory: Path) -> None:
+    """Mount a small overlay below ``directory`` and write to it; raises :class:`Unsupported`."""
+    name = f".probe-{secrets.token_hex(6)}"
+    top = directory / name
+    parent = os.open(directory, _FOLDER)
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+        for part in ("lower", "upper", "work"):
+            (top / part).mkdir()
+        (top / "lower" / "hidden").touch()
+        mount = mounts.overlay([f"{top}/lower"], f"{top}/upper", f"{top}/work")
+        try:
+            os.unlink("hidden", dir_fd=mount)
+        finally:
+            os.close(mount)
+        if not (top / "upper" / "hidden").lstat().st_mode & 0o020000:
+            raise Unsupported("overlay writes no whiteouts here")
+    except OSError as error:
+        raise Unsupported(
+            f"overlay does not work on {filesystem_name(directory)} at {directory}: {error.strerror}",
+            hint="use another file system for the root directory, or the vfs driver",
+        ) from error
+    finally:
+        remove_tree(parent, name.encode())
+        os.close(parent)
