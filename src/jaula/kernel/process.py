@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Iterable
 
 from jaula.kernel.libc import NR_close_range, NR_pidfd_open, NR_pidfd_send_signal, function, syscall
 
@@ -35,7 +36,7 @@ _setdomainname = function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 
 def prctl(option: int, *args: int) -> int:
     """prctl(2)."""
-    return _prctl(option, *(list(args) + [0, 0, 0, 0])[:4])
+    return _prctl(option, *(*args, 0, 0, 0, 0)[:4])
 
 
 def set_name(name: str) -> None:
@@ -49,8 +50,13 @@ def close_on_exec_from(first: int) -> None:
     _close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
 
 
-def close_from(first: int) -> None:
-    """Close every descriptor from ``first`` on."""
+def close_others(keep: Iterable[int]) -> None:
+    """Close every descriptor but 0 to 2 and those in ``keep``."""
+    first = 3
+    for fd in sorted({fd for fd in keep if fd > 2}):
+        if fd > first:
+            _close_range(first, fd - 1, 0)
+        first = fd + 1
     _close_range(first, 0xFFFFFFFF, 0)
 
 

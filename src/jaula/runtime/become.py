@@ -59,7 +59,7 @@ def prepare(wanted: Process, filter: tuple[bytes, int] | None) -> Prepared:
         raise Failure("no command was given and the image names none")
     if not wanted.cwd.startswith("/"):
         raise Failure(f"working directory {wanted.cwd!r} is not absolute")
-    if wanted.cwd.startswith("/proc/"):
+    if (os.path.normpath(wanted.cwd) + "/").replace("//", "/").startswith("/proc/"):
         raise Failure(f"working directory {wanted.cwd!r} lies below /proc, which is refused")
     environment: dict[bytes, bytes] = {}
     for entry in wanted.env:
@@ -127,9 +127,7 @@ def make_cwd(prepared: Prepared) -> None:
     try:
         os.makedirs(prepared.cwd, 0o755, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise Failure(
-            f"working directory {os.fsdecode(prepared.cwd)!r} is not a directory"
-        ) from None
+        raise Failure(f"working directory {os.fsdecode(prepared.cwd)!r} is no directory") from None
     except OSError:
         return  # chdir tells what is wrong, as the process's own user
 

@@ -177,6 +177,7 @@ def _stage(
                 os.fchown(slave, prepared.uid, -1)
             stdio = (slave,) * 3
         become.take_stdio(*stdio, terminal=terminal)
+        process.close_others((sync.fileno(), *labels))
         channel.send(sync, b"R")
         if sync.recv(1) != b"G":
             os._exit(1)

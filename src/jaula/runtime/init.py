@@ -86,6 +86,7 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
         else:
             stdio = blueprint.stdio
         become.take_stdio(*stdio, terminal=blueprint.terminal)
+        process.close_others((sync.fileno(), *labels))
         become.make_cwd(blueprint.process)
         _wait_for_start(sync)
         become.drop(blueprint.process, labels)

@@ -59,6 +59,7 @@ class Shim:
         self.channels: dict[int, socket.socket] = {}
         self.execs: dict[str, _Execed] = {}
         self.ended: ExitRecord | None = None
+        self.leaving: list[tuple[float, Streams]] = []
         self.started_at = 0.0
         self.ooms = 0
         self.oom_fd: int | None = None
@@ -119,6 +120,7 @@ class Shim:
         self.listener.bind(path)
         os.chmod(path, 0o600)
         self.listener.listen(8)
+        self.listener.setblocking(False)
         self.poller.watch(self.listener.fileno(), select.EPOLLIN, self._accept)
 
     def _remove_socket(self) -> None:
@@ -132,7 +134,10 @@ class Shim:
     # engines
 
     def _accept(self, _: int) -> None:
-        sock, _address = self.listener.accept()
+        try:
+            sock, _address = self.listener.accept()
+        except BlockingIOError:
+            return
         peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         if int.from_bytes(peer[4:8], "little") != os.getuid():
             sock.close()
@@ -142,6 +147,7 @@ class Shim:
     def serve(self, sock: socket.socket) -> None:
         """Talk to an engine over this channel from now on."""
         fd = sock.fileno()
+        sock.setblocking(False)
         self.channels[fd] = sock
         self.poller.watch(fd, select.EPOLLIN, lambda _: self._message(sock))
 
@@ -164,6 +170,8 @@ class Shim:
     def _message(self, sock: socket.socket) -> None:
         try:
             data, fds = channel.receive(sock)
+        except BlockingIOError:
+            return
         except OSError:
             data, fds = b"", []
         if not data:
@@ -260,23 +268,35 @@ class Shim:
         return started.pid
 
     def _exec_ended(self, exec_id: str) -> None:
-        execed = self.execs.pop(exec_id)
+        execed = self.execs[exec_id]
+        reaped, status = os.waitpid(execed.pid, 0 if self.ended else os.WNOHANG)
+        if not reaped:
+            return
+        del self.execs[exec_id]
         self.poller.forget(execed.pidfd)
         os.close(execed.pidfd)
-        _, status = os.waitpid(execed.pid, 0)
         execed.streams.drain()
         self.tell(ExecExited(exec_id, process.exit_code(status)[0]))
         self._let_go(execed.streams)
 
     def _let_go(self, streams: Streams) -> None:
-        """Close now, or when the last client has caught up or the time is over."""
-        deadline = time.monotonic() + LINGER
-        while not streams.finish():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            self.poller.turn(left)
-        streams.close()
+        """Close now, or when the last client has caught up or its time is over."""
+        if streams.finish():
+            streams.close()
+        else:
+            self.leaving.append((time.monotonic() + LINGER, streams))
+
+    def _turn(self) -> None:
+        """One round of the loop, and the farewells that are due after it."""
+        if not self.leaving:
+            self.poller.turn()
+            return
+        self.poller.turn(max(0.0, min(due for due, _ in self.leaving) - time.monotonic()))
+        now = time.monotonic()
+        for entry in list(self.leaving):
+            if not entry[1].clients or entry[0] <= now:
+                self.leaving.remove(entry)
+                entry[1].close()
 
     # the end
 
@@ -301,7 +321,9 @@ class Shim:
 
     def _init_ended(self, _: int) -> None:
         running = self.running
-        _, status = os.waitpid(running.pid, 0)
+        reaped, status = os.waitpid(running.pid, os.WNOHANG)
+        if not reaped:
+            return
         finished_at = time.time()
         self.poller.forget(running.pidfd)
         code, signum = process.exit_code(status)
@@ -337,9 +359,11 @@ class Shim:
     def run(self) -> None:
         """Serve until the container has ended and its clients have read everything."""
         while self.ended is None:
-            self.poller.turn()
+            self._turn()
         self._remove_socket()
         self._let_go(self.streams)
+        while self.leaving:
+            self._turn()
 
 
 def _read_spec(bundle: str) -> oci.Spec:

@@ -13,6 +13,8 @@ import socket
 from collections.abc import Callable
 from typing import NoReturn
 
+import msgspec
+
 from jaula.kernel import namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import channel, launch, messages, shim
@@ -28,6 +30,9 @@ def main(engine: socket.socket, load_parts: Callable[[], Parts]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.chdir("/")
+        process.close_others(
+            (engine.fileno(),)
+        )  # the engine's lock and sockets are not ours to hold
         parts = load_parts()
         gc.collect()
         gc.freeze()
@@ -52,7 +57,11 @@ def _reap() -> None:
 
 
 def _serve(engine: socket.socket, parts: Parts) -> bool:
-    data, fds = channel.receive(engine)
+    try:
+        data, fds = channel.receive(engine)
+    except OSError as error:  # a message that was cut; its sender hears that its channel closed
+        _complain(error)
+        return True
     if not data:
         return False
     try:
@@ -61,10 +70,16 @@ def _serve(engine: socket.socket, parts: Parts) -> bool:
             _sandbox(request, fds)
         else:
             _start(request, fds, engine, parts)
+    except (OSError, msgspec.MsgspecError) as error:  # one request failed, not the zygote
+        _complain(error)
     finally:
         for fd in fds:
             os.close(fd)
     return True
+
+
+def _complain(error: Exception) -> None:
+    os.write(2, f"jaula-zygote: {type(error).__name__}: {error}\n".encode())
 
 
 def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
