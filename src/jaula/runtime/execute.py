@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import namespaces, process, tty
@@ -18,19 +18,9 @@ from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import become, channel, launch
 from jaula.runtime.init import report
+from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup
 from jaula.spec.runtime import Process
-
-
-class Started(NamedTuple):
-    """An exec'd process; descriptors are the shim's ends, -1 where there is none."""
-
-    pid: int
-    pidfd: int
-    master: int
-    stdin: int
-    stdout: int
-    stderr: int
 
 
 def differing(pid: int) -> CLONE:
@@ -55,7 +45,7 @@ def start(
     program: tuple[bytes, int] | None,
     stdin_open: bool,
     console: tuple[int, int],
-) -> Started:
+) -> Born:
     """Run ``wanted`` inside. ``owner_ids`` are its user's uid and gid on the host.
 
     Raises ``RuntimeFailure`` with Docker's exit code where it cannot be started.
@@ -94,7 +84,7 @@ def start(
     finally:
         mine.close()
         os.waitpid(stage_pid, 0)
-    return Started(pid, process.pidfd_open(pid), master, *ours)
+    return Born(pid, master, *ours)
 
 
 def _close(*fds: int) -> None:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import resource
-from typing import NamedTuple
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import mounts, namespaces, process, tty
+from jaula.kernel import mounts, namespaces, tty
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import become, channel, devices, init, mountplan
 from jaula.runtime.hierarchies import v1_hierarchies
+from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup, Parts
 from jaula.runtime.rootfs import mount_root
 from jaula.spec.rootfs import RootSource
 from jaula.spec.runtime import IDMapping, Process, Spec
 
+UNNAMED = "/jaula/unnamed"  # the cgroup of a spec that names none
 _KINDS = {
     "user": ("user", CLONE.NEWUSER),
     "network": ("net", CLONE.NEWNET),
@@ -30,18 +31,6 @@ _KINDS = {
     "cgroup": ("cgroup", CLONE.NEWCGROUP),
     "time": ("time", CLONE.NEWTIME),
 }
-
-
-class Running(NamedTuple):
-    """A container whose program runs. ``master`` is -1 without a terminal; the pipes likewise."""
-
-    pid: int
-    pidfd: int
-    cgroup: Cgroup
-    master: int
-    stdin: int
-    stdout: int
-    stderr: int
 
 
 def host_id(mappings: tuple[IDMapping, ...], inside: int) -> int:
@@ -86,7 +75,7 @@ def start(
     stdin_open: bool,
     seccomp_cache: str | None,
     parts: Parts,
-) -> Running:
+) -> Born:
     """Create and start a container. Raises ``RuntimeFailure``; then nothing is left of it."""
     linux, wanted = spec.linux, spec.process
     if linux is None or wanted is None:
@@ -98,7 +87,7 @@ def start(
         prepared = become.prepare(wanted, program)
     except become.Failure as failure:
         raise RuntimeFailure(str(failure), exit_code=failure.exit_code) from None
-    cgroup = parts.cgroups.create(linux.cgroups_path or "/jaula/unnamed")
+    cgroup = parts.cgroups.create(linux.cgroups_path or UNNAMED)
     keep = _Keep()
     try:
         if linux.resources is not None:
@@ -107,13 +96,15 @@ def start(
             spec, root, prepared, mount_point, sandbox, console, stdin_open, keep
         )
         try:
-            pid, pidfd, master = _fork(blueprint, spec, cgroup, keep)
+            pid, master = _fork(blueprint, spec, cgroup, keep)
         except BaseException:
             for fd in ours:
                 if fd >= 0:
                     os.close(fd)
             raise
-        return Running(pid, pidfd, cgroup, master, *ours)
+        memory = linux.resources.memory if linux.resources else None
+        limit = memory.limit if memory and memory.limit and memory.limit > 0 else 0
+        return Born(pid, master, *ours, linux.cgroups_path or UNNAMED, limit)
     except BaseException as error:
         cgroup.kill()
         cgroup.destroy()
@@ -270,10 +261,8 @@ def open_stdio(
     return (reading, output_theirs, error_theirs), (writing, output, error)
 
 
-def _fork(
-    blueprint: init.Blueprint, spec: Spec, cgroup: Cgroup, keep: _Keep
-) -> tuple[int, int, int]:
-    """Fork the stage and wait until the program runs: (init's pid, its pidfd, terminal master)."""
+def _fork(blueprint: init.Blueprint, spec: Spec, cgroup: Cgroup, keep: _Keep) -> tuple[int, int]:
+    """Fork the stage and wait until the program runs: (init's pid, terminal master)."""
     mine, theirs = channel.pair()
     stage_pid, stage_pidfd = clone_into(cgroup, keep.fds)
     if stage_pid == 0:
@@ -310,7 +299,7 @@ def _fork(
             raise failure
         if not pid:
             raise RuntimeFailure("the container's first process died while it was made")
-        return pid, process.pidfd_open(pid), master
+        return pid, master
     except BaseException:
         for child in (pid, stage_pid):
             if child:

@@ -19,7 +19,7 @@ import msgspec
 
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
-from jaula.runtime import channel, execute, launch, messages
+from jaula.runtime import channel, execute, launch, messages, midwife
 from jaula.runtime.messages import (
     Answer,
     AttachRequest,
@@ -34,7 +34,7 @@ from jaula.runtime.messages import (
     StartRequest,
 )
 from jaula.runtime.poller import Poller
-from jaula.runtime.ports import Parts
+from jaula.runtime.ports import Cgroup, Parts
 from jaula.runtime.streams import Streams
 from jaula.spec import runtime as oci
 
@@ -63,8 +63,9 @@ class Shim:
         self.started_at = 0.0
         self.ooms = 0
         self.oom_fd: int | None = None
-        self.spec: oci.Spec
-        self.running: launch.Running
+        self.running: midwife.Born
+        self.pidfd = -1
+        self.cgroup: Cgroup
         self.streams: Streams
         self.listener: socket.socket
 
@@ -73,21 +74,22 @@ class Shim:
     def start(self, sandbox: tuple[int, int] | None, clients: list[int]) -> None:
         """Create the container. Raises ``RuntimeFailure``; then nothing is left of it."""
         request = self.request
-        self.spec = _read_spec(request.bundle)
         log = self.parts.open_log(request.log.driver, request.log.options, request.log.path)
         mount_point = f"{request.run_dir}/rootfs"
         os.makedirs(mount_point, 0o711, exist_ok=True)
         try:
             self._listen()
-            self.running = launch.start(
-                self.spec,
-                request.root,
-                mount_point=mount_point,
-                sandbox=sandbox,
-                console=request.console,
-                stdin_open=request.stdin_open,
-                seccomp_cache=request.seccomp_cache,
-                parts=self.parts,
+            self.running = midwife.deliver(
+                lambda: launch.start(
+                    _read_spec(request.bundle),
+                    request.root,
+                    mount_point=mount_point,
+                    sandbox=sandbox,
+                    console=request.console,
+                    stdin_open=request.stdin_open,
+                    seccomp_cache=request.seccomp_cache,
+                    parts=self.parts,
+                )
             )
         except BaseException:
             log.close()
@@ -95,6 +97,8 @@ class Shim:
             raise
         self.started_at = time.time()
         running = self.running
+        self.pidfd = process.pidfd_open(running.pid)
+        self.cgroup = self.parts.cgroups.open(running.cgroup)
         self.streams = Streams(
             self.poller,
             master=running.master,
@@ -107,8 +111,8 @@ class Shim:
         )
         for fd, stream in zip(clients, request.attachments, strict=True):
             self.streams.attach(socket.socket(fileno=fd), stream)
-        self.poller.watch(running.pidfd, select.EPOLLIN, self._init_ended)
-        self.oom_fd = running.cgroup.oom_fd()
+        self.poller.watch(self.pidfd, select.EPOLLIN, self._init_ended)
+        self.oom_fd = self.cgroup.oom_fd()
         if self.oom_fd is not None:
             self.poller.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
 
@@ -215,7 +219,7 @@ class Shim:
             if request.exec_id:
                 process.pidfd_send_signal(self.execs[request.exec_id].pidfd, request.signum)
             else:
-                process.pidfd_send_signal(self.running.pidfd, request.signum)
+                process.pidfd_send_signal(self.pidfd, request.signum)
         return Answer(request.number, pid=pid)
 
     def _target(self, exec_id: str) -> tuple[Streams, int]:
@@ -228,27 +232,9 @@ class Shim:
     # exec
 
     def _exec(self, request: ExecRequest, fds: list[int]) -> int:
-        linux = self.spec.linux
-        assert linux is not None
-        program = None
-        if linux.seccomp is not None:
-            program = self.parts.seccomp_program(linux.seccomp, self.request.seccomp_cache)
-        wanted = request.process
-        owner = (
-            launch.host_id(linux.uid_mappings, wanted.user.uid),
-            launch.host_id(linux.gid_mappings, wanted.user.gid),
-        )
         stream = request.stream
-        started = execute.start(
-            self.running.pid,
-            self.running.pidfd,
-            self.running.cgroup,
-            wanted,
-            owner_ids=owner,
-            program=program,
-            stdin_open=bool(stream and stream.stdin),
-            console=request.console,
-        )
+        started = midwife.deliver(lambda: self._make_exec(request))
+        pidfd = process.pidfd_open(started.pid)
         streams = Streams(
             self.poller,
             master=started.master,
@@ -259,13 +245,33 @@ class Shim:
             stdin_once=True,
             on_detach=lambda: self.tell(Detached(request.exec_id)),
         )
-        self.execs[request.exec_id] = _Execed(started.pid, started.pidfd, streams)
+        self.execs[request.exec_id] = _Execed(started.pid, pidfd, streams)
         if stream is not None and fds:
             streams.attach(socket.socket(fileno=fds.pop(0)), stream)
-        self.poller.watch(
-            started.pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id)
-        )
+        self.poller.watch(pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id))
         return started.pid
+
+    def _make_exec(self, request: ExecRequest) -> midwife.Born:
+        """In the helper: what the container's spec says holds for the new process as well."""
+        linux = _read_spec(self.request.bundle).linux
+        assert linux is not None
+        wanted = request.process
+        program = None
+        if linux.seccomp is not None:
+            program = self.parts.seccomp_program(linux.seccomp, self.request.seccomp_cache)
+        return execute.start(
+            self.running.pid,
+            self.pidfd,
+            self.cgroup,
+            wanted,
+            owner_ids=(
+                launch.host_id(linux.uid_mappings, wanted.user.uid),
+                launch.host_id(linux.gid_mappings, wanted.user.gid),
+            ),
+            program=program,
+            stdin_open=bool(request.stream and request.stream.stdin),
+            console=request.console,
+        )
 
     def _exec_ended(self, exec_id: str) -> None:
         execed = self.execs[exec_id]
@@ -306,7 +312,7 @@ class Shim:
             os.read(self.oom_fd, 4096)
         except BlockingIOError:
             return
-        kills = self.running.cgroup.oom_kills()
+        kills = self.cgroup.oom_kills()
         if kills > self.ooms:
             self.ooms = kills
             peak, limit = self._memory()
@@ -315,9 +321,7 @@ class Shim:
             self.poller.forget(self.oom_fd)
 
     def _memory(self) -> tuple[int, int]:
-        resources = self.spec.linux.resources if self.spec.linux else None
-        limit = resources.memory.limit if resources and resources.memory else None
-        return self.running.cgroup.peak_memory(), limit or 0
+        return self.cgroup.peak_memory(), self.running.memory_limit
 
     def _init_ended(self, _: int) -> None:
         running = self.running
@@ -325,9 +329,9 @@ class Shim:
         if not reaped:
             return
         finished_at = time.time()
-        self.poller.forget(running.pidfd)
+        self.poller.forget(self.pidfd)
         code, signum = process.exit_code(status)
-        cgroup = running.cgroup
+        cgroup = self.cgroup
         if cgroup.pids():  # a shared pid namespace outlives its container's first process
             cgroup.kill()
         self.streams.drain()

@@ -1,0 +1,90 @@
+"""Work that makes a process, done in a helper so that the shim stays small.
+
+Making a container touches a few megabytes of the memory that a shim shares with the zygote; copies
+that the shim would keep for its whole life. So a forked helper does it and exits. The shim is a
+child subreaper for that moment (prctl(2), PR_SET_CHILD_SUBREAPER): what the helper made becomes
+the shim's own child, to be waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import NoReturn
+
+import msgspec
+
+from jaula.errors import JaulaError, RuntimeFailure
+from jaula.kernel import process
+from jaula.runtime import channel
+
+
+class Born(msgspec.Struct, frozen=True):
+    """A process that runs. Descriptors are -1 where there is none; they are the shim's ends."""
+
+    pid: int
+    master: int = -1
+    stdin: int = -1
+    stdout: int = -1
+    stderr: int = -1
+    cgroup: str = ""
+    memory_limit: int = 0  # bytes, 0: none
+
+
+class _Failed(msgspec.Struct, frozen=True, tag=True):
+    text: str
+    exit_code: int
+
+
+class _Delivered(msgspec.Struct, frozen=True, tag=True):
+    born: Born
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Failed | _Delivered).decode
+_SLOTS = ("master", "stdin", "stdout", "stderr")
+
+
+def deliver(work: Callable[[], Born]) -> Born:
+    """Run ``work`` in a helper; the process it made is our child when this returns.
+
+    Raises ``RuntimeFailure`` with what the helper said.
+    """
+    mine, theirs = channel.pair()
+    process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    helper = os.fork()
+    if helper == 0:
+        mine.close()
+        _help(work, theirs)
+    theirs.close()
+    try:
+        data, fds = channel.receive(mine)
+    finally:
+        mine.close()
+        os.waitpid(helper, 0)
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+    if not data:
+        raise RuntimeFailure("the process that makes containers died")
+    message = _decode(data)
+    if isinstance(message, _Failed):
+        raise RuntimeFailure(message.text, exit_code=message.exit_code)
+    waiting = iter(fds)
+    places = {name: next(waiting) if getattr(message.born, name) >= 0 else -1 for name in _SLOTS}
+    born: Born = msgspec.structs.replace(message.born, **places)
+    return born
+
+
+def _help(work: Callable[[], Born], to: socket.socket) -> NoReturn:
+    try:
+        try:
+            born = work()
+        except JaulaError as error:
+            channel.send(to, _encode(_Failed(str(error), error.exit_code)))
+        else:
+            fds = [fd for fd in (getattr(born, name) for name in _SLOTS) if fd >= 0]
+            channel.send(to, _encode(_Delivered(born)), fds)
+    except BaseException as error:
+        channel.send(to, _encode(_Failed(f"{type(error).__name__}: {error}", 125)))
+    finally:
+        os._exit(0)
