@@ -1,0 +1,289 @@
+"""The engines that are measured, each private: docker, podman with runc, jaula."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+IMAGE = "bench-busybox:latest"
+
+
+@dataclass(frozen=True)
+class Rootfs:
+    directory: Path
+    archive: Path
+
+
+def make_rootfs(base: Path) -> Rootfs:
+    """A directory and a tar of Debian's static busybox with its applets as links."""
+    source = shutil.which("busybox")
+    if source is None:
+        raise SystemExit("bench: busybox is not installed (package busybox-static)")
+    root = base / "rootfs"
+    for name in ("bin", "dev", "etc", "proc", "root", "sys", "tmp"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(source, root / "bin/busybox")
+    listing = subprocess.run([source, "--list"], capture_output=True, text=True, check=True)
+    for applet in listing.stdout.split():
+        if applet != "busybox":
+            (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    archive = base / "rootfs.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(root, arcname=".")
+    return Rootfs(root, archive)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket, kept alive between requests."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("engine", timeout=120)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self._path)
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """One request; the JSON of the answer, or None. Raises on an error status."""
+        data = None if body is None else json.dumps(body)
+        self.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+        answer = self.getresponse()
+        text = answer.read()
+        if answer.status >= 400:
+            raise RuntimeError(f"{method} {path}: {answer.status} {text[:300]!r}")
+        return json.loads(text) if text else None
+
+
+def wait_for(condition: Any, what: str, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"bench: {what} does not come up")
+        time.sleep(0.1)
+
+
+class Engine:
+    """What every engine can do here. ``base`` is a directory of its own."""
+
+    name = ""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        base.mkdir()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path | None:
+        """Of the Docker API, where the engine serves it all the time."""
+        return self.base / "engine.sock"
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Remove the containers, then end the engine by its process id."""
+        with contextlib.suppress(subprocess.SubprocessError, OSError):
+            listed = self.run("ps", "-aq", capture_output=True, text=True)
+            names = listed.stdout.split()
+            if names:
+                self.remove(*names)
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def words(self, *words: str) -> list[str]:
+        """The command line that a user would type, as an argument list."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def run(self, *words: str, check: bool = True, **options: Any) -> Any:
+        return subprocess.run(
+            self.words(*words), check=check, env=self.environment(), timeout=300, **options
+        )
+
+    def remove(self, *names: str) -> None:
+        """Kill and remove containers, without the grace that their init would ignore."""
+        self.run("rm", "-f", *names, stdout=subprocess.DEVNULL)
+
+    def import_image(self, archive: Path) -> None:
+        self.run("import", str(archive), IMAGE, stdout=subprocess.DEVNULL)
+
+    def connect(self) -> UnixConnection:
+        assert self.socket is not None
+        return UnixConnection(self.socket)
+
+    def answers(self) -> bool:
+        connection = self.connect()
+        try:
+            connection.call("GET", "/version")
+        except (OSError, RuntimeError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return True
+
+    def pid_of(self, container: str) -> int:
+        shown = self.run(
+            "inspect", "--format", "{{.State.Pid}}", container, capture_output=True, text=True
+        )
+        return int(shown.stdout)
+
+    def spawn(self, words: list[str]) -> None:
+        with (self.base / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                start_new_session=True,
+            )
+
+    def resident(self) -> dict[str, int]:
+        """Resident bytes of each process of the idle engine."""
+        assert self.process is not None
+        return {self.name: status_bytes(self.process.pid, "VmRSS")}
+
+
+class Docker(Engine):
+    name = "docker"
+
+    def start(self) -> None:
+        self.spawn(
+            [
+                "dockerd",
+                *("--data-root", str(self.base / "lib"), "--exec-root", str(self.base / "run")),
+                *("--host", f"unix://{self.socket}", "--pidfile", str(self.base / "pid")),
+                *("--bip", "10.198.1.1/24", "--log-level", "error"),
+            ]
+        )
+        wait_for(self.answers, "dockerd")
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ) | {"DOCKER_CONFIG": str(self.base), "PATH": sbin_path()}
+
+    def words(self, *words: str) -> list[str]:
+        return ["docker", "-H", f"unix://{self.socket}", *words]
+
+    def resident(self) -> dict[str, int]:
+        assert self.process is not None
+        found = super().resident()
+        for child in children(self.process.pid):
+            name = Path(f"/proc/{child}/comm").read_text().strip()
+            found[name] = status_bytes(child, "VmRSS")
+        return found
+
+
+class Podman(Engine):
+    name = "podman"
+    socket = None
+
+    def start(self) -> None:
+        """Nothing to start: every command is a process of its own."""
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ) | {"PATH": sbin_path(), "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+
+    def remove(self, *names: str) -> None:
+        self.run("rm", "-f", "--time", "0", *names, stdout=subprocess.DEVNULL)
+
+    def words(self, *words: str) -> list[str]:
+        return [
+            "podman",
+            *("--root", str(self.base / "lib"), "--runroot", str(self.base / "run")),
+            *("--network-config-dir", str(self.base / "net"), "--tmpdir", str(self.base / "tmp")),
+            *("--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "file"),
+            *words,
+        ]
+
+    def resident(self) -> dict[str, int]:
+        return {}
+
+
+class Jaula(Engine):
+    name = "jaula"
+
+    def start(self) -> None:
+        self.spawn(
+            [
+                *(str(PROJECT / ".venv/bin/python"), "-m", "jaula", "daemon"),
+                *("--root", str(self.base / "lib"), "--run", str(self.base / "run")),
+                *("--socket", str(self.socket), "--bridge", "jbench0"),
+                *("--bridge-subnet", "10.198.2.0/24", "--cgroup-parent", f"jb{os.getpid()}"),
+            ]
+        )
+        wait_for(self.answers, "the engine of jaula")
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ) | {
+            "JAULA_HOST": f"unix://{self.socket}",
+            "PYTHONPATH": str(PROJECT / "src"),
+            "PATH": sbin_path(),
+        }
+
+    def words(self, *words: str) -> list[str]:
+        return [str(PROJECT / "jaula"), *words]
+
+    def resident(self) -> dict[str, int]:
+        assert self.process is not None
+        found = super().resident()
+        for child in children(self.process.pid):
+            found[f"helper {child}"] = status_bytes(child, "VmRSS")
+        return found
+
+
+KINDS: dict[str, type[Engine]] = {"docker": Docker, "podman": Podman, "jaula": Jaula}
+
+
+def sbin_path() -> str:
+    return os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
+def children(pid: int) -> list[int]:
+    """The processes that any thread of ``pid`` has started."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(word) for thread in threads for word in (thread / "children").read_text().split()]
+
+
+def status_bytes(pid: int, key: str) -> int:
+    """A value of /proc/PID/status that is given in kB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def parent(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("PPid:"):
+            return int(line.split()[1])
+    raise ProcessLookupError(pid)
+
+
+def pss_bytes(pid: int) -> int:
+    """The proportional set size (proc_pid_smaps_rollup(5))."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,202 @@
+"""What is measured. Each function answers ``{engine: [samples]}`` in the unit of its title."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from engines import IMAGE, Engine, Rootfs, parent, pss_bytes
+
+HERE = Path(__file__).resolve().parent
+Samples = dict[str, list[float]]
+Measure = Callable[[Sequence[Engine], Rootfs, Namespace], Samples]
+
+
+def _alternate(engines: Sequence[Engine], rounds: int, once: Callable[[Engine], float]) -> Samples:
+    """``rounds`` of each engine in turn, after one round that warms caches and is not counted."""
+    samples: Samples = {engine.name: [] for engine in engines}
+    for number in range(rounds + 1):
+        for engine in engines:
+            value = once(engine)
+            if number:
+                samples[engine.name].append(value)
+    return samples
+
+
+def _milliseconds(engine: Engine, *words: str) -> float:
+    command, environment = engine.words(*words), engine.environment()
+    start = time.perf_counter()
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+        timeout=120,
+    )
+    elapsed = (time.perf_counter() - start) * 1e3
+    if done.returncode:
+        raise RuntimeError(f"{engine.name} {' '.join(words)}: {done.stderr.decode()[-600:]}")
+    return elapsed
+
+
+def run_command(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """`run --rm busybox true`, default network, whole command (ms)"""
+    return _alternate(
+        engines, options.rounds, lambda e: _milliseconds(e, "run", "--rm", IMAGE, "true")
+    )
+
+
+def run_without_network(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """`run --rm --network none busybox true`, whole command (ms)"""
+    words = ("run", "--rm", "--network", "none", IMAGE, "true")
+    return _alternate(engines, options.rounds, lambda e: _milliseconds(e, *words))
+
+
+def exec_command(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """`exec CONTAINER true`, whole command (ms)"""
+    for engine in engines:
+        engine.run(
+            "run", "-d", "--name", "probe", IMAGE, "sleep", "3600", stdout=subprocess.DEVNULL
+        )
+    samples = _alternate(
+        engines, options.rounds, lambda e: _milliseconds(e, "exec", "probe", "true")
+    )
+    for engine in engines:
+        engine.remove("probe")
+    return samples
+
+
+def api_cycle(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """Create + start + wait + remove over the API, one client, one connection (ms)"""
+    serving = [engine for engine in engines if engine.socket]
+    connections = {engine.name: engine.connect() for engine in serving}
+
+    def once(engine: Engine) -> float:
+        client = connections[engine.name]
+        start = time.perf_counter()
+        created = client.call(
+            "POST", "/containers/create", {"Image": IMAGE, "Cmd": ["true"], "HostConfig": {}}
+        )
+        container = created["Id"]
+        client.call("POST", f"/containers/{container}/start")
+        status = client.call("POST", f"/containers/{container}/wait")["StatusCode"]
+        client.call("DELETE", f"/containers/{container}")
+        if status:
+            raise RuntimeError(f"{engine.name}: the container ended with {status}")
+        return (time.perf_counter() - start) * 1e3
+
+    try:
+        return _alternate(serving, options.rounds * 2, once)
+    finally:
+        for connection in connections.values():
+            connection.close()
+
+
+def burst(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """Containers started by parallel clients over the API (containers a second)"""
+    samples: Samples = {}
+    for engine in (e for e in engines if e.socket):
+        names = [f"burst{number}" for number in range(options.containers)]
+        start = time.perf_counter()
+        with ThreadPoolExecutor(options.clients) as pool:
+            shares = [names[n :: options.clients] for n in range(options.clients)]
+            for client in [pool.submit(_start_all, engine, share) for share in shares]:
+                client.result()
+        samples[engine.name] = [options.containers / (time.perf_counter() - start)]
+        for first in range(0, len(names), 20):
+            engine.remove(*names[first : first + 20])
+    return samples
+
+
+def _start_all(engine: Engine, names: Sequence[str]) -> None:
+    client = engine.connect()
+    body = {"Image": IMAGE, "Cmd": ["sleep", "3600"], "HostConfig": {}}
+    try:
+        for name in names:
+            client.call("POST", f"/containers/create?name={name}", body)
+            client.call("POST", f"/containers/{name}/start")
+    finally:
+        client.close()
+
+
+def monitor_memory(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """Memory of the process that watches one idle container (PSS, MB)"""
+    samples: Samples = {}
+    for engine in engines:
+        names = [f"idle{number}" for number in range(options.idle)]
+        for name in names:
+            engine.run(
+                *("run", "-d", "--name", name, IMAGE, "sleep", "3600"), stdout=subprocess.DEVNULL
+            )
+        time.sleep(1)
+        monitors = {parent(engine.pid_of(name)) for name in names}
+        samples[engine.name] = [pss_bytes(pid) / 1e6 for pid in sorted(monitors)]
+        engine.remove(*names)
+    return samples
+
+
+def engine_memory(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """Resident memory of the idle engine, all its processes (MB)"""
+    time.sleep(2)
+    return {
+        engine.name: [sum(found.values()) / 1e6]
+        for engine in engines
+        if (found := engine.resident())
+    }
+
+
+def floor(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """Below every engine: the kernel alone, and runc without an engine (ms)"""
+    with tempfile.TemporaryDirectory(prefix="jb", dir="/var/tmp") as name:
+        program = Path(name) / "floor"
+        subprocess.run(["gcc", "-O2", "-o", program, HERE / "floor.c"], check=True)
+        words = [str(program), str(rootfs.directory), str(max(20, options.rounds))]
+        shown = subprocess.run(words, capture_output=True, text=True, check=True)
+        return {
+            "kernel": [json.loads(shown.stdout)["median_ms"]],
+            "runc": _runc(Path(name), rootfs, options.rounds),
+        }
+
+
+def _runc(base: Path, rootfs: Rootfs, rounds: int) -> list[float]:
+    bundle = base / "bundle"
+    bundle.mkdir()
+    subprocess.run(["runc", "spec", "--bundle", bundle], check=True)
+    document = json.loads((bundle / "config.json").read_text())
+    document["process"] |= {"args": ["/bin/true"], "terminal": False}
+    document["root"] = {"path": str(rootfs.directory), "readonly": True}
+    document["linux"]["cgroupsPath"] = f"/{base.name}/runc"
+    (bundle / "config.json").write_text(json.dumps(document))
+    samples = []
+    for number in range(rounds):
+        start = time.perf_counter()
+        subprocess.run(
+            ["runc", "--root", base / "state", "run", "--bundle", bundle, f"{base.name}-{number}"],
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        samples.append((time.perf_counter() - start) * 1e3)
+    for parent_group in Path("/sys/fs/cgroup").glob(f"*/{base.name}"):
+        parent_group.rmdir()
+    return samples
+
+
+ALL: dict[str, Measure] = {
+    "engine_memory": engine_memory,
+    "run_command": run_command,
+    "run_without_network": run_without_network,
+    "api_cycle": api_cycle,
+    "exec_command": exec_command,
+    "monitor_memory": monitor_memory,
+    "burst": burst,
+    "floor": floor,
+}
+TITLES = {key: (measure.__doc__ or key) for key, measure in ALL.items()}
+HIGHER_IS_BETTER = frozenset({"burst"})

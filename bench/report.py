@@ -1,0 +1,70 @@
+"""The results as a table with ratios, for people, and as JSON, for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+
+import measures
+
+
+def machine() -> dict[str, str]:
+    """What was measured on: without it, milliseconds mean nothing."""
+    model = ""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    return {
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "processors": f"{os.cpu_count()} x {model}",
+        "cgroup": "v2" if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1",
+    }
+
+
+def table(results: dict[str, object]) -> str:
+    """A Markdown table: the median of each engine, and how jaula compares."""
+    facts = machine()
+    lines = [
+        ", ".join(f"{key} {value}" for key, value in facts.items()),
+        "",
+        "| measure | docker | podman | jaula | docker : jaula | podman : jaula |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for key, title in measures.TITLES.items():
+        samples = results.get(key)
+        if not isinstance(samples, dict) or key == "floor":
+            continue
+        medians = {name: statistics.median(values) for name, values in samples.items() if values}
+        cells = [_number(medians.get(name)) for name in ("docker", "podman", "jaula")]
+        ratios = [
+            _ratio(medians.get(other), medians.get("jaula"), key) for other in ("docker", "podman")
+        ]
+        lines.append(f"| {title} | " + " | ".join(cells + ratios) + " |")
+    floor = results.get("floor")
+    if isinstance(floor, dict):
+        shown = ", ".join(f"{k} {statistics.median(v):.1f} ms" for k, v in floor.items())
+        lines += ["", f"Below every engine, to start and end one container: {shown}."]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _ratio(other: float | None, own: float | None, key: str) -> str:
+    """How many times better jaula is; below 1 it is worse."""
+    if not other or not own:
+        return ""
+    better = own / other if key in measures.HIGHER_IS_BETTER else other / own
+    return f"{better:.1f}"
+
+
+def write(directory: Path, results: dict[str, object], text: str) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "latest.json").write_text(json.dumps(results, indent=1) + "\n")
+    (directory / "latest.md").write_text(text)
