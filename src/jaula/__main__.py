@@ -1,0 +1,14 @@
+"""``python -m jaula`` and the file that the launcher runs.
+
+Kept tiny: run as a script it is compiled anew each time, unlike every module that it imports.
+"""
+
+import sys
+
+if not __package__:
+    sys.path.insert(0, __file__.rpartition("/jaula/")[0] or ".")
+
+from jaula.cli.main import run_and_leave
+
+if __name__ == "__main__":
+    run_and_leave()

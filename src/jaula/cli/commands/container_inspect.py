@@ -1,0 +1,31 @@
+"""``jaula container inspect``."""
+
+from __future__ import annotations
+
+from jaula.cli import inspecting
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Print the documents of the containers named."""
+    client = Client(Settings.host)
+    return inspecting.show(
+        options.arguments,
+        options.text("format"),
+        lambda name: client.get(f"/containers/{quote(name)}/json"),
+    )
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "Display detailed information on one or more containers",
+    run,
+    flags=(inspecting.FORMAT,),
+    least=1,
+    description="Prints Docker's document of each container as JSON, or what the template chooses.",
+    examples=(("A container's document", "jaula container inspect web"),),
+    see_also=("inspect", "ps"),
+    completes="container",
+)

@@ -1,0 +1,112 @@
+"""``jaula exec``."""
+
+from __future__ import annotations
+
+from jaula.cli.attachment import opened
+from jaula.cli.client import Client, quote
+from jaula.cli.container_options import environment
+from jaula.cli.detach import DetachKeys
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.following import Following
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SETTLE = 200  # looks at an exec whose streams have ended, 10 ms apart
+
+
+def run(options: Options) -> int:
+    """Run the command and leave with its exit status."""
+    client = Client(Settings.host)
+    name, *words = options.arguments
+    tty, detach = options.on("tty"), options.on("detach")
+    stdin = options.on("interactive") and not detach
+    if tty and stdin:
+        from jaula.cli.commands.run import check_terminal
+
+        check_terminal()
+    body: dict[str, Any] = {
+        "User": options.text("user"),
+        "Privileged": options.on("privileged"),
+        "Tty": tty,
+        "AttachStdin": stdin,
+        "AttachStdout": not detach,
+        "AttachStderr": not detach,
+        "Detach": detach,
+        "DetachKeys": options.text("detach-keys"),
+        "Env": environment(options),
+        "WorkingDir": options.text("workdir"),
+        "Cmd": words,
+    }
+    body = {key: value for key, value in body.items() if value not in ("", False, [])}
+    console = _console() if tty else None
+    if console:
+        body["ConsoleSize"] = console
+    created = client.document("POST", f"/containers/{quote(name)}/exec", (), body)
+    path = f"/exec/{created['Id']}"
+    beginning: dict[str, Any] = {"Detach": detach, "Tty": tty}
+    if console:
+        beginning["ConsoleSize"] = console
+    if detach:
+        client.request("POST", path + "/start", (), beginning)
+        return 0
+    keys = DetachKeys(options.text("detach-keys")) if stdin and tty else None
+    following = Following(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
+    connection = opened(client.ask_hijack(path + "/start", (), beginning))
+    if following.follow(connection):
+        return 0
+    return _status(client, path)
+
+
+def _console() -> list[int] | None:
+    from jaula.cli.terminal import size
+
+    height, width = size(1)
+    return [height, width] if height and width else None
+
+
+def _status(client: Client, path: str) -> int:
+    for _ in range(SETTLE):
+        found = client.get(path + "/json")
+        if not found["Running"]:
+            return int(found["ExitCode"] or 0)
+        from time import sleep
+
+        sleep(0.01)
+    raise Failure("the program closed its streams and runs on", status=125)
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER COMMAND [ARG...]",
+    "Execute a command in a running container",
+    run,
+    flags=(
+        Flag("detach", "d", "bool", "Run in the background"),
+        Flag("detach-keys", "", "string", "Keys that detach", default="ctrl-p,ctrl-q"),
+        Flag("env", "e", "list", "Set a variable (NAME=value), or pass one on (NAME)"),
+        Flag("env-file", "", "list", "Read variables from a file", completes="file"),
+        Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
+        Flag("privileged", "", "bool", "Give the command all capabilities"),
+        Flag("tty", "t", "bool", "Allocate a terminal"),
+        Flag("user", "u", "string", "User or UID (user[:group])"),
+        Flag("workdir", "w", "string", "Working directory in the container"),
+    ),
+    least=2,
+    interspersed=False,
+    description=(
+        "Starts COMMAND in the namespaces, cgroup and confinement of a running container and leaves "
+        "with its exit status. Flags end at CONTAINER."
+    ),
+    examples=(("A shell beside the main program", "jaula exec -it web sh"),),
+    exit_status=(
+        ("N", "the command's own exit status"),
+        ("126", "the command cannot be executed"),
+        ("127", "the command was not found"),
+        ("1", "the engine refused"),
+    ),
+    see_also=("run", "attach", "top"),
+    completes="container",
+)

@@ -1,0 +1,31 @@
+"""``jaula image inspect``."""
+
+from __future__ import annotations
+
+from jaula.cli import inspecting
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Print the documents of the images named."""
+    client = Client(Settings.host)
+    return inspecting.show(
+        options.arguments,
+        options.text("format"),
+        lambda name: client.get(f"/images/{quote(name, '/:@')}/json"),
+    )
+
+
+COMMAND = Command(
+    "[OPTIONS] IMAGE [IMAGE...]",
+    "Display detailed information on one or more images",
+    run,
+    flags=(inspecting.FORMAT,),
+    least=1,
+    description="Prints Docker's document of each image as JSON, or what the template chooses.",
+    examples=(("A image's document", "jaula image inspect busybox"),),
+    see_also=("inspect", "images"),
+    completes="image",
+)

@@ -1,0 +1,88 @@
+"""``jaula images``."""
+
+from __future__ import annotations
+
+from jaula.cli import listing, moments, units
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.listing import cut
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+NONE = "<none>"
+
+
+def run(options: Options) -> int:
+    """List images, one line for each name of each."""
+    conditions = options.texts("filter")
+    if options.arguments:
+        conditions.append("reference=" + options.arguments[0])
+    query = (("all", options.on("all")), ("filters", filters(conditions)),
+             ("digests", options.on("digests")))
+    found = Client(Settings.host).get("/images/json", query) or []
+    found.sort(key=lambda image: -image["Created"])
+    whole = options.on("no-trunc")
+    rows = [row for image in found for row in _named(image, digests=options.on("digests"))]
+    form = options.text("format")
+    if options.on("quiet") and form in ("", "table"):
+        form = "{{.ID}}"
+    default = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
+    if options.on("digests"):
+        default = default.replace("\t{{.ID}}", "\t{{.Digest}}\t{{.ID}}")
+    columns: dict[str, listing.Column] = {
+        "Repository": ("REPOSITORY", lambda row: row["Repository"]),
+        "Tag": ("TAG", lambda row: row["Tag"]),
+        "Digest": ("DIGEST", lambda row: row["Digest"]),
+        "ID": ("IMAGE ID", lambda row: cut(row["Id"], whole)),
+        "CreatedSince": ("CREATED", lambda row: moments.ago(row["Created"])),
+        "CreatedAt": ("CREATED AT", lambda row: moments.local(row["Created"])),
+        "Size": ("SIZE", lambda row: units.shown(row["Size"], 3)),
+        "Containers": ("CONTAINERS", lambda row: "N/A"
+                       if row.get("Containers", -1) < 0 else str(row["Containers"])),
+        "SharedSize": ("SHARED SIZE", lambda row: "N/A"
+                       if row.get("SharedSize", -1) < 0 else units.shown(row["SharedSize"], 3)),
+        "UniqueSize": ("UNIQUE SIZE", lambda row: "N/A"
+                       if row.get("SharedSize", -1) < 0
+                       else units.shown(row["Size"] - row["SharedSize"], 3)),
+        "VirtualSize": ("SIZE", lambda row: units.shown(row["Size"], 3)),
+    }  # fmt: skip
+    listing.show(rows, columns, default, form)
+    return 0
+
+
+def _named(image: dict[str, Any], *, digests: bool) -> Iterator[dict[str, Any]]:
+    tags = [tag for tag in image.get("RepoTags") or () if not tag.startswith(NONE)]
+    known = {}
+    for digest in image.get("RepoDigests") or ():
+        name, _, value = digest.partition("@")
+        known[name] = value
+    for tag in tags:
+        name, _, word = tag.rpartition(":")
+        yield image | {"Repository": name, "Tag": word, "Digest": known.get(name, NONE)}
+    if not tags:
+        name = next(iter(known), NONE)
+        yield image | {"Repository": name, "Tag": NONE, "Digest": known.get(name, NONE)}
+
+
+COMMAND = Command(
+    "[OPTIONS] [REPOSITORY[:TAG]]",
+    "List images",
+    run,
+    flags=(
+        Flag("all", "a", "bool", "Show intermediate images too"),
+        Flag("digests", "", "bool", "Show digests"),
+        Flag("filter", "f", "list", "Show what matches (dangling=true, label=a=b, reference=b*)"),
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
+        Flag("quiet", "q", "bool", "Show IDs only"),
+    ),
+    most=1,
+    description="Lists the images that containers can be made from, the newest first.",
+    examples=(("Images that no name refers to", "jaula images -f dangling=true"),),
+    see_also=("load", "pull", "rmi", "history", "image bootstrap"),
+    completes="image",
+)

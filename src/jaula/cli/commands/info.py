@@ -1,0 +1,106 @@
+"""``jaula info``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import units
+from jaula.cli.client import Client
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def run(options: Options) -> int:
+    """Print what the engine says about itself; warnings go to standard error."""
+    found = Client(Settings.host).get("/info")
+    form = options.text("format")
+    if form:
+        from jaula.cli.documents import encode
+        from jaula.cli.template import Template, unescape
+
+        print(encode(found) if form == "json" else Template(unescape(form)).render(found))
+        return 0
+    print("\n".join(text(found)))
+    sys.stdout.flush()
+    for warning in found.get("Warnings") or ():
+        sys.stderr.write(warning + "\n")
+    return 0
+
+
+def text(info: dict[str, Any]) -> list[str]:
+    """The lines for one document of ``GET /info``."""
+    from jaula import __version__
+
+    lines = ["Client:", f" Version:    {__version__}", "", "Server:"]
+    lines += [
+        f" Containers: {info['Containers']}",
+        f"  Running: {info['ContainersRunning']}",
+        f"  Paused: {info['ContainersPaused']}",
+        f"  Stopped: {info['ContainersStopped']}",
+        f" Images: {info['Images']}",
+        f" Server Version: {info['ServerVersion']}",
+        f" Storage Driver: {info['Driver']}",
+    ]
+    lines += [f"  {name}: {value}" for name, value in info.get("DriverStatus") or ()]
+    lines += [
+        f" Logging Driver: {info['LoggingDriver']}",
+        f" Cgroup Driver: {info['CgroupDriver']}",
+        f" Cgroup Version: {info.get('CgroupVersion') or '1'}",
+        " Plugins:",
+    ]
+    plugins = info.get("Plugins") or {}
+    lines += [
+        f"  {name}: {' '.join(plugins[name])}"
+        for name in ("Volume", "Network", "Log")
+        if plugins.get(name)
+    ]
+    if info.get("Runtimes"):
+        lines.append(f" Runtimes: {' '.join(sorted(info['Runtimes']))}")
+        lines.append(f" Default Runtime: {info.get('DefaultRuntime', '')}")
+    if info.get("InitBinary"):
+        lines.append(f" Init Binary: {info['InitBinary']}")
+    lines += _security(info.get("SecurityOptions") or [])
+    lines += [
+        f" Kernel Version: {info['KernelVersion']}",
+        f" Operating System: {info['OperatingSystem']}",
+        f" OSType: {info['OSType']}",
+        f" Architecture: {info['Architecture']}",
+        f" CPUs: {info['NCPU']}",
+        f" Total Memory: {units.shown_binary(info['MemTotal'])}",
+        f" Name: {info['Name']}",
+        f" ID: {info['ID']}",
+        f" Root Dir: {info['DockerRootDir']}",
+        f" Debug Mode: {'true' if info.get('Debug') else 'false'}",
+        f" Live Restore Enabled: {'true' if info.get('LiveRestoreEnabled') else 'false'}",
+        "",
+    ]
+    return lines
+
+
+def _security(options: list[str]) -> list[str]:
+    lines = [" Security Options:"] if options else []
+    names = {"profile": "Profile"}
+    for option in options:
+        pairs = [pair.partition("=") for pair in option.split(",")]
+        lines += [f"  {value}" for key, _, value in pairs if key == "name"]
+        lines += [f"   {names.get(key, key)}: {value}" for key, _, value in pairs if key != "name"]
+    return lines
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Display system-wide information",
+    run,
+    flags=(Flag("format", "f", "string", "json, or a Go template"),),
+    most=0,
+    description=(
+        "Containers by state, images, drivers, plugins, the confinement in effect, and the host. "
+        "Warnings name what this kernel lacks."
+    ),
+    examples=(("One value", "jaula info -f '{{.Driver}}'"),),
+    see_also=("check", "version", "system df"),
+)

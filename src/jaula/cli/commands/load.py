@@ -1,0 +1,61 @@
+"""``jaula load``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import pulling
+from jaula.cli.client import Client
+from jaula.cli.documents import decode_lines
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+PIECE = 1 << 18
+
+
+def run(options: Options) -> int:
+    """Send the archive to the engine and print what it found in it."""
+    path = options.text("input")
+    if not path and sys.stdin.isatty():
+        raise Failure("requested load from stdin, but stdin is empty")
+    client = Client(Settings.host)
+    with open(path or 0, "rb", buffering=0, closefd=bool(path)) as archive:
+        send(client, archive, quiet=options.on("quiet"))
+    return 0
+
+
+def send(client: Client, archive: BinaryIO, *, quiet: bool = False) -> None:
+    """POST an archive to the engine. Raises Failure where it refuses."""
+    query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"),)
+    response = client.upload("/images/load", query, pieces(archive))
+    pulling.show(decode_lines(response.chunks()), sys.stdout)
+
+
+def pieces(archive: BinaryIO) -> Iterator[bytes]:
+    """The archive, in parts."""
+    while piece := archive.read(PIECE):
+        yield piece
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Load an image from a tar archive or STDIN",
+    run,
+    flags=(
+        Flag("input", "i", "string", "Read from this file instead of STDIN", completes="file"),
+        Flag("quiet", "q", "bool", "Suppress progress"),
+    ),
+    most=0,
+    description=(
+        "Reads an archive as docker save, jaula save, skopeo (docker-archive: and oci-archive:) "
+        "write it, compressed or not."
+    ),
+    examples=(("An image from another machine", "ssh host jaula save web | jaula load"),),
+    see_also=("save", "import", "images"),
+)

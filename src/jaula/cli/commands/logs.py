@@ -1,0 +1,50 @@
+"""``jaula logs``."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.frames import show
+from jaula.cli.main import Settings
+from jaula.cli.moments import timestamp
+
+
+def run(options: Options) -> int:
+    """Print what the container has written, standard error to standard error."""
+    client = Client(Settings.host)
+    name = quote(options.arguments[0])
+    found = client.get(f"/containers/{name}/json")
+    query = (
+        ("stdout", True),
+        ("stderr", True),
+        ("since", timestamp(options.text("since"))),
+        ("until", timestamp(options.text("until"))),
+        ("timestamps", options.on("timestamps")),
+        ("follow", options.on("follow")),
+        ("tail", options.text("tail", "all")),
+        ("details", options.on("details")),
+    )
+    response = client.open("GET", f"/containers/{found['Id']}/logs", query)
+    show(response.chunks(), framed=not found["Config"]["Tty"])
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER",
+    "Fetch the logs of a container",
+    run,
+    flags=(
+        Flag("details", "", "bool", "Show attributes that were logged beside the line"),
+        Flag("follow", "f", "bool", "Go on with what is written from now"),
+        Flag("since", "", "string", "Only what is not older (2013-01-02T13:23:37Z, or 42m)"),
+        Flag("tail", "n", "string", "Only this number of lines from the end", default="all"),
+        Flag("timestamps", "t", "bool", "Show when each line was written"),
+        Flag("until", "", "string", "Only what is older (2013-01-02T13:23:37Z, or 42m)"),
+    ),
+    least=1,
+    most=1,
+    description="Shows what the container's log keeps: the json-file log is rotated.",
+    examples=(("The last lines and what follows", "jaula logs -f --tail 20 web"),),
+    see_also=("attach", "events"),
+    completes="container",
+)

@@ -1,0 +1,31 @@
+"""``jaula network inspect``."""
+
+from __future__ import annotations
+
+from jaula.cli import inspecting
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Print the documents of the networks named."""
+    client = Client(Settings.host)
+    return inspecting.show(
+        options.arguments,
+        options.text("format"),
+        lambda name: client.get(f"/networks/{quote(name)}"),
+    )
+
+
+COMMAND = Command(
+    "[OPTIONS] NETWORK [NETWORK...]",
+    "Display detailed information on one or more networks",
+    run,
+    flags=(inspecting.FORMAT,),
+    least=1,
+    description="Prints Docker's document of each network as JSON, or what the template chooses.",
+    examples=(("A network's document", "jaula network inspect bridge"),),
+    see_also=("inspect", "network ls"),
+    completes="network",
+)

@@ -1,0 +1,54 @@
+"""``jaula ps``."""
+
+from __future__ import annotations
+
+from jaula.cli import container_columns, listing
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """List containers, the newest first."""
+    form = options.text("format")
+    query = (
+        ("all", options.on("all") or options.on("latest") or options.number("last", -1) > 0),
+        ("limit", 1 if options.on("latest") else options.number("last", -1)
+         if options.number("last", -1) > 0 else ""),
+        ("size", options.on("size") or ".Size" in form),
+        ("filters", filters(options.texts("filter"))),
+    )
+    found = Client(Settings.host).get("/containers/json", query) or []
+    columns = container_columns.columns(whole=options.on("no-trunc"))
+    if options.on("quiet") and form in ("", "table"):
+        form = "{{.ID}}"
+    default = container_columns.DEFAULT + ("\t{{.Size}}" if options.on("size") else "")
+    listing.show(found, columns, default, form)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "List containers",
+    run,
+    flags=(
+        Flag("all", "a", "bool", "Show all containers, not only those that run"),
+        Flag("filter", "f", "list", "Show what matches (status=exited, name=web, label=a=b)"),
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("last", "n", "int", "Show this number of last created containers"),
+        Flag("latest", "l", "bool", "Show the container that was created last"),
+        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
+        Flag("quiet", "q", "bool", "Show IDs only"),
+        Flag("size", "s", "bool", "Show how much each container has written"),
+    ),
+    most=0,
+    description=(
+        "Filters: id, name, label, exited, status (created, running, paused, exited, dead), "
+        "ancestor, before, since, volume, network, publish, expose, health."
+    ),
+    examples=(
+        ("Names and states", "jaula ps -a --format 'table {{.Names}}\\t{{.Status}}'"),
+        ("Remove what has ended", "jaula rm $(jaula ps -aq -f status=exited)"),
+    ),
+    see_also=("inspect", "stats", "top"),
+)

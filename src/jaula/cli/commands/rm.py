@@ -1,0 +1,34 @@
+"""``jaula rm``."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+from jaula.cli.several import each
+
+
+def run(options: Options) -> int:
+    """Remove every container named."""
+    client = Client(Settings.host)
+    query = (("force", options.on("force")), ("v", options.on("volumes")))
+    return each(
+        options.arguments,
+        lambda name: client.request("DELETE", f"/containers/{quote(name)}", query),
+    )
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "Remove one or more containers",
+    run,
+    flags=(
+        Flag("force", "f", "bool", "Kill a container that runs (SIGKILL)"),
+        Flag("volumes", "v", "bool", "Remove its anonymous volumes too"),
+    ),
+    least=1,
+    description="What the containers have written is gone with them; named volumes stay.",
+    examples=(("Away with a container that runs", "jaula rm -f web"),),
+    see_also=("stop", "container prune"),
+    completes="container",
+)

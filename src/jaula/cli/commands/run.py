@@ -1,0 +1,161 @@
+"""``jaula run``: create a container, attach to it, start it, leave with its exit status."""
+
+from __future__ import annotations
+
+from jaula.cli import container_options
+from jaula.cli.attachment import opened
+from jaula.cli.client import Client
+from jaula.cli.creation import create
+from jaula.cli.detach import DetachKeys
+from jaula.cli.failure import EngineError, Failure
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.following import Following, ask_wait, status_of
+from jaula.cli.main import Settings
+
+NOT_STARTED, NOT_EXECUTABLE, NOT_THERE = 125, 126, 127
+# The words of an engine's refusal that decide the status, as in Docker's command line.
+STATUS_BY_WORDS = (
+    ("executable file not found", NOT_THERE),
+    ("no such file or directory", NOT_THERE),
+    ("permission denied", NOT_EXECUTABLE),
+    ("is a directory", NOT_EXECUTABLE),
+    ("exec format error", NOT_EXECUTABLE),
+)
+
+
+def run(options: Options) -> int:
+    """The whole of it."""
+    client = Client(Settings.host)
+    try:
+        return _run(client, options)
+    except Failure as failure:
+        failure.message = f"jaula: {failure.message}\nSee 'jaula run --help'."
+        failure.status = NOT_STARTED if failure.status == 1 else failure.status
+        raise
+
+
+def _run(client: Client, options: Options) -> int:
+    body = container_options.document(options)
+    tty, detach = options.on("tty"), options.on("detach")
+    stdin = bool(body.get("AttachStdin"))
+    if tty and stdin and not detach:
+        check_terminal()
+    if tty:
+        _console_size(body)
+    keys = DetachKeys(options.text("detach-keys")) if stdin and tty else None
+    container = create(client, options, body)
+    if detach:
+        try:
+            client.request("POST", f"/containers/{container}/start")
+        except EngineError as error:
+            raise _start_failure(error) from None
+        print(container)
+        return 0
+    try:
+        return _attached(client, options, container, body, keys)
+    except KeyboardInterrupt:
+        if options.on("rm"):
+            client.request("DELETE", f"/containers/{container}", (("force", True),))
+        raise
+
+
+def _attached(
+    client: Client,
+    options: Options,
+    container: str,
+    body: dict[str, object],
+    keys: DetachKeys | None,
+) -> int:
+    tty = options.on("tty")
+    query = tuple(
+        (name, bool(body.get("Attach" + name.capitalize())))
+        for name in ("stderr", "stdin", "stdout")
+    )
+    path = f"/containers/{container}"
+    extra = (("stream", True), ("detachKeys", options.text("detach-keys")))
+    connection = client.ask_hijack(path + "/attach", query + extra)
+    condition = "removed" if options.on("rm") else "next-exit"
+    waiting = ask_wait(client, container, condition)
+    opened(connection)
+    waiting.response_head()
+    following = Following(
+        client,
+        tty=tty,
+        stdin=bool(body.get("AttachStdin")),
+        resize_path=path + "/resize",
+        kill_path=path + "/kill" if options.on("sig-proxy", True) else "",
+        keys=keys,
+    )
+
+    def start() -> None:
+        try:
+            client.request("POST", path + "/start")
+        except EngineError as error:
+            raise _start_failure(error) from None
+
+    if following.follow(connection, start=start, waiting=waiting):
+        return 0
+    return status_of(client, waiting, container)
+
+
+def _console_size(body: dict[str, object]) -> None:
+    from jaula.cli.terminal import size
+
+    height, width = size(1)
+    host = body["HostConfig"]
+    if height and width and isinstance(host, dict):
+        host["ConsoleSize"] = [height, width]
+
+
+def check_terminal() -> None:
+    """Raise Failure where a terminal is wanted and standard input is none."""
+    from posix import isatty
+
+    if not isatty(0):
+        raise Failure("the input device is not a TTY", status=1)
+
+
+def _start_failure(error: EngineError) -> Failure:
+    status = next(
+        (number for words, number in STATUS_BY_WORDS if words in error.reason), NOT_STARTED
+    )
+    return Failure(error.message, status=status)
+
+
+COMMAND = Command(
+    "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    "Create and run a new container from an image",
+    run,
+    flags=(
+        *container_options.FLAGS,
+        Flag("detach", "d", "bool", "Run in the background and print the container's ID"),
+        Flag("detach-keys", "", "string", "Keys that detach from the container",
+             default="ctrl-p,ctrl-q"),
+        Flag("sig-proxy", "", "bool", "Pass signals on to the process", default="true"),
+    ),
+    least=1,
+    interspersed=False,
+    description=(
+        "Makes a container from IMAGE and starts COMMAND, or what the image names, in it as PID 1, "
+        "in namespaces of its own: user, PID, mount, network, IPC, UTS and cgroup. Root inside is "
+        "an unprivileged id of the host that no other container has.\n\n"
+        "Flags end at IMAGE; everything behind it belongs to the program in the container. Without "
+        "-d the command stays attached: standard input with -i, a terminal with -t, and it leaves "
+        "with the container's exit status. Signals that it receives are passed on."
+    ),
+    examples=(
+        ("A shell in a container that is gone afterwards", "jaula run -it --rm debian bash"),
+        ("A service with a limit", "jaula run -d --name web -m 64mb -p 8080:80 busybox httpd -f"),
+        ("A directory of the host, read-only",
+         "jaula run --rm -v /etc:/host-etc:ro busybox ls /host-etc"),
+    ),
+    exit_status=(
+        ("N", "the container's own exit status"),
+        ("125", "the engine refused, or the command line is wrong"),
+        ("126", "the program cannot be executed"),
+        ("127", "the program was not found"),
+        ("128+N", "the program was ended by signal N"),
+    ),
+    see_also=("create", "exec", "attach", "verify"),
+    completes="image",
+)

@@ -1,0 +1,31 @@
+"""``jaula volume inspect``."""
+
+from __future__ import annotations
+
+from jaula.cli import inspecting
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Print the documents of the volumes named."""
+    client = Client(Settings.host)
+    return inspecting.show(
+        options.arguments,
+        options.text("format"),
+        lambda name: client.get(f"/volumes/{quote(name)}"),
+    )
+
+
+COMMAND = Command(
+    "[OPTIONS] VOLUME [VOLUME...]",
+    "Display detailed information on one or more volumes",
+    run,
+    flags=(inspecting.FORMAT,),
+    least=1,
+    description="Prints Docker's document of each volume as JSON, or what the template chooses.",
+    examples=(("A volume's document", "jaula volume inspect data"),),
+    see_also=("inspect", "volume ls"),
+    completes="volume",
+)

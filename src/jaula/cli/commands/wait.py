@@ -1,0 +1,38 @@
+"""``jaula wait``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client import Client, checked, quote
+from jaula.cli.failure import EngineError
+from jaula.cli.flags import Command, Options
+from jaula.cli.following import ask_wait, status_of
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Wait for each container in turn; 1 where one of them is unknown."""
+    client = Client(Settings.host)
+    result = 0
+    for name in options.arguments:
+        try:
+            waiting = ask_wait(client, quote(name), "")
+            checked(waiting.response_head())
+            print(status_of(client, waiting, quote(name)), flush=True)
+        except EngineError as error:
+            sys.stderr.write(error.message + "\n")
+            result = 1
+    return result
+
+
+COMMAND = Command(
+    "CONTAINER [CONTAINER...]",
+    "Block until one or more containers stop, then print their exit codes",
+    run,
+    least=1,
+    description="Returns at once for a container that does not run.",
+    examples=(("The exit status of a job", "jaula wait job"),),
+    see_also=("run", "stop"),
+    completes="container",
+)

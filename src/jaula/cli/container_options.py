@@ -1,0 +1,386 @@
+"""The flags of ``run`` and ``create``, and the API document that they make.
+
+Docker's reference of ``docker run`` and ``POST /containers/create`` (API 1.45) say what each means.
+Nothing here asks the engine: a value is checked for its form, the engine checks what it means.
+"""
+
+from __future__ import annotations
+
+from posix import environ
+
+from jaula.cli.failure import UsageError
+from jaula.cli.flags import Flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.cli.flags import Options
+
+NAMESPACES, LIMITS, RIGHTS, FILES, NET, LOGS = (
+    "Namespace",
+    "Limit",
+    "Confinement",
+    "Filesystem",
+    "Network",
+    "Logging",
+)
+
+FLAGS = (
+    Flag("add-host", "", "list", "Add a line to /etc/hosts (host:ip)", group=NET),
+    Flag("annotation", "", "list", "Add an annotation for the runtime (key=value)"),
+    Flag("attach", "a", "list", "Attach to STDIN, STDOUT or STDERR",
+         completes=("stdin", "stdout", "stderr")),
+    Flag("cap-add", "", "list", "Add a Linux capability, or ALL", group=RIGHTS),
+    Flag("cap-drop", "", "list", "Drop a Linux capability, or ALL", group=RIGHTS),
+    Flag("cgroup-parent", "", "string", "Parent cgroup of the container", group=LIMITS),
+    Flag("cgroupns", "", "string", "Cgroup namespace: private or host", group=NAMESPACES,
+         completes=("private", "host")),
+    Flag("cidfile", "", "string", "Write the container's ID to this file", completes="file"),
+    Flag("cpu-period", "", "int", "Length of a CPU quota period (microseconds)", group=LIMITS),
+    Flag("cpu-quota", "", "int", "CPU time in a period (microseconds)", group=LIMITS),
+    Flag("cpu-shares", "c", "int", "CPU weight against other containers", group=LIMITS),
+    Flag("cpus", "", "decimal", "Number of CPUs that may be used", group=LIMITS),
+    Flag("cpuset-cpus", "", "string", "CPUs that may be used (0-3, 0,1)", group=LIMITS),
+    Flag("cpuset-mems", "", "string", "Memory nodes that may be used (0-3, 0,1)", group=LIMITS),
+    Flag("device", "", "list", "Add a device of the host (host[:container[:rwm]])", group=RIGHTS),
+    Flag("dns", "", "list", "DNS server", group=NET),
+    Flag("dns-option", "", "list", "Option of the resolver", group=NET),
+    Flag("dns-search", "", "list", "DNS search domain", group=NET),
+    Flag("domainname", "", "string", "Domain name of the container", group=NET),
+    Flag("entrypoint", "", "string", "Program to run instead of the image's ENTRYPOINT"),
+    Flag("env", "e", "list", "Set a variable (NAME=value), or pass one on (NAME)"),
+    Flag("env-file", "", "list", "Read variables from a file", completes="file"),
+    Flag("expose", "", "list", "Expose a port or a range of ports", group=NET),
+    Flag("group-add", "", "list", "Additional group", group=RIGHTS),
+    Flag("hostname", "h", "string", "Host name of the container", group=NET),
+    Flag("init", "", "bool", "Run an init as PID 1 that reaps and forwards signals"),
+    Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
+    Flag("ipc", "", "string", "IPC namespace: private, shareable, none, host or container:NAME",
+         group=NAMESPACES, completes=("private", "shareable", "none", "host")),
+    Flag("label", "l", "list", "Set metadata (key=value)"),
+    Flag("label-file", "", "list", "Read metadata from a file", completes="file"),
+    Flag("log-driver", "", "string", "Logging driver", group=LOGS,
+         completes=("json-file", "none")),
+    Flag("log-opt", "", "list", "Option of the logging driver (key=value)", group=LOGS),
+    Flag("memory", "m", "size", "Memory limit", group=LIMITS),
+    Flag("memory-reservation", "", "size", "Soft memory limit", group=LIMITS),
+    Flag("memory-swap", "", "size", "Memory and swap together; -1 for unlimited swap",
+         group=LIMITS),
+    Flag("mount", "", "list", "Attach a mount (type=bind,source=/host,target=/inside,readonly)",
+         metavar="mount", group=FILES),
+    Flag("name", "", "string", "Name of the container"),
+    Flag("network", "", "list", "Network: bridge, host, none or container:NAME", group=NET,
+         metavar="network", completes=("bridge", "host", "none")),
+    Flag("oom-score-adj", "", "int", "The kernel's preference for killing (-1000 to 1000)",
+         group=LIMITS),
+    Flag("pid", "", "string", "PID namespace: host or container:NAME", group=NAMESPACES,
+         completes=("host",)),
+    Flag("pids-limit", "", "int", "Processes at most; -1 for unlimited", group=LIMITS),
+    Flag("platform", "", "string", "Platform of the image (os/arch)"),
+    Flag("privileged", "", "bool", "Give up confinement: all capabilities, all devices",
+         group=RIGHTS),
+    Flag("publish", "p", "list", "Publish a port ([[ip:]host:]container[/protocol])", group=NET),
+    Flag("publish-all", "P", "bool", "Publish every exposed port", group=NET),
+    Flag("pull", "", "string", "Pull the image before creating", default="missing",
+         completes=("always", "missing", "never")),
+    Flag("quiet", "q", "bool", "Suppress the output of pulling"),
+    Flag("read-only", "", "bool", "Mount the root filesystem read-only", group=FILES),
+    Flag("restart", "", "string", "Restart policy: no, on-failure[:N], always, unless-stopped",
+         default="no", completes=("no", "on-failure", "always", "unless-stopped")),
+    Flag("rm", "", "bool", "Remove the container when it exits"),
+    Flag("runtime", "", "string", "Runtime to use"),
+    Flag("security-opt", "", "list",
+         "seccomp=FILE|unconfined, no-new-privileges, label=..., apparmor=PROFILE", group=RIGHTS),
+    Flag("shm-size", "", "size", "Size of /dev/shm", group=LIMITS),
+    Flag("stop-signal", "", "string", "Signal that stops the container"),
+    Flag("stop-timeout", "", "int", "Seconds between the stop signal and SIGKILL"),
+    Flag("sysctl", "", "list", "Kernel parameter of the container's namespaces (name=value)",
+         group=NAMESPACES),
+    Flag("tmpfs", "", "list", "Mount a tmpfs (/path[:options])", group=FILES),
+    Flag("tty", "t", "bool", "Allocate a terminal"),
+    Flag("ulimit", "", "list", "Resource limit (name=soft[:hard])", group=LIMITS),
+    Flag("user", "u", "string", "User or UID (user[:group])", group=RIGHTS),
+    Flag("userns", "", "string", "User namespace: host gives up the container's own",
+         group=NAMESPACES, completes=("host",)),
+    Flag("uts", "", "string", "UTS namespace: host", group=NAMESPACES, completes=("host",)),
+    Flag("volume", "v", "list", "Mount a volume or a path ([source:]target[:options])",
+         group=FILES),
+    Flag("workdir", "w", "string", "Working directory in the container"),
+)
+# The other spellings that Docker accepts.
+FLAGS += (
+    Flag("net", "", "list", "The same as --network", group=NET),
+    Flag("dns-opt", "", "list", "The same as --dns-option", group=NET),
+)
+
+
+def document(options: Options) -> dict[str, Any]:
+    """The body of ``POST /containers/create``. Raises UsageError."""
+    image, *words = options.arguments
+    streams = _streams(options)
+    host = _host(options)
+    body: dict[str, Any] = {
+        "Hostname": options.text("hostname"),
+        "Domainname": options.text("domainname"),
+        "User": options.text("user"),
+        "AttachStdin": "stdin" in streams,
+        "AttachStdout": "stdout" in streams,
+        "AttachStderr": "stderr" in streams,
+        "Tty": options.on("tty"),
+        "OpenStdin": options.on("interactive"),
+        "StdinOnce": options.on("interactive") and "stdin" in streams,
+        "Env": environment(options),
+        "Cmd": words,
+        "Image": image,
+        "WorkingDir": options.text("workdir"),
+        "Labels": _labels(options),
+        "StopSignal": options.text("stop-signal"),
+    }
+    if options.given("entrypoint"):
+        body["Entrypoint"] = [options.text("entrypoint")]
+    if options.given("stop-timeout"):
+        body["StopTimeout"] = options.number("stop-timeout")
+    if options.given("volume"):
+        _volumes(options.texts("volume"), body, host)
+    if options.given("publish") or options.given("expose"):
+        from jaula.cli import ports
+
+        exposed, bindings = ports.documents(options.texts("publish"), options.texts("expose"))
+        body["ExposedPorts"] = exposed
+        host["PortBindings"] = bindings
+    mode = host["NetworkMode"]
+    body = {key: value for key, value in body.items() if value not in ("", False, [], {})}
+    body["HostConfig"] = {key: value for key, value in host.items() if value not in ("", False, [])}
+    if not mode.startswith(("host", "none", "container:")):
+        body["NetworkingConfig"] = {"EndpointsConfig": {mode: {}}}
+    return body
+
+
+def _streams(options: Options) -> set[str]:
+    if options.on("detach"):
+        if options.given("attach"):
+            raise UsageError("Conflicting options: -a and -d")
+        return set()
+    if not options.given("attach"):
+        return {"stdout", "stderr"} | ({"stdin"} if options.on("interactive") else set())
+    streams = {word.lower() for word in options.texts("attach")}
+    for word in streams - {"stdin", "stdout", "stderr"}:
+        raise UsageError(f'invalid argument "{word}" for "-a, --attach" flag: '
+                         "valid streams are STDIN, STDOUT and STDERR")
+    return streams | ({"stdin"} if options.on("interactive") else set())
+
+
+def _host(options: Options) -> dict[str, Any]:
+    text, texts, on = options.text, options.texts, options.on
+    networks = texts("network") + texts("net")
+    if len(networks) > 1:
+        raise UsageError("only one --network can be given when a container is created")
+    host: dict[str, Any] = {
+        "ContainerIDFile": text("cidfile"),
+        "LogConfig": {"Type": text("log-driver"), "Config": pairs(texts("log-opt"), "log-opt")},
+        "NetworkMode": networks[0] if networks else "default",
+        "RestartPolicy": _restart(text("restart")),
+        "AutoRemove": on("rm"),
+        "CapAdd": texts("cap-add"),
+        "CapDrop": texts("cap-drop"),
+        "CgroupnsMode": text("cgroupns"),
+        "Dns": texts("dns"),
+        "DnsOptions": texts("dns-option") + texts("dns-opt"),
+        "DnsSearch": texts("dns-search"),
+        "ExtraHosts": [_host_line(word) for word in texts("add-host")],
+        "GroupAdd": texts("group-add"),
+        "IpcMode": text("ipc"),
+        "PidMode": text("pid"),
+        "Privileged": on("privileged"),
+        "PublishAllPorts": on("publish-all"),
+        "ReadonlyRootfs": on("read-only"),
+        "UTSMode": text("uts"),
+        "UsernsMode": text("userns"),
+        "CgroupParent": text("cgroup-parent"),
+        "CpusetCpus": text("cpuset-cpus"),
+        "CpusetMems": text("cpuset-mems"),
+        "Runtime": text("runtime"),
+    }
+    if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
+        raise UsageError("Conflicting options: --restart and --rm")
+    for flag, name in _NUMBERS:
+        if options.given(flag):
+            host[name] = options.number(flag)
+    if options.given("init"):
+        host["Init"] = on("init")
+    if options.given("annotation"):
+        host["Annotations"] = pairs(texts("annotation"), "annotation")
+    if options.given("security-opt"):
+        _security(texts("security-opt"), host)
+    if options.given("sysctl"):
+        host["Sysctls"] = pairs(texts("sysctl"), "sysctl", needs_value=True)
+    if options.given("tmpfs"):
+        host["Tmpfs"] = dict(_halves(word, ":") for word in texts("tmpfs"))
+    if options.given("mount"):
+        from jaula.cli import mounts
+
+        host["Mounts"] = [mounts.document(word) for word in texts("mount")]
+    if options.given("ulimit"):
+        host["Ulimits"] = [_ulimit(word) for word in texts("ulimit")]
+    if options.given("device"):
+        host["Devices"] = [_device(word) for word in texts("device")]
+    return host
+
+
+_NUMBERS = (
+    ("cpu-period", "CpuPeriod"),
+    ("cpu-quota", "CpuQuota"),
+    ("cpu-shares", "CpuShares"),
+    ("cpus", "NanoCpus"),
+    ("memory", "Memory"),
+    ("memory-reservation", "MemoryReservation"),
+    ("memory-swap", "MemorySwap"),
+    ("oom-score-adj", "OomScoreAdj"),
+    ("pids-limit", "PidsLimit"),
+    ("shm-size", "ShmSize"),
+)
+
+
+def variable(name: str) -> str | None:
+    """A variable of the client's own environment."""
+    value = environ.get(name.encode("utf-8", "surrogateescape"))
+    return None if value is None else value.decode("utf-8", "surrogateescape")
+
+
+def environment(options: Options) -> list[str]:
+    """What ``--env-file`` and ``--env`` set, files first. Raises UsageError."""
+    found: list[str] = []
+    for path in options.texts("env-file"):
+        from jaula.cli import keyfiles
+
+        found += keyfiles.variables(path)
+    for word in options.texts("env"):
+        name, equals, _ = word.partition("=")
+        if not name:
+            raise UsageError(f"invalid environment variable: {word}")
+        value = None if equals else variable(name)
+        found.append(word if value is None else f"{name}={value}")
+    return found
+
+
+def _labels(options: Options) -> dict[str, str]:
+    words: list[str] = []
+    for path in options.texts("label-file"):
+        from jaula.cli import keyfiles
+
+        words += keyfiles.lines(path)
+    return pairs(words + options.texts("label"), "label")
+
+
+def pairs(words: list[str], flag: str, *, needs_value: bool = False) -> dict[str, str]:
+    """``key=value`` words as a table. Raises UsageError for one without a key."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or (needs_value and not equals):
+            raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: key=value is wanted')
+        found[key] = value
+    return found
+
+
+def _halves(word: str, separator: str) -> tuple[str, str]:
+    first, _, second = word.partition(separator)
+    return first, second
+
+
+def _restart(text: str) -> dict[str, Any]:
+    name, colon, count = text.partition(":")
+    if not colon:
+        return {"Name": name or "no"}
+    if not count.isdigit():
+        raise UsageError(f"invalid restart policy format: maximum retry count must be an integer: {text}")
+    return {"Name": name, "MaximumRetryCount": int(count)}
+
+
+def _host_line(word: str) -> str:
+    name, equals, address = word.partition("=")
+    if not equals:
+        name, equals, address = word.partition(":")
+    if not name or not equals or not address:
+        raise UsageError(f'invalid argument "{word}" for "--add-host" flag: bad format: "{word}"')
+    return f"{name}:{address.strip('[]')}"
+
+
+def _volumes(words: list[str], body: dict[str, Any], host: dict[str, Any]) -> None:
+    binds = []
+    for word in words:
+        source, colon, rest = word.partition(":")
+        if not colon:
+            body.setdefault("Volumes", {})[word] = {}
+            continue
+        if source.startswith("."):
+            import os
+
+            source = os.path.abspath(source)
+        binds.append(f"{source}:{rest}")
+    if binds:
+        host["Binds"] = binds
+
+
+def _security(words: list[str], host: dict[str, Any]) -> None:
+    found = []
+    for word in words:
+        if word == "systempaths=unconfined":
+            host["MaskedPaths"] = []
+            host["ReadonlyPaths"] = []
+            continue
+        name, separator, value = word.partition("=")
+        if not separator:
+            name, separator, value = word.partition(":")
+        if not separator and name != "no-new-privileges":
+            raise UsageError(f'Invalid --security-opt: "{word}"')
+        if name == "seccomp" and value not in ("unconfined", "builtin"):
+            word = "seccomp=" + _profile(value)
+        found.append(word)
+    host["SecurityOpt"] = found
+
+
+def _profile(path: str) -> str:
+    from jaula.cli import documents
+
+    try:
+        with open(path, "rb") as file:
+            return documents.encode(documents.decode(file.read()))
+    except OSError as error:
+        raise UsageError(f"opening seccomp profile ({path}) failed: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"compacting json for seccomp profile ({path}) failed: {error}") from None
+
+
+def _ulimit(word: str) -> dict[str, Any]:
+    name, equals, value = word.partition("=")
+    soft, colon, hard = value.partition(":")
+    try:
+        if not name or not equals:
+            raise ValueError(word)
+        limit = {"Name": name, "Soft": int(soft), "Hard": int(hard if colon else soft)}
+    except ValueError:
+        raise UsageError(
+            f'invalid argument "{word}" for "--ulimit" flag: name=soft[:hard] is wanted'
+        ) from None
+    if limit["Hard"] != -1 and (limit["Soft"] == -1 or limit["Soft"] > limit["Hard"]):
+        raise UsageError(
+            f'invalid argument "{word}" for "--ulimit" flag: '
+            f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+        )
+    return limit
+
+
+def _device(word: str) -> dict[str, str]:
+    parts = word.split(":")
+    rights = "rwm"
+    if len(parts) > 1 and parts[-1] and set(parts[-1]) <= set("rwm"):
+        rights = parts.pop()
+    if not 1 <= len(parts) <= 2 or not parts[0]:
+        raise UsageError(f'invalid argument "{word}" for "--device" flag: bad device specification')
+    return {
+        "PathOnHost": parts[0],
+        "PathInContainer": parts[-1] or parts[0],
+        "CgroupPermissions": rights,
+    }

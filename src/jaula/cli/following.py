@@ -1,0 +1,136 @@
+"""Being attached to a container: its terminal, its signals, its end.
+
+Used by ``run``, ``start --attach`` and ``attach``; ``exec`` is the same without a wait.
+"""
+
+from __future__ import annotations
+
+from posix import isatty
+
+from jaula.cli.attachment import Attachment, exit_status
+from jaula.cli.failure import EngineError, Leave, Unreachable
+from jaula.cli.interrupts import ENDING, NAMES, PROXIED, SIGWINCH, Interrupts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.cli.client import Client
+    from jaula.cli.detach import DetachKeys
+    from jaula.cli.http import Connection
+
+
+class Following:
+    """One attached container or exec, from before its start to its end.
+
+    ``resize_path`` is the API path that resizes its terminal, ``kill_path`` the one that signals it
+    (empty: signals are not passed on).
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        tty: bool,
+        stdin: bool,
+        resize_path: str,
+        kill_path: str = "",
+        keys: DetachKeys | None = None,
+    ) -> None:
+        self.client = client
+        self.tty = tty
+        self.stdin = stdin
+        self._resize_path = resize_path
+        self._kill_path = "" if tty else kill_path
+        self._keys = keys
+        self._started = False
+
+    def follow(
+        self,
+        connection: Connection,
+        *,
+        start: Callable[[], None] | None = None,
+        waiting: Connection | None = None,
+        redraw: bool = False,
+    ) -> bool:
+        """Start what is attached, then pump until it ends; whether the person detached.
+
+        The terminal is raw from before the start and restored on every way out. ``redraw`` changes
+        the size twice, which makes a running full-screen program draw itself.
+        """
+        attachment = Attachment(
+            connection, framed=not self.tty, stdin=0 if self.stdin else None, keys=self._keys
+        )
+        signals = PROXIED if self._kill_path else ENDING + (SIGWINCH,) if self.tty else ()
+        if self.tty and self.stdin and isatty(0):
+            from jaula.cli.terminal import RawTerminal
+
+            with RawTerminal(0), Interrupts(signals) as interrupts:
+                self._pump(attachment, interrupts, start, waiting, redraw)
+        elif signals:
+            with Interrupts(signals) as interrupts:
+                self._pump(attachment, interrupts, start, waiting, redraw)
+        else:
+            self._pump(attachment, None, start, waiting, redraw)
+        connection.close()
+        return attachment.detached
+
+    def _pump(
+        self,
+        attachment: Attachment,
+        interrupts: Interrupts | None,
+        start: Callable[[], None] | None,
+        waiting: Connection | None,
+        redraw: bool,
+    ) -> None:
+        if start is not None:
+            start()
+        self._started = True
+        if self.tty:
+            self.resize(redraw=redraw)
+        attachment.run(interrupts, self._signal, waiting)
+
+    def resize(self, *, redraw: bool = False) -> None:
+        """Tell the engine how large the terminal is; a container that has ended does not mind."""
+        if not isatty(1):
+            return
+        from jaula.cli.terminal import size
+
+        height, width = size(1)
+        if not height and not width:
+            return
+        sizes = [(height + 1, width + 1)] if redraw else []
+        for rows, columns in [*sizes, (height, width)]:
+            try:
+                self.client.request("POST", self._resize_path, (("h", rows), ("w", columns)))
+            except (EngineError, Unreachable):
+                return
+
+    def _signal(self, number: int) -> None:
+        if self.tty and number == SIGWINCH:
+            self.resize()
+        elif self._kill_path:
+            try:
+                self.client.request("POST", self._kill_path, (("signal", NAMES[number]),))
+            except EngineError:
+                return  # it has ended, which the wait will tell
+        else:
+            raise Leave(128 + number)
+
+
+def status_of(client: Client, waiting: Connection, container: str) -> int:
+    """The exit status that ``waiting`` was asked for."""
+
+    def again() -> Connection:
+        return ask_wait(client, container, "not-running")
+
+    return exit_status(waiting, again)
+
+
+def ask_wait(client: Client, container: str, condition: str) -> Connection:
+    """Send a ``wait`` on a connection of its own; its head is not read yet."""
+    from jaula.cli.client import target
+
+    connection = client.connection()
+    connection.send("POST", target(f"/containers/{container}/wait", (("condition", condition),)))
+    return connection

@@ -1,0 +1,147 @@
+"""From an argument list to an exit status."""
+
+from __future__ import annotations
+
+import sys
+from posix import _exit
+
+from jaula.cli import flags, table
+from jaula.cli.failure import Failure, Leave, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+ROOT = flags.Command(
+    "[OPTIONS] COMMAND",
+    "A Linux container engine that proves its isolation",
+    run=lambda options: 0,
+    flags=(
+        flags.Flag("host", "H", "list", "Engine to talk to: unix:///path or tcp://host:port"),
+        flags.Flag("debug", "D", "bool", "Show where an error comes from"),
+        flags.Flag("version", "v", "bool", "Print version information and quit"),
+    ),
+    interspersed=False,
+)
+
+
+class Settings:
+    """What the options before the command say; read by the commands through the module."""
+
+    host = ""
+    debug = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit status. Nothing but SystemExit of a caller gets out."""
+    try:
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except Leave as leave:
+        return leave.status
+    except UsageError as error:
+        return _say_usage(error)
+    except Failure as error:
+        _say(error.message)
+        return error.status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except OSError as error:
+        if Settings.debug:
+            raise
+        _say(f"jaula: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return 1
+
+
+def run_and_leave() -> None:
+    """Run the process's own command line and end the process without the interpreter's farewell."""
+    status = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (BrokenPipeError, ValueError):
+        status = status or BROKEN_PIPE
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    _exit(status)
+
+
+def _dispatch(words: list[str]) -> int:
+    ROOT.path = ""
+    options = flags.parse(ROOT, words)
+    Settings.debug = options.on("debug")
+    hosts = options.texts("host")
+    Settings.host = hosts[-1] if hosts else ""
+    if options.on("version"):
+        from jaula import __version__
+
+        print(f"jaula version {__version__}")
+        return 0
+    rest = options.arguments
+    if options.on("help") or not rest:
+        from jaula.cli import manual
+
+        print(manual.overview())
+        return 0
+    name, rest = rest[0], rest[1:]
+    if name in table.GROUPS:
+        return _group(name, rest)
+    if name not in table.COMMANDS:
+        raise Failure(
+            f"jaula: '{name}' is not a jaula command.{_near(name)}\nSee 'jaula --help'"
+        )
+    return _run(name, rest)
+
+
+def _group(group: str, words: list[str]) -> int:
+    from jaula.cli import manual
+
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(manual.group(group))
+        return 0
+    path = f"{group} {words[0]}"
+    if path not in table.COMMANDS and path not in table.ALIASES:
+        if words[0].startswith("-"):
+            raise UsageError(f"unknown flag: {words[0]}\nSee 'jaula {group} --help'.")
+        raise Failure(f"jaula: '{path}' is not a jaula command.{_near(path)}\n\n" + manual.group(group))
+    return _run(path, words[1:])
+
+
+def _run(path: str, words: list[str]) -> int:
+    command = table.load(path)
+    try:
+        options = flags.parse(command, words)
+    except UsageError as error:
+        error.args = (f"{error.message}\nSee 'jaula {path} --help'.",)
+        error.message = error.args[0]
+        raise
+    if options.on("help"):
+        from jaula.cli import manual
+
+        print(manual.page(command))
+        return 0
+    flags.check_arguments(options)
+    return command.run(options)
+
+
+def _say_usage(error: UsageError) -> int:
+    _say(error.message)
+    return error.status
+
+
+def _say(message: str) -> None:
+    try:
+        sys.stderr.write(message + "\n")
+    except BrokenPipeError:
+        pass
+
+
+def _near(word: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, [*table.COMMANDS, *table.GROUPS], n=3, cutoff=0.6)
+    return f" Near: {', '.join(close)}." if close else ""

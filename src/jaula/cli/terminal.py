@@ -1,0 +1,81 @@
+"""The person's terminal: raw mode for as long as a container's terminal is on it, and its size.
+
+Raw mode is what termios(3) calls ``cfmakeraw``. It is left in every case in which Python code still
+runs, a signal that ends the client included.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import termios
+from posix import isatty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
+
+
+class RawTerminal:
+    """A context in which ``descriptor``, where it is a terminal, is in raw mode."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._before: list[object] | None = None
+
+    def __enter__(self) -> RawTerminal:
+        if isatty(self._descriptor):
+            before = termios.tcgetattr(self._descriptor)
+            self._before = list(before)
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, _raw(before))  # type: ignore[arg-type]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Put the terminal back as it was found; again is harmless."""
+        before, self._before = self._before, None
+        if before is not None:
+            try:
+                termios.tcsetattr(self._descriptor, termios.TCSADRAIN, before)  # type: ignore[arg-type]
+            except termios.error:
+                return  # the terminal itself is gone
+
+
+def _raw(before: list[object]) -> list[object]:
+    mode = list(before)
+    mode[IFLAG] &= ~(  # type: ignore[operator]
+        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
+        | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+    )
+    mode[OFLAG] &= ~termios.OPOST  # type: ignore[operator]
+    mode[LFLAG] &= ~(  # type: ignore[operator]
+        termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
+    )
+    mode[CFLAG] = (mode[CFLAG] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8  # type: ignore[operator]
+    control = list(before[CC])  # type: ignore[call-overload]
+    control[termios.VMIN], control[termios.VTIME] = 1, 0
+    mode[CC] = control
+    return mode
+
+
+def size(descriptor: int) -> tuple[int, int]:
+    """Height and width in cells, zeros where ``descriptor`` is no terminal."""
+    try:
+        data = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, b"\0" * 8)
+    except OSError:
+        return 0, 0
+    return (
+        int.from_bytes(data[0:2], "little" if _LITTLE else "big"),
+        int.from_bytes(data[2:4], "little" if _LITTLE else "big"),
+    )
+
+
+_LITTLE = __import__("sys").byteorder == "little"
