@@ -1,0 +1,216 @@
+"""A bridge on the host, and the links between it and containers.
+
+What is made here is the kernel's links, addresses and settings; who may talk to whom is decided
+in :mod:`jaula.network.firewall`. Raises ``OSError`` as rtnetlink gives it; the manager says what
+that means.
+
+The host's side of a container is a veth ``jl<10 hex>`` whose other end was born in the container's
+namespace: when that namespace goes, with its last process, the kernel removes both.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Collection
+from ipaddress import IPv4Address, IPv4Network
+
+from jaula.errors import Conflict
+from jaula.kernel.netlink import (
+    RT_TABLE_LOCAL,
+    Netlink,
+    add_address,
+    add_bridge,
+    add_default_route,
+    add_veth,
+    delete_link,
+    set_link,
+    visiting,
+)
+from jaula.network import sysctl
+from jaula.network.addresses import Addresses, choose_subnet, mac_of
+from jaula.network.endpoint import Endpoint
+
+PORT_PREFIX = "jl"
+"""How the names of host ends of containers begin."""
+
+DEFAULT_MTU = 1500
+
+
+class Bridge:
+    """One bridge of the namespace of the thread that made this object. Not thread safe."""
+
+    def __init__(
+        self, name: str, *, fixed: IPv4Network | None, pool: tuple[IPv4Network, ...]
+    ) -> None:
+        """``fixed`` is the subnet to use; without it, the first free one of ``pool``."""
+        self.name = name
+        self._fixed = fixed
+        self._pool = pool
+        self._netlink = Netlink()
+        self._index = 0
+        self._mtu = DEFAULT_MTU
+
+    def close(self) -> None:
+        """Give up the socket; links stay."""
+        self._netlink.close()
+
+    def set_up(self) -> tuple[Addresses, list[str]]:
+        """Make the bridge or take over the one that is there; its addresses, and what to tell.
+
+        Raises ``Conflict`` if an interface of that name is no bridge, and ``JaulaError`` if no
+        subnet is free.
+        """
+        told = []
+        link = self._netlink.link(self.name)
+        if link is not None and link.kind != "bridge":
+            raise Conflict(
+                f"there is an interface {self.name} that is not a bridge",
+                hint="remove it, or name another with --bridge",
+            )
+        addresses = None
+        if link is not None:
+            addresses = self._adopt(link.index)
+            self._index, self._mtu = link.index, link.mtu
+            if addresses is None:
+                self.delete(self.name)
+        if addresses is None:
+            addresses = self._create()
+        if sysctl.has_ipv6():
+            sysctl.write(f"ipv6/conf/{self.name}/disable_ipv6", "1")
+        sysctl.write(f"ipv4/conf/{self.name}/route_localnet", "1")
+        self._netlink.send(set_link(self._index, up=True))
+        if sysctl.read("ipv4/ip_forward") == "0":
+            sysctl.write("ipv4/ip_forward", "1")
+            told.append("IPv4 forwarding was off on this host and has been switched on")
+        return addresses, told
+
+    def _adopt(self, index: int) -> Addresses | None:
+        """The addresses of a bridge that is already there, as a former engine left it."""
+        for row in self._netlink.addresses():
+            if row.index == index and row.family == socket.AF_INET:
+                subnet = IPv4Network((row.address, row.prefix), strict=False)
+                if self._fixed is None or self._fixed == subnet:
+                    return Addresses(subnet, IPv4Address(row.address))
+        return None
+
+    def _create(self) -> Addresses:
+        """Make the link and give it a subnet that nothing else on this host has.
+
+        Two engines may choose the same one at the same moment. Each looks again after it has
+        taken it; the one with the younger link gives way.
+        """
+        self._mtu = self._uplink_mtu()
+        refused: list[IPv4Network] = []
+        while True:
+            taken = [*self._host_networks(), *refused]
+            subnet = self._fixed or choose_subnet(self._pool, taken)
+            addresses = Addresses(subnet)
+            self._netlink.send(
+                add_bridge(self.name, mac=mac_of(addresses.gateway), mtu=self._mtu),
+                set_link(self.name, no_link_local=True),
+            )
+            link = self._netlink.link(self.name)
+            if link is None:
+                raise OSError(errno.ENODEV, f"bridge {self.name} vanished while it was set up")
+            self._index = link.index
+            self._netlink.send(add_address(link.index, str(addresses.gateway), subnet.prefixlen))
+            if self._fixed is not None or not self._has_older_twin(subnet):
+                return addresses
+            refused.append(subnet)
+            self.delete(self.name)
+
+    def _has_older_twin(self, subnet: IPv4Network) -> bool:
+        return any(
+            row.index < self._index
+            and row.family == socket.AF_INET
+            and subnet.overlaps(IPv4Network((row.address, row.prefix), strict=False))
+            for row in self._netlink.addresses()
+        )
+
+    def _host_networks(self) -> list[IPv4Network]:
+        """What the host routes or has an address in, so that no subnet shadows it."""
+        rows = [
+            IPv4Network((row.address, row.prefix), strict=False)
+            for row in self._netlink.addresses()
+            if row.family == socket.AF_INET
+        ]
+        rows += [
+            IPv4Network((row.destination, row.prefix), strict=False)
+            for row in self._netlink.routes()
+            if row.family == socket.AF_INET and row.destination and row.table != RT_TABLE_LOCAL
+        ]
+        return rows
+
+    def _uplink_mtu(self) -> int:
+        """1500, or less where the host's default route has less."""
+        indexes = {
+            row.index
+            for row in self._netlink.routes()
+            if row.family == socket.AF_INET and not row.destination and row.index
+        }
+        sizes = [link.mtu for link in self._netlink.links() if link.index in indexes]
+        return min([DEFAULT_MTU, *(size for size in sizes if size >= 576)])
+
+    def connect(self, endpoint: Endpoint, netns_fd: int) -> None:
+        """Link a container's namespace to the bridge and configure its side.
+
+        IPv6 is switched off on the interface: without an address it would still take one, and a
+        default route, from a router advertisement (addrgenmode 'none' stops link-local ones only).
+        The port is a hairpin: with br_netfilter a packet to a published port is translated while
+        it is bridged, and may have to leave where it came from.
+        """
+        self._netlink.send(
+            add_veth(
+                endpoint.host_interface,
+                mtu=self._mtu,
+                peer_name=endpoint.interface,
+                master=self._index,
+                peer_netns=netns_fd,
+                peer_mac=endpoint.mac,
+            ),
+            set_link(endpoint.host_interface, no_link_local=True, hairpin=True, up=True),
+        )
+        with visiting(netns_fd):
+            if sysctl.has_ipv6():
+                sysctl.write(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "1")
+            inside = Netlink()
+        with inside:
+            link = inside.link(endpoint.interface)
+            if link is None:
+                raise OSError(errno.ENODEV, f"{endpoint.interface} is gone from the namespace")
+            inside.send(
+                set_link("lo", up=True),
+                set_link(link.index, up=True),
+                add_address(link.index, endpoint.ipv4, endpoint.prefix),
+                add_default_route(endpoint.gateway),
+            )
+
+    def delete(self, name: str) -> bool:
+        """Remove a link if it is there; whether it was."""
+        try:
+            self._netlink.send(delete_link(name))
+        except OSError as exc:
+            if exc.errno != errno.ENODEV:
+                raise
+            return False
+        return True
+
+    def delete_bridge(self) -> None:
+        """Remove the bridge; an interface of that name that is no bridge stays."""
+        link = self._netlink.link(self.name)
+        if link is not None and link.kind == "bridge":
+            self.delete(self.name)
+
+    def strays(self, kept: Collection[str]) -> list[str]:
+        """Names of this bridge's ports that look like a container's and are not in ``kept``."""
+        bridge = self._netlink.link(self.name)
+        if bridge is None:
+            return []
+        return [
+            link.name
+            for link in self._netlink.links()
+            if link.master == bridge.index
+            and link.name.startswith(PORT_PREFIX)
+            and link.name not in kept
+        ]

@@ -1,0 +1,141 @@
+"""The texts of a container's /etc/hosts, /etc/resolv.conf and /etc/hostname. Pure.
+
+Follows Docker (``docker run --add-host --dns --dns-search --dns-option``) and resolv.conf(5). The
+engine writes the files and mounts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+
+from jaula.errors import InvalidRequest
+
+HOST_GATEWAY = "host-gateway"
+"""In ``--add-host``: the address of the host on the container's network."""
+
+FALLBACK_SERVERS = ("8.8.8.8", "8.8.4.4")
+"""Docker's choice for a host whose every name server is on its own loopback."""
+
+_LOCAL = (
+    "127.0.0.1\tlocalhost\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::\tip6-localnet\n"
+    "ff00::\tip6-mcastprefix\n"
+    "ff02::1\tip6-allnodes\n"
+    "ff02::2\tip6-allrouters\n"
+)
+
+
+def hosts(
+    hostname: str,
+    *,
+    domain: str = "",
+    address: str | None = None,
+    extra: Iterable[str] = (),
+    gateway: str | None = None,
+) -> str:
+    """/etc/hosts: localhost, ``extra`` entries as ``NAME:ADDRESS``, then the container itself.
+
+    ``gateway`` stands for ``host-gateway``. Raises ``InvalidRequest`` for a malformed entry.
+    """
+    lines = [_LOCAL]
+    for entry in extra:
+        name, where = parse_extra_host(entry)
+        if where == HOST_GATEWAY:
+            if gateway is None:
+                raise InvalidRequest(
+                    f"cannot derive the address of {HOST_GATEWAY} for {name!r}",
+                    hint="the container has no network with a gateway; name an address",
+                )
+            where = gateway
+        lines.append(f"{where}\t{name}\n")
+    if address is not None:
+        names = f"{hostname}.{domain} {hostname}" if domain else hostname
+        lines.append(f"{address}\t{names}\n")
+    return "".join(lines)
+
+
+def parse_extra_host(entry: str) -> tuple[str, str]:
+    """``NAME:ADDRESS`` or ``NAME=ADDRESS`` as (name, address); Docker's ``--add-host``."""
+    separator = "=" if "=" in entry else ":"
+    name, found, address = entry.partition(separator)
+    address = address.removeprefix("[").removesuffix("]") if found else ""
+    if not _is_name(name) or not address:
+        raise InvalidRequest(f"bad format for add-host: {entry!r}", hint="write NAME:ADDRESS")
+    if address != HOST_GATEWAY and not _is_address(address):
+        raise InvalidRequest(f"invalid IP address in add-host: {address!r}")
+    return name, address
+
+
+def resolv_conf(
+    host: str,
+    *,
+    dns: Sequence[str] = (),
+    search: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> str:
+    """/etc/resolv.conf from the host's text, each given part in place of the host's.
+
+    The host's servers on loopback are left out: they answer the host only. IPv6 servers are left
+    out too, since a container on the default bridge has no IPv6. When no server is left, Docker's
+    public ones stand in. ``search`` of a single dot means no search list.
+    """
+    for server in dns:
+        if not _is_address(server):
+            raise InvalidRequest(f"invalid DNS server address {server!r}")
+    for word in (*search, *options):
+        if not word or any(c.isspace() or not c.isprintable() for c in word):
+            raise InvalidRequest(f"invalid word {word!r} for resolv.conf")
+    servers = list(dns)
+    domains: list[str] = []
+    flags: list[str] = []
+    for line in host.splitlines():
+        words = line.split("#")[0].split(";")[0].split()
+        match words:
+            case ["nameserver", address, *_] if not dns and _is_usable(address):
+                servers.append(address)
+            case ["search" | "domain", *names] if names:
+                domains = names
+            case ["options", *names]:
+                flags += names
+    lines = [f"nameserver {address}" for address in servers or FALLBACK_SERVERS]
+    chosen = list(search) or domains
+    if chosen and chosen != ["."]:
+        lines.append("search " + " ".join(chosen))
+    if options or flags:
+        lines.append("options " + " ".join(options or flags))
+    return "\n".join(lines) + "\n"
+
+
+def hostname(name: str) -> str:
+    """/etc/hostname."""
+    if not _is_name(name) or len(name) > 63:
+        raise InvalidRequest(f"invalid hostname {name!r}")
+    return name + "\n"
+
+
+def _is_name(text: str) -> bool:
+    """A word of letters, digits, dots, dashes and underscores, so that it cannot start a line."""
+    return (
+        0 < len(text) <= 253
+        and text.isascii()
+        and all(c.isalnum() or c in "-._" for c in text)
+        and text[0] not in "-."
+    )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def _is_usable(text: str) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return address.version == 4 and not address.is_loopback and not address.is_unspecified

@@ -1,0 +1,175 @@
+"""A small internet of namespaces: a host with an engine's network, and a machine outside it.
+
+A socket belongs to the namespace in which it was opened, so a test visits one to open a socket and
+uses it from anywhere. Nothing here touches the namespace in which the tests run.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from jaula.config import EngineConfig, Paths
+from jaula.kernel.namespaces import CLONE, make, open_namespace, setns, unshare
+from jaula.kernel.netlink import (
+    Netlink,
+    add_address,
+    add_default_route,
+    add_veth,
+    set_link,
+    visiting,
+)
+from jaula.network import Endpoint, NetworkManager
+
+HOST_OUTER, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2
+HOST_SECOND = "198.51.100.3"
+
+
+def new_namespace() -> int:
+    home = open_namespace("thread-self", "net")
+    try:
+        unshare(CLONE.NEWNET)
+        made = open_namespace("thread-self", "net")
+    finally:
+        setns(home, CLONE.NEWNET)
+        os.close(home)
+    with Netlink(made) as inside:
+        inside.send(set_link("lo", up=True))
+    return made
+
+
+@dataclass
+class Box:
+    """A container that is nothing but its namespaces."""
+
+    id: str
+    net: int
+    user: int
+    endpoint: Endpoint
+
+    @property
+    def address(self) -> str:
+        return self.endpoint.ipv4
+
+
+@dataclass
+class Lab:
+    """The host's namespace, the outside machine's, and a manager on the host."""
+
+    host: int
+    outside: int
+    manager: NetworkManager
+    config: EngineConfig
+    boxes: list[Box] = field(default_factory=list)
+
+    def box(self, **options: str) -> Box:
+        base = 500000 + 65536 * len(self.boxes)
+        made = make(CLONE.NEWNET, [(0, base, 65536)], [(0, base, 65536)])
+        container_id = secrets.token_hex(32)
+        with visiting(self.host):
+            endpoint = self.manager.attach("bridge", container_id, made["net"], **options)
+        box = Box(container_id, made["net"], made["user"], endpoint)
+        self.boxes.append(box)
+        return box
+
+    def new_manager(self) -> NetworkManager:
+        """An engine that starts after the last one was killed."""
+        self.manager.close()
+        with visiting(self.host):
+            self.manager = NetworkManager(self.config.paths, self.config)
+        return self.manager
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    host, outside = new_namespace(), new_namespace()
+    with Netlink(host) as near, Netlink(outside) as far:
+        near.send(add_veth("up0", mtu=1400, peer_name="eth0", peer_netns=outside))
+        link, other = near.link("up0"), far.link("eth0")
+        assert link is not None
+        assert other is not None
+        near.send(
+            set_link(link.index, up=True),
+            add_address(link.index, HOST_OUTER, 24),
+            add_address(link.index, HOST_SECOND, 24),
+        )
+        far.send(
+            set_link(other.index, up=True),
+            add_address(other.index, OUTSIDE, 24),
+            add_default_route(HOST_OUTER),
+        )
+        near.send(add_default_route(OUTSIDE))
+    paths = Paths(tmp_path / "root", tmp_path / "run")
+    config = EngineConfig(paths=paths, bridge="jltbr0", address_pool="172.30.0.0/15")
+    with visiting(host):
+        manager = NetworkManager(paths, config)
+    made = Lab(host, outside, manager, config)
+    yield made
+    with visiting(host):
+        made.manager.teardown(force=True)
+        made.manager.close()
+    for fd in (host, outside, *(fd for box in made.boxes for fd in (box.net, box.user))):
+        os.close(fd)
+
+
+def listen(netns: int, address: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    with visiting(netns):
+        server = socket.socket(socket.AF_INET, kind)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((address, port))
+    if kind == socket.SOCK_STREAM:
+        server.listen(16)
+    server.settimeout(2)
+    return server
+
+
+def client(netns: int, kind: int = socket.SOCK_STREAM, timeout: float = 0.4) -> socket.socket:
+    with visiting(netns):
+        made = socket.socket(socket.AF_INET, kind)
+    made.settimeout(timeout)
+    return made
+
+
+def talks(netns: int, target: tuple[str, int], server: socket.socket) -> str | None:
+    """Connect and exchange a line with ``server``; the address it saw, None if it never came."""
+    with client(netns) as near:
+        try:
+            near.connect(target)
+        except OSError:
+            return None
+        far, seen = server.accept()
+        with far:
+            far.settimeout(2)
+            far.sendall(b"hello\n")
+            assert near.recv(16) == b"hello\n"
+            near.sendall(b"bye\n")
+            assert far.recv(16) == b"bye\n"
+        return str(seen[0])
+
+
+def talks_udp(netns: int, target: tuple[str, int], server: socket.socket) -> str | None:
+    """The same by datagrams."""
+    with client(netns, socket.SOCK_DGRAM) as near:
+        try:
+            near.sendto(b"ping", target)
+        except OSError:
+            return None
+        server.settimeout(0.4)
+        try:
+            data, seen = server.recvfrom(16)
+        except TimeoutError:
+            return None
+        assert data == b"ping"
+        server.sendto(b"pong", seen)
+        answer, source = near.recvfrom(16)
+        assert answer == b"pong"
+        assert source == target
+        return str(seen[0])

@@ -1,0 +1,84 @@
+"""Who can reach whom: the matrix of statement I18 for the default bridge."""
+
+from __future__ import annotations
+
+import socket
+
+from jaula.kernel.netlink import visiting
+from jaula.network import PortRequest
+
+from .conftest import HOST_OUTER, HOST_SECOND, OUTSIDE, Lab, listen, talks, talks_udp
+
+
+def publish(lab: Lab, box, *requests: PortRequest):
+    with visiting(lab.host):
+        return lab.manager.publish(box.endpoint, requests)
+
+
+def test_containers_of_one_bridge_reach_each_other_with_their_own_addresses(lab: Lab) -> None:
+    one, two = lab.box(), lab.box()
+    with listen(two.net, "0.0.0.0", 80) as server:
+        assert talks(one.net, (two.address, 80), server) == one.address
+
+
+def test_a_container_reaches_outside_as_the_host(lab: Lab) -> None:
+    box = lab.box()
+    with listen(lab.outside, OUTSIDE, 80) as server:
+        assert talks(box.net, (OUTSIDE, 80), server) == HOST_OUTER
+
+
+def test_a_published_port_is_reached_from_everywhere(lab: Lab) -> None:
+    box, other = lab.box(), lab.box()
+    publish(lab, box, PortRequest(80, host_port=8080))
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(lab.host, ("127.0.0.1", 8080), server) == box.endpoint.gateway
+        assert talks(lab.host, (HOST_OUTER, 8080), server) is not None
+        assert talks(lab.host, (HOST_SECOND, 8080), server) is not None
+        assert talks(lab.host, (box.endpoint.gateway, 8080), server) is not None
+        assert talks(lab.host, (box.address, 80), server) == box.endpoint.gateway
+        assert talks(other.net, (HOST_OUTER, 8080), server) == box.endpoint.gateway
+        assert talks(other.net, (box.endpoint.gateway, 8080), server) is not None
+        assert talks(box.net, (HOST_OUTER, 8080), server) is not None
+        assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
+        assert talks(lab.outside, (HOST_SECOND, 8080), server) == OUTSIDE
+
+
+def test_a_published_udp_port_is_reached_from_everywhere(lab: Lab) -> None:
+    box, other = lab.box(), lab.box()
+    publish(lab, box, PortRequest(53, "udp", host_port=5353))
+    with listen(box.net, "0.0.0.0", 53, socket.SOCK_DGRAM) as server:
+        assert talks_udp(lab.host, ("127.0.0.1", 5353), server) is not None
+        assert talks_udp(lab.host, (HOST_OUTER, 5353), server) is not None
+        assert talks_udp(other.net, (HOST_OUTER, 5353), server) is not None
+        assert talks_udp(lab.outside, (HOST_OUTER, 5353), server) == OUTSIDE
+
+
+def test_a_port_on_one_address_is_not_reached_by_another(lab: Lab) -> None:
+    box, other = lab.box(), lab.box()
+    publish(
+        lab,
+        box,
+        PortRequest(80, host_ip="127.0.0.1", host_port=8080),
+        PortRequest(80, host_ip=HOST_SECOND, host_port=8081),
+    )
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(lab.host, ("127.0.0.1", 8080), server) is not None
+        for sender, address in (
+            (lab.host, HOST_OUTER),
+            (lab.outside, HOST_OUTER),
+            (other.net, HOST_OUTER),
+            (other.net, box.endpoint.gateway),
+        ):
+            assert talks(sender, (address, 8080), server) is None
+            assert talks(sender, (address, 8081), server) is None
+        assert talks(lab.outside, (HOST_SECOND, 8081), server) == OUTSIDE
+        assert talks(lab.host, (HOST_SECOND, 8081), server) is not None
+
+
+def test_outside_cannot_reach_a_port_that_is_not_published(lab: Lab) -> None:
+    box = lab.box()
+    publish(lab, box, PortRequest(80, host_port=8080))
+    with listen(box.net, "0.0.0.0", 81) as server, listen(box.net, "0.0.0.0", 80) as published:
+        assert talks(lab.host, (box.address, 81), server) is not None
+        assert talks(lab.outside, (box.address, 81), server) is None
+        assert talks(lab.outside, (box.address, 80), published) is None
