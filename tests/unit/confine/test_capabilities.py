@@ -1,0 +1,84 @@
+"""Capability names, masks and the sets of a container."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.confine import capabilities
+from jaula.errors import InvalidRequest
+from jaula.kernel.capabilities import NAMES, masks_of_status
+
+
+def masks(**request: object) -> int:
+    return capabilities.mask(capabilities.resolve(**request).bounding)  # type: ignore[arg-type]
+
+
+def test_the_default_set_is_dockers_mask() -> None:
+    assert masks() == 0xA80425FB
+
+
+def test_dropping_net_raw_clears_one_bit() -> None:
+    assert masks(drop=["net_raw"]) == 0xA80405FB
+
+
+def test_dropping_all_and_adding_one_leaves_exactly_that_one() -> None:
+    sets = capabilities.resolve(["net_bind_service"], ["all"])
+    assert sets.bounding == sets.effective == sets.permitted == ("CAP_NET_BIND_SERVICE",)
+
+
+def test_inheritable_and_ambient_are_always_empty() -> None:
+    for privileged in (False, True):
+        sets = capabilities.resolve(["ALL"], [], privileged=privileged)
+        assert sets.inheritable == sets.ambient == ()
+
+
+def test_privileged_has_every_capability_whatever_is_dropped() -> None:
+    assert masks(drop=["all"], privileged=True) == (1 << len(NAMES)) - 1
+
+
+def test_adding_all_and_dropping_one_leaves_the_others() -> None:
+    full = (1 << len(NAMES)) - 1
+    assert masks(add=["ALL"], drop=["CAP_SYS_ADMIN"]) == full & ~(1 << NAMES.index("CAP_SYS_ADMIN"))
+
+
+def test_dropping_wins_over_adding_the_same() -> None:
+    assert masks(add=["sys_time"], drop=["SYS_TIME"]) == 0xA80425FB
+
+
+def test_an_unknown_capability_is_refused_naming_near_ones() -> None:
+    with pytest.raises(InvalidRequest, match="NET_RAW"):
+        capabilities.resolve(["net_row"])
+
+
+@pytest.mark.parametrize("name", ["", "CAP_", "net raw", "x" * 100_000, "NET_RAW\0", "\u0130"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        capabilities.resolve([name])
+
+
+def test_a_capability_that_the_host_cannot_give_is_refused() -> None:
+    known = (1 << len(NAMES)) - 1 & ~(1 << NAMES.index("CAP_SYS_RESOURCE"))
+    with pytest.raises(InvalidRequest, match="CAP_SYS_RESOURCE"):
+        capabilities.resolve(["sys_resource"], known=known)
+    assert masks(privileged=True, known=known) == known
+
+
+def test_a_mask_decodes_to_its_names() -> None:
+    assert capabilities.decode(0xA80425FB) == capabilities.DEFAULT
+    assert capabilities.decode(1 << 63) == ("63",)
+
+
+def test_a_mask_is_read_as_the_kernel_prints_it() -> None:
+    assert capabilities.parse_mask("00000000a80425fb") == 0xA80425FB
+    assert capabilities.parse_mask("0xA80425FB") == 0xA80425FB
+
+
+@pytest.mark.parametrize("text", ["", "0x", "-1", "g", "1" * 17, "1_0", "\u0661", "a8 04"])
+def test_a_mask_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        capabilities.parse_mask(text)
+
+
+def test_a_process_status_without_a_set_is_an_error() -> None:
+    with pytest.raises(ValueError, match="ambient"):
+        masks_of_status("CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapBnd:\t1ff\n")

@@ -1,0 +1,310 @@
+"""The default profile as a table of call x family x ABI (statement I23), the cache, the documents."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jaula.confine import seccomp
+from jaula.confine.capabilities import DEFAULT, resolve
+from jaula.confine.syscalls import FAMILIES, GROUPS
+from jaula.errors import InvalidRequest
+from jaula.kernel import seccomp as kernel
+from jaula.kernel.seccomp import NATIVE
+from jaula.spec.runtime import Seccomp, Syscall, SyscallArg
+from unit.confine.bpf import run
+
+ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+ABIS = [NATIVE, *([] if NATIVE != "SCMP_ARCH_X86_64" else ["SCMP_ARCH_X86"])]
+x86 = pytest.mark.skipif(NATIVE != "SCMP_ARCH_X86_64", reason="the i386 and x32 ABIs are of x86")
+
+
+@pytest.fixture(scope="module")
+def code() -> bytes:
+    return seccomp.build(seccomp.default_profile(DEFAULT))
+
+
+def ask(code: bytes, abi: str, name: str, *args: int) -> int:
+    number = kernel.resolve(name, abi)
+    assert number is not None, f"{abi} has no {name}"
+    return run(code, abi, number, args)
+
+
+@pytest.mark.parametrize("abi", ABIS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mount",
+        "umount2",
+        "pivot_root",
+        "setns",
+        "unshare",
+        "bpf",
+        "keyctl",
+        "add_key",
+        "request_key",
+        "userfaultfd",
+        "perf_event_open",
+        "io_uring_setup",
+        "io_uring_enter",
+        "io_uring_register",
+        "init_module",
+        "finit_module",
+        "delete_module",
+        "kexec_load",
+        "swapon",
+        "swapoff",
+        "reboot",
+        "settimeofday",
+        "clock_settime",
+        "open_by_handle_at",
+        "open_tree",
+        "move_mount",
+        "fsopen",
+        "fsconfig",
+        "fsmount",
+        "fspick",
+        "mount_setattr",
+        "quotactl",
+        "acct",
+        "syslog",
+        "sethostname",
+        "setdomainname",
+        "kcmp",
+        "pidfd_getfd",
+        "move_pages",
+        "mbind",
+        "fanotify_init",
+        "vhangup",
+        "memfd_secret",
+    ],
+)
+def test_a_dangerous_call_is_refused_whatever_its_arguments(
+    code: bytes, abi: str, name: str
+) -> None:
+    for args in ((), (1,) * 6, (2**64 - 1,) * 6):
+        assert ask(code, abi, name, *args) == EPERM
+
+
+@pytest.mark.parametrize("abi", ABIS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "read",
+        "write",
+        "openat",
+        "openat2",
+        "close",
+        "execve",
+        "execveat",
+        "exit_group",
+        "mmap",
+        "clock_gettime",
+        "futex",
+        "close_range",
+        "prctl",
+        "ptrace",
+        "chroot",
+        "setuid",
+        "capset",
+        "mknodat",
+        "statx",
+        "ppoll",
+        "epoll_pwait2",
+        "sendmsg",
+        "bind",
+        "landlock_restrict_self",
+        "seccomp",
+        "mseal",
+        "rseq",
+    ],
+)
+def test_an_ordinary_call_is_allowed(code: bytes, abi: str, name: str) -> None:
+    assert ask(code, abi, name, *(2**64 - 1,) * 6) == ALLOW
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_only_listed_socket_families_can_be_made(code: bytes, abi: str) -> None:
+    allowed = {family for family, _, _ in FAMILIES}
+    assert allowed == {1, 2, 10, 16, 17}
+    for family in [*range(48), 0xFFFFFFFF, 2**32 + 2, 2**64 - 1]:
+        expected = ALLOW if family in allowed else EPERM
+        assert ask(code, abi, "socket", family, 1) == expected, family
+        assert ask(code, abi, "socketpair", family, 1) == (ALLOW if family == 1 else EPERM)
+
+
+@x86
+def test_socketcall_makes_no_sockets_and_works_on_those_that_exist(code: bytes) -> None:
+    for operation in range(1, 21):
+        expected = EPERM if operation in (1, 8) else ALLOW
+        assert ask(code, "SCMP_ARCH_X86", "socketcall", operation) == expected
+
+
+@x86
+def test_x32_calls_answer_enosys(code: bytes) -> None:
+    for name in ("read", "socket", "mount", "ioctl", "execve"):
+        assert ask(code, "SCMP_ARCH_X32", name, 1) == ENOSYS
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_clone_is_allowed_without_namespace_flags_only(code: bytes, abi: str) -> None:
+    assert ask(code, abi, "clone", 0x003D0F00) == ALLOW
+    for bit in (17, 25, 26, 27, 28, 29, 30):
+        assert ask(code, abi, "clone", 1 << bit | 17) == EPERM, hex(1 << bit)
+    assert ask(code, abi, "clone3", 1) == ENOSYS
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_terminal_injection_is_refused_whatever_the_high_bits(code: bytes, abi: str) -> None:
+    for request in (0x5412, 0x541C):
+        for high in (0, 1 << 32, 0xFFFFFFFF << 32, 1 << 63):
+            assert ask(code, abi, "ioctl", 0, request | high) == EPERM
+    assert ask(code, abi, "ioctl", 0, 0x5413) == ALLOW
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_personality_cannot_weaken_memory_protection(code: bytes, abi: str) -> None:
+    for value in (0, 8, 0x20000, 0x20008, 0xFFFFFFFF):
+        assert ask(code, abi, "personality", value) == ALLOW
+    for value in (0x0040000, 0x0400000, 0x0040008, 2**64 - 1):
+        assert ask(code, abi, "personality", value) == EPERM
+
+
+def test_a_call_newer_than_the_table_answers_enosys(code: bytes) -> None:
+    assert run(code, NATIVE, 900) == ENOSYS
+
+
+@pytest.mark.parametrize(
+    ("capability", "name"),
+    [
+        ("CAP_SYS_ADMIN", "mount"),
+        ("CAP_SYS_ADMIN", "clone3"),
+        ("CAP_SYS_ADMIN", "unshare"),
+        ("CAP_SYS_TIME", "clock_settime"),
+        ("CAP_SYS_BOOT", "reboot"),
+        ("CAP_SYS_MODULE", "init_module"),
+        ("CAP_SYS_PTRACE", "kcmp"),
+        ("CAP_DAC_READ_SEARCH", "open_by_handle_at"),
+        ("CAP_BPF", "bpf"),
+        ("CAP_PERFMON", "perf_event_open"),
+        ("CAP_SYSLOG", "syslog"),
+    ],
+)
+def test_a_capability_opens_the_calls_that_need_it(code: bytes, capability: str, name: str) -> None:
+    more = seccomp.build(seccomp.default_profile(resolve([capability])))
+    assert ask(code, NATIVE, name) != ALLOW
+    assert ask(more, NATIVE, name, 0x10000000) == ALLOW
+
+
+def test_io_uring_and_keyrings_stay_refused_with_every_capability() -> None:
+    code = seccomp.build(seccomp.default_profile(resolve(["ALL"])))
+    for name in ("io_uring_setup", "keyctl", "add_key", "userfaultfd", "kexec_load"):
+        assert ask(code, NATIVE, name) == EPERM
+
+
+def test_every_name_of_the_table_exists_on_some_architecture() -> None:
+    abis = (
+        "X86_64", "X86", "AARCH64", "ARM", "RISCV64", "PPC64LE", "S390X"
+    )  # fmt: skip
+    unknown = {
+        name
+        for group in GROUPS
+        for name in group.calls
+        if not any(kernel.resolve(name, f"SCMP_ARCH_{abi}") is not None for abi in abis)
+    }
+    assert unknown <= {"map_shadow_stack", "riscv_hwprobe", "memfd_secret"}
+
+
+def test_every_group_has_a_reason_and_no_call_is_named_twice_in_it() -> None:
+    for group in GROUPS:
+        assert group.reason
+        assert len(set(group.calls)) == len(group.calls), group.name
+
+
+def test_programs_fit_the_kernel(code: bytes) -> None:
+    assert len(code) // 8 < kernel.BPF_MAXINSNS // 4
+
+
+# -- cache -----------------------------------------------------------------------------------
+
+
+def test_a_cached_program_is_the_same_and_private(tmp_path: Path) -> None:
+    cache = str(tmp_path / "seccomp")
+    profile = seccomp.default_profile(DEFAULT)
+    first = seccomp.program(profile, cache)
+    (entry,) = os.listdir(cache)
+    assert os.stat(f"{cache}/{entry}").st_mode & 0o777 == 0o600
+    assert os.stat(cache).st_mode & 0o777 == 0o700
+    assert seccomp.program(profile, cache) == first == seccomp.program(profile, None)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "mode", "link", "empty", "huge"])
+def test_a_cache_entry_that_cannot_be_trusted_is_not_used(tmp_path: Path, damage: str) -> None:
+    profile = seccomp.default_profile(DEFAULT)
+    good = seccomp.program(profile, str(tmp_path))
+    (entry,) = tmp_path.iterdir()
+    data = entry.read_bytes()
+    evil = b"\x06\0\0\0\0\0\xff\x7f"
+    match damage:
+        case "truncate":
+            entry.write_bytes(data[:-8])
+        case "flip":
+            entry.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        case "mode":
+            entry.write_bytes(evil * 9)
+            entry.chmod(0o622)
+        case "link":
+            entry.unlink()
+            (tmp_path / "x").write_bytes(evil * 9)
+            entry.symlink_to(tmp_path / "x")
+        case "empty":
+            entry.write_bytes(b"")
+        case "huge":
+            entry.write_bytes(b"x" * 100_000)
+    assert seccomp.program(profile, str(tmp_path)) == good
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    profile = seccomp.default_profile(DEFAULT)
+    assert seccomp.program(profile, str(tmp_path / "file" / "x"))[0]
+
+
+# -- documents -------------------------------------------------------------------------------
+
+
+def test_two_comparisons_of_one_argument_are_alternatives_as_in_runc() -> None:
+    args = (SyscallArg(0, 1, "SCMP_CMP_NE"), SyscallArg(0, 2, "SCMP_CMP_NE"))
+    spec = Seccomp("SCMP_ACT_ERRNO", syscalls=(Syscall(("socket",), "SCMP_ACT_ALLOW", args=args),))
+    assert ask(seccomp.build(spec), NATIVE, "socket", 1) == ALLOW
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"default_action": "SCMP_ACT_NOTHING"},
+        {"architectures": ("SCMP_ARCH_VAX",)},
+        {"flags": ("SECCOMP_FILTER_FLAG_MAGIC",)},
+        {"default_errno_ret": 70000},
+        {"syscalls": (Syscall(("read",), "ALLOW"),)},
+        {"syscalls": (Syscall(("read",), "SCMP_ACT_ALLOW", args=(SyscallArg(6, 0, "SCMP_CMP_EQ"),)),)},
+        {"syscalls": (Syscall(("read",), "SCMP_ACT_ALLOW", args=(SyscallArg(0, 0, "=="),)),)},
+        {"syscalls": (Syscall(("read",), "SCMP_ACT_ALLOW", args=(SyscallArg(0, -1, "SCMP_CMP_EQ"),)),)},
+        {"syscalls": (Syscall(("re\0ad",), "SCMP_ACT_ALLOW"),)},
+        {"syscalls": (Syscall(("",), "SCMP_ACT_ALLOW"),)},
+    ],
+)  # fmt: skip
+def test_a_malformed_filter_is_refused(change: dict[str, object]) -> None:
+    spec = msgspec.structs.replace(Seccomp("SCMP_ACT_ERRNO"), **change)
+    with pytest.raises(InvalidRequest):
+        seccomp.program(spec, None)
+
+
+def test_names_that_nobody_knows_are_passed_over() -> None:
+    spec = Seccomp(
+        "SCMP_ACT_ERRNO", syscalls=(Syscall(("no_such_call", "read"), "SCMP_ACT_ALLOW"),)
+    )
+    assert ask(seccomp.build(spec), NATIVE, "read") == ALLOW
