@@ -1,0 +1,84 @@
+"""A person at a terminal: a pseudo-terminal whose other end runs a command."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+
+class Terminal:
+    """Runs ``words`` as the session leader of a terminal of its own."""
+
+    def __init__(
+        self, words: Sequence[str], environment: dict[str, str], rows: int = 24, columns: int = 80
+    ) -> None:
+        self.master, slave = pty.openpty()
+        self.seen = ""
+        self.resize(rows, columns)
+        self.process = subprocess.Popen(
+            words,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment | {"TERM": "xterm"},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def send(self, text: str) -> None:
+        os.write(self.master, text.encode())
+
+    def expect(self, pattern: str, seconds: float = 20.0) -> re.Match[str]:
+        """Wait until ``pattern`` shows; what was shown up to its end is used up."""
+        deadline = time.monotonic() + seconds
+        while True:
+            if match := re.search(pattern, self.seen):
+                self.seen = self.seen[match.end() :]
+                return match
+            left = deadline - time.monotonic()
+            if left <= 0 or not self._read(left):
+                raise AssertionError(f"no {pattern!r} on the terminal, but {self.seen!r}")
+
+    def _read(self, seconds: float) -> bool:
+        if not select.select([self.master], [], [], seconds)[0]:
+            return False
+        try:
+            data = os.read(self.master, 65536)
+        except OSError:  # EIO: the other end is closed
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
+
+    def wait(self, seconds: float = 20.0) -> int:
+        """The exit status of the command, while its output goes on being read."""
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self._read(0.05)
+        return self.process.wait(0.1)
