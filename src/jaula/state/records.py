@@ -56,15 +56,22 @@ class PortRecord(msgspec.Struct, frozen=True):
 
 
 class EndpointRecord(msgspec.Struct, frozen=True):
-    """A container's place in a network, while it runs."""
+    """A container's place in a network while it runs; the fields are those of the network part.
+
+    ``container_id`` is the name that the network knows it by: that of the prepared sandbox.
+    """
 
     network: str
     endpoint_id: str
+    container_id: str
+    container_name: str
     ipv4: str
     prefix: int
     gateway: str
     mac: str
     host_interface: str
+    interface: str = "eth0"
+    ports: tuple[PortRecord, ...] = ()
 
 
 class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -38,7 +38,8 @@ class Facts(msgspec.Struct, frozen=True):
 
     ``mappings`` are empty where the container has no user namespace of its own to set up;
     ``joined`` holds the paths of namespaces that exist already, by OCI type. ``id_mapped`` says
-    whether bind mounts must be shown through the container's id mapping.
+    whether bind mounts must be shown through the container's id mapping; ``foreign_network`` that
+    the network namespace belongs to another user namespace than the container's.
     """
 
     container_id: str
@@ -49,6 +50,7 @@ class Facts(msgspec.Struct, frozen=True):
     mappings: tuple[IDMapping, ...] = ()
     joined: dict[str, str] = {}
     id_mapped: bool = True
+    foreign_network: bool = False
     files: dict[str, str] = {}  # destination in the container: path on the host
     mounts: tuple[MountRecord, ...] = ()
     shared_shm: str | None = None  # host path of a /dev/shm that containers share

@@ -1,0 +1,394 @@
+"""The use cases of containers: what ``/containers/...`` asks for.
+
+Looking at containers (inspect, list, logs, stats) is in modules of its own; this one changes
+them. Every change of one container happens under its lock, so that two clients cannot interleave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine import attach as attaching
+from jaula.engine import create as creating
+from jaula.engine import names, policy, signals
+from jaula.engine.container import Container
+from jaula.engine.create import attributes
+from jaula.engine.ending import Ending
+from jaula.engine.looking import Looking
+from jaula.engine.starting import Starter, cgroup_path
+from jaula.engine.states import LIVE, Action, after
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
+from jaula.runtime.messages import Detached, Event, ExecExited, ExitRecord, OutOfMemory
+from jaula.spec.api import (
+    AttachOptions,
+    ContainerCreate,
+    ContainerCreated,
+    ContainerUpdate,
+    WaitResult,
+)
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from jaula.engine.parts import Parts
+    from jaula.engine.users import Users
+
+log = logging.getLogger("jaula.containers")
+
+STOP_TIMEOUT = 10  # seconds; Docker's
+_KILL_TIMEOUT = 10.0  # seconds that a killed process may take to go
+
+
+class Containers(Looking):
+    """All containers of an engine."""
+
+    def __init__(self, parts: Parts, users: Users) -> None:
+        super().__init__(parts)
+        self.starter = Starter(parts, users, self.on_event)
+        self.ending = Ending(parts, self.starter.start)
+        self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
+        self._early: dict[str, ExitRecord] = {}
+
+    # -- events from shims -------------------------------------------------------------------
+
+    def on_event(self, container: Container, event: Event) -> None:
+        """A shim has something to tell."""
+        if isinstance(event, ExitRecord):
+            if container.live:
+                self.ending.exited(container, event)
+            else:
+                self._early[container.id] = event  # the start has not returned yet
+        elif isinstance(event, ExecExited):
+            self.on_exec(event.exec_id, event.exit_code)
+        elif isinstance(event, OutOfMemory):
+            about = {"memoryUsage": str(event.usage), "memoryLimit": str(event.limit)}
+            self._emit(container, "oom", about)
+        elif isinstance(event, Detached):
+            self._emit(container, "detach")
+
+    def _emit(
+        self, container: Container, action: str, more: dict[str, str] | None = None
+    ) -> None:
+        self.parts.events.emit(
+            "container", action, container.id, attributes(container.record) | (more or {})
+        )
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def create(
+        self, body: ContainerCreate, name: str | None, platform: str | None
+    ) -> ContainerCreated:
+        """See :func:`jaula.engine.create.create`."""
+        return await creating.create(self.parts, body, name, platform)
+
+    async def start(self, ref: str) -> None:
+        """Start a container.
+
+        :raises NotModified: it runs.
+        """
+        container = self.find(ref)
+        async with container.lock:
+            self._check_there(container)
+            if container.record.status is Status.PAUSED:
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if container.live:
+                raise NotModified(f"container {container.name} is already running")
+            await self._start(container)
+
+    async def _start(self, container: Container) -> None:
+        container.removing = False
+        try:
+            await self.starter.start(container)
+        except BaseException as error:
+            self._early.pop(container.id, None)
+            if container.record.status is Status.RESTARTING:
+                self.ending.give_up(container)
+            container.tell(("next-exit",), _failure(error))
+            if container.record.body.host_config.auto_remove:
+                await self.ending.remove(container, volumes=True)
+            raise
+        self._watch(container)
+
+    def _watch(self, container: Container) -> None:
+        shim = container.shim
+        if (end := self._early.pop(container.id, None)) is not None:
+            self.ending.exited(container, end)
+        elif shim is not None:
+            shim.on_gone = lambda: self._lost(container)
+            if shim.gone:
+                self._lost(container)
+
+    def _lost(self, container: Container) -> None:
+        """The shim's channel closed without an exit: read what it left, or say it was lost."""
+        if not container.live:
+            return
+        run_dir = str(self.parts.config.paths.container_run(container.id))
+        end = self.parts.runtime.exit_record(run_dir)
+        if end is None:
+            end = ExitRecord(137, 9, finished_at=time.time(), error="the container's shim was killed")
+            self._clear_cgroup(container)
+        self.ending.exited(container, end)
+
+    def _clear_cgroup(self, container: Container) -> None:
+        """Nobody is left to end a container's processes or to remove its cgroup."""
+        try:
+            with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
+                cgroup.kill()
+                cgroup.destroy()
+        except NotFound:
+            return
+        except JaulaError as error:
+            log.warning("cgroup of container %s: %s", container.name, error)
+
+    async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
+        """Ask a container to end, and kill it after ``timeout`` seconds (-1: never).
+
+        :raises NotModified: it does not run.
+        """
+        container = self.find(ref)
+        if container.record.status is Status.RESTARTING:
+            container.change(manually_stopped=True)
+            self.ending.give_up(container)
+            return
+        if not container.live:
+            raise NotModified(f"container {container.name} is not running")
+        await self._stop(container, timeout, signal)
+        self._emit(container, "stop")
+
+    async def _stop(self, container: Container, timeout: int | None, signal: str | None) -> None:
+        body = container.record.body
+        number = signals.parse(signal or body.stop_signal or "SIGTERM")
+        container.change(manually_stopped=True)
+        self.parts.registry.save(container)
+        if timeout is None:
+            timeout = STOP_TIMEOUT if body.stop_timeout is None else body.stop_timeout
+        self._emit(container, "kill", {"signal": str(number)})
+        await self._signal(container, number)
+        try:
+            await asyncio.wait_for(container.exited.wait(), None if timeout < 0 else timeout)
+        except TimeoutError:
+            self._emit(container, "kill", {"signal": "9"})
+            await self._kill(container)
+
+    async def _signal(self, container: Container, number: int) -> None:
+        shim = container.shim
+        if shim is None:
+            return
+        try:
+            await shim.signal(number)
+        except JaulaError:
+            if container.live and not shim.gone:
+                raise
+        if container.record.status is Status.PAUSED:
+            self._thaw(container)
+
+    async def _kill(self, container: Container) -> None:
+        await self._signal(container, 9)
+        try:
+            await asyncio.wait_for(container.exited.wait(), _KILL_TIMEOUT)
+        except TimeoutError:
+            raise JaulaError(
+                f"container {container.name} was killed but does not end",
+                hint="a process of it may hang in the kernel",
+            ) from None
+
+    async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
+        """Stop, if it runs, and start."""
+        container = self.find(ref)
+        if container.record.status is Status.RESTARTING:
+            self.ending.give_up(container)
+        container.removing = True  # its end is not to be followed by policy or removal
+        try:
+            if container.live:
+                await self._stop(container, timeout, signal)
+        finally:
+            container.removing = False
+        async with container.lock:
+            self._check_there(container)
+            if not container.live:
+                await self._start(container)
+        self._emit(container, "restart")
+
+    async def kill(self, ref: str, signal: str | None) -> None:
+        """Send a signal to the first process.
+
+        :raises Conflict: it does not run.
+        """
+        container = self.find(ref)
+        number = signals.parse(signal or "SIGKILL")
+        if container.record.status is Status.RESTARTING:
+            container.change(manually_stopped=True)
+            self.ending.give_up(container)
+            return
+        if not container.live:
+            raise Conflict(
+                f"cannot kill container: {ref}: container {container.id} is not running"
+            )
+        stop = container.record.body.stop_signal or "SIGTERM"
+        if number in (9, signals.parse(stop)):
+            container.change(manually_stopped=True)
+            self.parts.registry.save(container)
+        self._emit(container, "kill", {"signal": str(number)})
+        await self._signal(container, number)
+
+    async def pause(self, ref: str) -> None:
+        """Stop every process of a container where it is."""
+        container = self.find(ref)
+        async with container.lock:
+            if container.record.status is Status.PAUSED:
+                raise Conflict(f"container {container.id} is already paused")
+            if not container.live:
+                raise Conflict(f"container {container.id} is not running")
+            following = after(container.record.status, Action.PAUSE, container.name)
+            with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
+                await asyncio.to_thread(cgroup.freeze)
+            if container.live:
+                container.change(status=following)
+                self.parts.registry.save(container)
+                self._emit(container, "pause")
+
+    async def unpause(self, ref: str) -> None:
+        """Let a paused container go on."""
+        container = self.find(ref)
+        async with container.lock:
+            if container.record.status is not Status.PAUSED:
+                raise Conflict(f"container {container.id} is not paused")
+            self._thaw(container)
+            self._emit(container, "unpause")
+
+    def _thaw(self, container: Container) -> None:
+        with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
+            cgroup.thaw()
+        container.change(status=after(container.record.status, Action.UNPAUSE, container.name))
+        self.parts.registry.save(container)
+
+    async def rename(self, ref: str, new: str) -> None:
+        """Give a container another name."""
+        container = self.find(ref)
+        if not new:
+            raise InvalidRequest("Neither old nor new names may be empty")
+        name, old = names.check_name(new), container.name
+        if name == old:
+            raise InvalidRequest("Renaming a container with the same name as its current name")
+        self.parts.registry.reserve(name, container.id)
+        container.change(name=name)
+        try:
+            self.parts.registry.save(container)
+        except JaulaError:
+            container.change(name=old)
+            self.parts.registry.release(name, container.id)
+            raise
+        self.parts.registry.release(old, container.id)
+        self._emit(container, "rename", {"oldName": f"/{old}"})
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
+        """Remove a container; ``force`` kills it first."""
+        container = self.find(ref)
+        if container.live or container.record.status is Status.RESTARTING:
+            if not force:
+                state = "paused" if container.record.status is Status.PAUSED else "running"
+                raise Conflict(
+                    f"cannot remove container {ref!r}: container is {state}: stop the container"
+                    " before removing or force remove"
+                )
+            container.removing = True
+            if container.record.status is Status.RESTARTING:
+                self.ending.give_up(container)
+            else:
+                await self._kill(container)
+        async with container.lock:
+            # An automatic removal may have been faster.
+            if container.id in self.parts.registry:
+                await self.ending.remove(container, volumes=volumes)
+
+    async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
+        """A future for the end that ``condition`` names."""
+        container = self.find(ref)
+        condition = condition or "not-running"
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidRequest(
+                f'invalid condition: "{condition}"',
+                hint="the conditions are not-running, next-exit and removed",
+            )
+        running = container.record.status in LIVE | {Status.RESTARTING}
+        if condition == "not-running" and not running:
+            future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+            future.set_result(WaitResult(container.record.exit_code))
+            return future
+        return container.wait(condition)
+
+    # -- streams -----------------------------------------------------------------------------
+
+    async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
+        """Join a client to a container's streams; ``fd`` is the engine's from here on."""
+        await attaching.attach(self, self.find_or_close(ref, fd), fd, options)
+
+    def tty(self, ref: str) -> bool:
+        """Whether its streams are one terminal."""
+        return self.find(ref).record.body.tty
+
+    async def resize(self, ref: str, h: int, w: int) -> None:
+        """Set the size of its terminal."""
+        container = self.find(ref)
+        if container.shim is None or not container.live:
+            raise Conflict(f"container {container.id} is not running")
+        await container.shim.resize("", h, w)
+        self._emit(container, "resize", {"height": str(h), "width": str(w)})
+
+    # -- changes of limits -------------------------------------------------------------------
+
+    async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
+        """Change limits or the restart policy of a container."""
+        from jaula.engine.updating import merged_limits
+
+        container = self.find(ref)
+        async with container.lock:
+            self._check_there(container)
+            policy_of = body.restart_policy
+            if policy_of.name:
+                auto = container.record.body.host_config.auto_remove
+                policy.check(policy_of, auto_remove=auto)
+            merged, resources, warnings = merged_limits(
+                container.record.body, body, self.parts.host
+            )
+            if container.live and resources is not None:
+                with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
+                    warnings = (*warnings, *cgroup.apply(resources))
+            container.change(body=merged)
+            self.parts.registry.save(container)
+        self._emit(container, "update")
+        return warnings
+
+    async def prune(self, filters: dict[str, list[str]]) -> dict[str, Any]:
+        """Remove every container that does not run."""
+        from jaula.engine.filters import prune_selects
+
+        removed, freed = [], 0
+        for container in self.parts.registry:
+            status = container.record.status
+            if status not in (Status.CREATED, Status.EXITED, Status.DEAD):
+                continue
+            if not prune_selects(container.record, filters):
+                continue
+            async with container.lock:
+                if container.live or container.id not in self.parts.registry:
+                    continue
+                size = await asyncio.to_thread(self.size, container)
+                await self.ending.remove(container, volumes=False)
+            removed.append(container.id)
+            freed += size
+        self.parts.events.emit("container", "prune", "", {"reclaimed": str(freed)})
+        return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
+
+    def _check_there(self, container: Container) -> None:
+        if container.id not in self.parts.registry:
+            raise NotFound(f"No such container: {container.name}")
+
+
+def _failure(error: BaseException) -> WaitResult:
+    code = error.exit_code if isinstance(error, RuntimeFailure) else 125
+    return WaitResult(code)

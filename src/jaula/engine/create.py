@@ -1,0 +1,189 @@
+"""Making a container: everything is checked, then made; whatever fails undoes what was made.
+
+Source: Docker Engine API 1.45, ``POST /containers/create``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform as host_platform
+import shutil
+import time
+
+import msgspec
+
+from jaula.engine import merge, mountpoints, names, policy, ports, signals
+from jaula.engine.container import Container
+from jaula.engine.logging_options import log_options
+from jaula.engine.mounting import Mounting
+from jaula.engine.parts import Parts
+from jaula.engine.specbuild import build, process, resources, security, sharing
+from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
+from jaula.network import files
+from jaula.spec.api import ContainerCreate, ContainerCreated, HostConfig
+from jaula.state.records import ContainerRecord
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
+_HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
+
+
+async def create(
+    parts: Parts, body: ContainerCreate, name: str | None, platform: str | None
+) -> ContainerCreated:
+    """Make a container that is ready to start.
+
+    :raises NotFound: no such image, or a container to share with.
+    :raises Conflict: the name is in use.
+    :raises InvalidRequest: anything else in the request that cannot be.
+    """
+    if not body.image:
+        raise InvalidRequest("config cannot be empty in order to create a container")
+    _check_platform(platform)
+    if name:
+        name = names.check_name(name)
+        parts.registry.check_free(name)
+    image = parts.images.resolve(body.image)
+    merged = merge.merge(body, image.config)
+    merged = msgspec.structs.replace(merged, host_config=_joined(parts, merged.host_config))
+    container_id = names.new_id()
+    warnings = check(parts, merged)
+    chosen = name or names.random_name(parts.registry.names)
+    parts.registry.reserve(chosen, container_id)
+    mounting = Mounting(parts)
+    directory = parts.config.paths.container(container_id)
+    try:
+        record = ContainerRecord(
+            id=container_id,
+            name=chosen,
+            created=time.time_ns(),
+            body=merged,
+            image=image.id,
+            layers=tuple(image.layers),
+            args=process.arguments(merged),
+            hostname=_hostname(parts, merged, container_id),
+            storage_driver=parts.snapshots.name,
+            warnings=warnings,
+        )
+        os.makedirs(directory, mode=0o710, exist_ok=True)
+        parts.snapshots.create(container_id, record.layers)
+        wishes = mountpoints.wishes(merged)
+        if wishes or merged.host_config.volumes_from:
+            mounts = await mounting.realise(record, wishes)
+            record = msgspec.structs.replace(record, mounts=mounts)
+        container = Container(record)
+        parts.registry.add(container)
+    except BaseException as error:
+        parts.registry.release(chosen, container_id)
+        await asyncio.to_thread(_undo, parts, container_id)
+        mounting.undo()
+        if isinstance(error, OSError):
+            raise Unavailable(
+                f"cannot make the container's directory {directory}: {error.strerror}",
+                hint="check free space and permissions of the root directory",
+            ) from error
+        raise
+    parts.events.emit("container", "create", container_id, attributes(record))
+    return ContainerCreated(container_id, warnings)
+
+
+def attributes(record: ContainerRecord) -> dict[str, str]:
+    """What every event of a container says about it: its labels, image and name."""
+    return {**record.body.labels, "image": record.body.image, "name": record.name}
+
+
+def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
+    """Refuse a request that could not be started; return its warnings.
+
+    :raises InvalidRequest: what is wrong.
+    """
+    host = body.host_config
+    process.arguments(body)
+    process.working_directory(body.working_dir)
+    shares = sharing.decide(host)
+    warnings = [*resources.check(host, parts.host), *security.check(host, parts.host)]
+    build.check_sysctls(host, shares)
+    policy.check(host.restart_policy, auto_remove=host.auto_remove)
+    wished = ports.wishes(body)
+    if wished and shares.network != "bridge":
+        if host.network_mode == "host":
+            warnings.append("Published ports are discarded when using host network mode")
+        elif host.network_mode.startswith("container:"):
+            raise InvalidRequest(
+                "conflicting options: port publishing and the container type network mode"
+            )
+    if host.network_mode.startswith("container:") and body.hostname:
+        raise InvalidRequest("conflicting options: hostname and the network mode")
+    if shares.uts.host and body.hostname:
+        raise InvalidRequest("conflicting options: hostname and the UTS mode")
+    if host.links:
+        raise InvalidRequest(
+            "links are not supported", hint="reach the other container by its address"
+        )
+    if host.storage_opt:
+        raise InvalidRequest(
+            "--storage-opt is not supported by the storage driver", hint="no disk quota is there"
+        )
+    if host.runtime not in ("", "jaula", "runc", "io.containerd.runc.v2"):
+        raise InvalidRequest(f"unknown or invalid runtime name: {host.runtime}")
+    if host.cgroup_parent and not host.cgroup_parent.startswith("/"):
+        raise InvalidRequest(f"invalid cgroup parent {host.cgroup_parent!r}: not absolute")
+    if host.oom_score_adj < -1000 or host.oom_score_adj > 1000:
+        raise InvalidRequest(
+            f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        )
+    if host.shm_size < 0:
+        raise InvalidRequest("SHM size can not be less than 0")
+    if body.stop_signal:
+        signals.parse(body.stop_signal)
+    log_options(parts.config, host.log_config)
+    for text in host.device_cgroup_rules:
+        build.cgroup_rule(text)
+    for mapping in host.devices:
+        build.device(mapping)
+    for entry in host.extra_hosts:
+        files.parse_extra_host(entry)
+    return tuple(warnings)
+
+
+def _check_platform(platform: str | None) -> None:
+    if not platform:
+        return
+    machine = host_platform.machine()
+    here = _ARCHITECTURES.get(machine, machine)
+    system, _, architecture = platform.partition("/")
+    if system != "linux" or (architecture and architecture.partition("/")[0] not in (here, machine)):
+        raise NotFound(
+            f"image with the platform {platform} was not found: this host is linux/{here}"
+        )
+
+
+def _joined(parts: Parts, host: HostConfig) -> HostConfig:
+    """The modes that name another container, with its id instead of its name."""
+    changed: dict[str, str] = {}
+    for field in ("network_mode", "pid_mode", "ipc_mode"):
+        kind, colon, ref = getattr(host, field).partition(":")
+        if kind == "container" and colon and ref:
+            changed[field] = f"container:{parts.registry.find(ref).id}"
+    return msgspec.structs.replace(host, **changed) if changed else host
+
+
+def _hostname(parts: Parts, body: ContainerCreate, container_id: str) -> str:
+    name = body.hostname
+    if not name:
+        host = body.host_config
+        if host.network_mode == "host" or host.uts_mode == "host":
+            return parts.host.hostname
+        return names.short(container_id)
+    plain = name.replace("-", "").replace(".", "").replace("_", "")
+    if len(name) > _HOSTNAME_LIMIT or not (plain.isascii() and plain.isalnum()):
+        raise InvalidRequest(f"invalid hostname format: {name}")
+    return name
+
+
+def _undo(parts: Parts, container_id: str) -> None:
+    try:
+        parts.snapshots.remove(container_id)
+    except (JaulaError, FileNotFoundError):
+        pass  # it may not have been made; the error that brought us here is the one to report
+    shutil.rmtree(parts.config.paths.container(container_id), ignore_errors=True)

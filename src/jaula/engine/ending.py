@@ -1,0 +1,223 @@
+"""What follows the end of a container: books, network, restart policy, removal.
+
+An end is noticed in one place, :meth:`Ending.exited`, which does not wait for anything, so that
+it cannot be interrupted half-way; removal and restart are tasks of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.engine import policy, states
+from jaula.engine.container import Container
+from jaula.engine.create import attributes
+from jaula.engine.states import Action
+from jaula.errors import Conflict, JaulaError
+from jaula.network.endpoint import Endpoint
+from jaula.runtime.messages import ExitRecord
+from jaula.spec.api import WaitResult
+from jaula.state.records import EndpointRecord, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from jaula.engine.parts import Parts
+
+log = logging.getLogger("jaula.containers")
+
+
+class Ending:
+    """Ends of containers. ``start`` is how a restart policy starts one again."""
+
+    def __init__(self, parts: Parts, start: Callable[[Container], Awaitable[None]]) -> None:
+        self._parts = parts
+        self._start = start
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run something beside; a failure is logged, never lost."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background work failed: %s", error, exc_info=error)
+
+    def exited(self, container: Container, end: ExitRecord) -> None:
+        """Book the end of a container's first process."""
+        record = container.record
+        if not container.live:
+            return
+        if container.shim is not None:
+            container.shim.close()
+            container.shim = None
+        started = end.started_at or record.started_at / 1e9
+        ran_for = max(0.0, (end.finished_at or time.time()) - started)
+        again = not container.removing and policy.wanted(
+            record.body.host_config.restart_policy,
+            exit_code=end.exit_code,
+            count=record.restart_count,
+            stopped=record.manually_stopped,
+        )
+        action = Action.EXIT_TO_RESTART if again else Action.EXIT
+        self.release(container)
+        container.change(
+            status=states.after(record.status, action, record.name),
+            pid=0,
+            shim_pid=0,
+            exit_code=end.exit_code,
+            oom_killed=end.oom_killed,
+            error=end.error,
+            finished_at=int((end.finished_at or time.time()) * 1e9),
+            range_start=0,
+            range_size=0,
+            endpoint=None,
+            ports=(),
+        )
+        remove = record.body.host_config.auto_remove and not again and not container.removing
+        if not remove:
+            self._parts.registry.save(container)
+        self._parts.events.emit(
+            "container",
+            "die",
+            container.id,
+            attributes(record)
+            | {"exitCode": str(end.exit_code), "execDuration": str(int(ran_for))},
+        )
+        container.exited.set()
+        result = WaitResult(end.exit_code)
+        if again:
+            container.tell(("next-exit",), result)
+            container.restart_delay = policy.delay(container.restart_delay, ran_for)
+            container.restart = self.spawn(self._restart(container, container.restart_delay))
+            self._forget_run(container)
+            return
+        container.tell(("next-exit", "not-running"), result)
+        if remove:
+            self.spawn(self._auto_remove(container))
+        else:
+            self._forget_run(container)
+
+    def release(self, container: Container) -> None:
+        """Give back what a running container held: address, ports, ids."""
+        record = container.record
+        if record.endpoint is not None:
+            endpoint = endpoint_of(record.endpoint)
+            self._parts.network.detach(endpoint)
+            self._parts.events.emit(
+                "network",
+                "disconnect",
+                endpoint.network,
+                {"container": container.id, "name": endpoint.network, "type": "bridge"},
+            )
+        if record.range_start:
+            self._parts.ranges.give_back(record.range_start)
+
+    def _forget_run(self, container: Container) -> None:
+        """Remove what only a running container needs; its end is in the database now."""
+        directory = self._parts.config.paths.container_run(container.id)
+        shm = directory / "shm"
+        if os.path.ismount(shm):
+            from jaula.kernel import mounts
+
+            mounts.umount2(str(shm), mounts.MNT.DETACH)
+        shutil.rmtree(directory, ignore_errors=True)
+
+    async def _auto_remove(self, container: Container) -> None:
+        async with container.lock:
+            if container.id in self._parts.registry and not container.live:
+                await self.remove(container, volumes=True)
+
+    async def _restart(self, container: Container, pause: float) -> None:
+        await asyncio.sleep(pause)
+        async with container.lock:
+            if container.record.status is not Status.RESTARTING:
+                return
+            try:
+                await self._start(container)
+                container.change(restart_count=container.record.restart_count + 1)
+                self._parts.registry.save(container)
+            except JaulaError as error:
+                log.warning("container %s does not start again: %s", container.name, error)
+                self.give_up(container)
+
+    def give_up(self, container: Container) -> None:
+        """A container that was to start again will not."""
+        record = container.record
+        if record.status is not Status.RESTARTING:
+            return
+        task, container.restart = container.restart, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        container.change(status=states.after(record.status, Action.GIVE_UP, record.name))
+        self._parts.registry.save(container)
+        container.exited.set()
+        container.tell(("not-running",), WaitResult(container.record.exit_code))
+
+    # -- removal -----------------------------------------------------------------------------
+
+    async def remove(self, container: Container, *, volumes: bool) -> None:
+        """Remove a container that does not run. The caller holds its lock.
+
+        :raises Conflict: it runs.
+        """
+        record, parts = container.record, self._parts
+        following = states.after(record.status, Action.REMOVE, record.name)
+        if container.restart is not None:
+            container.restart.cancel()
+            container.restart = None
+        container.change(status=following)
+        container.close_pending()
+        self._forget_run(container)
+        try:
+            await asyncio.to_thread(self._remove_files, container.id)
+        except (OSError, JaulaError) as error:
+            container.change(status=states.after(following, Action.REMOVE_FAILED, record.name))
+            container.change(error=str(error))
+            parts.registry.save(container)
+            raise Conflict(
+                f"cannot remove container {record.name}: {error}",
+                hint="it is marked dead; remove it again when the cause is gone",
+            ) from error
+        parts.registry.forget(container)
+        if volumes:
+            for mount in record.mounts:
+                if mount.type == "volume" and mount.anonymous and not self._used(mount.name):
+                    with contextlib.suppress(JaulaError):
+                        parts.volumes.remove(mount.name)
+        parts.events.emit("container", "destroy", container.id, attributes(record))
+        result = WaitResult(record.exit_code)
+        container.tell(("next-exit", "not-running", "removed"), result)
+
+    def _used(self, volume: str) -> bool:
+        return any(
+            mount.name == volume for other in self._parts.registry for mount in other.record.mounts
+        )
+
+    def _remove_files(self, container_id: str) -> None:
+        self._parts.snapshots.remove(container_id)
+        directory = self._parts.config.paths.container(container_id)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+
+    async def close(self) -> None:
+        """End what runs beside; containers run on."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def endpoint_of(record: EndpointRecord) -> Endpoint:
+    """The network part's value of a record."""
+    return msgspec.convert(msgspec.to_builtins(record), Endpoint)

@@ -1,0 +1,174 @@
+"""Docker's document of one container (Engine API 1.45, ``ContainerInspectResponse``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jaula.engine import network_settings
+from jaula.engine.logging_options import log_options
+from jaula.engine.specbuild.mounts import SHM_SIZE
+from jaula.engine.specbuild.security import parse
+from jaula.engine.starting import log_path
+from jaula.confine import masks
+from jaula.logs import timestamp
+from jaula.state.records import ContainerRecord, MountRecord, Status
+
+if TYPE_CHECKING:
+    from jaula.engine.container import Container
+    from jaula.engine.parts import Parts
+
+NEVER = "0001-01-01T00:00:00Z"
+"""Go's zero time, which clients take for 'not yet'."""
+
+
+def when(nanoseconds: int) -> str:
+    """A time as RFC 3339 with nanoseconds."""
+    return timestamp.text(nanoseconds) if nanoseconds else NEVER
+
+
+def document(parts: Parts, container: Container) -> dict[str, Any]:
+    """The whole document, without sizes."""
+    record = container.record
+    paths = parts.config.paths
+    directory = paths.container(record.id)
+    driver, _ = log_options(parts.config, record.body.host_config.log_config)
+    return {
+        "Id": record.id,
+        "Created": when(record.created),
+        "Path": record.args[0],
+        "Args": list(record.args[1:]),
+        "State": state(record),
+        "Image": record.image,
+        "ResolvConfPath": str(directory / "resolv.conf"),
+        "HostnamePath": str(directory / "hostname"),
+        "HostsPath": str(directory / "hosts"),
+        "LogPath": log_path(parts, record.id) if driver == "json-file" else "",
+        "Name": f"/{record.name}",
+        "RestartCount": record.restart_count,
+        "Driver": record.storage_driver,
+        "Platform": record.platform,
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": parse(record.body.host_config.security_opt).apparmor,
+        "ExecIDs": sorted(container.execs) or None,
+        "HostConfig": host_config(parts, record),
+        "GraphDriver": {
+            "Name": record.storage_driver,
+            "Data": {"UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work")}
+            if record.storage_driver == "overlay"
+            else None,
+        },
+        "Mounts": [mount(m) for m in record.mounts],
+        "Config": config(record),
+        "NetworkSettings": network_settings.settings(record),
+    }
+
+
+def state(record: ContainerRecord) -> dict[str, Any]:
+    """``State``: a paused container is running too, as Docker has it."""
+    status = record.status
+    return {
+        "Status": str(status),
+        "Running": status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING),
+        "Paused": status is Status.PAUSED,
+        "Restarting": status is Status.RESTARTING,
+        "OOMKilled": record.oom_killed,
+        "Dead": status is Status.DEAD,
+        "Pid": record.pid,
+        "ExitCode": record.exit_code,
+        "Error": record.error,
+        "StartedAt": when(record.started_at),
+        "FinishedAt": when(record.finished_at),
+    }
+
+
+def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
+    """The request's ``HostConfig`` with the defaults that were in effect."""
+    wanted = record.body.host_config
+    echo: dict[str, Any] = msgspec.to_builtins(wanted)
+    driver, options = log_options(parts.config, wanted.log_config)
+    masked = list(masks.MASKED_PATHS)
+    readonly = list(masks.READONLY_PATHS)
+    if wanted.privileged or parse(wanted.security_opt).system_paths:
+        masked, readonly = [], []
+    if wanted.memory > 0 and not wanted.memory_swap and parts.host.swap_accounting:
+        echo["MemorySwap"] = wanted.memory * 2
+    echo |= {
+        "NetworkMode": "bridge" if wanted.network_mode in ("", "default") else wanted.network_mode,
+        "LogConfig": {"Type": driver, "Config": options},
+        "RestartPolicy": {
+            "Name": wanted.restart_policy.name or "no",
+            "MaximumRetryCount": wanted.restart_policy.maximum_retry_count,
+        },
+        "IpcMode": wanted.ipc_mode or "private",
+        "CgroupnsMode": wanted.cgroupns_mode or "private",
+        "UsernsMode": wanted.userns_mode or "private",
+        "ShmSize": wanted.shm_size or SHM_SIZE,
+        "Runtime": "jaula",
+        "PidsLimit": parts.host.pids_limit if wanted.pids_limit is None else wanted.pids_limit,
+        "MaskedPaths": masked if wanted.masked_paths is None else list(wanted.masked_paths),
+        "ReadonlyPaths": readonly
+        if wanted.readonly_paths is None
+        else list(wanted.readonly_paths),
+        "CgroupParent": wanted.cgroup_parent or f"/{parts.config.cgroup_parent}",
+        "OomKillDisable": bool(wanted.oom_kill_disable),
+    }
+    for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts"):
+        echo[name] = echo[name] or None  # Docker's null for 'none given'
+    for name in ("Sysctls", "Tmpfs", "Mounts", "Annotations", "StorageOpt"):
+        if not echo[name]:
+            del echo[name]
+    return echo
+
+
+def mount(record: MountRecord) -> dict[str, Any]:
+    """One ``MountPoint``."""
+    found: dict[str, Any] = {"Type": record.type}
+    if record.name:
+        found["Name"] = record.name
+    found |= {
+        "Source": record.source,
+        "Destination": record.destination,
+    }
+    if record.driver:
+        found["Driver"] = record.driver
+    return found | {
+        "Mode": record.mode,
+        "RW": not record.read_only,
+        "Propagation": record.propagation,
+    }
+
+
+def config(record: ContainerRecord) -> dict[str, Any]:
+    """``Config``: what the program is, image and request merged."""
+    body = record.body
+    found: dict[str, Any] = {
+        "Hostname": record.hostname,
+        "Domainname": body.domainname,
+        "User": body.user,
+        "AttachStdin": body.attach_stdin,
+        "AttachStdout": body.attach_stdout,
+        "AttachStderr": body.attach_stderr,
+        "Tty": body.tty,
+        "OpenStdin": body.open_stdin,
+        "StdinOnce": body.stdin_once,
+        "Env": list(body.env),
+        "Cmd": None if body.cmd is None else list(body.cmd),
+        "Image": body.image,
+        "Volumes": {path: {} for path in body.volumes} or None,
+        "WorkingDir": body.working_dir,
+        "Entrypoint": None if body.entrypoint is None else list(body.entrypoint),
+        "OnBuild": list(body.on_build) or None,
+        "Labels": dict(body.labels),
+    }
+    if body.exposed_ports:
+        found["ExposedPorts"] = {port: {} for port in body.exposed_ports}
+    if body.healthcheck is not None:
+        found["Healthcheck"] = msgspec.to_builtins(body.healthcheck)
+    if body.stop_signal:
+        found["StopSignal"] = body.stop_signal
+    if body.stop_timeout is not None:
+        found["StopTimeout"] = body.stop_timeout
+    return found

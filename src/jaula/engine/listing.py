@@ -1,0 +1,100 @@
+"""Docker's summaries of containers (``GET /containers/json``)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine import network_settings
+from jaula.engine.inspect import mount
+from jaula.errors import NotFound
+from jaula.state.records import ContainerRecord, Status
+
+if TYPE_CHECKING:
+    from jaula.engine.container import Container
+    from jaula.engine.parts import Parts
+
+
+def summary(parts: Parts, container: Container) -> dict[str, Any]:
+    """One container, without sizes."""
+    record = container.record
+    mode = record.body.host_config.network_mode
+    return {
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": _image_name(parts, record),
+        "ImageID": record.image,
+        "Command": command(record.args),
+        "Created": record.created // 1_000_000_000,
+        "Ports": network_settings.listed_ports(record),
+        "Labels": dict(record.body.labels),
+        "State": str(record.status),
+        "Status": status(record, time.time()),
+        "HostConfig": {"NetworkMode": "bridge" if mode in ("", "default") else mode},
+        "NetworkSettings": {"Networks": network_settings.networks(record)},
+        "Mounts": [mount(m) for m in record.mounts],
+    }
+
+
+def _image_name(parts: Parts, record: ContainerRecord) -> str:
+    """The name it was made with, or the id when that name means another image by now."""
+    try:
+        if parts.images.resolve(record.body.image).id == record.image:
+            return record.body.image
+    except NotFound:
+        pass  # removed, or its name was moved: the id says what it was
+    return record.image
+
+
+def command(args: tuple[str, ...]) -> str:
+    """The program as one line, in the manner of Docker: words with blanks are quoted."""
+    return " ".join(f"'{a}'" if not a or any(c.isspace() for c in a) else a for a in args)
+
+
+def status(record: ContainerRecord, now: float) -> str:
+    """``Up 3 seconds``, ``Exited (0) 2 minutes ago``; ``now`` in seconds since the epoch."""
+    match record.status:
+        case Status.CREATED:
+            return "Created"
+        case Status.RUNNING | Status.PAUSED:
+            up = f"Up {human(now - record.started_at / 1e9)}"
+            return f"{up} (Paused)" if record.status is Status.PAUSED else up
+        case Status.RESTARTING:
+            ago = human(now - record.finished_at / 1e9)
+            return f"Restarting ({record.exit_code}) {ago} ago"
+        case Status.REMOVING:
+            return "Removal In Progress"
+        case Status.DEAD:
+            return "Dead"
+        case Status.EXITED:
+            if not record.finished_at:
+                return "Created"
+            return f"Exited ({record.exit_code}) {human(now - record.finished_at / 1e9)} ago"
+
+
+def human(seconds: float) -> str:
+    """A duration in Docker's words (go-units ``HumanDuration``)."""
+    whole = max(0, int(seconds))
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = whole // 60
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    hours = int(seconds / 3600 + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{int(seconds / 3600) // 24 // 365} years"

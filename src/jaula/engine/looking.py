@@ -1,0 +1,175 @@
+"""Looking at containers: documents, logs, processes, files. Nothing here changes one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine import filters as filtering
+from jaula.engine import inspect as inspecting
+from jaula.engine import listing
+from jaula.engine.create import attributes
+from jaula.engine.starting import log_path
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.spec.api import LogOptions
+
+if TYPE_CHECKING:
+    from jaula.engine.container import Container
+    from jaula.engine.parts import Parts
+
+
+class Looking:
+    """What can be asked about containers."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def find(self, ref: str) -> Container:
+        """The container of a name, id or beginning of an id."""
+        return self.parts.registry.find(ref)
+
+    def find_or_close(self, ref: str, fd: int) -> Container:
+        """The same; a descriptor that came with the request is closed on failure."""
+        try:
+            return self.find(ref)
+        except JaulaError:
+            os.close(fd)
+            raise
+
+    def attributes(self, container: Container) -> dict[str, str]:
+        """What events say about a container."""
+        return attributes(container.record)
+
+    def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
+        """Docker's document of one container."""
+        container = self.find(ref)
+        document = inspecting.document(self.parts, container)
+        if size:
+            document["SizeRw"] = self.size(container)
+            document["SizeRootFs"] = document["SizeRw"] + self._image_size(container)
+        return document
+
+    def list(
+        self, *, all: bool, limit: int | None, filters: dict[str, list[str]], size: bool
+    ) -> list[dict[str, Any]]:
+        """Docker's summaries, newest first."""
+        chosen = filtering.select(self.parts.registry, all=all, limit=limit, filters=filters)
+        documents = []
+        for container in chosen:
+            document = listing.summary(self.parts, container)
+            if size:
+                document["SizeRw"] = self.size(container)
+                document["SizeRootFs"] = document["SizeRw"] + self._image_size(container)
+            documents.append(document)
+        return documents
+
+    def size(self, container: Container) -> int:
+        """Bytes of its own layer; 0 where that is gone."""
+        try:
+            return self.parts.snapshots.usage(container.id)
+        except NotFound:
+            return 0
+
+    def _image_size(self, container: Container) -> int:
+        layers = container.record.layers
+        return sum(self.parts.layers.info(layer).size for layer in layers)
+
+    async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
+        """Stream and text of each record."""
+        container = self.find(ref)
+        driver = container.record.body.host_config.log_config.type or self.parts.config.log_driver
+        if driver == "none":
+            raise InvalidRequest('configured logging driver does not support reading')
+        path = log_path(self.parts, container.id)
+        since = None if options.since is None else int(options.since * 1e9)
+        until = None if options.until is None else int(options.until * 1e9)
+        if not options.follow:
+            from jaula.logs.reader import read
+
+            count = 0
+            for record in read(
+                path,
+                stdout=options.stdout,
+                stderr=options.stderr,
+                since=since,
+                until=until,
+                tail=options.tail,
+            ):
+                count += 1
+                if count % 256 == 0:
+                    await asyncio.sleep(0)
+                text = record.data
+                if options.timestamps:
+                    text = record.time.encode() + b" " + text
+                yield record.stream, text
+            return
+        from jaula.logs.follow import follow
+
+        async for batch in follow(
+            path,
+            container.exited,
+            stdout=options.stdout,
+            stderr=options.stderr,
+            since=since,
+            until=until,
+            tail=options.tail,
+        ):
+            for record in batch:
+                text = record.data
+                if options.timestamps:
+                    text = record.time.encode() + b" " + text
+                yield record.stream, text
+
+    async def stats(
+        self, ref: str, *, stream: bool, one_shot: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Docker's stats documents: one, or one a second while it runs."""
+        from jaula.engine import stats
+
+        container = self.find(ref)
+        async for document in stats.documents(
+            self.parts, container, stream=stream, one_shot=one_shot
+        ):
+            yield document
+
+    async def top(self, ref: str, ps_args: str) -> dict[str, Any]:
+        """The processes of a container, as the host's ``ps`` shows them."""
+        from jaula.engine.top import top
+
+        container = self.find(ref)
+        self.require_running(container)
+        return await top(self.parts, container, ps_args)
+
+    async def changes(self, ref: str) -> list[dict[str, Any]]:
+        """What differs from the image."""
+        container = self.find(ref)
+        found = await asyncio.to_thread(self.parts.snapshots.changes, container.id)
+        return [{"Path": change.path, "Kind": int(change.kind)} for change in found]
+
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        """The container's files as a tar."""
+        from jaula.engine.exporting import export
+
+        async for chunk in export(self.parts, self.find(ref)):
+            yield chunk
+
+    def spec(self, ref: str) -> bytes:
+        """The OCI runtime spec of the present run."""
+        container = self.find(ref)
+        path = self.parts.config.paths.container_run(container.id) / "bundle" / "config.json"
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise Conflict(
+                f"container {container.name} is not running, so it has no spec in effect"
+            ) from None
+
+    def require_running(self, container: Container) -> None:
+        """Refuse what needs a process.
+
+        :raises Conflict: it does not run.
+        """
+        if not container.live:
+            raise Conflict(f"container {container.id} is not running")

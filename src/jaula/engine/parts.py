@@ -1,0 +1,44 @@
+"""The parts that the use cases work with, wired once by ``jaula.daemon``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jaula.config import EngineConfig
+from jaula.engine.events import Events
+from jaula.engine.ranges import Ranges
+from jaula.engine.registry import Registry
+from jaula.engine.sandboxes import Sandboxes
+from jaula.engine.specbuild.facts import HostFacts
+from jaula.state.database import Database
+
+if TYPE_CHECKING:
+    from jaula.cgroups.protocol import CgroupDriver
+    from jaula.images.store import ImageStore
+    from jaula.network.manager import NetworkManager
+    from jaula.runtime.client import Runtime
+    from jaula.storage.layers import LayerStore
+    from jaula.storage.snapshots import SnapshotDriver
+    from jaula.storage.volumes import VolumeStore
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything below the engine, and what its use cases share."""
+
+    config: EngineConfig
+    identity: str
+    host: HostFacts
+    database: Database
+    registry: Registry
+    events: Events
+    runtime: Runtime
+    cgroups: CgroupDriver
+    snapshots: SnapshotDriver
+    layers: LayerStore
+    images: ImageStore
+    volumes: VolumeStore
+    network: NetworkManager
+    ranges: Ranges
+    sandboxes: Sandboxes

@@ -1,0 +1,102 @@
+"""Sandboxes prepared ahead: a user namespace with its ids, a network namespace with its address.
+
+Making one costs more than the rest of a start together, so a few are kept ready. The pool is
+filled in the background after a start and never on a start's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from jaula.confine.idranges import IdRange, mappings
+from jaula.engine.names import new_id
+from jaula.errors import JaulaError
+
+if TYPE_CHECKING:
+    from jaula.engine.ranges import Ranges
+    from jaula.network.manager import Endpoint, NetworkManager
+    from jaula.runtime.client import Runtime, Sandbox
+
+log = logging.getLogger("jaula.sandboxes")
+
+
+class Prepared:
+    """One sandbox on the default network, not used by anyone yet."""
+
+    def __init__(self, ids: IdRange, sandbox: Sandbox, endpoint: Endpoint) -> None:
+        self.ids = ids
+        self.sandbox = sandbox
+        self.endpoint = endpoint
+
+
+class Sandboxes:
+    """The pool of prepared sandboxes."""
+
+    def __init__(
+        self, runtime: Runtime, network: NetworkManager, ranges: Ranges, size: int
+    ) -> None:
+        self._runtime = runtime
+        self._network = network
+        self._ranges = ranges
+        self._size = size
+        self._ready: deque[Prepared] = deque()
+        self._filling: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def take(self) -> Prepared:
+        """A sandbox, now: a prepared one, or one made for the caller."""
+        if self._ready:
+            return self._ready.popleft()
+        return await self.make()
+
+    async def make(self, *, ip: str | None = None, mac: str | None = None) -> Prepared:
+        """A new sandbox, with a given address if one is asked for.
+
+        :raises JaulaError: no ids, no addresses, or the kernel refuses.
+        """
+        ids = self._ranges.take()
+        try:
+            sandbox = await self._runtime.sandbox(mappings(ids))
+            try:
+                endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd, ip=ip, mac=mac)
+            except BaseException:
+                sandbox.close()
+                raise
+        except BaseException:
+            self._ranges.give_back(ids.start)
+            raise
+        return Prepared(ids, sandbox, endpoint)
+
+    def refill(self) -> None:
+        """Begin to fill the pool, unless that is going on."""
+        if self._closed or (self._filling is not None and not self._filling.done()):
+            return
+        if len(self._ready) < self._size:
+            self._filling = asyncio.get_running_loop().create_task(self._fill())
+
+    async def _fill(self) -> None:
+        while len(self._ready) < self._size and not self._closed:
+            try:
+                self._ready.append(await self.make())
+            except JaulaError as error:
+                log.warning("cannot prepare a network sandbox: %s", error)
+                return
+            # Between two sandboxes everyone else has a turn.
+            await asyncio.sleep(0.002)
+
+    async def close(self) -> None:
+        """Undo what is prepared and not used."""
+        self._closed = True
+        if self._filling is not None:
+            self._filling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._filling
+        while self._ready:
+            prepared = self._ready.popleft()
+            self._network.detach(prepared.endpoint)
+            prepared.sandbox.close()
+            self._ranges.give_back(prepared.ids.start)

@@ -1,0 +1,33 @@
+"""Signal names as clients write them: ``SIGTERM``, ``TERM``, ``15``, ``RTMIN+3``."""
+
+from __future__ import annotations
+
+import signal
+
+from jaula.errors import InvalidRequest
+
+
+def parse(text: str) -> int:
+    """The number of a signal.
+
+    :raises InvalidRequest: there is no such signal.
+    """
+    plain = text.strip().upper()
+    if plain.isascii() and plain.isdigit():
+        number = int(plain)
+        if 1 <= number <= int(signal.SIGRTMAX):
+            return number
+    else:
+        name = plain.removeprefix("SIG")
+        base, plus, offset = name.partition("+")
+        minus = ""
+        if not plus:
+            base, minus, offset = name.partition("-")
+        known = {s.name.removeprefix("SIG"): int(s) for s in signal.Signals}
+        if base in known and not (plus or minus):
+            return known[base]
+        if base in ("RTMIN", "RTMAX") and offset.isdigit():
+            number = known[base] + (int(offset) if plus else -int(offset))
+            if int(signal.SIGRTMIN) <= number <= int(signal.SIGRTMAX):
+                return number
+    raise InvalidRequest(f"invalid signal: {text}")

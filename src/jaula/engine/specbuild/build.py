@@ -1,0 +1,163 @@
+"""The whole spec of one start of one container."""
+
+from __future__ import annotations
+
+from jaula.confine import devices as devices_table
+from jaula.confine import sysctls
+from jaula.engine.specbuild import mounts, process, resources, security, sharing
+from jaula.engine.specbuild.facts import Facts
+from jaula.engine.specbuild.security import Confinement
+from jaula.engine.specbuild.sharing import Sharing
+from jaula.errors import InvalidRequest
+from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
+from jaula.spec.runtime import (
+    Box,
+    Device,
+    DeviceCgroup,
+    Linux,
+    Process,
+    Resources,
+    Root,
+    Spec,
+    User,
+)
+
+INIT_PATH = "/sbin/docker-init"
+
+
+def build(
+    body: ContainerCreate, facts: Facts, confinement: Confinement, shares: Sharing
+) -> Spec:
+    """The document for the runtime.
+
+    :raises InvalidRequest: no program, a device or sysctl that is not allowed.
+    """
+    host = body.host_config
+    devices, rules = devices_of(host, facts)
+    limits = resources.decide(host, facts.host)
+    return Spec(
+        process=program(body, facts, confinement),
+        root=Root("rootfs", readonly=host.readonly_rootfs),
+        hostname=facts.hostname if shares.uts.own else None,
+        domainname=body.domainname or None if shares.uts.own else None,
+        mounts=mounts.decide(
+            shares, facts, shm_size=host.shm_size, privileged=host.privileged
+        ),
+        annotations=host.annotations,
+        linux=Linux(
+            namespaces=sharing.namespaces(shares, facts.joined),
+            uid_mappings=facts.mappings,
+            gid_mappings=facts.mappings,
+            devices=devices,
+            cgroups_path=facts.cgroup_path,
+            resources=Resources(
+                devices=rules,
+                memory=limits.memory,
+                cpu=limits.cpu,
+                pids=limits.pids,
+                block_io=limits.block_io,
+            ),
+            rootfs_propagation="rprivate",
+            seccomp=confinement.seccomp,
+            sysctl=host.sysctls,
+            masked_paths=confinement.masked,
+            readonly_paths=confinement.readonly,
+            mount_label=None,
+        ),
+    )
+
+
+def program(body: ContainerCreate, facts: Facts, confinement: Confinement) -> Process:
+    """The process section."""
+    host = body.host_config
+    arguments = process.arguments(body)
+    if host.init:
+        arguments = (INIT_PATH, "--", *arguments)
+    rows, columns = host.console_size
+    return Process(
+        cwd=process.working_directory(body.working_dir),
+        args=arguments,
+        env=process.environment(
+            body.env, hostname=facts.hostname, tty=body.tty, user=facts.user
+        ),
+        terminal=body.tty,
+        console_size=Box(height=rows, width=columns) if body.tty and rows and columns else None,
+        user=User(
+            uid=facts.user.uid, gid=facts.user.gid, additional_gids=facts.user.additional_gids
+        ),
+        capabilities=confinement.capabilities,
+        rlimits=resources.rlimits(host, facts.host.nofile),
+        no_new_privileges=confinement.no_new_privileges,
+        apparmor_profile=confinement.apparmor,
+        selinux_label=confinement.selinux,
+        oom_score_adj=host.oom_score_adj or None,
+    )
+
+
+def devices_of(
+    host: HostConfig, facts: Facts
+) -> tuple[tuple[Device, ...], tuple[DeviceCgroup, ...]]:
+    """Device nodes, and the allow-list for the cgroup: nothing but what is listed."""
+    nodes = list(devices_table.DEFAULT_DEVICES)
+    rules = [DeviceCgroup(allow=False, access="rwm"), *devices_table.DEFAULT_RULES]
+    for mapping in host.devices:
+        node, rule = device(mapping)
+        nodes.append(node)
+        rules.append(rule)
+    rules += [cgroup_rule(text) for text in host.device_cgroup_rules]
+    if host.privileged and host.userns_mode == "host":
+        rules = [DeviceCgroup(allow=True, access="rwm")]
+        for path in facts.devices:
+            nodes.append(devices_table.parse_device(path)[0])
+    return tuple({node.path: node for node in nodes}.values()), tuple(rules)
+
+
+def device(mapping: DeviceMapping) -> tuple[Device, DeviceCgroup]:
+    """``--device``: a node of the host's and what may be done with it.
+
+    :raises InvalidRequest: there is no such node, or the permissions are none.
+    """
+    inside = mapping.path_in_container or mapping.path_on_host
+    return devices_table.parse_device(
+        f"{mapping.path_on_host}:{inside}:{mapping.cgroup_permissions or 'rwm'}"
+    )
+
+
+def cgroup_rule(text: str) -> DeviceCgroup:
+    """``--device-cgroup-rule``: ``c 1:3 rwm`` with ``*`` for any number.
+
+    :raises InvalidRequest: not of that form.
+    """
+    words = text.split()
+    numbers = words[1].split(":") if len(words) == 3 else []
+    if (
+        len(numbers) != 2
+        or words[0] not in ("a", "b", "c")
+        or not words[2]
+        or set(words[2]) - set("rwm")
+        or not all(n == "*" or (n.isascii() and n.isdigit()) for n in numbers)
+    ):
+        raise InvalidRequest(f"invalid device cgroup format: '{text}'")
+    major, minor = (None if n == "*" else int(n) for n in numbers)
+    return DeviceCgroup(allow=True, type=words[0], major=major, minor=minor, access=words[2])
+
+
+def check_sysctls(host: HostConfig, shares: Sharing) -> None:
+    """Only sysctls of namespaces that the container does not share with the host.
+
+    :raises InvalidRequest: another one (statement I24).
+    """
+    for name, value in host.sysctls.items():
+        sysctls.check(
+            name,
+            value,
+            frozenset(
+                kind
+                for kind, share in (
+                    ("network", shares.net),
+                    ("ipc", shares.ipc),
+                    ("uts", shares.uts),
+                )
+                if not share.own
+            ),
+        )

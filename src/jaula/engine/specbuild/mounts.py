@@ -1,0 +1,106 @@
+"""The mounts of a container: what every container has, what sharing changes, what was asked for.
+
+Source: runtime-spec ``config-linux.md``, "Default Filesystems"; Docker's ``DefaultLinuxSpec``.
+
+Facts about sharing the host's namespaces from a user namespace of one's own: sysfs can only be
+mounted by an owner of the network namespace, proc by an owner of the pid namespace, mqueue by an
+owner of the ipc namespace. Where one of them is the host's, its tree is bound instead, sysfs
+read-only throughout.
+"""
+
+from __future__ import annotations
+
+from jaula.engine.specbuild.facts import Facts
+from jaula.engine.specbuild.sharing import Sharing
+from jaula.spec.runtime import Mount
+from jaula.state.records import MountRecord
+
+SHM_SIZE = 64 * 1024 * 1024
+
+_GUARDED = ("nosuid", "noexec", "nodev")
+
+
+def decide(
+    sharing: Sharing,
+    facts: Facts,
+    *,
+    shm_size: int = 0,
+    privileged: bool = False,
+) -> tuple[Mount, ...]:
+    """Every mount in the order in which it is made: parents before what lies below them."""
+    asked = {record.destination: record for record in facts.mounts}
+    mounts = [m for m in _standard(sharing, facts, shm_size, privileged) if m.destination not in asked]
+    mounts += [
+        _file(destination, source, facts)
+        for destination, source in facts.files.items()
+        if destination not in asked
+    ]
+    # Sorted by depth, so that /a is there before /a/b is mounted into it; the order of equals stays.
+    mounts += [
+        _asked(record, facts)
+        for record in sorted(facts.mounts, key=lambda r: r.destination.rstrip("/").count("/"))
+    ]
+    return tuple(mounts)
+
+
+def _standard(
+    sharing: Sharing, facts: Facts, shm_size: int, privileged: bool
+) -> tuple[Mount, ...]:
+    mine = not sharing.user.host
+    writable = () if privileged else ("ro",)
+    if sharing.pid.host and mine:
+        proc = Mount("/proc", "/proc", "bind", ("rbind", "rprivate", *_GUARDED))
+    else:
+        proc = Mount("/proc", "proc", "proc", _GUARDED)
+    if mine and (sharing.net.host or facts.foreign_network):
+        sys = Mount("/sys", "/sys", "bind", ("rbind", "rprivate", *_GUARDED, "rro"))
+    else:
+        sys = Mount("/sys", "sysfs", "sysfs", (*_GUARDED, *writable))
+    dev = Mount(
+        "/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")
+    )
+    pts = Mount(
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+    )
+    cgroup = Mount(
+        "/sys/fs/cgroup", "cgroup", "cgroup", (*_GUARDED, "relatime", *writable)
+    )
+    return (proc, dev, pts, sys, cgroup, *_ipc(sharing, facts, shm_size))
+
+
+def _ipc(sharing: Sharing, facts: Facts, shm_size: int) -> tuple[Mount, ...]:
+    mounts = []
+    if sharing.ipc.host and not sharing.user.host:
+        if facts.host.mqueue:
+            mounts.append(Mount("/dev/mqueue", "/dev/mqueue", "bind", ("bind", *_GUARDED)))
+    else:
+        mounts.append(Mount("/dev/mqueue", "mqueue", "mqueue", _GUARDED))
+    if sharing.ipc.host:
+        mounts.append(Mount("/dev/shm", "/dev/shm", "bind", ("rbind", *_GUARDED)))
+    elif facts.shared_shm is not None:
+        options = ("bind", *_GUARDED, *(("idmap",) if facts.id_mapped else ()))
+        mounts.append(Mount("/dev/shm", facts.shared_shm, "bind", options))
+    elif not sharing.no_shm:
+        size = shm_size or SHM_SIZE
+        options = (*_GUARDED, "mode=1777", f"size={size}")
+        mounts.append(Mount("/dev/shm", "shm", "tmpfs", options))
+    return tuple(mounts)
+
+
+def _file(destination: str, source: str, facts: Facts) -> Mount:
+    options = ("bind", "rprivate", "nosuid", "nodev", *(("idmap",) if facts.id_mapped else ()))
+    return Mount(destination, source, "bind", options)
+
+
+def _asked(record: MountRecord, facts: Facts) -> Mount:
+    if record.type == "tmpfs":
+        return Mount(record.destination, "tmpfs", "tmpfs", record.options)
+    options = (
+        *record.options,
+        "ro" if record.read_only else "rw",
+        *(("idmap",) if facts.id_mapped else ()),
+    )
+    return Mount(record.destination, record.source, "bind", options)

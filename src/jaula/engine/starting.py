@@ -1,0 +1,407 @@
+"""Starting a container: its ids, its network, its files, its spec, then the runtime.
+
+The order matters for one thing only: whatever fails, everything that was taken is given back, the
+failure is recorded as Docker does (exit code 127, 126 or 125 and the text), and nobody waits for
+ever.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.confine.idranges import IdRange, mappings
+from jaula.engine import states
+from jaula.engine.container import Container
+from jaula.engine.create import attributes
+from jaula.engine.logging_options import log_options
+from jaula.engine.ports import wishes
+from jaula.engine.specbuild import build, security, sharing
+from jaula.engine.specbuild.facts import Facts
+from jaula.engine.specbuild.sharing import Sharing
+from jaula.engine.states import Action
+from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
+from jaula.network import files
+from jaula.network.endpoint import Endpoint, PortRequest
+from jaula.runtime.messages import LogSetup, StartRequest
+from jaula.spec.runtime import encode
+from jaula.state.records import ContainerRecord, EndpointRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.engine.parts import Parts
+    from jaula.engine.users import Users
+    from jaula.runtime.client import Sandbox
+    from jaula.runtime.messages import Event
+
+_JOINED = {"pid": "pid", "ipc": "ipc", "network": "net"}
+_INITS = (
+    "/usr/bin/docker-init",
+    "/usr/bin/tini-static",
+    "/usr/libexec/podman/catatonit",
+    "/usr/bin/catatonit",
+)
+
+
+class Place:
+    """What a start has taken: ids, a sandbox, an endpoint. :meth:`give_back` undoes it.
+
+    ``ids`` are those of the container's user namespace, None where that is the host's;
+    ``reserved`` is the range to give back at the end. They differ where a container borrows a
+    user namespace but has a network of its own.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.ids: IdRange | None = None
+        self.reserved: IdRange | None = None
+        self.sandbox: Sandbox | None = None
+        self.endpoint: Endpoint | None = None
+
+    def close_sandbox(self) -> None:
+        """Drop our descriptors; the container holds its namespaces itself."""
+        if self.sandbox is not None:
+            self.sandbox.close()
+            self.sandbox = None
+
+    def give_back(self) -> None:
+        """Undo everything that was taken."""
+        if self.endpoint is not None:
+            self._parts.network.detach(self.endpoint)
+            self.endpoint = None
+        self.close_sandbox()
+        if self.reserved is not None:
+            self._parts.ranges.give_back(self.reserved.start)
+            self.reserved = None
+
+
+class Starter:
+    """Starts containers. The caller holds the container's lock."""
+
+    def __init__(
+        self, parts: Parts, users: Users, on_event: Callable[[Container, Event], None]
+    ) -> None:
+        self._parts = parts
+        self._users = users
+        self._on_event = on_event
+
+    async def start(self, container: Container) -> None:
+        """Start it.
+
+        :raises RuntimeFailure: the program is not there (127), cannot be executed (126), or the
+            kernel refused something (125).
+        :raises Conflict: its state does not allow it, or what it joins does not run.
+        """
+        record = container.record
+        following = states.after(record.status, Action.START, container.name)
+        place = Place(self._parts)
+        container.exited.clear()
+        try:
+            shares = sharing.decide(record.body.host_config)
+            joined = self._joined(shares)
+            await self._take(record, shares, joined, place)
+            request = self._prepare(record, shares, joined, place)
+            shim = await self._parts.runtime.start(
+                request,
+                place.sandbox,
+                container.take_pending(),
+                lambda event: self._on_event(container, event),
+            )
+        except BaseException as error:
+            self._failed(container, place, error)
+            if isinstance(error, OSError):
+                raise RuntimeFailure(f"cannot start container {container.name}: {error}") from error
+            raise
+        place.close_sandbox()
+        container.shim = shim
+        endpoint = None if place.endpoint is None else _endpoint_record(place.endpoint)
+        container.change(
+            status=following,
+            pid=shim.pid,
+            shim_pid=shim.shim_pid,
+            exit_code=0,
+            error="",
+            oom_killed=False,
+            started_at=time.time_ns(),
+            finished_at=record.finished_at,
+            manually_stopped=False,
+            range_start=place.reserved.start if place.reserved else 0,
+            range_size=place.reserved.size if place.reserved else 0,
+            endpoint=endpoint,
+            ports=endpoint.ports if endpoint else (),
+        )
+        self._parts.registry.save(container)
+        if endpoint is not None:
+            self._parts.events.emit(
+                "network",
+                "connect",
+                endpoint.network,
+                {"container": container.id, "name": endpoint.network, "type": "bridge"},
+            )
+        self._parts.events.emit("container", "start", container.id, attributes(record))
+        self._parts.sandboxes.refill()
+
+    def _failed(self, container: Container, place: Place, error: BaseException) -> None:
+        container.close_pending()
+        place.give_back()
+        code = error.exit_code if isinstance(error, JaulaError) else 125
+        text = error.message if isinstance(error, JaulaError) else str(error)
+        container.change(exit_code=code, error=text, finished_at=time.time_ns(), pid=0)
+        self._parts.registry.save(container)
+        container.exited.set()
+
+    # -- what it shares ----------------------------------------------------------------------
+
+    def _joined(self, shares: Sharing) -> dict[str, str]:
+        """Paths of the namespaces that another container lends, its user namespace among them."""
+        joined: dict[str, str] = {}
+        for kind, ref in shares.containers().items():
+            other = self._parts.registry.find(ref)
+            pid = other.record.pid
+            if not other.live or not pid:
+                raise Conflict(f"cannot join {kind} of a non running container: {other.name}")
+            if kind == "ipc" and other.record.body.host_config.ipc_mode != "shareable":
+                raise InvalidRequest(
+                    f"cannot join IPC of a non-shareable container {other.name}",
+                    hint="start that one with --ipc=shareable",
+                )
+            joined[kind] = f"/proc/{pid}/ns/{_JOINED[kind]}"
+            if other.record.body.host_config.userns_mode != "host":
+                joined["user"] = f"/proc/{pid}/ns/user"
+        return joined
+
+    def _lender(self, shares: Sharing) -> Container | None:
+        for ref in shares.containers().values():
+            return self._parts.registry.find(ref)
+        return None
+
+    async def _take(
+        self, record: ContainerRecord, shares: Sharing, joined: dict[str, str], place: Place
+    ) -> None:
+        lender = self._lender(shares)
+        if shares.network and not record.body.network_disabled:
+            await self._attach(record, place)
+        elif lender is None and not shares.user.host:
+            place.reserved = self._parts.ranges.take()
+        if lender is not None:
+            place.ids = self.ids_of(lender)
+        elif not shares.user.host:
+            place.ids = place.reserved
+
+    def ids_of(self, container: Container) -> IdRange | None:
+        """The ids that a running container uses, its own or those of the one it joined."""
+        record = container.record
+        shares = sharing.decide(record.body.host_config)
+        lender = self._lender(shares)
+        if lender is not None:
+            return self.ids_of(lender)
+        if shares.user.host or not record.range_start:
+            return None
+        return IdRange(record.range_start, record.range_size)
+
+    async def _attach(self, record: ContainerRecord, place: Place) -> None:
+        wanted = record.body.networking_config.endpoints_config
+        settings = wanted.get("bridge") or wanted.get("default")
+        ipam = settings.ipam_config if settings else None
+        ip = ipam.ipv4_address if ipam else ""
+        mac = record.body.mac_address or (settings.mac_address if settings else "")
+        network, sandboxes = self._parts.network, self._parts.sandboxes
+        if ip or mac:
+            prepared = await sandboxes.make(ip=ip or None, mac=mac or None)
+        else:
+            prepared = await sandboxes.take()
+        place.reserved = prepared.ids
+        place.sandbox, place.endpoint = prepared.sandbox, prepared.endpoint
+        ports = [
+            PortRequest(w.container_port, w.protocol, w.host_ip, w.host_port, w.host_port_end)
+            for w in wishes(record.body)
+        ]
+        if ports:
+            try:
+                network.publish(place.endpoint, ports)
+            except JaulaError as error:
+                error.args = (error.message,)
+                error.message = (
+                    "driver failed programming external connectivity on endpoint"
+                    f" {record.name} ({place.endpoint.endpoint_id}): {error.message}"
+                )
+                raise
+            place.endpoint = network.endpoint(place.endpoint.container_id) or place.endpoint
+
+    # -- what it sees ------------------------------------------------------------------------
+
+    def _prepare(
+        self, record: ContainerRecord, shares: Sharing, joined: dict[str, str], place: Place
+    ) -> StartRequest:
+        parts, body = self._parts, record.body
+        paths = parts.config.paths
+        facts = Facts(
+            container_id=record.id,
+            cgroup_path=cgroup_path(parts, record),
+            hostname=self._hostname(record, shares),
+            host=parts.host,
+            user=self._users.of(record),
+            mappings=mappings(place.ids) if place.ids else (),
+            joined=joined,
+            id_mapped=place.ids is not None,
+            foreign_network=place.sandbox is not None and place.ids != place.reserved,
+            files=self._files(record, shares, place),
+            mounts=record.mounts,
+            shared_shm=self._shared_shm(record, shares),
+            devices=_host_devices() if body.host_config.privileged and shares.user.host else (),
+        )
+        level = security.random_level() if parts.host.selinux else ""
+        confinement = security.decide(body.host_config, parts.host, level=level)
+        document = encode(build.build(body, facts, confinement, shares))
+        run_dir = paths.container_run(record.id)
+        bundle = run_dir / "bundle"
+        os.makedirs(bundle, mode=0o700, exist_ok=True)
+        with open(bundle / "config.json", "wb", buffering=0) as file:
+            file.write(document)
+        driver, options = log_options(parts.config, body.host_config.log_config)
+        return StartRequest(
+            container_id=record.id,
+            bundle=str(bundle),
+            run_dir=str(run_dir),
+            root=parts.snapshots.root(record.id),
+            log=LogSetup(driver, options, log_path(parts, record.id)),
+            tty=body.tty,
+            stdin_open=body.open_stdin,
+            stdin_once=body.stdin_once,
+            console=body.host_config.console_size,
+            seccomp_cache=str(paths.seccomp_cache),
+        )
+
+    def _hostname(self, record: ContainerRecord, shares: Sharing) -> str:
+        if shares.net.container:
+            return self._parts.registry.find(shares.net.container).record.hostname
+        return record.hostname
+
+    def _files(self, record: ContainerRecord, shares: Sharing, place: Place) -> dict[str, str]:
+        """hosts, resolv.conf and hostname, written anew for each start."""
+        parts, host = self._parts, record.body.host_config
+        directory = parts.config.paths.container(record.id)
+        found: dict[str, str] = {}
+        if shares.net.container:
+            lender = parts.registry.find(shares.net.container)
+            directory = parts.config.paths.container(lender.id)
+            found = {f"/etc/{n}": str(directory / n) for n in ("hosts", "hostname", "resolv.conf")}
+        else:
+            endpoint = place.endpoint
+            gateway = endpoint.gateway if endpoint else None
+            if shares.net.host and not host.extra_hosts:
+                hosts = _read("/etc/hosts")
+            else:
+                hosts = files.hosts(
+                    record.hostname,
+                    domain=record.body.domainname,
+                    address=endpoint.ipv4 if endpoint else None,
+                    extra=host.extra_hosts,
+                    gateway=gateway,
+                )
+            resolv = _read("/etc/resolv.conf")
+            if not shares.net.host or host.dns or host.dns_search or host.dns_options:
+                resolv = files.resolv_conf(
+                    resolv, dns=host.dns, search=host.dns_search, options=host.dns_options
+                )
+            for name, text in (
+                ("hosts", hosts),
+                ("hostname", files.hostname(record.hostname)),
+                ("resolv.conf", resolv),
+            ):
+                path = directory / name
+                _write(str(path), text)
+                found[f"/etc/{name}"] = str(path)
+        if host.init:
+            found[build.INIT_PATH] = init_program()
+        return found
+
+    def _shared_shm(self, record: ContainerRecord, shares: Sharing) -> str | None:
+        if shares.ipc.container:
+            lender = self._parts.registry.find(shares.ipc.container)
+            path = str(self._parts.config.paths.container_run(lender.id) / "shm")
+            if not os.path.ismount(path):
+                raise Conflict(
+                    f"/dev/shm of container {lender.name} cannot be shared any more",
+                    hint="it was made by an engine that has ended; restart that container",
+                )
+            return path
+        if not shares.shareable_ipc:
+            return None
+        from jaula.kernel import mounts
+        from jaula.kernel.mounts import MS
+
+        path = str(self._parts.config.paths.container_run(record.id) / "shm")
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        size = record.body.host_config.shm_size or 64 * 1024 * 1024
+        if not os.path.ismount(path):
+            flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
+            mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}")
+        return path
+
+
+def cgroup_path(parts: Parts, record: ContainerRecord) -> str:
+    """Where a container's processes are accounted: below the engine's parent, or the asked one."""
+    parent = record.body.host_config.cgroup_parent or parts.config.cgroup_parent
+    return f"/{parent.strip('/')}/{record.id}"
+
+
+def log_path(parts: Parts, container_id: str) -> str:
+    """The json-file log, named as Docker names it."""
+    return str(parts.config.paths.container(container_id) / f"{container_id}-json.log")
+
+
+def init_program() -> str:
+    """A small program of the host's that reaps orphans, for ``--init``.
+
+    :raises InvalidRequest: there is none.
+    """
+    for path in _INITS:
+        if os.access(path, os.X_OK):
+            return path
+    raise InvalidRequest(
+        "--init needs a static init program, and none is installed",
+        hint="install the package tini or catatonit",
+    )
+
+
+def _endpoint_record(endpoint: Endpoint) -> EndpointRecord:
+    return msgspec.convert(msgspec.to_builtins(endpoint), EndpointRecord)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except FileNotFoundError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    # Replaced, not rewritten: a container that still runs keeps the file that it was given.
+    descriptor = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+    )
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _host_devices() -> tuple[str, ...]:
+    """The host's device nodes, without those that a container has of its own."""
+    import stat
+
+    found = []
+    for directory, names, entries in os.walk("/dev"):
+        names[:] = [n for n in names if n not in ("pts", "shm", "mqueue", "fd", "hugepages")]
+        for name in entries:
+            path = os.path.join(directory, name)
+            mode = os.lstat(path).st_mode
+            if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and name not in ("console", "ptmx"):
+                found.append(path)
+    return tuple(sorted(found))
