@@ -29,7 +29,7 @@ class BlobWriter:
         self._directory = directory
         self._path = directory / f"{_HALF_MADE}{secrets.token_hex(8)}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
-        self._file: BinaryIO = open(
+        self._file: BinaryIO = open(  # noqa: SIM115 - closed by __exit__
             self._path, "xb+", buffering=0, opener=lambda p, _: os.open(p, flags, 0o600)
         )
         self._hash = hashlib.sha256()

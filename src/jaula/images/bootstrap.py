@@ -2,8 +2,8 @@
 
 * ``busybox``: Debian's ``busybox-static``, its applets as hard links in ``/bin``.
 * ``debian[:suite]`` and ``ubuntu[:suite]``: ``mmdebstrap --variant=minbase`` with apt, plus
-  ``iputils-ping`` and ``procps``, which a first look at a container wants. Without a suite it is the
-  host's own where the host is that distribution, else a current stable one.
+  ``iputils-ping`` and ``procps``, which a first look at a container wants. Without a suite it is
+  the host's own where the host is that distribution, else a current stable one.
 
 The result is an archive that ``docker load`` reads too. Two builds from the same packages give the
 same image id: times are clamped to ``SOURCE_DATE_EPOCH`` (reproducible-builds.org), by default the

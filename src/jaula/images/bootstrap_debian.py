@@ -1,8 +1,9 @@
 """The recipes of ``debian[:suite]`` and ``ubuntu[:suite]``: mmdebstrap from the host's mirror.
 
-The mirror is the one in the host's apt sources where the host is that distribution; mmdebstrap takes
-it from there by itself. Otherwise it is the distribution's public one, and its keyring has to be
-installed (``debian-archive-keyring``, ``ubuntu-keyring``). Signatures are checked in every case.
+The mirror is the one in the host's apt sources where the host is that distribution; mmdebstrap
+takes it from there by itself. Otherwise it is the distribution's public one, and its keyring has
+to be installed (``debian-archive-keyring``, ``ubuntu-keyring``). Signatures are checked in every
+case.
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ from jaula.spec.image import (
     encode,
 )
 from jaula.storage.tar_reader import DIRECTORY
-from jaula.storage.tar_writer import TarWriter, entry
+from jaula.storage.tar_writer import Sink, TarWriter, entry
+
+__all__ = ["PATH", "Sink", "write_archive", "write_image"]
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -106,7 +108,7 @@ def blob_name(digest: str) -> str:
 
 
 def write_archive(
-    sink: BinaryIO,
+    sink: Sink,
     images: Sequence[tuple[bytes, Sequence[tuple[str, int]], Sequence[str]]],
     layer: Callable[[str], Iterable[bytes]],
 ) -> None:

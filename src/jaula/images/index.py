@@ -1,9 +1,9 @@
 """The layout's ``index.json``: which images there are, and their names.
 
-Source: opencontainers/image-spec 1.1 ``image-index.md`` and ``annotations.md``. One descriptor for each
-name of an image, the name in the annotation ``org.opencontainers.image.ref.name`` in its familiar form
-(``busybox:latest``), so that ``skopeo inspect oci:DIRECTORY:busybox:latest`` finds it; one descriptor
-without a name for an image that has none.
+Source: opencontainers/image-spec 1.1 ``image-index.md`` and ``annotations.md``. One descriptor for
+each name of an image, the name in the annotation ``org.opencontainers.image.ref.name`` in its
+familiar form (``busybox:latest``), so that ``skopeo inspect oci:DIRECTORY:busybox:latest`` finds
+it; one descriptor without a name for an image that has none.
 
 The file is the truth. It is written to a temporary name and renamed; the copy in memory is replaced
 as a whole, so readers need no lock.

@@ -3,10 +3,10 @@
 Sources: the Docker image specification 1.2 (``manifest.json``) and opencontainers/image-spec 1.1
 ``image-layout.md``. An archive that holds both is read as Docker's, as Docker does.
 
-Everything in an archive is hostile. Files become blobs under their own digest while they are read, so
-nothing is parsed that was not hashed, and no name of the archive becomes a path. A digest that a
-document states is looked up among what was hashed. An image is in the index only when all of it is
-there and unpacked; what is left over of a failure is removed.
+Everything in an archive is hostile. Files become blobs under their own digest while they are read,
+so nothing is parsed that was not hashed, and no name of the archive becomes a path. A digest that
+a document states is looked up among what was hashed. An image is in the index only when all of it
+is there and unpacked; what is left over of a failure is removed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _Shape(msgspec.Struct):
 
 
 def load(store: ImageStore, stream: Source, *, quiet: bool = False) -> Iterator[Message]:
-    """Load every image of an archive; yields Docker's messages, progress of layers unless ``quiet``.
+    """Load every image of an archive; yields Docker's messages, of layers unless ``quiet``.
 
     Raises :class:`InvalidRequest` for an archive that is damaged, hostile or no image.
     """

@@ -1,6 +1,7 @@
 """The host's package tools: apt-get, dpkg and mmdebstrap as programs.
 
-Programs are run with a fixed environment and without a shell; what they say is shown when they fail.
+Programs are run with a fixed environment and without a shell; what they say is shown when they
+fail.
 """
 
 from __future__ import annotations

@@ -54,5 +54,6 @@ def best(manifests: Sequence[Descriptor], wanted: Platform | None = None) -> Des
         sorted({f"{m.platform.os}/{m.platform.architecture}" for m in manifests if m.platform})
     )
     raise NotFound(
-        f"the image has nothing for {wanted.os}/{wanted.architecture}; it has {there or 'nothing at all'}"
+        f"the image has nothing for {wanted.os}/{wanted.architecture}; "
+        f"it has {there or 'nothing at all'}"
     )

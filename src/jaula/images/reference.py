@@ -5,8 +5,8 @@ Source: distribution/reference ``reference.go`` and ``normalize.go``::
     reference := name [ ":" tag ] [ "@" digest ]
     name      := [domain "/"] path-component ["/" path-component]*
 
-``busybox`` means ``docker.io/library/busybox:latest``. The first component is a domain only where it
-holds a dot or a colon, is ``localhost``, or has a capital letter.
+``busybox`` means ``docker.io/library/busybox:latest``. The first component is a domain only where
+it holds a dot or a colon, is ``localhost``, or has a capital letter.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Source: opencontainers/image-spec 1.1. An image's id is the digest of its configuration, as Docker
 has it. ``index.json`` says which images there are (:mod:`jaula.images.index`); manifests,
-configurations and layers as they came are blobs (:mod:`jaula.images.blobs`); layers are unpacked into
-the :class:`~jaula.storage.layers.LayerStore` when an image arrives.
+configurations and layers as they came are blobs (:mod:`jaula.images.blobs`); layers are unpacked
+into the :class:`~jaula.storage.layers.LayerStore` when an image arrives.
 
 Whether a container uses an image is not known here: the caller says so.
 
@@ -70,6 +70,11 @@ class HistoryItem(msgspec.Struct, frozen=True):
     size: int
     comment: str = ""
     tags: tuple[str, ...] = ()
+
+
+History = list[HistoryItem]
+Removed = list[dict[str, str]]
+Names = list[str]
 
 
 class ImageStore:
@@ -181,13 +186,13 @@ class ImageStore:
         self._facts[digest] = (config.digest, document, size)
         self._ids[config.digest] = digest
 
-    def history(self, ref: str) -> list[HistoryItem]:
+    def history(self, ref: str) -> History:
         """How the image was made, the newest step first."""
         image = self.resolve(ref)
         sizes = [self.layers.info(layer).size for layer in image.layers]
         steps = list(image.document.history)
         described = sum(not step.empty_layer for step in steps)
-        items: list[HistoryItem] = []
+        items: History = []
         layer = 0
         for step in steps:
             size = 0
@@ -228,7 +233,8 @@ class ImageStore:
         document = check_document(config, id)
         if len(document.rootfs.diff_ids) != len(layers):
             raise InvalidRequest(
-                f"image {id} lists {len(document.rootfs.diff_ids)} layers, {len(layers)} came with it"
+                f"image {id} lists {len(document.rootfs.diff_ids)} layers, "
+                f"{len(layers)} came with it"
             )
         for diff_id, layer in zip(document.rootfs.diff_ids, layers, strict=True):
             if not self.layers.has(diff_id) or self.blobs.size(layer.digest) != layer.size:
@@ -254,18 +260,17 @@ class ImageStore:
 
     # -- removing -------------------------------------------------------------------------------
 
-    def remove(
-        self, ref: str, *, force: bool = False, in_use: str | None = None
-    ) -> list[dict[str, str]]:
+    def remove(self, ref: str, *, force: bool = False, in_use: str | None = None) -> Removed:
         """Take a name or an image away, and what nothing needs any more.
 
-        ``in_use`` tells of a container that uses the image (``container abc is using it``); such an
-        image loses its names only by ``force``, and stays. The answer is Docker's: a list of
-        ``{"Untagged": name}`` and ``{"Deleted": digest}``. Raises :class:`NotFound`, :class:`Conflict`.
+        ``in_use`` tells of a container that uses the image (``container abc is using it``); such
+        an image loses its names only by ``force``, and stays. The answer is Docker's: a list of
+        ``{"Untagged": name}`` and ``{"Deleted": digest}``. Raises :class:`NotFound`,
+        :class:`Conflict`.
         """
         with self._lock:
             image = self.resolve(ref)
-            names = tuple(name for name in image.names if name == _familiar(ref))
+            names = tuple(name for name in image.names if name == familiar(ref))
             by_id = not names
             names = names or image.names
             others = tuple(name for name in image.names if name not in names)
@@ -291,8 +296,8 @@ class ImageStore:
                 done.extend({"Deleted": layer} for layer in self.collect())
             return done
 
-    def collect(self) -> list[str]:
-        """Remove blobs and layers that no image needs; the diff ids of the layers, topmost first."""
+    def collect(self) -> Names:
+        """Remove blobs and layers that no image needs; the diff ids of the layers."""
         with self._lock:
             layers: set[str] = set(self._pins)
             blobs: set[str] = set(self._pins)
@@ -309,7 +314,7 @@ class ImageStore:
             self.blobs.keep_only(blobs)
             return gone
 
-    def sweep(self) -> list[str]:
+    def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is loaded."""
         return self.layers.sweep() + self.blobs.sweep() + self.collect()
 
@@ -325,7 +330,8 @@ def check_document(data: bytes, digest: str) -> ImageDocument:
         )
     if len(document.rootfs.diff_ids) > LAYERS_LIMIT:
         raise InvalidRequest(
-            f"image {digest} has {len(document.rootfs.diff_ids)} layers, at most {LAYERS_LIMIT} work"
+            f"image {digest} has {len(document.rootfs.diff_ids)} layers, "
+            f"at most {LAYERS_LIMIT} work"
         )
     if document.os not in ("linux", ""):
         raise InvalidRequest(
@@ -339,7 +345,7 @@ def short(id: str) -> str:
     return id.removeprefix("sha256:")[:12]
 
 
-def _familiar(ref: str) -> str | None:
+def familiar(ref: str) -> str | None:
     """The name that ``ref`` would be, None where it can be none."""
     try:
         return str(parse(ref))

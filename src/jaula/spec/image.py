@@ -4,10 +4,10 @@ Sources: opencontainers/image-spec 1.1 (``config.md``, ``manifest.md``, ``image-
 ``descriptor.md``, ``image-layout.md``), the Docker image specification 1.2 (``manifest.json`` of an
 archive made by ``docker save``) and the Docker v2 schema 2 media types, which have the same shape.
 
-Facts about real documents: Go writes ``null`` for what is empty, so null means 'absent' everywhere;
-Docker adds members of its own to the configuration (``ArgsEscaped``, ``Healthcheck``, ``OnBuild``,
-``Shell``, ``docker_version``, ``container_config``). Unknown members are ignored here and kept in the
-blob, which is never rewritten.
+Facts about real documents: Go writes ``null`` for what is empty, so null means 'absent'
+everywhere; Docker adds members of its own to the configuration (``ArgsEscaped``, ``Healthcheck``,
+``OnBuild``, ``Shell``, ``docker_version``, ``container_config``). Unknown members are ignored here
+and kept in the blob, which is never rewritten.
 
 Digests are sha256 only. A document is decoded only after its digest was checked; that is the
 caller's work.
@@ -178,5 +178,5 @@ def decode(data: bytes | memoryview, kind: type[_Kind], what: str) -> _Kind:
 
 
 def encode(document: msgspec.Struct | tuple[ArchiveImage, ...]) -> bytes:
-    """The document as JSON, members in a fixed order, so that equal documents have equal digests."""
+    """The document as JSON, in a fixed order, so that equal documents have equal digests."""
     return msgspec.json.encode(document, order="deterministic")

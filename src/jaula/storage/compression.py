@@ -7,10 +7,12 @@ an xz or zstd stream may ask for is bounded; the output is bounded by who reads 
 
 from __future__ import annotations
 
+import importlib
 import io
+import sys
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from jaula.errors import InvalidRequest
 
@@ -73,9 +75,14 @@ class Plain(io.RawIOBase):
 class _Decompressor(Protocol):
     """The shape that bz2, lzma and zstd decompressors share (and isal's, with another name)."""
 
-    eof: bool
-    needs_input: bool
-    unused_data: bytes
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
@@ -141,22 +148,38 @@ def _decompressor(kind: Compression) -> tuple[Callable[[], _Decompressor], type[
     if kind is Compression.GZIP:
         from isal import igzip_lib
 
-        return (
-            lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
-            igzip_lib.error,
-        )
+        return _gzip, cast(type[Exception], igzip_lib.error)
     if kind is Compression.ZSTD:
-        from backports import zstd
-
-        options = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
-        return lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError
+        return _zstd, _zstd_module().ZstdError
     if kind is Compression.BZIP2:
         import bz2
 
         return bz2.BZ2Decompressor, OSError
     import lzma
 
-    return (
-        lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY),
-        lzma.LZMAError,
-    )
+    return _xz, lzma.LZMAError
+
+
+def _gzip() -> _Decompressor:
+    from isal import igzip_lib
+
+    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+
+def _zstd_module() -> Any:
+    """The same module under its two names: in the standard library from Python 3.14 on."""
+    if sys.version_info >= (3, 14):
+        return importlib.import_module("compression.zstd")
+    return importlib.import_module("backports.zstd")
+
+
+def _zstd() -> _Decompressor:
+    module = _zstd_module()
+    options = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+    return cast(_Decompressor, module.ZstdDecompressor(options=options))
+
+
+def _xz() -> _Decompressor:
+    import lzma
+
+    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)

@@ -4,13 +4,13 @@ Follows opencontainers/image-spec 1.1 ``layer.md`` (change sets, whiteouts) and 
 ``filesystems/overlayfs.rst`` for how a whiteout looks on disk: a character device 0:0, and the
 attribute ``trusted.overlay.opaque`` = ``y`` on a directory that hides what is below.
 
-The directory is empty and belongs to the caller alone. No path is ever joined to it: a name's parent
-is opened once with ``RESOLVE_IN_ROOT``, so links that the layer brings are followed inside the layer,
-and the last component is never followed. Names with ``..`` are refused.
+The directory is empty and belongs to the caller alone. No path is ever joined to it: a name's
+parent is opened once with ``RESOLVE_IN_ROOT``, so links that the layer brings are followed inside
+the layer, and the last component is never followed. Names with ``..`` are refused.
 
-Ids, modes (set-user-ID included), times in nanoseconds, attributes, hard links and devices are kept
-as the archive has them. Attributes that would speak to overlayfs or to a security module of the host
-are dropped.
+Ids, modes (set-user-ID included), times in nanoseconds, attributes, hard links and devices are
+kept as the archive has them. Attributes that would speak to overlayfs or to a security module of
+the host are dropped.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ class Extractor:
 
 
 def clean(name: bytes) -> bytes:
-    """A name relative to the layer's root, without empty and ``.`` components; ``..`` is refused."""
+    """A name relative to the layer's root, without empty and ``.`` parts; ``..`` is refused."""
     if b"//" not in name and b"./" not in name and not name.startswith(b"/"):
         path = name.rstrip(b"/")
         if path not in (b".", b"..") and not path.endswith((b"/.", b"/..")):

@@ -1,9 +1,10 @@
 """The store of unpacked layers: ``<layers>/<diff id in hex>/fs`` and ``layer.json`` beside it.
 
 A layer is named by its diff id, the sha256 of its uncompressed tar (image-spec 1.1 ``config.md``,
-'Layer DiffID'). It is unpacked below a temporary name and renamed when its digest is known and right,
-so a layer that is there is whole. After a crash of the engine :meth:`LayerStore.sweep` takes away what
-was half-made. Nothing waits for the disk: after a loss of power a layer may have to be loaded again.
+'Layer DiffID'). It is unpacked below a temporary name and renamed when its digest is known and
+right, so a layer that is there is whole. After a crash of the engine :meth:`LayerStore.sweep`
+takes away what was half-made. Nothing waits for the disk: after a loss of power a layer may have
+to be loaded again.
 
 The directory is closed to other users: layers hold set-user-ID programs.
 """
@@ -16,7 +17,6 @@ import mmap
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -42,6 +42,9 @@ class LayerInfo(msgspec.Struct, frozen=True):
     size: int
     tar_size: int
     states_root: bool = False
+
+
+Names = list[str]
 
 
 class LayerStore:
@@ -192,7 +195,7 @@ class LayerStore:
         finally:
             os.close(parent)
 
-    def sweep(self) -> list[str]:
+    def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is unpacked."""
         swept = [
             found.name for found in self._directory.iterdir() if found.name.startswith(_HALF_MADE)

@@ -3,9 +3,9 @@
 Follows the kernel's ``filesystems/overlayfs.rst``. ``containers/<id>/upper`` and ``work`` hold the
 container's delta, ``layers.json`` beside them what is below.
 
-Facts about overlayfs: the root of the mount shows the upper directory's own owner, mode and times; an
-upper on an overlay, on NFS or on FAT is refused or comes up read-only, so the driver is probed with a
-real mount and a real write when the engine starts.
+Facts about overlayfs: the root of the mount shows the upper directory's own owner, mode and times;
+an upper on an overlay, on NFS or on FAT is refused or comes up read-only, so the driver is probed
+with a real mount and a real write when the engine starts.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def probe(directory: Path) -> None:
             raise Unsupported("overlay writes no whiteouts here")
     except OSError as error:
         raise Unsupported(
-            f"overlay does not work on {filesystem_name(directory)} at {directory}: {error.strerror}",
+            f"overlay does not work on {filesystem_name(directory)} at {directory}: "
+            f"{error.strerror}",
             hint="use another file system for the root directory, or the vfs driver",
         ) from error
     finally:

@@ -2,10 +2,10 @@
 
 The contract of a driver, held by one test suite that every driver passes:
 
-* Layers are given by diff id, base first, and are unpacked already. A snapshot's id is the container's;
-  what a driver keeps of it lies below ``config.Paths.container(id)``.
-* Nothing is mounted on the host and nothing is chowned: ids on disk are the plain ones of the image,
-  and the runtime maps them when it mounts the :class:`~jaula.spec.rootfs.RootSource`.
+* Layers are given by diff id, base first, and are unpacked already. A snapshot's id is the
+  container's; what a driver keeps of it lies below ``config.Paths.container(id)``.
+* Nothing is mounted on the host and nothing is chowned: ids on disk are the plain ones of the
+  image, and the runtime maps them when it mounts the :class:`~jaula.spec.rootfs.RootSource`.
 * The root directory of a new snapshot has the owner and mode that the image gives to '/'.
 * ``create`` is cheap where the driver can be (it does not depend on the image's size with overlay),
   leaves nothing behind when it fails, and refuses an id that is there.
@@ -51,7 +51,7 @@ class SnapshotDriver(Protocol):
     name: str
 
     def create(self, id: str, layers: Sequence[str]) -> None:
-        """Make a snapshot; raises ``Conflict`` where it exists, ``NotFound`` for an unknown layer."""
+        """Raises ``Conflict`` where the snapshot exists, ``NotFound`` for an unknown layer."""
 
     def root(self, id: str) -> RootSource:
         """How to mount a snapshot; raises ``NotFound``."""
@@ -78,7 +78,7 @@ DRIVERS = ("overlay", "vfs")
 
 
 def driver(name: str, paths: Paths, layers: LayerStore) -> SnapshotDriver:
-    """The named driver; its module is loaded now. Raises ``Unsupported`` where it cannot work here."""
+    """The named driver, loaded now. Raises ``Unsupported`` where it cannot work here."""
     if name in ("overlay", "overlay2"):  # Docker's name for it
         from jaula.storage.overlay import OverlayDriver
 
@@ -112,8 +112,8 @@ def choose(
 def open_root(source: RootSource) -> Iterator[int]:
     """A descriptor of a root file system's '/', from a mount that only this descriptor knows.
 
-    Ids are seen as they are on disk. Where the source has an upper directory it is used writable, so
-    this is for containers that do not run; overlayfs leaves two mounts of one upper undefined.
+    Ids are seen as they are on disk. Where the source has an upper directory it is used writable,
+    so this is for containers that do not run; overlayfs leaves two mounts of one upper undefined.
     """
     if isinstance(source, OverlayRoot):
         mount = mounts.overlay(source.lowers, source.upper, source.work)

@@ -1,14 +1,14 @@
 """Reading tar archives: headers of ustar, GNU and pax, from a stream or a mapped file.
 
 Follows POSIX.1-2017 (pax, ``ustar`` interchange format) and the GNU tar manual (``Basic Tar
-Format``, ``@LongLink``, base-256 numbers). Only headers are understood here; what an entry may do to
-a file system is decided in :mod:`jaula.storage.extractor`.
+Format``, ``@LongLink``, base-256 numbers). Only headers are understood here; what an entry may do
+to a file system is decided in :mod:`jaula.storage.extractor`.
 
 Everything read is hostile: numbers, lengths and counts have ceilings, and each failure is one
 :class:`~jaula.errors.InvalidRequest`.
 
-Facts about tar: names are bytes, in no encoding; a pax ``size`` or ``path`` replaces the header's; an
-archive ends with two zero blocks, but writers exist that leave them out; sparse files (GNU type
+Facts about tar: names are bytes, in no encoding; a pax ``size`` or ``path`` replaces the header's;
+an archive ends with two zero blocks, but writers exist that leave them out; sparse files (GNU type
 ``S`` and ``GNU.sparse`` records) are not used in image layers and are refused.
 """
 
@@ -110,7 +110,7 @@ class TarReader:
     # -- bytes ----------------------------------------------------------------------------------
 
     def _fill(self, wanted: int) -> int:
-        """Have up to ``wanted`` bytes (at most a window) in the window; the number that is there."""
+        """Have up to ``wanted`` bytes (a window at most) at hand; the number that is there."""
         there = self._end - self._position
         if there >= wanted or self._stream is None:
             return there
@@ -151,7 +151,7 @@ class TarReader:
             yield piece
 
     def read(self, limit: int, what: str) -> bytes:
-        """All data of the present entry, which is named ``what`` in the message if it is too long."""
+        """All data of the present entry, named ``what`` in the message if it is too long."""
         if self._unread > limit:
             raise InvalidRequest(f"{what} holds {self._unread} bytes, at most {limit} are accepted")
         return b"".join(bytes(piece) for piece in self.data())

@@ -1,8 +1,8 @@
 """Writing tar archives: pax interchange format, the same bytes for the same entries.
 
-Follows POSIX.1-2017 (pax): a plain ``ustar`` header where everything fits it, an extended header before
-it where something does not. Times are whole seconds, as in layers that other tools make; owners have
-no names, since names mean nothing in another file system.
+Follows POSIX.1-2017 (pax): a plain ``ustar`` header where everything fits it, an extended header
+before it where something does not. Times are whole seconds, as in layers that other tools make;
+owners have no names, since names mean nothing in another file system.
 """
 
 from __future__ import annotations

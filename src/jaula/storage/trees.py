@@ -3,8 +3,8 @@
 Nothing here recurses or joins paths to a root: a tree that a container wrote may be deeper than the
 stack and longer than PATH_MAX, and may change while it is read. A symbolic link is never followed.
 
-Facts about overlayfs (``filesystems/overlayfs.rst``): in an upper directory a character device 0:0 is
-a whiteout, and ``trusted.overlay.opaque`` = ``y`` hides what is below a directory.
+Facts about overlayfs (``filesystems/overlayfs.rst``): in an upper directory a character device 0:0
+is a whiteout, and ``trusted.overlay.opaque`` = ``y`` hides what is below a directory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _BENEATH = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
 
 
 def is_whiteout(facts: os.stat_result) -> bool:
+    """A character device 0:0."""
     return stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0
 
 
@@ -105,7 +106,7 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
 
 
 def _empty(descriptor: int, top: int, serial: int | None) -> list[bytes]:
-    """Unlink all but directories; those are moved to ``top`` under new names, which are returned."""
+    """Unlink all but directories; move those to ``top`` under new names, which are returned."""
     folders: list[bytes] = []
     with os.scandir(descriptor) as entries:
         found = [
@@ -184,17 +185,17 @@ def copy_tree(
 ) -> None:
     """Copy what ``source_fd`` holds into ``target_fd``, and that directory's own facts.
 
-    Ownership, modes, times, attributes, hard links, devices and FIFOs are kept; sockets are left out.
-    With ``whiteout`` the source is a layer that is laid over the target: what it holds replaces what
-    is there, and the function is called with a directory and a name that a whiteout hides.
+    Ownership, modes, times, attributes, hard links, devices and FIFOs are kept; sockets are not.
+    With ``whiteout`` the source is a layer that is laid over the target: what it holds replaces
+    what is there, and the function is called with a directory and a name that a whiteout hides.
     """
     links: dict[tuple[int, int], bytes] = {}
     for path, folder, entries in walk(source_fd):
         target = os.dup(target_fd) if not path else open_folder(target_fd, path)
         try:
             if whiteout is not None and is_opaque(folder):
-                for name in os.listdir(target):
-                    remove_tree(target, os.fsencode(name))
+                for hidden in os.listdir(target):
+                    remove_tree(target, os.fsencode(hidden))
             for name, facts in entries:
                 if whiteout is not None:
                     if is_whiteout(facts):

@@ -1,0 +1,214 @@
+"""Volumes: directories with a name that outlive containers.
+
+``<volumes>/<name>/_data`` is what a container sees, ``volume.json`` beside it what was asked for.
+Names follow Docker's grammar (moby ``daemon/names``): ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255
+bytes.
+
+The directory of volumes is closed to other users of the host: files in a volume may be set-user-ID,
+and belong to the host's ids.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from datetime import UTC, datetime
+
+import msgspec
+
+from jaula.config import Paths
+from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.kernel import paths as kernel_paths
+from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HALF_MADE = ".new-"
+_GOING = ".gone-"
+
+
+class Volume(msgspec.Struct, frozen=True):
+    """A volume; ``created_at`` is RFC 3339."""
+
+    name: str
+    path: str
+    created_at: str
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+    driver: str = "local"
+    scope: str = "local"
+
+
+class _Document(msgspec.Struct, frozen=True):
+    created_at: str
+    labels: dict[str, str] = {}
+    options: dict[str, str] = {}
+
+
+Volumes = list[Volume]
+Names = list[str]
+
+
+class VolumeStore:
+    """The volumes of one engine. Whether a container uses one is the caller's to know."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._directory = paths.volumes
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def create(
+        self,
+        name: str = "",
+        labels: dict[str, str] | None = None,
+        options: dict[str, str] | None = None,
+    ) -> Volume:
+        """Make a volume; one of that name that is there already is given back, as Docker does.
+
+        An empty name asks for a random one. Raises :class:`InvalidRequest`.
+        """
+        name = check_name(name or secrets.token_hex(32))
+        if options:
+            raise InvalidRequest(
+                f"volume {name!r}: the local driver has no option {next(iter(sorted(options)))!r}",
+                hint="a mount of another kind is made with --mount type=tmpfs or type=bind",
+            )
+        document = _Document(datetime.now(UTC).isoformat(timespec="seconds"), labels or {}, {})
+        half = f"{_HALF_MADE}{secrets.token_hex(8)}"
+        parent = os.open(self._directory, _FOLDER)
+        try:
+            os.mkdir(half, 0o700, dir_fd=parent)
+            try:
+                self._fill(parent, half, document)
+                os.rename(half, name, src_dir_fd=parent, dst_dir_fd=parent)
+            finally:
+                remove_tree(parent, half.encode())
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return self.get(name)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise Unavailable(f"cannot make volume {name!r}: {error.strerror}") from error
+            raise
+        finally:
+            os.close(parent)
+        return self._volume(name, document)
+
+    def _fill(self, parent: int, half: str, document: _Document) -> None:
+        top = os.open(half, _FOLDER, dir_fd=parent)
+        try:
+            os.mkdir("_data", 0o755, dir_fd=top)
+            os.chmod("_data", 0o755, dir_fd=top)
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            descriptor = os.open("volume.json", flags, 0o600, dir_fd=top)
+            try:
+                os.write(descriptor, msgspec.json.encode(document))
+            finally:
+                os.close(descriptor)
+        finally:
+            os.close(top)
+
+    def get(self, name: str) -> Volume:
+        """Raises :class:`NotFound`."""
+        if not _NAME.fullmatch(name):
+            raise NotFound(f"get {name[:80]}: no such volume")
+        path = self._directory / name / "volume.json"
+        try:
+            document = msgspec.json.decode(path.read_bytes(), type=_Document)
+        except FileNotFoundError:
+            raise NotFound(f"get {name}: no such volume") from None
+        except msgspec.DecodeError as error:
+            raise CorruptState(f"the volume's document {path} is damaged: {error}") from error
+        return self._volume(name, document)
+
+    def _volume(self, name: str, document: _Document) -> Volume:
+        return Volume(name, self.path(name), document.created_at, document.labels, document.options)
+
+    def exists(self, name: str) -> bool:
+        return bool(_NAME.fullmatch(name)) and (self._directory / name / "volume.json").exists()
+
+    def path(self, name: str) -> str:
+        """Where the volume's files are on the host."""
+        return f"{self._directory}/{check_name(name)}/_data"
+
+    def list(self) -> Volumes:
+        """All volumes, in order of name."""
+        names = sorted(found.name for found in self._directory.iterdir() if self.exists(found.name))
+        return [self.get(name) for name in names]
+
+    def usage(self, name: str) -> int:
+        """Bytes of the volume's files."""
+        descriptor = os.open(self.get(name).path, _FOLDER)
+        try:
+            return size_on_disk(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove(self, name: str) -> None:
+        """Remove a volume with all it holds; raises :class:`NotFound`."""
+        self.get(name)
+        gone = f"{_GOING}{secrets.token_hex(8)}"
+        parent = os.open(self._directory, _FOLDER)
+        try:
+            os.rename(name, gone, src_dir_fd=parent, dst_dir_fd=parent)
+            remove_tree(parent, gone.encode())
+        except FileNotFoundError:
+            raise NotFound(f"get {name}: no such volume") from None
+        finally:
+            os.close(parent)
+
+    def sweep(self) -> Names:
+        """Remove what a crash left half-made or half-removed."""
+        marks = (_HALF_MADE, _GOING)
+        swept = [found.name for found in self._directory.iterdir() if found.name.startswith(marks)]
+        parent = os.open(self._directory, _FOLDER)
+        try:
+            for name in swept:
+                remove_tree(parent, name.encode())
+        finally:
+            os.close(parent)
+        return swept
+
+    def populate(self, name: str, root_fd: int, path: str) -> bool:
+        """Copy what an image has at ``path`` into an empty volume; whether anything was done.
+
+        ``root_fd`` is a descriptor of the image's root (see
+        :func:`jaula.storage.snapshots.open_root`). The volume's directory gets the owner and mode
+        of the image's. A volume that holds something, or a path that the image has not, or not as
+        a directory, leaves the volume as it is.
+        """
+        try:
+            source = kernel_paths.open_in_root(root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        try:
+            target = os.open(self.get(name).path, _FOLDER)
+            try:
+                if os.listdir(target):
+                    return False
+                copy_tree(source, target)
+                return True
+            finally:
+                os.close(target)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Unavailable(f"cannot fill volume {name!r}: {error.strerror}") from error
+            raise
+        finally:
+            os.close(source)
+
+
+def check_name(name: str) -> str:
+    """The name, if it is one; raises :class:`InvalidRequest` in Docker's words."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"create {name[:80]}: {name[:80]!r} includes invalid characters "
+            "for a local volume name, only '[a-zA-Z0-9][a-zA-Z0-9_.-]' are allowed",
+            hint="if you intended to pass a host directory, use an absolute path",
+        )
+    return name
+
+
+def is_name(text: str) -> bool:
+    """Whether the source of a ``-v`` is a volume's name rather than a path."""
+    return bool(text) and not text.startswith(("/", ".", "~")) and bool(_NAME.fullmatch(text))
