@@ -22,7 +22,7 @@ class Hierarchies(msgspec.Struct, frozen=True):
 
 
 def parse(mountinfo: str) -> Hierarchies:
-    """The first mount of each controller and of the v2 tree; lines of another form are passed over."""
+    """The first mount of each controller and of the v2 tree; other lines are passed over."""
     legacy: dict[str, str] = {}
     unified: str | None = None
     for line in mountinfo.splitlines():

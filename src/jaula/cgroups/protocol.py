@@ -94,7 +94,7 @@ class Cgroup(Protocol):
     path: str
 
     def apply(self, resources: Resources) -> tuple[str, ...]:
-        """Write the limits; returns warnings for what this kernel lacks and a caller may live without.
+        """Write the limits; returns warnings for what the kernel lacks and one may live without.
 
         Raises ``InvalidRequest`` where the kernel refuses a value, ``Conflict`` where the current
         use forbids it, ``Unsupported`` where a controller that a limit needs is not there.
@@ -123,9 +123,13 @@ class Cgroup(Protocol):
         """Stop every process; returns when they have stopped, raises ``Unavailable`` after 2 s."""
         ...
 
-    def thaw(self) -> None: ...
+    def thaw(self) -> None:
+        """Let every process go on; no error where none is stopped."""
+        ...
 
-    def frozen(self) -> bool: ...
+    def frozen(self) -> bool:
+        """Whether every process has stopped."""
+        ...
 
     def kill(self) -> None:
         """SIGKILL to every process, those that are being forked included; thaws a frozen cgroup."""
@@ -195,7 +199,7 @@ class CgroupDriver(Protocol):
         ...
 
     def controllers(self) -> frozenset[str]:
-        """Names as v2 has them (``io`` for blkio), plus ``devices`` and ``freezer`` where possible."""
+        """Names as v2 has them (``io`` for blkio), with ``devices`` and ``freezer``."""
         ...
 
     def features(self) -> frozenset[str]:

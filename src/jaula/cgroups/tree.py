@@ -23,12 +23,21 @@ def children(directory: int) -> list[str]:
     """Names of the cgroups directly inside."""
     if os.fstat(directory).st_nlink <= 2:
         return []
-    with os.scandir(directory) as entries:
+    # From ".", afresh: an O_PATH descriptor cannot be listed, and listing moves the position.
+    listing = os.open(".", DIRECTORY, dir_fd=directory)
+    try:
+        return _directories(listing)
+    finally:
+        os.close(listing)
+
+
+def _directories(listing: int) -> list[str]:
+    with os.scandir(listing) as entries:
         return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def walk(directory: int) -> Iterator[int]:
-    """Descriptors of the directory and of all below it; each is closed when the next is asked for."""
+    """Descriptors of the directory and of all below; each is closed when the next is asked for."""
     yield directory
     for name in children(directory):
         try:
@@ -39,6 +48,12 @@ def walk(directory: int) -> Iterator[int]:
             yield from walk(child)
         finally:
             os.close(child)
+
+
+def offers(root: int, file: str) -> bool:
+    """Whether ``file`` is in the root cgroup or one directly below; the root lacks most limits."""
+    names = ["", *(f"{name}/" for name in children(root))]
+    return any(files.exists(root, name + file) for name in names)
 
 
 def pids(directory: int, file: str = "cgroup.procs") -> set[int]:

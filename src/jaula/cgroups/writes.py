@@ -30,7 +30,7 @@ class Write(msgspec.Struct, frozen=True):
 
 
 class Remark(msgspec.Struct, frozen=True):
-    """Something asked that this version of cgroups has no file for, and a container can run without."""
+    """Something asked that this version of cgroups cannot do and a container can run without."""
 
     text: str
 

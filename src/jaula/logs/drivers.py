@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from jaula.errors import InvalidRequest
-from jaula.logs import options
 from jaula.logs.json_file import JsonFileWriter, check
 from jaula.logs.none import NoneWriter
+from jaula.logs.options import known
 from jaula.logs.protocol import LogWriter
 
 
 def _none(path: str, given: Mapping[str, str]) -> LogWriter:
-    options.known("none", given, ())
+    known("none", given, ())
     return NoneWriter()
 
 
@@ -26,22 +26,22 @@ READABLE = frozenset({"json-file"})
 """Drivers whose logs can be read back."""
 
 
-def open_writer(driver: str, given: Mapping[str, str], path: str) -> LogWriter:
+def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter:
     """A writer for a container. ``path`` is a host path that the engine chose.
 
     Raises ``InvalidRequest`` for an unknown driver or option, ``OSError`` where ``path`` cannot be
     opened.
     """
-    return _factory(driver)(path, given)
+    return _factory(driver)(path, options)
 
 
-def validate(driver: str, given: Mapping[str, str]) -> None:
+def validate(driver: str, options: Mapping[str, str]) -> None:
     """The checks of :func:`open_writer` without opening anything; raises ``InvalidRequest``."""
     _factory(driver)
     if driver == "json-file":
-        check(given)
+        check(options)
     else:
-        options.known(driver, given, ())
+        known(driver, options, ())
 
 
 def _factory(driver: str) -> Callable[[str, Mapping[str, str]], LogWriter]:

@@ -15,7 +15,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 from jaula.kernel.libc import function
-from jaula.logs.reader import Cursor, Record, Selection, files, last, select
+from jaula.logs.reader import Cursor, Place, Record, Selection, files, last, select
 
 _POLL = 0.1  # seconds, without a watch
 _LOOK = 2.0  # seconds, with one
@@ -44,8 +44,7 @@ async def follow(
     _, end = selection.bounds()
     with contextlib.closing(Tail(path)) as source, _watch(path) as changed:
         if tail is not None:
-            source.skip()
-            if stored := last(path, tail, selection):
+            if stored := last(path, tail, selection, source.skip()):
                 yield stored
         while True:
             ending = stop.is_set()  # asked before the read: what was written before is then seen
@@ -70,12 +69,13 @@ class Tail:
         self._cursor: Cursor | None = None
         self._move_to(files(path)[0])
 
-    def skip(self) -> None:
-        """Go to the end of what is there."""
+    def skip(self) -> Place | None:
+        """Go to the end of what is there, and tell where that is."""
         self._move_to(self._path)
-        if self._cursor is not None:
-            while self._cursor.more():
-                pass
+        if self._cursor is None:
+            return None
+        self._cursor.to_end()
+        return self._cursor.place()
 
     def more(self) -> list[Record]:
         """The next block of records; [] where there is none yet."""
@@ -92,6 +92,7 @@ class Tail:
             self._move_to(following)
 
     def close(self) -> None:
+        """Close the file; more calls do nothing."""
         if self._cursor is not None:
             os.close(self._cursor.descriptor)
             self._cursor = None

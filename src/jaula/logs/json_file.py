@@ -33,7 +33,7 @@ class JsonFileWriter:
     """See :class:`jaula.logs.protocol.LogWriter`."""
 
     def __init__(self, path: str, *, max_size: int = MAX_SIZE, max_file: int = MAX_FILE) -> None:
-        """Opens ``path`` for appending; ``max_size`` is bytes, 0 for no limit. Raises ``OSError``."""
+        """Opens ``path`` to append; ``max_size`` is bytes, 0 for no limit. Raises ``OSError``."""
         self.dropped = 0
         self.error = ""
         self._path = path

@@ -9,7 +9,10 @@ from collections.abc import Collection, Mapping
 
 from jaula.errors import InvalidRequest
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_UNITS: dict[str, int] = {"b": 1} | {
+    letter + end: 1000**power for letter, power in _POWERS.items() for end in ("", "b", "ib")
+}
 
 
 def known(driver: str, options: Mapping[str, str], names: Collection[str]) -> None:
@@ -26,24 +29,17 @@ def size(name: str, value: str) -> int:
     """Bytes of ``10m``, ``1.5g``, ``4096``, ``20MB``; -1 and 0 are no limit and give 0."""
     if value in ("-1", "0"):
         return 0
-    number, unit = value.strip().lower(), ""
-    number = (
-        number.removesuffix("b").removesuffix("i")
-        if number[-2:-1].isalpha()
-        else (number.removesuffix("b"))
-    )
-    if number[-1:].isalpha():
-        number, unit = number[:-1], number[-1]
-    number = number.rstrip(" ")
-    whole, _, fraction = number.partition(".")
-    digits = whole + fraction
-    if unit not in _UNITS or not whole or not (digits.isdecimal() and digits.isascii()):
-        raise InvalidRequest(f"bad {name} {value!r}", hint="a number and k, m or g, as 10m")
-    if len(digits) > 18:
-        raise InvalidRequest(f"bad {name} {value!r}", hint="that is too large")
-    result = int(digits) * _UNITS[unit] // 10 ** len(fraction)
+    bad = InvalidRequest(f"bad {name} {value!r}", hint="a number and k, m or g, as 10m")
+    digits = value.rstrip("kKmMgGtTpPiIbB")
+    unit = value[len(digits) :].lower()
+    whole, _, fraction = digits.rstrip(" ").partition(".")
+    if unit not in _UNITS or not whole or len(whole) > 15 or len(fraction) > 9:
+        raise bad
+    if not ((whole + fraction).isdecimal() and (whole + fraction).isascii()):
+        raise bad
+    result: int = int(whole + fraction) * _UNITS[unit] // 10 ** len(fraction)
     if result < 1:
-        raise InvalidRequest(f"bad {name} {value!r}", hint="at least one byte")
+        raise bad
     return result
 
 

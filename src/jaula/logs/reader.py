@@ -120,6 +120,16 @@ class Cursor:
         self.descriptor = descriptor
         self.offset = offset  # of the first byte that was not handed out
 
+    def place(self) -> Place:
+        return Place(os.fstat(self.descriptor).st_ino, self.offset)
+
+    def to_end(self) -> None:
+        """Go behind the last whole line."""
+        size = os.fstat(self.descriptor).st_size
+        start = max(size - _LONGEST_LINE, 0)
+        block = os.pread(self.descriptor, size - start, start)
+        self.offset = start + block.rfind(b"\n") + 1
+
     def more(self) -> list[Record]:
         """The records of the next block; [] at the end, where half a line may stand."""
         size = _BLOCK
@@ -139,16 +149,23 @@ class Cursor:
             size = _BLOCK  # only damaged lines: go on
 
 
-def last(path: str, count: int, selection: Selection) -> list[Record]:
+class Place(msgspec.Struct, frozen=True):
+    """An offset in the file of an inode."""
+
+    inode: int
+    offset: int
+
+
+def last(path: str, count: int, selection: Selection, upto: Place | None = None) -> list[Record]:
     """The last ``count`` lines, read from the end, so that the cost is that of what is shown.
 
-    A line that was kept in pieces counts once.
+    A line that was kept in pieces counts once. With ``upto``, what comes after it is left out.
     """
     found: list[Record] = []  # newest first
     lines = 0
     first, _ = selection.bounds()
-    for name in reversed(files(path)):
-        for record in _backwards(name):
+    for name in _from_place(files(path)[::-1], upto):
+        for record in _backwards(name, upto):
             if first and timestamp.padded(record.time) < first:
                 return found[::-1]
             if not select([record], selection):
@@ -161,13 +178,28 @@ def last(path: str, count: int, selection: Selection) -> list[Record]:
     return found[::-1]
 
 
-def _backwards(name: str) -> Iterator[Record]:
+def _from_place(names: list[str], upto: Place | None) -> list[str]:
+    """Newest first, without the files that are newer than the one of ``upto``."""
+    if upto is not None:
+        for index, name in enumerate(names):
+            try:
+                if os.stat(name).st_ino == upto.inode:
+                    return names[index:]
+            except FileNotFoundError:
+                continue  # being rotated at this moment
+    return names
+
+
+def _backwards(name: str, upto: Place | None) -> Iterator[Record]:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        end = os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        end = status.st_size
+        if upto is not None and upto.inode == status.st_ino:
+            end = upto.offset
         rest = b""  # the beginning of a line whose end was in a later block
         while end > 0:
             start = max(end - _BLOCK, 0)

@@ -68,17 +68,17 @@ class Driver:
             ("cpu.shares", "cpu", "cpu.shares"),
             ("cpu.quota", "cpu", "cpu.cfs_quota_us"),
             ("cpuset", "cpuset", "cpuset.cpus"),
-            ("pids", "pids", "cgroup.procs"),  # the root has no pids.max
+            ("pids", "pids", "cgroup.procs"),
             ("io.weight", "blkio", "blkio.weight"),
             ("io.weight", "blkio", "blkio.bfq.weight"),
             ("io.throttle", "blkio", "blkio.throttle.read_bps_device"),
             ("devices", "devices", "devices.deny"),
-            ("freezer", "freezer", "cgroup.procs"),  # the root has no freezer.state
+            ("freezer", "freezer", "cgroup.procs"),
         )
         return frozenset(
             feature
             for feature, controller, file in probes
-            if controller in roots and files.exists(roots[controller], file)
+            if controller in roots and tree.offers(roots[controller], file)
         )
 
     def warnings(self) -> tuple[str, ...]:

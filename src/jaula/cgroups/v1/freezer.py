@@ -44,8 +44,10 @@ def freeze(directory: int, path: str, timeout: float) -> None:
 
 
 def thaw(directory: int) -> None:
+    """Let every task go on."""
     files.write(directory, STATE, "THAWED")
 
 
 def frozen(directory: int) -> bool:
+    """Whether every task has stopped."""
     return files.read(directory, STATE) == "FROZEN"

@@ -61,6 +61,7 @@ def _ordered(wanted: int | None, swap: int | None, current: Reader) -> list[Step
 
 
 def stats(read: Reader) -> MemoryStats:
+    """What the cgroup and those below it use, in bytes."""
     details = flat_keyed(read("memory.stat"))
     usage = number(read("memory.usage_in_bytes"))
     both = number(read("memory.memsw.usage_in_bytes"))
@@ -76,4 +77,5 @@ def stats(read: Reader) -> MemoryStats:
 
 
 def oom_kills(read: Reader) -> int:
+    """Processes killed for want of memory so far."""
     return flat_keyed(read("memory.oom_control")).get("oom_kill", 0)

@@ -23,4 +23,5 @@ class Pids:
 
 
 def stats(read: Reader) -> PidsStats:
+    """Tasks now, threads included, and how many there may be."""
     return PidsStats(current=number(read("pids.current")), limit=limit(read("pids.max")))

@@ -69,6 +69,7 @@ def jump_if_equal(dst: int, value: int, skip: int) -> bytes:
 
 
 def exit_() -> bytes:
+    """``return R0``: 1 allows, 0 denies."""
     return _instruction(0x95)
 
 
@@ -104,6 +105,7 @@ def attach(directory: int, program: int) -> None:
 
 
 def detach(directory: int, program: int) -> None:
+    """Take ``program`` out of force for the cgroup."""
     _call(BPF_PROG_DETACH, struct.pack("=IIII", directory, program, BPF_CGROUP_DEVICE, 0))
 
 

@@ -69,6 +69,7 @@ def _bandwidth(quota: int | None, period: int | None, current: Reader) -> str:
 
 
 def stats(read: Reader) -> CpuStats:
+    """Time used and withheld; the files say microseconds."""
     stat = flat_keyed(read("cpu.stat"))
     return CpuStats(
         usage=stat.get("usage_usec", 0) * 1000,

@@ -1,7 +1,7 @@
 """The v2 ``cpuset`` controller. A new cgroup has empty lists, which means the parent's.
 
 Source: kernel ``admin-guide/cgroup-v2.rst`` "Cpuset". A list that the parent does not grant is
-taken without an error and has no effect, so the check against ``.effective`` is made here.
+taken without an error and has no effect: ``.effective`` tells, and is shown with the limits.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class Driver:
             for feature in names
         }
         probes = (("swap", "memory.swap.max"), ("io.weight", "io.weight"))
-        found |= {feature for feature, file in probes if self._somewhere(file)}
+        found |= {feature for feature, file in probes if tree.offers(self.root, file)}
         return frozenset(found)
 
     def warnings(self) -> tuple[str, ...]:
@@ -163,15 +163,6 @@ class Driver:
                     continue  # it ended meanwhile
         finally:
             os.close(leaf)
-
-    def _somewhere(self, file: str) -> bool:
-        """Whether a cgroup below the root has ``file``; the root itself has no limits."""
-        if files.exists(self.root, file):
-            return True
-        for name in tree.children(self.root):
-            if files.exists(self.root, f"{name}/{file}"):
-                return True
-        return False
 
 
 def _forbidden(relative: str, error: OSError) -> JaulaError:

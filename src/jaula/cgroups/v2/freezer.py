@@ -35,8 +35,10 @@ def freeze(directory: int, path: str, timeout: float) -> None:
 
 
 def thaw(directory: int) -> None:
+    """Let every task go on."""
     files.write(directory, "cgroup.freeze", "0")
 
 
 def frozen(directory: int) -> bool:
+    """Whether every task has stopped."""
     return files.flat_keyed(files.read(directory, "cgroup.events")).get("frozen") == 1

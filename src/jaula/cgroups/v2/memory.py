@@ -76,6 +76,7 @@ def _bytes(value: int) -> str:
 
 
 def stats(read: Reader) -> MemoryStats:
+    """What the cgroup and those below it use, in bytes."""
     details = flat_keyed(read("memory.stat"))
     return MemoryStats(
         usage=number(read("memory.current")),
@@ -89,4 +90,5 @@ def stats(read: Reader) -> MemoryStats:
 
 
 def oom_kills(read: Reader) -> int:
+    """Processes killed for want of memory so far."""
     return flat_keyed(read("memory.events")).get("oom_kill", 0)
