@@ -1,0 +1,27 @@
+"""Finding the host's cgroup v1 hierarchies."""
+
+from pathlib import Path
+
+from jaula.runtime.hierarchies import v1_hierarchies
+
+MOUNTINFO = """\
+30 24 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+31 30 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+"""
+
+
+def test_hierarchies_by_mount_point_with_what_selects_them(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text(MOUNTINFO)
+    assert v1_hierarchies(str(file)) == (
+        ("cpu,cpuacct", "cpu,cpuacct"),
+        ("systemd", "name=systemd"),
+    )
+
+
+def test_a_unified_host_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text("33 30 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    assert v1_hierarchies(str(file)) == ()
