@@ -1,0 +1,220 @@
+"""The use cases of exec: one more process in a running container.
+
+An exec lives in memory only, as with Docker: the container's shim is its parent, and tells its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jaula.confine import capabilities
+from jaula.engine import names
+from jaula.engine.specbuild import process
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.runtime.messages import AttachStream
+from jaula.spec import detach_keys
+from jaula.spec.api import ExecCreate
+from jaula.spec.runtime import Process, User, decode
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from jaula.engine.container import Container
+    from jaula.engine.containers import Containers
+    from jaula.engine.parts import Parts
+    from jaula.engine.users import Users
+
+_KEPT_SECONDS = 300  # an ended exec can be inspected for this long, as with Docker
+
+
+class Exec(msgspec.Struct):
+    """One exec; ``pid`` is the host's."""
+
+    id: str
+    container: Any
+    body: ExecCreate
+    running: bool = False
+    started: bool = False
+    pid: int = 0
+    exit_code: int | None = None
+
+
+class Execs:
+    """All execs of an engine."""
+
+    def __init__(self, parts: Parts, containers: Containers, users: Users) -> None:
+        self._parts = parts
+        self._containers = containers
+        self._users = users
+        self._known: dict[str, Exec] = {}
+        containers.on_exec = self._ended
+
+    async def create(self, ref: str, body: ExecCreate) -> str:
+        """Note what is to run; the answer is its id.
+
+        :raises Conflict: the container does not run.
+        """
+        container = self._containers.find(ref)
+        self._check(container)
+        if not body.cmd or not body.cmd[0]:
+            raise InvalidRequest("No exec command specified")
+        if body.detach_keys:
+            detach_keys.parse(body.detach_keys)
+        process.merge_environment((), body.env)
+        process.working_directory(body.working_dir)
+        exec_id = names.new_id()
+        self._known[exec_id] = Exec(exec_id, container, body)
+        container.execs.add(exec_id)
+        self._emit(container, f"exec_create: {' '.join(body.cmd)}", exec_id)
+        return exec_id
+
+    def _check(self, container: Container) -> None:
+        if container.record.status is Status.PAUSED:
+            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+        if not container.live or container.shim is None:
+            raise Conflict(f"container {container.id} is not running")
+
+    def _emit(self, container: Container, action: str, exec_id: str, **more: str) -> None:
+        about = self._containers.attributes(container) | {"execID": exec_id} | more
+        self._parts.events.emit("container", action, container.id, about)
+
+    def find(self, exec_id: str) -> Exec:
+        """One exec.
+
+        :raises NotFound: unknown, or ended long ago.
+        """
+        found = self._known.get(exec_id)
+        if found is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return found
+
+    async def start(
+        self,
+        exec_id: str,
+        fd: int | None,
+        early: bytes,
+        detach: bool,
+        tty: bool,
+        console: tuple[int, int] | None,
+    ) -> None:
+        """Run it; ``fd`` is the client's socket and is this method's to close.
+
+        :raises RuntimeFailure: the program is not there (127) or cannot be executed (126).
+        """
+        owned = fd is not None
+        try:
+            execed = self.find(exec_id)
+            if execed.started:
+                raise Conflict(f"exec {exec_id} has already run", hint="make a new one")
+            self._check(execed.container)
+            container: Container = execed.container
+            shim = container.shim
+            assert shim is not None
+            wanted = self._process(container, execed.body)
+            execed.started = execed.running = True
+            owned = False
+            stream = None if fd is None else _stream(execed.body, early)
+            size = console or execed.body.console_size or (0, 0)
+            self._emit(container, f"exec_start: {' '.join(execed.body.cmd)}", exec_id)
+            execed.pid = await shim.exec(
+                exec_id, wanted, tty=execed.body.tty, console=size, fd=fd, stream=stream
+            )
+        except JaulaError as error:
+            failed = self._known.get(exec_id)
+            if failed is not None and failed.running:
+                self._ended(exec_id, error.exit_code)
+            raise
+        finally:
+            if owned and fd is not None:
+                os.close(fd)
+
+    def _process(self, container: Container, body: ExecCreate) -> Process:
+        record = container.record
+        path = self._parts.config.paths.container_run(record.id) / "bundle" / "config.json"
+        base = decode(path.read_bytes()).process
+        assert base is not None
+        user = self._users.inside(
+            record.pid, body.user or record.body.user, record.body.host_config.group_add
+        )
+        sets = base.capabilities
+        if body.privileged:
+            sets = capabilities.resolve((), (), privileged=True)
+        env = process.merge_environment(base.env, body.env)
+        if body.user and not any(entry.startswith("HOME=") for entry in body.env):
+            env = process.merge_environment(env, (f"HOME={user.home or '/'}",))
+        if body.tty and not any(entry.startswith("TERM=") for entry in env):
+            env = (*env, "TERM=xterm")
+        return msgspec.structs.replace(
+            base,
+            args=body.cmd,
+            env=env,
+            cwd=process.working_directory(body.working_dir) if body.working_dir else base.cwd,
+            terminal=body.tty,
+            console_size=None,
+            user=User(uid=user.uid, gid=user.gid, additional_gids=user.additional_gids),
+            capabilities=sets,
+        )
+
+    def _ended(self, exec_id: str, exit_code: int) -> None:
+        execed = self._known.get(exec_id)
+        if execed is None:
+            return
+        execed.running, execed.exit_code, execed.pid = False, exit_code, 0
+        container: Container = execed.container
+        container.execs.discard(exec_id)
+        self._emit(container, "exec_die", exec_id, exitCode=str(exit_code))
+        asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._known.pop, exec_id, None)
+
+    def inspect(self, exec_id: str) -> dict[str, Any]:
+        """Docker's document of an exec."""
+        execed = self.find(exec_id)
+        body = execed.body
+        if execed.running and not execed.container.live:
+            # The container ended and took the exec with it.
+            execed.running, execed.exit_code = False, execed.exit_code or 137
+        return {
+            "ID": execed.id,
+            "Running": execed.running,
+            "ExitCode": execed.exit_code,
+            "ProcessConfig": {
+                "tty": body.tty,
+                "entrypoint": body.cmd[0],
+                "arguments": list(body.cmd[1:]),
+                "privileged": body.privileged,
+                "user": body.user,
+            },
+            "OpenStdin": body.attach_stdin,
+            "OpenStderr": body.attach_stderr,
+            "OpenStdout": body.attach_stdout,
+            "CanRemove": False,
+            "ContainerID": execed.container.id,
+            "DetachKeys": body.detach_keys,
+            "Pid": execed.pid,
+        }
+
+    async def resize(self, exec_id: str, h: int, w: int) -> None:
+        """Set the size of its terminal."""
+        execed = self.find(exec_id)
+        container: Container = execed.container
+        if not execed.running or container.shim is None:
+            raise Conflict(f"exec {exec_id} is not running")
+        await container.shim.resize(exec_id, h, w)
+
+    def tty(self, exec_id: str) -> bool:
+        """Whether it has a terminal."""
+        return self.find(exec_id).body.tty
+
+
+def _stream(body: ExecCreate, early: bytes) -> AttachStream:
+    keys = detach_keys.parse(body.detach_keys) if body.detach_keys else detach_keys.DEFAULT
+    return AttachStream(
+        stdin=body.attach_stdin,
+        stdout=body.attach_stdout or body.tty,
+        stderr=body.attach_stderr,
+        framed=not body.tty,
+        detach_keys=keys,
+        early=early if body.attach_stdin else b"",
+    )
