@@ -141,3 +141,9 @@ def busybox(engine: PrivateEngine) -> str:
 def debian(engine: PrivateEngine) -> str:
     """The name of a Debian image that is in the engine; takes its time on first use."""
     return load_image(engine, "debian")
+
+
+@pytest.fixture(scope="session")
+def busybox_archive() -> Path:
+    """An archive as ``jaula save`` writes it."""
+    return image_archive("busybox")

@@ -1,0 +1,153 @@
+"""The engine is killed with SIGKILL: containers, logs and exit statuses outlive it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import load_image
+from harness import containers, leaks
+from harness.containers import eventually, inspect
+from harness.engine import PROJECT, PrivateEngine
+from harness.terminal import Terminal
+
+NewEngine = Callable[..., PrivateEngine]
+TICK = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 0.2; done"
+
+
+@pytest.fixture
+def mortal(new_engine: NewEngine) -> PrivateEngine:
+    """An engine that may be killed, with an image."""
+    private = new_engine()
+    load_image(private, "busybox")
+    return private
+
+
+def ticks(engine: PrivateEngine, name: str) -> int:
+    return engine.cli("jaula", "logs", name).stdout.count("tick")
+
+
+def test_a_container_and_its_log_go_on_without_the_engine(mortal: PrivateEngine) -> None:
+    assert (
+        mortal.cli("jaula", "run", "-d", "--name", "t", "busybox", "sh", "-c", TICK).returncode == 0
+    )
+    eventually(lambda: ticks(mortal, "t") > 1, "the container logs")
+    before, process = ticks(mortal, "t"), containers.pid(mortal, "t")
+    mortal.kill()
+    time.sleep(1.5)
+    assert Path(f"/proc/{process}").exists(), "the container died with the engine"
+    mortal.start()
+    state = inspect(mortal, "t")["State"]
+    assert (state["Running"], state["Pid"]) == (True, process)
+    assert ticks(mortal, "t") >= before + 5, "the log has a gap"
+    assert mortal.cli("jaula", "exec", "t", "echo", "in").stdout == "in\n"
+    assert mortal.cli("jaula", "stop", "-t", "0", "t").returncode == 0
+    assert inspect(mortal, "t")["State"]["Running"] is False
+
+
+def test_the_next_engine_finds_the_exit_status(mortal: PrivateEngine) -> None:
+    mortal.cli("jaula", "run", "-d", "--name", "t", "busybox", "sh", "-c", "sleep 1; exit 42")
+    process = containers.pid(mortal, "t")
+    mortal.kill()
+    eventually(lambda: not Path(f"/proc/{process}").exists(), "the container ends")
+    assert leaks.mounts(mortal) == []
+    mortal.start()
+    eventually(lambda: inspect(mortal, "t")["State"]["Status"] == "exited", "the exit is found")
+    assert inspect(mortal, "t")["State"]["ExitCode"] == 42
+    assert mortal.cli("jaula", "wait", "t").stdout.strip() == "42"
+
+
+def test_a_container_that_removes_itself_is_removed_by_the_next_engine(
+    mortal: PrivateEngine,
+) -> None:
+    mortal.cli("jaula", "run", "-d", "--rm", "--name", "t", "busybox", "sleep", "1")
+    process = containers.pid(mortal, "t")
+    mortal.kill()
+    eventually(lambda: not Path(f"/proc/{process}").exists(), "the container ends")
+    mortal.start()
+    eventually(
+        lambda: mortal.request("GET", "/containers/t/json").status == 404, "the container is gone"
+    )
+    assert leaks.of_containers(mortal) == {}
+
+
+def test_a_published_port_answers_after_the_engine_has_died(mortal: PrivateEngine) -> None:
+    serve = "while :; do echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 80; done"
+    words = ("run", "-d", "--name", "t", "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve)
+    assert mortal.cli("jaula", *words).returncode == 0
+    port = int(mortal.cli("jaula", "port", "t", "80").stdout.strip().rpartition(":")[2])
+    eventually(lambda: _hello(port), "the port answers")
+    mortal.kill()
+    eventually(lambda: _hello(port), "the port answers without the engine")
+    mortal.start()
+    eventually(lambda: _hello(port), "the port answers with the next engine")
+    mortal.cli("jaula", "rm", "-f", "t")
+    assert not _hello(port)
+
+
+def _hello(port: int) -> bool:
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/")
+        return b"hello" in connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def test_an_attached_terminal_is_not_cut(mortal: PrivateEngine) -> None:
+    words = [str(PROJECT / "jaula"), "run", "-it", "--name", "t", "busybox", "sh"]
+    with Terminal(words, mortal.environment()) as terminal:
+        terminal.expect("# ")
+        mortal.kill()
+        terminal.send("echo al''ive\r")
+        terminal.expect("alive")
+    mortal.start()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.03, 0.06, 0.1, 0.2])
+def test_killed_in_the_middle_of_a_start_nothing_leaks(mortal: PrivateEngine, delay: float) -> None:
+    import subprocess
+
+    client = subprocess.Popen(
+        [str(PROJECT / "jaula"), "run", "--name", "t", "busybox", "sleep", "600"],
+        env=mortal.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(delay)
+    mortal.kill()
+    client.terminate()
+    client.wait(20)
+    mortal.start()
+    status = mortal.request("GET", "/containers/t/json")
+    if status.status == 200:
+        state = status.json()["State"]
+        assert state["Status"] in ("created", "running", "exited")
+        if state["Running"]:
+            assert Path(f"/proc/{state['Pid']}").exists()
+    mortal.cli("jaula", "rm", "-f", "t")
+    eventually(lambda: leaks.of_containers(mortal) == {}, "everything is cleaned")
+    assert mortal.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
+
+
+def test_a_shim_that_is_killed_takes_its_container_and_leaves_nothing(
+    mortal: PrivateEngine,
+) -> None:
+    import os
+    import signal
+
+    mortal.cli("jaula", "run", "-d", "--name", "t", "busybox", "sleep", "600")
+    process = containers.pid(mortal, "t")
+    os.kill(containers.parent(process), signal.SIGKILL)
+    eventually(lambda: not inspect(mortal, "t")["State"]["Running"], "the engine sees the end")
+    eventually(lambda: not Path(f"/proc/{process}").exists(), "the container is gone")
+    mortal.cli("jaula", "rm", "-f", "t")
+    eventually(lambda: leaks.of_containers(mortal) == {}, "everything is cleaned")
