@@ -1,0 +1,41 @@
+"""The errors that belong to HTTP itself, with the statuses of RFC 9110."""
+
+from __future__ import annotations
+
+from jaula.errors import InvalidRequest, JaulaError, NotFound
+
+
+class PageNotFound(NotFound):
+    """No route of that method and path; the text is Docker's."""
+
+    def __init__(self) -> None:
+        super().__init__("page not found")
+
+
+class BadHeader(InvalidRequest):
+    """The head of the request is not HTTP, or too large; ``status`` is the parser's."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TooLarge(InvalidRequest):
+    """A body beyond its ceiling."""
+
+    status = 413
+
+
+class TooSlow(InvalidRequest):
+    """The client stopped in the middle of a request."""
+
+    status = 408
+
+
+class Disconnected(JaulaError):
+    """The client went away in the middle of a request; nobody reads the answer."""
+
+    status = 400
+
+    def __init__(self) -> None:
+        super().__init__("the client went away before its request was complete")

@@ -1,0 +1,30 @@
+"""Every route of the API, one module per noun.
+
+A module's ``ROUTES`` is a table of method, template and handler; a new noun is a new module and
+one line here.
+"""
+
+from jaula.api.router import Routes
+from jaula.api.routes import (
+    absent,
+    containers,
+    execs,
+    images,
+    networks,
+    streams,
+    swarm,
+    system,
+    volumes,
+)
+
+ROUTES: Routes = (
+    *system.ROUTES,
+    *containers.ROUTES,
+    *streams.ROUTES,
+    *execs.ROUTES,
+    *images.ROUTES,
+    *volumes.ROUTES,
+    *networks.ROUTES,
+    *swarm.ROUTES,
+    *absent.ROUTES,
+)

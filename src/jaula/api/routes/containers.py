@@ -1,0 +1,159 @@
+"""Containers: their life, their description, their limits."""
+
+from __future__ import annotations
+
+from jaula.api import reply
+from jaula.api.call import Call
+from jaula.api.query import Query
+from jaula.api.reply import Answer, Reply
+from jaula.api.router import Routes
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.spec.api import ContainerCreate, ContainerUpdate
+
+
+async def create(call: Call) -> Answer:
+    """``POST /containers/create``."""
+    body = await call.document(ContainerCreate, required=True)
+    query = call.query
+    created = await call.engine.containers.create(
+        body, query.optional("name"), query.optional("platform")
+    )
+    return reply.json({"Id": created.id, "Warnings": created.warnings}, 201)
+
+
+async def list_(call: Call) -> Answer:
+    """``GET /containers/json``."""
+    query = call.query
+    limit = query.integer("limit")
+    if limit is not None and limit <= 0:
+        limit = None
+    documents = call.engine.containers.list(
+        all=query.flag("all"), limit=limit, filters=query.filters(), size=query.flag("size")
+    )
+    return reply.json(documents)
+
+
+async def inspect(call: Call) -> Answer:
+    """``GET /containers/{id}/json``."""
+    return reply.json(call.engine.containers.inspect(call.name, size=call.query.flag("size")))
+
+
+async def start(call: Call) -> Answer:
+    """``POST /containers/{id}/start``."""
+    if call.query.text("checkpoint"):
+        raise Unsupported("starting from a checkpoint is not possible with this engine")
+    await call.engine.containers.start(call.name)
+    return reply.NO_CONTENT
+
+
+async def stop(call: Call) -> Answer:
+    """``POST /containers/{id}/stop``."""
+    seconds, signal = call.query.integer("t"), call.query.optional("signal")
+    await call.engine.containers.stop(call.name, seconds, signal)
+    return reply.NO_CONTENT
+
+
+async def restart(call: Call) -> Answer:
+    """``POST /containers/{id}/restart``."""
+    seconds, signal = call.query.integer("t"), call.query.optional("signal")
+    await call.engine.containers.restart(call.name, seconds, signal)
+    return reply.NO_CONTENT
+
+
+async def kill(call: Call) -> Answer:
+    """``POST /containers/{id}/kill``."""
+    await call.engine.containers.kill(call.name, call.query.optional("signal"))
+    return reply.NO_CONTENT
+
+
+async def pause(call: Call) -> Answer:
+    """``POST /containers/{id}/pause``."""
+    await call.engine.containers.pause(call.name)
+    return reply.NO_CONTENT
+
+
+async def unpause(call: Call) -> Answer:
+    """``POST /containers/{id}/unpause``."""
+    await call.engine.containers.unpause(call.name)
+    return reply.NO_CONTENT
+
+
+async def rename(call: Call) -> Answer:
+    """``POST /containers/{id}/rename``."""
+    await call.engine.containers.rename(call.name, call.query.text("name"))
+    return reply.NO_CONTENT
+
+
+async def remove(call: Call) -> Answer:
+    """``DELETE /containers/{id}``."""
+    query = call.query
+    if query.flag("link"):
+        raise Unsupported("links between containers do not exist in this engine")
+    await call.engine.containers.remove(
+        call.name, force=query.flag("force"), volumes=query.flag("v")
+    )
+    return reply.NO_CONTENT
+
+
+async def top(call: Call) -> Answer:
+    """``GET /containers/{id}/top``."""
+    return reply.json(await call.engine.containers.top(call.name, call.query.text("ps_args")))
+
+
+async def changes(call: Call) -> Answer:
+    """``GET /containers/{id}/changes``."""
+    return reply.json(await call.engine.containers.changes(call.name))
+
+
+async def update(call: Call) -> Answer:
+    """``POST /containers/{id}/update``."""
+    body = await call.document(ContainerUpdate)
+    return reply.json({"Warnings": await call.engine.containers.update(call.name, body)})
+
+
+def console(query: Query) -> tuple[int, int]:
+    """Height and width of a terminal in characters; both are 16 bits for the kernel."""
+    height, width = query.integer("h"), query.integer("w")
+    if height is None or width is None:
+        raise InvalidRequest("a size of a terminal needs both h and w")
+    if not (0 <= height < 1 << 16 and 0 <= width < 1 << 16):
+        raise InvalidRequest(f"a terminal of {height} by {width} characters is not possible")
+    return height, width
+
+
+async def resize(call: Call) -> Answer:
+    """``POST /containers/{id}/resize``."""
+    height, width = console(call.query)
+    await call.engine.containers.resize(call.name, height, width)
+    return reply.OK
+
+
+async def prune(call: Call) -> Answer:
+    """``POST /containers/prune``."""
+    return reply.json(await call.engine.containers.prune(call.query.filters()))
+
+
+async def spec(call: Call) -> Answer:
+    """The OCI document that the runtime was given."""
+    return Reply(200, call.engine.containers.spec(call.name), reply.JSON)
+
+
+ROUTES: Routes = (
+    ("POST", "/containers/create", create),
+    ("GET", "/containers/json", list_),
+    ("POST", "/containers/prune", prune),
+    ("GET", "/containers/{id}/json", inspect),
+    ("POST", "/containers/{id}/start", start),
+    ("POST", "/containers/{id}/stop", stop),
+    ("POST", "/containers/{id}/restart", restart),
+    ("POST", "/containers/{id}/kill", kill),
+    ("POST", "/containers/{id}/pause", pause),
+    ("POST", "/containers/{id}/unpause", unpause),
+    ("POST", "/containers/{id}/rename", rename),
+    ("POST", "/containers/{id}/update", update),
+    ("POST", "/containers/{id}/resize", resize),
+    ("GET", "/containers/{id}/top", top),
+    ("GET", "/containers/{id}/changes", changes),
+    ("DELETE", "/containers/{id}", remove),
+    ("GET", "/jaula/containers/{id}/spec", spec),
+)

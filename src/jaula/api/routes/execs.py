@@ -1,0 +1,52 @@
+"""Further processes in a running container."""
+
+from __future__ import annotations
+
+from jaula.api import reply
+from jaula.api.call import Call
+from jaula.api.reply import Answer, Hijack
+from jaula.api.router import Routes
+from jaula.api.routes.containers import console
+from jaula.api.routes.streams import content_type, refusal
+from jaula.spec.api import ExecCreate, ExecStart
+
+
+async def create(call: Call) -> Answer:
+    """``POST /containers/{id}/exec``."""
+    body = await call.document(ExecCreate, required=True)
+    return reply.json({"Id": await call.engine.execs.create(call.name, body)}, 201)
+
+
+async def start(call: Call) -> Answer:
+    """Detached: an empty answer once it runs. Otherwise the connection becomes its streams."""
+    body = await call.document(ExecStart)
+    execs, exec_id = call.engine.execs, call.name
+    tty = execs.tty(exec_id)
+
+    async def take(descriptor: int | None, early: bytes) -> None:
+        await execs.start(exec_id, descriptor, early, body.detach, tty, body.console_size)
+
+    if body.detach:
+        await take(None, b"")
+        return reply.OK
+    return Hijack(content_type(call, tty), take, refusal(tty))
+
+
+async def inspect(call: Call) -> Answer:
+    """``GET /exec/{id}/json``."""
+    return reply.json(call.engine.execs.inspect(call.name))
+
+
+async def resize(call: Call) -> Answer:
+    """``POST /exec/{id}/resize``."""
+    height, width = console(call.query)
+    await call.engine.execs.resize(call.name, height, width)
+    return reply.OK
+
+
+ROUTES: Routes = (
+    ("POST", "/containers/{id}/exec", create),
+    ("POST", "/exec/{id}/start", start),
+    ("GET", "/exec/{id}/json", inspect),
+    ("POST", "/exec/{id}/resize", resize),
+)

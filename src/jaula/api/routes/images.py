@@ -1,0 +1,124 @@
+"""Images: their description, names, archives, and where they come from."""
+
+from __future__ import annotations
+
+import binascii
+
+import msgspec
+
+from jaula.api import reply
+from jaula.api.call import Call
+from jaula.api.lines import lines
+from jaula.api.reply import Answer, Stream
+from jaula.api.router import Routes
+from jaula.errors import InvalidRequest
+from jaula.spec.api import RegistryAuth
+
+_MAX_NAMES = 1024
+
+
+async def list_(call: Call) -> Answer:
+    """``GET /images/json``."""
+    query = call.query
+    documents = call.engine.images.list(
+        all=query.flag("all"), filters=query.filters(), digests=query.flag("digests")
+    )
+    return reply.json(documents)
+
+
+async def inspect(call: Call) -> Answer:
+    """``GET /images/{name...}/json``."""
+    return reply.json(call.engine.images.inspect(call.name))
+
+
+async def history(call: Call) -> Answer:
+    """``GET /images/{name...}/history``."""
+    return reply.json(call.engine.images.history(call.name))
+
+
+async def tag(call: Call) -> Answer:
+    """``POST /images/{name...}/tag``."""
+    repository = call.query.text("repo")
+    if not repository:
+        raise InvalidRequest("a new name needs a repository (repo)")
+    await call.engine.images.tag(call.name, repository, call.query.text("tag"))
+    return reply.CREATED
+
+
+async def remove(call: Call) -> Answer:
+    """``DELETE /images/{name...}``."""
+    query = call.query
+    removed = await call.engine.images.remove(
+        call.name, force=query.flag("force"), noprune=query.flag("noprune")
+    )
+    return reply.json(removed)
+
+
+async def prune(call: Call) -> Answer:
+    """``POST /images/prune``."""
+    return reply.json(await call.engine.images.prune(call.query.filters()))
+
+
+async def load(call: Call) -> Answer:
+    """``POST /images/load``."""
+    progress = call.engine.images.load(call.body(), quiet=call.query.flag("quiet"))
+    return Stream(lines(progress), last_words=reply.progress_error)
+
+
+async def save(call: Call) -> Answer:
+    """``/images/get?names=a&names=b,c`` and ``/images/{name}/get``."""
+    names = [call.name] if call.name else []
+    for value in call.query.texts("names"):
+        names += [name for name in value.split(",") if name]
+    if not names:
+        raise InvalidRequest("no image was named, nothing to save")
+    if len(names) > _MAX_NAMES:
+        raise InvalidRequest(f"{len(names)} images were named, {_MAX_NAMES} is the limit")
+    return Stream(call.engine.images.save(names), reply.TAR)
+
+
+async def create(call: Call) -> Answer:
+    """``fromImage`` pulls from a registry, ``fromSrc=-`` imports the body, a root file system."""
+    query, images = call.query, call.engine.images
+    name, source = query.text("fromImage"), query.text("fromSrc")
+    if name:
+        await call.ignore_body()
+        progress = images.pull(name, query.text("tag"), query.optional("platform"), _auth(call))
+    elif source == "-":
+        repository, changes = query.text("repo"), query.texts("changes")
+        progress = images.import_(
+            call.body(), repository, query.text("tag"), changes, query.text("message")
+        )
+    elif source:
+        raise InvalidRequest(
+            "the engine does not fetch archives from URLs", hint="fetch it and send it as the body"
+        )
+    else:
+        raise InvalidRequest("one of fromImage and fromSrc is needed")
+    return Stream(lines(progress), last_words=reply.progress_error)
+
+
+def _auth(call: Call) -> RegistryAuth | None:
+    """``X-Registry-Auth``: a JSON document in URL-safe base 64, with or without padding."""
+    text = call.header(b"x-registry-auth")
+    if not text:
+        return None
+    try:
+        padded = text.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=") + "=="
+        return msgspec.json.decode(binascii.a2b_base64(padded), type=RegistryAuth)
+    except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError):
+        raise InvalidRequest("invalid X-Registry-Auth header") from None
+
+
+ROUTES: Routes = (
+    ("GET", "/images/json", list_),
+    ("POST", "/images/prune", prune),
+    ("POST", "/images/load", load),
+    ("POST", "/images/create", create),
+    ("GET", "/images/get", save),
+    ("GET", "/images/{name...}/get", save),
+    ("GET", "/images/{name...}/json", inspect),
+    ("GET", "/images/{name...}/history", history),
+    ("POST", "/images/{name...}/tag", tag),
+    ("DELETE", "/images/{name...}", remove),
+)

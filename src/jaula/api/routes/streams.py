@@ -1,0 +1,147 @@
+"""What comes out of a container over time: attach, logs, stats, wait, export."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from jaula.api import reply, stdcopy
+from jaula.api.call import Call
+from jaula.api.lines import close, lines
+from jaula.api.query import Query
+from jaula.api.reply import Answer, Hijack, Stream
+from jaula.api.router import Routes
+from jaula.errors import InvalidRequest, JaulaError
+from jaula.spec import detach_keys
+from jaula.spec.api import AttachOptions, LogOptions, WaitResult
+
+_CONDITIONS = ("not-running", "next-exit", "removed")
+_MULTIPLEXED_SINCE = (1, 42)
+
+
+def content_type(call: Call, tty: bool) -> bytes:
+    """The media type of a container's output: framed unless it has a terminal."""
+    if not tty and call.version >= _MULTIPLEXED_SINCE:
+        return reply.MULTIPLEXED_STREAM
+    return reply.RAW_STREAM
+
+
+def refusal(tty: bool) -> Callable[[JaulaError], bytes]:
+    """How an error is told on a hijacked stream: as a line of output."""
+
+    def words(problem: JaulaError) -> bytes:
+        line = f"{problem}\r\n".encode("utf-8", "replace")
+        return line if tty else stdcopy.frame("stderr", line)
+
+    return words
+
+
+async def attach(call: Call) -> Answer:
+    """``POST /containers/{id}/attach``."""
+    await call.ignore_body()
+    query, engine, ref = call.query, call.engine.containers, call.name
+    keys = query.optional("detachKeys")
+    sequence = detach_keys.parse(keys) if keys is not None else None
+    tty = engine.tty(ref)
+
+    async def take(descriptor: int, early: bytes) -> None:
+        options = AttachOptions(
+            stream=query.flag("stream"),
+            logs=query.flag("logs"),
+            stdin=query.flag("stdin"),
+            stdout=query.flag("stdout"),
+            stderr=query.flag("stderr"),
+            detach_keys=sequence,
+            early=early,
+        )
+        await engine.attach(ref, descriptor, options)
+
+    return Hijack(content_type(call, tty), take, refusal(tty))
+
+
+def tail(query: Query) -> int | None:
+    """The number of last lines; "all", nothing and nonsense mean all of them, as in Docker."""
+    text = query.text("tail").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
+
+
+async def logs(call: Call) -> Answer:
+    """``GET /containers/{id}/logs``."""
+    query = call.query
+    options = LogOptions(
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        since=query.timestamp("since") or None,
+        until=query.timestamp("until") or None,
+        tail=tail(query),
+        follow=query.flag("follow"),
+        timestamps=query.flag("timestamps"),
+    )
+    if not (options.stdout or options.stderr):
+        raise InvalidRequest("Bad parameters: you must choose at least one stream")
+    tty = call.engine.containers.tty(call.name)
+    records = call.engine.containers.logs(call.name, options)
+    chunks = _raw(records) if tty else _framed(records)
+    return Stream(chunks, content_type(call, tty), at_once=options.follow)
+
+
+async def _raw(records: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:
+    try:
+        async for _, data in records:
+            yield data
+    finally:
+        await close(records)
+
+
+async def _framed(records: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:
+    try:
+        async for stream, data in records:
+            yield stdcopy.frame(stream, data)
+    finally:
+        await close(records)
+
+
+async def stats(call: Call) -> Answer:
+    """``GET /containers/{id}/stats``."""
+    stream, one_shot = call.query.flag("stream", True), call.query.flag("one-shot")
+    if stream and one_shot:
+        raise InvalidRequest("cannot have stream=true and one-shot=true")
+    samples = call.engine.containers.stats(call.name, stream=stream, one_shot=one_shot)
+    return Stream(lines(samples))
+
+
+async def wait(call: Call) -> Answer:
+    """The head goes out before the container ends, so a client knows that its wait is in place."""
+    condition = call.query.text("condition") or _CONDITIONS[0]
+    if condition not in _CONDITIONS:
+        raise InvalidRequest(
+            f"invalid condition: {condition[:80]!r}", hint="one of " + ", ".join(_CONDITIONS)
+        )
+    future = await call.engine.containers.wait(call.name, condition)
+    return Stream(_outcome(future), at_once=True)
+
+
+async def _outcome(future: asyncio.Future[WaitResult]) -> AsyncIterator[bytes]:
+    try:
+        result = await asyncio.shield(future)
+    except JaulaError as problem:
+        result = WaitResult(-1, str(problem))
+    document: dict[str, Any] = {"StatusCode": result.status_code}
+    if result.error:
+        document["Error"] = {"Message": result.error}
+    yield reply.encode(document)
+
+
+async def export(call: Call) -> Answer:
+    """``GET /containers/{id}/export``."""
+    return Stream(call.engine.containers.export(call.name), reply.OCTETS)
+
+
+ROUTES: Routes = (
+    ("POST", "/containers/{id}/attach", attach),
+    ("GET", "/containers/{id}/logs", logs),
+    ("GET", "/containers/{id}/stats", stats),
+    ("POST", "/containers/{id}/wait", wait),
+    ("GET", "/containers/{id}/export", export),
+)

@@ -1,0 +1,48 @@
+"""Swarm mode, which this engine does not have: a node that is no manager answers like this.
+
+Clients ask these routes to find out what a node is, so the answers are Docker's (moby
+``daemon/cluster/errors.go``).
+"""
+
+from __future__ import annotations
+
+from jaula.api.call import Call
+from jaula.api.reply import Answer
+from jaula.api.router import Routes
+from jaula.errors import Unavailable, Unsupported
+
+_NOT_A_MANAGER = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
+    "to connect this node to swarm and try again."
+)
+
+
+async def manager(call: Call) -> Answer:
+    """``GET /swarm``."""
+    raise Unavailable(_NOT_A_MANAGER)
+
+
+async def join(call: Call) -> Answer:
+    """``POST /swarm/init``."""
+    raise Unsupported("swarm mode is not part of this engine")
+
+
+async def leave(call: Call) -> Answer:
+    """``POST /swarm/leave``."""
+    raise Unavailable("This node is not part of a swarm")
+
+
+ROUTES: Routes = (
+    ("GET", "/swarm", manager),
+    ("POST", "/swarm/init", join),
+    ("POST", "/swarm/join", join),
+    ("POST", "/swarm/leave", leave),
+    ("POST", "/swarm/update", manager),
+    ("GET", "/swarm/unlockkey", manager),
+    ("POST", "/swarm/unlock", leave),
+    ("GET", "/nodes/*", manager),
+    ("GET", "/services/*", manager),
+    ("GET", "/tasks/*", manager),
+    ("GET", "/secrets/*", manager),
+    ("GET", "/configs/*", manager),
+)

@@ -1,0 +1,110 @@
+"""Listening sockets, the connections that came through them, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from jaula.api.backend import Backend
+from jaula.api.connection import Connection
+from jaula.api.conversation import Conversation
+from jaula.api.router import Router
+from jaula.api.routes import ROUTES
+
+MAX_CONNECTIONS = 1024
+BACKLOG = 512
+SWEEP_SECONDS = 5.0
+GRACE_SECONDS = 5.0  # for routes that work when the server closes
+
+_log = logging.getLogger("jaula.api")
+
+
+class Server:
+    """A running API server. It holds every task that it started until the task has ended."""
+
+    def __init__(self, engine: Backend, *, max_connections: int = MAX_CONNECTIONS) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._engine = engine
+        self._router = Router(ROUTES)
+        self._max_connections = max_connections
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: list[asyncio.Server] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept on a bound stream socket; the server owns it from now on."""
+        listener = await self.loop.create_server(
+            lambda: Connection(self, self._converse), sock=sock, backlog=BACKLOG
+        )
+        self._listeners.append(listener)
+
+    async def _converse(self, connection: Connection) -> None:
+        await Conversation(connection, self._router, self._engine).run()
+
+    async def close(self) -> None:
+        """Stop accepting, end idle connections and streams, let routes finish within the grace.
+
+        The path of a unix socket is left to its maker.
+        """
+        self._closing = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in tuple(self._connections):
+            connection.finish()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=GRACE_SECONDS)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    # -- what a connection calls (see connection.Owner) -------------------------------------------
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a new connection; False where there are too many or the server closes."""
+        if self._closing or len(self._connections) >= self._max_connections:
+            return False
+        self._connections.add(connection)
+        if self._sweeper is None:
+            self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``work`` and report it if it fails."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a connection failed", exc_info=task.exception())
+
+    def _sweep(self) -> None:
+        """Deadlines; the timer runs only while there are connections."""
+        self._sweeper = None
+        now = self.loop.time()
+        for connection in tuple(self._connections):
+            connection.sweep(now)
+        if self._connections:
+            self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
+
+
+async def serve(engine: Backend, sockets: Sequence[socket.socket]) -> Server:
+    """Serve the API of ``engine`` on bound stream sockets until :meth:`Server.close`."""
+    server = Server(engine)
+    for sock in sockets:
+        sock.setblocking(False)
+        await server.listen(sock)
+    return server
