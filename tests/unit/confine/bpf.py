@@ -9,7 +9,7 @@ from jaula.kernel.seccomp import ARCHITECTURES
 
 
 def run(program: bytes, architecture: str, number: int, args: Sequence[int] = ()) -> int:
-    """The SECCOMP_RET_* value; raises ``AssertionError`` where the kernel's checker would refuse."""
+    """The SECCOMP_RET_* value; ``AssertionError`` where the kernel's checker would refuse."""
     token = ARCHITECTURES["SCMP_ARCH_X86_64" if architecture == "SCMP_ARCH_X32" else architecture]
     values = [*args, 0, 0, 0, 0, 0, 0][:6]
     data = struct.pack("=IIQ6Q", number & 0xFFFFFFFF, token, 0, *values)
@@ -21,7 +21,8 @@ def run(program: bytes, architecture: str, number: int, args: Sequence[int] = ()
         at += 1
         match op:
             case 0x20:
-                assert k % 4 == 0 and k + 4 <= len(data)
+                assert k % 4 == 0
+                assert k + 4 <= len(data)
                 (accumulator,) = struct.unpack_from("=I", data, k)
             case 0x54:
                 accumulator &= k

@@ -1,4 +1,4 @@
-"""The default profile as a table of call x family x ABI (statement I23), the cache, the documents."""
+"""The default profile as a table of call x family x ABI (statement I23); cache; documents."""
 
 from __future__ import annotations
 
@@ -282,6 +282,10 @@ def test_two_comparisons_of_one_argument_are_alternatives_as_in_runc() -> None:
     assert ask(seccomp.build(spec), NATIVE, "socket", 1) == ALLOW
 
 
+def allow(*args: SyscallArg) -> Syscall:
+    return Syscall(("read",), "SCMP_ACT_ALLOW", args=args)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -290,9 +294,9 @@ def test_two_comparisons_of_one_argument_are_alternatives_as_in_runc() -> None:
         {"flags": ("SECCOMP_FILTER_FLAG_MAGIC",)},
         {"default_errno_ret": 70000},
         {"syscalls": (Syscall(("read",), "ALLOW"),)},
-        {"syscalls": (Syscall(("read",), "SCMP_ACT_ALLOW", args=(SyscallArg(6, 0, "SCMP_CMP_EQ"),)),)},
-        {"syscalls": (Syscall(("read",), "SCMP_ACT_ALLOW", args=(SyscallArg(0, 0, "=="),)),)},
-        {"syscalls": (Syscall(("read",), "SCMP_ACT_ALLOW", args=(SyscallArg(0, -1, "SCMP_CMP_EQ"),)),)},
+        {"syscalls": (allow(SyscallArg(6, 0, "SCMP_CMP_EQ")),)},
+        {"syscalls": (allow(SyscallArg(0, 0, "==")),)},
+        {"syscalls": (allow(SyscallArg(0, -1, "SCMP_CMP_EQ")),)},
         {"syscalls": (Syscall(("re\0ad",), "SCMP_ACT_ALLOW"),)},
         {"syscalls": (Syscall(("",), "SCMP_ACT_ALLOW"),)},
     ],
