@@ -35,8 +35,8 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 NLMSGERR_ATTR_MSG = 1
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER = 1, 3, 4, 10
-IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NET_NS_FD = 18, 26, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 10, 16
+IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE = 4, 5, 4
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
@@ -44,6 +44,7 @@ IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
 RT_TABLE_MAIN, RT_TABLE_LOCAL, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 255, 3, 0, 1
 IFF_UP = 1
+IF_OPER_UP = 6
 NLA_F_NESTED, NLA_TYPE_MASK = 0x8000, 0x3FFF
 
 _header = struct.Struct("=IHHII")  # nlmsghdr: len, type, flags, seq, pid
@@ -85,9 +86,11 @@ class Link:
     mtu: int
     master: int  # 0: none
     kind: str  # 'veth', 'bridge', ...; '' for hardware and loopback
+    operstate: int  # RFC 2863; IF_OPER_UP when it carries frames
 
     @property
     def up(self) -> bool:
+        """Whether it was set up; it carries frames only when ``operstate`` says so."""
         return bool(self.flags & IFF_UP)
 
 
@@ -161,12 +164,13 @@ def add_veth(
     mtu: int,
     peer_name: str,
     master: int = 0,
+    group: int = 0,
     peer_netns: int | None = None,
     peer_mac: str | None = None,
 ) -> Request:
     """A veth pair, both ends down; the peer is born in the namespace of ``peer_netns``.
 
-    ``master`` is the index of a bridge for the near end.
+    ``master`` is the index of a bridge for the near end, ``group`` its interface group.
     """
     peer = _link.pack(0, 0, 0, 0, 0) + _name(peer_name) + attribute(IFLA_MTU, _u32(mtu))
     if peer_mac is not None:
@@ -176,6 +180,8 @@ def add_veth(
     body = _link.pack(0, 0, 0, 0, 0) + _name(name) + attribute(IFLA_MTU, _u32(mtu))
     if master:
         body += attribute(IFLA_MASTER, _u32(master))
+    if group:
+        body += attribute(IFLA_GROUP, _u32(group))
     body += nest(
         IFLA_LINKINFO,
         attribute(IFLA_INFO_KIND, b"veth\0"),
@@ -323,7 +329,10 @@ class Netlink:
             raise failures[min(failures)]
 
     def link(self, name: str) -> Link | None:
-        """The link of that name, None if there is none."""
+        """The link of that name, None if there is none.
+
+        Since Linux 6.8 this also lets the kernel finish a change of carrier that it had put off.
+        """
         self._sequence += 1
         body = _link.pack(0, 0, 0, 0, 0) + _name(name)
         length = _header.size + len(body)
@@ -420,6 +429,7 @@ def _parse_link(body: bytes) -> Link:
         _number(found.get(IFLA_MTU)),
         _number(found.get(IFLA_MASTER)),
         _text(_attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
+        found.get(IFLA_OPERSTATE, b"\0")[0],
     )
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network
 
 from jaula.errors import Conflict
 from jaula.kernel.netlink import (
+    IF_OPER_UP,
     RT_TABLE_LOCAL,
     Netlink,
     add_address,
@@ -30,11 +32,13 @@ from jaula.kernel.netlink import (
 from jaula.network import sysctl
 from jaula.network.addresses import Addresses, choose_subnet, mac_of
 from jaula.network.endpoint import Endpoint
+from jaula.network.firewall import port_group
 
 PORT_PREFIX = "jl"
 """How the names of host ends of containers begin."""
 
 DEFAULT_MTU = 1500
+CARRIER_SECONDS = 0.25
 
 
 class Bridge:
@@ -166,6 +170,7 @@ class Bridge:
                 mtu=self._mtu,
                 peer_name=endpoint.interface,
                 master=self._index,
+                group=port_group(self.name),
                 peer_netns=netns_fd,
                 peer_mac=endpoint.mac,
             ),
@@ -185,6 +190,23 @@ class Bridge:
                 add_address(link.index, endpoint.ipv4, endpoint.prefix),
                 add_default_route(endpoint.gateway),
             )
+        self._await_carrier(endpoint.host_interface)
+        self._await_carrier(self.name)
+
+    def _await_carrier(self, name: str) -> None:
+        """Wait, not for long, until a link carries frames.
+
+        The kernel notes a carrier in a worker of its own (link_watch.c), late on a busy host, and
+        drops what is sent before. To ask for the link is to make it look at once.
+        """
+        end = time.monotonic() + CARRIER_SECONDS
+        while True:
+            link = self._netlink.link(name)
+            if link is None:
+                raise OSError(errno.ENODEV, f"{name} is gone")
+            if link.operstate == IF_OPER_UP or time.monotonic() > end:
+                return
+            time.sleep(0.001)
 
     def delete(self, name: str) -> bool:
         """Remove a link if it is there; whether it was."""

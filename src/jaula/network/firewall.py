@@ -30,6 +30,7 @@ here edits the tables of others; :func:`foreign_drops` finds them so that the en
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 
@@ -42,6 +43,14 @@ ANY = "0.0.0.0"
 def table_name(bridge: str) -> str:
     """The name of a bridge's tables, never a keyword of nft."""
     return bridge if bridge.startswith("jaula") else f"jaula_{bridge}"
+
+
+def port_group(bridge: str) -> int:
+    """The interface group of a bridge's containers: how a rule of family bridge knows them.
+
+    Not every kernel can ask for the bridge by name there (CONFIG_NFT_BRIDGE_META).
+    """
+    return zlib.crc32(bridge.encode()) or 1
 
 
 def ruleset(bridge: str, subnet: IPv4Network, endpoints: Iterable[Endpoint]) -> str:
@@ -110,8 +119,7 @@ table bridge {name} {{
   }}
   chain prerouting {{
     type filter hook prerouting priority dstnat; policy accept;
-    meta ibrname != "{bridge}" accept
-    iifname != "jl*" accept
+    iifgroup != {port_group(bridge)} accept
     ether type ip iifname . ether saddr . ip saddr @endpoints accept
     ether type arp iifname . arp saddr ether . arp saddr ip @endpoints accept
     drop

@@ -10,8 +10,8 @@ A detach does not remove the container's interface: the kernel does when the nam
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import threading
 from collections.abc import Collection, Iterable, Sequence
 
@@ -131,7 +131,7 @@ class NetworkManager:
             addresses = self.ensure(network)
             bridge, _ = self._open()
             address = addresses.allocate(ip)
-            endpoint_id = secrets.token_hex(32)
+            endpoint_id = os.urandom(32).hex()
             endpoint = Endpoint(
                 network,
                 endpoint_id,

@@ -7,13 +7,13 @@ libnftables(3). What the rules say is decided in :mod:`jaula.network.firewall`.
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
+import os
 from typing import Protocol
 
 from jaula.errors import JaulaError, Unsupported
 
 LIBRARY = "libnftables.so.1"
+PROGRAMS = ("/usr/sbin/nft", "/usr/bin/nft", "/usr/local/sbin/nft")
 OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 
 
@@ -80,6 +80,8 @@ class Command:
         self._program = program
 
     def run(self, commands: str, *, json: bool = False) -> str:
+        import subprocess  # noqa: PLC0415 - only where the library is missing
+
         done = subprocess.run(
             (self._program, *(("-j",) if json else ()), "-f", "-"),
             input=commands,
@@ -102,13 +104,13 @@ def open_nft() -> Nft:
     try:
         return Library()
     except OSError as missing:
-        program = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin")
-        if program is None:
+        found = [path for path in PROGRAMS if os.access(path, os.X_OK)]
+        if not found:
             raise Unsupported(
                 f"cannot set up a bridge network: {missing}, and there is no nft program",
                 hint="install nftables, or use --network none or host",
             ) from missing
-        return Command(program)
+        return Command(found[0])
 
 
 def _refused(said: str) -> FirewallError:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import socket
 from collections.abc import Iterable, Iterator
 from ipaddress import AddressValueError, IPv4Address
@@ -183,10 +182,10 @@ def _candidates(request: PortRequest) -> Iterator[int]:
         yield from range(request.host_port, (request.host_port_end or request.host_port) + 1)
         return
     ranges = dynamic_ports(read_local_range())
-    ports = [port for part in ranges for port in part]
-    start = random.randrange(len(ports))
-    yield from ports[start:]
-    yield from ports[:start]
+    start = int.from_bytes(os.urandom(4), "big")  # spreads the searches of several engines
+    for part in ranges:
+        for offset in range(len(part)):
+            yield part[(start + offset) % len(part)]
 
 
 def _foreign(request: PortRequest, port: int, error: OSError) -> str:

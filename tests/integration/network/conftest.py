@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import struct
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ from jaula.kernel.netlink import (
     add_address,
     add_default_route,
     add_veth,
+    mac_bytes,
     set_link,
     visiting,
 )
@@ -173,3 +176,60 @@ def talks_udp(netns: int, target: tuple[str, int], server: socket.socket) -> str
         assert answer == b"pong"
         assert source == target
         return str(seen[0])
+
+
+def run_nft(netns: int, *words: str) -> str:
+    """The nft program in a namespace."""
+    with visiting(netns):
+        done = subprocess.run(("nft", *words), capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def raw(netns: int, interface: str, protocol: int = 0x0003) -> socket.socket:
+    """A packet socket on an interface: what a container with CAP_NET_RAW can open."""
+    with visiting(netns):
+        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
+        made.bind((interface, protocol))
+    made.settimeout(0.3)
+    return made
+
+
+def received(listener: socket.socket, wanted: bytes) -> bool:
+    """Whether a frame that contains ``wanted`` comes in, within the socket's time-out."""
+    try:
+        while True:
+            if wanted in listener.recv(65536):
+                return True
+    except TimeoutError:
+        return False
+
+
+def udp_frame(
+    to_mac: str, from_mac: str, source: str, target: str, port: int, payload: bytes
+) -> bytes:
+    """An Ethernet frame with an IPv4 UDP datagram, made by hand (RFC 791, RFC 768)."""
+    datagram = struct.pack(">HHHH", 40000, port, 8 + len(payload), 0) + payload
+    head = struct.pack(
+        ">BBHHHBBH4s4s",
+        *(0x45, 0, 20 + len(datagram), 7, 0, 64, socket.IPPROTO_UDP, 0),
+        *(socket.inet_aton(source), socket.inet_aton(target)),
+    )
+    total = sum(struct.unpack(">10H", head))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack(">H", ~total & 0xFFFF) + head[12:]
+    return mac_bytes(to_mac) + mac_bytes(from_mac) + b"\x08\x00" + head + datagram
+
+
+def arp_frame(sender_mac: str, sender_ip: str, target_ip: str) -> bytes:
+    """A broadcast ARP request (RFC 826)."""
+    mac = mac_bytes(sender_mac)
+    return (
+        b"\xff" * 6
+        + mac
+        + b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01"
+        + mac
+        + socket.inet_aton(sender_ip)
+        + bytes(6)
+        + socket.inet_aton(target_ip)
+    )

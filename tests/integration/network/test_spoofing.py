@@ -1,0 +1,150 @@
+"""What a container that makes its own packets cannot do."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from jaula.kernel.netlink import Netlink, visiting
+from jaula.network import PortRequest
+
+from .conftest import (
+    HOST_OUTER,
+    OUTSIDE,
+    Lab,
+    arp_frame,
+    listen,
+    raw,
+    received,
+    run_nft,
+    udp_frame,
+)
+
+OTHER_MAC = "02:42:0a:00:00:09"
+
+
+def gateway_mac(lab: Lab) -> str:
+    with Netlink(lab.host) as host:
+        link = host.link(lab.config.bridge)
+    assert link is not None
+    return link.mac
+
+
+def arrives(server: socket.socket) -> bool:
+    server.settimeout(0.3)
+    try:
+        return bool(server.recv(64))
+    except TimeoutError:
+        return False
+
+
+def test_a_container_cannot_send_to_the_loopback_of_the_host(lab: Lab) -> None:
+    box = lab.box()
+    frame = udp_frame(
+        gateway_mac(lab), box.endpoint.mac, box.address, "127.0.0.1", 5353, b"to loopback"
+    )
+    with (
+        listen(lab.host, "127.0.0.1", 5353, socket.SOCK_DGRAM) as server,
+        raw(box.net, "eth0") as out,
+    ):
+        out.send(frame)
+        assert not arrives(server)
+        run_nft(lab.host, "flush", "chain", "ip", "jaula_jltbr0", "guard")
+        out.send(frame)
+        assert arrives(server)  # so it is the guard that keeps it out
+
+
+def test_a_port_published_on_loopback_is_not_given_to_a_neighbour_of_the_host(lab: Lab) -> None:
+    box = lab.box()
+    with visiting(lab.host):
+        lab.manager.publish(box.endpoint, [PortRequest(53, "udp", "127.0.0.1", 5353)])
+    with Netlink(lab.host) as host:
+        link = host.link("up0")
+    assert link is not None
+    frame = udp_frame(link.mac, OTHER_MAC, OUTSIDE, "127.0.0.1", 5353, b"neighbour")
+    with (
+        listen(box.net, "0.0.0.0", 53, socket.SOCK_DGRAM) as server,
+        raw(lab.outside, "eth0") as out,
+    ):
+        out.send(frame)
+        assert not arrives(server)
+
+
+@pytest.mark.parametrize("forged", ["mac", "address"])
+def test_a_container_cannot_send_as_another(lab: Lab, forged: str) -> None:
+    box, victim, other = lab.box(), lab.box(), lab.box()
+    mac = OTHER_MAC if forged == "mac" else box.endpoint.mac
+    address = victim.address if forged == "address" else box.address
+    with raw(box.net, "eth0") as out, raw(other.net, "eth0") as heard:
+        honest = (other.endpoint.mac, box.endpoint.mac, box.address, other.address, 9)
+        out.send(udp_frame(*honest, b"an honest packet"))
+        assert received(heard, b"an honest packet")
+        out.send(udp_frame(other.endpoint.mac, mac, address, other.address, 9, b"a forged packet"))
+        assert not received(heard, b"a forged packet")
+
+
+def test_a_container_cannot_answer_arp_for_another(lab: Lab) -> None:
+    box, victim, other = lab.box(), lab.box(), lab.box()
+    with raw(box.net, "eth0") as out, raw(other.net, "eth0") as heard:
+        honest = arp_frame(box.endpoint.mac, box.address, other.address)
+        out.send(honest)
+        assert received(heard, honest)
+        forged = arp_frame(box.endpoint.mac, victim.address, other.address)
+        out.send(forged)
+        assert not received(heard, forged)
+
+
+def test_no_ipv6_leaves_a_container(lab: Lab) -> None:
+    box, other = lab.box(), lab.box()
+    advertisement = (
+        bytes.fromhex("333300000001")
+        + bytes.fromhex(box.endpoint.mac.replace(":", ""))
+        + b"\x86\xdd\x60\0\0\0\0\x10\x3a\xff"
+        + socket.inet_pton(socket.AF_INET6, "fe80::1")
+        + socket.inet_pton(socket.AF_INET6, "ff02::1")
+        + bytes.fromhex("86000000400007080000000000000000")
+    )
+    with (
+        raw(box.net, "eth0") as out,
+        raw(other.net, "eth0") as heard,
+        raw(lab.host, lab.config.bridge) as host_heard,
+    ):
+        out.send(advertisement)
+        assert not received(heard, advertisement[54:])
+        assert not received(host_heard, advertisement[54:])
+
+
+def test_interfaces_of_containers_and_of_the_bridge_have_no_ipv6_address(lab: Lab) -> None:
+    box = lab.box()
+    for namespace in (box.net, lab.host):
+        with Netlink(namespace) as table:
+            names = {link.index: link.name for link in table.links()}
+            found = [
+                (names[row.index], row.address)
+                for row in table.addresses()
+                if row.family == socket.AF_INET6 and names[row.index] not in ("lo", "up0")
+            ]
+        assert found == []
+
+
+def test_a_detached_interface_says_nothing_any_more(lab: Lab) -> None:
+    box, other = lab.box(), lab.box()
+    with raw(box.net, "eth0") as out, raw(other.net, "eth0") as heard:
+        frame = arp_frame(box.endpoint.mac, box.address, other.address)
+        out.send(frame)
+        assert received(heard, frame)
+        with visiting(lab.host):
+            lab.manager.detach(box.endpoint)
+        out.send(frame)
+        assert not received(heard, frame)
+
+
+def test_the_host_still_speaks_to_outside(lab: Lab) -> None:
+    lab.box()
+    with listen(lab.outside, OUTSIDE, 9, socket.SOCK_DGRAM) as server:
+        with visiting(lab.host):
+            out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with out:
+            out.sendto(b"x", (OUTSIDE, 9))
+            assert server.recvfrom(8)[1][0] == HOST_OUTER
