@@ -30,7 +30,7 @@ RECIPES: dict[str, Callable[[str, Path, Path, Progress], str]] = {
 }
 
 
-def build(name: str, out: Path, progress: Progress = lambda line: None) -> str:
+def build(name: str, out: str | Path, progress: Progress = lambda line: None) -> str:
     """Build the image ``name`` (``debian:trixie``) as an archive at ``out``; its main reference.
 
     ``progress`` is told of each step. Raises :class:`InvalidRequest` for a name without a recipe,
@@ -42,7 +42,7 @@ def build(name: str, out: Path, progress: Progress = lambda line: None) -> str:
         raise InvalidRequest(
             f"there is no recipe for an image {name!r}", hint=f"there are {', '.join(RECIPES)}"
         )
-    out = out.absolute()
+    out = Path(out).absolute()
     with tempfile.TemporaryDirectory(prefix="jaula-bootstrap-", dir=out.parent) as scratch:
         made = Path(scratch) / "image.tar"
         reference = recipe(suite, made, Path(scratch), progress)

@@ -109,7 +109,7 @@ def _program(scratch: Path, progress: Callable[[str], None]) -> Path:
 def _write_layer(out: Path, program: Path, applets: list[str], seconds: int) -> None:
     content = program.read_bytes()
     with open(out, "xb") as file:
-        writer = TarWriter(file)
+        writer = TarWriter(file.write)
         for folder, mode in _FOLDERS:
             writer.add(entry("./" + folder, DIRECTORY, mode=mode, mtime=seconds))
         writer.add(entry("./bin/busybox", mode=0o755, size=len(content), mtime=seconds), (content,))

@@ -71,7 +71,7 @@ def write_image(
     document = encode(describe(diff_id, config, seconds, made_by))
     with open(out, "xb") as file, open(layer, "rb") as tar:
         write_archive(
-            file,
+            file.write,
             [(document, [(diff_id, layer.stat().st_size)], names)],
             lambda digest: _pieces(tar),
         )

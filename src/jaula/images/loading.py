@@ -66,9 +66,9 @@ class _Shape(msgspec.Struct):
     """The members by which a manifest and an index could be taken for each other."""
 
     media_type: str | None = msgspec.field(name="mediaType", default=None)
-    config: msgspec.Raw | None = None
-    layers: msgspec.Raw | None = None
-    manifests: msgspec.Raw | None = None
+    config: object = None
+    layers: object = None
+    manifests: object = None
 
 
 def load(store: ImageStore, stream: Source, *, quiet: bool = False) -> Iterator[Message]:

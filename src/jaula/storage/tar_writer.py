@@ -7,8 +7,7 @@ owners have no names, since names mean nothing in another file system.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from jaula.storage.tar_reader import BLOCK, BLOCK_DEVICE, CHARACTER, DIRECTORY, REGULAR, Entry
 
@@ -17,8 +16,8 @@ _EIGHT = 0o7777777
 _ELEVEN = 0o77777777777
 
 
-class Sink(Protocol):
-    def write(self, data: bytes | memoryview, /) -> object: ...
+Sink = Callable[[bytes | memoryview], object]
+"""Takes the archive's bytes as they come; a file's ``write``, for one."""
 
 
 class TarWriter:
@@ -29,7 +28,7 @@ class TarWriter:
         self._written = 0
 
     def _put(self, data: bytes | memoryview) -> None:
-        self._sink.write(data)
+        self._sink(data)
         self._written += len(data)
 
     def add(self, entry: Entry, data: Iterable[bytes | memoryview] = ()) -> None:
