@@ -119,7 +119,7 @@ class Attachment:
         for number, payload in self._frames.feed(data):
             write_all(2 if number == STDERR else 1, payload)
 
-    def _read_input(self, poller: poll) -> None:  # type: ignore[valid-type]
+    def _read_input(self, poller: poll) -> None:
         assert self._stdin is not None
         try:
             data = read(self._stdin, READ)
@@ -137,7 +137,7 @@ class Attachment:
         if self.detached:
             self._stop_input(poller)
 
-    def _flush(self, poller: poll) -> None:  # type: ignore[valid-type]
+    def _flush(self, poller: poll) -> None:
         try:
             sent = self._socket.send(self._pending, MSG_DONTWAIT | MSG_NOSIGNAL)
             self._pending = self._pending[sent:]
@@ -157,12 +157,12 @@ class Attachment:
         elif self._stdin is not None:
             poller.modify(self._stdin, POLLIN)
 
-    def _end_input(self, poller: poll) -> None:  # type: ignore[valid-type]
+    def _end_input(self, poller: poll) -> None:
         self._stop_input(poller)
         if not self._pending:
             self._half_close()
 
-    def _stop_input(self, poller: poll) -> None:  # type: ignore[valid-type]
+    def _stop_input(self, poller: poll) -> None:
         if self._stdin is not None and not self._input_over:
             poller.unregister(self._stdin)
         self._input_over = True
@@ -190,8 +190,9 @@ def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
         except (Unreachable, ValueError, OSError):
             attempts -= 1
             if not attempts:
-                raise Unreachable("the engine went away before it told the exit status",
-                                  status=125) from None
+                raise Unreachable(
+                    "the engine went away before it told the exit status", status=125
+                ) from None
             from time import sleep
 
             sleep(0.1)
@@ -205,7 +206,7 @@ def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
                 ) from None
             except (Unreachable, OSError):
                 continue
-    error = document.get("Error") or {}
-    if isinstance(error, dict) and error.get("Message"):
-        raise Failure(f"Error waiting for container: {error['Message']}", status=125)
+    reason = document.get("Error") or {}
+    if isinstance(reason, dict) and reason.get("Message"):
+        raise Failure(f"Error waiting for container: {reason['Message']}", status=125)
     return int(document["StatusCode"])

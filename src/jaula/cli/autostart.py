@@ -36,7 +36,8 @@ def start(address: Address, error: OSError) -> None:
         )
     os.makedirs(RUN, mode=0o711, exist_ok=True)
     os.makedirs(ROOT, mode=0o711, exist_ok=True)
-    lock = os.open(os.path.join(RUN, "autostart.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    lock = os.open(os.path.join(RUN, "autostart.lock"), flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _answers(address):

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 
     from jaula.cli.listing import Column
 
-DEFAULT = (
-    "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
-)
+DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 
 
 def columns(*, whole: bool) -> dict[str, Column]:

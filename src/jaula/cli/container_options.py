@@ -29,13 +29,24 @@ NAMESPACES, LIMITS, RIGHTS, FILES, NET, LOGS = (
 FLAGS = (
     Flag("add-host", "", "list", "Add a line to /etc/hosts (host:ip)", group=NET),
     Flag("annotation", "", "list", "Add an annotation for the runtime (key=value)"),
-    Flag("attach", "a", "list", "Attach to STDIN, STDOUT or STDERR",
-         completes=("stdin", "stdout", "stderr")),
+    Flag(
+        "attach",
+        "a",
+        "list",
+        "Attach to STDIN, STDOUT or STDERR",
+        completes=("stdin", "stdout", "stderr"),
+    ),
     Flag("cap-add", "", "list", "Add a Linux capability, or ALL", group=RIGHTS),
     Flag("cap-drop", "", "list", "Drop a Linux capability, or ALL", group=RIGHTS),
     Flag("cgroup-parent", "", "string", "Parent cgroup of the container", group=LIMITS),
-    Flag("cgroupns", "", "string", "Cgroup namespace: private or host", group=NAMESPACES,
-         completes=("private", "host")),
+    Flag(
+        "cgroupns",
+        "",
+        "string",
+        "Cgroup namespace: private or host",
+        group=NAMESPACES,
+        completes=("private", "host"),
+    ),
     Flag("cidfile", "", "string", "Write the container's ID to this file", completes="file"),
     Flag("cpu-period", "", "int", "Length of a CPU quota period (microseconds)", group=LIMITS),
     Flag("cpu-quota", "", "int", "CPU time in a period (microseconds)", group=LIMITS),
@@ -56,60 +67,118 @@ FLAGS = (
     Flag("hostname", "h", "string", "Host name of the container", group=NET),
     Flag("init", "", "bool", "Run an init as PID 1 that reaps and forwards signals"),
     Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
-    Flag("ipc", "", "string", "IPC namespace: private, shareable, none, host or container:NAME",
-         group=NAMESPACES, completes=("private", "shareable", "none", "host")),
+    Flag(
+        "ipc",
+        "",
+        "string",
+        "IPC namespace: private, shareable, none, host or container:NAME",
+        group=NAMESPACES,
+        completes=("private", "shareable", "none", "host"),
+    ),
     Flag("label", "l", "list", "Set metadata (key=value)"),
     Flag("label-file", "", "list", "Read metadata from a file", completes="file"),
-    Flag("log-driver", "", "string", "Logging driver", group=LOGS,
-         completes=("json-file", "none")),
+    Flag("log-driver", "", "string", "Logging driver", group=LOGS, completes=("json-file", "none")),
     Flag("log-opt", "", "list", "Option of the logging driver (key=value)", group=LOGS),
     Flag("memory", "m", "size", "Memory limit", group=LIMITS),
     Flag("memory-reservation", "", "size", "Soft memory limit", group=LIMITS),
-    Flag("memory-swap", "", "size", "Memory and swap together; -1 for unlimited swap",
-         group=LIMITS),
-    Flag("mount", "", "list", "Attach a mount (type=bind,source=/host,target=/inside,readonly)",
-         metavar="mount", group=FILES),
+    Flag(
+        "memory-swap", "", "size", "Memory and swap together; -1 for unlimited swap", group=LIMITS
+    ),
+    Flag(
+        "mount",
+        "",
+        "list",
+        "Attach a mount (type=bind,source=/host,target=/inside,readonly)",
+        metavar="mount",
+        group=FILES,
+    ),
     Flag("name", "", "string", "Name of the container"),
-    Flag("network", "", "list", "Network: bridge, host, none or container:NAME", group=NET,
-         metavar="network", completes=("bridge", "host", "none")),
-    Flag("oom-score-adj", "", "int", "The kernel's preference for killing (-1000 to 1000)",
-         group=LIMITS),
-    Flag("pid", "", "string", "PID namespace: host or container:NAME", group=NAMESPACES,
-         completes=("host",)),
+    Flag(
+        "network",
+        "",
+        "list",
+        "Network: bridge, host, none or container:NAME",
+        group=NET,
+        metavar="network",
+        completes=("bridge", "host", "none"),
+    ),
+    Flag(
+        "oom-score-adj",
+        "",
+        "int",
+        "The kernel's preference for killing (-1000 to 1000)",
+        group=LIMITS,
+    ),
+    Flag(
+        "pid",
+        "",
+        "string",
+        "PID namespace: host or container:NAME",
+        group=NAMESPACES,
+        completes=("host",),
+    ),
     Flag("pids-limit", "", "int", "Processes at most; -1 for unlimited", group=LIMITS),
     Flag("platform", "", "string", "Platform of the image (os/arch)"),
-    Flag("privileged", "", "bool", "Give up confinement: all capabilities, all devices",
-         group=RIGHTS),
+    Flag(
+        "privileged", "", "bool", "Give up confinement: all capabilities, all devices", group=RIGHTS
+    ),
     Flag("publish", "p", "list", "Publish a port ([[ip:]host:]container[/protocol])", group=NET),
     Flag("publish-all", "P", "bool", "Publish every exposed port", group=NET),
-    Flag("pull", "", "string", "Pull the image before creating", default="missing",
-         completes=("always", "missing", "never")),
+    Flag(
+        "pull",
+        "",
+        "string",
+        "Pull the image before creating",
+        default="missing",
+        completes=("always", "missing", "never"),
+    ),
     Flag("quiet", "q", "bool", "Suppress the output of pulling"),
     Flag("read-only", "", "bool", "Mount the root filesystem read-only", group=FILES),
-    Flag("restart", "", "string", "Restart policy: no, on-failure[:N], always, unless-stopped",
-         default="no", completes=("no", "on-failure", "always", "unless-stopped")),
+    Flag(
+        "restart",
+        "",
+        "string",
+        "Restart policy: no, on-failure[:N], always, unless-stopped",
+        default="no",
+        completes=("no", "on-failure", "always", "unless-stopped"),
+    ),
     Flag("rm", "", "bool", "Remove the container when it exits"),
     Flag("runtime", "", "string", "Runtime to use"),
-    Flag("security-opt", "", "list",
-         "seccomp=FILE|unconfined, no-new-privileges, label=..., apparmor=PROFILE", group=RIGHTS),
+    Flag(
+        "security-opt",
+        "",
+        "list",
+        "seccomp=FILE|unconfined, no-new-privileges, label=..., apparmor=PROFILE",
+        group=RIGHTS,
+    ),
     Flag("shm-size", "", "size", "Size of /dev/shm", group=LIMITS),
     Flag("stop-signal", "", "string", "Signal that stops the container"),
     Flag("stop-timeout", "", "int", "Seconds between the stop signal and SIGKILL"),
-    Flag("sysctl", "", "list", "Kernel parameter of the container's namespaces (name=value)",
-         group=NAMESPACES),
+    Flag(
+        "sysctl",
+        "",
+        "list",
+        "Kernel parameter of the container's namespaces (name=value)",
+        group=NAMESPACES,
+    ),
     Flag("tmpfs", "", "list", "Mount a tmpfs (/path[:options])", group=FILES),
     Flag("tty", "t", "bool", "Allocate a terminal"),
     Flag("ulimit", "", "list", "Resource limit (name=soft[:hard])", group=LIMITS),
     Flag("user", "u", "string", "User or UID (user[:group])", group=RIGHTS),
-    Flag("userns", "", "string", "User namespace: host gives up the container's own",
-         group=NAMESPACES, completes=("host",)),
+    Flag(
+        "userns",
+        "",
+        "string",
+        "User namespace: host gives up the container's own",
+        group=NAMESPACES,
+        completes=("host",),
+    ),
     Flag("uts", "", "string", "UTS namespace: host", group=NAMESPACES, completes=("host",)),
-    Flag("volume", "v", "list", "Mount a volume or a path ([source:]target[:options])",
-         group=FILES),
+    Flag(
+        "volume", "v", "list", "Mount a volume or a path ([source:]target[:options])", group=FILES
+    ),
     Flag("workdir", "w", "string", "Working directory in the container"),
-)
-# The other spellings that Docker accepts.
-FLAGS += (
+    # The other spellings that Docker accepts.
     Flag("net", "", "list", "The same as --network", group=NET),
     Flag("dns-opt", "", "list", "The same as --dns-option", group=NET),
 )
@@ -166,8 +235,10 @@ def _streams(options: Options) -> set[str]:
         return {"stdout", "stderr"} | ({"stdin"} if options.on("interactive") else set())
     streams = {word.lower() for word in options.texts("attach")}
     for word in streams - {"stdin", "stdout", "stderr"}:
-        raise UsageError(f'invalid argument "{word}" for "-a, --attach" flag: '
-                         "valid streams are STDIN, STDOUT and STDERR")
+        raise UsageError(
+            f'invalid argument "{word}" for "-a, --attach" flag: '
+            "valid streams are STDIN, STDOUT and STDERR"
+        )
     return streams | ({"stdin"} if options.on("interactive") else set())
 
 
@@ -242,6 +313,19 @@ _NUMBERS = (
 )
 
 
+def update(options: Options) -> dict[str, Any]:
+    """The body of ``POST /containers/X/update``: the limits that were given, nothing else."""
+    body: dict[str, Any] = {
+        name: options.number(flag) for flag, name in _NUMBERS if options.given(flag)
+    }
+    for flag, name in (("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems")):
+        if options.given(flag):
+            body[name] = options.text(flag)
+    if options.given("restart"):
+        body["RestartPolicy"] = _restart(options.text("restart"))
+    return body
+
+
 def variable(name: str) -> str | None:
     """A variable of the client's own environment."""
     value = environ.get(name.encode("utf-8", "surrogateescape"))
@@ -294,7 +378,9 @@ def _restart(text: str) -> dict[str, Any]:
     if not colon:
         return {"Name": name or "no"}
     if not count.isdigit():
-        raise UsageError(f"invalid restart policy format: maximum retry count must be an integer: {text}")
+        raise UsageError(
+            f"invalid restart policy format: maximum retry count must be an integer: {text}"
+        )
     return {"Name": name, "MaximumRetryCount": int(count)}
 
 
@@ -359,17 +445,17 @@ def _ulimit(word: str) -> dict[str, Any]:
     try:
         if not name or not equals:
             raise ValueError(word)
-        limit = {"Name": name, "Soft": int(soft), "Hard": int(hard if colon else soft)}
+        low, high = int(soft), int(hard if colon else soft)
     except ValueError:
         raise UsageError(
             f'invalid argument "{word}" for "--ulimit" flag: name=soft[:hard] is wanted'
         ) from None
-    if limit["Hard"] != -1 and (limit["Soft"] == -1 or limit["Soft"] > limit["Hard"]):
+    if high != -1 and (low == -1 or low > high):
         raise UsageError(
             f'invalid argument "{word}" for "--ulimit" flag: '
-            f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"
+            f"ulimit soft limit must be less than or equal to hard limit: {low} > {high}"
         )
-    return limit
+    return {"Name": name, "Soft": low, "Hard": high}
 
 
 def _device(word: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import container_options
 from jaula.cli.failure import EngineError, Failure
 
 TYPE_CHECKING = False
@@ -24,8 +23,10 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
     """
     policy = options.text("pull", "missing")
     if policy not in ("always", "missing", "never"):
-        raise Failure(f"invalid pull option: '{policy}': must be one of \"always\", \"missing\" "
-                      'or "never"', status=125)
+        raise Failure(
+            f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"',
+            status=125,
+        )
     cidfile = options.text("cidfile")
     if cidfile:
         _check_cidfile(cidfile)
@@ -55,7 +56,8 @@ def _check_cidfile(path: str) -> None:
 
     if access(path, 0):
         raise Failure(
-            f"container ID file found, make sure the other container isn't running or delete {path}",
+            "container ID file found, make sure the other container isn't running or delete "
+            + path,
             status=125,
         )
 
@@ -70,8 +72,3 @@ def with_tag(image: str) -> str:
     """The reference with the tag that is meant where none is written."""
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else f"{image}:latest"
-
-
-def described(options: Options) -> dict[str, Any]:
-    """The body for the command line; Docker's own default status for a bad one."""
-    return container_options.document(options)

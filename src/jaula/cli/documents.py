@@ -89,9 +89,7 @@ def encode(value: object) -> str:
         import json
 
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    encoder = make_encoder(
-        None, _refuse, encode_basestring, None, ":", ",", False, False, True
-    )
+    encoder = make_encoder(None, _refuse, encode_basestring, None, ":", ",", False, False, True)
     return "".join(encoder(value, 0))
 
 

@@ -61,7 +61,7 @@ class Following:
         attachment = Attachment(
             connection, framed=not self.tty, stdin=0 if self.stdin else None, keys=self._keys
         )
-        signals = PROXIED if self._kill_path else ENDING + (SIGWINCH,) if self.tty else ()
+        signals = PROXIED if self._kill_path else (*ENDING, SIGWINCH) if self.tty else ()
         if self.tty and self.stdin and isatty(0):
             from jaula.cli.terminal import RawTerminal
 

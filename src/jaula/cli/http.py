@@ -99,7 +99,8 @@ class Connection:
             lines.append(f"Content-Length: {len(body)}")
         elif method == "POST" and not any(name == "Transfer-Encoding" for name, _ in headers):
             lines.append("Content-Length: 0")
-        self.send_raw("\r\n".join([*lines, "\r\n"]).encode("utf-8", "surrogateescape") + (body or b""))
+        head = "\r\n".join([*lines, "\r\n"]).encode("utf-8", "surrogateescape")
+        self.send_raw(head + (body or b""))
 
     def send_raw(self, data: bytes) -> None:
         """Send bytes as they are."""

@@ -7,7 +7,7 @@ imported: it builds three enumerations.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 from posix import O_CLOEXEC, O_NONBLOCK, close, pipe2, read
 
 TYPE_CHECKING = False

@@ -44,7 +44,9 @@ def text(
     form = "{{json .}}" if form == "json" else unescape(form)
     is_table = form.startswith("table ")
     template = Template(form.removeprefix("table ").strip(" ") if is_table else form)
-    lines = [template.render({name: column[0] for name, column in columns_of.items()})] if is_table else []
+    lines = []
+    if is_table:
+        lines.append(template.render({name: column[0] for name, column in columns_of.items()}))
     for item in items:
         lines.append(template.render(_row(item, columns_of)))
     if is_table:

@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if Settings.debug:
             raise
-        _say(f"jaula: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        place = f": {error.filename}" if error.filename else ""
+        _say(f"jaula: {error.strerror or error}{place}")
         return 1
 
 
@@ -91,9 +92,7 @@ def _dispatch(words: list[str]) -> int:
     if name in table.GROUPS:
         return _group(name, rest)
     if name not in table.COMMANDS:
-        raise Failure(
-            f"jaula: '{name}' is not a jaula command.{_near(name)}\nSee 'jaula --help'"
-        )
+        raise Failure(f"jaula: '{name}' is not a jaula command.{_near(name)}\nSee 'jaula --help'")
     return _run(name, rest)
 
 
@@ -107,7 +106,9 @@ def _group(group: str, words: list[str]) -> int:
     if path not in table.COMMANDS and path not in table.ALIASES:
         if words[0].startswith("-"):
             raise UsageError(f"unknown flag: {words[0]}\nSee 'jaula {group} --help'.")
-        raise Failure(f"jaula: '{path}' is not a jaula command.{_near(path)}\n\n" + manual.group(group))
+        raise Failure(
+            f"jaula: '{path}' is not a jaula command.{_near(path)}\n\n" + manual.group(group)
+        )
     return _run(path, words[1:])
 
 

@@ -22,8 +22,11 @@ def page(command: flags.Command) -> str:
     if command.exit_status:
         rows = _columns([(number, meaning) for number, meaning in command.exit_status])
         parts.append("Exit status:\n" + rows)
-    others = [words for words, module in table.COMMANDS.items()
-              if module == table.COMMANDS.get(command.path) and words != command.path]
+    others = [
+        words
+        for words, module in table.COMMANDS.items()
+        if module == table.COMMANDS.get(command.path) and words != command.path
+    ]
     if others:
         parts.append("Aliases:\n  " + ", ".join(f"jaula {words}" for words in others))
     if command.see_also:

@@ -50,7 +50,9 @@ def timestamp(text: str) -> str:
     try:
         moment = epoch(text)
     except (ValueError, IndexError):
-        raise UsageError(f"invalid time {text!r}: RFC 3339, Unix seconds or a duration is wanted") from None
+        raise UsageError(
+            f"invalid time {text!r}: RFC 3339, Unix seconds or a duration is wanted"
+        ) from None
     clock = text.replace(" ", "T", 1).partition("T")[2]
     if not clock.endswith(("Z", "z")) and "+" not in clock and "-" not in clock:
         moment += _offset(moment)

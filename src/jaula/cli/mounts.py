@@ -9,8 +9,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 TYPES = ("bind", "volume", "tmpfs")
-NAMES = {"source": "Source", "src": "Source", "target": "Target", "dst": "Target",
-         "destination": "Target"}
+NAMES = {
+    "source": "Source",
+    "src": "Source",
+    "target": "Target",
+    "dst": "Target",
+    "destination": "Target",
+}
 SWITCHES = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive")
 
 
@@ -33,8 +38,11 @@ def document(word: str) -> dict[str, Any]:
             import os
 
             mount["Source"] = os.path.abspath(mount["Source"])
-    for key, owner in (("VolumeOptions", "volume"), ("BindOptions", "bind"),
-                       ("TmpfsOptions", "tmpfs")):
+    for key, owner in (
+        ("VolumeOptions", "volume"),
+        ("BindOptions", "bind"),
+        ("TmpfsOptions", "tmpfs"),
+    ):
         if key in mount and kind != owner:
             raise _bad(word, f"cannot mix '{owner}-*' options with mount type '{kind}'")
     return mount
@@ -92,8 +100,11 @@ def _recursive(options: dict[str, Any], value: str, word: str) -> None:
     elif value == "readonly":
         options["ReadOnlyForceRecursive"] = True
     elif value != "enabled":
-        raise _bad(word, f"invalid value for bind-recursive: {value} "
-                         "(must be 'enabled', 'disabled', 'writable' or 'readonly')")
+        raise _bad(
+            word,
+            f"invalid value for bind-recursive: {value} "
+            "(must be 'enabled', 'disabled', 'writable' or 'readonly')",
+        )
 
 
 def _switch(key: str, value: str, word: str) -> bool:

@@ -1,7 +1,8 @@
 """The part of Go's text/template that ``--format`` is used with.
 
 Actions ``{{...}}`` with ``-`` for trimming: fields (``.State.Pid``), ``$variables``, literals,
-pipelines, parentheses, ``if``, ``range`` and ``with`` (each with ``else``), ``end``, comments, the functions of Go (``and or not eq ne lt le gt ge index len print printf println slice``) and
+pipelines, parentheses, ``if``, ``range`` and ``with`` (each with ``else``), ``end``, comments,
+the functions of Go (``and or not eq ne lt le gt ge index len print printf println slice``) and
 Docker's (``json split join title lower upper pad truncate``).
 
 A document is made of dicts, lists, text, numbers, booleans and None; a value of a dict that can be
@@ -125,7 +126,7 @@ def _tokens(text: str) -> list[str]:
         elif letter == "=":
             position += 1
         else:
-            while position < len(text) and text[position] not in SPACE + "(),|\"`=":
+            while position < len(text) and text[position] not in SPACE + '(),|"`=':
                 if text.startswith(":=", position):
                     break
                 position += 1
@@ -168,9 +169,7 @@ def _block(
     return nodes, position
 
 
-def _branch(
-    pieces: list[tuple[str, Any]], position: int, tokens: list[str]
-) -> tuple[Node, int]:
+def _branch(pieces: list[tuple[str, Any]], position: int, tokens: list[str]) -> tuple[Node, int]:
     kind = tokens[0]
     names, pipeline = _declared(tokens[1:])
     body, position = _block(pieces, position + 1)

@@ -79,7 +79,7 @@ def _verb(flags: str, verb: str, value: Any) -> str:
     if verb == "t":
         return shown(value)
     if verb in "dxXocfeEgG":
-        return f"%{flags}{verb}" % value
+        return str(f"%{flags}{verb}" % value)
     raise ValueError(f"unknown verb %{verb}")
 
 

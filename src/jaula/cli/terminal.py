@@ -52,8 +52,14 @@ class RawTerminal:
 def _raw(before: list[object]) -> list[object]:
     mode = list(before)
     mode[IFLAG] &= ~(  # type: ignore[operator]
-        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
-        | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+        termios.IGNBRK
+        | termios.BRKINT
+        | termios.PARMRK
+        | termios.ISTRIP
+        | termios.INLCR
+        | termios.IGNCR
+        | termios.ICRNL
+        | termios.IXON
     )
     mode[OFLAG] &= ~termios.OPOST  # type: ignore[operator]
     mode[LFLAG] &= ~(  # type: ignore[operator]

@@ -61,8 +61,13 @@ COMMAND = Command(
     "Attach local standard input, output, and error streams to a running container",
     run,
     flags=(
-        Flag("detach-keys", "", "string", "Keys that detach from the container",
-             default="ctrl-p,ctrl-q"),
+        Flag(
+            "detach-keys",
+            "",
+            "string",
+            "Keys that detach from the container",
+            default="ctrl-p,ctrl-q",
+        ),
         Flag("no-stdin", "", "bool", "Do not attach STDIN"),
         Flag("sig-proxy", "", "bool", "Pass signals on to the process", default="true"),
     ),

@@ -11,8 +11,11 @@ def run(options: Options) -> int:
     import os
 
     if os.geteuid() != 0:
-        raise Failure("jaula: the engine needs root: its containers are made with mounts, cgroups "
-                      "and id maps of the host", status=125)
+        raise Failure(
+            "jaula: the engine needs root: its containers are made with mounts, cgroups "
+            "and id maps of the host",
+            status=125,
+        )
     from jaula.cli import packages
 
     packages.enable()
@@ -102,8 +105,10 @@ COMMAND = Command(
         "socket. Two engines with different directories, bridges and cgroup parents do not meet."
     ),
     examples=(
-        ("An engine for a test, beside the machine's own",
-         "jaula daemon --root /tmp/j/root --run /tmp/j/run --bridge jaula9 --cgroup-parent j9"),
+        (
+            "An engine for a test, beside the machine's own",
+            "jaula daemon --root /tmp/j/root --run /tmp/j/run --bridge jaula9 --cgroup-parent j9",
+        ),
         ("Talk to it", "jaula -H unix:///tmp/j/run/jaula.sock ps"),
     ),
     exit_status=(("0", "ended by SIGTERM"), ("125", "it could not start")),

@@ -97,8 +97,8 @@ COMMAND = Command(
     least=2,
     interspersed=False,
     description=(
-        "Starts COMMAND in the namespaces, cgroup and confinement of a running container and leaves "
-        "with its exit status. Flags end at CONTAINER."
+        "Starts COMMAND in the namespaces, cgroup and confinement of a running container and "
+        "leaves with its exit status. Flags end at CONTAINER."
     ),
     examples=(("A shell beside the main program", "jaula exec -it web sh"),),
     exit_status=(

@@ -21,8 +21,11 @@ def run(options: Options) -> int:
     conditions = options.texts("filter")
     if options.arguments:
         conditions.append("reference=" + options.arguments[0])
-    query = (("all", options.on("all")), ("filters", filters(conditions)),
-             ("digests", options.on("digests")))
+    query = (
+        ("all", options.on("all")),
+        ("filters", filters(conditions)),
+        ("digests", options.on("digests")),
+    )
     found = Client(Settings.host).get("/images/json", query) or []
     found.sort(key=lambda image: -image["Created"])
     whole = options.on("no-trunc")

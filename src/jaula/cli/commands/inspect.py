@@ -25,7 +25,8 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     wanted = options.text("type")
     if wanted and wanted not in PATHS:
-        raise UsageError(f'"{wanted}" is not a valid value for --type: {", ".join(PATHS)}', status=1)
+        kinds = ", ".join(PATHS)
+        raise UsageError(f'"{wanted}" is not a valid value for --type: {kinds}', status=1)
     size = (("size", options.on("size")),)
 
     def find(name: str) -> Any:

@@ -24,7 +24,9 @@ COMMAND = Command(
     run,
     flags=(Flag("signal", "s", "string", "Signal to send", default="KILL"),),
     least=1,
-    description=("Sends a signal, SIGKILL unless another is named, to the container's first process."),
+    description=(
+        "Sends a signal, SIGKILL unless another is named, to the container's first process."
+    ),
     examples=(("Tell a server to read its configuration again", "jaula kill -s HUP web"),),
     see_also=("stop",),
     completes="container",

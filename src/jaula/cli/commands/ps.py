@@ -13,8 +13,14 @@ def run(options: Options) -> int:
     form = options.text("format")
     query = (
         ("all", options.on("all") or options.on("latest") or options.number("last", -1) > 0),
-        ("limit", 1 if options.on("latest") else options.number("last", -1)
-         if options.number("last", -1) > 0 else ""),
+        (
+            "limit",
+            1
+            if options.on("latest")
+            else options.number("last", -1)
+            if options.number("last", -1) > 0
+            else "",
+        ),
         ("size", options.on("size") or ".Size" in form),
         ("filters", filters(options.texts("filter"))),
     )

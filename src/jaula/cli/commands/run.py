@@ -129,8 +129,13 @@ COMMAND = Command(
     flags=(
         *container_options.FLAGS,
         Flag("detach", "d", "bool", "Run in the background and print the container's ID"),
-        Flag("detach-keys", "", "string", "Keys that detach from the container",
-             default="ctrl-p,ctrl-q"),
+        Flag(
+            "detach-keys",
+            "",
+            "string",
+            "Keys that detach from the container",
+            default="ctrl-p,ctrl-q",
+        ),
         Flag("sig-proxy", "", "bool", "Pass signals on to the process", default="true"),
     ),
     least=1,
@@ -146,8 +151,10 @@ COMMAND = Command(
     examples=(
         ("A shell in a container that is gone afterwards", "jaula run -it --rm debian bash"),
         ("A service with a limit", "jaula run -d --name web -m 64mb -p 8080:80 busybox httpd -f"),
-        ("A directory of the host, read-only",
-         "jaula run --rm -v /etc:/host-etc:ro busybox ls /host-etc"),
+        (
+            "A directory of the host, read-only",
+            "jaula run --rm -v /etc:/host-etc:ro busybox ls /host-etc",
+        ),
     ),
     exit_status=(
         ("N", "the container's own exit status"),

@@ -76,8 +76,13 @@ COMMAND = Command(
     run,
     flags=(
         Flag("attach", "a", "bool", "Attach STDOUT and STDERR and pass signals on"),
-        Flag("detach-keys", "", "string", "Keys that detach from the container",
-             default="ctrl-p,ctrl-q"),
+        Flag(
+            "detach-keys",
+            "",
+            "string",
+            "Keys that detach from the container",
+            default="ctrl-p,ctrl-q",
+        ),
         Flag("interactive", "i", "bool", "Attach the container's STDIN"),
         Flag("sig-proxy", "", "bool", "Pass signals on to the process", default="true"),
     ),

@@ -32,7 +32,10 @@ COMMAND = Command(
         Flag("timeout", "", "int", "The same as --time"),
     ),
     least=1,
-    description=("Sends the container's stop signal (SIGTERM unless the image or --stop-signal names another), and SIGKILL when it has not ended after ten seconds or the time given."),
+    description=(
+        "Sends the container's stop signal (SIGTERM unless the image or --stop-signal names "
+        "another), and SIGKILL when it has not ended after ten seconds or the time given."
+    ),
     examples=(("Stop without patience", "jaula stop -t 0 web"),),
     see_also=("kill", "start", "restart"),
     completes="container",

@@ -1,0 +1,55 @@
+"""``jaula caps``: what a capability mask holds, and which mask names make."""
+
+from __future__ import annotations
+
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Options
+
+DIGITS = frozenset("0123456789abcdef")
+
+
+def run(options: Options) -> int:
+    """Decode every mask, encode names; without arguments show the default of a container."""
+    from jaula.cli import packages
+
+    packages.enable()
+    from jaula.confine import capabilities
+    from jaula.errors import JaulaError
+
+    words = options.arguments
+    try:
+        if not words:
+            print(_decoded(capabilities.mask(capabilities.DEFAULT)))
+        elif all(set(word.lower().removeprefix("0x")) <= DIGITS for word in words):
+            for word in words:
+                print(_decoded(capabilities.parse_mask(word)))
+        else:
+            names = [name for word in words for name in word.split(",") if name]
+            print(f"{capabilities.mask(names):016x}")
+    except JaulaError as error:
+        raise Failure(f"jaula: {error}") from None
+    return 0
+
+
+def _decoded(mask: int) -> str:
+    from jaula.confine import capabilities
+
+    return f"{mask:016x}=" + ",".join(name.lower() for name in capabilities.decode(mask))
+
+
+COMMAND = Command(
+    "[MASK...|NAME...]",
+    "Decode a capability mask, or make one from names",
+    run,
+    description=(
+        "Reads masks as /proc/PID/status shows them (CapEff: 00000000a80425fb) and prints the "
+        "capabilities in them; names of capabilities give the mask. Without arguments: what a "
+        "container has by default."
+    ),
+    examples=(
+        ("A mask", "jaula caps a80425fb"),
+        ("Names", "jaula caps net_bind_service,chown"),
+    ),
+    exit_status=(("1", "a mask is too wide, or a name is unknown"),),
+    see_also=("verify", "run"),
+)

@@ -1,0 +1,150 @@
+"""``jaula cgtop``: the containers' cgroups, the busiest first, in the manner of systemd-cgtop."""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic, sleep
+
+from jaula.cli import columns, units
+from jaula.cli.client import Client
+from jaula.cli.failure import EngineError, UsageError
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+from jaula.cli.screen import Screen
+from jaula.cli.usage import Sampler, Usage
+
+ORDERS = {"c": "cpu", "m": "memory", "t": "tasks", "i": "io", "p": "path"}
+LEAVE = b"qQ\x03\x04"
+
+
+def run(options: Options) -> int:
+    """Draw until q is typed, or as often as asked."""
+    order = options.text("order", "cpu")
+    if order not in ORDERS.values():
+        kinds = ", ".join(ORDERS.values())
+        raise UsageError(f'"{order}" is not a valid value for --order: {kinds}', status=1)
+    client = Client(Settings.host)
+    view = View(client, order)
+    left = options.number("iterations")
+    if options.on("batch") or not sys.stdout.isatty():
+        left = left or 1
+        view.sample()
+        for _ in range(left):
+            sleep(options.number("delay", 1))
+            view.sample()
+            print(view.text(), flush=True)
+        return 0
+    return _live(view, options.number("delay", 1), left)
+
+
+def _live(view: View, delay: int, left: int) -> int:
+    from posix import isatty
+
+    from jaula.cli.terminal import RawTerminal
+
+    keys = 0 if isatty(0) else None
+    view.sample()
+    with RawTerminal(0), Screen() as screen:
+        while True:
+            if keys is None:
+                sleep(delay)
+            elif not _wait(view, screen, delay):
+                return 0
+            view.sample()
+            screen.draw(_for_raw(view.text()))
+            left -= 1
+            if left == 0:
+                return 0
+
+
+def _for_raw(text: str) -> str:
+    return text.replace("\n", "\r\n")
+
+
+def _wait(view: View, screen: Screen, delay: int) -> bool:
+    """Let ``delay`` seconds pass and take keys; False to leave."""
+    from posix import read
+    from select import POLLIN, poll
+
+    poller = poll()
+    poller.register(0, POLLIN)
+    end = monotonic() + delay
+    while (rest := end - monotonic()) > 0:
+        if not poller.poll(rest * 1000):
+            continue
+        for key in read(0, 64) or LEAVE[:1]:
+            if key in LEAVE:
+                return False
+            view.order = ORDERS.get(chr(key).lower(), view.order)
+            screen.draw(_for_raw(view.text()))
+    return True
+
+
+class View:
+    """The last samples, sorted and drawn."""
+
+    def __init__(self, client: Client, order: str) -> None:
+        self.order = order
+        self._client = client
+        self._sampler = Sampler(client, [])
+        self._usages: list[Usage] = []
+        self._paths: dict[str, str] = {}
+
+    def sample(self) -> None:
+        """Take a round of samples."""
+        self._usages = self._sampler.take()
+
+    def path(self, usage: Usage) -> str:
+        """The container's cgroup as its spec names it, and the container's name."""
+        if usage.id not in self._paths:
+            try:
+                spec = self._client.get(f"/jaula/containers/{usage.id}/spec")
+                place = (spec.get("linux") or {}).get("cgroupsPath") or ""
+            except EngineError:
+                place = ""  # gone meanwhile, or an engine without this route
+            self._paths[usage.id] = place or f"/{usage.id[:12]}"
+        head, _, identity = self._paths[usage.id].rpartition("/")
+        return f"{head}/{identity[:12]} ({usage.name})"
+
+    def text(self) -> str:
+        """The table, with a line for the keys."""
+        keys = {
+            "cpu": lambda usage: -usage.cpu,
+            "memory": lambda usage: -usage.memory,
+            "tasks": lambda usage: -usage.pids,
+            "io": lambda usage: -(usage.read_rate + usage.write_rate),
+        }
+        usages = sorted(self._usages, key=keys.get(self.order, self.path))
+        lines = ["CGROUP\tTASKS\t%CPU\tMEMORY\tINPUT/s\tOUTPUT/s"]
+        lines += [
+            f"{self.path(usage)}\t{usage.pids}\t{usage.cpu:.1f}\t{units.shown_binary(usage.memory)}"
+            f"\t{units.shown(usage.read_rate, 3)}\t{units.shown(usage.write_rate, 3)}"
+            for usage in usages
+        ]
+        total = sum(usage.cpu for usage in usages), sum(usage.memory for usage in usages)
+        head = (
+            f"{len(usages)} containers, {total[0]:.1f}% CPU, "
+            f"{units.shown_binary(total[1])} memory; by {self.order} (c m t i p), q leaves\n\n"
+        )
+        return head + columns.aligned(lines)
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Show the containers' cgroups by their use of CPU, memory or I/O",
+    run,
+    flags=(
+        Flag("batch", "b", "bool", "Print below each other, without a terminal's means"),
+        Flag("delay", "d", "seconds", "Seconds between two views", default="1"),
+        Flag("iterations", "n", "int", "Leave after this number of views"),
+        Flag("order", "", "string", "Order to begin with", default="cpu",
+             completes=tuple(ORDERS.values())),
+    ),
+    most=0,
+    description=(
+        "A live view like systemd-cgtop's, of the cgroups of running containers. Keys: c by CPU, "
+        "m by memory, t by tasks, i by I/O, p by path, q leaves."
+    ),
+    examples=(("Three views for a file", "jaula cgtop -b -n 3"),),
+    see_also=("stats", "top"),
+)  # fmt: skip

@@ -1,0 +1,33 @@
+"""``jaula check``: what this kernel can do for containers."""
+
+from __future__ import annotations
+
+from jaula.cli.flags import Command, Options
+
+
+def run(options: Options) -> int:
+    """Print the report; 1 where something is missing that containers cannot do without."""
+    from jaula.cli import packages
+
+    packages.enable()
+    from jaula.audit import check
+
+    rows = check.check()
+    print(check.render(rows))
+    return 1 if any(row.fatal for row in rows) else 0
+
+
+COMMAND = Command(
+    "",
+    "Report the kernel's support for containers, feature by feature",
+    run,
+    most=0,
+    description=(
+        "Namespaces, cgroup controllers, overlay, seccomp, LSMs, veth, bridge and nftables, from "
+        "/proc/config.gz or /boot/config and by trying. Each missing feature is named with what is "
+        "lost without it."
+    ),
+    examples=(("The report", "jaula check"),),
+    exit_status=(("0", "containers work here"), ("1", "something needed is missing")),
+    see_also=("info", "verify"),
+)

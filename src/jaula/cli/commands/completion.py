@@ -1,0 +1,38 @@
+"""``jaula completion``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.flags import Command, Options
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def run(options: Options) -> int:
+    """Print the completion script for one shell."""
+    from jaula.cli import completion
+    from jaula.cli.failure import UsageError
+
+    shell = options.arguments[0]
+    if shell not in SHELLS:
+        raise UsageError(f'no completion for "{shell}": {", ".join(SHELLS)}', status=1)
+    sys.stdout.write(completion.script(shell))
+    return 0
+
+
+COMMAND = Command(
+    "bash|zsh|fish",
+    "Print the completion script for a shell",
+    run,
+    least=1,
+    most=1,
+    description="The script knows every command and flag, and asks the engine for names.",
+    examples=(
+        ("bash", "jaula completion bash > /usr/share/bash-completion/completions/jaula"),
+        ("zsh", 'jaula completion zsh > "${fpath[1]}/_jaula"'),
+        ("fish", "jaula completion fish > ~/.config/fish/completions/jaula.fish"),
+    ),
+    see_also=("help",),
+    completes=SHELLS,
+)

@@ -1,0 +1,40 @@
+"""``jaula diff``."""
+
+from __future__ import annotations
+
+from jaula.cli import listing
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+KINDS = "CAD"
+
+
+def run(options: Options) -> int:
+    """Print what the container changed in its filesystem."""
+    name = options.arguments[0]
+    found = Client(Settings.host).get(f"/containers/{quote(name)}/changes") or []
+    form = options.text("format", "{{.Type}} {{.Path}}")
+    columns: dict[str, listing.Column] = {
+        "Type": ("CHANGE TYPE", lambda change: KINDS[change["Kind"]]),
+        "Path": ("PATH", lambda change: change["Path"]),
+    }
+    listing.show(found, columns, "{{.Type}}\t{{.Path}}", form)
+    return 0
+
+
+COMMAND = Command(
+    "CONTAINER",
+    "Inspect changes to files or directories on a container's filesystem",
+    run,
+    flags=(Flag("format", "", "string", "table, json, or a Go template"),),
+    least=1,
+    most=1,
+    description=(
+        "A is added, C changed, D deleted, against the image. The changes live in the container's "
+        "own layer and go with it."
+    ),
+    examples=(("What a program has written", "jaula diff web"),),
+    see_also=("ps", "export"),
+    completes="container",
+)

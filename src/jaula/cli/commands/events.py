@@ -1,0 +1,67 @@
+"""``jaula events``."""
+
+from __future__ import annotations
+
+from jaula.cli import moments
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def run(options: Options) -> int:
+    """Print events as they come, or the ones of a span of time."""
+    query = (
+        ("since", moments.timestamp(options.text("since"))),
+        ("until", moments.timestamp(options.text("until"))),
+        ("filters", filters(options.texts("filter"))),
+    )
+    form = options.text("format")
+    if form == "json":
+        form = "{{json .}}"
+    template = None
+    if form:
+        from jaula.cli.template import Template, unescape
+
+        template = Template(unescape(form))
+    for event in Client(Settings.host).lines("GET", "/events", query):
+        print(template.render(event) if template else line(event), flush=True)
+    return 0
+
+
+def line(event: dict[str, Any]) -> str:
+    """One event as Docker prints it: time, kind, what happened, to whom, attributes."""
+    actor = event.get("Actor") or {}
+    attributes = actor.get("Attributes") or {}
+    nano = event.get("timeNano") or event.get("time", 0) * 10**9
+    seconds, rest = divmod(nano, 10**9)
+    zone = moments.local(seconds, "%z")
+    when = moments.local(seconds, "%Y-%m-%dT%H:%M:%S") + f".{rest:09d}"
+    when += "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    text = f"{when} {event.get('Type', '')} {event.get('Action', '')} {actor.get('ID', '')}"
+    if attributes:
+        text += f" ({', '.join(f'{key}={attributes[key]}' for key in sorted(attributes))})"
+    return text
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Get real time events from the engine",
+    run,
+    flags=(
+        Flag("filter", "f", "list", "Show what matches (type=container, event=oom, container=web)"),
+        Flag("format", "", "string", "json, or a Go template"),
+        Flag("since", "", "string", "Begin with the events of this time (or 42m ago)"),
+        Flag("until", "", "string", "End at this time"),
+    ),
+    most=0,
+    description=(
+        "What happens to containers, images, volumes and networks. The event oom says how much "
+        "memory was used and what the limit was."
+    ),
+    examples=(("Who ran out of memory today", "jaula events --since 24h --until 0s -f event=oom"),),
+    see_also=("logs", "inspect"),
+)

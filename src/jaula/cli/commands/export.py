@@ -1,0 +1,32 @@
+"""``jaula export``."""
+
+from __future__ import annotations
+
+from jaula.cli import saving
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Write the container's filesystem as a tar archive."""
+    name = options.arguments[0]
+    response = Client(Settings.host).open("GET", f"/containers/{quote(name)}/export")
+    saving.write(response.chunks(), options.text("output"), "save")
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER",
+    "Export a container's filesystem as a tar archive",
+    run,
+    flags=(
+        Flag("output", "o", "string", "Write to this file instead of STDOUT", completes="file"),
+    ),
+    least=1,
+    most=1,
+    description="The image and the container's own changes in one tree, without volumes.",
+    examples=(("A look at what is in it", "jaula export web | tar t"),),
+    see_also=("import", "save", "diff"),
+    completes="container",
+)

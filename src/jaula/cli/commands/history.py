@@ -1,0 +1,65 @@
+"""``jaula history``."""
+
+from __future__ import annotations
+
+from jaula.cli import listing, moments, units
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """List how the image came to be, the newest step first."""
+    name = options.arguments[0]
+    found = Client(Settings.host).get(f"/images/{quote(name, '/:@')}/history") or []
+    whole, human = options.on("no-trunc"), options.on("human", True)
+    columns: dict[str, listing.Column] = {
+        "ID": (
+            "IMAGE",
+            lambda row: row["Id"] if row["Id"] == "<missing>" else listing.cut(row["Id"], whole),
+        ),
+        "CreatedSince": (
+            "CREATED",
+            lambda row: moments.ago(row["Created"]) if row["Created"] > 0 else "N/A",
+        ),
+        "CreatedAt": (
+            "CREATED AT",
+            lambda row: moments.local(row["Created"], "%Y-%m-%dT%H:%M:%SZ"),
+        ),
+        "CreatedBy": (
+            "CREATED BY",
+            lambda row: listing.shortened(_one_line(row["CreatedBy"]), 1 << 20 if whole else 45),
+        ),
+        "Size": ("SIZE", lambda row: units.shown(row["Size"], 3) if human else str(row["Size"])),
+        "Comment": ("COMMENT", lambda row: row["Comment"] or ""),
+    }
+    form = options.text("format")
+    if options.on("quiet") and form in ("", "table"):
+        form = "{{.ID}}"
+    since = "CreatedSince" if human else "CreatedAt"
+    default = "{{.ID}}\t{{." + since + "}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
+    listing.show(found, columns, default, form)
+    return 0
+
+
+def _one_line(text: str | None) -> str:
+    return (text or "").replace("\t", " ").replace("\n", " ")
+
+
+COMMAND = Command(
+    "[OPTIONS] IMAGE",
+    "Show the history of an image",
+    run,
+    flags=(
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("human", "H", "bool", "Print sizes and dates in words", default="true"),
+        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
+        Flag("quiet", "q", "bool", "Show IDs only"),
+    ),
+    least=1,
+    most=1,
+    description="One line for each step of the image's making; empty steps have no layer.",
+    examples=(("The steps", "jaula history debian"),),
+    see_also=("images", "image inspect"),
+    completes="image",
+)

@@ -1,0 +1,71 @@
+"""``jaula image bootstrap``: an image from the host's own package mirror."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client import Client
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+RECIPES = ("busybox", "debian", "ubuntu")
+
+
+def run(options: Options) -> int:
+    """Build the images named and hand them to the engine, or to a file."""
+    for name in options.arguments:
+        bootstrap(Client(Settings.host), name, options.text("output"), quiet=options.on("quiet"))
+    return 0
+
+
+def bootstrap(client: Client, name: str, output: str = "", *, quiet: bool = False) -> str:
+    """Build one image; its reference. Raises Failure where the mirror or a program is missing."""
+    from jaula.cli import packages
+
+    packages.enable()
+    import tempfile
+    from pathlib import Path
+
+    from jaula.cli.commands.load import send
+    from jaula.errors import JaulaError
+    from jaula.images.bootstrap import build
+
+    def progress(line: str) -> None:
+        if not quiet:
+            sys.stderr.write(f"{name}: {line}\n")
+
+    try:
+        if output:
+            return build(name, Path(output), progress)
+        with tempfile.TemporaryDirectory(prefix="jaula-") as scratch:
+            path = Path(scratch) / "image.tar"
+            reference = build(name, path, progress)
+            with path.open("rb", buffering=0) as archive:
+                send(client, archive, quiet=quiet)
+            return reference
+    except JaulaError as error:
+        raise Failure(f"jaula: {error}") from None
+
+
+COMMAND = Command(
+    "[OPTIONS] NAME[:SUITE] [NAME...]",
+    "Build an image from the host's package mirror",
+    run,
+    flags=(
+        Flag("output", "o", "string", "Write an archive instead of loading it", completes="file"),
+        Flag("quiet", "q", "bool", "Suppress progress"),
+    ),
+    least=1,
+    description=(
+        "busybox is the static busybox of Debian with its applets; debian and ubuntu are a minimal "
+        "system of the suite named. Two builds from the same packages give the same image ID. "
+        "Needs no registry, only the mirror that apt uses."
+    ),
+    examples=(
+        ("Two images to begin with", "jaula image bootstrap busybox debian"),
+        ("A release of Ubuntu", "jaula image bootstrap ubuntu:noble"),
+    ),
+    see_also=("load", "pull", "images"),
+    completes=RECIPES,
+)

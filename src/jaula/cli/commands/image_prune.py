@@ -1,0 +1,38 @@
+"""``jaula image prune``."""
+
+from __future__ import annotations
+
+from jaula.cli import pruning
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Ask, remove, and say what is gone."""
+    conditions = options.texts("filter")
+    warning = "This will remove all dangling images."
+    if options.on("all"):
+        warning = "This will remove all images without at least one container associated to them."
+    conditions.append("dangling=false" if options.on("all") else "dangling=true")
+    pruning.confirm(warning, force=options.on("force"))
+    lines, total = pruning.images(Client(Settings.host), filters(conditions))
+    pruning.tell("Deleted Images", lines)
+    pruning.reclaimed(total)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Remove unused images",
+    run,
+    flags=(
+        Flag("all", "a", "bool", "Remove every image that no container uses"),
+        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
+        Flag("force", "f", "bool", "Do not ask"),
+    ),
+    most=0,
+    description="Removes images that no name refers to, with -a those that no container uses.",
+    examples=(("Without a question", "jaula image prune -f"),),
+    see_also=("system prune", "system df"),
+)

@@ -1,0 +1,53 @@
+"""``jaula import``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import pulling
+from jaula.cli.client import Client
+from jaula.cli.commands.load import pieces
+from jaula.cli.documents import decode_lines
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Make an image of one layer from a tar of a root filesystem."""
+    source, *names = options.arguments
+    if "://" in source:
+        raise Failure(f"cannot import from {source}: a file or - is wanted (fetch it first)")
+    repository, tag = pulling.split(names[0]) if names else ("", "")
+    query = [
+        ("fromSrc", "-"),
+        ("repo", repository),
+        ("tag", tag),
+        ("message", options.text("message")),
+        ("platform", options.text("platform")),
+        *(("changes", change) for change in options.texts("change")),
+    ]
+    client = Client(Settings.host)
+    own = source != "-"
+    with open(source if own else 0, "rb", buffering=0, closefd=own) as archive:
+        response = client.upload("/images/create", query, pieces(archive))
+    pulling.show(decode_lines(response.chunks()), sys.stdout)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] file|- [REPOSITORY[:TAG]]",
+    "Import the contents from a tarball to create a filesystem image",
+    run,
+    flags=(
+        Flag("change", "c", "list", 'Set the configuration (CMD ["sh"], ENV A=b)'),
+        Flag("message", "m", "string", "Message of the image's history"),
+        Flag("platform", "", "string", "Platform of the image (os/arch)"),
+    ),
+    least=1,
+    most=2,
+    description="The tar holds a root filesystem, as export or tar write it, compressed or not.",
+    examples=(("A container flattened to an image", "jaula export web | jaula import - web:flat"),),
+    see_also=("export", "load"),
+    completes="file",
+)

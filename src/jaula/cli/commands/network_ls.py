@@ -1,0 +1,48 @@
+"""``jaula network ls``."""
+
+from __future__ import annotations
+
+from jaula.cli import listing
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.listing import cut
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """List networks by name."""
+    query = (("filters", filters(options.texts("filter"))),)
+    found = Client(Settings.host).get("/networks", query) or []
+    found.sort(key=lambda network: network["Name"])
+    whole = options.on("no-trunc")
+    columns: dict[str, listing.Column] = {
+        "ID": ("NETWORK ID", lambda item: cut(item["Id"], whole)),
+        "Name": ("NAME", lambda item: item["Name"]),
+        "Driver": ("DRIVER", lambda item: item["Driver"]),
+        "Scope": ("SCOPE", lambda item: item["Scope"]),
+        "IPv6": ("IPV6", lambda item: "true" if item.get("EnableIPv6") else "false"),
+        "Internal": ("INTERNAL", lambda item: "true" if item.get("Internal") else "false"),
+        "CreatedAt": ("CREATED AT", lambda item: item.get("Created", "")),
+    }
+    form = options.text("format")
+    if options.on("quiet") and form in ("", "table"):
+        form = "{{.ID}}"
+    listing.show(found, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", form)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "List networks",
+    run,
+    flags=(
+        Flag("filter", "f", "list", "Show what matches (driver=bridge, name=b)"),
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
+        Flag("quiet", "q", "bool", "Show IDs only"),
+    ),
+    most=0,
+    description="The networks that --network of run can name.",
+    examples=(("Networks", "jaula network ls"),),
+    see_also=("network inspect", "run"),
+)

@@ -1,0 +1,28 @@
+"""``jaula rename``."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Give the container its new name."""
+    name, new = options.arguments
+    query = (("name", new),)
+    Client(Settings.host).request("POST", f"/containers/{quote(name)}/rename", query)
+    return 0
+
+
+COMMAND = Command(
+    "CONTAINER NEW_NAME",
+    "Rename a container",
+    run,
+    least=2,
+    most=2,
+    description="Running or not; nothing else about the container changes.",
+    examples=(("Keep the old one under another name", "jaula rename web web-old"),),
+    see_also=("ps", "inspect"),
+    completes="container",
+)

@@ -1,0 +1,40 @@
+"""``jaula rmi``."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+from jaula.cli.several import each
+
+
+def run(options: Options) -> int:
+    """Remove the images named; each line says what became of a name or a layer."""
+    client = Client(Settings.host)
+    query = (("force", options.on("force")), ("noprune", options.on("no-prune")))
+
+    def remove(name: str) -> None:
+        for row in client.document("DELETE", f"/images/{quote(name, '/:@')}", query) or ():
+            for what, which in row.items():
+                print(f"{what}: {which}")
+
+    return each(options.arguments, remove, echo=False)
+
+
+COMMAND = Command(
+    "[OPTIONS] IMAGE [IMAGE...]",
+    "Remove one or more images",
+    run,
+    flags=(
+        Flag("force", "f", "bool", "Also when a stopped container uses it"),
+        Flag("no-prune", "", "bool", "Keep parents that have no name"),
+    ),
+    least=1,
+    description=(
+        "Removes a name; the image goes with its last name, a layer with the last image that "
+        "needs it."
+    ),
+    examples=(("An image", "jaula rmi busybox"),),
+    see_also=("images", "image prune"),
+    completes="image",
+)

@@ -1,0 +1,34 @@
+"""``jaula save``."""
+
+from __future__ import annotations
+
+from jaula.cli import saving
+from jaula.cli.client import Client
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Write the images named, with all their layers, as one archive."""
+    query = [("names", name) for name in options.arguments]
+    response = Client(Settings.host).open("GET", "/images/get", query)
+    saving.write(response.chunks(), options.text("output"), "save")
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] IMAGE [IMAGE...]",
+    "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    run,
+    flags=(
+        Flag("output", "o", "string", "Write to this file instead of STDOUT", completes="file"),
+    ),
+    least=1,
+    description=(
+        "The archive is a Docker archive and an OCI image layout at once: docker load, jaula load "
+        "and skopeo (docker-archive: and oci-archive:) read it."
+    ),
+    examples=(("An image to another machine", "jaula save web | ssh host docker load"),),
+    see_also=("load", "export"),
+    completes="image",
+)

@@ -1,0 +1,79 @@
+"""``jaula stats``."""
+
+from __future__ import annotations
+
+from time import sleep
+
+from jaula.cli import listing, units
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.listing import cut
+from jaula.cli.main import Settings
+from jaula.cli.screen import Screen
+from jaula.cli.usage import Sampler, Usage
+
+DEFAULT = (
+    "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}"
+    "\t{{.PIDs}}"
+)
+INTERVAL = 1.0  # seconds between two samples
+
+
+def run(options: Options) -> int:
+    """Show use, drawn anew every second, or once."""
+    names = [quote(name) for name in options.arguments]
+    sampler = Sampler(Client(Settings.host), names, everything=options.on("all"))
+    columns = _columns(whole=options.on("no-trunc"))
+    form = options.text("format")
+    sampler.take()
+    if options.on("no-stream"):
+        sleep(INTERVAL)
+        listing.show(sampler.take(), columns, DEFAULT, form)
+        return 0
+    with Screen() as screen:
+        while True:
+            sleep(INTERVAL)
+            screen.draw(listing.text(sampler.take(), columns, DEFAULT, form))
+
+
+def _columns(*, whole: bool) -> dict[str, listing.Column]:
+    def block(usage: Usage) -> str:
+        return f"{units.shown(usage.read, 3)} / {units.shown(usage.written, 3)}"
+
+    def network(usage: Usage) -> str:
+        return f"{units.shown(usage.received, 3)} / {units.shown(usage.sent, 3)}"
+
+    def memory(usage: Usage) -> str:
+        return f"{units.shown_binary(usage.memory)} / {units.shown_binary(usage.limit)}"
+
+    return {
+        "Container": ("CONTAINER", lambda usage: cut(usage.id, whole)),
+        "ID": ("CONTAINER ID", lambda usage: cut(usage.id, whole)),
+        "Name": ("NAME", lambda usage: usage.name),
+        "CPUPerc": ("CPU %", lambda usage: f"{usage.cpu:.2f}%"),
+        "MemUsage": ("MEM USAGE / LIMIT", memory),
+        "MemPerc": ("MEM %", lambda usage: f"{usage.memory_percent:.2f}%"),
+        "NetIO": ("NET I/O", network),
+        "BlockIO": ("BLOCK I/O", block),
+        "PIDs": ("PIDS", lambda usage: str(usage.pids)),
+    }
+
+
+COMMAND = Command(
+    "[OPTIONS] [CONTAINER...]",
+    "Display a live stream of container(s) resource usage statistics",
+    run,
+    flags=(
+        Flag("all", "a", "bool", "Show all containers, not only those that run"),
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("no-stream", "", "bool", "Show one sample and leave"),
+        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
+    ),
+    description=(
+        "CPU is in percent of one CPU. Memory is what the cgroup uses without page cache that the "
+        "kernel would give up first."
+    ),
+    examples=(("Once, for one container", "jaula stats --no-stream web"),),
+    see_also=("cgtop", "top", "update"),
+    completes="container",
+)

@@ -1,0 +1,141 @@
+"""``jaula system df``."""
+
+from __future__ import annotations
+
+from jaula.cli import container_columns, listing, moments, units
+from jaula.cli.client import Client
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.listing import cut
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def run(options: Options) -> int:
+    """Print how much disk each kind of object uses, with -v each object."""
+    found = Client(Settings.host).get("/system/df")
+    if options.on("verbose"):
+        print(verbose(found), end="")
+        return 0
+    default = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
+    columns: dict[str, listing.Column] = {
+        "Type": ("TYPE", lambda row: row["Type"]),
+        "TotalCount": ("TOTAL", lambda row: str(row["Total"])),
+        "Active": ("ACTIVE", lambda row: str(row["Active"])),
+        "Size": ("SIZE", lambda row: units.shown(row["Size"])),
+        "Reclaimable": ("RECLAIMABLE", _reclaimable),
+    }
+    listing.show(summary(found), columns, default, options.text("format"))
+    return 0
+
+
+def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each kind of object."""
+    images, containers = found.get("Images") or [], found.get("Containers") or []
+    volumes, caches = found.get("Volumes") or [], found.get("BuildCache") or []
+    used = [image for image in images if image.get("Containers", 0) > 0]
+    layers = found.get("LayersSize") or 0
+    kept = sum(image["Size"] - max(image.get("SharedSize", 0), 0) for image in used)
+    running = [item for item in containers if item["State"] in ("running", "paused", "restarting")]
+    ended = [item for item in containers if item not in running]
+    linked = [
+        volume for volume in volumes if (volume.get("UsageData") or {}).get("RefCount", 0) > 0
+    ]
+    loose = [volume for volume in volumes if volume not in linked]
+    return [
+        _row("Images", images, used, layers, layers - kept if used else layers),
+        _row("Containers", containers, running, _written(containers), _written(ended)),
+        _row("Local Volumes", volumes, linked, _volumes(volumes), _volumes(loose)),
+        _row(
+            "Build Cache",
+            caches,
+            [cache for cache in caches if cache.get("InUse")],
+            sum(cache.get("Size", 0) for cache in caches if not cache.get("Shared")),
+            sum(cache.get("Size", 0) for cache in caches if not cache.get("InUse")),
+        ),
+    ]
+
+
+def _row(kind: str, every: list[Any], active: list[Any], size: int, free: int) -> dict[str, Any]:
+    return {
+        "Type": kind,
+        "Total": len(every),
+        "Active": len(active),
+        "Size": size,
+        "Reclaimable": max(free, 0),
+    }
+
+
+def _written(containers: list[Any]) -> int:
+    return sum(container.get("SizeRw") or 0 for container in containers)
+
+
+def _volumes(volumes: list[Any]) -> int:
+    return sum(max((volume.get("UsageData") or {}).get("Size", 0), 0) for volume in volumes)
+
+
+def _reclaimable(row: dict[str, Any]) -> str:
+    text = units.shown(row["Reclaimable"])
+    if row["Type"] == "Build Cache":
+        return text
+    return f"{text} ({row['Reclaimable'] * 100 // row['Size']}%)" if row["Size"] else text
+
+
+def verbose(found: dict[str, Any]) -> str:
+    """Every image, container and volume with its size."""
+    images: dict[str, listing.Column] = {
+        "Repository": ("REPOSITORY", lambda row: _name(row)[0]),
+        "Tag": ("TAG", lambda row: _name(row)[1]),
+        "ID": ("IMAGE ID", lambda row: cut(row["Id"])),
+        "CreatedSince": ("CREATED", lambda row: moments.ago(row["Created"])),
+        "Size": ("SIZE", lambda row: units.shown(row["Size"], 3)),
+        "SharedSize": ("SHARED SIZE", lambda row: units.shown(max(row.get("SharedSize", 0), 0), 3)),
+        "UniqueSize": (
+            "UNIQUE SIZE",
+            lambda row: units.shown(row["Size"] - max(row.get("SharedSize", 0), 0), 3),
+        ),
+        "Containers": ("CONTAINERS", lambda row: str(max(row.get("Containers", 0), 0))),
+    }
+    volumes: dict[str, listing.Column] = {
+        "Name": ("VOLUME NAME", lambda row: row["Name"]),
+        "Links": ("LINKS", lambda row: str((row.get("UsageData") or {}).get("RefCount", 0))),
+        "Size": ("SIZE", lambda row: units.shown(_volumes([row]))),
+    }
+    containers = container_columns.columns(whole=False)
+    parts = []
+    for heading, rows, columns, names in (
+        ("Images", found.get("Images"), images, tuple(images)),
+        (
+            "Containers",
+            found.get("Containers"),
+            containers,
+            ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"),
+        ),
+        ("Local Volumes", found.get("Volumes"), volumes, tuple(volumes)),
+    ):
+        default = "\t".join(f"{{{{.{name}}}}}" for name in names)
+        parts.append(f"{heading} space usage:\n\n" + listing.text(rows or [], columns, default))
+    return "\n".join(parts)
+
+
+def _name(image: dict[str, Any]) -> tuple[str, str]:
+    tags = image.get("RepoTags") or ["<none>:<none>"]
+    name, _, tag = tags[0].rpartition(":")
+    return name, tag
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Show disk usage of the engine",
+    run,
+    flags=(
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("verbose", "v", "bool", "Show every object"),
+    ),
+    most=0,
+    description="Layers that several images share are counted once.",
+    examples=(("Object by object", "jaula system df -v"),),
+    see_also=("system prune", "ps", "images"),
+)

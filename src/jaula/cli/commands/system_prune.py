@@ -1,0 +1,53 @@
+"""``jaula system prune``."""
+
+from __future__ import annotations
+
+from jaula.cli import pruning
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Ask once, then prune containers, networks, volumes and images."""
+    client = Client(Settings.host)
+    everything, volumes = options.on("all"), options.on("volumes")
+    rows = [
+        "all stopped containers",
+        *(["all anonymous volumes not used by at least one container"] if volumes else []),
+        "all images without at least one container associated to them"
+        if everything
+        else "all dangling images",
+    ]
+    warning = "This will remove:\n" + "".join(f"  - {row}\n" for row in rows)
+    pruning.confirm(warning, force=options.on("force"))
+    conditions = options.texts("filter")
+    lines, total = pruning.named(client, "containers", filters(conditions))
+    pruning.tell("Deleted Containers", lines)
+    if volumes:
+        lines, freed = pruning.named(client, "volumes", filters(conditions))
+        total += freed
+        pruning.tell("Deleted Volumes", lines)
+    dangling = "dangling=false" if everything else "dangling=true"
+    lines, freed = pruning.images(client, filters([*conditions, dangling]))
+    total += freed
+    pruning.tell("Deleted Images", lines)
+    pruning.reclaimed(total)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Remove unused data",
+    run,
+    flags=(
+        Flag("all", "a", "bool", "Remove every image that no container uses"),
+        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
+        Flag("force", "f", "bool", "Do not ask"),
+        Flag("volumes", "", "bool", "Remove anonymous volumes too"),
+    ),
+    most=0,
+    description="Containers that have ended, then images that nothing refers to.",
+    examples=(("Without a question", "jaula system prune -f"),),
+    see_also=("system df", "container prune", "image prune", "volume prune"),
+)

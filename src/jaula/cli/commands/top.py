@@ -1,0 +1,33 @@
+"""``jaula top``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client import Client, quote
+from jaula.cli.columns import aligned
+from jaula.cli.flags import Command, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Print the container's processes as ps(1) sees them from the host."""
+    name, *words = options.arguments
+    query = (("ps_args", " ".join(words)),)
+    found = Client(Settings.host).get(f"/containers/{quote(name)}/top", query)
+    rows = ["\t".join(row) for row in [found["Titles"], *(found["Processes"] or ())]]
+    sys.stdout.write(aligned(rows, least=20))
+    return 0
+
+
+COMMAND = Command(
+    "CONTAINER [ps OPTIONS]",
+    "Display the running processes of a container",
+    run,
+    least=1,
+    interspersed=False,
+    description="The numbers are the host's: PID and user as they are outside the container.",
+    examples=(("Chosen columns", "jaula top web -o pid,user,args"),),
+    see_also=("stats", "exec", "tree"),
+    completes="container",
+)

@@ -1,0 +1,44 @@
+"""``jaula tree``: processes of the host and the namespaces that change on the way down."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client, quote
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Draw the tree above and below the containers named, or of the whole host."""
+    from jaula.cli import packages
+
+    packages.enable()
+    from jaula.audit import tree
+
+    roots = []
+    if options.arguments:
+        client = Client(Settings.host)
+        for name in options.arguments:
+            if name.isdigit() and len(name) < 8:
+                roots.append(int(name))
+                continue
+            found = client.get(f"/containers/{quote(name)}/json")
+            if not found["State"]["Pid"]:
+                raise Failure(f"container {name} does not run")
+            roots.append(int(found["State"]["Pid"]))
+    print(tree.render(roots))
+    return 0
+
+
+COMMAND = Command(
+    "[CONTAINER|PID...]",
+    "Draw the process tree with the namespaces that change at each process",
+    run,
+    description=(
+        "In the manner of pstree -S: behind a process stand the namespaces in which it differs "
+        "from its parent. Named containers are drawn with their ancestors."
+    ),
+    examples=(("From the shim to the program", "jaula tree web"),),
+    see_also=("top", "verify", "inspect"),
+    completes="container",
+)

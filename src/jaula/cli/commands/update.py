@@ -1,0 +1,54 @@
+"""``jaula update``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import container_options
+from jaula.cli.client import Client, quote
+from jaula.cli.failure import UsageError
+from jaula.cli.flags import Command, Options
+from jaula.cli.main import Settings
+from jaula.cli.several import each
+
+NAMES = (
+    "cpu-period",
+    "cpu-quota",
+    "cpu-shares",
+    "cpus",
+    "cpuset-cpus",
+    "cpuset-mems",
+    "memory",
+    "memory-reservation",
+    "memory-swap",
+    "pids-limit",
+    "restart",
+)
+
+
+def run(options: Options) -> int:
+    """Change the limits of every container named."""
+    body = container_options.update(options)
+    if not body:
+        raise UsageError("you must provide one or more flags when using this command", status=1)
+    client = Client(Settings.host)
+
+    def change(name: str) -> None:
+        answer = client.document("POST", f"/containers/{quote(name)}/update", (), body)
+        for warning in (answer or {}).get("Warnings") or ():
+            sys.stderr.write(f"WARNING: {warning}\n")
+
+    return each(options.arguments, change)
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "Update configuration of one or more containers",
+    run,
+    flags=tuple(flag for flag in container_options.FLAGS if flag.name in NAMES),
+    least=1,
+    description="Limits change at once, also of a container that runs.",
+    examples=(("Half a CPU", "jaula update --cpus 0.5 web"),),
+    see_also=("run", "stats"),
+    completes="container",
+)

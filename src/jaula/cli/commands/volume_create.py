@@ -1,0 +1,47 @@
+"""``jaula volume create``."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client
+from jaula.cli.container_options import pairs
+from jaula.cli.failure import UsageError
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Create the volume and print its name."""
+    name = options.text("name")
+    if options.arguments:
+        if name:
+            raise UsageError(
+                "conflicting options: either specify --name or provide positional arg, not both",
+                status=1,
+            )
+        name = options.arguments[0]
+    body = {
+        "Name": name,
+        "Driver": options.text("driver", "local"),
+        "Labels": pairs(options.texts("label"), "label"),
+        "DriverOpts": pairs(options.texts("opt"), "opt"),
+    }
+    body = {key: value for key, value in body.items() if value}
+    print(Client(Settings.host).document("POST", "/volumes/create", (), body)["Name"])
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] [VOLUME]",
+    "Create a volume",
+    run,
+    flags=(
+        Flag("driver", "d", "string", "Volume driver", default="local"),
+        Flag("label", "", "list", "Set metadata (key=value)"),
+        Flag("name", "", "string", "Name of the volume"),
+        Flag("opt", "o", "list", "Option of the driver (key=value)"),
+    ),
+    most=1,
+    description="Without a name the volume gets a random one.",
+    examples=(("A volume, then used", "jaula volume create data"),),
+    see_also=("volume ls", "run"),
+)

@@ -1,0 +1,56 @@
+"""``jaula volume ls``."""
+
+from __future__ import annotations
+
+from jaula.cli import listing, units
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """List volumes by name."""
+    query = (("filters", filters(options.texts("filter"))),)
+    found = (Client(Settings.host).get("/volumes", query) or {}).get("Volumes") or []
+    found.sort(key=lambda volume: volume["Name"])
+    form = options.text("format")
+    if options.on("quiet") and form in ("", "table"):
+        form = "{{.Name}}"
+    listing.show(found, COLUMNS, "{{.Driver}}\t{{.Name}}", form)
+    return 0
+
+
+COLUMNS: dict[str, listing.Column] = {
+    "Name": ("VOLUME NAME", lambda item: item["Name"]),
+    "Driver": ("DRIVER", lambda item: item["Driver"]),
+    "Mountpoint": ("MOUNTPOINT", lambda item: item["Mountpoint"]),
+    "Scope": ("SCOPE", lambda item: item["Scope"]),
+    "Labels": (
+        "LABELS",
+        lambda item: ",".join(
+            f"{key}={value}" for key, value in sorted((item.get("Labels") or {}).items())
+        ),
+    ),
+    "Links": ("LINKS", lambda item: str((item.get("UsageData") or {}).get("RefCount", "N/A"))),
+    "Size": ("SIZE", lambda item: _size((item.get("UsageData") or {}).get("Size", -1))),
+}
+
+
+def _size(number: int) -> str:
+    return "N/A" if number < 0 else units.shown(number, 4)
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "List volumes",
+    run,
+    flags=(
+        Flag("filter", "f", "list", "Show what matches (dangling=true, label=a=b, name=d)"),
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("quiet", "q", "bool", "Show names only"),
+    ),
+    most=0,
+    description="Volumes keep data beyond the containers that use them.",
+    examples=(("Volumes that no container uses", "jaula volume ls -f dangling=true"),),
+    see_also=("volume create", "volume rm", "volume prune"),
+)

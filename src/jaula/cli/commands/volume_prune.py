@@ -1,0 +1,38 @@
+"""``jaula volume prune``."""
+
+from __future__ import annotations
+
+from jaula.cli import pruning
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Ask, remove, and say what is gone."""
+    conditions = options.texts("filter")
+    warning = "This will remove anonymous local volumes not used by at least one container."
+    if options.on("all"):
+        warning = "This will remove all local volumes not used by at least one container."
+        conditions.append("all=true")
+    pruning.confirm(warning, force=options.on("force"))
+    lines, total = pruning.named(Client(Settings.host), "volumes", filters(conditions))
+    pruning.tell("Deleted Volumes", lines)
+    pruning.reclaimed(total)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Remove unused local volumes",
+    run,
+    flags=(
+        Flag("all", "a", "bool", "Named volumes too"),
+        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
+        Flag("force", "f", "bool", "Do not ask"),
+    ),
+    most=0,
+    description="Removes volumes that no container refers to, running or not.",
+    examples=(("Without a question", "jaula volume prune -f"),),
+    see_also=("system prune", "system df"),
+)

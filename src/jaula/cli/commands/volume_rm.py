@@ -1,0 +1,31 @@
+"""``jaula volume rm``."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+from jaula.cli.several import each
+
+
+def run(options: Options) -> int:
+    """Remove every volume named, with what is in it."""
+    client = Client(Settings.host)
+    query = (("force", options.on("force")),)
+    return each(
+        options.arguments,
+        lambda name: client.request("DELETE", f"/volumes/{quote(name)}", query),
+    )
+
+
+COMMAND = Command(
+    "[OPTIONS] VOLUME [VOLUME...]",
+    "Remove one or more volumes",
+    run,
+    flags=(Flag("force", "f", "bool", "Do not mind a volume that does not exist"),),
+    least=1,
+    description="A volume that a container refers to, running or not, is not removed.",
+    examples=(("A volume", "jaula volume rm data"),),
+    see_also=("volume ls", "volume prune"),
+    completes="volume",
+)
