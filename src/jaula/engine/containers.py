@@ -111,9 +111,10 @@ class Containers(Looking):
             if container.record.body.host_config.auto_remove:
                 await self.ending.remove(container, volumes=True)
             raise
-        self._watch(container)
+        self.watch(container)
 
-    def _watch(self, container: Container) -> None:
+    def watch(self, container: Container) -> None:
+        """Notice a shim that is lost, or an end that came before the start was booked."""
         shim = container.shim
         if (end := self._early.pop(container.id, None)) is not None:
             self.ending.exited(container, end)
@@ -130,11 +131,11 @@ class Containers(Looking):
         end = self.parts.runtime.exit_record(run_dir)
         if end is None:
             end = ExitRecord(137, 9, finished_at=time.time(), error="the container's shim was killed")
-            self._clear_cgroup(container)
+            self.clear_cgroup(container)
         self.ending.exited(container, end)
 
-    def _clear_cgroup(self, container: Container) -> None:
-        """Nobody is left to end a container's processes or to remove its cgroup."""
+    def clear_cgroup(self, container: Container) -> None:
+        """Do what a lost shim cannot: end a container's processes, remove its cgroup."""
         try:
             with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
                 cgroup.kill()

@@ -80,9 +80,8 @@ class Networks:
         pools: list[dict[str, str]] = []
         options: dict[str, str] = {}
         if name == "bridge":
-            subnet, gateway = self._parts.network.addressing()
-            if subnet:
-                pools = [{"Subnet": subnet, "Gateway": gateway}]
+            addresses = self._parts.network.ensure()
+            pools = [{"Subnet": str(addresses.subnet), "Gateway": str(addresses.gateway)}]
             options = {
                 "com.docker.network.bridge.default_bridge": "true",
                 "com.docker.network.bridge.enable_icc": "true",

@@ -42,3 +42,4 @@ class Parts:
     network: NetworkManager
     ranges: Ranges
     sandboxes: Sandboxes
+    started_at: int  # nanoseconds since the epoch

@@ -1,0 +1,292 @@
+"""``jaula daemon``: the composition root, the one place that wires the parts together.
+
+The order is what matters here:
+
+1. A mount namespace of the engine's own, in which its interpreter is read-only, and the engine
+   started anew from there: whoever gets hold of ``/proc/<pid>/exe`` of engine, zygote or shim
+   cannot write to it (statement I2). Mounts of the host still arrive, ours do not leave.
+2. The zygote, forked before asyncio or a thread is there.
+3. The lock, taken after the fork so that no shim ever holds it; then sockets and database.
+
+Top-level imports are few on purpose: the zygote shares all of them with every shim.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Unavailable
+from jaula.kernel import mounts, namespaces
+from jaula.kernel.mounts import MS
+from jaula.kernel.namespaces import CLONE
+from jaula.runtime.client import Runtime
+from jaula.runtime.ports import Parts as RuntimeParts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jaula.config import EngineConfig
+    from jaula.engine.engine import Engine
+
+_INSIDE = "JAULA_ENGINE_NAMESPACE"
+_FIRST_PASSED = 3  # sd_listen_fds(3)
+
+
+def main(config: EngineConfig) -> None:
+    """Run an engine until SIGTERM or SIGINT.
+
+    :raises JaulaError: it cannot start; nothing was changed.
+    """
+    if os.geteuid() != 0:
+        raise NotAuthorized("the engine needs root")
+    if len(str(config.socket)) > 107:
+        raise InvalidRequest(
+            f"the socket's path {config.socket} is too long", hint="107 bytes are the limit"
+        )
+    _enter_own_namespace()
+    passed = _passed_sockets()
+    _make_directories(config)
+    runtime = Runtime.launch(_runtime_parts)
+    try:
+        lock = _lock(config)
+        sockets = passed or [_listen(config)]
+    except BaseException:
+        runtime.close()
+        raise
+    try:
+        _run(config, runtime, sockets)
+    finally:
+        if not passed:
+            _unlink(config.socket)
+        os.close(lock)
+
+
+def _enter_own_namespace() -> None:
+    """Steps into a private mount namespace and execs the interpreter from a read-only bind."""
+    if os.environ.pop(_INSIDE, None) is not None:
+        return
+    program = os.path.realpath(sys.executable)
+    try:
+        namespaces.unshare(CLONE.NEWNS)
+        mounts.mount(None, "/", None, MS.REC | MS.SLAVE)
+        mounts.mount(program, program, None, MS.BIND)
+        mounts.mount(None, program, None, MS.REMOUNT | MS.BIND | MS.RDONLY)
+    except OSError as error:
+        raise Unavailable(f"cannot make a mount namespace for the engine: {error}") from error
+    os.environ[_INSIDE] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _runtime_parts() -> RuntimeParts:
+    """What the runtime works with; called in the zygote."""
+    from jaula import cgroups
+    from jaula.confine import seccomp
+    from jaula.logs import drivers
+
+    return RuntimeParts(cgroups.detect(), drivers.open_writer, seccomp.program)
+
+
+def _passed_sockets() -> list[socket.socket]:
+    """Sockets that systemd opened for us (sd_listen_fds(3))."""
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    found = []
+    for fd in range(_FIRST_PASSED, _FIRST_PASSED + int(count)):
+        os.set_inheritable(fd, False)
+        found.append(socket.socket(fileno=fd))
+    return found
+
+
+def _make_directories(config: EngineConfig) -> None:
+    paths = config.paths
+    try:
+        for directory, mode in (
+            (paths.root, 0o711),
+            (paths.run, 0o711),
+            (paths.root / "containers", 0o700),
+            (paths.run / "containers", 0o700),
+            (config.socket.parent, 0o711),
+        ):
+            directory.mkdir(mode=mode, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot make the engine's directories: {error.strerror}: {error.filename}",
+            hint="name others with --root and --run",
+        ) from error
+
+
+def _lock(config: EngineConfig) -> int:
+    """One engine a root directory, for as long as its process lives."""
+    path = config.paths.root / "engine.lock"
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise Conflict(
+                f"another engine uses {config.paths.root}",
+                hint="stop it, or give this one another directory with --root",
+            ) from None
+        raise Unavailable(f"cannot lock {path}: {error.strerror}") from error
+    return lock
+
+
+def _listen(config: EngineConfig) -> socket.socket:
+    """The API's socket, for root and the members of one group."""
+    path = config.socket
+    _refuse_live(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _unlink(path)
+        old = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(old)
+        if config.socket_group:
+            import grp
+
+            try:
+                os.chown(path, 0, grp.getgrnam(config.socket_group).gr_gid)
+            except KeyError:
+                raise InvalidRequest(f"there is no group {config.socket_group}") from None
+            os.chmod(path, 0o660)
+        sock.listen(512)
+    except OSError as error:
+        sock.close()
+        raise Unavailable(f"cannot listen on {path}: {error.strerror}") from error
+    except JaulaError:
+        sock.close()
+        raise
+    return sock
+
+
+def _refuse_live(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return  # nobody listens there
+    raise Conflict(
+        f"the socket {path} is in use by another engine",
+        hint="stop it, or give this one another socket with --socket",
+    )
+
+
+def _unlink(path: Path) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _run(config: EngineConfig, runtime: Runtime, sockets: list[socket.socket]) -> None:
+    import asyncio
+    import logging
+
+    logging.basicConfig(
+        level=logging.DEBUG if config.debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    asyncio.run(_serve(config, runtime, sockets))
+
+
+async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.socket]) -> None:
+    import asyncio
+    import gc
+    import logging
+    import signal
+
+    from jaula.api import server as api
+
+    log = logging.getLogger("jaula.engine")
+    try:
+        engine = _wire(config, runtime)
+    except BaseException:
+        runtime.close()
+        raise
+    await engine.open()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    gc.collect()
+    gc.freeze()
+    server = await api.serve(engine, sockets)
+    log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
+    _notify("READY=1")
+    await stop.wait()
+    _notify("STOPPING=1")
+    await server.close()
+    await engine.close()
+    log.info("engine ended; containers run on")
+
+
+def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
+    import time
+
+    from jaula import cgroups
+    from jaula.engine import hostfacts, identity
+    from jaula.engine.engine import Engine
+    from jaula.engine.events import Events
+    from jaula.engine.parts import Parts
+    from jaula.engine.ranges import Ranges
+    from jaula.engine.registry import Registry
+    from jaula.engine.sandboxes import Sandboxes
+    from jaula.images.store import ImageStore
+    from jaula.network.manager import NetworkManager
+    from jaula.state.database import Database
+    from jaula.storage import snapshots
+    from jaula.storage.layers import LayerStore
+    from jaula.storage.volumes import VolumeStore
+
+    paths = config.paths
+    database = Database(paths.database)
+    registry = Registry(database)
+    registry.load()
+    driver = cgroups.detect()
+    layers = LayerStore(paths)
+    ranges = Ranges(config.subid_start, config.subid_count)
+    network = NetworkManager(paths, config)
+    return Engine(
+        Parts(
+            config=config,
+            identity=identity.of(database),
+            host=hostfacts.read(config.nofile, config.pids_limit, driver.features()),
+            database=database,
+            registry=registry,
+            events=Events(),
+            runtime=runtime,
+            cgroups=driver,
+            snapshots=snapshots.choose(paths, config.storage_driver, layers),
+            layers=layers,
+            images=ImageStore(paths, layers),
+            volumes=VolumeStore(paths),
+            network=network,
+            ranges=ranges,
+            sandboxes=Sandboxes(runtime, network, ranges, config.sandbox_pool),
+            started_at=time.time_ns(),
+        )
+    )
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nobody may be listening."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(state.encode(), address.replace("@", "\0", 1))

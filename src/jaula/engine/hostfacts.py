@@ -1,0 +1,65 @@
+"""Reading the facts about this host that limits and documents depend on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Collection
+
+from jaula.confine import lsm
+from jaula.engine.specbuild.facts import HostFacts
+from jaula.engine.specbuild.resources import parse_set
+from jaula.kernel import capabilities
+
+_SYS_RESOURCE = 24  # CAP_SYS_RESOURCE, linux/capability.h
+
+
+def read(nofile: tuple[int, int], pids_limit: int, features: Collection[str]) -> HostFacts:
+    """The facts; ``features`` are those of the cgroup driver."""
+    nodes = _set("/sys/devices/system/node/online")
+    return HostFacts(
+        online_cpus=_set("/sys/devices/system/cpu/online") or frozenset({0}),
+        memory_nodes=nodes or frozenset({0}),
+        total_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        swap_accounting="swap" in features,
+        selinux=lsm.selinux(),
+        apparmor=lsm.apparmor(),
+        hostname=socket.gethostname(),
+        kernel=os.uname().release,
+        mqueue=os.path.ismount("/dev/mqueue"),
+        nofile=_grantable(nofile),
+        pids_limit=pids_limit,
+    )
+
+
+def _grantable(wanted: tuple[int, int]) -> tuple[int, int]:
+    """The default number of open files, or less where the engine may not raise its own limit."""
+    effective = capabilities.read_status_masks(os.getpid())["effective"]
+    if effective >> _SYS_RESOURCE & 1:
+        return wanted
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return wanted
+    return min(wanted[0], hard), min(wanted[1], hard)
+
+
+def _set(path: str) -> frozenset[int]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return parse_set(path, file.read().strip())
+    except FileNotFoundError:
+        return frozenset()
+
+
+def operating_system() -> str:
+    """The distribution's name for itself (os-release(5))."""
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    if line.startswith("PRETTY_NAME="):
+                        return line.partition("=")[2].strip().strip("\"'")
+        except FileNotFoundError:
+            continue
+    return "Linux"

@@ -1,0 +1,140 @@
+"""After a restart of the engine: finding what runs, learning what ended, sweeping the rest.
+
+A container of which the records say that it runs is in one of three cases: its shim answers (it
+runs on, and is taken over); its shim has left ``exit.json`` (it ended meanwhile, with a known
+status); neither (the machine was restarted, or somebody killed the shim: Docker's 255).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from jaula.engine import policy
+from jaula.engine.ending import endpoint_of
+from jaula.errors import JaulaError
+from jaula.runtime.messages import ExitRecord
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from jaula.engine.container import Container
+    from jaula.engine.containers import Containers
+    from jaula.engine.parts import Parts
+
+log = logging.getLogger("jaula.engine")
+
+
+async def restore(parts: Parts, containers: Containers) -> None:
+    """Bring books and world together; call once, before anything is served."""
+    parts.ranges.hold(c.record.range_start for c in parts.registry if c.record.range_start)
+    found = [c for c in parts.registry if c.live]
+    await asyncio.gather(*(_reconnect(parts, containers, container) for container in found))
+    living = [c for c in parts.registry if c.live and c.shim is not None]
+    endpoints = [endpoint_of(c.record.endpoint) for c in living if c.record.endpoint is not None]
+    try:
+        for problem in await asyncio.to_thread(parts.network.restore, endpoints):
+            log.warning("network: %s", problem)
+        await asyncio.to_thread(parts.network.sweep, {e.container_id for e in endpoints})
+    except JaulaError as error:
+        log.warning("the default network does not work: %s", error)
+    for container in [c for c in parts.registry if c.live and c.shim is None]:
+        _ended(parts, containers, container)
+    await asyncio.to_thread(_sweep, parts)
+    await _finish_removals(parts, containers)
+    await _restart(parts, containers)
+
+
+async def _reconnect(parts: Parts, containers: Containers, container: Container) -> None:
+    run_dir = str(parts.config.paths.container_run(container.id))
+    shim = await parts.runtime.reconnect(
+        run_dir, lambda event: containers.on_event(container, event)
+    )
+    if shim is None:
+        return
+    container.shim = shim
+    container.change(pid=shim.pid, shim_pid=shim.shim_pid)
+    if not container.live:
+        return
+    containers.watch(container)
+    if container.record.status is Status.RUNNING:
+        log.info("container %s runs on", container.name)
+
+
+def _ended(parts: Parts, containers: Containers, container: Container) -> None:
+    """A container that ran when the former engine stopped has no process now."""
+    run_dir = str(parts.config.paths.container_run(container.id))
+    end = parts.runtime.exit_record(run_dir)
+    if end is None:
+        containers.clear_cgroup(container)
+        end = ExitRecord(
+            255, finished_at=time.time(), error="it ended while no engine and no shim was there"
+        )
+    containers.ending.exited(container, end)
+
+
+async def _finish_removals(parts: Parts, containers: Containers) -> None:
+    for container in parts.registry:
+        record = container.record
+        half_removed = record.status is Status.REMOVING
+        abandoned = record.status is Status.CREATED and not parts.snapshots.exists(record.id)
+        if half_removed or abandoned:
+            container.change(status=Status.DEAD)
+            async with container.lock:
+                await containers.ending.remove(container, volumes=False)
+
+
+async def _restart(parts: Parts, containers: Containers) -> None:
+    """Policies count for containers that ended with the machine or with a former engine."""
+    for container in parts.registry:
+        record = container.record
+        ended = record.status is Status.EXITED
+        if record.status is Status.RESTARTING and container.restart is None:
+            containers.ending.give_up(container)
+        elif not ended or not record.started_at:
+            continue
+        elif record.body.host_config.auto_remove:
+            async with container.lock:
+                if container.id in parts.registry and not container.live:
+                    await containers.ending.remove(container, volumes=True)
+            continue
+        if policy.wanted(
+            record.body.host_config.restart_policy,
+            exit_code=record.exit_code,
+            count=record.restart_count,
+            stopped=record.manually_stopped,
+            engine_start=True,
+        ):
+            containers.ending.spawn(_start(containers, container))
+
+
+async def _start(containers: Containers, container: Container) -> None:
+    try:
+        await containers.start(container.id)
+    except JaulaError as error:
+        log.warning("container %s does not start again: %s", container.name, error)
+
+
+def _sweep(parts: Parts) -> None:
+    """Remove directories that no record knows: a create or a remove that was cut off."""
+    paths = parts.config.paths
+    for parent, remove in (
+        (paths.root / "containers", parts.snapshots.remove),
+        (paths.run / "containers", None),
+    ):
+        try:
+            names = os.listdir(parent)
+        except FileNotFoundError:
+            continue
+        for name in names:
+            if name in parts.registry:
+                continue
+            if remove is not None:
+                remove(name)
+            shutil.rmtree(parent / name, ignore_errors=True)
+            log.info("swept %s", parent / name)
+    parts.volumes.sweep()
+    parts.images.sweep()

@@ -1,0 +1,206 @@
+"""The engine as a whole: ``info``, ``version``, disk use, events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from jaula import __version__
+from jaula.engine import hostfacts
+from jaula.errors import JaulaError
+from jaula.logs import drivers, timestamp
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from jaula.engine.engine import Engine
+    from jaula.engine.parts import Parts
+
+API_VERSION = "1.45"
+MINIMUM_API_VERSION = "1.24"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
+
+
+class System:
+    """What is said about the engine and its host."""
+
+    def __init__(self, parts: Parts, engine: Engine) -> None:
+        self._parts = parts
+        self._engine = engine
+
+    async def ping(self) -> None:
+        """Answers as long as the event loop does."""
+
+    def version(self) -> dict[str, Any]:
+        """Docker's version document."""
+        machine = platform.machine()
+        architecture = _ARCHITECTURES.get(machine, machine)
+        details = {
+            "ApiVersion": API_VERSION,
+            "Arch": architecture,
+            "KernelVersion": self._parts.host.kernel,
+            "MinAPIVersion": MINIMUM_API_VERSION,
+            "Os": "linux",
+            "Experimental": "false",
+        }
+        return {
+            "Platform": {"Name": "jaula"},
+            "Components": [{"Name": "Engine", "Version": __version__, "Details": details}],
+            "Version": __version__,
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": MINIMUM_API_VERSION,
+            "GitCommit": "",
+            "GoVersion": f"python{platform.python_version()}",
+            "Os": "linux",
+            "Arch": architecture,
+            "KernelVersion": self._parts.host.kernel,
+            "BuildTime": "",
+        }
+
+    async def info(self) -> dict[str, Any]:
+        """Docker's info document."""
+        parts, host = self._parts, self._parts.host
+        states = Counter(container.record.status for container in parts.registry)
+        features = parts.cgroups.features()
+        return {
+            "ID": parts.identity,
+            "Containers": len(parts.registry),
+            "ContainersRunning": states[Status.RUNNING] + states[Status.RESTARTING],
+            "ContainersPaused": states[Status.PAUSED],
+            "ContainersStopped": states[Status.EXITED] + states[Status.CREATED] + states[Status.DEAD],
+            "Images": len(parts.images.list()),
+            "Driver": parts.snapshots.name,
+            "DriverStatus": [list(row) for row in parts.snapshots.status()],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": list(drivers.NAMES),
+            },
+            "MemoryLimit": "memory" in features,
+            "SwapLimit": "swap" in features,
+            "CpuCfsPeriod": "cpu.quota" in features,
+            "CpuCfsQuota": "cpu.quota" in features,
+            "CPUShares": "cpu.shares" in features,
+            "CPUSet": "cpuset" in features,
+            "PidsLimit": "pids" in features,
+            "OomKillDisable": "oom.control" in features,
+            "IPv4Forwarding": _one("/proc/sys/net/ipv4/ip_forward"),
+            "BridgeNfIptables": _one("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+            "BridgeNfIp6tables": _one("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
+            "Debug": parts.config.debug,
+            "NFd": len(os.listdir("/proc/self/fd")),
+            "NGoroutines": len(asyncio.all_tasks()),
+            "SystemTime": timestamp.text(time.time_ns()),
+            "LoggingDriver": parts.config.log_driver,
+            "CgroupDriver": parts.cgroups.name,
+            "CgroupVersion": str(parts.cgroups.version),
+            "NEventsListener": parts.events.listeners,
+            "KernelVersion": host.kernel,
+            "OperatingSystem": hostfacts.operating_system(),
+            "OSVersion": "",
+            "OSType": "linux",
+            "Architecture": platform.machine(),
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": {
+                "AllowNondistributableArtifactsCIDRs": [],
+                "AllowNondistributableArtifactsHostnames": [],
+                "InsecureRegistryCIDRs": [],
+                "IndexConfigs": {},
+                "Mirrors": [],
+            },
+            "NCPU": len(host.online_cpus),
+            "MemTotal": host.total_memory,
+            "GenericResources": None,
+            "DockerRootDir": str(parts.config.paths.root),
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "Name": host.hostname,
+            "Labels": [],
+            "ExperimentalBuild": False,
+            "ServerVersion": __version__,
+            "Runtimes": {"jaula": {"path": "jaula"}},
+            "DefaultRuntime": "jaula",
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": "docker-init",
+            "ContainerdCommit": {"ID": "", "Expected": ""},
+            "RuncCommit": {"ID": "", "Expected": ""},
+            "InitCommit": {"ID": "", "Expected": ""},
+            "SecurityOptions": self._security_options(),
+            "Warnings": self._warnings(),
+        }
+
+    def _security_options(self) -> list[str]:
+        host = self._parts.host
+        options = ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]
+        if host.selinux:
+            options.append("name=selinux")
+        if host.apparmor:
+            options.append("name=apparmor")
+        return options
+
+    def _warnings(self) -> list[str]:
+        found = list(self._parts.cgroups.warnings())
+        try:
+            found += [f"WARNING: {line}" for line in self._parts.network.warnings()]
+        except JaulaError as error:
+            found.append(f"WARNING: the default network does not work: {error}")
+        for manifest, reason in self._parts.images.damaged().items():
+            found.append(f"WARNING: image {manifest} is damaged: {reason}")
+        return found
+
+    async def df(self) -> dict[str, Any]:
+        """Docker's disk usage document."""
+        return await asyncio.to_thread(self._df)
+
+    def _df(self) -> dict[str, Any]:
+        parts, engine = self._parts, self._engine
+        containers = engine.containers.list(all=True, limit=None, filters={}, size=True)
+        volumes = engine.volumes.list({})["Volumes"]
+        used = engine.volumes.used()
+        for volume in volumes:
+            volume["UsageData"] = {
+                "RefCount": len(used.get(volume["Name"], ())),
+                "Size": parts.volumes.usage(volume["Name"]),
+            }
+        images = engine.images.list(all=True, filters={}, digests=False)
+        sizes = {layer: parts.layers.info(layer).size for i in parts.images.list() for layer in i.layers}
+        users = Counter(layer for i in parts.images.list() for layer in i.layers)
+        for summary, image in zip(images, parts.images.list(), strict=False):
+            summary["SharedSize"] = sum(sizes[n] for n in image.layers if users[n] > 1)
+        return {
+            "LayersSize": sum(sizes.values()),
+            "Images": images,
+            "Containers": containers,
+            "Volumes": volumes,
+            "BuildCache": [],
+            "BuilderSize": 0,
+        }
+
+    def events(
+        self, since: float | None, until: float | None, filters: dict[str, list[str]]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """What happened and what happens; see :class:`jaula.engine.events.Events`."""
+        return self._parts.events.stream(since, until, filters)
+
+
+def _one(path: str) -> bool:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except FileNotFoundError:
+        return False
