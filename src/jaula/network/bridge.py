@@ -11,6 +11,7 @@ namespace: when that namespace goes, with its last process, the kernel removes b
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import time
 from collections.abc import Collection
@@ -39,6 +40,7 @@ PORT_PREFIX = "jl"
 
 DEFAULT_MTU = 1500
 CARRIER_SECONDS = 0.25
+ATTEMPTS = 32
 
 
 class Bridge:
@@ -102,11 +104,12 @@ class Bridge:
         """Make the link and give it a subnet that nothing else on this host has.
 
         Two engines may choose the same one at the same moment. Each looks again after it has
-        taken it; the one with the younger link gives way.
+        taken it: the later one sees the other, and gives way. Where both do, a pause of random
+        length separates them.
         """
         self._mtu = self._uplink_mtu()
         refused: list[IPv4Network] = []
-        while True:
+        for _ in range(ATTEMPTS):
             taken = [*self._host_networks(), *refused]
             subnet = self._fixed or choose_subnet(self._pool, taken)
             addresses = Addresses(subnet)
@@ -119,14 +122,16 @@ class Bridge:
                 raise OSError(errno.ENODEV, f"bridge {self.name} vanished while it was set up")
             self._index = link.index
             self._netlink.send(add_address(link.index, str(addresses.gateway), subnet.prefixlen))
-            if self._fixed is not None or not self._has_older_twin(subnet):
+            if self._fixed is not None or not self._has_twin(subnet):
                 return addresses
             refused.append(subnet)
             self.delete(self.name)
+            time.sleep(os.urandom(1)[0] / 5000)  # at most 51 ms
+        raise OSError(errno.EADDRINUSE, f"other bridges took {', '.join(map(str, refused))}")
 
-    def _has_older_twin(self, subnet: IPv4Network) -> bool:
+    def _has_twin(self, subnet: IPv4Network) -> bool:
         return any(
-            row.index < self._index
+            row.index != self._index
             and row.family == socket.AF_INET
             and subnet.overlaps(IPv4Network((row.address, row.prefix), strict=False))
             for row in self._netlink.addresses()

@@ -137,6 +137,13 @@ def delete(bridge: str, *, bridge_family: bool = True) -> str:
     )
 
 
+def missing(listing: str, bridge: str, bridge_family: bool) -> bool:
+    """Whether a table of this bridge is not in the output of ``nft list tables``."""
+    lines = listing.splitlines()
+    families = ("ip", "bridge") if bridge_family else ("ip",)
+    return any(f"table {family} {table_name(bridge)}" not in lines for family in families)
+
+
 def publish(bridge: str, endpoint: Endpoint, ports: Iterable[PortBinding], *, verb: str) -> str:
     """Add (``verb`` 'add') or take away ('delete') the elements of published ports."""
     name = table_name(bridge)

@@ -26,6 +26,7 @@ from jaula.network.bridge import PORT_PREFIX, Bridge
 from jaula.network.endpoint import Endpoint, PortBinding, PortRequest
 from jaula.network.nftables import FirewallError, Nft, open_nft
 from jaula.network.ports import PortUnavailable, Reservations
+from jaula.network.watch import RulesetWatch
 
 BRIDGE = "bridge"
 """Name of the default network."""
@@ -49,6 +50,7 @@ class NetworkManager:
         self._ports = Reservations()
         self._guards_ports = True
         self._told: list[str] = []
+        self._watch: RulesetWatch | None = None
 
     # -- the network -------------------------------------------------------------------------
 
@@ -266,6 +268,24 @@ class NetworkManager:
             self._load_firewall(addresses)
         return problems
 
+    def watch(self) -> RulesetWatch:
+        """What becomes readable when another program changed the firewall; call repair() then."""
+        with self._lock:
+            if self._watch is None:
+                self._watch = RulesetWatch()
+            return self._watch
+
+    def repair(self) -> bool:
+        """Put the firewall back if another program has removed it; whether that was needed."""
+        with self._lock:
+            if self._addresses is None or not self.watch().table_deleted():
+                return False
+            _, nft = self._open()
+            if not firewall.missing(nft.run("list tables"), self._name, self._guards_ports):
+                return False
+            self._load_firewall(self._addresses)
+            return True
+
     def sweep(self, live: Collection[str]) -> list[str]:
         """Remove what is left of containers whose ids are not in ``live``; say what it was."""
         removed = []
@@ -303,7 +323,9 @@ class NetworkManager:
                 bridge, nft = self._opened
                 bridge.close()
                 nft.close()
-            self._opened = None
+            if self._watch is not None:
+                self._watch.close()
+            self._opened = self._watch = None
             self._addresses = None
 
     def _add(self, elements: str, addresses: Addresses) -> None:

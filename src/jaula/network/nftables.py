@@ -80,7 +80,7 @@ class Command:
         self._program = program
 
     def run(self, commands: str, *, json: bool = False) -> str:
-        import subprocess  # noqa: PLC0415 - only where the library is missing
+        import subprocess  # only where the library is missing
 
         done = subprocess.run(
             (self._program, *(("-j",) if json else ()), "-f", "-"),

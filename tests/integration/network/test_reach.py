@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import socket
+
+import pytest
 
 from jaula.kernel.netlink import visiting
 from jaula.network import PortRequest
 
-from .conftest import HOST_OUTER, HOST_SECOND, OUTSIDE, Lab, listen, talks, talks_udp
+from .conftest import HOST_OUTER, HOST_SECOND, OUTSIDE, Box, Lab, listen, talks, talks_udp
 
 
-def publish(lab: Lab, box, *requests: PortRequest):
+def publish(lab: Lab, box: Box, *requests: PortRequest) -> None:
     with visiting(lab.host):
-        return lab.manager.publish(box.endpoint, requests)
+        lab.manager.publish(box.endpoint, requests)
 
 
 def test_containers_of_one_bridge_reach_each_other_with_their_own_addresses(lab: Lab) -> None:
@@ -27,7 +30,13 @@ def test_a_container_reaches_outside_as_the_host(lab: Lab) -> None:
         assert talks(box.net, (OUTSIDE, 80), server) == HOST_OUTER
 
 
-def test_a_published_port_is_reached_from_everywhere(lab: Lab) -> None:
+@pytest.mark.parametrize("bridge_netfilter", ["0", "1"])
+def test_a_published_port_is_reached_from_everywhere(lab: Lab, bridge_netfilter: str) -> None:
+    setting = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    with visiting(lab.host):
+        if os.path.exists(setting):
+            with open(setting, "w") as file:
+                file.write(bridge_netfilter)
     box, other = lab.box(), lab.box()
     publish(lab, box, PortRequest(80, host_port=8080))
     with listen(box.net, "0.0.0.0", 80) as server:

@@ -1,0 +1,364 @@
+"""Attach, publish, restart, reload and tear down: nothing is lost and nothing stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import threading
+
+import pytest
+
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.kernel.netlink import Netlink, add_bridge, add_veth, visiting
+from jaula.network import NetworkManager, PortRequest, PortUnavailable
+
+from .conftest import HOST_OUTER, OUTSIDE, Lab, client, listen, new_namespace, run_nft, talks
+
+
+def link_names(lab: Lab) -> set[str]:
+    with Netlink(lab.host) as host:
+        return {link.name for link in host.links()}
+
+
+def test_an_attached_namespace_has_address_route_and_loopback(lab: Lab) -> None:
+    box = lab.box()
+    with Netlink(box.net) as inside:
+        names = {link.index: link for link in inside.links()}
+        addresses = {(names[a.index].name, a.address, a.prefix) for a in inside.addresses()}
+        defaults = [r.gateway for r in inside.routes() if not r.destination and r.gateway]
+    assert ("eth0", box.address, box.endpoint.prefix) in addresses
+    assert ("lo", "127.0.0.1", 8) in addresses
+    assert defaults == [box.endpoint.gateway]
+    eth0 = next(link for link in names.values() if link.name == "eth0")
+    assert eth0.mac == box.endpoint.mac
+    assert eth0.mtu == 1400  # as the host's way out has it
+    assert box.endpoint.host_interface in link_names(lab)
+
+
+def test_a_chosen_address_and_mac_are_used(lab: Lab) -> None:
+    first = lab.box()
+    wanted = first.address.rsplit(".", 1)[0] + ".77"
+    box = lab.box(ip=wanted, mac="02:00:00:00:00:01")
+    assert (box.address, box.endpoint.mac) == (wanted, "02:00:00:00:00:01")
+    with pytest.raises(Conflict, match="already in use"):
+        lab.box(ip=wanted)
+    with pytest.raises(InvalidRequest, match="not in the network's subnet"):
+        lab.box(ip="10.0.0.1")
+    with pytest.raises(InvalidRequest, match="invalid MAC"):
+        lab.box(mac="02:00:00:00:00")
+
+
+def test_a_failed_attach_leaves_nothing(lab: Lab) -> None:
+    lab.box()
+    before = link_names(lab), lab.manager.endpoints()
+    taken = new_namespace()
+    try:
+        with Netlink(taken) as inside:
+            inside.send(add_veth("eth0", mtu=1500, peer_name="x"))
+        with visiting(lab.host), pytest.raises(JaulaError, match="failed to set up network"):
+            lab.manager.attach("bridge", "f" * 64, taken)
+        with visiting(lab.host), pytest.raises(NotFound):
+            lab.manager.attach("other", "f" * 64, taken)
+    finally:
+        os.close(taken)
+    with open("/dev/null") as file, visiting(lab.host), pytest.raises(JaulaError):
+        lab.manager.attach("bridge", "f" * 64, file.fileno())
+    assert (link_names(lab), lab.manager.endpoints()) == before
+
+
+def test_visiting_comes_home_after_an_error(lab: Lab) -> None:
+    home = os.readlink("/proc/thread-self/ns/net")
+    with visiting(lab.host):
+        assert os.readlink("/proc/thread-self/ns/net") != home
+    with pytest.raises(ZeroDivisionError), visiting(lab.host):
+        raise ZeroDivisionError
+    assert os.readlink("/proc/thread-self/ns/net") == home
+    with open("/dev/null") as file, pytest.raises(OSError), visiting(file.fileno()):
+        pass
+    assert os.readlink("/proc/thread-self/ns/net") == home
+
+
+def test_teardown_waits_for_the_last_container_and_leaves_nothing(lab: Lab) -> None:
+    tables = run_nft(lab.host, "list", "ruleset")
+    links = link_names(lab)
+    box = lab.box()
+    with visiting(lab.host):
+        lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+        assert lab.manager.teardown() is False
+        lab.manager.detach(box.endpoint)
+        lab.manager.detach(box.endpoint)
+        assert lab.manager.teardown() is True
+        assert lab.manager.teardown() is True
+    gone = box.endpoint.host_interface
+    assert link_names(lab) - {gone} == links
+    assert run_nft(lab.host, "list", "ruleset") == tables
+    with listen(lab.host, "0.0.0.0", 8080):
+        pass
+
+
+def test_detaching_a_container_that_lives_on_removes_its_interface(lab: Lab) -> None:
+    box = lab.box()
+    with visiting(lab.host):
+        lab.manager.detach(box.endpoint, delete_interface=True)
+    assert box.endpoint.host_interface not in link_names(lab)
+    with Netlink(box.net) as inside:
+        assert inside.link("eth0") is None
+
+
+def test_a_port_of_another_container_is_refused_in_the_words_of_docker(lab: Lab) -> None:
+    one, two = lab.box(container_name="one"), lab.box(container_name="two")
+    with visiting(lab.host):
+        lab.manager.publish(one.endpoint, [PortRequest(80, host_port=8080)])
+        with pytest.raises(PortUnavailable) as refusal:
+            lab.manager.publish(
+                two.endpoint, [PortRequest(81, host_port=9090), PortRequest(80, host_port=8080)]
+            )
+        assert refusal.value.message == (
+            "driver failed programming external connectivity on endpoint two "
+            f"({two.endpoint.endpoint_id}): Bind for 0.0.0.0:8080 failed: "
+            "port is already allocated"
+        )
+        with pytest.raises(PortUnavailable, match=r"Bind for 127\.0\.0\.1:8080 failed"):
+            lab.manager.publish(two.endpoint, [PortRequest(80, "tcp", "127.0.0.1", 8080)])
+        bindings = lab.manager.publish(
+            two.endpoint, [PortRequest(80, "udp", host_port=8080), PortRequest(81, host_port=9090)]
+        )
+        assert [b.host_port for b in bindings] == [8080, 9090]
+
+
+def test_a_port_of_another_program_is_refused_and_a_published_one_is_kept_from_it(
+    lab: Lab,
+) -> None:
+    box = lab.box(container_name="web")
+    with visiting(lab.host):
+        with listen(lab.host, "127.0.0.1", 8080), pytest.raises(PortUnavailable) as refusal:
+            lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+        assert refusal.value.message.endswith(
+            "failed to bind port 0.0.0.0:8080/tcp: Error starting userland proxy: "
+            "listen tcp4 0.0.0.0:8080: bind: address already in use"
+        )
+        with pytest.raises(PortUnavailable, match="cannot assign requested address"):
+            lab.manager.publish(box.endpoint, [PortRequest(80, "tcp", "203.0.113.9", 8080)])
+        lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+    with pytest.raises(OSError) as taken:
+        listen(lab.host, "0.0.0.0", 8080)
+    assert taken.value.errno == errno.EADDRINUSE
+
+
+def test_a_port_with_a_connection_in_time_wait_can_be_published_and_is_kept(lab: Lab) -> None:
+    box = lab.box()
+    server = listen(lab.host, HOST_OUTER, 8080)
+    near = client(lab.outside)
+    near.connect((HOST_OUTER, 8080))
+    far, _ = server.accept()
+    far.close()
+    server.close()
+    near.close()
+    with visiting(lab.host):
+        lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+    with pytest.raises(OSError):
+        listen(lab.host, "0.0.0.0", 8080)
+
+
+def test_free_ports_differ_and_a_range_gives_its_first_free_one(lab: Lab) -> None:
+    box, other = lab.box(), lab.box()
+    with visiting(lab.host):
+        one, two = lab.manager.publish(box.endpoint, [PortRequest(80), PortRequest(81)])
+        assert 49153 <= one.host_port <= 65535
+        assert 49153 <= two.host_port <= 65535
+        assert one.host_port != two.host_port
+        wanted = [
+            PortRequest(80, host_port=7000, host_port_end=7001),
+            PortRequest(81, host_port=7000, host_port_end=7001),
+        ]
+        assert [b.host_port for b in lab.manager.publish(other.endpoint, wanted)] == [7000, 7001]
+        third = lab.box()
+        with pytest.raises(PortUnavailable, match="all ports are allocated"):
+            lab.manager.publish(third.endpoint, wanted[:1])
+
+
+def test_an_unpublished_port_refuses_and_is_free_again(lab: Lab) -> None:
+    box = lab.box()
+    with visiting(lab.host):
+        lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+        lab.manager.unpublish(box.id)
+        lab.manager.unpublish(box.id)
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(lab.outside, (HOST_OUTER, 8080), server) is None
+    with listen(lab.host, "0.0.0.0", 8080) as server:
+        assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
+
+
+def test_the_next_engine_takes_over_from_records(lab: Lab) -> None:
+    box, dead = lab.box(), lab.box()
+    with visiting(lab.host):
+        for one, port in ((box, 8080), (dead, 8081)):
+            lab.manager.publish(one.endpoint, [PortRequest(80, host_port=port)])
+        records = [lab.manager.endpoint(box.id), lab.manager.endpoint(dead.id)]
+    manager = lab.new_manager()
+    with visiting(lab.host):
+        assert manager.restore(record for record in records[:1] if record) == []
+        swept = manager.sweep({box.id})
+        assert swept == [dead.endpoint.host_interface]
+    assert manager.endpoint(box.id) == records[0]
+    assert "8081" not in run_nft(lab.host, "list", "ruleset")
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
+    with pytest.raises(OSError):
+        listen(lab.host, "0.0.0.0", 8080)
+    assert lab.box().address not in (box.address,)
+
+
+def test_restoring_tells_of_a_port_that_was_taken_meanwhile(lab: Lab) -> None:
+    box = lab.box(container_name="web")
+    with visiting(lab.host):
+        lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+        record = lab.manager.endpoint(box.id)
+    assert record is not None
+    manager = lab.new_manager()
+    with listen(lab.host, "0.0.0.0", 8080) as server, visiting(lab.host):
+        problems = manager.restore([record])
+        assert len(problems) == 1
+        assert problems[0].startswith("web: failed to bind port 0.0.0.0:8080/tcp")
+        assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
+
+
+def test_a_flushed_firewall_is_noticed_and_put_back(lab: Lab) -> None:
+    box = lab.box()
+    with visiting(lab.host):
+        watch = lab.manager.watch()
+        lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+        lab.manager.repair()
+        before = run_nft(lab.host, "list", "ruleset")
+        run_nft(lab.host, "flush", "ruleset")
+        assert select.select([watch], [], [], 2)[0]
+        assert lab.manager.repair() is True
+        assert run_nft(lab.host, "list", "ruleset") == before
+        assert lab.manager.repair() is False
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
+
+
+def test_work_goes_on_where_the_firewall_was_flushed_unnoticed(lab: Lab) -> None:
+    box = lab.box()
+    run_nft(lab.host, "flush", "ruleset")
+    other = lab.box()
+    with visiting(lab.host):
+        lab.manager.publish(other.endpoint, [PortRequest(80, host_port=8080)])
+        run_nft(lab.host, "flush", "ruleset")
+        lab.manager.detach(box.endpoint)
+    with listen(other.net, "0.0.0.0", 80) as server:
+        assert talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
+
+
+def test_a_firewall_that_drops_is_told(lab: Lab) -> None:
+    lab.box()
+    run_nft(
+        lab.host,
+        "add table ip other; add chain ip other fw { type filter hook forward"
+        " priority 0; policy drop; }",
+    )
+    with visiting(lab.host):
+        told = lab.manager.warnings()
+    assert any("ip other fw" in line and "jltbr0" in line for line in told)
+
+
+def test_an_interface_of_the_bridge_s_name_that_is_no_bridge_is_left_alone(lab: Lab) -> None:
+    with Netlink(lab.host) as host:
+        host.send(add_veth("jltbr0", mtu=1500, peer_name="x"))
+    with visiting(lab.host):
+        with pytest.raises(Conflict, match="not a bridge"):
+            lab.manager.ensure()
+        lab.manager.teardown()
+    assert "jltbr0" in link_names(lab)
+
+
+def test_the_subnet_avoids_what_the_host_has(lab: Lab, tmp_path) -> None:
+    lab.box()
+    config = type(lab.config)(paths=lab.config.paths, bridge="jltbr1")
+    with visiting(lab.host):
+        second = NetworkManager(lab.config.paths, config)
+        try:
+            assert not second.ensure().subnet.overlaps(lab.manager.ensure().subnet)
+        finally:
+            second.teardown(force=True)
+            second.close()
+
+
+def test_engines_that_start_together_get_different_subnets(lab: Lab) -> None:
+    managers: list[NetworkManager] = []
+    barrier = threading.Barrier(4)
+
+    def start(number: int) -> None:
+        with visiting(lab.host):
+            config = type(lab.config)(paths=lab.config.paths, bridge=f"jltbr{number}")
+            manager = NetworkManager(lab.config.paths, config)
+            managers.append(manager)
+            barrier.wait(10)
+            manager.ensure()
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    with visiting(lab.host):
+        subnets = {manager.ensure().subnet for manager in managers}
+        for manager in managers:
+            manager.teardown(force=True)
+            manager.close()
+    assert len(subnets) == 4
+
+
+def test_many_threads_may_attach_and_detach(lab: Lab) -> None:
+    lab.box()
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        namespace = new_namespace()
+        try:
+            with visiting(lab.host):
+                for _ in range(3):
+                    name = os.urandom(32).hex()
+                    endpoint = lab.manager.attach("bridge", name, namespace)
+                    lab.manager.publish(endpoint, [PortRequest(80)])
+                    lab.manager.detach(endpoint, delete_interface=True)
+        except BaseException as exc:
+            failures.append(exc)
+            raise
+        finally:
+            os.close(namespace)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+    assert len(lab.manager.endpoints()) == 1
+
+
+def test_a_bridge_that_is_there_without_an_address_is_made_anew(lab: Lab) -> None:
+    with Netlink(lab.host) as host:
+        host.send(add_bridge("jltbr0", mac="02:42:00:00:00:01", mtu=1500))
+    box = lab.box()
+    with listen(lab.outside, OUTSIDE, 80) as server:
+        assert talks(box.net, (OUTSIDE, 80), server) == HOST_OUTER
+    assert socket.inet_aton(box.endpoint.gateway)
+
+
+def test_the_nft_program_does_where_the_library_is_missing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaula.network.nftables.LIBRARY", "libjlt-missing.so.1")
+    box = lab.box()
+    with visiting(lab.host):
+        lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+        assert lab.manager.warnings() == ()
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(lab.host, ("127.0.0.1", 8080), server) is not None
+    with visiting(lab.host):
+        lab.manager.unpublish(box.id)
+    assert "8080" not in run_nft(lab.host, "list", "ruleset")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+from jaula.network import firewall
+from jaula.network.endpoint import Endpoint, PortBinding
+from jaula.network.watch import NFT_MSG_DELTABLE, message_types
+
+PORTS = (PortBinding(80, "tcp", "0.0.0.0", 8080), PortBinding(53, "udp", "127.0.0.1", 5353))
+ENDPOINT = Endpoint(
+    "bridge", "e" * 64, "c" * 64, "web", "172.30.0.2", 20, "172.30.0.1", "02:42:ac:1e:00:02",
+    "jleeeeeeeeee", "eth0", PORTS,
+)  # fmt: skip
+
+
+def test_tables_are_named_after_the_bridge_and_never_a_keyword() -> None:
+    assert firewall.table_name("jaula0") == "jaula0"
+    assert firewall.table_name("ip") == "jaula_ip"
+    assert firewall.port_group("jaula0") != firewall.port_group("jaula1") != 0
+
+
+def test_a_published_port_is_one_element() -> None:
+    assert firewall.publish("jaula0", ENDPOINT, PORTS, verb="add") == (
+        "add element ip jaula0 published_everywhere { tcp . 8080 : 172.30.0.2 . 80 }\n"
+        "add element ip jaula0 published { 127.0.0.1 . udp . 5353 : 172.30.0.2 . 53 }\n"
+    )
+
+
+def test_a_container_is_one_element() -> None:
+    assert firewall.admit("jaula0", ENDPOINT, verb="delete") == (
+        "delete element bridge jaula0 endpoints"
+        ' { "jleeeeeeeeee" . 02:42:ac:1e:00:02 . 172.30.0.2 }\n'
+    )
+
+
+def test_the_whole_table_holds_the_elements_of_every_endpoint() -> None:
+    text = firewall.ruleset("jaula0", IPv4Network("172.30.0.0/20"), [ENDPOINT])
+    assert "elements = { tcp . 8080 : 172.30.0.2 . 80 }" in text
+    assert "elements = { 127.0.0.1 . udp . 5353 : 172.30.0.2 . 53 }" in text
+    assert text.index("delete table ip jaula0") < text.index("chain guard")
+    empty = firewall.ruleset("jaula0", IPv4Network("172.30.0.0/20"), [])
+    assert "elements" not in empty
+
+
+def test_forward_chains_of_others_that_drop_are_found() -> None:
+    listing = """{"nftables": [{"metainfo": {}},
+      {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward",
+                 "policy": "drop"}},
+      {"chain": {"family": "ip", "table": "jaula0", "name": "forward", "hook": "forward",
+                 "policy": "drop"}},
+      {"chain": {"family": "ip", "table": "a", "name": "in", "hook": "input", "policy": "drop"}},
+      {"chain": {"family": "ip", "table": "a", "name": "plain"}}]}"""
+    assert firewall.foreign_drops(listing, "jaula0") == ["ip filter FORWARD"]
+    assert firewall.foreign_drops("", "jaula0") == []
+
+
+def test_a_missing_table_is_found_in_the_listing() -> None:
+    both = "table ip jaula0\ntable bridge jaula0\n"
+    assert not firewall.missing(both, "jaula0", True)
+    assert firewall.missing("table ip jaula0\n", "jaula0", True)
+    assert not firewall.missing("table ip jaula0\n", "jaula0", False)
+    assert firewall.missing("table ip jaula00\n", "jaula0", False)
+
+
+def test_truncated_and_hostile_netlink_news_end_the_reading() -> None:
+    message = b"\x10\0\0\0" + NFT_MSG_DELTABLE.to_bytes(2, "little") + bytes(10)
+    assert message_types(message * 2) == [NFT_MSG_DELTABLE] * 2
+    assert message_types(message + message[:15]) == [NFT_MSG_DELTABLE]
+    assert message_types(bytes(64)) == []
+    assert message_types(b"\xff" * 64) == []

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.network.endpoint import PortRequest
+from jaula.network.ports import PortUnavailable, Reservations, check, dynamic_ports
+
+LOOPBACK = "127.77.0.1"
+
+
+def claim(port: int) -> None:
+    """What another program does that wants the port."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((LOOPBACK, port))
+        other.listen()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PortRequest(0),
+        PortRequest(65536),
+        PortRequest(-1),
+        PortRequest(80, "icmp"),
+        PortRequest(80, "tcp; drop"),
+        PortRequest(80, host_port=70000),
+        PortRequest(80, host_port=8000, host_port_end=7000),
+        PortRequest(80, host_port_end=7000),
+        PortRequest(80, host_ip="host"),
+        PortRequest(80, host_ip="0.0.0.0 } drop"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(request_: PortRequest) -> None:
+    with pytest.raises(InvalidRequest):
+        check(request_)
+
+
+def test_an_ipv6_address_is_refused_as_not_there() -> None:
+    with pytest.raises(Unsupported, match="no IPv6"):
+        check(PortRequest(80, host_ip="::"))
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        (range(32768, 61000), [range(61000, 65536)]),
+        (range(1024, 65536), [range(49153, 65536)]),
+        (range(1024, 2048), [range(49153, 65536)]),
+        (range(55000, 60000), [range(49153, 55000), range(60000, 65536)]),
+    ],
+)
+def test_free_ports_are_sought_beside_those_of_the_kernel(
+    local: range, expected: list[range]
+) -> None:
+    assert dynamic_ports(local) == expected
+
+
+def test_a_reserved_port_is_kept_from_others_until_it_is_released() -> None:
+    ports = Reservations()
+    (binding,) = ports.reserve("a", [PortRequest(80, host_ip=LOOPBACK)])
+    with pytest.raises(OSError):
+        claim(binding.host_port)
+    assert ports.held("a") == (binding,)
+    assert ports.release("a") == [binding]
+    assert ports.release("a") == []
+    claim(binding.host_port)
+
+
+def test_a_request_of_many_is_all_or_none() -> None:
+    ports = Reservations()
+    (taken,) = ports.reserve("a", [PortRequest(80, host_ip=LOOPBACK)])
+    clash = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
+    with pytest.raises(PortUnavailable, match="port is already allocated"):
+        ports.reserve("b", [PortRequest(81, host_ip=LOOPBACK), clash])
+    assert ports.held("b") == ()
+    ports.close()
+    assert ports.held("a") == ()
+
+
+def test_two_requests_of_one_container_clash_too() -> None:
+    ports = Reservations()
+    (taken,) = ports.reserve("a", [PortRequest(80, host_ip=LOOPBACK)])
+    ports.close()
+    same = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
+    with pytest.raises(PortUnavailable):
+        ports.reserve("b", [same, same])
