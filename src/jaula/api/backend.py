@@ -32,7 +32,11 @@ Filters = dict[str, list[str]]
 
 
 class Containers(Protocol):
-    """Iterators are answered at once; they raise NotFound and the like at their first step."""
+    """Iterators may raise NotFound and the like at their first step.
+
+    ``wait`` gives each caller a future of its own; cancelling it ends that wait only. ``attach``
+    owns ``fd`` from the call on, whether it succeeds or not.
+    """
 
     async def create(
         self, body: ContainerCreate, name: str | None, platform: str | None

@@ -16,7 +16,7 @@ import h11
 from jaula.api import hijack, version
 from jaula.api.backend import Backend
 from jaula.api.call import Call, Handler
-from jaula.api.connection import Connection, Phase
+from jaula.api.connection import MAX_HEAD, Connection, Phase
 from jaula.api.lines import close
 from jaula.api.query import Query, unquote
 from jaula.api.refusals import BadHeader, Disconnected, TooSlow
@@ -52,6 +52,7 @@ class Conversation:
                     raise BadHeader(f"bad request: {problem}", problem.error_status_hint) from None
                 if not isinstance(event, h11.Request):
                     break  # the client closed
+                _check_head(event)
                 connection.working()
                 if not await self._exchange(event):
                     break
@@ -246,6 +247,15 @@ class _Batch:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+
+def _check_head(request: h11.Request) -> None:
+    """The ceiling for heads that came in one piece; the parser's is for incomplete ones."""
+    size = len(request.target)
+    for name, value in request.headers:
+        size += len(name) + len(value) + 4
+    if size > MAX_HEAD:
+        raise BadHeader(f"the head of the request is larger than {MAX_HEAD} bytes", 431)
 
 
 def _answer(problem: Exception, target: str) -> Answer:

@@ -124,7 +124,7 @@ async def wait(call: Call) -> Answer:
 
 async def _outcome(future: asyncio.Future[WaitResult]) -> AsyncIterator[bytes]:
     try:
-        result = await asyncio.shield(future)
+        result = await future
     except JaulaError as problem:
         result = WaitResult(-1, str(problem))
     document: dict[str, Any] = {"StatusCode": result.status_code}

@@ -1,0 +1,354 @@
+"""A small engine that keeps its containers in memory: the other side of the border for server tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from jaula.errors import Conflict, InvalidRequest, NotFound, NotModified, RuntimeFailure
+from jaula.spec.api import (
+    AttachOptions,
+    ContainerCreate,
+    ContainerCreated,
+    ContainerUpdate,
+    ExecCreate,
+    LogOptions,
+    RegistryAuth,
+    VolumeCreate,
+    WaitResult,
+)
+
+Document = dict[str, Any]
+
+
+class Containers:
+    """Containers are names; ``calls`` records what was asked."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, ContainerCreate] = {}
+        self.running: set[str] = set()
+        self.calls: list[tuple[Any, ...]] = []
+        self.waiters: list[asyncio.Future[WaitResult]] = []
+        self.attached: list[tuple[int, AttachOptions]] = []
+        self.records: list[tuple[str, bytes]] = []
+        self.closed: list[str] = []
+        self.released = asyncio.Event()
+        self.flood_size = 0
+        self.produced = 0
+
+    def _find(self, ref: str) -> ContainerCreate:
+        if ref not in self.known:
+            raise NotFound(f"No such container: {ref}")
+        return self.known[ref]
+
+    async def create(
+        self, body: ContainerCreate, name: str | None, platform: str | None
+    ) -> ContainerCreated:
+        if name in self.known:
+            raise Conflict(f"The container name {name!r} is in use", hint="remove it")
+        self.known[name or "unnamed"] = body
+        self.calls.append(("create", name, platform))
+        return ContainerCreated(name or "unnamed", ("a warning",))
+
+    async def start(self, ref: str) -> None:
+        body = self._find(ref)
+        if ref in self.running:
+            raise NotModified("already running")
+        if body.cmd == ("missing",):
+            raise RuntimeFailure("program not found", exit_code=127)
+        if body.cmd == ("slow",):
+            await self.released.wait()
+        self.running.add(ref)
+
+    async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
+        self._find(ref)
+        self.calls.append(("stop", ref, timeout, signal))
+
+    async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
+        self.calls.append(("restart", ref, timeout, signal))
+
+    async def kill(self, ref: str, signal: str | None) -> None:
+        self.calls.append(("kill", ref, signal))
+
+    async def pause(self, ref: str) -> None:
+        raise KeyError("a secret of the inside")
+
+    async def unpause(self, ref: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    async def rename(self, ref: str, new: str) -> None:
+        self.known[new] = self.known.pop(ref)
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
+        self._find(ref)
+        self.calls.append(("remove", ref, force, volumes))
+        del self.known[ref]
+
+    async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
+        self._find(ref)
+        future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+        self.waiters.append(future)
+        return future
+
+    def inspect(self, ref: str, *, size: bool) -> Document:
+        self._find(ref)
+        return {"Id": ref, "Size": size}
+
+    def list(
+        self, *, all: bool, limit: int | None, filters: dict[str, Any], size: bool
+    ) -> list[Document]:
+        self.calls.append(("list", all, limit, filters, size))
+        return [{"Names": [f"/{name}"]} for name in self.known]
+
+    async def top(self, ref: str, ps_args: str) -> Document:
+        return {"Titles": [ps_args], "Processes": []}
+
+    async def changes(self, ref: str) -> list[Document]:
+        return [{"Path": "/caf\udce9", "Kind": 1}]
+
+    async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
+        if ref == "refuses":
+            os.close(fd)
+            raise Conflict("the container is paused")
+        self.attached.append((fd, options))
+
+    def tty(self, ref: str) -> bool:
+        return self._find(ref).tty
+
+    async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
+        self.calls.append(("logs", options))
+        try:
+            for record in self.records:
+                yield record
+            while self.produced < self.flood_size:
+                self.produced += 65536
+                yield "stdout", b"x" * 65536
+            if options.follow:
+                await self.released.wait()
+                yield "stdout", b"released\n"
+        finally:
+            self.closed.append("logs")
+
+    async def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Document]:
+        self._find(ref)
+        yield {"read": 1}
+        while stream:
+            await asyncio.sleep(0.01)
+            yield {"read": 2}
+
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        self._find(ref)
+        yield b"first"
+        if ref == "broken":
+            raise ValueError("in the middle")
+        yield b"second"
+
+    async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
+        self.calls.append(("update", ref, body.memory))
+        return ()
+
+    async def resize(self, ref: str, h: int, w: int) -> None:
+        self.calls.append(("resize", ref, h, w))
+
+    async def prune(self, filters: dict[str, Any]) -> Document:
+        return {"ContainersDeleted": [], "SpaceReclaimed": 0}
+
+    def spec(self, ref: str) -> bytes:
+        self._find(ref)
+        return b'{"ociVersion":"1.2.0"}'
+
+
+class Execs:
+    def __init__(self) -> None:
+        self.known: dict[str, ExecCreate] = {}
+        self.started: list[tuple[Any, ...]] = []
+
+    async def create(self, ref: str, body: ExecCreate) -> str:
+        self.known["e1"] = body
+        return "e1"
+
+    async def start(
+        self,
+        exec_id: str,
+        fd: int | None,
+        early: bytes,
+        detach: bool,
+        tty: bool,
+        console: tuple[int, int] | None,
+    ) -> None:
+        self.started.append((exec_id, early, detach, tty, console))
+        if fd is None:
+            return
+        if self.known[exec_id].cmd == ("missing",):
+            os.close(fd)
+            raise RuntimeFailure("program not found", exit_code=127)
+        with socket.socket(fileno=fd) as client:
+            client.setblocking(True)
+            client.sendall(b"echo:" + early)
+
+    def inspect(self, exec_id: str) -> Document:
+        return {"ID": exec_id}
+
+    async def resize(self, exec_id: str, h: int, w: int) -> None:
+        pass
+
+    def tty(self, exec_id: str) -> bool:
+        if exec_id not in self.known:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return self.known[exec_id].tty
+
+
+class Images:
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.received = 0
+        self.error: Exception | None = None
+        self.refuse_after = -1
+
+    def list(self, *, all: bool, filters: dict[str, Any], digests: bool) -> list[Document]:
+        return []
+
+    def inspect(self, ref: str) -> Document:
+        self.calls.append(("inspect", ref))
+        return {"Id": ref}
+
+    def history(self, ref: str) -> list[Document]:
+        return [{"Id": ref}]
+
+    async def tag(self, ref: str, repo: str, tag: str) -> None:
+        self.calls.append(("tag", ref, repo, tag))
+
+    async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[Document]:
+        return [{"Untagged": ref}]
+
+    async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
+        try:
+            async for chunk in stream:
+                self.received += len(chunk)
+                if 0 <= self.refuse_after < self.received:
+                    raise InvalidRequest("not an archive")
+        except Exception as error:
+            self.error = error
+            raise
+        yield {"stream": f"{self.received} bytes"}
+
+    async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
+        self.calls.append(("save", *names))
+        if "absent" in names:
+            raise NotFound("No such image: absent")
+        yield b"tar"
+
+    async def import_(
+        self,
+        stream: AsyncIterator[bytes],
+        repo: str,
+        tag: str,
+        changes: Sequence[str],
+        message: str,
+    ) -> AsyncIterator[Document]:
+        data = b"".join([chunk async for chunk in stream])
+        self.calls.append(("import", repo, tag, tuple(changes), message, data))
+        yield {"status": "sha256:0"}
+
+    async def pull(
+        self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
+    ) -> AsyncIterator[Document]:
+        self.calls.append(("pull", name, tag, auth))
+        if tag != "late":
+            raise NotFound(f"no registry answers for {name}")
+        yield {"status": "Pulling"}
+        raise NotFound("the layer is gone")
+
+    async def prune(self, filters: dict[str, Any]) -> Document:
+        return {"ImagesDeleted": None, "SpaceReclaimed": 0}
+
+
+class Volumes:
+    async def create(self, body: VolumeCreate) -> Document:
+        return {"Name": body.name}
+
+    def list(self, filters: dict[str, Any]) -> Document:
+        return {"Volumes": [], "Warnings": None}
+
+    def inspect(self, name: str) -> Document:
+        raise NotFound(f"get {name}: no such volume")
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        return None
+
+    async def prune(self, filters: dict[str, Any]) -> Document:
+        return {"VolumesDeleted": None, "SpaceReclaimed": 0}
+
+
+class Networks:
+    def list(self, filters: dict[str, Any]) -> list[Document]:
+        return [{"Name": "bridge"}]
+
+    def inspect(self, ref: str) -> Document:
+        return {"Name": ref}
+
+    async def create(self, body: Any) -> Document:
+        return {"Id": body.name}
+
+    async def remove(self, ref: str) -> None:
+        return None
+
+    async def connect(self, ref: str, body: Any) -> None:
+        return None
+
+    async def disconnect(self, ref: str, body: Any) -> None:
+        return None
+
+    async def prune(self, filters: dict[str, Any]) -> Document:
+        return {"NetworksDeleted": None}
+
+
+class System:
+    def __init__(self) -> None:
+        self.happened: asyncio.Queue[Document] = asyncio.Queue()
+        self.watchers = 0
+
+    async def info(self) -> Document:
+        return {"ID": "memory"}
+
+    def version(self) -> Document:
+        return {"ApiVersion": "1.45"}
+
+    async def df(self) -> Document:
+        return {"LayersSize": 1, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []}
+
+    async def events(
+        self, since: float | None, until: float | None, filters: dict[str, Any]
+    ) -> AsyncIterator[Document]:
+        self.watchers += 1
+        try:
+            while True:
+                yield await self.happened.get()
+        finally:
+            self.watchers -= 1
+
+    async def ping(self) -> None:
+        return None
+
+
+class MemoryEngine(SimpleNamespace):
+    containers: Containers
+    execs: Execs
+    images: Images
+    volumes: Volumes
+    networks: Networks
+    system: System
+
+    def __init__(self) -> None:
+        super().__init__(
+            containers=Containers(),
+            execs=Execs(),
+            images=Images(),
+            volumes=Volumes(),
+            networks=Networks(),
+            system=System(),
+        )

@@ -1,0 +1,326 @@
+"""Requests and answers, errors, versions, ceilings, keep-alive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from jaula.api import connection as connections
+from jaula.api import server as servers
+from unit.api.client import Served, eventually, served
+
+
+def test_ping_carries_the_headers_that_clients_negotiate_by() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        for method in ("HEAD", "GET"):
+            answer = await client.ask(method, "/_ping")
+            assert answer.status == 200
+            assert answer.body == (b"OK" if method == "GET" else b"")
+            assert answer.headers["api-version"] == "1.45"
+            assert answer.headers["docker-experimental"] == "false"
+            assert answer.headers["ostype"] == "linux"
+            assert answer.headers["swarm"] == "inactive"
+            assert answer.headers["builder-version"] == "1"
+            assert answer.headers["server"].startswith("jaula/")
+            assert answer.headers["cache-control"] == "no-cache, no-store, must-revalidate"
+        assert answer.headers["content-length"] == "2"
+
+    served(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/v1.24/version", 200, ""),
+        ("/v1.45/version", 200, ""),
+        ("/version", 200, ""),
+        (
+            "/v1.46/version",
+            400,
+            "client version 1.46 is too new. Maximum supported API version is 1.45",
+        ),
+        (
+            "/v1.23/version",
+            400,
+            "client version 1.23 is too old. Minimum supported API version is 1.24, "
+            "please upgrade your client to a newer version",
+        ),
+        ("/v9999999999999999.1/version", 404, "page not found"),
+        ("/vx/version", 404, "page not found"),
+        ("/nothing", 404, "page not found"),
+        ("/", 404, "page not found"),
+        ("//", 404, "page not found"),
+        ("/containers//json", 404, "page not found"),
+        ("/containers/a/b/c/json", 404, "page not found"),
+        ("/version/%zz", 400, "invalid URL escape '%zz'"),
+    ],
+)
+def test_a_version_or_path_that_is_not_served_gets_dockers_words(
+    path: str, status: int, message: str
+) -> None:
+    async def test(server: Served) -> None:
+        answer = await (await server.client()).ask("GET", path)
+        assert answer.status == status
+        if message:
+            assert answer.message == message
+
+    served(test)
+
+
+def test_a_wrong_method_is_an_unknown_page_as_in_docker() -> None:
+    async def test(server: Served) -> None:
+        answer = await (await server.client()).ask("DELETE", "/version")
+        assert (answer.status, answer.message) == (404, "page not found")
+
+    served(test)
+
+
+def test_a_connection_serves_one_request_after_the_other() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        body = {"Image": "busybox", "Cmd": "true"}
+        answer = await client.ask("POST", "/v1.45/containers/create?name=a", body)
+        assert answer.status == 201
+        assert answer.json() == {"Id": "a", "Warnings": ["a warning"]}
+        assert (await client.ask("POST", "/containers/a/start")).status == 204
+        again = await client.ask("POST", "/containers/a/start")
+        assert (again.status, again.body) == (304, b"")
+        assert (await client.ask("GET", "/containers/a/json?size=1")).json()["Size"] is True
+        conflict = await client.ask("POST", "/containers/create?name=a", body)
+        assert (conflict.status, conflict.message) == (
+            409,
+            "The container name 'a' is in use (remove it)",
+        )
+        missing = await client.ask("GET", "/containers/nosuch/json")
+        assert (missing.status, missing.message) == (404, "No such container: nosuch")
+        assert (await client.ask("DELETE", "/containers/a?force=1&v=1")).status == 204
+        assert ("remove", "a", True, True) in server.engine.containers.calls
+
+    served(test)
+
+
+def test_pipelined_requests_are_answered_in_order() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        client.send("GET", "/version")
+        client.send("GET", "/info")
+        client.send("HEAD", "/_ping")
+        assert (await client.answer()).json() == {"ApiVersion": "1.45"}
+        assert (await client.answer()).json() == {"ID": "memory"}
+        assert (await client.answer("HEAD")).status == 200
+
+    served(test)
+
+
+def test_a_half_closed_client_still_gets_its_answer() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        client.send("GET", "/version")
+        client.half_close()
+        assert (await client.answer()).status == 200
+        assert await client.until_closed() == b""
+
+    served(test)
+
+
+def test_http_1_0_is_answered_and_closed() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        client.writer.write(b"GET /_ping HTTP/1.0\r\n\r\n")
+        assert (await client.answer()).body == b"OK"
+        assert await client.until_closed() == b""
+
+    served(test)
+
+
+def test_a_program_that_is_not_found_is_the_clients_error() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        await client.ask("POST", "/containers/create?name=a", {"Cmd": ["missing"]})
+        answer = await client.ask("POST", "/containers/a/start")
+        assert (answer.status, answer.message) == (400, "program not found")
+
+    served(test)
+
+
+def test_a_defect_is_one_line_for_the_client_and_a_traceback_for_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        answer = await client.ask("POST", "/containers/a/pause")
+        assert answer.status == 500
+        assert answer.message == "internal error (KeyError), see the log of the engine"
+        full = await client.ask("POST", "/containers/a/unpause")
+        assert "No space left on device" in full.message
+        assert (await client.ask("GET", "/version")).status == 200
+
+    served(test)
+    assert "a secret of the inside" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "needle"),
+    [
+        (b"{", "invalid JSON"),
+        (b"[]", "invalid request body: Expected `object`"),
+        (b'{"Cmd": 5}', "$.Cmd"),
+        (b'{"HostConfig": {"Memory": "64m"}}', "$.HostConfig.Memory"),
+        (b'{"HostConfig": {"Memory": 99999999999999999999}}', "$.HostConfig.Memory"),
+        (b'{"Env": [null]}', "$.Env[0]"),
+        (b'{"Image": "\xff"}', "invalid"),
+        (b"{} {}", "invalid JSON"),
+        (b'{"a":' * 100_000, "invalid JSON"),
+        (b"[" * 100_000 + b"]" * 100_000, "invalid JSON"),
+        (b"", "got EOF"),
+    ],
+)
+def test_a_body_that_is_no_container_is_refused(body: bytes, needle: str) -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        answer = await client.ask("POST", "/containers/create", body)
+        assert answer.status == 400
+        assert needle in answer.message
+        assert (await client.ask("GET", "/version")).status == 200
+
+    served(test)
+
+
+def test_a_document_of_another_media_type_is_refused() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        answer = await client.ask(
+            "POST", "/containers/create", b"{}", {"Content-Type": "text/plain"}
+        )
+        assert answer.status == 400
+        assert "must be 'application/json'" in answer.message
+
+    served(test)
+
+
+def test_a_document_beyond_the_ceiling_is_413_whether_or_not_its_length_is_told() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        answer = await client.ask("POST", "/containers/create", b" " * (4 * 1024 * 1024 + 1))
+        assert answer.status == 413
+        client = await server.client()
+        client.send("POST", "/containers/create", headers={"Transfer-Encoding": "chunked"})
+        piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
+        for _ in range(65):
+            client.writer.write(piece)
+        client.writer.write(b"0\r\n\r\n")
+        assert (await client.answer()).status == 413
+        assert (await client.ask("GET", "/version")).status == 200  # the rest was skipped
+
+    served(test)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+        (b"GET /_ping HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 20_000, 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (b"GET /_ping HTTP/1.1\r\n\r\n", 400),  # no Host
+        (b"GET /_ping HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"GET /_ping HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"GET /_ping HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    ],
+)
+def test_a_head_that_is_not_http_is_refused_and_the_connection_ends(
+    head: bytes, status: int
+) -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        client.writer.write(head)
+        answer = await client.answer()
+        assert answer.status == status
+        assert answer.headers["connection"] == "close"
+        assert await client.until_closed() == b""
+
+    served(test)
+
+
+def test_a_slow_head_and_a_slow_body_are_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.3)
+
+    async def test(server: Served) -> None:
+        slow_head, slow_body, idle = [await server.client() for _ in range(3)]
+        slow_head.writer.write(b"GET /_ping HT")
+        slow_body.writer.write(
+            b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+        )
+        assert (await slow_head.answer()).status == 408
+        assert (await slow_body.answer()).status == 408
+        assert await idle.until_closed() == b""
+
+    served(test)
+
+
+def test_connections_beyond_the_ceiling_are_told_so() -> None:
+    async def test(server: Served) -> None:
+        first, second = [await server.client() for _ in range(2)]
+        assert (await first.ask("GET", "/version")).status == 200
+        assert (await second.ask("GET", "/version")).status == 200
+        third = await server.client()
+        answer = await third.answer()
+        assert (answer.status, answer.message) == (503, "too many connections are open")
+        first.close()
+        await eventually(lambda: len(server.server._connections) == 1)
+        assert (await (await server.client()).ask("GET", "/version")).status == 200
+
+    served(test, max_connections=2)
+
+
+def test_work_goes_on_when_its_client_has_gone() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        await client.ask("POST", "/containers/create?name=a", {"Cmd": ["slow"]})
+        client.send("POST", "/containers/a/start")
+        await client.writer.drain()
+        await asyncio.sleep(0.02)
+        client.close()
+        await asyncio.sleep(0.02)
+        server.engine.containers.released.set()
+        await eventually(lambda: "a" in server.engine.containers.running)
+        await eventually(lambda: not server.server._tasks)
+
+    served(test)
+
+
+def test_close_lets_work_finish_and_ends_streams() -> None:
+    async def test(server: Served) -> None:
+        worker, idle, watcher = [await server.client() for _ in range(3)]
+        await worker.ask("POST", "/containers/create?name=a", {"Cmd": ["slow"]})
+        await idle.ask("GET", "/version")
+        watcher.send("GET", "/events")
+        assert (await watcher.head()).status == 200
+        worker.send("POST", "/containers/a/start")
+        await asyncio.sleep(0.02)
+        closing = asyncio.ensure_future(server.server.close())
+        assert await idle.until_closed() == b""
+        assert await watcher.until_closed() == b""
+        server.engine.containers.released.set()
+        answer = await worker.answer()
+        assert answer.status == 204
+        assert answer.headers["connection"] == "close"
+        await closing
+        assert server.engine.system.watchers == 0
+        assert not server.server._tasks
+
+    served(test)
+
+
+def test_names_that_are_not_utf_8_do_not_break_an_answer() -> None:
+    async def test(server: Served) -> None:
+        answer = await (await server.client()).ask("GET", "/containers/a/changes")
+        assert json.loads(answer.body)[0]["Path"] == "/caf\ufffd"
+
+    served(test)
