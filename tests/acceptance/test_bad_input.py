@@ -1,4 +1,4 @@
-"""What goes wrong is told in one clear line, with Docker's exit status, and leaves nothing behind."""
+"""What goes wrong is told in one clear line, with Docker's exit status; nothing is left behind."""
 
 from __future__ import annotations
 
@@ -233,8 +233,10 @@ def test_no_engine_behind_a_named_socket(tmp_path: Path) -> None:
 
 def test_who_is_not_root_gets_a_clear_word(engine: PrivateEngine) -> None:
     done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable]
-        + ["-m", "jaula", "ps"],
+        [
+            *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+            *(sys.executable, "-m", "jaula", "ps"),
+        ],
         capture_output=True,
         text=True,
         env=engine.environment() | {"PYTHONPATH": str(PROJECT / "src"), "HOME": "/"},

@@ -1,0 +1,101 @@
+"""I1: only descriptors 0-2 reach the container; its working directory is inside its root."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from harness import containers, images
+from harness.engine import PrivateEngine
+
+
+def descriptors(process: int) -> set[int]:
+    return {int(name) for name in os.listdir(f"/proc/{process}/fd")}
+
+
+@pytest.mark.parametrize("flags", [(), ("-t",), ("-i",), ("--init",), ("--privileged",)])
+@pytest.mark.parametrize("cve", ["CVE-2024-21626", "CVE-2016-9962"])
+def test_the_program_has_three_descriptors(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], cve: str
+) -> None:
+    with containers.running(engine, busybox, flags=flags) as name:
+        found = descriptors(containers.pid(engine, name))
+    # An init may hold a signalfd of its own making; it never inherits one.
+    assert found == {0, 1, 2} or ("--init" in flags and {0, 1, 2} <= found and len(found) <= 5)
+
+
+@pytest.mark.parametrize("flags", [(), ("-t",), ("-u", "1000")])
+def test_an_exec_has_three_descriptors(
+    engine: PrivateEngine, plain: str, flags: tuple[str, ...]
+) -> None:
+    marker = containers.unique("77")[2:].replace("-", "")
+    assert engine.cli("jaula", "exec", "-d", *flags, plain, "sleep", f"7{marker}").returncode == 0
+    found: list[int] = []
+
+    def look() -> bool:
+        found[:] = [
+            int(pid)
+            for pid in os.listdir("/proc")
+            if pid.isdigit() and _command(pid) == f"sleep\x007{marker}\x00".encode()
+        ]
+        return bool(found)
+
+    containers.eventually(look, "the exec runs")
+    assert descriptors(found[0]) == {0, 1, 2}
+    os.kill(found[0], 9)
+
+
+def _command(pid: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize("number", range(3, 24))
+@pytest.mark.parametrize("cve", ["CVE-2024-21626"])
+def test_a_working_directory_that_is_a_descriptor_is_refused(
+    engine: PrivateEngine, busybox: str, number: int, cve: str
+) -> None:
+    done = engine.cli("jaula", "run", "--rm", "-w", f"/proc/self/fd/{number}", busybox, "ls", "-la")
+    assert done.returncode != 0
+    assert "jaula" not in done.stdout
+
+
+@pytest.mark.parametrize("number", [3, 5, 7, 8, 9, 12])
+@pytest.mark.parametrize("cve", ["CVE-2024-21626"])
+def test_an_exec_into_a_link_to_a_descriptor_is_refused(
+    engine: PrivateEngine, busybox: str, number: int, cve: str
+) -> None:
+    with containers.running(engine, busybox) as name:
+        link = ("ln", "-s", f"/proc/self/fd/{number}", "/leap")
+        assert engine.cli("jaula", "exec", name, *link).returncode == 0
+        done = engine.cli("jaula", "exec", "-w", "/leap", name, "ls")
+        assert done.returncode != 0
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-21626"])
+def test_an_images_working_directory_is_held_to_the_same(engine: PrivateEngine, cve: str) -> None:
+    entries = [*images.busybox_entries(), images.link("leap", "/proc/self/fd/8")]
+    name = images.import_image(engine, "leaping", entries)
+    done = engine.cli("jaula", "run", "--rm", "-w", "/leap", name, "ls")
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("cve", ["CVE-2015-3627"])
+def test_links_of_the_image_to_descriptors_lead_nowhere(engine: PrivateEngine, cve: str) -> None:
+    """Files that the engine opens in an image, turned into links to its descriptors."""
+    replaced = ("etc/passwd", "etc/group")
+    entries = images.busybox_entries(without=replaced)
+    entries += [images.link(name, "/proc/self/fd/1") for name in replaced]
+    name = images.import_image(engine, "descriptor-links", entries)
+    done = engine.cli("jaula", "run", "--rm", "-u", "1000", name, "id", "-u")
+    assert done.returncode != 0 or done.stdout.strip() == "1000"
+
+
+def test_the_working_directory_is_inside_the_root(engine: PrivateEngine, plain: str) -> None:
+    process = containers.pid(engine, plain)
+    assert os.readlink(f"/proc/{process}/cwd") == "/"
+    assert os.stat(f"/proc/{process}/cwd").st_ino == os.stat(f"/proc/{process}/root").st_ino

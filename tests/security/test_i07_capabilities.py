@@ -1,0 +1,86 @@
+"""I7: the five capability sets are what was asked, read back; inheritable and ambient empty."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from harness import containers
+from harness.engine import PrivateEngine
+
+DEFAULT = 0x00000000A80425FB
+NET_RAW, NET_BIND_SERVICE, SYS_ADMIN = 1 << 13, 1 << 10, 1 << 21
+SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+def sets(process: int) -> dict[str, int]:
+    found = containers.status(process)
+    return {key: int(found[key], 16) for key in SETS}
+
+
+@pytest.mark.parametrize(
+    ("flags", "bounding"),
+    [
+        ((), DEFAULT),
+        (("--cap-drop", "NET_RAW"), DEFAULT & ~NET_RAW),
+        (("--cap-drop", "CAP_NET_RAW"), DEFAULT & ~NET_RAW),
+        (("--cap-drop", "all"), 0),
+        (("--cap-drop", "ALL", "--cap-add", "net_bind_service"), NET_BIND_SERVICE),
+        (("--cap-add", "sys_admin"), DEFAULT | SYS_ADMIN),
+    ],
+)
+@pytest.mark.parametrize("cve", ["CVE-2022-24769", "CVE-2022-29162"])
+def test_the_sets_of_root_inside(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], bounding: int, cve: str
+) -> None:
+    with containers.running(engine, busybox, flags=flags) as name:
+        found = sets(containers.pid(engine, name))
+    assert found == {
+        "CapInh": 0,
+        "CapAmb": 0,
+        "CapPrm": bounding,
+        "CapEff": bounding,
+        "CapBnd": bounding,
+    }
+
+
+@pytest.mark.parametrize("flags", [(), ("--cap-add", "net_admin"), ("--privileged",)])
+@pytest.mark.parametrize("cve", ["CVE-2016-8867"])
+def test_another_user_starts_without_capabilities(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], cve: str
+) -> None:
+    with containers.running(engine, busybox, flags=("-u", "1000", *flags)) as name:
+        found = sets(containers.pid(engine, name))
+    assert [found[key] for key in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "effective"), [((), DEFAULT), (("-u", "1000"), 0), (("-t",), DEFAULT)]
+)
+@pytest.mark.parametrize("cve", ["CVE-2022-29162", "CVE-2016-8867"])
+def test_an_exec_has_the_containers_sets(
+    engine: PrivateEngine, plain: str, flags: tuple[str, ...], effective: int, cve: str
+) -> None:
+    done = engine.cli("jaula", "exec", *flags, plain, "cat", "/proc/self/status")
+    lines = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
+    found = {key: int(lines[key], 16) for key in SETS}
+    assert found == {
+        "CapInh": 0,
+        "CapAmb": 0,
+        "CapBnd": DEFAULT,
+        "CapPrm": effective,
+        "CapEff": effective,
+    }
+
+
+def test_privileged_has_all_that_the_host_has_but_in_its_own_user_namespace(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with containers.running(engine, busybox, flags=("--privileged",)) as name:
+        process = containers.pid(engine, name)
+        found = sets(process)
+        assert os.readlink(f"/proc/{process}/ns/user") != os.readlink("/proc/self/ns/user")
+    assert found["CapEff"] & SYS_ADMIN
+    assert found["CapEff"] == found["CapBnd"] == found["CapPrm"]
+    assert found["CapInh"] == found["CapAmb"] == 0

@@ -1,0 +1,103 @@
+"""I22: a process that joins a container is not traceable from inside before it is confined."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from harness import containers, images
+from harness.engine import PROJECT, PrivateEngine
+
+# Runs inside as root with every right to trace its equals: whatever it can open of a process that
+# is not of the container's own making is reported.
+WATCHER = r"""
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+own = {"/watch", "/bin/busybox", "/usr/bin/python3"}
+end = time.monotonic() + 6
+print("watching", flush=True)
+while time.monotonic() < end:
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        base = "/proc/" + name
+        try:
+            command = open(base + "/cmdline", "rb").read()
+        except OSError:
+            continue
+        joined = command.startswith((b"sleep", b"true", b"/bin/true", b"busybox"))
+        for what, look in (
+            ("exe", lambda: os.readlink(base + "/exe")),
+            ("environ", lambda: open(base + "/environ", "rb").read(1)),
+            ("fd", lambda: [os.readlink(base + "/fd/" + n) for n in os.listdir(base + "/fd")]),
+            ("mem", lambda: open(base + "/mem", "r+b").close()),
+        ):
+            try:
+                seen = look()
+            except OSError:
+                continue
+            if what == "exe" and seen not in own and "busybox" not in seen:
+                print("SEEN", what, name, command, seen, flush=True)
+            elif what != "exe" and not joined and command:
+                print("SEEN", what, name, command, seen, flush=True)
+            elif what == "fd" and any(not n.startswith(("pipe:", "/dev/", "socket:", "/proc/"))
+                                      for n in seen):
+                print("SEEN", what, name, command, seen, flush=True)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("flags", [(), ("--cap-add", "SYS_PTRACE")])
+@pytest.mark.parametrize("cve", ["CVE-2016-9962"])
+def test_nothing_of_a_joining_process_can_be_opened(
+    engine: PrivateEngine, flags: tuple[str, ...], cve: str
+) -> None:
+    name = containers.unique("join")
+    prepare = 'cp /usr/bin/python3 /watch && exec /watch -c "$0"'
+    words = ("run", "--name", name, *flags, *images.host_tools(engine))
+    watcher = subprocess.Popen(
+        [str(PROJECT / "jaula"), *words, "sh", "-c", prepare, WATCHER],
+        env=engine.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert watcher.stdout is not None
+        first = watcher.stdout.readline()
+        assert first == "watching\n", first + watcher.stdout.read()
+        joins = 0
+        while watcher.poll() is None and joins < 40:
+            done = engine.cli("jaula", "exec", name, "true")
+            if done.returncode != 0:
+                break
+            joins += 1
+        assert joins >= 5, "too few processes joined for the test to mean something"
+        text = watcher.stdout.read()
+        assert watcher.wait(30) == 0, text
+        assert not re.search(r"^SEEN", text, re.MULTILINE), text[:2000]
+    finally:
+        if watcher.poll() is None:
+            watcher.kill()
+            watcher.wait()
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+@pytest.mark.parametrize("cve", ["CVE-2016-9962"])
+def test_a_joined_process_cannot_be_told_from_one_of_the_containers_own(
+    engine: PrivateEngine, plain: str, cve: str
+) -> None:
+    """Same namespaces, same capability sets, same filters as the container's first process."""
+    text = engine.cli("jaula", "exec", plain, "cat", "/proc/1/status", "/proc/self/status").stdout
+    first, _, joined = text.partition("\nName:\tcat")
+    for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp", "NoNewPrivs", "Uid"):
+        found = [re.search(rf"^{key}:\s*(.*)$", part, re.MULTILINE) for part in (first, joined)]
+        assert found[0] and found[1]
+        assert found[0][1] == found[1][1], key
+    for kind in ("ipc", "mnt", "net", "pid", "user", "uts", "cgroup"):
+        words = ("readlink", f"/proc/1/ns/{kind}", f"/proc/self/ns/{kind}")
+        one, two = engine.cli("jaula", "exec", plain, *words).stdout.split()
+        assert one == two
