@@ -43,9 +43,8 @@ async def follow(
     selection = Selection(stdout, stderr, since, until)
     _, end = selection.bounds()
     with contextlib.closing(Tail(path)) as source, _watch(path) as changed:
-        if tail is not None:
-            if stored := last(path, tail, selection, source.skip()):
-                yield stored
+        if tail is not None and (stored := last(path, tail, selection, source.skip())):
+            yield stored
         while True:
             ending = stop.is_set()  # asked before the read: what was written before is then seen
             changed.clear()

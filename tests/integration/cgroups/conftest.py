@@ -1,0 +1,77 @@
+"""A driver for the host's cgroups, cgroups with names of their own, and processes to put in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jaula import cgroups
+from jaula.cgroups.protocol import Cgroup, CgroupDriver
+from jaula.errors import NotFound
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(scope="session", params=["host", pytest.param("v2", marks=pytest.mark.vm)])
+def driver(request: pytest.FixtureRequest) -> CgroupDriver:
+    """The suite runs against the version that the host has; with ``-m vm`` that must be v2."""
+    found = cgroups.detect()
+    if request.param == "v2":
+        assert found.version == 2, "the tests marked vm need a machine with cgroup v2"
+    return found
+
+
+@pytest.fixture(scope="session")
+def parent(driver: CgroupDriver) -> Iterator[str]:
+    name = f"/jlt-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    yield name
+    with contextlib.suppress(NotFound):
+        driver.open(name).destroy()
+
+
+@pytest.fixture
+def path(parent: str) -> str:
+    return f"{parent}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def cgroup(driver: CgroupDriver, path: str) -> Iterator[Cgroup]:
+    made = driver.create(path)
+    yield made
+    made.kill()
+    made.destroy()
+    made.close()
+
+
+@pytest.fixture
+def start(driver: CgroupDriver) -> Iterator[Start]:
+    """Runs a Python program as a process that entered ``cgroup`` by itself before its exec."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def run(cgroup: Cgroup, program: str) -> subprocess.Popen[bytes]:
+        descriptors = cgroup.entry()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", program],
+                stdout=subprocess.PIPE,
+                pass_fds=descriptors,
+                preexec_fn=lambda: cgroups.enter(descriptors),
+            )
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()

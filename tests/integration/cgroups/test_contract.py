@@ -1,0 +1,395 @@
+"""The contract of :mod:`jaula.cgroups.protocol`, for the driver of the machine that runs this.
+
+v1 where the development machine has it; ``./test --vm tests/integration/cgroups`` runs the same on v2.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jaula.cgroups.protocol import Cgroup, CgroupDriver
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.spec.runtime import CPU, DeviceCgroup, Memory, Pids, Resources
+
+MIB = 1 << 20
+SLEEP = "import time; print('up', flush=True); time.sleep(60)"
+DENY_ALL = DeviceCgroup(allow=False, access="rwm")
+FORKER = """
+import os, time
+print('up', flush=True)
+while True:
+    if os.fork() == 0:
+        time.sleep(0.02)
+        os._exit(0)
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        pass
+    time.sleep(0.002)
+"""
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def up(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+
+
+def test_a_new_cgroup_is_empty_and_can_be_opened_by_its_path(
+    driver: CgroupDriver, cgroup: Cgroup, path: str
+) -> None:
+    assert cgroup.path == path
+    assert cgroup.pids() == ()
+    with driver.open(path) as again:
+        assert again.pids() == ()
+        assert again.locations() == cgroup.locations()
+    for directory in cgroup.locations().values():
+        assert os.path.isdir(directory)
+        assert directory.endswith(path)
+
+
+def test_a_cgroup_that_is_not_there_is_not_found(driver: CgroupDriver, path: str) -> None:
+    with pytest.raises(NotFound, match="no such cgroup"):
+        driver.open(path)
+
+
+@pytest.mark.parametrize("bad", ["", "/", "/a/../b", "/a//b", "/a\nb", "/./x", "/" + "x" * 300])
+def test_a_bad_path_makes_nothing(driver: CgroupDriver, bad: str) -> None:
+    with pytest.raises(InvalidRequest):
+        driver.create(bad)
+
+
+def test_processes_enter_by_themselves_and_from_outside(cgroup: Cgroup, start: Start) -> None:
+    inside = start(cgroup, SLEEP)
+    up(inside)
+    with subprocess.Popen(["sleep", "60"]) as outside:
+        try:
+            cgroup.add(outside.pid)
+            assert cgroup.pids() == tuple(sorted((inside.pid, outside.pid)))
+            member = Path(f"/proc/{outside.pid}/cgroup").read_text()
+            assert member.count(cgroup.path) == len(set(cgroup.locations().values()))
+        finally:
+            outside.kill()
+
+
+def test_a_process_is_born_inside_where_the_kernel_can_do_that(
+    driver: CgroupDriver, cgroup: Cgroup
+) -> None:
+    directory = cgroup.directory_fd()
+    assert (directory is None) == (driver.version == 1)
+    if directory is not None:
+        assert os.path.samestat(os.fstat(directory), os.stat(cgroup.locations()["memory"]))
+
+
+def test_a_process_that_is_gone_cannot_be_added(cgroup: Cgroup) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    with pytest.raises(NotFound, match="no such process"):
+        cgroup.add(process.pid)
+
+
+def test_limits_are_those_that_the_kernel_has_then(driver: CgroupDriver, cgroup: Cgroup) -> None:
+    warnings = cgroup.apply(
+        Resources(
+            memory=Memory(limit=64 * MIB, swap=96 * MIB, reservation=32 * MIB),
+            cpu=CPU(shares=1024, quota=50_000, period=100_000, cpus="0"),
+            pids=Pids(limit=77),
+        )
+    )
+    limits = cgroup.limits()
+    assert warnings == ()
+    assert limits["pids.max"] == "77"
+    assert limits["cpuset.cpus"] == "0"
+    if driver.version == 1:
+        assert limits["memory.limit_in_bytes"] == str(64 * MIB)
+        assert limits["memory.memsw.limit_in_bytes"] == str(96 * MIB)
+        assert limits["memory.soft_limit_in_bytes"] == str(32 * MIB)
+        assert (limits["cpu.shares"], limits["cpu.cfs_quota_us"]) == ("1024", "50000")
+    else:
+        assert limits["memory.max"] == str(64 * MIB)
+        assert limits["memory.swap.max"] == str(32 * MIB)
+        assert limits["memory.low"] == str(32 * MIB)
+        assert (limits["cpu.weight"], limits["cpu.max"]) == ("100", "50000 100000")
+    stats = cgroup.stats()
+    assert (stats.memory.limit, stats.pids.limit) == (64 * MIB, 77)
+
+
+def test_limits_can_be_raised_lowered_and_lifted_in_any_order(cgroup: Cgroup) -> None:
+    for limit, swap in ((64, 64), (128, 256), (32, 32), (512, 512), (16, 64), (-1, -1)):
+        factor = MIB if limit > 0 else 1
+        cgroup.apply(Resources(memory=Memory(limit=limit * factor, swap=swap * factor)))
+        assert cgroup.stats().memory.limit == (limit * MIB if limit > 0 else None)
+    for quota, period in ((50_000, 100_000), (900_000, 1_000_000), (1_000, 1_000), (-1, 100_000)):
+        cgroup.apply(Resources(cpu=CPU(quota=quota, period=period)))
+    cgroup.apply(Resources(cpu=CPU(quota=20_000)))
+    values = " ".join(cgroup.limits().values())
+    assert "20000" in values
+    cgroup.apply(Resources(pids=Pids(limit=-1)))
+    assert cgroup.stats().pids.limit is None
+
+
+def test_memory_plus_swap_below_memory_changes_nothing(cgroup: Cgroup) -> None:
+    before = cgroup.limits()
+    with pytest.raises(InvalidRequest, match="less than the memory limit"):
+        cgroup.apply(
+            Resources(memory=Memory(limit=64 * MIB, swap=32 * MIB), pids=Pids(limit=5))
+        )
+    assert cgroup.limits() == before
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        Resources(cpu=CPU(cpus="4000")),
+        Resources(cpu=CPU(cpus="zero")),
+        Resources(cpu=CPU(quota=10, period=100_000)),
+        Resources(cpu=CPU(period=1)),
+        Resources(devices=(DeviceCgroup(allow=True, type="x"),)),
+        Resources(devices=(DeviceCgroup(allow=True, access="rwz"),)),
+        Resources(unified={"../../x": "1"}),
+        Resources(unified={"cgroup.procs": "1"}),
+    ],
+)
+def test_a_value_that_the_kernel_refuses_is_a_clear_error(
+    cgroup: Cgroup, resources: Resources
+) -> None:
+    with pytest.raises(JaulaError) as caught:
+        cgroup.apply(resources)
+    assert caught.value.status in (400, 409)
+    assert not isinstance(caught.value.__cause__, UnicodeError)
+
+
+def test_more_processes_than_the_limit_cannot_be_made(cgroup: Cgroup, start: Start) -> None:
+    cgroup.apply(Resources(pids=Pids(limit=3)))
+    program = """
+import os, time
+made = 0
+try:
+    for _ in range(10):
+        if os.fork() == 0:
+            time.sleep(60)
+        made += 1
+except BlockingIOError:
+    print('made', made, flush=True)
+time.sleep(60)
+"""
+    process = start(cgroup, program)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"made 2\n"
+    assert cgroup.stats().pids.current == 3
+    assert len(cgroup.pids()) == 3
+
+
+def test_a_program_over_its_memory_is_killed_and_counted_and_told(
+    cgroup: Cgroup, start: Start
+) -> None:
+    cgroup.apply(Resources(memory=Memory(limit=32 * MIB, swap=32 * MIB)))
+    event = cgroup.oom_fd()
+    assert event is not None
+    try:
+        process = start(cgroup, "x = bytearray(100 << 20)")
+        assert process.wait(timeout=60) == -9
+        assert until(lambda: cgroup.oom_kills() == 1)
+        readable, _, _ = select.select([event], [], [], 5)
+        assert readable == [event]
+        os.read(event, 4096)
+    finally:
+        os.close(event)
+    assert cgroup.stats().oom_kills == 1
+    assert 28 * MIB <= cgroup.peak_memory() <= 33 * MIB
+
+
+def test_a_frozen_process_does_not_run_and_goes_on_when_thawed(
+    cgroup: Cgroup, start: Start
+) -> None:
+    process = start(cgroup, "print('up', flush=True)\nwhile True: pass")
+    up(process)
+    assert not cgroup.frozen()
+    cgroup.freeze()
+    cgroup.freeze()
+    assert cgroup.frozen()
+    used = cgroup.stats().cpu.usage
+    time.sleep(0.1)
+    assert cgroup.stats().cpu.usage == used
+    cgroup.thaw()
+    cgroup.thaw()
+    assert not cgroup.frozen()
+    assert until(lambda: cgroup.stats().cpu.usage > used)
+
+
+def test_kill_ends_a_fork_bomb(cgroup: Cgroup, start: Start) -> None:
+    cgroup.apply(Resources(pids=Pids(limit=100)))
+    process = start(cgroup, FORKER)
+    up(process)
+    assert until(lambda: len(cgroup.pids()) > 2)
+    cgroup.kill()
+    assert process.wait(timeout=20) == -9
+    assert until(lambda: cgroup.pids() == ())
+
+
+def test_kill_reaches_a_frozen_process(cgroup: Cgroup, start: Start) -> None:
+    process = start(cgroup, SLEEP)
+    up(process)
+    cgroup.freeze()
+    cgroup.kill()
+    assert process.wait(timeout=20) == -9
+
+
+def test_kill_of_nothing_is_well(cgroup: Cgroup) -> None:
+    cgroup.kill()
+    cgroup.destroy()
+    cgroup.kill()
+
+
+def test_destroy_takes_the_cgroups_below_along_and_may_be_repeated(
+    driver: CgroupDriver, path: str
+) -> None:
+    cgroup = driver.create(path)
+    driver.create(f"{path}/a").close()
+    driver.create(f"{path}/a/b").close()
+    directories = set(cgroup.locations().values())
+    cgroup.destroy()
+    cgroup.destroy()
+    assert not any(os.path.exists(directory) for directory in directories)
+
+
+def test_processes_of_cgroups_below_are_listed(
+    driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
+) -> None:
+    with driver.create(f"{path}/below") as below:
+        process = start(below, SLEEP)
+        up(process)
+        assert cgroup.pids() == (process.pid,)
+        cgroup.kill()
+        assert process.wait(timeout=20) == -9
+
+
+def test_destroy_names_the_processes_that_stay(cgroup: Cgroup, start: Start) -> None:
+    process = start(cgroup, SLEEP)
+    up(process)
+    with pytest.raises(Conflict, match=rf"in use by {process.pid}\b"):
+        cgroup.destroy(timeout=0.05)
+    assert cgroup.pids() == (process.pid,)
+
+
+def test_create_refuses_one_in_use_and_renews_one_left_over(
+    driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
+) -> None:
+    cgroup.apply(Resources(pids=Pids(limit=9)))
+    process = start(cgroup, SLEEP)
+    up(process)
+    with pytest.raises(Conflict, match="in use by process"):
+        driver.create(path)
+    assert cgroup.pids() == (process.pid,)
+    cgroup.kill()
+    process.wait(timeout=20)
+    assert until(lambda: cgroup.pids() == ())
+    with driver.create(path) as again:
+        assert again.stats().pids.limit is None
+
+
+def test_devices_open_by_the_list_only(cgroup: Cgroup, start: Start) -> None:
+    cgroup.apply(
+        Resources(
+            devices=(
+                DENY_ALL,
+                DeviceCgroup(allow=True, type="c", major=1, minor=3, access="rwm"),  # null
+                DeviceCgroup(allow=True, type="c", major=1, minor=5, access="r"),  # zero
+            )
+        )
+    )
+    program = """
+import os
+def opens(path, flags):
+    try:
+        os.close(os.open(path, flags))
+        return 'yes'
+    except PermissionError:
+        return 'no'
+print(opens('/dev/null', os.O_RDWR), opens('/dev/zero', os.O_RDONLY),
+      opens('/dev/zero', os.O_RDWR), opens('/dev/urandom', os.O_RDONLY))
+"""
+    process = start(cgroup, program)
+    assert process.communicate(timeout=60)[0] == b"yes yes no no\n"
+    shown = cgroup.limits()
+    assert ("devices.list" in shown) or re.fullmatch(
+        r"program \d+ tag [0-9a-f]{16}", shown["bpf.cgroup_device"]
+    )
+
+
+def test_device_rules_are_replaced_by_those_of_later(cgroup: Cgroup, start: Start) -> None:
+    for minor in (5, 3):
+        cgroup.apply(
+            Resources(
+                devices=(DENY_ALL, DeviceCgroup(allow=True, type="c", major=1, minor=minor))
+            )
+        )
+    program = "import os\nos.open('/dev/null', os.O_RDWR)\nos.open('/dev/zero', os.O_RDWR)"
+    process = start(cgroup, "import sys; sys.stderr = None\n" + program)
+    assert process.wait(timeout=60) == 1
+    process = start(cgroup, program.rpartition("\n")[0])
+    assert process.wait(timeout=60) == 0
+
+
+def test_stats_count_time_and_memory(cgroup: Cgroup, start: Start) -> None:
+    process = start(cgroup, "x = bytearray(20 << 20)\nprint('up', flush=True)\nwhile True: pass")
+    up(process)
+    stats = cgroup.stats()
+    assert until(lambda: cgroup.stats().cpu.usage > stats.cpu.usage + 50_000_000)
+    assert 20 * MIB <= stats.memory.usage < 60 * MIB
+    assert stats.memory.peak >= stats.memory.usage - MIB
+    assert stats.pids.current == 1
+    assert stats.memory.details
+
+
+def test_throttling_is_counted(cgroup: Cgroup, start: Start) -> None:
+    cgroup.apply(Resources(cpu=CPU(quota=5_000, period=50_000)))
+    start(cgroup, "while True: pass")
+    assert until(lambda: cgroup.stats().cpu.throttled_periods > 2)
+    assert cgroup.stats().cpu.throttled > 0
+
+
+def test_no_descriptor_is_left_open(driver: CgroupDriver, path: str) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        cgroup = driver.create(path)
+        cgroup.apply(Resources(pids=Pids(limit=9), devices=(DENY_ALL,)))
+        cgroup.stats()
+        cgroup.limits()
+        with pytest.raises(InvalidRequest):
+            cgroup.apply(Resources(cpu=CPU(cpus="zero")))
+        cgroup.kill()
+        cgroup.destroy()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_host_says_what_it_can_limit(driver: CgroupDriver, cgroup: Cgroup) -> None:
+    assert {"cpu", "memory", "pids", "devices", "freezer"} <= driver.controllers()
+    assert {"memory", "cpu.quota", "pids", "freezer", "devices"} <= driver.features()
+    assert all(line.startswith("WARNING: No ") for line in driver.warnings())
+
+
+def test_a_fresh_parent_serves_many_and_stays(driver: CgroupDriver, parent: str) -> None:
+    made = [driver.create(f"{parent}/many-{number}") for number in range(5)]
+    for cgroup in made:
+        cgroup.destroy()
+    with driver.open(parent) as left:
+        assert left.pids() == ()
