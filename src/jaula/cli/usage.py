@@ -61,7 +61,7 @@ def _blocks(sample: dict[str, Any]) -> tuple[int, int]:
 
 def _cpu(now: dict[str, Any], before: dict[str, Any]) -> float:
     used = _total(now) - _total(before)
-    passed = now.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
+    passed: int = now.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
     if used <= 0 or passed <= 0 or not before.get("system_cpu_usage"):
         return 0.0
     cpus = (
@@ -95,20 +95,24 @@ class Sampler:
     def take(self) -> list[Usage]:
         """One round. Raises EngineError for a name that does not exist."""
         found: dict[str, dict[str, Any]] = {}
-        for name in self._names or self._listed():
+        for identity, name in self._named() if self._names else self._listed():
             try:
                 sample = self._client.get(
-                    f"/containers/{name}/stats", (("stream", "0"), ("one-shot", "1"))
+                    f"/containers/{identity}/stats", (("stream", "0"), ("one-shot", "1"))
                 )
             except EngineError as error:
-                if self._names or error.code not in (NOT_FOUND, CONFLICT):
+                if error.code not in (NOT_FOUND, CONFLICT):
                     raise
                 continue  # it went away between the list and here
-            found[sample.get("id") or name] = sample
+            found[identity] = {**sample, "id": identity, "name": name}
         usages = [Usage(sample, self._before.get(key)) for key, sample in found.items()]
         self._before = found
         return usages
 
-    def _listed(self) -> list[str]:
+    def _named(self) -> list[tuple[str, str]]:
+        found = [self._client.get(f"/containers/{name}/json") for name in self._names]
+        return [(container["Id"], container["Name"]) for container in found]
+
+    def _listed(self) -> list[tuple[str, str]]:
         listed = self._client.get("/containers/json", (("all", self._everything),)) or []
-        return [container["Id"] for container in listed]
+        return [(container["Id"], (container["Names"] or [""])[0]) for container in listed]

@@ -99,7 +99,7 @@ class View:
         if usage.id not in self._paths:
             try:
                 spec = self._client.get(f"/jaula/containers/{usage.id}/spec")
-                place = (spec.get("linux") or {}).get("cgroupsPath") or ""
+                place = ((spec or {}).get("linux") or {}).get("cgroupsPath") or ""
             except EngineError:
                 place = ""  # gone meanwhile, or an engine without this route
             self._paths[usage.id] = place or f"/{usage.id[:12]}"

@@ -1,0 +1,155 @@
+"""What a step uses: telling, running commands as a person would, and holding it to its word."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+PATIENCE = 120.0  # seconds for one command
+MAIN = Path(__file__).resolve().parent.parent / "__main__.py"
+
+
+class Result(NamedTuple):
+    """How one command ended."""
+
+    status: int
+    output: str
+    error: str
+
+
+class Guide:
+    """Shows the tour on standard output and remembers what did not come true."""
+
+    def __init__(self, host: str, *, quick: bool) -> None:
+        self.quick = quick
+        self.image = "busybox"
+        self.shell_image = "busybox" if quick else "debian"
+        self.shell = "sh" if quick else "bash"
+        self.failures: list[str] = []
+        self._host = ["--host", host] if host else []
+        self._containers: list[str] = []
+        self._images: list[str] = []
+        self._scratch = tempfile.TemporaryDirectory(prefix="jaula-demo-")
+        self._color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+    @property
+    def scratch(self) -> Path:
+        """A directory of the tour's own, gone at its end."""
+        return Path(self._scratch.name)
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def title(self, number: int, text: str) -> None:
+        """Begin a step."""
+        self.line("")
+        self.line(f"── {number}. {text} ".ljust(78, "─"), "1")
+
+    def say(self, text: str) -> None:
+        """A sentence about what comes."""
+        self.line("")
+        self.line(text)
+
+    def show(self, text: str, most: int = 60) -> None:
+        """Output, indented; the middle of a long one is left out."""
+        lines = text.rstrip("\n").split("\n")
+        if len(lines) > most:
+            left = len(lines) - most
+            lines = [*lines[: most - 5], f"... {left} lines ...", *lines[-5:]]
+        for line in lines:
+            self.line("  " + line)
+
+    def must(self, condition: object, sentence: str) -> None:
+        """Say whether what the step is about was seen; what was not fails the tour."""
+        if condition:
+            self.line(f"  [ok] {sentence}", "32")
+        else:
+            self.line(f"  [NOT SEEN] {sentence}", "31")
+            self.failures.append(sentence)
+
+    def line(self, text: str, color: str = "") -> None:
+        """One line, in a colour (SGR number) where the terminal has them."""
+        shown = f"\x1b[{color}m{text}\x1b[0m" if color and self._color else text
+        sys.stdout.write(shown + "\n")
+        sys.stdout.flush()
+
+    # -- doing --------------------------------------------------------------------------------
+
+    def jaula(self, *words: str, shown: bool = True, told: bool = True) -> Result:
+        """Run ``jaula words`` and show the command and its output."""
+        if told:
+            self.command("jaula", *words)
+        done = subprocess.run(
+            self.arguments(*words),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        result = Result(
+            done.returncode,
+            done.stdout.decode("utf-8", "replace"),
+            done.stderr.decode("utf-8", "replace"),
+        )
+        if told and shown:
+            text = result.output + result.error
+            if text.strip():
+                self.show(text)
+        if told and result.status:
+            self.line(f"  (exit status {result.status})")
+        return result
+
+    def command(self, *words: str) -> None:
+        """Show a command line."""
+        self.line("")
+        self.line("$ " + shlex.join(words), "36")
+
+    def arguments(self, *words: str) -> list[str]:
+        """The argument list that runs ``jaula words`` with this interpreter."""
+        return [sys.executable, "-I", "-S", "-X", "utf8", str(MAIN), *self._host, *words]
+
+    def name(self, word: str) -> str:
+        """A name for a container of the tour, removed at its end."""
+        name = f"demo-{word}-{os.getpid()}"
+        self._containers.append(name)
+        return name
+
+    def own_image(self, word: str) -> str:
+        """A name for an image of the tour, removed at its end."""
+        name = f"demo-{word}-{os.getpid()}:tour"
+        self._images.append(name)
+        return name
+
+    def start(self, word: str, *words: str, image: str = "") -> str:
+        """Start a container in the background that sleeps; its name."""
+        name = self.name(word)
+        result = self.jaula(
+            "run", "-d", "--name", name, *words, image or self.image, "sleep", "600"
+        )
+        if result.status:
+            raise StepFailed(f"the container {name} did not start")
+        return name
+
+    def pid(self, name: str) -> int:
+        """The host's PID of the container's first process."""
+        result = self.jaula("inspect", "-f", "{{.State.Pid}}", name)
+        if result.status or not result.output.strip().isdigit():
+            raise StepFailed(f"{name} has no process")
+        return int(result.output)
+
+    def clean(self) -> None:
+        """Remove every container, image and file of the tour."""
+        if self._containers:
+            self.jaula("rm", "-f", "-v", *self._containers, told=False)
+        if self._images:
+            self.jaula("rmi", "-f", *self._images, told=False)
+        self._containers, self._images = [], []
+        self._scratch.cleanup()
+
+
+class StepFailed(Exception):
+    """A step cannot go on."""

@@ -1,0 +1,26 @@
+"""Step 1: what the engine says about the host, and what the kernel supports."""
+
+from __future__ import annotations
+
+from jaula.demo.guide import Guide
+
+LINES = (
+    "Containers:", "Images:", "Storage Driver:", "Backing Filesystem:", "Logging Driver:",
+    "Cgroup Driver:", "Cgroup Version:", "Volume: local", "Network: bridge host",
+    "Security Options:", "Kernel Version:", "Operating System:", "CPUs:", "Total Memory:",
+    "Root Dir:", "ID:",
+)  # fmt: skip
+
+
+def show(guide: Guide) -> None:
+    """Run ``info`` and ``check``."""
+    guide.say("The engine was started by the first command that needed it. It tells about itself:")
+    info = guide.jaula("info")
+    missing = [line for line in LINES if line not in info.output]
+    guide.must(info.status == 0, "the engine answers")
+    guide.must(not missing, "info has every line" + (f" but {missing}" if missing else ""))
+    guide.say("What this kernel can do for containers, feature by feature:")
+    check = guide.jaula("check")
+    guide.must(check.status == 0, "the kernel has what containers need")
+    for word in ("namespace", "cgroup", "overlay", "seccomp", "bridge"):
+        guide.must(word in check.output.lower(), f"check reports on: {word}")

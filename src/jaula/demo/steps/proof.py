@@ -1,0 +1,17 @@
+"""Step 9: the engine proves its isolation from the kernel's own evidence."""
+
+from __future__ import annotations
+
+from jaula.demo.guide import Guide
+
+
+def show(guide: Guide) -> None:
+    """Verify a container as it is by default, and one that was relaxed."""
+    name = guide.start("proved", "-m", "64mb")
+    proof = guide.jaula("verify", name)
+    guide.must(proof.status == 0 and "holds" in proof.output, "every row holds")
+    guide.must("FAILS" not in proof.output, "none fails")
+    guide.say("A relaxation that was asked for is told as one:")
+    loose = guide.start("relaxed", "--security-opt", "seccomp=unconfined")
+    relaxed = guide.jaula("verify", loose)
+    guide.must("relaxed" in relaxed.output, "verify names it")
