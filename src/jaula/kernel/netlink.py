@@ -32,7 +32,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
+SOL_NETLINK, NETLINK_CAP_ACK, NETLINK_EXT_ACK = 270, 10, 11
 NLMSGERR_ATTR_MSG = 1
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 10, 16
@@ -280,14 +280,14 @@ def visiting(netns: int) -> Iterator[None]:
 
 
 class Netlink:
-    """A route socket of the namespace in which it was opened. Not thread safe."""
+    """A netlink socket of the namespace in which it was opened. Not thread safe."""
 
-    def __init__(self, netns: int | None = None) -> None:
+    def __init__(self, netns: int | None = None, *, protocol: int = socket.NETLINK_ROUTE) -> None:
         if netns is None:
-            self._socket = _open()
+            self._socket = _open(protocol)
         else:
             with visiting(netns):
-                self._socket = _open()
+                self._socket = _open(protocol)
         self._sequence = 0
 
     def __enter__(self) -> Netlink:
@@ -351,14 +351,16 @@ class Netlink:
 
     def links(self) -> list[Link]:
         """Every link of the namespace."""
-        return [_parse_link(x) for x in self._dump(RTM_GETLINK, _link.pack(0, 0, 0, 0, 0))]
+        body = _link.pack(0, 0, 0, 0, 0)
+        return [_parse_link(x) for x in self.dump(RTM_GETLINK, body, about="links")]
 
     def addresses(self) -> list[Address]:
         """Every IPv4 and IPv6 address of the namespace."""
         rows = []
-        for body in self._dump(RTM_GETADDR, _address.pack(0, 0, 0, 0, 0)):
+        wanted = _address.pack(0, 0, 0, 0, 0)
+        for body in self.dump(RTM_GETADDR, wanted, about="addresses"):
             family, prefix, _, _, index = _address.unpack_from(body)
-            found = _attributes(body[_address.size :])
+            found = attributes(body[_address.size :])
             raw = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
             rows.append(Address(index, family, _ip(family, raw), prefix))
         return rows
@@ -366,11 +368,12 @@ class Netlink:
     def routes(self) -> list[Route]:
         """Every IPv4 and IPv6 route of every table of the namespace."""
         rows = []
-        for body in self._dump(RTM_GETROUTE, _route.pack(*[0] * 9)):
+        wanted = _route.pack(*[0] * 9)
+        for body in self.dump(RTM_GETROUTE, wanted, about="routes"):
             family, prefix, _, _, table, _, _, _, _ = _route.unpack_from(body)
             if family not in (socket.AF_INET, socket.AF_INET6):
                 continue
-            found = _attributes(body[_route.size :])
+            found = attributes(body[_route.size :])
             rows.append(
                 Route(
                     family,
@@ -383,7 +386,8 @@ class Netlink:
             )
         return rows
 
-    def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+    def dump(self, kind: int, body: bytes, *, about: str) -> Iterator[bytes]:
+        """The body of each entry of a table that a request of type ``kind`` asks for."""
         self._sequence += 1
         length = _header.size + len(body)
         wanted = NLM_F.REQUEST | NLM_F.DUMP
@@ -396,15 +400,15 @@ class Netlink:
                     return
                 if answer == NLMSG_ERROR:
                     number = -struct.unpack_from("=i", payload)[0]
-                    raise _refusal(number, "dump", payload, flags)
+                    raise _refusal(number, f"list {about}", payload, flags)
                 yield payload
 
 
-def _open() -> socket.socket:
-    route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    route.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
-    route.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-    return route
+def _open(protocol: int) -> socket.socket:
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    made.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
+    made.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    return made
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
@@ -420,7 +424,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 def _parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = _link.unpack_from(body)
-    found = _attributes(body[_link.size :])
+    found = attributes(body[_link.size :])
     return Link(
         index,
         _text(found.get(IFLA_IFNAME, b"")),
@@ -428,12 +432,13 @@ def _parse_link(body: bytes) -> Link:
         found.get(IFLA_ADDRESS, b"").hex(":"),
         _number(found.get(IFLA_MTU)),
         _number(found.get(IFLA_MASTER)),
-        _text(_attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
+        _text(attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
         found.get(IFLA_OPERSTATE, b"\0")[0],
     )
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes in a message, by number; what is cut short is left out."""
     found = {}
     offset = 0
     while offset + _attribute.size <= len(data):
@@ -449,9 +454,9 @@ def _refusal(number: int, about: str, body: bytes, flags: int) -> OSError:
     """The error of a request, with the kernel's sentence when it sent one (NLM_F_ACK_TLVS)."""
     said = ""
     if flags & 0x200:
-        said = _text(_attributes(body[4 + _header.size :]).get(NLMSGERR_ATTR_MSG, b""))
+        said = _text(attributes(body[4 + _header.size :]).get(NLMSGERR_ATTR_MSG, b""))
     reason = os.strerror(number) + (f" ({said})" if said else "")
-    return OSError(number, f"rtnetlink: {about}: {reason}")
+    return OSError(number, f"netlink: {about}: {reason}")
 
 
 def _text(raw: bytes) -> str:

@@ -20,12 +20,12 @@ import msgspec
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.kernel.netlink import mac_bytes
-from jaula.network import firewall
+from jaula.network import conntrack, firewall
 from jaula.network.addresses import Addresses, mac_of, parse_pool, parse_subnet
 from jaula.network.bridge import PORT_PREFIX, Bridge
 from jaula.network.endpoint import Endpoint, PortBinding, PortRequest
 from jaula.network.nftables import FirewallError, Nft, open_nft
-from jaula.network.ports import PortUnavailable, Reservations
+from jaula.network.ports import Reservations
 from jaula.network.watch import RulesetWatch
 
 BRIDGE = "bridge"
@@ -180,6 +180,24 @@ class NetworkManager:
                 bridge, _ = self._open()
                 bridge.delete(endpoint.host_interface)
 
+    def claim(self, endpoint: Endpoint, container_id: str, container_name: str) -> Endpoint:
+        """Give an endpoint that was prepared ahead to the container that will use it.
+
+        Raises ``NotFound`` if the endpoint is not attached, ``Conflict`` if the container has one.
+        """
+        with self._lock:
+            known = self._endpoints.get(endpoint.container_id)
+            if known is None or known.endpoint_id != endpoint.endpoint_id or known.ports:
+                raise NotFound(f"endpoint {endpoint.endpoint_id[:12]} is not ready to be used")
+            if container_id in self._endpoints:
+                raise Conflict(f"container {container_name} is attached already")
+            del self._endpoints[endpoint.container_id]
+            claimed = msgspec.structs.replace(
+                known, container_id=container_id, container_name=container_name
+            )
+            self._endpoints[container_id] = claimed
+            return claimed
+
     def endpoint(self, container_id: str) -> Endpoint | None:
         """The present record of a container, its published ports included."""
         with self._lock:
@@ -194,8 +212,9 @@ class NetworkManager:
     def publish(self, endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PortBinding]:
         """Make ports of a container reachable at the host, all or none of them.
 
-        Raises ``PortUnavailable`` with Docker's words if one is taken. The record with the ports
-        in it is then that of :meth:`endpoint`.
+        Raises ``PortUnavailable`` with Docker's words if one is taken, those that follow ``driver
+        failed programming external connectivity on endpoint NAME (ID):``. The record with the
+        ports in it is then that of :meth:`endpoint`.
         """
         if not ports:
             return []
@@ -205,19 +224,14 @@ class NetworkManager:
                 raise NotFound(f"container {endpoint.container_name} is not attached")
             if known.ports:
                 raise Conflict(f"ports of {endpoint.container_name} are already published")
-            try:
-                bindings = self._ports.reserve(endpoint.container_id, ports)
-            except PortUnavailable as exc:
-                raise PortUnavailable(
-                    "driver failed programming external connectivity on endpoint"
-                    f" {endpoint.container_name} ({endpoint.endpoint_id}): {exc.message}"
-                ) from exc
+            bindings = self._ports.reserve(endpoint.container_id, ports)
             self._endpoints[endpoint.container_id] = msgspec.structs.replace(
                 known, ports=tuple(bindings)
             )
             try:
                 elements = firewall.publish(self._name, known, bindings, verb="add")
                 self._add(elements, self.ensure())
+                self._forget_flows(bindings)
             except JaulaError:
                 self._endpoints[endpoint.container_id] = known
                 self._ports.release(endpoint.container_id)
@@ -235,6 +249,14 @@ class NetworkManager:
             if self._addresses is not None:
                 elements = firewall.publish(self._name, known, bindings, verb="delete")
                 self._delete(elements, self._addresses)
+                self._forget_flows(bindings)
+
+    def _forget_flows(self, ports: Sequence[PortBinding]) -> None:
+        try:
+            conntrack.forget(ports)
+        except OSError as exc:
+            # Not worth a failure: such flows end by themselves when they are silent for 2 minutes.
+            self._told.append(f"UDP flows of a former owner of a port may go on: {exc}")
 
     # -- after a crash, and the end ------------------------------------------------------------
 

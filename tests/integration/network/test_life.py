@@ -115,11 +115,7 @@ def test_a_port_of_another_container_is_refused_in_the_words_of_docker(lab: Lab)
             lab.manager.publish(
                 two.endpoint, [PortRequest(81, host_port=9090), PortRequest(80, host_port=8080)]
             )
-        assert refusal.value.message == (
-            "driver failed programming external connectivity on endpoint two "
-            f"({two.endpoint.endpoint_id}): Bind for 0.0.0.0:8080 failed: "
-            "port is already allocated"
-        )
+        assert refusal.value.message == "Bind for 0.0.0.0:8080 failed: port is already allocated"
         with pytest.raises(PortUnavailable, match=r"Bind for 127\.0\.0\.1:8080 failed"):
             lab.manager.publish(two.endpoint, [PortRequest(80, "tcp", "127.0.0.1", 8080)])
         bindings = lab.manager.publish(
@@ -160,6 +156,44 @@ def test_a_port_with_a_connection_in_time_wait_can_be_published_and_is_kept(lab:
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
     with pytest.raises(OSError):
         listen(lab.host, "0.0.0.0", 8080)
+
+
+def test_a_udp_client_that_keeps_its_port_follows_the_published_port(lab: Lab) -> None:
+    one, two = lab.box(), lab.box()
+    request = [PortRequest(53, "udp", host_port=5353)]
+    with (
+        listen(one.net, "0.0.0.0", 53, socket.SOCK_DGRAM) as first,
+        listen(two.net, "0.0.0.0", 53, socket.SOCK_DGRAM) as second,
+        client(lab.outside, socket.SOCK_DGRAM) as sender,
+        listen(lab.host, HOST_OUTER, 5353, socket.SOCK_DGRAM) as host,
+    ):
+        sender.sendto(b"to the host", (HOST_OUTER, 5353))
+        assert host.recv(32) == b"to the host"
+        host.close()
+        for box, server in ((one, first), (two, second)):
+            with visiting(lab.host):
+                lab.manager.publish(box.endpoint, request)
+            sender.sendto(b"to a container", (HOST_OUTER, 5353))
+            data, whence = server.recvfrom(32)
+            assert (data, whence[0]) == (b"to a container", OUTSIDE)
+            server.sendto(b"back", whence)
+            assert sender.recvfrom(32) == (b"back", (HOST_OUTER, 5353))
+            with visiting(lab.host):
+                lab.manager.unpublish(box.id)
+
+
+def test_a_prepared_endpoint_is_claimed_by_one_container(lab: Lab) -> None:
+    box, other = lab.box(), lab.box()
+    with visiting(lab.host):
+        claimed = lab.manager.claim(box.endpoint, "c" * 64, "web")
+        assert (claimed.ipv4, claimed.container_name) == (box.address, "web")
+        lab.manager.publish(claimed, [PortRequest(80, host_port=8080)])
+        with pytest.raises(NotFound):
+            lab.manager.claim(box.endpoint, "d" * 64, "again")
+        with pytest.raises(Conflict):
+            lab.manager.claim(other.endpoint, "c" * 64, "web")
+        assert lab.manager.sweep({"c" * 64}) == [other.id, other.endpoint.host_interface]
+        lab.manager.detach(claimed)
 
 
 def test_free_ports_differ_and_a_range_gives_its_first_free_one(lab: Lab) -> None:

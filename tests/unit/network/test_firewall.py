@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
-from jaula.network import firewall
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.network import conntrack, firewall
 from jaula.network.endpoint import Endpoint, PortBinding
 from jaula.network.watch import NFT_MSG_DELTABLE, message_types
 
@@ -68,3 +71,9 @@ def test_truncated_and_hostile_netlink_news_end_the_reading() -> None:
     assert message_types(message + message[:15]) == [NFT_MSG_DELTABLE]
     assert message_types(bytes(64)) == []
     assert message_types(b"\xff" * 64) == []
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_no_flow_to_a_port_or_one_to_delete(data: bytes) -> None:
+    request = conntrack.deletion(data, 5353)
+    assert request is None or request.about == "delete flow to udp port 5353"

@@ -44,7 +44,7 @@ def test_a_truncated_message_is_an_error() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_end_as_attributes(data: bytes) -> None:
-    for payload in netlink._attributes(data).values():
+    for payload in netlink.attributes(data).values():
         assert len(payload) <= len(data)
 
 
