@@ -50,8 +50,8 @@ class Router:
         literal = self._literal.get((method, path))
         if literal is not None:
             return literal, ""
-        segments = path.split("/")[1:]
-        noun, *rest = segments
+        _, *rest = path.split("/")
+        noun = rest.pop(0) if rest else ""
         if noun == PREFIX and rest:
             noun = f"{noun}/{rest.pop(0)}"
         below = self._below.get(noun)

@@ -1,13 +1,13 @@
-"""Documents that clients of the Docker Engine API send, and the values the API shares with the engine.
+"""Documents that clients of the Docker Engine API send, and values that API and engine share.
 
-Source: the Docker Engine API, version 1.45 (``swagger.yaml``: ContainerConfig, HostConfig, Resources,
-NetworkingConfig, ExecConfig, VolumeCreateOptions ...). Field names are the document's own (PascalCase
-on the wire). Unknown fields are ignored, a value of a wrong type is refused.
+Source: the Docker Engine API, version 1.45 (``swagger.yaml``: ContainerConfig, HostConfig,
+Resources, NetworkingConfig, ExecConfig, VolumeCreateOptions ...). Field names are the document's
+own (PascalCase on the wire). Unknown fields are ignored, a value of a wrong type is refused.
 
-Facts about Docker's decoder (Go's ``encoding/json``): ``null`` leaves a field as it was, so it means
-'absent' everywhere; ``Cmd``, ``Entrypoint`` and ``Shell`` may be one string; a ``null`` member of a map
-is that map's zero value. :func:`decode` gives the same reading. Where absent and empty differ for the
-engine the field is ``... | None`` with None for absent.
+Facts about Docker's decoder (Go's ``encoding/json``): ``null`` leaves a field as it was, so it
+means 'absent' everywhere; ``Cmd``, ``Entrypoint`` and ``Shell`` may be one string; a ``null``
+member of a map is that map's zero value. :func:`decode` gives the same reading. Where absent and
+empty differ for the engine the field is ``... | None`` with None for absent.
 
 What the fields may hold (limits, names, grammars) is the engine's to check.
 """

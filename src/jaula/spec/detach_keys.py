@@ -1,7 +1,7 @@
 """The key sequence that leaves an attached terminal, as Docker writes it.
 
-Source: moby ``pkg/term`` ``ToBytes`` and the ``--detach-keys`` page: a comma separated list of single
-characters and of ``ctrl-`` with a letter or one of ``@ [ \\ ] ^ _``.
+Source: moby ``pkg/term`` ``ToBytes`` and the ``--detach-keys`` page: a comma separated list of
+single characters and of ``ctrl-`` with a letter or one of ``@ [ \\ ] ^ _``.
 """
 
 from __future__ import annotations

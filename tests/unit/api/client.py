@@ -145,5 +145,5 @@ def served(test: Callable[[Served], Awaitable[None]], **options: int) -> None:
 
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until it holds (the time-out of the test bounds it)."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 - what is waited for knows no event
         await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""A small engine that keeps its containers in memory: the other side of the border for server tests."""
+"""A small engine that keeps its containers in memory, for tests of the server."""
 
 from __future__ import annotations
 

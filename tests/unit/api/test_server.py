@@ -45,8 +45,10 @@ def test_ping_carries_the_headers_that_clients_negotiate_by() -> None:
         (
             "/v1.23/version",
             400,
-            "client version 1.23 is too old. Minimum supported API version is 1.24, "
-            "please upgrade your client to a newer version",
+            (
+                "client version 1.23 is too old. Minimum supported API version is 1.24, please "
+                "upgrade your client to a newer version"
+            ),
         ),
         ("/v9999999999999999.1/version", 404, "page not found"),
         ("/vx/version", 404, "page not found"),

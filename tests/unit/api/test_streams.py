@@ -42,7 +42,7 @@ def test_a_waiter_that_leaves_ends_its_wait() -> None:
         client.send("POST", "/containers/a/wait")
         await client.head()
         client.close()
-        await eventually(lambda: server.engine.containers.waiters[0].cancelled())
+        await eventually(server.engine.containers.waiters[0].cancelled)
 
     served(test)
 

@@ -1,0 +1,115 @@
+"""The bodies of requests: Docker's reading of JSON."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.errors import InvalidRequest
+from jaula.spec import detach_keys
+from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, PortBinding, decode
+
+DOCKER_RUN = b"""{"Hostname":"h","ExposedPorts":{"80/tcp":{}},"Env":["A=b"],"Cmd":["sleep","60"],
+"Healthcheck":{"Test":["CMD-SHELL","true"],"Interval":30000000000},"Image":"busybox",
+"Volumes":null,"Entrypoint":null,"Labels":{"l":"1"},"StopTimeout":1,"OnBuild":null,
+"HostConfig":{"Binds":["tv0:/data"],"LogConfig":{"Type":"","Config":{"max-size":"1m"}},
+"NetworkMode":"default","PortBindings":{"80/tcp":[{"HostIp":"","HostPort":"18081"}]},
+"RestartPolicy":{"Name":"on-failure","MaximumRetryCount":3},"ConsoleSize":[40,100],
+"CapAdd":["NET_BIND_SERVICE"],"NanoCpus":500000000,"MemorySwappiness":-1,"PidsLimit":50,
+"Devices":[{"PathOnHost":"/dev/null","PathInContainer":"/dev/x","CgroupPermissions":"rwm"}],
+"Mounts":[{"Type":"bind","Source":"/tmp","Target":"/m","ReadOnly":true}],"Init":true,
+"BlkioDeviceReadIOps":[{"Path":"/dev/sda","Rate":5}],"UTSMode":"host","SomethingNew":1},
+"NetworkingConfig":{"EndpointsConfig":{"default":{"IPAMConfig":{"IPv4Address":"10.0.0.2"}}}}}"""
+
+
+def test_a_document_of_the_docker_command_is_read() -> None:
+    body = decode(DOCKER_RUN, ContainerCreate)
+    host = body.host_config
+    assert (body.image, body.cmd, body.entrypoint, body.stop_timeout) == (
+        "busybox",
+        ("sleep", "60"),
+        None,
+        1,
+    )
+    assert list(body.exposed_ports) == ["80/tcp"]
+    assert host.port_bindings == {"80/tcp": (PortBinding(host_port="18081"),)}
+    assert host.console_size == (40, 100)
+    assert host.blkio_device_read_iops[0].rate == 5
+    assert (host.uts_mode, host.init, host.pids_limit, host.memory) == ("host", True, 50, 0)
+    endpoint = body.networking_config.endpoints_config["default"]
+    assert endpoint.ipam_config is not None
+    assert endpoint.ipam_config.ipv4_address == "10.0.0.2"
+
+
+def test_null_means_absent_and_in_a_map_of_the_clients_its_zero() -> None:
+    body = decode(
+        b'{"Cmd":null,"HostConfig":{"Memory":null,"Init":null,"PortBindings":{"80/tcp":null}},'
+        b'"ExposedPorts":{"80/tcp":null},"Labels":{"a":null},"NetworkingConfig":null}',
+        ContainerCreate,
+    )
+    assert body.cmd is None
+    assert body.host_config.port_bindings == {"80/tcp": ()}
+    assert list(body.exposed_ports) == ["80/tcp"]
+    assert body.labels == {"a": ""}
+    assert decode(b"null", ContainerCreate) == decode(b"", ContainerCreate) == ContainerCreate()
+
+
+def test_a_command_may_be_one_string_but_a_label_named_so_is_left_alone() -> None:
+    body = decode(b'{"Cmd":"ls","Entrypoint":"","Labels":{"Cmd":"x"}}', ContainerCreate)
+    assert (body.cmd, body.entrypoint, body.labels) == (("ls",), (), {"Cmd": "x"})
+
+
+def test_what_is_encoded_reads_back() -> None:
+    body = decode(DOCKER_RUN, ContainerCreate)
+    assert msgspec.json.decode(msgspec.json.encode(body), type=ContainerCreate) == body
+    assert decode(msgspec.json.encode(body), ContainerCreate) == body
+
+
+def test_an_update_and_a_host_configuration_share_their_limits() -> None:
+    text = b'{"Memory":83886080,"MemorySwap":-1,"RestartPolicy":{"Name":"no"}}'
+    assert decode(text, ContainerUpdate).memory_swap == decode(text, HostConfig).memory_swap == -1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["Cmd", "HostConfig", "Labels", "PortBindings", "Memory", "Env", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+)
+
+
+@given(JSON)
+def test_no_document_raises_anything_but_a_decode_error(value: object) -> None:
+    try:
+        decode(msgspec.json.encode(value), ContainerCreate)
+    except msgspec.DecodeError:
+        return
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("ctrl-p,ctrl-q", b"\x10\x11"),
+        ("ctrl-@", b"\0"),
+        ("ctrl-[,a,ctrl-_", b"\x1ba\x1f"),
+        ("ctrl-\\", b"\x1c"),
+        ("Q", b"Q"),
+    ],
+)
+def test_detach_keys_are_the_bytes_of_a_terminal(text: str, keys: bytes) -> None:
+    assert detach_keys.parse(text) == keys
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "ctrl-", "ctrl-P", "ctrl-1", "ctrl-pp", "é", "ab", "a,", "a," * 70 + "a"]
+)
+def test_other_detach_keys_are_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="detach keys"):
+        detach_keys.parse(text)
