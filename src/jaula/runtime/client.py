@@ -278,7 +278,8 @@ class Runtime:
 
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            sock.connect(f"{run_dir}/{shim.SOCKET_NAME}")
+            with channel.Place(run_dir) as place:
+                sock.connect(f"{place}/{shim.SOCKET_NAME}")
         except OSError:
             sock.close()
             return None

@@ -117,12 +117,13 @@ class Shim:
             self.poller.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
 
     def _listen(self) -> None:
-        path = f"{self.request.run_dir}/{SOCKET_NAME}"
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if os.path.lexists(path):
-            os.unlink(path)
-        self.listener.bind(path)
-        os.chmod(path, 0o600)
+        with channel.Place(self.request.run_dir) as place:
+            path = f"{place}/{SOCKET_NAME}"
+            if os.path.lexists(path):
+                os.unlink(path)
+            self.listener.bind(path)
+            os.chmod(path, 0o600)
         self.listener.listen(8)
         self.listener.setblocking(False)
         self.poller.watch(self.listener.fileno(), select.EPOLLIN, self._accept)
@@ -403,10 +404,9 @@ def main(request: StartRequest, engine: socket.socket, fds: list[int], parts: Pa
         shim = Shim(request, parts)
         try:
             shim.start(sandbox, clients)
-        except JaulaError as error:
-            channel.send(
-                engine, messages.encode(Answer(0, error=str(error), exit_code=error.exit_code))
-            )
+        except (JaulaError, OSError) as error:
+            code = error.exit_code if isinstance(error, JaulaError) else 125
+            channel.send(engine, messages.encode(Answer(0, error=str(error), exit_code=code)))
             os._exit(0)
         if sandbox is not None:
             os.close(sandbox[0])
