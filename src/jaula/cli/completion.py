@@ -22,8 +22,9 @@ def script(shell: str) -> str:
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]()
 
 
-def _commands() -> list[flags.Command]:
-    return [table.load(words) for words in table.COMMANDS]
+def _commands() -> list[tuple[str, flags.Command]]:
+    """Each command under each of its names."""
+    return [(words, table.load(words)) for words in table.COMMANDS]
 
 
 def _names(prefix: str) -> list[str]:
@@ -57,22 +58,18 @@ def _quoted(text: str) -> str:
 
 def _bash() -> str:
     cases, arguments = [], []
-    for command in _commands():
+    for path, command in _commands():
         words = " ".join(sorted(word for flag in _all(command) for word in _spellings(flag)))
         takes = " ".join(
             word for flag in command.flags if flag.kind != "bool" for word in _spellings(flag)
         )
-        cases.append(
-            f"    {_quoted(command.path)}) flags={_quoted(words)} takes={_quoted(takes)} ;;"
-        )
+        cases.append(f"    {_quoted(path)}) flags={_quoted(words)} takes={_quoted(takes)} ;;")
         for flag in command.flags:
             if flag.completes:
-                pattern = "|".join(_quoted(f"{command.path} {word}") for word in _spellings(flag))
+                pattern = "|".join(_quoted(f"{path} {word}") for word in _spellings(flag))
                 arguments.append(f"    {pattern}) {_bash_reply(flag.completes)} ;;")
         if command.completes:
-            arguments.append(
-                f"    {_quoted(command.path + ' ')}) {_bash_reply(command.completes)} ;;"
-            )
+            arguments.append(f"    {_quoted(path + ' ')}) {_bash_reply(command.completes)} ;;")
     groups = "\n".join(
         f"    {name}) words={_quoted(' '.join(_names(name)))} ;;" for name in table.GROUPS
     )
@@ -151,14 +148,14 @@ def _all(command: flags.Command) -> list[flags.Flag]:
 
 def _zsh() -> str:
     lines = []
-    for command in _commands():
+    for path, command in _commands():
         specs = [_zsh_flag(flag) for flag in _all(command)]
         if command.completes:
             specs.append(_quoted(f"*:argument:{_zsh_action(command.completes)}"))
         else:
             specs.append("'*:file:_files'")
         lines.append(
-            f"    {_quoted(command.path)})\n        _arguments -s "
+            f"    {_quoted(path)})\n        _arguments -s "
             + " \\\n            ".join(specs)
             + " ;;"
         )
@@ -273,8 +270,8 @@ def _fish() -> str:
         for name in _names(group):
             text = _quoted(table.load(f"{group} {name}").summary)
             lines.append(f"complete -c jaula -n {_quoted(inner)} -a {name} -d {text}")
-    for command in _commands():
-        group, _, name = command.path.rpartition(" ")
+    for path, command in _commands():
+        group, _, name = path.rpartition(" ")
         seen = f"__fish_seen_subcommand_from {name}"
         outside = f"not __fish_seen_subcommand_from {' '.join(table.GROUPS)}"
         seen += f"; and __fish_seen_subcommand_from {group}" if group else f"; and {outside}"

@@ -220,7 +220,7 @@ def document(options: Options) -> dict[str, Any]:
         host["PortBindings"] = bindings
     mode = host["NetworkMode"]
     body = {key: value for key, value in body.items() if value not in ("", False, [], {})}
-    body["HostConfig"] = {key: value for key, value in host.items() if value not in ("", False, [])}
+    body["HostConfig"] = host
     if not mode.startswith(("host", "none", "container:")):
         body["NetworkingConfig"] = {"EndpointsConfig": {mode: {}}}
     return body
@@ -275,6 +275,8 @@ def _host(options: Options) -> dict[str, Any]:
     }
     if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
         raise UsageError("Conflicting options: --restart and --rm")
+    # What was not given is left out; what follows is there because it was given, also when empty.
+    host = {key: value for key, value in host.items() if value not in ("", False, [])}
     for flag, name in _NUMBERS:
         if options.given(flag):
             host[name] = options.number(flag)

@@ -128,7 +128,9 @@ def fields(text: str) -> list[str]:
                 quoted = False
             else:
                 current += character
-        elif character == '"' and not current:
+        elif character == '"':
+            if current:
+                raise _bad(text, "a quote stands inside an unquoted field")
             quoted = True
         elif character == ",":
             found.append(current)

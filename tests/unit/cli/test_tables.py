@@ -1,0 +1,191 @@
+"""Lists look as Docker's do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaula.cli import columns, completion, container_columns, listing, manual, pulling, table
+from jaula.cli.commands import events, images, system_df
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Options, parse
+
+CONTAINER: dict[str, Any] = {
+    "Id": "0123456789abcdef" * 4,
+    "Names": ["/web", "/other/link"],
+    "Image": "busybox",
+    "Command": 'sh -c "a very long line"',
+    "Created": 0,
+    "State": "running",
+    "Status": "Up 2 hours",
+    "Ports": [],
+    "Labels": {"com.x": "1"},
+    "SizeRw": 2,
+    "SizeRootFs": 4_270_000,
+}
+
+
+def test_columns_are_ten_wide_and_three_apart() -> None:
+    assert columns.aligned(["A\tB\tC", "x\tlonger than ten\ty"]) == (
+        "A         B                 C\nx         longer than ten   y\n"
+    )
+
+
+def test_a_line_without_cells_ends_a_block() -> None:
+    assert columns.aligned(["aaaaaaaaaaaaaaa\tb", "none", "a\tb"]) == (
+        "aaaaaaaaaaaaaaa   b\nnone\na         b\n"
+    )
+
+
+def test_a_container_is_shown_as_docker_shows_it() -> None:
+    shown = {name: column[1](CONTAINER) for name, column in
+             container_columns.columns(whole=False).items()}  # fmt: skip
+    assert shown["ID"] == "0123456789ab"
+    assert shown["Names"] == "web"
+    assert shown["Command"] == '"sh -c \\"a very long …"'
+    assert shown["Size"] == "2B (virtual 4.27MB)"
+    assert container_columns.columns(whole=True)["ID"][1](CONTAINER) == CONTAINER["Id"]
+
+
+@pytest.mark.parametrize(
+    ("ports", "shown"),
+    [
+        ([], ""),
+        ([(None, 80, None)], "80/tcp"),
+        ([("0.0.0.0", 80, 8080), ("::", 80, 8080)], "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp"),
+        ([(None, 80, None), (None, 81, None), (None, 90, None)], "80-81/tcp, 90/tcp"),
+        ([("0.0.0.0", 81, 9001), ("0.0.0.0", 80, 9000)], "0.0.0.0:9000-9001->80-81/tcp"),
+    ],
+)
+def test_ports_are_drawn_together(
+    ports: list[tuple[str | None, int, int | None]], shown: str
+) -> None:
+    rows = [
+        {"IP": address, "PrivatePort": inside, "PublicPort": outside, "Type": "tcp"}
+        for address, inside, outside in ports
+    ]
+    assert container_columns.ports(rows) == shown
+
+
+def test_formats_choose_from_the_columns() -> None:
+    found = container_columns.columns(whole=False)
+    default = container_columns.DEFAULT
+    assert listing.text([CONTAINER], found, default, "{{.Names}}\\t{{.State}}") == "web\trunning\n"
+    assert listing.text([CONTAINER], found, default, "table {{.Names}}\\t{{.State}}") == (
+        "NAMES     STATE\nweb       running\n"
+    )
+    assert listing.text([CONTAINER], found, default, 'table {{.Label "com.x"}}') == "X\n1\n"
+    assert '"Names":"web"' in listing.text([CONTAINER], found, default, "json")
+    assert '"Label"' not in listing.text([CONTAINER], found, default, "json")
+    with pytest.raises(Failure, match="can't evaluate field Nosuch"):
+        listing.text([CONTAINER], found, default, "{{.Nosuch}}")
+
+
+def test_an_image_has_a_line_for_each_name() -> None:
+    image = {"RepoTags": ["a:1", "h:5000/b:2"], "RepoDigests": ["a@sha256:ff"]}
+    rows = [(row["Repository"], row["Tag"], row["Digest"])
+            for row in images._named(image, digests=True)]  # fmt: skip
+    assert rows == [("a", "1", "sha256:ff"), ("h:5000/b", "2", "<none>")]
+    assert next(images._named({"RepoTags": None}, digests=False))["Repository"] == "<none>"
+
+
+def test_disk_usage_is_summed() -> None:
+    found = {
+        "LayersSize": 300,
+        "Images": [{"Containers": 1, "Size": 100, "SharedSize": 0}, {"Containers": 0, "Size": 200}],
+        "Containers": [{"State": "running", "SizeRw": 5}, {"State": "exited", "SizeRw": 7}],
+        "Volumes": None,
+    }
+    rows = {row["Type"]: row for row in system_df.summary(found)}
+    assert (rows["Images"]["Total"], rows["Images"]["Active"]) == (2, 1)
+    assert rows["Images"]["Reclaimable"] == 200
+    assert (rows["Containers"]["Size"], rows["Containers"]["Reclaimable"]) == (12, 7)
+
+
+def test_an_event_is_one_line() -> None:
+    event = {
+        "Type": "container",
+        "Action": "oom",
+        "Actor": {"ID": "ab", "Attributes": {"name": "web", "image": "i"}},
+        "timeNano": 1_700_000_000_000_000_005,
+    }
+    line = events.line(event)
+    assert ".000000005" in line
+    assert line.endswith(" container oom ab (image=i, name=web)")
+
+
+@pytest.mark.parametrize(
+    ("image", "parts"),
+    [
+        ("busybox", ("busybox", "latest")),
+        ("h:5000/a/b:1", ("h:5000/a/b", "1")),
+        ("h:5000/a", ("h:5000/a", "latest")),
+        ("a@sha256:ff", ("a", "sha256:ff")),
+    ],
+)
+def test_a_reference_is_split_for_the_api(image: str, parts: tuple[str, str]) -> None:
+    assert pulling.split(image) == parts
+
+
+@pytest.mark.parametrize("words", sorted(table.COMMANDS))
+def test_every_page_has_its_parts_and_fits(words: str) -> None:
+    page = manual.page(table.load(words))
+    assert page.startswith(f"Usage:  jaula {words}")
+    assert "Examples:" in page
+    assert "See also:" in page
+    for line in page.splitlines():
+        assert len(line) <= 100 or line.lstrip().startswith("$ ")
+
+
+def test_the_overview_names_every_command() -> None:
+    page = manual.overview()
+    for words in table.COMMANDS:
+        if " " not in words:
+            assert f"  {words} " in page
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions_are_made_and_their_shell_reads_them(shell: str, tmp_path: Path) -> None:
+    text = completion.script(shell)
+    assert "cap-drop" in text
+    assert "bootstrap" in text
+    program = shutil.which(shell)
+    if program is None:
+        return
+    file = tmp_path / "completion"
+    file.write_text(text)
+    done = subprocess.run([program, "-n", str(file)], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def complete(line: str) -> list[str]:
+    """What bash offers at the end of ``line``, which ends with the word being typed."""
+    words = line.split(" ")
+    script = completion.script("bash") + (
+        f"\nCOMP_WORDS=({' '.join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}\n"
+        "_jaula\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n"
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_flags_and_values() -> None:
+    assert "run" in complete("jaula r")
+    assert "bootstrap" in complete("jaula image b")
+    assert complete("jaula run --cap-d") == ["--cap-drop"]
+    assert complete("jaula run --pull ") == ["always", "missing", "never"]
+    assert "--sig-proxy" in complete("jaula container run --sig")
+    assert complete("jaula image bootstrap de") == ["debian"]
+
+
+def test_options_of_a_list_command_do_not_leak_between_runs() -> None:
+    first: Options = parse(table.load("ps"), ["-a"])
+    second: Options = parse(table.load("ps"), [])
+    assert first.on("all")
+    assert not second.on("all")

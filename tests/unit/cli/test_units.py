@@ -1,0 +1,121 @@
+"""Sizes, durations and ages as Docker reads and writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.cli import moments, units
+from jaula.cli.failure import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [
+        ("0", 0),
+        ("100", 100),
+        ("64mb", 64 << 20),
+        ("64m", 64 << 20),
+        ("64MiB", 64 << 20),
+        ("1.5g", 3 << 29),
+        ("2 k", 2048),
+        ("7b", 7),
+        ("1t", 1 << 40),
+        ("-1", -1),
+    ],
+)
+def test_sizes_count_in_1024(text: str, bytes_: int) -> None:
+    assert units.size(text) == bytes_
+
+
+@pytest.mark.parametrize(
+    "text", ["", "m", "xx", "-5m", "1.2.3", "64mm", "1e3", "٣m", "9" * 40, "nan", "inf", "0x10"]
+)
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="invalid size"):
+        units.size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0.5", 500_000_000), ("2", 2 * 10**9), ("1.000000001", 1_000_000_001)]
+)
+def test_cpus_are_billionths(text: str, number: int) -> None:
+    assert units.nano(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.0000000001", "1e9", "."])
+def test_what_is_no_number_of_cpus_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        units.nano(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "nano"),
+    [("1h30m", 5400 * 10**9), ("1.5s", 1_500_000_000), ("300ms", 300_000_000), ("0", 0),
+     ("-2m", -120 * 10**9), ("1us", 1000)],
+)  # fmt: skip
+def test_durations_are_gos(text: str, nano: int) -> None:
+    assert units.nanoseconds(text) == nano
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "1x", "1.2.3s", "1h2"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="invalid duration"):
+        units.nanoseconds(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0B"), (999, "999B"), (4_270_000, "4.27MB"), (2_026_000, "2.026MB"), (1000, "1kB"),
+     (5 * 10**9, "5GB")],
+)  # fmt: skip
+def test_sizes_are_shown_in_1000(number: int, text: str) -> None:
+    assert units.shown(number) == text
+
+
+def test_memory_is_shown_in_1024() -> None:
+    assert units.shown_binary(520 * 1024) == "520KiB"
+    assert units.shown_binary(64 << 20) == "64MiB"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.5, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (125, "2 minutes"),
+        (3600, "About an hour"),
+        (7200, "2 hours"),
+        (86400 * 3, "3 days"),
+        (86400 * 20, "2 weeks"),
+        (86400 * 120, "4 months"),
+        (86400 * 900, "2 years"),
+    ],
+)
+def test_ages_are_words(seconds: float, words: str) -> None:
+    assert units.age(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("1970-01-01T00:00:00Z", 0.0),
+        ("2024-02-29T12:00:00Z", 1709208000.0),
+        ("2026-11-24T17:16:21.5+01:00", 1795536981.5),
+        ("0001-01-01T00:00:00Z", 0.0),
+        ("2000-03-01T00:00:00-02:30", 951877800.0),
+    ],
+)
+def test_rfc_3339_times_are_read(text: str, moment: float) -> None:
+    assert moments.epoch(text) == moment
+
+
+def test_a_time_for_the_engine_is_seconds_or_a_time_ago() -> None:
+    assert moments.timestamp("") == ""
+    assert moments.timestamp("1700000000.5") == "1700000000.5"
+    assert moments.timestamp("2024-02-29T12:00:00Z") == "1709208000"
+    assert float(moments.timestamp("1h")) < float(moments.timestamp("1s"))
+    for text in ("yesterday", "2024-13-45T99:00:00Z", "--", "1x"):
+        with pytest.raises(UsageError, match="invalid time"):
+            moments.timestamp(text)
