@@ -12,9 +12,11 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 
 from jaula.kernel.libc import function
+from jaula.logs import timestamp
 from jaula.logs.reader import Cursor, Place, Record, Selection, files, last, select
 
 _POLL = 0.1  # seconds, without a watch
@@ -38,7 +40,7 @@ async def follow(
     """Batches of records: those that are stored (the last ``tail`` lines), then those to come.
 
     Ends when ``stop`` is set (the container has ended and its log is closed) and all is read, or
-    when a record at or after ``until`` is met.
+    when ``until`` has come.
     """
     selection = Selection(stdout, stderr, since, until)
     _, end = selection.bounds()
@@ -51,10 +53,10 @@ async def follow(
             while records := source.more():
                 if chosen := select(records, selection):
                     yield chosen
-                if until and records[-1].time >= end:
+                if until and timestamp.padded(records[-1].time) >= end:
                     return
                 await asyncio.sleep(0)
-            if ending:
+            if ending or (until and time.time_ns() >= until):
                 return
             await _either(changed, stop)
 

@@ -1,4 +1,4 @@
-"""A driver for the host's cgroups, cgroups with names of their own, and processes to put in them."""
+"""A driver for the host's cgroups, cgroups of a test's own, and processes to put in them."""
 
 from __future__ import annotations
 

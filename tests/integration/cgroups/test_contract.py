@@ -1,6 +1,6 @@
 """The contract of :mod:`jaula.cgroups.protocol`, for the driver of the machine that runs this.
 
-v1 where the development machine has it; ``./test --vm tests/integration/cgroups`` runs the same on v2.
+The same runs on v2 by ``./test --vm tests/integration/cgroups``.
 """
 
 from __future__ import annotations
@@ -149,9 +149,7 @@ def test_limits_can_be_raised_lowered_and_lifted_in_any_order(cgroup: Cgroup) ->
 def test_memory_plus_swap_below_memory_changes_nothing(cgroup: Cgroup) -> None:
     before = cgroup.limits()
     with pytest.raises(InvalidRequest, match="less than the memory limit"):
-        cgroup.apply(
-            Resources(memory=Memory(limit=64 * MIB, swap=32 * MIB), pids=Pids(limit=5))
-        )
+        cgroup.apply(Resources(memory=Memory(limit=64 * MIB, swap=32 * MIB), pids=Pids(limit=5)))
     assert cgroup.limits() == before
 
 
@@ -257,6 +255,9 @@ def test_kill_of_nothing_is_well(cgroup: Cgroup) -> None:
     cgroup.kill()
     cgroup.destroy()
     cgroup.kill()
+    assert cgroup.pids() == ()
+    assert (cgroup.oom_kills(), cgroup.peak_memory(), cgroup.frozen()) == (0, 0, False)
+    assert cgroup.limits() == {}
 
 
 def test_destroy_takes_the_cgroups_below_along_and_may_be_repeated(
@@ -338,9 +339,7 @@ print(opens('/dev/null', os.O_RDWR), opens('/dev/zero', os.O_RDONLY),
 def test_device_rules_are_replaced_by_those_of_later(cgroup: Cgroup, start: Start) -> None:
     for minor in (5, 3):
         cgroup.apply(
-            Resources(
-                devices=(DENY_ALL, DeviceCgroup(allow=True, type="c", major=1, minor=minor))
-            )
+            Resources(devices=(DENY_ALL, DeviceCgroup(allow=True, type="c", major=1, minor=minor)))
         )
     program = "import os\nos.open('/dev/null', os.O_RDWR)\nos.open('/dev/zero', os.O_RDWR)"
     process = start(cgroup, "import sys; sys.stderr = None\n" + program)

@@ -100,7 +100,7 @@ class Cgroup:
         )
 
     def pids(self) -> tuple[int, ...]:
-        return tuple(sorted(tree.pids(self._directory)))
+        return tuple(sorted(tree.pids(self._directory))) if self._directory >= 0 else ()
 
     def freeze(self) -> None:
         freezer.freeze(self._directory, self.path, FREEZE_TIMEOUT)
@@ -109,10 +109,12 @@ class Cgroup:
         freezer.thaw(self._directory)
 
     def frozen(self) -> bool:
-        return freezer.frozen(self._directory)
+        return self._directory >= 0 and freezer.frozen(self._directory)
 
     def kill(self) -> None:
         """By ``cgroup.kill`` (Linux 5.14), which no fork outruns and no freezing stops."""
+        if self._directory < 0:
+            return
         try:
             files.write(self._directory, "cgroup.kill", "1")
             self.thaw()
@@ -143,7 +145,7 @@ class Cgroup:
             for file in controller.limits:
                 if (text := self._read(file)) is not None:
                     found[file] = text
-        if (programs := devices.in_force(self._directory)) is not None:
+        if self._directory >= 0 and (programs := devices.in_force(self._directory)) is not None:
             found["bpf.cgroup_device"] = programs
         return found
 
@@ -156,6 +158,7 @@ class Cgroup:
         if self._directory >= 0:
             os.close(self._directory)
             self._directory = -1
+            self._read = files.reader(None)  # the number may soon be another file's
 
     def __enter__(self) -> Self:
         return self

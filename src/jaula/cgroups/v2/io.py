@@ -63,7 +63,7 @@ def stats(read: Reader) -> BlkioStats:
     """``io.stat``: ``8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6``."""
     entries: list[IoEntry] = []
     for line in (read("io.stat") or "").splitlines():
-        device, *pairs = line.split()
+        device, *pairs = line.split(" ")
         major, _, minor = device.partition(":")
         if not (major.isdigit() and minor.isdigit()):
             continue

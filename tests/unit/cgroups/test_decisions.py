@@ -1,0 +1,238 @@
+"""What each controller decides to write, without a cgroup: pure tables."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+
+import pytest
+
+from jaula.cgroups import features, writes
+from jaula.cgroups.controller import Controller
+from jaula.cgroups.files import Reader
+from jaula.cgroups.v1 import blkio, cpu, cpuset, devices, hugetlb, memory, pids
+from jaula.cgroups.v2 import cpu as cpu2
+from jaula.cgroups.v2 import hugetlb as hugetlb2
+from jaula.cgroups.v2 import io as io2
+from jaula.cgroups.v2 import memory as memory2
+from jaula.cgroups.writes import Remark, Step, Write
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Unsupported
+from jaula.spec.runtime import (
+    CPU,
+    BlockIO,
+    DeviceCgroup,
+    HugepageLimit,
+    Memory,
+    Pids,
+    Resources,
+    ThrottleDevice,
+    WeightDevice,
+)
+
+MAX = "9223372036854771712"
+LIMIT, SWAP = memory.LIMIT, memory.SWAP
+
+
+def having(files: Mapping[str, str]) -> Reader:
+    return files.get
+
+
+def decided(
+    controller: Controller, resources: Resources, now: Mapping[str, str] | None = None
+) -> list[tuple[str, str]]:
+    steps: tuple[Step, ...] = controller.decide(resources, having(now or {}))
+    return [(s.file, s.value) if isinstance(s, Write) else ("remark", s.text) for s in steps]
+
+
+@pytest.mark.parametrize(
+    ("asked", "now", "order"),
+    [
+        (Memory(limit=10, swap=20), MAX, [(LIMIT, "10"), (SWAP, "20")]),
+        (Memory(limit=10, swap=20), "5", [(SWAP, "20"), (LIMIT, "10")]),
+        (Memory(limit=10, swap=20), "30", [(LIMIT, "10"), (SWAP, "20")]),
+        (Memory(limit=10, swap=-1), "5", [(SWAP, "-1"), (LIMIT, "10")]),
+        (Memory(limit=-1), "5", [(SWAP, "-1"), (LIMIT, "-1")]),
+        (Memory(limit=10), MAX, [(LIMIT, "10")]),
+        (Memory(swap=10), MAX, [(SWAP, "10")]),
+        (Memory(), MAX, []),
+    ],
+)
+def test_v1_memory_writes_in_the_order_that_the_kernel_takes(
+    asked: Memory, now: str, order: list[tuple[str, str]]
+) -> None:
+    assert decided(memory.Memory(), Resources(memory=asked), {SWAP: now}) == order
+
+
+def test_v1_memory_lives_without_swap_accounting() -> None:
+    steps = memory.Memory().decide(Resources(memory=Memory(limit=10, swap=20)), having({}))
+    assert [step.missing != "" for step in steps if isinstance(step, Write)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "swap", "now", "alone"),
+    [
+        (100, 100, None, "0"),
+        (100, 250, None, "150"),
+        (100, -1, None, "max"),
+        (-1, None, None, "max"),
+        (100, None, None, None),
+        (None, 250, 100, "150"),
+    ],
+)
+def test_v2_swap_is_what_is_left_of_the_sum(
+    wanted: int | None, swap: int | None, now: int | None, alone: str | None
+) -> None:
+    assert memory2.swap_alone(wanted, swap, now) == alone
+
+
+@pytest.mark.parametrize(("wanted", "swap"), [(100, 50), (None, 50), (-1, 50)])
+def test_v2_swap_without_sense_is_refused(wanted: int | None, swap: int) -> None:
+    with pytest.raises(InvalidRequest):
+        memory2.swap_alone(wanted, swap, None)
+
+
+@pytest.mark.parametrize(
+    ("shares", "weight"),
+    [(2, 1), (1024, 100), (262144, 10000), (1, 1), (10**9, 10000), (2048, 170), (512, 59)],
+)
+def test_shares_become_weights_with_equal_ends_and_defaults(shares: int, weight: int) -> None:
+    assert abs(cpu2.weight(shares) - weight) <= (0 if shares in (2, 1024, 262144) else 8)
+
+
+def test_weights_never_fall_when_shares_rise() -> None:
+    found = [cpu2.weight(shares) for shares in range(2, 262145, 97)]
+    assert found == sorted(found)
+    assert [io2.weight(10), io2.weight(1000), io2.weight(5000)] == [1, 10000, 10000]
+
+
+def test_v1_quota_is_lifted_before_both_change() -> None:
+    asked = Resources(cpu=CPU(quota=1000, period=2000))
+    plain = [("cpu.cfs_period_us", "2000"), ("cpu.cfs_quota_us", "1000")]
+    assert decided(cpu.Cpu(), asked, {"cpu.cfs_quota_us": "-1"}) == plain
+    lifted = [("cpu.cfs_quota_us", "-1"), *plain]
+    assert decided(cpu.Cpu(), asked, {"cpu.cfs_quota_us": "500"}) == lifted
+
+
+@pytest.mark.parametrize(
+    ("asked", "value"),
+    [
+        (CPU(quota=5), "5 777"),
+        (CPU(quota=-1), "max 777"),
+        (CPU(period=9), "42 9"),
+        (CPU(quota=5, period=9), "5 9"),
+    ],
+)
+def test_v2_bandwidth_keeps_what_is_not_asked(asked: CPU, value: str) -> None:
+    now = {"cpu.max": "42 777"}
+    assert decided(cpu2.Cpu(), Resources(cpu=asked), now) == [("cpu.max", value)]
+
+
+def test_nothing_asked_is_nothing_written() -> None:
+    for controller in (
+        cpu.Cpu(),
+        cpuset.Cpuset(),
+        memory.Memory(),
+        devices.Devices(),
+        blkio.Blkio(),
+        pids.Pids(),
+        hugetlb.Hugetlb(),
+        cpu2.Cpu(),
+        memory2.Memory(),
+        io2.Io(),
+        hugetlb2.Hugetlb(),
+    ):
+        assert decided(controller, Resources()) == []
+
+
+@pytest.mark.parametrize(("limit", "value"), [(7, "7"), (0, "max"), (-1, "max")])
+def test_no_pids_limit_is_max(limit: int, value: str) -> None:
+    assert decided(pids.Pids(), Resources(pids=Pids(limit=limit))) == [("pids.max", value)]
+
+
+def test_v1_devices_are_written_in_order() -> None:
+    rules = (
+        DeviceCgroup(allow=False, access="rwm"),
+        DeviceCgroup(allow=True, type="c", major=1, minor=3, access="mr"),
+        DeviceCgroup(allow=True, type="b", major=8, access="r"),
+        DeviceCgroup(allow=True, access="m"),
+    )
+    assert decided(devices.Devices(), Resources(devices=rules)) == [
+        ("devices.deny", "a"),
+        ("devices.allow", "c 1:3 rm"),
+        ("devices.allow", "b 8:* r"),
+        ("devices.allow", "c *:* m"),
+        ("devices.allow", "b *:* m"),
+    ]
+
+
+def test_block_io_has_each_version_s_words() -> None:
+    asked = Resources(
+        block_io=BlockIO(
+            weight=500,
+            weight_device=(WeightDevice(8, 0, weight=10),),
+            throttle_read_bps_device=(ThrottleDevice(8, 0, 1000),),
+            throttle_write_iops_device=(ThrottleDevice(8, 16, 0),),
+        )
+    )
+    assert decided(blkio.Blkio(), asked) == [
+        ("blkio.bfq.weight", "500"),
+        ("blkio.bfq.weight_device", "8:0 10"),
+        ("blkio.throttle.read_bps_device", "8:0 1000"),
+        ("blkio.throttle.write_iops_device", "8:16 0"),
+    ]
+    assert decided(io2.Io(), asked) == [
+        ("io.weight", "4950"),
+        ("io.weight", "8:0 1"),
+        ("io.max", "8:0 rbps=1000"),
+        ("io.max", "8:16 wiops=max"),
+    ]
+
+
+@pytest.mark.parametrize("size", ["2MB/../x", "MB", "2", "", "²MB"])
+def test_a_bad_page_size_is_refused(size: str) -> None:
+    asked = Resources(hugepage_limits=(HugepageLimit(size, 1),))
+    for controller in (hugetlb.Hugetlb(), hugetlb2.Hugetlb()):
+        with pytest.raises(InvalidRequest):
+            decided(controller, asked)
+
+
+def test_what_v2_cannot_do_is_remarked() -> None:
+    asked = Resources(memory=Memory(limit=10, swappiness=1, disable_oom_killer=True))
+    assert [name for name, _ in decided(memory2.Memory(), asked)][1:] == ["remark", "remark"]
+    assert Remark("x").describe() == "x"
+    assert Write("pids.max", "3").describe() == "write '3' to pids.max"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOENT, Unsupported),
+        (errno.EINVAL, InvalidRequest),
+        (errno.ERANGE, InvalidRequest),
+        (errno.EBUSY, Conflict),
+        (errno.EACCES, NotAuthorized),
+        (errno.EIO, JaulaError),
+    ],
+)
+def test_a_refusal_says_what_was_asked(number: int, kind: type[JaulaError]) -> None:
+    error = writes.refusal("/jaula/x", Write("pids.max", "3"), OSError(number, "why"))
+    assert type(error) is kind
+    assert "cannot set pids.max of cgroup /jaula/x to '3'" in error.message
+
+
+def test_statistics_of_odd_files_are_zero_not_an_error() -> None:
+    odd = having(
+        {"memory.stat": "a\nb c\n\xff 1", "io.stat": "x:y z\n\n8:0 rbytes=q", "cpu.stat": ""}
+    )
+    assert memory2.stats(odd).usage == 0
+    assert [e.read_bytes for e in io2.stats(odd).devices] == [0]
+    assert cpu2.stats(odd).usage == 0
+    text = "8:0 Read 5\n8:0 Write 6\nTotal 11\nnonsense"
+    found = blkio.stats(having({"blkio.throttle.io_service_bytes_recursive": text}))
+    assert (found.read_bytes, found.write_bytes) == (5, 6)
+
+
+def test_missing_features_are_named_as_docker_names_them() -> None:
+    lines = features.warnings(set(features.FEATURES) - {"swap"}, 1)
+    assert lines == ("WARNING: No swap limit support",)
+    assert features.warnings(set(features.FEATURES) - {"oom.control"}, 2) == ()

@@ -1,0 +1,215 @@
+"""The json-file writer: form, rotation, what it does after a crash and on a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.errors import InvalidRequest
+from jaula.logs import open_writer, validate
+from jaula.logs.json_file import JsonFileWriter, _records
+from jaula.logs.reader import read
+
+STAMP = "2006-01-02T15:04:05.999999999Z"
+
+
+def kept(path: Path, stream: str | None = None) -> bytes:
+    return b"".join(r.data for r in read(str(path)) if stream in (None, r.stream))
+
+
+def test_a_record_has_docker_s_form(tmp_path: Path) -> None:
+    writer = open_writer("json-file", {}, str(tmp_path / "log"))
+    writer.write("stderr", b'a "quoted" line\n')
+    line = (tmp_path / "log").read_bytes()
+    assert re.fullmatch(
+        rb'\{"log":"a \\"quoted\\" line\\n","stream":"stderr",'
+        rb'"time":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"\}\n',
+        line,
+    )
+    assert os.stat(tmp_path / "log").st_mode & 0o7777 == 0o640
+    writer.close()
+
+
+@given(st.text(alphabet=st.sampled_from('ab\n\0\\"nu0,\r\u2028é\x1b'), max_size=60))
+def test_any_text_comes_back_line_by_line(text: str) -> None:
+    records = [json.loads(line) for line in _records(text.encode(), "stdout", STAMP).splitlines()]
+    lines = [r["log"] for r in records]
+    assert "".join(lines) == text
+    assert all(line.endswith("\n") and line.count("\n") == 1 for line in lines[:-1])
+    assert all(r["time"] == STAMP and r["stream"] == "stdout" for r in records)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=20))
+def test_bytes_come_back_however_they_were_cut(pieces: list[bytes]) -> None:
+    path = Path(f"/dev/shm/jlt-log-{os.getpid()}")
+    writer = JsonFileWriter(str(path))
+    try:
+        for piece in pieces:
+            writer.write("stdout", piece)
+        writer.close()
+        whole = b"".join(pieces).decode("utf-8", "replace")
+        assert kept(path).decode() == whole
+    finally:
+        path.unlink()
+
+
+def test_a_line_without_end_waits_for_it(tmp_path: Path) -> None:
+    writer = open_writer("json-file", {}, str(tmp_path / "log"))
+    writer.write("stdout", b"pass")
+    writer.write("stderr", b"other\n")
+    assert kept(tmp_path / "log") == b"other\n"
+    writer.write("stdout", b"word\nrest")
+    assert kept(tmp_path / "log", "stdout") == b"password\n"
+    writer.flush()
+    assert kept(tmp_path / "log", "stdout") == b"password\nrest"
+    writer.close()
+    writer.close()
+    writer.write("stdout", b"late\n")
+
+
+def test_an_overlong_line_is_kept_in_pieces_between_characters(tmp_path: Path) -> None:
+    writer = open_writer("json-file", {}, str(tmp_path / "log"))
+    line = ("é" * 40_000 + "x\n").encode()
+    for start in range(0, len(line), 4001):
+        writer.write("stdout", line[start : start + 4001])
+    writer.close()
+    records = list(read(str(tmp_path / "log")))
+    assert len(records) == 5
+    assert max(len(record.data) for record in records) <= 16 * 1024
+    assert "\ufffd" not in "".join(record.log for record in records)
+    assert kept(tmp_path / "log") == line
+
+
+def test_bytes_that_are_no_text_do_not_stop_it(tmp_path: Path) -> None:
+    writer = open_writer("json-file", {}, str(tmp_path / "log"))
+    writer.write("stdout", b"\x80" * 40_000 + b"\xff\xfe\n\0\n")
+    writer.close()
+    assert kept(tmp_path / "log").decode().count("\ufffd") == 40_002
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_rotation_keeps_the_newest_records_whole(tmp_path: Path, chunk: int) -> None:
+    path = tmp_path / "log"
+    writer = open_writer("json-file", {"max-size": "2k", "max-file": "3"}, str(path))
+    lines = [f"line {number}\n".encode() for number in range(500)]
+    for start in range(0, 500, chunk):
+        writer.write("stdout", b"".join(lines[start : start + chunk]))
+    writer.close()
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1", "log.2"]
+    assert all((tmp_path / name).stat().st_size <= 2000 for name in os.listdir(tmp_path))
+    found = kept(path).splitlines(keepends=True)
+    assert 30 < len(found) < 90
+    assert found == lines[-len(found) :]
+
+
+def test_one_file_begins_anew_and_a_reader_keeps_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = open_writer("json-file", {"max-size": "200", "max-file": "1"}, str(path))
+    writer.write("stdout", b"first\n")
+    with path.open("rb") as old:
+        for _ in range(4):
+            writer.write("stdout", b"next\n")
+        assert b"first" in old.read()
+    assert os.listdir(tmp_path) == ["log"]
+    assert b"first" not in kept(path)
+    writer.close()
+
+
+def test_a_record_larger_than_a_file_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = open_writer("json-file", {"max-size": "10", "max-file": "2"}, str(path))
+    writer.write("stdout", b"one\ntwo\nthree\n")
+    writer.close()
+    assert kept(path) == b"two\nthree\n"
+
+
+def test_half_a_record_of_a_crash_does_not_swallow_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b'{"log":"whole\\n","stream":"stdout","time":"' + STAMP.encode() + b'"}\n{"lo')
+    writer = open_writer("json-file", {}, str(path))
+    writer.write("stdout", b"after\n")
+    writer.close()
+    assert kept(path) == b"whole\nafter\n"
+
+
+def test_a_disk_that_is_full_loses_records_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = open_writer("json-file", {"max-size": "-1"}, str(path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        for _ in range(30):
+            writer.write("stdout", b"a line of some length\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert writer.dropped > 0
+    assert "cannot write" in writer.error
+    writer.write("stdout", b"there is room again\n")
+    writer.close()
+    assert kept(path).endswith(b"length\nthere is room again\n")
+
+
+def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        open_writer("json-file", {}, str(tmp_path / "log"))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("driver", "options"),
+    [
+        ("json-file", {"max-sise": "1m"}),
+        ("json-file", {"max-size": "ten"}),
+        ("json-file", {"max-size": "10x"}),
+        ("json-file", {"max-size": "-5"}),
+        ("json-file", {"max-size": ""}),
+        ("json-file", {"max-size": "k"}),
+        ("json-file", {"max-size": "1.2.3m"}),
+        ("json-file", {"max-size": "0.1"}),
+        ("json-file", {"max-size": "9" * 400}),
+        ("json-file", {"max-size": "१m"}),
+        ("json-file", {"max-file": "0"}),
+        ("json-file", {"max-file": "1e3"}),
+        ("json-file", {"max-file": "99999"}),
+        ("none", {"max-size": "1m"}),
+        ("syslogg", {}),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_made(
+    tmp_path: Path, driver: str, options: dict[str, str]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        validate(driver, options)
+    with pytest.raises(InvalidRequest):
+        open_writer(driver, options, str(tmp_path / "log"))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("10m", 10**7), ("1.5g", 1_500_000_000), ("4096", 4096), ("20MB", 2 * 10**7), ("1KiB", 1000)],
+)
+def test_sizes_are_decimal_as_docker_has_them(tmp_path: Path, text: str, size: int) -> None:
+    from jaula.logs.options import size as parse
+
+    assert parse("max-size", text) == size
+
+
+def test_none_keeps_nothing(tmp_path: Path) -> None:
+    writer = open_writer("none", {}, str(tmp_path / "log"))
+    writer.write("stdout", b"x\n")
+    writer.flush()
+    writer.close()
+    assert os.listdir(tmp_path) == []
+    assert (writer.dropped, writer.error) == (0, "")
