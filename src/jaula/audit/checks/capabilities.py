@@ -1,0 +1,47 @@
+"""The five capability sets of the first process (statement I7).
+
+Evidence: the Cap lines of /proc/<pid>/status (capabilities(7)). A program may give up what it was
+given, and one that runs as another user than root has nothing effective, so less than was asked
+for holds and is told; more never does. Inheritable and ambient must be empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.audit.row import Row, Verdict, judge
+from jaula.audit.subject import Subject
+from jaula.confine.capabilities import DEFAULT, decode, mask
+from jaula.kernel.capabilities import SETS, masks_of_status
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """One row for each set."""
+    found = masks_of_status(subject.read("status"))
+    asked, given = subject.capabilities, subject.spec_capabilities
+    for name in SETS:
+        wanted = mask(getattr(asked, name))
+        in_spec = mask(getattr(given, name))
+        actual = found[name]
+        extra = actual & ~wanted
+        by = _flag(subject) if wanted & ~mask(DEFAULT) else None
+        effective = f"{actual:016x}"
+        if extra:
+            effective += f", too much: {', '.join(decode(extra))}"
+        elif in_spec & ~wanted:
+            effective += f"; the spec has {', '.join(decode(in_spec & ~wanted))} more"
+        elif actual != wanted:
+            root = subject.process.user.uid == 0
+            effective += " (given up by the program)" if root else " (the user is not root)"
+        verdict = judge(not extra and not in_spec & ~wanted, by)
+        requested = f"{wanted:016x}" + (f" ({by})" if by and verdict is Verdict.RELAXED else "")
+        yield Row(
+            f"capabilities {name}", "capabilities", requested, effective, subject.path("status"),
+            verdict,
+        )  # fmt: skip
+
+
+def _flag(subject: Subject) -> str:
+    return (
+        "--privileged" if subject.privileged else "--cap-add " + ",".join(subject.names("CapAdd"))
+    )

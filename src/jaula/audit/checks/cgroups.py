@@ -1,0 +1,225 @@
+"""Cgroup limits: what the kernel enforces, against what was asked for (statement I19).
+
+Evidence: /proc/<pid>/cgroup says where the process is in each tree (cgroups(7)); the limit files
+there say the rest. Both versions are read. The numbers asked for are those of the inspect document,
+since an update changes them while the spec stays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from jaula.audit.row import Row, Verdict, judge
+from jaula.audit.subject import Subject, integer
+
+UNLIMITED_V1 = 1 << 62
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Cgroups:
+    """Where a process is in each cgroup tree, as directories of the reader's."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._legacy: dict[str, str] = {}
+        self._unified: str | None = None
+        for line in subject.read("cgroup").splitlines():
+            _, names, path = line.split(":", 2)
+            for mount in subject.host_mounts:
+                if names and mount.fstype == "cgroup":
+                    shared = set(names.split(",")) & mount.super_options
+                    for name in shared:
+                        self._legacy.setdefault(name, _join(mount.target, mount.root, path))
+                elif not names and mount.fstype == "cgroup2":
+                    self._unified = self._unified or _join(mount.target, mount.root, path)
+
+    def legacy(self, controller: str) -> str | None:
+        """The directory in a v1 tree, or None where the controller is not mounted so."""
+        return self._legacy.get(controller)
+
+    def unified(self) -> str | None:
+        """The directory in the v2 tree."""
+        return self._unified
+
+    def read(self, controller: str, v1: str, v2: str) -> tuple[str, str] | None:
+        """(text, file) of a limit, by the name that it has where the controller is."""
+        if (directory := self.legacy(controller)) is not None:
+            path = f"{directory}/{v1}"
+        elif (directory := self.unified()) is not None and v2:
+            path = f"{directory}/{v2}"
+        else:
+            return None
+        try:
+            with open(path, encoding="ascii") as file:
+                return file.read().strip(), path
+        except FileNotFoundError:
+            return None
+
+
+def _join(target: str, root: str, path: str) -> str:
+    below = path.removeprefix(root) if root != "/" and path.startswith(root) else path
+    return f"{target}/{below.lstrip('/')}".rstrip("/")
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """Membership, then a row for each limit."""
+    groups = Cgroups(subject)
+    yield _membership(subject, groups)
+    yield _tree(subject)
+    yield _memory(subject, groups)
+    yield _swap(subject, groups)
+    yield _cpu(subject, groups)
+    yield _shares(subject, groups)
+    yield _cpuset(subject, groups)
+    yield _pids(subject, groups)
+
+
+def _membership(subject: Subject, groups: Cgroups) -> Row:
+    wanted = subject.linux.cgroups_path or f"/{subject.container_id}"
+    places = []
+    for line in subject.read("cgroup").splitlines():
+        number, names, path = line.split(":", 2)
+        limited = any(
+            groups.legacy(name) is not None
+            for name in names.split(",")
+            if name in ("memory", "pids", "cpu", "cpuset", "devices", "freezer")
+        )
+        if limited or (number == "0" and groups.legacy("memory") is None):
+            places.append((names or "unified", path))
+    wrong = [f"{n} at {p}" for n, p in places if p != wanted and not p.endswith(wanted)]
+    effective = f"{len(places)} trees at {wanted}" if not wrong else "; ".join(wrong)
+    return Row("cgroup", "cgroups", wanted, effective, subject.path("cgroup"),
+               judge(bool(places) and not wrong, None))  # fmt: skip
+
+
+def _tree(subject: Subject) -> Row:
+    """The container sees its cgroup tree read-only."""
+    mounts = [m for m in subject.mounts if m.fstype in ("cgroup", "cgroup2")]
+    writable = [m.target for m in mounts if "ro" not in m.options | m.super_options]
+    by = "--privileged" if subject.privileged else None
+    effective = f"writable: {', '.join(writable)}" if writable else f"{len(mounts)} read-only"
+    return Row("cgroup tree", "cgroups", f"writable ({by})" if by else "read-only", effective,
+               subject.path("mountinfo"), judge(bool(by) or not writable, by))  # fmt: skip
+
+
+def _limit(text: str) -> int | None:
+    if text in ("max", "-1"):
+        return None
+    value = integer(text)
+    return None if value >= UNLIMITED_V1 else value
+
+
+def _memory(subject: Subject, groups: Cgroups) -> Row:
+    wanted = subject.number("Memory")
+    found = groups.read("memory", "memory.limit_in_bytes", "memory.max")
+    return _bytes("memory limit", wanted, found)
+
+
+def _swap(subject: Subject, groups: Cgroups) -> Row:
+    memory, both = subject.number("Memory"), subject.number("MemorySwap")
+    found = groups.read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
+    if both == 0 and memory > 0:
+        both = 2 * memory
+    if found is None:
+        asked = subject.number("MemorySwap") > 0
+        resources = subject.linux.resources
+        told = resources is not None and resources.memory is not None and resources.memory.swap
+        verdict = Verdict.FAILS if asked and told else Verdict.HOLDS
+        return Row("memory and swap", "cgroups", str(both or "no limit"),
+                   "this kernel does not limit swap", "", verdict)  # fmt: skip
+    if groups.legacy("memory") is None and both > 0:
+        both -= memory  # v2 limits swap alone
+        if both == 0:
+            holds = _limit(found[0]) == 0
+            return Row("memory and swap", "cgroups", "no swap", found[0], found[1],
+                       judge(holds, None))  # fmt: skip
+    return _bytes("memory and swap", both, found)
+
+
+def _bytes(name: str, wanted: int, found: tuple[str, str] | None) -> Row:
+    if found is None:
+        verdict = Verdict.FAILS if wanted > 0 else Verdict.HOLDS
+        return Row(name, "cgroups", str(wanted or "no limit"), "no memory controller", "", verdict)
+    actual = _limit(found[0])
+    holds = actual is None if wanted <= 0 else actual == wanted - wanted % PAGE
+    requested = f"{wanted} bytes" if wanted > 0 else "no limit"
+    effective = "no limit" if actual is None else f"{actual} bytes"
+    return Row(name, "cgroups", requested, effective, found[1], judge(holds, None))
+
+
+def _cpu(subject: Subject, groups: Cgroups) -> Row:
+    quota, period = subject.number("CpuQuota"), subject.number("CpuPeriod") or 100_000
+    if (nano := subject.number("NanoCpus")) > 0:
+        quota, period = nano * 100_000 // 1_000_000_000, 100_000
+    requested = f"{quota / period:.2f} CPUs" if quota > 0 else "no limit"
+    found = groups.read("cpu", "cpu.cfs_quota_us", "cpu.max")
+    if found is None:
+        verdict = Verdict.FAILS if quota > 0 else Verdict.HOLDS
+        return Row("cpu limit", "cgroups", requested, "no cpu quota on this host", "", verdict)
+    text, path = found
+    if groups.legacy("cpu") is not None:
+        other = groups.read("cpu", "cpu.cfs_period_us", "")
+        text = f"{text} {other[0] if other else 100_000}"
+    first, _, second = text.partition(" ")
+    actual, base = _limit(first), integer(second or "100000")
+    holds = actual is None if quota <= 0 else (actual, base) == (quota, period)
+    effective = "no limit" if actual is None else f"{actual / base:.2f} CPUs"
+    return Row("cpu limit", "cgroups", requested, effective, path, judge(holds, None))
+
+
+def _shares(subject: Subject, groups: Cgroups) -> Row:
+    shares = subject.number("CpuShares")
+    found = groups.read("cpu", "cpu.shares", "cpu.weight")
+    if found is None:
+        verdict = Verdict.FAILS if shares else Verdict.HOLDS
+        return Row("cpu shares", "cgroups", str(shares or "default"), "no cpu controller", "",
+                   verdict)  # fmt: skip
+    actual = integer(found[0])
+    if groups.legacy("cpu") is None:
+        return Row("cpu shares", "cgroups", str(shares or "default"), f"weight {actual}", found[1],
+                   judge(actual != 100 if shares not in (0, 1024) else True, None))  # fmt: skip
+    holds = actual == (max(shares, 2) if shares else 1024)
+    return Row("cpu shares", "cgroups", str(shares or "default"), str(actual), found[1],
+               judge(holds, None))  # fmt: skip
+
+
+def _cpuset(subject: Subject, groups: Cgroups) -> Row:
+    wanted = subject.text("CpusetCpus")
+    allowed = subject.status("Cpus_allowed_list")
+    found = groups.read("cpuset", "cpuset.cpus", "cpuset.cpus")
+    if not wanted:
+        return Row("cpuset", "cgroups", "any CPU", allowed,
+                   f"{subject.path('status')} Cpus_allowed_list", judge(True, None))  # fmt: skip
+    if found is None:
+        return Row("cpuset", "cgroups", wanted, "no cpuset controller", "", Verdict.FAILS)
+    holds = numbers(found[0]) == numbers(wanted) and numbers(allowed) <= numbers(wanted)
+    return Row("cpuset", "cgroups", wanted, f"{found[0]}, allowed {allowed}", found[1],
+               judge(holds, None))  # fmt: skip
+
+
+def numbers(text: str) -> frozenset[int]:
+    """The kernel's list format, ``0-2,5`` (cpuset(7))."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if first:
+            found.update(range(integer(first), integer(last or first) + 1))
+    return frozenset(found)
+
+
+def _pids(subject: Subject, groups: Cgroups) -> Row:
+    wanted = subject.host_config.get("PidsLimit")
+    resources = subject.linux.resources
+    if wanted is None and resources is not None and resources.pids is not None:
+        wanted = resources.pids.limit
+    found = groups.read("pids", "pids.max", "pids.max")
+    unlimited = wanted is not None and int(wanted) <= 0
+    by = f"--pids-limit={wanted}" if unlimited else None
+    requested = f"no limit ({by})" if by else str(wanted or "a limit")
+    if found is None:
+        return Row("pids limit", "cgroups", requested, "no pids controller", "",
+                   judge(unlimited, by))  # fmt: skip
+    actual = _limit(found[0])
+    holds = actual is None if unlimited else actual is not None and actual == (wanted or actual)
+    effective = "no limit" if actual is None else str(actual)
+    return Row("pids limit", "cgroups", requested, effective, found[1], judge(holds, by))

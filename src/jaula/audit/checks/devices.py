@@ -1,0 +1,124 @@
+"""Device nodes and the devices cgroup: only what is on the allow-list (statement I10).
+
+Evidence: the nodes in the container's /dev (through /proc/<pid>/root); on cgroup v1 devices.list,
+on v2 the BPF programs attached to the cgroup, which the kernel names by digest only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from jaula.audit.checks.cgroups import Cgroups
+from jaula.audit.row import Row, Verdict, judge
+from jaula.audit.subject import Subject
+from jaula.confine.devices import DEFAULT_DEVICES, DEFAULT_RULES
+from jaula.kernel.paths import open_in_root
+from jaula.spec.runtime import DeviceCgroup
+
+SEPARATE = ("pts", "shm", "mqueue")
+MAX_NODES = 10_000
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """Nodes, then rules."""
+    flags = _flags(subject)
+    by = ", ".join(flags) or None
+    wanted = {(d.type, d.major, d.minor) for d in subject.linux.devices}
+    default = {(d.type, d.major, d.minor) for d in DEFAULT_DEVICES}
+    terminals = {("c", major, minor) for major in range(136, 144) for minor in (-1,)}
+    found = list(_nodes(subject))
+    extra = [
+        path
+        for path, node in found
+        if node not in wanted | default
+        and (node[0], node[1], -1) not in terminals
+        and node != ("c", 5, 2)
+    ]
+    unasked = wanted - default if not flags else set()
+    effective = f"{len(found)} nodes"
+    if extra:
+        effective += f"; not asked for: {', '.join(extra)}"
+    if unasked:
+        effective += f"; the spec has {len(unasked)} that no flag asked for"
+    requested = f"{len(wanted | default)} nodes" + (f" ({by})" if by else "")
+    yield Row(
+        "device nodes", "devices", requested, effective, subject.path("root/dev"),
+        judge(not extra and not unasked, by),
+    )  # fmt: skip
+    yield _rules(subject, by)
+
+
+def _flags(subject: Subject) -> list[str]:
+    flags = []
+    if subject.privileged and subject.text("UsernsMode") == "host":
+        flags.append("--privileged")
+    flags += [f"--device {d.get('PathOnHost')}" for d in subject.host_config.get("Devices") or ()]
+    flags += [f"--device-cgroup-rule {rule!r}" for rule in subject.names("DeviceCgroupRules")]
+    return flags
+
+
+def _nodes(subject: Subject) -> Iterator[tuple[str, tuple[str, int, int]]]:
+    """Every device node below /dev, without terminals, shared memory and queues."""
+    top = open_in_root(subject.root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+    count = 0
+    try:
+        for where, folders, files, fd in os.fwalk(".", dir_fd=top):
+            if where == ".":
+                folders[:] = [name for name in folders if name not in SEPARATE]
+            for name in files:
+                facts = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                count += 1
+                if count > MAX_NODES:
+                    raise ValueError(f"more than {MAX_NODES} entries in /dev")
+                if stat.S_ISCHR(facts.st_mode) or stat.S_ISBLK(facts.st_mode):
+                    kind = "c" if stat.S_ISCHR(facts.st_mode) else "b"
+                    node = (kind, os.major(facts.st_rdev), os.minor(facts.st_rdev))
+                    yield f"/dev/{where}/{name}".replace("/./", "/"), node
+    finally:
+        os.close(top)
+
+
+def _rules(subject: Subject, by: str | None) -> Row:
+    resources = subject.linux.resources
+    rules = [rule for rule in (resources.devices if resources else ()) if rule.allow]
+    wanted = {text(rule) for rule in rules}
+    default = {text(rule) for rule in DEFAULT_RULES}
+    groups = Cgroups(subject)
+    requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
+    if (directory := groups.legacy("devices")) is not None:
+        evidence = f"{directory}/devices.list"
+        with open(evidence, encoding="ascii") as file:
+            found = {line.strip() for line in file if line.strip()}
+        extra = sorted(found - wanted)
+        unasked = sorted(wanted - default) if not by else []
+        effective = f"{len(found)} rules"
+        if extra:
+            effective += f"; not asked for: {', '.join(extra)}"
+        if unasked:
+            effective += f"; the spec allows {', '.join(unasked)}"
+        return Row("device rules", "devices", requested, effective, evidence,
+                   judge(not extra and not unasked, by))  # fmt: skip
+    if (unified := groups.unified()) is None:
+        return Row("device rules", "devices", requested, "no devices controller on this host", "",
+                   Verdict.UNKNOWN)  # fmt: skip
+    from jaula.cgroups.v2 import bpf
+
+    fd = os.open(unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        programs = bpf.attached(fd)
+    finally:
+        os.close(fd)
+    everything = "a *:* rwm" in wanted and by is not None
+    effective = f"{len(programs)} BPF programs: {', '.join(map(str, programs)) or 'none'}"
+    return Row("device rules", "devices", requested, effective, f"BPF_PROG_QUERY {unified}",
+               judge(bool(programs) or everything, by))  # fmt: skip
+
+
+def text(rule: DeviceCgroup) -> str:
+    """A rule as devices.list prints it."""
+    major = "*" if rule.major is None or rule.major < 0 else str(rule.major)
+    minor = "*" if rule.minor is None or rule.minor < 0 else str(rule.minor)
+    access = "".join(letter for letter in "rwm" if letter in (rule.access or "rwm"))
+    return f"{rule.type or 'a'} {major}:{minor} {access}"

@@ -1,0 +1,161 @@
+"""The mounts: nothing but what was asked for, with the flags that were asked for.
+
+Evidence: /proc/<pid>/mountinfo, and for binds the identity (device and inode) of the source on the
+host against the destination in the container. Volumes are nosuid and nodev always (statement I17).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaula.audit.mountinfo import MountLine, top
+from jaula.audit.row import Row, Verdict, judge
+from jaula.audit.subject import Subject
+from jaula.kernel.paths import open_in_root
+
+FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
+OPEN_TREES = ("/dev/pts", "/sys/fs/cgroup")
+"""Below these the container's own file systems of the kernel may have mounts of their own."""
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """The inventory, the flags of the standard mounts, and a row for each mount of the user's."""
+    yield _inventory(subject)
+    asked = {_clean(str(m.get("Destination"))): m for m in subject.inspect.get("Mounts") or ()}
+    yield _flags(subject, asked)
+    for destination, request in asked.items():
+        yield _one(subject, destination, request)
+
+
+def _inventory(subject: Subject) -> Row:
+    exact = {"/", "/dev/console"}
+    exact |= {_clean(mount.destination) for mount in subject.spec.mounts}
+    exact |= {_clean(device.path) for device in subject.linux.devices}
+    exact |= {_clean(path) for path in subject.linux.masked_paths}
+    exact |= {_clean(path) for path in subject.linux.readonly_paths}
+    trees = [
+        _clean(mount.destination)
+        for mount in subject.spec.mounts
+        if "rbind" in mount.options or mount.type in ("cgroup", "cgroup2")
+    ]
+    extra = [
+        mount.target
+        for mount in subject.mounts
+        if mount.target not in exact
+        and not any(mount.target.startswith(tree + "/") for tree in trees)
+    ]
+    asked_for = [_clean(str(m.get("Destination"))) for m in subject.inspect.get("Mounts") or ()]
+    engine = [
+        _clean(mount.destination)
+        for mount in subject.spec.mounts
+        if mount.type == "bind" and _clean(mount.destination) not in asked_for
+    ]
+    foreign = [path for path in engine if not _engine_file(subject, path)]
+    effective = f"{len(subject.mounts)} mounts"
+    if extra:
+        effective += f"; not asked for: {', '.join(extra)}"
+    if foreign:
+        effective += f"; bound from the host though not asked for: {', '.join(foreign)}"
+    return Row(
+        "mount inventory", "mounts", f"at most {len(exact)} places", effective,
+        subject.path("mountinfo"), judge(not extra and not foreign, None),
+    )  # fmt: skip
+
+
+def _engine_file(subject: Subject, path: str) -> bool:
+    """Whether a bind that the user did not write is one that the engine makes."""
+    if path in ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/sbin/docker-init"):
+        return True
+    shares = {
+        "/proc": subject.text("PidMode"),
+        "/sys": subject.text("NetworkMode"),
+        "/dev/shm": subject.text("IpcMode"),
+        "/dev/mqueue": subject.text("IpcMode"),
+    }
+    mode = shares.get(path, "")
+    if mode == "host" or mode.startswith("container:") or mode == "shareable":
+        return True
+    # sysfs belongs to the owner of the network namespace: bound where that is another's
+    return path == "/sys" and any(
+        subject.text(key).startswith("container:") or subject.text(key) == "host"
+        for key in ("PidMode", "IpcMode", "NetworkMode", "UsernsMode")
+    )
+
+
+def _flags(subject: Subject, asked: Mapping[str, Any]) -> Row:
+    """Every standard mount has the restrictions that its spec entry names."""
+    wrong, count = [], 0
+    for mount in subject.spec.mounts:
+        destination = _clean(mount.destination)
+        if destination in asked or mount.type is None:
+            continue
+        found = top(subject.mounts, destination)
+        wanted = FLAGS & set(mount.options)
+        if "rro" in mount.options:
+            wanted |= {"ro"}
+        count += 1
+        if found is None:
+            if not (destination == "/etc/resolv.conf" or mount.type == "mqueue"):
+                wrong.append(f"{destination} is not mounted")
+        elif lost := wanted - _effective(found):
+            wrong.append(f"{destination} lacks {','.join(sorted(lost))}")
+    return Row(
+        "mount flags", "mounts", f"as the spec says, {count} mounts",
+        "; ".join(wrong) or "all in effect", subject.path("mountinfo"), judge(not wrong, None),
+    )  # fmt: skip
+
+
+def _one(subject: Subject, destination: str, request: Mapping[str, Any]) -> Row:
+    kind = str(request.get("Type"))
+    wanted = set() if request.get("RW", True) else {"ro"}
+    if kind == "volume":
+        wanted |= {"nosuid", "nodev"}
+    in_spec = next((m for m in subject.spec.mounts if _clean(m.destination) == destination), None)
+    if in_spec is not None:
+        wanted |= FLAGS & set(in_spec.options)
+    label = f"{kind} {destination}"
+    requested = ",".join(sorted(wanted)) or "writable"
+    found = top(subject.mounts, destination)
+    evidence = subject.path("mountinfo")
+    if found is None or in_spec is None:
+        missing = "not mounted" if found is None else "not in the spec"
+        return Row(label, "mounts", requested, missing, evidence, Verdict.FAILS)
+    lost = wanted - _effective(found)
+    effective = f"{found.fstype} {','.join(sorted(_effective(found) & FLAGS)) or 'writable'}"
+    if lost:
+        effective += f"; lacks {','.join(sorted(lost))}"
+    source = str(request.get("Source") or "")
+    same = True
+    if kind in ("bind", "volume") and source:
+        same = _same(subject, source, destination)
+        evidence += f", {source}"
+        if not same:
+            effective += f"; it is not {source}"
+    return Row(label, "mounts", requested, effective, evidence, judge(not lost and same, None))
+
+
+def _same(subject: Subject, source: str, destination: str) -> bool:
+    """Whether the destination is the very file or directory of the host."""
+    there = os.stat(source)
+    fd = open_in_root(subject.root, destination, os.O_PATH)
+    try:
+        here = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return (there.st_dev, there.st_ino, stat.S_IFMT(there.st_mode)) == (
+        here.st_dev,
+        here.st_ino,
+        stat.S_IFMT(here.st_mode),
+    )
+
+
+def _effective(mount: MountLine) -> frozenset[str]:
+    """Flags of the mount, and ``ro`` of its superblock."""
+    return mount.options | (mount.super_options & {"ro"})
+
+
+def _clean(path: str) -> str:
+    return "/" + "/".join(part for part in path.split("/") if part not in ("", "."))

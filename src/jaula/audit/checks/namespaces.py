@@ -1,0 +1,84 @@
+"""Namespaces: each of the seven is the container's own, or is shared because a flag said so.
+
+Evidence: the links in /proc/<pid>/ns against those of the host's first process (namespaces(7)), and
+for own ones the user namespace that owns them (ioctl_nsfs(2), NS_GET_USERNS): power over a
+namespace belongs to its owner's root.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+
+from jaula.audit.row import Row, Verdict, judge
+from jaula.audit.subject import Subject
+
+NS_GET_USERNS = 0xB701
+
+KINDS: tuple[tuple[str, str, str, str], ...] = (
+    ("user", "user", "UsernsMode", "--userns"),
+    ("mnt", "mount", "", ""),
+    ("pid", "pid", "PidMode", "--pid"),
+    ("net", "network", "NetworkMode", "--network"),
+    ("ipc", "ipc", "IpcMode", "--ipc"),
+    ("uts", "uts", "UTSMode", "--uts"),
+    ("cgroup", "cgroup", "CgroupnsMode", "--cgroupns"),
+)
+"""(entry of /proc/<pid>/ns, OCI type, HostConfig key, flag)."""
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """One row for each kind."""
+    listed = {namespace.type: namespace for namespace in subject.linux.namespaces}
+    for kind, oci, key, flag in KINDS:
+        mode = subject.text(key) if key else ""
+        entry = listed.get(oci)
+        found = subject.link(f"ns/{kind}")
+        host = os.readlink(f"{subject.proc_root}/1/ns/{kind}")
+        evidence = subject.path(f"ns/{kind}")
+        shares_host = mode == "host"
+        joins = mode.startswith("container:")
+        if shares_host:
+            requested, relaxed_by = f"the host's ({flag}=host)", f"{flag}=host"
+            holds = found == host and entry is None
+        elif joins or (entry is not None and entry.path):
+            requested = f"{mode or 'joined'} ({flag})" if joins else "of a joined container"
+            relaxed_by = f"{flag}={mode}" if joins else "joining a container"
+            holds = found != host and entry is not None and bool(entry.path)
+            if holds and entry is not None and entry.path and os.path.exists(entry.path):
+                holds = os.stat(entry.path).st_ino == int(found.rpartition("[")[2].rstrip("]"))
+            if not joins and not any(
+                subject.text(k).startswith("container:") for _, _, k, _ in KINDS if k
+            ):
+                holds = False  # nothing that the user wrote asked for it
+        else:
+            requested, relaxed_by = "its own", None
+            holds = found != host and entry is not None
+            if holds and subject.own_user_namespace and not _owned(subject, kind):
+                yield Row(
+                    f"namespace {kind}", "namespaces", "its own, owned by its user namespace",
+                    f"{found}, owned by another user namespace", f"NS_GET_USERNS {evidence}",
+                    Verdict.FAILS,
+                )  # fmt: skip
+                continue
+        effective = f"{found}, " + ("the host's" if found == host else f"host {host}")
+        yield Row(
+            f"namespace {kind}", "namespaces", requested, effective, evidence,
+            judge(holds, relaxed_by),
+        )  # fmt: skip
+
+
+def _owned(subject: Subject, kind: str) -> bool:
+    """Whether the container's user namespace owns its namespace of this kind."""
+    if kind == "user":
+        return True
+    fd = os.open(subject.path(f"ns/{kind}"), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        owner = fcntl.ioctl(fd, NS_GET_USERNS)
+    finally:
+        os.close(fd)
+    try:
+        return os.fstat(owner).st_ino == os.stat(subject.path("ns/user")).st_ino
+    finally:
+        os.close(owner)

@@ -1,0 +1,65 @@
+"""The network: interfaces and addresses of the container's own namespace.
+
+Evidence: /proc/<pid>/net/dev and fib_trie, which show the network namespace of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.audit.row import Row, judge
+from jaula.audit.subject import Subject
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """Interfaces, and the address that the engine gave."""
+    mode = subject.text("NetworkMode") or "bridge"
+    found = interfaces(subject.read("net/dev"))
+    others = [name for name in found if name != "lo" and not _tunnel(name)]
+    evidence = subject.path("net/dev")
+    shared = mode == "host" or mode.startswith("container:")
+    if shared:
+        by = f"--network={mode}"
+        requested, holds = f"shared ({by})", True
+    elif mode == "none":
+        by, requested, holds = None, "loopback only", not others
+    else:
+        by, requested, holds = None, f"loopback and one on {mode}", len(others) == 1
+    yield Row("interfaces", "network", requested, ", ".join(found), evidence, judge(holds, by))
+    if shared:
+        return
+    settings = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    wanted = sorted(str(n.get("IPAddress")) for n in settings.values() if n.get("IPAddress"))
+    local = sorted(addresses(subject.read("net/fib_trie")))
+    holds = local == wanted and (bool(wanted) or mode == "none")
+    yield Row(
+        "addresses", "network", ", ".join(wanted) or "none", ", ".join(local) or "none",
+        subject.path("net/fib_trie"), judge(holds, None),
+    )  # fmt: skip
+
+
+def interfaces(text: str) -> list[str]:
+    """Names in /proc/net/dev."""
+    return [line.partition(":")[0].strip() for line in text.splitlines() if ":" in line]
+
+
+def addresses(text: str) -> set[str]:
+    """Local IPv4 addresses in /proc/net/fib_trie, without the loopback network and broadcasts."""
+    found: set[str] = set()
+    last = ""
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] == ["|--"]:
+            last = words[1]
+        elif (
+            words[:1] == ["/32"] and words[1:3] == ["host", "LOCAL"] and not last.startswith("127.")
+        ):
+            found.add(last)
+    return found
+
+
+def _tunnel(name: str) -> bool:
+    """Fallback devices that the kernel makes in every namespace when a tunnel module is loaded."""
+    return name in (
+        "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"
+    )  # fmt: skip

@@ -1,0 +1,25 @@
+"""no_new_privs: set-user-id programs give nothing, where that was asked for.
+
+Evidence: NoNewPrivs in /proc/<pid>/status (prctl(2), PR_SET_NO_NEW_PRIVS). Once set it cannot be
+unset, so a program may have more of it than was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.audit.row import Row, judge
+from jaula.audit.subject import Subject
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """One row."""
+    options = subject.security_option("no-new-privileges")
+    wanted = bool(options) and options[-1].lower() in ("", "true", "1", "t")
+    actual = subject.status("NoNewPrivs")
+    holds = not wanted or (actual == "1" and subject.process.no_new_privileges)
+    yield Row(
+        "no_new_privs", "no_new_privs", "set" if wanted else "not asked for",
+        "set" if actual == "1" else "not set", f"{subject.path('status')} NoNewPrivs",
+        judge(holds, None),
+    )  # fmt: skip

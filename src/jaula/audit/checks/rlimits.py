@@ -1,0 +1,64 @@
+"""Resource limits of the first process: a finite number of open files, and what was asked for.
+
+Evidence: /proc/<pid>/limits (getrlimit(2)). A program may lower its limits, so less holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.audit.row import Row, judge
+from jaula.audit.subject import Subject
+
+LABELS = {
+    "RLIMIT_AS": "Max address space",
+    "RLIMIT_CORE": "Max core file size",
+    "RLIMIT_CPU": "Max cpu time",
+    "RLIMIT_DATA": "Max data size",
+    "RLIMIT_FSIZE": "Max file size",
+    "RLIMIT_LOCKS": "Max file locks",
+    "RLIMIT_MEMLOCK": "Max locked memory",
+    "RLIMIT_MSGQUEUE": "Max msgqueue size",
+    "RLIMIT_NICE": "Max nice priority",
+    "RLIMIT_NOFILE": "Max open files",
+    "RLIMIT_NPROC": "Max processes",
+    "RLIMIT_RSS": "Max resident set",
+    "RLIMIT_RTPRIO": "Max realtime priority",
+    "RLIMIT_RTTIME": "Max realtime timeout",
+    "RLIMIT_SIGPENDING": "Max pending signals",
+    "RLIMIT_STACK": "Max stack size",
+}
+INFINITY = (1 << 64) - 1
+MAX_FILES = 1 << 20
+"""The kernel's own ceiling for one process (fs.nr_open) by default."""
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """Open files, and every limit of the spec."""
+    found = parse(subject.read("limits"))
+    asked = {limit.type: limit.hard for limit in subject.process.rlimits}
+    for name in ("RLIMIT_NOFILE", *(n for n in sorted(asked) if n != "RLIMIT_NOFILE")):
+        hard = found[LABELS[name]]
+        wanted = asked.get(name)
+        bound = MAX_FILES if wanted is None else wanted
+        requested = "a finite number" if wanted is None else _text(wanted)
+        holds = hard <= bound and (name != "RLIMIT_NOFILE" or hard != INFINITY)
+        yield Row(
+            name.removeprefix("RLIMIT_").lower(), "rlimits", requested, _text(hard),
+            f"{subject.path('limits')} {LABELS[name]}", judge(holds, None),
+        )  # fmt: skip
+
+
+def parse(text: str) -> dict[str, int]:
+    """Hard limits by the kernel's label."""
+    found = {}
+    for line in text.splitlines():
+        for label in LABELS.values():
+            if line.startswith(label + " "):
+                hard = line[len(label) :].split()[1]
+                found[label] = INFINITY if hard == "unlimited" else int(hard)
+    return found
+
+
+def _text(value: int) -> str:
+    return "unlimited" if value == INFINITY else str(value)

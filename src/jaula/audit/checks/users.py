@@ -1,0 +1,60 @@
+"""The user mapping: which host ids the container's ids are, and that its root is nobody here.
+
+Evidence: /proc/<pid>/uid_map, gid_map and the Uid and Gid lines of status, which show host ids to
+a reader in the initial user namespace (user_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from jaula.audit.row import Row, Verdict, judge
+from jaula.audit.subject import Subject
+from jaula.spec.runtime import IDMapping
+
+Map = list[tuple[int, int, int]]
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """Both maps, and who the first process is on the host."""
+    host = subject.text("UsernsMode") == "host"
+    for name, wanted in (
+        ("uid_map", subject.linux.uid_mappings),
+        ("gid_map", subject.linux.gid_mappings),
+    ):
+        found = parse(subject.read(name))
+        identity = any(outside == 0 for _, outside, _ in found)
+        if host:
+            requested, holds, by = "the host's ids (--userns=host)", identity, "--userns=host"
+        else:
+            requested = _text(_map(wanted)) if wanted else "host ids other than 0"
+            holds, by = not identity and bool(found), None
+            if wanted:
+                holds = holds and found == _map(wanted)
+        yield Row(
+            name, "users", requested, _text(found) or "no map", subject.path(name), judge(holds, by)
+        )
+    uids, gids = subject.status("Uid").split(), subject.status("Gid").split()
+    effective = f"uid {uids[1]}, gid {gids[1]}"
+    if host:
+        yield Row("host user", "users", "--userns=host", effective, subject.path("status"),
+                  Verdict.RELAXED)  # fmt: skip
+        return
+    yield Row(
+        "host user", "users", "not root of the host", effective, subject.path("status"),
+        judge("0" not in uids and "0" not in gids, None),
+    )  # fmt: skip
+
+
+def parse(text: str) -> Map:
+    """Rows of (inside, outside, length)."""
+    rows = [line.split() for line in text.splitlines()]
+    return [(int(inside), int(outside), int(length)) for inside, outside, length in rows]
+
+
+def _map(wanted: Sequence[IDMapping]) -> Map:
+    return [(row.container_id, row.host_id, row.size) for row in wanted]
+
+
+def _text(rows: Map) -> str:
+    return ", ".join(f"{inside}->{outside} x {length}" for inside, outside, length in rows)

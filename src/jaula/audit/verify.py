@@ -1,0 +1,58 @@
+"""``jaula verify``: the isolation that was asked for, held against the kernel's own evidence.
+
+Follows design statements I5 to I10 and I19. Each check is a file in :mod:`jaula.audit.checks`; a
+check that cannot read its evidence gives a row with the verdict ``unknown``, which is not a proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaula.audit.checks import TABLE
+from jaula.audit.row import Row, Verdict, passed, table
+from jaula.audit.subject import Subject
+from jaula.errors import Conflict
+from jaula.spec.runtime import Spec
+
+__all__ = ["Row", "Verdict", "passed", "render", "verify"]
+
+
+def verify(inspect: Mapping[str, Any], spec: Spec, proc_root: str = "/proc") -> list[Row]:
+    """Every row of the proof of a running container.
+
+    ``inspect`` is the engine's inspect document and ``spec`` what the runtime was given; see
+    :mod:`jaula.audit.subject` for what is used of them. Raises ``Conflict`` where the container
+    does not run or ends while it is being looked at.
+    """
+    subject = Subject(inspect, spec, proc_root)
+    rows: list[Row] = []
+    try:
+        started = subject.started()
+        for layer, check in TABLE:
+            try:
+                rows += check(subject)
+            except (OSError, ValueError, KeyError) as error:
+                rows.append(Row(layer, layer, "", f"cannot be read: {error}", "", Verdict.UNKNOWN))
+        if subject.started() != started:
+            raise Conflict("the container ended while it was being verified")
+    finally:
+        subject.close()
+    return rows
+
+
+def render(rows: Sequence[Row]) -> str:
+    """A table, and a line that sums it up."""
+    text = table(
+        ("LAYER", "CHECK", "REQUESTED", "IN EFFECT", "EVIDENCE", "VERDICT"),
+        [(r.layer, r.id, r.requested, r.effective, r.evidence, str(r.verdict)) for r in rows],
+        widest=48,
+    )
+    counts = {v: sum(row.verdict is v for row in rows) for v in Verdict}
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    details = [
+        f"{row.id}: asked for {row.requested or 'nothing'}; in effect: {row.effective}"
+        for row in rows
+        if row.verdict in (Verdict.FAILS, Verdict.UNKNOWN)
+    ]
+    return "\n".join((text, "", f"{len(rows)} rows: {summary}", *details))
