@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 PENDING_LIMIT = 32  # clients that wait for one container's start; the runtime takes 60 sockets
 
 
-async def attach(
-    engine: Looking, container: Container, fd: int, options: AttachOptions
-) -> None:
+async def attach(engine: Looking, container: Container, fd: int, options: AttachOptions) -> None:
     """Hand a client's socket to the shim, or keep it until there is one.
 
     ``fd`` is closed here or by whoever gets it. With ``logs`` the client first gets what was
@@ -49,9 +47,7 @@ async def attach(
                 raise Conflict(f"{PENDING_LIMIT} clients wait for container {container.name}")
             owned = False
             container.pending.append((fd, stream))
-        engine.parts.events.emit(
-            "container", "attach", container.id, engine.attributes(container)
-        )
+        engine.parts.events.emit("container", "attach", container.id, engine.attributes(container))
     finally:
         if owned:
             os.close(fd)
@@ -71,9 +67,7 @@ def stream_of(container: Container, options: AttachOptions) -> AttachStream:
     )
 
 
-async def _replay(
-    engine: Looking, container: Container, fd: int, options: AttachOptions
-) -> None:
+async def _replay(engine: Looking, container: Container, fd: int, options: AttachOptions) -> None:
     client = socket.socket(fileno=os.dup(fd))
     client.setblocking(False)
     loop = asyncio.get_running_loop()

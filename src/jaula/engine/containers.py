@@ -70,9 +70,7 @@ class Containers(Looking):
         elif isinstance(event, Detached):
             self._emit(container, "detach")
 
-    def _emit(
-        self, container: Container, action: str, more: dict[str, str] | None = None
-    ) -> None:
+    def _emit(self, container: Container, action: str, more: dict[str, str] | None = None) -> None:
         self.parts.events.emit(
             "container", action, container.id, attributes(container.record) | (more or {})
         )
@@ -130,7 +128,9 @@ class Containers(Looking):
         run_dir = str(self.parts.config.paths.container_run(container.id))
         end = self.parts.runtime.exit_record(run_dir)
         if end is None:
-            end = ExitRecord(137, 9, finished_at=time.time(), error="the container's shim was killed")
+            end = ExitRecord(
+                137, 9, finished_at=time.time(), error="the container's shim was killed"
+            )
             self.clear_cgroup(container)
         self.ending.exited(container, end)
 
@@ -226,9 +226,7 @@ class Containers(Looking):
             self.ending.give_up(container)
             return
         if not container.live:
-            raise Conflict(
-                f"cannot kill container: {ref}: container {container.id} is not running"
-            )
+            raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
         stop = container.record.body.stop_signal or "SIGTERM"
         if number in (9, signals.parse(stop)):
             container.change(manually_stopped=True)

@@ -152,7 +152,9 @@ def _check_platform(platform: str | None) -> None:
     machine = host_platform.machine()
     here = _ARCHITECTURES.get(machine, machine)
     system, _, architecture = platform.partition("/")
-    if system != "linux" or (architecture and architecture.partition("/")[0] not in (here, machine)):
+    if system != "linux" or (
+        architecture and architecture.partition("/")[0] not in (here, machine)
+    ):
         raise NotFound(
             f"image with the platform {platform} was not found: this host is linux/{here}"
         )
@@ -164,7 +166,11 @@ def _joined(parts: Parts, host: HostConfig) -> HostConfig:
     for field in ("network_mode", "pid_mode", "ipc_mode"):
         kind, colon, ref = getattr(host, field).partition(":")
         if kind == "container" and colon and ref:
-            changed[field] = f"container:{parts.registry.find(ref).id}"
+            try:
+                changed[field] = f"container:{parts.registry.find(ref).id}"
+            except NotFound as error:
+                # 404 would make the docker command look for the image at a registry.
+                raise InvalidRequest(error.message) from None
     return msgspec.structs.replace(host, **changed) if changed else host
 
 

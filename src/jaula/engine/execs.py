@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.confine import capabilities
 from jaula.engine import names
-from jaula.engine.specbuild import process
+from jaula.engine.specbuild import process, security
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.runtime.messages import AttachStream
 from jaula.spec import detach_keys
@@ -141,7 +140,8 @@ class Execs:
         )
         sets = base.capabilities
         if body.privileged:
-            sets = capabilities.resolve((), (), privileged=True)
+            host = record.body.host_config
+            sets = security.granted(host, self._parts.host, everything=True)
         env = process.merge_environment(base.env, body.env)
         if body.user and not any(entry.startswith("HOME=") for entry in body.env):
             env = process.merge_environment(env, (f"HOME={user.home or '/'}",))

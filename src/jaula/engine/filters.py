@@ -19,8 +19,23 @@ if TYPE_CHECKING:
     from jaula.engine.container import Container
 
 _KNOWN = frozenset(
-    "ancestor before expose exited health id isolation is-task label name network publish since"
-    " status volume".split()
+    [
+        "ancestor",
+        "before",
+        "expose",
+        "exited",
+        "health",
+        "id",
+        "isolation",
+        "is-task",
+        "label",
+        "name",
+        "network",
+        "publish",
+        "since",
+        "status",
+        "volume",
+    ]
 )
 _ACTIVE = frozenset({Status.RUNNING, Status.PAUSED, Status.RESTARTING})
 
@@ -40,8 +55,10 @@ def select(
             raise InvalidRequest(f"invalid filter '{key}'")
     _check_values(filters)
     ordered = sorted(containers, key=lambda c: (c.record.created, c.id), reverse=True)
-    everything = all or bool(limit and limit > 0) or bool(
-        {"status", "exited", "before", "since"} & filters.keys()
+    everything = (
+        all
+        or bool(limit and limit > 0)
+        or bool({"status", "exited", "before", "since"} & filters.keys())
     )
     before, since = _bound(ordered, filters, "before"), _bound(ordered, filters, "since")
     chosen = []
@@ -62,7 +79,7 @@ def select(
 
 def _check_values(filters: Filters) -> None:
     for value in filters.get("status", ()):
-        if value not in Status:
+        if value not in tuple(Status):
             raise InvalidRequest(
                 f"invalid filter 'status={value}'", hint=f"one of {', '.join(Status)}"
             )

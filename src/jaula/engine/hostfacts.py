@@ -18,6 +18,7 @@ _SYS_RESOURCE = 24  # CAP_SYS_RESOURCE, linux/capability.h
 def read(nofile: tuple[int, int], pids_limit: int, features: Collection[str]) -> HostFacts:
     """The facts; ``features`` are those of the cgroup driver."""
     nodes = _set("/sys/devices/system/node/online")
+    bounding = capabilities.read_status_masks(os.getpid())["bounding"]
     return HostFacts(
         online_cpus=_set("/sys/devices/system/cpu/online") or frozenset({0}),
         memory_nodes=nodes or frozenset({0}),
@@ -27,6 +28,7 @@ def read(nofile: tuple[int, int], pids_limit: int, features: Collection[str]) ->
         apparmor=lsm.apparmor(),
         hostname=socket.gethostname(),
         kernel=os.uname().release,
+        capabilities=bounding,
         mqueue=os.path.ismount("/dev/mqueue"),
         nofile=_grantable(nofile),
         pids_limit=pids_limit,

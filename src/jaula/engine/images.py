@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Filters = dict[str, list[str]]
 Document = dict[str, Any]
+Documents = list[Document]
 
 
 class Images:
@@ -29,7 +30,7 @@ class Images:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def list(self, *, all: bool, filters: Filters, digests: bool) -> list[Document]:
+    def list(self, *, all: bool, filters: Filters, digests: bool) -> Documents:
         """Docker's summaries, newest first."""
         users: dict[str, int] = {}
         for container in self._parts.registry:
@@ -78,7 +79,7 @@ class Images:
             "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
         }
 
-    def history(self, ref: str) -> list[Document]:
+    def history(self, ref: str) -> Documents:
         """The steps of its making, newest first."""
         return [
             {
@@ -98,7 +99,7 @@ class Images:
         image = self._parts.images.tag(ref, name)
         self._parts.events.emit("image", "tag", image.id, {"name": name})
 
-    async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[Document]:
+    async def remove(self, ref: str, *, force: bool, noprune: bool) -> Documents:
         """Take a name, or the image, away.
 
         :raises Conflict: a container uses it.
@@ -114,21 +115,15 @@ class Images:
             in_use = f"image is being used by stopped container {container.id[:12]}"
         running = in_use is not None and "running" in in_use
         if running and len(image.names) <= 1 and ref.removeprefix("sha256:") in image.id:
-            raise Conflict(
-                f"conflict: unable to delete {ref[:12]} (cannot be forced) - {in_use}"
-            )
-        done = await asyncio.to_thread(
-            self._parts.images.remove, ref, force=force, in_use=in_use
-        )
+            raise Conflict(f"conflict: unable to delete {ref[:12]} (cannot be forced) - {in_use}")
+        done = await asyncio.to_thread(self._parts.images.remove, ref, force=force, in_use=in_use)
         for step in done:
             for action, name in step.items():
                 verb = "untag" if action == "Untagged" else "delete"
                 self._parts.events.emit("image", verb, image.id, {"name": name})
         return [dict(step) for step in done]
 
-    async def load(
-        self, stream: AsyncIterator[bytes], *, quiet: bool
-    ) -> AsyncIterator[Document]:
+    async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
         """Load an archive; Docker's messages."""
         from jaula.images.archive import load
 
@@ -194,12 +189,13 @@ class Images:
         shown = f"{name}:{tag}" if tag and not tag.startswith("sha256:") else name
         base = name.rpartition("/")[2]
         recipe = base if base in ("busybox", "debian", "ubuntu") else "busybox"
-        raise Unavailable(
+        error = Unavailable(
             f"cannot pull {shown}: no registry is in reach of this engine",
-            hint=f"load an archive with 'jaula load -i FILE', or build one from the package mirror"
-            f" with 'jaula image bootstrap {recipe}'",
+            hint="load an archive with 'jaula load -i FILE', or build an image from the package"
+            f" mirror with 'jaula image bootstrap {recipe}'",
         )
-        yield {}  # makes this a generator, as the other streams are
+        async for message in _refused(error):
+            yield message
 
     async def prune(self, filters: Filters) -> Document:
         """Remove images without a name, or with ``dangling=false`` all that no container uses."""
@@ -217,7 +213,7 @@ class Images:
             else:
                 raise InvalidRequest(f"invalid filter '{key}'")
         used = {container.record.image for container in self._parts.registry}
-        deleted: list[Document] = []
+        deleted: Documents = []
         freed = 0
         for image in self._parts.images.list():
             if image.id in used or (dangling and image.names):
@@ -234,6 +230,14 @@ class Images:
             freed += image.size if any("Deleted" in step for step in done) else 0
         self._parts.events.emit("image", "prune", "", {"reclaimed": str(freed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
+
+
+async def _refused(error: JaulaError) -> AsyncIterator[Document]:
+    """A stream that fails at its first step, as streams of this engine do."""
+    messages: tuple[Document, ...] = ()
+    for message in messages:
+        yield message
+    raise error
 
 
 def has_label(image: Image, wanted: str) -> bool:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.confine import masks
 from jaula.engine import network_settings
 from jaula.engine.logging_options import log_options
 from jaula.engine.specbuild.mounts import SHM_SIZE
 from jaula.engine.specbuild.security import parse
 from jaula.engine.starting import log_path
-from jaula.confine import masks
 from jaula.logs import timestamp
 from jaula.state.records import ContainerRecord, MountRecord, Status
 
@@ -109,9 +109,7 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
         "Runtime": "jaula",
         "PidsLimit": parts.host.pids_limit if wanted.pids_limit is None else wanted.pids_limit,
         "MaskedPaths": masked if wanted.masked_paths is None else list(wanted.masked_paths),
-        "ReadonlyPaths": readonly
-        if wanted.readonly_paths is None
-        else list(wanted.readonly_paths),
+        "ReadonlyPaths": readonly if wanted.readonly_paths is None else list(wanted.readonly_paths),
         "CgroupParent": wanted.cgroup_parent or f"/{parts.config.cgroup_parent}",
         "OomKillDisable": bool(wanted.oom_kill_disable),
     }

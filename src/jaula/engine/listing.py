@@ -98,3 +98,36 @@ def human(seconds: float) -> str:
     if hours < 24 * 365 * 2:
         return f"{hours // 24 // 30} months"
     return f"{int(seconds / 3600) // 24 // 365} years"
+
+
+_MADE = frozenset(
+    [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
+        "/dev/console",
+        "/etc/hosts",
+        "/etc/hostname",
+        "/etc/resolv.conf",
+        "/sbin/docker-init",
+    ]
+)
+"""Mount points that a start makes where the image lacks them."""
+
+
+def changes(found: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """The change list without the places that only the engine's own mounts needed.
+
+    ``found`` holds paths with Docker's kinds: 0 modified, 1 added, 2 deleted. Directories that
+    changed for nothing else than those places are left out too.
+    """
+    kept = [(path, kind) for path, kind in found if not (kind == 1 and path in _MADE)]
+    for parent in ("/etc", "/sbin", "/dev"):
+        if not any(path.startswith(parent + "/") for path, _ in kept) and any(
+            path.startswith(parent + "/") for path, _ in found
+        ):
+            kept = [(path, kind) for path, kind in kept if path != parent]
+    return [{"Path": path, "Kind": kind} for path, kind in kept]

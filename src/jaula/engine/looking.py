@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jaula.engine.parts import Parts
 
 
+Documents = list[dict[str, Any]]
+
+
 class Looking:
     """What can be asked about containers."""
 
@@ -53,7 +56,7 @@ class Looking:
 
     def list(
         self, *, all: bool, limit: int | None, filters: dict[str, list[str]], size: bool
-    ) -> list[dict[str, Any]]:
+    ) -> Documents:
         """Docker's summaries, newest first."""
         chosen = filtering.select(self.parts.registry, all=all, limit=limit, filters=filters)
         documents = []
@@ -81,24 +84,23 @@ class Looking:
         container = self.find(ref)
         driver = container.record.body.host_config.log_config.type or self.parts.config.log_driver
         if driver == "none":
-            raise InvalidRequest('configured logging driver does not support reading')
+            raise InvalidRequest("configured logging driver does not support reading")
         path = log_path(self.parts, container.id)
         since = None if options.since is None else int(options.since * 1e9)
         until = None if options.until is None else int(options.until * 1e9)
         if not options.follow:
             from jaula.logs.reader import read
 
-            count = 0
-            for record in read(
+            stored = read(
                 path,
                 stdout=options.stdout,
                 stderr=options.stderr,
                 since=since,
                 until=until,
                 tail=options.tail,
-            ):
-                count += 1
-                if count % 256 == 0:
+            )
+            for count, record in enumerate(stored):
+                if count % 256 == 255:
                     await asyncio.sleep(0)
                 text = record.data
                 if options.timestamps:
@@ -142,11 +144,11 @@ class Looking:
         self.require_running(container)
         return await top(self.parts, container, ps_args)
 
-    async def changes(self, ref: str) -> list[dict[str, Any]]:
+    async def changes(self, ref: str) -> Documents:
         """What differs from the image."""
         container = self.find(ref)
         found = await asyncio.to_thread(self.parts.snapshots.changes, container.id)
-        return [{"Path": change.path, "Kind": int(change.kind)} for change in found]
+        return listing.changes([(change.path, int(change.kind)) for change in found])
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
         """The container's files as a tar."""

@@ -89,8 +89,7 @@ def _check_source(mount: MountRecord, *, make: bool) -> None:
         return
     if not make:
         raise InvalidRequest(
-            'invalid mount config for type "bind": bind source path does not exist:'
-            f" {mount.source}"
+            f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
         )
     try:
         os.makedirs(mount.source, mode=0o755, exist_ok=True)

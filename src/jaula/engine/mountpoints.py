@@ -48,7 +48,9 @@ def wishes(body: ContainerCreate) -> tuple[Wish, ...]:
         place = destination(path)
         if place not in found:
             found[place] = Wish(
-                MountRecord("volume", place, anonymous=True, driver="local", options=_VOLUME_OPTIONS)
+                MountRecord(
+                    "volume", place, anonymous=True, driver="local", options=_VOLUME_OPTIONS
+                )
             )
     return tuple(found.values())
 
@@ -176,7 +178,7 @@ def _mount_bind(mount: Mount, place: str) -> Wish:
     source = _field(mount, "Source", mount.source)
     if not source.startswith("/"):
         raise InvalidRequest(
-            f'invalid mount config for type "bind": invalid mount path: \'{source}\''
+            f"invalid mount config for type \"bind\": invalid mount path: '{source}'"
             " mount path must be absolute"
         )
     if mount.volume_options or mount.tmpfs_options:
@@ -244,17 +246,16 @@ def _mount_tmpfs(mount: Mount, place: str) -> Wish:
     options.append(f"mode={wanted.mode:o}" if wanted and wanted.mode else "mode=1777")
     if mount.read_only:
         options.append("ro")
-    return Wish(
-        MountRecord("tmpfs", place, read_only=mount.read_only, options=tuple(options))
-    )
+    return Wish(MountRecord("tmpfs", place, read_only=mount.read_only, options=tuple(options)))
 
 
-_TMPFS_FLAGS = frozenset(
-    "ro rw suid nosuid dev nodev exec noexec atime noatime diratime nodiratime relatime"
-    " norelatime strictatime nostrictatime sync async private rprivate shared rshared slave"
-    " rslave unbindable runbindable bind rbind remount mand nomand defaults".split()
-)
-_TMPFS_KEYS = frozenset("mode uid gid size nr_inodes nr_blocks mpol".split())
+_TMPFS_FLAG_WORDS = """
+ro rw suid nosuid dev nodev exec noexec atime noatime diratime nodiratime relatime norelatime
+strictatime nostrictatime sync async private rprivate shared rshared slave rslave unbindable
+runbindable bind rbind remount mand nomand defaults
+"""
+_TMPFS_FLAGS = frozenset(_TMPFS_FLAG_WORDS.split())
+_TMPFS_KEYS = frozenset(["mode", "uid", "gid", "size", "nr_inodes", "nr_blocks", "mpol"])
 
 
 def _tmpfs(path: str, text: str) -> Wish:

@@ -15,6 +15,7 @@ from jaula.spec.api import NetworkConnect, NetworkCreate, NetworkDisconnect
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
 
+Filters = dict[str, list[str]]
 _DRIVERS = {"bridge": "bridge", "host": "host", "none": "null"}
 
 
@@ -29,7 +30,7 @@ class Networks:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def list(self, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+    def list(self, filters: Filters) -> list[dict[str, Any]]:
         """Those that pass the filters ``name``, ``id``, ``driver``, ``scope``, ``type``.
 
         :raises InvalidRequest: another filter.
@@ -64,14 +65,16 @@ class Networks:
     async def connect(self, ref: str, body: NetworkConnect) -> None:
         """Not there yet."""
         self.inspect(ref)
-        raise Unsupported(f"cannot connect {body.container} to {ref}: give --network when it is made")
+        raise Unsupported(
+            f"cannot connect {body.container} to {ref}: give --network when it is made"
+        )
 
     async def disconnect(self, ref: str, body: NetworkDisconnect) -> None:
         """Not there yet."""
         self.inspect(ref)
         raise Unsupported(f"cannot disconnect {body.container} from {ref} while it is there")
 
-    async def prune(self, filters: dict[str, list[str]]) -> dict[str, Any]:
+    async def prune(self, filters: Filters) -> dict[str, Any]:
         """Nothing can be unused that nobody can make."""
         return {"NetworksDeleted": None}
 

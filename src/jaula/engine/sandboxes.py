@@ -18,7 +18,8 @@ from jaula.errors import JaulaError
 
 if TYPE_CHECKING:
     from jaula.engine.ranges import Ranges
-    from jaula.network.manager import Endpoint, NetworkManager
+    from jaula.network.endpoint import Endpoint
+    from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime, Sandbox
 
 log = logging.getLogger("jaula.sandboxes")

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.confine.idranges import IdRange, mappings
-from jaula.engine import states
+from jaula.engine import container_files, states
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
 from jaula.engine.logging_options import log_options
+from jaula.engine.place import Place
 from jaula.engine.ports import wishes
 from jaula.engine.specbuild import build, security, sharing
 from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.engine.states import Action
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
-from jaula.network import files
 from jaula.network.endpoint import Endpoint, PortRequest
 from jaula.runtime.messages import LogSetup, StartRequest
 from jaula.spec.runtime import encode
@@ -35,48 +35,9 @@ if TYPE_CHECKING:
 
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
-    from jaula.runtime.client import Sandbox
     from jaula.runtime.messages import Event
 
 _JOINED = {"pid": "pid", "ipc": "ipc", "network": "net"}
-_INITS = (
-    "/usr/bin/docker-init",
-    "/usr/bin/tini-static",
-    "/usr/libexec/podman/catatonit",
-    "/usr/bin/catatonit",
-)
-
-
-class Place:
-    """What a start has taken: ids, a sandbox, an endpoint. :meth:`give_back` undoes it.
-
-    ``ids`` are those of the container's user namespace, None where that is the host's;
-    ``reserved`` is the range to give back at the end. They differ where a container borrows a
-    user namespace but has a network of its own.
-    """
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self.ids: IdRange | None = None
-        self.reserved: IdRange | None = None
-        self.sandbox: Sandbox | None = None
-        self.endpoint: Endpoint | None = None
-
-    def close_sandbox(self) -> None:
-        """Drop our descriptors; the container holds its namespaces itself."""
-        if self.sandbox is not None:
-            self.sandbox.close()
-            self.sandbox = None
-
-    def give_back(self) -> None:
-        """Undo everything that was taken."""
-        if self.endpoint is not None:
-            self._parts.network.detach(self.endpoint)
-            self.endpoint = None
-        self.close_sandbox()
-        if self.reserved is not None:
-            self._parts.ranges.give_back(self.reserved.start)
-            self.reserved = None
 
 
 class Starter:
@@ -249,7 +210,7 @@ class Starter:
             joined=joined,
             id_mapped=place.ids is not None,
             foreign_network=place.sandbox is not None and place.ids != place.reserved,
-            files=self._files(record, shares, place),
+            files=container_files.write(parts, record, shares, place.endpoint),
             mounts=record.mounts,
             shared_shm=self._shared_shm(record, shares),
             devices=_host_devices() if body.host_config.privileged and shares.user.host else (),
@@ -280,45 +241,6 @@ class Starter:
         if shares.net.container:
             return self._parts.registry.find(shares.net.container).record.hostname
         return record.hostname
-
-    def _files(self, record: ContainerRecord, shares: Sharing, place: Place) -> dict[str, str]:
-        """hosts, resolv.conf and hostname, written anew for each start."""
-        parts, host = self._parts, record.body.host_config
-        directory = parts.config.paths.container(record.id)
-        found: dict[str, str] = {}
-        if shares.net.container:
-            lender = parts.registry.find(shares.net.container)
-            directory = parts.config.paths.container(lender.id)
-            found = {f"/etc/{n}": str(directory / n) for n in ("hosts", "hostname", "resolv.conf")}
-        else:
-            endpoint = place.endpoint
-            gateway = endpoint.gateway if endpoint else None
-            if shares.net.host and not host.extra_hosts:
-                hosts = _read("/etc/hosts")
-            else:
-                hosts = files.hosts(
-                    record.hostname,
-                    domain=record.body.domainname,
-                    address=endpoint.ipv4 if endpoint else None,
-                    extra=host.extra_hosts,
-                    gateway=gateway,
-                )
-            resolv = _read("/etc/resolv.conf")
-            if not shares.net.host or host.dns or host.dns_search or host.dns_options:
-                resolv = files.resolv_conf(
-                    resolv, dns=host.dns, search=host.dns_search, options=host.dns_options
-                )
-            for name, text in (
-                ("hosts", hosts),
-                ("hostname", files.hostname(record.hostname)),
-                ("resolv.conf", resolv),
-            ):
-                path = directory / name
-                _write(str(path), text)
-                found[f"/etc/{name}"] = str(path)
-        if host.init:
-            found[build.INIT_PATH] = init_program()
-        return found
 
     def _shared_shm(self, record: ContainerRecord, shares: Sharing) -> str | None:
         if shares.ipc.container:
@@ -355,41 +277,8 @@ def log_path(parts: Parts, container_id: str) -> str:
     return str(parts.config.paths.container(container_id) / f"{container_id}-json.log")
 
 
-def init_program() -> str:
-    """A small program of the host's that reaps orphans, for ``--init``.
-
-    :raises InvalidRequest: there is none.
-    """
-    for path in _INITS:
-        if os.access(path, os.X_OK):
-            return path
-    raise InvalidRequest(
-        "--init needs a static init program, and none is installed",
-        hint="install the package tini or catatonit",
-    )
-
-
 def _endpoint_record(endpoint: Endpoint) -> EndpointRecord:
     return msgspec.convert(msgspec.to_builtins(endpoint), EndpointRecord)
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20)
-    except FileNotFoundError:
-        return ""
-
-
-def _write(path: str, text: str) -> None:
-    # Replaced, not rewritten: a container that still runs keeps the file that it was given.
-    descriptor = os.open(
-        path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
-    )
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
 
 
 def _host_devices() -> tuple[str, ...]:

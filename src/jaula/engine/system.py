@@ -71,7 +71,9 @@ class System:
             "Containers": len(parts.registry),
             "ContainersRunning": states[Status.RUNNING] + states[Status.RESTARTING],
             "ContainersPaused": states[Status.PAUSED],
-            "ContainersStopped": states[Status.EXITED] + states[Status.CREATED] + states[Status.DEAD],
+            "ContainersStopped": states[Status.EXITED]
+            + states[Status.CREATED]
+            + states[Status.DEAD],
             "Images": len(parts.images.list()),
             "Driver": parts.snapshots.name,
             "DriverStatus": [list(row) for row in parts.snapshots.status()],
@@ -178,7 +180,9 @@ class System:
                 "Size": parts.volumes.usage(volume["Name"]),
             }
         images = engine.images.list(all=True, filters={}, digests=False)
-        sizes = {layer: parts.layers.info(layer).size for i in parts.images.list() for layer in i.layers}
+        sizes = {
+            layer: parts.layers.info(layer).size for i in parts.images.list() for layer in i.layers
+        }
         users = Counter(layer for i in parts.images.list() for layer in i.layers)
         for summary, image in zip(images, parts.images.list(), strict=False):
             summary["SharedSize"] = sum(sizes[n] for n in image.layers if users[n] > 1)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Filters = dict[str, list[str]]
 Document = dict[str, Any]
+Ids = list[str]
 _ANONYMOUS = "com.docker.volume.anonymous"
 
 
@@ -55,9 +56,9 @@ class Volumes:
         """One volume."""
         return _document(self._parts.volumes.get(name))
 
-    def used(self) -> dict[str, list[str]]:
+    def used(self) -> dict[str, Ids]:
         """Volume names with the ids of the containers that have them."""
-        found: dict[str, list[str]] = {}
+        found: dict[str, Ids] = {}
         for container in self._parts.registry:
             for mount in container.record.mounts:
                 if mount.type == "volume":

@@ -20,6 +20,24 @@ from jaula.state.migrations import MIGRATIONS
 
 Document = TypeVar("Document", bound=msgspec.Struct)
 
+_PUT = {
+    "containers": "INSERT INTO containers (id, document) VALUES (?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+    "settings": "INSERT INTO settings (id, document) VALUES (?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+}
+_DELETE = {
+    "containers": "DELETE FROM containers WHERE id = ?",
+    "settings": "DELETE FROM settings WHERE id = ?",
+}
+_GET = {
+    "containers": "SELECT document FROM containers WHERE id = ?",
+    "settings": "SELECT document FROM settings WHERE id = ?",
+}
+_ALL = {
+    "containers": "SELECT id, document FROM containers",
+    "settings": "SELECT id, document FROM settings",
+}
 _DISK_ERRORS = ("disk is full", "disk I/O error", "readonly database", "unable to open")
 
 
@@ -77,27 +95,21 @@ class Database:
     def put_raw(self, table: str, key: str, data: bytes) -> None:
         """Write one record that is encoded already."""
         try:
-            self._db.execute(
-                f"INSERT INTO {_known(table)} (id, document) VALUES (?, ?)"
-                " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
-                (key, data),
-            )
+            self._db.execute(_PUT[table], (key, data))
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
     def delete(self, table: str, key: str) -> None:
         """Forget one record; an absent one is no error."""
         try:
-            self._db.execute(f"DELETE FROM {_known(table)} WHERE id = ?", (key,))
+            self._db.execute(_DELETE[table], (key,))
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
     def get(self, table: str, key: str, kind: type[Document]) -> Document | None:
         """One record, or None."""
         try:
-            row = self._db.execute(
-                f"SELECT document FROM {_known(table)} WHERE id = ?", (key,)
-            ).fetchone()
+            row = self._db.execute(_GET[table], (key,)).fetchone()
         except sqlite3.Error as error:
             raise self._explain(error) from error
         return None if row is None else self._decode(table, key, row[0], kind)
@@ -105,7 +117,7 @@ class Database:
     def all(self, table: str, kind: type[Document]) -> Iterator[tuple[str, Document]]:
         """Every record of a table with its key."""
         try:
-            rows = self._db.execute(f"SELECT id, document FROM {_known(table)}").fetchall()
+            rows = self._db.execute(_ALL[table]).fetchall()
         except sqlite3.Error as error:
             raise self._explain(error) from error
         for key, data in rows:
@@ -141,9 +153,3 @@ class Database:
     def close(self) -> None:
         """Close the file; the write-ahead log is folded in."""
         self._db.close()
-
-
-def _known(table: str) -> str:
-    if table not in ("containers", "settings"):
-        raise ValueError(f"no table {table!r}")
-    return table

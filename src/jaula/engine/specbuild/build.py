@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.confine import devices as devices_table
 from jaula.confine import sysctls
-from jaula.engine.specbuild import mounts, process, resources, security, sharing
+from jaula.engine.specbuild import mounts, process, resources, sharing
 from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.security import Confinement
 from jaula.engine.specbuild.sharing import Sharing
@@ -25,9 +25,7 @@ from jaula.spec.runtime import (
 INIT_PATH = "/sbin/docker-init"
 
 
-def build(
-    body: ContainerCreate, facts: Facts, confinement: Confinement, shares: Sharing
-) -> Spec:
+def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares: Sharing) -> Spec:
     """The document for the runtime.
 
     :raises InvalidRequest: no program, a device or sysctl that is not allowed.
@@ -40,9 +38,7 @@ def build(
         root=Root("rootfs", readonly=host.readonly_rootfs),
         hostname=facts.hostname if shares.uts.own else None,
         domainname=body.domainname or None if shares.uts.own else None,
-        mounts=mounts.decide(
-            shares, facts, shm_size=host.shm_size, privileged=host.privileged
-        ),
+        mounts=mounts.decide(shares, facts, shm_size=host.shm_size, privileged=host.privileged),
         annotations=host.annotations,
         linux=Linux(
             namespaces=sharing.namespaces(shares, facts.joined),
@@ -77,9 +73,7 @@ def program(body: ContainerCreate, facts: Facts, confinement: Confinement) -> Pr
     return Process(
         cwd=process.working_directory(body.working_dir),
         args=arguments,
-        env=process.environment(
-            body.env, hostname=facts.hostname, tty=body.tty, user=facts.user
-        ),
+        env=process.environment(body.env, hostname=facts.hostname, tty=body.tty, user=facts.user),
         terminal=body.tty,
         console_size=Box(height=rows, width=columns) if body.tty and rows and columns else None,
         user=User(

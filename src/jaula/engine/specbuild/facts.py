@@ -19,6 +19,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     apparmor: bool = False
     hostname: str = ""
     kernel: str = ""
+    capabilities: int = (1 << 41) - 1  # the engine's bounding set: what it can give on the host
     mqueue: bool = True  # the host has /dev/mqueue
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard; what the engine may grant
     pids_limit: int = 4096

@@ -4,8 +4,8 @@ Source: runtime-spec ``config-linux.md``, "Default Filesystems"; Docker's ``Defa
 
 Facts about sharing the host's namespaces from a user namespace of one's own: sysfs can only be
 mounted by an owner of the network namespace, proc by an owner of the pid namespace, mqueue by an
-owner of the ipc namespace. Where one of them is the host's, its tree is bound instead, sysfs
-read-only throughout.
+owner of the ipc namespace, cgroup by an owner of the cgroup namespace. Where one of them is the
+host's, its tree is bound instead, sysfs and cgroup read-only throughout.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ def decide(
 ) -> tuple[Mount, ...]:
     """Every mount in the order in which it is made: parents before what lies below them."""
     asked = {record.destination: record for record in facts.mounts}
-    mounts = [m for m in _standard(sharing, facts, shm_size, privileged) if m.destination not in asked]
+    mounts = [
+        m for m in _standard(sharing, facts, shm_size, privileged) if m.destination not in asked
+    ]
     mounts += [
         _file(destination, source, facts)
         for destination, source in facts.files.items()
         if destination not in asked
     ]
-    # Sorted by depth, so that /a is there before /a/b is mounted into it; the order of equals stays.
+    # Sorted by depth, so that /a is there before /a/b is mounted into it; equals keep order.
     mounts += [
         _asked(record, facts)
         for record in sorted(facts.mounts, key=lambda r: r.destination.rstrip("/").count("/"))
@@ -43,9 +45,7 @@ def decide(
     return tuple(mounts)
 
 
-def _standard(
-    sharing: Sharing, facts: Facts, shm_size: int, privileged: bool
-) -> tuple[Mount, ...]:
+def _standard(sharing: Sharing, facts: Facts, shm_size: int, privileged: bool) -> tuple[Mount, ...]:
     mine = not sharing.user.host
     writable = () if privileged else ("ro",)
     if sharing.pid.host and mine:
@@ -56,18 +56,19 @@ def _standard(
         sys = Mount("/sys", "/sys", "bind", ("rbind", "rprivate", *_GUARDED, "rro"))
     else:
         sys = Mount("/sys", "sysfs", "sysfs", (*_GUARDED, *writable))
-    dev = Mount(
-        "/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")
-    )
+    dev = Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k"))
     pts = Mount(
         "/dev/pts",
         "devpts",
         "devpts",
         ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
     )
-    cgroup = Mount(
-        "/sys/fs/cgroup", "cgroup", "cgroup", (*_GUARDED, "relatime", *writable)
-    )
+    if sharing.cgroup.host and mine:
+        cgroup = Mount(
+            "/sys/fs/cgroup", "/sys/fs/cgroup", "bind", ("rbind", "rprivate", *_GUARDED, "rro")
+        )
+    else:
+        cgroup = Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_GUARDED, "relatime", *writable))
     return (proc, dev, pts, sys, cgroup, *_ipc(sharing, facts, shm_size))
 
 

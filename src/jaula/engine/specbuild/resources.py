@@ -11,16 +11,25 @@ import os
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.errors import InvalidRequest
 from jaula.spec import api
-from jaula.spec.runtime import CPU, BlockIO, Memory, Pids, Resources, Rlimit, ThrottleDevice
-from jaula.spec.runtime import WeightDevice
+from jaula.spec.runtime import (
+    CPU,
+    BlockIO,
+    Memory,
+    Pids,
+    Resources,
+    Rlimit,
+    ThrottleDevice,
+    WeightDevice,
+)
 
 MINIMUM_MEMORY = 6 * 1024 * 1024
 PERIOD = 100_000  # microseconds; the kernel's default
 
-_RLIMITS = frozenset(
-    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime"
-    " sigpending stack".split()
-)
+_RLIMIT_WORDS = """
+as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending
+stack
+"""
+_RLIMITS = frozenset(_RLIMIT_WORDS.split())
 
 
 def check(limits: api.Resources, host: HostFacts) -> tuple[str, ...]:
@@ -52,9 +61,7 @@ def _check_memory(limits: api.Resources, host: HostFacts) -> list[str]:
         )
     swappiness = limits.memory_swappiness
     if swappiness is not None and not -1 <= swappiness <= 100:
-        raise InvalidRequest(
-            f"Invalid value: {swappiness}, valid memory swappiness range is 0-100"
-        )
+        raise InvalidRequest(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
     if 0 < limits.memory_reservation < MINIMUM_MEMORY or limits.memory_reservation < 0:
         raise InvalidRequest("Minimum memory reservation allowed is 6MB")
     if memory > 0 and limits.memory_reservation > memory:
@@ -76,9 +83,7 @@ def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
     count = len(host.online_cpus)
     if limits.nano_cpus > 0 and (limits.cpu_period > 0 or limits.cpu_quota > 0):
         given = "CPU Period" if limits.cpu_period > 0 else "CPU Quota"
-        raise InvalidRequest(
-            f"Conflicting options: Nano CPUs and {given} cannot both be set."
-        )
+        raise InvalidRequest(f"Conflicting options: Nano CPUs and {given} cannot both be set.")
     if limits.nano_cpus < 0 or limits.nano_cpus > count * 1_000_000_000:
         raise InvalidRequest(
             f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"

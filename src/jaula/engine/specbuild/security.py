@@ -100,7 +100,7 @@ def decide(host_config: HostConfig, host: HostFacts, *, level: str = "") -> Conf
     """All layers of confinement; ``level`` is the SELinux level that the engine chose."""
     options = parse(host_config.security_opt)
     privileged = host_config.privileged
-    sets = capabilities.resolve(host_config.cap_add, host_config.cap_drop, privileged=privileged)
+    sets = granted(host_config, host)
     open_paths = privileged or options.system_paths
     masked, readonly = host_config.masked_paths, host_config.readonly_paths
     return Confinement(
@@ -115,6 +115,25 @@ def decide(host_config: HostConfig, host: HostFacts, *, level: str = "") -> Conf
         no_new_privileges=options.no_new_privileges,
         apparmor=_apparmor(options.apparmor, host),
         selinux=_selinux(options.labels, host, level, privileged=privileged),
+    )
+
+
+def granted(host_config: HostConfig, host: HostFacts, *, everything: bool = False) -> Capabilities:
+    """The capability sets; ``everything`` is what ``--privileged`` gives.
+
+    Inside a user namespace of its own a container can have all of them, on the host's only what
+    the engine has itself.
+    """
+    everything = everything or host_config.privileged
+    if host_config.userns_mode != "host":
+        return capabilities.resolve(
+            host_config.cap_add, host_config.cap_drop, privileged=everything
+        )
+    return capabilities.resolve(
+        host_config.cap_add,
+        host_config.cap_drop,
+        privileged=everything,
+        known=host.capabilities,
     )
 
 

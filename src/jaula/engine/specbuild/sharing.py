@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import InvalidRequest
 from jaula.spec.api import HostConfig
 from jaula.spec.runtime import Namespace
 
@@ -67,8 +67,8 @@ class Sharing(msgspec.Struct, frozen=True):
 def decide(host: HostConfig) -> Sharing:
     """Read the modes of a request.
 
-    :raises InvalidRequest: a mode that does not exist, or modes that exclude each other.
-    :raises NotFound: a network that does not exist.
+    :raises InvalidRequest: a mode or a network that does not exist, or modes that exclude each
+        other.
     """
     net, network = _network(host.network_mode)
     sharing = Sharing(
@@ -118,7 +118,8 @@ def _network(mode: str) -> tuple[Share, str]:
         return Share(Kind.HOST), ""
     if mode.startswith(_CONTAINER) and mode != _CONTAINER:
         return Share(Kind.CONTAINER, mode.removeprefix(_CONTAINER)), ""
-    raise NotFound(
+    # 404 at this place would make the docker command look for the image at a registry.
+    raise InvalidRequest(
         f"network {mode} not found", hint="the networks are bridge, host, none and container:NAME"
     )
 

@@ -1,0 +1,44 @@
+"""What one start of a container has taken, so that it can be given back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaula.confine.idranges import IdRange
+
+if TYPE_CHECKING:
+    from jaula.engine.parts import Parts
+    from jaula.network.endpoint import Endpoint
+    from jaula.runtime.client import Sandbox
+
+
+class Place:
+    """What a start has taken: ids, a sandbox, an endpoint. :meth:`give_back` undoes it.
+
+    ``ids`` are those of the container's user namespace, None where that is the host's;
+    ``reserved`` is the range to give back at the end. They differ where a container borrows a
+    user namespace but has a network of its own.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.ids: IdRange | None = None
+        self.reserved: IdRange | None = None
+        self.sandbox: Sandbox | None = None
+        self.endpoint: Endpoint | None = None
+
+    def close_sandbox(self) -> None:
+        """Drop our descriptors; the container holds its namespaces itself."""
+        if self.sandbox is not None:
+            self.sandbox.close()
+            self.sandbox = None
+
+    def give_back(self) -> None:
+        """Undo everything that was taken."""
+        if self.endpoint is not None:
+            self._parts.network.detach(self.endpoint)
+            self.endpoint = None
+        self.close_sandbox()
+        if self.reserved is not None:
+            self._parts.ranges.give_back(self.reserved.start)
+            self.reserved = None
