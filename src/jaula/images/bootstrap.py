@@ -6,8 +6,9 @@
   the host's own where the host is that distribution, else a current stable one.
 
 The result is an archive that ``docker load`` reads too. Two builds from the same packages give the
-same image id: times are clamped to ``SOURCE_DATE_EPOCH`` (reproducible-builds.org), by default the
-newest package's own time, and entries are in order of name.
+same image id: entries are in order, what identifies this machine is taken out, and times are
+clamped to ``SOURCE_DATE_EPOCH`` (reproducible-builds.org). Where that is not set it is the
+program's own time for busybox, and the time of the mirror's index for the others.
 """
 
 from __future__ import annotations

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from urllib.request import urlopen
 
 import msgspec
 
@@ -22,6 +25,8 @@ from jaula.images.platforms import host
 from jaula.spec.image import ImageConfig
 
 _SUITE = re.compile(r"[a-z][a-z0-9.-]{0,40}", re.ASCII)
+_RELEASE = Path("/etc/os-release")
+_LISTS = Path("/var/lib/apt/lists")
 _INCLUDED = "iputils-ping,procps"
 
 
@@ -82,19 +87,18 @@ def _bootstrap(
     scratch: Path,
     progress: Callable[[str], None],
 ) -> str:
-    release = Path("/etc/os-release")
-    host_name, host_suite = host_release(release.read_text() if release.exists() else "")
+    host_name, host_suite = host_release(_RELEASE.read_text() if _RELEASE.exists() else "")
     own = host_name == distribution.name
     default = (own and host_suite) or distribution.suite
     chosen = default if suite in ("", "latest") else suite
     if not _SUITE.fullmatch(chosen):
         raise InvalidRequest(f"{chosen[:60]!r} is no name of a suite")
-    seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or 0)
     layer = scratch / "layer.tar"
     program = find("mmdebstrap", "mmdebstrap")
     command = [program, "--variant=minbase", "--format=tar", f"--include={_INCLUDED}", "--quiet"]
     command += _reproducible()
     mirror: list[str] = []
+    seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or 0) or _host_time(chosen)
     if not (own and chosen == host_suite):
         if not Path(distribution.keyring).exists():
             raise Unavailable(
@@ -104,6 +108,8 @@ def _bootstrap(
         common = host().architecture in ("amd64", "386")
         mirror = [distribution.mirror if common else distribution.ports_mirror]
         command += [f"--keyring={distribution.keyring}", f"--components={distribution.components}"]
+        if "SOURCE_DATE_EPOCH" not in os.environ:
+            seconds = _mirror_time(mirror[0], chosen)
     progress(f"building {distribution.name} {chosen} with mmdebstrap; this takes about a minute")
     run(
         [*command, chosen, str(layer), *mirror],
@@ -125,6 +131,40 @@ def _bootstrap(
         made_by=f"jaula image bootstrap {distribution.name}:{chosen}",
     )
     return names[0]
+
+
+def release_time(text: str) -> int | None:
+    """Seconds since the epoch of the ``Date`` of a repository's Release file; None without one."""
+    for line in text.splitlines():
+        if line.startswith("Date:"):
+            try:
+                return int(parsedate_to_datetime(line.partition(":")[2].strip()).timestamp())
+            except ValueError:
+                return None
+    return None
+
+
+def _host_time(suite: str) -> int:
+    """When the host's lists of the suite's packages were made, else its release file's time."""
+    lists = sorted(_LISTS.glob(f"*_dists_{suite}*_*Release"))
+    times = [release_time(path.read_text(errors="replace")[:100_000]) for path in lists]
+    return max((time for time in times if time), default=int(_RELEASE.stat().st_mtime))
+
+
+def _mirror_time(mirror: str, suite: str) -> int:
+    """When the mirror's suite was made: the time that files made by the build get.
+
+    Only a time is taken from here, and what is newer than now is not believed; mmdebstrap checks
+    the signature of what is installed.
+    """
+    address = f"{mirror}/dists/{suite}/Release"
+    hint = "see that the package mirror is in reach and has this suite"
+    try:
+        with urlopen(address, timeout=20) as answer:
+            text = answer.read(100_000).decode(errors="replace")
+    except OSError as error:
+        raise Unavailable(f"cannot read {address}: {error}", hint=hint) from error
+    return min(release_time(text) or 0, int(time.time()))
 
 
 def _reproducible() -> list[str]:

@@ -78,12 +78,12 @@ class LayerStore:
         size = os.fstat(tar.fileno()).st_size
         if not size:
             raise InvalidRequest("the layer's archive is empty")
-        with mmap.mmap(tar.fileno(), size, access=mmap.ACCESS_READ) as mapped:
-            reader = TarReader(mapped, limits=self._limits)
-            try:
-                return self._unpack(reader, lambda: diff_id, diff_id)
-            finally:
-                reader.close()
+        mapped = mmap.mmap(tar.fileno(), size, access=mmap.ACCESS_READ)
+        reader = TarReader(mapped, limits=self._limits)
+        try:
+            return self._unpack(reader, lambda: diff_id, diff_id)
+        finally:
+            reader.close()  # unmapped with its last piece, which a traceback may still hold
 
     def _unpack(
         self, reader: TarReader, diff_id: Callable[[], str], expected: str | None

@@ -73,6 +73,7 @@ class Entry:
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _ZERO = bytes(BLOCK)
 _ADLER = 65521
+_TIMES = 2**41 * 1_000_000_000  # nanoseconds; file systems hold less and clamp
 
 
 class TarReader:
@@ -209,7 +210,7 @@ class TarReader:
             raise InvalidRequest(f"entry {shown(entry.name)} claims a size of {entry.size} bytes")
         if not (0 <= entry.uid < 2**32 - 1 and 0 <= entry.gid < 2**32 - 1):
             raise InvalidRequest(f"entry {shown(entry.name)} has an owner out of range")
-        if not -(2**62) < entry.mtime < 2**62:
+        if not -_TIMES < entry.mtime < _TIMES:
             raise InvalidRequest(f"entry {shown(entry.name)} has a time out of range")
         if entry.type in b"\x007":  # old regular file, contiguous file
             entry.type = DIRECTORY if entry.name.endswith(b"/") else REGULAR

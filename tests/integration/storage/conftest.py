@@ -1,0 +1,93 @@
+"""A store below ``tmp_path`` and archives to unpack into it."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jaula.config import Paths
+from jaula.storage.layers import LayerStore
+
+Tar = Callable[..., bytes]
+KINDS = {
+    "dir": tarfile.DIRTYPE,
+    "link": tarfile.SYMTYPE,
+    "hard": tarfile.LNKTYPE,
+    "char": tarfile.CHRTYPE,
+    "block": tarfile.BLKTYPE,
+    "fifo": tarfile.FIFOTYPE,
+}
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths(tmp_path / "root", tmp_path / "run")
+
+
+@pytest.fixture
+def layers(paths: Paths) -> LayerStore:
+    return LayerStore(paths)
+
+
+@pytest.fixture
+def tar() -> Tar:
+    """``tar(("name", "content"), ("name", "link", "target"), ...)``; facts as a dict at the end."""
+
+    def make(*members: tuple[object, ...]) -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as out:
+            for given in members:
+                facts = given[-1] if isinstance(given[-1], dict) else {}
+                words = [w for w in given if not isinstance(w, dict)]
+                info = tarfile.TarInfo(str(words[0]))
+                info.mode, info.mtime = 0o644, 1_700_000_000
+                content = b""
+                if len(words) > 1 and words[1] in KINDS:
+                    info.type = KINDS[str(words[1])]
+                    info.linkname = str(words[2]) if len(words) > 2 else ""
+                elif len(words) > 1:
+                    content = words[1] if isinstance(words[1], bytes) else str(words[1]).encode()
+                info.size = len(content)
+                for key, value in facts.items():
+                    setattr(info, key, value)
+                out.addfile(info, io.BytesIO(content))
+        return buffer.getvalue()
+
+    return make
+
+
+def snapshot(top: Path) -> dict[str, object]:
+    """All facts of a tree that an escape could change."""
+    found: dict[str, object] = {}
+    for path in [top, *sorted(top.rglob("*"))]:
+        facts = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(facts.st_mode) else b""
+        found[str(path.relative_to(top))] = (
+            facts.st_mode,
+            facts.st_uid,
+            facts.st_gid,
+            facts.st_nlink,
+            facts.st_mtime_ns,
+            content,
+            os.listxattr(path, follow_symlinks=False),
+        )
+    return found
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A tree beside the engine's own that must be the same after the test."""
+    top = tmp_path / "canary"
+    (top / "etc").mkdir(parents=True)
+    (top / "etc" / "passwd").write_text("root:x:0:0::/:/bin/sh\n")
+    (top / "etc" / "shadow").write_text("secret\n")
+    (top / "etc" / "shadow").chmod(0o600)
+    before = snapshot(top)
+    yield top
+    assert snapshot(top) == before

@@ -1,0 +1,315 @@
+"""The contract of snapshot drivers, held by every driver; and what only overlay does."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jaula.config import Paths
+from jaula.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from jaula.kernel import mounts
+from jaula.spec.rootfs import OverlayRoot
+from jaula.storage.layers import LayerStore
+from jaula.storage.overlay import probe
+from jaula.storage.snapshots import (
+    DRIVERS,
+    ChangeKind,
+    SnapshotDriver,
+    choose,
+    driver,
+    open_root,
+)
+from jaula.storage.trees import remove_tree
+
+Tar = Callable[..., bytes]
+ID = "c0ffee"
+
+
+@pytest.fixture(params=DRIVERS)
+def snapshots(request: pytest.FixtureRequest, paths: Paths, layers: LayerStore) -> SnapshotDriver:
+    return driver(str(request.param), paths, layers)
+
+
+@pytest.fixture
+def image(layers: LayerStore, tar: Tar) -> tuple[str, ...]:
+    """Two layers: the upper one replaces, hides and adds."""
+    base = tar(
+        (".", "dir", {"mode": 0o751, "uid": 3, "gid": 4}),
+        ("etc", "dir", {"mode": 0o755}),
+        ("etc/passwd", "base"),
+        ("etc/gone", "x"),
+        ("opt", "dir"),
+        ("opt/old", "x"),
+        ("bin/a", "program", {"mode": 0o4755, "uid": 7, "gid": 70000}),
+        ("bin/b", "hard", "bin/a"),
+        ("lib", "link", "usr/lib"),
+        ("was", "dir"),
+        ("was/inside", "x"),
+    )
+    top = tar(
+        ("etc/passwd", "top"),
+        ("etc/.wh.gone", ""),
+        ("opt", "dir"),
+        ("opt/.wh..wh..opq", ""),
+        ("opt/new", "y"),
+        ("was", "a file now"),
+    )
+    return tuple(layers.extract(io.BytesIO(data)).diff_id for data in (base, top))
+
+
+def read(root: int, path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=root)
+    with open(descriptor, encoding="utf-8") as file:
+        return file.read()
+
+
+def write(root: int, path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=root)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def listing(root: int, path: str) -> list[str]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
+    try:
+        return sorted(os.listdir(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def host_mounts() -> str:
+    return Path("/proc/self/mountinfo").read_text()
+
+
+def test_layers_are_merged(snapshots: SnapshotDriver, image: tuple[str, ...]) -> None:
+    snapshots.create(ID, image)
+    with open_root(snapshots.root(ID)) as root:
+        assert read(root, "etc/passwd") == "top"
+        assert listing(root, "etc") == ["passwd"]
+        assert listing(root, "opt") == ["new"]
+        assert read(root, "was") == "a file now"
+        assert os.readlink("lib", dir_fd=root) == "usr/lib"
+        program = os.stat("bin/a", dir_fd=root)
+        assert (stat.S_IMODE(program.st_mode), program.st_uid, program.st_gid) == (0o4755, 7, 70000)
+        assert os.stat("bin/b", dir_fd=root).st_ino == program.st_ino
+
+
+def test_the_root_has_the_images_owner_and_mode(
+    snapshots: SnapshotDriver, image: tuple[str, ...]
+) -> None:
+    snapshots.create(ID, image)
+    for source in (snapshots.root(ID), snapshots.view(image[:1])):
+        with open_root(source) as root:
+            facts = os.fstat(root)
+            assert (stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid) == (0o751, 3, 4)
+
+
+def test_what_one_writes_no_other_sees(snapshots: SnapshotDriver, image: tuple[str, ...]) -> None:
+    snapshots.create("one", image)
+    snapshots.create("two", image)
+    with open_root(snapshots.root("one")) as root:
+        write(root, "etc/passwd", "mine")
+    with open_root(snapshots.root("two")) as root:
+        assert read(root, "etc/passwd") == "top"
+    with open_root(snapshots.view(image)) as root:
+        assert read(root, "etc/passwd") == "top"
+    with open_root(snapshots.root("one")) as root:
+        assert read(root, "etc/passwd") == "mine"
+
+
+def test_changes_are_told_as_docker_does(snapshots: SnapshotDriver, image: tuple[str, ...]) -> None:
+    snapshots.create(ID, image)
+    assert snapshots.changes(ID) == []
+    with open_root(snapshots.root(ID)) as root:
+        write(root, "etc/passwd", "mine!")
+        os.mkdir("srv", dir_fd=root)
+        write(root, "srv/new", "")
+        os.unlink("opt/new", dir_fd=root)
+        write(root, "tmp", "")
+        os.unlink("tmp", dir_fd=root)
+        os.chmod("was", 0o600, dir_fd=root)
+    found = {change.path: change.kind for change in snapshots.changes(ID)}
+    assert found == {
+        "/etc": ChangeKind.MODIFIED,
+        "/etc/passwd": ChangeKind.MODIFIED,
+        "/opt": ChangeKind.MODIFIED,
+        "/opt/new": ChangeKind.DELETED,
+        "/srv": ChangeKind.ADDED,
+        "/srv/new": ChangeKind.ADDED,
+        "/was": ChangeKind.MODIFIED,
+    }
+    assert list(found) == sorted(found)
+
+
+def test_a_replaced_directory_tells_what_went_with_it(
+    snapshots: SnapshotDriver, image: tuple[str, ...]
+) -> None:
+    snapshots.create(ID, image)
+    with open_root(snapshots.root(ID)) as root:
+        remove_tree(root, b"etc")
+        os.mkdir("etc", dir_fd=root)
+        write(root, "etc/other", "")
+    found = {change.path: change.kind for change in snapshots.changes(ID)}
+    assert found["/etc/other"] == ChangeKind.ADDED
+    assert found["/etc/passwd"] == ChangeKind.DELETED
+
+
+def test_usage_grows_with_what_is_written(
+    snapshots: SnapshotDriver, image: tuple[str, ...]
+) -> None:
+    snapshots.create(ID, image)
+    before = snapshots.usage(ID)
+    with open_root(snapshots.root(ID)) as root:
+        write(root, "big", "x" * 10_000)
+    assert snapshots.usage(ID) == before + 10_000
+
+
+def test_a_removed_snapshot_leaves_nothing(
+    snapshots: SnapshotDriver, image: tuple[str, ...], paths: Paths
+) -> None:
+    snapshots.create(ID, image)
+    with open_root(snapshots.root(ID)) as root:
+        write(root, "new", "x")
+    snapshots.remove(ID)
+    snapshots.remove(ID)
+    assert not snapshots.exists(ID)
+    assert not paths.container(ID).exists()
+    with pytest.raises(NotFound):
+        snapshots.root(ID)
+
+
+def test_what_others_keep_beside_a_snapshot_stays(
+    snapshots: SnapshotDriver, image: tuple[str, ...], paths: Paths
+) -> None:
+    snapshots.create(ID, image)
+    (paths.container(ID) / "config.json").touch()
+    snapshots.remove(ID)
+    assert [p.name for p in paths.container(ID).iterdir()] == ["config.json"]
+
+
+def test_a_failure_leaves_nothing(
+    snapshots: SnapshotDriver, image: tuple[str, ...], paths: Paths
+) -> None:
+    with pytest.raises(NotFound):
+        snapshots.create(ID, (*image, "sha256:" + "0" * 64))
+    with pytest.raises(InvalidRequest):
+        snapshots.create(ID, ())
+    assert not snapshots.exists(ID)
+    snapshots.create(ID, image)
+    with open_root(snapshots.root(ID)) as root:
+        write(root, "mine", "x")
+    with pytest.raises(Conflict):
+        snapshots.create(ID, image)
+    with open_root(snapshots.root(ID)) as root:
+        assert read(root, "mine") == "x"
+
+
+def test_snapshots_survive_the_engine(
+    snapshots: SnapshotDriver, image: tuple[str, ...], paths: Paths
+) -> None:
+    snapshots.create(ID, image)
+    again = driver(snapshots.name, paths, LayerStore(paths))
+    assert again.exists(ID)
+    assert again.root(ID) == snapshots.root(ID)
+
+
+def test_nothing_is_mounted_on_the_host(
+    snapshots: SnapshotDriver, image: tuple[str, ...], paths: Paths
+) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    snapshots.create(ID, image)
+    with open_root(snapshots.root(ID)) as root:
+        write(root, "x", "y")
+        assert str(paths.root) not in host_mounts()
+    snapshots.changes(ID)
+    snapshots.usage(ID)
+    snapshots.remove(ID)
+    assert str(paths.root) not in host_mounts()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_tree_deeper_than_a_path_may_be_is_removed(
+    snapshots: SnapshotDriver, image: tuple[str, ...]
+) -> None:
+    snapshots.create(ID, image)
+    with open_root(snapshots.root(ID)) as root:
+        current = os.dup(root)
+        for _ in range(2500):
+            os.mkdir("deep", dir_fd=current)
+            following = os.open("deep", os.O_RDONLY | os.O_DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = following
+        write(current, "f", "x")
+        os.close(current)
+    snapshots.remove(ID)
+    assert not snapshots.exists(ID)
+
+
+def test_status_names_the_backing_file_system(snapshots: SnapshotDriver) -> None:
+    assert snapshots.status()[0][0] == "Backing Filesystem"
+
+
+def test_ten_containers_share_their_layers(paths: Paths, layers: LayerStore, tar: Tar) -> None:
+    info = layers.extract(io.BytesIO(tar(("big", b"x" * 5_000_000))))
+    snapshots = driver("overlay", paths, layers)
+    for n in range(10):
+        snapshots.create(f"c{n}", (info.diff_id,))
+    used = sum(p.lstat().st_blocks * 512 for p in paths.root.rglob("*"))
+    assert used < 6_000_000
+
+
+def test_more_layers_than_a_page_of_options_holds(
+    paths: Paths, layers: LayerStore, tar: Tar
+) -> None:
+    ids = tuple(
+        layers.extract(io.BytesIO(tar((f"f{n}", str(n)), ("last", str(n))))).diff_id
+        for n in range(120)
+    )
+    snapshots = driver("overlay", paths, layers)
+    snapshots.create(ID, ids)
+    with open_root(snapshots.root(ID)) as root:
+        assert read(root, "last") == "119"
+        assert len(os.listdir(root)) == 121
+
+
+def test_a_driver_that_is_not_there_is_named(paths: Paths, layers: LayerStore) -> None:
+    with pytest.raises(InvalidRequest, match="zfs"):
+        choose(paths, "zfs", layers)
+
+
+def test_where_overlay_does_not_work_vfs_is_chosen(
+    tmp_path: Path, layers: LayerStore, tar: Tar
+) -> None:
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    mount = mounts.overlay(
+        [str(tmp_path / "lower")], str(tmp_path / "upper"), str(tmp_path / "work")
+    )
+    try:
+        inside = Path(f"/proc/self/fd/{mount}")
+        (inside / "deep").mkdir()
+        with pytest.raises(Unsupported, match="overlay does not work on overlayfs"):
+            probe(inside / "deep")
+        assert list((inside / "deep").iterdir()) == []
+        assert choose(Paths(inside / "root", tmp_path / "run")).name == "vfs"
+    finally:
+        os.close(mount)
+
+
+def test_overlay_is_chosen_where_it_works(paths: Paths) -> None:
+    chosen = choose(paths)
+    assert chosen.name == "overlay"
+    assert sorted(p.name for p in paths.root.iterdir()) == ["layers"]
+
+
+def test_overlay_orders_layers_for_the_kernel(
+    paths: Paths, layers: LayerStore, image: tuple[str, ...]
+) -> None:
+    source = driver("overlay", paths, layers).view(image)
+    assert isinstance(source, OverlayRoot)
+    assert source.lowers == (layers.path(image[1]), layers.path(image[0]))

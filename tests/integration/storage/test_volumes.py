@@ -1,0 +1,131 @@
+"""Volumes: made, filled from an image once, removed whole."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jaula.config import Paths
+from jaula.errors import CorruptState, InvalidRequest, NotFound
+from jaula.storage.volumes import VolumeStore
+
+
+@pytest.fixture
+def volumes(paths: Paths) -> VolumeStore:
+    return VolumeStore(paths)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Iterator[int]:
+    top = tmp_path / "image"
+    (top / "data/sub").mkdir(parents=True)
+    (top / "data").chmod(0o1770)
+    os.chown(top / "data", 33, 34)
+    (top / "data/file").write_text("x")
+    (top / "data/file").chmod(0o4755)
+    os.link(top / "data/file", top / "data/sub/same")
+    os.setxattr(top / "data/file", "user.note", b"n")
+    (top / "link").symlink_to("/data")
+    (top / "out").symlink_to(f"{tmp_path}/canary/etc")
+    (top / "file").touch()
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_new_volume_is_an_empty_directory_of_roots(volumes: VolumeStore, paths: Paths) -> None:
+    volume = volumes.create("data", {"k": "v"})
+    facts = Path(volume.path).stat()
+    assert (stat.S_IMODE(facts.st_mode), facts.st_uid) == (0o755, 0)
+    assert volume.path == f"{paths.volumes}/data/_data" == volumes.path("data")
+    assert volumes.get("data") == volume == VolumeStore(paths).get("data")
+    assert volume.labels == {"k": "v"}
+    assert volumes.list() == [volume]
+
+
+def test_volumes_are_closed_to_other_users(volumes: VolumeStore, paths: Paths) -> None:
+    volumes.create("data")
+    assert stat.S_IMODE(paths.volumes.stat().st_mode) == 0o700
+
+
+def test_a_volume_that_is_there_is_given_back(volumes: VolumeStore) -> None:
+    first = volumes.create("data", {"k": "v"})
+    (Path(first.path) / "f").touch()
+    assert volumes.create("data", {"other": "x"}) == first
+    assert volumes.usage("data") == 0
+
+
+def test_without_a_name_it_gets_one(volumes: VolumeStore) -> None:
+    assert len(volumes.create().name) == 64
+
+
+def test_a_removed_volume_is_gone(volumes: VolumeStore, paths: Paths) -> None:
+    volumes.create("data")
+    volumes.remove("data")
+    assert list(paths.volumes.iterdir()) == []
+    for action in (volumes.get, volumes.remove):
+        with pytest.raises(NotFound, match="no such volume"):
+            action("data")
+    with pytest.raises(NotFound):
+        volumes.get("../layers")
+
+
+def test_options_that_local_has_not_are_refused(volumes: VolumeStore) -> None:
+    with pytest.raises(InvalidRequest, match="'device'"):
+        volumes.create("data", options={"device": "/dev/sda"})
+
+
+def test_it_is_filled_from_the_image(volumes: VolumeStore, image: int) -> None:
+    top = Path(volumes.create("data").path)
+    assert volumes.populate("data", image, "/data")
+    facts = top.stat()
+    assert (stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid) == (0o1770, 33, 34)
+    assert stat.S_IMODE((top / "file").stat().st_mode) == 0o4755
+    assert (top / "file").stat().st_ino == (top / "sub/same").stat().st_ino
+    assert os.getxattr(top / "file", "user.note") == b"n"
+
+
+def test_it_is_filled_through_a_link_of_the_image(volumes: VolumeStore, image: int) -> None:
+    volumes.create("data")
+    assert volumes.populate("data", image, "/link")
+
+
+def test_a_link_out_of_the_image_is_not_followed(
+    volumes: VolumeStore, image: int, canary: Path
+) -> None:
+    top = Path(volumes.create("data").path)
+    assert not volumes.populate("data", image, "/out")
+    assert not volumes.populate("data", image, "/../../canary/etc")
+    assert list(top.iterdir()) == []
+
+
+def test_a_volume_that_holds_something_is_left_alone(volumes: VolumeStore, image: int) -> None:
+    top = Path(volumes.create("data").path)
+    (top / "mine").touch()
+    assert not volumes.populate("data", image, "/data")
+    assert [p.name for p in top.iterdir()] == ["mine"]
+
+
+def test_where_the_image_has_no_directory_nothing_is_done(volumes: VolumeStore, image: int) -> None:
+    volumes.create("data")
+    assert not volumes.populate("data", image, "/nothing")
+    assert not volumes.populate("data", image, "/file")
+
+
+def test_a_damaged_document_is_told(volumes: VolumeStore, paths: Paths) -> None:
+    volumes.create("data")
+    (paths.volumes / "data/volume.json").write_text("{")
+    with pytest.raises(CorruptState, match="damaged"):
+        volumes.get("data")
+
+
+def test_what_a_crash_left_is_swept(volumes: VolumeStore, paths: Paths) -> None:
+    volumes.create("data")
+    (paths.volumes / ".new-1/_data").mkdir(parents=True)
+    (paths.volumes / ".gone-1/_data").mkdir(parents=True)
+    assert len(volumes.sweep()) == 2
+    assert [v.name for v in volumes.list()] == ["data"]

@@ -1,0 +1,88 @@
+"""Compressed streams: every kind is recognised, damage is an error, memory is bounded."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from jaula.errors import InvalidRequest
+from jaula.storage.compression import Compression, plain
+
+
+def zstd(data: bytes) -> bytes:
+    if sys.version_info >= (3, 14):
+        from compression.zstd import CompressionParameter, compress
+    else:
+        from backports.zstd import CompressionParameter, compress
+    return compress(data, options={CompressionParameter.checksum_flag: 1})
+
+
+KINDS: list[tuple[Compression, Callable[[bytes], bytes]]] = [
+    (Compression.GZIP, gzip.compress),
+    (Compression.ZSTD, zstd),
+    (Compression.BZIP2, bz2.compress),
+    (Compression.XZ, lzma.compress),
+]
+DATA = bytes(range(256)) * 5000
+
+
+def read(data: bytes) -> tuple[bytes, Compression]:
+    stream, kind = plain(io.BytesIO(data))
+    return io.BufferedReader(stream, 1 << 16).read(), kind
+
+
+@pytest.mark.parametrize(("kind", "compress"), KINDS)
+def test_a_stream_is_read_whatever_it_is_compressed_with(
+    kind: Compression, compress: Callable[[bytes], bytes]
+) -> None:
+    assert read(compress(DATA)) == (DATA, kind)
+
+
+@pytest.mark.parametrize(("kind", "compress"), KINDS)
+def test_members_that_follow_one_another_are_one_stream(
+    kind: Compression, compress: Callable[[bytes], bytes]
+) -> None:
+    assert read(compress(DATA[:7000]) + compress(DATA[7000:])) == (DATA, kind)
+
+
+@pytest.mark.parametrize(("kind", "compress"), KINDS)
+def test_a_truncated_stream_is_an_error(
+    kind: Compression, compress: Callable[[bytes], bytes]
+) -> None:
+    with pytest.raises(InvalidRequest, match="damaged"):
+        read(compress(DATA)[:-3])
+
+
+@pytest.mark.parametrize(("kind", "compress"), KINDS)
+def test_a_damaged_stream_is_an_error(
+    kind: Compression, compress: Callable[[bytes], bytes]
+) -> None:
+    data = bytearray(compress(DATA))
+    for place in range(len(data) // 3, 2 * len(data) // 3):
+        data[place] ^= 0x55
+    with pytest.raises(InvalidRequest, match="damaged"):
+        read(bytes(data))
+
+
+@pytest.mark.parametrize("data", [b"", b"a", b"plain text", bytes(100_000)])
+def test_what_is_not_compressed_passes_through(data: bytes) -> None:
+    assert read(data) == (data, Compression.NONE)
+
+
+def test_a_source_that_gives_single_bytes_is_recognised() -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(1)
+
+    stream, kind = plain(Slow(gzip.compress(b"hello")))
+    assert (stream.read(), kind) == (b"hello", Compression.GZIP)
+
+
+def test_zeros_after_a_gzip_member_are_padding() -> None:
+    assert read(gzip.compress(b"hello") + bytes(512))[0] == b"hello"
