@@ -31,60 +31,59 @@ def ticks(engine: PrivateEngine, name: str) -> int:
 
 
 def test_a_container_and_its_log_go_on_without_the_engine(mortal: PrivateEngine) -> None:
-    assert (
-        mortal.cli("jaula", "run", "-d", "--name", "t", "busybox", "sh", "-c", TICK).returncode == 0
-    )
-    eventually(lambda: ticks(mortal, "t") > 1, "the container logs")
-    before, process = ticks(mortal, "t"), containers.pid(mortal, "t")
+    words = ("run", "-d", "--name", "tt", "busybox", "sh", "-c", TICK)
+    assert mortal.cli("jaula", *words).returncode == 0
+    eventually(lambda: ticks(mortal, "tt") > 1, "the container logs")
+    before, process = ticks(mortal, "tt"), containers.pid(mortal, "tt")
     mortal.kill()
     time.sleep(1.5)
     assert Path(f"/proc/{process}").exists(), "the container died with the engine"
     mortal.start()
-    state = inspect(mortal, "t")["State"]
+    state = inspect(mortal, "tt")["State"]
     assert (state["Running"], state["Pid"]) == (True, process)
-    assert ticks(mortal, "t") >= before + 5, "the log has a gap"
-    assert mortal.cli("jaula", "exec", "t", "echo", "in").stdout == "in\n"
-    assert mortal.cli("jaula", "stop", "-t", "0", "t").returncode == 0
-    assert inspect(mortal, "t")["State"]["Running"] is False
+    assert ticks(mortal, "tt") >= before + 5, "the log has a gap"
+    assert mortal.cli("jaula", "exec", "tt", "echo", "in").stdout == "in\n"
+    assert mortal.cli("jaula", "stop", "-t", "0", "tt").returncode == 0
+    assert inspect(mortal, "tt")["State"]["Running"] is False
 
 
 def test_the_next_engine_finds_the_exit_status(mortal: PrivateEngine) -> None:
-    mortal.cli("jaula", "run", "-d", "--name", "t", "busybox", "sh", "-c", "sleep 1; exit 42")
-    process = containers.pid(mortal, "t")
+    mortal.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sh", "-c", "sleep 1; exit 42")
+    process = containers.pid(mortal, "tt")
     mortal.kill()
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container ends")
     assert leaks.mounts(mortal) == []
     mortal.start()
-    eventually(lambda: inspect(mortal, "t")["State"]["Status"] == "exited", "the exit is found")
-    assert inspect(mortal, "t")["State"]["ExitCode"] == 42
-    assert mortal.cli("jaula", "wait", "t").stdout.strip() == "42"
+    eventually(lambda: inspect(mortal, "tt")["State"]["Status"] == "exited", "the exit is found")
+    assert inspect(mortal, "tt")["State"]["ExitCode"] == 42
+    assert mortal.cli("jaula", "wait", "tt").stdout.strip() == "42"
 
 
 def test_a_container_that_removes_itself_is_removed_by_the_next_engine(
     mortal: PrivateEngine,
 ) -> None:
-    mortal.cli("jaula", "run", "-d", "--rm", "--name", "t", "busybox", "sleep", "1")
-    process = containers.pid(mortal, "t")
+    mortal.cli("jaula", "run", "-d", "--rm", "--name", "tt", "busybox", "sleep", "1")
+    process = containers.pid(mortal, "tt")
     mortal.kill()
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container ends")
     mortal.start()
     eventually(
-        lambda: mortal.request("GET", "/containers/t/json").status == 404, "the container is gone"
+        lambda: mortal.request("GET", "/containers/tt/json").status == 404, "the container is gone"
     )
-    assert leaks.of_containers(mortal) == {}
+    containers.assert_clean(mortal)
 
 
 def test_a_published_port_answers_after_the_engine_has_died(mortal: PrivateEngine) -> None:
     serve = "while :; do echo -e 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 80; done"
-    words = ("run", "-d", "--name", "t", "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve)
+    words = ("run", "-d", "--name", "tt", "-p", "127.0.0.1::80", "busybox", "sh", "-c", serve)
     assert mortal.cli("jaula", *words).returncode == 0
-    port = int(mortal.cli("jaula", "port", "t", "80").stdout.strip().rpartition(":")[2])
+    port = int(mortal.cli("jaula", "port", "tt", "80").stdout.strip().rpartition(":")[2])
     eventually(lambda: _hello(port), "the port answers")
     mortal.kill()
     eventually(lambda: _hello(port), "the port answers without the engine")
     mortal.start()
     eventually(lambda: _hello(port), "the port answers with the next engine")
-    mortal.cli("jaula", "rm", "-f", "t")
+    mortal.cli("jaula", "rm", "-f", "tt")
     assert not _hello(port)
 
 
@@ -102,7 +101,7 @@ def _hello(port: int) -> bool:
 
 
 def test_an_attached_terminal_is_not_cut(mortal: PrivateEngine) -> None:
-    words = [str(PROJECT / "jaula"), "run", "-it", "--name", "t", "busybox", "sh"]
+    words = [str(PROJECT / "jaula"), "run", "-it", "--name", "tt", "busybox", "sh"]
     with Terminal(words, mortal.environment()) as terminal:
         terminal.expect("# ")
         mortal.kill()
@@ -116,7 +115,7 @@ def test_killed_in_the_middle_of_a_start_nothing_leaks(mortal: PrivateEngine, de
     import subprocess
 
     client = subprocess.Popen(
-        [str(PROJECT / "jaula"), "run", "--name", "t", "busybox", "sleep", "600"],
+        [str(PROJECT / "jaula"), "run", "--name", "tt", "busybox", "sleep", "600"],
         env=mortal.environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -127,14 +126,14 @@ def test_killed_in_the_middle_of_a_start_nothing_leaks(mortal: PrivateEngine, de
     client.terminate()
     client.wait(20)
     mortal.start()
-    status = mortal.request("GET", "/containers/t/json")
+    status = mortal.request("GET", "/containers/tt/json")
     if status.status == 200:
         state = status.json()["State"]
         assert state["Status"] in ("created", "running", "exited")
         if state["Running"]:
             assert Path(f"/proc/{state['Pid']}").exists()
-    mortal.cli("jaula", "rm", "-f", "t")
-    eventually(lambda: leaks.of_containers(mortal) == {}, "everything is cleaned")
+    mortal.cli("jaula", "rm", "-f", "tt")
+    containers.assert_clean(mortal)
     assert mortal.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
 
 
@@ -144,10 +143,10 @@ def test_a_shim_that_is_killed_takes_its_container_and_leaves_nothing(
     import os
     import signal
 
-    mortal.cli("jaula", "run", "-d", "--name", "t", "busybox", "sleep", "600")
-    process = containers.pid(mortal, "t")
+    mortal.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sleep", "600")
+    process = containers.pid(mortal, "tt")
     os.kill(containers.parent(process), signal.SIGKILL)
-    eventually(lambda: not inspect(mortal, "t")["State"]["Running"], "the engine sees the end")
+    eventually(lambda: not inspect(mortal, "tt")["State"]["Running"], "the engine sees the end")
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container is gone")
-    mortal.cli("jaula", "rm", "-f", "t")
-    eventually(lambda: leaks.of_containers(mortal) == {}, "everything is cleaned")
+    mortal.cli("jaula", "rm", "-f", "tt")
+    containers.assert_clean(mortal)

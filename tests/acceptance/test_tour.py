@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def test_info_says_what_the_engine_has_and_uses(engine: PrivateEngine, busybox: 
         r"Cgroup Driver: cgroupfs",
         r"Cgroup Version: [12]",
         r"Volume: local",
-        r"Network: bridge host none",
+        r"Network: bridge host (none|null)",
         r"Security Options:(?s:.*)seccomp",
         rf"Kernel Version: {re.escape(os.uname().release)}",
         r"Operating System: \w+",
@@ -289,8 +290,8 @@ def test_the_clock_and_the_interfaces_are_out_of_reach(engine: PrivateEngine, bu
         ("ip", "address", "add", "10.9.9.9/24", "dev", "lo"),
     ):
         done = engine.cli("jaula", "run", "--rm", busybox, *words)
-        assert done.returncode != 0
-        assert re.search("not permitted|denied", done.stderr), done.stderr
+        assert re.search("not permitted", done.stderr), done.stdout + done.stderr
+    assert time.time() > 1_500_000_000
 
 
 def test_ping_works_and_without_net_raw_fails(engine: PrivateEngine, busybox: str) -> None:
@@ -422,7 +423,8 @@ def test_docker_loads_what_was_saved_and_the_other_way_round(
     engine.cli("jaula", "tag", busybox, name)
     assert engine.cli("jaula", "save", "-o", str(saved), name).returncode == 0
     engine.cli("jaula", "rmi", name)
-    daemon, host = _dockerd(tmp_path)
+    base = Path(tempfile.mkdtemp(prefix="jlt"))  # short: it is part of a socket's address
+    daemon, host = _dockerd(base)
     try:
         for words in (("load", "-i", str(saved)), ("save", "-o", str(again), name)):
             done = subprocess.run(["docker", "-H", host, *words], capture_output=True, timeout=60)
@@ -430,6 +432,7 @@ def test_docker_loads_what_was_saved_and_the_other_way_round(
     finally:
         daemon.terminate()
         daemon.wait(30)
+        shutil.rmtree(base)
     done = engine.cli("jaula", "load", "-i", str(again))
     assert done.returncode == 0, done.stderr
     assert containers.run(engine, name, "echo", "hi") == "hi\n"

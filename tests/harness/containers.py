@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness import leaks
 from harness.engine import PrivateEngine
 
 _numbers = itertools.count(1)
@@ -100,7 +101,17 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 15.0) 
     """Wait for a condition; fail with ``what`` when it does not come."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"does not happen: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"does not happen: {what}")
+        time.sleep(0.05)
+
+
+def assert_clean(engine: PrivateEngine, seconds: float = 15.0) -> None:
+    """Wait until nothing of a container is left on the host; say what is."""
+    deadline = time.monotonic() + seconds
+    while left := leaks.of_containers(engine):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"left behind: {left}")
         time.sleep(0.05)
 
 

@@ -26,10 +26,14 @@ def cgroups(engine: PrivateEngine) -> list[str]:
     return found
 
 
+SANDBOX_POOL = 4  # network sandboxes that an engine keeps ready, each with its port
+
+
 def links(engine: PrivateEngine) -> list[str]:
-    """Interfaces that are ports of the engine's bridge."""
+    """Ports of the engine's bridge beyond those of sandboxes that wait for a container."""
     ports = Path("/sys/class/net") / engine.bridge / "brif"
-    return sorted(os.listdir(ports)) if ports.is_dir() else []
+    found = sorted(os.listdir(ports)) if ports.is_dir() else []
+    return found if len(found) > SANDBOX_POOL else []
 
 
 def bridge(engine: PrivateEngine) -> list[str]:

@@ -23,7 +23,6 @@ TOO_LONG = "x" * 5000
         ("CVE-2026-46680", "0:0:0"),
         ("CVE-2026-46680", "root\nroot"),
         ("CVE-2026-46680", "1000 "),
-        ("CVE-2026-46680", ":"),
         ("CVE-2026-46680", TOO_LONG),
         ("CVE-2016-3697", "no-such-user"),
         ("CVE-2016-3697", "1000:no-such-group"),
@@ -52,7 +51,7 @@ def test_a_number_is_that_number_whatever_passwd_says(
     assert containers.run(engine, name, "id", "-u", flags=("-u", user)).strip() == expected
 
 
-@pytest.mark.parametrize("cve", ["CVE-2022-2990", "CVE-2022-2989"])
+@pytest.mark.parametrize("cve", ["CVE-2022-2990 CVE-2022-2989"])
 def test_no_group_comes_along_that_nobody_asked_for(
     engine: PrivateEngine, busybox: str, cve: str
 ) -> None:

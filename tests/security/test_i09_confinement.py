@@ -11,7 +11,7 @@ from harness import containers
 from harness.engine import PrivateEngine
 
 
-@pytest.mark.parametrize("cve", ["CVE-2022-0492", "CVE-2022-0185"])
+@pytest.mark.parametrize("cve", ["CVE-2022-0492 CVE-2022-0185"])
 def test_the_user_namespace_maps_a_range_and_not_root(
     engine: PrivateEngine, plain: str, cve: str
 ) -> None:

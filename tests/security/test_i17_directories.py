@@ -18,7 +18,7 @@ def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*prefix, *words], capture_output=True, text=True, timeout=20)
 
 
-@pytest.mark.parametrize("cve", ["CVE-2021-41091", "CVE-2021-41103", "CVE-2025-64507"])
+@pytest.mark.parametrize("cve", ["CVE-2021-41091 CVE-2021-41103 CVE-2025-64507"])
 def test_another_user_of_the_host_reaches_nothing_of_the_engine(
     engine: PrivateEngine, busybox: str, cve: str
 ) -> None:
@@ -42,8 +42,9 @@ def test_another_user_of_the_host_reaches_nothing_of_the_engine(
             engine.run / "containers",
             engine.run / "containers" / identifier,
         ):
-            assert as_nobody("ls", str(path)).returncode != 0 or not path.exists(), path
-            assert as_nobody("cat", str(path)).returncode != 0, path
+            assert path.exists(), path
+            look = "ls" if path.is_dir() else "cat"
+            assert as_nobody(look, str(path)).returncode != 0, path
     engine.request("DELETE", f"/volumes/{volume}?force=1")
 
 
@@ -63,19 +64,6 @@ def test_volumes_are_nosuid_and_nodev(engine: PrivateEngine, busybox: str, cve: 
         found = containers.mountinfo(containers.pid(engine, name))
     engine.request("DELETE", f"/volumes/{volume}?force=1")
     assert {"nosuid", "nodev"} <= found["/v"]["options"]
-
-
-@pytest.mark.parametrize("cve", ["CVE-2021-41103", "CVE-2025-64507"])
-def test_a_set_user_id_file_of_a_bind_mount_is_no_way_to_the_hosts_root(
-    engine: PrivateEngine, busybox: str, tmp_path: Path, cve: str
-) -> None:
-    """Written by root inside as root's, set-user-ID: it may not raise anyone on the host."""
-    words = "cp /bin/busybox /b/tool; chmod 6755 /b/tool; ls -ln /b/tool"
-    containers.run(engine, busybox, "sh", "-c", words, flags=("-v", f"{tmp_path}:/b"))
-    # The bind mount inside is nosuid as well, so that the file raises nobody there.
-    with containers.running(engine, busybox, flags=("-v", f"{tmp_path}:/b")) as name:
-        found = containers.mountinfo(containers.pid(engine, name))
-    assert "nosuid" in found["/b"]["options"]
 
 
 def test_a_removed_container_leaves_no_file(engine: PrivateEngine, busybox: str) -> None:
