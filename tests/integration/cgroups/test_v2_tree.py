@@ -1,0 +1,58 @@
+"""What only v2 has: no processes beside limited cgroups. Run by ``./test --vm``."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from jaula.cgroups.protocol import Cgroup, CgroupDriver
+from jaula.cgroups.v2.driver import LEAF, Driver
+from jaula.errors import Conflict, Unsupported
+from jaula.spec.runtime import Pids, Resources
+
+pytestmark = pytest.mark.vm
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+SLEEP = "import time; print('up', flush=True); time.sleep(60)"
+
+
+@pytest.fixture(autouse=True)
+def on_v2(driver: CgroupDriver) -> None:
+    assert driver.version == 2, "these tests need a machine with cgroup v2"
+
+
+def started(start: Start, cgroup: Cgroup) -> subprocess.Popen[bytes]:
+    process = start(cgroup, SLEEP)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    return process
+
+
+def test_somebody_else_s_cgroup_with_processes_is_no_parent(
+    driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
+) -> None:
+    process = started(start, cgroup)
+    with pytest.raises(Conflict, match=rf"holds processes \({process.pid}\)"):
+        driver.create(f"{path}/below")
+    assert cgroup.pids() == (process.pid,)
+
+
+def test_processes_at_the_top_of_what_is_delegated_move_to_a_leaf(
+    cgroup: Cgroup, start: Start
+) -> None:
+    process = started(start, cgroup)
+    delegated = Driver(cgroup.locations()["pids"])
+    with delegated.create("/parent/one") as inner:
+        inner.apply(Resources(pids=Pids(limit=5)))
+        assert inner.limits()["pids.max"] == "5"
+    with delegated.open(f"/{LEAF}") as leaf:
+        assert leaf.pids() == (process.pid,)
+
+
+def test_a_raw_v2_file_can_be_set_by_name(cgroup: Cgroup) -> None:
+    cgroup.apply(Resources(unified={"memory.high": "33554432"}))
+    assert cgroup.limits()["memory.high"] == "33554432"
+    with pytest.raises(Unsupported, match="no such limit"):
+        cgroup.apply(Resources(unified={"memory.nonsense": "1"}))
