@@ -35,7 +35,7 @@ def check(subject: Subject) -> Iterator[Row]:
         mode = subject.text(key) if key else ""
         entry = listed.get(oci)
         found = subject.link(f"ns/{kind}")
-        host = os.readlink(f"{subject.proc_root}/1/ns/{kind}")
+        host = _host(subject, kind)
         evidence = subject.path(f"ns/{kind}")
         shares_host = mode == "host"
         joins = mode.startswith("container:")
@@ -67,6 +67,14 @@ def check(subject: Subject) -> Iterator[Row]:
             f"namespace {kind}", "namespaces", requested, effective, evidence,
             judge(holds, relaxed_by),
         )  # fmt: skip
+
+
+def _host(subject: Subject, kind: str) -> str:
+    """The host's namespace: that of its first process, or where this may not be read of ours."""
+    try:
+        return os.readlink(f"{subject.proc_root}/1/ns/{kind}")
+    except PermissionError:  # process 1 has a capability that the reader lacks
+        return os.readlink(f"{subject.proc_root}/self/ns/{kind}")
 
 
 def _owned(subject: Subject, kind: str) -> bool:
