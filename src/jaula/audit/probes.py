@@ -1,0 +1,247 @@
+"""Trying what the kernel can do, without leaving anything behind.
+
+Each probe gives None where the thing works, and otherwise says what the kernel answered. What makes
+namespaces or devices is tried in a child process of its own, in namespaces that end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from jaula.cgroups import hierarchies
+from jaula.confine import lsm
+from jaula.kernel import mounts, namespaces, paths, process, seccomp
+from jaula.kernel.namespaces import CLONE
+
+Probe = Callable[[], str | None]
+
+V2_NAMES = {"blkio": "io", "cpuacct": "cpu", "devices": "", "freezer": ""}
+"""Controllers that have another name on v2; with none they need no controller there."""
+
+
+def in_child(act: Callable[[], None]) -> str | None:
+    """Run ``act`` in a forked child; what it raises comes back as text.
+
+    The caller must have one thread, as ``jaula check`` does.
+    """
+    sys.stdout.flush()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        said = b""
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001 - told to the parent, which decides
+            said = f"{error}".encode()[:2000] or type(error).__name__.encode()
+        os.write(writing, said)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answers:
+        said = answers.read()
+    _, status = os.waitpid(pid, 0)
+    if status:
+        return f"the probe ended with wait status {status}"
+    return said.decode("utf-8", "replace") or None
+
+
+def namespace(kind: str) -> Probe:
+    """A new namespace of a kind; needs what root has."""
+    return lambda: in_child(lambda: namespaces.unshare(namespaces.KINDS[kind]))
+
+
+def _said(act: Callable[[], object]) -> str | None:
+    try:
+        act()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def overlay() -> str | None:
+    """The file system is known to the kernel (or its module can be loaded)."""
+    return _said(lambda: os.close(mounts.fsopen("overlay")))
+
+
+def idmapped() -> str | None:
+    """A tmpfs that is in no mount namespace, with the map of a new user namespace."""
+
+    def act() -> None:
+        made = namespaces.make(CLONE.NEWUSER, [(0, 100000, 65536)], [(0, 100000, 65536)])
+        tree = mounts.new_filesystem("tmpfs")
+        mounts.idmap(tree, made["user"])
+
+    return in_child(act)
+
+
+def seccomp_filter() -> str | None:
+    """Filters with the actions that a container's has."""
+    for action in (seccomp.SECCOMP_RET_ERRNO, seccomp.SECCOMP_RET_KILL_PROCESS):
+        if not seccomp.action_available(action):
+            return f"action {action:#x} is not available"
+    return None
+
+
+def libseccomp() -> str | None:
+    """The library that knows the numbers of system calls."""
+    return _said(seccomp.library)
+
+
+def openat2() -> str | None:
+    """openat2(2), Linux 5.6."""
+    return _said(lambda: os.close(paths.openat2(mounts.AT_FDCWD, "/", os.O_PATH)))
+
+
+def clone3() -> str | None:
+    """clone3(2) with a pidfd, Linux 5.3."""
+
+    def act() -> None:
+        pid, pidfd = namespaces.clone3(CLONE(0))
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+
+    return in_child(act)
+
+
+def pidfd() -> str | None:
+    """pidfd_open(2), Linux 5.3."""
+    return _said(lambda: os.close(process.pidfd_open(os.getpid())))
+
+
+def close_range() -> str | None:
+    """close_range(2) with CLOEXEC, Linux 5.11."""
+    return _said(lambda: process.close_on_exec_from(1 << 20))
+
+
+def mount_api() -> str | None:
+    """fsopen(2) and its kin, Linux 5.2, with a mount that is attached nowhere."""
+    return _said(lambda: os.close(mounts.new_filesystem("tmpfs")))
+
+
+def veth() -> str | None:
+    """A pair of virtual interfaces."""
+
+    def act() -> None:
+        from jaula.kernel import netlink
+
+        namespaces.unshare(CLONE.NEWNET)
+        with netlink.Netlink() as link:
+            link.send(netlink.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
+
+    return in_child(act)
+
+
+def bridge() -> str | None:
+    """A bridge."""
+
+    def act() -> None:
+        from jaula.kernel import netlink
+
+        namespaces.unshare(CLONE.NEWNET)
+        with netlink.Netlink() as link:
+            link.send(netlink.add_bridge("jprobe0", mac="02:00:00:00:00:01", mtu=1500))
+
+    return in_child(act)
+
+
+def nftables() -> str | None:
+    """A table with address translation, in a network namespace that ends at once."""
+
+    def act() -> None:
+        from jaula.network import nftables as nft
+
+        namespaces.unshare(CLONE.NEWNET)
+        firewall = nft.open_nft()
+        firewall.run(
+            "add table inet jprobe; add chain inet jprobe out "
+            "{ type nat hook postrouting priority srcnat; }; add rule inet jprobe out masquerade"
+        )
+
+    return in_child(act)
+
+
+def _trees() -> hierarchies.Hierarchies:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+        return hierarchies.parse(file.read())
+
+
+def controller(name: str) -> Probe:
+    """A cgroup controller on whichever tree the host has it."""
+
+    def act() -> str | None:
+        trees = _trees()
+        if name in trees.legacy:
+            return None
+        if trees.unified is None:
+            return "no cgroup tree is mounted"
+        second = V2_NAMES.get(name, name)
+        with open(f"{trees.unified}/cgroup.controllers", encoding="ascii") as file:
+            there = file.read().split()
+        if not trees.legacy and (not second or second in there):
+            return None
+        return None if second and second in there else "no tree has it"
+
+    return act
+
+
+def swap_accounting() -> str | None:
+    """Limits of memory and swap together (v1), or of swap (v2)."""
+    trees = _trees()
+    if (directory := trees.legacy.get("memory")) is not None:
+        exists = os.path.exists(f"{directory}/memory.memsw.limit_in_bytes")
+        return None if exists else "memory.memsw.limit_in_bytes does not exist"
+    if trees.unified is not None:
+        for entry in os.scandir(trees.unified):
+            if entry.is_dir() and os.path.exists(f"{entry.path}/memory.max"):
+                exists = os.path.exists(f"{entry.path}/memory.swap.max")
+                return None if exists else "memory.swap.max does not exist"
+    return "no memory controller to look at"
+
+
+def cpu_quota() -> str | None:
+    """CFS bandwidth control."""
+    trees = _trees()
+    if (directory := trees.legacy.get("cpu")) is not None:
+        exists = os.path.exists(f"{directory}/cpu.cfs_quota_us")
+        return None if exists else "cpu.cfs_quota_us does not exist"
+    if trees.unified is not None:
+        for entry in os.scandir(trees.unified):
+            if entry.is_dir() and os.path.exists(f"{entry.path}/cpu.weight"):
+                exists = os.path.exists(f"{entry.path}/cpu.max")
+                return None if exists else "cpu.max does not exist"
+    return "no cpu controller to look at"
+
+
+def selinux() -> str | None:
+    """SELinux with a policy."""
+    return None if lsm.selinux() else "not in force"
+
+
+def apparmor() -> str | None:
+    """AppArmor."""
+    return None if lsm.apparmor() else "not in force"
+
+
+def landlock() -> str | None:
+    """Landlock."""
+    return None if lsm.landlock() else "not in force"
+
+
+def user_namespaces_allowed() -> str | None:
+    """The sysctl that bounds them."""
+    with open("/proc/sys/user/max_user_namespaces", encoding="ascii") as file:
+        limit = int(file.read())
+    return None if limit > 0 else "user.max_user_namespaces is 0"
+
+
+def pressure() -> str | None:
+    """Pressure stall information."""
+    return None if os.path.exists("/proc/pressure/memory") else "/proc/pressure does not exist"
+
+
+def mqueue() -> str | None:
+    """POSIX message queues."""
+    return _said(lambda: os.close(mounts.fsopen("mqueue")))
