@@ -56,8 +56,8 @@ def engine(worker_index: int) -> Iterator[PrivateEngine]:
         assert not left, f"left behind by the engine: {left}"
     finally:
         if private.process is not None:
-            private.process.kill()
-            private.process.wait()
+            private.kill()
+        leaks.clean_up(private)
         private.delete_directories()
 
 
@@ -83,8 +83,8 @@ def new_engine(worker_index: int) -> Iterator[Callable[..., PrivateEngine]]:
     finally:
         for private in made:
             if private.process is not None:
-                private.process.kill()
-                private.process.wait()
+                private.kill()
+            leaks.clean_up(private)
             private.delete_directories()
 
 
