@@ -131,6 +131,8 @@ def docker(tmp_path: Path) -> Iterator[Callable[..., str]]:
     finally:
         engine.terminate()
         engine.wait(30)
+        # dockerd mounts its data root on itself, to make it shared, and leaves that behind
+        subprocess.run(["umount", str(tmp_path / "docker")], capture_output=True)
 
 
 @needs_docker
