@@ -7,15 +7,13 @@ from jaula.cli.failure import EngineError, Failure
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
 
-FAULTS = ("FAILS", "unknown")
-
 
 def run(options: Options) -> int:
     """Print the proof of each container named; 1 where a row of one does not hold."""
     from jaula.cli import packages
 
     packages.enable()
-    from jaula.audit import verify
+    from jaula.audit import row, verify
     from jaula.spec import runtime
 
     client = Client(Settings.host)
@@ -34,19 +32,19 @@ def run(options: Options) -> int:
         if options.text("format") == "json":
             from jaula.cli.documents import pretty
 
-            print(pretty([_document(row) for row in rows]))
+            print(pretty([_document(line) for line in rows]))
         else:
             if len(options.arguments) > 1:
                 print(("\n" if number else "") + f"{name}:")
             print(verify.render(rows))
-        if not rows or any(row.verdict in FAULTS for row in rows):
+        if not row.passed(rows):
             status = 1
     return status
 
 
-def _document(row: object) -> dict[str, str]:
+def _document(line: object) -> dict[str, str]:
     names = ("id", "layer", "requested", "effective", "evidence", "verdict")
-    return {name: str(getattr(row, name)) for name in names}
+    return {name: str(getattr(line, name)) for name in names}
 
 
 COMMAND = Command(
