@@ -1,0 +1,63 @@
+"""Which namespaces are a container's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.engine.specbuild import sharing
+from jaula.errors import InvalidRequest
+from jaula.spec.api import HostConfig
+from jaula.spec.runtime import Namespace
+
+ALL = {"mount", "user", "pid", "network", "ipc", "uts", "cgroup"}
+
+
+def kinds(**modes: str) -> set[str]:
+    decided = sharing.decide(HostConfig(**modes))  # type: ignore[arg-type]
+    return {entry.type for entry in sharing.namespaces(decided, {})}
+
+
+def test_by_default_all_seven_are_its_own() -> None:
+    assert kinds() == ALL
+
+
+@pytest.mark.parametrize(
+    ("modes", "shared"),
+    [
+        ({"userns_mode": "host"}, "user"),
+        ({"pid_mode": "host"}, "pid"),
+        ({"network_mode": "host"}, "network"),
+        ({"ipc_mode": "host"}, "ipc"),
+        ({"uts_mode": "host"}, "uts"),
+        ({"cgroupns_mode": "host"}, "cgroup"),
+    ],
+)
+def test_each_can_be_shared_with_the_host_by_name(modes: dict[str, str], shared: str) -> None:
+    assert kinds(**modes) == ALL - {shared}
+
+
+def test_a_joined_namespace_is_a_path() -> None:
+    decided = sharing.decide(HostConfig(pid_mode="container:x"))
+    assert decided.containers() == {"pid": "x"}
+    listed = sharing.namespaces(decided, {"pid": "/proc/9/ns/pid", "user": "/proc/9/ns/user"})
+    assert Namespace("pid", "/proc/9/ns/pid") in listed
+    assert Namespace("user", "/proc/9/ns/user") in listed
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        {"pid_mode": "container:"},
+        {"pid_mode": "nonsense"},
+        {"ipc_mode": "hosts"},
+        {"uts_mode": "container:x"},
+        {"userns_mode": "keep-id"},
+        {"network_mode": "other"},
+        {"network_mode": "container:"},
+        {"pid_mode": "container:a", "ipc_mode": "container:b"},
+        {"pid_mode": "container:a", "userns_mode": "host"},
+    ],
+)
+def test_modes_that_cannot_be_are_refused(modes: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        sharing.decide(HostConfig(**modes))  # type: ignore[arg-type]

@@ -1,0 +1,110 @@
+"""The database: what is written is there again, what is damaged is reported and kept."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from jaula.errors import CorruptState, Unavailable
+from jaula.spec.api import ContainerCreate
+from jaula.state.database import Database
+from jaula.state.migrations import MIGRATIONS
+from jaula.state.records import ContainerRecord, EngineIdentity
+
+
+def record(name: str = "one") -> ContainerRecord:
+    return ContainerRecord(
+        id="a" * 64, name=name, created=1, body=ContainerCreate(image="busybox"), image="sha256:0"
+    )
+
+
+def test_a_record_is_read_back_by_the_next_engine(tmp_path: Path) -> None:
+    database = Database(tmp_path / "jaula.db")
+    database.put("containers", "a" * 64, record())
+    database.close()
+    again = Database(tmp_path / "jaula.db")
+    assert dict(again.all("containers", ContainerRecord)) == {"a" * 64: record()}
+
+
+def test_a_record_survives_a_process_that_never_closes_it(tmp_path: Path) -> None:
+    Database(tmp_path / "jaula.db").put("containers", "a", record())
+    assert Database(tmp_path / "jaula.db").get("containers", "a", ContainerRecord) == record()
+
+
+def test_putting_twice_replaces(tmp_path: Path) -> None:
+    database = Database(tmp_path / "jaula.db")
+    database.put("containers", "a", record("one"))
+    database.put("containers", "a", record("two"))
+    found = database.get("containers", "a", ContainerRecord)
+    assert found is not None
+    assert found.name == "two"
+
+
+def test_a_deleted_record_is_gone_and_deleting_again_is_no_error(tmp_path: Path) -> None:
+    database = Database(tmp_path / "jaula.db")
+    database.put("settings", "a", EngineIdentity("x"))
+    database.delete("settings", "a")
+    database.delete("settings", "a")
+    assert database.get("settings", "a", EngineIdentity) is None
+
+
+@pytest.mark.parametrize("damage", [b"no database at all", b"\0" * 8192])
+def test_a_damaged_file_is_reported_and_not_touched(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "jaula.db"
+    path.write_bytes(damage)
+    with pytest.raises(CorruptState) as caught:
+        Database(path)
+    assert "damaged" in caught.value.message
+    assert caught.value.hint
+    assert path.read_bytes() == damage
+
+
+def test_a_database_with_torn_pages_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "jaula.db"
+    database = Database(path)
+    for number in range(200):
+        database.put("containers", str(number), record())
+    database.close()
+    data = bytearray(path.read_bytes())
+    data[4096 : 4096 * 3] = b"\xff" * 8192
+    path.write_bytes(bytes(data))
+    with pytest.raises(CorruptState):
+        list(Database(path).all("containers", ContainerRecord))
+    assert path.read_bytes() == bytes(data)
+
+
+@pytest.mark.parametrize("document", [b"{", b"[]", b'{"id": 1}', b"\xff\xfe", b""])
+def test_a_damaged_record_is_reported_by_its_key(tmp_path: Path, document: bytes) -> None:
+    path = tmp_path / "jaula.db"
+    Database(path).close()
+    raw = sqlite3.connect(path)
+    raw.execute("INSERT INTO containers VALUES ('abc', ?)", (document,))
+    raw.commit()
+    raw.close()
+    with pytest.raises(CorruptState, match="abc"):
+        list(Database(path).all("containers", ContainerRecord))
+
+
+def test_a_database_of_a_newer_engine_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "jaula.db"
+    Database(path).close()
+    raw = sqlite3.connect(path)
+    raw.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    raw.close()
+    with pytest.raises(CorruptState, match="version"):
+        Database(path)
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match="cannot open"):
+        Database(tmp_path / "file" / "jaula.db")
+
+
+def test_a_record_with_fields_of_a_newer_engine_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "jaula.db"
+    database = Database(path)
+    database.put_raw("settings", "x", b'{"id": "e", "colour": "blue"}')
+    assert database.get("settings", "x", EngineIdentity) == EngineIdentity("e")
