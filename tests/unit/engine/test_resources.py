@@ -77,7 +77,9 @@ def test_unlimited_processes_are_a_named_wish() -> None:
 
 def test_rlimits_have_a_finite_number_of_files_by_default() -> None:
     assert resources.rlimits(limits(), (10, 20)) == (Rlimit("RLIMIT_NOFILE", hard=20, soft=10),)
-    asked = limits(ulimits=(Ulimit(name="nofile", soft=1, hard=2), Ulimit(name="core", soft=-1, hard=-1)))
+    asked = limits(
+        ulimits=(Ulimit(name="nofile", soft=1, hard=2), Ulimit(name="core", soft=-1, hard=-1))
+    )
     assert resources.rlimits(asked, (10, 20)) == (
         Rlimit("RLIMIT_NOFILE", hard=2, soft=1),
         Rlimit("RLIMIT_CORE", hard=2**64 - 1, soft=2**64 - 1),
@@ -108,9 +110,7 @@ def test_an_update_above_the_swap_limit_is_refused_until_that_is_raised_too() ->
     old = body(memory=64 * MIB)
     with pytest.raises(Conflict, match="memoryswap"):
         merged_limits(old, ContainerUpdate(memory=200 * MIB), HOST)
-    merged, _, _ = merged_limits(
-        old, ContainerUpdate(memory=200 * MIB, memory_swap=-1), HOST
-    )
+    merged, _, _ = merged_limits(old, ContainerUpdate(memory=200 * MIB, memory_swap=-1), HOST)
     assert merged.host_config.memory_swap == -1
 
 
