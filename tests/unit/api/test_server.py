@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
 
 import pytest
 
@@ -326,3 +328,36 @@ def test_names_that_are_not_utf_8_do_not_break_an_answer() -> None:
         assert json.loads(answer.body)[0]["Path"] == "/caf\ufffd"
 
     served(test)
+
+
+def test_mutilated_requests_never_hurt_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    whole = (
+        b"POST /v1.45/containers/create?name=a%20b&filters={} HTTP/1.1\r\nHost: x\r\n"
+        b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\nUpgrade: tcp\r\n"
+        b'Connection: Upgrade\r\n\r\n5\r\n{"a":\r\n2\r\n1}\r\n0\r\n\r\n'
+    )
+
+    async def test(server: Served) -> None:
+        dice = random.Random(7)
+        for _ in range(300):
+            text = bytearray(whole)
+            for _ in range(dice.randrange(1, 6)):
+                at = dice.randrange(len(text))
+                action = dice.randrange(3)
+                if action == 0:
+                    text[at] = dice.randrange(256)
+                elif action == 1:
+                    del text[at : at + dice.randrange(1, 20)]
+                else:
+                    text[at:at] = text[: dice.randrange(1, 60)]
+            client = await server.client()
+            client.writer.write(bytes(text))
+            client.half_close()
+            await client.until_closed()
+            client.close()
+        assert (await (await server.client()).ask("GET", "/version")).status == 200
+        for descriptor, _ in server.engine.containers.attached:
+            os.close(descriptor)
+
+    served(test)
+    assert not caplog.records
