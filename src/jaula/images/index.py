@@ -32,6 +32,7 @@ class NameIndex:
             _write(layout, encode(Layout()))
         self.descriptors: tuple[Descriptor, ...] = self._load()
         self.names: dict[str, str] = _names(self.descriptors)
+        self._names_of = _by_manifest(self.names)
 
     def _load(self) -> tuple[Descriptor, ...]:
         try:
@@ -49,7 +50,7 @@ class NameIndex:
         return tuple(dict.fromkeys(descriptor.digest for descriptor in self.descriptors))
 
     def names_of(self, manifest: str) -> tuple[str, ...]:
-        return tuple(sorted(name for name, digest in self.names.items() if digest == manifest))
+        return self._names_of.get(manifest, ())
 
     def set(self, manifest: str, size: int, names: Iterable[str]) -> None:
         """Give ``manifest`` more names; another image loses them, and stays without a name."""
@@ -84,10 +85,19 @@ class NameIndex:
         _write(self._file, encode(Index(manifests=descriptors)))
         self.descriptors = descriptors
         self.names = _names(descriptors)
+        self._names_of = _by_manifest(self.names)
 
 
 def _names(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
     return {d.annotations[REF_NAME]: d.digest for d in descriptors if REF_NAME in d.annotations}
+
+
+def _by_manifest(names: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Sorted names for each manifest, so that looking one up does not depend on their number."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in sorted(names):
+        found[names[name]] = (*found.get(names[name], ()), name)
+    return found
 
 
 def _write(path: Path, data: bytes) -> None:
