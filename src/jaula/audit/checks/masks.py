@@ -40,7 +40,7 @@ def _row(
     asked = tuple(default if listed is None else listed)
     missing = [path for path in default if path not in asked]
     if missing and by is None:
-        by = f"{key} of the request"
+        by = f"{key} of the request" if asked else "systempaths=unconfined"
     judged = masked if key == "MaskedPaths" else readonly
     open_ones = [path for path in asked if path not in in_spec or not judged(subject, path)]
     count = len(asked) - len(open_ones)

@@ -72,6 +72,7 @@ def _engine_file(subject: Subject, path: str) -> bool:
     shares = {
         "/proc": subject.text("PidMode"),
         "/sys": subject.text("NetworkMode"),
+        "/sys/fs/cgroup": subject.text("CgroupnsMode"),
         "/dev/shm": subject.text("IpcMode"),
         "/dev/mqueue": subject.text("IpcMode"),
     }

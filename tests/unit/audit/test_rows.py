@@ -1,0 +1,168 @@
+"""Verdicts, tables and the parsers of the kernel's files, hostile content included."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.audit import kconfig, mountinfo
+from jaula.audit.checks import cgroups, descriptors, devices, network, rlimits, users
+from jaula.audit.row import Row, Verdict, judge, passed, table
+from jaula.audit.subject import Subject
+from jaula.audit.verify import render
+from jaula.errors import Conflict
+from jaula.spec.runtime import DeviceCgroup, Spec
+
+
+def row(verdict: Verdict) -> Row:
+    return Row("id", "layer", "this", "that", "/proc/1/x", verdict)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "complete"),
+    [
+        ([], False),
+        ([Verdict.HOLDS], True),
+        ([Verdict.HOLDS, Verdict.RELAXED], True),
+        ([Verdict.HOLDS, Verdict.FAILS], False),
+        ([Verdict.HOLDS, Verdict.UNKNOWN], False),
+    ],
+)
+def test_a_proof_is_complete_when_no_row_fails_or_is_unknown(
+    verdicts: list[Verdict], complete: bool
+) -> None:
+    assert passed([row(verdict) for verdict in verdicts]) is complete
+
+
+def test_a_flag_relaxes_only_what_is_in_effect_as_asked() -> None:
+    assert judge(True, None) is Verdict.HOLDS
+    assert judge(True, "--privileged") is Verdict.RELAXED
+    assert judge(False, "--privileged") is Verdict.FAILS
+
+
+def test_the_report_ends_with_what_does_not_hold() -> None:
+    text = render([row(Verdict.HOLDS), row(Verdict.FAILS)])
+    assert text.endswith("2 rows: 1 holds, 1 FAILS\nid: asked for this; in effect: that")
+
+
+def test_a_table_shows_no_control_characters_and_cuts_wide_cells() -> None:
+    text = table(("A", "B"), [("\x1b[31mred\n", "x"), ("y" * 100, "z")], widest=20)
+    assert "\x1b" not in text
+    assert text.count("\n") == 2
+    assert max(map(len, text.splitlines())) <= 23
+
+
+def test_a_container_that_does_not_run_is_not_verified() -> None:
+    for document in ({}, {"State": None}, {"State": {"Pid": 0}}):
+        with pytest.raises(Conflict):
+            Subject(document, Spec())
+
+
+def test_security_options_are_read_with_both_separators() -> None:
+    options = ["no-new-privileges", "seccomp:unconfined", "label=type:x_t", "seccomp=/a=b"]
+    subject = Subject({"State": {"Pid": 1}, "HostConfig": {"SecurityOpt": options}}, Spec())
+    assert subject.security_option("no-new-privileges") == ("",)
+    assert subject.security_option("seccomp") == ("unconfined", "/a=b")
+    assert subject.security_option("label") == ("type:x_t",)
+    assert subject.security_option("apparmor") == ()
+
+
+# -- the kernel's files ----------------------------------------------------------------------
+
+LINE = (
+    r"36 35 98:0 /mnt1 /mnt\0402\012x rw,noatime master:1 shared:7 - ext3 /dev/ro\\ot rw,errors=x"
+)
+
+
+def test_a_mount_is_read_with_its_escapes_and_tags() -> None:
+    (mount,) = mountinfo.parse(LINE)
+    assert mount.target == "/mnt 2\nx"
+    assert mount.propagation == ("master:1", "shared:7")
+    assert mount.options == {"rw", "noatime"}
+    assert (mount.fstype, mount.source) == ("ext3", r"/dev/ro\\ot")
+
+
+@pytest.mark.parametrize("text", ["x", "1 2 3 4 5 - a b c", "36 35 98:0 / / rw -ext4 x rw"])
+def test_a_malformed_mount_table_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="mountinfo"):
+        mountinfo.parse(text)
+
+
+def test_the_last_mount_at_a_place_is_the_visible_one() -> None:
+    lines = "1 0 0:1 / /a rw - tmpfs one rw\n2 1 0:2 / /a ro - tmpfs two rw\n"
+    top = mountinfo.top(mountinfo.parse(lines), "/a")
+    assert top is not None
+    assert top.source == "two"
+
+
+def test_an_id_map_is_read() -> None:
+    assert users.parse("         0     100000      65536\n") == [(0, 100000, 65536)]
+    with pytest.raises(ValueError, match="unpack"):
+        users.parse("0 1\n")
+
+
+def test_cpu_lists_are_sets() -> None:
+    assert cgroups.numbers("0-2,5") == {0, 1, 2, 5}
+    assert cgroups.numbers("") == frozenset()
+
+
+def test_limits_are_read_by_label() -> None:
+    text = (
+        "Limit                     Soft Limit           Hard Limit           Units     \n"
+        "Max open files            1024                 4096                 files     \n"
+        "Max core file size        0                    unlimited            bytes     \n"
+    )
+    assert rlimits.parse(text) == {"Max open files": 4096, "Max core file size": 2**64 - 1}
+
+
+def test_local_addresses_are_read_without_loopback_and_broadcast() -> None:
+    text = """Local:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     |-- 127.0.0.1
+        /32 host LOCAL
+     |-- 172.30.0.2
+        /32 host LOCAL
+     |-- 172.30.255.255
+        /32 link BROADCAST
+"""
+    assert network.addresses(text) == {"172.30.0.2"}
+
+
+def test_interfaces_are_read() -> None:
+    text = "Inter-|   Receive\n face |bytes\n    lo: 0 0\n  eth0: 1 2\n"
+    assert network.interfaces(text) == ["lo", "eth0"]
+
+
+@pytest.mark.parametrize(
+    ("number", "target", "known", "out"),
+    [
+        (0, "/dev/null", False, False),
+        (1, "pipe:[5]", False, False),
+        (2, "socket:[5]", False, False),
+        (0, "/dev/pts/3", False, False),
+        (3, "/dev/null", False, True),
+        (0, "/", False, True),
+        (7, "/etc/shadow", False, True),
+        (7, "/etc/shadow", True, False),
+        (7, "/memfd:x (deleted)", False, False),
+        (8, "mnt:[4026531832]", False, True),
+        (8, "net:[4026531832]", True, True),
+        (8, "anon_inode:[eventpoll]", False, False),
+    ],
+)
+def test_a_descriptor_leads_out_by_an_unknown_mount_or_a_namespace(
+    number: int, target: str, known: bool, out: bool
+) -> None:
+    assert descriptors.leads_out(number, target, known) is out
+
+
+def test_device_rules_are_written_as_the_kernel_prints_them() -> None:
+    assert devices.text(DeviceCgroup(True, "c", 1, None, "rwm")) == "c 1:* rwm"
+    assert devices.text(DeviceCgroup(True, None, None, None, None)) == "a *:* rwm"
+    assert devices.text(DeviceCgroup(True, "b", 8, 0, "wr")) == "b 8:0 rw"
+
+
+def test_a_kernel_configuration_is_read() -> None:
+    text = "# comment\n# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_C=m\nnot=an option\n"
+    assert kconfig.parse(text) == {"CONFIG_B": "y", "CONFIG_C": "m"}
