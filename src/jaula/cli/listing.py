@@ -65,7 +65,7 @@ class _Row(dict[str, "Any"]):
 
 def _row(item: Any, columns_of: Mapping[str, Column]) -> dict[str, Any]:
     row = _Row()
-    for name, column in columns_of.items():
+    for name, column in sorted(columns_of.items()):
         row[name] = _later(column[1], item)
     return row
 

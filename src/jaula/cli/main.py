@@ -11,6 +11,7 @@ from jaula.cli.failure import Failure, Leave, UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import TracebackType
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_and_leave() -> None:
     """Run the process's own command line and end the process without the interpreter's farewell."""
+    sys.excepthook = _unexpected
     status = main()
     try:
         sys.stdout.flush()
@@ -69,6 +71,19 @@ def run_and_leave() -> None:
     except KeyboardInterrupt:
         status = INTERRUPTED
     _exit(status)
+
+
+def _unexpected(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A fault of the client itself: one line that says where, the whole trace with --debug."""
+    if Settings.debug:
+        sys.__excepthook__(kind, error, trace)
+        return
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    _say(f"jaula: internal error{place}: {kind.__name__}: {error} (--debug shows more)")
 
 
 def _dispatch(words: list[str]) -> int:

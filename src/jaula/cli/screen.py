@@ -44,6 +44,6 @@ class Screen:
 
             rows = size(1)[0] or 24
             lines = text.rstrip("\n").split("\n")[: rows - 1]
-            body = "".join(line + CLEAR_LINE + "\n" for line in lines)
+            body = "".join(line + CLEAR_LINE + "\r\n" for line in lines)  # also in raw mode
             sys.stdout.write(HOME + body + CLEAR_BELOW)
         sys.stdout.flush()

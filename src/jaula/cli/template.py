@@ -52,7 +52,7 @@ class Template:
 
 def bad(reason: str) -> Failure:
     """The failure that every fault of a template becomes."""
-    return Failure(f"template parsing error: {reason}", status=64)
+    return Failure(f"template parsing error: {reason}")
 
 
 def unescape(text: str) -> str:

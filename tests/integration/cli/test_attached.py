@@ -198,3 +198,17 @@ def test_a_closed_output_ends_the_client_quietly(
     )  # fmt: skip
     assert done.stdout.splitlines()[0] == "y"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("command", "leave"), [(["cgtop"], "q"), (["stats"], "\x03")])
+def test_a_live_view_is_drawn_in_place_and_left_with_the_terminal_as_it_was(
+    engine: PrivateEngine, busybox: str, name: str, command: list[str], leave: str
+) -> None:
+    made = engine.cli("jaula", "run", "-d", "--name", name, busybox, "sleep", "60")
+    assert made.returncode == 0, made.stderr
+    with Terminal(words(engine, *command), dict(os.environ), 20, 160) as terminal:
+        before = termios.tcgetattr(terminal.master)
+        terminal.expect(name)
+        terminal.send(leave)
+        assert terminal.process.wait(SECONDS) in (0, 130)
+        assert termios.tcgetattr(terminal.master) == before

@@ -51,14 +51,10 @@ def _live(view: View, delay: int, left: int) -> int:
             elif not _wait(view, screen, delay):
                 return 0
             view.sample()
-            screen.draw(_for_raw(view.text()))
+            screen.draw(view.text())
             left -= 1
             if left == 0:
                 return 0
-
-
-def _for_raw(text: str) -> str:
-    return text.replace("\n", "\r\n")
 
 
 def _wait(view: View, screen: Screen, delay: int) -> bool:
@@ -76,7 +72,7 @@ def _wait(view: View, screen: Screen, delay: int) -> bool:
             if key in LEAVE:
                 return False
             view.order = ORDERS.get(chr(key).lower(), view.order)
-            screen.draw(_for_raw(view.text()))
+            screen.draw(view.text())
     return True
 
 

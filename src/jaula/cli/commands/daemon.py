@@ -5,6 +5,10 @@ from __future__ import annotations
 from jaula.cli.failure import Failure, UsageError
 from jaula.cli.flags import Command, Flag, Options
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.config import EngineConfig
+
 
 def run(options: Options) -> int:
     """Read the settings and become the engine."""
@@ -29,7 +33,7 @@ def run(options: Options) -> int:
     return 0
 
 
-def _config(options: Options) -> object:
+def _config(options: Options) -> EngineConfig:
     from pathlib import Path
 
     from jaula.config import DEFAULT_ROOT, DEFAULT_RUN, EngineConfig, Paths

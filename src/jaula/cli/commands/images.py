@@ -51,7 +51,7 @@ def run(options: Options) -> int:
         "UniqueSize": ("UNIQUE SIZE", lambda row: "N/A"
                        if row.get("SharedSize", -1) < 0
                        else units.shown(row["Size"] - row["SharedSize"], 3)),
-        "VirtualSize": ("SIZE", lambda row: units.shown(row["Size"], 3)),
+        "VirtualSize": ("SIZE", lambda row: units.shown(row["Size"])),
     }  # fmt: skip
     listing.show(rows, columns, default, form)
     return 0

@@ -22,6 +22,12 @@ def run(options: Options) -> int:
         "Scope": ("SCOPE", lambda item: item["Scope"]),
         "IPv6": ("IPV6", lambda item: "true" if item.get("EnableIPv6") else "false"),
         "Internal": ("INTERNAL", lambda item: "true" if item.get("Internal") else "false"),
+        "Labels": (
+            "LABELS",
+            lambda item: ",".join(
+                f"{key}={value}" for key, value in sorted((item.get("Labels") or {}).items())
+            ),
+        ),
         "CreatedAt": ("CREATED AT", lambda item: item.get("Created", "")),
     }
     form = options.text("format")

@@ -94,7 +94,7 @@ def verbose(found: dict[str, Any]) -> str:
         "SharedSize": ("SHARED SIZE", lambda row: units.shown(max(row.get("SharedSize", 0), 0), 3)),
         "UniqueSize": (
             "UNIQUE SIZE",
-            lambda row: units.shown(row["Size"] - max(row.get("SharedSize", 0), 0), 3),
+            lambda row: units.shown(row["Size"] - max(row.get("SharedSize", 0), 0)),
         ),
         "Containers": ("CONTAINERS", lambda row: str(max(row.get("Containers", 0), 0))),
     }
@@ -104,6 +104,7 @@ def verbose(found: dict[str, Any]) -> str:
         "Size": ("SIZE", lambda row: units.shown(_volumes([row]))),
     }
     containers = container_columns.columns(whole=False)
+    containers["Size"] = ("SIZE", lambda row: units.shown(row.get("SizeRw") or 0, 3))
     parts = []
     for heading, rows, columns, names in (
         ("Images", found.get("Images"), images, tuple(images)),

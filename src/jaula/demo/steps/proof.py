@@ -13,5 +13,7 @@ def show(guide: Guide) -> None:
     guide.must(proof.status == 0 and "FAILS" not in proof.output, "none fails")
     guide.say("A relaxation that was asked for is told as one:")
     loose = guide.start("relaxed", "--security-opt", "seccomp=unconfined")
-    relaxed = guide.jaula("verify", loose)
+    relaxed = guide.jaula("verify", loose, shown=False)
+    rows = relaxed.output.splitlines()
+    guide.show("\n".join(row for row in rows if not row.endswith("holds") or "rows:" in row))
     guide.must(relaxed.status == 0 and "relaxed" in relaxed.output, "verify names it")
