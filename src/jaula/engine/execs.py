@@ -132,7 +132,7 @@ class Execs:
 
     def _process(self, container: Container, body: ExecCreate) -> Process:
         record = container.record
-        path = self._parts.config.paths.container_run(record.id) / "bundle" / "config.json"
+        path = self._parts.config.paths.container(record.id) / "config.json"
         base = decode(path.read_bytes()).process
         assert base is not None
         user = self._users.inside(

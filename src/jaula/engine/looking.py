@@ -158,14 +158,14 @@ class Looking:
             yield chunk
 
     def spec(self, ref: str) -> bytes:
-        """The OCI runtime spec of the present run."""
+        """The OCI runtime spec of the present or the last run."""
         container = self.find(ref)
-        path = self.parts.config.paths.container_run(container.id) / "bundle" / "config.json"
+        path = self.parts.config.paths.container(container.id) / "config.json"
         try:
             return path.read_bytes()
         except FileNotFoundError:
             raise Conflict(
-                f"container {container.name} is not running, so it has no spec in effect"
+                f"container {container.name} was never started, so it has no spec yet"
             ) from None
 
     def require_running(self, container: Container) -> None:

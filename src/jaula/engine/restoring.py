@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from jaula.engine import policy
 from jaula.engine.ending import endpoint_of
-from jaula.errors import JaulaError
-from jaula.runtime.messages import ExitRecord
+from jaula.errors import JaulaError, NotFound
+from jaula.runtime.messages import Event, ExitRecord
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaula.engine.parts import Parts
 
 log = logging.getLogger("jaula.engine")
+_PATIENCE = 15.0  # seconds for a killed container to go
 
 
 async def restore(parts: Parts, containers: Containers) -> None:
@@ -41,6 +42,7 @@ async def restore(parts: Parts, containers: Containers) -> None:
         await asyncio.to_thread(parts.network.sweep, {e.container_id for e in endpoints})
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
+    await _undo_starts(parts, [c for c in parts.registry if not c.live])
     for container in [c for c in parts.registry if c.live and c.shim is None]:
         _ended(parts, containers, container)
     await asyncio.to_thread(_sweep, parts)
@@ -62,6 +64,34 @@ async def _reconnect(parts: Parts, containers: Containers, container: Container)
     containers.watch(container)
     if container.record.status is Status.RUNNING:
         log.info("container %s runs on", container.name)
+
+
+async def _undo_starts(parts: Parts, containers: list[Container]) -> None:
+    """End what a former engine was just starting when it was killed.
+
+    Nobody was told that it runs, and which address it has is not on record.
+    """
+    for container in containers:
+        run_dir = parts.config.paths.container_run(container.id)
+        if not run_dir.exists():
+            continue
+        gone = asyncio.Event()
+
+        def ended(event: Event, gone: asyncio.Event = gone) -> None:
+            if isinstance(event, ExitRecord):
+                gone.set()
+
+        shim = await parts.runtime.reconnect(str(run_dir), ended)
+        if shim is not None:
+            shim.on_gone = gone.set
+            try:
+                await shim.signal(9)
+                await asyncio.wait_for(gone.wait(), _PATIENCE)
+            except (JaulaError, TimeoutError) as error:
+                log.warning("container %s, half started, does not end: %s", container.name, error)
+            shim.close()
+            log.info("the start of container %s was cut off and is undone", container.name)
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def _ended(parts: Parts, containers: Containers, container: Container) -> None:
@@ -136,5 +166,34 @@ def _sweep(parts: Parts) -> None:
                 remove(name)
             shutil.rmtree(parent / name, ignore_errors=True)
             log.info("swept %s", parent / name)
+    _sweep_cgroups(parts)
     parts.volumes.sweep()
     parts.images.sweep()
+
+
+def _sweep_cgroups(parts: Parts) -> None:
+    """End processes of containers that are on no record any more."""
+    parent = f"/{parts.config.cgroup_parent.strip('/')}"
+    try:
+        with parts.cgroups.open(parent) as cgroup:
+            directories = set(cgroup.locations().values())
+    except NotFound:
+        return
+    found = {name for directory in directories for name in _children(directory)}
+    living = {c.id for c in parts.registry if c.live and c.shim is not None}
+    for name in found - living:
+        try:
+            with parts.cgroups.open(f"{parent}/{name}") as cgroup:
+                cgroup.kill()
+                cgroup.destroy()
+            log.info("swept cgroup %s/%s", parent, name)
+        except JaulaError as error:
+            log.warning("cgroup %s/%s: %s", parent, name, error)
+
+
+def _children(directory: str) -> list[str]:
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    return [n for n in names if len(n) == 64 and not n.strip("0123456789abcdef")]

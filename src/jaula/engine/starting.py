@@ -219,8 +219,8 @@ class Starter:
         confinement = security.decide(body.host_config, parts.host, level=level)
         document = encode(build.build(body, facts, confinement, shares))
         run_dir = paths.container_run(record.id)
-        bundle = run_dir / "bundle"
-        os.makedirs(bundle, mode=0o700, exist_ok=True)
+        os.makedirs(run_dir, mode=0o700, exist_ok=True)
+        bundle = paths.container(record.id)
         with open(bundle / "config.json", "wb", buffering=0) as file:
             file.write(document)
         driver, options = log_options(parts.config, body.host_config.log_config)
