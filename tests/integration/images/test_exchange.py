@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,8 +109,17 @@ def test_what_skopeo_writes_is_loaded(app: ImageStore, format: str, tmp_path: Pa
 
 
 @pytest.fixture
-def docker(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def short_path() -> Iterator[Path]:
+    """A directory whose sockets' addresses stay below 108 bytes."""
+    made = Path(tempfile.mkdtemp(prefix="jlt"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def docker(short_path: Path) -> Iterator[Callable[..., str]]:
     """A docker engine of this test's own, without a network."""
+    tmp_path = short_path
     socket = f"unix://{tmp_path}/d.sock"
     engine = subprocess.Popen(
         [
