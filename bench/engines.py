@@ -160,10 +160,10 @@ class Engine:
                 start_new_session=True,
             )
 
-    def resident(self) -> dict[str, int]:
-        """Resident bytes of each process of the idle engine."""
+    def processes(self) -> list[int]:
+        """The idle engine's processes, the main one first."""
         assert self.process is not None
-        return {self.name: status_bytes(self.process.pid, "VmRSS")}
+        return [self.process.pid, *children(self.process.pid)]
 
 
 class Docker(Engine):
@@ -185,14 +185,6 @@ class Docker(Engine):
 
     def words(self, *words: str) -> list[str]:
         return ["docker", "-H", f"unix://{self.socket}", *words]
-
-    def resident(self) -> dict[str, int]:
-        assert self.process is not None
-        found = super().resident()
-        for child in children(self.process.pid):
-            name = Path(f"/proc/{child}/comm").read_text().strip()
-            found[name] = status_bytes(child, "VmRSS")
-        return found
 
 
 class Podman(Engine):
@@ -217,8 +209,8 @@ class Podman(Engine):
             *words,
         ]
 
-    def resident(self) -> dict[str, int]:
-        return {}
+    def processes(self) -> list[int]:
+        return []
 
 
 class Jaula(Engine):
@@ -244,13 +236,6 @@ class Jaula(Engine):
 
     def words(self, *words: str) -> list[str]:
         return [str(PROJECT / "jaula"), *words]
-
-    def resident(self) -> dict[str, int]:
-        assert self.process is not None
-        found = super().resident()
-        for child in children(self.process.pid):
-            found[f"helper {child}"] = status_bytes(child, "VmRSS")
-        return found
 
 
 KINDS: dict[str, type[Engine]] = {"docker": Docker, "podman": Podman, "jaula": Jaula}
