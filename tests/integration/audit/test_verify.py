@@ -254,7 +254,8 @@ def test_a_device_node_that_nobody_asked_for_fails(start: Start) -> None:
 @pytest.mark.parametrize(
     ("controller", "v1", "v2", "value", "row"),
     [
-        ("memory", "memory.memsw.limit_in_bytes", "memory.swap.max", "1073741824", "memory and swap"),
+        ("memory", "memory.memsw.limit_in_bytes", "memory.swap.max", "1073741824",
+         "memory and swap"),
         ("pids", "pids.max", "pids.max", "max", "pids limit"),
         ("pids", "pids.max", "pids.max", "60", "pids limit"),
         ("cpu", "cpu.cfs_quota_us", "cpu.max", "-1", "cpu limit"),
@@ -296,11 +297,10 @@ def test_an_interface_that_nobody_asked_for_fails(start: Start) -> None:
 
 def test_an_address_that_nobody_gave_fails(start: Start) -> None:
     proof = start()
+    enter = ["nsenter", "-t", str(proof.pid), "-n"]
     subprocess.run(
-        ["nsenter", "-t", str(proof.pid), "-n", "ip", "address", "add", "203.0.113.9/32", "dev", "lo"],
-        check=True,
-        timeout=10,
-    )  # fmt: skip
+        [*enter, "ip", "address", "add", "203.0.113.9/32", "dev", "lo"], check=True, timeout=10
+    )
     assert proof.failing() == {"addresses"}
 
 

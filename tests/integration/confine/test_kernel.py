@@ -32,7 +32,7 @@ def child(act: Callable[[], None]) -> None:
     if pid == 0:
         try:
             act()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - told to the parent
             os.write(writing, traceback.format_exc().encode()[-4000:])
         os._exit(0)
     os.close(writing)
@@ -44,12 +44,9 @@ def child(act: Callable[[], None]) -> None:
 
 
 def refused(number: int, act: Callable[[], object]) -> None:
-    try:
+    with pytest.raises(OSError) as caught:
         act()
-    except OSError as error:
-        assert error.errno == number, error
-    else:
-        raise AssertionError("it was not refused")
+    assert caught.value.errno == number
 
 
 def confine() -> None:

@@ -114,8 +114,10 @@ def test_a_namespaced_sysctl_is_allowed(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["kernel.core_pattern", "kernel.panic", "vm.overcommit_memory", "fs.file-max", "user.max_user_namespaces",
-     "kernel.modprobe", "kernel.hostname", "", "net", "net.", ".net.x", "net/../kernel/core_pattern",
+    ["kernel.core_pattern", "kernel.panic", "vm.overcommit_memory", "fs.file-max",
+     "user.max_user_namespaces",
+     "kernel.modprobe", "kernel.hostname", "", "net", "net.", ".net.x",
+     "net/../kernel/core_pattern",
      "net...kernel.core_pattern", "net.ipv4.x\n", "net.ipv4.x=1", "NET.x", "net/ipv4//x",
      "kernel.shm_next_id", "net.ipv4/../../kernel"],
 )  # fmt: skip
