@@ -66,7 +66,7 @@ class UnixConnection(http.client.HTTPConnection):
         text = answer.read()
         if answer.status >= 400:
             raise RuntimeError(f"{method} {path}: {answer.status} {text[:300]!r}")
-        return json.loads(text) if text else None
+        return json.loads(text) if text[:1] in (b"{", b"[") else None
 
 
 def wait_for(condition: Any, what: str, seconds: float = 60.0) -> None:

@@ -197,6 +197,44 @@ def _runc(base: Path, rootfs: Rootfs, rounds: int) -> list[float]:
     return samples
 
 
+def phases(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """Where the time of one `jaula run` goes (ms)"""
+    engine = next((engine for engine in engines if engine.name == "jaula"), None)
+    if engine is None:
+        return {}
+    samples: Samples = {}
+
+    def timed(name: str, action: Callable[[], object]) -> object:
+        start = time.perf_counter()
+        result = action()
+        samples.setdefault(name, []).append((time.perf_counter() - start) * 1e3)
+        return result
+
+    client = engine.connect()
+    for _ in range(options.rounds):
+        timed("client: start and end of the program", lambda: engine.run("--version", stdout=-3))
+        timed("API: one request that does nothing", lambda: client.call("GET", "/_ping"))
+        for network in ("default", "none"):
+            body = {"Image": IMAGE, "Cmd": ["true"], "HostConfig": {"NetworkMode": network}}
+            create = timed(
+                f"create, network {network}",
+                lambda body=body: client.call("POST", "/containers/create", body),  # type: ignore[misc]
+            )
+            assert isinstance(create, dict)
+            path = f"/containers/{create['Id']}"
+            for name, method, rest in (
+                ("start", "POST", "/start"),
+                ("wait for the end of the program", "POST", "/wait"),
+                ("remove", "DELETE", ""),
+            ):
+                timed(
+                    f"{name}, network {network}",
+                    lambda method=method, target=path + rest: client.call(method, target),  # type: ignore[misc]
+                )
+    client.close()
+    return samples
+
+
 ALL: dict[str, Measure] = {
     "engine_memory": engine_memory,
     "all_memory": all_memory,
@@ -207,6 +245,7 @@ ALL: dict[str, Measure] = {
     "monitor_memory": monitor_memory,
     "burst": burst,
     "floor": floor,
+    "phases": phases,
 }
 TITLES = {key: (measure.__doc__ or key) for key, measure in ALL.items()}
 HIGHER_IS_BETTER = frozenset({"burst"})

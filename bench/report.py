@@ -37,7 +37,7 @@ def table(results: dict[str, object]) -> str:
     ]
     for key, title in measures.TITLES.items():
         samples = results.get(key)
-        if not isinstance(samples, dict) or key == "floor":
+        if not isinstance(samples, dict) or key in ("floor", "phases"):
             continue
         medians = {name: statistics.median(values) for name, values in samples.items() if values}
         cells = [_number(medians.get(name)) for name in ("docker", "podman", "jaula")]
@@ -49,6 +49,10 @@ def table(results: dict[str, object]) -> str:
     if isinstance(floor, dict):
         shown = ", ".join(f"{k} {statistics.median(v):.1f} ms" for k, v in floor.items())
         lines += ["", f"Below every engine, to start and end one container: {shown}."]
+    found = results.get("phases")
+    if isinstance(found, dict) and found:
+        lines += ["", "| where the time of one `jaula run` goes | ms |", "| --- | ---: |"]
+        lines += [f"| {name} | {statistics.median(v):.1f} |" for name, v in found.items()]
     return "\n".join(lines) + "\n"
 
 
