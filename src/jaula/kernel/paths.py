@@ -121,7 +121,7 @@ def make_file_in_root(root_fd: int, path: str, mode: int = 0o644) -> int:
 
 
 def read_file_in_root(root_fd: int, path: str, limit: int) -> bytes:
-    """The content of a regular file below ``root_fd``; FIFOs and devices are never opened for reading.
+    """The content of a regular file below ``root_fd``; nothing else is read.
 
     Raises ``OSError`` (EFBIG) where the file is larger than ``limit`` bytes.
     """

@@ -43,7 +43,7 @@ def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
 
 
 class Place:
-    """A socket's place in a directory, by descriptor: the 108 bytes of an address are never short."""
+    """A directory named by descriptor, since a socket's address has only 108 bytes."""
 
     def __init__(self, directory: str) -> None:
         self._fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -225,9 +225,8 @@ class Runtime:
                 loop.remove_reader(ours.fileno())
             data, fds = channel.receive(ours)
         if data != b"ok":
-            raise RuntimeFailure(
-                f"user or network namespace: {data.decode(errors='replace') or 'the zygote is gone'}"
-            )
+            reason = data.decode(errors="replace") or "the zygote is gone"
+            raise RuntimeFailure(f"user or network namespace: {reason}")
         return Sandbox(fds[0], fds[1] if network else -1)
 
     async def start(

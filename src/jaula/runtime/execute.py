@@ -1,8 +1,8 @@
 """One more process in a running container (``docker exec``).
 
 A stage in the container's cgroup joins the namespaces of init by its pidfd and clones the process,
-which becomes a child of the shim. Statement I22: from before it joins until it execs, neither can be
-traced or opened from inside: PR_SET_DUMPABLE is 0 and their memory belongs to the host's user
+which becomes a child of the shim. Statement I22: from before it joins until it execs, neither can
+be traced or opened from inside: PR_SET_DUMPABLE is 0 and their memory belongs to the host's user
 namespace.
 """
 
@@ -173,5 +173,5 @@ def _stage(
             os._exit(1)
         become.drop(prepared, labels)
         become.execute(prepared)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - reported, and the process ends
         report(sync, error, "exec")

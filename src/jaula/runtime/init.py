@@ -57,7 +57,7 @@ def stage(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
             channel.send(sync, b"P%d" % pid)
             os._exit(0)
         _init(blueprint, sync)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - reported, and the process ends
         report(sync, error, "namespaces")
 
 
@@ -91,7 +91,7 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
         _wait_for_start(sync)
         become.drop(blueprint.process, labels)
         become.execute(blueprint.process)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - reported, and the process ends
         report(sync, error, doing)
 
 

@@ -22,14 +22,14 @@ from jaula.spec.runtime import IDMapping, Process, Spec
 
 UNNAMED = "/jaula/unnamed"  # the cgroup of a spec that names none
 _KINDS = {
-    "user": ("user", CLONE.NEWUSER),
-    "network": ("net", CLONE.NEWNET),
-    "pid": ("pid", CLONE.NEWPID),
-    "mount": ("mnt", CLONE.NEWNS),
-    "ipc": ("ipc", CLONE.NEWIPC),
-    "uts": ("uts", CLONE.NEWUTS),
-    "cgroup": ("cgroup", CLONE.NEWCGROUP),
-    "time": ("time", CLONE.NEWTIME),
+    "user": CLONE.NEWUSER,
+    "network": CLONE.NEWNET,
+    "pid": CLONE.NEWPID,
+    "mount": CLONE.NEWNS,
+    "ipc": CLONE.NEWIPC,
+    "uts": CLONE.NEWUTS,
+    "cgroup": CLONE.NEWCGROUP,
+    "time": CLONE.NEWTIME,
 }
 
 
@@ -126,14 +126,15 @@ def _blueprint(
     keep: _Keep,
 ) -> tuple[init.Blueprint, tuple[int, int, int]]:
     linux, wanted = spec.linux, spec.process
-    assert linux is not None and wanted is not None
+    assert linux is not None
+    assert wanted is not None
     create = CLONE(0)
     join: list[tuple[int, CLONE]] = []
     user_fd: int | None = None
     for entry in linux.namespaces:
         if entry.type not in _KINDS:
             raise RuntimeFailure(f"unknown namespace type {entry.type!r}")
-        kind, flag = _KINDS[entry.type]
+        flag = _KINDS[entry.type]
         if entry.type == "user":
             if entry.path:
                 user_fd = keep.add(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC))
@@ -233,7 +234,8 @@ def _stdio(
     """The container's three descriptors and the shim's ends of them."""
     if terminal:
         return (-1, -1, -1), (-1, -1, -1)
-    assert spec.linux is not None and spec.process is not None
+    assert spec.linux is not None
+    assert spec.process is not None
     uid = host_id(spec.linux.uid_mappings, spec.process.user.uid)
     gid = host_id(spec.linux.gid_mappings, spec.process.user.gid)
     return open_stdio(uid, gid, stdin_open, keep.fds)

@@ -84,7 +84,7 @@ def _help(work: Callable[[], Born], to: socket.socket) -> NoReturn:
         else:
             fds = [fd for fd in (getattr(born, name) for name in _SLOTS) if fd >= 0]
             channel.send(to, _encode(_Delivered(born)), fds)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - reported, and the helper ends
         channel.send(to, _encode(_Failed(f"{type(error).__name__}: {error}", 125)))
     finally:
         os._exit(0)

@@ -26,8 +26,8 @@ class Stage:
     """What the steps work on.
 
     ``prepared`` holds detached mounts by their index in ``spec.mounts``. ``null`` is a descriptor
-    of the engine's own /dev/null in the new root, the source of file masks. ``master`` and ``slave``
-    are set by :class:`Console`.
+    of the engine's own /dev/null in the new root, the source of file masks. :class:`Console` sets
+    ``master`` and ``slave``.
     """
 
     def __init__(self, root: int, prepared: dict[int, int]) -> None:

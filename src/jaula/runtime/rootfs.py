@@ -111,7 +111,7 @@ class _acting_as:
 
     def __enter__(self) -> None:
         self.had = (process.setfsgid(self.gid), process.setfsuid(self.uid))
-        effective, permitted, inheritable = capabilities.capget()
+        _, permitted, inheritable = capabilities.capget()
         capabilities.capset(permitted, permitted, inheritable)
 
     def __exit__(self, *_: object) -> None:

@@ -3,8 +3,8 @@
 Follows the Docker Engine API, "Attach to a container": framed output has an 8-byte header (stream
 number, three zeros, length in big-endian), a terminal's is raw.
 
-Nothing is buffered without bound: while a client is :data:`CLIENT_BUFFER` bytes behind, the source is
-not read, and the container's writes block as they would on a slow terminal. Input behaves the
+Nothing is buffered without bound: while a client is :data:`CLIENT_BUFFER` bytes behind, the source
+is not read, and the container's writes block as they would on a slow terminal. Input behaves the
 same way in the other direction.
 """
 

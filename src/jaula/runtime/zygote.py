@@ -83,7 +83,7 @@ def _complain(error: Exception) -> None:
 
 
 def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
-    """Make the namespaces and send their descriptors, or the error's text, to the waiting engine."""
+    """Make the namespaces; send their descriptors, or the error's text, to the engine."""
     with socket.socket(fileno=os.dup(fds[0])) as waiting:
         mapping = launch.rows(request.mappings)
         try:

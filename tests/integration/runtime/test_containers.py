@@ -109,7 +109,7 @@ def test_writes_stay_in_the_upper_directory_with_plain_ids(lab: Lab) -> None:
         box = await lab.start("sh", "-c", "echo x > /new; rm /bin/vi; ls -ln /new")
         assert " 0 " in await box.output()
         await box.ended
-        homes = [p for p in lab.base.glob("c*/upper/new")]
+        homes = list(lab.base.glob("c*/upper/new"))
         assert homes
         assert homes[-1].stat().st_uid == 0
         assert not (lab.layer / "new").exists()
