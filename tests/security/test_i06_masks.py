@@ -45,7 +45,7 @@ def test_a_read_only_path_cannot_be_written(engine: PrivateEngine, plain: str, p
 
 
 @pytest.mark.parametrize("cve", ["CVE-2025-31133"])
-@pytest.mark.parametrize("target", ["/tmp/fake", "/proc/sys/kernel/core_pattern", "/proc/kcore"])
+@pytest.mark.parametrize("target", ["/tmp/fake", "/proc/sys/kernel/core_pattern", "/proc/keys"])
 def test_the_masks_do_not_come_from_the_image(engine: PrivateEngine, cve: str, target: str) -> None:
     """The image's /dev/null is a link: the masks must be the engine's all the same."""
     entries = [
@@ -54,7 +54,7 @@ def test_the_masks_do_not_come_from_the_image(engine: PrivateEngine, cve: str, t
         images.file("tmp/fake", b"a false mask"),
     ]
     name = images.import_image(engine, "false-null", entries)
-    done = engine.cli("jaula", "run", "--rm", name, "sh", "-c", "head -c 64 /proc/kcore; echo end")
+    done = engine.cli("jaula", "run", "--rm", name, "sh", "-c", "head -c 64 /proc/keys; echo end")
     if done.returncode == 0:
         assert done.stdout == "end\n"
     else:
@@ -65,7 +65,7 @@ def test_the_masks_do_not_come_from_the_image(engine: PrivateEngine, cve: str, t
 def test_replacing_dev_null_inside_does_not_lift_a_mask(
     engine: PrivateEngine, busybox: str, cve: str
 ) -> None:
-    words = "rm -f /dev/null; echo fake > /dev/null; head -c 64 /proc/kcore; echo end"
+    words = "rm -f /dev/null; echo fake > /dev/null; head -c 64 /proc/keys; echo end"
     done = engine.cli("jaula", "run", "--rm", busybox, "sh", "-c", words)
     assert "end\n" in done.stdout
     assert "fake" not in done.stdout
@@ -75,5 +75,5 @@ def test_replacing_dev_null_inside_does_not_lift_a_mask(
 def test_a_mask_cannot_be_unmounted_from_inside(
     engine: PrivateEngine, plain: str, cve: str
 ) -> None:
-    done = engine.cli("jaula", "exec", plain, "umount", "/proc/kcore")
+    done = engine.cli("jaula", "exec", plain, "umount", "/proc/keys")
     assert done.returncode != 0
