@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
 
 _INSIDE = "JAULA_ENGINE_NAMESPACE"
+_M_ARENA_MAX = -8  # malloc.h
 _FIRST_PASSED = 3  # sd_listen_fds(3)
 
 
@@ -195,6 +196,7 @@ def _run(config: EngineConfig, runtime: Runtime, sockets: list[socket.socket]) -
     import asyncio
     import logging
 
+    _one_heap()
     logging.basicConfig(
         level=logging.DEBUG if config.debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -225,6 +227,7 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
         loop.add_signal_handler(number, stop.set)
     gc.collect()
     gc.freeze()
+    _trim_heap()
     server = await api.serve(engine, sockets)
     log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
     _notify("READY=1")
@@ -281,6 +284,27 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
             started_at=time.time_ns(),
         )
     )
+
+
+def _trim_heap() -> None:
+    """Give back what the start needed for a moment (malloc_trim(3)); other C libraries lack it."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _one_heap() -> None:
+    """Worker threads share the heap: they are few, and an arena of each costs megabytes.
+
+    mallopt(3), ``M_ARENA_MAX``.
+    """
+    import ctypes
+
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_ARENA_MAX, 1)
 
 
 def _notify(state: str) -> None:

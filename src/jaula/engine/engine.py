@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -51,10 +50,7 @@ class Engine:
         await self.containers.ending.close()
         await self.parts.sandboxes.close()
         # With nobody on it the bridge and its firewall go too.
-        await asyncio.to_thread(self._leave_network)
-        self.parts.database.close()
-        self.parts.runtime.close()
-
-    def _leave_network(self) -> None:
         self.parts.network.teardown()
         self.parts.network.close()
+        self.parts.database.close()
+        self.parts.runtime.close()

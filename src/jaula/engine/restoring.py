@@ -37,9 +37,11 @@ async def restore(parts: Parts, containers: Containers) -> None:
     living = [c for c in parts.registry if c.live and c.shim is not None]
     endpoints = [endpoint_of(c.record.endpoint) for c in living if c.record.endpoint is not None]
     try:
-        for problem in await asyncio.to_thread(parts.network.restore, endpoints):
+        # In this thread: nobody is served yet, and the firewall library keeps megabytes for each
+        # thread that calls it.
+        for problem in parts.network.restore(endpoints):
             log.warning("network: %s", problem)
-        await asyncio.to_thread(parts.network.sweep, {e.container_id for e in endpoints})
+        parts.network.sweep({e.container_id for e in endpoints})
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
     await _undo_starts(parts, [c for c in parts.registry if not c.live])
