@@ -1,0 +1,76 @@
+"""The engine's own life: its directories, its lock, its memory, its end."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.engine import PrivateEngine
+
+NewEngine = Callable[..., PrivateEngine]
+
+
+def second(engine: PrivateEngine, *more: str) -> subprocess.CompletedProcess[str]:
+    """Try to start another engine with the same command; its last word."""
+    import os
+
+    from harness.engine import PROJECT
+
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
+    return subprocess.run(
+        [*engine.command(), *more], capture_output=True, text=True, timeout=30, env=environment
+    )
+
+
+def test_a_second_engine_on_the_same_directory_is_refused(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    done = second(engine)
+    assert done.returncode == 125
+    assert "another engine uses" in done.stderr
+    assert engine.request("GET", "/_ping").status == 200
+
+
+def test_a_socket_that_another_engine_serves_is_not_taken(
+    new_engine: NewEngine, tmp_path: Path
+) -> None:
+    engine = new_engine()
+    done = second(engine, "--root", str(tmp_path / "lib"))
+    assert done.returncode == 125
+    assert "in use by another engine" in done.stderr
+    assert engine.request("GET", "/_ping").status == 200
+
+
+def test_a_damaged_database_stops_the_start_and_is_kept(new_engine: NewEngine) -> None:
+    engine = new_engine(start=False)
+    database = engine.root / "lib" / "jaula.db"
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"damaged" * 1000)
+    done = second(engine)
+    assert done.returncode == 125
+    assert "is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert database.read_bytes() == b"damaged" * 1000
+
+
+def test_idle_it_is_small_and_its_interpreter_cannot_be_written(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    assert engine.process is not None
+    proc = Path(f"/proc/{engine.process.pid}")
+    status = dict(
+        line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line
+    )
+    assert int(status["VmRSS"].split()[0]) < 45 * 1024
+    program = (proc / "exe").readlink()
+    rows = [row.split() for row in (proc / "mountinfo").read_text().splitlines()]
+    (options,) = [row[5] for row in rows if row[4] == str(program)]
+    assert "ro" in options.split(",")
+
+
+def test_ended_by_a_signal_it_removes_its_socket_and_network(new_engine: NewEngine) -> None:
+    engine = new_engine()
+    assert engine.stop() == 0
+    assert not engine.socket.exists()
+    assert not Path(f"/sys/class/net/{engine.bridge}").exists()
+    engine.start()
+    assert engine.request("GET", "/_ping").status == 200
