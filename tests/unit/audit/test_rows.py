@@ -135,26 +135,29 @@ def test_interfaces_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "target", "known", "out"),
+    ("number", "target", "known", "device", "out"),
     [
-        (0, "/dev/null", False, False),
-        (1, "pipe:[5]", False, False),
-        (2, "socket:[5]", False, False),
-        (0, "/dev/pts/3", False, False),
-        (3, "/dev/null", False, True),
-        (0, "/", False, True),
-        (7, "/etc/shadow", False, True),
-        (7, "/etc/shadow", True, False),
-        (7, "/memfd:x (deleted)", False, False),
-        (8, "mnt:[4026531832]", False, True),
-        (8, "net:[4026531832]", True, True),
-        (8, "anon_inode:[eventpoll]", False, False),
+        (0, "/dev/null", False, (1, 3), False),
+        (0, "/null", False, (1, 3), False),
+        (0, "/dev/null", False, None, True),
+        (0, "/dev/null", False, (1, 1), True),
+        (1, "pipe:[5]", False, None, False),
+        (2, "socket:[5]", False, None, False),
+        (0, "/dev/pts/3", False, (136, 3), False),
+        (3, "/dev/null", False, (1, 3), True),
+        (0, "/", False, None, True),
+        (7, "/etc/shadow", False, None, True),
+        (7, "/etc/shadow", True, None, False),
+        (7, "/memfd:x (deleted)", False, None, False),
+        (8, "mnt:[4026531832]", False, None, True),
+        (8, "net:[4026531832]", True, None, True),
+        (8, "anon_inode:[eventpoll]", False, None, False),
     ],
 )
 def test_a_descriptor_leads_out_by_an_unknown_mount_or_a_namespace(
-    number: int, target: str, known: bool, out: bool
+    number: int, target: str, known: bool, device: tuple[int, int] | None, out: bool
 ) -> None:
-    assert descriptors.leads_out(number, target, known) is out
+    assert descriptors.leads_out(number, target, known, device) is out
 
 
 def test_device_rules_are_written_as_the_kernel_prints_them() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject, integer
+from jaula.cgroups.v2.cpu import weight
 
 UNLIMITED_V1 = 1 << 62
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -176,8 +177,16 @@ def _shares(subject: Subject, groups: Cgroups) -> Row:
                    verdict)  # fmt: skip
     actual = integer(found[0])
     if groups.legacy("cpu") is None:
-        return Row("cpu shares", "cgroups", str(shares or "default"), f"weight {actual}", found[1],
-                   judge(actual != 100 if shares not in (0, 1024) else True, None))  # fmt: skip
+        wanted = weight(shares) if shares else 100
+        requested = f"{shares}, weight {wanted}" if shares else "default"
+        return Row(
+            "cpu shares",
+            "cgroups",
+            requested,
+            f"weight {actual}",
+            found[1],
+            judge(actual == wanted, None),
+        )
     holds = actual == (max(shares, 2) if shares else 1024)
     return Row("cpu shares", "cgroups", str(shares or "default"), str(actual), found[1],
                judge(holds, None))  # fmt: skip

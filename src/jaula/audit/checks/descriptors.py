@@ -9,12 +9,14 @@ null device and terminals as 0 to 2 are how the engine speaks with the program.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 
-STANDARD = ("/dev/null", "/dev/pts/", "/dev/console", "/dev/ptmx", "/dev/tty")
+NULL = (1, 3)
+TERMINALS = range(136, 144)  # majors of pseudoterminals (Documentation/admin-guide/devices.txt)
 
 
 def check(subject: Subject) -> Iterator[Row]:
@@ -25,10 +27,11 @@ def check(subject: Subject) -> Iterator[Row]:
         try:
             target = subject.link(f"fd/{name}")
             mount = _mount_id(subject.read(f"fdinfo/{name}"))
+            device = _device(subject.path(f"fd/{name}"))
         except FileNotFoundError:  # closed meanwhile
             continue
         count += 1
-        if leads_out(int(name), target, mount in known):
+        if leads_out(int(name), target, mount in known, device):
             outside.append(f"{name} -> {target}")
     effective = f"{count} open" + (
         f"; outside: {', '.join(outside)}" if outside else ", none outside"
@@ -39,14 +42,28 @@ def check(subject: Subject) -> Iterator[Row]:
     )  # fmt: skip
 
 
-def leads_out(number: int, target: str, mount_known: bool) -> bool:
-    """Whether an open file is a way out of the container."""
+def leads_out(
+    number: int, target: str, mount_known: bool, device: tuple[int, int] | None = None
+) -> bool:
+    """Whether an open file is a way out of the container; ``device`` where it is a character one.
+
+    The null device and terminals are told by number: on a mount that the reader does not have, the
+    kernel shows only what is left of the path.
+    """
     if target.startswith("/"):
         if mount_known or target.startswith("/memfd:"):
             return False
-        return not (number <= 2 and target.startswith(STANDARD))
+        harmless = device is not None and (device == NULL or device[0] in TERMINALS)
+        return not (number <= 2 and harmless)
     kind = target.partition(":")[0]
     return kind in ("mnt", "net", "pid", "user", "uts", "ipc", "cgroup", "time")
+
+
+def _device(path: str) -> tuple[int, int] | None:
+    facts = os.stat(path)
+    if not stat.S_ISCHR(facts.st_mode):
+        return None
+    return os.major(facts.st_rdev), os.minor(facts.st_rdev)
 
 
 def _mount_id(text: str) -> int:
