@@ -117,7 +117,7 @@ def test_debian_bash_runs_in_a_terminal(engine: PrivateEngine, debian: str) -> N
     with Terminal(words, engine.environment()) as terminal:
         terminal.expect(r"root@[0-9a-f]{12}:/# ")
         terminal.send(". /etc/os-release; echo $ID\r")
-        terminal.expect(r"\ndebian\r\n")
+        terminal.expect(r"[\r\n]debian\r\n")
         terminal.send("exit 3\r")
         assert terminal.wait() == 3
 
