@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaula.runtime.client import Runtime, Sandbox
 
 log = logging.getLogger("jaula.sandboxes")
+_PAUSE = 0.03  # seconds; a short command has ended by then
 
 
 class Prepared:
@@ -73,13 +74,19 @@ class Sandboxes:
         return Prepared(ids, sandbox, endpoint)
 
     def refill(self) -> None:
-        """Begin to fill the pool, unless that is going on."""
-        if self._closed or (self._filling is not None and not self._filling.done()):
-            return
-        if len(self._ready) < self._size:
-            self._filling = asyncio.get_running_loop().create_task(self._fill())
+        """Begin to fill the pool in a moment, unless that is going on.
 
-    async def _fill(self) -> None:
+        The container that was just started has the processors first; only an empty pool is
+        filled at once.
+        """
+        if self._closed or len(self._ready) >= self._size:
+            return
+        if self._filling is None or self._filling.done():
+            pause = _PAUSE if self._ready else 0.0
+            self._filling = asyncio.get_running_loop().create_task(self._fill(pause))
+
+    async def _fill(self, pause: float) -> None:
+        await asyncio.sleep(pause)
         while len(self._ready) < self._size and not self._closed:
             try:
                 self._ready.append(await self.make())
