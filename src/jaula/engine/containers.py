@@ -49,7 +49,7 @@ class Containers(Looking):
     def __init__(self, parts: Parts, users: Users) -> None:
         super().__init__(parts)
         self.starter = Starter(parts, users, self.on_event)
-        self.ending = Ending(parts, self.starter.start)
+        self.ending = Ending(parts, self._start)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early: dict[str, ExitRecord] = {}
 
@@ -95,6 +95,8 @@ class Containers(Looking):
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.live:
                 raise NotModified(f"container {container.name} is already running")
+            container.restart_delay = 0.0
+            container.change(restart_count=0)
             await self._start(container)
 
     async def _start(self, container: Container) -> None:

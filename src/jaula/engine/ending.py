@@ -144,10 +144,10 @@ class Ending:
         async with container.lock:
             if container.record.status is not Status.RESTARTING:
                 return
+            # Counted before: it may have ended again when the start returns.
+            container.change(restart_count=container.record.restart_count + 1)
             try:
                 await self._start(container)
-                container.change(restart_count=container.record.restart_count + 1)
-                self._parts.registry.save(container)
             except JaulaError as error:
                 log.warning("container %s does not start again: %s", container.name, error)
                 self.give_up(container)
