@@ -25,7 +25,7 @@ from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime.client import Runtime
-from jaula.runtime.ports import Parts as RuntimeParts
+from jaula.wiring import runtime_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def main(config: EngineConfig) -> None:
     _enter_own_namespace()
     passed = _passed_sockets()
     _make_directories(config)
-    runtime = Runtime.launch(_runtime_parts)
+    runtime = Runtime.launch(runtime_parts)
     try:
         lock = _lock(config)
         sockets = passed or [_listen(config)]
@@ -81,15 +81,6 @@ def _enter_own_namespace() -> None:
         raise Unavailable(f"cannot make a mount namespace for the engine: {error}") from error
     os.environ[_INSIDE] = "1"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def _runtime_parts() -> RuntimeParts:
-    """What the runtime works with; called in the zygote."""
-    from jaula import cgroups
-    from jaula.confine import seccomp
-    from jaula.logs import drivers
-
-    return RuntimeParts(cgroups.detect(), drivers.open_writer, seccomp.program)
 
 
 def _passed_sockets() -> list[socket.socket]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from jaula.engine import restoring
@@ -13,6 +16,7 @@ from jaula.engine.networks import Networks
 from jaula.engine.system import System
 from jaula.engine.users import Users
 from jaula.engine.volumes import Volumes
+from jaula.errors import JaulaError, NotFound
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
@@ -36,7 +40,37 @@ class Engine:
     async def open(self) -> None:
         """Take over what a former engine left, sweep what it left half-made."""
         await restoring.restore(self.parts, self.containers)
+        self._watch_firewall()
         self.parts.sandboxes.refill()
+
+    def _watch_firewall(self) -> None:
+        """Put our rules back at once when another program flushes the host's firewall."""
+        network = self.parts.network
+
+        def repair() -> None:
+            try:
+                if network.repair():
+                    log.warning("the firewall was flushed by another program; rules put back")
+            except JaulaError as error:
+                log.warning("the firewall was flushed and cannot be put back: %s", error)
+
+        asyncio.get_running_loop().add_reader(network.watch().fileno(), repair)
+
+    def _remove_cgroup_parent(self) -> None:
+        """Remove the directory above all containers' cgroups where nothing is left in it."""
+        try:
+            with self.parts.cgroups.open(
+                f"/{self.parts.config.cgroup_parent.strip('/')}"
+            ) as parent:
+                places = set(parent.locations().values())
+        except NotFound:
+            return
+        for place in places:
+            try:
+                os.rmdir(place)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EBUSY, errno.ENOENT):
+                    log.warning("cgroup %s: %s", place, error)
 
     async def close(self) -> None:
         """Stop, and leave every container running."""
@@ -50,7 +84,9 @@ class Engine:
         await self.containers.ending.close()
         await self.parts.sandboxes.close()
         # With nobody on it the bridge and its firewall go too.
+        asyncio.get_running_loop().remove_reader(self.parts.network.watch().fileno())
         self.parts.network.teardown()
         self.parts.network.close()
+        self._remove_cgroup_parent()
         self.parts.database.close()
         self.parts.runtime.close()

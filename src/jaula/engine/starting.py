@@ -177,6 +177,7 @@ class Starter:
             prepared = await sandboxes.take()
         place.reserved = prepared.ids
         place.sandbox, place.endpoint = prepared.sandbox, prepared.endpoint
+        place.endpoint = network.claim(prepared.endpoint, record.id, record.name)
         ports = [
             PortRequest(w.container_port, w.protocol, w.host_ip, w.host_port, w.host_port_end)
             for w in wishes(record.body)
@@ -191,7 +192,7 @@ class Starter:
                     f" {record.name} ({place.endpoint.endpoint_id}): {error.message}"
                 )
                 raise
-            place.endpoint = network.endpoint(place.endpoint.container_id) or place.endpoint
+            place.endpoint = network.endpoint(record.id) or place.endpoint
 
     # -- what it sees ------------------------------------------------------------------------
 
