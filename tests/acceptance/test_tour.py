@@ -153,7 +153,7 @@ def test_tree_draws_the_namespaces_that_change_at_each_process(
     engine: PrivateEngine, busybox: str
 ) -> None:
     with running(engine, busybox) as name:
-        done = engine.cli("jaula", "tree")
+        done = engine.cli("jaula", "tree", name)
         process = containers.pid(engine, name)
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if "sleep" in line)
