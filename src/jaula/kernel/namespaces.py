@@ -146,4 +146,7 @@ def make(
     finally:
         os.close(pidfd)
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # a caller that ignores SIGCHLD leaves nothing to reap

@@ -28,7 +28,7 @@ def main(engine: socket.socket, load_parts: Callable[[], Parts]) -> NoReturn:
     try:
         process.set_name("jaula-zygote")
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # shims that end are nobody's to wait for
         os.chdir("/")
         process.close_others(
             (engine.fileno(),)
@@ -38,22 +38,13 @@ def main(engine: socket.socket, load_parts: Callable[[], Parts]) -> NoReturn:
         gc.freeze()
         gc.disable()
         while _serve(engine, parts):
-            _reap()
+            pass
     except BaseException as error:
         code = 1
         os.write(2, f"jaula-zygote: {type(error).__name__}: {error}\n".encode())
         raise
     finally:
         os._exit(code)
-
-
-def _reap() -> None:
-    """Collect shims that have ended; the next request is soon enough."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return
 
 
 def _serve(engine: socket.socket, parts: Parts) -> bool:
@@ -102,7 +93,7 @@ def _start(request: StartRequest, fds: list[int], engine: socket.socket, parts: 
     if os.fork():
         return
     engine.close()
-    gc.disable()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     mine = socket.socket(fileno=fds.pop(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
