@@ -46,33 +46,51 @@ _decode = msgspec.json.Decoder(_Failed | _Delivered).decode
 _SLOTS = ("master", "stdin", "stdout", "stderr")
 
 
-def deliver(work: Callable[[], Born]) -> Born:
-    """Run ``work`` in a helper; the process it made is our child when this returns.
+class Midwife:
+    """Delivers processes, one at a time.
 
-    Raises ``RuntimeFailure`` with what the helper said.
+    A helper takes a millisecond to end. :meth:`deliver` does not wait for that, so that whoever
+    waits for the process hears of it first; :meth:`settle` does.
     """
-    mine, theirs = channel.pair()
-    process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-    helper = os.fork()
-    if helper == 0:
-        mine.close()
-        _help(work, theirs)
-    theirs.close()
-    try:
-        data, fds = channel.receive(mine)
-    finally:
-        mine.close()
-        os.waitpid(helper, 0)
-        process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
-    if not data:
-        raise RuntimeFailure("the process that makes containers died")
-    message = _decode(data)
-    if isinstance(message, _Failed):
-        raise RuntimeFailure(message.text, exit_code=message.exit_code)
-    waiting = iter(fds)
-    places = {name: next(waiting) if getattr(message.born, name) >= 0 else -1 for name in _SLOTS}
-    born: Born = msgspec.structs.replace(message.born, **places)
-    return born
+
+    def __init__(self) -> None:
+        self._helper = 0
+
+    def deliver(self, work: Callable[[], Born]) -> Born:
+        """Run ``work`` in a helper; once settled, the process it made is our child.
+
+        Raises ``RuntimeFailure`` with what the helper said.
+        """
+        self.settle()
+        mine, theirs = channel.pair()
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        self._helper = os.fork()
+        if self._helper == 0:
+            mine.close()
+            _help(work, theirs)
+        theirs.close()
+        try:
+            data, fds = channel.receive(mine)
+        finally:
+            mine.close()
+        if not data:
+            raise RuntimeFailure("the process that makes containers died")
+        message = _decode(data)
+        if isinstance(message, _Failed):
+            raise RuntimeFailure(message.text, exit_code=message.exit_code)
+        waiting = iter(fds)
+        places = {
+            name: next(waiting) if getattr(message.born, name) >= 0 else -1 for name in _SLOTS
+        }
+        born: Born = msgspec.structs.replace(message.born, **places)
+        return born
+
+    def settle(self) -> None:
+        """Wait for the helper's end: what it made is ours now."""
+        if self._helper:
+            os.waitpid(self._helper, 0)
+            self._helper = 0
+            process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
 
 
 def _help(work: Callable[[], Born], to: socket.socket) -> NoReturn:

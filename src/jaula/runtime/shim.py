@@ -56,6 +56,7 @@ class Shim:
         self.request = request
         self.parts = parts
         self.poller = Poller()
+        self.midwife = midwife.Midwife()
         self.channels: dict[int, socket.socket] = {}
         self.execs: dict[str, _Execed] = {}
         self.ended: ExitRecord | None = None
@@ -79,7 +80,7 @@ class Shim:
         os.makedirs(mount_point, 0o711, exist_ok=True)
         try:
             self._listen()
-            self.running = midwife.deliver(
+            self.running = self.midwife.deliver(
                 lambda: launch.start(
                     _read_spec(request.bundle),
                     request.root,
@@ -195,6 +196,7 @@ class Shim:
             for fd in fds:
                 os.close(fd)
         self._send(messages.encode(answer), [sock])
+        self.midwife.settle()
 
     def _answer(self, request: messages.ShimRequest, fds: list[int]) -> Answer:
         """Do what is asked; descriptors that are kept are taken out of ``fds``."""
@@ -234,7 +236,7 @@ class Shim:
 
     def _exec(self, request: ExecRequest, fds: list[int]) -> int:
         stream = request.stream
-        started = midwife.deliver(lambda: self._make_exec(request))
+        started = self.midwife.deliver(lambda: self._make_exec(request))
         pidfd = process.pidfd_open(started.pid)
         streams = Streams(
             self.poller,
@@ -363,6 +365,7 @@ class Shim:
 
     def run(self) -> None:
         """Serve until the container has ended and its clients have read everything."""
+        self.midwife.settle()
         while self.ended is None:
             self._turn()
         self._remove_socket()
