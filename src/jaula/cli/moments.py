@@ -78,6 +78,6 @@ def local(seconds: float, form: str = "%Y-%m-%d %H:%M:%S %z %Z") -> str:
 
 def ago(seconds: float) -> str:
     """How long before now, in words: ``3 minutes ago``."""
-    from jaula.cli import units
+    from jaula.spec.durations import human
 
-    return units.age(time() - seconds) + " ago"
+    return human(time() - seconds) + " ago"

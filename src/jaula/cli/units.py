@@ -1,4 +1,4 @@
-"""Numbers as people write and read them: sizes, durations, ages.
+"""Numbers as people write and read them: sizes and durations.
 
 Sizes that are read count in 1024 (``64mb`` is 67108864 bytes), sizes that are shown count in 1000
 with four significant digits, and memory in ``stats`` counts in 1024 again: Docker's go-units.
@@ -121,30 +121,3 @@ def _scaled(number: float, base: float, units: tuple[str, ...], digits: int) -> 
         number /= base
         index += 1
     return f"{number:.{digits}g}{units[index]}"
-
-
-def age(span: float) -> str:
-    """A length of time in words, as ``docker ps`` says it (``About a minute``)."""
-    whole = int(span)
-    minutes, hours = int(span / 60), int(span / 3600 + 0.5)
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    if hours < 24 * 7 * 2:
-        return f"{hours // 24} days"
-    if hours < 24 * 30 * 2:
-        return f"{hours // 24 // 7} weeks"
-    if hours < 24 * 365 * 2:
-        return f"{hours // 24 // 30} months"
-    return f"{int(span / 3600) // 24 // 365} years"

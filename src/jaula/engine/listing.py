@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine import network_settings
 from jaula.engine.inspect import mount
 from jaula.errors import NotFound
+from jaula.spec.durations import human
 from jaula.state.records import ContainerRecord, Status
 
 if TYPE_CHECKING:
@@ -70,34 +71,6 @@ def status(record: ContainerRecord, now: float) -> str:
             if not record.finished_at:
                 return "Created"
             return f"Exited ({record.exit_code}) {human(now - record.finished_at / 1e9)} ago"
-
-
-def human(seconds: float) -> str:
-    """A duration in Docker's words (go-units ``HumanDuration``)."""
-    whole = max(0, int(seconds))
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = whole // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = int(seconds / 3600 + 0.5)
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    if hours < 24 * 7 * 2:
-        return f"{hours // 24} days"
-    if hours < 24 * 30 * 2:
-        return f"{hours // 24 // 7} weeks"
-    if hours < 24 * 365 * 2:
-        return f"{hours // 24 // 30} months"
-    return f"{int(seconds / 3600) // 24 // 365} years"
 
 
 _MADE = frozenset(

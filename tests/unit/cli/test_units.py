@@ -1,4 +1,4 @@
-"""Sizes, durations and ages as Docker reads and writes them."""
+"""Sizes, durations and moments as Docker reads and writes them."""
 
 from __future__ import annotations
 
@@ -75,26 +75,6 @@ def test_sizes_are_shown_in_1000(number: int, text: str) -> None:
 def test_memory_is_shown_in_1024() -> None:
     assert units.shown_binary(520 * 1024) == "520KiB"
     assert units.shown_binary(64 << 20) == "64MiB"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.5, "Less than a second"),
-        (1, "1 second"),
-        (59, "59 seconds"),
-        (60, "About a minute"),
-        (125, "2 minutes"),
-        (3600, "About an hour"),
-        (7200, "2 hours"),
-        (86400 * 3, "3 days"),
-        (86400 * 20, "2 weeks"),
-        (86400 * 120, "4 months"),
-        (86400 * 900, "2 years"),
-    ],
-)
-def test_ages_are_words(seconds: float, words: str) -> None:
-    assert units.age(seconds) == words
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Lists, filters, words for times, changes."""
+"""Lists, filters, states in words, changes."""
 
 from __future__ import annotations
 
@@ -107,27 +107,6 @@ def test_prune_takes_what_is_old_enough_and_labelled() -> None:
         filters.prune_selects(old, {"name": ["x"]})
     with pytest.raises(InvalidRequest):
         filters.prune_selects(old, {"until": ["yesterday"]})
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.3, "Less than a second"),
-        (1, "1 second"),
-        (59, "59 seconds"),
-        (60, "About a minute"),
-        (600, "10 minutes"),
-        (3600, "About an hour"),
-        (7200, "2 hours"),
-        (3 * 86400, "3 days"),
-        (20 * 86400, "2 weeks"),
-        (100 * 86400, "3 months"),
-        (3 * 365 * 86400, "3 years"),
-        (-5, "Less than a second"),
-    ],
-)
-def test_durations_are_in_dockers_words(seconds: float, words: str) -> None:
-    assert listing.human(seconds) == words
 
 
 def test_the_status_says_what_and_since_when() -> None:

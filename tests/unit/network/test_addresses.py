@@ -1,3 +1,5 @@
+"""Address pools and hand-outs: what is avoided, what is given, and when there is none left."""
+
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network

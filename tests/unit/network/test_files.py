@@ -1,3 +1,5 @@
+"""The text of hosts and resolv.conf as a container finds it."""
+
 from __future__ import annotations
 
 import pytest

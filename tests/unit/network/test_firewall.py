@@ -1,3 +1,5 @@
+"""The rules and map elements that nftables is told."""
+
 from __future__ import annotations
 
 from ipaddress import IPv4Network

@@ -1,3 +1,5 @@
+"""Host ports: what is reserved, what clashes, and ranges."""
+
 from __future__ import annotations
 
 import socket
