@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,10 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark by directory; refuse, rather than skip without a word, what needs root."""
     for item in items:
+        for marker in item.iter_markers("needs"):
+            if "JAULA_VM" in os.environ and shutil.which(marker.args[0]) is None:
+                missing = f"no {marker.args[0]} in this virtual machine"
+                item.add_marker(pytest.mark.skip(reason=missing))
         parts = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
         if parts and parts[0] in NEED_ROOT:
             item.add_marker(pytest.mark.root)
@@ -147,3 +152,9 @@ def debian(engine: PrivateEngine) -> str:
 def busybox_archive() -> Path:
     """An archive as ``jaula save`` writes it."""
     return image_archive("busybox")
+
+
+@pytest.fixture(scope="session")
+def debian_archive() -> Path:
+    """The Debian image's archive."""
+    return image_archive("debian")

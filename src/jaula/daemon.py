@@ -24,14 +24,13 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Un
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime.client import Runtime
-from jaula.wiring import runtime_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from jaula.config import EngineConfig
     from jaula.engine.engine import Engine
+    from jaula.runtime.client import Runtime
 
 _INSIDE = "JAULA_ENGINE_NAMESPACE"
 _M_ARENA_MAX = -8  # malloc.h
@@ -52,7 +51,7 @@ def main(config: EngineConfig) -> None:
     _enter_own_namespace()
     passed = _passed_sockets()
     _make_directories(config)
-    runtime = Runtime.launch(runtime_parts)
+    runtime = _launch()
     try:
         lock = _lock(config)
         sockets = passed or [_listen(config)]
@@ -65,6 +64,19 @@ def main(config: EngineConfig) -> None:
         if not passed:
             _unlink(config.socket)
         os.close(lock)
+
+
+def _launch() -> Runtime:
+    """Fork the zygote, with as little in its memory as can be: every shim has a share of it.
+
+    msgspec prefers typing_extensions to typing where it is installed, which brings inspect, ast and
+    more along and is of no use here.
+    """
+    sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
+    from jaula.runtime.client import Runtime
+    from jaula.wiring import runtime_parts
+
+    return Runtime.launch(runtime_parts)
 
 
 def _enter_own_namespace() -> None:

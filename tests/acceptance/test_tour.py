@@ -122,6 +122,7 @@ def test_debian_bash_runs_in_a_terminal(engine: PrivateEngine, debian: str) -> N
         assert terminal.wait() == 3
 
 
+@pytest.mark.needs("docker")
 def test_inspect_is_dockers_document(engine: PrivateEngine, busybox: str) -> None:
     with running(engine, busybox) as name:
         document = json.loads(engine.cli("docker", "inspect", name).stdout)[0]
@@ -248,6 +249,7 @@ def test_a_limit_is_in_the_kernel(
         assert containers.cgroup_file(process, controller, v1, v2) in expected
 
 
+@pytest.mark.needs("docker")
 def test_stats_show_usage_and_limit(engine: PrivateEngine, busybox: str) -> None:
     with running(engine, busybox, flags=("-m", "64m")) as name:
         done = engine.cli("jaula", "stats", "--no-stream", name)
@@ -392,6 +394,7 @@ def test_a_file_system_survives_export_and_import(
         engine.cli("jaula", "rmi", name)
 
 
+@pytest.mark.needs("skopeo")
 @pytest.mark.parametrize("kind", ["docker-archive", "oci-archive"])
 def test_skopeo_reads_and_writes_the_archives(
     engine: PrivateEngine, busybox: str, tmp_path: Path, kind: str
@@ -415,6 +418,7 @@ def test_skopeo_reads_and_writes_the_archives(
     engine.cli("jaula", "rmi", name)
 
 
+@pytest.mark.needs("dockerd")
 def test_docker_loads_what_was_saved_and_the_other_way_round(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
@@ -523,6 +527,7 @@ def test_verify_sees_a_limit_that_was_lifted(engine: PrivateEngine, busybox: str
 # And the real docker command line on the same socket
 
 
+@pytest.mark.needs("docker")
 def test_the_docker_command_line_works_on_the_socket(engine: PrivateEngine, busybox: str) -> None:
     done = engine.cli("docker", "run", "--rm", busybox, "echo", "hi")
     assert (done.returncode, done.stdout) == (0, "hi\n"), done.stderr

@@ -14,7 +14,16 @@ def descriptors(process: int) -> set[int]:
     return {int(name) for name in os.listdir(f"/proc/{process}/fd")}
 
 
-@pytest.mark.parametrize("flags", [(), ("-t",), ("-i",), ("--init",), ("--privileged",)])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("-t",),
+        ("-i",),
+        pytest.param(("--init",), marks=pytest.mark.needs("tini-static")),
+        ("--privileged",),
+    ],
+)
 @pytest.mark.parametrize("cve", ["CVE-2024-21626 CVE-2016-9962"])
 def test_the_program_has_three_descriptors(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], cve: str

@@ -20,9 +20,9 @@ upon which C libraries use clone, where the flags can be seen.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
+import sys
 from collections.abc import Collection
 
 import msgspec
@@ -38,6 +38,12 @@ from jaula.confine.syscalls import (
 )
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel import seccomp as kernel
+
+# The interpreter's own, without hashlib, which would map OpenSSL into the zygote.
+if sys.version_info >= (3, 12):
+    from _sha2 import sha256
+else:
+    from _sha256 import sha256  # type: ignore[import-not-found,unused-ignore]
 from jaula.kernel.seccomp import ARCHITECTURES, NATIVE, SECCOMP_FILTER_FLAG
 from jaula.spec.runtime import Capabilities, Seccomp, Syscall, SyscallArg
 
@@ -146,7 +152,7 @@ def program(seccomp: Seccomp, cache: str | None = None) -> tuple[bytes, int]:
         flags |= FLAGS[name]
     if cache is None:
         return build(seccomp), flags
-    digest = hashlib.sha256(_FORMAT + NATIVE.encode() + msgspec.json.encode(seccomp)).hexdigest()
+    digest = sha256(_FORMAT + NATIVE.encode() + msgspec.json.encode(seccomp)).hexdigest()
     path = f"{cache}/{digest}.bpf"
     if (code := _load(path)) is None:
         code = build(seccomp)
@@ -216,7 +222,7 @@ def _load(path: str) -> bytes | None:
     finally:
         os.close(fd)
     digest, code = data[:32], data[32:]
-    if not code or len(code) % 8 or hashlib.sha256(code).digest() != digest:
+    if not code or len(code) % 8 or sha256(code).digest() != digest:
         return None
     return code
 
@@ -232,7 +238,7 @@ def _store(directory: str, path: str, code: bytes) -> None:
     except OSError:
         return
     try:
-        os.write(fd, hashlib.sha256(code).digest() + code)
+        os.write(fd, sha256(code).digest() + code)
         os.rename(temporary, path)
     except OSError:
         os.unlink(temporary)

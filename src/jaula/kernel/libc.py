@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 from collections.abc import Callable
 
 libc = ctypes.PyDLL(None, use_errno=True)
 
-MACHINE = platform.machine() if not hasattr(os, "uname") else os.uname().machine
+MACHINE = os.uname().machine
 
 NR_pidfd_send_signal = 424
 NR_open_tree = 428

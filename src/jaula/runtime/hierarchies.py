@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 _GENERIC = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "favordynmods"})
 
 
-def v1_hierarchies(mountinfo: str = "/proc/self/mountinfo") -> tuple[tuple[str, str], ...]:
+def v1_hierarchies(
+    places: Collection[str], mountinfo: str = "/proc/self/mountinfo"
+) -> tuple[tuple[str, str], ...]:
     """(name of the mount point, the options that select the hierarchy), sorted; empty on v2 hosts.
+
+    ``places`` are the directories of the container's cgroup. A hierarchy in which it has none is
+    left out: the container would see the host's whole tree there, read-only but whole.
 
     Source: proc_pid_mountinfo(5): after the separator `` - `` come type, source and super options.
     """
@@ -19,6 +26,6 @@ def v1_hierarchies(mountinfo: str = "/proc/self/mountinfo") -> tuple[tuple[str, 
             point = head.split(" ")[4]
             options = [x for x in tail.split(" ")[2].split(",") if x not in _GENERIC]
             selecting = [x for x in options if not x.startswith("release_agent=")]
-            if selecting:
+            if selecting and any(place.startswith(f"{point}/") for place in places):
                 found[point.rsplit("/", 1)[-1]] = ",".join(selecting)
     return tuple(sorted(found.items()))

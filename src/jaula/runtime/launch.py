@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Collection
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, namespaces, tty
@@ -93,7 +94,15 @@ def start(
         if linux.resources is not None:
             cgroup.apply(linux.resources)
         blueprint, ours = _blueprint(
-            spec, root, prepared, mount_point, sandbox, console, stdin_open, keep
+            spec,
+            root,
+            prepared,
+            mount_point,
+            sandbox,
+            console,
+            stdin_open,
+            cgroup.locations().values(),
+            keep,
         )
         try:
             pid, master = _fork(blueprint, spec, cgroup, keep)
@@ -123,6 +132,7 @@ def _blueprint(
     sandbox: tuple[int, int] | None,
     console: tuple[int, int],
     stdin_open: bool,
+    places: Collection[str],
     keep: _Keep,
 ) -> tuple[init.Blueprint, tuple[int, int, int]]:
     linux, wanted = spec.linux, spec.process
@@ -158,7 +168,7 @@ def _blueprint(
         root_fd = keep.add(mount_root(root, user_fd, owner))
     except OSError as error:
         raise RuntimeFailure(f"root file system: {error}") from error
-    steps = mountplan.plan(spec, v1_hierarchies=v1_hierarchies())
+    steps = mountplan.plan(spec, v1_hierarchies=v1_hierarchies(places))
     ready = _prepare_mounts(spec, user_fd, owner, keep)
     theirs, ours = _stdio(spec, wanted.terminal, stdin_open, keep)
     blueprint = init.Blueprint(

@@ -12,16 +12,25 @@ MOUNTINFO = """\
 """
 
 
+PLACES = ("/sys/fs/cgroup/cpu,cpuacct/jaula/c1", "/sys/fs/cgroup/systemd/jaula/c1")
+
+
 def test_hierarchies_by_mount_point_with_what_selects_them(tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_text(MOUNTINFO)
-    assert v1_hierarchies(str(file)) == (
+    assert v1_hierarchies(PLACES, str(file)) == (
         ("cpu,cpuacct", "cpu,cpuacct"),
         ("systemd", "name=systemd"),
     )
 
 
+def test_a_hierarchy_without_the_containers_own_cgroup_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text(MOUNTINFO)
+    assert v1_hierarchies(PLACES[:1], str(file)) == (("cpu,cpuacct", "cpu,cpuacct"),)
+
+
 def test_a_unified_host_has_none(tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_text("33 30 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
-    assert v1_hierarchies(str(file)) == ()
+    assert v1_hierarchies(PLACES, str(file)) == ()
