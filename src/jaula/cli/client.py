@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    Query = Iterable[tuple[str, object]]
+
 DEFAULT_HOST = "unix:///run/jaula/jaula.sock"
 API = "/v1.45"
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 UPGRADE = (("Connection", "Upgrade"), ("Upgrade", "tcp"))
 JSON = (("Content-Type", "application/json"),)
-
-Query = "Iterable[tuple[str, object]]"
 
 
 def quote(text: str, keep: str = "") -> str:
@@ -34,7 +34,7 @@ def quote(text: str, keep: str = "") -> str:
     return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in data)
 
 
-def target(path: str, query: Iterable[tuple[str, object]] = ()) -> str:
+def target(path: str, query: Query = ()) -> str:
     """The request target for ``path`` below the API's version; empty values are left out."""
     pairs = [
         f"{quote(name)}={quote('1' if value is True else str(value))}"
@@ -85,7 +85,7 @@ class Client:
         self,
         method: str,
         path: str,
-        query: Iterable[tuple[str, object]] = (),
+        query: Query = (),
         body: object = None,
     ) -> bytes:
         """Do one request; the whole body of the answer. Raises EngineError on a refusal."""
@@ -103,14 +103,14 @@ class Client:
         self,
         method: str,
         path: str,
-        query: Iterable[tuple[str, object]] = (),
+        query: Query = (),
         body: object = None,
     ) -> Any:
         """Do one request; the answer's JSON document, None where it has no body."""
         content = self.request(method, path, query, body)
         return documents.decode(content) if content.strip() else None
 
-    def get(self, path: str, query: Iterable[tuple[str, object]] = ()) -> Any:
+    def get(self, path: str, query: Query = ()) -> Any:
         """GET a JSON document."""
         return self.document("GET", path, query)
 
@@ -118,7 +118,7 @@ class Client:
         self,
         method: str,
         path: str,
-        query: Iterable[tuple[str, object]] = (),
+        query: Query = (),
         body: object = None,
     ) -> Response:
         """A request on a connection of its own, whose answer is read as it comes."""
@@ -131,14 +131,12 @@ class Client:
         self,
         method: str,
         path: str,
-        query: Iterable[tuple[str, object]] = (),
+        query: Query = (),
     ) -> Iterator[Any]:
         """The JSON documents of a streaming answer."""
         return documents.decode_lines(self.open(method, path, query).chunks())
 
-    def ask_hijack(
-        self, path: str, query: Iterable[tuple[str, object]] = (), body: object = None
-    ) -> Connection:
+    def ask_hijack(self, path: str, query: Query = (), body: object = None) -> Connection:
         """Send a request that takes over its connection; read the answer with ``hijacked``."""
         connection = self.connection()
         data = b"" if body is None else _encoded(body)
@@ -149,7 +147,7 @@ class Client:
     def upload(
         self,
         path: str,
-        query: Iterable[tuple[str, object]],
+        query: Query,
         pieces: Iterable[bytes],
         content_type: str = "application/x-tar",
     ) -> Response:

@@ -1,14 +1,16 @@
 """Being attached to a container: its terminal, its signals, its end.
 
-Used by ``run``, ``start --attach`` and ``attach``; ``exec`` is the same without a wait.
+Used by ``run``, ``start --attach`` and ``attach``; ``exec`` is the same without a wait. The flags
+that all of them have are here too.
 """
 
 from __future__ import annotations
 
 from posix import isatty
 
-from jaula.cli.attachment import Attachment, exit_status
+from jaula.cli.attachment import Attachment, exit_status, opened
 from jaula.cli.failure import EngineError, Leave, Unreachable
+from jaula.cli.flags import Flag
 from jaula.cli.interrupts import ENDING, NAMES, PROXIED, SIGWINCH, Interrupts
 
 TYPE_CHECKING = False
@@ -17,7 +19,13 @@ if TYPE_CHECKING:
 
     from jaula.cli.client import Client
     from jaula.cli.detach import DetachKeys
+    from jaula.cli.flags import Options
     from jaula.cli.http import Connection
+
+DETACH_KEYS = Flag(
+    "detach-keys", "", "string", "Keys that detach from the container", default="ctrl-p,ctrl-q"
+)
+SIG_PROXY = Flag("sig-proxy", "", "bool", "Pass signals on to the process", default="true")
 
 
 class Following:
@@ -116,6 +124,98 @@ class Following:
                 return  # it has ended, which the wait will tell
         else:
             raise Leave(128 + number)
+
+
+def keys_of(options: Options, *, tty: bool, stdin: bool) -> DetachKeys | None:
+    """The keys that detach, None where nobody can type them. Raises UsageError for bad ones."""
+    if not (tty and stdin):
+        return None
+    from jaula.cli.detach import DetachKeys
+
+    return DetachKeys(options.text("detach-keys"))
+
+
+def ask_attach(
+    client: Client,
+    container: str,
+    options: Options,
+    *,
+    stdin: bool,
+    stdout: bool = True,
+    stderr: bool = True,
+) -> Connection:
+    """Ask for the container's streams; the answer is not read yet."""
+    query = (
+        ("stream", True),
+        ("stdin", stdin),
+        ("stdout", stdout),
+        ("stderr", stderr),
+        ("detachKeys", options.text("detach-keys")),
+    )
+    return client.ask_hijack(f"/containers/{container}/attach", query)
+
+
+def follow_container(
+    client: Client,
+    container: str,
+    options: Options,
+    connection: Connection,
+    waiting: Connection,
+    *,
+    tty: bool,
+    stdin: bool,
+    keys: DetachKeys | None,
+    start: Callable[[], None] | None = None,
+) -> bool:
+    """Follow ``connection`` by the command's flags; whether the person detached.
+
+    ``start`` starts the container; without it, it runs already and is made to draw itself.
+    """
+    path = f"/containers/{container}"
+    following = Following(
+        client,
+        tty=tty,
+        stdin=stdin,
+        resize_path=path + "/resize",
+        kill_path=path + "/kill" if options.on("sig-proxy", True) else "",
+        keys=keys,
+    )
+    return following.follow(connection, start=start, waiting=waiting, redraw=start is None)
+
+
+def start_attached(
+    client: Client,
+    container: str,
+    options: Options,
+    start: Callable[[], None],
+    *,
+    tty: bool,
+    stdin: bool,
+    stdout: bool = True,
+    stderr: bool = True,
+    keys: DetachKeys | None,
+    removed: bool,
+) -> int:
+    """Attach to a container, start it and stay to its end; its exit status, 0 when detached.
+
+    ``removed`` tells that the engine removes it then, which is waited for.
+    """
+    connection = ask_attach(client, container, options, stdin=stdin, stdout=stdout, stderr=stderr)
+    waiting = ask_wait(client, container, "removed" if removed else "next-exit")
+    opened(connection)
+    waiting.response_head()
+    detached = follow_container(
+        client,
+        container,
+        options,
+        connection,
+        waiting,
+        tty=tty,
+        stdin=stdin,
+        keys=keys,
+        start=start,
+    )
+    return 0 if detached else status_of(client, waiting, container)
 
 
 def status_of(client: Client, waiting: Connection, container: str) -> int:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 
+from jaula.cli.client import Client, quote
 from jaula.cli.failure import EngineError
+from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from jaula.cli.client import Query
 
 
 def each(names: Iterable[str], action: Callable[[str], object], *, echo: bool = True) -> int:
@@ -25,3 +29,11 @@ def each(names: Iterable[str], action: Callable[[str], object], *, echo: bool = 
             if echo:
                 print(name)
     return status
+
+
+def each_container(names: Iterable[str], action: str, query: Query = ()) -> int:
+    """POST ``action`` (the last word of the path) for every container; the status of each()."""
+    client = Client(Settings.host)
+    return each(
+        names, lambda name: client.request("POST", f"/containers/{quote(name)}/{action}", query)
+    )

@@ -10,11 +10,19 @@ import fcntl
 import termios
 from posix import isatty
 
+from jaula.cli.failure import Failure
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
 IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
+
+
+def check_terminal() -> None:
+    """Raise Failure where a terminal is wanted and standard input is none."""
+    if not isatty(0):
+        raise Failure("the input device is not a TTY", status=1)
 
 
 class RawTerminal:
@@ -82,6 +90,12 @@ def size(descriptor: int) -> tuple[int, int]:
         int.from_bytes(data[0:2], "little" if _LITTLE else "big"),
         int.from_bytes(data[2:4], "little" if _LITTLE else "big"),
     )
+
+
+def console_size() -> list[int] | None:
+    """``ConsoleSize`` of the API: height and width of standard output's, None without one."""
+    height, width = size(1)
+    return [height, width] if height and width else None
 
 
 _LITTLE = __import__("sys").byteorder == "little"

@@ -6,11 +6,17 @@ import sys
 
 from jaula.cli.attachment import opened
 from jaula.cli.client import Client, quote
-from jaula.cli.commands.run import check_terminal
-from jaula.cli.detach import DetachKeys
 from jaula.cli.failure import Failure
 from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.following import Following, ask_wait, status_of
+from jaula.cli.following import (
+    DETACH_KEYS,
+    SIG_PROXY,
+    ask_attach,
+    ask_wait,
+    follow_container,
+    keys_of,
+    status_of,
+)
 from jaula.cli.main import Settings
 
 
@@ -29,31 +35,20 @@ def run(options: Options) -> int:
     tty = bool(found["Config"]["Tty"])
     stdin = bool(found["Config"]["OpenStdin"]) and not options.on("no-stdin")
     if tty and stdin:
+        from jaula.cli.terminal import check_terminal
+
         check_terminal()
-    keys = DetachKeys(options.text("detach-keys")) if stdin and tty else None
-    path = f"/containers/{found['Id']}"
-    waiting = ask_wait(client, found["Id"], "")
+    keys = keys_of(options, tty=tty, stdin=stdin)
+    container = str(found["Id"])
+    waiting = ask_wait(client, container, "")
     waiting.response_head()
-    query = (
-        ("stream", True),
-        ("stdin", stdin),
-        ("stdout", True),
-        ("stderr", True),
-        ("detachKeys", options.text("detach-keys")),
-    )
-    connection = opened(client.ask_hijack(path + "/attach", query))
-    following = Following(
-        client,
-        tty=tty,
-        stdin=stdin,
-        resize_path=path + "/resize",
-        kill_path=path + "/kill" if options.on("sig-proxy", True) else "",
-        keys=keys,
-    )
-    if following.follow(connection, waiting=waiting, redraw=True):
+    connection = opened(ask_attach(client, container, options, stdin=stdin))
+    if follow_container(
+        client, container, options, connection, waiting, tty=tty, stdin=stdin, keys=keys
+    ):
         sys.stderr.write("read escape sequence\n")
         return 0
-    return status_of(client, waiting, found["Id"])
+    return status_of(client, waiting, container)
 
 
 COMMAND = Command(
@@ -61,15 +56,9 @@ COMMAND = Command(
     "Attach local standard input, output, and error streams to a running container",
     run,
     flags=(
-        Flag(
-            "detach-keys",
-            "",
-            "string",
-            "Keys that detach from the container",
-            default="ctrl-p,ctrl-q",
-        ),
+        DETACH_KEYS,
         Flag("no-stdin", "", "bool", "Do not attach STDIN"),
-        Flag("sig-proxy", "", "bool", "Pass signals on to the process", default="true"),
+        SIG_PROXY,
     ),
     least=1,
     most=1,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from jaula.cli.attachment import opened
 from jaula.cli.client import Client, quote
 from jaula.cli.container_options import environment
-from jaula.cli.detach import DetachKeys
 from jaula.cli.failure import Failure
 from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.following import Following
+from jaula.cli.following import Following, keys_of
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -25,7 +24,7 @@ def run(options: Options) -> int:
     tty, detach = options.on("tty"), options.on("detach")
     stdin = options.on("interactive") and not detach
     if tty and stdin:
-        from jaula.cli.commands.run import check_terminal
+        from jaula.cli.terminal import check_terminal
 
         check_terminal()
     body: dict[str, Any] = {
@@ -42,7 +41,11 @@ def run(options: Options) -> int:
         "Cmd": words,
     }
     body = {key: value for key, value in body.items() if value not in ("", False, [])}
-    console = _console() if tty else None
+    console = None
+    if tty:
+        from jaula.cli.terminal import console_size
+
+        console = console_size()
     if console:
         body["ConsoleSize"] = console
     created = client.document("POST", f"/containers/{quote(name)}/exec", (), body)
@@ -53,19 +56,12 @@ def run(options: Options) -> int:
     if detach:
         client.request("POST", path + "/start", (), beginning)
         return 0
-    keys = DetachKeys(options.text("detach-keys")) if stdin and tty else None
+    keys = keys_of(options, tty=tty, stdin=stdin)
     following = Following(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
     connection = opened(client.ask_hijack(path + "/start", (), beginning))
     if following.follow(connection):
         return 0
     return _status(client, path)
-
-
-def _console() -> list[int] | None:
-    from jaula.cli.terminal import size
-
-    height, width = size(1)
-    return [height, width] if height and width else None
 
 
 def _status(client: Client, path: str) -> int:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import Client, quote
 from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.main import Settings
-from jaula.cli.several import each
+from jaula.cli.several import each_container
 
 
 def run(options: Options) -> int:
-    """Do it to every container named."""
-    client = Client(Settings.host)
-    query = (("signal", options.text("signal")),)
-    return each(
-        options.arguments,
-        lambda name: client.request("POST", f"/containers/{quote(name)}/kill", query),
-    )
+    """Signal every container named."""
+    return each_container(options.arguments, "kill", (("signal", options.text("signal")),))
 
 
 COMMAND = Command(

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import Client, quote
 from jaula.cli.flags import Command, Options
-from jaula.cli.main import Settings
-from jaula.cli.several import each
+from jaula.cli.several import each_container
 
 
 def run(options: Options) -> int:
-    """Do it to every container named."""
-    client = Client(Settings.host)
-    return each(
-        options.arguments,
-        lambda name: client.request("POST", f"/containers/{quote(name)}/pause"),
-    )
+    """Pause every container named."""
+    return each_container(options.arguments, "pause")
 
 
 COMMAND = Command(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from jaula.cli import container_options
-from jaula.cli.attachment import opened
 from jaula.cli.client import Client
 from jaula.cli.creation import create
-from jaula.cli.detach import DetachKeys
 from jaula.cli.failure import EngineError, Failure
 from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.following import Following, ask_wait, status_of
+from jaula.cli.following import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
 from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.cli.detach import DetachKeys
 
 NOT_STARTED, NOT_EXECUTABLE, NOT_THERE = 125, 126, 127
 # The words of an engine's refusal that decide the status, as in Docker's command line.
@@ -24,7 +26,7 @@ STATUS_BY_WORDS = (
 
 
 def run(options: Options) -> int:
-    """The whole of it."""
+    """Create, attach, start and leave with the exit status."""
     client = Client(Settings.host)
     try:
         return _run(client, options)
@@ -39,10 +41,12 @@ def _run(client: Client, options: Options) -> int:
     tty, detach = options.on("tty"), options.on("detach")
     stdin = bool(body.get("AttachStdin"))
     if tty and stdin and not detach:
+        from jaula.cli.terminal import check_terminal
+
         check_terminal()
     if tty:
         _console_size(body)
-    keys = DetachKeys(options.text("detach-keys")) if stdin and tty else None
+    keys = keys_of(options, tty=tty, stdin=stdin)
     container = create(client, options, body)
     if detach:
         try:
@@ -66,53 +70,32 @@ def _attached(
     body: dict[str, object],
     keys: DetachKeys | None,
 ) -> int:
-    tty = options.on("tty")
-    query = tuple(
-        (name, bool(body.get("Attach" + name.capitalize())))
-        for name in ("stderr", "stdin", "stdout")
-    )
-    path = f"/containers/{container}"
-    extra = (("stream", True), ("detachKeys", options.text("detach-keys")))
-    connection = client.ask_hijack(path + "/attach", query + extra)
-    condition = "removed" if options.on("rm") else "next-exit"
-    waiting = ask_wait(client, container, condition)
-    opened(connection)
-    waiting.response_head()
-    following = Following(
-        client,
-        tty=tty,
-        stdin=bool(body.get("AttachStdin")),
-        resize_path=path + "/resize",
-        kill_path=path + "/kill" if options.on("sig-proxy", True) else "",
-        keys=keys,
-    )
-
     def start() -> None:
         try:
-            client.request("POST", path + "/start")
+            client.request("POST", f"/containers/{container}/start")
         except EngineError as error:
             raise _start_failure(error) from None
 
-    if following.follow(connection, start=start, waiting=waiting):
-        return 0
-    return status_of(client, waiting, container)
+    return start_attached(
+        client,
+        container,
+        options,
+        start,
+        tty=options.on("tty"),
+        stdin=bool(body.get("AttachStdin")),
+        stdout=bool(body.get("AttachStdout")),
+        stderr=bool(body.get("AttachStderr")),
+        keys=keys,
+        removed=options.on("rm"),
+    )
 
 
 def _console_size(body: dict[str, object]) -> None:
-    from jaula.cli.terminal import size
+    from jaula.cli.terminal import console_size
 
-    height, width = size(1)
-    host = body["HostConfig"]
-    if height and width and isinstance(host, dict):
-        host["ConsoleSize"] = [height, width]
-
-
-def check_terminal() -> None:
-    """Raise Failure where a terminal is wanted and standard input is none."""
-    from posix import isatty
-
-    if not isatty(0):
-        raise Failure("the input device is not a TTY", status=1)
+    host, found = body["HostConfig"], console_size()
+    if found and isinstance(host, dict):
+        host["ConsoleSize"] = found
 
 
 def _start_failure(error: EngineError) -> Failure:
@@ -129,14 +112,8 @@ COMMAND = Command(
     flags=(
         *container_options.FLAGS,
         Flag("detach", "d", "bool", "Run in the background and print the container's ID"),
-        Flag(
-            "detach-keys",
-            "",
-            "string",
-            "Keys that detach from the container",
-            default="ctrl-p,ctrl-q",
-        ),
-        Flag("sig-proxy", "", "bool", "Pass signals on to the process", default="true"),
+        DETACH_KEYS,
+        SIG_PROXY,
     ),
     least=1,
     interspersed=False,

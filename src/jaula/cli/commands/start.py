@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.attachment import opened
 from jaula.cli.client import Client, quote
-from jaula.cli.detach import DetachKeys
 from jaula.cli.failure import EngineError, Failure
 from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.following import Following, ask_wait, status_of
+from jaula.cli.following import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
 from jaula.cli.main import Settings
 
 
@@ -37,37 +35,23 @@ def run(options: Options) -> int:
 
 def _attached(client: Client, name: str, options: Options) -> int:
     found = client.get(f"/containers/{quote(name)}/json")
-    config, path = found["Config"], f"/containers/{found['Id']}"
+    container, config = str(found["Id"]), found["Config"]
     tty = bool(config["Tty"])
     stdin = options.on("interactive") and bool(config["OpenStdin"])
-    keys = DetachKeys(options.text("detach-keys")) if stdin and tty else None
-    query = (
-        ("stream", True),
-        ("stdin", stdin),
-        ("stdout", True),
-        ("stderr", True),
-        ("detachKeys", options.text("detach-keys")),
-    )
-    connection = client.ask_hijack(path + "/attach", query)
-    removed = bool(found["HostConfig"].get("AutoRemove"))
-    waiting = ask_wait(client, found["Id"], "removed" if removed else "next-exit")
-    opened(connection)
-    waiting.response_head()
-    following = Following(
-        client,
-        tty=tty,
-        stdin=stdin,
-        resize_path=path + "/resize",
-        kill_path=path + "/kill" if options.on("sig-proxy", True) else "",
-        keys=keys,
-    )
 
     def start() -> None:
-        client.request("POST", path + "/start")
+        client.request("POST", f"/containers/{container}/start")
 
-    if following.follow(connection, start=start, waiting=waiting):
-        return 0
-    return status_of(client, waiting, found["Id"])
+    return start_attached(
+        client,
+        container,
+        options,
+        start,
+        tty=tty,
+        stdin=stdin,
+        keys=keys_of(options, tty=tty, stdin=stdin),
+        removed=bool(found["HostConfig"].get("AutoRemove")),
+    )
 
 
 COMMAND = Command(
@@ -76,15 +60,9 @@ COMMAND = Command(
     run,
     flags=(
         Flag("attach", "a", "bool", "Attach STDOUT and STDERR and pass signals on"),
-        Flag(
-            "detach-keys",
-            "",
-            "string",
-            "Keys that detach from the container",
-            default="ctrl-p,ctrl-q",
-        ),
+        DETACH_KEYS,
         Flag("interactive", "i", "bool", "Attach the container's STDIN"),
-        Flag("sig-proxy", "", "bool", "Pass signals on to the process", default="true"),
+        SIG_PROXY,
     ),
     least=1,
     description=(

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.main import Settings
-from jaula.cli.several import each
-from jaula.cli.stopping import seconds_to_stop
+from jaula.cli import stopping
+from jaula.cli.flags import Command, Options
+from jaula.cli.several import each_container
 
 
 def run(options: Options) -> int:
-    """Do it to every container named."""
-    client = Client(Settings.host)
-    query = (
-        ("signal", options.text("signal")),
-        ("t", seconds_to_stop(options)),
-    )
-    return each(
-        options.arguments,
-        lambda name: client.request("POST", f"/containers/{quote(name)}/stop", query),
-    )
+    """Stop every container named."""
+    return each_container(options.arguments, "stop", stopping.query(options))
 
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Stop one or more running containers",
     run,
-    flags=(
-        Flag("signal", "s", "string", "Signal to send instead of the container's own"),
-        Flag("time", "t", "int", "Seconds to wait before SIGKILL; -1 waits for ever"),
-        Flag("timeout", "", "int", "The same as --time"),
-    ),
+    flags=stopping.FLAGS,
     least=1,
     description=(
         "Sends the container's stop signal (SIGTERM unless the image or --stop-signal names "
