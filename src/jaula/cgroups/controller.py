@@ -1,7 +1,8 @@
 """What one controller's file holds: the names of its limits, and the decision what to write.
 
-Every module below ``v1/`` and ``v2/`` that is named after a controller has one of these. Adding a
-controller is one such file and one line in the table of ``v1/cgroup.py`` or ``v2/cgroup.py``.
+Every module here and below ``v1/`` and ``v2/`` that is named after a controller has one of these;
+one that lies here serves both versions. Adding a controller is one such file and one line in the
+table of ``v1/cgroup.py`` or ``v2/cgroup.py``.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ How a process gets in:
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Protocol, Self
 
 import msgspec
@@ -173,12 +172,7 @@ class Cgroup(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class CgroupDriver(Protocol):

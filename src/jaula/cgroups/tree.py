@@ -1,4 +1,4 @@
-"""A cgroup directory and those below it: processes, removal. Works on both versions.
+"""A cgroup directory and those below it: processes in it, removal. Works on both versions.
 
 Facts: ``st_nlink`` of a cgroup directory is two plus the number of cgroups in it (kernfs), so a
 leaf is told without listing its fifty files. ``rmdir`` fails with EBUSY while a process or a
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 
 from jaula.cgroups import files
-from jaula.errors import Conflict, NotAuthorized
+from jaula.errors import Conflict, NotAuthorized, NotFound
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -67,6 +67,34 @@ def pids(directory: int, file: str = "cgroup.procs") -> set[int]:
             if error.errno not in (errno.ENODEV, errno.ENOENT, errno.EOPNOTSUPP):
                 raise
     return found
+
+
+def add(directory: int, path: str, pid: int, *, hint: str | None = None) -> None:
+    """Move a process into the cgroup ``directory`` (``path`` is for messages).
+
+    Raises ``NotFound`` where there is no such process, ``NotAuthorized`` and ``Conflict`` (with
+    ``hint``) where the kernel refuses.
+    """
+    try:
+        files.write(directory, "cgroup.procs", str(pid))
+    except ProcessLookupError as error:
+        raise NotFound(f"no such process: {pid}") from error
+    except OSError as error:
+        refused = f"cannot move process {pid} to cgroup {path}: {error.strerror}"
+        if isinstance(error, PermissionError):
+            raise NotAuthorized(refused) from error
+        raise Conflict(refused, hint=hint) from error
+
+
+def remove_leftover(parent: int, path: str) -> None:
+    """Remove what an engine that crashed left at ``path``; ``Conflict`` where it is in use."""
+    directory = os.open(path, DIRECTORY, dir_fd=parent)
+    try:
+        if found := pids(directory):
+            raise Conflict(f"cgroup /{path} is in use by process {min(found)}")
+    finally:
+        os.close(directory)
+    remove(parent, path, 0.0)
 
 
 def remove(parent: int, path: str, deadline: float) -> None:

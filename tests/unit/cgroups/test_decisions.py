@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from jaula.cgroups import features, writes
+from jaula.cgroups import features, pids, writes
 from jaula.cgroups.controller import Controller
 from jaula.cgroups.files import Reader
-from jaula.cgroups.v1 import blkio, cpu, cpuset, devices, hugetlb, memory, pids
+from jaula.cgroups.v1 import blkio, cpu, cpuset, devices, hugetlb, memory
 from jaula.cgroups.v2 import cpu as cpu2
 from jaula.cgroups.v2 import hugetlb as hugetlb2
 from jaula.cgroups.v2 import io as io2

@@ -9,21 +9,20 @@ import os
 import signal
 import time
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from jaula.cgroups import files, tree
+from jaula.cgroups import files, pids, tree
 from jaula.cgroups.controller import Controller
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import CpuStats, Stats
-from jaula.cgroups.v1 import blkio, cpu, cpuacct, freezer, memory, oom, pids
+from jaula.cgroups.v1 import blkio, cpu, cpuacct, freezer, memory, oom
 from jaula.cgroups.v1.cpuset import Cpuset
 from jaula.cgroups.v1.devices import Devices
 from jaula.cgroups.v1.hugetlb import Hugetlb
 from jaula.cgroups.writes import gone, perform
-from jaula.errors import Conflict, InvalidRequest, NotAuthorized, NotFound, Unavailable, Unsupported
+from jaula.errors import Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
 from jaula.spec.runtime import Resources
 
 CONTROLLERS: dict[str, Controller] = {
@@ -85,19 +84,7 @@ class Cgroup:
     def add(self, pid: int) -> None:
         for hierarchy in self._hierarchies:
             directory = self._required(hierarchy.controllers[0])
-            try:
-                files.write(directory, "cgroup.procs", str(pid))
-            except ProcessLookupError as error:
-                raise NotFound(f"no such process: {pid}") from error
-            except PermissionError as error:
-                raise NotAuthorized(
-                    f"cannot move process {pid} to cgroup {self.path}: {error.strerror}"
-                ) from error
-            except OSError as error:
-                raise Conflict(
-                    f"cannot move process {pid} to cgroup {self.path}: {error.strerror}",
-                    hint=f"refused in {hierarchy.mount}",
-                ) from error
+            tree.add(directory, self.path, pid, hint=f"refused in {hierarchy.mount}")
 
     def entry(self) -> tuple[int, ...]:
         opened: list[int] = []
@@ -201,12 +188,7 @@ class Cgroup:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _directory(self, controller: str) -> int | None:

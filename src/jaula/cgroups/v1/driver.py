@@ -11,7 +11,7 @@ import os
 from jaula.cgroups import features, files, paths, tree
 from jaula.cgroups.v1 import cpuset
 from jaula.cgroups.v1.cgroup import CONTROLLERS, Cgroup, Hierarchy
-from jaula.errors import Conflict, NotAuthorized, NotFound
+from jaula.errors import NotAuthorized, NotFound
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _V2_NAMES = {"blkio": "io"}
@@ -92,7 +92,7 @@ class Driver:
             self._make(hierarchy, relative)
             return
         except FileExistsError:
-            self._remove_leftover(hierarchy, relative)
+            tree.remove_leftover(hierarchy.root, relative)
             self._make(hierarchy, relative)
             return
         except PermissionError as error:
@@ -123,13 +123,3 @@ class Driver:
                 os.close(parent)
         finally:
             os.close(child)
-
-    @staticmethod
-    def _remove_leftover(hierarchy: Hierarchy, relative: str) -> None:
-        directory = os.open(relative, tree.DIRECTORY, dir_fd=hierarchy.root)
-        try:
-            if found := tree.pids(directory):
-                raise Conflict(f"cgroup /{relative} is in use by process {min(found)}")
-        finally:
-            os.close(directory)
-        tree.remove(hierarchy.root, relative, 0.0)

@@ -9,17 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import time
-from types import TracebackType
 from typing import Self
 
-from jaula.cgroups import files, rules, tree
+from jaula.cgroups import files, pids, rules, tree
 from jaula.cgroups.controller import Controller
 from jaula.cgroups.protocol import Stats
-from jaula.cgroups.v2 import cpu, devices, freezer, io, memory, oom, pids
+from jaula.cgroups.v2 import cpu, devices, freezer, io, memory, oom
 from jaula.cgroups.v2.cpuset import Cpuset
 from jaula.cgroups.v2.hugetlb import Hugetlb
 from jaula.cgroups.writes import Write, perform
-from jaula.errors import Conflict, InvalidRequest, NotAuthorized, NotFound, Unsupported
+from jaula.errors import InvalidRequest, Unsupported
 from jaula.spec.runtime import Resources
 
 CONTROLLERS: tuple[Controller, ...] = (
@@ -69,18 +68,7 @@ class Cgroup:
         return tuple(warnings)
 
     def add(self, pid: int) -> None:
-        try:
-            files.write(self._directory, "cgroup.procs", str(pid))
-        except ProcessLookupError as error:
-            raise NotFound(f"no such process: {pid}") from error
-        except PermissionError as error:
-            raise NotAuthorized(
-                f"cannot move process {pid} to cgroup {self.path}: {error.strerror}"
-            ) from error
-        except OSError as error:
-            raise Conflict(
-                f"cannot move process {pid} to cgroup {self.path}: {error.strerror}"
-            ) from error
+        tree.add(self._directory, self.path, pid)
 
     def entry(self) -> tuple[int, ...]:
         flags = os.O_WRONLY | os.O_CLOEXEC
@@ -163,12 +151,7 @@ class Cgroup:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

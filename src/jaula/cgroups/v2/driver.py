@@ -99,13 +99,7 @@ class Driver:
         try:
             os.mkdir(relative, 0o755, dir_fd=self.root)
         except FileExistsError:
-            directory = os.open(relative, tree.DIRECTORY, dir_fd=self.root)
-            try:
-                if found := tree.pids(directory):
-                    raise Conflict(f"cgroup /{relative} is in use by process {min(found)}")
-            finally:
-                os.close(directory)
-            tree.remove(self.root, relative, 0.0)
+            tree.remove_leftover(self.root, relative)
             os.mkdir(relative, 0o755, dir_fd=self.root)
         except PermissionError as error:
             raise _forbidden(relative, error) from error

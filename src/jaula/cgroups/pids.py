@@ -1,6 +1,7 @@
-"""The v1 ``pids`` controller.
+"""The ``pids`` controller, which has the same files in both versions.
 
-Source: kernel ``admin-guide/cgroup-v1/pids.rst``. OCI: zero and less mean no limit.
+Source: kernel ``admin-guide/cgroup-v1/pids.rst`` and ``admin-guide/cgroup-v2.rst`` "PID". OCI: zero
+and less mean no limit.
 """
 
 from __future__ import annotations
