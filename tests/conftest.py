@@ -27,8 +27,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark by directory; refuse, rather than skip without a word, what needs root."""
     for item in items:
         for marker in item.iter_markers("needs"):
-            if "JAULA_VM" in os.environ and shutil.which(marker.args[0]) is None:
-                missing = f"no {marker.args[0]} in this virtual machine"
+            wanted = marker.args[0]  # a program, or the path of a file
+            if "JAULA_VM" in os.environ and not (shutil.which(wanted) or Path(wanted).exists()):
+                missing = f"no {wanted} in this virtual machine"
                 item.add_marker(pytest.mark.skip(reason=missing))
         parts = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
         if parts and parts[0] in NEED_ROOT:

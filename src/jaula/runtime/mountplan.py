@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jaula.errors import RuntimeFailure
 from jaula.kernel.mounts import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS
 from jaula.runtime import operations
 from jaula.spec.runtime import Mount, Spec
@@ -154,10 +155,10 @@ def plan(
         steps.extend(operations.Sysctl(name, value) for name, value in sorted(linux.sysctl.items()))
         steps.extend(operations.ReadonlyPath(path) for path in linux.readonly_paths)
         steps.extend(operations.MaskPath(path) for path in linux.masked_paths)
-        propagation = _PROPAGATION.get(
-            linux.rootfs_propagation or "rprivate", (int(MS.PRIVATE), True)
-        )
-        steps.append(operations.RootPropagation(*propagation))
+        wanted = linux.rootfs_propagation or "private"
+        if wanted not in _PROPAGATION:
+            raise RuntimeFailure(f"rootfsPropagation {wanted!r} is none of private, slave, shared")
+        steps.append(operations.RootPropagation(_PROPAGATION[wanted][0], True))
     if spec.root is not None and spec.root.readonly:
         steps.append(operations.ReadonlyRoot())
     return tuple(steps)

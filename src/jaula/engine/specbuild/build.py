@@ -53,7 +53,7 @@ def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares:
                 pids=limits.pids,
                 block_io=limits.block_io,
             ),
-            rootfs_propagation="rprivate",
+            rootfs_propagation="private",
             seccomp=confinement.seccomp,
             sysctl=host.sysctls,
             masked_paths=confinement.masked,
