@@ -13,7 +13,7 @@ from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
-    from jaula.network.endpoint import Endpoint
+    from jaula.spec.endpoint import Endpoint
 
 _INITS = (
     "/usr/bin/docker-init",

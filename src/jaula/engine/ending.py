@@ -14,17 +14,14 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from jaula.engine import policy, states
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
 from jaula.engine.states import Action
 from jaula.errors import Conflict, JaulaError
-from jaula.network.endpoint import Endpoint
 from jaula.runtime.messages import ExitRecord
 from jaula.spec.api import WaitResult
-from jaula.state.records import EndpointRecord, Status
+from jaula.state.records import Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -112,8 +109,7 @@ class Ending:
     def release(self, container: Container) -> None:
         """Give back what a running container held: address, ports, ids."""
         record = container.record
-        if record.endpoint is not None:
-            endpoint = endpoint_of(record.endpoint)
+        if (endpoint := record.endpoint) is not None:
             self._parts.network.detach(endpoint)
             self._parts.events.emit(
                 "network",
@@ -216,8 +212,3 @@ class Ending:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def endpoint_of(record: EndpointRecord) -> Endpoint:
-    """The network part's value of a record."""
-    return msgspec.convert(msgspec.to_builtins(record), Endpoint)

@@ -8,8 +8,8 @@ from jaula.confine.idranges import IdRange
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
-    from jaula.network.endpoint import Endpoint
     from jaula.runtime.client import Sandbox
+    from jaula.spec.endpoint import Endpoint
 
 
 class Place:

@@ -15,7 +15,6 @@ import time
 from typing import TYPE_CHECKING
 
 from jaula.engine import policy
-from jaula.engine.ending import endpoint_of
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.messages import Event, ExitRecord
 from jaula.state.records import Status
@@ -35,7 +34,7 @@ async def restore(parts: Parts, containers: Containers) -> None:
     found = [c for c in parts.registry if c.live]
     await asyncio.gather(*(_reconnect(parts, containers, container) for container in found))
     living = [c for c in parts.registry if c.live and c.shim is not None]
-    endpoints = [endpoint_of(c.record.endpoint) for c in living if c.record.endpoint is not None]
+    endpoints = [c.record.endpoint for c in living if c.record.endpoint is not None]
     try:
         # In this thread: nobody is served yet, and the firewall library keeps megabytes for each
         # thread that calls it.

@@ -18,9 +18,9 @@ from jaula.errors import JaulaError
 
 if TYPE_CHECKING:
     from jaula.engine.ranges import Ranges
-    from jaula.network.endpoint import Endpoint
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime, Sandbox
+    from jaula.spec.endpoint import Endpoint
 
 log = logging.getLogger("jaula.sandboxes")
 _PAUSE = 0.03  # seconds; a short command has ended by then

@@ -11,8 +11,6 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from jaula.confine.idranges import IdRange, mappings
 from jaula.engine import container_files, states
 from jaula.engine.container import Container
@@ -25,10 +23,10 @@ from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.engine.states import Action
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
-from jaula.network.endpoint import Endpoint, PortRequest
+from jaula.network.ports import PortRequest
 from jaula.runtime.messages import LogSetup, StartRequest
 from jaula.spec.runtime import encode
-from jaula.state.records import ContainerRecord, EndpointRecord
+from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +77,7 @@ class Starter:
             raise
         place.close_sandbox()
         container.shim = shim
-        endpoint = None if place.endpoint is None else _endpoint_record(place.endpoint)
+        endpoint = place.endpoint
         container.change(
             status=following,
             pid=shim.pid,
@@ -276,10 +274,6 @@ def cgroup_path(parts: Parts, record: ContainerRecord) -> str:
 def log_path(parts: Parts, container_id: str) -> str:
     """The json-file log, named as Docker names it."""
     return str(parts.config.paths.container(container_id) / f"{container_id}-json.log")
-
-
-def _endpoint_record(endpoint: Endpoint) -> EndpointRecord:
-    return msgspec.convert(msgspec.to_builtins(endpoint), EndpointRecord)
 
 
 def _host_devices() -> tuple[str, ...]:

@@ -32,8 +32,8 @@ from jaula.kernel.netlink import (
 )
 from jaula.network import sysctl
 from jaula.network.addresses import Addresses, choose_subnet, mac_of
-from jaula.network.endpoint import Endpoint
 from jaula.network.firewall import port_group
+from jaula.spec.endpoint import Endpoint
 
 PORT_PREFIX = "jl"
 """How the names of host ends of containers begin."""

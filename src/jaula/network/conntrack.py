@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 
 from jaula.kernel.netlink import Netlink, Request, attribute, attributes, nest
-from jaula.network.endpoint import PortBinding
+from jaula.spec.endpoint import PublishedPort
 
 NETLINK_NETFILTER = 12
 IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK
@@ -28,7 +28,7 @@ NLA_F_NESTED = 0x8000
 _nfgenmsg = struct.pack("=BBH", socket.AF_INET, 0, 0)
 
 
-def forget(ports: Iterable[PortBinding]) -> int:
+def forget(ports: Iterable[PublishedPort]) -> int:
     """Delete the tracked UDP flows to these host ports; how many there were.
 
     Raises ``OSError``. A kernel without connection tracking has nothing to forget.

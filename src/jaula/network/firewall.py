@@ -34,7 +34,7 @@ import zlib
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 
-from jaula.network.endpoint import Endpoint, PortBinding
+from jaula.spec.endpoint import Endpoint, PublishedPort
 
 ANY = "0.0.0.0"
 """Every IPv4 address of the host."""
@@ -144,7 +144,7 @@ def missing(listing: str, bridge: str, bridge_family: bool) -> bool:
     return any(f"table {family} {table_name(bridge)}" not in lines for family in families)
 
 
-def publish(bridge: str, endpoint: Endpoint, ports: Iterable[PortBinding], *, verb: str) -> str:
+def publish(bridge: str, endpoint: Endpoint, ports: Iterable[PublishedPort], *, verb: str) -> str:
     """Add (``verb`` 'add') or take away ('delete') the elements of published ports."""
     name = table_name(bridge)
     lines = []
@@ -177,11 +177,11 @@ def _elements(rows: list[str]) -> str:
     return f"\n    elements = {{ {', '.join(rows)} }}" if rows else ""
 
 
-def _exact(endpoint: Endpoint, port: PortBinding) -> str:
+def _exact(endpoint: Endpoint, port: PublishedPort) -> str:
     return f"{port.host_ip} . {_every(endpoint, port)}"
 
 
-def _every(endpoint: Endpoint, port: PortBinding) -> str:
+def _every(endpoint: Endpoint, port: PublishedPort) -> str:
     target = f"{endpoint.ipv4} . {port.container_port}"
     return f"{port.protocol} . {port.host_port} : {target}"
 

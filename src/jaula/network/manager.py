@@ -23,10 +23,10 @@ from jaula.kernel.netlink import mac_bytes
 from jaula.network import conntrack, firewall
 from jaula.network.addresses import Addresses, mac_of, parse_pool, parse_subnet
 from jaula.network.bridge import PORT_PREFIX, Bridge
-from jaula.network.endpoint import Endpoint, PortBinding, PortRequest
 from jaula.network.nftables import FirewallError, Nft, open_nft
-from jaula.network.ports import Reservations
+from jaula.network.ports import PortRequest, Reservations
 from jaula.network.watch import RulesetWatch
+from jaula.spec.endpoint import Endpoint, PublishedPort
 
 BRIDGE = "bridge"
 """Name of the default network."""
@@ -209,7 +209,7 @@ class NetworkManager:
 
     # -- published ports ---------------------------------------------------------------------
 
-    def publish(self, endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PortBinding]:
+    def publish(self, endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PublishedPort]:
         """Make ports of a container reachable at the host, all or none of them.
 
         Raises ``PortUnavailable`` with Docker's words if one is taken, those that follow ``driver
@@ -251,7 +251,7 @@ class NetworkManager:
                 self._delete(elements, self._addresses)
                 self._forget_flows(bindings)
 
-    def _forget_flows(self, ports: Sequence[PortBinding]) -> None:
+    def _forget_flows(self, ports: Sequence[PublishedPort]) -> None:
         try:
             conntrack.forget(ports)
         except OSError as exc:
@@ -368,6 +368,6 @@ class NetworkManager:
             self._load_firewall(addresses)
 
 
-def _as_request(binding: PortBinding) -> PortRequest:
+def _as_request(binding: PublishedPort) -> PortRequest:
     """Ask again for exactly what was had."""
     return PortRequest(binding.container_port, binding.protocol, binding.host_ip, binding.host_port)

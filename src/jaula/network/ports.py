@@ -18,14 +18,30 @@ import socket
 from collections.abc import Iterable, Iterator
 from ipaddress import AddressValueError, IPv4Address
 
+import msgspec
+
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
-from jaula.network.endpoint import PortBinding, PortRequest
+from jaula.spec.endpoint import PublishedPort
 
 ANY = "0.0.0.0"
 """Every IPv4 address of the host."""
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_SEQPACKET}
 DYNAMIC = range(49153, 65536)
 """Docker's range for a port that the user did not choose."""
+
+
+class PortRequest(msgspec.Struct, frozen=True):
+    """A port to publish. ``host_port`` None asks for a free one.
+
+    ``host_ip`` '' is every IPv4 address of the host. With ``host_port_end`` the first free port
+    of that inclusive range is taken.
+    """
+
+    container_port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+    host_port: int | None = None
+    host_port_end: int | None = None
 
 
 class PortUnavailable(JaulaError):
@@ -109,15 +125,15 @@ class Reservations:
     """Every host port of one engine, by the container that has it."""
 
     def __init__(self) -> None:
-        self._held: dict[str, list[tuple[PortBinding, socket.socket | None]]] = {}
+        self._held: dict[str, list[tuple[PublishedPort, socket.socket | None]]] = {}
 
-    def reserve(self, container_id: str, requests: Iterable[PortRequest]) -> list[PortBinding]:
+    def reserve(self, container_id: str, requests: Iterable[PortRequest]) -> list[PublishedPort]:
         """Take the ports of one container, all or none.
 
         Raises ``PortUnavailable`` with the part of Docker's message that follows
         ``driver failed programming external connectivity on endpoint NAME (ID):``.
         """
-        taken: list[tuple[PortBinding, socket.socket | None]] = []
+        taken: list[tuple[PublishedPort, socket.socket | None]] = []
         try:
             for request in map(check, requests):
                 taken.append(self._one(request, [b for b, _ in taken]))
@@ -129,7 +145,7 @@ class Reservations:
         self._held.setdefault(container_id, []).extend(taken)
         return [binding for binding, _ in taken]
 
-    def release(self, container_id: str) -> list[PortBinding]:
+    def release(self, container_id: str) -> list[PublishedPort]:
         """Give all ports of a container back and say which they were."""
         rows = self._held.pop(container_id, [])
         for _, kept in rows:
@@ -137,7 +153,7 @@ class Reservations:
                 kept.close()
         return [binding for binding, _ in rows]
 
-    def held(self, container_id: str) -> tuple[PortBinding, ...]:
+    def held(self, container_id: str) -> tuple[PublishedPort, ...]:
         return tuple(binding for binding, _ in self._held.get(container_id, ()))
 
     def close(self) -> None:
@@ -145,12 +161,12 @@ class Reservations:
             self.release(container_id)
 
     def _one(
-        self, request: PortRequest, also: list[PortBinding]
-    ) -> tuple[PortBinding, socket.socket | None]:
+        self, request: PortRequest, also: list[PublishedPort]
+    ) -> tuple[PublishedPort, socket.socket | None]:
         choice = bool(request.host_port_end) or not request.host_port
         address = request.host_ip
         for port in _candidates(request):
-            binding = PortBinding(request.container_port, request.protocol, address, port)
+            binding = PublishedPort(request.container_port, request.protocol, address, port)
             if self._clashes(binding, also):
                 if choice:
                     continue
@@ -167,7 +183,7 @@ class Reservations:
             f"Bind for {address}:{request.host_port or 0} failed: all ports are allocated"
         )
 
-    def _clashes(self, wanted: PortBinding, also: list[PortBinding]) -> bool:
+    def _clashes(self, wanted: PublishedPort, also: list[PublishedPort]) -> bool:
         held = [binding for rows in self._held.values() for binding, _ in rows]
         return any(
             other.host_port == wanted.host_port

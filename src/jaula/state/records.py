@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from jaula.spec.api import ContainerCreate
+from jaula.spec.endpoint import Endpoint, PublishedPort
 
 
 class Status(StrEnum):
@@ -46,34 +47,6 @@ class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     no_copy: bool = False
 
 
-class PortRecord(msgspec.Struct, frozen=True):
-    """One published port."""
-
-    container_port: int
-    protocol: str
-    host_ip: str
-    host_port: int
-
-
-class EndpointRecord(msgspec.Struct, frozen=True):
-    """A container's place in a network while it runs; the fields are those of the network part.
-
-    ``container_id`` is the name that the network knows it by: that of the prepared sandbox.
-    """
-
-    network: str
-    endpoint_id: str
-    container_id: str
-    container_name: str
-    ipv4: str
-    prefix: int
-    gateway: str
-    mac: str
-    host_interface: str
-    interface: str = "eth0"
-    ports: tuple[PortRecord, ...] = ()
-
-
 class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything about one container that must outlive the engine.
 
@@ -105,8 +78,8 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     manually_stopped: bool = False
     range_start: int = 0
     range_size: int = 0
-    endpoint: EndpointRecord | None = None
-    ports: tuple[PortRecord, ...] = ()
+    endpoint: Endpoint | None = None
+    ports: tuple[PublishedPort, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

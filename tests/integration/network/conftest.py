@@ -28,7 +28,8 @@ from jaula.kernel.netlink import (
     set_link,
     visiting,
 )
-from jaula.network import Endpoint, NetworkManager
+from jaula.network import NetworkManager
+from jaula.spec.endpoint import Endpoint
 
 HOST_OUTER, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2
 HOST_SECOND = "198.51.100.3"

@@ -14,8 +14,9 @@ from jaula.engine.registry import Registry
 from jaula.engine.stats import parse_net_dev
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, Empty
+from jaula.spec.endpoint import PublishedPort
 from jaula.state.database import Database
-from jaula.state.records import ContainerRecord, PortRecord, Status
+from jaula.state.records import ContainerRecord, Status
 
 
 def record(number: int, **fields: object) -> ContainerRecord:
@@ -76,7 +77,7 @@ def test_all_and_limit_show_the_newest_first(some: list[Container]) -> None:
 
 def test_published_and_exposed_ports_are_found() -> None:
     body = ContainerCreate(image="x", exposed_ports={"80/tcp": Empty()})
-    one = record(1, body=body, ports=(PortRecord(80, "tcp", "", 8080),))
+    one = record(1, body=body, ports=(PublishedPort(80, "tcp", "", 8080),))
     assert filters.matches(one, {"publish": ["8080"]})
     assert filters.matches(one, {"expose": ["80"]})
     assert not filters.matches(one, {"publish": ["81"]})

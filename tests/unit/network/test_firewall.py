@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.network import conntrack, firewall
-from jaula.network.endpoint import Endpoint, PortBinding
 from jaula.network.watch import NFT_MSG_DELTABLE, message_types
+from jaula.spec.endpoint import Endpoint, PublishedPort
 
-PORTS = (PortBinding(80, "tcp", "0.0.0.0", 8080), PortBinding(53, "udp", "127.0.0.1", 5353))
+PORTS = (PublishedPort(80, "tcp", "0.0.0.0", 8080), PublishedPort(53, "udp", "127.0.0.1", 5353))
 ENDPOINT = Endpoint(
     "bridge", "e" * 64, "c" * 64, "web", "172.30.0.2", 20, "172.30.0.1", "02:42:ac:1e:00:02",
     "jleeeeeeeeee", "eth0", PORTS,

@@ -7,8 +7,7 @@ import socket
 import pytest
 
 from jaula.errors import InvalidRequest, Unsupported
-from jaula.network.endpoint import PortRequest
-from jaula.network.ports import PortUnavailable, Reservations, check, dynamic_ports
+from jaula.network.ports import PortRequest, PortUnavailable, Reservations, check, dynamic_ports
 
 LOOPBACK = "127.77.0.1"
 

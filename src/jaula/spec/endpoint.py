@@ -1,0 +1,38 @@
+"""A container's place in a network: what the network gives and the database keeps.
+
+Everything that the host holds for a container (link, address, firewall elements, reserved ports)
+can be made again or taken away from this document alone.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class PublishedPort(msgspec.Struct, frozen=True):
+    """What arrives at the host's port goes to the container's."""
+
+    container_port: int
+    protocol: str
+    host_ip: str
+    host_port: int
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One interface of a container while it runs.
+
+    ``endpoint_id`` is 64 hex digits, new with every attach; ``container_id`` is the name that the
+    network knows the container by, which may be that of a sandbox prepared before it.
+    """
+
+    network: str
+    endpoint_id: str
+    container_id: str
+    container_name: str
+    ipv4: str
+    prefix: int
+    gateway: str
+    mac: str
+    host_interface: str
+    interface: str = "eth0"
+    ports: tuple[PublishedPort, ...] = ()
