@@ -21,7 +21,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Unavailable
-from jaula.kernel import mounts, namespaces
+from jaula.kernel import mounts, namespaces, process
 from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
 
@@ -50,6 +50,7 @@ def main(config: EngineConfig) -> None:
         )
     _enter_own_namespace()
     passed = _passed_sockets()
+    _raise_file_limit()
     _make_directories(config)
     runtime = _launch()
     try:
@@ -64,6 +65,18 @@ def main(config: EngineConfig) -> None:
         if not passed:
             _unlink(config.socket)
         os.close(lock)
+
+
+def _raise_file_limit() -> None:
+    """Open as many files as we may: a client or a running container costs the engine one.
+
+    What containers may open is set in their specs and does not change with this.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _launch() -> Runtime:
@@ -228,6 +241,15 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    lost = asyncio.Event()
+
+    def zygote_ended() -> None:
+        loop.remove_reader(zygote)
+        lost.set()
+        stop.set()
+
+    zygote = process.pidfd_open(runtime.zygote_pid)
+    loop.add_reader(zygote, zygote_ended)
     gc.collect()
     gc.freeze()
     _trim_heap()
@@ -236,8 +258,16 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
     _notify("READY=1")
     await stop.wait()
     _notify("STOPPING=1")
+    loop.remove_reader(zygote)
+    os.close(zygote)
     await server.close()
     await engine.close()
+    if lost.is_set():
+        # A process with threads must not fork another one; what comes next starts anew.
+        raise Unavailable(
+            "the engine's zygote was killed, so no container can be started any more",
+            hint="start the engine again; containers run on",
+        )
     log.info("engine ended; containers run on")
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from harness import containers
 from harness.engine import PrivateEngine
 
 NewEngine = Callable[..., PrivateEngine]
@@ -13,8 +17,6 @@ NewEngine = Callable[..., PrivateEngine]
 
 def second(engine: PrivateEngine, *more: str) -> subprocess.CompletedProcess[str]:
     """Try to start another engine with the same command; its last word."""
-    import os
-
     from harness.engine import PROJECT
 
     environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
@@ -74,3 +76,42 @@ def test_ended_by_a_signal_it_removes_its_socket_and_network(new_engine: NewEngi
     assert not Path(f"/sys/class/net/{engine.bridge}").exists()
     engine.start()
     assert engine.request("GET", "/_ping").status == 200
+
+
+def _limit(pid: int) -> tuple[int, int]:
+    return resource.prlimit(pid, resource.RLIMIT_NOFILE)
+
+
+def test_it_may_open_more_files_than_its_containers(new_engine: NewEngine) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    engine = new_engine(start=False)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        engine.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert engine.process is not None
+    assert _limit(engine.process.pid) == (before[1], before[1])
+
+
+def test_without_its_zygote_it_says_so_and_ends_and_the_next_one_takes_over(
+    new_engine: NewEngine, busybox_archive: Path
+) -> None:
+    engine = new_engine()
+    assert engine.process is not None
+    image = "busybox"
+    assert engine.cli("jaula", "load", "-i", str(busybox_archive)).returncode == 0
+    with containers.running(engine, image) as name:
+        (zygote,) = (
+            int(pid)
+            for pid in Path(f"/proc/{engine.process.pid}/task/{engine.process.pid}/children")
+            .read_text()
+            .split()
+        )
+        os.kill(zygote, signal.SIGKILL)
+        assert engine.process.wait(15) == 125
+        engine.process = None
+        engine.start()
+        state = engine.request("GET", f"/containers/{name}/json").json()["State"]
+        assert state["Running"]
+        assert containers.run(engine, image, "echo", "again").strip() == "again"
