@@ -13,6 +13,7 @@ import time
 
 import msgspec
 
+from jaula.cgroups import paths as cgroup_paths
 from jaula.engine import merge, mountpoints, names, policy, ports, signals
 from jaula.engine.container import Container
 from jaula.engine.logging_options import log_options
@@ -126,8 +127,12 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
         )
     if host.runtime not in ("", "jaula", "runc", "io.containerd.runc.v2"):
         raise InvalidRequest(f"unknown or invalid runtime name: {host.runtime}")
-    if host.cgroup_parent and not host.cgroup_parent.startswith("/"):
-        raise InvalidRequest(f"invalid cgroup parent {host.cgroup_parent!r}: not absolute")
+    if host.cgroup_parent:
+        if not host.cgroup_parent.startswith("/"):
+            raise InvalidRequest(f"invalid cgroup parent {host.cgroup_parent!r}: not absolute")
+        cgroup_paths.relative(host.cgroup_parent.rstrip("/"))
+    if body.domainname and not _is_host_name(body.domainname):
+        raise InvalidRequest(f"invalid domain name: {body.domainname!r}")
     if host.oom_score_adj < -1000 or host.oom_score_adj > 1000:
         raise InvalidRequest(
             f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
@@ -143,6 +148,7 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
         build.device(mapping)
     for entry in host.extra_hosts:
         files.parse_extra_host(entry)
+    files.resolv_conf("", dns=host.dns, search=host.dns_search, options=host.dns_options)
     return tuple(warnings)
 
 
@@ -181,10 +187,15 @@ def _hostname(parts: Parts, body: ContainerCreate, container_id: str) -> str:
         if host.network_mode == "host" or host.uts_mode == "host":
             return parts.host.hostname
         return names.short(container_id)
-    plain = name.replace("-", "").replace(".", "").replace("_", "")
-    if len(name) > _HOSTNAME_LIMIT or not (plain.isascii() and plain.isalnum()):
+    if not _is_host_name(name):
         raise InvalidRequest(f"invalid hostname format: {name}")
     return name
+
+
+def _is_host_name(name: str) -> bool:
+    """Letters, digits and ``-._`` only: it becomes a line of the container's hosts file."""
+    plain = name.replace("-", "").replace(".", "").replace("_", "")
+    return len(name) <= _HOSTNAME_LIMIT and plain.isascii() and plain.isalnum()
 
 
 def _undo(parts: Parts, container_id: str) -> None:

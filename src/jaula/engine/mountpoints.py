@@ -18,6 +18,20 @@ _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _CONSISTENCY = ("consistent", "cached", "delegated", "default")
 _LABELS = ("z", "Z")
 _VOLUME_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")  # statement I17
+# Statement I5: what the engine writes below /proc must reach the kernel. Figures may be replaced.
+_PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "uptime",
+    )
+)
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -58,13 +72,18 @@ def wishes(body: ContainerCreate) -> tuple[Wish, ...]:
 def destination(path: str) -> str:
     """A normalised absolute path inside the container.
 
-    :raises InvalidRequest: relative, or the root itself.
+    :raises InvalidRequest: relative, the root itself, or a place of the kernel's.
     """
     if "\0" in path or not path.startswith("/"):
         raise InvalidRequest(f"invalid mount path: '{path}' mount path must be absolute")
     plain = "/" + posixpath.normpath(path).lstrip("/")
     if plain == "/":
         raise InvalidRequest("invalid volume specification: destination can't be '/'")
+    if (plain == "/proc" or plain.startswith("/proc/")) and plain not in _PROC_FILES:
+        raise InvalidRequest(
+            f"invalid mount path: '{path}' lies in /proc",
+            hint=f"only these can be replaced: {', '.join(sorted(_PROC_FILES))}",
+        )
     return plain
 
 

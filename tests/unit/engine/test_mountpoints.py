@@ -110,3 +110,19 @@ def test_a_tmpfs_option_that_is_none_is_refused(options: str) -> None:
 def test_one_place_is_mounted_once() -> None:
     with pytest.raises(InvalidRequest, match="Duplicate mount point: /a"):
         read(binds=("/x:/a", "y:/a/"))
+
+
+@pytest.mark.parametrize(
+    "place", ["/proc", "/proc/", "//proc", "/x/../proc/sys", "/proc/self/attr"]
+)
+def test_nothing_is_mounted_over_what_the_kernel_is_told_through(place: str) -> None:
+    for host in ({"binds": (f"v:{place}",)}, {"tmpfs": {place: ""}}):
+        with pytest.raises(InvalidRequest, match="lies in /proc"):
+            read(**host)
+    with pytest.raises(InvalidRequest, match="lies in /proc"):
+        wishes(ContainerCreate(volumes={place: Empty()}))
+
+
+def test_figures_in_proc_can_be_replaced() -> None:
+    (wish,) = read(binds=("/var/lib/figures/meminfo:/proc/meminfo:ro",))
+    assert wish.mount.destination == "/proc/meminfo"
