@@ -250,10 +250,19 @@ class _Batch:
 
 
 def _check_head(request: h11.Request) -> None:
-    """The ceiling for heads that came in one piece; the parser's is for incomplete ones."""
+    """The ceiling for heads that came in one piece; the parser's is for incomplete ones.
+
+    Two lengths of one body are refused (RFC 9112 section 6.3): another reader of the same bytes
+    could find another request in them.
+    """
     size = len(request.target)
+    lengths = set()
     for name, value in request.headers:
         size += len(name) + len(value) + 4
+        if name in (b"content-length", b"transfer-encoding"):
+            lengths.add(name)
+    if len(lengths) > 1:
+        raise BadHeader("both Content-Length and Transfer-Encoding are given", 400)
     if size > MAX_HEAD:
         raise BadHeader(f"the head of the request is larger than {MAX_HEAD} bytes", 431)
 

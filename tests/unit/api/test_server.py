@@ -233,6 +233,13 @@ def test_a_document_beyond_the_ceiling_is_413_whether_or_not_its_length_is_told(
         (b"GET /_ping HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (b"GET /_ping HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (  # two lengths of one body
+            (
+                b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /_ping HTTP/1.1\r\nHost: x\r\n\r\n"
+            ),
+            400,
+        ),
     ],
 )
 def test_a_head_that_is_not_http_is_refused_and_the_connection_ends(
