@@ -35,7 +35,7 @@ from jaula.storage.tar_reader import (
     TarReader,
     shown,
 )
-from jaula.storage.trees import OPAQUE, is_whiteout, remove_tree
+from jaula.storage.trees import FOLDER, OPAQUE, is_whiteout, remove_tree
 
 _PREFIX = b".wh."
 _META = b".wh..wh."
@@ -45,7 +45,6 @@ _RESERVE = 64 << 20  # bytes that are left free on the file system
 _DROPPED = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.apparmor")
 
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Extractor:
@@ -197,7 +196,7 @@ class Extractor:
                 opaque = is_whiteout(facts)
                 parent = self._clear(path, name)
                 os.mkdir(name, 0o700, dir_fd=parent)
-        descriptor = os.open(name, _FOLDER, dir_fd=parent)
+        descriptor = os.open(name, FOLDER, dir_fd=parent)
         self._remember(path, descriptor)
         self._describe(descriptor, entry)
         if opaque:

@@ -5,11 +5,10 @@ Source: ``linux/magic.h`` and the file systems' own headers.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from pathlib import Path
 
-from jaula.kernel.libc import function
+from jaula.kernel.mounts import filesystem_magic
 
 _NAMES = {
     0xEF53: "extfs",  # Docker's word for ext2, ext3 and ext4
@@ -30,22 +29,11 @@ _NAMES = {
 }
 
 
-class _Statfs(ctypes.Structure):
-    """struct statfs on 64-bit Linux."""
-
-    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 256)]
-
-
-_fstatfs = function("fstatfs", ctypes.c_int, ctypes.c_void_p)
-
-
 def filesystem_name(path: Path) -> str:
     """``extfs``, ``xfs``, ...; the magic number in hex where it has no name here."""
-    facts = _Statfs()
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        _fstatfs(descriptor, ctypes.addressof(facts))
+        magic = filesystem_magic(descriptor)
     finally:
         os.close(descriptor)
-    magic = facts.f_type & 0xFFFFFFFF
     return _NAMES.get(magic, hex(magic))

@@ -25,11 +25,11 @@ from jaula.config import Paths
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.storage.compression import Source, plain
 from jaula.storage.extractor import Extractor
+from jaula.storage.folders import opened, remove_marked, write_new
 from jaula.storage.tar_reader import Limits, TarReader
 from jaula.storage.trees import remove_tree
 
 _HALF_MADE = "new-"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LayerInfo(msgspec.Struct, frozen=True):
@@ -89,20 +89,18 @@ class LayerStore:
         self, reader: TarReader, diff_id: Callable[[], str], expected: str | None
     ) -> LayerInfo:
         name = _HALF_MADE + secrets.token_hex(8)
-        parent = os.open(self._directory, _FOLDER)
         try:
-            os.mkdir(name, 0o700, dir_fd=parent)
-            try:
-                info = self._fill(parent, name, reader, diff_id, expected)
-                self._place(parent, name, info)
-            finally:
-                remove_tree(parent, name.encode())
+            with opened(self._directory) as parent:
+                os.mkdir(name, 0o700, dir_fd=parent)
+                try:
+                    info = self._fill(parent, name, reader, diff_id, expected)
+                    self._place(parent, name, info)
+                finally:
+                    remove_tree(parent, name.encode())
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Unavailable(f"cannot unpack a layer: {error.strerror}") from error
             raise
-        finally:
-            os.close(parent)
         self._known[info.diff_id] = info
         return info
 
@@ -114,16 +112,12 @@ class LayerStore:
         diff_id: Callable[[], str],
         expected: str | None,
     ) -> LayerInfo:
-        top = os.open(name, _FOLDER, dir_fd=parent)
-        try:
+        with opened(name, dir_fd=parent) as top:
             os.mkdir("fs", 0o755, dir_fd=top)
-            root = os.open("fs", _FOLDER, dir_fd=top)
-            try:
+            with opened("fs", dir_fd=top) as root:
                 os.fchmod(root, 0o755)
                 extractor = Extractor(root)
                 extractor.run(reader)
-            finally:
-                os.close(root)
             reader.drain()
             found = diff_id()
             if expected is not None and found != expected:
@@ -131,15 +125,7 @@ class LayerStore:
                     f"the layer's content has the digest {found}, the image says {expected}"
                 )
             info = LayerInfo(found, extractor.size, reader.consumed, extractor.states_root)
-            document = os.open(
-                "layer.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600, dir_fd=top
-            )
-            try:
-                os.write(document, msgspec.json.encode(info))
-            finally:
-                os.close(document)
-        finally:
-            os.close(top)
+            write_new(top, "layer.json", msgspec.json.encode(info))
         return info
 
     def _place(self, parent: int, name: str, info: LayerInfo) -> None:
@@ -186,27 +172,16 @@ class LayerStore:
         name = _hex(diff_id)
         self._known.pop(diff_id, None)
         half = f"{_HALF_MADE}{secrets.token_hex(8)}"  # no longer a layer from the first moment on
-        parent = os.open(self._directory, _FOLDER)
-        try:
-            os.rename(name, half, src_dir_fd=parent, dst_dir_fd=parent)
+        with opened(self._directory) as parent:
+            try:
+                os.rename(name, half, src_dir_fd=parent, dst_dir_fd=parent)
+            except FileNotFoundError:
+                return
             remove_tree(parent, half.encode())
-        except FileNotFoundError:
-            return
-        finally:
-            os.close(parent)
 
     def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is unpacked."""
-        swept = [
-            found.name for found in self._directory.iterdir() if found.name.startswith(_HALF_MADE)
-        ]
-        parent = os.open(self._directory, _FOLDER)
-        try:
-            for name in swept:
-                remove_tree(parent, name.encode())
-        finally:
-            os.close(parent)
-        return swept
+        return remove_marked(self._directory, _HALF_MADE)
 
 
 def _hex(diff_id: str) -> str:

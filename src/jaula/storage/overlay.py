@@ -23,12 +23,12 @@ from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.storage.changes import overlay_changes
 from jaula.storage.filesystems import filesystem_name
+from jaula.storage.folders import opened, remove_parts, write_new
 from jaula.storage.layers import LayerStore, root_stated_by
 from jaula.storage.snapshots import Change, open_root
 from jaula.storage.trees import remove_tree, size_on_disk
 
 _PARTS = ("upper", "work", "layers.json")
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class OverlayDriver:
@@ -50,8 +50,7 @@ class OverlayDriver:
         facts = os.stat(self._layers.path(root_stated_by(self._layers, tuple(layers))))
         top = self._paths.container(id)
         top.mkdir(mode=0o700, parents=True, exist_ok=True)
-        parent = os.open(top, _FOLDER)
-        try:
+        with opened(top) as parent:
             try:
                 os.mkdir("upper", 0o700, dir_fd=parent)
             except FileExistsError:
@@ -61,22 +60,11 @@ class OverlayDriver:
                 os.chown("upper", facts.st_uid, facts.st_gid, dir_fd=parent, follow_symlinks=False)
                 os.chmod("upper", facts.st_mode & 0o7777, dir_fd=parent)
                 os.utime("upper", ns=(facts.st_mtime_ns, facts.st_mtime_ns), dir_fd=parent)
-                document = os.open(
-                    "layers.json",
-                    os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC,
-                    0o600,
-                    dir_fd=parent,
-                )
-                try:
-                    os.write(document, msgspec.json.encode(tuple(layers)))
-                finally:
-                    os.close(document)
+                write_new(parent, "layers.json", msgspec.json.encode(tuple(layers)))
             except BaseException:
                 for part in _PARTS:
                     remove_tree(parent, part.encode())
                 raise
-        finally:
-            os.close(parent)
 
     def root(self, id: str) -> RootSource:
         top = self._paths.container(id)
@@ -86,38 +74,18 @@ class OverlayDriver:
         return OverlayRoot(self._lowers(layers))
 
     def remove(self, id: str) -> None:
-        top = self._paths.container(id)
-        try:
-            parent = os.open(top, _FOLDER)
-        except FileNotFoundError:
-            return
-        try:
-            for part in _PARTS:
-                remove_tree(parent, part.encode())
-        finally:
-            os.close(parent)
-        try:
-            top.rmdir()
-        except OSError:
-            return  # the directory holds more than the snapshot; it is its owner's to remove
+        remove_parts(self._paths.container(id), _PARTS)
 
     def exists(self, id: str) -> bool:
         return (self._paths.container(id) / "layers.json").exists()
 
     def changes(self, id: str) -> list[Change]:
-        upper = os.open(self._upper(id), _FOLDER)
-        try:
-            with open_root(self.view(self._layers_of(id))) as below:
-                return overlay_changes(upper, below)
-        finally:
-            os.close(upper)
+        with opened(self._upper(id)) as upper, open_root(self.view(self._layers_of(id))) as below:
+            return overlay_changes(upper, below)
 
     def usage(self, id: str) -> int:
-        upper = os.open(self._upper(id), _FOLDER)
-        try:
+        with opened(self._upper(id)) as upper:
             return size_on_disk(upper)
-        finally:
-            os.close(upper)
 
     def status(self) -> list[tuple[str, str]]:
         return [
@@ -148,26 +116,28 @@ class OverlayDriver:
 def probe(directory: Path) -> None:
     """Mount a small overlay below ``directory`` and write to it; raises :class:`Unsupported`."""
     name = f".probe-{secrets.token_hex(6)}"
-    top = directory / name
-    parent = os.open(directory, _FOLDER)
-    try:
-        os.mkdir(name, 0o700, dir_fd=parent)
-        for part in ("lower", "upper", "work"):
-            (top / part).mkdir()
-        (top / "lower" / "hidden").touch()
-        mount = mounts.overlay([f"{top}/lower"], f"{top}/upper", f"{top}/work")
+    with opened(directory) as parent:
         try:
-            os.unlink("hidden", dir_fd=mount)
+            _probe(parent, name, directory / name)
+        except OSError as error:
+            raise Unsupported(
+                f"overlay does not work on {filesystem_name(directory)} at {directory}: "
+                f"{error.strerror}",
+                hint="use another file system for the root directory, or the vfs driver",
+            ) from error
         finally:
-            os.close(mount)
-        if not (top / "upper" / "hidden").lstat().st_mode & 0o020000:
-            raise Unsupported("overlay writes no whiteouts here")
-    except OSError as error:
-        raise Unsupported(
-            f"overlay does not work on {filesystem_name(directory)} at {directory}: "
-            f"{error.strerror}",
-            hint="use another file system for the root directory, or the vfs driver",
-        ) from error
+            remove_tree(parent, name.encode())
+
+
+def _probe(parent: int, name: str, top: Path) -> None:
+    os.mkdir(name, 0o700, dir_fd=parent)
+    for part in ("lower", "upper", "work"):
+        (top / part).mkdir()
+    (top / "lower" / "hidden").touch()
+    mount = mounts.overlay([f"{top}/lower"], f"{top}/upper", f"{top}/work")
+    try:
+        os.unlink("hidden", dir_fd=mount)
     finally:
-        remove_tree(parent, name.encode())
-        os.close(parent)
+        os.close(mount)
+    if not (top / "upper" / "hidden").lstat().st_mode & 0o020000:
+        raise Unsupported("overlay writes no whiteouts here")

@@ -19,7 +19,8 @@ from jaula.kernel import paths
 OPAQUE = "trusted.overlay.opaque"
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Flags that open a directory itself, never what a link in its place leads to."""
 _BENEATH = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
 
 
@@ -84,14 +85,14 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
             return
     except FileNotFoundError:
         return
-    top = os.open(name, _FOLDER, dir_fd=parent_fd)
+    top = os.open(name, FOLDER, dir_fd=parent_fd)
     try:
         serial = 0
         deeper = _empty(top, top, None)
         while deeper:
             moved: list[bytes] = []
             for folder in deeper:
-                descriptor = os.open(folder, _FOLDER, dir_fd=top)
+                descriptor = os.open(folder, FOLDER, dir_fd=top)
                 try:
                     for found in _empty(descriptor, top, serial):
                         moved.append(found)

@@ -10,18 +10,19 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.storage.changes import tree_changes
 from jaula.storage.filesystems import filesystem_name
+from jaula.storage.folders import opened, remove_parts
 from jaula.storage.layers import LayerStore, root_stated_by
 from jaula.storage.snapshots import Change
 from jaula.storage.trees import copy_facts, copy_tree, remove_tree, size_on_disk
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HALF_MADE = "new-"
 
 
@@ -40,18 +41,19 @@ class VfsDriver:
         chain = self._merge(layers)
         top = self._paths.container(id)
         top.mkdir(mode=0o700, parents=True, exist_ok=True)
-        parent = os.open(top, _FOLDER)
-        try:
+        with opened(top) as parent:
             if self.exists(id):
                 raise Conflict(f"snapshot {id} exists already")
             (top / "chain").write_text(chain)
             try:
-                self._copy(chain, parent, "rootfs")
+                with (
+                    _whole_or_none(parent, "rootfs") as tree,
+                    opened(self._merged / chain) as source,
+                ):
+                    copy_tree(source, tree)
             except BaseException:
                 remove_tree(parent, b"chain")
                 raise
-        finally:
-            os.close(parent)
 
     def root(self, id: str) -> RootSource:
         self._chain(id)
@@ -61,44 +63,24 @@ class VfsDriver:
         return DirectoryRoot(f"{self._merged}/{self._merge(layers)}")
 
     def remove(self, id: str) -> None:
-        top = self._paths.container(id)
-        try:
-            parent = os.open(top, _FOLDER)
-        except FileNotFoundError:
-            return
-        try:
-            for part in (b"rootfs", b"chain"):
-                remove_tree(parent, part)
-        finally:
-            os.close(parent)
-        self._forget_unused()
-        try:
-            top.rmdir()
-        except OSError:
-            return  # the directory holds more than the snapshot; it is its owner's to remove
+        if remove_parts(self._paths.container(id), ("rootfs", "chain")):
+            self._forget_unused()
 
     def exists(self, id: str) -> bool:
         return (self._paths.container(id) / "rootfs").is_dir()
 
     def changes(self, id: str) -> list[Change]:
         chain = self._chain(id)
-        tree = os.open(self._paths.container(id) / "rootfs", _FOLDER)
-        try:
-            below = os.open(self._merged / chain, _FOLDER)
-            try:
-                return tree_changes(tree, below)
-            finally:
-                os.close(below)
-        finally:
-            os.close(tree)
+        with (
+            opened(self._paths.container(id) / "rootfs") as tree,
+            opened(self._merged / chain) as below,
+        ):
+            return tree_changes(tree, below)
 
     def usage(self, id: str) -> int:
         self._chain(id)
-        tree = os.open(self._paths.container(id) / "rootfs", _FOLDER)
-        try:
+        with opened(self._paths.container(id) / "rootfs") as tree:
             return size_on_disk(tree)
-        finally:
-            os.close(tree)
 
     def status(self) -> list[tuple[str, str]]:
         return [("Backing Filesystem", filesystem_name(self._paths.root))]
@@ -118,51 +100,31 @@ class VfsDriver:
             return chain
         sources = [self._layers.path(layer) for layer in layers]
         stated = self._layers.path(root_stated_by(self._layers, tuple(layers)))
-        half = f"{_HALF_MADE}{secrets.token_hex(8)}"
-        parent = os.open(self._merged, _FOLDER)
-        try:
-            os.mkdir(half, 0o700, dir_fd=parent)
-            tree = os.open(half, _FOLDER, dir_fd=parent)
-            try:
-                for path in sources:
-                    _with_folder(path, lambda source: copy_tree(source, tree, whiteout=remove_tree))
-                _with_folder(stated, lambda source: copy_facts(source, tree))
-            finally:
-                os.close(tree)
-            os.rename(half, chain, src_dir_fd=parent, dst_dir_fd=parent)
-        finally:
-            remove_tree(parent, half.encode())
-            os.close(parent)
+        with opened(self._merged) as parent, _whole_or_none(parent, chain) as tree:
+            for path in sources:
+                with opened(path) as source:
+                    copy_tree(source, tree, whiteout=remove_tree)
+            with opened(stated) as source:
+                copy_facts(source, tree)
         return chain
-
-    def _copy(self, chain: str, parent: int, name: str) -> None:
-        half = f"{_HALF_MADE}{secrets.token_hex(8)}"
-        os.mkdir(half, 0o700, dir_fd=parent)
-        try:
-            tree = os.open(half, _FOLDER, dir_fd=parent)
-            try:
-                _with_folder(f"{self._merged}/{chain}", lambda source: copy_tree(source, tree))
-            finally:
-                os.close(tree)
-            os.rename(half, name, src_dir_fd=parent, dst_dir_fd=parent)
-        finally:
-            remove_tree(parent, half.encode())
 
     def _forget_unused(self) -> None:
         """Merged trees that no container was copied from, and what a crash left half-made."""
         used = {path.read_text() for path in self._paths.root.glob("containers/*/chain")}
-        parent = os.open(self._merged, _FOLDER)
-        try:
+        with opened(self._merged) as parent:
             for name in os.listdir(parent):
                 if name not in used:
                     remove_tree(parent, name.encode())
-        finally:
-            os.close(parent)
 
 
-def _with_folder(path: str, action: Callable[[int], None]) -> None:
-    descriptor = os.open(path, _FOLDER)
+@contextmanager
+def _whole_or_none(parent: int, name: str) -> Iterator[int]:
+    """A new directory to fill, which gets its name when that went well and is removed when not."""
+    half = f"{_HALF_MADE}{secrets.token_hex(8)}"
+    os.mkdir(half, 0o700, dir_fd=parent)
     try:
-        action(descriptor)
+        with opened(half, dir_fd=parent) as tree:
+            yield tree
+        os.rename(half, name, src_dir_fd=parent, dst_dir_fd=parent)
     finally:
-        os.close(descriptor)
+        remove_tree(parent, half.encode())

@@ -21,10 +21,10 @@ import msgspec
 from jaula.config import Paths
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.kernel import paths as kernel_paths
+from jaula.storage.folders import opened, remove_marked, write_new
 from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HALF_MADE = ".new-"
 _GOING = ".gone-"
 
@@ -76,37 +76,27 @@ class VolumeStore:
             )
         document = _Document(datetime.now(UTC).isoformat(timespec="seconds"), labels or {}, {})
         half = f"{_HALF_MADE}{secrets.token_hex(8)}"
-        parent = os.open(self._directory, _FOLDER)
         try:
-            os.mkdir(half, 0o700, dir_fd=parent)
-            try:
-                self._fill(parent, half, document)
-                os.rename(half, name, src_dir_fd=parent, dst_dir_fd=parent)
-            finally:
-                remove_tree(parent, half.encode())
+            with opened(self._directory) as parent:
+                os.mkdir(half, 0o700, dir_fd=parent)
+                try:
+                    self._fill(parent, half, document)
+                    os.rename(half, name, src_dir_fd=parent, dst_dir_fd=parent)
+                finally:
+                    remove_tree(parent, half.encode())
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return self.get(name)
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise Unavailable(f"cannot make volume {name!r}: {error.strerror}") from error
             raise
-        finally:
-            os.close(parent)
         return self._volume(name, document)
 
     def _fill(self, parent: int, half: str, document: _Document) -> None:
-        top = os.open(half, _FOLDER, dir_fd=parent)
-        try:
+        with opened(half, dir_fd=parent) as top:
             os.mkdir("_data", 0o755, dir_fd=top)
             os.chmod("_data", 0o755, dir_fd=top)
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            descriptor = os.open("volume.json", flags, 0o600, dir_fd=top)
-            try:
-                os.write(descriptor, msgspec.json.encode(document))
-            finally:
-                os.close(descriptor)
-        finally:
-            os.close(top)
+            write_new(top, "volume.json", msgspec.json.encode(document))
 
     def get(self, name: str) -> Volume:
         """Raises :class:`NotFound`."""
@@ -138,36 +128,23 @@ class VolumeStore:
 
     def usage(self, name: str) -> int:
         """Bytes of the volume's files."""
-        descriptor = os.open(self.get(name).path, _FOLDER)
-        try:
+        with opened(self.get(name).path) as descriptor:
             return size_on_disk(descriptor)
-        finally:
-            os.close(descriptor)
 
     def remove(self, name: str) -> None:
         """Remove a volume with all it holds; raises :class:`NotFound`."""
         self.get(name)
         gone = f"{_GOING}{secrets.token_hex(8)}"
-        parent = os.open(self._directory, _FOLDER)
-        try:
-            os.rename(name, gone, src_dir_fd=parent, dst_dir_fd=parent)
+        with opened(self._directory) as parent:
+            try:
+                os.rename(name, gone, src_dir_fd=parent, dst_dir_fd=parent)
+            except FileNotFoundError:
+                raise NotFound(f"get {name}: no such volume") from None
             remove_tree(parent, gone.encode())
-        except FileNotFoundError:
-            raise NotFound(f"get {name}: no such volume") from None
-        finally:
-            os.close(parent)
 
     def sweep(self) -> Names:
         """Remove what a crash left half-made or half-removed."""
-        marks = (_HALF_MADE, _GOING)
-        swept = [found.name for found in self._directory.iterdir() if found.name.startswith(marks)]
-        parent = os.open(self._directory, _FOLDER)
-        try:
-            for name in swept:
-                remove_tree(parent, name.encode())
-        finally:
-            os.close(parent)
-        return swept
+        return remove_marked(self._directory, _HALF_MADE, _GOING)
 
     def populate(self, name: str, root_fd: int, path: str) -> bool:
         """Copy what an image has at ``path`` into an empty volume; whether anything was done.
@@ -182,14 +159,11 @@ class VolumeStore:
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
-            target = os.open(self.get(name).path, _FOLDER)
-            try:
+            with opened(self.get(name).path) as target:
                 if os.listdir(target):
                     return False
                 copy_tree(source, target)
                 return True
-            finally:
-                os.close(target)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Unavailable(f"cannot fill volume {name!r}: {error.strerror}") from error

@@ -1,0 +1,61 @@
+"""A directory of the store's own, held open while something is made or removed in it.
+
+The paths are the engine's (layers, volumes, snapshots): only their last component is checked to be
+no link. What a container or an image wrote is walked by :mod:`jaula.storage.trees`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jaula.storage.trees import FOLDER, remove_tree
+
+
+@contextmanager
+def opened(path: str | Path, *, dir_fd: int | None = None) -> Iterator[int]:
+    """A descriptor of the directory, closed at the end."""
+    descriptor = os.open(path, FOLDER, dir_fd=dir_fd)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def write_new(parent: int, name: str, data: bytes) -> None:
+    """Write a small file that must not be there yet; nobody else may read it."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=parent)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def remove_parts(directory: Path, names: Iterable[str]) -> bool:
+    """Remove ``names`` from a directory, and itself once it is empty; whether it was there."""
+    try:
+        parent = os.open(directory, FOLDER)
+    except FileNotFoundError:
+        return False
+    try:
+        for name in names:
+            remove_tree(parent, name.encode())
+    finally:
+        os.close(parent)
+    try:
+        directory.rmdir()
+    except OSError:
+        return True  # it holds more, which is its owner's to remove
+    return True
+
+
+def remove_marked(directory: Path, *marks: str) -> list[str]:
+    """Remove all whose name starts with one of ``marks``: what a crash left half-made."""
+    swept = [found.name for found in directory.iterdir() if found.name.startswith(marks)]
+    with opened(directory) as parent:
+        for name in swept:
+            remove_tree(parent, name.encode())
+    return swept
