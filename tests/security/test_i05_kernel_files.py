@@ -64,6 +64,34 @@ def test_an_image_with_links_in_place_of_proc_is_confined_all_the_same(
         assert "Seccomp:\t2" in done.stdout
 
 
+@pytest.mark.parametrize("flags", [("-v", "/shortcut"), ("--tmpfs", "/shortcut")])
+@pytest.mark.parametrize("cve", ["CVE-2019-16884 CVE-2025-52881"])
+def test_a_link_of_the_image_leads_no_mount_over_proc(
+    engine: PrivateEngine, cve: str, flags: tuple[str, ...]
+) -> None:
+    image = images.import_image(
+        engine, "shortcut", [*images.busybox_entries(), images.link("shortcut", "/proc")]
+    )
+    sysctl = ("--sysctl", "net.ipv4.ip_unprivileged_port_start=81")
+    done = engine.cli("jaula", "run", "--rm", *flags, *sysctl, image, "true")
+    assert done.returncode == 125
+    assert "a link leads into /proc" in done.stderr
+
+
+def test_a_sysctl_never_goes_to_a_directory_that_poses_as_proc(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    forged = tmp_path / "sys/net/ipv4/ip_forward"
+    forged.parent.mkdir(parents=True)
+    forged.write_text("0")
+    done = engine.cli(
+        *("jaula", "run", "--rm", "-v", f"{tmp_path}:/proc"),
+        *("--sysctl", "net.ipv4.ip_forward=1", busybox, "true"),
+    )
+    assert done.returncode == 125
+    assert forged.read_text() == "0"
+
+
 def test_proc_and_sys_are_the_kernels_own(engine: PrivateEngine, plain: str) -> None:
     found = containers.mountinfo(containers.pid(engine, plain))
     assert (found["/proc"]["type"], found["/proc"]["root"]) == ("proc", "/")

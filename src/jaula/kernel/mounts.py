@@ -117,6 +117,15 @@ FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
 
 
+PROC_SUPER_MAGIC = 0x9FA0  # linux/magic.h
+
+
+class statfs(ctypes.Structure):
+    """struct statfs of 64-bit Linux, as far as it is read here."""
+
+    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 256)]
+
+
 class mount_attr(ctypes.Structure):
     """struct mount_attr."""
 
@@ -165,6 +174,16 @@ def umount2(target: str, flags: MNT | int = 0) -> None:
 def pivot_root(new_root: str, put_old: str) -> None:
     """pivot_root(2)."""
     _pivot_root(_bytes(new_root), _bytes(put_old))
+
+
+_fstatfs = function("fstatfs", ctypes.c_int, ctypes.c_void_p)
+
+
+def filesystem_magic(fd: int) -> int:
+    """``f_type`` of fstatfs(2): which kind of file system a descriptor is of."""
+    facts = statfs()
+    _fstatfs(fd, ctypes.addressof(facts))
+    return int(facts.f_type) & 0xFFFFFFFF
 
 
 def fsopen(fstype: str) -> int:

@@ -103,13 +103,27 @@ class Labels(NamedTuple):
     selinux: int
 
 
-def open_labels(prepared: Prepared) -> Labels:
-    """Open what :func:`become` will write, for the calling process."""
+def open_proc(prepared: Prepared) -> int:
+    """The host's /proc where a label is to be written, else -1; for :func:`open_labels`.
+
+    A process that joins a container opens it before: the container's own may be a forgery.
+    """
+    if not prepared.apparmor and not prepared.selinux:
+        return -1
+    return os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def open_labels(prepared: Prepared, proc: int) -> Labels:
+    """Open what :func:`drop` will write, for the calling process; closes ``proc``."""
+    if proc < 0:
+        return Labels(-1, -1)
     apparmor = selinux = -1
+    flags = os.O_RDWR | os.O_CLOEXEC
     if prepared.apparmor:
-        apparmor = os.open("/proc/thread-self/attr/apparmor/exec", os.O_RDWR | os.O_CLOEXEC)
+        apparmor = os.open("thread-self/attr/apparmor/exec", flags, dir_fd=proc)
     if prepared.selinux:
-        selinux = os.open("/proc/thread-self/attr/exec", os.O_RDWR | os.O_CLOEXEC)
+        selinux = os.open("thread-self/attr/exec", flags, dir_fd=proc)
+    os.close(proc)
     return Labels(apparmor, selinux)
 
 

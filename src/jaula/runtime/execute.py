@@ -142,6 +142,7 @@ def _stage(
 ) -> NoReturn:
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)
+        proc = become.open_proc(prepared)
         namespaces.setns(init_pidfd, flags)
         if flags & CLONE.NEWUSER:
             os.setgroups(())
@@ -152,7 +153,7 @@ def _stage(
         if pid:
             channel.send(sync, b"P%d" % pid)
             os._exit(0)
-        labels = become.open_labels(prepared)
+        labels = become.open_labels(prepared, proc)
         if terminal:
             root = os.open("/", os.O_PATH | os.O_DIRECTORY)
             ptmx = openat2(

@@ -64,7 +64,7 @@ def stage(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
 def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
     doing = "root file system"
     try:
-        labels = become.open_labels(blueprint.process)
+        labels = become.open_labels(blueprint.process, become.open_proc(blueprint.process))
         if blueprint.hostname is not None and blueprint.create & CLONE.NEWUTS:
             process.sethostname(blueprint.hostname)
         if blueprint.domainname is not None and blueprint.create & CLONE.NEWUTS:

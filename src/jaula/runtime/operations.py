@@ -7,6 +7,7 @@ nothing below it is ever named by a host path.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import NamedTuple, Protocol
@@ -63,8 +64,21 @@ class Operation(Protocol):
 def _target(stage: Stage, destination: str, source: int) -> int:
     """The place of a mount, made when missing as a directory or a file like the source."""
     if stat.S_ISDIR(os.fstat(source).st_mode):
-        return make_directory_in_root(stage.root, destination)
-    return make_file_in_root(stage.root, destination)
+        return _not_in_proc(make_directory_in_root(stage.root, destination), destination)
+    return _not_in_proc(make_file_in_root(stage.root, destination), destination)
+
+
+def _not_in_proc(target: int, destination: str) -> int:
+    """The target, unless a link of the image led from elsewhere into /proc (CVE-2019-16884)."""
+    if destination.startswith("/proc") or not is_procfs(target):
+        return target
+    os.close(target)
+    raise OSError(errno.EPERM, "a link leads into /proc", destination)
+
+
+def is_procfs(fd: int) -> bool:
+    """Whether a descriptor is of a proc file system."""
+    return mounts.filesystem_magic(fd) == mounts.PROC_SUPER_MAGIC
 
 
 def _attach(tree: int, target: int) -> None:
@@ -105,7 +119,9 @@ class MountFilesystem(NamedTuple):
         return f"mount {self.fstype} at {self.destination} ({data})"
 
     def execute(self, stage: Stage) -> None:
-        target = make_directory_in_root(stage.root, self.destination)
+        target = _not_in_proc(
+            make_directory_in_root(stage.root, self.destination), self.destination
+        )
         if self.fstype == "proc" or self.fstype == "sysfs":
             _refuse_link(stage, self.destination)
         data = self.data
@@ -240,6 +256,8 @@ class Sysctl(NamedTuple):
             resolve=RESOLVE.IN_ROOT | RESOLVE.NO_SYMLINKS,
         )
         try:
+            if not is_procfs(proc):
+                raise OSError(errno.EPERM, "not the kernel's proc file system", "/proc")
             beneath = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_XDEV
             fd = openat2(proc, f"sys/{path}", os.O_RDWR, resolve=beneath)
         finally:

@@ -22,6 +22,7 @@ from jaula.runtime.messages import AttachStream
 from jaula.runtime.ports import LogWriter
 
 READ_SIZE = 1 << 16
+DRAIN_READS = 256  # more than a pipe or a terminal holds
 CLIENT_BUFFER = 1 << 20  # bytes one client may be behind
 STDIN_BUFFER = 1 << 16  # bytes the container may be behind
 _NUMBERS = {"stdout": 1, "stderr": 2}
@@ -184,10 +185,14 @@ class Streams:
             os.close(fd)
 
     def drain(self) -> None:
-        """Read what the process left behind; called when it has ended."""
+        """Read what the process left behind; called when it has ended.
+
+        Bounded, since another process may hold the other end and write on and on.
+        """
         for fd in list(self.sources):
-            while self._read_source(fd):
-                pass
+            for _ in range(DRAIN_READS):
+                if not self._read_source(fd):
+                    break
         if self.log is not None:
             self.log.flush()
 

@@ -150,6 +150,13 @@ def test_a_client_that_vanishes_is_dropped_and_others_go_on(process: Process) ->
     assert stays.recv(10) == b"x"
 
 
+def test_drain_ends_although_another_process_writes_on(process: Process) -> None:
+    endless = os.open("/dev/zero", os.O_RDONLY)
+    process.streams.sources[endless] = "stdout"
+    process.streams.drain()
+    assert sum(len(data) for _, data in process.log.lines) <= 256 << 16
+
+
 def test_drain_reads_what_a_dead_process_left(process: Process) -> None:
     os.write(process.stdout, b"last words")
     process.streams.drain()
