@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
-START_TIMEOUT = 30.0  # seconds
+START_TIMEOUT = 120.0 if "JAULA_VM" in os.environ else 30.0  # seconds; emulation is slow
 STOP_TIMEOUT = 30.0
 
 
