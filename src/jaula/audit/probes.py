@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from jaula.cgroups import hierarchies
 from jaula.confine import lsm
-from jaula.kernel import mounts, namespaces, paths, process, seccomp
+from jaula.kernel import mounts, namespaces, netlink, paths, process, seccomp
 from jaula.kernel.namespaces import CLONE
 
 Probe = Callable[[], str | None]
@@ -121,30 +121,25 @@ def mount_api() -> str | None:
     return _said(lambda: os.close(mounts.new_filesystem("tmpfs")))
 
 
-def veth() -> str | None:
-    """A pair of virtual interfaces."""
+def _makes_link(request: Callable[[], netlink.Request]) -> str | None:
+    """Whether the kernel makes an interface, in a network namespace that ends at once."""
 
     def act() -> None:
-        from jaula.kernel import netlink
-
         namespaces.unshare(CLONE.NEWNET)
         with netlink.Netlink() as link:
-            link.send(netlink.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
+            link.send(request())
 
     return in_child(act)
+
+
+def veth() -> str | None:
+    """A pair of virtual interfaces."""
+    return _makes_link(lambda: netlink.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
 
 
 def bridge() -> str | None:
     """A bridge."""
-
-    def act() -> None:
-        from jaula.kernel import netlink
-
-        namespaces.unshare(CLONE.NEWNET)
-        with netlink.Netlink() as link:
-            link.send(netlink.add_bridge("jprobe0", mac="02:00:00:00:00:01", mtu=1500))
-
-    return in_child(act)
+    return _makes_link(lambda: netlink.add_bridge("jprobe0", mac="02:00:00:00:00:01", mtu=1500))
 
 
 def nftables() -> str | None:
@@ -187,32 +182,31 @@ def controller(name: str) -> Probe:
     return act
 
 
-def swap_accounting() -> str | None:
-    """Limits of memory and swap together (v1), or of swap (v2)."""
+def _limit(name: str, legacy: str, unified: str, always: str) -> str | None:
+    """Whether a controller has a limit's file: ``legacy`` on v1, ``unified`` on v2.
+
+    The root of v2 has no limits: the first cgroup that has ``always``, a file that comes with the
+    controller, is looked at.
+    """
     trees = _trees()
-    if (directory := trees.legacy.get("memory")) is not None:
-        exists = os.path.exists(f"{directory}/memory.memsw.limit_in_bytes")
-        return None if exists else "memory.memsw.limit_in_bytes does not exist"
+    if (directory := trees.legacy.get(name)) is not None:
+        return None if os.path.exists(f"{directory}/{legacy}") else f"{legacy} does not exist"
     if trees.unified is not None:
         for entry in os.scandir(trees.unified):
-            if entry.is_dir() and os.path.exists(f"{entry.path}/memory.max"):
-                exists = os.path.exists(f"{entry.path}/memory.swap.max")
-                return None if exists else "memory.swap.max does not exist"
-    return "no memory controller to look at"
+            if entry.is_dir() and os.path.exists(f"{entry.path}/{always}"):
+                exists = os.path.exists(f"{entry.path}/{unified}")
+                return None if exists else f"{unified} does not exist"
+    return f"no {name} controller to look at"
+
+
+def swap_accounting() -> str | None:
+    """Limits of memory and swap together (v1), or of swap (v2)."""
+    return _limit("memory", "memory.memsw.limit_in_bytes", "memory.swap.max", "memory.max")
 
 
 def cpu_quota() -> str | None:
     """CFS bandwidth control."""
-    trees = _trees()
-    if (directory := trees.legacy.get("cpu")) is not None:
-        exists = os.path.exists(f"{directory}/cpu.cfs_quota_us")
-        return None if exists else "cpu.cfs_quota_us does not exist"
-    if trees.unified is not None:
-        for entry in os.scandir(trees.unified):
-            if entry.is_dir() and os.path.exists(f"{entry.path}/cpu.weight"):
-                exists = os.path.exists(f"{entry.path}/cpu.max")
-                return None if exists else "cpu.max does not exist"
-    return "no cpu controller to look at"
+    return _limit("cpu", "cpu.cfs_quota_us", "cpu.max", "cpu.weight")
 
 
 def selinux() -> str | None:

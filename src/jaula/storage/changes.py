@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jaula.storage.snapshots import Change, ChangeKind
 from jaula.storage.trees import is_opaque, is_whiteout, open_folder, walk
@@ -17,11 +19,8 @@ def overlay_changes(upper: int, below: int) -> list[Change]:
     """Read an overlay's upper directory; ``below`` is a descriptor of the layers' merged root."""
     found: dict[bytes, ChangeKind] = {}
     for path, folder, entries in walk(upper):
-        lower = _open(below, path)
-        try:
-            names = set()
+        with _lower(below, path) as lower:
             for name, facts in entries:
-                names.add(name)
                 place = _join(path, name)
                 under = _stat(lower, name)
                 if is_whiteout(facts):
@@ -32,12 +31,7 @@ def overlay_changes(upper: int, below: int) -> list[Change]:
                 elif not (stat.S_ISDIR(facts.st_mode) and _same_folder(facts, under)):
                     found[place] = ChangeKind.MODIFIED
             if lower is not None and path and is_opaque(folder):
-                for gone in map(os.fsencode, os.listdir(lower)):
-                    if gone not in names:
-                        found[_join(path, gone)] = ChangeKind.DELETED
-        finally:
-            if lower is not None:
-                os.close(lower)
+                found |= _deleted(lower, path, entries)
     return _with_parents(found)
 
 
@@ -45,23 +39,15 @@ def tree_changes(tree: int, below: int) -> list[Change]:
     """Compare a whole tree with the one it was copied from."""
     found: dict[bytes, ChangeKind] = {}
     for path, _, entries in walk(tree):
-        lower = _open(below, path)
-        try:
-            names = set()
+        with _lower(below, path) as lower:
             for name, facts in entries:
-                names.add(name)
                 under = _stat(lower, name)
                 if under is None:
                     found[_join(path, name)] = ChangeKind.ADDED
                 elif not _same(facts, under):
                     found[_join(path, name)] = ChangeKind.MODIFIED
             if lower is not None:
-                for gone in map(os.fsencode, os.listdir(lower)):
-                    if gone not in names:
-                        found[_join(path, gone)] = ChangeKind.DELETED
-        finally:
-            if lower is not None:
-                os.close(lower)
+                found |= _deleted(lower, path, entries)
     return _with_parents(found)
 
 
@@ -82,13 +68,30 @@ def _join(path: bytes, name: bytes) -> bytes:
     return path + b"/" + name if path else name
 
 
-def _open(below: int, path: bytes) -> int | None:
+@contextmanager
+def _lower(below: int, path: bytes) -> Iterator[int | None]:
+    """The directory that lies below; None where something else or nothing does."""
     try:
-        return open_folder(below, path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:  # a link takes the directory's place below: ELOOP
-        return None
+        descriptor = open_folder(below, path)
+    except OSError:  # also a link in a directory's place: ELOOP
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _deleted(
+    lower: int, path: bytes, entries: list[tuple[bytes, os.stat_result]]
+) -> dict[bytes, ChangeKind]:
+    """What is below and not among ``entries``."""
+    names = {name for name, _ in entries}
+    return {
+        _join(path, name): ChangeKind.DELETED
+        for name in map(os.fsencode, os.listdir(lower))
+        if name not in names
+    }
 
 
 def _stat(folder: int | None, name: bytes) -> os.stat_result | None:
