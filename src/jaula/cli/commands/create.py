@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli import container_options
+from jaula.cli import container_flags, container_options
 from jaula.cli.client import Client
 from jaula.cli.creation import create
 from jaula.cli.flags import Command, Options
@@ -19,7 +19,7 @@ COMMAND = Command(
     "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     "Create a new container",
     run,
-    flags=container_options.FLAGS,
+    flags=container_flags.FLAGS,
     least=1,
     interspersed=False,
     description=(

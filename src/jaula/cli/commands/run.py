@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli import container_options
+from jaula.cli import container_flags, container_options
 from jaula.cli.client import Client
 from jaula.cli.creation import create
 from jaula.cli.failure import EngineError, Failure
@@ -110,7 +110,7 @@ COMMAND = Command(
     "Create and run a new container from an image",
     run,
     flags=(
-        *container_options.FLAGS,
+        *container_flags.FLAGS,
         Flag("detach", "d", "bool", "Run in the background and print the container's ID"),
         DETACH_KEYS,
         SIG_PROXY,

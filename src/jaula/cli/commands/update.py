@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import container_options
+from jaula.cli import container_flags, container_options
 from jaula.cli.client import Client, quote
 from jaula.cli.failure import UsageError
 from jaula.cli.flags import Command, Options
@@ -45,7 +45,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Update configuration of one or more containers",
     run,
-    flags=tuple(flag for flag in container_options.FLAGS if flag.name in NAMES),
+    flags=tuple(flag for flag in container_flags.FLAGS if flag.name in NAMES),
     least=1,
     description="Limits change at once, also of a container that runs.",
     examples=(("Half a CPU", "jaula update --cpus 0.5 web"),),
