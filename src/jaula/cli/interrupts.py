@@ -12,7 +12,7 @@ from posix import O_CLOEXEC, O_NONBLOCK, close, pipe2, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
+    from types import FrameType
 
 SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM = 1, 2, 3, 10, 12, 14, 15
 SIGCONT, SIGTSTP, SIGVTALRM, SIGPROF, SIGWINCH, SIGIO, SIGPWR = 18, 20, 26, 27, 28, 29, 30
@@ -68,12 +68,7 @@ class Interrupts:
         came, self._came = self._came, []
         return came
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before:
             _signal.signal(number, handler)
         _signal.set_wakeup_fd(-1)

@@ -68,7 +68,7 @@ def _ago(text: str) -> str:
 def _offset(moment: float) -> float:
     """Seconds that local time is behind UTC at ``moment``."""
     parts = localtime(moment)
-    return mktime(parts) - (epoch(strftime("%Y-%m-%dT%H:%M:%SZ", parts)) - 0.0)
+    return mktime(parts) - epoch(strftime("%Y-%m-%dT%H:%M:%SZ", parts))
 
 
 def local(seconds: float, form: str = "%Y-%m-%d %H:%M:%S %z %Z") -> str:

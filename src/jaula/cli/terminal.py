@@ -9,12 +9,13 @@ from __future__ import annotations
 import fcntl
 import termios
 from posix import isatty
+from sys import byteorder
 
 from jaula.cli.failure import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
+    from typing import Any
 
 IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
 
@@ -30,21 +31,16 @@ class RawTerminal:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._before: list[object] | None = None
+        self._before: list[Any] | None = None
 
     def __enter__(self) -> RawTerminal:
         if isatty(self._descriptor):
             before = termios.tcgetattr(self._descriptor)
             self._before = list(before)
-            termios.tcsetattr(self._descriptor, termios.TCSANOW, _raw(before))  # type: ignore[arg-type]
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, _raw(before))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.restore()
 
     def restore(self) -> None:
@@ -52,14 +48,14 @@ class RawTerminal:
         before, self._before = self._before, None
         if before is not None:
             try:
-                termios.tcsetattr(self._descriptor, termios.TCSADRAIN, before)  # type: ignore[arg-type]
+                termios.tcsetattr(self._descriptor, termios.TCSADRAIN, before)
             except termios.error:
                 return  # the terminal itself is gone
 
 
-def _raw(before: list[object]) -> list[object]:
+def _raw(before: list[Any]) -> list[Any]:
     mode = list(before)
-    mode[IFLAG] &= ~(  # type: ignore[operator]
+    mode[IFLAG] &= ~(
         termios.IGNBRK
         | termios.BRKINT
         | termios.PARMRK
@@ -69,12 +65,10 @@ def _raw(before: list[object]) -> list[object]:
         | termios.ICRNL
         | termios.IXON
     )
-    mode[OFLAG] &= ~termios.OPOST  # type: ignore[operator]
-    mode[LFLAG] &= ~(  # type: ignore[operator]
-        termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
-    )
-    mode[CFLAG] = (mode[CFLAG] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8  # type: ignore[operator]
-    control = list(before[CC])  # type: ignore[call-overload]
+    mode[OFLAG] &= ~termios.OPOST
+    mode[LFLAG] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    mode[CFLAG] = (mode[CFLAG] & ~(termios.CSIZE | termios.PARENB)) | termios.CS8
+    control = list(before[CC])
     control[termios.VMIN], control[termios.VTIME] = 1, 0
     mode[CC] = control
     return mode
@@ -86,16 +80,10 @@ def size(descriptor: int) -> tuple[int, int]:
         data = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, b"\0" * 8)
     except OSError:
         return 0, 0
-    return (
-        int.from_bytes(data[0:2], "little" if _LITTLE else "big"),
-        int.from_bytes(data[2:4], "little" if _LITTLE else "big"),
-    )
+    return int.from_bytes(data[0:2], byteorder), int.from_bytes(data[2:4], byteorder)
 
 
 def console_size() -> list[int] | None:
     """``ConsoleSize`` of the API: height and width of standard output's, None without one."""
     height, width = size(1)
     return [height, width] if height and width else None
-
-
-_LITTLE = __import__("sys").byteorder == "little"
