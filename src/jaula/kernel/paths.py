@@ -7,11 +7,14 @@ resolves it once, inside that root, while a hostile process swaps what it likes.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 from enum import IntFlag
 
 from jaula.kernel.libc import NR_openat2, syscall
+
+_LINKS_LIMIT = 40  # as many as the kernel follows in one path
 
 
 class RESOLVE(IntFlag):
@@ -66,19 +69,35 @@ def parts(path: str) -> list[str]:
 def make_directory_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
     """Open a directory below ``root_fd``, making what is missing; returns an ``O_PATH`` descriptor.
 
-    Links that exist are followed inside the root. A component that is made is made in the directory
-    that was resolved just before, by descriptor.
+    Links are followed inside the root, and where one leads to nothing, that place is made. A
+    component that is made is made in the directory that was resolved just before, by descriptor.
     """
     current = openat2(root_fd, ".", os.O_PATH | os.O_DIRECTORY)
+    waiting = parts(path)[::-1]
     done: list[str] = []
+    links = 0
     try:
-        for part in parts(path):
-            done.append(part)
+        while waiting:
+            part = waiting.pop()
             try:
-                following = open_in_root(root_fd, "/".join(done), os.O_PATH | os.O_DIRECTORY)
+                following = open_in_root(
+                    root_fd, "/".join((*done, part)), os.O_PATH | os.O_DIRECTORY
+                )
             except FileNotFoundError:
                 if part == "..":
                     raise
+                target = _link_at(current, part)
+                if target is not None:
+                    links += 1
+                    if links > _LINKS_LIMIT:
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+                    waiting += parts(target)[::-1]
+                    if target.startswith("/"):
+                        done.clear()
+                        os.close(current)
+                        current = -1
+                        current = openat2(root_fd, ".", os.O_PATH | os.O_DIRECTORY)
+                    continue
                 os.mkdir(part, mode, dir_fd=current)
                 following = openat2(
                     current,
@@ -86,38 +105,57 @@ def make_directory_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
                     os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW,
                     resolve=RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS,
                 )
+            done.append(part)
             os.close(current)
             current = following
         return current
     except BaseException:
-        os.close(current)
+        if current >= 0:
+            os.close(current)
+        raise
+
+
+def _link_at(directory: int, name: str) -> str | None:
+    """What the symbolic link ``name`` says; None where there is no link of that name."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL):
+            return None
         raise
 
 
 def make_file_in_root(root_fd: int, path: str, mode: int = 0o644) -> int:
-    """Open a file below ``root_fd`` as ``O_PATH``, making it and its parents when missing."""
-    try:
-        return open_in_root(root_fd, path, os.O_PATH)
-    except FileNotFoundError:
-        pass
-    names = parts(path)
-    parent = make_directory_in_root(root_fd, "/".join(names[:-1]))
-    try:
-        fd = os.open(
-            names[-1],
-            os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC,
-            mode,
-            dir_fd=parent,
-        )
-        os.close(fd)
-        return openat2(
-            parent,
-            names[-1],
-            os.O_PATH | os.O_NOFOLLOW,
-            resolve=RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS,
-        )
-    finally:
-        os.close(parent)
+    """Open a file below ``root_fd`` as ``O_PATH``, making it and its parents when missing.
+
+    A link that leads to nothing is followed, as by :func:`make_directory_in_root`.
+    """
+    for _ in range(_LINKS_LIMIT):
+        try:
+            return open_in_root(root_fd, path, os.O_PATH)
+        except FileNotFoundError:
+            pass
+        names = parts(path)
+        parent = make_directory_in_root(root_fd, "/".join(names[:-1]))
+        try:
+            target = _link_at(parent, names[-1])
+            if target is None:
+                return _make_file(parent, names[-1], mode)
+        finally:
+            os.close(parent)
+        path = target if target.startswith("/") else "/".join((*names[:-1], target))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _make_file(parent: int, name: str, mode: int) -> int:
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(name, flags, mode, dir_fd=parent))
+    return openat2(
+        parent,
+        name,
+        os.O_PATH | os.O_NOFOLLOW,
+        resolve=RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS,
+    )
 
 
 def read_file_in_root(root_fd: int, path: str, limit: int) -> bytes:

@@ -1,0 +1,69 @@
+"""Making places below a root whose content is hostile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jaula.kernel.paths import make_directory_in_root, make_file_in_root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    tree = tmp_path / "root"
+    tree.mkdir()
+    descriptor = os.open(tree, os.O_PATH | os.O_DIRECTORY)
+    yield tree, descriptor
+    os.close(descriptor)
+    assert [found.name for found in tmp_path.iterdir()] == ["root"], "something outside was made"
+
+
+def place(descriptor: int) -> Path:
+    try:
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("link", "made"),
+    [
+        ("../run/systemd/resolve/stub-resolv.conf", "run/systemd/resolve/stub-resolv.conf"),
+        ("/run/resolv.conf", "run/resolv.conf"),
+        ("../../../../outside", "outside"),
+        ("other", "etc/other"),
+    ],
+)
+def test_a_link_that_leads_to_nothing_is_followed_inside_the_root(
+    root: tuple[Path, int], link: str, made: str
+) -> None:
+    tree, descriptor = root
+    (tree / "etc").mkdir()
+    (tree / "etc/resolv.conf").symlink_to(link)
+    assert place(make_file_in_root(descriptor, "/etc/resolv.conf")) == tree / made
+    assert (tree / made).is_file()
+    (tree / "etc/folder").symlink_to(f"{link}.d")
+    assert (
+        place(make_directory_in_root(descriptor, "/etc/folder/below")) == tree / f"{made}.d/below"
+    )
+
+
+def test_a_chain_of_links_is_followed_to_its_end(root: tuple[Path, int]) -> None:
+    tree, descriptor = root
+    (tree / "a").symlink_to("/b")
+    (tree / "b").symlink_to("c/d")
+    (tree / "c").symlink_to("../../e")
+    assert place(make_file_in_root(descriptor, "a")) == tree / "e/d"
+
+
+@pytest.mark.parametrize("links", [{"a": "a"}, {"a": "b", "b": "/a"}, {"a": "b/x", "b": "a/y"}])
+def test_links_in_a_circle_are_an_error(root: tuple[Path, int], links: dict[str, str]) -> None:
+    tree, descriptor = root
+    for name, target in links.items():
+        (tree / name).symlink_to(target)
+    for make in (make_file_in_root, make_directory_in_root):
+        with pytest.raises(OSError, match="symbolic links"):
+            make(descriptor, "a")
