@@ -12,19 +12,16 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 from jaula.spec.api import (
-    AttachOptions,
     ContainerCreate,
-    ContainerCreated,
     ContainerUpdate,
     ExecCreate,
-    LogOptions,
     NetworkConnect,
     NetworkCreate,
     NetworkDisconnect,
     RegistryAuth,
     VolumeCreate,
-    WaitResult,
 )
+from jaula.spec.calls import AttachOptions, ContainerCreated, LogOptions, WaitResult
 
 Document = dict[str, Any]
 Documents = list[Document]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jaula.errors import Conflict
 from jaula.runtime.messages import AttachStream
 from jaula.spec import detach_keys
-from jaula.spec.api import AttachOptions, LogOptions
+from jaula.spec.calls import AttachOptions, LogOptions
 from jaula.state.records import Status
 
 if TYPE_CHECKING:

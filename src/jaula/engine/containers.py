@@ -22,13 +22,8 @@ from jaula.engine.starting import Starter, cgroup_path
 from jaula.engine.states import LIVE, Action, after
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
 from jaula.runtime.messages import Detached, Event, ExecExited, ExitRecord, OutOfMemory
-from jaula.spec.api import (
-    AttachOptions,
-    ContainerCreate,
-    ContainerCreated,
-    ContainerUpdate,
-    WaitResult,
-)
+from jaula.spec.api import ContainerCreate, ContainerUpdate
+from jaula.spec.calls import AttachOptions, ContainerCreated, WaitResult
 from jaula.state.records import Status
 
 if TYPE_CHECKING:

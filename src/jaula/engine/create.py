@@ -22,7 +22,8 @@ from jaula.engine.parts import Parts
 from jaula.engine.specbuild import build, process, resources, security, sharing
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.network import files
-from jaula.spec.api import ContainerCreate, ContainerCreated, HostConfig
+from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.calls import ContainerCreated
 from jaula.state.records import ContainerRecord
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}

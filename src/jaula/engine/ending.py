@@ -20,7 +20,7 @@ from jaula.engine.create import attributes
 from jaula.engine.states import Action
 from jaula.errors import Conflict, JaulaError
 from jaula.runtime.messages import ExitRecord
-from jaula.spec.api import WaitResult
+from jaula.spec.calls import WaitResult
 from jaula.state.records import Status
 
 if TYPE_CHECKING:

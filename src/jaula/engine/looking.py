@@ -13,7 +13,7 @@ from jaula.engine import listing
 from jaula.engine.create import attributes
 from jaula.engine.starting import log_path
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
-from jaula.spec.api import LogOptions
+from jaula.spec.calls import LogOptions
 
 if TYPE_CHECKING:
     from jaula.engine.container import Container

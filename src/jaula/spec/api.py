@@ -1,4 +1,4 @@
-"""Documents that clients of the Docker Engine API send, and values that API and engine share.
+"""Documents that clients of the Docker Engine API send, and how they are read.
 
 Source: the Docker Engine API, version 1.45 (``swagger.yaml``: ContainerConfig, HostConfig,
 Resources, NetworkingConfig, ExecConfig, VolumeCreateOptions ...). Field names are the document's
@@ -366,55 +366,6 @@ class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"RegistryAuth(server_address={self.server_address!r})"
-
-
-# -- values between the API and the engine ------------------------------------------------------
-
-
-class AttachOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The query of an attach request.
-
-    ``stream`` asks for live output (and input where ``stdin``), ``logs`` for what was written
-    before. ``detach_keys`` is decoded (see :mod:`jaula.spec.detach_keys`); None takes the default.
-    ``early`` holds bytes of stdin that arrived together with the request's head.
-    """
-
-    stream: bool = False
-    logs: bool = False
-    stdin: bool = False
-    stdout: bool = False
-    stderr: bool = False
-    detach_keys: bytes | None = None
-    early: bytes = b""
-
-
-class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The query of a logs request: times in seconds since the epoch, ``tail`` None for all lines.
-
-    With ``timestamps`` the engine starts each line with its RFC 3339 time and a blank.
-    """
-
-    stdout: bool = False
-    stderr: bool = False
-    since: float | None = None
-    until: float | None = None
-    tail: int | None = None
-    follow: bool = False
-    timestamps: bool = False
-
-
-class WaitResult(msgspec.Struct, frozen=True):
-    """How a container ended; ``error`` says why it could not be waited for."""
-
-    status_code: int
-    error: str | None = None
-
-
-class ContainerCreated(msgspec.Struct, frozen=True):
-    """The answer to ``POST /containers/create``."""
-
-    id: str
-    warnings: tuple[str, ...] = ()
 
 
 # -- decoding -----------------------------------------------------------------------------------

@@ -10,17 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from jaula.errors import Conflict, InvalidRequest, NotFound, NotModified, RuntimeFailure
-from jaula.spec.api import (
-    AttachOptions,
-    ContainerCreate,
-    ContainerCreated,
-    ContainerUpdate,
-    ExecCreate,
-    LogOptions,
-    RegistryAuth,
-    VolumeCreate,
-    WaitResult,
-)
+from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
+from jaula.spec.calls import AttachOptions, ContainerCreated, LogOptions, WaitResult
 
 Document = dict[str, Any]
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from jaula.api import server as servers
-from jaula.spec.api import LogOptions, WaitResult
+from jaula.spec.calls import LogOptions, WaitResult
 from unit.api.client import Client, Served, eventually, served
 
 

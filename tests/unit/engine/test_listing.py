@@ -191,6 +191,6 @@ def test_waiters_are_told_once_and_by_condition() -> None:
 
 
 def filters_result(code: int):  # type: ignore[no-untyped-def]
-    from jaula.spec.api import WaitResult
+    from jaula.spec.calls import WaitResult
 
     return WaitResult(code)
