@@ -1,1 +1,1 @@
-"""Typed documents that cross a border: files, sockets and the API. No behaviour, no I/O."""
+"""What crosses a border (files, sockets, the API): typed documents, and Docker's words. No I/O."""
