@@ -27,6 +27,22 @@ from jaula.errors import JaulaError
 BATCH = 64 * 1024  # bytes of a stream that go out as one chunk at most
 
 _BODILESS = frozenset({204, 304})
+# Source: RFC 9110, 15. SDKs show these words in their errors.
+_REASONS = {
+    200: b"OK",
+    201: b"Created",
+    204: b"No Content",
+    304: b"Not Modified",
+    400: b"Bad Request",
+    403: b"Forbidden",
+    404: b"Not Found",
+    408: b"Request Timeout",
+    409: b"Conflict",
+    413: b"Content Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    503: b"Service Unavailable",
+}
 
 _log = logging.getLogger("jaula.api")
 
@@ -90,7 +106,7 @@ class Conversation:
             answer = _answer(problem, target)
         if isinstance(answer, Hijack):
             if await connection.discard():
-                await self._hijack(answer, upgrade)
+                await self._hijack(answer, upgrade, hijack.buffers_the_head(request.headers))
             return False
         if isinstance(answer, Stream):
             try:
@@ -140,7 +156,7 @@ class Conversation:
         if self._connection.last or self._parser.they_are_waiting_for_100_continue:
             headers.append((b"Connection", b"close"))
         headers += version.HEADERS
-        return h11.Response(status_code=status, headers=headers)
+        return h11.Response(status_code=status, headers=headers, reason=_REASONS.get(status, b""))
 
     async def _reply(self, answer: Reply) -> None:
         headers = list(answer.headers)
@@ -189,7 +205,7 @@ class Conversation:
             connection.settled()
             await close(chunks)
 
-    async def _hijack(self, answer: Hijack, upgrade: bool) -> None:
+    async def _hijack(self, answer: Hijack, upgrade: bool, buffers: bool) -> None:
         """Hand the connection to ``answer.take``; the transport is dropped, not shut down."""
         connection = self._connection
         transport = connection.transport
@@ -203,6 +219,8 @@ class Conversation:
         connection.phase = Phase.GONE
         last_words = b""
         try:
+            if buffers:
+                await hijack.head_taken(descriptor)
             await answer.take(descriptor, early)
         except Exception as problem:  # noqa: BLE001 - the border; there is no status any more
             last_words = answer.last_words(_refusal(problem, "a hijacked stream"))

@@ -8,14 +8,25 @@ are afterwards either in the parser (they are passed on as early bytes) or still
 duplicate of the descriptor shares file status flags, so it is non-blocking until its owner changes
 that. ``transport.abort`` closes its own descriptor only; a ``shutdown`` would end the peer's
 stream for every duplicate.
+
+Docker's SDK for Python reads the head through a buffer and the stream past it: what arrives
+together with the head is lost to its caller. For it the head is seen off before the stream begins.
 """
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
+import struct
+import termios
 from asyncio import Transport
+from collections.abc import Iterable
 
 from jaula.api import version
+
+BUFFERED_CLIENT = b"docker-sdk-python"
+_LOOKS, _PAUSE = 100, 0.001  # looks at the queue, and seconds between them
 
 
 def head(content_type: bytes, *, upgrade: bool) -> bytes:
@@ -32,3 +43,23 @@ def head(content_type: bytes, *, upgrade: bool) -> bytes:
 def duplicate(transport: Transport) -> int:
     """A descriptor of the transport's socket for a new owner; reading must be paused already."""
     return os.dup(transport.get_extra_info("socket").fileno())
+
+
+def buffers_the_head(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the client is one that drops what comes in one piece with the head."""
+    return any(
+        name == b"user-agent" and value.startswith(BUFFERED_CLIENT) for name, value in headers
+    )
+
+
+async def head_taken(descriptor: int) -> bool:
+    """Wait until the peer of a unix socket has read all that was sent, a tenth of a second at most.
+
+    Source: unix(7) and tty_ioctl(2), TIOCOUTQ: what the peer has not read yet.
+    """
+    for _ in range(_LOOKS):
+        queued = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4))[0]
+        if not queued:
+            return True
+        await asyncio.sleep(_PAUSE)
+    return False

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
 
+NOT_STARTED = 126
 _KEPT_SECONDS = 300  # an ended exec can be inspected for this long, as with Docker
 
 
@@ -102,6 +103,8 @@ class Execs:
         """Run it; ``fd`` is the client's socket and is this method's to close.
 
         :raises RuntimeFailure: the program is not there (127) or cannot be executed (126).
+
+        Every other failure leaves the exec with 126, as Docker's: it has no 125.
         """
         owned = fd is not None
         try:
@@ -112,8 +115,8 @@ class Execs:
             container: Container = execed.container
             shim = container.shim
             assert shim is not None
-            wanted = self._process(container, execed.body)
             execed.started = execed.running = True
+            wanted = self._process(container, execed.body)
             owned = False
             stream = None if fd is None else _stream(execed.body, early)
             size = console or execed.body.console_size or (0, 0)
@@ -124,7 +127,7 @@ class Execs:
         except JaulaError as error:
             failed = self._known.get(exec_id)
             if failed is not None and failed.running:
-                self._ended(exec_id, error.exit_code)
+                self._ended(exec_id, NOT_STARTED if error.exit_code == 125 else error.exit_code)
             raise
         finally:
             if owned and fd is not None:

@@ -184,13 +184,18 @@ class Images:
     ) -> AsyncIterator[Document]:
         """No registry is spoken to here; say what can be done instead.
 
-        :raises Unavailable: always.
+        :raises InvalidRequest: it cannot be a name.
+        :raises Unavailable: always otherwise.
         """
+        from jaula.images import reference
+
         shown = f"{name}:{tag}" if tag and not tag.startswith("sha256:") else name
         base = name.rpartition("/")[2]
         recipe = base if base in ("busybox", "debian", "ubuntu") else "busybox"
+        reference.parse(shown)
+        kind = f" for {platform}" if platform else ""
         error = Unavailable(
-            f"cannot pull {shown}: no registry is in reach of this engine",
+            f"cannot pull {shown}{kind}: no registry is in reach of this engine",
             hint="load an archive with 'jaula load -i FILE', or build an image from the package"
             f" mirror with 'jaula image bootstrap {recipe}'",
         )

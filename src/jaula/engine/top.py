@@ -10,6 +10,8 @@ from jaula.engine.starting import cgroup_path
 from jaula.errors import InvalidRequest, Unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaula.engine.container import Container
     from jaula.engine.parts import Parts
 
@@ -26,6 +28,18 @@ async def top(parts: Parts, container: Container, ps_args: str) -> dict[str, Any
         raise InvalidRequest(f"invalid ps arguments: {ps_args!r}")
     with parts.cgroups.open(cgroup_path(parts, container.record)) as cgroup:
         pids = set(cgroup.pids())
+    # Without -q, words such as ``-o pid,cmd`` choose the processes of this terminal only; some
+    # words cannot be had with it.
+    status, output, complaint = await _ps((*words, "-q", ",".join(map(str, sorted(pids))) or "0"))
+    if status:
+        status, output, complaint = await _ps(words)
+    if status:
+        raise InvalidRequest(f"ps: {complaint.decode(errors='replace').strip()}")
+    return parse(output.decode(errors="replace"), pids)
+
+
+async def _ps(words: Sequence[str]) -> tuple[int | None, bytes, bytes]:
+    """Exit status, standard output and standard error of ``ps``."""
     try:
         ps = await asyncio.create_subprocess_exec(
             "ps",
@@ -37,9 +51,7 @@ async def top(parts: Parts, container: Container, ps_args: str) -> dict[str, Any
     except FileNotFoundError:
         raise Unsupported("top needs the ps program", hint="install the package procps") from None
     output, complaint = await ps.communicate()
-    if ps.returncode:
-        raise InvalidRequest(f"ps: {complaint.decode(errors='replace').strip()}")
-    return parse(output.decode(errors="replace"), pids)
+    return ps.returncode, output, complaint
 
 
 def parse(output: str, pids: set[int]) -> dict[str, Any]:

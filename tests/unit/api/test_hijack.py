@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from jaula.api import hijack
 from unit.api.client import Client, Served, eventually, served
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
@@ -171,3 +172,33 @@ def test_no_descriptor_is_left_behind() -> None:
         await eventually(lambda: set(os.listdir("/proc/self/fd")) <= before)
 
     served(test)
+
+
+@pytest.mark.parametrize(
+    ("agent", "buffers"),
+    [(b"docker-sdk-python/7.1.0", True), (b"Docker-Client/26.1.5 (linux)", False), (b"", False)],
+)
+def test_only_dockers_python_sdk_is_known_to_buffer_the_head(agent: bytes, buffers: bool) -> None:
+    assert hijack.buffers_the_head([(b"host", b"x"), (b"user-agent", agent)]) is buffers
+
+
+def test_the_head_is_taken_when_the_peer_has_read_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+
+        async def test() -> None:
+            ours.sendall(b"head")
+            waiting = asyncio.ensure_future(hijack.head_taken(ours.fileno()))
+            await asyncio.sleep(0.01)
+            assert not waiting.done()
+            assert theirs.recv(100) == b"head"
+            assert await waiting
+
+        asyncio.run(test())
+
+
+def test_a_peer_that_does_not_read_its_head_is_not_waited_for() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"head")
+        assert asyncio.run(hijack.head_taken(ours.fileno())) is False
