@@ -128,11 +128,12 @@ class Following:
 
 def keys_of(options: Options, *, tty: bool, stdin: bool) -> DetachKeys | None:
     """The keys that detach, None where nobody can type them. Raises UsageError for bad ones."""
-    if not (tty and stdin):
+    if not ((tty and stdin) or options.given("detach-keys")):
         return None
     from jaula.cli.detach import DetachKeys
 
-    return DetachKeys(options.text("detach-keys"))
+    keys = DetachKeys(options.text("detach-keys"))  # looked at before anything is created
+    return keys if tty and stdin else None
 
 
 def ask_attach(

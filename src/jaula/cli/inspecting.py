@@ -34,7 +34,7 @@ def show(names: list[str], form: str, find: Callable[[str], Any]) -> int:
     else:
         from jaula.cli.template import Template, unescape
 
-        template = Template(unescape(form))
+        template = Template(unescape(form), strict=True)
         for document in found:
             print(template.render(document))
     sys.stdout.flush()

@@ -140,7 +140,14 @@ def _run(path: str, words: list[str]) -> int:
 
         print(manual.page(command))
         return 0
-    flags.check_arguments(options)
+    try:
+        flags.check_arguments(options)
+    except UsageError as error:
+        error.message += (
+            f"\nSee 'jaula {path} --help'.\n\nUsage:  jaula {path} {command.usage}\n\n"
+            f"{command.summary}"
+        )
+        raise
     return command.run(options)
 
 

@@ -43,6 +43,8 @@ def _parsed(word: str) -> list[tuple[str, str, str]]:
     low, high = _range(container, word)
     if not host:
         return [(f"{port}/{protocol}", address, "") for port in range(low, high + 1)]
+    if host == "0":  # any free port of the host
+        return [(f"{port}/{protocol}", address, "0") for port in range(low, high + 1)]
     host_low, host_high = _range(host, word)
     if host_high - host_low != high - low:
         if low != high:

@@ -34,19 +34,23 @@ class Missing:
 
 
 MISSING = Missing()
+STRICT = "strict"  # beside the variables, whose names begin with $
 
 
 class Template:
-    """A template that was read; ``render`` as often as wanted. Raises Failure where it is wrong."""
+    """A template that was read; ``render`` as often as wanted. Raises Failure where it is wrong.
 
-    def __init__(self, text: str) -> None:
-        self.nodes, rest = _block(_pieces(text), 0, top=True)
-        del rest
+    A ``strict`` one refuses to print a key that is not there, unless it is somebody's own (labels).
+    """
+
+    def __init__(self, text: str, *, strict: bool = False) -> None:
+        self.nodes, _ = _block(_pieces(text), 0, top=True)
+        self._names = {STRICT: True} if strict else {}
 
     def render(self, document: Any) -> str:
         """The text for one document."""
         out: list[str] = []
-        _run(self.nodes, document, {"$": document}, out)
+        _run(self.nodes, document, {**self._names, "$": document}, out)
         return "".join(out)
 
 
@@ -287,6 +291,8 @@ def _run(nodes: list[Node], dot: Any, names: dict[str, Any], out: list[str]) -> 
             if node[1]:
                 names[node[1][0]] = value
             else:
+                if value is MISSING and STRICT in names:
+                    _refuse_missing(node[2])
                 out.append(shown(value))
         elif kind == "range":
             _range(node, dot, names, out)
@@ -299,6 +305,13 @@ def _run(nodes: list[Node], dot: Any, names: dict[str, Any], out: list[str]) -> 
                 _run(node[3], value if kind == "with" else dot, inner, out)
             else:
                 _run(node[4], dot, dict(names), out)
+
+
+def _refuse_missing(pipeline: Node) -> None:
+    first = pipeline[1][-1][0]
+    path = first[-1] if first[0] in ("field", "of", "variable") else []
+    if path and not {"Labels", "Options", "Annotations"} & set(path):
+        raise bad(f'map has no entry for key "{path[-1]}" in .{".".join(path)}')
 
 
 def _range(node: Node, dot: Any, names: dict[str, Any], out: list[str]) -> None:

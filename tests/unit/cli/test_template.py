@@ -88,3 +88,16 @@ def test_a_wrong_template_is_one_clear_failure(text: str) -> None:
 def test_a_template_that_does_not_fit_is_one_clear_failure(text: str) -> None:
     with pytest.raises(Failure):
         Template(text).render(DOCUMENT)
+
+
+@pytest.mark.parametrize(
+    "text", ["{{.Missing}}", "{{.State.Missing}}", "{{json .Name}} {{.Nothing}}"]
+)
+def test_a_strict_template_refuses_to_print_what_is_not_there(text: str) -> None:
+    with pytest.raises(Failure, match="map has no entry for key"):
+        Template(text, strict=True).render(DOCUMENT)
+
+
+def test_a_strict_template_may_ask_for_what_is_not_there() -> None:
+    text = "{{if .State.Health}}x{{end}}{{with .Nothing}}y{{end}}{{.Config.Labels.nosuch}}"
+    assert Template(text, strict=True).render(DOCUMENT) == "<no value>"
