@@ -15,6 +15,7 @@ import msgspec
 
 from jaula.errors import RuntimeFailure, Unavailable
 from jaula.runtime import channel, messages, shim, zygote
+from jaula.runtime.engines import SOCKET_NAME
 from jaula.runtime.messages import (
     Answer,
     AttachRequest,
@@ -278,7 +279,7 @@ class Runtime:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with channel.Place(run_dir) as place:
-                sock.connect(f"{place}/{shim.SOCKET_NAME}")
+                sock.connect(f"{place}/{SOCKET_NAME}")
         except OSError:
             sock.close()
             return None

@@ -18,6 +18,7 @@ from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import become, channel, launch
 from jaula.runtime.init import report
+from jaula.runtime.limits import set_limits
 from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup
 from jaula.spec.runtime import Process
@@ -117,7 +118,7 @@ def _follow(mine: socket.socket, wanted: Process, console: tuple[int, int]) -> t
         if pid and ready and failure is None:
             ready = False
             try:
-                launch.set_limits(pid, wanted)
+                set_limits(pid, wanted)
                 channel.send(mine, b"G")
             except RuntimeFailure as error:
                 failure = error

@@ -7,7 +7,6 @@ is forked. Whatever fails, everything made so far is undone before the error is 
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Collection
 
 from jaula.errors import RuntimeFailure
@@ -15,11 +14,12 @@ from jaula.kernel import mounts, namespaces, tty
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import become, channel, devices, init, mountplan
 from jaula.runtime.hierarchies import v1_hierarchies
+from jaula.runtime.limits import set_limits
 from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup, Parts
 from jaula.runtime.rootfs import mount_root
 from jaula.spec.rootfs import RootSource
-from jaula.spec.runtime import IDMapping, Process, Spec
+from jaula.spec.runtime import IDMapping, Spec
 
 UNNAMED = "/jaula/unnamed"  # the cgroup of a spec that names none
 _KINDS = {
@@ -294,7 +294,8 @@ def _fork(blueprint: init.Blueprint, spec: Spec, cgroup: Cgroup, keep: _Keep) ->
             kind, rest = data[:1], data[1:]
             if kind == b"P":
                 pid = int(rest)
-                _limit(pid, spec)
+                assert spec.process is not None
+                set_limits(pid, spec.process)
             elif kind == b"T":
                 master = fds[0]
                 if blueprint.console != (0, 0):
@@ -353,39 +354,3 @@ def _end(pid: int) -> None:
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         return  # the stage dies on its own as soon as init is there
-
-
-def _limit(pid: int, spec: Spec) -> None:
-    """What is set from outside, where the host's privileges are."""
-    wanted = spec.process
-    assert wanted is not None
-    set_limits(pid, wanted)
-
-
-def set_limits(pid: int, wanted: Process) -> None:
-    """Rlimits and oom_score_adj of a process that waits to become ``wanted``."""
-    for limit in wanted.rlimits:
-        number = getattr(resource, limit.type, None)
-        if number is None:
-            raise RuntimeFailure(f"unknown resource limit {limit.type!r}")
-        try:
-            resource.prlimit(pid, number, (_rlim(limit.soft), _rlim(limit.hard)))
-        except (PermissionError, ValueError, OSError) as error:
-            raise RuntimeFailure(
-                f"{limit.type.lower()} soft {limit.soft} hard {limit.hard}: {error}",
-                hint="the engine may not raise its own hard limit",
-            ) from None
-    adjustment = wanted.oom_score_adj
-    if adjustment is not None:
-        try:
-            with open(f"/proc/{pid}/oom_score_adj", "wb", buffering=0) as file:
-                file.write(b"%d" % adjustment)
-        except PermissionError:
-            raise RuntimeFailure(
-                f"oom_score_adj {adjustment}: permission denied",
-                hint="lowering it needs CAP_SYS_RESOURCE, which this engine lacks",
-            ) from None
-
-
-def _rlim(value: int) -> int:
-    return resource.RLIM_INFINITY if value < 0 or value >= 1 << 63 else value

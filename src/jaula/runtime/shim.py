@@ -20,6 +20,7 @@ import msgspec
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.runtime import channel, execute, launch, messages, midwife
+from jaula.runtime.engines import Engines
 from jaula.runtime.messages import (
     Answer,
     AttachRequest,
@@ -34,12 +35,11 @@ from jaula.runtime.messages import (
     StartRequest,
 )
 from jaula.runtime.poller import Poller
-from jaula.runtime.ports import Cgroup, Parts
+from jaula.runtime.ports import Cgroup, LogWriter, Parts
 from jaula.runtime.streams import Streams
 from jaula.spec import runtime as oci
 
 LINGER = 10.0  # seconds that attached clients have to read the last output
-SOCKET_NAME = "shim.sock"
 EXIT_NAME = "exit.json"
 
 
@@ -57,7 +57,7 @@ class Shim:
         self.parts = parts
         self.poller = Poller()
         self.midwife = midwife.Midwife()
-        self.channels: dict[int, socket.socket] = {}
+        self.engines = Engines(self.poller, request.run_dir, self._answer, self.midwife.settle)
         self.execs: dict[str, _Execed] = {}
         self.ended: ExitRecord | None = None
         self.leaving: list[tuple[float, Streams]] = []
@@ -68,7 +68,6 @@ class Shim:
         self.pidfd = -1
         self.cgroup: Cgroup
         self.streams: Streams
-        self.listener: socket.socket
 
     # starting
 
@@ -79,7 +78,7 @@ class Shim:
         mount_point = f"{request.run_dir}/rootfs"
         os.makedirs(mount_point, 0o711, exist_ok=True)
         try:
-            self._listen()
+            self.engines.listen()
             self.running = self.midwife.deliver(
                 lambda: launch.start(
                     _read_spec(request.bundle),
@@ -94,10 +93,25 @@ class Shim:
             )
         except BaseException:
             log.close()
-            self._remove_socket()
+            self.engines.vanish()
             raise
         self.started_at = time.time()
-        running = self.running
+        try:
+            self._keep_company(log, clients)
+        except BaseException:
+            self._abandon()
+            self.engines.vanish()
+            raise
+
+    def _abandon(self) -> None:
+        """End a container that cannot be kept company."""
+        os.kill(self.running.pid, 9)
+        with self.parts.cgroups.open(self.running.cgroup) as cgroup:
+            cgroup.kill()
+            cgroup.destroy()
+
+    def _keep_company(self, log: LogWriter, clients: list[int]) -> None:
+        request, running = self.request, self.running
         self.pidfd = process.pidfd_open(running.pid)
         self.cgroup = self.parts.cgroups.open(running.cgroup)
         self.streams = Streams(
@@ -108,7 +122,7 @@ class Shim:
             stderr=running.stderr,
             log=log,
             stdin_once=request.stdin_once,
-            on_detach=lambda: self.tell(Detached("")),
+            on_detach=lambda: self.engines.tell(Detached("")),
         )
         for fd, stream in zip(clients, request.attachments, strict=True):
             self.streams.attach(socket.socket(fileno=fd), stream)
@@ -117,86 +131,7 @@ class Shim:
         if self.oom_fd is not None:
             self.poller.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
 
-    def _listen(self) -> None:
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with channel.Place(self.request.run_dir) as place:
-            path = f"{place}/{SOCKET_NAME}"
-            if os.path.lexists(path):
-                os.unlink(path)
-            self.listener.bind(path)
-            os.chmod(path, 0o600)
-        self.listener.listen(8)
-        self.listener.setblocking(False)
-        self.poller.watch(self.listener.fileno(), select.EPOLLIN, self._accept)
-
-    def _remove_socket(self) -> None:
-        self.poller.forget(self.listener.fileno())
-        self.listener.close()
-        try:
-            os.unlink(f"{self.request.run_dir}/{SOCKET_NAME}")
-        except FileNotFoundError:
-            return  # the run directory was removed by the engine
-
-    # engines
-
-    def _accept(self, _: int) -> None:
-        try:
-            sock, _address = self.listener.accept()
-        except BlockingIOError:
-            return
-        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        if int.from_bytes(peer[4:8], "little") != os.getuid():
-            sock.close()
-            return
-        self.serve(sock)
-
-    def serve(self, sock: socket.socket) -> None:
-        """Talk to an engine over this channel from now on."""
-        fd = sock.fileno()
-        sock.setblocking(False)
-        self.channels[fd] = sock
-        self.poller.watch(fd, select.EPOLLIN, lambda _: self._message(sock))
-
-    def tell(self, event: messages.Event, only: socket.socket | None = None) -> None:
-        """Send an event to every engine that listens."""
-        self._send(messages.encode(event), [only] if only else list(self.channels.values()))
-
-    def _send(self, data: bytes, to: list[socket.socket]) -> None:
-        for sock in to:
-            try:
-                sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            except OSError:  # gone, or so far behind that it has to ask anew
-                self._hang_up(sock)
-
-    def _hang_up(self, sock: socket.socket) -> None:
-        if self.channels.pop(sock.fileno(), None) is not None:
-            self.poller.forget(sock.fileno())
-            sock.close()
-
-    def _message(self, sock: socket.socket) -> None:
-        try:
-            data, fds = channel.receive(sock)
-        except BlockingIOError:
-            return
-        except OSError:
-            data, fds = b"", []
-        if not data:
-            self._hang_up(sock)
-            return
-        number = 0
-        try:
-            request = messages.decode_shim_request(data)
-            number = request.number
-            answer = self._answer(request, fds)
-        except JaulaError as error:
-            answer = Answer(number, error=str(error), exit_code=error.exit_code)
-        except (OSError, msgspec.MsgspecError) as error:
-            answer = Answer(number, error=str(error))
-        finally:
-            for fd in fds:
-                os.close(fd)
-        self._send(messages.encode(answer), [sock])
-        self.midwife.settle()
+    # what engines ask
 
     def _answer(self, request: messages.ShimRequest, fds: list[int]) -> Answer:
         """Do what is asked; descriptors that are kept are taken out of ``fds``."""
@@ -246,7 +181,7 @@ class Shim:
             stderr=started.stderr,
             log=None,
             stdin_once=True,
-            on_detach=lambda: self.tell(Detached(request.exec_id)),
+            on_detach=lambda: self.engines.tell(Detached(request.exec_id)),
         )
         self.execs[request.exec_id] = _Execed(started.pid, pidfd, streams)
         if stream is not None and fds:
@@ -285,7 +220,7 @@ class Shim:
         self.poller.forget(execed.pidfd)
         os.close(execed.pidfd)
         execed.streams.drain()
-        self.tell(ExecExited(exec_id, process.exit_code(status)[0]))
+        self.engines.tell(ExecExited(exec_id, process.exit_code(status)[0]))
         self._let_go(execed.streams)
 
     def _let_go(self, streams: Streams) -> None:
@@ -319,7 +254,7 @@ class Shim:
         if kills > self.ooms:
             self.ooms = kills
             peak, limit = self._memory()
-            self.tell(OutOfMemory(peak, limit))
+            self.engines.tell(OutOfMemory(peak, limit))
         elif self.ended is not None:
             self.poller.forget(self.oom_fd)
 
@@ -341,7 +276,7 @@ class Shim:
         kills = cgroup.oom_kills()
         peak, limit = self._memory()
         if kills > self.ooms:
-            self.tell(OutOfMemory(peak, limit))
+            self.engines.tell(OutOfMemory(peak, limit))
         error = ""
         try:
             cgroup.destroy()
@@ -361,14 +296,14 @@ class Shim:
         write_exit_record(self.request.run_dir, self.ended)
         for exec_id in list(self.execs):
             self._exec_ended(exec_id)
-        self.tell(self.ended)
+        self.engines.tell(self.ended)
 
     def run(self) -> None:
         """Serve until the container has ended and its clients have read everything."""
         self.midwife.settle()
         while self.ended is None:
             self._turn()
-        self._remove_socket()
+        self.engines.vanish()
         self._let_go(self.streams)
         while self.leaving:
             self._turn()
@@ -418,7 +353,7 @@ def main(request: StartRequest, engine: socket.socket, fds: list[int], parts: Pa
             channel.send(
                 engine, messages.encode(Answer(0, pid=shim.running.pid, shim_pid=os.getpid()))
             )
-            shim.serve(engine)
+            shim.engines.serve(engine)
         except OSError:
             engine.close()  # the engine died meanwhile; the next one finds us by the socket
         gc.collect()
