@@ -1,8 +1,8 @@
 """The engines that a shim talks to: the one that started it, and any that finds it later.
 
 A later engine connects to ``shim.sock`` in the container's run directory. Only the user that the
-shim runs as is answered. An engine that vanishes or does not read is let go: what it must know of the
-container's end is in ``exit.json``.
+shim runs as is answered. An engine that vanishes or does not read is let go: what it must know of
+the container's end is in ``exit.json``.
 """
 
 from __future__ import annotations
