@@ -7,6 +7,8 @@ tell a detached stream from one that ended with its container.
 from __future__ import annotations
 
 from jaula.cli.failure import UsageError
+from jaula.errors import InvalidRequest
+from jaula.spec.detach_keys import parse
 
 DEFAULT = "ctrl-p,ctrl-q"
 
@@ -34,18 +36,8 @@ class DetachKeys:
 
 
 def sequence(text: str) -> bytes:
-    """The bytes of ``ctrl-p,ctrl-q`` or ``a,ctrl-x``. Raises UsageError."""
-    keys = bytearray()
-    for word in text.split(","):
-        name = word.removeprefix("ctrl-")
-        if len(name) != 1 or not name.isascii():
-            raise UsageError(f"invalid detach keys ({text}): a letter or ctrl-<letter>, by commas")
-        if name == word:
-            keys += word.encode()
-        elif name.isalpha():
-            keys.append(ord(name.lower()) - 96)
-        elif name in "@[\\]^_":
-            keys.append("@".find(name) if name == "@" else 27 + "[\\]^_".index(name))
-        else:
-            raise UsageError(f"invalid detach keys ({text}): ctrl-{name} is no key")
-    return bytes(keys)
+    """The bytes of ``ctrl-p,ctrl-q`` or ``a,ctrl-x``, as the engine reads it. Raises UsageError."""
+    try:
+        return parse(text)
+    except InvalidRequest as error:
+        raise UsageError(str(error)) from None
