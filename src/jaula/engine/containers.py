@@ -161,7 +161,7 @@ class Containers(Looking):
         body = container.record.body
         number = signals.parse(signal or body.stop_signal or "SIGTERM")
         container.change(manually_stopped=True)
-        self.parts.registry.save(container)
+        self.ending.book(container)
         if timeout is None:
             timeout = STOP_TIMEOUT if body.stop_timeout is None else body.stop_timeout
         self._emit(container, "kill", {"signal": str(number)})
@@ -227,7 +227,7 @@ class Containers(Looking):
         stop = container.record.body.stop_signal or "SIGTERM"
         if number in (9, signals.parse(stop)):
             container.change(manually_stopped=True)
-            self.parts.registry.save(container)
+            self.ending.book(container)
         self._emit(container, "kill", {"signal": str(number)})
         await self._signal(container, number)
 

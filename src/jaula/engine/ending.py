@@ -18,7 +18,7 @@ from jaula.engine import policy, states
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
 from jaula.engine.states import Action
-from jaula.errors import Conflict, JaulaError
+from jaula.errors import Conflict, JaulaError, Unavailable
 from jaula.runtime.messages import ExitRecord
 from jaula.spec.calls import WaitResult
 from jaula.state.records import Status
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jaula.engine.parts import Parts
 
 log = logging.getLogger("jaula.containers")
+_BOOK_AGAIN = 2.0  # seconds
 
 
 class Ending:
@@ -83,8 +84,7 @@ class Ending:
             ports=(),
         )
         remove = record.body.host_config.auto_remove and not again and not container.removing
-        if not remove:
-            self._parts.registry.save(container)
+        saved = remove or self.book(container)
         self._parts.events.emit(
             "container",
             "die",
@@ -103,8 +103,31 @@ class Ending:
         container.tell(("next-exit", "not-running"), result)
         if remove:
             self.spawn(self._auto_remove(container))
-        else:
+        elif saved:
             self._forget_run(container)
+
+    def book(self, container: Container) -> bool:
+        """Write the record now, or as soon as the disk takes it; False where it was not now.
+
+        What has happened has happened: a full disk keeps nobody from ending a container or from
+        hearing of its end. Until it is written, ``exit.json`` tells the next engine.
+        """
+        try:
+            self._parts.registry.save(container)
+        except Unavailable as error:
+            log.error("container %s: %s; trying again", container.name, error)
+            self.spawn(self._book_later(container))
+            return False
+        return True
+
+    async def _book_later(self, container: Container) -> None:
+        while container.id in self._parts.registry:
+            await asyncio.sleep(_BOOK_AGAIN)
+            with contextlib.suppress(Unavailable):
+                self._parts.registry.save(container)
+                if container.record.status is Status.EXITED:
+                    self._forget_run(container)
+                return
 
     def release(self, container: Container) -> None:
         """Give back what a running container held: address, ports, ids."""
@@ -157,7 +180,7 @@ class Ending:
         if task is not None and task is not asyncio.current_task():
             task.cancel()
         container.change(status=states.after(record.status, Action.GIVE_UP, record.name))
-        self._parts.registry.save(container)
+        self.book(container)
         container.exited.set()
         container.tell(("not-running",), WaitResult(container.record.exit_code))
 

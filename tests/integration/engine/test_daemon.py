@@ -115,3 +115,27 @@ def test_without_its_zygote_it_says_so_and_ends_and_the_next_one_takes_over(
         state = engine.request("GET", f"/containers/{name}/json").json()["State"]
         assert state["Running"]
         assert containers.run(engine, image, "echo", "again").strip() == "again"
+
+
+def test_with_a_full_disk_a_container_ends_all_the_same_and_its_end_is_written_later(
+    new_engine: NewEngine, busybox_archive: Path
+) -> None:
+    """A file that may not grow is to the engine's database what a full disk is."""
+    engine = new_engine()
+    assert engine.process is not None
+    assert engine.cli("jaula", "load", "-i", str(busybox_archive)).returncode == 0
+    with containers.running(engine, "busybox") as name:
+        pid = engine.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        assert engine.request("POST", f"/containers/{name}/stop?t=0").status == 204
+        state = containers.inspect(engine, name)["State"]
+        assert (state["Status"], state["ExitCode"]) == ("exited", 137)
+        assert engine.request("POST", f"/containers/{name}/wait").json()["StatusCode"] == 137
+        left = engine.run / "containers" / containers.inspect(engine, name)["Id"] / "exit.json"
+        assert left.exists()
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+        containers.eventually(lambda: not left.exists(), "the end is written")
+        engine.kill()
+        engine.start()
+        state = containers.inspect(engine, name)["State"]
+        assert (state["Status"], state["ExitCode"]) == ("exited", 137)
