@@ -24,6 +24,10 @@ class UsageError(Failure):
         self.usage = usage
 
 
+class NotATerminal(Failure):
+    """A terminal was asked for where there is none; 1 as in Docker, also for ``run``."""
+
+
 class EngineError(Failure):
     """The engine answered a request with an error."""
 

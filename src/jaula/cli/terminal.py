@@ -11,7 +11,7 @@ import termios
 from posix import isatty
 from sys import byteorder
 
-from jaula.cli.failure import Failure
+from jaula.cli.failure import NotATerminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
 def check_terminal() -> None:
     """Raise Failure where a terminal is wanted and standard input is none."""
     if not isatty(0):
-        raise Failure("the input device is not a TTY", status=1)
+        raise NotATerminal("the input device is not a TTY")
 
 
 class RawTerminal:

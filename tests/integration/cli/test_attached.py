@@ -159,8 +159,31 @@ def test_a_failed_start_restores_the_terminal(
 
 def test_a_terminal_is_wanted_for_it(engine: PrivateEngine, busybox: str) -> None:
     done = engine.cli("jaula", "run", "-it", "--rm", busybox, "true")
-    assert done.returncode != 0
-    assert "the input device is not a TTY" in done.stderr
+    assert done.returncode == 1
+    assert done.stderr == "the input device is not a TTY\n"
+
+
+def test_bad_detach_keys_leave_no_container(engine: PrivateEngine, busybox: str, name: str) -> None:
+    done = engine.cli("jaula", "run", "--name", name, "--detach-keys", "foo", busybox, "true")
+    assert done.returncode == 125
+    assert "detach keys" in done.stderr
+    assert engine.request("GET", f"/containers/{name}/json").status == 404
+
+
+def test_an_exec_that_cannot_begin_does_not_leave_zero(
+    engine: PrivateEngine, busybox: str, name: str
+) -> None:
+    engine.cli("jaula", "run", "-d", "--name", name, busybox, "sleep", "60")
+    for flags in (["-u", "nosuch"], ["-w", "/no/such/directory"]):
+        for command in ("jaula", "docker"):
+            done = engine.cli(command, "exec", *flags, name, "true")
+            assert done.returncode == 126, (command, flags, done.stderr)
+
+
+def test_top_takes_the_columns_of_ps(engine: PrivateEngine, busybox: str, name: str) -> None:
+    engine.cli("jaula", "run", "-d", "--name", name, busybox, "sleep", "61")
+    done = engine.cli("jaula", "top", name, "-o", "pid,args")
+    assert done.stdout.splitlines()[1].endswith("sleep 61")
 
 
 def test_start_attached_follows_to_the_exit_status(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaula.cli import container_flags, container_options
 from jaula.cli.client import Client
 from jaula.cli.creation import create
-from jaula.cli.failure import EngineError, Failure
+from jaula.cli.failure import EngineError, Failure, NotATerminal
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.following import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
 from jaula.cli.main import Settings
@@ -30,6 +30,8 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     try:
         return _run(client, options)
+    except NotATerminal:
+        raise
     except Failure as failure:
         failure.message = f"jaula: {failure.message}\nSee 'jaula run --help'."
         failure.status = NOT_STARTED if failure.status == 1 else failure.status
