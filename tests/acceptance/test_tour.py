@@ -451,7 +451,8 @@ def _dockerd(base: Path) -> tuple[subprocess.Popen[bytes], str]:
     with (base / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(
             [
-                *(program, "--data-root", str(base / "lib"), "--exec-root", str(base / "run")),
+                *("unshare", "--mount", program),  # it mounts its directory on itself
+                *("--data-root", str(base / "lib"), "--exec-root", str(base / "run")),
                 *("--host", host, "--pidfile", str(base / "pid")),
                 *("--bridge", "none", "--iptables=false", "--storage-driver", "vfs"),
             ],

@@ -43,8 +43,8 @@ class Containers(Looking):
 
     def __init__(self, parts: Parts, users: Users) -> None:
         super().__init__(parts)
-        self.starter = Starter(parts, users, self.on_event)
         self.ending = Ending(parts, self._start)
+        self.starter = Starter(parts, users, self.on_event, self.ending.book)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early: dict[str, ExitRecord] = {}
 

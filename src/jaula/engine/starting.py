@@ -42,11 +42,16 @@ class Starter:
     """Starts containers. The caller holds the container's lock."""
 
     def __init__(
-        self, parts: Parts, users: Users, on_event: Callable[[Container, Event], None]
+        self,
+        parts: Parts,
+        users: Users,
+        on_event: Callable[[Container, Event], None],
+        book: Callable[[Container], bool],
     ) -> None:
         self._parts = parts
         self._users = users
         self._on_event = on_event
+        self._book = book
 
     async def start(self, container: Container) -> None:
         """Start it.
@@ -93,7 +98,7 @@ class Starter:
             endpoint=endpoint,
             ports=endpoint.ports if endpoint else (),
         )
-        self._parts.registry.save(container)
+        self._book(container)
         if endpoint is not None:
             self._parts.events.emit(
                 "network",
@@ -110,8 +115,8 @@ class Starter:
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)
         container.change(exit_code=code, error=text, finished_at=time.time_ns(), pid=0)
-        self._parts.registry.save(container)
         container.exited.set()
+        self._book(container)
 
     # -- what it shares ----------------------------------------------------------------------
 
