@@ -33,8 +33,10 @@ def run(options: Options) -> int:
     except NotATerminal:
         raise
     except Failure as failure:
-        failure.message = f"jaula: {failure.message}\nSee 'jaula run --help'."
         failure.status = NOT_STARTED if failure.status == 1 else failure.status
+        failure.message = f"jaula: {failure.message}"
+        if failure.status == NOT_STARTED:  # else the command line was right, the program is not
+            failure.message += "\nSee 'jaula run --help'."
         raise
 
 
