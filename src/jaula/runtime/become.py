@@ -19,7 +19,6 @@ from typing import NamedTuple, NoReturn
 from jaula.kernel import capabilities, keyring, process, seccomp, tty
 from jaula.spec.runtime import Process
 
-PR_SET_KEEPCAPS = 8
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NUMBERS = {name: number for number, name in enumerate(capabilities.NAMES)}
 
@@ -152,12 +151,12 @@ def drop(prepared: Prepared, labels: Labels) -> None:
     capabilities.drop_bounding(prepared.bounding)
     if prepared.filter and not prepared.no_new_privileges:
         seccomp.install(*prepared.filter)
-    process.prctl(PR_SET_KEEPCAPS, 1)
+    capabilities.keep_on_setuid(True)
     os.setgroups(prepared.groups)
     os.setresgid(prepared.gid, prepared.gid, prepared.gid)
     os.setresuid(prepared.uid, prepared.uid, prepared.uid)
     os.umask(prepared.umask)
-    process.prctl(PR_SET_KEEPCAPS, 0)
+    capabilities.keep_on_setuid(False)
     _enter_cwd(prepared.cwd)
     capabilities.capset(prepared.effective, prepared.permitted, prepared.inheritable)
     capabilities.clear_ambient()

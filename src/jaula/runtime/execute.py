@@ -17,8 +17,8 @@ from jaula.kernel import namespaces, process, tty
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import become, channel, launch
+from jaula.runtime.handshake import follow
 from jaula.runtime.init import report
-from jaula.runtime.limits import set_limits
 from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup
 from jaula.spec.runtime import Process
@@ -78,13 +78,11 @@ def start(
         sync.close()
         _close(*theirs)
     try:
-        pid, master = _follow(mine, wanted, console)
+        lost = "exec: the container's processes ended meanwhile"
+        pid, master = follow(mine, stage_pid, wanted, console, lost=lost)
     except BaseException:
         _close(*ours)
         raise
-    finally:
-        mine.close()
-        os.waitpid(stage_pid, 0)
     return Born(pid, master, *ours)
 
 
@@ -92,45 +90,6 @@ def _close(*fds: int) -> None:
     for fd in fds:
         if fd >= 0:
             os.close(fd)
-
-
-def _follow(mine: socket.socket, wanted: Process, console: tuple[int, int]) -> tuple[int, int]:
-    """Hear the stage and the process out until it execs: (pid, terminal master)."""
-    pid, master = 0, -1
-    ready = False
-    failure: RuntimeFailure | None = None
-    while True:
-        data, fds = channel.receive(mine)
-        if not data:
-            break
-        kind, rest = data[:1], data[1:]
-        if kind == b"P":
-            pid = int(rest)
-        elif kind == b"T":
-            master = fds[0]
-            if console != (0, 0):
-                tty.set_size(master, *console)
-        elif kind == b"R":
-            ready = True
-        elif kind == b"E":
-            code, _, text = rest.decode(errors="replace").partition(" ")
-            failure = RuntimeFailure(text, exit_code=int(code))
-        if pid and ready and failure is None:
-            ready = False
-            try:
-                set_limits(pid, wanted)
-                channel.send(mine, b"G")
-            except RuntimeFailure as error:
-                failure = error
-                os.kill(pid, 9)
-    if failure is None and not pid:
-        failure = RuntimeFailure("exec: the container's processes ended meanwhile")
-    if failure is not None:
-        _close(master)
-        if pid:
-            os.waitpid(pid, 0)
-        raise failure
-    return pid, master
 
 
 def _stage(

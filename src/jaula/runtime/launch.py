@@ -10,11 +10,11 @@ import os
 from collections.abc import Collection
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import mounts, namespaces, tty
+from jaula.kernel import mounts, namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import become, channel, devices, init, mountplan
+from jaula.runtime.handshake import follow
 from jaula.runtime.hierarchies import v1_hierarchies
-from jaula.runtime.limits import set_limits
 from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup, Parts
 from jaula.runtime.rootfs import mount_root
@@ -283,48 +283,9 @@ def _fork(blueprint: init.Blueprint, spec: Spec, cgroup: Cgroup, keep: _Keep) ->
     os.close(stage_pidfd)
     theirs.close()
     keep.close()  # the container's copies live in the stage now
-    pid, master = 0, -1
-    failure: RuntimeFailure | None = None
-    try:
-        ready = False
-        while True:
-            data, fds = channel.receive(mine)
-            if not data:
-                break
-            kind, rest = data[:1], data[1:]
-            if kind == b"P":
-                pid = int(rest)
-                assert spec.process is not None
-                set_limits(pid, spec.process)
-            elif kind == b"T":
-                master = fds[0]
-                if blueprint.console != (0, 0):
-                    tty.set_size(master, *blueprint.console)
-            elif kind == b"R":
-                ready = True
-            elif kind == b"E":
-                code, _, text = rest.decode(errors="replace").partition(" ")
-                failure = RuntimeFailure(text, exit_code=int(code))
-            if pid and ready:
-                channel.send(mine, b"G")
-                ready = False
-        if failure is not None:
-            raise failure
-        if not pid:
-            raise RuntimeFailure("the container's first process died while it was made")
-        return pid, master
-    except BaseException:
-        for child in (pid, stage_pid):
-            if child:
-                _end(child)
-        stage_pid = 0
-        if master >= 0:
-            os.close(master)
-        raise
-    finally:
-        mine.close()
-        if stage_pid:
-            os.waitpid(stage_pid, 0)
+    assert spec.process is not None
+    lost = "the container's first process died while it was made"
+    return follow(mine, stage_pid, spec.process, blueprint.console, lost=lost)
 
 
 def clone_into(cgroup: Cgroup, keep: list[int]) -> tuple[int, int]:
@@ -345,12 +306,3 @@ def clone_into(cgroup: Cgroup, keep: list[int]) -> tuple[int, int]:
         except OSError:
             os._exit(125)
     return pid, pidfd
-
-
-def _end(pid: int) -> None:
-    """Kill and reap one of our children."""
-    try:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        return  # the stage dies on its own as soon as init is there
