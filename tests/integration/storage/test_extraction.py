@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
-import gc
 import io
 import os
 import stat
