@@ -10,13 +10,14 @@ import os
 from collections.abc import Collection
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import mounts, namespaces
+from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime import become, channel, devices, init, mountplan
+from jaula.runtime import become, channel, init, mountplan, preparation
 from jaula.runtime.handshake import follow
 from jaula.runtime.hierarchies import v1_hierarchies
 from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup, Parts
+from jaula.runtime.preparation import Keep
 from jaula.runtime.rootfs import mount_root
 from jaula.spec.rootfs import RootSource
 from jaula.spec.runtime import IDMapping, Spec
@@ -51,21 +52,6 @@ def rows(mappings: tuple[IDMapping, ...]) -> list[tuple[int, int, int]]:
     return [(row.container_id, row.host_id, row.size) for row in mappings]
 
 
-class _Keep:
-    """Descriptors that are closed together."""
-
-    def __init__(self) -> None:
-        self.fds: list[int] = []
-
-    def add(self, fd: int) -> int:
-        self.fds.append(fd)
-        return fd
-
-    def close(self) -> None:
-        while self.fds:
-            os.close(self.fds.pop())
-
-
 def start(
     spec: Spec,
     root: RootSource,
@@ -89,7 +75,7 @@ def start(
     except become.Failure as failure:
         raise RuntimeFailure(str(failure), exit_code=failure.exit_code) from None
     cgroup = parts.cgroups.create(linux.cgroups_path or UNNAMED)
-    keep = _Keep()
+    keep = Keep()
     try:
         if linux.resources is not None:
             cgroup.apply(linux.resources)
@@ -133,7 +119,7 @@ def _blueprint(
     console: tuple[int, int],
     stdin_open: bool,
     places: Collection[str],
-    keep: _Keep,
+    keep: Keep,
 ) -> tuple[init.Blueprint, tuple[int, int, int]]:
     linux, wanted = spec.linux, spec.process
     assert linux is not None
@@ -169,7 +155,7 @@ def _blueprint(
     except OSError as error:
         raise RuntimeFailure(f"root file system: {error}") from error
     steps = mountplan.plan(spec, v1_hierarchies=v1_hierarchies(places))
-    ready = _prepare_mounts(spec, user_fd, owner, keep)
+    ready = preparation.prepare(spec, user_fd=user_fd, owner=owner, keep=keep)
     theirs, ours = _stdio(spec, wanted.terminal, stdin_open, keep)
     blueprint = init.Blueprint(
         tuple(join),
@@ -189,57 +175,8 @@ def _blueprint(
     return blueprint, ours
 
 
-def _prepare_mounts(
-    spec: Spec, user_fd: int | None, owner: tuple[int, int], keep: _Keep
-) -> dict[int, int]:
-    """Detached mounts for binds and /dev, by their index in the spec."""
-    assert spec.linux is not None
-    ready: dict[int, int] = {}
-    for index, mount in enumerate(spec.mounts):
-        options = mountplan.parse_options(mount.options)
-        if not mountplan.needs_preparation(mount, options):
-            continue
-        try:
-            if mountplan.is_device_directory(mount):
-                ready[index] = keep.add(devices.make(options, spec.linux.devices, owner))
-            else:
-                ready[index] = keep.add(_bind(mount.source or "", options, user_fd))
-        except OSError as error:
-            raise RuntimeFailure(f"mount {mount.source} at {mount.destination}: {error}") from error
-    return ready
-
-
-def _bind(source: str, options: mountplan.MountOptions, user_fd: int | None) -> int:
-    tree = mounts.clone_tree(source, recursive=options.recursive)
-    try:
-        if options.idmap and user_fd is not None:
-            try:
-                mounts.idmap(tree, user_fd, recursive=options.recursive)
-            except OSError as error:
-                if error.errno == 22:
-                    raise OSError(
-                        22, "its file system, or one mounted below it, cannot be id-mapped", source
-                    ) from None
-                raise
-        if options.set or options.clear:
-            mounts.mount_setattr(tree, set=options.set, clear=options.clear)
-        if options.recursive_set or options.recursive_clear:
-            mounts.mount_setattr(
-                tree, set=options.recursive_set, clear=options.recursive_clear, recursive=True
-            )
-        mounts.mount_setattr(
-            tree,
-            propagation=options.propagation or mounts.MS.PRIVATE,
-            recursive=options.propagation_recursive or not options.propagation,
-        )
-    except BaseException:
-        os.close(tree)
-        raise
-    return tree
-
-
 def _stdio(
-    spec: Spec, terminal: bool, stdin_open: bool, keep: _Keep
+    spec: Spec, terminal: bool, stdin_open: bool, keep: Keep
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """The container's three descriptors and the shim's ends of them."""
     if terminal:
@@ -273,7 +210,7 @@ def open_stdio(
     return (reading, output_theirs, error_theirs), (writing, output, error)
 
 
-def _fork(blueprint: init.Blueprint, spec: Spec, cgroup: Cgroup, keep: _Keep) -> tuple[int, int]:
+def _fork(blueprint: init.Blueprint, spec: Spec, cgroup: Cgroup, keep: Keep) -> tuple[int, int]:
     """Fork the stage and wait until the program runs: (init's pid, terminal master)."""
     mine, theirs = channel.pair()
     stage_pid, stage_pidfd = clone_into(cgroup, keep.fds)

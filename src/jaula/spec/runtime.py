@@ -59,6 +59,13 @@ class Scheduler(_Document, frozen=True):
     period: int = 0
 
 
+class ExecCPUAffinity(_Document, frozen=True):
+    """Lists of CPUs, ``0-3,7``, of an exec'd process before and after it enters the cgroup."""
+
+    initial: str | None = None
+    final: str | None = None
+
+
 class Process(_Document, frozen=True):
     cwd: str
     args: tuple[str, ...] = ()
@@ -74,6 +81,8 @@ class Process(_Document, frozen=True):
     oom_score_adj: int | None = None
     io_priority: IOPriority | None = None
     scheduler: Scheduler | None = None
+    exec_cpu_affinity: ExecCPUAffinity | None = msgspec.field(name="execCPUAffinity", default=None)
+    command_line: str | None = None  # Windows only; refused
 
 
 class Root(_Document, frozen=True):
@@ -178,6 +187,23 @@ class HugepageLimit(_Document, frozen=True):
     limit: int
 
 
+class Rdma(_Document, frozen=True):
+    hca_handles: int | None = None
+    hca_objects: int | None = None
+
+
+class InterfacePriority(_Document, frozen=True):
+    name: str
+    priority: int
+
+
+class Network(_Document, frozen=True):
+    """The v1 controllers net_cls and net_prio."""
+
+    class_id: int | None = msgspec.field(name="classID", default=None)
+    priorities: tuple[InterfacePriority, ...] = ()
+
+
 class Resources(_Document, frozen=True):
     devices: tuple[DeviceCgroup, ...] = ()
     memory: Memory | None = None
@@ -185,6 +211,8 @@ class Resources(_Document, frozen=True):
     pids: Pids | None = None
     block_io: BlockIO | None = msgspec.field(name="blockIO", default=None)
     hugepage_limits: tuple[HugepageLimit, ...] = ()
+    rdma: dict[str, Rdma] = {}  # by device name
+    network: Network | None = None
     unified: dict[str, str] = {}
 
 
@@ -217,6 +245,19 @@ class Personality(_Document, frozen=True):
     flags: tuple[str, ...] = ()
 
 
+class TimeOffset(_Document, frozen=True):
+    secs: int = 0
+    nanosecs: int = 0
+
+
+class IntelRdt(_Document, frozen=True):
+    clos_id: str | None = msgspec.field(name="closID", default=None)
+    l3_cache_schema: str | None = msgspec.field(name="l3CacheSchema", default=None)
+    mem_bw_schema: str | None = None
+    enable_cmt: bool = msgspec.field(name="enableCMT", default=False)
+    enable_mbm: bool = msgspec.field(name="enableMBM", default=False)
+
+
 class Linux(_Document, frozen=True):
     namespaces: tuple[Namespace, ...] = ()
     uid_mappings: tuple[IDMapping, ...] = ()
@@ -231,6 +272,8 @@ class Linux(_Document, frozen=True):
     readonly_paths: tuple[str, ...] = ()
     mount_label: str | None = None
     personality: Personality | None = None
+    time_offsets: dict[str, TimeOffset] = {}  # monotonic, boottime
+    intel_rdt: IntelRdt | None = None
 
 
 class Hook(_Document, frozen=True):
