@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntFlag
 
 from jaula.kernel.libc import NR_clone3, function, syscall
+from jaula.kernel.process import PR_SET_PDEATHSIG, prctl
 
 
 class CLONE(IntFlag):
@@ -129,17 +130,28 @@ def make(
     flags: CLONE,
     uids: Sequence[tuple[int, int, int]],
     gids: Sequence[tuple[int, int, int]],
+    *,
+    write: Callable[[int, list[tuple[int, int, int]], list[tuple[int, int, int]]], None]
+    | None = None,
 ) -> dict[str, int]:
     """Make a user namespace with these maps, and the others in ``flags`` owned by it.
 
-    Returns descriptors by /proc/<pid>/ns name, ``user`` among them. No process stays behind.
+    Returns descriptors by /proc/<pid>/ns name, ``user`` among them. No process stays behind, also
+    when the caller dies meanwhile. ``write`` writes the maps in another way than directly.
     """
+    parent = os.getpid()
     pid, pidfd = clone3(CLONE.NEWUSER | flags)
     if pid == 0:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() not in (parent, 0):  # 0: the parent is outside our pid namespace
+            os._exit(1)
         while True:
             signal.pause()
     try:
-        write_maps(pid, uids, gids)
+        if write is None:
+            write_maps(pid, uids, gids)
+        else:
+            write(pid, list(uids), list(gids))
         return {
             k: open_namespace(pid, k) for k, bit in KINDS.items() if bit & (flags | CLONE.NEWUSER)
         }

@@ -39,6 +39,14 @@ def prctl(option: int, *args: int) -> int:
     return _prctl(option, *(*args, 0, 0, 0, 0)[:4])
 
 
+_personality = function("personality", ctypes.c_ulong)
+
+
+def personality(persona: int) -> int:
+    """personality(2); returns the former one."""
+    return _personality(persona)
+
+
 def set_name(name: str) -> None:
     """The name that ps shows (15 bytes are kept)."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])

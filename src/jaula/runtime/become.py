@@ -12,11 +12,14 @@ last. Changing the user id clears capabilities unless PR_SET_KEEPCAPS is set.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from jaula.kernel import capabilities, keyring, process, seccomp, tty
+from jaula.runtime import notify
 from jaula.spec.runtime import Process
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -50,9 +53,19 @@ class Prepared(NamedTuple):
     filter: tuple[bytes, int] | None
     apparmor: bytes | None
     selinux: bytes | None
+    listener: notify.Listener | None = None  # who hears of the filter's notifications
+    session_keyring: bool = True  # whether the process gets one of its own
+    personality: int | None = None
 
 
-def prepare(wanted: Process, filter: tuple[bytes, int] | None) -> Prepared:
+def prepare(
+    wanted: Process,
+    filter: tuple[bytes, int] | None,
+    *,
+    listener: notify.Listener | None = None,
+    session_keyring: bool = True,
+    personality: int | None = None,
+) -> Prepared:
     """Encode and check everything. Raises :class:`Failure`."""
     if not wanted.args:
         raise Failure("no command was given and the image names none")
@@ -83,6 +96,9 @@ def prepare(wanted: Process, filter: tuple[bytes, int] | None) -> Prepared:
         filter,
         os.fsencode(wanted.apparmor_profile) if wanted.apparmor_profile else None,
         os.fsencode(wanted.selinux_label) if wanted.selinux_label else None,
+        listener,
+        session_keyring,
+        personality,
     )
 
 
@@ -126,13 +142,31 @@ def open_labels(prepared: Prepared, proc: int) -> Labels:
     return Labels(apparmor, selinux)
 
 
-def take_stdio(stdin: int, stdout: int, stderr: int, *, terminal: bool) -> None:
-    """A session of its own, the three descriptors in place, the terminal as its controlling one."""
+def take_stdio(
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    *,
+    terminal: bool,
+    preserve: int = 0,
+    kept: tuple[int, ...] = (),
+) -> tuple[int, ...]:
+    """A session of its own, the three descriptors in place, the terminal as its controlling one.
+
+    ``preserve`` descriptors from 3 on stay, and those in ``kept`` (-1: none), whose numbers from
+    then on are returned; all others are closed.
+    """
     os.setsid()
+    first = 3 + preserve
+    moved = tuple(
+        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(first, 10)) if fd >= 0 else -1 for fd in kept
+    )
     for number, fd in enumerate((stdin, stdout, stderr)):
         os.dup2(fd, number, inheritable=True)
     if terminal:
         tty.make_controlling(0)
+    process.close_others((*range(3, first), *(fd for fd in moved if fd >= 0)))
+    return moved
 
 
 def make_cwd(prepared: Prepared) -> None:
@@ -145,14 +179,20 @@ def make_cwd(prepared: Prepared) -> None:
         return  # chdir tells what is wrong, as the process's own user
 
 
-def drop(prepared: Prepared, labels: Labels) -> None:
-    """Give up everything that the process is not to have; the caller execs next."""
-    keyring.join_new_session()
+def drop(prepared: Prepared, labels: Labels, pid: int) -> None:
+    """Give up everything that the process is not to have; :func:`seal` and exec are next.
+
+    ``pid`` is the process's number on the host, for the seccomp agent.
+    """
+    if prepared.session_keyring:
+        keyring.join_new_session()
+    if prepared.personality is not None:
+        process.personality(prepared.personality)
     capabilities.drop_bounding(prepared.bounding)
-    if prepared.filter and not prepared.no_new_privileges:
-        seccomp.install(*prepared.filter)
+    if not prepared.no_new_privileges:
+        _install_filter(prepared, pid)
     capabilities.keep_on_setuid(True)
-    os.setgroups(prepared.groups)
+    set_groups(prepared.groups)
     os.setresgid(prepared.gid, prepared.gid, prepared.gid)
     os.setresuid(prepared.uid, prepared.uid, prepared.uid)
     os.umask(prepared.umask)
@@ -166,10 +206,26 @@ def drop(prepared: Prepared, labels: Labels) -> None:
         _label(labels.apparmor, b"exec " + prepared.apparmor)
     if labels.selinux >= 0 and prepared.selinux:
         _label(labels.selinux, prepared.selinux)
+
+
+def seal(prepared: Prepared, pid: int) -> None:
+    """The very last: no new privileges, and with them the filter."""
     if prepared.no_new_privileges:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
-        if prepared.filter:
-            seccomp.install(*prepared.filter)
+        _install_filter(prepared, pid)
+
+
+def _install_filter(prepared: Prepared, pid: int) -> None:
+    if prepared.filter is None:
+        return
+    program, flags = prepared.filter
+    if prepared.listener is None:
+        seccomp.install(program, flags)
+        return
+    text = notify.message(prepared.listener, pid)
+    fd = seccomp.install(program, flags, listener=True)
+    assert fd is not None
+    notify.send(prepared.listener, text, fd)
 
 
 def _label(fd: int, text: bytes) -> None:
@@ -178,6 +234,19 @@ def _label(fd: int, text: bytes) -> None:
     except OSError as error:
         raise Failure(f"security label {os.fsdecode(text)!r}: {error.strerror}") from None
     os.close(fd)
+
+
+def set_groups(groups: Sequence[int]) -> None:
+    """setgroups(2), where the user namespace allows it.
+
+    One made without privilege does not (user_namespaces(7), "setgroups"): there the groups stay
+    as they are, and asking for some raises :class:`Failure`.
+    """
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        if groups:
+            raise Failure("additional groups cannot be set in this user namespace") from None
 
 
 def _enter_cwd(cwd: bytes) -> None:
@@ -196,15 +265,86 @@ def _enter_cwd(cwd: bytes) -> None:
         raise Failure(f"working directory {os.fsdecode(cwd)!r} lies outside the container")
 
 
-def execute(prepared: Prepared) -> NoReturn:
-    """Find the program as execvp does and become it. Raises :class:`Failure`."""
+def locate(prepared: Prepared) -> None:
+    """See whether the program is there and may be executed by its user; raises :class:`Failure`.
+
+    For a process that becomes the program later, while it still has every privilege.
+    """
+    _, permitted, inheritable = capabilities.capget()
+    groups = os.getgroups()
+    set_groups(prepared.groups)
+    process.setfsgid(prepared.gid)
+    process.setfsuid(prepared.uid)
+    capabilities.capset(prepared.effective & permitted, permitted, inheritable)
+    try:
+        _search(prepared, _probe)
+    finally:
+        capabilities.capset(permitted, permitted, inheritable)
+        process.setfsuid(os.geteuid())
+        process.setfsgid(os.getegid())
+        capabilities.capset(permitted, permitted, inheritable)
+        set_groups(groups)
+
+
+def _probe(path: bytes, prepared: Prepared) -> None:
+    facts = os.stat(path)
+    if stat.S_ISDIR(facts.st_mode) or not os.access(path, os.X_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _exec(path: bytes, prepared: Prepared) -> None:
+    os.execve(path, prepared.arguments, prepared.environment)
+
+
+_PASSWD_SIZE = 1 << 20  # bytes of /etc/passwd that are looked at
+
+
+def with_home(prepared: Prepared) -> Prepared:
+    """The same with ``HOME``, from the container's /etc/passwd where the spec sets none."""
+    if b"HOME" in prepared.environment:
+        return prepared
+    return prepared._replace(environment={**prepared.environment, b"HOME": _home(prepared.uid)})
+
+
+def _home(uid: int) -> bytes:
+    try:
+        fd = os.open("/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return b"/"
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return b"/"
+        for line in os.read(fd, _PASSWD_SIZE).split(b"\n"):
+            fields = line.split(b":")
+            if len(fields) >= 6 and fields[2] == b"%d" % uid:
+                return fields[5] or b"/"
+    except OSError:
+        return b"/"
+    finally:
+        os.close(fd)
+    return b"/"
+
+
+def execute(prepared: Prepared, preserve: int = 0) -> NoReturn:
+    """Find the program as execvp does and become it, with ``preserve`` descriptors from 3 on.
+
+    Raises :class:`Failure`.
+    """
     process.reset_signals()
-    process.close_on_exec_from(3)
+    process.close_on_exec_from(3 + preserve)
+    for fd in range(3, 3 + preserve):
+        os.set_inheritable(fd, True)
+    _search(prepared, _exec)
+    raise AssertionError("unreachable")
+
+
+def _search(prepared: Prepared, attempt: Callable[[bytes, Prepared], None]) -> None:
+    """Try the program's places as execvp does, until ``attempt`` does not raise ``OSError``."""
     name = prepared.arguments[0]
     shown = os.fsdecode(name)
     if b"/" in name:
         try:
-            os.execve(name, prepared.arguments, prepared.environment)
+            return attempt(name, prepared)
         except OSError as error:
             raise _exec_failure(shown, name, error) from None
     if not name:
@@ -213,7 +353,7 @@ def execute(prepared: Prepared) -> NoReturn:
     for directory in prepared.environment.get(b"PATH", DEFAULT_PATH).split(b":"):
         path = (directory or b".") + b"/" + name
         try:
-            os.execve(path, prepared.arguments, prepared.environment)
+            return attempt(path, prepared)
         except OSError as error:
             if error.errno == errno.EACCES:
                 if _is_directory(path):

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import namespaces, process, tty
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
-from jaula.runtime import become, channel, launch
-from jaula.runtime.handshake import follow
-from jaula.runtime.init import report
+from jaula.runtime import become, channel
+from jaula.runtime.birth import clone_into
+from jaula.runtime.handshake import follow, moved, report, wait_for_word
 from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup
+from jaula.runtime.stdio import stdio_pipes
 from jaula.spec.runtime import Process
 
 
@@ -36,37 +37,42 @@ def differing(pid: int) -> CLONE:
     return flags
 
 
+class Terms(NamedTuple):
+    """How the caller wants an exec'd process to be joined to the outside."""
+
+    owner_ids: tuple[int, int]  # of its user, on the host
+    stdio: tuple[int, int, int] | None = None  # its own descriptors; None: pipes are made
+    stdin_open: bool = False
+    console: tuple[int, int] = (0, 0)  # rows, columns; 0: leave
+    preserve: int = 0  # descriptors that the program inherits, from 3 on
+    initial_cpus: frozenset[int] = frozenset()  # before it is in the cgroup; empty: leave
+    final_cpus: frozenset[int] = frozenset()
+
+
 def start(
     init_pid: int,
     init_pidfd: int,
     cgroup: Cgroup,
     wanted: Process,
-    *,
-    owner_ids: tuple[int, int],
-    program: tuple[bytes, int] | None,
-    stdin_open: bool,
-    console: tuple[int, int],
+    prepared: become.Prepared,
+    terms: Terms,
 ) -> Born:
-    """Run ``wanted`` inside. ``owner_ids`` are its user's uid and gid on the host.
-
-    Raises ``RuntimeFailure`` with Docker's exit code where it cannot be started.
-    """
-    try:
-        prepared = become.prepare(wanted, program)
-    except become.Failure as failure:
-        raise RuntimeFailure(str(failure), exit_code=failure.exit_code) from None
+    """Run ``wanted`` inside. Raises ``RuntimeFailure`` with Docker's exit code if it fails."""
     theirs: list[int] = []
-    ours = (-1, -1, -1)
-    stdio = (-1, -1, -1)
+    ours = stdio = (-1, -1, -1)
     mine, sync = channel.pair()
     try:
-        if not wanted.terminal:
-            stdio, ours = launch.open_stdio(*owner_ids, stdin_open, theirs)
+        if terms.stdio is not None:
+            stdio = terms.stdio
+        elif not wanted.terminal:
+            stdio, ours = stdio_pipes(*terms.owner_ids, terms.stdin_open, theirs)
         flags = differing(init_pid)
-        stage_pid, stage_pidfd = launch.clone_into(cgroup, theirs)
+        if terms.initial_cpus:
+            os.sched_setaffinity(0, terms.initial_cpus)
+        stage_pid, stage_pidfd = clone_into(cgroup, theirs)
         if stage_pid == 0:
             mine.close()
-            _stage(init_pidfd, flags, prepared, stdio, wanted.terminal, sync)
+            _stage(init_pidfd, flags, prepared, stdio, wanted.terminal, terms, sync)
         os.close(stage_pidfd)
     except BaseException as error:
         mine.close()
@@ -79,7 +85,7 @@ def start(
         _close(*theirs)
     try:
         lost = "exec: the container's processes ended meanwhile"
-        pid, master = follow(mine, stage_pid, wanted, console, lost=lost)
+        pid, master = follow(mine, stage_pid, wanted, terms.console, lost=lost)
     except BaseException:
         _close(*ours)
         raise
@@ -98,14 +104,17 @@ def _stage(
     prepared: become.Prepared,
     stdio: tuple[int, int, int],
     terminal: bool,
+    terms: Terms,
     sync: socket.socket,
 ) -> NoReturn:
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)
+        if terms.final_cpus:
+            os.sched_setaffinity(0, terms.final_cpus)
         proc = become.open_proc(prepared)
         namespaces.setns(init_pidfd, flags)
         if flags & CLONE.NEWUSER:
-            os.setgroups(())
+            become.set_groups(())
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             process.prctl(process.PR_SET_DUMPABLE, 0)
@@ -127,12 +136,17 @@ def _stage(
             if prepared.uid:
                 os.fchown(slave, prepared.uid, -1)
             stdio = (slave,) * 3
-        become.take_stdio(*stdio, terminal=terminal)
-        process.close_others((sync.fileno(), *labels))
-        channel.send(sync, b"R")
-        if sync.recv(1) != b"G":
-            os._exit(1)
-        become.drop(prepared, labels)
-        become.execute(prepared)
+        listener = prepared.listener
+        numbers = (sync.fileno(), *labels, listener.socket if listener else -1)
+        kept = become.take_stdio(*stdio, terminal=terminal, preserve=terms.preserve, kept=numbers)
+        sync = moved(sync, kept[0])
+        labels = become.Labels(kept[1], kept[2])
+        if listener:
+            prepared = prepared._replace(listener=listener._replace(socket=kept[3]))
+        pid = wait_for_word(sync)
+        prepared = become.with_home(prepared)
+        become.drop(prepared, labels, pid)
+        become.seal(prepared, pid)
+        become.execute(prepared, terms.preserve)
     except BaseException as error:  # noqa: BLE001 - reported, and the process ends
         report(sync, error, "exec")

@@ -1,7 +1,11 @@
-"""Hearing a new process out until its program runs: the maker's side, for init and for exec.
+"""What is said while a process is made, for init and for exec: both sides.
 
-The other side is in :mod:`jaula.runtime.init`, which says what the messages are. A process is told
-to go on once it is known by its pid, has said that it is ready, and has its limits.
+One SOCK_SEQPACKET socket. The new process and its stage say: ``P<pid>`` (the stage, who it cloned),
+``T`` with the terminal's descriptor, ``H`` when the root is built and the runtime's hooks are due,
+``R`` when all is ready, ``W`` when it waits to be started by somebody else, ``E<code> <text>`` for
+a failure; the end of file is a successful exec. The maker answers ``H`` with ``C`` and ``R`` with
+``G<pid>``, the process's number on the host: it is told to go on once it is known by its pid, has
+said that it is ready, and has its limits.
 """
 
 from __future__ import annotations
@@ -9,27 +13,37 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Callable
+from typing import NoReturn
 
-from jaula.errors import RuntimeFailure
+from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import tty
 from jaula.runtime import channel
+from jaula.runtime.become import Failure
 from jaula.runtime.limits import set_limits
 from jaula.spec.runtime import Process
 
 
 def follow(
-    mine: socket.socket, stage_pid: int, wanted: Process, console: tuple[int, int], *, lost: str
+    mine: socket.socket,
+    stage_pid: int,
+    wanted: Process,
+    console: tuple[int, int],
+    *,
+    lost: str,
+    at_hooks: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
     """Follow one birth to its end: (the process's pid, its terminal's master or -1).
 
-    Closes ``mine`` and reaps the stage. Raises ``RuntimeFailure`` with what the other side said, or
-    with ``lost`` where it ended without a word; then neither process is left.
+    ``at_hooks`` gets the pid when the root is built and not yet entered. Closes ``mine`` and reaps
+    the stage. Raises ``RuntimeFailure`` with what the other side said, or with ``lost`` where
+    it ended without a word; then neither process is left.
     """
     pid, master = 0, -1
     failure: RuntimeFailure | None = None
     try:
-        ready = False
-        while True:
+        ready = hooks_due = waits = False
+        while not waits:
             data, fds = channel.receive(mine)
             if not data:
                 break
@@ -43,12 +57,21 @@ def follow(
                     tty.set_size(master, *console)
             elif kind == b"R":
                 ready = True
+            elif kind == b"H":
+                hooks_due = True
+            elif kind == b"W":
+                waits = True
             elif kind == b"E":
                 code, _, text = rest.decode(errors="replace").partition(" ")
                 failure = RuntimeFailure(text, exit_code=int(code))
+            if pid and hooks_due:
+                hooks_due = False
+                if at_hooks is not None:
+                    at_hooks(pid)
+                channel.send(mine, b"C")
             if pid and ready:
                 ready = False
-                channel.send(mine, b"G")
+                channel.send(mine, b"G%d" % pid)
         if failure is None and not pid:
             failure = RuntimeFailure(lost)
         if failure is not None:
@@ -73,3 +96,35 @@ def _end(pid: int) -> None:
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         return  # the stage dies on its own as soon as the process is there
+
+
+def moved(sync: socket.socket, fd: int) -> socket.socket:
+    """The same socket under the number that it has now."""
+    if sync.fileno() == fd:
+        return sync
+    sync.detach()
+    return socket.socket(fileno=fd)
+
+
+def wait_for_word(sync: socket.socket) -> int:
+    """Ready; the maker says when to go on, once limits are set, and our pid on the host."""
+    channel.send(sync, b"R")
+    word = sync.recv(32)
+    if word[:1] != b"G":
+        os._exit(1)
+    return int(word[1:])
+
+
+def report(sync: socket.socket, error: BaseException, doing: str) -> NoReturn:
+    """Tell the shim what failed and end."""
+    if isinstance(error, Failure | JaulaError):
+        code, text = error.exit_code, str(error)
+    elif isinstance(error, OSError):
+        about = f" ({error.filename})" if error.filename else ""
+        code, text = 125, f"{doing}: {error.strerror}{about}"
+    else:
+        code, text = 125, f"{doing}: {type(error).__name__}: {error}"
+    try:
+        channel.send(sync, f"E{code} {text}".encode(errors="replace"))
+    finally:
+        os._exit(code)

@@ -1,9 +1,11 @@
 """What a container's init does between clone3 and exec.
 
 The stage process joins the user namespace and whatever the spec shares, then clones init with the
-rest; init builds its root, confines itself and becomes the program. Both report over one
-SOCK_SEQPACKET socket: ``P<pid>`` from the stage, ``T`` with the terminal's descriptor, ``E<code>
-<text>`` for a failure, end of file for a successful exec.
+rest; init builds its root, confines itself and becomes the program. What they say on
+the way is in :mod:`jaula.runtime.handshake`.
+
+A container that is created now and started later waits on a listening socket: whoever connects
+starts it, and hears of a failure or, when the program runs, the end of file.
 
 Statement I4: nothing here imports, looks up a user or a codec after the root is entered; all the
 modules are loaded and all the text encoded in the shim.
@@ -13,24 +15,37 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
+
+from msgspec import structs
 
 from jaula.kernel import mounts, namespaces, process
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime import become, channel
-from jaula.runtime.become import Failure, Prepared
-from jaula.runtime.operations import Operation, Stage
+from jaula.runtime import become, channel, hooks
+from jaula.runtime.become import Prepared
+from jaula.runtime.handshake import moved, report, wait_for_word
+from jaula.runtime.operations import MaskPath, Operation, ReadonlyPath, ReadonlyRoot, Stage, Sysctl
+from jaula.spec.runtime import Hooks, State
+
+AFTER_HOOKS = (Sysctl, ReadonlyPath, MaskPath, ReadonlyRoot)
+"""Steps that close the root; hooks, which may still change it, come before."""
 
 
 class Blueprint(NamedTuple):
-    """All that stage and init need; made by the shim, inherited by fork."""
+    """All that stage and init need; made by the maker, inherited by fork."""
 
-    join: tuple[tuple[int, CLONE], ...]  # namespace descriptors to enter, the user namespace last
+    join: tuple[tuple[int, CLONE], ...]  # namespace descriptors to enter, in this order
     mapped: bool  # whether a user namespace is entered
     create: CLONE
+    time_offsets: bytes  # for timens_offsets(7) of a new time namespace; empty: none
     mount_point: str  # an empty directory that only serves as a place to attach the root
+    own_mounts: bool  # false: the mount namespace is somebody else's, and stays as it is
+    pivot: bool  # false: the root cannot be pivoted, as on a ramdisk
+    propagation: int  # of the host's tree, before anything is mounted
     root: int
     prepared: dict[int, int]
+    prepare: Callable[[], tuple[int, dict[int, int]]] | None  # makes these two inside, if set
     steps: tuple[Operation, ...]
     process: Prepared
     hostname: str | None
@@ -38,21 +53,38 @@ class Blueprint(NamedTuple):
     terminal: bool
     console: tuple[int, int]
     stdio: tuple[int, int, int]
+    preserve: int = 0  # descriptors that the program inherits, from 3 on
+    start_socket: int = -1  # listening; -1: start at once
+    hooks: Hooks | None = None
+    state: State | None = None  # of the container, for hooks
+
+
+START = b"S"  # what a starter sends
 
 
 def stage(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
-    """Join, then clone init as a child of the shim."""
+    """Join, then clone init as a child of the maker."""
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)
         os.chdir(blueprint.mount_point)
+        create = blueprint.create
+        offsets = -1
+        if create & CLONE.NEWTIME:  # its clock offsets are set before anybody is inside
+            offsets = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
         for fd, kind in blueprint.join:
             namespaces.setns(fd, kind)
         if blueprint.mapped:
-            os.setgroups(())
+            become.set_groups(())
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             process.prctl(process.PR_SET_DUMPABLE, 0)
-        pid, _ = namespaces.clone3(CLONE.PARENT | blueprint.create)
+        if offsets >= 0:
+            namespaces.unshare(CLONE.NEWTIME)
+            create &= ~CLONE.NEWTIME
+            if blueprint.time_offsets:
+                os.write(offsets, blueprint.time_offsets)
+            os.close(offsets)
+        pid, _ = namespaces.clone3(CLONE.PARENT | create)
         if pid:
             channel.send(sync, b"P%d" % pid)
             os._exit(0)
@@ -69,14 +101,28 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
             process.sethostname(blueprint.hostname)
         if blueprint.domainname is not None and blueprint.create & CLONE.NEWUTS:
             process.setdomainname(blueprint.domainname)
-        mounts.mount(None, "/", None, mounts.MS.REC | mounts.MS.PRIVATE)
-        mounts.move_mount(blueprint.root, ".")
-        work = Stage(blueprint.root, blueprint.prepared)
+        if blueprint.own_mounts:
+            mounts.mount(None, "/", None, blueprint.propagation)
+        root, prepared = blueprint.root, blueprint.prepared
+        if blueprint.prepare is not None:
+            root, prepared = blueprint.prepare()
+        mounts.move_mount(root, ".")
+        work = Stage(root, prepared)
+        hooks_due = blueprint.hooks is not None
         for step in blueprint.steps:
+            if hooks_due and isinstance(step, AFTER_HOOKS):
+                doing, hooks_due = "hooks", False
+                _hooks(blueprint, sync)
             doing = step.describe()
             step.execute(work)
+        if hooks_due:
+            doing = "hooks"
+            _hooks(blueprint, sync)
         doing = "enter the root"
-        _pivot(blueprint.root)
+        if blueprint.own_mounts and blueprint.pivot:
+            _pivot(root)
+        else:
+            _change_root(root, move=blueprint.own_mounts)
         doing = "start the program"
         if blueprint.terminal:
             channel.send(sync, b"T", (work.master,))
@@ -85,21 +131,59 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
             stdio = (work.slave,) * 3
         else:
             stdio = blueprint.stdio
-        become.take_stdio(*stdio, terminal=blueprint.terminal)
-        process.close_others((sync.fileno(), *labels))
-        become.make_cwd(blueprint.process)
-        _wait_for_start(sync)
-        become.drop(blueprint.process, labels)
-        become.execute(blueprint.process)
+        listener = blueprint.process.listener
+        numbers = (
+            sync.fileno(),
+            *labels,
+            blueprint.start_socket,
+            listener.socket if listener else -1,
+        )
+        kept = become.take_stdio(
+            *stdio, terminal=blueprint.terminal, preserve=blueprint.preserve, kept=numbers
+        )
+        sync = moved(sync, kept[0])
+        labels = become.Labels(kept[1], kept[2])
+        prepared_process = blueprint.process
+        if listener:
+            prepared_process = prepared_process._replace(listener=listener._replace(socket=kept[4]))
+        become.make_cwd(prepared_process)
+        pid = wait_for_word(sync)
+        if kept[3] >= 0:
+            become.locate(prepared_process)
+            sync = _wait_for_start(sync, kept[3])
+        prepared_process = become.with_home(prepared_process)
+        become.drop(prepared_process, labels, pid)
+        if blueprint.hooks is not None and blueprint.state is not None:
+            doing = "hooks"
+            state = structs.replace(blueprint.state, pid=os.getpid(), status="created")
+            hooks.run("startContainer", blueprint.hooks.start_container, state)
+        become.seal(prepared_process, pid)
+        become.execute(prepared_process, blueprint.preserve)
     except BaseException as error:  # noqa: BLE001 - reported, and the process ends
         report(sync, error, doing)
 
 
-def _wait_for_start(sync: socket.socket) -> None:
-    """Created; the shim says when to go on, once limits are set from outside."""
-    channel.send(sync, b"R")
-    if sync.recv(1) != b"G":
+def _hooks(blueprint: Blueprint, sync: socket.socket) -> None:
+    """The maker runs its hooks while we wait, then come those of the container."""
+    channel.send(sync, b"H")
+    if sync.recv(1) != b"C":
         os._exit(1)
+    assert blueprint.hooks is not None
+    assert blueprint.state is not None
+    state = structs.replace(blueprint.state, pid=os.getpid(), status="creating")
+    hooks.run("createContainer", blueprint.hooks.create_container, state)
+
+
+def _wait_for_start(sync: socket.socket, listening: int) -> socket.socket:
+    """Created; wait for whoever starts the container, and report to it from now on."""
+    channel.send(sync, b"W")
+    sync.close()
+    with socket.socket(fileno=listening) as waiting:
+        while True:
+            starter, _ = waiting.accept()
+            if starter.recv(1) == START:
+                return starter
+            starter.close()  # somebody who only looked whether we wait
 
 
 def _pivot(root: int) -> None:
@@ -110,16 +194,10 @@ def _pivot(root: int) -> None:
     os.chdir("/")
 
 
-def report(sync: socket.socket, error: BaseException, doing: str) -> NoReturn:
-    """Tell the shim what failed and end."""
-    if isinstance(error, Failure):
-        code, text = error.exit_code, str(error)
-    elif isinstance(error, OSError):
-        about = f" ({error.filename})" if error.filename else ""
-        code, text = 125, f"{doing}: {error.strerror}{about}"
-    else:
-        code, text = 125, f"{doing}: {type(error).__name__}: {error}"
-    try:
-        channel.send(sync, f"E{code} {text}".encode(errors="replace"))
-    finally:
-        os._exit(code)
+def _change_root(root: int, *, move: bool) -> None:
+    """The root becomes ``/`` without pivot_root: on a ramdisk, or in a namespace of others."""
+    os.fchdir(root)
+    if move:
+        mounts.mount(".", "/", None, mounts.MS.MOVE)
+    os.chroot(".")
+    os.chdir("/")

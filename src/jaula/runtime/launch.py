@@ -1,217 +1,167 @@
-"""Making a container from a spec: the shim's side.
+"""Making a container from a spec: the maker's side.
 
-Cgroup, user namespace, root and prepared mounts are made with the host's privileges, then the stage
-is forked. Whatever fails, everything made so far is undone before the error is raised.
+Cgroup, user namespace, root and prepared mounts are made with the maker's privileges, then the
+stage is forked. Whatever fails, everything made so far is undone before the error is raised. The
+maker is a shim's helper in the engine, and the command itself for ``jaula-runtime``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable
+from typing import NamedTuple
+
+from msgspec import structs
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import namespaces
-from jaula.kernel.namespaces import CLONE
-from jaula.runtime import become, channel, init, mountplan, preparation
+from jaula.kernel import mounts
+from jaula.runtime import channel, confined, hooks, init, joining, mountplan, preparation
+from jaula.runtime.become import Prepared
+from jaula.runtime.birth import clone_into
 from jaula.runtime.handshake import follow
 from jaula.runtime.hierarchies import v1_hierarchies
+from jaula.runtime.mappings import host_id
 from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup, Parts
 from jaula.runtime.preparation import Keep
 from jaula.runtime.rootfs import mount_root
+from jaula.runtime.stdio import give_to, stdio_pipes
 from jaula.spec.rootfs import RootSource
-from jaula.spec.runtime import IDMapping, Spec
+from jaula.spec.runtime import Hooks, Linux, Process, Spec, State
 
-UNNAMED = "/jaula/unnamed"  # the cgroup of a spec that names none
-_KINDS = {
-    "user": CLONE.NEWUSER,
-    "network": CLONE.NEWNET,
-    "pid": CLONE.NEWPID,
-    "mount": CLONE.NEWNS,
-    "ipc": CLONE.NEWIPC,
-    "uts": CLONE.NEWUTS,
-    "cgroup": CLONE.NEWCGROUP,
-    "time": CLONE.NEWTIME,
-}
+_NONE = (-1, -1, -1)
 
 
-def host_id(mappings: tuple[IDMapping, ...], inside: int) -> int:
-    """The host's id of one inside; the id itself without mappings. Raises ``RuntimeFailure``."""
-    if not mappings:
-        return inside
-    for row in mappings:
-        if row.container_id <= inside < row.container_id + row.size:
-            return row.host_id + inside - row.container_id
-    raise RuntimeFailure(
-        f"id {inside} is not in the container's user namespace", hint="use a lower id"
-    )
+class Terms(NamedTuple):
+    """What the caller adds to a spec: where things are, and how it wants to be joined to it."""
+
+    state: State  # for hooks and the seccomp agent; pid and status are filled in
+    root: RootSource
+    mount_point: str  # an existing directory that serves as a place to attach the root
+    cgroup: str  # below each hierarchy's mount point
+    sandbox: tuple[int, int] | None = None  # user and network namespace, prepared
+    stdio: tuple[int, int, int] | None = None  # the caller's own; None: pipes are made
+    stdin_open: bool = False
+    console: tuple[int, int] = (0, 0)  # rows, columns; 0: as the spec says, or leave
+    preserve: int = 0  # descriptors that the program inherits, from 3 on
+    start_socket: int = -1  # listening: init waits there to be started; -1: start at once
+    seccomp_cache: str | None = None
+    session_keyring: bool = True
+    pivot: bool = True
+    unprivileged: bool = False  # no rights over the mount namespace that we are in
 
 
-def rows(mappings: tuple[IDMapping, ...]) -> list[tuple[int, int, int]]:
-    """Mappings as the kernel writes them."""
-    return [(row.container_id, row.host_id, row.size) for row in mappings]
+def start(spec: Spec, terms: Terms, parts: Parts) -> Born:
+    """Create a container, and start it unless it is to wait.
 
-
-def start(
-    spec: Spec,
-    root: RootSource,
-    *,
-    mount_point: str,
-    sandbox: tuple[int, int] | None,
-    console: tuple[int, int],
-    stdin_open: bool,
-    seccomp_cache: str | None,
-    parts: Parts,
-) -> Born:
-    """Create and start a container. Raises ``RuntimeFailure``; then nothing is left of it."""
+    Raises ``RuntimeFailure`` or ``InvalidRequest``; then nothing is left of it.
+    """
     linux, wanted = spec.linux, spec.process
     if linux is None or wanted is None:
         raise RuntimeFailure("the spec has no linux or no process section")
-    if spec.hooks is not None:
-        raise RuntimeFailure("the spec has hooks, which this runtime does not run")
-    try:
-        program = parts.seccomp_program(linux.seccomp, seccomp_cache) if linux.seccomp else None
-        prepared = become.prepare(wanted, program)
-    except become.Failure as failure:
-        raise RuntimeFailure(str(failure), exit_code=failure.exit_code) from None
-    cgroup = parts.cgroups.create(linux.cgroups_path or UNNAMED)
     keep = Keep()
     try:
-        if linux.resources is not None:
-            cgroup.apply(linux.resources)
-        blueprint, ours = _blueprint(
-            spec,
-            root,
-            prepared,
-            mount_point,
-            sandbox,
-            console,
-            stdin_open,
-            cgroup.locations().values(),
+        prepared = confined.prepare(
+            wanted,
+            linux,
+            terms.state,
+            parts,
             keep,
+            seccomp_cache=terms.seccomp_cache,
+            session_keyring=terms.session_keyring,
         )
+        cgroup = parts.cgroups.create(terms.cgroup)
         try:
-            pid, master = _fork(blueprint, spec, cgroup, keep)
+            warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
+            pid, master, ours = _make(spec, linux, wanted, prepared, terms, cgroup, keep)
         except BaseException:
-            for fd in ours:
-                if fd >= 0:
-                    os.close(fd)
+            cgroup.kill()
+            cgroup.destroy()
             raise
         memory = linux.resources.memory if linux.resources else None
         limit = memory.limit if memory and memory.limit and memory.limit > 0 else 0
-        return Born(pid, master, *ours, linux.cgroups_path or UNNAMED, limit)
-    except BaseException as error:
-        cgroup.kill()
-        cgroup.destroy()
-        if isinstance(error, OSError):
-            raise RuntimeFailure(str(error)) from error
-        raise
+        return Born(pid, master, *ours, terms.cgroup, limit, warnings)
+    except OSError as error:
+        raise RuntimeFailure(str(error)) from error
     finally:
         keep.close()
 
 
-def _blueprint(
+def _make(
     spec: Spec,
-    root: RootSource,
-    prepared: become.Prepared,
-    mount_point: str,
-    sandbox: tuple[int, int] | None,
-    console: tuple[int, int],
-    stdin_open: bool,
-    places: Collection[str],
+    linux: Linux,
+    wanted: Process,
+    prepared: Prepared,
+    terms: Terms,
+    cgroup: Cgroup,
     keep: Keep,
-) -> tuple[init.Blueprint, tuple[int, int, int]]:
-    linux, wanted = spec.linux, spec.process
-    assert linux is not None
-    assert wanted is not None
-    create = CLONE(0)
-    join: list[tuple[int, CLONE]] = []
-    user_fd: int | None = None
-    for entry in linux.namespaces:
-        if entry.type not in _KINDS:
-            raise RuntimeFailure(f"unknown namespace type {entry.type!r}")
-        flag = _KINDS[entry.type]
-        if entry.type == "user":
-            if entry.path:
-                user_fd = keep.add(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC))
-            elif sandbox is not None:
-                user_fd = sandbox[0]
-            else:
-                made = namespaces.make(CLONE(0), rows(linux.uid_mappings), rows(linux.gid_mappings))
-                user_fd = keep.add(made["user"])
-        elif entry.path:
-            join.append((keep.add(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)), flag))
-        elif entry.type == "network" and sandbox is not None:
-            join.append((sandbox[1], flag))
-        else:
-            create |= flag
-    if not create & CLONE.NEWNS:
-        raise RuntimeFailure("the spec asks for no mount namespace of its own")
-    if user_fd is not None:
-        join.append((user_fd, CLONE.NEWUSER))
-    owner = (host_id(linux.uid_mappings, 0), host_id(linux.gid_mappings, 0))
-    try:
-        root_fd = keep.add(mount_root(root, user_fd, owner))
-    except OSError as error:
-        raise RuntimeFailure(f"root file system: {error}") from error
-    steps = mountplan.plan(spec, v1_hierarchies=v1_hierarchies(places))
-    ready = preparation.prepare(spec, user_fd=user_fd, owner=owner, keep=keep)
-    theirs, ours = _stdio(spec, wanted.terminal, stdin_open, keep)
+) -> tuple[int, int, tuple[int, int, int]]:
+    """(init's pid, its terminal's master or -1, our ends of its pipes or -1)."""
+    ns = joining.decide(linux, terms.sandbox, keep, unprivileged=terms.unprivileged)
+
+    def prepare() -> tuple[int, dict[int, int]]:
+        try:
+            root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner))
+        except OSError as error:
+            raise RuntimeFailure(f"root file system: {error}") from error
+        return root, preparation.prepare(spec, user_fd=ns.user_fd, owner=ns.owner, keep=keep)
+
+    root, ready = (-1, {}) if terms.unprivileged else prepare()
+    steps = mountplan.plan(spec, v1_hierarchies=v1_hierarchies(cgroup.locations().values()))
+    stdio, ours = _stdio(wanted, ns, terms, keep)
+    box = wanted.console_size
     blueprint = init.Blueprint(
-        tuple(join),
-        user_fd is not None,
-        create,
-        mount_point,
-        root_fd,
-        ready,
-        steps,
-        prepared,
-        spec.hostname,
-        spec.domainname,
-        wanted.terminal,
-        console,
-        theirs,
+        join=ns.join,
+        mapped=ns.user_fd is not None,
+        create=ns.create,
+        time_offsets=joining.time_offsets(linux),
+        mount_point=terms.mount_point,
+        own_mounts=ns.own_mounts,
+        pivot=terms.pivot,
+        propagation=mounts.MS.REC | mounts.MS.PRIVATE,
+        root=root,
+        prepared=ready,
+        prepare=prepare if terms.unprivileged else None,
+        steps=steps,
+        process=prepared,
+        hostname=spec.hostname,
+        domainname=spec.domainname,
+        terminal=wanted.terminal,
+        console=terms.console if any(terms.console) or not box else (box.height, box.width),
+        stdio=stdio,
+        preserve=terms.preserve,
+        start_socket=terms.start_socket,
+        hooks=spec.hooks,
+        state=terms.state,
     )
-    return blueprint, ours
+    try:
+        pid, master = _fork(blueprint, wanted, cgroup, keep)
+    except BaseException:
+        for fd in ours:
+            if fd >= 0:
+                os.close(fd)
+        raise
+    return pid, master, ours
 
 
 def _stdio(
-    spec: Spec, terminal: bool, stdin_open: bool, keep: Keep
+    wanted: Process, ns: joining.Joining, terms: Terms, keep: Keep
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The container's three descriptors and the shim's ends of them."""
-    if terminal:
-        return (-1, -1, -1), (-1, -1, -1)
-    assert spec.linux is not None
-    assert spec.process is not None
-    uid = host_id(spec.linux.uid_mappings, spec.process.user.uid)
-    gid = host_id(spec.linux.gid_mappings, spec.process.user.gid)
-    return open_stdio(uid, gid, stdin_open, keep.fds)
+    """The container's three descriptors and our ends of them; -1 where there is none."""
+    if wanted.terminal:
+        return _NONE, _NONE
+    uid = host_id(ns.uid_mappings, wanted.user.uid)
+    if terms.stdio is not None:
+        give_to(uid, terms.stdio)
+        return terms.stdio, _NONE
+    gid = host_id(ns.gid_mappings, wanted.user.gid)
+    return stdio_pipes(uid, gid, terms.stdin_open, keep.fds)
 
 
-def open_stdio(
-    uid: int, gid: int, stdin_open: bool, theirs: list[int]
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Pipes owned by the container's user, so that /dev/stdout can be opened again by name.
-
-    The container's ends are appended to ``theirs``, which the caller closes after the fork; the
-    shim's ends are not blocking, and -1 where stdin is closed.
-    """
-    reading, writing = os.pipe2(os.O_CLOEXEC) if stdin_open else (-1, -1)
-    if not stdin_open:
-        reading = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    output, output_theirs = os.pipe2(os.O_CLOEXEC)
-    error, error_theirs = os.pipe2(os.O_CLOEXEC)
-    theirs.extend((reading, output_theirs, error_theirs))
-    for fd in (output_theirs, error_theirs, *((reading,) if stdin_open else ())):
-        os.fchown(fd, uid, gid)
-    for fd in (writing, output, error):
-        if fd >= 0:
-            os.set_blocking(fd, False)
-    return (reading, output_theirs, error_theirs), (writing, output, error)
-
-
-def _fork(blueprint: init.Blueprint, spec: Spec, cgroup: Cgroup, keep: Keep) -> tuple[int, int]:
-    """Fork the stage and wait until the program runs: (init's pid, terminal master)."""
+def _fork(
+    blueprint: init.Blueprint, wanted: Process, cgroup: Cgroup, keep: Keep
+) -> tuple[int, int]:
+    """Fork the stage and wait until the program runs or waits: (init's pid, terminal master)."""
     mine, theirs = channel.pair()
     stage_pid, stage_pidfd = clone_into(cgroup, keep.fds)
     if stage_pid == 0:
@@ -220,26 +170,24 @@ def _fork(blueprint: init.Blueprint, spec: Spec, cgroup: Cgroup, keep: Keep) -> 
     os.close(stage_pidfd)
     theirs.close()
     keep.close()  # the container's copies live in the stage now
-    assert spec.process is not None
-    lost = "the container's first process died while it was made"
-    return follow(mine, stage_pid, spec.process, blueprint.console, lost=lost)
+    return follow(
+        mine,
+        stage_pid,
+        wanted,
+        blueprint.console,
+        lost="the container's first process died while it was made",
+        at_hooks=_runtime_hooks(blueprint.hooks, blueprint.state),
+    )
 
 
-def clone_into(cgroup: Cgroup, keep: list[int]) -> tuple[int, int]:
-    """Fork a child that is in the cgroup when this returns in it: (pid, pidfd) or (0, -1).
+def _runtime_hooks(wanted: Hooks | None, state: State | None) -> Callable[[int], None] | None:
+    """What runs in our own namespaces once the container's exist."""
+    if wanted is None or state is None:
+        return None
 
-    On v2 it is born there; on v1 it moves itself by descriptors, which are added to ``keep``.
-    """
-    directory = cgroup.directory_fd()
-    entries: tuple[int, ...] = ()
-    if directory is None:
-        entries = cgroup.entry()
-        keep.extend(entries)
-    pid, pidfd = namespaces.clone3(CLONE(0), cgroup=directory)
-    if pid == 0:
-        try:
-            for entry in entries:
-                os.write(entry, b"0")
-        except OSError:
-            os._exit(125)
-    return pid, pidfd
+    def run(pid: int) -> None:
+        now = structs.replace(state, pid=pid, status="creating")
+        hooks.run("prestart", wanted.prestart, now)
+        hooks.run("createRuntime", wanted.create_runtime, now)
+
+    return run

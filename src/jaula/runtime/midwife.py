@@ -30,6 +30,7 @@ class Born(msgspec.Struct, frozen=True):
     stderr: int = -1
     cgroup: str = ""
     memory_limit: int = 0  # bytes, 0: none
+    warnings: tuple[str, ...] = ()  # limits that are not in force, and why
 
 
 class _Failed(msgspec.Struct, frozen=True, tag=True):

@@ -19,8 +19,9 @@ import msgspec
 
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
-from jaula.runtime import channel, execute, launch, messages, midwife
+from jaula.runtime import channel, confined, execute, launch, messages, midwife
 from jaula.runtime.engines import Engines
+from jaula.runtime.mappings import host_id
 from jaula.runtime.messages import (
     Answer,
     AttachRequest,
@@ -36,11 +37,13 @@ from jaula.runtime.messages import (
 )
 from jaula.runtime.poller import Poller
 from jaula.runtime.ports import Cgroup, LogWriter, Parts
+from jaula.runtime.preparation import Keep
 from jaula.runtime.streams import Streams
 from jaula.spec import runtime as oci
 
 LINGER = 10.0  # seconds that attached clients have to read the last output
 EXIT_NAME = "exit.json"
+UNNAMED = "/jaula/unnamed"  # the cgroup of a spec that names none
 
 
 class _Execed(NamedTuple):
@@ -79,18 +82,7 @@ class Shim:
         os.makedirs(mount_point, 0o711, exist_ok=True)
         try:
             self.engines.listen()
-            self.running = self.midwife.deliver(
-                lambda: launch.start(
-                    _read_spec(request.bundle),
-                    request.root,
-                    mount_point=mount_point,
-                    sandbox=sandbox,
-                    console=request.console,
-                    stdin_open=request.stdin_open,
-                    seccomp_cache=request.seccomp_cache,
-                    parts=self.parts,
-                )
-            )
+            self.running = self.midwife.deliver(lambda: self._make_container(sandbox, mount_point))
         except BaseException:
             log.close()
             self.engines.vanish()
@@ -102,6 +94,26 @@ class Shim:
             self._abandon()
             self.engines.vanish()
             raise
+
+    def _make_container(self, sandbox: tuple[int, int] | None, mount_point: str) -> midwife.Born:
+        """In the helper."""
+        request = self.request
+        spec = _read_spec(request.bundle)
+        terms = launch.Terms(
+            state=self._state(spec, "creating"),
+            root=request.root,
+            mount_point=mount_point,
+            cgroup=(spec.linux.cgroups_path if spec.linux else None) or UNNAMED,
+            sandbox=sandbox,
+            console=request.console,
+            stdin_open=request.stdin_open,
+            seccomp_cache=request.seccomp_cache,
+        )
+        return launch.start(spec, terms, self.parts)
+
+    def _state(self, spec: oci.Spec, status: str, pid: int = 0) -> oci.State:
+        request = self.request
+        return oci.State(request.container_id, status, request.bundle, pid, spec.annotations)
 
     def _abandon(self) -> None:
         """End a container that cannot be kept company."""
@@ -191,25 +203,30 @@ class Shim:
 
     def _make_exec(self, request: ExecRequest) -> midwife.Born:
         """In the helper: what the container's spec says holds for the new process as well."""
-        linux = _read_spec(self.request.bundle).linux
+        spec = _read_spec(self.request.bundle)
+        linux, wanted = spec.linux, request.process
         assert linux is not None
-        wanted = request.process
-        program = None
-        if linux.seccomp is not None:
-            program = self.parts.seccomp_program(linux.seccomp, self.request.seccomp_cache)
-        return execute.start(
-            self.running.pid,
-            self.pidfd,
-            self.cgroup,
-            wanted,
-            owner_ids=(
-                launch.host_id(linux.uid_mappings, wanted.user.uid),
-                launch.host_id(linux.gid_mappings, wanted.user.gid),
-            ),
-            program=program,
-            stdin_open=bool(request.stream and request.stream.stdin),
-            console=request.console,
-        )
+        keep = Keep()
+        try:
+            prepared = confined.prepare(
+                wanted,
+                linux,
+                self._state(spec, "running", self.running.pid),
+                self.parts,
+                keep,
+                seccomp_cache=self.request.seccomp_cache,
+            )
+            terms = execute.Terms(
+                owner_ids=(
+                    host_id(linux.uid_mappings, wanted.user.uid),
+                    host_id(linux.gid_mappings, wanted.user.gid),
+                ),
+                stdin_open=bool(request.stream and request.stream.stdin),
+                console=request.console,
+            )
+            return execute.start(self.running.pid, self.pidfd, self.cgroup, wanted, prepared, terms)
+        finally:
+            keep.close()
 
     def _exec_ended(self, exec_id: str) -> None:
         execed = self.execs[exec_id]

@@ -17,7 +17,8 @@ import msgspec
 
 from jaula.kernel import namespaces, process
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime import channel, launch, messages, shim
+from jaula.runtime import channel, messages, shim
+from jaula.runtime.mappings import rows
 from jaula.runtime.messages import SandboxRequest, StartRequest
 from jaula.runtime.ports import Parts
 
@@ -76,7 +77,7 @@ def _complain(error: Exception) -> None:
 def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
     """Make the namespaces; send their descriptors, or the error's text, to the engine."""
     with socket.socket(fileno=os.dup(fds[0])) as waiting:
-        mapping = launch.rows(request.mappings)
+        mapping = rows(request.mappings)
         try:
             made = namespaces.make(CLONE.NEWNET if request.network else CLONE(0), mapping, mapping)
         except OSError as error:

@@ -306,6 +306,27 @@ class Spec(_Document, frozen=True):
     linux: Linux | None = None
 
 
+class State(msgspec.Struct, frozen=True, rename="camel"):
+    """The state of a container, runtime.md "State": what hooks read and ``state`` prints."""
+
+    id: str
+    status: str  # creating created running stopped; paused is an extension of runtimes
+    bundle: str
+    pid: int = 0
+    annotations: dict[str, str] = {}
+    oci_version: str = OCI_VERSION
+
+
+class ContainerProcessState(msgspec.Struct, frozen=True, rename="camel"):
+    """What a seccomp agent reads beside the listener's descriptor."""
+
+    state: State
+    oci_version: str = OCI_VERSION
+    fds: tuple[str, ...] = ()
+    pid: int = 0
+    metadata: str = ""
+
+
 def encode(spec: Spec) -> bytes:
     """The document as JSON; ``ociVersion`` is always present."""
     document = msgspec.to_builtins(spec)
