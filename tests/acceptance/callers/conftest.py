@@ -1,0 +1,29 @@
+"""The runtime under test and its callers.
+
+JAULA_TEST_RUNTIME names another OCI runtime to run the same tests with, such as /usr/sbin/runc:
+a test that fails with both is wrong, one that fails with one only tells of that one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.callers.podman import Podman
+from harness.engine import PROJECT
+
+
+@pytest.fixture(scope="session")
+def oci_runtime() -> Path:
+    path = Path(os.environ.get("JAULA_TEST_RUNTIME") or PROJECT / "jaula-runtime")
+    assert os.access(path, os.X_OK), f"there is no runtime at {path}"
+    return path
+
+
+@pytest.fixture(scope="session")
+def podman(oci_runtime: Path, busybox_archive: Path) -> Iterator[Podman]:
+    with Podman(oci_runtime, busybox_archive) as caller:
+        yield caller

@@ -1,0 +1,1 @@
+"""The programs that call an OCI runtime, each private: podman, containerd, dockerd, buildah."""

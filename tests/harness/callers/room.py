@@ -1,0 +1,172 @@
+"""Namespaces of a caller's own: what it mounts, keeps below /run or sends never meets the host's.
+
+A holder keeps a mount and a network namespace: /run and /dev/shm are empty there, so that callers
+and runtimes find no state of the host's at their default places, and write none there. It ends
+with the standard input that the test holds, so none outlives the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+HOST_STATE = ("/var/lib/containers", "/var/lib/cni", "/var/lib/buildkit")
+BEYOND_GRACE = 5.0  # seconds in which what is about to end does
+
+SET_UP = """
+set -e
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+for place in "$@"; do [ ! -d "$place" ] || mount -t tmpfs -o mode=755 tmpfs "$place"; done
+mkdir -p /run/lock /run/user
+ip link set lo up
+echo ready
+exec cat
+"""
+
+
+@dataclass
+class Room:
+    """One caller's place. ``base`` is on a disk, ``run`` only there inside."""
+
+    # Short, because socket addresses are limited to 107 bytes and container ids are 64 long.
+    base: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="jlc", dir="/var/tmp")))
+    holder: subprocess.Popen[str] | None = None
+    mounted: frozenset[str] = frozenset()
+
+    @property
+    def tag(self) -> str:
+        """In the names of cgroups and directories; no other room's."""
+        return self.base.name
+
+    @property
+    def pid(self) -> int:
+        assert self.holder is not None, "the room is closed"
+        return self.holder.pid
+
+    def open(self) -> None:
+        self.base.chmod(0o755)
+        unshare = ("unshare", "--mount", "--net", "--propagation", "private")
+        self.holder = subprocess.Popen(
+            [*unshare, "sh", "-c", SET_UP, "room", *HOST_STATE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.holder.stdout is not None
+        assert self.holder.stdout.readline() == "ready\n", "the namespaces could not be set up"
+        self.mounted = frozenset(self._mount_points())
+
+    def enter(self, words: Sequence[str], directory: str = "/") -> list[str]:
+        """``words`` as a command that runs inside."""
+        spaces = f"/proc/{self.pid}/ns"
+        entered = (f"--mount={spaces}/mnt", f"--net={spaces}/net", f"--wdns={directory}")
+        return ["nsenter", *entered, "--", *words]
+
+    def path(self, inside: str | Path) -> Path:
+        """A path as a process outside reaches it."""
+        return Path(f"/proc/{self.pid}/root") / str(inside).lstrip("/")
+
+    def bind(self, source: Path, target: str) -> None:
+        """Show ``source`` at ``target`` inside."""
+        subprocess.run(self.enter(["mount", "--bind", str(source), target]), check=True)
+        self.mounted |= {target}
+
+    def show_file(self, target: str, text: str) -> None:
+        """Show a file of this text at ``target`` inside, which must be a file on the host."""
+        copy = self.base / target.replace("/", "_")
+        copy.write_text(text)
+        copy.chmod(0o644)
+        self.bind(copy, target)
+
+    def close(self) -> None:
+        """End what is left, then the namespaces with all their mounts, then the directory."""
+        for pid, _ in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        settled(self._processes)
+        if self.holder is not None:
+            self.holder.communicate(timeout=20)
+        settled(self._remove_cgroups)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    # What is there, read from the kernel and not from the caller.
+
+    def leaks(self, *, mounts: Sequence[str] = (), groups: str = "") -> dict[str, list[str]]:
+        """What a caller that has removed its containers left.
+
+        Not counted is what the caller itself keeps: ``mounts``, and cgroups whose last name
+        matches the pattern ``groups``.
+        """
+        looks: dict[str, Callable[[], list[str]]] = {
+            "processes": lambda: [text for _, text in self._processes()],
+            "mounts": lambda: sorted(set(self._mount_points()) - self.mounted - set(mounts)),
+            "cgroups": lambda: [
+                str(path)
+                for path in self._groups()
+                if path.name != self.tag and not re.fullmatch(groups, path.name)
+            ],
+            "containers of the runtime": self._runtime_states,
+        }
+        return {kind: left for kind, look in looks.items() if (left := settled(look))}
+
+    def _processes(self) -> list[tuple[int, str]]:
+        """Those in these namespaces or in cgroups of this room, but the holder and this test."""
+        spaces = {Path(f"/proc/{self.pid}/ns/{kind}").readlink().name for kind in ("mnt", "net")}
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            pid = int(directory.name)
+            with contextlib.suppress(OSError):
+                entered = {(directory / "ns" / kind).readlink().name for kind in ("mnt", "net")}
+                grouped = f"/{self.tag}/" in (directory / "cgroup").read_text()
+                if pid not in (self.pid, os.getpid()) and (entered & spaces or grouped):
+                    command = (directory / "cmdline").read_bytes().replace(b"\0", b" ")
+                    found.append((pid, f"{pid} {command.decode(errors='replace')}"))
+        return found
+
+    def _mount_points(self) -> list[str]:
+        table = Path(f"/proc/{self.pid}/mountinfo").read_text()
+        return [line.split()[4] for line in table.splitlines()]
+
+    def _groups(self) -> list[Path]:
+        """Cgroups of this room, in every hierarchy, the deepest first."""
+        hierarchies = (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/"))
+        parents = [hierarchy / self.tag for hierarchy in hierarchies]
+        found = [
+            Path(directory)
+            for parent in parents
+            for directory, _, _ in os.walk(parent, topdown=False)
+        ]
+        return list(dict.fromkeys(found))
+
+    def _remove_cgroups(self) -> list[str]:
+        for path in self._groups():
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        return [str(path) for path in self._groups()]
+
+    def _runtime_states(self) -> list[str]:
+        """Directories in which a runtime keeps what it knows of a container."""
+        inside = self.path("/run")
+        return [str(path.relative_to(inside).parent) for path in inside.rglob("state.json")]
+
+
+def settled(look: Callable[[], list[T]], seconds: float = BEYOND_GRACE) -> list[T]:
+    """What ``look`` still finds after what is under way has had its time; it may be nothing."""
+    deadline = time.monotonic() + seconds
+    while (found := look()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
