@@ -1,4 +1,4 @@
-"""Processes: pidfd_open(2), prctl(2), close_range(2), waitid(2) results."""
+"""Processes: pidfd_open(2), prctl(2), personality(2), close_range(2), waitid(2) results."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PER_LINUX = 0x0000  # include/uapi/linux/personality.h
+PER_LINUX32 = 0x0008
 CLOSE_RANGE_UNSHARE = 2
 CLOSE_RANGE_CLOEXEC = 4
 
@@ -43,7 +45,7 @@ _personality = function("personality", ctypes.c_ulong)
 
 
 def personality(persona: int) -> int:
-    """personality(2); returns the former one."""
+    """Set the execution domain, personality(2); 0xffffffff only asks. Returns the former one."""
     return _personality(persona)
 
 
