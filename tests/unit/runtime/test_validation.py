@@ -213,8 +213,8 @@ BAD: list[tuple[str, object, str]] = [
         "linux/namespaces/0/type",
         "net",
         (
-            "linux.namespaces[0].type: 'net' is none of pid, network, mount, ipc, uts, user, cgroup, "
-            "time"
+            "linux.namespaces[0].type: 'net' is none of pid, network, mount, ipc, uts, user, "
+            "cgroup, time"
         ),
     ),
     ("linux/namespaces/0/type", "uts", "linux.namespaces[4].type: 'uts' is given twice"),
