@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from jaula.kernel import landlock as kernel_landlock
 from jaula.kernel import lsm as kernel
 
 
@@ -41,7 +42,7 @@ def apparmor() -> bool:
 def landlock() -> int:
     """The version of Landlock's interface, 0 where there is none."""
     try:
-        return kernel.landlock_abi()
+        return kernel_landlock.abi_version()
     except OSError:
         return 0
 

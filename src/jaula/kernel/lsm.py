@@ -10,8 +10,6 @@ import ctypes
 from jaula.kernel.libc import syscall
 
 NR_lsm_list_modules = 461
-NR_landlock_create_ruleset = 444
-LANDLOCK_CREATE_RULESET_VERSION = 1
 
 IDS: dict[int, str] = {
     100: "capability",
@@ -33,13 +31,6 @@ IDS: dict[int, str] = {
 _lsm_list_modules = syscall(
     "lsm_list_modules", NR_lsm_list_modules, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
 )
-_landlock_create_ruleset = syscall(
-    "landlock_create_ruleset",
-    NR_landlock_create_ruleset,
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_uint32,
-)
 
 
 def list_modules() -> tuple[str, ...]:
@@ -48,8 +39,3 @@ def list_modules() -> tuple[str, ...]:
     ids = (ctypes.c_uint64 * 64)()
     count = _lsm_list_modules(ctypes.addressof(ids), ctypes.addressof(size), 0)
     return tuple(IDS.get(ids[n], str(ids[n])) for n in range(count))
-
-
-def landlock_abi() -> int:
-    """The version of Landlock; ``OSError`` where the kernel has none or it is switched off."""
-    return _landlock_create_ruleset(None, 0, LANDLOCK_CREATE_RULESET_VERSION)

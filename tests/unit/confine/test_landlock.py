@@ -1,0 +1,192 @@
+"""Which containers are confined by Landlock, and what their rules are on each version."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from jaula.confine import capabilities, seccomp
+from jaula.confine.landlock import (
+    READ,
+    Landlock,
+    Options,
+    decide,
+    describe,
+    objection,
+    parse,
+)
+from jaula.confine.mandatory import MandatoryAccess, Request
+from jaula.errors import InvalidRequest
+from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
+from jaula.kernel.landlock import known
+from jaula.spec.landlock import ANNOTATION, PathRule, PortRule, decode
+from jaula.spec.runtime import Linux, Mount, Namespace, Process, Root, Seccomp, Spec, Syscall
+
+ALL = known(7).access_fs
+MOUNTS = (
+    Mount("/proc", "proc", "proc", ("nosuid",)),
+    Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "mode=755")),
+    Mount("/sys", "sysfs", "sysfs", ("nosuid", "ro")),
+    Mount("/data", "bind", "/srv/data", ("rbind", "rw")),
+    Mount("/config", "bind", "/srv/config", ("rbind", "ro", "rro")),
+    Mount("/old", "bind", "/srv/old", ("rbind", "ro")),
+    Mount("/one", "bind", "/srv/one", ("bind", "ro")),
+)
+
+
+OWN_PID = Namespace("pid")
+
+
+def spec(
+    *,
+    caps: tuple[str, ...] = ("chown",),
+    readonly: bool = False,
+    pid: Namespace | None = OWN_PID,
+    profile: Seccomp | None = None,
+    confined: bool = True,
+) -> Spec:
+    sets = capabilities.resolve(add=caps)
+    return Spec(
+        process=Process(cwd="/", capabilities=sets),
+        root=Root("rootfs", readonly=readonly),
+        mounts=MOUNTS,
+        annotations={"mine": "kept"},
+        linux=Linux(
+            namespaces=(pid,) if pid else (),
+            seccomp=(profile or seccomp.default_profile(sets)) if confined else None,
+        ),
+    )
+
+
+def test_a_writable_root_is_one_rule_since_mounts_have_flags_of_their_own() -> None:
+    rules = decide(MOUNTS, root_readonly=False, options=Options(), abi=7)
+    assert rules.paths == (PathRule("/", ALL),)
+    assert rules.handled_access_fs == ALL
+    assert not rules.handled_access_net
+    assert not rules.scoped
+    assert not rules.joined
+
+
+def test_beneath_a_read_only_root_only_writable_mounts_are_written() -> None:
+    rules = decide(MOUNTS, root_readonly=True, options=Options(), abi=7)
+    assert rules.paths == (
+        PathRule("/", int(READ)),
+        PathRule("/proc", ALL),
+        PathRule("/dev", ALL),
+        PathRule("/data", ALL),
+        PathRule("/old", ALL),  # what is mounted below it may be writable
+    )
+    assert not READ & (FS.WRITE_FILE | FS.MAKE_REG | FS.REMOVE_FILE | FS.TRUNCATE | FS.REFER)
+
+
+@pytest.mark.parametrize("abi", range(1, 10))
+@pytest.mark.parametrize("readonly", [False, True])
+def test_no_version_is_asked_for_what_it_does_not_know(abi: int, readonly: bool) -> None:
+    rules = decide(MOUNTS, root_readonly=readonly, options=Options(), abi=abi)
+    assert rules.handled_access_fs == known(abi).access_fs
+    for rule in rules.paths:
+        assert rule.access
+        assert not rule.access & ~rules.handled_access_fs
+
+
+def test_ports_are_rules_of_two_rights() -> None:
+    options = parse(("tcp-bind=80,tcp-bind=443", "tcp-connect=443"))
+    rules = decide((), root_readonly=False, options=options, abi=4)
+    assert rules.handled_access_net == 3
+    assert rules.ports == (PortRule(80, 1), PortRule(443, 3))
+    assert rules.joined
+
+
+def test_only_what_is_named_is_handled() -> None:
+    rules = decide((), root_readonly=False, options=parse(("tcp-bind=80",)), abi=7)
+    assert rules.handled_access_net == 1
+
+
+def test_no_port_at_all() -> None:
+    rules = decide((), root_readonly=False, options=parse(("tcp-connect=none",)), abi=7)
+    assert (rules.handled_access_net, rules.ports) == (2, ())
+
+
+@pytest.mark.parametrize(
+    ("words", "abi", "needed"),
+    [("tcp-bind=80", 3, "Linux 6.7"), ("scope-signal", 5, "Linux 6.12"), ("on", 0, "no Landlock")],
+)
+def test_what_the_kernel_cannot_do_is_refused_and_not_left_out(
+    words: str, abi: int, needed: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=needed):
+        decide((), root_readonly=False, options=parse((words,)), abi=abi)
+
+
+@pytest.mark.parametrize(
+    "words", ["", "yes", "tcp-bind", "tcp-bind=", "tcp-bind=65536", "tcp-connect=-1", "on,off"]
+)
+def test_an_option_that_does_not_exist_is_refused(words: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse((words,))
+
+
+@pytest.mark.parametrize("abi", range(2, 8))
+def test_a_default_container_is_confined(abi: int) -> None:
+    assert objection(spec(), abi=abi) == ""
+    made = Landlock(abi).confine(spec(), Request())
+    assert decode(made.annotations[ANNOTATION]).handled_access_fs == known(abi).access_fs
+    assert made.annotations["mine"] == "kept"
+
+
+MOUNTING = Seccomp("SCMP_ACT_ERRNO", syscalls=(Syscall(("mount",), "SCMP_ACT_ALLOW"),))
+LISTED = Seccomp("SCMP_ACT_ALLOW", syscalls=(Syscall(("ptrace",), "SCMP_ACT_ERRNO"),))
+
+
+@pytest.mark.parametrize(
+    ("made", "abi", "why"),
+    [
+        (spec(), 0, "no Landlock"),
+        (spec(), 1, "renames"),
+        (spec(caps=("sys_admin",)), 7, "CAP_SYS_ADMIN"),
+        (spec(caps=("all",)), 7, "CAP_SYS_ADMIN"),
+        (spec(confined=False), 7, "seccomp"),
+        (spec(profile=MOUNTING), 7, "seccomp"),
+        (spec(profile=LISTED), 7, "seccomp"),
+        (spec(pid=None), 7, "pid namespace"),
+        (spec(pid=Namespace("pid", "/proc/7/ns/pid")), 7, "pid namespace"),
+    ],
+)
+def test_the_default_leaves_alone_what_it_would_break(made: Spec, abi: int, why: str) -> None:
+    assert why in objection(made, abi=abi)
+    assert Landlock(abi).confine(made, Request()) == made
+
+
+def test_privileged_is_left_alone_unless_it_asks() -> None:
+    assert Landlock(7).confine(spec(), Request(privileged=True)) == spec()
+    asked = Landlock(7).confine(spec(caps=("all",)), Request(("on",), privileged=True))
+    assert ANNOTATION in asked.annotations
+
+
+def test_off_is_off() -> None:
+    for word in ("off", "unconfined"):
+        assert Landlock(7).confine(spec(), Request((word,))) == spec()
+
+
+def test_asking_on_a_kernel_without_it_is_an_error() -> None:
+    with pytest.raises(InvalidRequest, match="no Landlock"):
+        Landlock(0).confine(spec(), Request(("on",)))
+
+
+def test_people_can_read_the_rules() -> None:
+    options = parse(("tcp-bind=80,tcp-connect=none,scope-signal",))
+    rules = decide(MOUNTS[:2], root_readonly=True, options=options, abi=7)
+    assert describe(rules) == (
+        "/ rx, /proc rwx, /dev rwx, tcp-bind 80, tcp-connect none, scope-signal, exec too"
+    )
+    module: MandatoryAccess = Landlock(7)
+    assert module.requested(module.confine(spec(), Request())) == "/ rwx"
+    assert module.requested(spec()) == ""
+    assert module.shown() == "name=landlock,abi=7"
+    assert module.enabled()
+    assert not Landlock(0).enabled()
+
+
+def test_a_spec_without_capabilities_of_its_own_is_left_alone() -> None:
+    bare = msgspec.structs.replace(spec(), process=Process(cwd="/"))
+    assert "CAP_SYS_ADMIN" in objection(bare, abi=7)

@@ -1,0 +1,44 @@
+"""The annotation that carries Landlock's rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.errors import InvalidRequest
+from jaula.spec.landlock import PathRule, PortRule, Ruleset, decode, encode
+
+
+def test_rules_survive_the_annotation() -> None:
+    rules = Ruleset(
+        0xFFFF, 3, 1, (PathRule("/", 13), PathRule("/data", 0xFFFF)), (PortRule(443, 2),), True
+    )
+    assert decode(encode(rules)) == rules
+
+
+def test_the_text_is_short_where_little_is_asked() -> None:
+    text = encode(Ruleset(8191, paths=(PathRule("/", 8191),)))
+    assert text == '{"handledAccessFs":8191,"paths":[{"path":"/","access":8191}]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"handledAccessFs":0}',
+        '{"handledAccessFs":-1}',
+        '{"handledAccessFs":18446744073709551616}',
+        '{"handledAccessFs":1,"unknown":2}',
+        '{"handledAccessFs":"1"}',
+        '{"handledAccessFs":1,"paths":[{"path":"data","access":1}]}',
+        '{"handledAccessFs":1,"paths":[{"path":"/a\\u0000b","access":1}]}',
+        '{"handledAccessFs":1,"paths":[{"path":"/","access":2}]}',
+        '{"handledAccessNet":1,"ports":[{"port":65536,"access":1}]}',
+        '{"handledAccessNet":1,"ports":[{"port":-1,"access":1}]}',
+        '{"handledAccessNet":1,"ports":[{"port":80,"access":2}]}',
+    ],
+)
+def test_an_annotation_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"io\.jaula\.landlock"):
+        decode(text)
