@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.callers.containerd import Containerd
 from harness.callers.podman import Podman
 from harness.engine import PROJECT
 
@@ -26,4 +27,10 @@ def oci_runtime() -> Path:
 @pytest.fixture(scope="session")
 def podman(oci_runtime: Path, busybox_archive: Path) -> Iterator[Podman]:
     with Podman(oci_runtime, busybox_archive) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="session")
+def containerd(oci_runtime: Path, busybox_archive: Path) -> Iterator[Containerd]:
+    with Containerd(oci_runtime, busybox_archive) as caller:
         yield caller

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from harness.callers.caller import IMAGE, until
+from harness.callers.limits import limits
 from harness.callers.podman import Podman
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.xdist_group("podman")]
@@ -54,29 +54,6 @@ def test_update_changes_the_limits_in_the_kernel(podman: Podman, container: str)
     podman("update", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "77", container)
     pid = podman.out("inspect", "-f", "{{.State.Pid}}", container)
     assert limits(pid) == {"memory": 64 << 20, "cpu": 0.5, "pids": 77}
-
-
-def limits(pid: str) -> dict[str, float]:
-    """What the kernel holds for the cgroup of a process, in v1's files or in v2's."""
-    groups = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            groups[controller] = path
-
-    def read(controller: str, v1: str, v2: str) -> list[str]:
-        root = Path("/sys/fs/cgroup")
-        if controller in groups:
-            return (root / controller / groups[controller][1:] / v1).read_text().split()
-        return (root / groups[""][1:] / v2).read_text().split()
-
-    quota = read("cpu", "cpu.cfs_quota_us", "cpu.max")
-    period = read("cpu", "cpu.cfs_period_us", "cpu.max")
-    return {
-        "memory": int(read("memory", "memory.limit_in_bytes", "memory.max")[0]),
-        "cpu": int(quota[0]) / int(period[-1]),
-        "pids": int(read("pids", "pids.max", "pids.max")[0]),
-    }
 
 
 def test_limits_given_at_the_start(podman: Podman) -> None:

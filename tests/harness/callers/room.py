@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +41,9 @@ exec cat
 class Room:
     """One caller's place. ``base`` is on a disk, ``run`` only there inside."""
 
-    # Short, because socket addresses are limited to 107 bytes and container ids are 64 long.
-    base: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="jlc", dir="/var/tmp")))
+    # Short, because socket addresses are limited to 107 bytes and container ids are 64 long; of
+    # letters and digits, because containerd has a namespace of this name.
+    base: Path = field(default_factory=lambda: Path(f"/var/tmp/jlc{secrets.token_hex(4)}"))
     holder: subprocess.Popen[str] | None = None
     mounted: frozenset[str] = frozenset()
 
@@ -57,6 +58,7 @@ class Room:
         return self.holder.pid
 
     def open(self) -> None:
+        self.base.mkdir()
         self.base.chmod(0o755)
         unshare = ("unshare", "--mount", "--net", "--propagation", "private")
         self.holder = subprocess.Popen(
