@@ -17,6 +17,7 @@ means socketcall(2) or ipc(2); here a name always means the direct call.
 from __future__ import annotations
 
 import ctypes
+import errno
 from enum import IntFlag
 
 from jaula.kernel.libc import MACHINE, syscall
@@ -158,6 +159,17 @@ def action_available(action: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def filter_flag_available(flag: int) -> bool:
+    """Whether the kernel knows a SECCOMP_FILTER_FLAG: it looks at flags before the program."""
+    if flag & SECCOMP_FILTER_FLAG.WAIT_KILLABLE_RECV:  # has no meaning without a listener
+        flag |= SECCOMP_FILTER_FLAG.NEW_LISTENER
+    try:
+        _seccomp(SECCOMP_SET_MODE_FILTER, int(flag), None)
+    except OSError as error:
+        return error.errno == errno.EFAULT
+    return False
 
 
 _library: ctypes.CDLL | None = None

@@ -11,6 +11,7 @@ import resource
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import scheduling
+from jaula.runtime import cpulist
 from jaula.spec.runtime import IOPriority, Process, Scheduler
 
 _RLIMITS = """
@@ -47,6 +48,11 @@ def set_limits(pid: int, wanted: Process) -> None:
         _set_scheduler(pid, wanted.scheduler)
     if wanted.io_priority is not None:
         _set_io_priority(pid, wanted.io_priority)
+
+
+def cpu_list(text: str) -> set[int]:
+    """The CPUs of ``process.execCPUAffinity``; none where nothing is asked. ``InvalidRequest``."""
+    return cpulist.parse(text, field="process.execCPUAffinity") if text else set()
 
 
 def _set_scheduler(pid: int, wanted: Scheduler) -> None:

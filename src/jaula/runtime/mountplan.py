@@ -102,6 +102,13 @@ def parse_options(options: tuple[str, ...]) -> MountOptions:
     )
 
 
+def known_options() -> tuple[str, ...]:
+    """Every option that :func:`parse_options` understands itself, sorted."""
+    recursive = {f"r{name}" for name in _SET if name != "relatime"}
+    switches = {"bind", "rbind", "idmap", "ridmap", "tmpcopyup"}
+    return tuple(sorted({*_SET, *recursive, *_PROPAGATION, *switches, *_IGNORED}))
+
+
 def needs_preparation(mount: Mount, options: MountOptions) -> bool:
     """Whether the shim makes this mount with the host's view: binds, and the device directory."""
     return options.bind or mount.type == "bind" or is_device_directory(mount)
