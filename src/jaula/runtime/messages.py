@@ -39,6 +39,20 @@ class LogSetup(msgspec.Struct, frozen=True):
     path: str
 
 
+class ForeignRuntime(msgspec.Struct, frozen=True):
+    """An OCI runtime that is a program of its own; ``path`` is absolute.
+
+    ``timeout`` is in seconds, for a call that makes a process. ``oci_version`` is the newest
+    version of the spec that it is known to read.
+    """
+
+    name: str
+    path: str
+    arguments: tuple[str, ...] = ()
+    timeout: float = 60.0
+    oci_version: str = "1.0.2"
+
+
 class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     """Make a container from a bundle and start it.
 
@@ -56,6 +70,7 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     stdin_once: bool = False
     console: tuple[int, int] = (0, 0)  # rows, columns; 0: leave
     seccomp_cache: str | None = None
+    runtime: ForeignRuntime | None = None  # None: our own
     sandbox: bool = False
     attachments: tuple[AttachStream, ...] = ()
 

@@ -19,7 +19,7 @@ import msgspec
 
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
-from jaula.runtime import channel, confined, execute, launch, messages, midwife
+from jaula.runtime import channel, confined, execute, foreign, launch, messages, midwife
 from jaula.runtime.engines import Engines
 from jaula.runtime.mappings import host_id
 from jaula.runtime.messages import (
@@ -86,6 +86,7 @@ class Shim:
         except BaseException:
             log.close()
             self.engines.vanish()
+            self._clear()
             raise
         self.started_at = time.time()
         try:
@@ -109,7 +110,19 @@ class Shim:
             stdin_open=request.stdin_open,
             seccomp_cache=request.seccomp_cache,
         )
+        if request.runtime is not None:
+            return foreign.start(spec, terms, request.runtime, request.run_dir)
         return launch.start(spec, terms, self.parts)
+
+    def _clear(self) -> None:
+        """Leave nothing of what another runtime has begun."""
+        request = self.request
+        if request.runtime is None:
+            return
+        self.midwife.settle()
+        linux = _read_spec(request.bundle).linux
+        cgroup = (linux.cgroups_path if linux else None) or UNNAMED
+        foreign.clear(request.runtime, request.run_dir, request.container_id, cgroup, self.parts)
 
     def _state(self, spec: oci.Spec, status: str, pid: int = 0) -> oci.State:
         request = self.request
@@ -117,6 +130,9 @@ class Shim:
 
     def _abandon(self) -> None:
         """End a container that cannot be kept company."""
+        if self.request.runtime is not None:
+            self._clear()
+            return
         os.kill(self.running.pid, 9)
         with self.parts.cgroups.open(self.running.cgroup) as cgroup:
             cgroup.kill()
@@ -206,6 +222,21 @@ class Shim:
         spec = _read_spec(self.request.bundle)
         linux, wanted = spec.linux, request.process
         assert linux is not None
+        owner_ids = (
+            host_id(linux.uid_mappings, wanted.user.uid),
+            host_id(linux.gid_mappings, wanted.user.gid),
+        )
+        stdin_open = bool(request.stream and request.stream.stdin)
+        if self.request.runtime is not None:
+            return foreign.execute(
+                self.request.runtime,
+                self.request.run_dir,
+                self.request.container_id,
+                wanted,
+                owner=owner_ids,
+                stdin_open=stdin_open,
+                console=request.console,
+            )
         keep = Keep()
         try:
             prepared = confined.prepare(
@@ -217,11 +248,8 @@ class Shim:
                 seccomp_cache=self.request.seccomp_cache,
             )
             terms = execute.Terms(
-                owner_ids=(
-                    host_id(linux.uid_mappings, wanted.user.uid),
-                    host_id(linux.gid_mappings, wanted.user.gid),
-                ),
-                stdin_open=bool(request.stream and request.stream.stdin),
+                owner_ids=owner_ids,
+                stdin_open=stdin_open,
                 console=request.console,
             )
             return execute.start(self.running.pid, self.pidfd, self.cgroup, wanted, prepared, terms)
@@ -295,6 +323,8 @@ class Shim:
         if kills > self.ooms:
             self.engines.tell(OutOfMemory(peak, limit))
         error = ""
+        if (runtime := self.request.runtime) is not None:
+            error = foreign.delete(runtime, self.request.run_dir, self.request.container_id)
         try:
             cgroup.destroy()
         except JaulaError as failure:
