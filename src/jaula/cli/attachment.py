@@ -178,9 +178,9 @@ class Attachment:
 
 def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
     """The status in the answer of ``wait``; asked again where the engine went away meanwhile."""
-    from jaula.cli import documents
     from jaula.cli.client import checked
     from jaula.cli.failure import EngineError, Failure
+    from jaula.spec import light as documents
 
     attempts = 100
     while True:

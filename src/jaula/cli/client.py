@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from posix import environ
 
-from jaula.cli import documents
 from jaula.cli.failure import EngineError, Unreachable
 from jaula.cli.http import Address, Connection, Response
+from jaula.spec import light as documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jaula.cli import moments, units
-from jaula.cli.documents import encode
 from jaula.cli.listing import cut, shortened
+from jaula.spec.light import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

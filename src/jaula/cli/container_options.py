@@ -263,7 +263,7 @@ def _security(words: list[str], host: dict[str, Any]) -> None:
 
 
 def _profile(path: str) -> str:
-    from jaula.cli import documents
+    from jaula.spec import light as documents
 
     try:
         with open(path, "rb") as file:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.documents import pretty
 from jaula.cli.failure import EngineError
 from jaula.cli.flags import Flag
+from jaula.spec.light import pretty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def show(names: list[str], form: str, find: Callable[[str], Any]) -> int:
                 raise
             missing.append(error.message)
     if form in ("", "json"):
-        from jaula.cli.documents import encode
+        from jaula.spec.light import encode
 
         print(pretty(found) if not form else encode(found))
     else:

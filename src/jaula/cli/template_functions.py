@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.cli import documents
 from jaula.cli.template import MISSING, shown
+from jaula.spec import light as documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -91,7 +91,9 @@ def prepare(
         _mask(sets.effective if sets else ()),
         _mask(sets.permitted if sets else ()),
         _mask(sets.inheritable if sets else ()),
-        _mask(sets.ambient if sets else ()),
+        _mask(sets.ambient if sets else ())
+        & _mask(sets.permitted if sets else ())
+        & _mask(sets.inheritable if sets else ()),  # the kernel refuses others
         wanted.no_new_privileges,
         filter,
         os.fsencode(wanted.apparmor_profile) if wanted.apparmor_profile else None,

@@ -23,8 +23,8 @@ def mount_root(root: RootSource, user_fd: int | None, owner: tuple[int, int]) ->
     ``owner`` is the host uid and gid of the container's root. Raises ``OSError``.
     """
     if isinstance(root, DirectoryRoot):
-        tree = mounts.clone_tree(root.path)
-        if user_fd is not None:
+        tree = mounts.clone_tree(root.path, recursive=not root.id_mapped)
+        if user_fd is not None and root.id_mapped:
             mounts.idmap(tree, user_fd)
         return tree
     if user_fd is None:

@@ -23,9 +23,14 @@ class OverlayRoot(msgspec.Struct, frozen=True, tag="overlay"):
 
 
 class DirectoryRoot(msgspec.Struct, frozen=True, tag="directory"):
-    """A plain directory (or subvolume) that holds the whole file system."""
+    """A plain directory (or subvolume) that holds the whole file system.
+
+    ``id_mapped`` shows its files' owners as ids inside the container's user namespace; false leaves
+    them the host's ids.
+    """
 
     path: str
+    id_mapped: bool = True
 
 
 RootSource = OverlayRoot | DirectoryRoot

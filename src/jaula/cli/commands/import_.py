@@ -7,10 +7,10 @@ import sys
 from jaula.cli import pulling
 from jaula.cli.client import Client
 from jaula.cli.commands.load import pieces
-from jaula.cli.documents import decode_lines
 from jaula.cli.failure import Failure
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.spec.light import decode_lines
 
 
 def run(options: Options) -> int:

@@ -19,8 +19,8 @@ def run(options: Options) -> int:
     found = Client(Settings.host).get("/info")
     form = options.text("format")
     if form:
-        from jaula.cli.documents import encode
         from jaula.cli.template import Template, unescape
+        from jaula.spec.light import encode
 
         print(encode(found) if form == "json" else Template(unescape(form)).render(found))
         return 0

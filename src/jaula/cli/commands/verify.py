@@ -30,7 +30,7 @@ def run(options: Options) -> int:
             ) from None
         rows = verify.verify(found, spec)
         if options.text("format") == "json":
-            from jaula.cli.documents import pretty
+            from jaula.spec.light import pretty
 
             print(pretty([_document(line) for line in rows]))
         else:

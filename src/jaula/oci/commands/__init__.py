@@ -1,1 +1,1 @@
-"""Commands of the OCI runtime, one file each; ``run(call)`` gives the exit status."""
+"""The commands of ``jaula-runtime``: ``run(call)`` gives the exit status, ``FLAGS`` the flags."""

@@ -1,0 +1,37 @@
+"""``delete``: remove a container that has stopped, or with ``--force`` whatever it does."""
+
+from __future__ import annotations
+
+from jaula.errors import Conflict, NotFound
+from jaula.oci import removal
+from jaula.oci.call import SWITCH, Call
+from jaula.oci.container import Container
+
+FLAGS = {"force": SWITCH, "f": "force"}
+USAGE = "[--force] CONTAINER-ID"
+
+
+def run(call: Call) -> int:
+    """Remove it with everything that belongs to it. With ``--force`` a missing one is no error."""
+    force = call.options.on("force")
+    container_id = call.container_id()
+    try:
+        with Container.find(call.settings.root, container_id) as container:
+            container.lock()
+            _delete(call, container, force=force)
+    except NotFound:
+        if not force:
+            raise
+    return 0
+
+
+def _delete(call: Call, container: Container, *, force: bool) -> None:
+    record = container.record()
+    status = "stopped" if not record.pid else container.status(record)
+    if status not in ("stopped", "created") and not force:
+        raise Conflict(
+            f"cannot delete container {container.id} that is not stopped: {status}",
+            hint="kill it first, or use --force",
+        )
+    removal.kill(record)
+    removal.remove(call, container, record)

@@ -1,0 +1,87 @@
+"""``list``: every container below the root."""
+
+from __future__ import annotations
+
+import os
+
+from jaula.errors import InvalidRequest, NotFound
+from jaula.oci.call import SWITCH, VALUE, Call
+from jaula.oci.container import Container, Record
+from jaula.spec import light
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FLAGS = {"format": VALUE, "f": "format", "quiet": SWITCH, "q": "quiet"}
+USAGE = "[--format table|json] [--quiet]"
+_HEAD = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+
+
+def run(call: Call) -> int:
+    """Print them as a table, as JSON, or only their ids."""
+    style = call.options.get("format", "table")
+    if style not in ("table", "json"):
+        raise InvalidRequest(f"invalid format option {style!r}", hint="table or json")
+    found = list(_containers(call.settings.root))
+    if call.options.on("quiet"):
+        text = "".join(f"{record.id}\n" for record, _ in found)
+    elif style == "json":
+        text = light.encode([_document(*one) for one in found]) + "\n" if found else "null\n"
+    else:
+        text = _table([_row(*one) for one in found])
+    os.write(1, text.encode("utf-8", "surrogateescape"))
+    return 0
+
+
+def _containers(root: str) -> Iterator[tuple[Record, str]]:
+    try:
+        names = sorted(os.listdir(root))
+    except FileNotFoundError:
+        return
+    for name in names:
+        try:
+            with Container.find(root, name) as container:
+                record = container.record()
+                yield record, container.status(record)
+        except (NotFound, InvalidRequest):
+            continue  # removed meanwhile, or not ours
+
+
+def _document(record: Record, status: str) -> dict[str, object]:
+    return {
+        "ociVersion": record.oci_version,
+        "id": record.id,
+        "pid": 0 if status == "stopped" else record.pid,
+        "status": status,
+        "bundle": record.bundle,
+        "rootfs": record.rootfs,
+        "created": record.created,
+        "annotations": record.annotations,
+        "owner": _owner(record.owner),
+    }
+
+
+def _row(record: Record, status: str) -> tuple[str, ...]:
+    pid = 0 if status == "stopped" else record.pid
+    owner = _owner(record.owner)
+    return record.id, str(pid), status, record.bundle, record.created, owner
+
+
+def _owner(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    lines = [_HEAD, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    return "".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in lines
+    )

@@ -1,0 +1,24 @@
+"""``pause``: stop every process of a container for a while."""
+
+from __future__ import annotations
+
+from jaula.errors import Conflict
+from jaula.oci import parts
+from jaula.oci.call import Call
+from jaula.oci.container import Container
+
+FLAGS: dict[str, str] = {}
+USAGE = "CONTAINER-ID"
+
+
+def run(call: Call) -> int:
+    """Freeze its cgroup; returns when every process has stopped."""
+    with Container.find(call.settings.root, call.container_id()) as container:
+        container.lock()
+        record = container.record()
+        status = container.status(record)
+        if status not in ("running", "created"):
+            raise Conflict(f"cannot pause container {container.id}: it is {status}")
+        with parts.cgroup_of(record) as cgroup:
+            cgroup.freeze()
+    return 0

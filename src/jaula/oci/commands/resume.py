@@ -1,0 +1,24 @@
+"""``resume``: let the processes of a paused container go on."""
+
+from __future__ import annotations
+
+from jaula.errors import Conflict
+from jaula.oci import parts
+from jaula.oci.call import Call
+from jaula.oci.container import Container
+
+FLAGS: dict[str, str] = {}
+USAGE = "CONTAINER-ID"
+
+
+def run(call: Call) -> int:
+    """Thaw its cgroup."""
+    with Container.find(call.settings.root, call.container_id()) as container:
+        container.lock()
+        record = container.record()
+        status = container.status(record)
+        if status != "paused":
+            raise Conflict(f"cannot resume container {container.id}: it is {status}, not paused")
+        with parts.cgroup_of(record) as cgroup:
+            cgroup.thaw()
+    return 0

@@ -1,0 +1,40 @@
+"""``run``: create a container, start it and, unless detached, stay until it ends."""
+
+from __future__ import annotations
+
+from jaula.oci import removal
+from jaula.oci.call import SWITCH, Call
+from jaula.oci.container import Container
+from jaula.oci.creating import FLAGS as CREATE_FLAGS
+from jaula.oci.creating import make
+from jaula.oci.starting import poststart
+
+FLAGS = {
+    **CREATE_FLAGS,
+    "detach": SWITCH,
+    "d": "detach",
+    "keep": SWITCH,
+    "no-subreaper": SWITCH,
+}
+USAGE = "[flags] CONTAINER-ID"
+
+
+def run(call: Call) -> int:
+    """The program's exit status, or 0 when detached."""
+    container_id = call.container_id()
+    detach = call.options.on("detach")
+    keeps_terminal = not detach and not call.options.get("console-socket")
+    made = make(call, container_id, waits=False, foreground=keeps_terminal)
+    with Container.find(call.settings.root, container_id) as container:
+        container.lock()
+        poststart(call, container, made.record)
+    if detach:
+        return 0
+    from jaula.oci.foreground import stay
+
+    code = stay(made.born.pid, made.born.master if keeps_terminal else -1)
+    if not call.options.on("keep"):
+        with Container.find(call.settings.root, container_id) as container:
+            container.lock()
+            removal.remove(call, container, made.record)
+    return code

@@ -1,0 +1,26 @@
+"""``start``: let the program of a created container run."""
+
+from __future__ import annotations
+
+from jaula.errors import Conflict
+from jaula.oci.call import Call
+from jaula.oci.container import Container
+from jaula.oci.starting import poststart, release
+
+FLAGS: dict[str, str] = {}
+USAGE = "CONTAINER-ID"
+
+
+def run(call: Call) -> int:
+    """Start it; returns when its program runs."""
+    with Container.find(call.settings.root, call.container_id()) as container:
+        container.lock()
+        record = container.record()
+        status = container.status(record)
+        if status == "stopped":
+            raise Conflict("cannot start a container that has stopped")
+        if status != "created":
+            raise Conflict("cannot start an already running container")
+        release(container)
+        poststart(call, container, record)
+    return 0

@@ -1,0 +1,32 @@
+"""``state``: what a container is and does, as JSON on standard output."""
+
+from __future__ import annotations
+
+import os
+
+from jaula.oci.call import Call
+from jaula.oci.container import Container
+from jaula.spec import light
+
+FLAGS: dict[str, str] = {}
+USAGE = "CONTAINER-ID"
+
+
+def run(call: Call) -> int:
+    """Print the OCI state, and what runc adds to it."""
+    with Container.find(call.settings.root, call.container_id()) as container:
+        record = container.record()
+        status = container.status(record)
+    document = {
+        "ociVersion": record.oci_version,
+        "id": record.id,
+        "pid": 0 if status == "stopped" else record.pid,
+        "status": status,
+        "bundle": record.bundle,
+        "rootfs": record.rootfs,
+        "created": record.created,
+        "annotations": record.annotations,
+        "owner": "",
+    }
+    os.write(1, f"{light.pretty(document, '  ')}\n".encode("utf-8", "surrogateescape"))
+    return 0

@@ -1,0 +1,121 @@
+"""``update``: change the limits of a container."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from jaula.errors import Conflict, InvalidRequest
+from jaula.oci import bundle as bundles
+from jaula.oci import parts
+from jaula.oci.call import VALUE, Call, Options
+from jaula.oci.container import CONFIG, Container
+from jaula.spec import runtime as oci
+
+FLAGS = {
+    "resources": VALUE,
+    "r": "resources",
+    "blkio-weight": VALUE,
+    "cpu-period": VALUE,
+    "cpu-quota": VALUE,
+    "cpu-burst": VALUE,
+    "cpu-share": VALUE,
+    "cpu-rt-period": VALUE,
+    "cpu-rt-runtime": VALUE,
+    "cpuset-cpus": VALUE,
+    "cpuset-mems": VALUE,
+    "cpu-idle": VALUE,
+    "memory": VALUE,
+    "memory-reservation": VALUE,
+    "memory-swap": VALUE,
+    "pids-limit": VALUE,
+}
+USAGE = "[flags] CONTAINER-ID"
+_SUFFIXES = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def run(call: Call) -> int:
+    """Write them, and keep them in the container's spec."""
+    source = call.options.get("resources")
+    wanted = bundles.load_resources(source) if source else from_flags(call.options)
+    if wanted == oci.Resources():
+        raise InvalidRequest("update: no limit was given", hint="use --resources or a limit's flag")
+    with Container.find(call.settings.root, call.container_id()) as container:
+        container.lock()
+        record = container.record()
+        status = container.status(record)
+        if status in ("stopped", "creating"):
+            raise Conflict(f"cannot update container {container.id}: it is {status}")
+        with parts.cgroup_of(record) as cgroup:
+            for warning in cgroup.apply(wanted):
+                call.log.warning(warning)
+        spec = oci.decode(container.read(CONFIG))
+        linux = spec.linux or oci.Linux()
+        merged = merge(linux.resources or oci.Resources(), wanted)
+        linux = structs.replace(linux, resources=merged)
+        container.write(CONFIG, oci.encode(structs.replace(spec, linux=linux)))
+    return 0
+
+
+def from_flags(options: Options) -> oci.Resources:
+    """The limits that the flags name. Raises ``InvalidRequest``."""
+    cpu = oci.CPU(
+        shares=_number(options, "cpu-share"),
+        quota=_number(options, "cpu-quota"),
+        period=_number(options, "cpu-period"),
+        burst=_number(options, "cpu-burst"),
+        realtime_period=_number(options, "cpu-rt-period"),
+        realtime_runtime=_number(options, "cpu-rt-runtime"),
+        cpus=options.get("cpuset-cpus") or None,
+        mems=options.get("cpuset-mems") or None,
+        idle=_number(options, "cpu-idle"),
+    )
+    memory = oci.Memory(
+        limit=_bytes(options, "memory"),
+        reservation=_bytes(options, "memory-reservation"),
+        swap=_bytes(options, "memory-swap"),
+    )
+    pids, weight = _number(options, "pids-limit"), _number(options, "blkio-weight")
+    return oci.Resources(
+        cpu=cpu if cpu != oci.CPU() else None,
+        memory=memory if memory != oci.Memory() else None,
+        pids=oci.Pids(pids) if pids is not None else None,
+        block_io=oci.BlockIO(weight=weight) if weight is not None else None,
+    )
+
+
+def merge(old: oci.Resources, new: oci.Resources) -> oci.Resources:
+    """What is in force after an update: the new values, and the old where there is none."""
+    changes = {}
+    for name in ("cpu", "memory", "block_io", "network"):
+        before, after = getattr(old, name), getattr(new, name)
+        if after is not None and before is not None:
+            fields = {
+                field: value
+                for field in after.__struct_fields__
+                if (value := getattr(after, field)) not in (None, ())
+            }
+            after = structs.replace(before, **fields)
+        if after is not None:
+            changes[name] = after
+    for name in ("devices", "pids", "hugepage_limits"):
+        if getattr(new, name):
+            changes[name] = getattr(new, name)
+    for name in ("rdma", "unified"):
+        changes[name] = {**getattr(old, name), **getattr(new, name)}
+    return structs.replace(old, **changes)
+
+
+def _number(options: Options, name: str) -> int | None:
+    return options.number(name) if options.given(name) else None
+
+
+def _bytes(options: Options, name: str) -> int | None:
+    """A size with a binary suffix, or -1. Raises ``InvalidRequest``."""
+    if not options.given(name):
+        return None
+    text = options.get(name).lower().removesuffix("ib").removesuffix("b")
+    factor = _SUFFIXES.get(text[-1:], 0)
+    digits = text[:-1] if factor else text
+    if not digits.removeprefix("-").isdecimal():
+        raise InvalidRequest(f"--{name}: {options.get(name)!r} is not a size", hint="such as 64m")
+    return int(digits) * (factor or 1)

@@ -1,0 +1,54 @@
+"""Handing descriptors and numbers of a new process to the caller.
+
+The terminal's master goes over a stream socket with SCM_RIGHTS, beside a name (runc's
+``--console-socket``, docs/terminals.md there); a pidfd in the same way (``--pidfd-socket``). A pid
+file holds the host's number and no newline, and appears whole.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+
+from jaula.errors import RuntimeFailure
+
+
+def send(path: str, master: int) -> None:
+    """Send a terminal's master and close it here. Raises ``RuntimeFailure``."""
+    try:
+        _send("console socket", path, master, b"/dev/ptmx")
+    finally:
+        os.close(master)
+
+
+def send_pidfd(path: str, pid: int) -> None:
+    """Send a descriptor of the process. Raises ``RuntimeFailure``."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        _send("pidfd socket", path, pidfd, b"pidfd")
+    finally:
+        os.close(pidfd)
+
+
+def _send(what: str, path: str, fd: int, name: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        try:
+            peer.connect(path)
+            rights = array.array("i", (fd,))
+            peer.sendmsg([name], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        except OSError as error:
+            raise RuntimeFailure(f"{what} {path}: {error.strerror or error}") from error
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Write a pid file: first beside it, then renamed."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(temporary, flags, 0o666)
+    try:
+        os.write(fd, b"%d" % pid)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)

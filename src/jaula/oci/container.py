@@ -1,0 +1,251 @@
+"""A container as this command knows it: a directory of its own below the runtime's root.
+
+    <root>/<id>/state.json    what :class:`Record` holds; written to a temporary name and renamed
+    <root>/<id>/config.json   the spec as it was when the container was created
+    <root>/<id>/start.sock    there while init waits to be started; it listens here
+
+The lock is flock(2) on the directory: it is free again as soon as its holder ends, however it ends.
+A directory without a live creator and without a live process is a stopped container, whatever the
+creator had got done; ``delete`` removes it whole.
+
+Reading a state needs no msgspec and no ctypes, whose imports would take longer than all the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+
+from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.spec import light
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
+ID_LENGTH = 255  # bytes, NAME_MAX
+_ID_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+class Record:
+    """What is kept of a container. Times are as in proc_pid_stat(5), ticks since boot."""
+
+    __slots__ = (
+        "annotations",
+        "bundle",
+        "cgroup",
+        "cgroup_paths",
+        "created",
+        "id",
+        "oci_version",
+        "owner",
+        "pid",
+        "rootfs",
+        "rootless",
+        "start_time",
+        "systemd",
+    )
+
+    def __init__(self, **values: Any) -> None:
+        self.id: str = values["id"]
+        self.bundle: str = values["bundle"]
+        self.rootfs: str = values.get("rootfs", "")
+        self.oci_version: str = values.get("oci_version", "")
+        self.annotations: dict[str, str] = values.get("annotations", {})
+        self.created: str = values.get("created", "")
+        self.owner: int = values.get("owner", 0)
+        self.cgroup: str = values.get("cgroup", "")
+        self.cgroup_paths: dict[str, str] = values.get("cgroup_paths", {})
+        self.systemd: bool = values.get("systemd", False)
+        self.rootless: bool = values.get("rootless", False)
+        self.pid: int = values.get("pid", 0)
+        self.start_time: int = values.get("start_time", 0)
+
+    def encode(self) -> bytes:
+        """The record as JSON."""
+        return light.encode({name: getattr(self, name) for name in self.__slots__}).encode(
+            "utf-8", "surrogateescape"
+        )
+
+
+def check_id(container_id: str) -> str:
+    """The id, if it is one. Raises ``InvalidRequest``."""
+    if (
+        not container_id
+        or container_id in (".", "..")
+        or len(container_id) > ID_LENGTH
+        or not _ID_SIGNS.issuperset(container_id)
+    ):
+        raise InvalidRequest(f"invalid container ID format: {container_id!r}")
+    return container_id
+
+
+class Container:
+    """An open container directory; close it, or use ``with``."""
+
+    def __init__(self, root: str, container_id: str, fd: int) -> None:
+        self.root = root
+        self.id = container_id
+        self.fd = fd
+        self.path = f"{root}/{container_id}"
+
+    @classmethod
+    def make(cls, root: str, container_id: str) -> Self:
+        """A new directory, locked. Raises ``Conflict`` where the id is in use."""
+        check_id(container_id)
+        os.makedirs(root, 0o700, exist_ok=True)
+        path = f"{root}/{container_id}"
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            raise Conflict(f"container with given ID already exists: {container_id}") from None
+        container = cls._open(root, container_id)
+        container.lock()
+        return container
+
+    @classmethod
+    def find(cls, root: str, container_id: str) -> Self:
+        """An existing one. Raises ``NotFound``."""
+        return cls._open(root, check_id(container_id))
+
+    @classmethod
+    def _open(cls, root: str, container_id: str) -> Self:
+        try:
+            fd = os.open(
+                f"{root}/{container_id}",
+                os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW,
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"container {container_id} does not exist") from None
+        return cls(root, container_id, fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    def lock(self) -> None:
+        """Wait until nobody else changes the container. Raises ``NotFound`` if it went away."""
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        if os.fstat(self.fd).st_nlink == 0:
+            raise NotFound(f"container {self.id} does not exist")
+
+    def unlock(self) -> None:
+        """Let others change the container."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def locked(self) -> bool:
+        """Whether somebody else changes it right now."""
+        probe = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(probe)
+        return False
+
+    # files
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file so that a reader sees all of it or what was there before."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(f"{name}.new", flags, 0o600, dir_fd=self.fd)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+        os.rename(f"{name}.new", name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+    def read(self, name: str) -> bytes:
+        """A file's content. Raises ``FileNotFoundError``."""
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
+        with open(fd, "rb") as file:
+            return file.read()
+
+    def record(self) -> Record:
+        """What is known of it; a creator that was killed early left next to nothing."""
+        try:
+            return Record(**light.decode(self.read(STATE)))
+        except FileNotFoundError:
+            return Record(id=self.id, bundle="")
+
+    def remove(self) -> None:
+        """Remove the directory and everything in it."""
+        for name in os.listdir(self.fd):
+            os.unlink(name, dir_fd=self.fd)
+        os.rmdir(self.path)
+
+    # the socket
+
+    def socket_address(self) -> str:
+        """By descriptor, since an address has only 108 bytes."""
+        return f"/proc/self/fd/{self.fd}/{SOCKET}"
+
+    def listen(self) -> socket.socket:
+        """The socket on which init will wait."""
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        waiting.bind(self.socket_address())
+        waiting.listen(1)
+        return waiting
+
+    def connect(self) -> socket.socket | None:
+        """A connection to an init that waits to be started; None where none does."""
+        caller = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            caller.connect(self.socket_address())
+        except OSError as error:
+            caller.close()
+            if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+                return None
+            raise
+        return caller
+
+    # status
+
+    def status(self, record: Record) -> str:
+        """creating, created, running, paused or stopped: what the kernel says right now."""
+        if not record.pid:
+            return "creating" if self.locked() else "stopped"
+        if not alive(record):
+            return "stopped"
+        probe = self.connect()
+        if probe is not None:
+            probe.close()
+            return "created"
+        return "paused" if frozen(record) else "running"
+
+
+def alive(record: Record) -> bool:
+    """Whether the process that was made is still there and no zombie."""
+    state, start_time = process_facts(record.pid)
+    return state not in ("", "Z", "X") and start_time == record.start_time
+
+
+def process_facts(pid: int) -> tuple[str, int]:
+    """(state letter, start time) of a process, proc_pid_stat(5); ("", 0) where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return "", 0
+    return fields[0].decode(), int(fields[19])
+
+
+def frozen(record: Record) -> bool:
+    """Whether the container's cgroup is stopped."""
+    paths = record.cgroup_paths
+    for path, mark in (
+        (f"{paths.get('freezer', '')}/freezer.state", b"FROZEN"),
+        (f"{next(iter(paths.values()), '')}/cgroup.events", b"frozen 1"),
+    ):
+        try:
+            with open(path, "rb") as file:
+                return mark in file.read()
+        except OSError:
+            continue
+    return False

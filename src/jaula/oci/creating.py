@@ -1,0 +1,163 @@
+"""Making a container: the part that ``create`` and ``run`` share.
+
+The record is written before anything is made and again when init is there, so that whatever happens
+in between ``delete --force`` finds what to remove.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple
+
+from jaula.errors import InvalidRequest, JaulaError
+from jaula.oci import bundle as bundles
+from jaula.oci import console, parts, removal
+from jaula.oci.call import SWITCH, VALUE, Call
+from jaula.oci.container import CONFIG, STATE, Container, Record, process_facts
+from jaula.oci.placement import place
+from jaula.runtime import launch, validation
+from jaula.runtime.midwife import Born
+from jaula.spec import runtime as oci
+from jaula.spec.rootfs import DirectoryRoot
+
+FLAGS = {
+    "bundle": VALUE,
+    "b": "bundle",
+    "console-socket": VALUE,
+    "pidfd-socket": VALUE,
+    "pid-file": VALUE,
+    "no-pivot": SWITCH,
+    "no-new-keyring": SWITCH,
+    "preserve-fds": VALUE,
+}
+
+
+class Made(NamedTuple):
+    """A container that was just made."""
+
+    record: Record
+    spec: oci.Spec
+    born: Born
+
+
+def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False) -> Made:
+    """Create a container; ``waits`` for ``start``, or its program runs at once.
+
+    ``foreground`` keeps the terminal's master in ``born``. Raises a ``JaulaError``; then nothing
+    is left of it.
+    """
+    options, settings = call.options, call.settings
+    bundle = os.path.realpath(options.get("bundle") or ".")
+    spec = bundles.load(bundle)
+    for warning in validation.check(spec):
+        call.log.warning(warning)
+    assert spec.process is not None
+    assert spec.root is not None
+    _check_console(spec.process.terminal, options.get("console-socket"), foreground=foreground)
+    cgroup = place(spec, container_id, settings)
+    rootfs = os.path.realpath(os.path.join(bundle, spec.root.path))
+    record = Record(
+        id=container_id,
+        bundle=bundle,
+        rootfs=rootfs,
+        oci_version=spec.oci_version,
+        annotations=spec.annotations,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+        + f".{time.time_ns() % 1_000_000_000:09}Z",
+        owner=os.geteuid(),
+        cgroup=cgroup,
+        systemd=settings.systemd_cgroup,
+        rootless=settings.rootless,
+    )
+    with Container.make(settings.root, container_id) as container:
+        try:
+            container.write(CONFIG, oci.encode(spec))
+            container.write(STATE, record.encode())
+            born = _launch(call, container, record, spec, waits=waits)
+        except BaseException:
+            container.remove()
+            raise
+        try:
+            _announce(call, container, record, spec, born, foreground=foreground)
+        except BaseException:
+            removal.kill(record)
+            removal.remove(call, container, record)
+            raise
+    return Made(record, spec, born)
+
+
+def state_of(record: Record, status: str) -> oci.State:
+    """The document for hooks and agents."""
+    return oci.State(
+        record.id, status, record.bundle, record.pid, record.annotations, record.oci_version
+    )
+
+
+def _launch(
+    call: Call, container: Container, record: Record, spec: oci.Spec, *, waits: bool
+) -> Born:
+    options = call.options
+    waiting = container.listen() if waits else None
+    try:
+        terms = launch.Terms(
+            state=state_of(record, "creating"),
+            root=DirectoryRoot(record.rootfs, id_mapped=False),
+            mount_point=record.rootfs,
+            cgroup=record.cgroup,
+            stdio=(0, 1, 2),
+            preserve=options.number("preserve-fds"),
+            start_socket=waiting.fileno() if waiting is not None else -1,
+            seccomp_cache=parts.seccomp_cache(call.settings),
+            session_keyring=not options.on("no-new-keyring"),
+            pivot=not options.on("no-pivot"),
+            unprivileged=os.geteuid() != 0,
+        )
+        born = launch.start(spec, terms, parts.load(call.settings))
+    except JaulaError:
+        removal.poststop(call, record, spec)
+        raise
+    finally:
+        if waiting is not None:
+            waiting.close()
+    for warning in born.warnings:
+        call.log.warning(warning)
+    return born
+
+
+def _announce(
+    call: Call,
+    container: Container,
+    record: Record,
+    spec: oci.Spec,
+    born: Born,
+    *,
+    foreground: bool,
+) -> None:
+    """Keep who the container is, and tell those who asked."""
+    options = call.options
+    record.pid = born.pid
+    record.start_time = process_facts(born.pid)[1]
+    driver = parts.cgroup_driver(call.settings)
+    with driver.open(record.cgroup) as cgroup:
+        record.cgroup_paths = cgroup.locations()
+    container.write(STATE, record.encode())
+    if born.master >= 0 and options.get("console-socket"):
+        console.send(options.get("console-socket"), born.master)
+    if options.get("pidfd-socket"):
+        console.send_pidfd(options.get("pidfd-socket"), born.pid)
+    if options.get("pid-file"):
+        console.write_pid(options.get("pid-file"), born.pid)
+
+
+def _check_console(terminal: bool, socket: str, *, foreground: bool) -> None:
+    if terminal and not socket and not foreground:
+        raise InvalidRequest(
+            "cannot allocate a terminal without a console socket when detached",
+            hint="give --console-socket, or set process.terminal to false",
+        )
+    if socket and not terminal:
+        raise InvalidRequest(
+            "cannot use a console socket for a process without a terminal",
+            hint="set process.terminal to true, or leave --console-socket out",
+        )

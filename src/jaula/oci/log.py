@@ -1,0 +1,52 @@
+"""What the command tells its caller: the log file, and standard error.
+
+Callers read the last line of level ``error`` in a JSON log (containerd), or the text on standard
+error (conmon). Without ``--log`` lines go to standard error; with it the log gets the line and an
+error's text goes to standard error as well. The formats are those of logrus, which callers parse.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from jaula.spec import light
+
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Log:
+    """One run's log. ``path`` empty means standard error."""
+
+    def __init__(self, path: str = "", style: str = "text", *, debug: bool = False) -> None:
+        self._json = style == "json"
+        self._least = 0 if debug else 1
+        self._to_stderr = not path
+        self._fd = 2
+        if path:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+            self._fd = os.open(path, flags, 0o644)
+
+    def debug(self, text: str) -> None:
+        """Kept only with ``--debug``."""
+        self._write("debug", text)
+
+    def warning(self, text: str) -> None:
+        """Something that the caller asked for is not in force."""
+        self._write("warning", text)
+
+    def error(self, text: str) -> None:
+        """Why the command failed; also plainly on standard error."""
+        self._write("error", text)
+        if not self._to_stderr:
+            os.write(2, f"{text}\n".encode(errors="replace"))
+
+    def _write(self, level: str, text: str) -> None:
+        if _LEVELS.index(level) < self._least:
+            return
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if self._json:
+            line = light.encode({"level": level, "msg": text, "time": now})
+        else:
+            line = f"time={light.encode(now)} level={level} msg={light.encode(text)}"
+        os.write(self._fd, f"{line}\n".encode(errors="replace"))

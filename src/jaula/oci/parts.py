@@ -1,0 +1,49 @@
+"""The parts that the runtime is given here: as the engine's, chosen by the global flags."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from jaula.oci.settings import Settings, default_root
+from jaula.runtime.ports import CgroupDriver, Parts
+
+if TYPE_CHECKING:
+    from jaula.oci.container import Record
+    from jaula.runtime.ports import Cgroup, LogWriter
+    from jaula.spec.runtime import Seccomp
+
+
+def load(settings: Settings) -> Parts:
+    """Raises ``Unsupported`` where the host has no cgroups."""
+    return Parts(cgroup_driver(settings), _no_log, seccomp_program)
+
+
+def cgroup_driver(settings: Settings) -> CgroupDriver:
+    """The host's cgroups."""
+    from jaula.cgroups import detect
+
+    return cast(CgroupDriver, detect())
+
+
+def seccomp_cache(settings: Settings) -> str:
+    """Where finished filters are kept: beside the default root, for every root."""
+    import os
+
+    return f"{default_root(os.environ, settings.rootless)}.cache/seccomp"
+
+
+def seccomp_program(seccomp: Seccomp, cache: str | None) -> tuple[bytes, int]:
+    """A filter's program; the compiler is loaded by the first who needs it."""
+    from jaula.confine.seccomp import program
+
+    return program(seccomp, cache)
+
+
+def _no_log(driver: str, options: dict[str, str], path: str) -> LogWriter:
+    raise AssertionError("the caller of an OCI runtime keeps the log")
+
+
+def cgroup_of(record: Record) -> Cgroup:
+    """The cgroup of a container that exists. Raises ``NotFound``."""
+    settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
+    return cgroup_driver(settings).open(record.cgroup)

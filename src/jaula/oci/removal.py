@@ -1,0 +1,96 @@
+"""The end of a container: its processes, its cgroup, its hooks, its directory."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from jaula.errors import Conflict, JaulaError, NotFound
+from jaula.oci import parts
+from jaula.oci.call import Call
+from jaula.oci.container import CONFIG, Container, Record, alive
+from jaula.oci.settings import Settings
+from jaula.spec import runtime as oci
+
+KILL_SECONDS = 10.0
+
+
+def open_process(record: Record) -> int | None:
+    """A descriptor of init; None where it is gone."""
+    if not record.pid:
+        return None
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return None
+    if alive(record):  # looked at after the descriptor was there: it is this process's
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def kill(record: Record) -> None:
+    """SIGKILL to init and to everything in its cgroup; returns when init is gone.
+
+    Raises ``Conflict`` where it does not die in time.
+    """
+    pidfd = open_process(record)
+    if pidfd is not None:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it ended meanwhile, which is what is wanted
+    try:
+        settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
+        if record.cgroup:
+            try:
+                with parts.cgroup_driver(settings).open(record.cgroup) as cgroup:
+                    cgroup.kill()
+            except NotFound:
+                pass  # never made, or removed already
+        if pidfd is not None and not _ended(pidfd):
+            raise Conflict(f"container {record.id}: process {record.pid} does not end")
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(KILL_SECONDS * 1000))
+
+
+def remove(call: Call, container: Container, record: Record) -> None:
+    """Remove what is left of a container whose init has ended; the directory goes last."""
+    settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
+    if record.cgroup:
+        try:
+            with parts.cgroup_driver(settings).open(record.cgroup) as cgroup:
+                cgroup.kill()
+                cgroup.destroy()
+        except NotFound:
+            pass  # never made, or removed already
+    try:
+        spec = oci.decode(container.read(CONFIG))
+    except FileNotFoundError:
+        spec = None
+    if spec is not None:
+        poststop(call, record, spec)
+    container.remove()
+
+
+def poststop(call: Call, record: Record, spec: oci.Spec) -> None:
+    """Run the hooks that follow a container's end; one that fails is only reported."""
+    if spec.hooks is None or not spec.hooks.poststop:
+        return
+    from jaula.oci.creating import state_of
+    from jaula.runtime import hooks
+
+    record.pid = 0
+    for hook in spec.hooks.poststop:
+        try:
+            hooks.run("poststop", (hook,), state_of(record, "stopped"))
+        except JaulaError as error:
+            call.log.warning(str(error))

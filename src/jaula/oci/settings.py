@@ -1,0 +1,54 @@
+"""What the global flags of ``jaula-runtime`` say, and the defaults of those that are not given."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_ROOT = "/run/jaula-runtime"
+_EVERY_ID = b"0 0 4294967295"  # user_namespaces(7): the map of the first user namespace
+
+
+class Settings:
+    """The global flags. ``rootless`` is decided where the flag says ``auto`` or nothing."""
+
+    __slots__ = ("debug", "log", "log_format", "root", "rootless", "systemd_cgroup")
+
+    def __init__(
+        self,
+        *,
+        root: str = "",
+        log: str = "",
+        log_format: str = "text",
+        debug: bool = False,
+        systemd_cgroup: bool = False,
+        rootless: bool | None = None,
+    ) -> None:
+        self.rootless = is_rootless() if rootless is None else rootless
+        self.root = root or default_root(os.environ, self.rootless)
+        self.log = log
+        self.log_format = log_format
+        self.debug = debug
+        self.systemd_cgroup = systemd_cgroup
+
+
+def is_rootless() -> bool:
+    """Whether the caller has not the host's privileges: no root, or root of a user namespace."""
+    if os.geteuid() != 0:
+        return True
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            return b" ".join(file.read().split()) != _EVERY_ID
+    except OSError:
+        return False
+
+
+def default_root(environment: Mapping[str, str], rootless: bool) -> str:
+    """Where containers' states are kept. Callers that set XDG_RUNTIME_DIR empty mean root's."""
+    runtime_dir = environment.get("XDG_RUNTIME_DIR", "")
+    if rootless and runtime_dir:
+        return f"{runtime_dir}/jaula-runtime"
+    return DEFAULT_ROOT

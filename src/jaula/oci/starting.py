@@ -1,0 +1,49 @@
+"""Letting a created container go, and the hooks that follow."""
+
+from __future__ import annotations
+
+import os
+
+from jaula.errors import JaulaError, RuntimeFailure
+from jaula.oci.call import Call
+from jaula.oci.container import CONFIG, SOCKET, Container, Record
+
+START = b"S"  # what init waits to read
+_POSTSTART = b'"poststart"'
+
+
+def release(container: Container) -> None:
+    """Tell init to go on; returns when the program runs.
+
+    Raises ``RuntimeFailure`` with what init says: a startContainer hook or the program failed.
+    """
+    starter = container.connect()
+    if starter is None:
+        raise RuntimeFailure(f"container {container.id}: its init does not wait to be started")
+    with starter:
+        starter.send(START)
+        os.unlink(SOCKET, dir_fd=container.fd)
+        word = starter.recv(1 << 16)
+    if word[:1] == b"E":
+        code, _, text = word[1:].decode(errors="replace").partition(" ")
+        raise RuntimeFailure(text, exit_code=int(code))
+
+
+def poststart(call: Call, container: Container, record: Record) -> None:
+    """Run the hooks that follow the start. One that fails ends the container, and is raised."""
+    config = container.read(CONFIG)
+    if _POSTSTART not in config:
+        return
+    from jaula.oci import removal
+    from jaula.oci.creating import state_of
+    from jaula.runtime import hooks
+    from jaula.spec import runtime as oci
+
+    spec = oci.decode(config)
+    if spec.hooks is None:
+        return
+    try:
+        hooks.run("poststart", spec.hooks.poststart, state_of(record, "running"))
+    except JaulaError:
+        removal.kill(record)
+        raise
