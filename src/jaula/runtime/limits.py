@@ -50,9 +50,9 @@ def set_limits(pid: int, wanted: Process) -> None:
         _set_io_priority(pid, wanted.io_priority)
 
 
-def cpu_list(text: str) -> set[int]:
+def cpu_list(text: str) -> frozenset[int]:
     """The CPUs of ``process.execCPUAffinity``; none where nothing is asked. ``InvalidRequest``."""
-    return cpulist.parse(text, field="process.execCPUAffinity") if text else set()
+    return frozenset(cpulist.parse(text, field="process.execCPUAffinity") if text else ())
 
 
 def _set_scheduler(pid: int, wanted: Scheduler) -> None:

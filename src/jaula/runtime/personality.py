@@ -9,7 +9,7 @@ from jaula.spec.runtime import Personality
 DOMAINS = {"LINUX": PER_LINUX, "LINUX32": PER_LINUX32}
 
 
-def value(wanted: Personality) -> int:
+def personality_value(wanted: Personality) -> int:
     """The argument of personality(2); raises ``InvalidRequest``."""
     if wanted.domain not in DOMAINS:
         raise InvalidRequest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.errors import Unsupported
-from jaula.runtime import personality
+from jaula.runtime.personality import personality_value
 from jaula.runtime.validation import seccomp, sysctl
 from jaula.runtime.validation.field import absolute, between, one_of, refuse, shown
 from jaula.spec.runtime import Device, DeviceCgroup, IDMapping, Linux, Namespace, Process, Spec
@@ -46,7 +46,7 @@ def check(spec: Spec) -> dict[str, Namespace]:
     if section.cgroups_path:
         _cgroups_path(section.cgroups_path)
     if section.personality is not None:
-        personality.value(section.personality)
+        personality_value(section.personality)
     if section.seccomp is not None:
         seccomp.check(section.seccomp)
     return kinds

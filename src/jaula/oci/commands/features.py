@@ -1,0 +1,21 @@
+"""``features``: what this runtime can do, as JSON on standard output."""
+
+from __future__ import annotations
+
+import os
+
+from jaula.errors import InvalidRequest
+from jaula.oci.call import Call
+from jaula.oci.features import features
+from jaula.spec import light
+
+FLAGS: dict[str, str] = {}
+USAGE = ""
+
+
+def run(call: Call) -> int:
+    """Print the document of features.md."""
+    if call.arguments:
+        raise InvalidRequest(f'"features" takes no argument, {len(call.arguments)} given')
+    os.write(1, f"{light.pretty(features())}\n".encode())
+    return 0

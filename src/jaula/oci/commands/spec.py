@@ -1,0 +1,36 @@
+"""``spec``: write a ``config.json`` to start from."""
+
+from __future__ import annotations
+
+import os
+
+from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.oci.bundle import CONFIG
+from jaula.oci.call import SWITCH, VALUE, Call
+from jaula.oci.template import template
+from jaula.spec import light
+from jaula.spec.runtime import encode
+
+FLAGS = {"bundle": VALUE, "b": "bundle", "rootless": SWITCH}
+USAGE = "[--bundle DIRECTORY] [--rootless]"
+
+
+def run(call: Call) -> int:
+    """Write it into the bundle, which must not have one. Raises a ``JaulaError``."""
+    if call.arguments:
+        raise InvalidRequest(f'"spec" takes no argument, {len(call.arguments)} given')
+    spec = template(rootless=call.options.on("rootless"), uid=os.geteuid(), gid=os.getegid())
+    document = light.decode(encode(spec))
+    document["process"].setdefault("user", {"uid": 0, "gid": 0})  # a default, shown to be edited
+    text = light.pretty(document, "\t")
+    path = os.path.join(call.options.get("bundle") or ".", CONFIG)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags, 0o644)
+    except FileExistsError:
+        raise Conflict(f"file {path} exists", hint="remove it first") from None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"{path}: {(error.strerror or '').lower()}") from None
+    with os.fdopen(fd, "wb") as file:
+        file.write(f"{text}\n".encode())
+    return 0

@@ -1,0 +1,104 @@
+"""What this runtime can do: runtime-spec features.md and features-linux.md, version 1.2.
+
+Every list is that of the code which does the work, so that none can promise more. As the document
+asks, it tells what the runtime knows; what depends on the kernel is told where the document has a
+place for that: capabilities, and the filter flags that are supported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from jaula import __version__
+from jaula.confine import seccomp as filters
+from jaula.kernel import capabilities, seccomp
+from jaula.runtime import mountplan
+from jaula.runtime.validation.linux import NAMESPACES
+from jaula.spec.runtime import OCI_VERSION, Hooks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+OCI_VERSION_MIN = "1.0.0"
+VERSION_ANNOTATION = "jaula.runtime.version"
+_NEWER = frozenset({"SCMP_ARCH_LOONGARCH64"})  # known here, named by a later specification only
+LIBSECCOMP_ANNOTATION = "io.github.seccomp.libseccomp.version"
+
+
+def features() -> dict[str, Any]:
+    """The document, as plain values."""
+    return {
+        "ociVersionMin": OCI_VERSION_MIN,
+        "ociVersionMax": OCI_VERSION,
+        "hooks": list(Hooks.__struct_encode_fields__),
+        "mountOptions": list(mountplan.known_options()),
+        "linux": {
+            "namespaces": sorted(NAMESPACES),
+            "capabilities": list(capabilities.NAMES[: capabilities.last_cap() + 1]),
+            "cgroup": _cgroup(),
+            "seccomp": _seccomp(),
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+        },
+        "annotations": _annotations(),
+        "potentiallyUnsafeConfigAnnotations": [],
+    }
+
+
+def _cgroup() -> dict[str, bool]:
+    import pkgutil
+
+    from jaula import cgroups
+    from jaula.cgroups.v1.cgroup import CONTROLLERS as V1
+    from jaula.cgroups.v2.cgroup import CONTROLLERS as V2
+
+    systemd = any(module.name == "systemd" for module in pkgutil.iter_modules(cgroups.__path__))
+    return {
+        "v1": bool(V1),
+        "v2": bool(V2),
+        "systemd": systemd,
+        "systemdUser": systemd,
+        "rdma": "rdma" in V1 or any(controller.name == "rdma" for controller in V2),
+    }
+
+
+def _seccomp() -> dict[str, Any]:
+    if _libseccomp() is None:
+        return {"enabled": False}
+    return {
+        "enabled": True,
+        "actions": sorted(filters.ACTIONS),
+        "operators": sorted(filters.COMPARISONS),
+        "archs": sorted(set(seccomp.ARCHITECTURES) - _NEWER),
+        "knownFlags": sorted(filters.FLAGS),
+        "supportedFlags": sorted(
+            name for name, flag in filters.FLAGS.items() if seccomp.filter_flag_available(flag)
+        ),
+    }
+
+
+def _annotations() -> dict[str, str]:
+    found = {VERSION_ANNOTATION: __version__}
+    if version := _libseccomp():
+        found[LIBSECCOMP_ANNOTATION] = version
+    return found
+
+
+class _scmp_version(ctypes.Structure):
+    """struct scmp_version of seccomp.h."""
+
+    _fields_ = [(name, ctypes.c_uint) for name in ("major", "minor", "micro")]
+
+
+def _libseccomp() -> str | None:
+    """The version of libseccomp, without which no filter can be compiled; None without it."""
+    try:
+        function = seccomp.library().seccomp_version
+    except OSError:
+        return None
+    function.restype = ctypes.POINTER(_scmp_version)
+    version = function().contents
+    return f"{version.major}.{version.minor}.{version.micro}"

@@ -1,0 +1,72 @@
+"""The ``config.json`` that ``spec`` writes: a shell in a root of its own, with little else.
+
+Follows runtime-spec config.md. The values are the strict ones: a read-only root, three
+capabilities, no new privileges, the engine's own filter of system calls; whoever needs more edits
+the file.
+"""
+
+from __future__ import annotations
+
+from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
+from jaula.confine.seccomp import default_profile
+from jaula.spec import runtime as oci
+
+CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KINDS = ("pid", "network", "ipc", "uts", "mount", "cgroup")
+_PLAIN = ("nosuid", "noexec", "nodev")
+
+
+def template(*, rootless: bool, uid: int, gid: int) -> oci.Spec:
+    """``rootless`` maps the container's root to ``uid`` and ``gid``, which is all it can do."""
+    namespaces = tuple(oci.Namespace(kind) for kind in _KINDS)
+    uids: tuple[oci.IDMapping, ...] = ()
+    gids: tuple[oci.IDMapping, ...] = ()
+    resources: oci.Resources | None = oci.Resources(
+        devices=(oci.DeviceCgroup(allow=False, access="rwm"),)
+    )
+    if rootless:
+        namespaces = (*namespaces, oci.Namespace("user"))
+        uids = (oci.IDMapping(container_id=0, host_id=uid, size=1),)
+        gids = (oci.IDMapping(container_id=0, host_id=gid, size=1),)
+        resources = None
+    return oci.Spec(
+        process=oci.Process(
+            cwd="/",
+            args=("sh",),
+            env=(f"PATH={_PATH}", "TERM=xterm"),
+            terminal=True,
+            capabilities=oci.Capabilities(
+                bounding=CAPABILITIES, effective=CAPABILITIES, permitted=CAPABILITIES
+            ),
+            rlimits=(oci.Rlimit("RLIMIT_NOFILE", hard=1024, soft=1024),),
+            no_new_privileges=True,
+        ),
+        root=oci.Root("rootfs", readonly=True),
+        hostname="jaula",
+        mounts=_mounts(rootless=rootless),
+        linux=oci.Linux(
+            namespaces=namespaces,
+            uid_mappings=uids,
+            gid_mappings=gids,
+            resources=resources,
+            seccomp=default_profile(CAPABILITIES),
+            masked_paths=MASKED_PATHS,
+            readonly_paths=READONLY_PATHS,
+        ),
+    )
+
+
+def _mounts(*, rootless: bool) -> tuple[oci.Mount, ...]:
+    pts = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
+    if not rootless:
+        pts = (*pts, "gid=5")  # tty; a single mapping has no such group
+    return (
+        oci.Mount("/proc", "proc", "proc", _PLAIN),
+        oci.Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+        oci.Mount("/dev/pts", "devpts", "devpts", pts),
+        oci.Mount("/dev/shm", "shm", "tmpfs", (*_PLAIN, "mode=1777", "size=65536k")),
+        oci.Mount("/dev/mqueue", "mqueue", "mqueue", _PLAIN),
+        oci.Mount("/sys", "sysfs", "sysfs", (*_PLAIN, "ro")),
+        oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_PLAIN, "relatime", "ro")),
+    )

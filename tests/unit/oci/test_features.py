@@ -1,0 +1,75 @@
+"""The features document: valid, and no more than what the code does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.oci_schema import SCHEMAS, problems
+from jaula.kernel import seccomp
+from jaula.oci import main
+from jaula.oci.features import features
+from jaula.runtime import mountplan
+
+needs_schema = pytest.mark.needs(str(SCHEMAS))
+
+
+@needs_schema
+def test_the_document_is_valid() -> None:
+    assert not problems("features-schema.json", features())
+
+
+@needs_schema
+def test_a_document_of_other_types_is_not() -> None:
+    assert problems("features-schema.json", {"ociVersionMin": 1})
+
+
+def test_no_mount_option_is_listed_that_the_file_system_would_get() -> None:
+    listed = features()["mountOptions"]
+    assert {"rro", "ro", "rbind", "rslave", "idmap", "tmpcopyup"} <= set(listed)
+    assert listed == sorted(set(listed))
+    assert [name for name in listed if mountplan.parse_options((name,)).data] == []
+
+
+def test_hooks_are_named_as_in_the_specification() -> None:
+    assert features()["hooks"] == [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    ]
+
+
+def test_capabilities_are_those_of_the_kernel() -> None:
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    names = features()["linux"]["capabilities"]
+    assert len(names) == last + 1
+    assert names[:2] == ["CAP_CHOWN", "CAP_DAC_OVERRIDE"]
+
+
+def test_supported_flags_are_known_ones() -> None:
+    told = features()["linux"]["seccomp"]
+    assert set(told["supportedFlags"]) <= set(told["knownFlags"])
+    assert "SECCOMP_FILTER_FLAG_LOG" in told["supportedFlags"]  # Linux 4.14
+    assert not seccomp.filter_flag_available(1 << 30)
+
+
+def test_without_libseccomp_no_filter_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise OSError("not installed")
+
+    monkeypatch.setattr(seccomp, "library", missing)
+    document = features()
+    assert document["linux"]["seccomp"] == {"enabled": False}
+    assert "io.github.seccomp.libseccomp.version" not in document["annotations"]
+
+
+def test_the_command_prints_it(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["features"]) == 0
+    assert json.loads(capfd.readouterr().out) == features()
+    assert main.run(["features", "x"]) == 1
+    assert "takes no argument" in capfd.readouterr().err
