@@ -1,0 +1,138 @@
+"""Scheduling of real processes, set from outside and read back from the kernel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.engine import PROJECT
+from jaula.errors import RuntimeFailure
+from jaula.kernel import process, scheduling
+from jaula.runtime.limits import set_limits
+from jaula.runtime.personality import personality_value
+from jaula.spec.runtime import IOPriority, Personality, Process, Rlimit, Scheduler
+
+
+@pytest.fixture
+def pid() -> Iterator[int]:
+    """A process that does nothing."""
+    sleeper = subprocess.Popen(["sleep", "100"])
+    try:
+        yield sleeper.pid
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "policy"),
+    [
+        (Scheduler("SCHED_OTHER", nice=7), os.SCHED_OTHER),
+        (Scheduler("SCHED_BATCH", nice=-3), os.SCHED_BATCH),
+        (Scheduler("SCHED_IDLE"), os.SCHED_IDLE),
+    ],
+)
+def test_a_policy_and_its_niceness_are_set(pid: int, wanted: Scheduler, policy: int) -> None:
+    set_limits(pid, Process("/", scheduler=wanted))
+    assert os.sched_getscheduler(pid) == policy
+    assert os.getpriority(os.PRIO_PROCESS, pid) == wanted.nice
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Scheduler("SCHED_FIFO", priority=5, flags=("SCHED_FLAG_RESET_ON_FORK",)),
+        Scheduler("SCHED_RR", priority=9),
+        Scheduler(
+            "SCHED_DEADLINE",
+            runtime=1_000_000,
+            deadline=20_000_000,
+            period=40_000_000,
+            flags=("SCHED_FLAG_RECLAIM",),
+        ),
+    ],
+)
+def test_policies_of_real_time_are_set_or_the_refusal_names_them(
+    pid: int, wanted: Scheduler
+) -> None:
+    try:
+        set_limits(pid, Process("/", scheduler=wanted))
+    except RuntimeFailure as error:  # a cgroup without a share of real time, or a CPU affinity
+        refusal = str(error)
+    else:
+        refusal = ""
+    found = scheduling.sched_getattr(pid)
+    if refusal:
+        assert refusal.startswith(f"process.scheduler: {wanted.policy}: ")
+        assert found.sched_policy == os.SCHED_OTHER
+        return
+    assert found.sched_policy == scheduling.POLICIES[wanted.policy]
+    assert found.sched_priority == wanted.priority
+    assert (found.sched_runtime, found.sched_deadline, found.sched_period) == (
+        wanted.runtime,
+        wanted.deadline,
+        wanted.period,
+    )
+    assert found.sched_flags == sum(scheduling.SCHED_FLAGS[flag] for flag in wanted.flags)
+
+
+def test_what_the_kernel_refuses_is_named(pid: int) -> None:
+    with pytest.raises(
+        RuntimeFailure, match=r"^process\.scheduler: SCHED_FIFO: .*Invalid argument"
+    ):
+        set_limits(pid, Process("/", scheduler=Scheduler("SCHED_FIFO", priority=0)))
+    with pytest.raises(RuntimeFailure, match=r"^process\.scheduler\.policy: unknown policy 'X'"):
+        set_limits(pid, Process("/", scheduler=Scheduler("X")))
+    with pytest.raises(RuntimeFailure, match=r"^process\.scheduler\.flags: unknown flag 'F'"):
+        set_limits(pid, Process("/", scheduler=Scheduler("SCHED_OTHER", flags=("F",))))
+    with pytest.raises(RuntimeFailure, match=r"^process\.ioPriority: IOPRIO_CLASS_BE priority 9"):
+        set_limits(pid, Process("/", io_priority=IOPriority("IOPRIO_CLASS_BE", 9)))
+    with pytest.raises(RuntimeFailure, match=r"^process\.ioPriority\.class: unknown class 'C'"):
+        set_limits(pid, Process("/", io_priority=IOPriority("C")))
+
+
+@pytest.mark.parametrize(
+    ("class_", "priority"),
+    [("IOPRIO_CLASS_RT", 2), ("IOPRIO_CLASS_BE", 7), ("IOPRIO_CLASS_IDLE", 0)],
+)
+def test_the_priority_of_disk_access_is_set(pid: int, class_: str, priority: int) -> None:
+    set_limits(pid, Process("/", io_priority=IOPriority(class_, priority)))
+    assert scheduling.ioprio_get(pid) == (scheduling.IOPRIO_CLASSES[class_], priority)
+    name = class_.removeprefix("IOPRIO_CLASS_").lower()
+    told = subprocess.run(["ionice", "-p", str(pid)], capture_output=True, text=True, check=True)
+    assert name.replace("rt", "realtime").replace("be", "best-effort") in told.stdout
+
+
+def test_every_limit_of_the_specification_is_set(pid: int) -> None:
+    set_limits(
+        pid,
+        Process(
+            "/",
+            rlimits=(Rlimit("RLIMIT_LOCKS", hard=9, soft=8), Rlimit("RLIMIT_CORE", hard=0, soft=0)),
+            oom_score_adj=77,
+        ),
+    )
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    assert limits.split("Max file locks")[1].split()[:2] == ["8", "9"]
+    assert limits.split("Max core file size")[1].split()[:2] == ["0", "0"]
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "77\n"
+
+
+def test_a_personality_shows_another_machine() -> None:
+    code = (
+        "import os; from jaula.kernel import process;"
+        f"process.personality({personality_value(Personality('LINUX32'))});"
+        "print(os.uname().machine, process.personality(0xFFFFFFFF))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "src")}
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    machine, persona = told.stdout.split()
+    assert machine == {"x86_64": "i686", "aarch64": "armv8l"}.get(os.uname().machine, machine)
+    assert int(persona) == process.PER_LINUX32
