@@ -26,6 +26,22 @@ import msgspec
 from jaula.spec.runtime import Resources
 
 
+class PressureLine(msgspec.Struct, frozen=True):
+    """Percent of time over the last 10, 60 and 300 seconds; microseconds in all."""
+
+    avg10: float = 0.0
+    avg60: float = 0.0
+    avg300: float = 0.0
+    total: int = 0
+
+
+class Pressure(msgspec.Struct, frozen=True):
+    """Time in which some, or all, tasks waited for a resource."""
+
+    some: PressureLine = PressureLine()
+    full: PressureLine = PressureLine()
+
+
 class CpuStats(msgspec.Struct, frozen=True):
     """Nanoseconds since the cgroup was made; periods are those of the CFS quota."""
 
@@ -35,6 +51,19 @@ class CpuStats(msgspec.Struct, frozen=True):
     periods: int = 0
     throttled_periods: int = 0
     throttled: int = 0
+    by_cpu: tuple[int, ...] = ()  # these three by number of the CPU, v1 only
+    by_cpu_user: tuple[int, ...] = ()
+    by_cpu_system: tuple[int, ...] = ()
+    pressure: Pressure | None = None
+
+
+class MemoryCounter(msgspec.Struct, frozen=True):
+    """Bytes, and how often the limit was hit."""
+
+    usage: int = 0
+    limit: int | None = None
+    peak: int = 0
+    failures: int = 0
 
 
 class MemoryStats(msgspec.Struct, frozen=True):
@@ -47,6 +76,11 @@ class MemoryStats(msgspec.Struct, frozen=True):
     failures: int = 0
     inactive_file: int = 0  # page cache that the kernel would drop first; Docker subtracts it
     details: dict[str, int] = {}
+    with_swap: MemoryCounter = MemoryCounter()  # memory and swap together
+    kernel: MemoryCounter = MemoryCounter()
+    kernel_tcp: MemoryCounter = MemoryCounter()
+    events: dict[str, int] = {}  # memory.events, v2 only
+    pressure: Pressure | None = None
 
 
 class PidsStats(msgspec.Struct, frozen=True):
@@ -65,8 +99,21 @@ class IoEntry(msgspec.Struct, frozen=True):
     write_operations: int = 0
 
 
+class IoCount(msgspec.Struct, frozen=True):
+    """One number of one device; ``operation`` is ``Read``, ``Write``, ``Total`` and so on."""
+
+    major: int
+    minor: int
+    operation: str
+    value: int
+
+
 class BlkioStats(msgspec.Struct, frozen=True):
+    """``lists`` are v1's counters with what is below, by the name of their file."""
+
     devices: tuple[IoEntry, ...] = ()
+    lists: dict[str, tuple[IoCount, ...]] = {}
+    pressure: Pressure | None = None
 
     @property
     def read_bytes(self) -> int:
@@ -77,6 +124,22 @@ class BlkioStats(msgspec.Struct, frozen=True):
         return sum(entry.write_bytes for entry in self.devices)
 
 
+class HugetlbStats(msgspec.Struct, frozen=True):
+    """Bytes, and how often the limit was hit."""
+
+    usage: int = 0
+    peak: int = 0
+    failures: int = 0
+
+
+class CpusetStats(msgspec.Struct, frozen=True):
+    """Numbers of CPUs and memory nodes; ``flags`` are v1's other files by their name."""
+
+    cpus: tuple[int, ...] = ()
+    mems: tuple[int, ...] = ()
+    flags: dict[str, int] = {}
+
+
 class Stats(msgspec.Struct, frozen=True):
     """One look at a cgroup; a controller that the host lacks counts zero."""
 
@@ -85,6 +148,8 @@ class Stats(msgspec.Struct, frozen=True):
     pids: PidsStats = PidsStats()
     blkio: BlkioStats = BlkioStats()
     oom_kills: int = 0
+    hugetlb: dict[str, HugetlbStats] = {}  # by page size
+    cpuset: CpusetStats = CpusetStats()
 
 
 class Cgroup(Protocol):
@@ -108,11 +173,25 @@ class Cgroup(Protocol):
         """Descriptors for :func:`jaula.cgroups.entry.enter`; the caller closes them."""
         ...
 
+    def settle(self) -> None:
+        """Say that the container's process is in; what kept an empty cgroup alive may go.
+
+        Only systemd removes a cgroup for being empty, so elsewhere this does nothing. ``close``
+        does it too.
+        """
+        ...
+
     def directory_fd(self) -> int | None:
         """The directory for ``CLONE_INTO_CGROUP``, owned by this object; None on v1."""
         ...
 
-    def stats(self) -> Stats: ...
+    def stats(self, *, detailed: bool = False) -> Stats:
+        """What is used now.
+
+        ``detailed`` adds what takes many more files: by CPU, by kind of memory and of block I/O,
+        huge pages, the cpuset and pressure.
+        """
+        ...
 
     def pids(self) -> tuple[int, ...]:
         """Every process in it and in cgroups below it, in the reader's pid namespace, sorted."""

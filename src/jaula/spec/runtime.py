@@ -137,6 +137,7 @@ class Memory(_Document, frozen=True):
     kernel: int | None = None
     swappiness: int | None = None
     disable_oom_killer: bool = msgspec.field(name="disableOOMKiller", default=False)
+    check_before_update: bool = False  # refuse a limit below what is used now
 
 
 class CPU(_Document, frozen=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.cgroups.files import Reader
-from jaula.cgroups.protocol import BlkioStats, IoEntry
+from jaula.cgroups.protocol import BlkioStats, IoCount, IoEntry
 from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import BlockIO, Resources
 
@@ -61,7 +61,20 @@ def _throttles(block: BlockIO) -> Iterator[Step]:
             yield Write(f"blkio.throttle.{name}_device", value)
 
 
-def stats(read: Reader) -> BlkioStats:
+LISTS = (
+    "io_service_bytes",
+    "io_serviced",
+    "io_queued",
+    "io_service_time",
+    "io_wait_time",
+    "io_merged",
+    "time",
+    "sectors",
+)
+"""The counters with what is below, ``blkio.*_recursive``; each scheduler has its own of them."""
+
+
+def stats(read: Reader, *, detailed: bool = False) -> BlkioStats:
     """Throttle's counters see every request; BFQ's only those of its own devices."""
     moved = _by_device(read("blkio.throttle.io_service_bytes_recursive"))
     served = _by_device(read("blkio.throttle.io_serviced_recursive"))
@@ -76,8 +89,24 @@ def stats(read: Reader) -> BlkioStats:
                 write_operations=served.get((major, minor, "Write"), 0),
             )
             for major, minor in dict.fromkeys((key[0], key[1]) for key in (*moved, *served))
-        )
+        ),
+        lists={name: _counts(read, name) for name in LISTS} if detailed else {},
     )
+
+
+def _counts(read: Reader, name: str) -> tuple[IoCount, ...]:
+    """Of the first that counted something: BFQ, CFQ of old kernels, throttling."""
+    for prefix in ("blkio.bfq", "blkio", "blkio.throttle"):
+        found: list[IoCount] = []
+        for line in (read(f"{prefix}.{name}_recursive") or "").splitlines():
+            fields = line.split()  # "8:0 Read 4096", or "8:0 4096"
+            major, _, minor = fields[0].partition(":") if fields else ("", "", "")
+            if major.isdigit() and minor.isdigit() and fields[-1].isdigit():
+                operation = fields[1] if len(fields) == 3 else ""
+                found.append(IoCount(int(major), int(minor), operation, int(fields[-1])))
+        if found:
+            return tuple(found)
+    return ()
 
 
 def _by_device(text: str | None) -> dict[tuple[int, int, str], int]:

@@ -6,23 +6,21 @@ The table of controllers below is where one is added. What each writes is decide
 from __future__ import annotations
 
 import os
-import signal
 import time
-from contextlib import suppress
 from typing import Self
 
 import msgspec
 
-from jaula.cgroups import files, pids, tree
+from jaula.cgroups import files, killing, pids, tree
 from jaula.cgroups.controller import Controller
 from jaula.cgroups.files import Reader
-from jaula.cgroups.protocol import CpuStats, Stats
-from jaula.cgroups.v1 import blkio, cpu, cpuacct, freezer, memory, oom
-from jaula.cgroups.v1.cpuset import Cpuset
+from jaula.cgroups.protocol import CpusetStats, CpuStats, Stats
+from jaula.cgroups.rdma import Rdma
+from jaula.cgroups.v1 import blkio, cpu, cpuacct, cpuset, freezer, hugetlb, memory, oom
 from jaula.cgroups.v1.devices import Devices
-from jaula.cgroups.v1.hugetlb import Hugetlb
-from jaula.cgroups.writes import gone, perform
-from jaula.errors import Conflict, InvalidRequest, NotFound, Unavailable, Unsupported
+from jaula.cgroups.v1.network import NetCls, NetPrio
+from jaula.cgroups.writes import Step, gone, perform
+from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
 from jaula.spec.runtime import Resources
 
 CONTROLLERS: dict[str, Controller] = {
@@ -30,18 +28,20 @@ CONTROLLERS: dict[str, Controller] = {
     for controller in (
         cpu.Cpu(),
         cpuacct.Cpuacct(),
-        Cpuset(),
+        cpuset.Cpuset(),
         memory.Memory(),
         Devices(),
         freezer.Freezer(),
         blkio.Blkio(),
         pids.Pids(),
-        Hugetlb(),
+        hugetlb.Hugetlb(),
+        Rdma(),
+        NetCls(),
+        NetPrio(),
     )
 }
 
 FREEZE_TIMEOUT = 2.0  # seconds
-KILL_TIMEOUT = 5.0
 
 
 class Hierarchy(msgspec.Struct, frozen=True):
@@ -61,24 +61,27 @@ class Cgroup:
         self._hierarchies = hierarchies
         self._directories: dict[str, int] = {}
 
-    def apply(self, resources: Resources) -> tuple[str, ...]:
+    def plan(self, resources: Resources) -> list[tuple[str, tuple[Step, ...]]]:
+        """The writes by controller; raises what :meth:`apply` raises before it writes."""
         if resources.unified:
             raise InvalidRequest("unified resources need cgroup v2, this host has v1")
         plans = [
             (name, controller.decide(resources, self._reader(name)))
             for name, controller in CONTROLLERS.items()
         ]
-        warnings: list[str] = []
         for name, steps in plans:
-            if not steps:
-                continue
-            directory = self._directory(name)
-            if directory is None:
+            if steps and self._directory(name) is None:
                 raise Unsupported(
                     f"cannot limit {name} of cgroup {self.path}: the host has no {name} controller",
                     hint="run without that limit, or mount the controller",
                 )
-            warnings += perform(directory, self.path, steps)
+        return plans
+
+    def apply(self, resources: Resources) -> tuple[str, ...]:
+        warnings: list[str] = []
+        for name, steps in self.plan(resources):
+            if steps:
+                warnings += perform(self._required(name), self.path, steps)
         return tuple(warnings)
 
     def add(self, pid: int) -> None:
@@ -98,19 +101,25 @@ class Cgroup:
             raise
         return tuple(opened)
 
+    def settle(self) -> None:
+        """An empty cgroup stays by itself."""
+
     def directory_fd(self) -> int | None:
         return None
 
-    def stats(self) -> Stats:
-        usage, user, system = cpuacct.usage(self._reader("cpuacct"))
-        periods, throttled_periods, throttled = cpu.throttling(self._reader("cpu"))
-        read = self._reader("memory")
+    def stats(self, *, detailed: bool = False) -> Stats:
+        read_cpuacct, read = self._reader("cpuacct"), self._reader("memory")
+        times = cpuacct.usage(read_cpuacct)
+        throttling = cpu.throttling(self._reader("cpu"))
+        by_cpu = cpuacct.by_cpu(read_cpuacct) if detailed else ((), (), ())
         return Stats(
-            cpu=CpuStats(usage, user, system, periods, throttled_periods, throttled),
-            memory=memory.stats(read),
+            cpu=CpuStats(*times, *throttling, *by_cpu),
+            memory=memory.stats(read, detailed=detailed),
             pids=pids.stats(self._reader("pids")),
-            blkio=blkio.stats(self._reader("blkio")),
+            blkio=blkio.stats(self._reader("blkio"), detailed=detailed),
             oom_kills=memory.oom_kills(read),
+            hugetlb=hugetlb.stats(self._reader("hugetlb")) if detailed else {},
+            cpuset=cpuset.stats(self._reader("cpuset")) if detailed else CpusetStats(),
         )
 
     def pids(self) -> tuple[int, ...]:
@@ -127,26 +136,8 @@ class Cgroup:
         return directory is not None and freezer.frozen(directory)
 
     def kill(self) -> None:
-        """Frozen first, so that no process forks away while the list is worked through.
-
-        Without a freezer, or where it does not settle, the list is read again until it is empty.
-        """
-        if not self._pids():
-            return
-        deadline = time.monotonic() + KILL_TIMEOUT
-        while True:
-            stopped = self._stop_for_kill()
-            found = self._pids()
-            for pid in found:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            if stopped:
-                self.thaw()
-            if stopped or not found:
-                return
-            if time.monotonic() > deadline:
-                raise Conflict(f"cgroup {self.path} still has processes {sorted(found)[:8]}")
-            time.sleep(0.001)
+        """Those that cgroups below have frozen are let go too, else they would not die."""
+        killing.kill(self.path, self._pids, self._stop_for_kill, self._thaw_all)
 
     def destroy(self, timeout: float = 2.0) -> None:
         deadline = time.monotonic() + timeout
@@ -221,6 +212,15 @@ class Cgroup:
             if directory is not None:
                 return tree.pids(directory)
         return set()  # removed since
+
+    def _thaw_all(self) -> None:
+        directory = self._directory("freezer")
+        for level in tree.walk(directory) if directory is not None else ():
+            try:
+                freezer.thaw(level)
+            except OSError as error:
+                if not gone(error):
+                    raise
 
     def _stop_for_kill(self) -> bool:
         directory = self._directory("freezer")

@@ -5,18 +5,18 @@ Source: OCI config-linux.md "CPU"; kernel ``scheduler/sched-bwc.rst``. Times are
 
 from __future__ import annotations
 
+from jaula.cgroups import bursts
 from jaula.cgroups.files import Reader, flat_keyed
 from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
 _NO_RT = "this kernel has no real-time group scheduling, the limit is not in force"
-_NO_BURST = "this kernel has no cfs burst, it is not in force"
 _NO_IDLE = "this kernel has no idle cgroups, cpu.idle is not in force"
 
 
 class Cpu:
     name = "cpu"
-    limits = ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.cfs_burst_us")
+    limits = ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.cfs_burst_us", "cpu.idle")
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
         cpu = resources.cpu
@@ -25,8 +25,11 @@ class Cpu:
         steps: list[Step] = []
         if cpu.idle is not None:
             steps.append(Write("cpu.idle", str(cpu.idle), missing=_NO_IDLE))
-        if cpu.shares:
+        idle = current("cpu.idle") == "1" if cpu.idle is None else cpu.idle == 1
+        if cpu.shares and not idle:  # an idle group's shares are fixed, a write is refused
             steps.append(Write("cpu.shares", str(cpu.shares)))
+        burst = bursts.step(cpu.burst, "cpu.cfs_burst_us", current)
+        steps += burst.before
         period = Write("cpu.cfs_period_us", str(cpu.period)) if cpu.period else None
         quota = Write("cpu.cfs_quota_us", str(cpu.quota)) if cpu.quota else None
         if period and quota:
@@ -37,8 +40,7 @@ class Cpu:
             steps += (period, quota)
         else:
             steps += [step for step in (period, quota) if step]
-        if cpu.burst is not None:
-            steps.append(Write("cpu.cfs_burst_us", str(cpu.burst), missing=_NO_BURST))
+        steps += burst.after
         if cpu.realtime_period:
             steps.append(Write("cpu.rt_period_us", str(cpu.realtime_period), missing=_NO_RT))
         if cpu.realtime_runtime:

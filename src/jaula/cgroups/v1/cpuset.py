@@ -7,8 +7,9 @@ fill them from the parent's at ``mkdir``, which saves four file accesses a conta
 
 from __future__ import annotations
 
-from jaula.cgroups import files
+from jaula.cgroups import cpulist, files
 from jaula.cgroups.files import Reader
+from jaula.cgroups.protocol import CpusetStats
 from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
@@ -25,6 +26,31 @@ class Cpuset:
             return ()
         wanted = zip(_LISTS, (cpu.cpus, cpu.mems), strict=True)
         return tuple(Write(name, value) for name, value in wanted if value)
+
+
+FLAGS = (
+    "cpu_exclusive",
+    "mem_hardwall",
+    "mem_exclusive",
+    "memory_migrate",
+    "memory_spread_page",
+    "memory_spread_slab",
+    "memory_pressure",
+    "sched_load_balance",
+    "sched_relax_domain_level",
+)
+
+
+def stats(read: Reader) -> CpusetStats:
+    """The lists in force and the numbers in the other files; -1 is a level too."""
+    texts = {name: read(f"cpuset.{name}") for name in FLAGS}
+    return CpusetStats(
+        cpus=cpulist.parse(read("cpuset.effective_cpus") or read("cpuset.cpus") or ""),
+        mems=cpulist.parse(read("cpuset.effective_mems") or read("cpuset.mems") or ""),
+        flags={
+            name: int(text) for name, text in texts.items() if text and text.lstrip("-").isdigit()
+        },
+    )
 
 
 def prepare(parent: int, child: int) -> None:

@@ -7,6 +7,7 @@ left alone, and so is systemd's named hierarchy: a container is found by its pat
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from jaula.cgroups import features, files, paths, tree
 from jaula.cgroups.v1 import cpuset
@@ -23,8 +24,12 @@ class Driver:
     name = "cgroupfs"
     version = 1
 
-    def __init__(self, mounts: dict[str, str]) -> None:
-        """``mounts`` is controller to mount point; controllers with one mount share a hierarchy."""
+    def __init__(self, mounts: dict[str, str], named: Iterable[tuple[str, str]] = ()) -> None:
+        """``mounts`` is controller to mount point; controllers with one mount share a hierarchy.
+
+        ``named`` are further hierarchies that limit nothing, (name, mount point), for a service
+        manager's sake.
+        """
         self.hierarchies = tuple(
             Hierarchy(
                 controllers=tuple(name for name in CONTROLLERS if mounts.get(name) == mount),
@@ -32,6 +37,9 @@ class Driver:
                 root=os.open(mount, _DIRECTORY),
             )
             for mount in dict.fromkeys(mounts[name] for name in CONTROLLERS if name in mounts)
+        ) + tuple(
+            Hierarchy(controllers=(name,), mount=mount, root=os.open(mount, _DIRECTORY))
+            for name, mount in named
         )
 
     def create(self, path: str) -> Cgroup:
@@ -45,6 +53,19 @@ class Driver:
             for hierarchy in done:
                 os.rmdir(relative, dir_fd=hierarchy.root)
             raise
+        return Cgroup(f"/{relative}", relative, self.hierarchies)
+
+    def adopt(self, path: str) -> Cgroup:
+        """One that the service manager made in its hierarchies, processes and all.
+
+        It is made in the others. Raises ``InvalidRequest`` for a bad path.
+        """
+        relative = paths.relative(path)
+        for hierarchy in self.hierarchies:
+            if not files.exists(hierarchy.root, relative):
+                self._make(hierarchy, relative)
+            elif "cpuset" in hierarchy.controllers:
+                self._prepare_cpuset(hierarchy, relative)
         return Cgroup(f"/{relative}", relative, self.hierarchies)
 
     def open(self, path: str) -> Cgroup:

@@ -1,22 +1,42 @@
-"""The v1 ``hugetlb`` controller: a limit per huge page size.
+"""The v1 ``hugetlb`` controller: a limit per huge page size, reservations included.
 
 Source: OCI config-linux.md "Huge page limits"; kernel ``admin-guide/cgroup-v1/hugetlb.rst``.
 """
 
 from __future__ import annotations
 
-from jaula.cgroups.files import Reader
-from jaula.cgroups.pagesize import checked
+from jaula.cgroups import pagesize
+from jaula.cgroups.files import Reader, number
+from jaula.cgroups.protocol import HugetlbStats
 from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
 
 class Hugetlb:
     name = "hugetlb"
-    limits = ("hugetlb.2MB.limit_in_bytes", "hugetlb.1GB.limit_in_bytes")
+    limits = tuple(
+        f"hugetlb.{size}.{kind}limit_in_bytes" for size in ("2MB", "1GB") for kind in ("", "rsvd.")
+    )
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
-        return tuple(
-            Write(f"hugetlb.{checked(limit.page_size)}.limit_in_bytes", str(limit.limit))
-            for limit in resources.hugepage_limits
-        )
+        steps: list[Step] = []
+        for limit in resources.hugepage_limits:
+            prefix = f"hugetlb.{pagesize.checked(limit.page_size)}"
+            steps.append(Write(f"{prefix}.limit_in_bytes", str(limit.limit)))
+            reserved = f"{prefix}.rsvd.limit_in_bytes"
+            if current(reserved) is not None:  # Linux 5.7; before, use alone is limited
+                steps.append(Write(reserved, str(limit.limit)))
+        return tuple(steps)
+
+
+def stats(read: Reader) -> dict[str, HugetlbStats]:
+    """By page size; what is reserved where the kernel counts that, else what is used."""
+    found: dict[str, HugetlbStats] = {}
+    for size in pagesize.of_host():
+        for prefix in (f"hugetlb.{size}.rsvd", f"hugetlb.{size}"):
+            usage = read(f"{prefix}.usage_in_bytes")
+            if usage is not None:
+                peak, failures = read(f"{prefix}.max_usage_in_bytes"), read(f"{prefix}.failcnt")
+                found[size] = HugetlbStats(number(usage), number(peak), number(failures))
+                break
+    return found

@@ -7,8 +7,9 @@ keeps limit <= memsw at each step, so the order of the two writes follows the di
 
 from __future__ import annotations
 
+from jaula.cgroups import memoryuse
 from jaula.cgroups.files import Reader, flat_keyed, limit, number
-from jaula.cgroups.protocol import MemoryStats
+from jaula.cgroups.protocol import MemoryCounter, MemoryStats
 from jaula.cgroups.writes import Remark, Step, Write
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
@@ -30,6 +31,7 @@ class Memory:
         memory = resources.memory
         if memory is None:
             return ()
+        memoryuse.check(memory, current, "memory.usage_in_bytes", "memory.max_usage_in_bytes")
         wanted, swap = memory.limit or None, memory.swap or None
         if wanted and swap and wanted > 0 and 0 < swap < wanted:
             raise InvalidRequest(
@@ -60,7 +62,7 @@ def _ordered(wanted: int | None, swap: int | None, current: Reader) -> list[Step
     return [swap_step, limit_step] if grows else [limit_step, swap_step]
 
 
-def stats(read: Reader) -> MemoryStats:
+def stats(read: Reader, *, detailed: bool = False) -> MemoryStats:
     """What the cgroup and those below it use, in bytes."""
     details = flat_keyed(read("memory.stat"))
     usage = number(read("memory.usage_in_bytes"))
@@ -73,6 +75,18 @@ def stats(read: Reader) -> MemoryStats:
         failures=number(read("memory.failcnt")),
         inactive_file=details.get("total_inactive_file", 0),
         details=details,
+        with_swap=_counter(read, "memory.memsw") if detailed else MemoryCounter(),
+        kernel=_counter(read, "memory.kmem") if detailed else MemoryCounter(),
+        kernel_tcp=_counter(read, "memory.kmem.tcp") if detailed else MemoryCounter(),
+    )
+
+
+def _counter(read: Reader, prefix: str) -> MemoryCounter:
+    return MemoryCounter(
+        usage=number(read(f"{prefix}.usage_in_bytes")),
+        limit=limit(read(f"{prefix}.limit_in_bytes"), UNLIMITED),
+        peak=number(read(f"{prefix}.max_usage_in_bytes")),
+        failures=number(read(f"{prefix}.failcnt")),
     )
 
 

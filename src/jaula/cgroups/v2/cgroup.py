@@ -6,28 +6,27 @@ devices are no controller with files here and go by a program of their own.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from typing import Self
 
-from jaula.cgroups import files, pids, rules, tree
+from jaula.cgroups import files, killing, pids, rules, tree
 from jaula.cgroups.controller import Controller
-from jaula.cgroups.protocol import Stats
-from jaula.cgroups.v2 import cpu, devices, freezer, io, memory, oom
-from jaula.cgroups.v2.cpuset import Cpuset
-from jaula.cgroups.v2.hugetlb import Hugetlb
-from jaula.cgroups.writes import Write, perform
-from jaula.errors import InvalidRequest, Unsupported
+from jaula.cgroups.protocol import CpusetStats, Stats
+from jaula.cgroups.rdma import Rdma
+from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, oom, unified
+from jaula.cgroups.writes import Step, Write, gone, perform
+from jaula.errors import Unavailable, Unsupported
 from jaula.spec.runtime import Resources
 
 CONTROLLERS: tuple[Controller, ...] = (
     cpu.Cpu(),
-    Cpuset(),
+    cpuset.Cpuset(),
     memory.Memory(),
     pids.Pids(),
     io.Io(),
-    Hugetlb(),
+    hugetlb.Hugetlb(),
+    Rdma(),
 )
 
 FREEZE_TIMEOUT = 2.0  # seconds
@@ -36,7 +35,16 @@ FREEZE_TIMEOUT = 2.0  # seconds
 class Cgroup:
     """See :class:`jaula.cgroups.protocol.Cgroup`, whose contract this keeps."""
 
-    def __init__(self, path: str, relative: str, mount: str, root: int, directory: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        relative: str,
+        mount: str,
+        root: int,
+        directory: int,
+        *,
+        without_device_rules: bool = False,
+    ) -> None:
         """Takes ``directory``; ``root`` is the driver's."""
         self.path = path
         self._relative = relative
@@ -44,27 +52,37 @@ class Cgroup:
         self._root = root
         self._directory = directory
         self._read = files.reader(directory)
+        self._without_device_rules = without_device_rules
 
-    def apply(self, resources: Resources) -> tuple[str, ...]:
+    def plan(self, resources: Resources) -> list[tuple[str, tuple[Step, ...]]]:
+        """The writes by controller; raises what :meth:`apply` raises before it writes."""
+        if resources.network is not None and (
+            resources.network.class_id is not None or resources.network.priorities
+        ):
+            raise Unsupported(
+                "network class and priorities of a cgroup need cgroup v1, this host has v2"
+            )
+        rules.normal(resources.devices)
+        present = (self._read("cgroup.controllers") or "").split()
         plans = [
             (controller.name, controller.decide(resources, self._read))
             for controller in CONTROLLERS
         ]
-        unified = tuple(_unified(name, value) for name, value in resources.unified.items())
-        device_rules = rules.normal(resources.devices)
-        present = (self._read("cgroup.controllers") or "").split()
         for name, steps in plans:
             if name not in present and any(isinstance(step, Write) for step in steps):
                 raise Unsupported(
                     f"cannot limit {name} of cgroup {self.path}: the controller is not available",
                     hint="run without that limit, or have it delegated",
                 )
+        plans.append(("unified", unified.decide(resources.unified, present, self._read)))
+        return plans
+
+    def apply(self, resources: Resources) -> tuple[str, ...]:
         warnings: list[str] = []
-        for _, steps in plans:
+        for _, steps in self.plan(resources):
             warnings += perform(self._directory, self.path, steps)
-        warnings += perform(self._directory, self.path, unified)
-        if device_rules:
-            devices.apply(self._directory, self.path, device_rules)
+        if resources.devices and not self._without_device_rules:
+            devices.apply(self._directory, self.path, rules.normal(resources.devices))
         return tuple(warnings)
 
     def add(self, pid: int) -> None:
@@ -74,17 +92,22 @@ class Cgroup:
         flags = os.O_WRONLY | os.O_CLOEXEC
         return (os.open("cgroup.procs", flags, dir_fd=self._directory),)
 
+    def settle(self) -> None:
+        """An empty cgroup stays by itself."""
+
     def directory_fd(self) -> int | None:
         return self._directory
 
-    def stats(self) -> Stats:
+    def stats(self, *, detailed: bool = False) -> Stats:
         read = self._read
         return Stats(
-            cpu=cpu.stats(read),
-            memory=memory.stats(read),
+            cpu=cpu.stats(read, detailed=detailed),
+            memory=memory.stats(read, detailed=detailed),
             pids=pids.stats(read),
-            blkio=io.stats(read),
+            blkio=io.stats(read, detailed=detailed),
             oom_kills=memory.oom_kills(read),
+            hugetlb=hugetlb.stats(read) if detailed else {},
+            cpuset=cpuset.stats(read) if detailed else CpusetStats(),
         )
 
     def pids(self) -> tuple[int, ...]:
@@ -100,19 +123,29 @@ class Cgroup:
         return self._directory >= 0 and freezer.frozen(self._directory)
 
     def kill(self) -> None:
-        """By ``cgroup.kill`` (Linux 5.14), which no fork outruns and no freezing stops."""
+        """By ``cgroup.kill``, which no fork outruns and no freezing stops, from Linux 5.14 on."""
         if self._directory < 0:
             return
         try:
             files.write(self._directory, "cgroup.kill", "1")
             self.thaw()
         except OSError as error:
-            if error.errno == errno.ENODEV:
-                return  # removed since: nothing is left to kill
-            if error.errno == errno.ENOENT and files.exists(self._directory, "cgroup.procs"):
-                raise Unsupported("this kernel has no cgroup.kill, Linux 5.14 is needed") from error
-            if error.errno != errno.ENOENT:
+            if not gone(error):
                 raise
+            if files.exists(self._directory, "cgroup.procs"):  # not removed: an older kernel
+                self.kill_one_by_one()
+
+    def kill_one_by_one(self) -> None:
+        """What :meth:`kill` does on kernels without ``cgroup.kill``."""
+        directory = self._directory
+        killing.kill(self.path, lambda: tree.pids(directory), self._stop_for_kill, self.thaw)
+
+    def _stop_for_kill(self) -> bool:
+        try:
+            freezer.freeze(self._directory, self.path, 0.1)
+        except Unavailable:
+            return False
+        return True
 
     def destroy(self, timeout: float = 2.0) -> None:
         tree.remove(self._root, self._relative, time.monotonic() + timeout)
@@ -153,13 +186,3 @@ class Cgroup:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _unified(name: str, value: str) -> Write:
-    """A raw file of OCI's ``unified``; the name must be an interface file's and no path."""
-    controller, dot, _ = name.partition(".")
-    if not dot or not controller.isalnum() or "/" in name or not name.isprintable():
-        raise InvalidRequest(f"bad unified resource {name!r}", hint="for example memory.high")
-    if controller == "cgroup" or "\0" in value or not value.isascii():
-        raise InvalidRequest(f"unified resource {name!r} may not be set to {value!r}")
-    return Write(name, value)

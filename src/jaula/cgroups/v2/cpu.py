@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import log2
 
+from jaula.cgroups import bursts, pressure
 from jaula.cgroups.files import Reader, flat_keyed
 from jaula.cgroups.protocol import CpuStats
 from jaula.cgroups.writes import Remark, Step, Write
@@ -15,7 +16,6 @@ from jaula.spec.runtime import Resources
 
 _LOWEST_SHARES, _HIGHEST_SHARES = 2, 262144
 _DEFAULT_PERIOD = 100_000
-_NO_BURST = "this kernel has no cfs burst, it is not in force"
 _NO_IDLE = "this kernel has no idle cgroups, cpu.idle is not in force"
 _NO_RT = "real-time limits do not exist in cgroup v2, they are not in force"
 
@@ -31,12 +31,14 @@ class Cpu:
         steps: list[Step] = []
         if cpu.idle is not None:
             steps.append(Write("cpu.idle", str(cpu.idle), missing=_NO_IDLE))
-        if cpu.shares:
+        idle = current("cpu.idle") == "1" if cpu.idle is None else cpu.idle == 1
+        if cpu.shares and not idle:  # an idle cgroup's weight is fixed, a write is refused
             steps.append(Write("cpu.weight", str(weight(cpu.shares))))
+        burst = bursts.step(cpu.burst, "cpu.max.burst", current)
+        steps += burst.before
         if cpu.quota or cpu.period:
             steps.append(Write("cpu.max", _bandwidth(cpu.quota, cpu.period, current)))
-        if cpu.burst is not None:
-            steps.append(Write("cpu.max.burst", str(cpu.burst), missing=_NO_BURST))
+        steps += burst.after
         if cpu.realtime_period or cpu.realtime_runtime:
             steps.append(Remark(_NO_RT))
         return tuple(steps)
@@ -68,7 +70,7 @@ def _bandwidth(quota: int | None, period: int | None, current: Reader) -> str:
     return f"{first} {period or now[-1]}"
 
 
-def stats(read: Reader) -> CpuStats:
+def stats(read: Reader, *, detailed: bool = False) -> CpuStats:
     """Time used and withheld; the files say microseconds."""
     stat = flat_keyed(read("cpu.stat"))
     return CpuStats(
@@ -78,4 +80,5 @@ def stats(read: Reader) -> CpuStats:
         periods=stat.get("nr_periods", 0),
         throttled_periods=stat.get("nr_throttled", 0),
         throttled=stat.get("throttled_usec", 0) * 1000,
+        pressure=pressure.stats(read, "cpu") if detailed else None,
     )

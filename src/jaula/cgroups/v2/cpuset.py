@@ -6,7 +6,9 @@ taken without an error and has no effect: ``.effective`` tells, and is shown wit
 
 from __future__ import annotations
 
+from jaula.cgroups import cpulist
 from jaula.cgroups.files import Reader
+from jaula.cgroups.protocol import CpusetStats
 from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
@@ -21,3 +23,11 @@ class Cpuset:
             return ()
         wanted = (("cpuset.cpus", cpu.cpus), ("cpuset.mems", cpu.mems))
         return tuple(Write(name, value) for name, value in wanted if value)
+
+
+def stats(read: Reader) -> CpusetStats:
+    """The lists in force."""
+    return CpusetStats(
+        cpus=cpulist.parse(read("cpuset.cpus.effective") or ""),
+        mems=cpulist.parse(read("cpuset.mems.effective") or ""),
+    )

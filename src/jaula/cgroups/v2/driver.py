@@ -18,7 +18,7 @@ from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound, Unsuppor
 LEAF = "jaula-init"
 """Where processes of the topmost cgroup go when they are in the way."""
 
-_WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
+_WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
 
 
 class Driver:
@@ -27,9 +27,11 @@ class Driver:
     name = "cgroupfs"
     version = 2
 
-    def __init__(self, mount: str) -> None:
+    def __init__(self, mount: str, *, without_device_rules: bool = False) -> None:
+        """``without_device_rules`` where the kernel forbids such programs: in a user namespace."""
         self.mount = mount
         self.root = os.open(mount, tree.DIRECTORY)
+        self._without_device_rules = without_device_rules
 
     def create(self, path: str) -> Cgroup:
         relative = paths.relative(path)
@@ -39,6 +41,10 @@ class Driver:
             self._make_ancestor(ancestor)
         self._make(relative)
         return self._opened(relative)
+
+    def adopt(self, path: str) -> Cgroup:
+        """One that the service manager made and keeps a process in; raises ``NotFound``."""
+        return self.open(path)
 
     def open(self, path: str) -> Cgroup:
         relative = paths.relative(path)
@@ -80,7 +86,14 @@ class Driver:
 
     def _opened(self, relative: str) -> Cgroup:
         directory = os.open(relative, tree.DIRECTORY, dir_fd=self.root)
-        return Cgroup(f"/{relative}", relative, self.mount, self.root, directory)
+        return Cgroup(
+            f"/{relative}",
+            relative,
+            self.mount,
+            self.root,
+            directory,
+            without_device_rules=self._without_device_rules,
+        )
 
     def _make_ancestor(self, relative: str) -> None:
         try:
@@ -114,6 +127,8 @@ class Driver:
         try:
             files.write(directory, "cgroup.subtree_control", " ".join(f"+{n}" for n in missing))
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                return  # above what is delegated to us: a limit that needs one is refused by name
             if error.errno == errno.EBUSY:
                 self._make_room(directory, path)
                 self._delegate_each(directory, path, missing)

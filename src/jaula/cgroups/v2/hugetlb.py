@@ -5,8 +5,9 @@ Source: OCI config-linux.md "Huge page limits"; kernel ``admin-guide/cgroup-v2.r
 
 from __future__ import annotations
 
-from jaula.cgroups.files import Reader
-from jaula.cgroups.pagesize import checked
+from jaula.cgroups import pagesize
+from jaula.cgroups.files import Reader, flat_keyed, number
+from jaula.cgroups.protocol import HugetlbStats
 from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
@@ -20,7 +21,19 @@ class Hugetlb:
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
         steps: list[Step] = []
         for limit in resources.hugepage_limits:
-            prefix = f"hugetlb.{checked(limit.page_size)}"
+            prefix = f"hugetlb.{pagesize.checked(limit.page_size)}"
             steps.append(Write(f"{prefix}.max", str(limit.limit)))
             steps.append(Write(f"{prefix}.rsvd.max", str(limit.limit), missing=_NO_RESERVATION))
         return tuple(steps)
+
+
+def stats(read: Reader) -> dict[str, HugetlbStats]:
+    """By page size; v2 keeps no peak. What is reserved where the kernel counts that, else used."""
+    found: dict[str, HugetlbStats] = {}
+    for size in pagesize.of_host():
+        for prefix in (f"hugetlb.{size}.rsvd", f"hugetlb.{size}"):
+            if (usage := read(f"{prefix}.current")) is not None:
+                failures = flat_keyed(read(f"hugetlb.{size}.events")).get("max", 0)
+                found[size] = HugetlbStats(number(usage), 0, failures)
+                break
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula.cgroups import pressure
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import BlkioStats, IoEntry
 from jaula.cgroups.writes import Remark, Step, Write
@@ -59,7 +60,7 @@ def _throttles(block: BlockIO) -> Iterator[Step]:
             yield Write("io.max", f"{device.major}:{device.minor} {name}={rate}")
 
 
-def stats(read: Reader) -> BlkioStats:
+def stats(read: Reader, *, detailed: bool = False) -> BlkioStats:
     """``io.stat``: ``8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6``."""
     entries: list[IoEntry] = []
     for line in (read("io.stat") or "").splitlines():
@@ -71,4 +72,6 @@ def stats(read: Reader) -> BlkioStats:
         counts = [values.get(key, "") for key in ("rbytes", "wbytes", "rios", "wios")]
         read_b, write_b, reads, writes = (int(x) if x.isdigit() else 0 for x in counts)
         entries.append(IoEntry(int(major), int(minor), read_b, write_b, reads, writes))
-    return BlkioStats(devices=tuple(entries))
+    return BlkioStats(
+        devices=tuple(entries), pressure=pressure.stats(read, "io") if detailed else None
+    )

@@ -6,8 +6,9 @@ is memory plus swap; v2 has a limit for swap alone, so one is taken from the oth
 
 from __future__ import annotations
 
+from jaula.cgroups import memoryuse, pressure
 from jaula.cgroups.files import Reader, flat_keyed, limit, number
-from jaula.cgroups.protocol import MemoryStats
+from jaula.cgroups.protocol import MemoryCounter, MemoryStats
 from jaula.cgroups.writes import Remark, Step, Write
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
@@ -29,6 +30,7 @@ class Memory:
         memory = resources.memory
         if memory is None:
             return ()
+        memoryuse.check(memory, current, "memory.current", "memory.peak")
         steps: list[Step] = []
         swap = swap_alone(memory.limit or None, memory.swap or None, limit(current(LIMIT)))
         if swap is not None:
@@ -75,17 +77,35 @@ def _bytes(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
-def stats(read: Reader) -> MemoryStats:
-    """What the cgroup and those below it use, in bytes."""
+def stats(read: Reader, *, detailed: bool = False) -> MemoryStats:
+    """What the cgroup and those below it use, in bytes; one without swap files counts none."""
     details = flat_keyed(read("memory.stat"))
+    events = flat_keyed(read("memory.events"))
+    usage, most = number(read("memory.current")), limit(read(LIMIT))
+    swap = number(read("memory.swap.current"))
     return MemoryStats(
-        usage=number(read("memory.current")),
-        limit=limit(read(LIMIT)),
+        usage=usage,
+        limit=most,
         peak=number(read("memory.peak")),
-        swap=number(read("memory.swap.current")),
-        failures=flat_keyed(read("memory.events")).get("max", 0),
+        swap=swap,
+        failures=events.get("max", 0),
         inactive_file=details.get("inactive_file", 0),
         details=details,
+        with_swap=_with_swap(read, usage + swap, most) if detailed else MemoryCounter(),
+        kernel=MemoryCounter(usage=details.get("kernel", 0)) if detailed else MemoryCounter(),
+        kernel_tcp=MemoryCounter(usage=details.get("sock", 0)) if detailed else MemoryCounter(),
+        events=events,
+        pressure=pressure.stats(read, "memory") if detailed else None,
+    )
+
+
+def _with_swap(read: Reader, usage: int, most: int | None) -> MemoryCounter:
+    """v2 limits swap alone; the sum of both limits is what v1 and OCI speak of."""
+    swap = limit(read(SWAP))
+    return MemoryCounter(
+        usage=usage,
+        limit=None if most is None or swap is None else most + swap,
+        failures=flat_keyed(read("memory.swap.events")).get("max", 0),
     )
 
 

@@ -1,0 +1,28 @@
+"""The ``rdma`` controller, which has the same file in both versions.
+
+Source: OCI config-linux.md "RDMA"; kernel ``admin-guide/cgroup-v1/rdma.rst``: a line is
+``DEVICE hca_handle=N hca_object=N``, and what is not named stays as it is.
+"""
+
+from __future__ import annotations
+
+from jaula.cgroups.files import Reader
+from jaula.cgroups.writes import Step, Write
+from jaula.errors import InvalidRequest
+from jaula.spec.runtime import Resources
+
+
+class Rdma:
+    name = "rdma"
+    limits = ("rdma.max",)
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        steps: list[Step] = []
+        for device, limit in resources.rdma.items():
+            if not device or not device.isascii() or not device.isprintable() or " " in device:
+                raise InvalidRequest(f"bad rdma device {device!r}", hint="for example mlx5_0")
+            pairs = (("hca_handle", limit.hca_handles), ("hca_object", limit.hca_objects))
+            line = " ".join(f"{key}={value}" for key, value in pairs if value is not None)
+            if line:
+                steps.append(Write("rdma.max", f"{device} {line}"))
+        return tuple(steps)

@@ -1,0 +1,58 @@
+"""OCI's ``unified``: files of a v2 cgroup by their own names, as they come. Pure.
+
+Source: OCI config-linux.md "Unified"; kernel ``admin-guide/cgroup-v2.rst``. Of the core files only
+those that are limits may be set, since the others move, freeze or kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from jaula.cgroups.files import Reader
+from jaula.cgroups.writes import Step, Write
+from jaula.errors import InvalidRequest, Unsupported
+
+_CORE = ("cgroup.max.depth", "cgroup.max.descendants")
+_ANYWHERE = ("cpu.pressure", "memory.pressure", "io.pressure", "irq.pressure")
+
+
+def decide(
+    resources: Mapping[str, str], controllers: Collection[str], current: Reader
+) -> tuple[Step, ...]:
+    """One write a line, for files such as ``io.max`` take one device at a time.
+
+    Raises ``InvalidRequest`` for a name that is none, ``Unsupported`` for a controller that is not
+    switched on or a file that this kernel lacks.
+    """
+    steps: list[Step] = []
+    for name, value in resources.items():
+        _check(name, value, controllers)
+        if current(name) is None and not _is_write_only(name):
+            raise Unsupported(
+                f"unified resource {name!r} can't be set: no such limit in this kernel"
+            )
+        steps += [Write(name, line) for line in value.strip().splitlines()]
+    return tuple(steps)
+
+
+def _check(name: str, value: str, controllers: Collection[str]) -> None:
+    if "/" in name:
+        raise InvalidRequest(f"unified resource {name!r} must be a file name (no slashes)")
+    controller, dot, rest = name.partition(".")
+    if not dot or not controller.isalnum() or not rest or not name.isprintable():
+        raise InvalidRequest(
+            f"bad unified resource {name!r}: it must be in the form CONTROLLER.PARAMETER",
+            hint="for example memory.high",
+        )
+    if (controller == "cgroup" and name not in _CORE) or "\0" in value or not value.isascii():
+        raise InvalidRequest(f"unified resource {name!r} may not be set to {value!r}")
+    if not value.strip():
+        raise InvalidRequest(f"unified resource {name!r} has no value")
+    if controller != "cgroup" and controller not in controllers and name not in _ANYWHERE:
+        raise Unsupported(
+            f"unified resource {name!r} can't be set: controller {controller!r} not available"
+        )
+
+
+def _is_write_only(name: str) -> bool:
+    return name == "memory.reclaim"
