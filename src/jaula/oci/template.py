@@ -58,7 +58,7 @@ def template(*, rootless: bool, uid: int, gid: int) -> oci.Spec:
 
 
 def _mounts(*, rootless: bool) -> tuple[oci.Mount, ...]:
-    pts = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
+    pts: tuple[str, ...] = ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620")
     if not rootless:
         pts = (*pts, "gid=5")  # tty; a single mapping has no such group
     return (
