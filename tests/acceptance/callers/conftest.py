@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.callers.containerd import Containerd
+from harness.callers.dockerd import Dockerd
 from harness.callers.podman import Podman
 from harness.engine import PROJECT
 
@@ -33,4 +34,10 @@ def podman(oci_runtime: Path, busybox_archive: Path) -> Iterator[Podman]:
 @pytest.fixture(scope="session")
 def containerd(oci_runtime: Path, busybox_archive: Path) -> Iterator[Containerd]:
     with Containerd(oci_runtime, busybox_archive) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="session")
+def dockerd(oci_runtime: Path, busybox_archive: Path) -> Iterator[Dockerd]:
+    with Dockerd(oci_runtime, busybox_archive) as caller:
         yield caller

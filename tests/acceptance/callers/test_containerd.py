@@ -128,7 +128,7 @@ def test_terminal(containerd: Containerd) -> None:
         terminal.send("tty; stty size\n")
         terminal.expect(r"/dev/pts/0\s+24 80")
         terminal.resize(30, 100)
-        terminal.send("sleep 0.5; stty size\n")
+        terminal.send("while stty size | grep -qx '24 80'; do sleep 0.1; done; stty size\n")
         terminal.expect("30 100")
         terminal.send("exit 7\n")
         assert terminal.wait() == 7

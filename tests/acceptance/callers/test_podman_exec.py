@@ -62,7 +62,7 @@ def test_terminal(podman: Podman, running: str) -> None:
         terminal.send("tty; stty size\n")
         terminal.expect(r"/dev/pts/0\s+24 80")
         terminal.resize(40, 90)
-        terminal.send("sleep 0.5; stty size\n")
+        terminal.send("while stty size | grep -qx '24 80'; do sleep 0.1; done; stty size\n")
         terminal.expect("40 90")
         terminal.send("exit 9\n")
         assert terminal.wait() == 9

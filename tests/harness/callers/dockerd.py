@@ -1,0 +1,85 @@
+"""dockerd with directories, socket and containerd of its own; containers have no network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from harness.callers.caller import IMAGE, Caller, until
+
+
+class Dockerd(Caller):
+    """The daemon and the client. ``runtime`` is the daemon's default, under its own name."""
+
+    daemon: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.launch()
+        self("load", "-i", str(self.archive))
+        assert self.out("image", "inspect", "-f", "{{.RepoTags}}", IMAGE) == "[busybox:latest]"
+
+    def launch(self) -> None:
+        """Start the daemon and wait until it answers."""
+        state = f"/run/{self.room.tag}"
+        daemon = [
+            *("dockerd", "--data-root", str(self.room.base / "data"), "--exec-root", state),
+            *("--pidfile", f"{state}/pid", "--host", self.address, "--config-file", "/dev/null"),
+            *("--bridge", "none", "--iptables=false", "--live-restore", "--log-level", "info"),
+            *("--cgroup-parent", f"/{self.room.tag}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
+            *("--init-path", shutil.which("tini-static") or "tini-static"),
+            *("--default-runtime", self.name, "--add-runtime", f"{self.name}={self.runtime}"),
+        ]
+        with self.log.open("ab") as log:
+            self.daemon = subprocess.Popen(
+                self.room.enter(daemon),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                start_new_session=True,
+            )
+        until(lambda: self("version", expect=None).returncode == 0, f"dockerd, see {self.log}")
+
+    def crash(self) -> None:
+        """End the daemon without a chance to tell its containers."""
+        assert self.daemon is not None
+        os.kill(self.daemon.pid, signal.SIGKILL)
+        self.daemon.wait(20)
+
+    def stop(self) -> None:
+        names = self.out("ps", "-aq").split()
+        if names:
+            self("rm", "-f", *names)
+        assert self.daemon is not None
+        self.daemon.terminate()
+        self.daemon.wait(30)
+
+    @property
+    def kept_mounts(self) -> tuple[str, ...]:
+        """The daemon makes its directory a mount point, so that it may be private."""
+        return (str(self.room.base / "data"),)
+
+    @property
+    def name(self) -> str:
+        """What the daemon knows the runtime by: runc is a name that it keeps to itself."""
+        return f"{self.runtime.name}-tested"
+
+    @property
+    def address(self) -> str:
+        return f"unix:///run/{self.room.tag}.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.room.base / "log"
+
+    def words(self, *words: str) -> list[str]:
+        if words[0] in ("run", "create"):
+            words = (words[0], "--network", "none", *words[1:])
+        configuration = str(self.room.base / "client")
+        return ["docker", "--config", configuration, "--host", self.address, *words]
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {"PATH": super().environment()["PATH"] + ":/usr/sbin:/sbin"}
