@@ -105,11 +105,11 @@ def prepare(
 
 
 def _mask(names: tuple[str, ...]) -> int:
+    """The bits of names; what is not known is left out, of which validation has told."""
     mask = 0
     for name in names:
-        if name not in _NUMBERS:
-            raise Failure(f"unknown capability {name!r}")
-        mask |= 1 << _NUMBERS[name]
+        if name in _NUMBERS:
+            mask |= 1 << _NUMBERS[name]
     return mask
 
 
