@@ -37,9 +37,13 @@ def test_no_command_is_a_failure_with_a_reason() -> None:
         become.prepare(Process(cwd="/"), None)
 
 
-def test_an_unknown_capability_is_named() -> None:
-    with pytest.raises(become.Failure, match="CAP_NOSUCH"):
-        become.prepare(
-            Process(cwd="/", args=("true",), capabilities=Capabilities(bounding=("CAP_NOSUCH",))),
-            None,
-        )
+def test_capabilities_that_cannot_be_given_are_left_out() -> None:
+    sets = Capabilities(
+        bounding=("CAP_NOSUCH", "CAP_KILL"),
+        permitted=("CAP_KILL", "CAP_CHOWN"),
+        inheritable=("CAP_KILL",),
+        ambient=("CAP_KILL", "CAP_CHOWN"),
+    )
+    prepared = become.prepare(Process(cwd="/", args=("true",), capabilities=sets), None)
+    assert prepared.bounding == 1 << 5
+    assert prepared.ambient == 1 << 5

@@ -72,7 +72,7 @@ def _rlimits(limits: tuple[Rlimit, ...]) -> None:
 def _capabilities(sets: Capabilities) -> tuple[str, ...]:
     """Unknown names, and ambient ones that the kernel would not raise, are left out, not refused.
 
-    A spec may have been written for a newer kernel.
+    A spec may have been written for a newer kernel. The subsets are those of capset(2).
     """
     warnings: list[str] = []
     for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
@@ -81,13 +81,16 @@ def _capabilities(sets: Capabilities) -> tuple[str, ...]:
             for name in getattr(sets, kind)
             if name not in _NAMES
         )
+    for kind, within in (("effective", "permitted"), ("inheritable", "bounding")):
+        for name in getattr(sets, kind):
+            if name in _NAMES and name not in getattr(sets, within):
+                raise refuse(f"process.capabilities.{kind}", f"{name} is not in the set {within}")
     possible = set(sets.permitted) & set(sets.inheritable)
-    warnings += (
-        f"process.capabilities.ambient: {name} is ignored, since it is not both permitted "
-        "and inheritable"
-        for name in sets.ambient
-        if name in _NAMES and name not in possible
-    )
+    if useless := [name for name in sets.ambient if name in _NAMES and name not in possible]:
+        warnings.append(
+            f"process.capabilities.ambient: ignored, since not both permitted and inheritable: "
+            f"{', '.join(useless)}"
+        )
     return tuple(warnings)
 
 
