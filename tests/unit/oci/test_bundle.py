@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unsupported
 from jaula.oci import bundle
@@ -161,3 +163,19 @@ def test_standard_input_that_is_no_document_is_named(tmp_path: Path) -> None:
 def test_a_section_of_another_platform_is_unsupported() -> None:
     with pytest.raises(Unsupported):
         bundle.parse(b'{"ociVersion":"1.2.0","solaris":{}}')
+
+
+@given(
+    st.binary(max_size=64)
+    | st.text(alphabet='{}[]":,0123456789-.eE\\u"nulltrefas', max_size=64).map(str.encode)
+    | st.binary(max_size=8).map(lambda noise: GOOD[:40] + noise + GOOD[40:])
+)
+def test_whatever_the_bytes_only_a_clear_error_comes_out(data: bytes) -> None:
+    for parse in (bundle.parse, bundle.parse_resources):
+        text = ""
+        try:
+            parse(data, "x")
+        except JaulaError as error:
+            text = str(error)
+        assert "\n" not in text
+        assert not text or text.startswith("x: ")

@@ -60,6 +60,7 @@ def test_the_command_writes_it_once(tmp_path: Path, capfd: pytest.CaptureFixture
     words = ["spec", "--bundle", str(tmp_path)]
     assert main.run(words) == 0
     text = (tmp_path / "config.json").read_text()
+    assert text.startswith('{\n\t"ociVersion": "1.2.0",\n')
     assert '\n\t"process": {\n\t\t"cwd": "/"' in text
     assert json.loads(text)["process"]["user"] == {"uid": 0, "gid": 0}
     assert bundle.load(str(tmp_path)).hostname == "jaula"

@@ -15,7 +15,7 @@ from jaula.confine import seccomp as confine_seccomp
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.runtime import validation
 from jaula.runtime.validation import host, seccomp, sysctl
-from jaula.spec.runtime import Process, Spec, decode
+from jaula.spec.runtime import Memory, Process, Resources, Spec, decode
 
 GOOD: dict[str, Any] = {
     "ociVersion": "1.2.0",
@@ -322,6 +322,21 @@ BAD: list[tuple[str, object, str]] = [
         "rx",
         "linux.resources.devices[0].access: 'rx' has other letters than r, w and m",
     ),
+    (
+        "linux/resources/unified",
+        {"../cgroup.procs": "1"},
+        "linux.resources.unified: '../cgroup.procs' is not a file's name",
+    ),
+    (
+        "linux/resources/memory",
+        {"limit": 1 << 64},
+        "linux.resources.memory.limit: is not a 64-bit number",
+    ),
+    (
+        "linux/resources/hugepageLimits",
+        [{"pageSize": "2MB", "limit": -(10**30)}],
+        "linux.resources.hugepageLimits[0].limit: is not a 64-bit number",
+    ),
     ("linux/cgroupsPath", "/a/../../b", "linux.cgroupsPath: '/a/../../b' has a part '..'"),
     (
         "linux/cgroupsPath",
@@ -514,6 +529,14 @@ def test_a_process_is_checked_on_its_own() -> None:
         validation.check_process(Process("/", ("a",), env=("\0",)))
 
 
+def test_resources_are_checked_on_their_own() -> None:
+    validation.check_resources(Resources(memory=Memory(limit=-1), unified={"memory.high": "max"}))
+    with pytest.raises(InvalidRequest, match=r"^resources\.memory\.swap: is not a 64-bit number$"):
+        validation.check_resources(Resources(memory=Memory(swap=1 << 70)))
+    with pytest.raises(InvalidRequest, match=r"^unified\.memory\.high: holds a NUL byte$"):
+        validation.check_resources(Resources(unified={"memory.high": "\0"}))
+
+
 @pytest.mark.parametrize("text", ["a", "A-b_c.d+e", "0", "..a", "x" * 255])
 def test_an_id_may_be(text: str) -> None:
     validation.check_id(text)
@@ -567,6 +590,13 @@ def test_a_sysctl_of_the_hosts_own_namespace_is_refused(kind: str, name: str) ->
     validation.check(spec)
     with pytest.raises(InvalidRequest, match=f"'{wanted}' is not allowed in the host's {name} nam"):
         host.check(spec, facts)
+
+
+def test_a_namespace_that_is_not_there_is_named_with_its_path() -> None:
+    spec = decode(changed("linux/namespaces/1/path", "/nonexistent/ns"))
+    with pytest.raises(InvalidRequest) as caught:
+        host.check(spec, host.facts())
+    assert str(caught.value) == "linux.namespaces: '/nonexistent/ns': no such file or directory"
 
 
 @given(st.text(max_size=40))

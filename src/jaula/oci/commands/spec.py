@@ -22,6 +22,7 @@ def run(call: Call) -> int:
     spec = template(rootless=call.options.on("rootless"), uid=os.geteuid(), gid=os.getegid())
     document = light.decode(encode(spec))
     document["process"].setdefault("user", {"uid": 0, "gid": 0})  # a default, shown to be edited
+    document = {"ociVersion": document.pop("ociVersion"), **document}
     text = light.pretty(document, "\t")
     path = os.path.join(call.options.get("bundle") or ".", CONFIG)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

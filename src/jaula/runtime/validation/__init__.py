@@ -13,9 +13,9 @@ from __future__ import annotations
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.runtime.validation import linux, process
+from jaula.runtime.validation import linux, process, resources
 from jaula.runtime.validation.field import absolute, refuse, shown
-from jaula.spec.runtime import Hooks, Mount, Process, Spec
+from jaula.spec.runtime import Hooks, Mount, Process, Resources, Spec
 
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 _NAME_MAX = 255  # bytes of a directory's name, include/uapi/linux/limits.h
@@ -55,6 +55,12 @@ def check_process(wanted: Process) -> tuple[str, ...]:
     return process.check(wanted)
 
 
+def check_resources(wanted: Resources) -> None:
+    """As :func:`check`, for limits that a container is to have from now on."""
+    _no_nul(wanted)
+    resources.check(wanted, "resources")
+
+
 def check_id(text: str) -> None:
     """Refuse what cannot be a container's id, which is also a directory's name."""
     if not text:
@@ -68,7 +74,7 @@ def check_id(text: str) -> None:
         raise InvalidRequest(f"a container id of {len(text)} bytes is longer than {_NAME_MAX}")
 
 
-def _no_nul(document: Spec | Process) -> None:
+def _no_nul(document: Spec | Process | Resources) -> None:
     """The kernel would see a text with a NUL byte as a shorter one."""
     if b"\\u0000" not in msgspec.json.encode(document):
         return

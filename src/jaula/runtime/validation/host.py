@@ -61,8 +61,9 @@ def check(spec: Spec, host: Host) -> None:
 def _same(path: str, own: str) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.stat(own))
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"linux.namespaces: {path!r}: {error}") from None
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InvalidRequest(f"linux.namespaces: {shown(path)}: {why}") from None
 
 
 def _first(path: str) -> bytes:

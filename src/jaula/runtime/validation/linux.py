@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jaula.errors import Unsupported
 from jaula.runtime.personality import personality_value
-from jaula.runtime.validation import seccomp, sysctl
+from jaula.runtime.validation import resources, seccomp, sysctl
 from jaula.runtime.validation.field import absolute, between, one_of, refuse, shown
-from jaula.spec.runtime import Device, DeviceCgroup, IDMapping, Linux, Namespace, Process, Spec
+from jaula.spec.runtime import Device, IDMapping, Linux, Namespace, Process, Spec
 
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 PROPAGATIONS = ("private", "slave", "shared", "unbindable")
@@ -28,8 +28,7 @@ def check(spec: Spec) -> dict[str, Namespace]:
     for index, device in enumerate(section.devices):
         _device(f"linux.devices[{index}]", device)
     if section.resources is not None:
-        for index, rule in enumerate(section.resources.devices):
-            _device_rule(f"linux.resources.devices[{index}]", rule)
+        resources.check(section.resources)
     sysctl.check(section.sysctl, kinds)
     if section.rootfs_propagation:
         one_of(
@@ -129,16 +128,6 @@ def _device(field: str, device: Device) -> None:
     for name, number in (("uid", device.uid), ("gid", device.gid)):
         if number is not None:
             between(f"{field}.{name}", number, 0, 0xFFFFFFFE)
-
-
-def _device_rule(field: str, rule: DeviceCgroup) -> None:
-    if rule.type:
-        one_of(f"{field}.type", rule.type, ("a", "c", "b"))
-    for name, number in (("major", rule.major), ("minor", rule.minor)):
-        if number is not None:  # -1 is how some callers write 'any'
-            between(f"{field}.{name}", number, -1, 0xFFFFFFFF)
-    if rule.access and not set(rule.access) <= set("rwm"):
-        raise refuse(f"{field}.access", f"{shown(rule.access)} has other letters than r, w and m")
 
 
 def _cgroups_path(path: str) -> None:
