@@ -18,6 +18,7 @@ from jaula.oci.container import CONFIG, STATE, Container, Record, process_facts
 from jaula.oci.placement import place
 from jaula.runtime import launch, validation
 from jaula.runtime.midwife import Born
+from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
 from jaula.spec.rootfs import DirectoryRoot
 
@@ -52,6 +53,7 @@ def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False
     spec = bundles.load(bundle)
     for warning in validation.check(spec):
         call.log.warning(warning)
+    host.check(spec, host.facts())
     assert spec.process is not None
     assert spec.root is not None
     _check_console(spec.process.terminal, options.get("console-socket"), foreground=foreground)

@@ -12,9 +12,10 @@ from jaula.oci import console, parts
 from jaula.oci.call import LIST, SWITCH, VALUE, Call
 from jaula.oci.container import CONFIG, Container, Record
 from jaula.oci.creating import state_of
-from jaula.runtime import confined, execute, limits, mappings
+from jaula.runtime import confined, execute, limits, mappings, validation
 from jaula.runtime.midwife import Born
 from jaula.runtime.preparation import Keep
+from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
 
 FLAGS = {
@@ -59,6 +60,9 @@ def run(call: Call) -> int:
         _check_status(container, record, ignore_paused=options.on("ignore-paused"))
         spec = oci.decode(container.read(CONFIG))
         wanted = wanted_process(call, spec)
+        for warning in validation.check_process(wanted):
+            call.log.warning(warning)
+        host.check_process(wanted, host.facts())
         socket = options.get("console-socket")
         if wanted.terminal and detach and not socket:
             raise InvalidRequest(

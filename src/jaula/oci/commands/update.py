@@ -9,6 +9,7 @@ from jaula.oci import bundle as bundles
 from jaula.oci import parts
 from jaula.oci.call import VALUE, Call, Options
 from jaula.oci.container import CONFIG, Container
+from jaula.runtime import validation
 from jaula.spec import runtime as oci
 
 FLAGS = {
@@ -39,6 +40,7 @@ def run(call: Call) -> int:
     wanted = bundles.load_resources(source) if source else from_flags(call.options)
     if wanted == oci.Resources():
         raise InvalidRequest("update: no limit was given", hint="use --resources or a limit's flag")
+    validation.check_resources(wanted)
     with Container.find(call.settings.root, call.container_id()) as container:
         container.lock()
         record = container.record()
