@@ -13,6 +13,7 @@ from pathlib import Path
 DEFAULT_ROOT = Path("/var/lib/jaula")
 DEFAULT_RUN = Path("/run/jaula")
 DEFAULT_SOCKET = DEFAULT_RUN / "jaula.sock"
+OWN_RUNTIME = "jaula"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,15 @@ class Paths:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """Another OCI runtime: a name for it, its program (a path, or looked up), first arguments."""
+
+    name: str
+    path: str
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """Settings of ``jaula daemon``; every field is a flag of that command."""
 
@@ -77,6 +87,9 @@ class EngineConfig:
     pids_limit: int = 4096
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard
     sandbox_pool: int = 4
+    runtimes: tuple[RuntimeConfig, ...] = ()
+    default_runtime: str = OWN_RUNTIME
+    runtime_timeout: int = 60  # seconds that another runtime may take to make a process
     debug: bool = False
 
 

@@ -281,6 +281,7 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.parts import Parts
     from jaula.engine.ranges import Ranges
     from jaula.engine.registry import Registry
+    from jaula.engine.runtimes import Runtimes
     from jaula.engine.sandboxes import Sandboxes
     from jaula.images.store import ImageStore
     from jaula.network.manager import NetworkManager
@@ -306,6 +307,7 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
             registry=registry,
             events=Events(),
             runtime=runtime,
+            runtimes=Runtimes(config),
             cgroups=driver,
             snapshots=snapshots.choose(paths, config.storage_driver, layers),
             layers=layers,

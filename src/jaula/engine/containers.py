@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine import attach as attaching
 from jaula.engine import create as creating
-from jaula.engine import names, policy, signals
+from jaula.engine import foreign, names, policy, signals
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
 from jaula.engine.ending import Ending
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
+    from jaula.runtime.client import Shim
 
 log = logging.getLogger("jaula.containers")
 
@@ -122,25 +123,46 @@ class Containers(Looking):
         """The shim's channel closed without an exit: read what it left, or say it was lost."""
         if not container.live:
             return
-        run_dir = str(self.parts.config.paths.container_run(container.id))
-        end = self.parts.runtime.exit_record(run_dir)
-        if end is None:
-            end = ExitRecord(
-                137, 9, finished_at=time.time(), error="the container's shim was killed"
-            )
-            self.clear_cgroup(container)
+        run_dir = self.parts.config.paths.container_run(container.id)
+        end = self.parts.runtime.exit_record(str(run_dir))
+        if end is not None:
+            self.ending.exited(container, end)
+            return
+        end = ExitRecord(137, 9, finished_at=time.time(), error="the container's shim was killed")
+        if (run_dir / foreign.NAME).exists():
+            self.ending.spawn(self._clear_lost(container, end))
+            return
+        self._clear_cgroup(container)
         self.ending.exited(container, end)
 
-    def clear_cgroup(self, container: Container) -> None:
+    async def _clear_lost(self, container: Container, end: ExitRecord) -> None:
+        await self.clear_lost(container)
+        self.ending.exited(container, end)
+
+    async def clear_lost(self, container: Container) -> None:
         """Do what a lost shim cannot: end a container's processes, remove its cgroup."""
+        try:
+            if (other := self._foreign(container)) is not None:
+                self._clear_cgroup(container, destroy=False)
+                await other.delete()
+        except JaulaError as error:
+            log.warning("container %s: %s", container.name, error)
+        self._clear_cgroup(container)
+
+    def _clear_cgroup(self, container: Container, *, destroy: bool = True) -> None:
         try:
             with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
                 cgroup.kill()
-                cgroup.destroy()
+                if destroy:
+                    cgroup.destroy()
         except NotFound:
             return
         except JaulaError as error:
             log.warning("cgroup of container %s: %s", container.name, error)
+
+    def _foreign(self, container: Container) -> foreign.Foreign | None:
+        """The other runtime that made the container; None where it was our own."""
+        return foreign.Foreign.of(self.parts.config.paths.container_run(container.id))
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
         """Ask a container to end, and kill it after ``timeout`` seconds (-1: never).
@@ -177,12 +199,28 @@ class Containers(Looking):
         if shim is None:
             return
         try:
-            await shim.signal(number)
+            await self._deliver(container, shim, number)
         except JaulaError:
             if container.live and not shim.gone:
                 raise
         if container.record.status is Status.PAUSED:
-            self._thaw(container)
+            await self._thaw(container)
+
+    async def _deliver(self, container: Container, shim: Shim, number: int) -> None:
+        """By the runtime that knows the process; SIGKILL reaches it in any case."""
+        other = self._foreign(container)
+        if other is None:
+            await shim.signal(number)
+            return
+        try:
+            await other.kill(number)
+        except foreign.Gone:
+            return  # its end is being told
+        except RuntimeFailure as error:
+            if number != 9:
+                raise
+            log.warning("container %s: %s; killing its process", container.name, error)
+            await shim.signal(number)
 
     async def _kill(self, container: Container) -> None:
         await self._signal(container, 9)
@@ -240,8 +278,11 @@ class Containers(Looking):
             if not container.live:
                 raise Conflict(f"container {container.id} is not running")
             following = after(container.record.status, Action.PAUSE, container.name)
-            with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
-                await asyncio.to_thread(cgroup.freeze)
+            if (other := self._foreign(container)) is not None:
+                await other.pause()
+            else:
+                with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
+                    await asyncio.to_thread(cgroup.freeze)
             if container.live:
                 container.change(status=following)
                 self.parts.registry.save(container)
@@ -253,12 +294,23 @@ class Containers(Looking):
         async with container.lock:
             if container.record.status is not Status.PAUSED:
                 raise Conflict(f"container {container.id} is not paused")
-            self._thaw(container)
+            await self._thaw(container)
             self._emit(container, "unpause")
 
-    def _thaw(self, container: Container) -> None:
-        with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
-            cgroup.thaw()
+    async def _thaw(self, container: Container) -> None:
+        if (other := self._foreign(container)) is not None:
+            try:
+                await other.resume()
+            except RuntimeFailure as error:
+                log.warning("container %s: %s; thawing its cgroup", container.name, error)
+        try:
+            with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
+                cgroup.thaw()
+        except NotFound:
+            if other is None:
+                raise
+        if container.record.status is not Status.PAUSED:
+            return  # it has ended meanwhile
         container.change(status=after(container.record.status, Action.UNPAUSE, container.name))
         self.parts.registry.save(container)
 
@@ -351,7 +403,10 @@ class Containers(Looking):
             merged, resources, warnings = merged_limits(
                 container.record.body, body, self.parts.host
             )
-            if container.live and resources is not None:
+            other = self._foreign(container) if container.live else None
+            if other is not None and resources is not None:
+                await other.update(resources)
+            elif container.live and resources is not None:
                 with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
                     warnings = (*warnings, *cgroup.apply(resources))
             container.change(body=merged)

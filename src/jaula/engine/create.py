@@ -100,6 +100,7 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
     :raises InvalidRequest: what is wrong.
     """
     host = body.host_config
+    parts.runtimes.choose(host.runtime)
     process.arguments(body)
     process.working_directory(body.working_dir)
     shares = sharing.decide(host)
@@ -128,8 +129,6 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
         raise InvalidRequest(
             "--storage-opt is not supported by the storage driver", hint="no disk quota is there"
         )
-    if host.runtime not in ("", "jaula", "runc", "io.containerd.runc.v2"):
-        raise InvalidRequest(f"unknown or invalid runtime name: {host.runtime}")
     if host.cgroup_parent:
         if not host.cgroup_parent.startswith("/"):
             raise InvalidRequest(f"invalid cgroup parent {host.cgroup_parent!r}: not absolute")
@@ -170,8 +169,11 @@ def _check_platform(platform: str | None) -> None:
 
 
 def _joined(parts: Parts, host: HostConfig) -> HostConfig:
-    """The modes that name another container, with its id instead of its name."""
-    changed: dict[str, str] = {}
+    """The modes that name another container, with its id instead of its name; the runtime's name.
+
+    Both are settled when the container is made, whatever is called so later.
+    """
+    changed = {"runtime": parts.runtimes.choose(host.runtime)}
     for field in ("network_mode", "pid_mode", "ipc_mode"):
         kind, colon, ref = getattr(host, field).partition(":")
         if kind == "container" and colon and ref:
@@ -180,7 +182,7 @@ def _joined(parts: Parts, host: HostConfig) -> HostConfig:
             except NotFound as error:
                 # 404 would make the docker command look for the image at a registry.
                 raise InvalidRequest(error.message) from None
-    return msgspec.structs.replace(host, **changed) if changed else host
+    return msgspec.structs.replace(host, **changed)
 
 
 def _hostname(parts: Parts, body: ContainerCreate, container_id: str) -> str:

@@ -39,6 +39,7 @@ class Engine:
 
     async def open(self) -> None:
         """Take over what a former engine left, sweep what it left half-made."""
+        self.parts.runtimes.open()
         await restoring.restore(self.parts, self.containers)
         self._watch_firewall()
         self.parts.sandboxes.refill()
@@ -82,6 +83,7 @@ class Engine:
                 container.shim.on_gone = None
                 container.shim.close()
         await self.containers.ending.close()
+        await self.parts.runtimes.close()
         await self.parts.sandboxes.close()
         # With nobody on it the bridge and its firewall go too.
         asyncio.get_running_loop().remove_reader(self.parts.network.watch().fileno())

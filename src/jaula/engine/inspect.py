@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.config import OWN_RUNTIME
 from jaula.confine import masks
 from jaula.engine import network_settings
 from jaula.engine.logging_options import log_options
@@ -106,7 +107,7 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
         "CgroupnsMode": wanted.cgroupns_mode or "private",
         "UsernsMode": wanted.userns_mode or "private",
         "ShmSize": wanted.shm_size or SHM_SIZE,
-        "Runtime": "jaula",
+        "Runtime": wanted.runtime or OWN_RUNTIME,
         "PidsLimit": parts.host.pids_limit if wanted.pids_limit is None else wanted.pids_limit,
         "MaskedPaths": masked if wanted.masked_paths is None else list(wanted.masked_paths),
         "ReadonlyPaths": readonly if wanted.readonly_paths is None else list(wanted.readonly_paths),

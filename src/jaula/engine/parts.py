@@ -9,6 +9,7 @@ from jaula.config import EngineConfig
 from jaula.engine.events import Events
 from jaula.engine.ranges import Ranges
 from jaula.engine.registry import Registry
+from jaula.engine.runtimes import Runtimes
 from jaula.engine.sandboxes import Sandboxes
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.state.database import Database
@@ -34,6 +35,7 @@ class Parts:
     registry: Registry
     events: Events
     runtime: Runtime
+    runtimes: Runtimes
     cgroups: CgroupDriver
     snapshots: SnapshotDriver
     layers: LayerStore

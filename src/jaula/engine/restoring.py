@@ -14,7 +14,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from jaula.engine import policy
+from jaula.engine import foreign, policy
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.messages import Event, ExitRecord
 from jaula.state.records import Status
@@ -43,9 +43,9 @@ async def restore(parts: Parts, containers: Containers) -> None:
         parts.network.sweep({e.container_id for e in endpoints})
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
-    await _undo_starts(parts, [c for c in parts.registry if not c.live])
+    await _undo_starts(parts, containers)
     for container in [c for c in parts.registry if c.live and c.shim is None]:
-        _ended(parts, containers, container)
+        await _ended(parts, containers, container)
     await asyncio.to_thread(_sweep, parts)
     await _finish_removals(parts, containers)
     await _restart(parts, containers)
@@ -67,12 +67,12 @@ async def _reconnect(parts: Parts, containers: Containers, container: Container)
         log.info("container %s runs on", container.name)
 
 
-async def _undo_starts(parts: Parts, containers: list[Container]) -> None:
+async def _undo_starts(parts: Parts, containers: Containers) -> None:
     """End what a former engine was just starting when it was killed.
 
     Nobody was told that it runs, and which address it has is not on record.
     """
-    for container in containers:
+    for container in [c for c in parts.registry if not c.live]:
         run_dir = parts.config.paths.container_run(container.id)
         if not run_dir.exists():
             continue
@@ -92,15 +92,17 @@ async def _undo_starts(parts: Parts, containers: list[Container]) -> None:
                 log.warning("container %s, half started, does not end: %s", container.name, error)
             shim.close()
             log.info("the start of container %s was cut off and is undone", container.name)
+        if (run_dir / foreign.NAME).exists():
+            await containers.clear_lost(container)
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
-def _ended(parts: Parts, containers: Containers, container: Container) -> None:
+async def _ended(parts: Parts, containers: Containers, container: Container) -> None:
     """A container that ran when the former engine stopped has no process now."""
     run_dir = str(parts.config.paths.container_run(container.id))
     end = parts.runtime.exit_record(run_dir)
     if end is None:
-        containers.clear_cgroup(container)
+        await containers.clear_lost(container)
         end = ExitRecord(
             255, finished_at=time.time(), error="it ended while no engine and no shim was there"
         )

@@ -7,6 +7,8 @@ ever.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import time
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from jaula.confine.idranges import IdRange, mappings
 from jaula.engine import container_files, states
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
+from jaula.engine.foreign import Foreign
 from jaula.engine.logging_options import log_options
 from jaula.engine.place import Place
 from jaula.engine.ports import wishes
@@ -22,7 +25,7 @@ from jaula.engine.specbuild import build, security, sharing
 from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.engine.states import Action
-from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.network.ports import PortRequest
 from jaula.runtime.messages import LogSetup, StartRequest
 from jaula.spec.runtime import encode
@@ -33,8 +36,9 @@ if TYPE_CHECKING:
 
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
-    from jaula.runtime.messages import Event
+    from jaula.runtime.messages import Event, ForeignRuntime
 
+log = logging.getLogger("jaula.containers")
 _JOINED = {"pid": "pid", "ipc": "ipc", "network": "net"}
 
 
@@ -68,7 +72,8 @@ class Starter:
             shares = sharing.decide(record.body.host_config)
             joined = self._joined(shares)
             await self._take(record, shares, joined, place)
-            request = self._prepare(record, shares, joined, place)
+            runtime = await self._parts.runtimes.command(record.body.host_config.runtime)
+            request = self._prepare(record, shares, joined, place, runtime)
             shim = await self._parts.runtime.start(
                 request,
                 place.sandbox,
@@ -76,6 +81,7 @@ class Starter:
                 lambda event: self._on_event(container, event),
             )
         except BaseException as error:
+            await asyncio.shield(self._clear(record))
             self._failed(container, place, error)
             if isinstance(error, OSError):
                 raise RuntimeFailure(f"cannot start container {container.name}: {error}") from error
@@ -108,6 +114,21 @@ class Starter:
             )
         self._parts.events.emit("container", "start", container.id, attributes(record))
         self._parts.sandboxes.refill()
+
+    async def _clear(self, record: ContainerRecord) -> None:
+        """Leave nothing of what another runtime had begun when its shim was killed."""
+        try:
+            foreign = Foreign.of(self._parts.config.paths.container_run(record.id))
+            if foreign is None:
+                return
+            with self._parts.cgroups.open(cgroup_path(self._parts, record)) as cgroup:
+                cgroup.kill()
+                await foreign.delete()
+                cgroup.destroy()
+        except NotFound:
+            return
+        except JaulaError as error:
+            log.warning("container %s, half started: %s", record.name, error)
 
     def _failed(self, container: Container, place: Place, error: BaseException) -> None:
         container.close_pending()
@@ -200,7 +221,12 @@ class Starter:
     # -- what it sees ------------------------------------------------------------------------
 
     def _prepare(
-        self, record: ContainerRecord, shares: Sharing, joined: dict[str, str], place: Place
+        self,
+        record: ContainerRecord,
+        shares: Sharing,
+        joined: dict[str, str],
+        place: Place,
+        runtime: ForeignRuntime | None,
     ) -> StartRequest:
         parts, body = self._parts, record.body
         paths = parts.config.paths
@@ -224,6 +250,7 @@ class Starter:
         document = encode(build.build(body, facts, confinement, shares))
         run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
+        Foreign.note(run_dir, runtime)
         bundle = paths.container(record.id)
         with open(bundle / "config.json", "wb", buffering=0) as file:
             file.write(document)
@@ -239,6 +266,7 @@ class Starter:
             stdin_once=body.stdin_once,
             console=body.host_config.console_size,
             seccomp_cache=str(paths.seccomp_cache),
+            runtime=runtime,
         )
 
     def _hostname(self, record: ContainerRecord, shares: Sharing) -> str:

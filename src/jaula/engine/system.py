@@ -126,8 +126,8 @@ class System:
             "Labels": [],
             "ExperimentalBuild": False,
             "ServerVersion": __version__,
-            "Runtimes": {"jaula": {"path": "jaula"}},
-            "DefaultRuntime": "jaula",
+            "Runtimes": parts.runtimes.document(),
+            "DefaultRuntime": parts.config.default_runtime,
             "Swarm": {
                 "NodeID": "",
                 "NodeAddr": "",

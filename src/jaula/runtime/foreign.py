@@ -55,18 +55,11 @@ def start(spec: Spec, terms: Terms, runtime: ForeignRuntime, run_dir: str) -> Bo
     try:
         ns = joining.decide(linux, terms.sandbox, keep)
         scratch = _furnish(spec, terms, runtime, run_dir, ns, keep)
-        shown = {}
-        if ns.user_fd is not None:
-            shown["user"] = _path(ns.user_fd)
-        if terms.sandbox is not None and any(
-            entry.type == "network" and not entry.path for entry in linux.namespaces
-        ):
-            shown["network"] = _path(terms.sandbox[1])
         console = terms.console
         document = translate(
             spec,
             root=scratch.root,
-            namespaces=shown,
+            namespaces=scratch.namespaces,
             binds=scratch.binds,
             devices=scratch.devices if ns.user_fd is not None else None,
             console=console,
@@ -120,6 +113,12 @@ def _furnish(
         raise RuntimeFailure(f"root file system: {error}") from error
     scratch = Scratch.make((runtime.path, *runtime.arguments, run_dir))
     scratch.take_root(root)
+    if ns.user_fd is not None:
+        scratch.take_namespace("user", ns.user_fd)
+    if terms.sandbox is not None and any(
+        entry.type == "network" and not entry.path for entry in spec.linux.namespaces
+    ):
+        scratch.take_namespace("network", terms.sandbox[1])
     for place, tree in ready.items():
         scratch.take_bind(chosen[place], tree)
     if ns.user_fd is not None:
@@ -141,6 +140,8 @@ def execute(
     """Have one more process made. ``owner`` is its user on the host. Raises ``RuntimeFailure``."""
     path = f"{run_dir}/exec-process.json"
     try:
+        # runc's exec begins in the root's directory as the host sees it, whatever is there.
+        Scratch.again(_root(run_dir))
         with open(path, "wb") as file:
             file.write(_encode_process(wanted))
         try:
@@ -159,6 +160,14 @@ def execute(
     except OSError as error:
         raise RuntimeFailure(f"exec: {error}") from error
     return Born(pid, master, *ours)
+
+
+def _root(run_dir: str) -> str:
+    """Where the root was when the container was made."""
+    with open(f"{run_dir}/bundle/config.json", "rb") as file:
+        root = oci.decode(file.read()).root
+    assert root is not None
+    return root.path
 
 
 def _make(
@@ -287,10 +296,6 @@ def _end_children() -> None:
                 os.waitpid(pid, 0)
             except (ProcessLookupError, ChildProcessError):
                 continue
-
-
-def _path(fd: int) -> str:
-    return f"/proc/{os.getpid()}/fd/{fd}"
 
 
 def _program(wanted: Process) -> str:

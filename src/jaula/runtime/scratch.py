@@ -41,18 +41,32 @@ def _inside(path: str, directory: str) -> bool:
 
 
 class Scratch:
-    """The tmpfs, and what was put there: ``binds`` by index, ``devices`` by path inside."""
+    """The tmpfs, and what was put there.
+
+    ``binds`` are paths by index, ``devices`` by the path inside, ``namespaces`` by type.
+    """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.root = f"{directory}/root"
         self.binds: dict[int, str] = {}
         self.devices: dict[str, str] = {}
+        self.namespaces: dict[str, str] = {}
 
     @classmethod
     def make(cls, needed: tuple[str, ...]) -> Scratch:
         """Move to a mount namespace of our own and mount it there. Raises ``OSError``."""
-        directory = choose(needed)
+        return cls._at(choose(needed))
+
+    @classmethod
+    def again(cls, root: str) -> Scratch:
+        """The same places, empty, for a call that wants to find the directory of the root."""
+        scratch = cls._at(os.path.dirname(root))
+        os.mkdir(scratch.root, 0o711)
+        return scratch
+
+    @classmethod
+    def _at(cls, directory: str) -> Scratch:
         namespaces.unshare(namespaces.CLONE.NEWNS)
         mounts.mount(None, "/", None, MS.REC | MS.SLAVE)
         mounts.mount("jaula", directory, "tmpfs", MS.NOSUID | MS.NOEXEC, "mode=0711,size=1m")
@@ -72,6 +86,16 @@ class Scratch:
             os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         mounts.move_mount(tree, place)
         self.binds[index] = place
+
+    def take_namespace(self, kind: str, fd: int) -> None:
+        """Bind a namespace, for runtimes that take it by path.
+
+        ``/proc/PID/fd/N`` would not do: runc reads the id map beside a path below ``/proc/PID``.
+        """
+        place = f"{self.directory}/{kind}"
+        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        mounts.mount(f"/proc/self/fd/{fd}", place, None, MS.BIND)
+        self.namespaces[kind] = place
 
     def make_device(self, device: Device, owner: tuple[int, int]) -> None:
         """A node; ``owner`` is the host's uid and gid of the container's root."""

@@ -34,31 +34,74 @@ def run(options: Options) -> int:
 
 
 def _config(options: Options) -> EngineConfig:
+    """Defaults, what the file says, what the flags say; a setting comes from one of the two.
+
+    :raises InvalidRequest: from both, or something that cannot be.
+    """
     from pathlib import Path
 
+    from jaula.cli import daemon_file
     from jaula.config import DEFAULT_ROOT, DEFAULT_RUN, EngineConfig, Paths
 
-    paths = Paths(
-        Path(options.text("root", str(DEFAULT_ROOT))).absolute(),
-        Path(options.text("run", str(DEFAULT_RUN))).absolute(),
-    )
-    socket = options.text("socket").removeprefix("unix://")
-    settings: dict[str, object] = {
-        "paths": paths,
-        "socket": Path(socket).absolute() if socket else paths.socket,
-        "debug": options.on("debug"),
-    }
+    settings: dict[str, object] = {"root": str(DEFAULT_ROOT), "run": str(DEFAULT_RUN), "socket": ""}
+    settings |= _file(options)
     for flag in FLAGS:
         field = flag.name.replace("-", "_")
-        if not options.given(flag.name) or field in ("root", "run", "socket", "debug"):
+        if not options.given(flag.name) or field == "config_file":
             continue
         if field == "nofile":
             settings[field] = _nofile(options.text("nofile"))
+        elif field == "add_runtime":
+            added = options.texts("add-runtime")
+            settings["runtimes"] = tuple(daemon_file.add_runtime(text) for text in added)
         elif flag.kind == "string":
             settings[field] = options.text(flag.name)
+        elif flag.kind == "bool":
+            settings[field] = options.on(flag.name)
         else:
             settings[field] = options.number(flag.name)
-    return EngineConfig(**settings)  # type: ignore[arg-type]
+    paths = Paths(*(Path(str(settings.pop(name))).absolute() for name in ("root", "run")))
+    socket = str(settings["socket"]).removeprefix("unix://")
+    settings["socket"] = Path(socket).absolute() if socket else paths.socket
+    config = EngineConfig(paths=paths, **settings)  # type: ignore[arg-type]
+    daemon_file.check_runtimes(config.runtimes, config.default_runtime)
+    return config
+
+
+def _file(options: Options) -> dict[str, object]:
+    """The settings of the configuration file; the default one need not be there."""
+    from jaula.cli import daemon_file
+    from jaula.errors import InvalidRequest
+
+    path = options.text("config-file", DEFAULT_FILE)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(daemon_file.MAX_SIZE + 1)
+    except FileNotFoundError:
+        if not options.given("config-file"):
+            return {}
+        raise InvalidRequest(f"configuration file {path}: there is no such file") from None
+    except OSError as error:
+        raise InvalidRequest(f"configuration file {path}: {error.strerror}") from None
+    try:
+        settings, document = daemon_file.parse(data)
+        daemon_file.check_conflicts(document, _given(options))
+    except InvalidRequest as error:
+        raise InvalidRequest(
+            f"unable to configure the engine with file {path}: {error.message}", hint=error.hint
+        ) from None
+    return settings
+
+
+def _given(options: Options) -> dict[str, str]:
+    """The flags on the command line, with their values as text."""
+    return {
+        flag.name: ", ".join(options.texts(flag.name))
+        if flag.kind == "list"
+        else options.text(flag.name)
+        for flag in FLAGS
+        if options.given(flag.name)
+    }
 
 
 def _nofile(text: str) -> tuple[int, int]:
@@ -69,7 +112,11 @@ def _nofile(text: str) -> tuple[int, int]:
         raise UsageError(f'invalid argument "{text}" for "--nofile" flag: soft[:hard]') from None
 
 
+DEFAULT_FILE = "/etc/jaula/daemon.json"
+
 FLAGS = (
+    Flag("config-file", "", "string", "Settings as JSON, with the keys of Docker's daemon.json",
+         default=DEFAULT_FILE, completes="file"),
     Flag("root", "", "string", "What survives a boot: images, containers, volumes",
          default="/var/lib/jaula", completes="file"),
     Flag("run", "", "string", "What does not: sockets, state of running containers",
@@ -93,6 +140,10 @@ FLAGS = (
     Flag("pids-limit", "", "int", "Processes at most in a container", default="4096"),
     Flag("nofile", "", "string", "Open files at most (soft[:hard])", default="1024:524288"),
     Flag("sandbox-pool", "", "int", "Network sandboxes that are kept ready", default="4"),
+    Flag("add-runtime", "", "list", "Another OCI runtime (NAME=PATH); may be given again"),
+    Flag("default-runtime", "", "string", "Runtime of containers that name none", default="jaula"),
+    Flag("runtime-timeout", "", "int", "Seconds that another runtime may take to make a process",
+         default="60"),
     Flag("debug", "D", "bool", "Say more in the log"),
 )  # fmt: skip
 

@@ -1,0 +1,271 @@
+"""The engine's configuration file: JSON with the keys of Docker's ``daemon.json``. Pure.
+
+Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are understood
+where this engine has the setting, beside ``subid-start``, ``subid-count``, ``pids-limit``,
+``sandbox-pool`` and ``runtime-timeout``, which are its own. As with dockerd, an unknown key is an
+error, and so is a setting that is given as a flag too.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaula.config import OWN_RUNTIME, RuntimeConfig
+from jaula.errors import InvalidRequest
+from jaula.logs.options import size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+MAX_SIZE = 1 << 20  # bytes
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+class Setting(NamedTuple):
+    """One key: the flags that set the same, and how its value becomes settings of the engine."""
+
+    flags: tuple[str, ...]
+    read: Callable[[str, Any], dict[str, object]]
+
+
+def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
+    """(settings by the names of ``EngineConfig``, the document's values by key).
+
+    ``root`` and ``run`` stand for its paths. Raises ``InvalidRequest``.
+    """
+    document = _document(data)
+    unknown = sorted(key for key in document if key not in SETTINGS)
+    if unknown:
+        raise InvalidRequest(
+            f"the following directives don't match any configuration option: {', '.join(unknown)}"
+        )
+    settings: dict[str, object] = {}
+    for key, value in document.items():
+        settings |= SETTINGS[key].read(key, value)
+    return settings, document
+
+
+def check_conflicts(document: Mapping[str, Any], given: Mapping[str, str]) -> None:
+    """Refuse what is set in both places; ``given`` are the flags with their values as text."""
+    conflicts = [
+        f"{key}: (from flag: {given[flag]}, from file: {json.dumps(value)})"
+        for key, value in document.items()
+        for flag in SETTINGS[key].flags
+        if flag in given
+    ]
+    if conflicts:
+        raise InvalidRequest(
+            "the following directives are specified both as a flag and in the configuration file: "
+            + ", ".join(conflicts)
+        )
+
+
+def check_runtimes(runtimes: Collection[RuntimeConfig], default: str) -> None:
+    """Refuse a name that is there twice, and a default that is not there at all."""
+    names = [OWN_RUNTIME, *(runtime.name for runtime in runtimes)]
+    for name in names:
+        if names.count(name) > 1:
+            what = "is reserved" if name == OWN_RUNTIME else "is given twice"
+            raise InvalidRequest(f"runtime name '{name}' {what}")
+    if default not in names:
+        raise InvalidRequest(f"specified default runtime '{default}' does not exist")
+
+
+def runtime(name: str, path: str, arguments: tuple[str, ...] = ()) -> RuntimeConfig:
+    """One runtime. Raises ``InvalidRequest`` for a name or path that cannot be."""
+    if not name or len(name) > 64 or set(name) - _NAME:
+        raise InvalidRequest(
+            f"invalid runtime name {name!r}", hint="letters, digits and ._- are allowed"
+        )
+    if not path or "\0" in path or any("\0" in word for word in arguments):
+        raise InvalidRequest(f"runtime {name}: invalid path {path!r}")
+    return RuntimeConfig(name, path, arguments)
+
+
+def add_runtime(text: str) -> RuntimeConfig:
+    """``NAME=PATH`` of ``--add-runtime``."""
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise InvalidRequest(f"invalid runtime {text!r}", hint="NAME=PATH")
+    return runtime(name.strip(), path.strip())
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_SIZE:
+        raise InvalidRequest(f"it has {len(data)} bytes, more than {MAX_SIZE}")
+    if not data.strip():
+        return {}
+    try:
+        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"it is no JSON document: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidRequest("it is no JSON object")
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} is there twice")
+    return found
+
+
+def _wrong(key: str, wanted: str, value: object) -> InvalidRequest:
+    return InvalidRequest(f"{key}: {wanted} is wanted, not {json.dumps(value)[:80]}")
+
+
+def _text_of(key: str, value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise _wrong(key, "a text", value)
+    return value
+
+
+def _texts_of(key: str, value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise _wrong(key, "a list of texts", value)
+    return [_text_of(key, item) for item in value]
+
+
+def _number_of(key: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise _wrong(key, "a number", value)
+    return value
+
+
+def _object_of(key: str, value: object, known: Collection[str] | None = None) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(key, "an object", value)
+    for name in value:
+        if known is not None and name not in known:
+            raise InvalidRequest(f"{key}: unknown key {name!r}", hint=f"known: {', '.join(known)}")
+    return value
+
+
+def _text(field: str) -> Callable[[str, Any], dict[str, object]]:
+    return lambda key, value: {field: _text_of(key, value)}
+
+
+def _number(field: str) -> Callable[[str, Any], dict[str, object]]:
+    return lambda key, value: {field: _number_of(key, value)}
+
+
+def _flag(key: str, value: object) -> dict[str, object]:
+    if not isinstance(value, bool):
+        raise _wrong(key, "true or false", value)
+    return {key: value}
+
+
+def _hosts(key: str, value: object) -> dict[str, object]:
+    found = _texts_of(key, value)
+    if len(found) != 1 or not found[0].startswith("unix:///"):
+        raise InvalidRequest(
+            f"{key}: one address is wanted, not {json.dumps(found)[:80]}",
+            hint='such as ["unix:///run/jaula/jaula.sock"]; the engine listens on no network',
+        )
+    return {"socket": found[0].removeprefix("unix://")}
+
+
+def _bip(key: str, value: object) -> dict[str, object]:
+    import ipaddress
+
+    text = _text_of(key, value)
+    try:
+        bridge = ipaddress.IPv4Interface(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{key}: {error}") from None
+    first = f"{bridge.network.network_address + 1}/{bridge.network.prefixlen}"
+    if text != first:
+        raise InvalidRequest(
+            f"{key}: {text} is not the first address of its network",
+            hint=f"the bridge has that one, {first}",
+        )
+    return {"bridge_subnet": str(bridge.network)}
+
+
+def _pools(key: str, value: object) -> dict[str, object]:
+    import ipaddress
+
+    from jaula.network.addresses import SUBNET_PREFIX
+
+    if not isinstance(value, list) or not value:
+        raise _wrong(key, "a list of pools", value)
+    found = []
+    for item in value:
+        pool = _object_of(key, item, ("base", "size"))
+        try:
+            base = ipaddress.IPv4Network(_text_of(f"{key}: base", pool.get("base")))
+        except ValueError as error:
+            raise InvalidRequest(f"{key}: {error}") from None
+        prefix = max(SUBNET_PREFIX, base.prefixlen)
+        if _number_of(f"{key}: size", pool.get("size", prefix)) != prefix:
+            raise InvalidRequest(
+                f"{key}: size {pool['size']}: subnets of {base} have size {prefix} here"
+            )
+        found.append(str(base))
+    return {"address_pool": ",".join(found)}
+
+
+def _log_opts(key: str, value: object) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, text in _object_of(key, value, ("max-size", "max-file")).items():
+        text = _text_of(f"{key}: {name}", text)
+        if name == "max-size":
+            found["log_max_size"] = size(name, text)
+        elif text.isascii() and text.isdigit() and len(text) < 6 and int(text):
+            found["log_max_file"] = int(text)
+        else:
+            raise _wrong(f"{key}: {name}", "a number from 1 on, as text,", text)
+    return found
+
+
+def _ulimits(key: str, value: object) -> dict[str, object]:
+    limits = _object_of(key, value, ("nofile",))
+    if "nofile" not in limits:
+        return {}
+    limit = _object_of(f"{key}: nofile", limits["nofile"], ("Name", "Soft", "Hard"))
+    if limit.get("Name", "nofile") != "nofile":
+        raise _wrong(f"{key}: nofile: Name", '"nofile"', limit["Name"])
+    hard = _number_of(f"{key}: nofile: Hard", limit.get("Hard"))
+    soft = _number_of(f"{key}: nofile: Soft", limit.get("Soft", hard))
+    if soft > hard:
+        raise InvalidRequest(f"{key}: nofile: soft limit {soft} is above hard limit {hard}")
+    return {"nofile": (soft, hard)}
+
+
+def _runtimes(key: str, value: object) -> dict[str, object]:
+    found = []
+    for name, entry in _object_of(key, value).items():
+        about = f"{key}: {name[:64]}"
+        entry = _object_of(about, entry, ("path", "runtimeArgs"))
+        path = _text_of(f"{about}: path", entry.get("path"))
+        arguments = _texts_of(f"{about}: runtimeArgs", entry.get("runtimeArgs") or [])
+        found.append(runtime(name, path, tuple(arguments)))
+    return {"runtimes": tuple(found)}
+
+
+SETTINGS: dict[str, Setting] = {
+    "data-root": Setting(("root",), _text("root")),
+    "exec-root": Setting(("run",), _text("run")),
+    "hosts": Setting(("socket",), _hosts),
+    "group": Setting(("socket-group",), _text("socket_group")),
+    "storage-driver": Setting(("storage-driver",), _text("storage_driver")),
+    "bridge": Setting(("bridge",), _text("bridge")),
+    "bip": Setting(("bridge-subnet",), _bip),
+    "default-address-pools": Setting(("address-pool",), _pools),
+    "cgroup-parent": Setting(("cgroup-parent",), _text("cgroup_parent")),
+    "log-driver": Setting(("log-driver",), _text("log_driver")),
+    "log-opts": Setting(("log-max-size", "log-max-file"), _log_opts),
+    "default-ulimits": Setting(("nofile",), _ulimits),
+    "debug": Setting(("debug",), _flag),
+    "runtimes": Setting(("add-runtime",), _runtimes),
+    "default-runtime": Setting(("default-runtime",), _text("default_runtime")),
+    "runtime-timeout": Setting(("runtime-timeout",), _number("runtime_timeout")),
+    "subid-start": Setting(("subid-start",), _number("subid_start")),
+    "subid-count": Setting(("subid-count",), _number("subid_count")),
+    "pids-limit": Setting(("pids-limit",), _number("pids_limit")),
+    "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
+}
