@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.callers.buildah import Buildah
 from harness.callers.containerd import Containerd
 from harness.callers.dockerd import Dockerd
-from harness.callers.podman import Podman
+from harness.callers.podman import Podman, RootlessPodman
 from harness.engine import PROJECT
 
 
@@ -32,6 +33,14 @@ def podman(oci_runtime: Path, busybox_archive: Path) -> Iterator[Podman]:
 
 
 @pytest.fixture(scope="session")
+def rootless(oci_runtime: Path, busybox_archive: Path) -> Iterator[RootlessPodman]:
+    with RootlessPodman(oci_runtime, busybox_archive) as caller:
+        if not caller.reaches_runtime():
+            pytest.skip(f"an unprivileged user may not read the files of {oci_runtime}")
+        yield caller
+
+
+@pytest.fixture(scope="session")
 def containerd(oci_runtime: Path, busybox_archive: Path) -> Iterator[Containerd]:
     with Containerd(oci_runtime, busybox_archive) as caller:
         yield caller
@@ -40,4 +49,10 @@ def containerd(oci_runtime: Path, busybox_archive: Path) -> Iterator[Containerd]
 @pytest.fixture(scope="session")
 def dockerd(oci_runtime: Path, busybox_archive: Path) -> Iterator[Dockerd]:
     with Dockerd(oci_runtime, busybox_archive) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="session")
+def buildah(oci_runtime: Path, busybox_archive: Path) -> Iterator[Buildah]:
+    with Buildah(oci_runtime, busybox_archive) as caller:
         yield caller

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 from harness.callers.caller import IMAGE, Caller
 
 MAKES_CONTAINERS = (("run",), ("create",), ("pod", "create"))
 
-# podman takes the ids of --userns=auto from those of this name.
-SUBORDINATE_IDS = "containers:1000000:200000\n"
+# podman takes the ids of --userns=auto from those of containers.
+SUBORDINATE_IDS = "containers:1000000:200000\ntester:3000000:65536\n"
 
 
 class Podman(Caller):
     """Root's podman. Containers have no network and a cgroup below the room's."""
 
+    uid = 0
     kept_groups = "conmon|[0-9a-f]{64}"  # of its monitors, and of pods; containers' are libpod-...
 
     def start(self) -> None:
         self.storage.mkdir()
+        os.chown(self.storage, self.uid, self.uid)
         for file in ("/etc/subuid", "/etc/subgid"):
             self.room.show_file(file, SUBORDINATE_IDS)
         self.configuration.write_text(self._configuration())
@@ -73,11 +77,61 @@ runtime_supports_json = ["{name}"]
             "PATH": super().environment()["PATH"] + ":/usr/sbin:/sbin",
         }
 
+    @property
+    def state(self) -> str:
+        return f"/run/{self.room.tag}"
+
     def words(self, *words: str) -> list[str]:
         for first in MAKES_CONTAINERS:
             if words[: len(first)] == first and "--pod" not in words:
                 parent = ("--cgroup-parent", f"/{self.room.tag}")
                 words = (*first, *parent, *words[len(first) :])
-        state = f"/run/{self.room.tag}"
-        places = ("--root", str(self.storage), "--runroot", f"{state}/run")
-        return ["podman", *places, "--tmpdir", f"{state}/tmp", *words]
+        return self._podman(*words)
+
+    def _podman(self, *words: str) -> list[str]:
+        places = ("--root", str(self.storage), "--runroot", f"{self.state}/run")
+        return ["podman", *places, "--tmpdir", f"{self.state}/tmp", *words]
+
+
+class RootlessPodman(Podman):
+    """The podman of a user that is known in the room only."""
+
+    user, uid = "tester", 61234
+
+    def start(self) -> None:
+        known = Path("/etc/passwd").read_text(), Path("/etc/group").read_text()
+        home = self.room.base / "home"
+        home.mkdir()
+        os.chown(home, self.uid, self.uid)
+        entry = f"{self.user}:x:{self.uid}:{self.uid}::{home}:/bin/sh\n"
+        self.room.show_file("/etc/passwd", known[0] + entry)
+        self.room.show_file("/etc/group", known[1] + f"{self.user}:x:{self.uid}:\n")
+        own = self.room.path(self.state)
+        own.mkdir(0o700, parents=True)
+        os.chown(own, self.uid, self.uid)
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        self("system", "migrate")  # ends the process that keeps the user namespace
+
+    @property
+    def state(self) -> str:
+        return f"/run/user/{self.uid}"
+
+    def words(self, *words: str) -> list[str]:
+        return self._as_user(*self._podman(*words))
+
+    def _as_user(self, *words: str) -> list[str]:
+        become = ("--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups")
+        return ["setpriv", *become, "--", *words]
+
+    def environment(self) -> dict[str, str]:
+        home = str(self.room.base / "home")
+        own = {"HOME": home, "USER": self.user, "XDG_RUNTIME_DIR": self.state}
+        return super().environment() | own
+
+    def reaches_runtime(self) -> bool:
+        """Whether the user may read the runtime's files, wherever this tree is."""
+        words = self.room.enter(self._as_user(str(self.runtime), "--version"))
+        return subprocess.run(words, capture_output=True, timeout=60).returncode == 0

@@ -1,0 +1,141 @@
+"""podman of an unprivileged user: the runtime has that user's rights in a user namespace only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.callers.caller import IMAGE, until
+from harness.callers.podman import RootlessPodman
+
+pytestmark = [pytest.mark.needs("podman"), pytest.mark.xdist_group("rootless")]
+
+
+@pytest.fixture
+def container(rootless: RootlessPodman) -> Iterator[str]:
+    rootless("run", "-d", "--name", "mine", "--init", IMAGE, "sleep", "1000")
+    yield "mine"
+    rootless("rm", "-f", "-t", "0", "mine")
+
+
+def test_run_streams_and_exit_status(rootless: RootlessPodman) -> None:
+    script = "cat; echo err >&2; exit 4"
+    done = rootless("run", "--rm", "-i", IMAGE, "sh", "-c", script, input="in\n", expect=4)
+    assert (done.stdout, done.stderr) == ("in\n", "err\n")
+
+
+def test_root_inside_is_the_user_outside(rootless: RootlessPodman) -> None:
+    shown = rootless.out("run", "--rm", IMAGE, "sh", "-c", "id -u; tr -s ' ' </proc/self/uid_map")
+    assert shown.splitlines() == ["0", f" 0 {rootless.uid} 1", " 1 3000000 65536"]
+
+
+def test_another_user_inside_is_a_subordinate_id(rootless: RootlessPodman) -> None:
+    shared = rootless.room.base / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    rootless("run", "--rm", "-u", "33", "-v", f"{shared}:/shared", IMAGE, "touch", "/shared/made")
+    assert (shared / "made").stat().st_uid == 3_000_000 + 32
+
+
+def test_the_users_own_id_is_kept_on_request(rootless: RootlessPodman) -> None:
+    shown = rootless.out("run", "--rm", "--userns", "keep-id", IMAGE, "id", "-u")
+    assert shown == str(rootless.uid)
+
+
+def test_confined(rootless: RootlessPodman) -> None:
+    flags = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges")
+    script = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; touch /x || echo ro"
+    script += "; wc -c </proc/timer_list"
+    shown = rootless.out("run", "--rm", *flags, IMAGE, "sh", "-c", script)
+    assert shown.splitlines() == [
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "ro",
+        "0",
+    ]
+
+
+def test_devices_and_mounts(rootless: RootlessPodman) -> None:
+    script = "for d in null zero full random urandom tty; do test -c /dev/$d || echo no $d; done"
+    script += "; echo x >/dev/null && df -k /scratch | tail -1; ls -d /dev/pts/ptmx /dev/shm"
+    shown = rootless.out("run", "--rm", "--tmpfs", "/scratch:size=1m", IMAGE, "sh", "-c", script)
+    lines = shown.splitlines()
+    assert lines[0].split()[1] == "1024"
+    assert lines[1:] == ["/dev/pts/ptmx", "/dev/shm"]
+
+
+def test_named_volume(rootless: RootlessPodman) -> None:
+    rootless("volume", "create", "named")
+    rootless("run", "--rm", "-v", "named:/v", IMAGE, "sh", "-c", "echo kept >/v/file")
+    assert rootless.out("run", "--rm", "-v", "named:/v:ro", IMAGE, "cat", "/v/file") == "kept"
+    rootless("volume", "rm", "named")
+
+
+def test_kernel_settings_and_limits_of_the_process(rootless: RootlessPodman) -> None:
+    flags = ("--sysctl", "net.ipv4.ip_forward=1", "--ulimit", "nofile=100:200")
+    script = "cat /proc/sys/net/ipv4/ip_forward; ulimit -n; ulimit -Hn"
+    shown = rootless.out("run", "--rm", *flags, IMAGE, "sh", "-c", script)
+    assert shown.splitlines() == ["1", "100", "200"]
+
+
+@pytest.mark.parametrize(("program", "status"), [("/nonexistent", 127), ("/etc/passwd", 126)])
+def test_programs_that_cannot_be_executed(
+    rootless: RootlessPodman, program: str, status: int
+) -> None:
+    rootless("run", "--rm", IMAGE, program, expect=status)
+
+
+def test_terminal(rootless: RootlessPodman) -> None:
+    with rootless.terminal("run", "--rm", "-it", IMAGE, "sh") as terminal:
+        terminal.expect("# ")
+        terminal.send("tty; stty size\n")
+        terminal.expect(r"/dev/pts/0\s+24 80")
+        terminal.send("exit 7\n")
+        assert terminal.wait() == 7
+
+
+def test_exec(rootless: RootlessPodman, container: str) -> None:
+    flags = ("-u", "33", "-w", "/tmp", "-e", "A=b")
+    done = rootless("exec", *flags, container, "sh", "-c", "id -u; pwd; echo $A; exit 5", expect=5)
+    assert done.stdout == "33\n/tmp\nb\n"
+
+
+def test_exec_at_a_terminal(rootless: RootlessPodman, container: str) -> None:
+    with rootless.terminal("exec", "-it", container, "sh") as terminal:
+        terminal.expect("# ")
+        terminal.send("tty\n")
+        terminal.expect(r"/dev/pts/0")
+        terminal.send("exit 9\n")
+        assert terminal.wait() == 9
+
+
+def test_signals_stop_and_start(rootless: RootlessPodman, container: str) -> None:
+    rootless("stop", "-t", "5", container)
+    assert rootless.out("inspect", "-f", "{{.State.ExitCode}}", container) == "143"
+    rootless("start", container)
+    rootless("kill", "-s", "KILL", container)
+    until(
+        lambda: rootless.out("inspect", "-f", "{{.State.Status}}", container) == "exited",
+        "the container ends",
+    )
+
+
+def test_initialised_first_and_started_later(rootless: RootlessPodman) -> None:
+    rootless("create", "--name", "staged", IMAGE, "echo", "begun")
+    rootless("init", "staged")
+    assert rootless("start", "-a", "staged").stdout == "begun\n"
+    rootless("rm", "staged")
+
+
+def test_pods_share_namespaces(rootless: RootlessPodman) -> None:
+    rootless("pod", "create", "--name", "pod", "--network", "none", "--share", "pid,ipc,net,uts")
+    for name in ("one", "two"):
+        rootless("run", "-d", "--pod", "pod", "--name", name, IMAGE, "sleep", "1000")
+    script = "for k in user pid ipc net uts mnt; do readlink /proc/self/ns/$k; done"
+    one, two = (rootless.out("exec", n, "sh", "-c", script).split() for n in ("one", "two"))
+    assert one[:5] == two[:5]
+    assert one[5] != two[5]
+    rootless("pod", "stop", "-t", "0", "pod")
+    rootless("pod", "rm", "-f", "-t", "0", "pod")
