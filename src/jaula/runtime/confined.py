@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from jaula.errors import RuntimeFailure
 from jaula.runtime import become, notify
+from jaula.runtime.personality import personality_value
 from jaula.runtime.ports import Parts
 from jaula.runtime.preparation import Keep
 from jaula.spec.runtime import Linux, Process, State
@@ -31,6 +32,12 @@ def prepare(
         if listener is not None:
             keep.add(listener.socket)
     try:
-        return become.prepare(wanted, program, listener=listener, session_keyring=session_keyring)
+        return become.prepare(
+            wanted,
+            program,
+            listener=listener,
+            session_keyring=session_keyring,
+            personality=personality_value(linux.personality) if linux.personality else None,
+        )
     except become.Failure as failure:
         raise RuntimeFailure(str(failure), exit_code=failure.exit_code) from None
