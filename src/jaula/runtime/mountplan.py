@@ -104,7 +104,7 @@ def parse_options(options: tuple[str, ...]) -> MountOptions:
 
 def known_options() -> tuple[str, ...]:
     """Every option that :func:`parse_options` understands itself, sorted."""
-    recursive = {f"r{name}" for name in _SET if name != "relatime"}
+    recursive = {f"r{name}" for name in _SET}
     switches = {"bind", "rbind", "idmap", "ridmap", "tmpcopyup"}
     return tuple(sorted({*_SET, *recursive, *_PROPAGATION, *switches, *_IGNORED}))
 

@@ -33,6 +33,23 @@ def test_no_mount_option_is_listed_that_the_file_system_would_get() -> None:
     assert [name for name in listed if mountplan.parse_options((name,)).data] == []
 
 
+WORDS = """
+acl async atime bind copy-symlink defaults dev diratime dirsync exec group idmap iversion lazytime
+loud mand noacl noatime nodev nodiratime noexec noiversion nolazytime nomand norelatime
+nostrictatime nosuid nosymfollow private ratime rbind rdev rdiratime relatime remount rexec ridmap
+rnoatime rnodev
+rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw
+rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave src-nofollow
+strictatime suid symfollow sync tmpcopyup unbindable
+"""
+
+
+def test_no_mount_option_that_is_understood_is_left_out() -> None:
+    listed = set(features()["mountOptions"])
+    understood = {word for word in WORDS.split() if not mountplan.parse_options((word,)).data}
+    assert understood <= listed
+
+
 def test_hooks_are_named_as_in_the_specification() -> None:
     assert features()["hooks"] == [
         "prestart",
