@@ -1,33 +1,71 @@
 """Cgroups: limits, figures, pause and removal of a container's processes, on v1 and v2.
 
 :func:`detect` looks at the host and gives the driver; what it can do is in
-:mod:`jaula.cgroups.protocol`. Knows no containers, only paths and OCI resources.
+:mod:`jaula.cgroups.protocol`. :func:`select` gives the one that a caller of ``jaula-runtime`` asks
+for. Knows no containers, only paths and OCI resources.
 """
 
 from __future__ import annotations
 
-from jaula.cgroups import hierarchies
+from collections.abc import Mapping
+
+from jaula.cgroups import absent, hierarchies
 from jaula.cgroups.entry import enter
 from jaula.cgroups.protocol import Cgroup, CgroupDriver, Stats
 from jaula.cgroups.v1.driver import Driver as V1Driver
 from jaula.cgroups.v2.driver import Driver as V2Driver
 from jaula.errors import Unsupported
 
-__all__ = ["Cgroup", "CgroupDriver", "Stats", "detect", "driver", "enter"]
+__all__ = ["Cgroup", "CgroupDriver", "Stats", "detect", "driver", "enter", "select"]
 
 
 def detect() -> CgroupDriver:
     """The driver for this host. Raises ``Unsupported`` where no cgroups are mounted."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mountinfo:
-        return driver(hierarchies.parse(mountinfo.read()))
+    return driver(_mounted())
 
 
 def driver(found: hierarchies.Hierarchies) -> CgroupDriver:
     """v1 wherever it has a controller (hybrid hosts), else v2."""
+    return _files(found, rootless=False, named=False)
+
+
+def select(
+    *, systemd: bool, rootless: bool, annotations: Mapping[str, str] | None = None
+) -> CgroupDriver:
+    """The driver that an OCI runtime's flags ask for.
+
+    ``annotations`` are the spec's: with systemd they may set properties of the unit. ``rootless``
+    holds inside a user namespace too; there no device rules are made, and where no cgroup can be
+    made, there is none. Raises ``Unsupported``, or ``InvalidRequest`` for bad annotations.
+    """
+    found = _mounted()
+    if not systemd:
+        if not rootless:
+            return driver(found)
+        mounted = bool(found.legacy) or found.unified is not None
+        return absent.Driver(_files(found, rootless=True, named=False) if mounted else None)
+    from jaula.cgroups.systemd import annotations as texts  # 15 ms that only those pay who ask
+    from jaula.cgroups.systemd.driver import Driver as SystemdDriver
+
+    return SystemdDriver(
+        _files(found, rootless=rootless, named=True),
+        user=rootless,
+        properties=texts.properties(annotations or {}),
+        without_device_rules=rootless,
+    )
+
+
+def _mounted() -> hierarchies.Hierarchies:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mountinfo:
+        return hierarchies.parse(mountinfo.read())
+
+
+def _files(found: hierarchies.Hierarchies, *, rootless: bool, named: bool) -> V1Driver | V2Driver:
     if found.legacy:
-        return V1Driver(found.legacy)
+        extra = ((hierarchies.SYSTEMD, found.named), ("", found.unified)) if named else ()
+        return V1Driver(found.legacy, [(name, mount) for name, mount in extra if mount])
     if found.unified is not None:
-        return V2Driver(found.unified)
+        return V2Driver(found.unified, without_device_rules=rootless)
     raise Unsupported(
         "no cgroup hierarchy is mounted", hint="mount cgroup2 on /sys/fs/cgroup and try again"
     )

@@ -18,9 +18,18 @@ from jaula.errors import NotFound
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
-@pytest.fixture(scope="session", params=["host", pytest.param("v2", marks=pytest.mark.vm)])
+@pytest.fixture(
+    scope="session",
+    params=[
+        "host",
+        pytest.param("v2", marks=pytest.mark.vm),
+        pytest.param("systemd", marks=[pytest.mark.vm, pytest.mark.needs("/run/systemd/system")]),
+    ],
+)
 def driver(request: pytest.FixtureRequest) -> CgroupDriver:
     """The suite runs against the version that the host has; with ``-m vm`` that must be v2."""
+    if request.param == "systemd":
+        return cgroups.select(systemd=True, rootless=False)
     found = cgroups.detect()
     if request.param == "v2":
         assert found.version == 2, "the tests marked vm need a machine with cgroup v2"
@@ -29,7 +38,8 @@ def driver(request: pytest.FixtureRequest) -> CgroupDriver:
 
 @pytest.fixture(scope="session")
 def parent(driver: CgroupDriver) -> Iterator[str]:
-    name = f"/jlt-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    name = f"/jlt{os.getpid()}{uuid.uuid4().hex[:6]}"
+    name += ".slice" if driver.name == "systemd" else ""
     yield name
     with contextlib.suppress(NotFound):
         driver.open(name).destroy()
@@ -37,7 +47,7 @@ def parent(driver: CgroupDriver) -> Iterator[str]:
 
 @pytest.fixture
 def path(parent: str) -> str:
-    return f"{parent}/{uuid.uuid4().hex}"
+    return f"{parent}/{uuid.uuid4().hex}" + (".scope" if parent.endswith(".slice") else "")
 
 
 @pytest.fixture
@@ -54,7 +64,7 @@ def start(driver: CgroupDriver) -> Iterator[Start]:
     """Runs a Python program as a process that entered ``cgroup`` by itself before its exec."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def run(cgroup: Cgroup, program: str) -> subprocess.Popen[bytes]:
+    def run(cgroup: Cgroup, program: str, settle: bool = True) -> subprocess.Popen[bytes]:
         descriptors = cgroup.entry()
         try:
             process = subprocess.Popen(
@@ -67,6 +77,8 @@ def start(driver: CgroupDriver) -> Iterator[Start]:
             for descriptor in descriptors:
                 os.close(descriptor)
         running.append(process)
+        if settle:
+            cgroup.settle()
         return process
 
     yield run

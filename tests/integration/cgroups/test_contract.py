@@ -5,6 +5,7 @@ The same runs on v2 by ``./test --vm tests/integration/cgroups``.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from jaula.cgroups.defaultdevices import with_default_devices
+from jaula.cgroups.events import events_document
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
-from jaula.spec.runtime import CPU, DeviceCgroup, Memory, Pids, Resources
+from jaula.spec.runtime import CPU, DeviceCgroup, Memory, Pids, Rdma, Resources
 
 MIB = 1 << 20
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
@@ -203,7 +206,7 @@ def test_a_program_over_its_memory_is_killed_and_counted_and_told(
     event = cgroup.oom_fd()
     assert event is not None
     try:
-        process = start(cgroup, "x = bytearray(100 << 20)")
+        process = start(cgroup, "x = bytearray(100 << 20)", settle=False)
         assert process.wait(timeout=60) == -9
         assert until(lambda: cgroup.oom_kills() == 1)
         readable, _, _ = select.select([event], [], [], 5)
@@ -264,23 +267,142 @@ def test_destroy_takes_the_cgroups_below_along_and_may_be_repeated(
     driver: CgroupDriver, path: str
 ) -> None:
     cgroup = driver.create(path)
-    driver.create(f"{path}/a").close()
-    driver.create(f"{path}/a/b").close()
     directories = set(cgroup.locations().values())
+    for directory in directories:
+        os.makedirs(f"{directory}/a/b")
     cgroup.destroy()
     cgroup.destroy()
     assert not any(os.path.exists(directory) for directory in directories)
 
 
-def test_processes_of_cgroups_below_are_listed(
-    driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
+def test_processes_of_cgroups_below_are_listed_frozen_and_killed(
+    cgroup: Cgroup, start: Start
 ) -> None:
-    with driver.create(f"{path}/below") as below:
-        process = start(below, SLEEP)
-        up(process)
-        assert cgroup.pids() == (process.pid,)
-        cgroup.kill()
-        assert process.wait(timeout=20) == -9
+    """As of a container that makes cgroups of its own: systemd or a container engine in it."""
+    process = start(cgroup, "print('up', flush=True)\nwhile True: pass")
+    up(process)
+    directories = set(cgroup.locations().values())
+    for directory in directories:
+        inner = Path(directory, "init.scope", "deeper")
+        inner.mkdir(parents=True)
+        for level in (inner.parent, inner):
+            fill_cpuset(level)
+        (inner / "cgroup.procs").write_text(str(process.pid))
+    assert cgroup.pids() == (process.pid,)
+    cgroup.freeze()
+    used = cgroup.stats().cpu.usage
+    time.sleep(0.1)
+    assert cgroup.stats().cpu.usage == used
+    cgroup.kill()
+    assert process.wait(timeout=20) == -9
+    assert until(lambda: cgroup.pids() == ())
+    cgroup.destroy()
+    assert not any(os.path.exists(directory) for directory in directories)
+
+
+def fill_cpuset(level: Path) -> None:
+    """A v1 cpuset takes no process while its lists are empty."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if (level / name).exists() and not (level / "cgroup.type").exists():
+            (level / name).write_text((level.parent / name).read_text())
+
+
+def test_a_partial_update_leaves_the_other_limits(cgroup: Cgroup, start: Start) -> None:
+    cgroup.apply(
+        Resources(
+            memory=Memory(limit=64 * MIB, swap=64 * MIB),
+            cpu=CPU(quota=20_000, period=50_000, shares=512),
+            pids=Pids(limit=50),
+        )
+    )
+    up(start(cgroup, SLEEP))
+    before = cgroup.limits()
+    cgroup.apply(Resources(pids=Pids(limit=60)))
+    changed = {name for name, text in cgroup.limits().items() if before[name] != text}
+    assert changed == {"pids.max"}
+    cgroup.apply(Resources(memory=Memory(limit=48 * MIB)))
+    assert cgroup.stats().memory.limit == 48 * MIB
+    assert cgroup.stats().pids.limit == 60
+    limits = cgroup.limits()
+    assert (limits.get("cpu.cfs_quota_us") or limits["cpu.max"].split()[0]) == "20000"
+
+
+def test_memory_below_the_use_is_refused_where_that_is_asked(cgroup: Cgroup, start: Start) -> None:
+    program = "x = bytearray(20 << 20)\nprint('up', flush=True)\nimport time; time.sleep(60)"
+    up(start(cgroup, program))
+    with pytest.raises(Conflict, match=r"unable to set memory limit to 4194304 \(current usage"):
+        cgroup.apply(Resources(memory=Memory(limit=4 * MIB, check_before_update=True)))
+    assert cgroup.stats().memory.limit is None
+
+
+def test_everything_is_allowed_to_the_privileged(cgroup: Cgroup, start: Start) -> None:
+    cgroup.apply(Resources(devices=(DENY_ALL,)))
+    cgroup.apply(Resources(devices=(DeviceCgroup(allow=True, access="rwm"),)))
+    process = start(cgroup, "import os\nos.open('/dev/zero', os.O_RDWR)\nprint('up', flush=True)")
+    assert process.communicate(timeout=60)[0] == b"up\n"
+
+
+def test_the_default_devices_open_and_any_node_can_be_made(
+    cgroup: Cgroup, start: Start, tmp_path: Path
+) -> None:
+    cgroup.apply(Resources(devices=with_default_devices((DENY_ALL,))))
+    program = f"""
+import os
+os.chdir({str(tmp_path)!r})
+for name in ('null', 'zero', 'full', 'random', 'urandom'):
+    os.close(os.open('/dev/' + name, os.O_RDWR))
+os.mknod('loop', 0o600 | 0o060000, os.makedev(7, 77))
+os.mknod('tun', 0o600 | 0o020000, os.makedev(10, 200))
+for name in ('loop', 'tun'):
+    try:
+        os.open(name, os.O_RDONLY)
+    except PermissionError:
+        print('refused', flush=True)
+"""
+    process = start(cgroup, program)
+    assert process.communicate(timeout=60)[0] == b"refused\nrefused\n"
+
+
+def test_figures_can_be_had_in_detail_as_other_runtimes_give_them(
+    driver: CgroupDriver, cgroup: Cgroup, start: Start
+) -> None:
+    cgroup.apply(Resources(pids=Pids(limit=9)))
+    process = start(cgroup, "x = bytearray(8 << 20)\nprint('up', flush=True)\nwhile True: pass")
+    up(process)
+    assert until(lambda: cgroup.stats().cpu.usage > 20_000_000)
+    document = events_document(cgroup.stats(detailed=True))
+    assert json.loads(json.dumps(document)) == document
+    assert document["cpu"]["usage"]["total"] >= 20_000_000
+    assert document["pids"] == {"current": 1, "limit": 9}
+    assert document["memory"]["usage"]["usage"] > 8 * MIB
+    assert document["memory"]["raw"]
+    assert document["cpuset"]["cpus"]
+    if driver.version == 1:
+        assert sum(document["cpu"]["usage"]["percpu"]) >= 20_000_000
+    else:
+        assert document["memory"]["event_count"]["oom_kill"] == 0
+        if os.path.exists("/proc/pressure/cpu"):
+            assert document["cpu"]["psi"]["some"]["avg10"] >= 0.0
+
+
+def test_an_idle_cgroup_takes_shares_without_complaint(cgroup: Cgroup) -> None:
+    cgroup.apply(Resources(cpu=CPU(idle=1)))
+    assert cgroup.limits()["cpu.idle"] == "1"
+    cgroup.apply(Resources(cpu=CPU(shares=512)))
+    cgroup.apply(Resources(cpu=CPU(idle=0, shares=512)))
+    assert cgroup.limits()["cpu.idle"] == "0"
+
+
+def test_a_burst_follows_its_quota_up_and_down(cgroup: Cgroup) -> None:
+    for quota, burst in ((50_000, 40_000), (20_000, 10_000), (90_000, 80_000)):
+        cgroup.apply(Resources(cpu=CPU(quota=quota, period=100_000, burst=burst)))
+        limits = cgroup.limits()
+        assert (limits.get("cpu.cfs_burst_us") or limits.get("cpu.max.burst")) == str(burst)
+
+
+def test_a_limit_of_a_device_that_is_not_there_is_a_clear_error(cgroup: Cgroup) -> None:
+    with pytest.raises(JaulaError, match="rdma"):
+        cgroup.apply(Resources(rdma={"none0": Rdma(hca_handles=2)}))
 
 
 def test_destroy_names_the_processes_that_stay(cgroup: Cgroup, start: Start) -> None:

@@ -66,7 +66,7 @@ class Cgroup:
         if resources.unified:
             raise InvalidRequest("unified resources need cgroup v2, this host has v1")
         plans = [
-            (name, controller.decide(resources, self._reader(name)))
+            (name, controller.decide(resources, self.reader(name)))
             for name, controller in CONTROLLERS.items()
         ]
         for name, steps in plans:
@@ -83,6 +83,10 @@ class Cgroup:
             if steps:
                 warnings += perform(self._required(name), self.path, steps)
         return tuple(warnings)
+
+    def reader(self, controller: str) -> Reader:
+        """Reads the files of one controller."""
+        return files.reader(self._directory(controller))
 
     def add(self, pid: int) -> None:
         for hierarchy in self._hierarchies:
@@ -108,18 +112,18 @@ class Cgroup:
         return None
 
     def stats(self, *, detailed: bool = False) -> Stats:
-        read_cpuacct, read = self._reader("cpuacct"), self._reader("memory")
+        read_cpuacct, read = self.reader("cpuacct"), self.reader("memory")
         times = cpuacct.usage(read_cpuacct)
-        throttling = cpu.throttling(self._reader("cpu"))
+        throttling = cpu.throttling(self.reader("cpu"))
         by_cpu = cpuacct.by_cpu(read_cpuacct) if detailed else ((), (), ())
         return Stats(
             cpu=CpuStats(*times, *throttling, *by_cpu),
             memory=memory.stats(read, detailed=detailed),
-            pids=pids.stats(self._reader("pids")),
-            blkio=blkio.stats(self._reader("blkio"), detailed=detailed),
+            pids=pids.stats(self.reader("pids")),
+            blkio=blkio.stats(self.reader("blkio"), detailed=detailed),
             oom_kills=memory.oom_kills(read),
-            hugetlb=hugetlb.stats(self._reader("hugetlb")) if detailed else {},
-            cpuset=cpuset.stats(self._reader("cpuset")) if detailed else CpusetStats(),
+            hugetlb=hugetlb.stats(self.reader("hugetlb")) if detailed else {},
+            cpuset=cpuset.stats(self.reader("cpuset")) if detailed else CpusetStats(),
         )
 
     def pids(self) -> tuple[int, ...]:
@@ -146,10 +150,10 @@ class Cgroup:
         self.close()
 
     def oom_kills(self) -> int:
-        return memory.oom_kills(self._reader("memory"))
+        return memory.oom_kills(self.reader("memory"))
 
     def peak_memory(self) -> int:
-        return files.number(self._reader("memory")("memory.max_usage_in_bytes"))
+        return files.number(self.reader("memory")("memory.max_usage_in_bytes"))
 
     def oom_fd(self) -> int | None:
         directory = self._directory("memory")
@@ -158,7 +162,7 @@ class Cgroup:
     def limits(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for name, controller in CONTROLLERS.items():
-            read = self._reader(name)
+            read = self.reader(name)
             for file in controller.limits:
                 if (text := read(file)) is not None:
                     found[file] = text
@@ -202,9 +206,6 @@ class Cgroup:
         if directory is None:
             raise NotFound(f"cgroup {self.path} has no {controller} directory")
         return directory
-
-    def _reader(self, controller: str) -> Reader:
-        return files.reader(self._directory(controller))
 
     def _pids(self) -> set[int]:
         for name in ("pids", "freezer", "memory", *CONTROLLERS):

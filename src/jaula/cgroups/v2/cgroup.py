@@ -12,6 +12,7 @@ from typing import Self
 
 from jaula.cgroups import files, killing, pids, rules, tree
 from jaula.cgroups.controller import Controller
+from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import CpusetStats, Stats
 from jaula.cgroups.rdma import Rdma
 from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, oom, unified
@@ -84,6 +85,10 @@ class Cgroup:
         if resources.devices and not self._without_device_rules:
             devices.apply(self._directory, self.path, rules.normal(resources.devices))
         return tuple(warnings)
+
+    def reader(self, controller: str) -> Reader:
+        """Reads the files of one controller, which lie beside those of the others."""
+        return self._read
 
     def add(self, pid: int) -> None:
         tree.add(self._directory, self.path, pid)

@@ -1,0 +1,1 @@
+"""Cgroups that systemd makes and owns: a transient scope for each container."""
