@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 
 from jaula import __version__
+from jaula.cgroups.systemd.annotations import PREFIX as UNIT_PROPERTIES
 from jaula.confine import seccomp as filters
 from jaula.kernel import capabilities, seccomp
 from jaula.runtime import mountplan
@@ -44,18 +45,17 @@ def features() -> dict[str, Any]:
             "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": _annotations(),
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": [UNIT_PROPERTIES],
     }
 
 
 def _cgroup() -> dict[str, bool]:
-    import pkgutil
+    from importlib.util import find_spec
 
-    from jaula import cgroups
     from jaula.cgroups.v1.cgroup import CONTROLLERS as V1
     from jaula.cgroups.v2.cgroup import CONTROLLERS as V2
 
-    systemd = any(module.name == "systemd" for module in pkgutil.iter_modules(cgroups.__path__))
+    systemd = find_spec("jeepney") is not None  # what jaula.cgroups.systemd speaks D-Bus with
     return {
         "v1": bool(V1),
         "v2": bool(V2),
