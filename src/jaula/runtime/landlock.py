@@ -10,11 +10,16 @@ no_new_privs, which is set later, so it comes before the capabilities are droppe
 the seccomp filter as well, which need not allow these calls, and after the working directory is
 made, which may lie beneath a path that is read-only. What follows (chdir, writing labels to open
 files, execve) is not checked, or allowed by the rules.
+
+Facts about the standard descriptors: they may be files of the host (/dev/null, a terminal, a log),
+and programs open them again by name (/dev/stdin, /proc/1/fd/1). So each gets a rule of its own, for
+that one file and for the mode that it is open in. Pipes and sockets need none.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Mapping
@@ -28,6 +33,9 @@ from jaula.kernel.paths import RESOLVE, openat2
 from jaula.spec.landlock import ANNOTATION, decode
 
 ON_FILES = int(FS.EXECUTE | FS.WRITE_FILE | FS.READ_FILE | FS.TRUNCATE | FS.IOCTL_DEV)
+_TO_READ = int(FS.READ_FILE | FS.IOCTL_DEV)
+_TO_WRITE = int(FS.WRITE_FILE | FS.TRUNCATE | FS.IOCTL_DEV)
+_OPEN_FOR = {os.O_RDONLY: _TO_READ, os.O_WRONLY: _TO_WRITE, os.O_RDWR: _TO_READ | _TO_WRITE}
 _LOG = int(FLAG.LOG_NEW_EXEC_ON | FLAG.LOG_SUBDOMAINS_OFF)
 """Refusals are worth a record, those of sandboxes that the container's programs make are not."""
 
@@ -81,7 +89,7 @@ def prepare(annotations: Mapping[str, str], *, joining: bool = False) -> Prepare
 
 
 def open_rules(prepared: Prepared) -> int:
-    """A descriptor of the rules, with the paths of the root that we are in.
+    """A descriptor of the rules, with the paths of the root that we are in and descriptors 0 to 2.
 
     A path that is not there, or not to be reached, gets no rights. Links are followed inside the
     root, magic ones never: no path can lead out of it. Raises ``OSError``.
@@ -110,6 +118,9 @@ def open_rules(prepared: Prepared) -> int:
                     landlock.add_path_beneath(rules, place, access)
             finally:
                 os.close(place)
+        if prepared.handled_access_fs:
+            for fd in (0, 1, 2):
+                _allow_again(rules, fd, prepared.handled_access_fs)
         for port, access in prepared.ports:
             if access:
                 landlock.add_net_port(rules, port, access)
@@ -119,6 +130,21 @@ def open_rules(prepared: Prepared) -> int:
     finally:
         os.close(root)
     return rules
+
+
+def _allow_again(rules: int, fd: int, handled: int) -> None:
+    """Let an open file be opened once more; not a directory."""
+    kind = os.fstat(fd).st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISCHR(kind) and not stat.S_ISFIFO(kind):
+        return
+    access = _OPEN_FOR.get(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, 0) & handled
+    if not access:
+        return
+    try:
+        landlock.add_path_beneath(rules, fd, access)
+    except OSError as error:
+        if error.errno != errno.EBADFD:  # of a file system without paths, which is never refused
+            raise
 
 
 def restrict(prepared: Prepared, rules: int) -> None:

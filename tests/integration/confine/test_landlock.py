@@ -165,6 +165,26 @@ def test_pipes_memory_files_and_namespaces_open_again_by_their_number(root: Path
     child(act)
 
 
+def test_a_standard_descriptor_opens_again_in_its_own_mode_and_nothing_beside_it(
+    root: Path,
+) -> None:
+    def act() -> None:
+        host = root.parent / "host"
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        os.dup2(os.open(host / "log", os.O_WRONLY | os.O_CREAT), 1)
+        os.dup2(os.open(host, os.O_RDONLY), 2)
+        pivot(root)
+        enter(rules())
+        os.close(os.open("/proc/self/fd/0", os.O_RDONLY))
+        os.close(os.open("/proc/self/fd/1", os.O_WRONLY | os.O_TRUNC))
+        refused(errno.EACCES, lambda: os.open("/proc/self/fd/0", os.O_WRONLY))
+        refused(errno.EACCES, lambda: os.open("/proc/self/fd/1", os.O_RDONLY))
+        refused(errno.EACCES, lambda: os.open("/proc/self/fd/2", os.O_RDONLY))
+        refused(errno.EACCES, lambda: os.open("log", os.O_RDONLY, dir_fd=2))
+
+    child(act)
+
+
 def test_beneath_a_read_only_root_only_its_writable_mounts_are_written(root: Path) -> None:
     def act() -> None:
         pivot(root)  # the root's own flag does not say so: it is Landlock that refuses
