@@ -15,7 +15,7 @@ from jaula.oci import bundle as bundles
 from jaula.oci import console, parts, removal
 from jaula.oci.call import SWITCH, VALUE, Call
 from jaula.oci.container import CONFIG, STATE, Container, Record, process_facts
-from jaula.oci.placement import place
+from jaula.oci.placement import completed, place
 from jaula.runtime import launch, validation
 from jaula.runtime.midwife import Born
 from jaula.runtime.validation import host
@@ -115,7 +115,8 @@ def _launch(
             pivot=not options.on("no-pivot"),
             unprivileged=os.geteuid() != 0,
         )
-        born = launch.start(spec, terms, parts.load(call.settings))
+        all_parts = parts.load(call.settings, spec.annotations)
+        born = launch.start(completed(spec, call.settings), terms, all_parts)
     except JaulaError:
         removal.poststop(call, record, spec)
         raise

@@ -8,21 +8,26 @@ from jaula.oci.settings import Settings, default_root
 from jaula.runtime.ports import CgroupDriver, Parts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaula.oci.container import Record
     from jaula.runtime.ports import Cgroup, LogWriter
     from jaula.spec.runtime import Seccomp
 
 
-def load(settings: Settings) -> Parts:
-    """Raises ``Unsupported`` where the host has no cgroups."""
-    return Parts(cgroup_driver(settings), _no_log, seccomp_program)
+def load(settings: Settings, annotations: Mapping[str, str] | None = None) -> Parts:
+    """``annotations`` are the spec's, where one is made. Raises ``Unsupported`` without cgroups."""
+    return Parts(cgroup_driver(settings, annotations), _no_log, seccomp_program)
 
 
-def cgroup_driver(settings: Settings) -> CgroupDriver:
-    """The host's cgroups."""
-    from jaula.cgroups import detect
+def cgroup_driver(settings: Settings, annotations: Mapping[str, str] | None = None) -> CgroupDriver:
+    """The host's cgroups, as the flags and a spec's ``annotations`` ask for them."""
+    from jaula.cgroups import select
 
-    return cast(CgroupDriver, detect())
+    chosen = select(
+        systemd=settings.systemd_cgroup, rootless=settings.rootless, annotations=annotations
+    )
+    return cast(CgroupDriver, chosen)
 
 
 def seccomp_cache(settings: Settings) -> str:
