@@ -63,7 +63,8 @@ def translate(
     ]
     if devices is not None:
         mounts += [Mount(path, at, "bind", _DEVICE_OPTIONS) for path, at in devices.items()]
-        linux = structs.replace(linux, devices=())
+        kept = tuple(device for device in linux.devices if device.path in _RUNTIME_DEVICES)
+        linux = structs.replace(linux, devices=kept)
     if any(console):
         process = structs.replace(process, console_size=Box(height=console[0], width=console[1]))
     readonly = spec.root is not None and spec.root.readonly
