@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 
 import measures
+import runtimes
 
 
 def machine() -> dict[str, str]:
@@ -27,11 +28,18 @@ def machine() -> dict[str, str]:
 
 
 def table(results: dict[str, object]) -> str:
-    """A Markdown table: the median of each engine, and how jaula compares."""
-    facts = machine()
+    """Markdown tables: the median of each engine and runtime, and how they compare."""
+    text = ", ".join(f"{key} {value}" for key, value in machine().items()) + "\n"
+    if any(key in results for key in measures.ALL):
+        text += "\n" + _engines(results)
+    of_runtimes = results.get("runtimes")
+    if isinstance(of_runtimes, dict):
+        text += "\n" + runtimes.table(of_runtimes)
+    return text
+
+
+def _engines(results: dict[str, object]) -> str:
     lines = [
-        ", ".join(f"{key} {value}" for key, value in facts.items()),
-        "",
         "| measure | docker | podman | jaula | docker : jaula | podman : jaula |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -68,7 +76,7 @@ def _ratio(other: float | None, own: float | None, key: str) -> str:
     return f"{better:.1f}"
 
 
-def write(directory: Path, results: dict[str, object], text: str) -> None:
+def write(directory: Path, results: dict[str, object], text: str, *, name: str = "latest") -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "latest.json").write_text(json.dumps(results, indent=1) + "\n")
-    (directory / "latest.md").write_text(text)
+    (directory / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (directory / f"{name}.md").write_text(text)
