@@ -11,11 +11,12 @@ raw because a Python file object costs three times the kernel's own work here.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 
 Reader = Callable[[str], "str | None"]
-"""Gives the text of one file of a cgroup, stripped, or None where the kernel has no such file."""
+"""Gives the text of one file of a cgroup, stripped, or None where there is no such file."""
 
 _CHUNK = 65536
 
@@ -55,8 +56,10 @@ def reader(directory: int | None) -> Reader:
             return None
         try:
             return read(directory, name)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):  # ENODEV: the cgroup was removed
+                return None
+            raise
 
     return get
 

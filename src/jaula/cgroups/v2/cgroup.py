@@ -17,7 +17,7 @@ from jaula.cgroups.protocol import CpusetStats, Stats
 from jaula.cgroups.rdma import Rdma
 from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, oom, unified
 from jaula.cgroups.writes import Step, Write, gone, perform
-from jaula.errors import Unavailable, Unsupported
+from jaula.errors import NotFound, Unavailable, Unsupported
 from jaula.spec.runtime import Resources
 
 CONTROLLERS: tuple[Controller, ...] = (
@@ -95,7 +95,10 @@ class Cgroup:
 
     def entry(self) -> tuple[int, ...]:
         flags = os.O_WRONLY | os.O_CLOEXEC
-        return (os.open("cgroup.procs", flags, dir_fd=self._directory),)
+        try:
+            return (os.open("cgroup.procs", flags, dir_fd=self._directory),)
+        except FileNotFoundError as error:
+            raise NotFound(f"cgroup {self.path} is gone") from error
 
     def settle(self) -> None:
         """An empty cgroup stays by itself."""

@@ -1,0 +1,135 @@
+"""Where a container's cgroup is, from what its spec says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.cgroups import paths
+from jaula.cgroups.place import expand, own_cgroup, place
+from jaula.errors import InvalidRequest, Unsupported
+
+USER = "/user.slice/user-1000.slice/user@1000.service"
+OWN_V2 = f"0::{USER}/app.slice/run-7.scope\n"
+HYBRID = "9:name=systemd:/a\n4:memory:/b:c\n0::/d\n"
+
+
+def of(path: str | None, *, rootless: bool = False, own: str = OWN_V2) -> str:
+    return place(path, "id1", systemd=False, rootless=rootless, own=own)
+
+
+def of_unit(path: str | None, *, rootless: bool = False) -> str:
+    return place(path, "id1", systemd=True, rootless=rootless, own=OWN_V2)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (None, "/jaula-runtime/id1"),
+        ("", "/jaula-runtime/id1"),
+        ("a/b", "/jaula-runtime/a/b"),
+        ("/default/d1", "/default/d1"),
+        ("/machine.slice/libpod-1.scope", "/machine.slice/libpod-1.scope"),
+    ],
+)
+def test_an_absolute_path_is_taken_and_others_are_below_a_place_of_our_own(
+    path: str | None, found: str
+) -> None:
+    assert of(path) == found
+
+
+def test_without_root_the_place_is_beside_the_caller() -> None:
+    assert of(None, rootless=True) == f"{USER}/app.slice/id1"
+    assert of("x/y", rootless=True) == f"{USER}/app.slice/x/y"
+    assert of(None, rootless=True, own="0::/\n") == "/id1"
+    assert of(f"{USER}/z", rootless=True) == f"{USER}/z"
+
+
+def test_a_caller_outside_of_its_cgroup_namespace_has_no_place_beside_it() -> None:
+    with pytest.raises(Unsupported, match="outside of the cgroup namespace"):
+        of(None, rootless=True, own="0::/../../x\n")
+
+
+def test_the_own_cgroup_is_that_of_v2_where_there_is_one() -> None:
+    assert own_cgroup(HYBRID) == "/d"
+    assert own_cgroup("4:memory:/b:c\n") == "/b:c"
+    assert own_cgroup("nonsense\n") == "/"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "//",
+        "/a/../b",
+        "..",
+        "/a//b",
+        "a/",
+        "/a\nb",
+        "/\x01",
+        "/a/" + "x" * 256,
+        "/cgroup.procs",
+    ],
+)
+def test_a_hostile_path_is_refused(path: str) -> None:
+    for rootless in (False, True):
+        with pytest.raises(InvalidRequest, match="bad cgroup path"):
+            of(path, rootless=rootless)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (None, "/system.slice/jaula-id1.scope"),
+        ("machine.slice:libpod:abc", "/machine.slice/libpod-abc.scope"),
+        (":crio:abc", "/system.slice/crio-abc.scope"),
+        ("a-b.slice::abc", "/a.slice/a-b.slice/abc.scope"),
+        ("-.slice:p:n", "/p-n.scope"),
+        ("kubepods.slice:p:kubepods-pod1.slice", "/kubepods.slice/kubepods-pod1.slice"),
+        ("::a-b.slice", "/a.slice/a-b.slice"),
+    ],
+)
+def test_slice_prefix_and_name_are_a_unit_in_a_slice(path: str | None, found: str) -> None:
+    assert of_unit(path) == found
+
+
+def test_without_root_the_default_slice_is_the_user_s() -> None:
+    assert of_unit(None, rootless=True) == "/user.slice/jaula-id1.scope"
+
+
+@pytest.mark.parametrize("path", ["/a/b", "a:b", "a:b:c:d", "abc"])
+def test_another_form_is_refused_in_words_that_callers_know(path: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        of_unit(path)
+    assert caught.value.message == (
+        'expected cgroupsPath to be of format "slice:prefix:name" for systemd cgroups, '
+        f'got "{path}" instead'
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a:b:c", "a/b.slice:p:n", "-a.slice:p:n", "a--b.slice:p:n", ".slice:p:n", "a.slice:p:",
+     "a.slice:../p:n",
+     "a.slice:p:n\n", "a.slice:p:" + "n" * 300, "b.slice:p:a-b.slice", "...slice:p:n/../x"],
+)  # fmt: skip
+def test_a_bad_slice_or_unit_is_refused(path: str) -> None:
+    with pytest.raises(InvalidRequest):
+        of_unit(path)
+
+
+def test_a_slice_lies_below_those_that_its_dashes_name() -> None:
+    assert expand("a-b-c.slice") == "/a.slice/a-b.slice/a-b-c.slice"
+    assert expand("-.slice") == ""
+
+
+@given(st.text(max_size=60), st.booleans(), st.booleans())
+def test_whatever_is_asked_the_place_is_a_clean_path_or_a_clear_error(
+    path: str, systemd: bool, rootless: bool
+) -> None:
+    try:
+        found = place(path, "id1", systemd=systemd, rootless=rootless, own=OWN_V2)
+    except InvalidRequest:
+        return
+    assert found == "/" + paths.relative(found)
