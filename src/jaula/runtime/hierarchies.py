@@ -29,3 +29,27 @@ def v1_hierarchies(
             if selecting and any(place.startswith(f"{point}/") for place in places):
                 found[point.rsplit("/", 1)[-1]] = ",".join(selecting)
     return tuple(sorted(found.items()))
+
+
+def container_directories(
+    places: Collection[str], mountinfo: str = "/proc/self/mountinfo"
+) -> tuple[tuple[str, str], ...]:
+    """(name below the container's cgroup mount, host directory) of a container's cgroup, sorted.
+
+    On a unified host there is one, and its name is empty.
+    """
+    v1: dict[str, str] = {}
+    v2: dict[str, str] = {}
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, separator, tail = line.rstrip("\n").partition(" - ")
+            if not separator or not tail.startswith(("cgroup ", "cgroup2 ")):
+                continue
+            point = head.split(" ")[4]
+            for place in places:
+                if place.startswith(f"{point}/"):
+                    found = v1 if tail.startswith("cgroup ") else v2
+                    found[point.rsplit("/", 1)[-1]] = place
+    if v1:
+        return tuple(sorted({**v2, **v1}.items()))
+    return tuple(("", place) for place in v2.values())

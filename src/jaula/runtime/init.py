@@ -118,11 +118,13 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
         if hooks_due:
             doing = "hooks"
             _hooks(blueprint, sync)
+        work.finish()
         doing = "enter the root"
         if blueprint.own_mounts and blueprint.pivot:
             _pivot(root)
         else:
             _change_root(root, move=blueprint.own_mounts)
+        work.share()
         doing = "start the program"
         if blueprint.terminal:
             channel.send(sync, b"T", (work.master,))

@@ -14,12 +14,11 @@ from typing import NamedTuple
 from msgspec import structs
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import mounts
 from jaula.runtime import channel, confined, hooks, init, joining, mountplan, preparation
 from jaula.runtime.become import Prepared
 from jaula.runtime.birth import clone_into
 from jaula.runtime.handshake import follow
-from jaula.runtime.hierarchies import v1_hierarchies
+from jaula.runtime.hierarchies import container_directories, v1_hierarchies
 from jaula.runtime.mappings import host_id
 from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup, Parts
@@ -98,16 +97,32 @@ def _make(
 ) -> tuple[int, int, tuple[int, int, int]]:
     """(init's pid, its terminal's master or -1, our ends of its pipes or -1)."""
     ns = joining.decide(linux, terms.sandbox, keep, unprivileged=terms.unprivileged)
+    selinux = bool(linux.mount_label) and os.path.exists("/sys/fs/selinux/enforce")
 
     def prepare() -> tuple[int, dict[int, int]]:
         try:
             root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner))
         except OSError as error:
             raise RuntimeFailure(f"root file system: {error}") from error
-        return root, preparation.prepare(spec, user_fd=ns.user_fd, owner=ns.owner, keep=keep)
+        ready = preparation.prepare(
+            spec,
+            user_fd=ns.user_fd,
+            owner=ns.owner,
+            keep=keep,
+            bundle=terms.state.bundle,
+            unprivileged=terms.unprivileged,
+            selinux=selinux,
+        )
+        return root, ready
 
     root, ready = (-1, {}) if terms.unprivileged else prepare()
-    steps = mountplan.plan(spec, v1_hierarchies=v1_hierarchies(cgroup.locations().values()))
+    places = cgroup.locations().values()
+    steps = mountplan.plan(
+        spec,
+        v1_hierarchies=v1_hierarchies(places),
+        cgroups=container_directories(places),
+        selinux=selinux,
+    )
     stdio, ours = _stdio(wanted, ns, terms, keep)
     box = wanted.console_size
     blueprint = init.Blueprint(
@@ -118,7 +133,7 @@ def _make(
         mount_point=terms.mount_point,
         own_mounts=ns.own_mounts,
         pivot=terms.pivot,
-        propagation=mounts.MS.REC | mounts.MS.PRIVATE,
+        propagation=mountplan.host_propagation(linux),
         root=root,
         prepared=ready,
         prepare=prepare if terms.unprivileged else None,

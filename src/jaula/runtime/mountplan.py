@@ -7,168 +7,158 @@ Follows runtime-spec config.md "Mounts" and config-linux.md "Default Devices", "
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from jaula.errors import RuntimeFailure
-from jaula.kernel.mounts import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS
-from jaula.runtime import operations
-from jaula.spec.runtime import Mount, Spec
+from jaula.errors import InvalidRequest, RuntimeFailure
+from jaula.kernel.mounts import MOUNT_ATTR, MS
+from jaula.kernel.paths import parts
+from jaula.runtime import devices, mountoptions, operations
+from jaula.runtime.mountoptions import PROPAGATION, MountOptions, known_options, parse_options
+from jaula.spec.runtime import Linux, Mount, Spec
 
-_SET: dict[str, tuple[int, int]] = {  # option: (attributes set, attributes cleared)
-    "ro": (MOUNT_ATTR.RDONLY, 0),
-    "rw": (0, MOUNT_ATTR.RDONLY),
-    "nosuid": (MOUNT_ATTR.NOSUID, 0),
-    "suid": (0, MOUNT_ATTR.NOSUID),
-    "nodev": (MOUNT_ATTR.NODEV, 0),
-    "dev": (0, MOUNT_ATTR.NODEV),
-    "noexec": (MOUNT_ATTR.NOEXEC, 0),
-    "exec": (0, MOUNT_ATTR.NOEXEC),
-    "nosymfollow": (MOUNT_ATTR.NOSYMFOLLOW, 0),
-    "symfollow": (0, MOUNT_ATTR.NOSYMFOLLOW),
-    "nodiratime": (MOUNT_ATTR.NODIRATIME, 0),
-    "diratime": (0, MOUNT_ATTR.NODIRATIME),
-    "noatime": (MOUNT_ATTR.NOATIME, MOUNT_ATTR__ATIME),
-    "strictatime": (MOUNT_ATTR.STRICTATIME, MOUNT_ATTR__ATIME),
-    "relatime": (0, MOUNT_ATTR__ATIME),
-    "atime": (0, MOUNT_ATTR__ATIME),
-}
-_PROPAGATION: dict[str, tuple[int, bool]] = {
-    f"{prefix}{name}": (int(flag), prefix == "r")
-    for prefix in ("", "r")
-    for name, flag in (
-        ("private", MS.PRIVATE),
-        ("slave", MS.SLAVE),
-        ("shared", MS.SHARED),
-        ("unbindable", MS.UNBINDABLE),
-    )
-}
-_IGNORED = frozenset({"defaults", "async", "nomand", "mand", "silent", "loud", "norelatime"})
+__all__ = ["host_propagation", "known_options", "needs_preparation", "parse_options", "plan"]
+
+_LABELLED = frozenset({"tmpfs", "ramfs", "devpts", "mqueue", "overlay"})
+_LINKS = (
+    operations.Link("/proc/self/fd", "dev/fd"),
+    operations.Link("/proc/self/fd/0", "dev/stdin"),
+    operations.Link("/proc/self/fd/1", "dev/stdout"),
+    operations.Link("/proc/self/fd/2", "dev/stderr"),
+    operations.Link("/proc/kcore", "dev/core", needs="/proc/kcore"),
+    operations.Link("pts/ptmx", "dev/ptmx", replace=True),
+)
 
 
-class MountOptions(NamedTuple):
-    """What the option strings of one mount ask for."""
+def host_propagation(linux: Linux | None) -> int:
+    """Flags of mount(2) for the host's tree in the container's mount namespace, before its root.
 
-    set: int = 0
-    clear: int = 0
-    recursive_set: int = 0
-    recursive_clear: int = 0
-    propagation: int = 0
-    propagation_recursive: bool = False
-    bind: bool = False
-    recursive: bool = False
-    idmap: bool = False
-    copy_up: bool = False
-    data: tuple[tuple[str, str | None], ...] = ()
-
-
-def parse_options(options: tuple[str, ...]) -> MountOptions:
-    """Read OCI mount options; what is no known flag goes to the file system."""
-    attributes = [0, 0, 0, 0]
-    propagation, propagation_recursive = 0, False
-    bind = recursive = idmap = copy_up = False
-    data: list[tuple[str, str | None]] = []
-    for option in options:
-        if option in _SET:
-            on, off = _SET[option]
-            attributes[0] = attributes[0] & ~off | on
-            attributes[1] = attributes[1] & ~on | off
-        elif option.startswith("r") and option[1:] in _SET and option != "relatime":
-            on, off = _SET[option[1:]]
-            attributes[2] = attributes[2] & ~off | on
-            attributes[3] = attributes[3] & ~on | off
-        elif option in _PROPAGATION:
-            propagation, propagation_recursive = _PROPAGATION[option]
-        elif option in ("bind", "rbind"):
-            bind, recursive = True, option == "rbind"
-        elif option in ("idmap", "ridmap"):
-            idmap = True
-        elif option == "tmpcopyup":
-            copy_up = True
-        elif option not in _IGNORED:
-            key, separator, value = option.partition("=")
-            data.append((key, value if separator else None))
-    return MountOptions(
-        attributes[0],
-        attributes[1],
-        attributes[2],
-        attributes[3],
-        propagation,
-        propagation_recursive,
-        bind,
-        recursive,
-        idmap,
-        copy_up,
-        tuple(data),
-    )
-
-
-def known_options() -> tuple[str, ...]:
-    """Every option that :func:`parse_options` understands itself, sorted."""
-    recursive = {f"r{name}" for name in _SET}
-    switches = {"bind", "rbind", "idmap", "ridmap", "tmpcopyup"}
-    return tuple(sorted({*_SET, *recursive, *_PROPAGATION, *switches, *_IGNORED}))
+    Nothing that the container mounts travels out. What the host mounts travels in until the root
+    is entered, and below it from then on, where the spec wants a root that is a slave or shared.
+    """
+    asked = linux.rootfs_propagation if linux is not None else None
+    return int(MS.REC | (MS.PRIVATE if asked in (None, "", "private", "rprivate") else MS.SLAVE))
 
 
 def needs_preparation(mount: Mount, options: MountOptions) -> bool:
     """Whether the shim makes this mount with the host's view: binds, and the device directory."""
-    return options.bind or mount.type == "bind" or is_device_directory(mount)
+    return not options.remount and (options.bind or is_device_directory(mount))
 
 
 def is_device_directory(mount: Mount) -> bool:
     """/dev is a tmpfs made outside, since device nodes cannot be made in a user namespace."""
-    return mount.destination.rstrip("/") == "/dev" and mount.type == "tmpfs"
+    if parts(mount.destination) != ["dev"] or mount.type != "tmpfs":
+        return False
+    return not {"bind", "rbind", "remount", "tmpcopyup"} & set(mount.options)
+
+
+def _dev_is_bound(spec: Spec) -> bool:
+    """Whether /dev comes from outside with all that is in it."""
+    return any(parts(m.destination) == ["dev"] and mountoptions.of(m).bind for m in spec.mounts)
+
+
+def _nodes(spec: Spec, nodes: Sequence[operations.Node]) -> tuple[operations.Node, ...]:
+    """The nodes that are made: not those below a /dev from outside."""
+    bound = _dev_is_bound(spec)
+    return tuple(node for node in nodes if not (bound and parts(node.path)[0] == "dev"))
+
+
+def needs_store(spec: Spec, nodes: Sequence[operations.Node]) -> bool:
+    """Whether something but a /dev made outside needs a device node: a device, or a mask."""
+    if not any(is_device_directory(mount) for mount in spec.mounts):
+        return True
+    return any(
+        parts(node.path)[0] != "dev"
+        or (node.path == "/dev/null" and node.number != devices.NULL_NUMBER)
+        for node in nodes
+    )
 
 
 def plan(
-    spec: Spec, *, v1_hierarchies: tuple[tuple[str, str], ...]
+    spec: Spec,
+    *,
+    v1_hierarchies: tuple[tuple[str, str], ...],
+    cgroups: tuple[tuple[str, str], ...] = (),
+    selinux: bool = False,
 ) -> tuple[operations.Operation, ...]:
     """Everything that is done in the new root, in order.
 
     ``v1_hierarchies`` are (directory name, mount options) of the host's cgroup v1 hierarchies,
-    empty on a unified host.
+    empty on a unified host. ``cgroups`` are (directory name, path) of the container's own cgroup in
+    each hierarchy, the name empty on a unified host; they are bound where the container has no
+    cgroup namespace. ``selinux`` says that ``linux.mountLabel`` means something here. Raises
+    ``InvalidRequest``.
     """
     steps: list[operations.Operation] = []
     terminal = spec.process is not None and spec.process.terminal
     linux = spec.linux
+    label = linux.mount_label if linux is not None and selinux else None
+    wanted = (linux.rootfs_propagation if linux is not None else None) or "private"
+    if wanted not in PROPAGATION:
+        raise RuntimeFailure(f"rootfsPropagation {wanted!r} is none of private, slave, shared")
+    steps.append(operations.RootPropagation(*PROPAGATION[wanted]))
+    isolated = linux is None or any(entry.type == "cgroup" for entry in linux.namespaces)
+    late: list[operations.Operation] = []
     for index, mount in enumerate(spec.mounts):
-        options = parse_options(mount.options)
-        if needs_preparation(mount, options):
+        options = mountoptions.of(mount)
+        if options.remount:
+            steps.append(_remount(mount, options))
+        elif needs_preparation(mount, options):
             steps.append(operations.AttachPrepared(index, mount.destination))
+            if not options.bind and options.set & MOUNT_ATTR.RDONLY:
+                late.append(operations.Freeze(mount.destination))
+        elif mount.type == "cgroup" and not isolated and cgroups:
+            steps.extend(_bound_cgroup(mount, options, cgroups))
         elif mount.type == "cgroup":
             steps.extend(_cgroup(mount, options, v1_hierarchies))
         else:
-            steps.append(
-                operations.MountFilesystem(
-                    mount.type or "none",
-                    mount.destination,
-                    options.data,
-                    options.set,
-                    options.copy_up,
-                )
-            )
-    steps.extend(
-        operations.Link(target, path)
-        for target, path in (
-            ("/proc/self/fd", "dev/fd"),
-            ("/proc/self/fd/0", "dev/stdin"),
-            ("/proc/self/fd/1", "dev/stdout"),
-            ("/proc/self/fd/2", "dev/stderr"),
-            ("pts/ptmx", "dev/ptmx"),
-        )
-    )
+            steps.append(_fresh(mount, options, label))
+    listed = linux.devices if linux is not None else ()
+    steps.extend(_nodes(spec, devices.wanted(listed)))
+    if not _dev_is_bound(spec):
+        steps.extend(_LINKS)
     if terminal:
         steps.append(operations.Console())
+    steps.extend(late)
     if linux is not None:
         steps.extend(operations.Sysctl(name, value) for name, value in sorted(linux.sysctl.items()))
         steps.extend(operations.ReadonlyPath(path) for path in linux.readonly_paths)
         steps.extend(operations.MaskPath(path) for path in linux.masked_paths)
-        wanted = linux.rootfs_propagation or "private"
-        if wanted not in _PROPAGATION:
-            raise RuntimeFailure(f"rootfsPropagation {wanted!r} is none of private, slave, shared")
-        steps.append(operations.RootPropagation(_PROPAGATION[wanted][0], True))
     if spec.root is not None and spec.root.readonly:
         steps.append(operations.ReadonlyRoot())
     return tuple(steps)
+
+
+def _fresh(mount: Mount, options: MountOptions, label: str | None) -> operations.Operation:
+    if not mount.type or mount.type == "none":
+        raise InvalidRequest(
+            f"mount at {mount.destination} has no type", hint="name one, or the option bind"
+        )
+    data = options.data
+    if label and mount.type in _LABELLED and not any(key == "context" for key, _ in data):
+        data = (*data, ("context", label))
+    return operations.MountFilesystem(
+        mount.type,
+        mount.destination,
+        data,
+        options.set,
+        options.copy_up,
+        mount.source or "",
+        options.superblock,
+        (options.recursive_set, options.recursive_clear),
+        options.propagation,
+    )
+
+
+def _remount(mount: Mount, options: MountOptions) -> operations.Operation:
+    return operations.Remount(
+        mount.destination,
+        options.bind,
+        options.data,
+        (options.set, options.clear),
+        (options.recursive_set, options.recursive_clear),
+        options.superblock,
+        options.propagation,
+    )
 
 
 def _cgroup(
@@ -176,23 +166,50 @@ def _cgroup(
 ) -> list[operations.Operation]:
     """The cgroup tree as the container's cgroup namespace shows it."""
     if not hierarchies:
-        return [operations.MountFilesystem("cgroup2", mount.destination, (), options.set, False)]
-    steps: list[operations.Operation] = [
-        operations.MountFilesystem(
-            "tmpfs",
-            mount.destination,
-            (("mode", "755"),),
-            options.set & ~MOUNT_ATTR.RDONLY,
-            False,
-        )
-    ]
+        return [operations.MountFilesystem("cgroup2", mount.destination, (), options.set)]
+    steps = [_cgroup_directory(mount, options)]
     for name, data in hierarchies:
         pairs = tuple(
             (key, value if separator else None)
             for key, separator, value in (item.partition("=") for item in data.split(","))
         )
         destination = f"{mount.destination}/{name}"
-        steps.append(operations.MountFilesystem("cgroup", destination, pairs, options.set, False))
+        steps.append(operations.MountFilesystem("cgroup", destination, pairs, options.set))
+    steps.extend(_cgroup_end(mount, options, [name for name, _ in hierarchies]))
+    return steps
+
+
+def _bound_cgroup(
+    mount: Mount, options: MountOptions, cgroups: tuple[tuple[str, str], ...]
+) -> list[operations.Operation]:
+    """The container's own directories, without a cgroup namespace that would show just them."""
+    if len(cgroups) == 1 and not cgroups[0][0]:
+        return [operations.BindHost(cgroups[0][1], mount.destination, options.set)]
+    steps = [_cgroup_directory(mount, options)]
+    steps.extend(
+        operations.BindHost(path, f"{mount.destination}/{name}", options.set)
+        for name, path in cgroups
+    )
+    steps.extend(_cgroup_end(mount, options, [name for name, _ in cgroups]))
+    return steps
+
+
+def _cgroup_directory(mount: Mount, options: MountOptions) -> operations.Operation:
+    attributes = options.set & ~MOUNT_ATTR.RDONLY
+    return operations.MountFilesystem("tmpfs", mount.destination, (("mode", "755"),), attributes)
+
+
+def _cgroup_end(
+    mount: Mount, options: MountOptions, names: Sequence[str]
+) -> list[operations.Operation]:
+    """Links from each controller to the hierarchy that it shares; then no more changes."""
+    place = "/".join(parts(mount.destination))
+    steps: list[operations.Operation] = [
+        operations.Link(name, f"{place}/{controller}")
+        for name in names
+        if "," in name
+        for controller in name.split(",")
+    ]
     if options.set & MOUNT_ATTR.RDONLY:
         steps.append(operations.Freeze(mount.destination))
     return steps

@@ -21,14 +21,20 @@ from jaula.kernel.paths import (
     openat2,
     parts,
 )
+from jaula.runtime import filesystems
+from jaula.runtime.copyup import copy_tree
+
+NODES = -1
+"""The slot of the store: a detached tmpfs with device nodes, by :class:`Node`'s names."""
+NULL = -2
+"""The slot of the null device that masks are made of: a descriptor in a tmpfs made outside."""
 
 
 class Stage:
     """What the steps work on.
 
-    ``prepared`` holds detached mounts by their index in ``spec.mounts``. ``null`` is a descriptor
-    of the engine's own /dev/null in the new root, the source of file masks. :class:`Console` sets
-    ``master`` and ``slave``.
+    ``prepared`` holds detached mounts by their index in ``spec.mounts``, besides ``NODES`` and
+    ``NULL``. :class:`Console` sets ``master`` and ``slave``.
     """
 
     def __init__(self, root: int, prepared: dict[int, int]) -> None:
@@ -36,22 +42,56 @@ class Stage:
         self.prepared = prepared
         self.master = -1
         self.slave = -1
-        self._null = -1
+        self.shared: bool | None = None
+        self._null = prepared.get(NULL, -1)
+        self._nodes_attached = False
 
     def null(self) -> int:
-        """The /dev/null that the engine put into the new root, checked to be that device."""
+        """The null device that covers masked files: never looked up in the container's tree.
+
+        It was made outside; where nodes could not be made there, it is that of the host's tree,
+        which is still ``/`` here.
+        """
         if self._null < 0:
-            fd = openat2(
-                self.root,
-                "dev/null",
-                os.O_PATH | os.O_NOFOLLOW,
-                resolve=RESOLVE.IN_ROOT | RESOLVE.NO_SYMLINKS,
-            )
-            facts = os.fstat(fd)
-            if not stat.S_ISCHR(facts.st_mode) or facts.st_rdev != os.makedev(1, 3):
-                raise OSError(22, "not the null device", "/dev/null")
-            self._null = fd
-        return self._null
+            self._null = host_node("/dev/null", stat.S_IFCHR, os.makedev(1, 3))
+        return self.clone_node(self._null)
+
+    def clone_node(self, node: int) -> int:
+        """A detached mount of one node of the store, or of any attached node."""
+        try:
+            return mounts.clone_tree("", dir_fd=node)
+        except OSError as error:
+            if error.errno != errno.EINVAL or NODES not in self.prepared or self._nodes_attached:
+                raise
+        # Before Linux 6.15 only attached mounts can be cloned: it covers the root for the while.
+        mounts.move_mount(self.prepared[NODES], "", to_fd=self.root)
+        self._nodes_attached = True
+        return mounts.clone_tree("", dir_fd=node)
+
+    def finish(self) -> None:
+        """Nothing but the container's mounts is left."""
+        if self._nodes_attached:
+            mounts.umount2(f"/proc/self/fd/{self.prepared[NODES]}", mounts.MNT.DETACH)
+            self._nodes_attached = False
+
+    def share(self) -> None:
+        """What pivot_root(2) does not take before it: a root whose mounts are shared."""
+        if self.shared is not None:
+            mounts.mount_setattr(self.root, propagation=mounts.MS.SHARED, recursive=self.shared)
+
+
+def host_node(path: str, kind: int, number: int) -> int:
+    """A device node of the host's tree, checked to be that device. Raises ``OSError``."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    facts = os.fstat(fd)
+    if stat.S_IFMT(facts.st_mode) != kind or facts.st_rdev != number:
+        os.close(fd)
+        raise OSError(
+            errno.ENXIO,
+            "this node cannot be made without rights, and the host's of that path is another",
+            path,
+        )
+    return fd
 
 
 class Operation(Protocol):
@@ -70,7 +110,7 @@ def _target(stage: Stage, destination: str, source: int) -> int:
 
 def _not_in_proc(target: int, destination: str) -> int:
     """The target, unless a link of the image led from elsewhere into /proc (CVE-2019-16884)."""
-    if destination.startswith("/proc") or not is_procfs(target):
+    if parts(destination)[:1] == ["proc"] or not is_procfs(target):
         return target
     os.close(target)
     raise OSError(errno.EPERM, "a link leads into /proc", destination)
@@ -112,7 +152,11 @@ class MountFilesystem(NamedTuple):
     destination: str
     data: tuple[tuple[str, str | None], ...]
     attributes: int
-    copy_up: bool
+    copy_up: bool = False
+    source: str = ""
+    superblock: int = 0
+    recursive: tuple[int, int] = (0, 0)  # attributes set and cleared in the whole tree
+    propagation: tuple[tuple[int, bool], ...] = ()
 
     def describe(self) -> str:
         data = ",".join(k if v is None else f"{k}={v}" for k, v in self.data)
@@ -125,17 +169,152 @@ class MountFilesystem(NamedTuple):
         if self.fstype == "proc" or self.fstype == "sysfs":
             _refuse_link(stage, self.destination)
         data = self.data
-        mode = None
         if self.fstype == "tmpfs" and not any(key == "mode" for key, _ in data):
             mode = stat.S_IMODE(os.fstat(target).st_mode)  # as the directory below, like Docker
             data = (*data, ("mode", f"{mode:o}"))
-        tree = mounts.new_filesystem(self.fstype, data, self.attributes)
+        late = mounts.MOUNT_ATTR.RDONLY if self.copy_up else 0
+        source = self.source or self.fstype
+        attributes = self.attributes & ~late
+        tree = filesystems.make(self.fstype, source, data, self.superblock, attributes, target)
+        placed = tree < 0
+        if placed:
+            os.close(target)
+            tree = open_in_root(stage.root, self.destination, os.O_PATH)
         try:
             if self.copy_up:
                 copy_tree(stage.root, self.destination, tree)
-            _attach(tree, target)
+            if self.attributes & late:
+                mounts.mount_setattr(tree, set=late)
+            shape(tree, (0, 0), self.recursive, self.propagation)
+            if not placed:
+                _attach(tree, target)
         finally:
             os.close(tree)
+
+
+def shape(
+    tree: int,
+    one: tuple[int, int],
+    recursive: tuple[int, int],
+    propagation: tuple[tuple[int, bool], ...],
+) -> None:
+    """Set and clear attributes of a mount, then of its tree; then how mounts travel, in order."""
+    if any(one):
+        mounts.mount_setattr(tree, set=one[0], clear=one[1])
+    if any(recursive):
+        mounts.mount_setattr(tree, set=recursive[0], clear=recursive[1], recursive=True)
+    for flag, below in propagation:
+        mounts.mount_setattr(tree, propagation=flag, recursive=below)
+
+
+class Remount(NamedTuple):
+    """Change what is mounted already: its attributes or, not ``bind``, its file system's flags."""
+
+    destination: str
+    bind: bool
+    data: tuple[tuple[str, str | None], ...]
+    one: tuple[int, int]
+    recursive: tuple[int, int]
+    superblock: int
+    propagation: tuple[tuple[int, bool], ...]
+
+    def describe(self) -> str:
+        return f"remount {self.destination}"
+
+    def execute(self, stage: Stage) -> None:
+        place = _not_in_proc(
+            open_in_root(stage.root, self.destination, os.O_PATH), self.destination
+        )
+        try:
+            if not self.bind and (self.data or self.superblock):
+                flags = mounts.MS.REMOUNT | filesystems.flags_of(self.one[0], self.superblock)
+                data = filesystems.data_text(self.data)
+                mounts.mount(None, f"/proc/self/fd/{place}", None, flags, data)
+            shape(place, self.one, self.recursive, self.propagation)
+        finally:
+            os.close(place)
+
+
+class BindHost(NamedTuple):
+    """Bind a directory of the host's tree, which is ``/`` here, such as the container's cgroup."""
+
+    source: str
+    destination: str
+    attributes: int
+
+    def describe(self) -> str:
+        return f"bind {self.source} at {self.destination}"
+
+    def execute(self, stage: Stage) -> None:
+        tree = mounts.clone_tree(self.source, recursive=True)
+        try:
+            private = ((int(mounts.MS.PRIVATE), True),)
+            shape(tree, (0, 0), (self.attributes, 0), private)
+            _attach(tree, _target(stage, self.destination, tree))
+        finally:
+            os.close(tree)
+
+
+class Node(NamedTuple):
+    """A device node, unless that device is there already.
+
+    Taken from the store that was made outside, where there is one: so nothing but an empty file
+    stays in a root that outlives the container. Without, we run in a user namespace, which may
+    make pipes only: the host's node of the same path is bound there.
+    """
+
+    name: str  # in the store
+    path: str
+    kind: int  # S_IFCHR, S_IFBLK or S_IFIFO
+    number: int
+    mode: int
+    uid: int
+    gid: int
+
+    def describe(self) -> str:
+        return f"device {self.path}"
+
+    def execute(self, stage: Stage) -> None:
+        names = parts(self.path)
+        parent = make_directory_in_root(stage.root, "/".join(names[:-1]))
+        parent = _not_in_proc(parent, self.path)
+        try:
+            if self._is_there(parent, names[-1]):
+                return
+            store = stage.prepared.get(NODES)
+            if store is not None:
+                flags = os.O_PATH | os.O_NOFOLLOW
+                node = os.open(self.name, flags, dir_fd=store)
+            elif self._made(parent, names[-1]):
+                return
+            else:
+                node = host_node(self.path, self.kind, self.number)
+        finally:
+            os.close(parent)
+        try:
+            tree = stage.clone_node(node)
+        finally:
+            os.close(node)
+        try:
+            _attach(tree, _target(stage, self.path, tree))
+        finally:
+            os.close(tree)
+
+    def _is_there(self, parent: int, name: str) -> bool:
+        try:
+            facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_IFMT(facts.st_mode) == self.kind and facts.st_rdev == self.number
+
+    def _made(self, parent: int, name: str) -> bool:
+        try:
+            os.mknod(name, self.kind | 0o600, self.number, dir_fd=parent)
+        except (FileExistsError, PermissionError):
+            return False
+        os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+        os.chmod(f"/proc/self/fd/{parent}/{name}", self.mode)
+        return True
 
 
 def _refuse_link(stage: Stage, destination: str) -> None:
@@ -150,71 +329,51 @@ def _refuse_link(stage: Stage, destination: str) -> None:
     )
 
 
-def copy_tree(root: int, source: str, target: int) -> None:
-    """Copy a small directory tree of the image into a fresh mount (``tmpcopyup``)."""
-    fd = open_in_root(root, source, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _copy_directory(fd, target)
-    finally:
-        os.close(fd)
-
-
-def _copy_directory(source: int, target: int) -> None:
-    for name in os.listdir(source):
-        facts = os.stat(name, dir_fd=source, follow_symlinks=False)
-        if stat.S_ISDIR(facts.st_mode):
-            os.mkdir(name, 0o700, dir_fd=target)
-            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=source)
-            into = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=target)
-            try:
-                _copy_directory(below, into)
-                os.fchown(into, facts.st_uid, facts.st_gid)
-                os.fchmod(into, stat.S_IMODE(facts.st_mode))
-            finally:
-                os.close(below)
-                os.close(into)
-        elif stat.S_ISLNK(facts.st_mode):
-            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-        elif stat.S_ISREG(facts.st_mode):
-            _copy_file(name, source, target, facts)
-
-
-def _copy_file(name: str, source: int, target: int, facts: os.stat_result) -> None:
-    reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=source)
-    try:
-        writing = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=target)
-        try:
-            while chunk := os.read(reading, 1 << 16):
-                os.write(writing, chunk)
-            os.fchown(writing, facts.st_uid, facts.st_gid)
-            os.fchmod(writing, stat.S_IMODE(facts.st_mode))
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
-
-
 class Link(NamedTuple):
-    """A symbolic link that every /dev has, unless the image's own is there."""
+    """A symbolic link that every /dev has, unless the image's own is there.
+
+    ``replace`` removes what has the name and is no link. ``needs`` is a path of the host's tree
+    without which the link would lead to nothing.
+    """
 
     target: str
     path: str
+    replace: bool = False
+    needs: str = ""
 
     def describe(self) -> str:
         return f"link /{self.path} to {self.target}"
 
     def execute(self, stage: Stage) -> None:
+        if self.needs and not os.path.exists(self.needs):
+            return
         names = parts(self.path)
         try:
             parent = open_in_root(stage.root, "/".join(names[:-1]), os.O_PATH | os.O_DIRECTORY)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         try:
+            if self.replace:
+                _remove_node(parent, names[-1])
             os.symlink(self.target, names[-1], dir_fd=parent)
-        except (FileExistsError, PermissionError):
-            return  # the directory is somebody's bind mount, or has the name
+        except OSError as error:
+            if error.errno not in _NAME_STAYS:
+                raise
         finally:
             os.close(parent)
+
+
+_NAME_STAYS = (errno.EEXIST, errno.EPERM, errno.EACCES, errno.EROFS, errno.EBUSY)
+# the directory is somebody's bind mount, or has the name
+
+
+def _remove_node(parent: int, name: str) -> None:
+    try:
+        facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISLNK(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
+        os.unlink(name, dir_fd=parent)
 
 
 class Console(NamedTuple):
@@ -331,7 +490,7 @@ class MaskPath(NamedTuple):
                 mounts.MOUNT_ATTR.RDONLY | mounts.MOUNT_ATTR.NOSUID | mounts.MOUNT_ATTR.NODEV,
             )
         else:
-            tree = mounts.clone_tree("", dir_fd=stage.null())
+            tree = stage.null()
         try:
             _attach(tree, place)
         finally:
@@ -339,7 +498,10 @@ class MaskPath(NamedTuple):
 
 
 class RootPropagation(NamedTuple):
-    """How mounts below the root travel."""
+    """How mounts below the root travel; comes before what is mounted there keeps its own way.
+
+    A shared root is made so by :meth:`Stage.share` once it is the root.
+    """
 
     propagation: int
     recursive: bool
@@ -348,7 +510,10 @@ class RootPropagation(NamedTuple):
         return f"set the root's propagation to {mounts.MS(self.propagation).name}"
 
     def execute(self, stage: Stage) -> None:
-        mounts.mount_setattr(stage.root, propagation=self.propagation, recursive=self.recursive)
+        if self.propagation == mounts.MS.SHARED:
+            stage.shared = self.recursive
+        else:
+            mounts.mount_setattr(stage.root, propagation=self.propagation, recursive=self.recursive)
 
 
 class ReadonlyRoot(NamedTuple):

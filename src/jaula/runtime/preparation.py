@@ -1,17 +1,21 @@
 """Mounts that are made with the host's view before the container's init exists.
 
-Bind mounts and the device directory: detached, and attached by init where the plan says
-(:mod:`jaula.runtime.mountplan`).
+Bind mounts and device nodes: detached, and attached by init where the plan says
+(:mod:`jaula.runtime.mountplan`). An ordinary user has no rights over the host's mounts; there init
+calls this itself, in its own namespaces.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import mounts
-from jaula.runtime import devices, mountplan
-from jaula.spec.runtime import Spec
+from jaula.kernel import mounts, namespaces
+from jaula.kernel.namespaces import CLONE
+from jaula.runtime import devices, mountoptions, mountplan
+from jaula.runtime.operations import NODES, NULL, shape
+from jaula.spec.runtime import IDMapping, Mount, Spec
 
 
 class Keep:
@@ -30,49 +34,103 @@ class Keep:
 
 
 def prepare(
-    spec: Spec, *, user_fd: int | None, owner: tuple[int, int], keep: Keep
+    spec: Spec,
+    *,
+    user_fd: int | None,
+    owner: tuple[int, int],
+    keep: Keep,
+    bundle: str = "",
+    unprivileged: bool = False,
+    selinux: bool = False,
 ) -> dict[int, int]:
-    """Detached mounts for binds and /dev, by their index in the spec."""
+    """Detached mounts for binds and /dev by their index in the spec, and nodes for the others.
+
+    ``bundle`` is what relative sources are relative to. ``unprivileged`` says that this runs in the
+    container's own user and mount namespace. Raises ``RuntimeFailure`` or ``InvalidRequest``.
+    """
     assert spec.linux is not None
+    if unprivileged:
+        owner = (0, 0)
     ready: dict[int, int] = {}
+    nodes = devices.wanted(spec.linux.devices)
+    labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
-        options = mountplan.parse_options(mount.options)
+        options = mountoptions.of(mount)
         if not mountplan.needs_preparation(mount, options):
             continue
         try:
             if mountplan.is_device_directory(mount):
-                ready[index] = keep.add(devices.make(options, spec.linux.devices, owner))
+                tree = keep.add(devices.make(options, nodes, owner, labels))
+                ready[index] = tree
+                _keep_null(tree, ready, keep)
             else:
-                ready[index] = keep.add(_bind(mount.source or "", options, user_fd))
+                source = os.path.join(bundle, mount.source or "")
+                ready[index] = keep.add(_bind(source, mount, options, user_fd))
         except OSError as error:
             raise RuntimeFailure(f"mount {mount.source} at {mount.destination}: {error}") from error
+    if not unprivileged and mountplan.needs_store(spec, nodes):
+        try:
+            ready[NODES] = keep.add(devices.store(nodes, owner))
+        except PermissionError:
+            return ready  # we run in a user namespace: the host's nodes are bound
+        flags = os.O_PATH | os.O_NOFOLLOW
+        ready[NULL] = keep.add(os.open(devices.NULL_NAME, flags, dir_fd=ready[NODES]))
     return ready
 
 
-def _bind(source: str, options: mountplan.MountOptions, user_fd: int | None) -> int:
+def _keep_null(tree: int, ready: dict[int, int], keep: Keep) -> None:
+    """The null device of a /dev made here covers masked files, if the spec makes no other of it."""
+    try:
+        fd = keep.add(os.open("null", os.O_PATH | os.O_NOFOLLOW, dir_fd=tree))
+    except FileNotFoundError:
+        return
+    facts = os.fstat(fd)
+    if stat.S_ISCHR(facts.st_mode) and facts.st_rdev == os.makedev(1, 3):
+        ready[NULL] = fd
+
+
+def _bind(
+    source: str, mount: Mount, options: mountoptions.MountOptions, user_fd: int | None
+) -> int:
     tree = mounts.clone_tree(source, recursive=options.recursive)
     try:
-        if options.idmap and user_fd is not None:
-            try:
-                mounts.idmap(tree, user_fd, recursive=options.recursive)
-            except OSError as error:
-                if error.errno == 22:
-                    raise OSError(
-                        22, "its file system, or one mounted below it, cannot be id-mapped", source
-                    ) from None
-                raise
-        if options.set or options.clear:
-            mounts.mount_setattr(tree, set=options.set, clear=options.clear)
-        if options.recursive_set or options.recursive_clear:
-            mounts.mount_setattr(
-                tree, set=options.recursive_set, clear=options.recursive_clear, recursive=True
-            )
-        mounts.mount_setattr(
+        if options.idmap:
+            _idmap(tree, source, mount, options, user_fd)
+        private = ((int(mounts.MS.PRIVATE), True),)
+        shape(
             tree,
-            propagation=options.propagation or mounts.MS.PRIVATE,
-            recursive=options.propagation_recursive or not options.propagation,
+            (options.set, options.clear),
+            (options.recursive_set, options.recursive_clear),
+            options.propagation or private,
         )
     except BaseException:
         os.close(tree)
         raise
     return tree
+
+
+def _idmap(
+    tree: int, source: str, mount: Mount, options: mountoptions.MountOptions, user_fd: int | None
+) -> None:
+    """Show owners as the mount's own mappings say or, without, as the container's."""
+    made = -1
+    if mount.uid_mappings or mount.gid_mappings:
+        uids, gids = _rows(mount.uid_mappings), _rows(mount.gid_mappings)
+        made = user_fd = namespaces.make(CLONE(0), uids, gids)["user"]
+    if user_fd is None:
+        raise OSError(22, "an id-mapped mount needs mappings or a user namespace", source)
+    try:
+        mounts.idmap(tree, user_fd, recursive=options.idmap_recursive)
+    except OSError as error:
+        if error.errno == 22:
+            raise OSError(
+                22, "its file system, or one mounted below it, cannot be id-mapped", source
+            ) from None
+        raise
+    finally:
+        if made >= 0:
+            os.close(made)
+
+
+def _rows(mappings: tuple[IDMapping, ...]) -> list[tuple[int, int, int]]:
+    return [(row.container_id, row.host_id, row.size) for row in mappings]

@@ -24,8 +24,14 @@ def mount_root(root: RootSource, user_fd: int | None, owner: tuple[int, int]) ->
     """
     if isinstance(root, DirectoryRoot):
         tree = mounts.clone_tree(root.path, recursive=not root.id_mapped)
-        if user_fd is not None and root.id_mapped:
-            mounts.idmap(tree, user_fd)
+        try:
+            # A copy of a shared mount is its peer: what is mounted in it would come up outside.
+            mounts.mount_setattr(tree, propagation=mounts.MS.SLAVE, recursive=True)
+            if user_fd is not None and root.id_mapped:
+                mounts.idmap(tree, user_fd)
+        except BaseException:
+            os.close(tree)
+            raise
         return tree
     if user_fd is None:
         return mounts.overlay(root.lowers, root.upper, root.work)

@@ -16,6 +16,7 @@ from jaula.spec.runtime import Mount
 from jaula.state.records import MountRecord
 
 SHM_SIZE = 64 * 1024 * 1024
+INIT_PATH = "/sbin/docker-init"
 
 _GUARDED = ("nosuid", "noexec", "nodev")
 
@@ -93,6 +94,8 @@ def _ipc(sharing: Sharing, facts: Facts, shm_size: int) -> tuple[Mount, ...]:
 
 def _file(destination: str, source: str, facts: Facts) -> Mount:
     options = ("bind", "rprivate", "nosuid", "nodev", *(("idmap",) if facts.id_mapped else ()))
+    if destination == INIT_PATH:
+        options = (*options, "ro")  # the host's own program
     return Mount(destination, source, "bind", options)
 
 
@@ -102,6 +105,10 @@ def _asked(record: MountRecord, facts: Facts) -> Mount:
     options = (
         *record.options,
         "ro" if record.read_only else "rw",
-        *(("idmap",) if facts.id_mapped else ()),
+        *(_id_map(record) if facts.id_mapped else ()),
     )
     return Mount(record.destination, record.source, "bind", options)
+
+
+def _id_map(record: MountRecord) -> tuple[str]:
+    return ("ridmap",) if "rbind" in record.options else ("idmap",)
