@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from jaula.kernel import apparmor as apparmor_names
 from jaula.kernel import landlock as kernel_landlock
 from jaula.kernel import lsm as kernel
 
@@ -37,6 +38,20 @@ def selinux_enforcing() -> bool:
 def apparmor() -> bool:
     """Whether AppArmor is in force."""
     return _read("/sys/module/apparmor/parameters/enabled") == "Y"
+
+
+def apparmor_profiles() -> dict[str, str] | None:
+    """The loaded profiles with their modes; None where the kernel does not show them to us."""
+    try:
+        with open("/sys/kernel/security/apparmor/profiles", encoding="utf-8") as file:
+            return apparmor_names.parse_profiles(file.read())
+    except OSError:
+        return None
+
+
+def apparmor_current() -> str:
+    """Our own profile; empty where there is no AppArmor."""
+    return apparmor_names.parse_current(_read("/proc/self/attr/apparmor/current"))[0]
 
 
 def landlock() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from jaula.engine.specbuild import build
@@ -12,9 +13,13 @@ from jaula.network import files
 from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jaula.engine.parts import Parts
     from jaula.spec.endpoint import Endpoint
 
+_NAMES = ("hosts", "hostname", "resolv.conf")
+_INIT = "init-program"
 _INITS = (
     "/usr/bin/docker-init",
     "/usr/bin/tini-static",
@@ -28,12 +33,10 @@ def write(
 ) -> dict[str, str]:
     """hosts, resolv.conf and hostname, written anew for each start."""
     host = record.body.host_config
-    directory = parts.config.paths.container(record.id)
+    directory = _directory(parts, record, shares)
     found: dict[str, str] = {}
     if shares.net.container:
-        lender = parts.registry.find(shares.net.container)
-        directory = parts.config.paths.container(lender.id)
-        found = {f"/etc/{n}": str(directory / n) for n in ("hosts", "hostname", "resolv.conf")}
+        found = {f"/etc/{n}": str(directory / n) for n in _NAMES}
     else:
         gateway = endpoint.gateway if endpoint else None
         if shares.net.host and not host.extra_hosts:
@@ -61,7 +64,29 @@ def write(
             found[f"/etc/{name}"] = str(path)
     if host.init:
         found[build.INIT_PATH] = init_program()
+        if parts.host.selinux:  # a copy, which can have the container's label
+            found[build.INIT_PATH] = _copy(init_program(), parts, record)
     return found
+
+
+def own(parts: Parts, record: ContainerRecord, shares: Sharing) -> list[str]:
+    """Which of the files are the container's alone, or its and that of whose network it has."""
+    places = [_directory(parts, record, shares) / name for name in _NAMES]
+    places.append(parts.config.paths.container(record.id) / _INIT)
+    return [str(place) for place in places if place.exists()]
+
+
+def _directory(parts: Parts, record: ContainerRecord, shares: Sharing) -> Path:
+    if shares.net.container:
+        return parts.config.paths.container(parts.registry.find(shares.net.container).id)
+    return parts.config.paths.container(record.id)
+
+
+def _copy(program: str, parts: Parts, record: ContainerRecord) -> str:
+    place = parts.config.paths.container(record.id) / _INIT
+    shutil.copyfile(program, place)
+    place.chmod(0o755)
+    return str(place)
 
 
 def init_program() -> str:

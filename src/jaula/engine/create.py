@@ -14,7 +14,7 @@ import time
 import msgspec
 
 from jaula.cgroups import paths as cgroup_paths
-from jaula.engine import merge, mountpoints, names, policy, ports, signals
+from jaula.engine import hostfacts, labelling, merge, mountpoints, names, policy, ports, signals
 from jaula.engine.container import Container
 from jaula.engine.logging_options import log_options
 from jaula.engine.mounting import Mounting
@@ -66,10 +66,13 @@ async def create(
             hostname=_hostname(parts, merged, container_id),
             storage_driver=parts.snapshots.name,
             warnings=warnings,
+            level=labelling.take_level(parts, container_id, merged.host_config),
         )
         os.makedirs(directory, mode=0o710, exist_ok=True)
         parts.snapshots.create(container_id, record.layers)
         wishes = mountpoints.wishes(merged)
+        for wish in wishes:
+            labelling.check_mount(parts, wish.mount)
         if wishes or merged.host_config.volumes_from:
             mounts = await mounting.realise(record, wishes)
             record = msgspec.structs.replace(record, mounts=mounts)
@@ -77,6 +80,7 @@ async def create(
         parts.registry.add(container)
     except BaseException as error:
         parts.registry.release(chosen, container_id)
+        parts.registry.free_level(container_id)
         await asyncio.to_thread(_undo, parts, container_id)
         mounting.undo()
         if isinstance(error, OSError):
@@ -104,7 +108,10 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
     process.arguments(body)
     process.working_directory(body.working_dir)
     shares = sharing.decide(host)
-    warnings = [*resources.check(host, parts.host), *security.check(host, parts.host)]
+    warnings = [
+        *resources.check(host, parts.host),
+        *security.check(host, hostfacts.fresh(parts.host)),
+    ]
     build.check_sysctls(host, shares)
     policy.check(host.restart_policy, auto_remove=host.auto_remove)
     wished = ports.wishes(body)

@@ -8,6 +8,8 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jaula.engine import restoring
 from jaula.engine.containers import Containers
 from jaula.engine.execs import Execs
@@ -17,6 +19,7 @@ from jaula.engine.system import System
 from jaula.engine.users import Users
 from jaula.engine.volumes import Volumes
 from jaula.errors import JaulaError, NotFound
+from jaula.runtime import leftovers
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
@@ -39,10 +42,23 @@ class Engine:
 
     async def open(self) -> None:
         """Take over what a former engine left, sweep what it left half-made."""
+        await self._load_profile()
         self.parts.runtimes.open()
         await restoring.restore(self.parts, self.containers)
         self._watch_firewall()
         self.parts.sandboxes.refill()
+
+    async def _load_profile(self) -> None:
+        """The AppArmor profile of containers, on a host that has AppArmor; it may be refused."""
+        host = self.parts.host
+        if not host.apparmor:
+            return
+        from jaula.engine import apparmor_loading
+
+        failure = await asyncio.to_thread(apparmor_loading.load, self.parts.config.paths.run)
+        if failure:
+            log.warning("%s", failure)
+            self.parts.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))
 
     def _watch_firewall(self) -> None:
         """Put our rules back at once when another program flushes the host's firewall."""
@@ -65,7 +81,9 @@ class Engine:
             ) as parent:
                 places = set(parent.locations().values())
         except NotFound:
-            return
+            places = set()
+        if self.parts.config.runtimes:
+            places |= set(leftovers.places(self.parts.config.cgroup_parent))
         for place in places:
             try:
                 os.rmdir(place)

@@ -7,7 +7,9 @@ import resource
 import socket
 from collections.abc import Collection
 
-from jaula.confine import lsm
+import msgspec
+
+from jaula.confine import lsm, selinuxpolicy
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.engine.specbuild.resources import parse_set
 from jaula.kernel import capabilities
@@ -15,8 +17,16 @@ from jaula.kernel import capabilities
 _SYS_RESOURCE = 24  # CAP_SYS_RESOURCE, linux/capability.h
 
 
-def read(nofile: tuple[int, int], pids_limit: int, features: Collection[str]) -> HostFacts:
-    """The facts; ``features`` are those of the cgroup driver."""
+def read(
+    nofile: tuple[int, int],
+    pids_limit: int,
+    features: Collection[str],
+    *,
+    container_type: str = "",
+    file_type: str = "",
+) -> HostFacts:
+    """The facts; ``features`` are those of the cgroup driver, the types SELinux's, if not usual."""
+    policy = selinuxpolicy.read(process=container_type, file=file_type)
     nodes = _set("/sys/devices/system/node/online")
     bounding = capabilities.read_status_masks(os.getpid())["bounding"]
     return HostFacts(
@@ -24,15 +34,27 @@ def read(nofile: tuple[int, int], pids_limit: int, features: Collection[str]) ->
         memory_nodes=nodes or frozenset({0}),
         total_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         swap_accounting="swap" in features,
-        selinux=lsm.selinux(),
+        selinux=policy.active,
+        selinux_types=policy.types,
+        selinux_spc=policy.spc,
         apparmor=lsm.apparmor(),
+        apparmor_profiles=lsm.apparmor_profiles(),
+        landlock=lsm.landlock(),
         hostname=socket.gethostname(),
         kernel=os.uname().release,
         capabilities=bounding,
         mqueue=os.path.ismount("/dev/mqueue"),
         nofile=_grantable(nofile),
         pids_limit=pids_limit,
+        warnings=policy.missing,
     )
+
+
+def fresh(facts: HostFacts) -> HostFacts:
+    """The same with what changes while an engine runs: the AppArmor profiles."""
+    if not facts.apparmor:
+        return facts
+    return msgspec.structs.replace(facts, apparmor_profiles=lsm.apparmor_profiles())
 
 
 def _grantable(wanted: tuple[int, int]) -> tuple[int, int]:

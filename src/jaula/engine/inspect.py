@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.config import OWN_RUNTIME
-from jaula.confine import masks
+from jaula.confine import landlock, masks
 from jaula.engine import network_settings
+from jaula.engine.hostfacts import fresh
 from jaula.engine.logging_options import log_options
 from jaula.engine.specbuild.mounts import SHM_SIZE
-from jaula.engine.specbuild.security import parse
+from jaula.engine.specbuild.security import labels as security_labels
+from jaula.engine.specbuild.security import parse, profile
 from jaula.engine.starting import log_path
 from jaula.logs import timestamp
+from jaula.spec.landlock import ANNOTATION, decode
 from jaula.state.records import ContainerRecord, MountRecord, Status
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jaula.engine.container import Container
     from jaula.engine.parts import Parts
 
@@ -34,7 +39,9 @@ def document(parts: Parts, container: Container) -> dict[str, Any]:
     record = container.record
     paths = parts.config.paths
     directory = paths.container(record.id)
-    driver, _ = log_options(parts.config, record.body.host_config.log_config)
+    wanted = record.body.host_config
+    driver, _ = log_options(parts.config, wanted.log_config)
+    labels = security_labels(wanted, parts.host, record.level)
     return {
         "Id": record.id,
         "Created": when(record.created),
@@ -50,9 +57,10 @@ def document(parts: Parts, container: Container) -> dict[str, Any]:
         "RestartCount": record.restart_count,
         "Driver": record.storage_driver,
         "Platform": record.platform,
-        "MountLabel": "",
-        "ProcessLabel": "",
-        "AppArmorProfile": parse(record.body.host_config.security_opt).apparmor,
+        "MountLabel": labels.mount,
+        "ProcessLabel": labels.process,
+        "AppArmorProfile": profile(wanted, fresh(parts.host)),
+        "Landlock": landlock_rules(directory / "config.json"),
         "ExecIDs": sorted(container.execs) or None,
         "HostConfig": host_config(parts, record),
         "GraphDriver": {
@@ -65,6 +73,22 @@ def document(parts: Parts, container: Container) -> dict[str, Any]:
         "Config": config(record),
         "NetworkSettings": network_settings.settings(record),
     }
+
+
+class _Annotated(msgspec.Struct):
+    annotations: dict[str, str] = {}
+
+
+_annotated = msgspec.json.Decoder(_Annotated)
+
+
+def landlock_rules(spec: Path) -> str:
+    """The rules of the last start, for people; empty: none, or it never started."""
+    try:
+        text = _annotated.decode(spec.read_bytes()).annotations.get(ANNOTATION)
+    except FileNotFoundError:
+        return ""
+    return landlock.describe(decode(text)) if text is not None else ""
 
 
 def state(record: ContainerRecord) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula.confine.categories import choose, level, pair
 from jaula.engine.container import Container
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.state.database import Database
@@ -23,6 +24,7 @@ class Registry:
         self._database = database
         self._by_id: dict[str, Container] = {}
         self.names: dict[str, str] = {}
+        self._levels: dict[str, tuple[int, int]] = {}
 
     def load(self) -> None:
         """Read every record.
@@ -32,6 +34,8 @@ class Registry:
         for _, record in self._database.all(TABLE, ContainerRecord):
             self._by_id[record.id] = Container(record)
             self.names[record.name] = record.id
+            if (categories := pair(record.level)) is not None:
+                self._levels[record.id] = categories
 
     def __iter__(self) -> Iterator[Container]:
         return iter(tuple(self._by_id.values()))
@@ -90,6 +94,23 @@ class Registry:
         if self.names.get(name) == container_id:
             del self.names[name]
 
+    def take_level(self, container_id: str, *, asked: str = "") -> str:
+        """An SELinux level for a container, kept until :meth:`free_level`.
+
+        ``asked`` is one that a person named: it is that, and no other container is given it.
+
+        :raises Unavailable: all are in use.
+        """
+        categories = pair(asked) if asked else choose(set(self._levels.values()))
+        if categories is None:
+            return asked
+        self._levels[container_id] = categories
+        return asked or level(*categories)
+
+    def free_level(self, container_id: str) -> None:
+        """Give a container's level back."""
+        self._levels.pop(container_id, None)
+
     def add(self, container: Container) -> None:
         """Write a new container; its name was reserved."""
         self.save(container)
@@ -103,4 +124,5 @@ class Registry:
         """Remove the record and free the name."""
         self._database.delete(TABLE, container.id)
         self._by_id.pop(container.id, None)
+        self.free_level(container.id)
         self.release(container.name, container.id)

@@ -8,16 +8,14 @@ ever.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from typing import TYPE_CHECKING
 
 from jaula.confine.idranges import IdRange, mappings
-from jaula.engine import container_files, states
+from jaula.engine import container_files, foreign, hostfacts, labelling, states
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
-from jaula.engine.foreign import Foreign
 from jaula.engine.logging_options import log_options
 from jaula.engine.place import Place
 from jaula.engine.ports import wishes
@@ -25,20 +23,19 @@ from jaula.engine.specbuild import build, security, sharing
 from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.engine.states import Action
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
+from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
 from jaula.network.ports import PortRequest
 from jaula.runtime.messages import LogSetup, StartRequest
 from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
     from jaula.runtime.messages import Event, ForeignRuntime
 
-log = logging.getLogger("jaula.containers")
 _JOINED = {"pid": "pid", "ipc": "ipc", "network": "net"}
 
 
@@ -51,11 +48,13 @@ class Starter:
         users: Users,
         on_event: Callable[[Container, Event], None],
         book: Callable[[Container], bool],
+        clear: Callable[[Container], Awaitable[None]],
     ) -> None:
         self._parts = parts
         self._users = users
         self._on_event = on_event
         self._book = book
+        self._clear = clear
 
     async def start(self, container: Container) -> None:
         """Start it.
@@ -72,8 +71,16 @@ class Starter:
             shares = sharing.decide(record.body.host_config)
             joined = self._joined(shares)
             await self._take(record, shares, joined, place)
+            if self._parts.host.selinux and not record.level:  # made before there was a policy
+                wanted = record.body.host_config
+                level = labelling.take_level(self._parts, record.id, wanted)
+                container.change(level=level)
+                record = container.record
             runtime = await self._parts.runtimes.command(record.body.host_config.runtime)
             request = self._prepare(record, shares, joined, place, runtime)
+            await asyncio.to_thread(
+                labelling.label_files, self._parts, record, shares, request.root
+            )
             shim = await self._parts.runtime.start(
                 request,
                 place.sandbox,
@@ -81,7 +88,7 @@ class Starter:
                 lambda event: self._on_event(container, event),
             )
         except BaseException as error:
-            await asyncio.shield(self._clear(record))
+            await asyncio.shield(self._undo(container))
             self._failed(container, place, error)
             if isinstance(error, OSError):
                 raise RuntimeFailure(f"cannot start container {container.name}: {error}") from error
@@ -115,20 +122,10 @@ class Starter:
         self._parts.events.emit("container", "start", container.id, attributes(record))
         self._parts.sandboxes.refill()
 
-    async def _clear(self, record: ContainerRecord) -> None:
+    async def _undo(self, container: Container) -> None:
         """Leave nothing of what another runtime had begun when its shim was killed."""
-        try:
-            foreign = Foreign.of(self._parts.config.paths.container_run(record.id))
-            if foreign is None:
-                return
-            with self._parts.cgroups.open(cgroup_path(self._parts, record)) as cgroup:
-                cgroup.kill()
-                await foreign.delete()
-                cgroup.destroy()
-        except NotFound:
-            return
-        except JaulaError as error:
-            log.warning("container %s, half started: %s", record.name, error)
+        if (self._parts.config.paths.container_run(container.id) / foreign.NAME).exists():
+            await self._clear(container)
 
     def _failed(self, container: Container, place: Place, error: BaseException) -> None:
         container.close_pending()
@@ -234,7 +231,7 @@ class Starter:
             container_id=record.id,
             cgroup_path=cgroup_path(parts, record),
             hostname=self._hostname(record, shares),
-            host=parts.host,
+            host=hostfacts.fresh(parts.host),
             user=self._users.of(record),
             mappings=mappings(place.ids) if place.ids else (),
             joined=joined,
@@ -242,15 +239,15 @@ class Starter:
             foreign_network=place.sandbox is not None and place.ids != place.reserved,
             files=container_files.write(parts, record, shares, place.endpoint),
             mounts=record.mounts,
+            level=record.level,
             shared_shm=self._shared_shm(record, shares),
             devices=_host_devices() if body.host_config.privileged and shares.user.host else (),
         )
-        level = security.random_level() if parts.host.selinux else ""
-        confinement = security.decide(body.host_config, parts.host, level=level)
+        confinement = security.decide(body.host_config, facts.host)
         document = encode(build.build(body, facts, confinement, shares))
         run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
-        Foreign.note(run_dir, runtime)
+        foreign.Foreign.note(run_dir, runtime)
         bundle = paths.container(record.id)
         with open(bundle / "config.json", "wb", buffering=0) as file:
             file.write(document)
@@ -294,7 +291,10 @@ class Starter:
         size = record.body.host_config.shm_size or 64 * 1024 * 1024
         if not os.path.ismount(path):
             flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
-            mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}")
+            wanted = record.body.host_config
+            label = security.labels(wanted, self._parts.host, record.level).mount
+            context = f',context="{label}"' if label else ""
+            mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
         return path
 
 

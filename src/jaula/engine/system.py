@@ -11,6 +11,10 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
+from jaula.confine import lsm
+from jaula.confine.apparmor import AppArmor
+from jaula.confine.landlock import Landlock
+from jaula.confine.selinux import SELinux
 from jaula.engine import hostfacts
 from jaula.errors import JaulaError
 from jaula.logs import drivers, timestamp
@@ -149,14 +153,19 @@ class System:
     def _security_options(self) -> list[str]:
         host = self._parts.host
         options = ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]
-        if host.selinux:
-            options.append("name=selinux")
-        if host.apparmor:
-            options.append("name=apparmor")
+        for mandatory in (
+            SELinux(active=host.selinux),
+            AppArmor(active=host.apparmor, loaded=lsm.apparmor_profiles()),
+        ):
+            if mandatory.enabled():
+                options.append(mandatory.shown())
+        if (module := Landlock(host.landlock)).enabled():
+            options.append(module.shown())
         return options
 
     def _warnings(self) -> list[str]:
         found = list(self._parts.cgroups.warnings())
+        found += [f"WARNING: {line}" for line in self._parts.host.warnings]
         try:
             found += [f"WARNING: {line}" for line in self._parts.network.warnings()]
         except JaulaError as error:

@@ -81,6 +81,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     endpoint: Endpoint | None = None
     ports: tuple[PublishedPort, ...] = ()
     warnings: tuple[str, ...] = ()
+    level: str = ""  # SELinux's, of no other container; empty: none was allocated
 
 
 class EngineIdentity(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jaula.confine import selinux
 from jaula.confine.idranges import IdRange, mappings
 from jaula.engine.specbuild import build, security, sharing
 from jaula.engine.specbuild.facts import Facts, HostFacts
@@ -151,8 +152,9 @@ def test_on_the_host_only_the_engines_own_capabilities_can_be_given() -> None:
         (("seccomp=unconfined",), lambda c: c.seccomp is None),
         (("seccomp=builtin",), lambda c: c.seccomp is not None),
         (("systempaths=unconfined",), lambda c: c.masked == () and c.readonly == ()),
-        (("label=disable",), lambda c: c.selinux is None),
-        (("apparmor=unconfined",), lambda c: c.apparmor is None),
+        (("label=disable",), lambda c: c.label.options == ("disable",)),
+        (("label:type:web_t", "label=level:s0"), lambda c: len(c.label.options) == 2),
+        (("apparmor=unconfined",), lambda c: c.apparmor.options == ("unconfined",)),
     ],
 )
 def test_each_security_option_does_its_one_thing(options: tuple[str, ...], check) -> None:  # type: ignore[no-untyped-def]
@@ -168,12 +170,45 @@ def test_a_security_option_that_is_none_is_refused(option: str) -> None:
         security.decide(HostConfig(security_opt=(option,)), HOST)
 
 
+SELINUX = msgspec.structs.replace(HOST, selinux=True, selinux_spc=True)
+
+
+def labels(*options: str, **host: object) -> selinux.Labels:
+    config = HostConfig(security_opt=options, **host)  # type: ignore[arg-type]
+    return security.labels(config, SELINUX, "s0:c1,c2")
+
+
 def test_with_selinux_a_container_gets_a_type_and_categories() -> None:
-    host = msgspec.structs.replace(HOST, selinux=True)
-    found = security.decide(HostConfig(), host, level="s0:c1,c2")
-    assert found.selinux == "system_u:system_r:container_t:s0:c1,c2"
-    named = HostConfig(security_opt=("label=type:web_t",))
-    assert security.decide(named, host).selinux == "system_u:system_r:web_t:s0"
+    assert labels().process == "system_u:system_r:container_t:s0:c1,c2"
+    assert labels().mount == "system_u:object_r:container_file_t:s0:c1,c2"
+    assert labels("label=type:web_t").process == "system_u:system_r:web_t:s0:c1,c2"
+    assert labels("label=level:s0:c7,c9").mount.endswith(":s0:c7,c9")
+    assert security.labels(HostConfig(), HOST, "") == ("", "")
+
+
+@pytest.mark.parametrize(
+    "host", [{"privileged": True}, {"pid_mode": "host"}, {"ipc_mode": "host"}, {}]
+)
+def test_the_labels_told_are_those_in_the_spec(host: dict[str, object]) -> None:
+    facts = Facts(container_id="c", cgroup_path="/c", hostname="c", host=SELINUX, level="s0:c1,c2")
+    found = spec(facts=facts, **host)
+    assert found.process is not None
+    assert found.linux is not None
+    told = labels(**host)
+    assert (found.process.selinux_label, found.linux.mount_label) == told
+    assert ("spc_t" in told.process) == bool(host)
+
+
+def test_with_apparmor_a_container_gets_the_profile_that_is_loaded() -> None:
+    loaded = msgspec.structs.replace(HOST, apparmor=True, apparmor_profiles={"jaula-default": ""})
+    facts = Facts(container_id="c", cgroup_path="/c", hostname="c", host=loaded)
+    found = spec(facts=facts)
+    assert found.process is not None
+    assert found.process.apparmor_profile == "jaula-default"
+    assert security.profile(HostConfig(), loaded) == "jaula-default"
+    assert security.profile(HostConfig(privileged=True), loaded) == "unconfined"
+    with pytest.raises(InvalidRequest, match="is not loaded"):
+        security.decide(HostConfig(security_opt=("apparmor=other",)), loaded)
 
 
 @pytest.mark.parametrize("rule", ["c 1:3 rwm", "b *:* r", "a 7:* m"])

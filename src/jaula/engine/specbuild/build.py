@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from jaula.confine import devices as devices_table
 from jaula.confine import sysctls
+from jaula.confine.apparmor import AppArmor
+from jaula.confine.landlock import Landlock
+from jaula.confine.mandatory import MandatoryAccess, Request
+from jaula.confine.selinux import SELinux
 from jaula.engine.specbuild import mounts, process, resources, sharing
 from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.security import Confinement
@@ -22,7 +26,7 @@ from jaula.spec.runtime import (
     User,
 )
 
-INIT_PATH = "/sbin/docker-init"
+INIT_PATH = mounts.INIT_PATH
 
 
 def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares: Sharing) -> Spec:
@@ -33,7 +37,7 @@ def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares:
     host = body.host_config
     devices, rules = devices_of(host, facts)
     limits = resources.decide(host, facts.host)
-    return Spec(
+    spec = Spec(
         process=program(body, facts, confinement),
         root=Root("rootfs", readonly=host.readonly_rootfs),
         hostname=facts.hostname if shares.uts.own else None,
@@ -58,8 +62,24 @@ def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares:
             sysctl=host.sysctls,
             masked_paths=confinement.masked,
             readonly_paths=confinement.readonly,
-            mount_label=None,
         ),
+    )
+    for module, request in _modules(facts, confinement):
+        spec = module.confine(spec, request)
+    return spec
+
+
+def _modules(facts: Facts, confinement: Confinement) -> tuple[tuple[MandatoryAccess, Request], ...]:
+    """Mandatory access control, each module with what was asked of it."""
+    host = facts.host
+    selinux = SELinux(
+        active=host.selinux, types=host.selinux_types, level=facts.level, spc=host.selinux_spc
+    )
+    apparmor = AppArmor(active=host.apparmor, loaded=host.apparmor_profiles)
+    return (
+        (selinux, confinement.label),
+        (apparmor, confinement.apparmor),
+        (Landlock(host.landlock), confinement.landlock),
     )
 
 
@@ -82,8 +102,6 @@ def program(body: ContainerCreate, facts: Facts, confinement: Confinement) -> Pr
         capabilities=confinement.capabilities,
         rlimits=resources.rlimits(host, facts.host.nofile),
         no_new_privileges=confinement.no_new_privileges,
-        apparmor_profile=confinement.apparmor,
-        selinux_label=confinement.selinux,
         oom_score_adj=host.oom_score_adj or None,
     )
 

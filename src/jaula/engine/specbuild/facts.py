@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from jaula.confine.selinux import Types
 from jaula.spec.runtime import IDMapping
 from jaula.state.records import MountRecord
 
@@ -16,13 +17,18 @@ class HostFacts(msgspec.Struct, frozen=True):
     total_memory: int = 0  # bytes
     swap_accounting: bool = True
     selinux: bool = False
+    selinux_types: Types = Types()
+    selinux_spc: bool = False  # the policy has a type for privileged containers
     apparmor: bool = False
+    apparmor_profiles: dict[str, str] | None = None  # name: mode; None: not to be seen
+    landlock: int = 0  # version of its interface, 0: none
     hostname: str = ""
     kernel: str = ""
     capabilities: int = (1 << 41) - 1  # the engine's bounding set: what it can give on the host
     mqueue: bool = True  # the host has /dev/mqueue
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard; what the engine may grant
     pids_limit: int = 4096
+    warnings: tuple[str, ...] = ()  # what a person should do something about
 
 
 class UserFacts(msgspec.Struct, frozen=True):
@@ -54,5 +60,6 @@ class Facts(msgspec.Struct, frozen=True):
     foreign_network: bool = False
     files: dict[str, str] = {}  # destination in the container: path on the host
     mounts: tuple[MountRecord, ...] = ()
+    level: str = ""  # SELinux's, the container's own
     shared_shm: str | None = None  # host path of a /dev/shm that containers share
     devices: tuple[str, ...] = ()  # host device nodes that a privileged container gets

@@ -1,7 +1,8 @@
 """Security options: what a container is confined by, and each named way to relax it.
 
 Source: Docker's ``--security-opt`` (``seccomp=``, ``no-new-privileges``, ``label=``,
-``apparmor=``, ``systempaths=``), ``--cap-add``, ``--cap-drop``, ``--privileged``.
+``apparmor=``, ``systempaths=``), ``--cap-add``, ``--cap-drop``, ``--privileged``; ``landlock=`` is
+our own.
 
 ``--privileged`` gives all capabilities, lifts seccomp and the masks. Inside a user namespace of
 its own that power ends at the container's border, so host devices come only together with
@@ -10,12 +11,11 @@ its own that power ends at the container's border, so host devices come only tog
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import msgspec
 
-from jaula.confine import capabilities, masks, seccomp
+from jaula.confine import apparmor, capabilities, landlock, mandatory, masks, seccomp, selinux
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.errors import InvalidRequest
 from jaula.spec.api import HostConfig
@@ -23,14 +23,16 @@ from jaula.spec.runtime import Capabilities, Seccomp
 
 UNCONFINED = "unconfined"
 _BUILTIN = ("", "builtin", "default")
+_RESERVED = "io.jaula."  # annotations that are the engine's word to the runtime
 
 
 class SecurityOptions(msgspec.Struct, frozen=True):
     """``--security-opt``, read. ``seccomp`` is a profile's JSON, or a word."""
 
     seccomp: str = ""
-    apparmor: str = ""
+    apparmor: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    landlock: tuple[str, ...] = ()
     no_new_privileges: bool = False
     system_paths: bool = False  # masks and read-only paths lifted
 
@@ -43,8 +45,9 @@ class Confinement(msgspec.Struct, frozen=True):
     masked: tuple[str, ...]
     readonly: tuple[str, ...]
     no_new_privileges: bool
-    apparmor: str | None
-    selinux: str | None
+    apparmor: mandatory.Request
+    label: mandatory.Request
+    landlock: mandatory.Request
 
 
 def parse(options: Sequence[str]) -> SecurityOptions:
@@ -72,14 +75,17 @@ def _parse_one(option: str, chosen: SecurityOptions) -> dict[str, object]:
         case "seccomp":
             return {"seccomp": value}
         case "apparmor":
-            return {"apparmor": value}
+            return {"apparmor": (*chosen.apparmor, value)}
         case "label":
             return {"labels": (*chosen.labels, value)}
+        case "landlock":
+            return {"landlock": (*chosen.landlock, value)}
         case "systempaths" if value == UNCONFINED:
             return {"system_paths": True}
     raise InvalidRequest(
         f'invalid --security-opt 2: "{option}"',
-        hint="known are seccomp=, no-new-privileges, label=, apparmor=, systempaths=unconfined",
+        hint="known are seccomp=, no-new-privileges, label=, apparmor=, landlock=,"
+        " systempaths=unconfined",
     )
 
 
@@ -90,14 +96,17 @@ def check(host_config: HostConfig, host: HostFacts) -> tuple[str, ...]:
         module that this kernel does not have.
     """
     decide(host_config, host)
+    for name in host_config.annotations:
+        if name.startswith(_RESERVED):
+            raise InvalidRequest(f"annotation {name}: names that begin so are the engine's own")
     options = parse(host_config.security_opt)
     if options.labels and options.labels != ("disable",) and not host.selinux:
         return ("SELinux is not enabled on this host. --security-opt label is discarded.",)
     return ()
 
 
-def decide(host_config: HostConfig, host: HostFacts, *, level: str = "") -> Confinement:
-    """All layers of confinement; ``level`` is the SELinux level that the engine chose."""
+def decide(host_config: HostConfig, host: HostFacts) -> Confinement:
+    """All layers of confinement."""
     options = parse(host_config.security_opt)
     privileged = host_config.privileged
     sets = granted(host_config, host)
@@ -113,8 +122,9 @@ def decide(host_config: HostConfig, host: HostFacts, *, level: str = "") -> Conf
         if open_paths
         else tuple(masks.READONLY_PATHS),
         no_new_privileges=options.no_new_privileges,
-        apparmor=_apparmor(options.apparmor, host),
-        selinux=_selinux(options.labels, host, level, privileged=privileged),
+        apparmor=_apparmor(options.apparmor, host, privileged=privileged),
+        label=_label(options.labels, privileged=privileged),
+        landlock=_landlock(options.landlock, host, privileged=privileged),
     )
 
 
@@ -147,39 +157,41 @@ def _seccomp(
     return seccomp.from_docker(wanted.encode(), sets, host.kernel)
 
 
-def _apparmor(wanted: str, host: HostFacts) -> str | None:
-    if wanted in ("", UNCONFINED):
-        return UNCONFINED if wanted and host.apparmor else None
-    if not host.apparmor:
-        raise InvalidRequest(
-            f"AppArmor is not enabled on this host, so the profile {wanted} cannot confine"
-        )
-    return wanted
+def _apparmor(wanted: tuple[str, ...], host: HostFacts, *, privileged: bool) -> mandatory.Request:
+    """What :meth:`apparmor.AppArmor.confine` puts into the spec."""
+    apparmor.choose(wanted, host.apparmor_profiles, privileged=privileged, active=host.apparmor)
+    return mandatory.Request(wanted, privileged)
 
 
-def _selinux(
-    labels: tuple[str, ...], host: HostFacts, level: str, *, privileged: bool
-) -> str | None:
-    if not host.selinux or "disable" in labels:
-        return None
-    parts = {
-        "user": "system_u",
-        "role": "system_r",
-        "type": "spc_t" if privileged else "container_t",
-        "level": level or "s0",
-    }
-    for label in labels:
-        key, colon, value = label.partition(":")
-        if not colon or key not in parts or not value:
-            raise InvalidRequest(
-                f"invalid --security-opt label={label}",
-                hint="label=disable, or user:, role:, type:, level: with a value",
-            )
-        parts[key] = value
-    return ":".join(parts.values())
+def _label(wanted: tuple[str, ...], *, privileged: bool) -> mandatory.Request:
+    """What :meth:`selinux.SELinux.confine` puts into the spec."""
+    selinux.parse(wanted)
+    return mandatory.Request(wanted, privileged)
 
 
-def random_level() -> str:
-    """Two SELinux categories of 1024, so that containers are strangers to each other."""
-    low, high = sorted(random.SystemRandom().sample(range(1024), 2))
-    return f"s0:c{low},c{high}"
+def labels(host_config: HostConfig, host: HostFacts, level: str) -> selinux.Labels:
+    """The SELinux labels of a container whose level is ``level``; none where there is no policy."""
+    if not host.selinux:
+        return selinux.Labels()
+    bare = host_config.privileged or "host" in (host_config.pid_mode, host_config.ipc_mode)
+    options = selinux.parse(parse(host_config.security_opt).labels)
+    return selinux.decide(options, host.selinux_types, level, unconfined=bare, spc=host.selinux_spc)
+
+
+def profile(host_config: HostConfig, host: HostFacts) -> str:
+    """The AppArmor profile of a container; empty where there is none."""
+    chosen = apparmor.choose(
+        parse(host_config.security_opt).apparmor,
+        host.apparmor_profiles,
+        privileged=host_config.privileged,
+        active=host.apparmor,
+    )
+    return chosen or ""
+
+
+def _landlock(wanted: tuple[str, ...], host: HostFacts, *, privileged: bool) -> mandatory.Request:
+    """What :meth:`landlock.Landlock.confine` decides on, once the spec is there."""
+    options = landlock.parse(wanted)
+    if options.asked:
+        landlock.decide((), root_readonly=False, options=options, abi=host.landlock)
+    return mandatory.Request(wanted, privileged)
