@@ -12,6 +12,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
+from jaula.engine import container_files
 
 # Everything that is seen through /proc/PID/exe and is not one of the container's own tools.
 WATCH = (
@@ -70,3 +71,19 @@ def test_the_shim_is_not_visible_from_inside(engine: PrivateEngine, plain: str) 
     listed = engine.cli("jaula", "exec", plain, "sh", "-c", "echo /proc/[0-9]*/exe").stdout.split()
     # The program, the shell of this exec: nothing else lives in the process namespace.
     assert len(listed) <= 3, listed
+
+
+@pytest.mark.needs("tini-static")
+def test_the_hosts_init_program_cannot_be_changed(engine: PrivateEngine, busybox: str) -> None:
+    program = container_files.init_program()
+    before = os.stat(program)
+    with containers.running(engine, busybox, flags=("--init",)) as name:
+        for words in ("chmod 4777", "chown 1:1", "touch", "rm -f"):
+            command = f"{words} /sbin/docker-init"
+            assert engine.cli("jaula", "exec", name, "sh", "-c", command).returncode != 0, words
+    after = os.stat(program)
+    assert (after.st_mode, after.st_uid, after.st_mtime) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_mtime,
+    )
