@@ -6,7 +6,7 @@ that no module, codec or user database is loaded.
 
 Facts about the order: without no_new_privs a seccomp filter needs CAP_SYS_ADMIN in the user
 namespace, so it is installed while the capabilities are still there; with no_new_privs it comes
-last. Changing the user id clears capabilities unless PR_SET_KEEPCAPS is set.
+last. The Landlock domain is entered before either, by the same privilege. Changing the user id clears capabilities unless PR_SET_KEEPCAPS is set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from jaula.kernel import capabilities, keyring, process, seccomp, tty
-from jaula.runtime import notify
+from jaula.runtime import landlock, notify
 from jaula.spec.runtime import Process
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -56,6 +56,7 @@ class Prepared(NamedTuple):
     listener: notify.Listener | None = None  # who hears of the filter's notifications
     session_keyring: bool = True  # whether the process gets one of its own
     personality: int | None = None
+    landlock: landlock.Prepared | None = None
 
 
 def prepare(
@@ -65,6 +66,7 @@ def prepare(
     listener: notify.Listener | None = None,
     session_keyring: bool = True,
     personality: int | None = None,
+    rules: landlock.Prepared | None = None,
 ) -> Prepared:
     """Encode and check everything. Raises :class:`Failure`."""
     if not wanted.args:
@@ -101,6 +103,7 @@ def prepare(
         listener,
         session_keyring,
         personality,
+        rules,
     )
 
 
@@ -190,6 +193,8 @@ def drop(prepared: Prepared, labels: Labels, pid: int) -> None:
         keyring.join_new_session()
     if prepared.personality is not None:
         process.personality(prepared.personality)
+    if prepared.landlock is not None:
+        landlock.restrict(prepared.landlock, landlock.open_rules(prepared.landlock))
     capabilities.drop_bounding(prepared.bounding)
     if not prepared.no_new_privileges:
         _install_filter(prepared, pid)

@@ -68,6 +68,7 @@ def start(spec: Spec, terms: Terms, parts: Parts) -> Born:
             keep,
             seccomp_cache=terms.seccomp_cache,
             session_keyring=terms.session_keyring,
+            annotations=spec.annotations,
         )
         cgroup = parts.cgroups.create(terms.cgroup)
         try:

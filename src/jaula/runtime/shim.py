@@ -246,6 +246,8 @@ class Shim:
                 self.parts,
                 keep,
                 seccomp_cache=self.request.seccomp_cache,
+                annotations=spec.annotations,
+                joining=True,
             )
             terms = execute.Terms(
                 owner_ids=owner_ids,

@@ -158,6 +158,8 @@ def _start(call: Call, record: Record, spec: oci.Spec, wanted: oci.Process) -> B
             all_parts,
             keep,
             seccomp_cache=parts.seccomp_cache(call.settings),
+            annotations=spec.annotations,
+            joining=True,
         )
         affinity = wanted.exec_cpu_affinity or oci.ExecCPUAffinity()
         uids, gids = _mappings(record, linux)
