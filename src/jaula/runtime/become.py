@@ -6,7 +6,8 @@ that no module, codec or user database is loaded.
 
 Facts about the order: without no_new_privs a seccomp filter needs CAP_SYS_ADMIN in the user
 namespace, so it is installed while the capabilities are still there; with no_new_privs it comes
-last. The Landlock domain is entered before either, by the same privilege. Changing the user id clears capabilities unless PR_SET_KEEPCAPS is set.
+last. A Landlock domain is entered before either, by the same privilege. Changing the user id clears
+capabilities unless PR_SET_KEEPCAPS is set.
 """
 
 from __future__ import annotations

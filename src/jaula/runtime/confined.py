@@ -28,7 +28,10 @@ def prepare(
     annotations: Mapping[str, str],
     joining: bool = False,
 ) -> become.Prepared:
-    """Encode, compile and check; ``annotations`` are the spec's. Raises ``RuntimeFailure`` or ``InvalidRequest``."""
+    """Encode, compile and check; ``annotations`` are the spec's.
+
+    Raises ``RuntimeFailure`` or ``InvalidRequest``.
+    """
     program = listener = None
     if linux.seccomp is not None:
         program = parts.seccomp_program(linux.seccomp, seccomp_cache)
