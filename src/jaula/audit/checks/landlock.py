@@ -1,0 +1,52 @@
+"""Landlock's rules: that the spec holds those which follow from the flags, on a kernel that has it.
+
+Evidence: the version that landlock_create_ruleset(2) answers, and the spec that the runtime was
+given. The kernel shows no domain of another process, in /proc or elsewhere, and none can be left;
+the runtime refuses to run a program whose process was not held by its rules (a mount(2) that it
+tries must fail), which is as far as this can be proven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import structs
+
+from jaula.audit.row import Row, judge
+from jaula.audit.subject import Subject
+from jaula.confine.landlock import DEFAULT_FROM, Landlock, objection, parse
+from jaula.confine.mandatory import Request
+from jaula.spec.landlock import ANNOTATION
+from jaula.spec.runtime import Spec
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """One row."""
+    module = Landlock.of_this_host()
+    bare = _without(subject.spec)
+    request = Request(subject.security_option("landlock"), subject.privileged)
+    wanted, given = module.requested(module.confine(bare, request)), module.requested(subject.spec)
+    options = parse(request.options)
+    by = None
+    if options.off:
+        by = "landlock=off"
+    elif not wanted and subject.privileged:
+        by = "--privileged"
+    elif not wanted and module.abi >= DEFAULT_FROM:
+        by = objection(bare, abi=module.abi)
+    if not module.enabled():
+        effective = "the kernel has no Landlock"
+    elif given:
+        effective = f"{given} (version {module.abi}; held before the program ran)"
+    else:
+        effective = "none"
+    yield Row(
+        "landlock", "lsm", wanted or f"none ({by or objection(bare, abi=module.abi)})", effective,
+        "landlock_create_ruleset(2), config.json", judge(given == wanted, by),
+    )  # fmt: skip
+
+
+def _without(spec: Spec) -> Spec:
+    """The spec as it was before Landlock was decided."""
+    others = {name: text for name, text in spec.annotations.items() if name != ANNOTATION}
+    return structs.replace(spec, annotations=others)

@@ -1,0 +1,241 @@
+"""I9: Landlock is in effect: what leaks into a container opens nothing, and habits can go on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from harness import containers
+from harness.engine import PROJECT, PrivateEngine
+from harness.runtime_lab import make_spec
+from jaula.confine import lsm, seccomp
+from jaula.confine.landlock import Landlock
+from jaula.confine.mandatory import Request
+from jaula.spec import runtime as oci
+
+ABI = lsm.landlock()
+pytestmark = pytest.mark.skipif(ABI < 2, reason="this kernel has no Landlock of version 2")
+FIRST_ID = 1_990_000_000
+SPY = """
+while :; do
+  for p in /proc/[0-9]*; do
+    test -d "$p" && ! readlink "$p/exe" >/dev/null 2>&1 && test -d "$p" && echo "stranger $p"
+  done
+  sleep 0.1
+done
+"""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A root file system with busybox in it."""
+    source = shutil.which("busybox")
+    assert source is not None, "busybox-static is not installed"
+    rootfs = tmp_path / "bundle/rootfs"
+    for name in ("bin", "dev", "proc", "sys", "tmp"):
+        (rootfs / name).mkdir(parents=True)
+    shutil.copy(source, rootfs / "bin/busybox")
+    for path in (rootfs, *rootfs.rglob("*")):
+        os.chown(path, FIRST_ID, FIRST_ID)
+    for path in tmp_path, *tmp_path.parents:  # the container's root is another user
+        if path.stat().st_uid == os.getuid() and str(path) != "/" and "pytest" in str(path):
+            path.chmod(path.stat().st_mode | 0o011)
+    return tmp_path / "bundle"
+
+
+def run_with_leak(
+    bundle: Path, leaked: Path, script: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script as a container whose descriptor 3 is a directory of the host."""
+    name = containers.unique("ll")
+    made = make_spec(("/bin/busybox", "sh", "-c", script), cgroup=f"/jlt-{name}", first_id=FIRST_ID)
+    assert made.process is not None
+    assert made.process.capabilities is not None
+    assert made.linux is not None
+    profile = seccomp.default_profile(made.process.capabilities)
+    made = structs.replace(made, linux=structs.replace(made.linux, seccomp=profile))
+    made = Landlock(ABI).confine(made, Request(options))
+    (bundle / "config.json").write_bytes(oci.encode(made))
+    program = (sys.executable, "-I", "-S", "-X", "utf8", str(PROJECT / "src/jaula/oci/__main__.py"))
+    state = ("--root", str(bundle.parent / "state"))
+    flags = ("run", "--bundle", str(bundle), "--preserve-fds", "1", name)
+    return subprocess.run(
+        ["sh", "-c", 'exec "$@" 3<"$0"', str(leaked), *program, *state, *flags],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+READ = "/bin/busybox cat /proc/self/fd/3/secret"
+WRITE = "echo changed > /proc/self/fd/3/made"
+ENTER = "cd /proc/self/fd/3 && /bin/busybox cat secret"
+LIST = "/bin/busybox ls /proc/self/fd/3/"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A directory of the host that everybody may read and write: only Landlock stands before it."""
+    tree = tmp_path / "host"
+    tree.mkdir()
+    tree.chmod(0o777)
+    (tree / "secret").write_text("of the host\n")
+    return tree
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-21626"])
+@pytest.mark.parametrize("script", [READ, WRITE, ENTER, LIST])
+def test_a_leaked_directory_of_the_host_opens_nothing(
+    bundle: Path, host: Path, script: str, cve: str
+) -> None:
+    done = run_with_leak(bundle, host, script)
+    assert done.returncode != 0
+    assert "denied" in done.stderr.lower()
+    assert done.stdout == ""
+    assert [path.name for path in host.iterdir()] == ["secret"]
+
+
+@pytest.mark.parametrize("script", [READ, WRITE, ENTER, LIST])
+def test_without_landlock_the_same_leak_is_an_escape(bundle: Path, host: Path, script: str) -> None:
+    done = run_with_leak(bundle, host, script, "off")
+    assert done.returncode == 0, done.stderr
+    assert "secret" in done.stdout or "of the host" in done.stdout or (host / "made").exists()
+
+
+def test_a_default_container_is_in_a_domain_and_an_exec_is_not(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    """Seen from inside: who is in a domain cannot look into one who is in none."""
+    with containers.running(engine, busybox, "sh", "-c", SPY) as name:
+        assert engine.cli("jaula", "exec", "-d", name, "sleep", "600").returncode == 0
+
+        def seen() -> bool:
+            return "stranger" in engine.cli("jaula", "logs", name).stdout
+
+        containers.eventually(seen, "the exec'd process is a stranger to init's")
+
+
+@pytest.mark.parametrize("option", ["off", "unconfined"])
+def test_it_can_be_switched_off(engine: PrivateEngine, busybox: str, option: str) -> None:
+    flags = ("--security-opt", f"landlock={option}")
+    with containers.running(engine, busybox, "sh", "-c", SPY, flags=flags) as name:
+        engine.cli("jaula", "exec", name, "sleep", "1")
+        assert "stranger" not in engine.cli("jaula", "logs", name).stdout
+        assert containers.inspect(engine, name)["Landlock"] == ""
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "readlink /proc/1/exe",
+        "cat /proc/1/environ",
+        "ls /proc/1/root/ /proc/1/cwd/ /proc/1/fd/",
+        "echo into the log > /proc/1/fd/1",
+        "kill -0 1",
+        "echo x > /dev/stdout",
+        ": < /dev/stdin",
+        "touch /tmp/a && ln /tmp/a /etc/a && mv /tmp/a /root/a",
+    ],
+)
+@pytest.mark.parametrize("flags", [(), ("--init",), ("-t",)])
+def test_an_exec_looks_into_the_container_as_docker_users_are_used_to(
+    engine: PrivateEngine, busybox: str, script: str, flags: tuple[str, ...]
+) -> None:
+    if "--init" in flags and not os.path.exists("/usr/bin/tini-static"):
+        pytest.skip("tini-static is not installed")
+    with containers.running(engine, busybox, flags=flags) as name:
+        done = engine.cli("jaula", "exec", name, "sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo x > /dev/stdout; echo x > /proc/self/fd/2; echo x > /proc/1/fd/1",
+        ": < /dev/stdin",
+        "touch /tmp/a && ln /tmp/a /etc/a && mv /tmp/a /root/a && rm /root/a",
+        "sh -c 'sleep 1 & readlink /proc/$!/exe && kill $!'",
+    ],
+)
+@pytest.mark.parametrize("flags", [(), ("-t",), ("-i",), ("-u", "0:0", "-v", "/data")])
+def test_the_program_itself_notices_nothing(
+    engine: PrivateEngine, busybox: str, script: str, flags: tuple[str, ...]
+) -> None:
+    containers.run(engine, busybox, "sh", "-c", script, flags=flags)
+
+
+def test_a_read_only_root_leaves_its_writable_mounts(engine: PrivateEngine, busybox: str) -> None:
+    flags = ("--read-only", "--tmpfs", "/run", "-v", "/data")
+    script = "touch /run/a /data/a /dev/shm/a && echo x > /dev/null && ! touch /etc/a 2>&1"
+    assert "ead-only" in containers.run(engine, busybox, "sh", "-c", script, flags=flags)
+
+
+def test_rules_for_ports_hold_for_the_program_and_for_every_exec(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    flags = ("--security-opt", "landlock=tcp-bind=8080,tcp-connect=none")
+    listen = ("/bin/busybox", "timeout", "1", "/bin/busybox", "nc", "-l", "-p")
+    connect = ("/bin/busybox", "nc", "127.0.0.1", "8080")
+    with containers.running(engine, busybox, flags=flags) as name:
+        refused = engine.cli("jaula", "exec", name, *listen, "8081")
+        assert "ermission denied" in refused.stderr
+        allowed = engine.cli("jaula", "exec", name, *listen, "8080")
+        assert "ermission denied" not in allowed.stderr
+        assert "ermission denied" in engine.cli("jaula", "exec", name, *connect).stderr
+        assert engine.cli("jaula", "exec", name, "kill", "-0", "1").returncode == 0
+        assert engine.cli("jaula", "exec", name, "readlink", "/proc/1/exe").returncode != 0
+        shown = containers.inspect(engine, name)["Landlock"]
+        assert shown == "/ rwx, tcp-bind 8080, tcp-connect none, exec too"
+    done = engine.cli("jaula", "run", "--rm", *flags, busybox, *listen, "8081")
+    assert "ermission denied" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--privileged",),
+        ("--cap-add", "sys_admin"),
+        ("--pid", "host"),
+        ("--security-opt", "seccomp=unconfined"),
+    ],
+)
+def test_what_it_would_break_is_left_alone(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
+) -> None:
+    with containers.running(engine, busybox, flags=flags) as name:
+        assert containers.inspect(engine, name)["Landlock"] == ""
+
+
+def test_it_is_named_in_info_inspect_and_verify(engine: PrivateEngine, plain: str) -> None:
+    info = engine.request("GET", "/info").json()
+    assert f"name=landlock,abi={ABI}" in info["SecurityOptions"]
+    assert containers.inspect(engine, plain)["Landlock"] == "/ rwx"
+    proof = engine.cli("jaula", "verify", plain)
+    assert any(
+        "landlock" in line and "/ rwx" in line and line.endswith("holds")
+        for line in proof.stdout.splitlines()
+    ), proof.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--security-opt", "landlock=perhaps"), "landlock=perhaps"),
+        (("--security-opt", "landlock=tcp-bind=http"), "no TCP port"),
+        (("--annotation", "io.jaula.landlock={}"), "the engine's own"),
+    ],
+)
+def test_what_is_no_rule_is_refused(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], said: str
+) -> None:
+    done = engine.cli("jaula", "create", *flags, busybox, "true")
+    assert done.returncode != 0
+    assert said in done.stderr

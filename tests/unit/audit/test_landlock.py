@@ -1,0 +1,62 @@
+"""Landlock's row: spec and flags held against each other."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import structs
+
+from jaula.audit.checks import landlock
+from jaula.audit.row import Verdict
+from jaula.audit.subject import Subject
+from jaula.confine import capabilities, seccomp
+from jaula.confine.landlock import Landlock
+from jaula.confine.mandatory import Request
+from jaula.spec.runtime import Linux, Namespace, Process, Spec
+
+
+@pytest.fixture(autouse=True)
+def version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Landlock, "of_this_host", lambda: Landlock(7))
+
+
+def spec(*options: str, add: tuple[str, ...] = ()) -> Spec:
+    sets = capabilities.resolve(add=add)
+    bare = Spec(
+        process=Process(cwd="/", capabilities=sets),
+        linux=Linux(namespaces=(Namespace("pid"),), seccomp=seccomp.default_profile(sets)),
+    )
+    return Landlock(7).confine(bare, Request(options))
+
+
+def verdict(given: Spec, *options: str, **host: object) -> tuple[Verdict, str]:
+    words = [f"landlock={option}" for option in options]
+    document = {"State": {"Pid": 1}, "HostConfig": {"SecurityOpt": words, **host}}
+    (row,) = landlock.check(Subject(document, given))
+    return row.verdict, row.requested
+
+
+def test_the_default_holds() -> None:
+    assert verdict(spec()) == (Verdict.HOLDS, "/ rwx")
+
+
+def test_a_spec_that_lost_its_rules_fails() -> None:
+    stripped = structs.replace(spec(), annotations={})
+    assert verdict(stripped)[0] is Verdict.FAILS
+    assert verdict(stripped, "tcp-bind=80")[0] is Verdict.FAILS
+
+
+def test_weaker_rules_than_asked_for_fail() -> None:
+    assert verdict(spec(), "tcp-bind=80")[0] is Verdict.FAILS
+    assert verdict(spec("tcp-bind=80"), "tcp-bind=80")[0] is Verdict.HOLDS
+
+
+def test_a_relaxation_names_its_reason() -> None:
+    assert verdict(spec("off"), "off") == (Verdict.RELAXED, "none (landlock=off)")
+    given = spec(add=("sys_admin",))
+    assert verdict(given) == (Verdict.RELAXED, "none (CAP_SYS_ADMIN may mount)")
+
+
+def test_a_kernel_without_it_has_nothing_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Landlock, "of_this_host", lambda: Landlock(0))
+    bare = structs.replace(spec(), annotations={})
+    assert verdict(bare) == (Verdict.HOLDS, "none (the kernel has no Landlock)")

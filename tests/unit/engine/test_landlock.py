@@ -1,0 +1,102 @@
+"""Landlock's way from ``--security-opt`` into the spec."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.confine.idranges import IdRange, mappings
+from jaula.engine.specbuild import build, security, sharing
+from jaula.engine.specbuild.facts import Facts, HostFacts
+from jaula.errors import InvalidRequest
+from jaula.kernel.landlock import known
+from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.landlock import ANNOTATION, Ruleset, decode
+from jaula.spec.runtime import Spec
+
+
+def spec(*options: str, abi: int = 7, **host: object) -> Spec:
+    host |= {"security_opt": tuple(f"landlock={option}" for option in options)}
+    body = ContainerCreate(
+        image="busybox",
+        cmd=("true",),
+        host_config=HostConfig(**host),  # type: ignore[arg-type]
+    )
+    facts = HostFacts(kernel="6.12.0", landlock=abi)
+    shares = sharing.decide(body.host_config)
+    found = Facts(
+        container_id="c" * 64,
+        cgroup_path="/jaula/c",
+        hostname="c",
+        host=facts,
+        mappings=() if shares.user.host else mappings(IdRange(1_000_000_000)),
+        id_mapped=not shares.user.host,
+    )
+    return build.build(body, found, security.decide(body.host_config, facts), shares)
+
+
+def rules(*options: str, abi: int = 7, **host: object) -> Ruleset | None:
+    text = spec(*options, abi=abi, **host).annotations.get(ANNOTATION)
+    return None if text is None else decode(text)
+
+
+@pytest.mark.parametrize("abi", range(2, 8))
+def test_every_container_has_rules_by_default(abi: int) -> None:
+    found = rules(abi=abi)
+    assert found is not None
+    assert found.handled_access_fs == known(abi).access_fs
+    assert not found.joined
+
+
+def test_annotations_of_the_user_stay() -> None:
+    made = spec(annotations={"mine": "1"})
+    assert made.annotations.keys() == {"mine", ANNOTATION}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"privileged": True},
+        {"cap_add": ("sys_admin",)},
+        {"cap_add": ("ALL",)},
+        {"pid_mode": "host"},
+        {"userns_mode": "host", "privileged": True},
+    ],
+)
+def test_what_the_rules_would_break_has_none(host: dict[str, object]) -> None:
+    assert rules(**host) is None
+    assert rules("on", **host) is not None
+
+
+def test_a_read_only_root_has_its_writable_places() -> None:
+    found = rules(readonly_rootfs=True, tmpfs={"/run": ""})
+    assert found is not None
+    paths = [rule.path for rule in found.paths]
+    assert paths[0] == "/"
+    assert {"/proc", "/dev", "/dev/pts", "/dev/shm"} <= set(paths)
+    assert "/sys" not in paths
+
+
+def test_ports_come_from_several_options() -> None:
+    found = rules("tcp-bind=80", "tcp-connect=443,tcp-connect=5432")
+    assert found is not None
+    assert [(rule.port, rule.access) for rule in found.ports] == [(80, 1), (443, 2), (5432, 2)]
+    assert found.joined
+
+
+def check(abi: int = 7, **host: object) -> tuple[str, ...]:
+    return security.check(
+        HostConfig(**host),  # type: ignore[arg-type]
+        HostFacts(kernel="6.12.0", landlock=abi),
+    )
+
+
+def test_what_cannot_be_in_effect_is_refused_when_the_container_is_made() -> None:
+    for abi, option in ((0, "on"), (3, "tcp-bind=80"), (5, "scope-signal")):
+        with pytest.raises(InvalidRequest):
+            check(abi, security_opt=(f"landlock={option}",))
+        assert check(7, security_opt=(f"landlock={option}",)) == ()
+
+
+def test_no_annotation_of_a_user_is_taken_for_the_engines_word() -> None:
+    with pytest.raises(InvalidRequest, match="the engine's own"):
+        check(annotations={ANNOTATION: '{"handledAccessFs":1}'})
