@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.callers.caller import IMAGE, until
+from harness.callers.caller import IMAGE, follows_size, until
 from harness.callers.containerd import Containerd
 from harness.callers.limits import limits
 
@@ -119,7 +119,7 @@ def test_errors_are_read_from_the_runtimes_log(
 def test_a_missing_directory_of_the_host_is_named(containerd: Containerd) -> None:
     mount = ("--mount", "type=bind,src=/not/there,dst=/mnt,options=rbind")
     done = containerd("run", "--rm", *mount, IMAGE, "wrong", "true", expect=1)
-    assert "/not/there" in done.stderr and "no such file or directory" in done.stderr
+    assert "/not/there" in done.stderr and "no such file or directory" in done.stderr.lower()
 
 
 def test_terminal(containerd: Containerd) -> None:
@@ -127,9 +127,7 @@ def test_terminal(containerd: Containerd) -> None:
         terminal.expect("# ")
         terminal.send("tty; stty size\n")
         terminal.expect(r"/dev/pts/0\s+24 80")
-        terminal.resize(30, 100)
-        terminal.send("while stty size | grep -qx '24 80'; do sleep 0.1; done; stty size\n")
-        terminal.expect("30 100")
+        follows_size(terminal)
         terminal.send("exit 7\n")
         assert terminal.wait() == 7
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.callers.caller import IMAGE
+from harness.callers.caller import IMAGE, follows_size
 from harness.callers.dockerd import Dockerd
 
 pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("dockerd")]
@@ -60,9 +60,7 @@ def test_terminal_of_the_right_size_that_follows_changes(dockerd: Dockerd) -> No
         terminal.expect("# ")
         terminal.send("tty; stty size\n")
         terminal.expect(r"/dev/pts/0\s+24 80")
-        terminal.resize(30, 100)
-        terminal.send("while stty size | grep -qx '24 80'; do sleep 0.1; done; stty size\n")
-        terminal.expect("30 100")
+        follows_size(terminal)
         terminal.send("exit 7\n")
         assert terminal.wait() == 7
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.callers.caller import IMAGE, until
+from harness.callers.caller import IMAGE, follows_size, until
 from harness.callers.podman import Podman
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.xdist_group("podman")]
@@ -61,9 +61,7 @@ def test_terminal(podman: Podman, running: str) -> None:
         terminal.expect("# ")
         terminal.send("tty; stty size\n")
         terminal.expect(r"/dev/pts/0\s+24 80")
-        terminal.resize(40, 90)
-        terminal.send("while stty size | grep -qx '24 80'; do sleep 0.1; done; stty size\n")
-        terminal.expect("40 90")
+        follows_size(terminal)
         terminal.send("exit 9\n")
         assert terminal.wait() == 9
 

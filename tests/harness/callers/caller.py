@@ -100,6 +100,25 @@ class Caller:
         return Terminal(self.room.enter(self.words(*words)), self.environment())
 
 
+def follows_size(terminal: Terminal) -> None:
+    """Assert that a shell at the terminal hears of a change of its size.
+
+    The change is repeated: a client that has just begun may not listen for it yet.
+    """
+    terminal.send("until stty size | grep -x '30 100'; do sleep 0.1; done\n")
+
+    def heard() -> bool:
+        terminal.resize(31, 100)
+        terminal.resize(30, 100)
+        try:
+            terminal.expect(r"[\r\n]30 100", 1.0)
+        except AssertionError:
+            return False
+        return True
+
+    until(heard, "the new size arrives")
+
+
 def until(condition: Callable[[], bool], what: str, seconds: float = TIMEOUT / 2) -> None:
     """Wait for a condition that the kernel or a daemon brings about."""
     deadline = time.monotonic() + seconds
