@@ -21,6 +21,7 @@ from jaula.engine.looking import Looking
 from jaula.engine.starting import Starter, cgroup_path
 from jaula.engine.states import LIVE, Action, after
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
+from jaula.runtime import leftovers
 from jaula.runtime.messages import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec.api import ContainerCreate, ContainerUpdate
 from jaula.spec.calls import AttachOptions, ContainerCreated, WaitResult
@@ -45,7 +46,7 @@ class Containers(Looking):
     def __init__(self, parts: Parts, users: Users) -> None:
         super().__init__(parts)
         self.ending = Ending(parts, self._start)
-        self.starter = Starter(parts, users, self.on_event, self.ending.book)
+        self.starter = Starter(parts, users, self.on_event, self.ending.book, self.clear_lost)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early: dict[str, ExitRecord] = {}
 
@@ -141,6 +142,7 @@ class Containers(Looking):
 
     async def clear_lost(self, container: Container) -> None:
         """Do what a lost shim cannot: end a container's processes, remove its cgroup."""
+        other = None
         try:
             if (other := self._foreign(container)) is not None:
                 self._clear_cgroup(container, destroy=False)
@@ -148,6 +150,10 @@ class Containers(Looking):
         except JaulaError as error:
             log.warning("container %s: %s", container.name, error)
         self._clear_cgroup(container)
+        if other is not None:
+            path = cgroup_path(self.parts, container.record)
+            for place in await asyncio.to_thread(leftovers.remove, path):
+                log.warning("container %s: %s is in use", container.name, place)
 
     def _clear_cgroup(self, container: Container, *, destroy: bool = True) -> None:
         try:

@@ -20,7 +20,7 @@ import msgspec
 
 from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import tty
-from jaula.runtime import command, joining, preparation
+from jaula.runtime import command, joining, leftovers, preparation
 from jaula.runtime.console import ConsoleSocket
 from jaula.runtime.mappings import host_id
 from jaula.runtime.messages import ForeignRuntime
@@ -119,8 +119,8 @@ def _furnish(
         entry.type == "network" and not entry.path for entry in spec.linux.namespaces
     ):
         scratch.take_namespace("network", terms.sandbox[1])
-    for place, tree in ready.items():
-        scratch.take_bind(chosen[place], tree)
+    for place, index in enumerate(chosen):
+        scratch.take_bind(index, ready[place])
     if ns.user_fd is not None:
         for device in extra_devices(spec.linux):
             scratch.make_device(device, ns.owner)
@@ -281,6 +281,7 @@ def clear(
     except NotFound:
         delete(runtime, run_dir, ident)
     _end_children()
+    leftovers.remove(cgroup_path)
 
 
 def _end_children() -> None:

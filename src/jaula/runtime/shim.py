@@ -19,7 +19,7 @@ import msgspec
 
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
-from jaula.runtime import channel, confined, execute, foreign, launch, messages, midwife
+from jaula.runtime import channel, confined, execute, foreign, launch, leftovers, messages, midwife
 from jaula.runtime.engines import Engines
 from jaula.runtime.mappings import host_id
 from jaula.runtime.messages import (
@@ -327,6 +327,8 @@ class Shim:
         error = ""
         if (runtime := self.request.runtime) is not None:
             error = foreign.delete(runtime, self.request.run_dir, self.request.container_id)
+            if error:
+                leftovers.remove(self.running.cgroup)
         try:
             cgroup.destroy()
         except JaulaError as failure:

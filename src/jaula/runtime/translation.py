@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from jaula.runtime import mountplan
+from jaula.runtime import mountoptions
 from jaula.spec.runtime import OCI_VERSION, Box, Device, Linux, Mount, Namespace, Root, Spec
 
 _MAP_OPTIONS = frozenset({"idmap", "ridmap"})
@@ -27,7 +27,7 @@ _RUNTIME_DEVICES = frozenset(
 
 def is_bind(mount: Mount) -> bool:
     """Whether it is prepared with the host's view."""
-    return mount.type == "bind" or mountplan.parse_options(mount.options).bind
+    return mount.type == "bind" or mountoptions.of(mount).bind
 
 
 def extra_devices(linux: Linux) -> tuple[Device, ...]:

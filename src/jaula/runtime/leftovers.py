@@ -1,0 +1,59 @@
+"""Cgroups that another runtime has made in hierarchies where our own driver makes none.
+
+A runtime puts a container into every hierarchy that the host has mounted, systemd's and an
+empty v2 tree among them, and removes those cgroups itself. One that was killed half-way does not,
+and knows of no container that it could be asked to delete.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+PATIENCE = 1.0  # seconds for processes that were killed to be gone
+
+
+def places(path: str, mountinfo: str = "/proc/self/mountinfo") -> list[str]:
+    """The directories of the cgroup ``path`` that are there, in every mounted hierarchy.
+
+    Source: proc_pid_mountinfo(5).
+    """
+    found = []
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, separator, tail = line.partition(" - ")
+            if not separator or not tail.startswith(("cgroup ", "cgroup2 ")):
+                continue
+            place = f"{head.split(' ')[4]}/{path.strip('/')}"
+            if os.path.isdir(place) and place not in found:
+                found.append(place)
+    return found
+
+
+def remove(path: str) -> list[str]:
+    """Remove the cgroup ``path`` with all below from every hierarchy; what is in use is left.
+
+    Returns the directories that could not be removed.
+    """
+    until = time.monotonic() + PATIENCE
+    left = places(path)
+    while left:
+        left = [place for place in left if not _removed(place)]
+        if not left or time.monotonic() > until:
+            break
+        time.sleep(0.01)
+    return left
+
+
+def _removed(place: str) -> bool:
+    for directory, _, _ in os.walk(place, topdown=False):
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno in (errno.EBUSY, errno.ENOTEMPTY):
+                return False
+            raise
+    return True
