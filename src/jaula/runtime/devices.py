@@ -97,6 +97,7 @@ def store(nodes: Sequence[Node], owner: tuple[int, int]) -> int:
     """A detached tmpfs that holds all nodes by their names. Raises ``OSError``."""
     tree = mounts.new_filesystem("tmpfs", (("mode", "0700"),))
     try:
+        os.chown(f"/proc/self/fd/{tree}", *owner)
         for node in nodes:
             _make(tree, [node.name], node, owner)
         os.mknod(NULL_NAME, stat.S_IFCHR | 0o666, NULL_NUMBER, dir_fd=tree)
