@@ -65,7 +65,7 @@ def _files(found: hierarchies.Hierarchies, *, rootless: bool, named: bool) -> V1
         extra = ((hierarchies.SYSTEMD, found.named), ("", found.unified)) if named else ()
         return V1Driver(found.legacy, [(name, mount) for name, mount in extra if mount])
     if found.unified is not None:
-        return V2Driver(found.unified, without_device_rules=rootless)
+        return V2Driver(found.unified, rootless=rootless)
     raise Unsupported(
         "no cgroup hierarchy is mounted", hint="mount cgroup2 on /sys/fs/cgroup and try again"
     )

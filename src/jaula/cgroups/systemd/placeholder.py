@@ -52,6 +52,8 @@ def _wait_for_the_end(parent: int) -> None:
     """The child: no descriptor, no signal handler, no way back."""
     try:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        with suppress(PermissionError):  # without CAP_SYS_RESOURCE it may die of others' hunger
+            _spare()
         os.closerange(0, 1 << 20)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
@@ -59,3 +61,9 @@ def _wait_for_the_end(parent: int) -> None:
             signal.pause()
     finally:
         os._exit(0)
+
+
+def _spare() -> None:
+    """Have the OOM killer pass it by: its memory is that of the runtime, and often the largest."""
+    score = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(score, b"-1000")

@@ -12,12 +12,22 @@ import errno
 import os
 
 from jaula.cgroups import features, files, paths, tree
+from jaula.cgroups.v2 import moving
 from jaula.cgroups.v2.cgroup import Cgroup
 from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound, Unsupported
 
 LEAF = "jaula-init"
 """Where processes of the topmost cgroup go when they are in the way."""
 
+_REFUSALS = (
+    errno.EBUSY,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EINVAL,
+    errno.ENOENT,
+    errno.EOPNOTSUPP,
+)
 _WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
 
 
@@ -27,11 +37,11 @@ class Driver:
     name = "cgroupfs"
     version = 2
 
-    def __init__(self, mount: str, *, without_device_rules: bool = False) -> None:
-        """``without_device_rules`` where the kernel forbids such programs: in a user namespace."""
+    def __init__(self, mount: str, *, rootless: bool = False) -> None:
+        """``rootless``: no device rules, which take a privilege, and a look at who may move in."""
         self.mount = mount
         self.root = os.open(mount, tree.DIRECTORY)
-        self._without_device_rules = without_device_rules
+        self._rootless = rootless
 
     def create(self, path: str) -> Cgroup:
         relative = paths.relative(path)
@@ -40,11 +50,34 @@ class Driver:
         for ancestor in above:
             self._make_ancestor(ancestor)
         self._make(relative)
+        if self._rootless:
+            try:
+                moving.check(self.mount, f"/{relative}")
+            except BaseException:
+                os.rmdir(relative, dir_fd=self.root)
+                raise
         return self._opened(relative)
 
     def adopt(self, path: str) -> Cgroup:
-        """One that the service manager made and keeps a process in; raises ``NotFound``."""
-        return self.open(path)
+        """One that the service manager made and keeps a process in; raises ``NotFound``.
+
+        The manager switches on the controllers that it knows; the others are as far as they can be.
+        """
+        relative = paths.relative(path)
+        for ancestor in (".", *paths.ancestors(relative)):
+            directory = os.open(ancestor, tree.DIRECTORY, dir_fd=self.root)
+            try:
+                self._enable_what_can_be(directory)
+            finally:
+                os.close(directory)
+        adopted = self.open(path)
+        if self._rootless:
+            try:
+                moving.check(self.mount, adopted.path)
+            except BaseException:
+                adopted.close()
+                raise
+        return adopted
 
     def open(self, path: str) -> Cgroup:
         relative = paths.relative(path)
@@ -92,7 +125,7 @@ class Driver:
             self.mount,
             self.root,
             directory,
-            without_device_rules=self._without_device_rules,
+            without_device_rules=self._rootless,
         )
 
     def _make_ancestor(self, relative: str) -> None:
@@ -116,6 +149,18 @@ class Driver:
             os.mkdir(relative, 0o755, dir_fd=self.root)
         except PermissionError as error:
             raise _forbidden(relative, error) from error
+
+    @staticmethod
+    def _enable_what_can_be(directory: int) -> None:
+        available = files.read(directory, "cgroup.controllers").split()
+        enabled = files.read(directory, "cgroup.subtree_control").split()
+        for name in _WANTED:
+            if name in available and name not in enabled:
+                try:
+                    files.write(directory, "cgroup.subtree_control", f"+{name}")
+                except OSError as error:
+                    if error.errno not in _REFUSALS:
+                        raise
 
     def _delegate(self, directory: int, path: str) -> None:
         """Switch on for the children of ``path`` what it has and they lack."""

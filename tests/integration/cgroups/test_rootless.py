@@ -1,0 +1,49 @@
+"""Users without a delegated cgroup: containers without one, clear words where one is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NOBODY = 65534
+PROGRAM = """
+from jaula import cgroups
+from jaula.cgroups.place import place
+from jaula.errors import JaulaError
+from jaula.spec.runtime import DeviceCgroup, Memory, Resources
+
+driver = cgroups.select(systemd=False, rootless=True)
+own = open('/proc/self/cgroup').read()
+path = place(None, 'jlt-nobody', systemd=False, rootless=True, own=own)
+with driver.create(path) as cgroup:
+    print(cgroup.apply(Resources(devices=(DeviceCgroup(allow=False, access='rwm'),))))
+    print(cgroup.entry(), cgroup.pids(), cgroup.locations())
+    try:
+        cgroup.apply(Resources(memory=Memory(limit=1 << 20)))
+    except JaulaError as error:
+        print(error)
+    cgroup.kill()
+    cgroup.destroy()
+with driver.open(path) as again:
+    print(again.pids())
+"""
+
+
+def test_a_user_without_a_cgroup_gets_none_and_is_told_when_it_matters() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": ":".join(sys.path)},
+        cwd="/",
+    )
+    assert done.stderr == ""
+    first, second, refused, last = done.stdout.splitlines()
+    assert (first, second, last) == ("()", "() () {}", "()")
+    assert refused.startswith(
+        "cannot limit memory: the container has no cgroup (cannot make cgroup"
+    )
+    assert "systemd-run --user --scope" in refused
