@@ -62,16 +62,6 @@ def choose(
     )
 
 
-def acceptable(wanted: str, current: str) -> bool:
-    """Whether what the kernel tells of a process is the profile that was asked for.
-
-    A profile may send programs on to a child of its own, and a stack holds all of its parts.
-    """
-    name, _ = parse_current(current)
-    parts = name.split("//&")
-    return any(part == wanted or part.startswith(f"{wanted}//") for part in parts)
-
-
 class AppArmor:
     """A :class:`~jaula.confine.mandatory.MandatoryAccess` of a host with these profiles."""
 

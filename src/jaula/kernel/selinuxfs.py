@@ -21,6 +21,11 @@ def _ask(name: str, question: str) -> str:
         os.close(fd)
 
 
+def canonical(context: str) -> str:
+    """The context as the kernel writes it. Raises ``OSError``, EINVAL for one that is none."""
+    return _ask("context", context)
+
+
 def check_context(context: str) -> bool:
     """Whether the policy knows user, role, type and level, and lets them go together."""
     try:

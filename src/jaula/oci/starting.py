@@ -10,6 +10,7 @@ from jaula.oci.container import CONFIG, SOCKET, Container, Record
 
 START = b"S"  # what init waits to read
 _POSTSTART = b'"poststart"'
+_LABELS = (b'"apparmorProfile"', b'"selinuxLabel"')
 
 
 def release(container: Container) -> None:
@@ -27,6 +28,32 @@ def release(container: Container) -> None:
     if word[:1] == b"E":
         code, _, text = word[1:].decode(errors="replace").partition(" ")
         raise RuntimeFailure(text, exit_code=int(code))
+
+
+def check(container: Container, record: Record) -> None:
+    """See that the program runs under the labels that its spec asks for; else it is ended.
+
+    Raises ``RuntimeFailure``.
+    """
+    config = container.read(CONFIG)
+    if not any(key in config for key in _LABELS):
+        return
+    from jaula.oci import removal
+    from jaula.runtime import labels
+    from jaula.spec import runtime as oci
+
+    process = oci.decode(config).process
+    if process is None:
+        return
+    wanted = labels.Wanted(
+        os.fsencode(process.apparmor_profile) if process.apparmor_profile else None,
+        os.fsencode(process.selinux_label) if process.selinux_label else None,
+    )
+    try:
+        labels.check(record.pid, wanted)
+    except JaulaError:
+        removal.kill(record)
+        raise
 
 
 def poststart(call: Call, container: Container, record: Record) -> None:

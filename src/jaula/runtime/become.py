@@ -21,6 +21,7 @@ from typing import NamedTuple, NoReturn
 
 from jaula.kernel import capabilities, keyring, process, seccomp, tty
 from jaula.runtime import landlock, notify
+from jaula.runtime.labels import Labels, Wanted, write
 from jaula.spec.runtime import Process
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,8 +53,7 @@ class Prepared(NamedTuple):
     ambient: int
     no_new_privileges: bool
     filter: tuple[bytes, int] | None
-    apparmor: bytes | None
-    selinux: bytes | None
+    labels: Wanted
     listener: notify.Listener | None = None  # who hears of the filter's notifications
     session_keyring: bool = True  # whether the process gets one of its own
     personality: int | None = None
@@ -99,8 +99,11 @@ def prepare(
         & _mask(sets.inheritable if sets else ()),  # the kernel refuses others
         wanted.no_new_privileges,
         filter,
-        os.fsencode(wanted.apparmor_profile) if wanted.apparmor_profile else None,
-        os.fsencode(wanted.selinux_label) if wanted.selinux_label else None,
+        Wanted(
+            os.fsencode(wanted.apparmor_profile) if wanted.apparmor_profile else None,
+            os.fsencode(wanted.selinux_label) if wanted.selinux_label else None,
+            wanted.no_new_privileges,
+        ),
         listener,
         session_keyring,
         personality,
@@ -115,37 +118,6 @@ def _mask(names: tuple[str, ...]) -> int:
         if name in _NUMBERS:
             mask |= 1 << _NUMBERS[name]
     return mask
-
-
-class Labels(NamedTuple):
-    """Descriptors of this process's LSM attributes, opened while the host's /proc is in reach."""
-
-    apparmor: int
-    selinux: int
-
-
-def open_proc(prepared: Prepared) -> int:
-    """The host's /proc where a label is to be written, else -1; for :func:`open_labels`.
-
-    A process that joins a container opens it before: the container's own may be a forgery.
-    """
-    if not prepared.apparmor and not prepared.selinux:
-        return -1
-    return os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def open_labels(prepared: Prepared, proc: int) -> Labels:
-    """Open what :func:`drop` will write, for the calling process; closes ``proc``."""
-    if proc < 0:
-        return Labels(-1, -1)
-    apparmor = selinux = -1
-    flags = os.O_RDWR | os.O_CLOEXEC
-    if prepared.apparmor:
-        apparmor = os.open("thread-self/attr/apparmor/exec", flags, dir_fd=proc)
-    if prepared.selinux:
-        selinux = os.open("thread-self/attr/exec", flags, dir_fd=proc)
-    os.close(proc)
-    return Labels(apparmor, selinux)
 
 
 def take_stdio(
@@ -185,7 +157,7 @@ def make_cwd(prepared: Prepared) -> None:
         return  # chdir tells what is wrong, as the process's own user
 
 
-def drop(prepared: Prepared, labels: Labels, pid: int) -> None:
+def drop(prepared: Prepared, opened: Labels, pid: int) -> None:
     """Give up everything that the process is not to have; :func:`seal` and exec are next.
 
     ``pid`` is the process's number on the host, for the seccomp agent.
@@ -210,10 +182,7 @@ def drop(prepared: Prepared, labels: Labels, pid: int) -> None:
     capabilities.clear_ambient()
     if prepared.ambient:
         capabilities.raise_ambient(prepared.ambient)
-    if labels.apparmor >= 0 and prepared.apparmor:
-        _label(labels.apparmor, b"exec " + prepared.apparmor)
-    if labels.selinux >= 0 and prepared.selinux:
-        _label(labels.selinux, prepared.selinux)
+    write(prepared.labels, opened)
 
 
 def seal(prepared: Prepared, pid: int) -> None:
@@ -234,14 +203,6 @@ def _install_filter(prepared: Prepared, pid: int) -> None:
     fd = seccomp.install(program, flags, listener=True)
     assert fd is not None
     notify.send(prepared.listener, text, fd)
-
-
-def _label(fd: int, text: bytes) -> None:
-    try:
-        os.write(fd, text)
-    except OSError as error:
-        raise Failure(f"security label {os.fsdecode(text)!r}: {error.strerror}") from None
-    os.close(fd)
 
 
 def set_groups(groups: Sequence[int]) -> None:

@@ -16,7 +16,7 @@ from jaula.errors import RuntimeFailure
 from jaula.kernel import namespaces, process, tty
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
-from jaula.runtime import become, channel
+from jaula.runtime import become, channel, labels
 from jaula.runtime.birth import clone_into
 from jaula.runtime.handshake import follow, moved, report, wait_for_word
 from jaula.runtime.midwife import Born
@@ -85,7 +85,14 @@ def start(
         _close(*theirs)
     try:
         lost = "exec: the container's processes ended meanwhile"
-        pid, master = follow(mine, stage_pid, wanted, terms.console, lost=lost)
+        pid, master = follow(
+            mine,
+            stage_pid,
+            wanted,
+            terms.console,
+            lost=lost,
+            check=lambda pid: labels.check(pid, prepared.labels),
+        )
     except BaseException:
         _close(*ours)
         raise
@@ -111,7 +118,7 @@ def _stage(
         process.prctl(process.PR_SET_DUMPABLE, 0)
         if terms.final_cpus:
             os.sched_setaffinity(0, terms.final_cpus)
-        proc = become.open_proc(prepared)
+        proc = labels.open_proc(prepared.labels)
         namespaces.setns(init_pidfd, flags)
         if flags & CLONE.NEWUSER:
             become.set_groups(())
@@ -122,7 +129,7 @@ def _stage(
         if pid:
             channel.send(sync, b"P%d" % pid)
             os._exit(0)
-        labels = become.open_labels(prepared, proc)
+        opened = labels.open_labels(prepared.labels, proc)
         if terminal:
             root = os.open("/", os.O_PATH | os.O_DIRECTORY)
             ptmx = openat2(
@@ -137,15 +144,15 @@ def _stage(
                 os.fchown(slave, prepared.uid, -1)
             stdio = (slave,) * 3
         listener = prepared.listener
-        numbers = (sync.fileno(), *labels, listener.socket if listener else -1)
+        numbers = (sync.fileno(), *opened.fds, listener.socket if listener else -1)
         kept = become.take_stdio(*stdio, terminal=terminal, preserve=terms.preserve, kept=numbers)
         sync = moved(sync, kept[0])
-        labels = become.Labels(kept[1], kept[2])
+        opened = opened._replace(apparmor=kept[1], selinux=kept[2])
         if listener:
             prepared = prepared._replace(listener=listener._replace(socket=kept[3]))
         pid = wait_for_word(sync)
         prepared = become.with_home(prepared)
-        become.drop(prepared, labels, pid)
+        become.drop(prepared, opened, pid)
         become.seal(prepared, pid)
         become.execute(prepared, terms.preserve)
     except BaseException as error:  # noqa: BLE001 - reported, and the process ends

@@ -32,10 +32,12 @@ def follow(
     *,
     lost: str,
     at_hooks: Callable[[int], None] | None = None,
+    check: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
     """Follow one birth to its end: (the process's pid, its terminal's master or -1).
 
-    ``at_hooks`` gets the pid when the root is built and not yet entered. Closes ``mine`` and reaps
+    ``at_hooks`` gets the pid when the root is built and not yet entered, ``check`` when the program
+    runs. Closes ``mine`` and reaps
     the stage. Raises ``RuntimeFailure`` with what the other side said, or with ``lost`` where
     it ended without a word; then neither process is left.
     """
@@ -76,6 +78,8 @@ def follow(
             failure = RuntimeFailure(lost)
         if failure is not None:
             raise failure
+        if check is not None and not waits:
+            check(pid)
     except BaseException:
         for child in (pid, stage_pid):
             if child:

@@ -22,7 +22,7 @@ from msgspec import structs
 
 from jaula.kernel import mounts, namespaces, process
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime import become, channel, hooks
+from jaula.runtime import become, channel, hooks, labels
 from jaula.runtime.become import Prepared
 from jaula.runtime.handshake import moved, report, wait_for_word
 from jaula.runtime.operations import MaskPath, Operation, ReadonlyPath, ReadonlyRoot, Stage, Sysctl
@@ -96,7 +96,8 @@ def stage(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
 def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
     doing = "root file system"
     try:
-        labels = become.open_labels(blueprint.process, become.open_proc(blueprint.process))
+        wanted = blueprint.process.labels
+        opened = labels.open_labels(wanted, labels.open_proc(wanted))
         if blueprint.hostname is not None and blueprint.create & CLONE.NEWUTS:
             process.sethostname(blueprint.hostname)
         if blueprint.domainname is not None and blueprint.create & CLONE.NEWUTS:
@@ -136,7 +137,7 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
         listener = blueprint.process.listener
         numbers = (
             sync.fileno(),
-            *labels,
+            *opened.fds,
             blueprint.start_socket,
             listener.socket if listener else -1,
         )
@@ -144,7 +145,7 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
             *stdio, terminal=blueprint.terminal, preserve=blueprint.preserve, kept=numbers
         )
         sync = moved(sync, kept[0])
-        labels = become.Labels(kept[1], kept[2])
+        opened = opened._replace(apparmor=kept[1], selinux=kept[2])
         prepared_process = blueprint.process
         if listener:
             prepared_process = prepared_process._replace(listener=listener._replace(socket=kept[4]))
@@ -154,7 +155,7 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
             become.locate(prepared_process)
             sync = _wait_for_start(sync, kept[3])
         prepared_process = become.with_home(prepared_process)
-        become.drop(prepared_process, labels, pid)
+        become.drop(prepared_process, opened, pid)
         if blueprint.hooks is not None and blueprint.state is not None:
             doing = "hooks"
             state = structs.replace(blueprint.state, pid=os.getpid(), status="created")

@@ -14,11 +14,11 @@ from typing import NamedTuple
 from msgspec import structs
 
 from jaula.errors import RuntimeFailure
-from jaula.runtime import channel, confined, hooks, init, joining, mountplan, preparation
+from jaula.runtime import channel, confined, hooks, init, joining, labels, mountplan, preparation
 from jaula.runtime.become import Prepared
 from jaula.runtime.birth import clone_into
 from jaula.runtime.handshake import follow
-from jaula.runtime.hierarchies import container_directories, v1_hierarchies
+from jaula.runtime.hierarchies import container_directories, own_places, v1_hierarchies
 from jaula.runtime.mappings import host_id
 from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup, Parts
@@ -102,7 +102,8 @@ def _make(
 
     def prepare() -> tuple[int, dict[int, int]]:
         try:
-            root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner))
+            context = linux.mount_label if selinux else None
+            root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner, context=context))
         except OSError as error:
             raise RuntimeFailure(f"root file system: {error}") from error
         ready = preparation.prepare(
@@ -117,7 +118,7 @@ def _make(
         return root, ready
 
     root, ready = (-1, {}) if terms.unprivileged else prepare()
-    places = cgroup.locations().values()
+    places = cgroup.locations().values() or own_places()
     steps = mountplan.plan(
         spec,
         v1_hierarchies=v1_hierarchies(places),
@@ -193,6 +194,7 @@ def _fork(
         blueprint.console,
         lost="the container's first process died while it was made",
         at_hooks=_runtime_hooks(blueprint.hooks, blueprint.state),
+        check=lambda pid: labels.check(pid, blueprint.process.labels),
     )
 
 

@@ -16,12 +16,23 @@ import os
 from jaula.kernel import capabilities, mounts, namespaces, process
 from jaula.spec.rootfs import DirectoryRoot, OverlayRoot, RootSource
 
+Options = tuple[tuple[str, str], ...]
+"""Further options of an overlay."""
 
-def mount_root(root: RootSource, user_fd: int | None, owner: tuple[int, int]) -> int:
+
+def mount_root(
+    root: RootSource,
+    user_fd: int | None,
+    owner: tuple[int, int],
+    *,
+    context: str | None = None,
+) -> int:
     """A detached mount of the root, id-mapped when ``user_fd`` is given.
 
-    ``owner`` is the host uid and gid of the container's root. Raises ``OSError``.
+    ``owner`` is the host uid and gid of the container's root, ``context`` the SELinux label that
+    all files of an overlay show; a directory's have their own. Raises ``OSError``.
     """
+    options = (("context", context),) if context else ()
     if isinstance(root, DirectoryRoot):
         tree = mounts.clone_tree(root.path, recursive=not root.id_mapped)
         try:
@@ -34,11 +45,13 @@ def mount_root(root: RootSource, user_fd: int | None, owner: tuple[int, int]) ->
             raise
         return tree
     if user_fd is None:
-        return mounts.overlay(root.lowers, root.upper, root.work)
-    return _mapped_overlay(root, user_fd, owner)
+        return mounts.overlay(root.lowers, root.upper, root.work, options=options)
+    return _mapped_overlay(root, user_fd, owner, options)
 
 
-def _mapped_overlay(root: OverlayRoot, user_fd: int, owner: tuple[int, int]) -> int:
+def _mapped_overlay(
+    root: OverlayRoot, user_fd: int, owner: tuple[int, int], options: Options
+) -> int:
     trees: list[int] = []
 
     def mapped(path: str) -> int:
@@ -59,13 +72,12 @@ def _mapped_overlay(root: OverlayRoot, user_fd: int, owner: tuple[int, int]) -> 
             upper, work = os.path.basename(root.upper), os.path.basename(root.work)
         with _acting_as(owner):
             try:
-                return _stack(
-                    [f"/proc/self/fd/{tree}" for tree in lowers], _below(parent), upper, work
-                )
+                names = [f"/proc/self/fd/{tree}" for tree in lowers]
+                return _stack(names, _below(parent), upper, work, options)
             except OSError as error:
                 if error.errno != 22:
                     raise
-            return _stack_attached(lowers, parent, upper, work)
+            return _stack_attached(lowers, parent, upper, work, options)
     finally:
         for tree in trees:
             os.close(tree)
@@ -75,17 +87,19 @@ def _below(parent: int | None) -> str:
     return "" if parent is None else f"/proc/self/fd/{parent}"
 
 
-def _stack(lowers: list[str], parent: str, upper: str | None, work: str | None) -> int:
+def _stack(
+    lowers: list[str], parent: str, upper: str | None, work: str | None, options: Options
+) -> int:
     return mounts.overlay(
         lowers,
         f"{parent}/{upper}" if upper else None,
         f"{parent}/{work}" if work else None,
-        options=(("xino", "off"),) if not upper else (),
+        options=(*options, ("xino", "off")) if not upper else options,
     )
 
 
 def _stack_attached(
-    lowers: list[int], parent: int | None, upper: str | None, work: str | None
+    lowers: list[int], parent: int | None, upper: str | None, work: str | None, options: Options
 ) -> int:
     """The same for kernels that want attached layers."""
     namespaces.unshare(namespaces.CLONE.NEWNS)
@@ -103,7 +117,7 @@ def _stack_attached(
         if parent is not None:
             os.mkdir(f"{at}/w")
             mounts.move_mount(parent, f"{at}/w")
-        return _stack(names, f"{at}/w", upper, work)
+        return _stack(names, f"{at}/w", upper, work, options)
     finally:
         mounts.umount2(stage.format(scratch), mounts.MNT.DETACH)
         os.close(scratch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaula.errors import Conflict
 from jaula.oci.call import Call
 from jaula.oci.container import Container
-from jaula.oci.starting import poststart, release
+from jaula.oci.starting import check, poststart, release
 
 FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
@@ -22,5 +22,6 @@ def run(call: Call) -> int:
         if status != "created":
             raise Conflict("cannot start an already running container")
         release(container)
+        check(container, record)
         poststart(call, container, record)
     return 0
