@@ -4,9 +4,10 @@ What was requested comes from two documents. Of the engine's inspect document th
 and no others: ``Id``; ``State.Pid``; ``Mounts[]`` (Type, Source, Destination, RW, Propagation);
 ``NetworkSettings.Networks.*.IPAddress``; and of ``HostConfig`` Privileged, CapAdd, CapDrop,
 SecurityOpt, UsernsMode, PidMode, IpcMode, UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs,
-MaskedPaths, ReadonlyPaths, Devices, DeviceCgroupRules, Memory, MemorySwap, NanoCpus, CpuQuota,
-CpuPeriod, CpuShares, CpusetCpus, PidsLimit. The other document is the OCI spec that the runtime
-was given. They are held against each other too: a spec that is weaker than the request fails.
+MaskedPaths, ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, Memory, MemorySwap, NanoCpus,
+CpuQuota, CpuPeriod, CpuShares, CpusetCpus, PidsLimit. The other document is the OCI spec that the
+runtime was given. They are held against each other too: a spec that is weaker than the request
+fails.
 
 What is in effect is read from /proc and from the cgroup file systems, never asked of the engine.
 """

@@ -14,6 +14,7 @@ import time
 import msgspec
 
 from jaula.cgroups import paths as cgroup_paths
+from jaula.config import OWN_RUNTIME
 from jaula.engine import hostfacts, labelling, merge, mountpoints, names, policy, ports, signals
 from jaula.engine.container import Container
 from jaula.engine.logging_options import log_options
@@ -104,13 +105,13 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
     :raises InvalidRequest: what is wrong.
     """
     host = body.host_config
-    parts.runtimes.choose(host.runtime)
+    foreign = parts.runtimes.choose(host.runtime) != OWN_RUNTIME
     process.arguments(body)
     process.working_directory(body.working_dir)
     shares = sharing.decide(host)
     warnings = [
         *resources.check(host, parts.host),
-        *security.check(host, hostfacts.fresh(parts.host)),
+        *security.check(host, hostfacts.fresh(parts.host), foreign=foreign),
     ]
     build.check_sysctls(host, shares)
     policy.check(host.restart_policy, auto_remove=host.auto_remove)

@@ -243,7 +243,7 @@ class Starter:
             shared_shm=self._shared_shm(record, shares),
             devices=_host_devices() if body.host_config.privileged and shares.user.host else (),
         )
-        confinement = security.decide(body.host_config, facts.host)
+        confinement = security.decide(body.host_config, facts.host, foreign=runtime is not None)
         document = encode(build.build(body, facts, confinement, shares))
         run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)

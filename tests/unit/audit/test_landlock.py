@@ -56,6 +56,10 @@ def test_a_relaxation_names_its_reason() -> None:
     assert verdict(given) == (Verdict.RELAXED, "none (CAP_SYS_ADMIN may mount)")
 
 
+def test_another_runtime_does_not_obey_it() -> None:
+    assert verdict(spec("off"), Runtime="runc") == (Verdict.RELAXED, "none (--runtime runc)")
+
+
 def test_a_kernel_without_it_has_nothing_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Landlock, "of_this_host", lambda: Landlock(0))
     bare = structs.replace(spec(), annotations={})

@@ -97,6 +97,14 @@ def test_what_cannot_be_in_effect_is_refused_when_the_container_is_made() -> Non
         assert check(7, security_opt=(f"landlock={option}",)) == ()
 
 
+def test_another_runtime_is_not_trusted_to_obey() -> None:
+    facts = HostFacts(kernel="6.12.0", landlock=7)
+    assert security.decide(HostConfig(), facts, foreign=True).landlock.options == ("off",)
+    asked = HostConfig(security_opt=("landlock=tcp-bind=80",))
+    with pytest.raises(InvalidRequest, match="runtime"):
+        security.check(asked, facts, foreign=True)
+
+
 def test_no_annotation_of_a_user_is_taken_for_the_engines_word() -> None:
     with pytest.raises(InvalidRequest, match="the engine's own"):
         check(annotations={ANNOTATION: '{"handledAccessFs":1}'})

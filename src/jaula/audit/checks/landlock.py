@@ -14,6 +14,7 @@ from msgspec import structs
 
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
+from jaula.config import OWN_RUNTIME
 from jaula.confine.landlock import DEFAULT_FROM, Landlock, objection, parse
 from jaula.confine.mandatory import Request
 from jaula.spec.landlock import ANNOTATION
@@ -24,11 +25,16 @@ def check(subject: Subject) -> Iterator[Row]:
     """One row."""
     module = Landlock.of_this_host()
     bare = _without(subject.spec)
-    request = Request(subject.security_option("landlock"), subject.privileged)
+    runtime = subject.text("Runtime")
+    foreign = runtime not in ("", OWN_RUNTIME)
+    words = ("off",) if foreign else subject.security_option("landlock")
+    request = Request(words, subject.privileged)
     wanted, given = module.requested(module.confine(bare, request)), module.requested(subject.spec)
     options = parse(request.options)
     by = None
-    if options.off:
+    if foreign:
+        by = f"--runtime {runtime}"
+    elif options.off:
         by = "landlock=off"
     elif not wanted and subject.privileged:
         by = "--privileged"

@@ -89,13 +89,13 @@ def _parse_one(option: str, chosen: SecurityOptions) -> dict[str, object]:
     )
 
 
-def check(host_config: HostConfig, host: HostFacts) -> tuple[str, ...]:
+def check(host_config: HostConfig, host: HostFacts, *, foreign: bool = False) -> tuple[str, ...]:
     """Refuse what cannot be in effect; warn about what has no meaning on this host.
 
     :raises InvalidRequest: unknown capability or option, a profile that does not parse, a
         module that this kernel does not have.
     """
-    decide(host_config, host)
+    decide(host_config, host, foreign=foreign)
     for name in host_config.annotations:
         if name.startswith(_RESERVED):
             raise InvalidRequest(f"annotation {name}: names that begin so are the engine's own")
@@ -105,8 +105,8 @@ def check(host_config: HostConfig, host: HostFacts) -> tuple[str, ...]:
     return ()
 
 
-def decide(host_config: HostConfig, host: HostFacts) -> Confinement:
-    """All layers of confinement."""
+def decide(host_config: HostConfig, host: HostFacts, *, foreign: bool = False) -> Confinement:
+    """All layers of confinement; ``foreign``: another runtime than our own is to obey."""
     options = parse(host_config.security_opt)
     privileged = host_config.privileged
     sets = granted(host_config, host)
@@ -124,7 +124,7 @@ def decide(host_config: HostConfig, host: HostFacts) -> Confinement:
         no_new_privileges=options.no_new_privileges,
         apparmor=_apparmor(options.apparmor, host, privileged=privileged),
         label=_label(options.labels, privileged=privileged),
-        landlock=_landlock(options.landlock, host, privileged=privileged),
+        landlock=_landlock(options.landlock, host, privileged=privileged, foreign=foreign),
     )
 
 
@@ -189,9 +189,21 @@ def profile(host_config: HostConfig, host: HostFacts) -> str:
     return chosen or ""
 
 
-def _landlock(wanted: tuple[str, ...], host: HostFacts, *, privileged: bool) -> mandatory.Request:
-    """What :meth:`landlock.Landlock.confine` decides on, once the spec is there."""
+def _landlock(
+    wanted: tuple[str, ...], host: HostFacts, *, privileged: bool, foreign: bool
+) -> mandatory.Request:
+    """What :meth:`landlock.Landlock.confine` decides on, once the spec is there.
+
+    The rules are an annotation of our own, which no other runtime obeys.
+    """
     options = landlock.parse(wanted)
+    if foreign:
+        if options.asked:
+            raise InvalidRequest(
+                "--security-opt landlock: the runtime that was chosen does not know such rules",
+                hint="--runtime jaula does",
+            )
+        return mandatory.Request(("off",), privileged)
     if options.asked:
         landlock.decide((), root_readonly=False, options=options, abi=host.landlock)
     return mandatory.Request(wanted, privileged)
