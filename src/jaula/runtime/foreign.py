@@ -241,8 +241,8 @@ def _read_pid(path: str, what: str) -> int:
     if not text.isdigit() or not 1 < int(text) < 1 << 22:
         raise RuntimeFailure(f"OCI runtime {what}: its pid file holds {text[:16]!r}, no process id")
     pid, until = int(text), time.monotonic() + _PATIENCE
-    while (parent := _parent(pid)) != os.getppid():
-        if parent is None or time.monotonic() > until:
+    while (parent := _parent(pid)) != os.getppid() or pid == os.getpid():
+        if parent is None or pid == os.getpid() or time.monotonic() > until:
             raise RuntimeFailure(
                 f"OCI runtime {what}: its pid file names process {pid}, which it did not make"
             )
