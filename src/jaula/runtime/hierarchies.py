@@ -53,3 +53,30 @@ def container_directories(
     if v1:
         return tuple(sorted({**v2, **v1}.items()))
     return tuple(("", place) for place in v2.values())
+
+
+def own_places(
+    cgroup: str = "/proc/self/cgroup", mountinfo: str = "/proc/self/mountinfo"
+) -> tuple[str, ...]:
+    """Directories of our own cgroup: those of a container that has none of its own, sorted.
+
+    A cgroup outside of what is mounted is left out. Each ends in a slash where it is a whole tree.
+    """
+    with open(cgroup, encoding="utf-8", errors="surrogateescape") as file:
+        own = [line.rstrip("\n").split(":", 2)[1:] for line in file]
+    found: set[str] = set()
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, _, tail = line.rstrip("\n").partition(" - ")
+            root, point = head.split(" ")[3:5]
+            kind, _, options = tail.partition(" ")
+            if kind not in ("cgroup", "cgroup2"):
+                continue
+            selecting = set(options.split(" ")[-1].split(","))
+            for controllers, path in own:
+                mine = set(controllers.split(",")) if controllers else set()
+                if (kind == "cgroup2") != (not mine) or not mine <= selecting:
+                    continue
+                if path == root or path.startswith(f"{root.rstrip('/')}/"):
+                    found.add(f"{point}/{path[len(root.rstrip('/')) :].lstrip('/')}")
+    return tuple(sorted(found))

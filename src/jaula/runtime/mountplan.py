@@ -18,7 +18,7 @@ from jaula.spec.runtime import Linux, Mount, Spec
 
 __all__ = ["host_propagation", "known_options", "needs_preparation", "parse_options", "plan"]
 
-_LABELLED = frozenset({"tmpfs", "ramfs", "devpts", "mqueue", "overlay"})
+_LABELLED = frozenset({"tmpfs", "ramfs", "devpts", "overlay"})  # in a user namespace too
 _LINKS = (
     operations.Link("/proc/self/fd", "dev/fd"),
     operations.Link("/proc/self/fd/0", "dev/stdin"),
@@ -97,9 +97,13 @@ def plan(
         raise RuntimeFailure(f"rootfsPropagation {wanted!r} is none of private, slave, shared")
     steps.append(operations.RootPropagation(*PROPAGATION[wanted]))
     isolated = linux is None or any(entry.type == "cgroup" for entry in linux.namespaces)
+    legacy = bool(v1_hierarchies) or any(name for name, _ in cgroups)
     late: list[operations.Operation] = []
+    unfrozen: list[str] = []  # cgroup trees, on which something may still be mounted
     for index, mount in enumerate(spec.mounts):
         options = mountoptions.of(mount)
+        while unfrozen and _covers(mount.destination, unfrozen[-1]):
+            steps.append(operations.Freeze(unfrozen.pop()))
         if options.remount:
             steps.append(_remount(mount, options))
         elif needs_preparation(mount, options):
@@ -112,6 +116,9 @@ def plan(
             steps.extend(_cgroup(mount, options, v1_hierarchies))
         else:
             steps.append(_fresh(mount, options, label))
+        if mount.type == "cgroup" and legacy and options.set & MOUNT_ATTR.RDONLY:
+            unfrozen.append(mount.destination)
+    steps.extend(operations.Freeze(destination) for destination in reversed(unfrozen))
     listed = linux.devices if linux is not None else ()
     steps.extend(_nodes(spec, devices.wanted(listed)))
     if not _dev_is_bound(spec):
@@ -175,7 +182,7 @@ def _cgroup(
         )
         destination = f"{mount.destination}/{name}"
         steps.append(operations.MountFilesystem("cgroup", destination, pairs, options.set))
-    steps.extend(_cgroup_end(mount, options, [name for name, _ in hierarchies]))
+    steps.extend(_shared(mount, [name for name, _ in hierarchies]))
     return steps
 
 
@@ -190,7 +197,7 @@ def _bound_cgroup(
         operations.BindHost(path, f"{mount.destination}/{name}", options.set)
         for name, path in cgroups
     )
-    steps.extend(_cgroup_end(mount, options, [name for name, _ in cgroups]))
+    steps.extend(_shared(mount, [name for name, _ in cgroups]))
     return steps
 
 
@@ -199,17 +206,18 @@ def _cgroup_directory(mount: Mount, options: MountOptions) -> operations.Operati
     return operations.MountFilesystem("tmpfs", mount.destination, (("mode", "755"),), attributes)
 
 
-def _cgroup_end(
-    mount: Mount, options: MountOptions, names: Sequence[str]
-) -> list[operations.Operation]:
-    """Links from each controller to the hierarchy that it shares; then no more changes."""
+def _shared(mount: Mount, names: Sequence[str]) -> list[operations.Operation]:
+    """Links from each controller to the hierarchy that it shares with others."""
     place = "/".join(parts(mount.destination))
-    steps: list[operations.Operation] = [
+    return [
         operations.Link(name, f"{place}/{controller}")
         for name in names
         if "," in name
         for controller in name.split(",")
     ]
-    if options.set & MOUNT_ATTR.RDONLY:
-        steps.append(operations.Freeze(mount.destination))
-    return steps
+
+
+def _covers(destination: str, below: str) -> bool:
+    """Whether a mount at ``destination`` hides what is at ``below``, or is at the same place."""
+    first = parts(destination)
+    return parts(below)[: len(first)] == first

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaula.runtime.hierarchies import v1_hierarchies
+from jaula.runtime.hierarchies import own_places, v1_hierarchies
 
 MOUNTINFO = """\
 30 24 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
@@ -34,3 +34,23 @@ def test_a_unified_host_has_none(tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_text("33 30 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
     assert v1_hierarchies(PLACES, str(file)) == ()
+
+
+def test_a_process_without_a_cgroup_of_its_own_shows_that_of_its_caller(tmp_path: Path) -> None:
+    mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
+    mountinfo.write_text(MOUNTINFO)
+    cgroup.write_text("3:cpu,cpuacct:/user/a\n1:name=systemd:/\n0::/\n")
+    assert own_places(str(cgroup), str(mountinfo)) == (
+        "/sys/fs/cgroup/cpu,cpuacct/user/a",
+        "/sys/fs/cgroup/systemd/",
+        "/sys/fs/cgroup/unified/",
+    )
+
+
+def test_what_is_mounted_of_a_hierarchy_may_be_a_part(tmp_path: Path) -> None:
+    mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
+    mountinfo.write_text("33 30 0:29 /user /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    cgroup.write_text("0::/user/a\n")
+    assert own_places(str(cgroup), str(mountinfo)) == ("/sys/fs/cgroup/a",)
+    cgroup.write_text("0::/users/a\n")
+    assert own_places(str(cgroup), str(mountinfo)) == ()

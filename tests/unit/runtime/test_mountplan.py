@@ -107,6 +107,21 @@ def test_without_a_cgroup_namespace_its_own_directories_are_bound() -> None:
     assert unified[1].describe() == "bind /sys/fs/cgroup/c at /sys/fs/cgroup"
 
 
+def test_a_read_only_cgroup_tree_is_closed_when_all_that_lies_on_it_is_mounted() -> None:
+    tree = oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",))
+    on_it = oci.Mount("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd", "bind", ("rbind",))
+    over_it = oci.Mount("/sys", "/other", "bind", ("rbind",))
+    close = "make the mount at /sys/fs/cgroup read-only"
+
+    def order(*mounts: oci.Mount) -> list[str]:
+        plan = mountplan.plan(oci.Spec(mounts=mounts), v1_hierarchies=(("pids", "pids"),))
+        steps = [step.describe() for step in plan]
+        return [step for step in steps if step == close or step.startswith("attach")]
+
+    assert order(tree, on_it)[1:] == [close]
+    assert order(tree, over_it)[:1] == [close]
+
+
 def test_a_dev_from_outside_keeps_its_content() -> None:
     spec = oci.Spec(
         mounts=(oci.Mount("/dev", "/dev", "bind", ("rbind",)),),
