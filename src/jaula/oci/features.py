@@ -15,6 +15,7 @@ from jaula.confine import seccomp as filters
 from jaula.kernel import capabilities, seccomp
 from jaula.runtime import mountplan
 from jaula.runtime.validation.linux import NAMESPACES
+from jaula.spec.landlock import ANNOTATION as LANDLOCK
 from jaula.spec.runtime import OCI_VERSION, Hooks
 
 TYPE_CHECKING = False
@@ -45,7 +46,7 @@ def features() -> dict[str, Any]:
             "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": _annotations(),
-        "potentiallyUnsafeConfigAnnotations": [UNIT_PROPERTIES],
+        "potentiallyUnsafeConfigAnnotations": [UNIT_PROPERTIES, LANDLOCK],
     }
 
 
