@@ -214,7 +214,7 @@ def _log_opts(key: str, value: object) -> dict[str, object]:
     for name, text in _object_of(key, value, ("max-size", "max-file")).items():
         text = _text_of(f"{key}: {name}", text)
         if name == "max-size":
-            found["log_max_size"] = size(name, text)
+            found["log_max_size"] = size(f"{key}: {name}", text)
         elif text.isascii() and text.isdigit() and len(text) < 6 and int(text):
             found["log_max_file"] = int(text)
         else:
