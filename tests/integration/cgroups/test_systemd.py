@@ -13,9 +13,8 @@ from jaula import cgroups
 from jaula.cgroups.place import place
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.cgroups.systemd.annotations import PREFIX
-from jaula.cgroups.v2.driver import Driver as V2Driver
 from jaula.errors import Conflict, InvalidRequest
-from jaula.spec.runtime import CPU, BlockIO, DeviceCgroup, Memory, Pids, Resources
+from jaula.spec.runtime import CPU, BlockIO, DeviceCgroup, HugepageLimit, Memory, Pids, Resources
 
 pytestmark = [pytest.mark.vm, pytest.mark.needs("/run/systemd/system")]
 
@@ -81,6 +80,7 @@ def test_limits_outlive_a_reload_of_systemd(cgroup: Cgroup, start: Start) -> Non
             cpu=CPU(shares=2048, quota=25_000, period=50_000, cpus="0", mems="0"),
             pids=Pids(limit=77),
             block_io=BlockIO(weight=500),
+            hugepage_limits=(HugepageLimit(page_size="2MB", limit=4 * MIB),),
             unified={"memory.high": str(48 * MIB)},
             devices=(
                 DeviceCgroup(allow=False, access="rwm"),
@@ -157,13 +157,3 @@ def test_a_slice_may_be_asked_for_in_place_of_a_scope(driver: CgroupDriver) -> N
         assert made.path == "/jlt.slice/jlt-own.slice"
         assert os.path.isdir(next(iter(made.locations().values())))
         made.destroy()
-
-
-def test_a_kernel_without_cgroup_kill_is_worked_around(cgroup: Cgroup, start: Start) -> None:
-    """Where the file is there, the other way has to work as well."""
-    process = started(start, cgroup)
-    plain = cgroups.detect()
-    assert isinstance(plain, V2Driver)
-    with plain.open(cgroup.path) as files:
-        files.kill_one_by_one()
-    assert process.wait(timeout=20) == -9

@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from jaula import cgroups
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
+from jaula.cgroups.v2.cgroup import Cgroup as V2Cgroup
 from jaula.cgroups.v2.driver import LEAF, Driver
 from jaula.errors import Conflict, Unsupported
-from jaula.spec.runtime import Pids, Resources
+from jaula.spec.runtime import Network, Pids, Resources
 
 pytestmark = pytest.mark.vm
 
@@ -18,9 +20,11 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 
 
-@pytest.fixture(autouse=True)
-def on_v2(driver: CgroupDriver) -> None:
-    assert driver.version == 2, "these tests need a machine with cgroup v2"
+@pytest.fixture(scope="session")
+def driver() -> CgroupDriver:
+    found = cgroups.detect()
+    assert found.version == 2, "these tests need a machine with cgroup v2"
+    return found
 
 
 def started(start: Start, cgroup: Cgroup) -> subprocess.Popen[bytes]:
@@ -56,3 +60,19 @@ def test_a_raw_v2_file_can_be_set_by_name(cgroup: Cgroup) -> None:
     assert cgroup.limits()["memory.high"] == "33554432"
     with pytest.raises(Unsupported, match="no such limit"):
         cgroup.apply(Resources(unified={"memory.nonsense": "1"}))
+
+
+def test_a_kernel_without_cgroup_kill_is_worked_around(
+    driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
+) -> None:
+    """Where the file is there, the other way has to work as well."""
+    process = started(start, cgroup)
+    with driver.open(path) as again:
+        assert isinstance(again, V2Cgroup)
+        again.kill_one_by_one()
+    assert process.wait(timeout=20) == -9
+
+
+def test_marks_on_packets_are_refused(cgroup: Cgroup) -> None:
+    with pytest.raises(Unsupported, match="need cgroup v1"):
+        cgroup.apply(Resources(network=Network(class_id=5)))
