@@ -139,7 +139,7 @@ FLAGS = (
         "security-opt",
         "",
         "list",
-        "seccomp=FILE|unconfined, no-new-privileges, label=..., apparmor=PROFILE, landlock=...",
+        "seccomp=FILE|unconfined, no-new-privileges, label=..., landlock=..., apparmor=PROFILE",
         group=RIGHTS,
     ),
     Flag("shm-size", "", "size", "Size of /dev/shm", group=LIMITS),
