@@ -1,15 +1,18 @@
-"""The mandatory access control label of the first process, where the host has such a module.
+"""Mandatory access control by labels: of the first process and of its files.
 
-Evidence: /proc/<pid>/attr/current, or attr/apparmor/current (proc_pid_attr(5)).
+Evidence: /proc/<pid>/attr/current, or attr/apparmor/current (proc_pid_attr(5)), and the attribute
+``security.selinux`` of what the process sees as its root.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 from jaula.confine import lsm
+from jaula.kernel.apparmor import parse_current
 
 
 def check(subject: Subject) -> Iterator[Row]:
@@ -17,6 +20,7 @@ def check(subject: Subject) -> Iterator[Row]:
     selinux, apparmor = lsm.selinux(), lsm.apparmor()
     if selinux:
         yield _selinux(subject)
+        yield _files(subject)
     if apparmor:
         yield _apparmor(subject)
     if not selinux and not apparmor:
@@ -32,9 +36,8 @@ def check(subject: Subject) -> Iterator[Row]:
 def _selinux(subject: Subject) -> Row:
     wanted = subject.process.selinux_label
     actual = subject.read("attr/current").rstrip("\0\n")
-    disabled = "disable" in subject.security_option("label")
+    by = _lifted(subject)
     mode = "" if lsm.selinux_enforcing() else ", permissive"
-    by = "label=disable" if disabled else "--privileged" if subject.privileged else None
     holds = actual == wanted if wanted else by is not None
     return Row(
         "selinux label", "lsm", wanted or f"none ({by or 'not asked for'})", actual + mode,
@@ -42,16 +45,51 @@ def _selinux(subject: Subject) -> Row:
     )  # fmt: skip
 
 
+def _lifted(subject: Subject) -> str | None:
+    """The flag for which a container runs as the host's privileged ones do, if there is one."""
+    options = subject.security_option("label")
+    if "disable" in options:
+        return "label=disable"
+    if options:
+        return None  # a label that was named
+    if subject.privileged:
+        return "--privileged"
+    shared = [flag for flag, key in _SHARING if subject.text(key) == "host"]
+    return f"{shared[0]} host" if shared else None
+
+
+_SHARING = (("--pid", "PidMode"), ("--ipc", "IpcMode"))
+
+
+def _files(subject: Subject) -> Row:
+    wanted = subject.linux.mount_label
+    value = os.getxattr(f"/proc/self/fd/{subject.root}", "security.selinux")
+    actual = value.rstrip(b"\0").decode(errors="replace")
+    return Row(
+        "selinux files", "lsm", wanted or "none", actual,
+        f"security.selinux of {subject.path('root')}", judge(actual == wanted, None),
+    )  # fmt: skip
+
+
 def _apparmor(subject: Subject) -> Row:
     wanted = subject.process.apparmor_profile
-    actual = subject.read("attr/apparmor/current").rstrip("\0\n")
-    options = subject.security_option("apparmor")
-    confined = bool(wanted) and wanted != "unconfined"
+    actual, mode = parse_current(subject.read("attr/apparmor/current"))
     by = None
-    if not confined:
-        by = "apparmor=unconfined" if "unconfined" in options else "no AppArmor profile asked for"
-    holds = actual == f"{wanted} (enforce)" if confined else not (options and not by)
+    if not wanted or wanted == "unconfined":
+        by = _unconfined(subject)
+        holds = by is not None
+    else:
+        holds = actual == wanted and mode == "enforce"
     return Row(
-        "apparmor profile", "lsm", wanted or f"none ({by})", actual,
+        "apparmor profile", "lsm", wanted or f"none ({by or 'not asked for'})",
+        f"{actual} ({mode})" if mode else actual,
         subject.path("attr/apparmor/current"), judge(holds, by),
     )  # fmt: skip
+
+
+def _unconfined(subject: Subject) -> str | None:
+    """The flag for which there is no profile."""
+    options = subject.security_option("apparmor")
+    if "unconfined" in options:
+        return "apparmor=unconfined"
+    return "--privileged" if subject.privileged and not options else None

@@ -1,0 +1,255 @@
+"""I9, SELinux enforcing: type and categories keep containers to their own files.
+
+Everywhere root of the container is root of the host (``--userns host``) where files are tried, so
+that discretionary access alone would let it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from harness import containers
+from harness.avc import Denials
+from harness.engine import PrivateEngine
+
+pytestmark = [pytest.mark.vm, pytest.mark.needs("/sys/fs/selinux/enforce")]
+
+ROOT = ("--userns", "host")
+TYPE, FILES = "container_t", "container_file_t"
+
+
+def label(path: str | Path) -> str:
+    """The label of a file, of a link itself."""
+    return os.getxattr(path, "security.selinux", follow_symlinks=False).rstrip(b"\0").decode()
+
+
+def current(process: int) -> str:
+    return Path(f"/proc/{process}/attr/current").read_text().rstrip("\0\n")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _enforcing() -> None:
+    assert Path("/sys/fs/selinux/enforce").read_text() == "1"
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A directory of the host with a file in it, open to everybody as far as modes go."""
+    tree = tmp_path / "tree"
+    tree.mkdir(mode=0o777)
+    tree.chmod(0o777)
+    (tree / "secret").write_text("of the host")
+    (tree / "secret").chmod(0o666)
+    return tree
+
+
+def test_a_container_runs_under_a_label_of_its_own(engine: PrivateEngine, busybox: str) -> None:
+    with (
+        containers.running(engine, busybox) as one,
+        containers.running(engine, busybox) as other,
+    ):
+        labels = []
+        for name in (one, other):
+            document = containers.inspect(engine, name)
+            process = document["State"]["Pid"]
+            assert current(process) == document["ProcessLabel"]
+            assert document["ProcessLabel"].startswith(f"system_u:system_r:{TYPE}:s0:c")
+            assert document["MountLabel"].startswith(f"system_u:object_r:{FILES}:s0:c")
+            assert document["MountLabel"].split(":")[3:] == document["ProcessLabel"].split(":")[3:]
+            labels.append(document["ProcessLabel"])
+            shown = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/current").stdout
+            assert shown.rstrip("\0\n") == document["ProcessLabel"]
+        assert labels[0] != labels[1]
+
+
+def test_the_root_and_every_fresh_file_system_show_the_containers_label(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    flags = ("--tmpfs", "/scratch", "-t")
+    with containers.running(engine, busybox, flags=flags) as name:
+        document = containers.inspect(engine, name)
+        root = f"/proc/{document['State']['Pid']}/root"
+        for path in ("", "/bin/busybox", "/dev", "/dev/null", "/dev/shm", "/scratch", "/etc/hosts"):
+            assert label(root + path) == document["MountLabel"], path
+        write = "for d in / /dev /dev/shm /scratch /etc; do echo x > $d/x || exit 1; done"
+        write += "; cat /etc/hosts"
+        done = engine.cli("jaula", "exec", name, "sh", "-c", write)
+        assert done.returncode == 0, done.stderr
+
+
+def test_output_users_and_capabilities_work(engine: PrivateEngine, busybox: str) -> None:
+    done = engine.cli("jaula", "run", "--rm", "-i", busybox, "cat", input="through pipes\n")
+    assert (done.returncode, done.stdout) == (0, "through pipes\n"), done.stderr
+    script = "touch /f && chown 5:5 /f && chmod 4755 /f && id -u && echo ok > /dev/stdout"
+    done = engine.cli("jaula", "run", "--rm", busybox, "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (0, "0\nok\n"), done.stderr
+    done = engine.cli("jaula", "run", "--rm", "-u", "1000", busybox, "id", "-u")
+    assert (done.returncode, done.stdout) == (0, "1000\n"), done.stderr
+    nnp = ("--security-opt", "no-new-privileges")
+    done = engine.cli("jaula", "run", "--rm", *nnp, busybox, "cat", "/proc/self/attr/current")
+    assert done.returncode == 0, done.stderr
+    assert f":{TYPE}:" in done.stdout
+
+
+def test_a_file_of_the_host_is_out_of_reach(
+    engine: PrivateEngine, busybox: str, shared: Path
+) -> None:
+    denials = Denials()
+    bind = ("-v", f"{shared}:/m")
+    with containers.running(engine, busybox, flags=(*ROOT, *bind)) as name:
+        for command in ("cat /m/secret", "echo x > /m/secret", "echo x > /m/new", "rm /m/secret"):
+            done = engine.cli("jaula", "exec", name, "sh", "-c", command)
+            assert done.returncode != 0, command
+            assert "Permission denied" in done.stderr, done.stderr
+        mine = current(containers.pid(engine, name))
+    assert denials.found("avc:", f"scontext={mine}", 'name="secret"', "permissive=0")
+    assert (shared / "secret").read_text() == "of the host"
+
+
+def test_another_containers_files_are_out_of_reach(
+    engine: PrivateEngine, busybox: str, shared: Path
+) -> None:
+    with containers.running(engine, busybox, flags=(*ROOT, "-v", f"{shared}:/m:Z")) as owner:
+        done = engine.cli("jaula", "exec", owner, "sh", "-c", "cat /m/secret; echo own > /m/own")
+        assert (done.returncode, done.stdout) == (0, "of the host"), done.stderr
+        theirs = containers.inspect(engine, owner)["MountLabel"]
+        assert label(shared / "secret") == label(shared / "own") == theirs
+        denials = Denials()
+        with containers.running(engine, busybox, flags=(*ROOT, "-v", f"{shared}:/m")) as other:
+            for file in ("secret", "own"):
+                done = engine.cli("jaula", "exec", other, "cat", f"/m/{file}")
+                assert done.returncode != 0
+                assert "Permission denied" in done.stderr
+            # its root, were a way there to be found
+            upper = f"/proc/{containers.pid(engine, owner)}/root"
+            flags = (*ROOT, "-v", f"{upper}:/theirs")
+            done = engine.cli("jaula", "run", "--rm", *flags, busybox, "cat", "/theirs/etc/passwd")
+            assert done.returncode != 0
+            assert "Permission denied" in done.stderr
+            mine = current(containers.pid(engine, other))
+        assert denials.found("avc:", f"scontext={mine}", f"tcontext={theirs}", "permissive=0")
+
+
+def test_z_is_for_all_containers(engine: PrivateEngine, busybox: str, shared: Path) -> None:
+    flags = (*ROOT, "-v", f"{shared}:/m:z", "-v", "vol:/v")
+    with containers.running(engine, busybox, flags=flags) as one:
+        assert (
+            engine.cli(
+                "jaula", "exec", one, "sh", "-c", "echo 1 > /m/new && echo 1 > /v/new"
+            ).returncode
+            == 0
+        )
+        assert label(shared / "new").endswith(f":{FILES}:s0")
+        with containers.running(engine, busybox, flags=flags) as other:
+            done = engine.cli("jaula", "exec", other, "cat", "/m/secret", "/m/new", "/v/new")
+            assert (done.returncode, done.stdout) == (0, "of the host1\n1\n"), done.stderr
+    engine.cli("jaula", "volume", "rm", "vol")
+
+
+def test_relabelling_follows_no_link_and_opens_nothing(
+    engine: PrivateEngine, busybox: str, shared: Path, canary: Path
+) -> None:
+    before = label(canary / "secret")
+    (shared / "link").symlink_to(canary / "secret")
+    (shared / "directory").symlink_to(canary)
+    os.mkfifo(shared / "fifo")
+    flags = (*ROOT, "-v", f"{shared}:/m:z")
+    assert containers.run(engine, busybox, "echo", "ran", flags=flags) == "ran\n"
+    assert label(canary / "secret") == before
+    assert label(shared / "fifo").endswith(f":{FILES}:s0")
+    assert label(shared / "link").endswith(f":{FILES}:s0")
+
+
+@pytest.mark.parametrize(
+    "source", ["/", "/etc", "/etc/ssl", "/usr", "/home", "/root", "/var", "/run", "/proc"]
+)
+@pytest.mark.parametrize("mode", ["z", "ro,Z"])
+def test_a_system_directory_is_never_relabelled(
+    engine: PrivateEngine, busybox: str, source: str, mode: str
+) -> None:
+    before = label("/etc/passwd")
+    made = engine.cli("jaula", "ps", "-aq").stdout
+    done = engine.cli("jaula", "run", "--rm", "-v", f"{source}:/m:{mode}", busybox, "true")
+    assert done.returncode == 125
+    assert "SELinux relabeling of" in done.stderr
+    assert engine.cli("jaula", "ps", "-aq").stdout == made
+    assert label("/etc/passwd") == before
+
+
+def test_a_link_to_a_system_directory_is_refused(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to("/etc")
+    done = engine.cli("jaula", "run", "--rm", "-v", f"{tmp_path}/link:/m:z", busybox, "true")
+    assert done.returncode == 125
+    assert "SELinux relabeling of /etc is not allowed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--privileged",),
+        ("--pid", "host"),
+        ("--ipc", "host"),
+        ("--security-opt", "label=disable"),
+        ("--security-opt", "label:disable"),
+    ],
+)
+def test_what_sees_the_host_runs_as_privileged(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], shared: Path
+) -> None:
+    bind = ("-v", f"{shared}:/m")
+    with containers.running(engine, busybox, flags=(*flags, *bind)) as name:
+        process = containers.pid(engine, name)
+        assert current(process) == containers.inspect(engine, name)["ProcessLabel"]
+        assert ":spc_t:" in current(process)
+        done = engine.cli("jaula", "exec", name, "cat", "/m/secret")
+        assert (done.returncode, done.stdout) == (0, "of the host"), done.stderr
+
+
+def test_user_role_type_and_level_can_be_chosen(engine: PrivateEngine, busybox: str) -> None:
+    flags = ("--security-opt", "label=level:s0:c900,c901", "--security-opt", "label=type:spc_t")
+    with containers.running(engine, busybox, flags=flags) as name:
+        assert current(containers.pid(engine, name)) == "system_u:system_r:spc_t:s0:c900,c901"
+        assert containers.inspect(engine, name)["MountLabel"].endswith(":s0:c900,c901")
+
+
+@pytest.mark.parametrize(
+    "option", ["type:nosuch_t", "level:s7", "user:nobody_u", "kind:x", "type:"]
+)
+def test_a_label_that_the_policy_does_not_know_is_refused(
+    engine: PrivateEngine, busybox: str, option: str
+) -> None:
+    made = engine.cli("jaula", "ps", "-aq").stdout
+    done = engine.cli("jaula", "run", "--rm", "--security-opt", f"label={option}", busybox, "true")
+    assert done.returncode == 125
+    assert option.rpartition(":")[2] in done.stderr
+    assert engine.cli("jaula", "ps", "-aq").stdout == made
+
+
+def test_containers_that_share_memory_share_their_level(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with (
+        containers.running(engine, busybox, flags=("--ipc", "shareable")) as lender,
+        containers.running(engine, busybox, flags=("--ipc", f"container:{lender}")) as other,
+    ):
+        assert current(containers.pid(engine, lender)) == current(containers.pid(engine, other))
+        done = engine.cli("jaula", "exec", lender, "sh", "-c", "echo 1 > /dev/shm/x")
+        assert done.returncode == 0, done.stderr
+        done = engine.cli("jaula", "exec", other, "cat", "/dev/shm/x")
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_info_and_verify_tell(engine: PrivateEngine, plain: str) -> None:
+    document = engine.request("GET", "/info").json()
+    assert "name=selinux" in document["SecurityOptions"]
+    assert not [w for w in document["Warnings"] or [] if "SELinux" in w]
+    done = engine.cli("jaula", "verify", "--format", "json", plain)
+    rows = {row["id"]: row for row in json.loads(done.stdout)}
+    assert rows["selinux label"]["verdict"] == "holds", rows["selinux label"]
+    assert rows["selinux files"]["verdict"] == "holds", rows["selinux files"]
