@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.callers.caller import IMAGE, follows_size, until
+from harness.callers.caller import IMAGE, follows_size, has_terminal, until
 from harness.callers.containerd import Containerd
 from harness.callers.limits import limits
 
@@ -124,9 +124,7 @@ def test_a_missing_directory_of_the_host_is_named(containerd: Containerd) -> Non
 
 def test_terminal(containerd: Containerd) -> None:
     with containerd.terminal("run", "--rm", "-t", IMAGE, "tty", "sh") as terminal:
-        terminal.expect("# ")
-        terminal.send("tty; stty size\n")
-        terminal.expect(r"/dev/pts/0\s+24 80")
+        has_terminal(terminal)
         follows_size(terminal)
         terminal.send("exit 7\n")
         assert terminal.wait() == 7
@@ -151,9 +149,7 @@ def test_exec_of_what_is_not_there(containerd: Containerd, task: str) -> None:
 
 def test_exec_at_a_terminal(containerd: Containerd, task: str) -> None:
     with containerd.terminal("task", "exec", "-t", "--exec-id", "t", task, "sh") as terminal:
-        terminal.expect("# ")
-        terminal.send("tty; stty size\n")
-        terminal.expect(r"/dev/pts/0\s+24 80")
+        has_terminal(terminal)
         terminal.send("exit 9\n")
         assert terminal.wait() == 9
 

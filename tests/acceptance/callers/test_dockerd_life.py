@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.callers.caller import IMAGE, until
+from harness.callers.caller import IMAGE, has_terminal, until
 from harness.callers.dockerd import Dockerd
 from harness.callers.limits import limits
 
@@ -39,9 +39,7 @@ def test_exec_streams_user_and_exit_status(dockerd: Dockerd, container: str) -> 
 
 def test_exec_at_a_terminal(dockerd: Dockerd, container: str) -> None:
     with dockerd.terminal("exec", "-it", container, "sh") as terminal:
-        terminal.expect("# ")
-        terminal.send("tty; stty size\n")
-        terminal.expect(r"/dev/pts/0\s+24 80")
+        has_terminal(terminal)
         terminal.send("exit 9\n")
         assert terminal.wait() == 9
 

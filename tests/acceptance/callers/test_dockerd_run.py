@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.callers.caller import IMAGE, follows_size
+from harness.callers.caller import IMAGE, follows_size, has_terminal
 from harness.callers.dockerd import Dockerd
 
 pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("dockerd")]
@@ -57,9 +57,7 @@ def test_programs_that_cannot_be_executed(dockerd: Dockerd, program: str, status
 
 def test_terminal_of_the_right_size_that_follows_changes(dockerd: Dockerd) -> None:
     with dockerd.terminal("run", "--rm", "-it", IMAGE, "sh") as terminal:
-        terminal.expect("# ")
-        terminal.send("tty; stty size\n")
-        terminal.expect(r"/dev/pts/0\s+24 80")
+        has_terminal(terminal)
         follows_size(terminal)
         terminal.send("exit 7\n")
         assert terminal.wait() == 7

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.callers.caller import IMAGE, follows_size, until
+from harness.callers.caller import IMAGE, follows_size, has_terminal, until
 from harness.callers.podman import Podman
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.xdist_group("podman")]
@@ -58,9 +58,7 @@ def test_privileged_has_every_capability_of_the_bounding_set(podman: Podman, run
 
 def test_terminal(podman: Podman, running: str) -> None:
     with podman.terminal("exec", "-it", running, "sh") as terminal:
-        terminal.expect("# ")
-        terminal.send("tty; stty size\n")
-        terminal.expect(r"/dev/pts/0\s+24 80")
+        has_terminal(terminal)
         follows_size(terminal)
         terminal.send("exit 9\n")
         assert terminal.wait() == 9

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.callers.caller import IMAGE, until
+from harness.callers.caller import IMAGE, has_terminal, until
 from harness.callers.podman import RootlessPodman
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.xdist_group("rootless")]
@@ -89,9 +89,7 @@ def test_programs_that_cannot_be_executed(
 
 def test_terminal(rootless: RootlessPodman) -> None:
     with rootless.terminal("run", "--rm", "-it", IMAGE, "sh") as terminal:
-        terminal.expect("# ")
-        terminal.send("tty; stty size\n")
-        terminal.expect(r"/dev/pts/0\s+24 80")
+        has_terminal(terminal)
         terminal.send("exit 7\n")
         assert terminal.wait() == 7
 

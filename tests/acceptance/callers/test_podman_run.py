@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness.callers.caller import IMAGE, follows_size
+from harness.callers.caller import IMAGE, follows_size, has_terminal
 from harness.callers.podman import Podman
 
 pytestmark = [pytest.mark.needs("podman"), pytest.mark.xdist_group("podman")]
@@ -78,9 +78,7 @@ def test_a_failed_start_leaves_a_container_that_can_be_removed(podman: Podman) -
 
 def test_terminal_of_the_right_size_that_follows_changes(podman: Podman) -> None:
     with podman.terminal("run", "--rm", "-it", IMAGE, "sh") as terminal:
-        terminal.expect("# ")
-        terminal.send("tty; stty size\n")
-        terminal.expect(r"/dev/pts/0\s+24 80")
+        has_terminal(terminal)
         follows_size(terminal)
         terminal.send("exit 7\n")
         assert terminal.wait() == 7

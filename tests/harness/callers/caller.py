@@ -100,6 +100,16 @@ class Caller:
         return Terminal(self.room.enter(self.words(*words)), self.environment())
 
 
+def has_terminal(terminal: Terminal) -> None:
+    """Assert that a shell at the terminal has one, of the caller's size.
+
+    The size is waited for: clients set it when the program runs already.
+    """
+    terminal.expect("# ")
+    terminal.send("tty; until stty size 2>&1 | grep -x '24 80'; do sleep 0.1; done\n")
+    terminal.expect(r"[\r\n]/dev/pts/0\s+24 80")
+
+
 def follows_size(terminal: Terminal) -> None:
     """Assert that a shell at the terminal hears of a change of its size.
 
