@@ -20,9 +20,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from jaula.kernel import capabilities, keyring, process, seccomp, tty
-from jaula.runtime import landlock, notify
+from jaula.runtime import notify
 from jaula.runtime.labels import Labels, Wanted, write
 from jaula.spec.runtime import Process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.runtime import landlock
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NUMBERS = {name: number for number, name in enumerate(capabilities.NAMES)}
@@ -167,7 +171,7 @@ def drop(prepared: Prepared, opened: Labels, pid: int) -> None:
     if prepared.personality is not None:
         process.personality(prepared.personality)
     if prepared.landlock is not None:
-        landlock.restrict(prepared.landlock, landlock.open_rules(prepared.landlock))
+        prepared.landlock.enter()
     capabilities.drop_bounding(prepared.bounding)
     if not prepared.no_new_privileges:
         _install_filter(prepared, pid)

@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jaula.errors import RuntimeFailure
-from jaula.runtime import become, landlock, notify
+from jaula.runtime import become, notify
 from jaula.runtime.personality import personality_value
 from jaula.runtime.ports import Parts
 from jaula.runtime.preparation import Keep
+from jaula.spec.landlock import ANNOTATION as LANDLOCK
 from jaula.spec.runtime import Linux, Process, State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.runtime import landlock
 
 
 def prepare(
@@ -45,7 +50,16 @@ def prepare(
             listener=listener,
             session_keyring=session_keyring,
             personality=personality_value(linux.personality) if linux.personality else None,
-            rules=landlock.prepare(annotations, joining=joining),
+            rules=_rules(annotations, joining=joining),
         )
     except become.Failure as failure:
         raise RuntimeFailure(str(failure), exit_code=failure.exit_code) from None
+
+
+def _rules(annotations: Mapping[str, str], *, joining: bool) -> landlock.Prepared | None:
+    """What is loaded for them, 2 ms, is loaded only where a spec has some."""
+    if LANDLOCK not in annotations:
+        return None
+    from jaula.runtime import landlock
+
+    return landlock.prepare(annotations, joining=joining)

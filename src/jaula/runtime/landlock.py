@@ -52,6 +52,10 @@ class Prepared(NamedTuple):
     paths: tuple[tuple[bytes, int], ...]
     ports: tuple[tuple[int, int], ...]
 
+    def enter(self) -> None:
+        """Open what the rules name, and enter. Raises ``OSError``."""
+        restrict(self, open_rules(self))
+
 
 def prepare(annotations: Mapping[str, str], *, joining: bool = False) -> Prepared | None:
     """The rules of a spec; ``None`` where there are none for this process.

@@ -18,6 +18,7 @@ import msgspec
 from jaula.kernel import namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import channel, messages, shim
+from jaula.runtime import landlock as landlock  # loaded where a spec has rules: once, for all shims
 from jaula.runtime.mappings import rows
 from jaula.runtime.messages import SandboxRequest, StartRequest
 from jaula.runtime.ports import Parts

@@ -45,9 +45,6 @@ class Ruleset(_Document, frozen=True):
     joined: bool = False
 
 
-_decoder = msgspec.json.Decoder(Ruleset)
-
-
 def encode(ruleset: Ruleset) -> str:
     """The annotation's text."""
     return msgspec.json.encode(ruleset).decode()
@@ -56,7 +53,7 @@ def encode(ruleset: Ruleset) -> str:
 def decode(text: str) -> Ruleset:
     """Read an annotation. Raises ``InvalidRequest`` where it is none of ours."""
     try:
-        ruleset = _decoder.decode(text)
+        ruleset = msgspec.json.decode(text, type=Ruleset)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"annotation {ANNOTATION}: {error}") from None
     bits = (ruleset.handled_access_fs, ruleset.handled_access_net, ruleset.scoped)
