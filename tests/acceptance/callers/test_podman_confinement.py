@@ -155,6 +155,12 @@ def test_tmpfs(podman: Podman) -> None:
     assert shown[1] == "1770"
 
 
+def test_tmpfs_where_the_image_has_no_directory_is_for_everyone(podman: Podman) -> None:
+    flags = ("-u", "33", "--tmpfs", "/scratch", "--tmpfs", "/var/www")
+    shown = inside(podman, *flags, script="touch /scratch/x; stat -c %a /scratch /var/www")
+    assert shown == ["1777", "755"]
+
+
 def test_size_of_shared_memory(podman: Podman) -> None:
     shown = inside(podman, "--shm-size", "2m", script="df -k /dev/shm | tail -1")
     assert shown[0].split()[1] == "2048"
