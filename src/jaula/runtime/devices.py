@@ -17,7 +17,7 @@ from jaula.errors import InvalidRequest
 from jaula.kernel import mounts
 from jaula.kernel.paths import parts
 from jaula.runtime.mountoptions import MountOptions
-from jaula.runtime.operations import Node
+from jaula.runtime.nodes import Node
 from jaula.spec.runtime import Device
 
 _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}

@@ -25,7 +25,8 @@ from jaula.kernel.namespaces import CLONE
 from jaula.runtime import become, channel, hooks, labels
 from jaula.runtime.become import Prepared
 from jaula.runtime.handshake import moved, report, wait_for_word
-from jaula.runtime.operations import MaskPath, Operation, ReadonlyPath, ReadonlyRoot, Stage, Sysctl
+from jaula.runtime.operations import Operation, Stage
+from jaula.runtime.sealing import MaskPath, ReadonlyPath, ReadonlyRoot, Sysctl
 from jaula.spec.runtime import Hooks, State
 
 AFTER_HOOKS = (Sysctl, ReadonlyPath, MaskPath, ReadonlyRoot)

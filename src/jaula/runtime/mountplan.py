@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.kernel.paths import parts
-from jaula.runtime import devices, mountoptions, operations
+from jaula.runtime import devices, mounting, mountoptions, nodes, operations, sealing
 from jaula.runtime.mountoptions import PROPAGATION, MountOptions, known_options, parse_options
 from jaula.spec.runtime import Linux, Mount, Spec
 
@@ -20,12 +20,12 @@ __all__ = ["host_propagation", "known_options", "needs_preparation", "parse_opti
 
 _LABELLED = frozenset({"tmpfs", "ramfs", "devpts", "overlay"})  # in a user namespace too
 _LINKS = (
-    operations.Link("/proc/self/fd", "dev/fd"),
-    operations.Link("/proc/self/fd/0", "dev/stdin"),
-    operations.Link("/proc/self/fd/1", "dev/stdout"),
-    operations.Link("/proc/self/fd/2", "dev/stderr"),
-    operations.Link("/proc/kcore", "dev/core", needs="/proc/kcore"),
-    operations.Link("pts/ptmx", "dev/ptmx", replace=True),
+    nodes.Link("/proc/self/fd", "dev/fd"),
+    nodes.Link("/proc/self/fd/0", "dev/stdin"),
+    nodes.Link("/proc/self/fd/1", "dev/stdout"),
+    nodes.Link("/proc/self/fd/2", "dev/stderr"),
+    nodes.Link("/proc/kcore", "dev/core", needs="/proc/kcore"),
+    nodes.Link("pts/ptmx", "dev/ptmx", replace=True),
 )
 
 
@@ -56,20 +56,20 @@ def _dev_is_bound(spec: Spec) -> bool:
     return any(parts(m.destination) == ["dev"] and mountoptions.of(m).bind for m in spec.mounts)
 
 
-def _nodes(spec: Spec, nodes: Sequence[operations.Node]) -> tuple[operations.Node, ...]:
+def _nodes(spec: Spec, made: Sequence[nodes.Node]) -> tuple[nodes.Node, ...]:
     """The nodes that are made: not those below a /dev from outside."""
     bound = _dev_is_bound(spec)
-    return tuple(node for node in nodes if not (bound and parts(node.path)[0] == "dev"))
+    return tuple(node for node in made if not (bound and parts(node.path)[0] == "dev"))
 
 
-def needs_store(spec: Spec, nodes: Sequence[operations.Node]) -> bool:
+def needs_store(spec: Spec, made: Sequence[nodes.Node]) -> bool:
     """Whether something but a /dev made outside needs a device node: a device, or a mask."""
     if not any(is_device_directory(mount) for mount in spec.mounts):
         return True
     return any(
         parts(node.path)[0] != "dev"
         or (node.path == "/dev/null" and node.number != devices.NULL_NUMBER)
-        for node in nodes
+        for node in made
     )
 
 
@@ -95,7 +95,7 @@ def plan(
     wanted = (linux.rootfs_propagation if linux is not None else None) or "private"
     if wanted not in PROPAGATION:
         raise RuntimeFailure(f"rootfsPropagation {wanted!r} is none of private, slave, shared")
-    steps.append(operations.RootPropagation(*PROPAGATION[wanted]))
+    steps.append(sealing.RootPropagation(*PROPAGATION[wanted]))
     isolated = linux is None or any(entry.type == "cgroup" for entry in linux.namespaces)
     legacy = bool(v1_hierarchies) or any(name for name, _ in cgroups)
     late: list[operations.Operation] = []
@@ -103,13 +103,13 @@ def plan(
     for index, mount in enumerate(spec.mounts):
         options = mountoptions.of(mount)
         while unfrozen and _covers(mount.destination, unfrozen[-1]):
-            steps.append(operations.Freeze(unfrozen.pop()))
+            steps.append(sealing.Freeze(unfrozen.pop()))
         if options.remount:
             steps.append(_remount(mount, options))
         elif needs_preparation(mount, options):
-            steps.append(operations.AttachPrepared(index, mount.destination))
+            steps.append(mounting.AttachPrepared(index, mount.destination))
             if not options.bind and options.set & MOUNT_ATTR.RDONLY:
-                late.append(operations.Freeze(mount.destination))
+                late.append(sealing.Freeze(mount.destination))
         elif mount.type == "cgroup" and not isolated and cgroups:
             steps.extend(_bound_cgroup(mount, options, cgroups))
         elif mount.type == "cgroup":
@@ -118,20 +118,20 @@ def plan(
             steps.append(_fresh(mount, options, label))
         if mount.type == "cgroup" and legacy and options.set & MOUNT_ATTR.RDONLY:
             unfrozen.append(mount.destination)
-    steps.extend(operations.Freeze(destination) for destination in reversed(unfrozen))
+    steps.extend(sealing.Freeze(destination) for destination in reversed(unfrozen))
     listed = linux.devices if linux is not None else ()
     steps.extend(_nodes(spec, devices.wanted(listed)))
     if not _dev_is_bound(spec):
         steps.extend(_LINKS)
     if terminal:
-        steps.append(operations.Console())
+        steps.append(nodes.Console())
     steps.extend(late)
     if linux is not None:
-        steps.extend(operations.Sysctl(name, value) for name, value in sorted(linux.sysctl.items()))
-        steps.extend(operations.ReadonlyPath(path) for path in linux.readonly_paths)
-        steps.extend(operations.MaskPath(path) for path in linux.masked_paths)
+        steps.extend(sealing.Sysctl(name, value) for name, value in sorted(linux.sysctl.items()))
+        steps.extend(sealing.ReadonlyPath(path) for path in linux.readonly_paths)
+        steps.extend(sealing.MaskPath(path) for path in linux.masked_paths)
     if spec.root is not None and spec.root.readonly:
-        steps.append(operations.ReadonlyRoot())
+        steps.append(sealing.ReadonlyRoot())
     return tuple(steps)
 
 
@@ -143,7 +143,7 @@ def _fresh(mount: Mount, options: MountOptions, label: str | None) -> operations
     data = options.data
     if label and mount.type in _LABELLED and not any(key == "context" for key, _ in data):
         data = (*data, ("context", label))
-    return operations.MountFilesystem(
+    return mounting.MountFilesystem(
         mount.type,
         mount.destination,
         data,
@@ -157,7 +157,7 @@ def _fresh(mount: Mount, options: MountOptions, label: str | None) -> operations
 
 
 def _remount(mount: Mount, options: MountOptions) -> operations.Operation:
-    return operations.Remount(
+    return mounting.Remount(
         mount.destination,
         options.bind,
         options.data,
@@ -173,7 +173,7 @@ def _cgroup(
 ) -> list[operations.Operation]:
     """The cgroup tree as the container's cgroup namespace shows it."""
     if not hierarchies:
-        return [operations.MountFilesystem("cgroup2", mount.destination, (), options.set)]
+        return [mounting.MountFilesystem("cgroup2", mount.destination, (), options.set)]
     steps = [_cgroup_directory(mount, options)]
     for name, data in hierarchies:
         pairs = tuple(
@@ -181,7 +181,7 @@ def _cgroup(
             for key, separator, value in (item.partition("=") for item in data.split(","))
         )
         destination = f"{mount.destination}/{name}"
-        steps.append(operations.MountFilesystem("cgroup", destination, pairs, options.set))
+        steps.append(mounting.MountFilesystem("cgroup", destination, pairs, options.set))
     steps.extend(_shared(mount, [name for name, _ in hierarchies]))
     return steps
 
@@ -191,10 +191,10 @@ def _bound_cgroup(
 ) -> list[operations.Operation]:
     """The container's own directories, without a cgroup namespace that would show just them."""
     if len(cgroups) == 1 and not cgroups[0][0]:
-        return [operations.BindHost(cgroups[0][1], mount.destination, options.set)]
+        return [mounting.BindHost(cgroups[0][1], mount.destination, options.set)]
     steps = [_cgroup_directory(mount, options)]
     steps.extend(
-        operations.BindHost(path, f"{mount.destination}/{name}", options.set)
+        mounting.BindHost(path, f"{mount.destination}/{name}", options.set)
         for name, path in cgroups
     )
     steps.extend(_shared(mount, [name for name, _ in cgroups]))
@@ -203,14 +203,14 @@ def _bound_cgroup(
 
 def _cgroup_directory(mount: Mount, options: MountOptions) -> operations.Operation:
     attributes = options.set & ~MOUNT_ATTR.RDONLY
-    return operations.MountFilesystem("tmpfs", mount.destination, (("mode", "755"),), attributes)
+    return mounting.MountFilesystem("tmpfs", mount.destination, (("mode", "755"),), attributes)
 
 
 def _shared(mount: Mount, names: Sequence[str]) -> list[operations.Operation]:
     """Links from each controller to the hierarchy that it shares with others."""
     place = "/".join(parts(mount.destination))
     return [
-        operations.Link(name, f"{place}/{controller}")
+        nodes.Link(name, f"{place}/{controller}")
         for name in names
         if "," in name
         for controller in name.split(",")

@@ -9,10 +9,11 @@ import pytest
 
 from jaula.kernel import mounts, namespaces
 from jaula.runtime import devices
+from jaula.runtime.nodes import Node
 from jaula.runtime.operations import NODES, NULL, Stage
 
 
-def _build(nodes: tuple[devices.Node, ...], store: int, null: int) -> None:
+def _build(nodes: tuple[Node, ...], store: int, null: int) -> None:
     """Attach every node and a mask's null in a new root, then look at it from inside."""
     namespaces.unshare(namespaces.CLONE.NEWNS)
     mounts.mount(None, "/", None, mounts.MS.REC | mounts.MS.PRIVATE)

@@ -4,7 +4,7 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.mounts import MOUNT_ATTR, MS
-from jaula.runtime import devices, mountoptions, mountplan, operations
+from jaula.runtime import devices, mounting, mountoptions, mountplan
 from jaula.spec import runtime as oci
 
 
@@ -84,7 +84,7 @@ def test_the_whole_plan_in_order() -> None:
 def test_a_unified_host_gets_one_cgroup_mount() -> None:
     spec = oci.Spec(mounts=(oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro", "nosuid")),))
     first = mountplan.plan(spec, v1_hierarchies=())[1]
-    assert first == operations.MountFilesystem(
+    assert first == mounting.MountFilesystem(
         "cgroup2", "/sys/fs/cgroup", (), MOUNT_ATTR.RDONLY | MOUNT_ATTR.NOSUID
     )
 
