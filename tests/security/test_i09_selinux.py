@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def _enforcing() -> None:
     assert Path("/sys/fs/selinux/enforce").read_text() == "1"
 
 
+@pytest.fixture(autouse=True)
+def _told() -> Iterator[None]:
+    """Show what was denied meanwhile, where a test fails."""
+    denials = Denials()
+    yield
+    print("\n".join(denials.found()))
+
+
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
     """A directory of the host with a file in it, open to everybody as far as modes go."""
@@ -61,8 +70,8 @@ def test_a_container_runs_under_a_label_of_its_own(engine: PrivateEngine, busybo
             assert document["MountLabel"].startswith(f"system_u:object_r:{FILES}:s0:c")
             assert document["MountLabel"].split(":")[3:] == document["ProcessLabel"].split(":")[3:]
             labels.append(document["ProcessLabel"])
-            shown = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/current").stdout
-            assert shown.rstrip("\0\n") == document["ProcessLabel"]
+            done = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/current")
+            assert done.stdout.rstrip("\0\n") == document["ProcessLabel"], done.stderr
         assert labels[0] != labels[1]
 
 
@@ -89,6 +98,9 @@ def test_output_users_and_capabilities_work(engine: PrivateEngine, busybox: str)
     assert (done.returncode, done.stdout) == (0, "0\nok\n"), done.stderr
     done = engine.cli("jaula", "run", "--rm", "-u", "1000", busybox, "id", "-u")
     assert (done.returncode, done.stdout) == (0, "1000\n"), done.stderr
+    script = "echo out > /proc/self/fd/1; echo err > /proc/self/fd/2"
+    done = engine.cli("jaula", "run", "--rm", busybox, "sh", "-c", script)
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
     nnp = ("--security-opt", "no-new-privileges")
     done = engine.cli("jaula", "run", "--rm", *nnp, busybox, "cat", "/proc/self/attr/current")
     assert done.returncode == 0, done.stderr

@@ -44,20 +44,18 @@ def read(*, process: str = "", file: str = "") -> Policy:
         " --security-opt label=disable, or its types: semodule -i jaula-types.cil jaula.cil"
         for context in unknown
     ]
-    if not unknown and not _pipes(str(types.process)):
+    if not unknown and not _files(types):
         missing.append(
-            "the SELinux policy lets no container write to the engine's pipes, so that all output"
-            " is lost: semodule -i jaula.cil"
+            f"the SELinux policy lets no {types.process.type} write to {types.file.type}: semodule"
+            " -i jaula.cil"
         )
     return Policy(True, types, selinuxfs.check_context(str(types.privileged)), tuple(missing))
 
 
-def _pipes(process: str) -> bool:
-    """Whether containers may write to pipes that the engine makes."""
-    with open("/proc/self/attr/current", encoding="ascii") as file:
-        own = file.read().strip("\0\n")
+def _files(types: Types) -> bool:
+    """Whether containers may write to their files; pipes are the least that they need."""
     try:
-        return selinuxfs.allowed(process, own, "fifo_file", "write")
+        return selinuxfs.allowed(str(types.process), str(types.file), "fifo_file", "write")
     except OSError:
         return True  # the policy does not tell; the first container shows it
 

@@ -65,7 +65,8 @@ def start(
         if terms.stdio is not None:
             stdio = terms.stdio
         elif not wanted.terminal:
-            stdio, ours = stdio_pipes(*terms.owner_ids, terms.stdin_open, theirs)
+            context = labels.of_files(init_pid) if prepared.labels.selinux else None
+            stdio, ours = stdio_pipes(*terms.owner_ids, terms.stdin_open, theirs, context=context)
         flags = differing(init_pid)
         if terms.initial_cpus:
             os.sched_setaffinity(0, terms.initial_cpus)

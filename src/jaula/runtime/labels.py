@@ -147,6 +147,17 @@ def check(pid: int, wanted: Wanted) -> None:
         return  # it has ended, and its parent, which is not us, has been told
 
 
+def of_files(pid: int) -> str | None:
+    """The SELinux label of what a process has as its root; None where files have none."""
+    try:
+        value = os.getxattr(f"/proc/{pid}/root", "security.selinux")
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return None
+        raise
+    return os.fsdecode(value).rstrip("\0")
+
+
 def _read(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.read(_LIMIT).rstrip("\0\n")

@@ -125,7 +125,8 @@ def _make(
         cgroups=container_directories(places),
         selinux=selinux,
     )
-    stdio, ours = _stdio(wanted, ns, terms, keep)
+    labelled = linux.mount_label if selinux and wanted.selinux_label else None
+    stdio, ours = _stdio(wanted, ns, terms, keep, labelled)
     box = wanted.console_size
     blueprint = init.Blueprint(
         join=ns.join,
@@ -162,7 +163,7 @@ def _make(
 
 
 def _stdio(
-    wanted: Process, ns: joining.Joining, terms: Terms, keep: Keep
+    wanted: Process, ns: joining.Joining, terms: Terms, keep: Keep, context: str | None
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """The container's three descriptors and our ends of them; -1 where there is none."""
     if wanted.terminal:
@@ -172,7 +173,7 @@ def _stdio(
         give_to(uid, terms.stdio)
         return terms.stdio, _NONE
     gid = host_id(ns.gid_mappings, wanted.user.gid)
-    return stdio_pipes(uid, gid, terms.stdin_open, keep.fds)
+    return stdio_pipes(uid, gid, terms.stdin_open, keep.fds, context=context)
 
 
 def _fork(
