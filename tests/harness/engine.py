@@ -86,6 +86,7 @@ class PrivateEngine:
     def command(self) -> list[str]:
         return [
             *(sys.executable, "-m", "jaula", "daemon"),
+            *("--config-file", "/dev/null"),  # not the machine's own
             *("--root", str(self.root / "lib"), "--run", str(self.run)),
             *("--socket", str(self.socket), "--bridge", self.bridge),
             *("--bridge-subnet", f"10.199.{self.index}.0/24"),
