@@ -1,0 +1,160 @@
+"""AppArmor: the profile's text, which profile is chosen, what the kernel says."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.confine import apparmor, apparmor_profile
+from jaula.confine.apparmor import AppArmor
+from jaula.confine.mandatory import Request
+from jaula.errors import InvalidRequest
+from jaula.kernel.apparmor import parse_current, parse_profiles
+from jaula.runtime.labels import runs_under
+from jaula.spec.runtime import Process, Spec
+
+GOLDEN = Path(__file__).parent / "golden" / "jaula-default"
+LOADED = {"jaula-default": "enforce", "mine": "enforce", "weak": "complain"}
+
+
+def test_the_profile_is_the_one_on_record() -> None:
+    assert apparmor_profile.text() == GOLDEN.read_text()
+
+
+def test_a_confined_engine_may_signal_its_containers() -> None:
+    text = apparmor_profile.text("other", engine="engine")
+    assert "signal (receive) peer=engine," in text
+    assert "signal (receive) peer=unconfined," in text
+    assert "profile other flags" in text
+    assert "ptrace (trace, read, tracedby, readby) peer=other," in text
+
+
+@pytest.mark.skipif(not shutil.which("apparmor_parser"), reason="no apparmor_parser here")
+def test_the_parser_takes_the_profile() -> None:
+    words = ["apparmor_parser", "--skip-kernel-load", "--skip-cache", "--quiet"]
+    done = subprocess.run(words, input=apparmor_profile.text(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def matches(pattern: str, path: str) -> bool:
+    """As apparmor.d(5): ``*`` stops at a slash, ``**`` does not; one {,/**} at the end."""
+    plain, _, tail = pattern.partition("{,/**}")
+    expression = re.escape(plain).replace(r"\*", "[^/]*").replace(r"\[\^", "[^").replace(r"\]", "]")
+    return (
+        re.fullmatch(expression + ("(/.*)?" if "{,/**}" in pattern and not tail else ""), path)
+        is not None
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "covered"),
+    [
+        ("/sys/kernel", True),
+        ("/sys/kernel/uevent_helper", True),
+        ("/sys/f", True),
+        ("/sys/fs2/x", True),
+        ("/sys/firmware/efi", True),
+        ("/sys/fs/selinux/load", True),
+        ("/sys/fs/c/x", True),
+        ("/sys/fs/cgroups/x", True),
+        ("/sys/fs/cgro", True),
+        ("/sys/fs/bpf/x", True),
+        ("/sys/fs/cgroup", False),
+        ("/sys/fs/cgroup/memory.max", False),
+        ("/sys/fs", False),
+        ("/sys", False),
+    ],
+)
+def test_all_but_one_tree_is_covered(path: str, covered: bool) -> None:
+    patterns = apparmor_profile.all_but("/sys", ("fs", "cgroup"))
+    assert any(matches(pattern, path) for pattern in patterns) == covered
+
+
+def choose(*options: str, **more: object) -> str | None:
+    settings: dict[str, object] = {"loaded": LOADED, "privileged": False, "active": True}
+    return apparmor.choose(options, **(settings | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "profile"),
+    [
+        ((), {}, "jaula-default"),
+        (("default",), {}, "jaula-default"),
+        (("docker-default",), {}, "jaula-default"),
+        (("mine",), {}, "mine"),
+        (("mine", "weak"), {}, "weak"),
+        (("mine",), {"privileged": True}, "mine"),
+        (("unconfined",), {}, "unconfined"),
+        ((), {"privileged": True}, "unconfined"),
+        ((), {"active": False}, None),
+        (("unconfined",), {"active": False}, None),
+        ((), {"loaded": {}}, None),
+        ((), {"loaded": None}, None),
+        (("mine",), {"loaded": None}, "mine"),
+        (("docker-default",), {"loaded": {"docker-default": "enforce"}}, "docker-default"),
+    ],
+)
+def test_the_profile_that_was_asked_for_is_chosen(
+    options: tuple[str, ...], more: dict[str, object], profile: str | None
+) -> None:
+    assert choose(*options, **more) == profile
+
+
+@pytest.mark.parametrize("name", ["nosuch", "a\nb", "x" * 300, "\x00", "mine//&unconfined"])
+def test_a_profile_that_is_not_loaded_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        choose(name)
+
+
+def test_asking_for_the_default_where_it_is_missing_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="not loaded"):
+        choose("jaula-default", loaded={})
+    with pytest.raises(InvalidRequest, match="not enabled"):
+        choose("mine", active=False)
+
+
+def test_a_spec_gets_the_profile() -> None:
+    module = AppArmor(active=True, loaded=LOADED)
+    done = module.confine(Spec(process=Process(cwd="/")), Request())
+    assert module.requested(done) == "jaula-default"
+    assert module.shown() == "name=apparmor,profile=jaula-default"
+    assert AppArmor(active=True, loaded={}).shown() == "name=apparmor,profile=unconfined"
+
+
+def test_the_kernels_list_is_read() -> None:
+    text = "mine (enforce)\n/usr/bin/a (b) c (complain)\nbroken\n:ns://x (unconfined)\n"
+    assert parse_profiles(text) == {
+        "mine": "enforce",
+        "/usr/bin/a (b) c": "complain",
+        ":ns://x": "unconfined",
+    }
+
+
+@given(st.text(max_size=60))
+def test_no_text_of_the_kernels_breaks_the_readers(text: str) -> None:
+    parse_profiles(text)
+    name, _ = parse_current(text)
+    assert len(name) <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "current", "same"),
+    [
+        ("mine", "mine (enforce)\n", True),
+        ("mine", "mine//child (enforce)", True),
+        ("mine", "engine//&mine (enforce)", True),
+        ("unconfined", "unconfined\0", True),
+        ("mine", "unconfined", False),
+        ("mine", "mine2 (enforce)", False),
+        ("mine", "", False),
+        ("unconfined", "mine (enforce)", False),
+    ],
+)
+def test_what_runs_is_held_against_what_was_asked(wanted: str, current: str, same: bool) -> None:
+    assert runs_under(wanted, current) == same
