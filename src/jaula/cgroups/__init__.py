@@ -26,7 +26,7 @@ def detect() -> CgroupDriver:
 
 def driver(found: hierarchies.Hierarchies) -> CgroupDriver:
     """v1 wherever it has a controller (hybrid hosts), else v2."""
-    return _files(found, rootless=False, named=False)
+    return _files(found, rootless=False, named=())
 
 
 def select(
@@ -40,15 +40,15 @@ def select(
     """
     found = _mounted()
     if not systemd:
-        if not rootless:
-            return driver(found)
+        if not rootless:  # as other runtimes do: an init system inside looks for its hierarchy
+            return _files(found, rootless=False, named=(hierarchies.SYSTEMD,))
         mounted = bool(found.legacy) or found.unified is not None
-        return absent.Driver(_files(found, rootless=True, named=False) if mounted else None)
+        return absent.Driver(_files(found, rootless=True, named=()) if mounted else None)
     from jaula.cgroups.systemd import annotations as texts  # 15 ms that only those pay who ask
     from jaula.cgroups.systemd.driver import Driver as SystemdDriver
 
     return SystemdDriver(
-        _files(found, rootless=rootless, named=True),
+        _files(found, rootless=rootless, named=(hierarchies.SYSTEMD, "")),
         user=rootless,
         properties=texts.properties(annotations or {}),
         without_device_rules=rootless,
@@ -60,10 +60,13 @@ def _mounted() -> hierarchies.Hierarchies:
         return hierarchies.parse(mountinfo.read())
 
 
-def _files(found: hierarchies.Hierarchies, *, rootless: bool, named: bool) -> V1Driver | V2Driver:
+def _files(
+    found: hierarchies.Hierarchies, *, rootless: bool, named: tuple[str, ...]
+) -> V1Driver | V2Driver:
     if found.legacy:
-        extra = ((hierarchies.SYSTEMD, found.named), ("", found.unified)) if named else ()
-        return V1Driver(found.legacy, [(name, mount) for name, mount in extra if mount])
+        mounts = {hierarchies.SYSTEMD: found.named, "": found.unified}
+        extra = [(name, mount) for name in named if (mount := mounts[name])]
+        return V1Driver(found.legacy, extra)
     if found.unified is not None:
         return V2Driver(found.unified, rootless=rootless)
     raise Unsupported(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,16 @@ def test_limits_given_at_the_start(podman: Podman) -> None:
     pid = podman.out("inspect", "-f", "{{.State.Pid}}", "limited")
     assert limits(pid) == {"memory": 48 << 20, "cpu": 0.25, "pids": 55}
     podman("rm", "-f", "-t", "0", "limited")
+
+
+def test_every_hierarchy_but_a_hybrid_hosts_v2_has_a_cgroup_of_the_container(
+    podman: Podman, container: str
+) -> None:
+    pid = podman.out("inspect", "-f", "{{.State.Pid}}", container)
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    name = podman.out("inspect", "-f", "{{.Id}}", container)
+    strays = [line for line in lines if not line.endswith(f"/libpod-{name}")]
+    assert [line for line in strays if len(lines) == 1 or not line.startswith("0::")] == []
 
 
 def test_a_program_beyond_its_memory_is_killed(podman: Podman) -> None:

@@ -98,7 +98,9 @@ class Cgroup:
         try:
             for hierarchy in self._hierarchies:
                 directory = self._required(hierarchy.controllers[0])
-                opened.append(os.open("tasks", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory))
+                # a hybrid host's v2 tree, which has no name, has no file of single threads
+                file = "tasks" if hierarchy.controllers[0] else "cgroup.procs"
+                opened.append(os.open(file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory))
         except BaseException:
             for descriptor in opened:
                 os.close(descriptor)
