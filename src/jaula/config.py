@@ -87,6 +87,8 @@ class EngineConfig:
     pids_limit: int = 4096
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard
     sandbox_pool: int = 4
+    selinux_type: str = ""  # of containers' processes; empty: as the policy says
+    selinux_file_type: str = ""  # of their files
     runtimes: tuple[RuntimeConfig, ...] = ()
     default_runtime: str = OWN_RUNTIME
     runtime_timeout: int = 60  # seconds that another runtime may take to make a process

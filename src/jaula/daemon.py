@@ -302,7 +302,13 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
         Parts(
             config=config,
             identity=identity.of(database),
-            host=hostfacts.read(config.nofile, config.pids_limit, driver.features()),
+            host=hostfacts.read(
+                config.nofile,
+                config.pids_limit,
+                driver.features(),
+                container_type=config.selinux_type,
+                file_type=config.selinux_file_type,
+            ),
             database=database,
             registry=registry,
             events=Events(),

@@ -2,7 +2,7 @@
 
 Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are understood
 where this engine has the setting, beside ``subid-start``, ``subid-count``, ``pids-limit``,
-``sandbox-pool`` and ``runtime-timeout``, which are its own. As with dockerd, an unknown key is an
+``selinux-type``, ``selinux-file-type``, ``sandbox-pool`` and ``runtime-timeout``, which are its own. As with dockerd, an unknown key is an
 error, and so is a setting that is given as a flag too.
 """
 
@@ -267,5 +267,7 @@ SETTINGS: dict[str, Setting] = {
     "subid-start": Setting(("subid-start",), _number("subid_start")),
     "subid-count": Setting(("subid-count",), _number("subid_count")),
     "pids-limit": Setting(("pids-limit",), _number("pids_limit")),
+    "selinux-type": Setting(("selinux-type",), _text("selinux_type")),
+    "selinux-file-type": Setting(("selinux-file-type",), _text("selinux_file_type")),
     "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
 }

@@ -216,6 +216,6 @@ def refuse_unknown(what: str, label: str) -> Unsupported:
     """The error for a context that the loaded policy does not know."""
     return Unsupported(
         f"the SELinux policy of this host does not know the {what} context {label}",
-        hint="semodule -i jaula-types.cil jaula.cil adds the types for containers; or choose"
-        " others with --security-opt label=type:NAME or label=disable",
+        hint="the daemon takes other types (--selinux-type, --selinux-file-type); or choose"
+        " one with --security-opt label=type:NAME or label=disable",
     )

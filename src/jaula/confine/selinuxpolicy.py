@@ -41,7 +41,7 @@ def read(*, process: str = "", file: str = "") -> Policy:
     ]
     missing = [
         f"the SELinux policy does not know {context}: containers need"
-        " --security-opt label=disable, or its types: semodule -i jaula-types.cil jaula.cil"
+        " --security-opt label=disable, or the engine other types (--selinux-type)"
         for context in unknown
     ]
     if not unknown and not _files(types):

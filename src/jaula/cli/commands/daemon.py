@@ -139,6 +139,8 @@ FLAGS = (
     Flag("log-max-file", "", "int", "Files that are kept of a log", default="3"),
     Flag("pids-limit", "", "int", "Processes at most in a container", default="4096"),
     Flag("nofile", "", "string", "Open files at most (soft[:hard])", default="1024:524288"),
+    Flag("selinux-type", "", "string", "SELinux type of containers (default: the policy's)"),
+    Flag("selinux-file-type", "", "string", "SELinux type of their files (default: the policy's)"),
     Flag("sandbox-pool", "", "int", "Network sandboxes that are kept ready", default="4"),
     Flag("add-runtime", "", "list", "Another OCI runtime (NAME=PATH); may be given again"),
     Flag("default-runtime", "", "string", "Runtime of containers that name none", default="jaula"),

@@ -1,0 +1,163 @@
+"""I9, AppArmor enforcing: the engine's own profile, or one that was named, on every process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import containers
+from harness.avc import Denials
+from harness.engine import PrivateEngine
+
+LOADED = Path("/sys/kernel/security/apparmor/profiles")
+
+pytestmark = [pytest.mark.vm, pytest.mark.needs(str(LOADED))]
+
+DEFAULT = "jaula-default (enforce)"
+OPEN = ("--security-opt", "systempaths=unconfined")  # neither masks nor read-only paths
+
+
+def current(process: int) -> str:
+    return Path(f"/proc/{process}/attr/apparmor/current").read_text().rstrip("\0\n")
+
+
+@pytest.fixture(autouse=True)
+def _told() -> Iterator[None]:
+    """Show what was denied meanwhile, where a test fails."""
+    denials = Denials()
+    yield
+    print("\n".join(denials.found()))
+
+
+@pytest.fixture
+def profile() -> Iterator[str]:
+    """A profile of the host's own: everything but writing below /forbidden."""
+    text = "profile jaula-test { file, capability, network, signal, deny /forbidden/** w, }"
+    subprocess.run(["apparmor_parser", "-r", "-K"], input=text, text=True, check=True)
+    yield "jaula-test"
+    subprocess.run(["apparmor_parser", "-R", "-K"], input=text, text=True, check=True)
+
+
+def test_every_process_runs_under_the_engines_profile(engine: PrivateEngine, plain: str) -> None:
+    assert "jaula-default (enforce)" in LOADED.read_text().splitlines()
+    assert current(containers.pid(engine, plain)) == DEFAULT
+    assert containers.inspect(engine, plain)["AppArmorProfile"] == "jaula-default"
+    for flags in ((), ("-u", "1000"), ("--privileged",)):
+        done = engine.cli("jaula", "exec", *flags, plain, "cat", "/proc/self/attr/apparmor/current")
+        assert done.stdout.rstrip("\n") == DEFAULT, done.stderr
+
+
+def test_a_normal_container_works(engine: PrivateEngine, busybox: str) -> None:
+    script = (
+        "touch /f && chown 5:5 /f && echo ok > /dev/stdout && echo x > /dev/shm/x && ps > /dev/null"
+        " && echo 100 > /proc/self/oom_score_adj && kill -0 1 && cat /etc/hosts > /dev/null"
+    )
+    done = engine.cli("jaula", "run", "--rm", busybox, "sh", "-c", script)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+def test_the_engine_may_signal(engine: PrivateEngine, busybox: str) -> None:
+    script = "trap 'exit 7' TERM; while :; do sleep 1; done"
+    with containers.running(engine, busybox, "sh", "-c", script) as name:
+        assert engine.cli("jaula", "stop", name).returncode == 0
+        assert containers.inspect(engine, name)["State"]["ExitCode"] == 7
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "mount -t tmpfs none /mnt",
+        "mount -o bind /etc /mnt",
+        "mount -o remount,rw /sys",
+        "umount /dev/shm",
+        "echo 1 > /proc/sys/kernel/panic",
+        "echo 1 > /proc/sys/net/ipv4/ip_forward",
+        "echo h > /proc/sysrq-trigger",
+        "cat /proc/kcore",
+        "ls /sys/kernel/debug/x",
+        "echo x > /sys/kernel/mm/transparent_hugepage/enabled",
+        "cat /sys/firmware/acpi/tables/DSDT",
+    ],
+)
+def test_the_profile_holds_where_all_else_is_lifted(
+    engine: PrivateEngine, busybox: str, command: str
+) -> None:
+    """All capabilities, no seccomp, no masks, root of the host: the profile alone decides."""
+    flags = (
+        *("--userns", "host", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"),
+        *OPEN,
+    )
+    with containers.running(engine, busybox, flags=flags) as name:
+        assert current(containers.pid(engine, name)) == DEFAULT
+        assert engine.cli("jaula", "exec", name, "mkdir", "-p", "/mnt").returncode == 0
+        done = engine.cli("jaula", "exec", name, "sh", "-c", command)
+        assert done.returncode != 0, command
+        assert "ermission denied" in done.stderr, done.stderr
+
+
+def test_processes_of_another_profile_cannot_be_traced_or_signalled(
+    engine: PrivateEngine, busybox: str, profile: str
+) -> None:
+    named = ("--security-opt", f"apparmor={profile}")
+    with containers.running(engine, busybox, flags=named) as other:
+        flags = ("--pid", f"container:{other}")
+        denials = Denials()
+        with containers.running(engine, busybox, flags=flags) as name:
+            done = engine.cli("jaula", "exec", name, "cat", "/proc/1/environ")
+            assert done.returncode != 0
+            done = engine.cli("jaula", "exec", name, "kill", "-9", "1")
+            assert done.returncode != 0
+        assert denials.found("ptrace", 'profile="jaula-default"', f'peer="{profile}"')
+        assert denials.found("signal", 'profile="jaula-default"', f'peer="{profile}"')
+        assert containers.inspect(engine, other)["State"]["Running"]
+
+
+def test_a_profile_can_be_named(engine: PrivateEngine, busybox: str, profile: str) -> None:
+    flags = ("--security-opt", f"apparmor={profile}")
+    with containers.running(engine, busybox, flags=flags) as name:
+        assert current(containers.pid(engine, name)) == f"{profile} (enforce)"
+        assert containers.inspect(engine, name)["AppArmorProfile"] == profile
+        script = "mkdir /forbidden && echo x > /forbidden/x"
+        assert engine.cli("jaula", "exec", name, "sh", "-c", script).returncode != 0
+        done = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/apparmor/current")
+        assert done.stdout == f"{profile} (enforce)\n"
+
+
+def test_an_unknown_profile_is_refused_before_anything_is_made(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    made = engine.cli("jaula", "ps", "-aq").stdout
+    done = engine.cli("jaula", "run", "--rm", "--security-opt", "apparmor=nosuch", busybox, "true")
+    assert done.returncode == 125
+    assert "the AppArmor profile nosuch is not loaded" in done.stderr
+    assert engine.cli("jaula", "ps", "-aq").stdout == made
+
+
+@pytest.mark.parametrize("flags", [("--privileged",), ("--security-opt", "apparmor=unconfined")])
+def test_what_lifts_it_lifts_it(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
+) -> None:
+    with containers.running(engine, busybox, flags=flags) as name:
+        assert current(containers.pid(engine, name)) == "unconfined"
+        assert containers.inspect(engine, name)["AppArmorProfile"] == "unconfined"
+
+
+def test_no_new_privileges_and_a_profile_go_together(engine: PrivateEngine, busybox: str) -> None:
+    flags = ("--security-opt", "no-new-privileges")
+    with containers.running(engine, busybox, flags=flags) as name:
+        assert current(containers.pid(engine, name)) == DEFAULT
+        done = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/apparmor/current")
+        assert done.stdout == f"{DEFAULT}\n"
+
+
+def test_info_and_verify_tell(engine: PrivateEngine, plain: str) -> None:
+    document = engine.request("GET", "/info").json()
+    assert "name=apparmor,profile=jaula-default" in document["SecurityOptions"]
+    assert not [w for w in document["Warnings"] or [] if "AppArmor" in w]
+    done = engine.cli("jaula", "verify", "--format", "json", plain)
+    rows = {row["id"]: row for row in json.loads(done.stdout)}
+    assert rows["apparmor profile"]["verdict"] == "holds", rows["apparmor profile"]
