@@ -14,7 +14,7 @@ import pytest
 
 from harness.callers.buildah import Buildah
 from harness.callers.containerd import Containerd
-from harness.callers.dockerd import Dockerd
+from harness.callers.dockerd import Dockerd, RemappedDockerd
 from harness.callers.podman import Podman, RootlessPodman
 from harness.engine import PROJECT
 
@@ -49,6 +49,12 @@ def containerd(oci_runtime: Path, busybox_archive: Path) -> Iterator[Containerd]
 @pytest.fixture(scope="session")
 def dockerd(oci_runtime: Path, busybox_archive: Path) -> Iterator[Dockerd]:
     with Dockerd(oci_runtime, busybox_archive) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def remapped(oci_runtime: Path, busybox_archive: Path) -> Iterator[RemappedDockerd]:
+    with RemappedDockerd(oci_runtime, busybox_archive) as caller:
         yield caller
 
 

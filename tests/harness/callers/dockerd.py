@@ -29,6 +29,7 @@ class Dockerd(Caller):
             *("--pidfile", f"{state}/pid", "--host", self.address, "--config-file", "/dev/null"),
             *("--bridge", "none", "--iptables=false", "--live-restore", "--log-level", "info"),
             *("--cgroup-parent", f"/{self.room.tag}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
+            *self.flags(),
             *("--init-path", shutil.which("tini-static") or "tini-static"),
             *("--default-runtime", self.name, "--add-runtime", f"{self.name}={self.runtime}"),
         ]
@@ -42,6 +43,10 @@ class Dockerd(Caller):
                 start_new_session=True,
             )
         until(lambda: self("version", expect=None).returncode == 0, f"dockerd, see {self.log}")
+
+    def flags(self) -> tuple[str, ...]:
+        """Of the daemon, further ones."""
+        return ()
 
     def crash(self) -> None:
         """End the daemon without a chance to tell its containers."""
@@ -83,3 +88,22 @@ class Dockerd(Caller):
 
     def environment(self) -> dict[str, str]:
         return super().environment() | {"PATH": super().environment()["PATH"] + ":/usr/sbin:/sbin"}
+
+
+class RemappedDockerd(Dockerd):
+    """A daemon whose containers are in user namespaces."""
+
+    user, uid, first, number = "remapped", 61235, 2_000_000, 65536
+
+    def start(self) -> None:
+        ids = {self.user: (self.first, self.number)}
+        self.room.add_user(self.user, self.uid, "/nonexistent", ids)
+        super().start()
+
+    def flags(self) -> tuple[str, ...]:
+        return ("--userns-remap", self.user)
+
+    @property
+    def kept_mounts(self) -> tuple[str, ...]:
+        data = self.room.base / "data"
+        return (str(data), f"{data}/{self.first}.{self.first}")

@@ -11,8 +11,9 @@ from harness.callers.caller import IMAGE, Caller
 
 MAKES_CONTAINERS = (("run",), ("create",), ("pod", "create"))
 
+TESTER, TESTER_ID = "tester", 61234
 # podman takes the ids of --userns=auto from those of containers.
-SUBORDINATE_IDS = "containers:1000000:200000\ntester:3000000:65536\n"
+SUBORDINATE_IDS = {"containers": (1_000_000, 200_000), TESTER: (3_000_000, 65536)}
 
 
 class Podman(Caller):
@@ -24,8 +25,7 @@ class Podman(Caller):
     def start(self) -> None:
         self.storage.mkdir()
         os.chown(self.storage, self.uid, self.uid)
-        for file in ("/etc/subuid", "/etc/subgid"):
-            self.room.show_file(file, SUBORDINATE_IDS)
+        self.room.add_user(TESTER, TESTER_ID, str(self.room.base / "home"), SUBORDINATE_IDS)
         self.configuration.write_text(self._configuration())
         policy = {"default": [{"type": "insecureAcceptAnything"}]}
         (self.room.base / "policy.json").write_text(json.dumps(policy))
@@ -96,16 +96,12 @@ runtime_supports_json = ["{name}"]
 class RootlessPodman(Podman):
     """The podman of a user that is known in the room only."""
 
-    user, uid = "tester", 61234
+    uid = TESTER_ID
 
     def start(self) -> None:
-        known = Path("/etc/passwd").read_text(), Path("/etc/group").read_text()
         home = self.room.base / "home"
         home.mkdir()
         os.chown(home, self.uid, self.uid)
-        entry = f"{self.user}:x:{self.uid}:{self.uid}::{home}:/bin/sh\n"
-        self.room.show_file("/etc/passwd", known[0] + entry)
-        self.room.show_file("/etc/group", known[1] + f"{self.user}:x:{self.uid}:\n")
         own = self.room.path(self.state)
         own.mkdir(0o700, parents=True)
         os.chown(own, self.uid, self.uid)
@@ -128,7 +124,7 @@ class RootlessPodman(Podman):
 
     def environment(self) -> dict[str, str]:
         home = str(self.room.base / "home")
-        own = {"HOME": home, "USER": self.user, "XDG_RUNTIME_DIR": self.state}
+        own = {"HOME": home, "USER": TESTER, "XDG_RUNTIME_DIR": self.state}
         return super().environment() | own
 
     def reaches_runtime(self) -> bool:

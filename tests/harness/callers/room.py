@@ -94,6 +94,15 @@ class Room:
         copy.chmod(0o644)
         self.bind(copy, target)
 
+    def add_user(self, name: str, uid: int, home: str, ids: dict[str, tuple[int, int]]) -> None:
+        """A user who is known inside only, and subordinate ids: name to first and number."""
+        person = f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n"
+        self.show_file("/etc/passwd", Path("/etc/passwd").read_text() + person)
+        self.show_file("/etc/group", Path("/etc/group").read_text() + f"{name}:x:{uid}:\n")
+        rows = "".join(f"{owner}:{first}:{number}\n" for owner, (first, number) in ids.items())
+        self.show_file("/etc/subuid", rows)
+        self.show_file("/etc/subgid", rows)
+
     def close(self) -> None:
         """End what is left, then the namespaces with all their mounts, then the directory."""
         for pid, _ in self._processes():
