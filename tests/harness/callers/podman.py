@@ -82,11 +82,14 @@ runtime_supports_json = ["{name}"]
         return f"/run/{self.room.tag}"
 
     def words(self, *words: str) -> list[str]:
+        before: tuple[str, ...] = ()
+        if words[0] == "--hooks-dir":
+            before, words = words[:2], words[2:]
         for first in MAKES_CONTAINERS:
             if words[: len(first)] == first and "--pod" not in words:
                 parent = ("--cgroup-parent", f"/{self.room.tag}")
                 words = (*first, *parent, *words[len(first) :])
-        return self._podman(*words)
+        return self._podman(*before, *words)
 
     def _podman(self, *words: str) -> list[str]:
         places = ("--root", str(self.storage), "--runroot", f"{self.state}/run")
