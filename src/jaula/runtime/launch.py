@@ -74,6 +74,7 @@ def start(spec: Spec, terms: Terms, parts: Parts) -> Born:
         try:
             warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
             pid, master, ours = _make(spec, linux, wanted, prepared, terms, cgroup, keep)
+            cgroup.settle()
         except BaseException:
             cgroup.kill()
             cgroup.destroy()

@@ -478,14 +478,6 @@ def test_the_words_of_seccomp_are_those_that_are_compiled() -> None:
             "process.capabilities.bounding: unknown capability 'CAP_FLY' is ignored",
         ),
         (
-            "process/capabilities/ambient",
-            ["CAP_KILL", "CAP_CHOWN"],
-            (
-                "process.capabilities.ambient: ignored, since not both permitted and inheritable: "
-                "CAP_KILL, CAP_CHOWN"
-            ),
-        ),
-        (
             "mounts/0/destination",
             "proc",
             "mounts[0].destination: 'proc' is not absolute, taken as relative to the root",

@@ -41,6 +41,7 @@ def run(call: Call) -> int:
     if wanted == oci.Resources():
         raise InvalidRequest("update: no limit was given", hint="use --resources or a limit's flag")
     validation.check_resources(wanted)
+    wanted = structs.replace(wanted, devices=())  # rules are given at creation, and stay
     with Container.find(call.settings.root, call.container_id()) as container:
         container.lock()
         record = container.record()

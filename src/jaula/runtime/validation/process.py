@@ -70,9 +70,10 @@ def _rlimits(limits: tuple[Rlimit, ...]) -> None:
 
 
 def _capabilities(sets: Capabilities) -> tuple[str, ...]:
-    """Unknown names, and ambient ones that the kernel would not raise, are left out, not refused.
+    """Unknown names are left out with a word, not refused: a spec may be for a newer kernel.
 
-    A spec may have been written for a newer kernel. The subsets are those of capset(2).
+    Ambient ones that are not both permitted and inheritable are left out without one: the kernel
+    raises no others, and the specs of common tools name them. The subsets are those of capset(2).
     """
     warnings: list[str] = []
     for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
@@ -85,12 +86,6 @@ def _capabilities(sets: Capabilities) -> tuple[str, ...]:
         for name in getattr(sets, kind):
             if name in _NAMES and name not in getattr(sets, within):
                 raise refuse(f"process.capabilities.{kind}", f"{name} is not in the set {within}")
-    possible = set(sets.permitted) & set(sets.inheritable)
-    if useless := [name for name in sets.ambient if name in _NAMES and name not in possible]:
-        warnings.append(
-            f"process.capabilities.ambient: ignored, since not both permitted and inheritable: "
-            f"{', '.join(useless)}"
-        )
     return tuple(warnings)
 
 
