@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from conftest import load_image
 from harness import containers
 from harness.avc import Denials
 from harness.engine import PrivateEngine
@@ -152,6 +153,32 @@ def test_no_new_privileges_and_a_profile_go_together(engine: PrivateEngine, busy
         assert current(containers.pid(engine, name)) == DEFAULT
         done = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/apparmor/current")
         assert done.stdout == f"{DEFAULT}\n"
+
+
+def test_an_engine_that_is_confined_itself_stacks_the_profile(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    """With no_new_privs a confined process can only become more confined."""
+    rules = "file, capability, network, unix, mqueue, mount, umount, pivot_root, ptrace, signal,"
+    text = f"profile jaula-engine flags=(attach_disconnected) {{ {rules} change_profile -> **, }}"
+    subprocess.run(["apparmor_parser", "-r", "-K"], input=text, text=True, check=True)
+    engine = new_engine(start=False)
+    command = ["aa-exec", "-p", "jaula-engine", "--", *engine.command()]
+    engine.command = lambda: command  # type: ignore[method-assign]
+    engine.start()
+    assert engine.process is not None
+    assert current(engine.process.pid) == "jaula-engine (enforce)"
+    image = load_image(engine, "busybox")
+    with containers.running(engine, image) as name:
+        assert current(containers.pid(engine, name)) == DEFAULT
+        assert engine.cli("jaula", "kill", name).returncode == 0
+    flags = ("--security-opt", "no-new-privileges")
+    with containers.running(engine, image, flags=flags) as name:
+        label = current(containers.pid(engine, name))
+        assert set(label.partition(" ")[0].split("//&")) == {"jaula-engine", "jaula-default"}
+        done = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/apparmor/current")
+        assert done.stdout.rstrip("\n") == label, done.stderr
+        assert engine.cli("jaula", "kill", name).returncode == 0
 
 
 def test_info_and_verify_tell(engine: PrivateEngine, plain: str) -> None:

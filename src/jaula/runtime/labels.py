@@ -144,7 +144,11 @@ def check(pid: int, wanted: Wanted) -> None:
             if current not in (asked, selinuxfs.canonical(asked)):
                 raise _differs("SELinux label", wanted.selinux, current)
     except (FileNotFoundError, ProcessLookupError):
-        return  # it has ended, and its parent, which is not us, has been told
+        if os.path.exists(f"/proc/{pid}"):
+            raise RuntimeFailure(
+                "security label: the kernel does not tell what the program runs under"
+            ) from None
+        # it has ended, and its parent, which is not us, has been told
 
 
 def of_files(pid: int) -> str | None:

@@ -13,6 +13,7 @@ from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 from jaula.confine import lsm
 from jaula.kernel.apparmor import parse_current
+from jaula.runtime.labels import runs_under
 
 
 def check(subject: Subject) -> Iterator[Row]:
@@ -73,13 +74,14 @@ def _files(subject: Subject) -> Row:
 
 def _apparmor(subject: Subject) -> Row:
     wanted = subject.process.apparmor_profile
-    actual, mode = parse_current(subject.read("attr/apparmor/current"))
+    text = subject.read("attr/apparmor/current")
+    actual, mode = parse_current(text)
     by = None
     if not wanted or wanted == "unconfined":
         by = _unconfined(subject)
         holds = by is not None
     else:
-        holds = actual == wanted and mode == "enforce"
+        holds = runs_under(wanted, text) and mode == "enforce"
     return Row(
         "apparmor profile", "lsm", wanted or f"none ({by or 'not asked for'})",
         f"{actual} ({mode})" if mode else actual,
