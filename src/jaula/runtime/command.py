@@ -25,6 +25,18 @@ LOG_NAME = "runtime.log"
 STATE_NAME = "runtime"
 KEPT = 4096  # bytes of what a runtime prints, and characters of what it complains of
 _LOG_READ = 1 << 16  # bytes of a log that are looked at
+_NOT_EXECUTABLE = (
+    "permission denied",
+    "operation not permitted",
+    "is a directory",
+    "not a regular file",
+    "exec format error",
+)
+_DOCKERS = {
+    127: ("executable file not found", "no such file or directory"),
+    126: ("permission denied", "is a directory"),
+}
+"""What Docker's command looks for in an error, in these very letters, to leave its exit status."""
 _ERRORS = frozenset({"error", "fatal", "panic"})
 _NOT_PASSED = frozenset({"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"})
 
@@ -112,9 +124,17 @@ def exit_code(text: str, program: str) -> int:
         return 127
     if "no such file or directory" in lower:
         return 127
-    if any(part in lower for part in ("permission denied", "is a directory", "exec format error")):
+    if any(part in lower for part in _NOT_EXECUTABLE):
         return 126
     return 125
+
+
+def worded(text: str, program: str, status: int) -> str:
+    """A complaint that Docker's command line understands as the status that it means."""
+    phrases = _DOCKERS.get(status, ())
+    if not phrases or any(phrase in text for phrase in phrases):
+        return text
+    return f'exec: "{program}": {phrases[0]}: {text}'
 
 
 def call(
@@ -168,7 +188,8 @@ def call(
         raise RuntimeFailure(f"{what}: {runtime.path} was killed by signal {signum}")
     if code:
         text = complaint(logged(run_dir, start), said)
-        raise RuntimeFailure(f"{what} failed: {text}", exit_code=exit_code(text, program))
+        status = exit_code(text, program)
+        raise RuntimeFailure(f"{what} failed: {worded(text, program, status)}", exit_code=status)
 
 
 def _become(caller: int, line: list[str], stdio: tuple[int, int, int], report: int) -> None:

@@ -284,14 +284,16 @@ def clear(
     leftovers.remove(cgroup_path)
 
 
+def children() -> list[int]:
+    """The children of this process, zombies among them (proc_tid_children(5))."""
+    with open("/proc/thread-self/children", "rb") as file:
+        return [int(word) for word in file.read().split()]
+
+
 def _end_children() -> None:
     """Kill and reap; those of a child that dies come to us, until none is left."""
-    while True:
-        with open("/proc/thread-self/children", "rb") as file:
-            children = [int(word) for word in file.read().split()]
-        if not children:
-            return
-        for pid in children:
+    while found := children():
+        for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)

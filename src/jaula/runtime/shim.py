@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -60,10 +61,11 @@ class Shim:
         self.parts = parts
         self.poller = Poller()
         self.midwife = midwife.Midwife()
-        self.engines = Engines(self.poller, request.run_dir, self._answer, self.midwife.settle)
+        self.engines = Engines(self.poller, request.run_dir, self._answer, self._settle)
         self.execs: dict[str, _Execed] = {}
         self.ended: ExitRecord | None = None
         self.leaving: list[tuple[float, Streams]] = []
+        self.strays: set[int] = set()
         self.started_at = 0.0
         self.ooms = 0
         self.oom_fd: int | None = None
@@ -217,6 +219,31 @@ class Shim:
         self.poller.watch(pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id))
         return started.pid
 
+    def _settle(self) -> None:
+        """After an answer: the helper has ended, and what another runtime left is ours to reap.
+
+        A process that it had put into the container's pid namespace keeps init from being reaped
+        for as long as it is a zombie (pid_namespaces(7)).
+        """
+        self.midwife.settle()
+        if self.request.runtime is None:
+            return
+        known = {self.running.pid, *(execed.pid for execed in self.execs.values())}
+        for pid in foreign.children():
+            if pid not in known and pid not in self.strays:
+                pidfd = process.pidfd_open(pid)
+                self.strays.add(pid)
+                self.poller.watch(pidfd, select.EPOLLIN, self._reaper(pid, pidfd))
+
+    def _reaper(self, pid: int, pidfd: int) -> Callable[[int], None]:
+        def reap(_: int) -> None:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                self.poller.forget(pidfd)
+                os.close(pidfd)
+                self.strays.discard(pid)
+
+        return reap
+
     def _make_exec(self, request: ExecRequest) -> midwife.Born:
         """In the helper: what the container's spec says holds for the new process as well."""
         spec = _read_spec(self.request.bundle)
@@ -351,7 +378,7 @@ class Shim:
 
     def run(self) -> None:
         """Serve until the container has ended and its clients have read everything."""
-        self.midwife.settle()
+        self._settle()
         while self.ended is None:
             self._turn()
         self.engines.vanish()

@@ -59,6 +59,7 @@ def test_any_bytes_give_a_printable_line(log: bytes, output: bytes) -> None:
         ("open executable: Permission denied", 126),
         ('exec: "prog": permission denied', 126),
         ('exec: "prog": is a directory', 126),
+        ("the path `prog` is not a regular file: Operation not permitted", 126),
         ("exec prog: exec format error", 126),
         ("mount /etc/x: no such file or directory", 125),
         ("cgroup: permission denied", 125),
@@ -67,6 +68,15 @@ def test_any_bytes_give_a_printable_line(log: bytes, output: bytes) -> None:
 )
 def test_only_what_is_said_of_the_program_is_its_exit_code(text: str, code: int) -> None:
     assert command.exit_code(text, "prog") == code
+
+
+def test_dockers_command_finds_its_words_in_the_error() -> None:
+    said = "executable file `prog` not found in $PATH: No such file or directory"
+    assert "executable file not found" in command.worded(said, "prog", 127)
+    said = 'exec: "prog": executable file not found in $PATH'
+    assert command.worded(said, "prog", 127) == said
+    assert "permission denied" in command.worded("the path `prog` is odd", "prog", 126)
+    assert command.worded("anything", "prog", 125) == "anything"
 
 
 def script(directory: Path, body: str) -> ForeignRuntime:
