@@ -71,16 +71,18 @@ class Record:
         )
 
 
-def check_id(container_id: str) -> str:
-    """The id, if it is one. Raises ``InvalidRequest``."""
-    if (
-        not container_id
-        or container_id in (".", "..")
-        or len(container_id) > ID_LENGTH
-        or not _ID_SIGNS.issuperset(container_id)
-    ):
-        raise InvalidRequest(f"invalid container ID format: {container_id!r}")
-    return container_id
+def check_id(text: str) -> str:
+    """The id, if it can be one: it is a directory's name too. Raises ``InvalidRequest``."""
+    if not text:
+        raise InvalidRequest("a container id is missing")
+    if text in (".", "..") or not _ID_SIGNS.issuperset(text):
+        raise InvalidRequest(
+            f"invalid container ID format: {text[:64]!r}",
+            hint="letters, digits and any of _ + - . are allowed, but not . or .. alone",
+        )
+    if len(text) > ID_LENGTH:
+        raise InvalidRequest(f"a container ID of {len(text)} bytes is longer than {ID_LENGTH}")
+    return text
 
 
 class Container:

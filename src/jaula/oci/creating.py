@@ -14,7 +14,7 @@ from jaula.errors import InvalidRequest, JaulaError
 from jaula.oci import bundle as bundles
 from jaula.oci import console, parts, removal
 from jaula.oci.call import SWITCH, VALUE, Call
-from jaula.oci.container import CONFIG, STATE, Container, Record, process_facts
+from jaula.oci.container import CONFIG, STATE, Container, Record, check_id, process_facts
 from jaula.oci.placement import completed, place
 from jaula.runtime import launch, validation
 from jaula.runtime.midwife import Born
@@ -49,6 +49,7 @@ def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False
     is left of it.
     """
     options, settings = call.options, call.settings
+    check_id(container_id)
     bundle = os.path.realpath(options.get("bundle") or ".")
     spec = bundles.load(bundle)
     for warning in validation.check(spec):

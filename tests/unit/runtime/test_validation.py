@@ -529,31 +529,6 @@ def test_resources_are_checked_on_their_own() -> None:
         validation.check_resources(Resources(unified={"memory.high": "\0"}))
 
 
-@pytest.mark.parametrize("text", ["a", "A-b_c.d+e", "0", "..a", "x" * 255])
-def test_an_id_may_be(text: str) -> None:
-    validation.check_id(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "a container id is missing"),
-        (".", "bad container id '.'"),
-        ("..", "bad container id '..'"),
-        ("a/b", "bad container id 'a/b'"),
-        ("a\nb", "bad container id 'a\\nb'"),
-        ("é", "bad container id 'é'"),
-        ("x" * 256, "a container id of 256 bytes is longer than 255"),
-        ("\0" * 2000, "bad container id"),
-    ],
-)
-def test_an_id_may_not_be(text: str, message: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        validation.check_id(text)
-    assert str(caught.value).startswith(message)
-    assert len(str(caught.value)) < 1000
-
-
 def test_a_label_that_nothing_enforces_is_refused() -> None:
     none = host.Host(apparmor=False, selinux=False)
     both = host.Host(apparmor=True, selinux=True)

@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.errors import InvalidRequest
 from jaula.runtime.validation import linux, process, resources
 from jaula.runtime.validation.field import absolute, refuse, shown
 from jaula.spec.runtime import Hooks, Mount, Process, Resources, Spec
 
-_ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
-_NAME_MAX = 255  # bytes of a directory's name, include/uapi/linux/limits.h
 _UTS_MAX = 64  # bytes of a host or domain name, include/uapi/linux/utsname.h
 _LONGEST_KEY = 64  # characters of an annotation's or sysctl's name that are shown as they are
 _DIGITS = frozenset("0123456789")
@@ -59,19 +56,6 @@ def check_resources(wanted: Resources) -> None:
     """As :func:`check`, for limits that a container is to have from now on."""
     _no_nul(wanted)
     resources.check(wanted, "resources")
-
-
-def check_id(text: str) -> None:
-    """Refuse what cannot be a container's id, which is also a directory's name."""
-    if not text:
-        raise InvalidRequest("a container id is missing")
-    if text in (".", "..") or not set(text) <= _ID:
-        raise InvalidRequest(
-            f"bad container id {shown(text)}",
-            hint="letters, digits and any of _ + - . are allowed, but not . or .. alone",
-        )
-    if len(text) > _NAME_MAX:
-        raise InvalidRequest(f"a container id of {len(text)} bytes is longer than {_NAME_MAX}")
 
 
 def _no_nul(document: Spec | Process | Resources) -> None:
