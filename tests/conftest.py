@@ -11,10 +11,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from harness import leaks
 from harness.engine import PROJECT, PrivateEngine
+
+# A machine that is busy makes an example slow, not wrong.
+hypothesis.settings.register_profile("jaula", deadline=None)
+hypothesis.settings.load_profile("jaula")
 
 NEED_ROOT = ("integration", "security", "acceptance")
 TESTS = Path(__file__).parent

@@ -64,6 +64,19 @@ class Record:
         self.pid: int = values.get("pid", 0)
         self.start_time: int = values.get("start_time", 0)
 
+    def document(self, status: str) -> dict[str, object]:
+        """The state of runtime.md, with what runc adds to it."""
+        return {
+            "ociVersion": self.oci_version,
+            "id": self.id,
+            "pid": 0 if status == "stopped" else self.pid,
+            "status": status,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "created": self.created,
+            "annotations": self.annotations,
+        }
+
     def encode(self) -> bytes:
         """The record as JSON."""
         return light.encode({name: getattr(self, name) for name in self.__slots__}).encode(

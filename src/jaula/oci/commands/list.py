@@ -49,17 +49,7 @@ def _containers(root: str) -> Iterator[tuple[Record, str]]:
 
 
 def _document(record: Record, status: str) -> dict[str, object]:
-    return {
-        "ociVersion": record.oci_version,
-        "id": record.id,
-        "pid": 0 if status == "stopped" else record.pid,
-        "status": status,
-        "bundle": record.bundle,
-        "rootfs": record.rootfs,
-        "created": record.created,
-        "annotations": record.annotations,
-        "owner": _owner(record.owner),
-    }
+    return {**record.document(status), "owner": _owner(record.owner)}
 
 
 def _row(record: Record, status: str) -> tuple[str, ...]:

@@ -17,16 +17,6 @@ def run(call: Call) -> int:
     with Container.find(call.settings.root, call.container_id()) as container:
         record = container.record()
         status = container.status(record)
-    document = {
-        "ociVersion": record.oci_version,
-        "id": record.id,
-        "pid": 0 if status == "stopped" else record.pid,
-        "status": status,
-        "bundle": record.bundle,
-        "rootfs": record.rootfs,
-        "created": record.created,
-        "annotations": record.annotations,
-        "owner": "",
-    }
+    document = {**record.document(status), "owner": ""}
     os.write(1, f"{light.pretty(document, '  ')}\n".encode("utf-8", "surrogateescape"))
     return 0
