@@ -78,9 +78,10 @@ class Starter:
                 record = container.record
             runtime = await self._parts.runtimes.command(record.body.host_config.runtime)
             request = self._prepare(record, shares, joined, place, runtime)
-            await asyncio.to_thread(
-                labelling.label_files, self._parts, record, shares, request.root
-            )
+            if self._parts.host.selinux:
+                await asyncio.to_thread(
+                    labelling.label_files, self._parts, record, shares, request.root
+                )
             shim = await self._parts.runtime.start(
                 request,
                 place.sandbox,

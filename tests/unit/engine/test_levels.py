@@ -1,0 +1,94 @@
+"""SELinux levels of containers: of one container each, for as long as it exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jaula.confine import categories
+from jaula.engine import labelling
+from jaula.engine.container import Container
+from jaula.engine.registry import Registry
+from jaula.errors import Unavailable
+from jaula.spec.api import ContainerCreate
+from jaula.state.database import Database
+from jaula.state.records import ContainerRecord, MountRecord
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(Database(tmp_path / "jaula.db"))
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four categories, so six pairs."""
+    choose = categories.choose
+    monkeypatch.setattr("jaula.engine.registry.choose", lambda used: choose(used, count=4))
+
+
+def add(registry: Registry, container_id: str, level: str) -> Container:
+    record = ContainerRecord(
+        container_id, f"n{container_id}", 0, ContainerCreate(), "", level=level
+    )
+    registry.reserve(record.name, record.id)
+    container = Container(record)
+    registry.add(container)
+    return container
+
+
+@pytest.mark.usefixtures("few")
+def test_no_two_containers_have_one_level_and_there_is_an_end(registry: Registry) -> None:
+    levels = [registry.take_level(str(n)) for n in range(6)]
+    assert len(set(levels)) == 6
+    with pytest.raises(Unavailable, match="categories are in use"):
+        registry.take_level("7")
+    registry.free_level("3")
+    assert registry.take_level("8") == levels[3]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_level_that_a_person_named_is_given_to_nobody_else(registry: Registry) -> None:
+    assert registry.take_level("a", asked="s0:c0,c1") == "s0:c0,c1"
+    assert registry.take_level("b", asked="s0:c0,c1") == "s0:c0,c1"  # asked for, so shared
+    assert registry.take_level("c", asked="s0") == "s0"
+    assert "s0:c0,c1" not in [registry.take_level(str(n)) for n in range(5)]
+
+
+@pytest.mark.usefixtures("few")
+def test_levels_are_kept_over_a_restart_and_freed_with_the_container(tmp_path: Path) -> None:
+    database = Database(tmp_path / "jaula.db")
+    before = Registry(database)
+    levels = [before.take_level(str(n)) for n in range(6)]
+    for number, level in enumerate(levels):
+        add(before, str(number), level)
+    after = Registry(database)
+    after.load()
+    with pytest.raises(Unavailable):
+        after.take_level("new")
+    gone = after.find("2")
+    after.forget(gone)
+    assert after.take_level("new") == levels[2]
+
+
+@pytest.mark.parametrize(
+    ("mount", "wanted"),
+    [
+        (MountRecord("bind", "/m", mode=""), ""),
+        (MountRecord("bind", "/m", mode="ro"), ""),
+        (MountRecord("bind", "/m", mode="ro,z"), "z"),
+        (MountRecord("bind", "/m", mode="Z,rslave"), "Z"),
+        (MountRecord("volume", "/m", mode="ro"), "z"),
+        (MountRecord("volume", "/m", mode="Z"), "Z"),
+        (MountRecord("tmpfs", "/m", mode="size=9"), ""),
+    ],
+)
+def test_which_mounts_are_labelled(mount: MountRecord, wanted: str) -> None:
+    assert labelling.wish(mount) == wanted
+
+
+def test_a_record_without_a_level_can_be_read() -> None:
+    old = msgspec.json.encode({"id": "a", "name": "n", "created": 1, "body": {}, "image": ""})
+    assert msgspec.json.decode(old, type=ContainerRecord).level == ""
