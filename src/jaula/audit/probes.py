@@ -26,16 +26,27 @@ def in_child(act: Callable[[], None]) -> str | None:
 
     The caller must have one thread, as ``jaula check`` does.
     """
+
+    def silent() -> str:
+        act()
+        return ""
+
+    return told_by_child(silent) or None
+
+
+def told_by_child(act: Callable[[], str]) -> str:
+    """What ``act`` says in a forked child, or what it raises, as text of at most 64 KB."""
     sys.stdout.flush()
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         said = b""
         try:
-            act()
+            said = act().encode("utf-8", "surrogateescape")[: 1 << 16]
         except BaseException as error:  # noqa: BLE001 - told to the parent, which decides
             said = f"{error}".encode()[:2000] or type(error).__name__.encode()
-        os.write(writing, said)
+        while said:
+            said = said[os.write(writing, said) :]
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as answers:
@@ -43,7 +54,7 @@ def in_child(act: Callable[[], None]) -> str | None:
     _, status = os.waitpid(pid, 0)
     if status:
         return f"the probe ended with wait status {status}"
-    return said.decode("utf-8", "replace") or None
+    return said.decode("utf-8", "replace")
 
 
 def namespace(kind: str) -> Probe:

@@ -18,7 +18,10 @@ class Verdict(StrEnum):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """``evidence`` is the file or call that was read, so that a person can look as well."""
+    """``evidence`` is the file or call that was read, so that a person can look as well.
+
+    ``check`` names the :class:`~jaula.audit.about.About` that the row belongs to.
+    """
 
     id: str
     layer: str
@@ -26,6 +29,7 @@ class Row(msgspec.Struct, frozen=True):
     effective: str
     evidence: str
     verdict: Verdict
+    check: str = ""
 
 
 def passed(rows: Sequence[Row]) -> bool:

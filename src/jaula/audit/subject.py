@@ -2,12 +2,13 @@
 
 What was requested comes from two documents. Of the engine's inspect document these keys are used,
 and no others: ``Id``; ``State.Pid``; ``Mounts[]`` (Type, Source, Destination, RW, Propagation);
-``NetworkSettings.Networks.*.IPAddress``; and of ``HostConfig`` Privileged, CapAdd, CapDrop,
+``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen,
+MacAddress) and ``NetworkSettings.Ports``; and of ``HostConfig`` Privileged, CapAdd, CapDrop,
 SecurityOpt, UsernsMode, PidMode, IpcMode, UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs,
 MaskedPaths, ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, Memory, MemorySwap, NanoCpus,
-CpuQuota, CpuPeriod, CpuShares, CpusetCpus, PidsLimit. The other document is the OCI spec that the
-runtime was given. They are held against each other too: a spec that is weaker than the request
-fails.
+CpuQuota, CpuPeriod, CpuShares, CpusetCpus, PidsLimit, Sysctls. The other document is the OCI spec
+that the runtime was given. They are held against each other too: a spec that is weaker than the
+request fails.
 
 What is in effect is read from /proc and from the cgroup file systems, never asked of the engine.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 from jaula.audit import mountinfo
 from jaula.audit.mountinfo import MountLine
+from jaula.audit.readings import Readings
 from jaula.confine import capabilities
 from jaula.errors import Conflict, InvalidRequest
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
@@ -31,8 +33,15 @@ RESOLVE_LIMIT = 1 << 20
 class Subject:
     """Requests and readings of one container; readings raise ``OSError``."""
 
-    def __init__(self, inspect: Mapping[str, Any], spec: Spec, proc_root: str = "/proc") -> None:
+    def __init__(
+        self,
+        inspect: Mapping[str, Any],
+        spec: Spec,
+        proc_root: str = "/proc",
+        readings: Readings | None = None,
+    ) -> None:
         self.inspect = inspect
+        self.readings = readings or Readings(proc_root)
         self.spec = spec
         self.proc_root = proc_root
         self.pid = int((inspect.get("State") or {}).get("Pid") or 0)
@@ -125,11 +134,15 @@ class Subject:
         """A descriptor of the container's root, closed by :meth:`close`."""
         return os.open(self.path("root"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    @cached_property
+    @property
     def host_mounts(self) -> tuple[MountLine, ...]:
         """The mount table of whoever verifies, to find cgroup trees."""
-        with open(f"{self.proc_root}/self/mountinfo", encoding="utf-8", errors="replace") as file:
-            return mountinfo.parse(file.read())
+        return self.readings.mounts
+
+    @property
+    def traceable(self) -> bool:
+        """Whether the first process may be stopped for a moment; a frozen one would not."""
+        return self.readings.traced and not (self.inspect.get("State") or {}).get("Paused")
 
     def started(self) -> str:
         """The start time of the first process, so that a reused pid is noticed."""

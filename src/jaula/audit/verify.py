@@ -6,39 +6,55 @@ check that cannot read its evidence gives a row with the verdict ``unknown``, wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import msgspec
+
 from jaula.audit.checks import TABLE
+from jaula.audit.readings import Readings
 from jaula.audit.row import Row, Verdict, passed, table
 from jaula.audit.subject import Subject
-from jaula.errors import Conflict
+from jaula.errors import Conflict, JaulaError
 from jaula.spec.runtime import Spec
 
 __all__ = ["Row", "Verdict", "passed", "render", "verify"]
 
 
-def verify(inspect: Mapping[str, Any], spec: Spec, proc_root: str = "/proc") -> list[Row]:
+def verify(
+    inspect: Mapping[str, Any],
+    spec: Spec,
+    proc_root: str = "/proc",
+    readings: Readings | None = None,
+) -> list[Row]:
     """Every row of the proof of a running container.
 
     ``inspect`` is the engine's inspect document and ``spec`` what the runtime was given; see
-    :mod:`jaula.audit.subject` for what is used of them. Raises ``Conflict`` where the container
-    does not run or ends while it is being looked at.
+    :mod:`jaula.audit.subject` for what is used of them. ``readings`` are shared by the containers
+    of one report. Raises ``Conflict`` where the container does not run or ends while it is being
+    looked at.
     """
-    subject = Subject(inspect, spec, proc_root)
-    rows: list[Row] = []
+    subject = Subject(inspect, spec, proc_root, readings)
+    found: list[Row] = []
     try:
         started = subject.started()
-        for layer, check in TABLE:
-            try:
-                rows += check(subject)
-            except (OSError, ValueError, KeyError) as error:
-                rows.append(Row(layer, layer, "", f"cannot be read: {error}", "", Verdict.UNKNOWN))
+        for about, check in TABLE:
+            found += rows_of(about.id, about.layer, partial(check, subject))
         if subject.started() != started:
             raise Conflict("the container ended while it was being verified")
     finally:
         subject.close()
-    return rows
+    return found
+
+
+def rows_of(name: str, layer: str, rows: Callable[[], Iterable[Row]]) -> Iterable[Row]:
+    """The rows of one check, which may fail to read its evidence: then one that says so."""
+    try:
+        for row in rows():
+            yield msgspec.structs.replace(row, check=name)
+    except (OSError, ValueError, KeyError, JaulaError) as error:
+        yield Row(name, layer, "", f"cannot be read: {error}", "", Verdict.UNKNOWN, name)
 
 
 def render(rows: Sequence[Row]) -> str:

@@ -8,12 +8,15 @@ not tell.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
+from jaula.audit.about import About
 from jaula.audit.checks import (
     capabilities,
     cgroups,
     descriptors,
     devices,
+    firewall,
     labels,
     landlock,
     masks,
@@ -24,28 +27,39 @@ from jaula.audit.checks import (
     rlimits,
     rootfs,
     seccomp,
+    sources,
+    sysctls,
     users,
 )
 from jaula.audit.row import Row
 from jaula.audit.subject import Subject
 
-Check = Callable[[Subject], Iterable[Row]]
 
-TABLE: tuple[tuple[str, Check], ...] = (
-    ("namespaces", namespaces.check),
-    ("users", users.check),
-    ("cgroups", cgroups.check),
-    ("capabilities", capabilities.check),
-    ("seccomp", seccomp.check),
-    ("no_new_privs", privileges.check),
-    ("lsm", labels.check),
-    ("landlock", landlock.check),
-    ("masks", masks.check),
-    ("rootfs", rootfs.check),
-    ("mounts", mounts.check),
-    ("devices", devices.check),
-    ("network", network.check),
-    ("rlimits", rlimits.check),
-    ("descriptors", descriptors.check),
+class Check(NamedTuple):
+    """What a check is for, and the function that gives its rows."""
+
+    about: About
+    rows: Callable[[Subject], Iterable[Row]]
+
+
+TABLE: tuple[Check, ...] = (
+    Check(namespaces.ABOUT, namespaces.check),
+    Check(users.ABOUT, users.check),
+    Check(cgroups.ABOUT, cgroups.check),
+    Check(capabilities.ABOUT, capabilities.check),
+    Check(seccomp.ABOUT, seccomp.check),
+    Check(privileges.ABOUT, privileges.check),
+    Check(labels.ABOUT, labels.check),
+    Check(landlock.ABOUT, landlock.check),
+    Check(masks.ABOUT, masks.check),
+    Check(rootfs.ABOUT, rootfs.check),
+    Check(mounts.ABOUT, mounts.check),
+    Check(sources.ABOUT, sources.check),
+    Check(devices.ABOUT, devices.check),
+    Check(network.ABOUT, network.check),
+    Check(firewall.ABOUT, firewall.check),
+    Check(sysctls.ABOUT, sysctls.check),
+    Check(rlimits.ABOUT, rlimits.check),
+    Check(descriptors.ABOUT, descriptors.check),
 )
-"""(layer, check), in the order of the report."""
+"""In the order of the report."""

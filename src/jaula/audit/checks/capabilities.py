@@ -9,10 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
 from jaula.confine.capabilities import DEFAULT, decode, mask
 from jaula.kernel.capabilities import SETS, masks_of_status
+
+ABOUT = About(
+    id="capabilities",
+    layer="capabilities",
+    title="Capabilities",
+    reason=(
+        "Each capability opens a part of what root can do; a set that is larger than asked "
+        "for is a privilege that nobody decided."
+    ),
+    references=("I7", "CIS 5.4", "CIS 5.5", "capabilities(7)"),
+    evidence="/proc/<pid>/status, Cap lines",
+    advice=(
+        "start it with --cap-drop all and add by name what the program asks for; without "
+        "--privileged"
+    ),
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

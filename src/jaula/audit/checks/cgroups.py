@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject, integer
 from jaula.cgroups.v2.cpu import weight
@@ -60,6 +61,20 @@ class Cgroups:
 def _join(target: str, root: str, path: str) -> str:
     below = path.removeprefix(root) if root != "/" and path.startswith(root) else path
     return f"{target}/{below.lstrip('/')}".rstrip("/")
+
+
+ABOUT = About(
+    id="cgroups",
+    layer="cgroups",
+    title="Limits",
+    reason=(
+        "One container without ceilings can take memory, CPU and processes from all others "
+        "and from the host."
+    ),
+    references=("I19", "CIS 5.11", "CIS 5.12", "CIS 5.25", "CIS 5.29", "cgroups(7)"),
+    evidence="/proc/<pid>/cgroup and the limit files of that cgroup",
+    advice="set the limit again with jaula update, and find out who changed the file",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

@@ -12,11 +12,23 @@ import os
 import stat
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 
 NULL = (1, 3)
 TERMINALS = range(136, 144)  # majors of pseudoterminals (Documentation/admin-guide/devices.txt)
+
+
+ABOUT = About(
+    id="descriptors",
+    layer="descriptors",
+    title="Open files",
+    reason="A descriptor that leads outside is a way out that no mount table shows.",
+    references=("I1", "CVE-2024-21626", "CVE-2016-9962"),
+    evidence="/proc/<pid>/fd, fdinfo",
+    advice="restart it, and report it: the runtime passes nothing beyond 0 to 2",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.checks.cgroups import Cgroups
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
@@ -19,6 +20,21 @@ from jaula.spec.runtime import DeviceCgroup
 
 SEPARATE = ("pts", "shm", "mqueue")
 MAX_NODES = 10_000
+
+
+ABOUT = About(
+    id="devices",
+    layer="devices",
+    title="Devices",
+    reason="A device node leads past every namespace to the hardware or the kernel's memory.",
+    references=("I10", "CIS 5.18", "GHSA-g54h-m393-cpwq"),
+    evidence=(
+        "nodes in /proc/<pid>/root/dev; devices.list (v1), the BPF programs of the cgroup (v2)"
+    ),
+    advice=(
+        "start it without --device and --device-cgroup-rule, or restart it where rules were added"
+    ),
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

@@ -9,11 +9,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 from jaula.confine import lsm
 from jaula.kernel.apparmor import parse_current
 from jaula.runtime.labels import runs_under
+
+ABOUT = About(
+    id="labels",
+    layer="lsm",
+    title="Mandatory access control",
+    reason="A label confines a process also where it has become root and left its namespaces.",
+    references=("I9", "CIS 5.2", "CIS 5.3", "CVE-2019-16884", "CVE-2025-52881"),
+    evidence="/proc/<pid>/attr/current, attr/apparmor/current; security.selinux of the files",
+    advice="start it without label=disable and apparmor=unconfined, and load the profile again",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from msgspec import structs
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 from jaula.config import OWN_RUNTIME
@@ -19,6 +20,18 @@ from jaula.confine.landlock import DEFAULT_FROM, Landlock, objection, parse
 from jaula.confine.mandatory import Request
 from jaula.spec.landlock import ANNOTATION
 from jaula.spec.runtime import Spec
+
+ABOUT = About(
+    id="landlock",
+    layer="lsm",
+    title="Landlock",
+    reason=(
+        "A second wall, independent of namespaces: what a program may do with files and ports."
+    ),
+    references=("I9", "landlock(7)"),
+    evidence="landlock_create_ruleset(2), the spec's rules",
+    advice="start it without landlock=off",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

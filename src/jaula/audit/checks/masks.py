@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
+from jaula.audit.about import About
 from jaula.audit.mountinfo import top
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
@@ -18,6 +19,20 @@ from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
 from jaula.kernel.paths import open_in_root
 
 NULL = os.makedev(1, 3)
+
+
+ABOUT = About(
+    id="masks",
+    layer="masks",
+    title="Masked and read-only paths",
+    reason=(
+        "Parts of /proc and /sys belong to the kernel and have no namespace: what is open "
+        "there is open on the host."
+    ),
+    references=("I6", "CVE-2025-31133", "CVE-2020-8694"),
+    evidence="/proc/<pid>/mountinfo, the paths through /proc/<pid>/root",
+    advice="start it without systempaths=unconfined; restart it where a mask was unmounted",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

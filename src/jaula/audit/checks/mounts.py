@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaula.audit.about import About
 from jaula.audit.mountinfo import MountLine, top
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
@@ -19,6 +20,20 @@ from jaula.kernel.paths import open_in_root
 FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 OPEN_TREES = ("/dev/pts", "/sys/fs/cgroup")
 """Below these the container's own file systems of the kernel may have mounts of their own."""
+
+
+ABOUT = About(
+    id="mounts",
+    layer="mounts",
+    title="Mounts",
+    reason=(
+        "A mount that nobody asked for shows files of someone else; one without its flags "
+        "can carry devices and set-user-id programs."
+    ),
+    references=("I17", "CIS 5.6", "CIS 5.20", "mount(2)"),
+    evidence="/proc/<pid>/mountinfo, device and inode of each source",
+    advice="restart it: the mount table is made anew",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

@@ -11,6 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
 
@@ -26,6 +27,23 @@ KINDS: tuple[tuple[str, str, str, str], ...] = (
     ("cgroup", "cgroup", "CgroupnsMode", "--cgroupns"),
 )
 """(entry of /proc/<pid>/ns, OCI type, HostConfig key, flag)."""
+
+
+ABOUT = About(
+    id="namespaces",
+    layer="namespaces",
+    title="Namespaces",
+    reason=(
+        "A namespace that is shared with the host is no boundary: its processes, "
+        "interfaces, names or queues can be seen and changed from inside."
+    ),
+    references=("I9", "CIS 5.10", "CIS 5.16", "CIS 5.17", "CIS 5.21", "CIS 5.31", "namespaces(7)"),
+    evidence="links in /proc/<pid>/ns, ioctl_nsfs(2) NS_GET_USERNS",
+    advice=(
+        "start it without --pid=host, --network=host, --ipc=host, --uts=host, "
+        "--userns=host, --cgroupns=host"
+    ),
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

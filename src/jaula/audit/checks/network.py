@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
+
+ABOUT = About(
+    id="network",
+    layer="network",
+    title="Interfaces and addresses",
+    reason="An interface that nobody asked for is a door to a network that no rule watches.",
+    references=("I18", "CIS 5.10", "network_namespaces(7)"),
+    evidence="/proc/<pid>/net/dev, fib_trie",
+    advice="restart it: interfaces are made anew",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

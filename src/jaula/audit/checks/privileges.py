@@ -8,8 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
+
+ABOUT = About(
+    id="privileges",
+    layer="no_new_privs",
+    title="No new privileges",
+    reason=(
+        "A set-user-id program inside may otherwise give a process more than it was started with."
+    ),
+    references=("I9", "CIS 5.26", "prctl(2) PR_SET_NO_NEW_PRIVS"),
+    evidence="/proc/<pid>/status NoNewPrivs",
+    advice="start it with --security-opt no-new-privileges",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 
@@ -31,6 +32,20 @@ LABELS = {
 INFINITY = (1 << 64) - 1
 MAX_FILES = 1 << 20
 """The kernel's own ceiling for one process (fs.nr_open) by default."""
+
+
+ABOUT = About(
+    id="rlimits",
+    layer="rlimits",
+    title="Resource limits",
+    reason=(
+        "Without a ceiling one process can take all descriptors and kernel memory that its "
+        "user may have."
+    ),
+    references=("I19", "CIS 5.19", "getrlimit(2)"),
+    evidence="/proc/<pid>/limits",
+    advice="start it with --ulimit",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

@@ -10,12 +10,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from jaula.audit.about import About
 from jaula.audit.mountinfo import top
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 
 SLAVES = ("slave", "rslave")
 SHARED = ("shared", "rshared")
+
+
+ABOUT = About(
+    id="rootfs",
+    layer="mounts",
+    title="Root file system",
+    reason=(
+        "A root shared with another or with the host, or a working directory outside it, is "
+        "a way out."
+    ),
+    references=("I1", "I9", "CIS 5.13", "CIS 5.20", "CVE-2024-21626", "CVE-2019-5736"),
+    evidence="/proc/<pid>/mountinfo, cwd, exe, root",
+    advice="start it with --read-only; restart it where the table was changed",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

@@ -1,21 +1,47 @@
 """The system call filter: a filter is in force (statement I9).
 
-Evidence: Seccomp (2 is a filter) and Seccomp_filters (Linux 5.9) in /proc/<pid>/status. Which
-filter it is the kernel shows only to a tracer, which would have to stop the program.
+Evidence: Seccomp (2 is a filter) and Seccomp_filters (Linux 5.9) in /proc/<pid>/status, and the
+program itself, which the kernel shows to a tracer (ptrace(2)): it is compared byte by byte with
+what the spec's profile compiles to. For that the first process is stopped for a moment, unless the
+report is to disturb nothing or the container is paused. Where the kernel does not tell, mode and
+number are the evidence, and ``--probe`` shows what is refused. A program may add filters of its
+own; they only take away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
+from jaula.config import OWN_RUNTIME
+from jaula.kernel import ptrace
+from jaula.spec.runtime import Seccomp
 
 MODES = {"0": "off", "1": "strict", "2": "filter"}
 
 
+ABOUT = About(
+    id="seccomp",
+    layer="seccomp",
+    title="System call filter",
+    reason=(
+        "The filter keeps code of the kernel that a container does not need out of its "
+        "reach, where most escapes of the last years began."
+    ),
+    references=("I9", "I23", "CIS 5.22", "seccomp(2)"),
+    evidence="/proc/<pid>/status; PTRACE_SECCOMP_GET_FILTER gives the program itself",
+    advice=(
+        "start it without seccomp=unconfined; a program that was exchanged means that the "
+        "engine or the runtime was"
+    ),
+)
+
+
 def check(subject: Subject) -> Iterator[Row]:
-    """One row."""
+    """Whether there is a filter, and whether it is the one that the spec asks for."""
     options = subject.security_option("seccomp")
     by = None
     if options and options[-1] == "unconfined":
@@ -28,10 +54,10 @@ def check(subject: Subject) -> Iterator[Row]:
     except KeyError:  # before Linux 5.9
         filters = 1 if mode == "2" else 0
     effective = f"{MODES.get(mode, mode)}, {filters} filter{'s' if filters != 1 else ''}"
+    profile = subject.linux.seccomp
     if by:
         requested, holds = f"off ({by})", True
     else:
-        profile = subject.linux.seccomp
         own = options and options[-1] not in ("", "builtin", "default")
         requested = "own profile" if own else "default profile"
         holds = mode == "2" and filters >= 1 and profile is not None
@@ -44,4 +70,30 @@ def check(subject: Subject) -> Iterator[Row]:
             holds = False
             effective += "; the spec's profile allows by default"
     evidence = f"{subject.path('status')} Seccomp, Seccomp_filters"
+    found: tuple[bytes, ...] | None = None
+    if profile is not None and mode == "2" and subject.traceable:
+        try:
+            found = ptrace.seccomp_filters(subject.pid)
+        except OSError as error:
+            effective += f"; the kernel does not show it: {error}"
     yield Row("seccomp", "seccomp", requested, effective, evidence, judge(holds, by))
+    if profile is not None and found is not None:
+        yield _program(subject, profile, found)
+
+
+def _program(subject: Subject, profile: Seccomp, found: tuple[bytes, ...]) -> Row:
+    """The program in the kernel against the one of the profile."""
+    wanted = subject.readings.program(profile)
+    requested = f"program {_name(wanted)}"
+    evidence = f"PTRACE_SECCOMP_GET_FILTER {subject.pid}"
+    runtime = subject.text("Runtime")
+    effective = ", ".join(map(_name, found)) or "none"
+    if runtime not in ("", OWN_RUNTIME):
+        by = f"compiled by --runtime {runtime}"
+        return Row("seccomp program", "seccomp", by, effective, evidence, judge(bool(found), by))
+    return Row("seccomp program", "seccomp", requested, effective, evidence,
+               judge(wanted in found, None))  # fmt: skip
+
+
+def _name(program: bytes) -> str:
+    return f"{sha256(program).hexdigest()[:12]} ({len(program) // ptrace.INSTRUCTION} instructions)"

@@ -8,11 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from jaula.audit.about import About
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
 from jaula.spec.runtime import IDMapping
 
 Map = list[tuple[int, int, int]]
+
+
+ABOUT = About(
+    id="users",
+    layer="users",
+    title="User mapping",
+    reason=(
+        "Root inside that is a nobody on the host has no power over what it reaches by a "
+        "hole in another layer."
+    ),
+    references=("I8", "I9", "CIS 2.9", "CIS 5.31", "user_namespaces(7)"),
+    evidence="/proc/<pid>/uid_map, gid_map, status",
+    advice="start it without --userns=host",
+)
 
 
 def check(subject: Subject) -> Iterator[Row]:

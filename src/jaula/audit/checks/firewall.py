@@ -1,0 +1,136 @@
+"""The firewall of the container's bridge: every rule is there, and its own address is held to it.
+
+Evidence: ``nft -j list ruleset``. The rules of the engine's two tables are compared, one by one,
+with what the same kernel makes of the rules that :mod:`jaula.network.firewall` writes; then the
+container's element in the set of known ports, and the elements that lead to its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
+from typing import Any
+
+from jaula.audit.about import About
+from jaula.audit.readings import Rules, rules
+from jaula.audit.row import Row, Verdict, judge
+from jaula.audit.subject import Subject
+from jaula.network.firewall import table_name
+
+ABOUT = About(
+    id="firewall",
+    layer="network",
+    title="Firewall",
+    reason="Without these rules a container can speak in another's name, reach the host's loopback "
+    "services, or be reached from outside at ports that nobody published.",
+    references=("I18", "CIS 5.9", "CIS 5.14", "CVE-2020-8558", "CVE-2020-13401", "CVE-2025-54388"),
+    evidence="nft -j list ruleset",
+    advice="the engine puts its tables back when they are deleted; restart it where single rules "
+    "are missing, and find out which program edits tables that are not its own",
+)
+
+EVIDENCE = "nft list ruleset"
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """Rules, then the container's own elements; nothing where it is on no bridge."""
+    settings = subject.inspect.get("NetworkSettings") or {}
+    mode = subject.text("NetworkMode") or "bridge"
+    endpoints = [e for e in (settings.get("Networks") or {}).values() if e.get("IPAddress")]
+    if mode in ("host", "none") or mode.startswith("container:") or not endpoints:
+        return
+    for endpoint in endpoints:
+        yield from _bridge(subject, endpoint, settings.get("Ports") or {})
+
+
+def _bridge(
+    subject: Subject, endpoint: Mapping[str, Any], ports: Mapping[str, Any]
+) -> Iterator[Row]:
+    address = str(endpoint["IPAddress"])
+    objects = subject.readings.firewall
+    table = known(objects, address, str(endpoint.get("MacAddress") or ""))
+    if table is None:
+        yield Row("firewall", "network", f"{address} held to its port",
+                  "no set of the engine's knows it", EVIDENCE, Verdict.FAILS)  # fmt: skip
+        return
+    bridge = _bridge_of(table)
+    subnet = IPv4Network(f"{address}/{endpoint.get('IPPrefixLen') or 16}", strict=False)
+    wanted = subject.readings.expected(bridge, subnet)
+    found = rules(objects)
+    wrong = differences(wanted, found)
+    count = sum(len(body) for body in wanted.values())
+    yield Row("firewall", "network", f"{count} chains and rules of {bridge}",
+              "; ".join(wrong) or "all in force", EVIDENCE, judge(not wrong, None))  # fmt: skip
+    asked = published(ports)
+    leading = elements(objects, table, address)
+    extra, missing = sorted(leading - asked), sorted(asked - leading)
+    effective = f"{len(leading)} lead to {address}"
+    if extra:
+        effective += f"; not asked for: {', '.join(extra)}"
+    if missing:
+        effective += f"; missing: {', '.join(missing)}"
+    yield Row("published ports", "network", f"{len(asked)} ports", effective, EVIDENCE,
+              judge(not extra and not missing, None))  # fmt: skip
+
+
+def known(objects: list[dict[str, Any]], address: str, mac: str) -> str | None:
+    """The table whose set of ports has the address with this MAC, or None."""
+    for entry in objects:
+        found = entry.get("set", {})
+        if found.get("name") == "endpoints" and found.get("family") == "bridge":
+            for element in found.get("elem", ()):
+                parts = [str(part) for part in element.get("concat", ())]
+                if parts[1:] == [mac.lower(), address]:
+                    return str(found["table"])
+    return None
+
+
+def _bridge_of(table: str) -> str:
+    bridge = table.removeprefix("jaula_")
+    return bridge if table_name(bridge) == table else table
+
+
+def differences(wanted: Rules, found: Rules) -> list[str]:
+    """What is missing, and what is there though the engine did not write it, by chain."""
+    told = []
+    for (family, table), body in wanted.items():
+        actual = found.get((family, table), [])
+        for kind, item in body:
+            if [kind, item] not in actual:
+                told.append(f"missing in {family} {_place(kind, item)}")
+        for kind, item in actual:
+            if [kind, item] not in body:
+                told.append(f"not the engine's: {family} {_place(kind, item)}")
+    return list(dict.fromkeys(told))
+
+
+def _place(kind: str, item: Mapping[str, Any]) -> str:
+    return f"chain {item['name']}" if kind == "chain" else f"a rule of {item['chain']}"
+
+
+def published(ports: Mapping[str, Any]) -> set[str]:
+    """``address protocol hostport -> port`` of what inspect shows as published."""
+    found = set()
+    for inside, places in ports.items():
+        number, _, protocol = inside.partition("/")
+        for place in places or ():
+            if ":" not in (address := str(place.get("HostIp") or "0.0.0.0")):
+                host = place.get("HostPort")
+                found.add(f"{address} {protocol or 'tcp'} {host} -> {number}")
+    return found
+
+
+def elements(objects: list[dict[str, Any]], table: str, address: str) -> set[str]:
+    """The same of the map elements that lead to ``address``."""
+    found = set()
+    for entry in objects:
+        kind = entry.get("map", {})
+        if kind.get("table") != table or kind.get("family") != "ip":
+            continue
+        for key, value in kind.get("elem", ()):
+            target = value.get("concat", ())
+            if len(target) == 2 and str(target[0]) == address:
+                words = [str(word) for word in key["concat"]]
+                where = words if len(words) == 3 else ["0.0.0.0", *words]
+                found.add(f"{where[0]} {where[1]} {where[2]} -> {target[1]}")
+    return found

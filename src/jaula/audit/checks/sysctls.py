@@ -1,0 +1,101 @@
+"""Sysctls: what was asked for is in effect in the container's own namespaces (statement I24).
+
+Evidence: /proc/sys, read by a process that has joined the namespaces, since the kernel shows each
+reader the values of the reader's own; and /proc/<pid>/net/if_inet6: the container's interfaces have
+no IPv6, so that no router advertisement can give them an address and a way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from jaula.audit import probes
+from jaula.audit.about import About
+from jaula.audit.row import Row, judge
+from jaula.audit.subject import Subject
+from jaula.confine.sysctls import IPC, UTS, normal
+from jaula.kernel import namespaces
+
+ABOUT = About(
+    id="sysctls",
+    layer="network",
+    title="Kernel settings",
+    reason="A setting that is not the container's own changes the host; one that was asked for and "
+    "is not in effect leaves a door open.",
+    references=("I18", "I24", "CVE-2020-13401", "CVE-2022-0811", "sysctl(2)"),
+    evidence="/proc/sys, read in the container's network, ipc and uts namespaces",
+    advice="restart it: its settings are made anew",
+)
+
+SEPARATOR = "\x1f"
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """One row for what was asked for, one for IPv6 on the container's interfaces."""
+    asked = {normal(name): value for name, value in _asked(subject).items()}
+    given = {normal(name) for name in subject.linux.sysctl}
+    names = sorted(asked.keys() | given)
+    if names:
+        found = readings(subject, names)
+        wrong = [name for name in names if _plain(found[name]) != _plain(asked.get(name, ""))]
+        foreign = [name for name in names if not (name.startswith("net/") or name in IPC | UTS)]
+        effective = f"{len(names)} set"
+        if wrong:
+            effective = "; ".join(f"{name} = {found[name]}" for name in wrong)
+        if foreign:
+            effective += f"; not a container's own: {', '.join(foreign)}"
+        evidence = f"/proc/sys in {subject.path('ns')}"
+        yield Row("sysctls", "network", f"{len(asked)} settings", effective, evidence,
+                  judge(not wrong and not foreign, None))  # fmt: skip
+    mode = subject.text("NetworkMode") or "bridge"
+    if mode == "host" or mode.startswith("container:") or any("ipv6" in name for name in asked):
+        return
+    addresses = ipv6(subject)
+    yield Row("ipv6", "network", "no address but the loopback's", ", ".join(addresses) or "none",
+              subject.path("net/if_inet6"), judge(not addresses, None))  # fmt: skip
+
+
+def _asked(subject: Subject) -> Mapping[str, str]:
+    asked: Mapping[str, str] = subject.host_config.get("Sysctls") or {}
+    return asked
+
+
+def ipv6(subject: Subject) -> list[str]:
+    """Interfaces with an IPv6 address: where IPv6 is off there is none, not even a local one."""
+    try:
+        text = subject.read("net/if_inet6")
+    except FileNotFoundError:  # a kernel without IPv6
+        return []
+    words = [line.split() for line in text.splitlines()]
+    return [f"{word[5]} {word[0]}" for word in words if len(word) == 6 and word[5] != "lo"]
+
+
+def readings(subject: Subject, names: Sequence[str]) -> dict[str, str]:
+    """Values by path below /proc/sys, as the container has them; ``?`` where there is none.
+
+    Joins the namespaces in a child process: the kernel shows each reader its own values.
+    """
+    kinds = {
+        "net" if name.startswith("net/") else "uts" if name in UTS else "ipc" for name in names
+    }
+
+    def read(name: str) -> str:
+        try:
+            with open(f"/proc/sys/{name}", encoding="ascii", errors="replace") as file:
+                return file.read().strip()
+        except OSError:
+            return "?"
+
+    def act() -> str:
+        for kind in sorted(kinds):
+            namespaces.setns(namespaces.open_namespace(subject.pid, kind))
+        return SEPARATOR.join(read(name) for name in names)
+
+    values = probes.told_by_child(act).split(SEPARATOR)
+    if len(values) != len(names):
+        raise ValueError(f"the settings were not told: {SEPARATOR.join(values)[:120]}")
+    return dict(zip(names, values, strict=True))
+
+
+def _plain(value: str) -> str:
+    return " ".join(value.split())

@@ -1,0 +1,102 @@
+"""What the containers of one report have in common, read once for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from typing import Any
+
+from jaula.audit import mountinfo
+from jaula.audit.mountinfo import MountLine
+from jaula.confine import seccomp
+from jaula.network import nftables
+from jaula.network.firewall import bridge_ruleset, ruleset
+from jaula.network.nftables import FirewallError
+from jaula.spec.runtime import Seccomp
+
+Rules = dict[tuple[str, str], list[Any]]
+"""Chains and rules of a table by (family, table), as nft prints them, without handles."""
+
+
+class Readings:
+    """The host as it was when a thing was first asked for; readings raise ``OSError``."""
+
+    def __init__(self, proc_root: str = "/proc") -> None:
+        self.proc_root = proc_root
+        self._programs: dict[Seccomp, bytes] = {}
+        self._expected: dict[tuple[str, str], Rules] = {}
+        self.traced = True  # whether a container's first process may be stopped for a moment
+
+    @cached_property
+    def mounts(self) -> tuple[MountLine, ...]:
+        """The mount table of whoever verifies, to find cgroup trees."""
+        with open(f"{self.proc_root}/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            return mountinfo.parse(file.read())
+
+    def program(self, profile: Seccomp) -> bytes:
+        """The filter that a spec's profile compiles to here. Raises ``InvalidRequest``."""
+        if profile not in self._programs:
+            self._programs[profile] = seccomp.build(profile)
+        return self._programs[profile]
+
+    @cached_property
+    def firewall(self) -> list[dict[str, Any]]:
+        """Every object of the kernel's packet filter, as ``nft -j list ruleset`` tells them."""
+        return listing()
+
+    def expected(self, bridge: str, subnet: Any) -> Rules:
+        """The rules that an engine makes for a bridge, as this kernel prints them.
+
+        They are loaded in a network namespace that ends at once, so that what is compared has been
+        through the same kernel and the same nft.
+        """
+        key = (bridge, str(subnet))
+        if key not in self._expected:
+            text = ruleset(bridge, subnet, ()) + bridge_ruleset(bridge, ())
+            self._expected[key] = rules(listing_of(text))
+        return self._expected[key]
+
+
+def listing() -> list[dict[str, Any]]:
+    """Every object of the packet filter of this network namespace. Raises ``OSError``."""
+    nft = nftables.open_nft()
+    try:
+        return _objects(nft.run("list ruleset", json=True))
+    except FirewallError as error:
+        raise PermissionError(1, str(error)) from None
+    finally:
+        nft.close()
+
+
+def listing_of(text: str) -> list[dict[str, Any]]:
+    """What the kernel makes of nft commands, in a namespace of their own."""
+    from jaula.audit.probes import told_by_child
+    from jaula.kernel.namespaces import CLONE, unshare
+
+    def act() -> str:
+        unshare(CLONE.NEWNET)
+        nft = nftables.open_nft()
+        nft.run(text)
+        return nft.run("list ruleset", json=True)
+
+    return _objects(told_by_child(act))
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(text)["nftables"]
+    except (ValueError, KeyError):
+        raise OSError(os.EX_PROTOCOL, f"nft answered {text[:120]!r}") from None
+    return found
+
+
+def rules(objects: list[dict[str, Any]]) -> Rules:
+    """The chains and rules by table, in order, without what differs from load to load."""
+    found: Rules = {}
+    for entry in objects:
+        for kind in ("chain", "rule"):
+            if kind in entry:
+                body = {k: v for k, v in entry[kind].items() if k not in ("handle", "index")}
+                found.setdefault((body["family"], body["table"]), []).append([kind, body])
+    return found
