@@ -1,11 +1,13 @@
 """Device nodes and the devices cgroup: only what is on the allow-list (statement I10).
 
 Evidence: the nodes in the container's /dev (through /proc/<pid>/root); on cgroup v1 devices.list,
-on v2 the BPF programs attached to the cgroup, which the kernel names by digest only.
+on v2 the BPF programs attached to the cgroup, whose
+instructions are held against those that the spec's rules compile to.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from jaula.audit.about import About
 from jaula.audit.checks.cgroups import Cgroups
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
+from jaula.config import OWN_RUNTIME
 from jaula.confine.devices import DEFAULT_DEVICES, DEFAULT_RULES
 from jaula.kernel.paths import open_in_root
 from jaula.spec.runtime import DeviceCgroup
@@ -119,17 +122,60 @@ def _rules(subject: Subject, by: str | None) -> Row:
     if (unified := groups.unified()) is None:
         return Row("device rules", "devices", requested, "no devices controller on this host", "",
                    Verdict.UNKNOWN)  # fmt: skip
+    return _program(subject, unified, wanted, by)
+
+
+def _program(subject: Subject, directory: str, wanted: set[str], by: str | None) -> Row:
+    """The BPF programs of a v2 cgroup against the one that the spec's rules compile to."""
+    from jaula.cgroups import rules
+    from jaula.cgroups.v2 import devices
+
+    resources = subject.linux.resources
+    expected = devices.assemble(rules.normal(resources.devices if resources else ()))
+    programs = loaded(directory)
+    ours = [number for number, code, tag in programs if same(expected, code, tag)]
+    runtime = subject.text("Runtime")
+    everything = "a *:* rwm" in wanted and by is not None
+    effective = "; ".join(
+        f"BPF program {number} tag {tag}" + (", the spec's" if number in ours else "")
+        for number, _, tag in programs
+    )
+    holds = bool(ours)
+    if not holds and runtime not in ("", OWN_RUNTIME):
+        holds, effective = bool(programs), f"{effective}; compiled by {runtime}"
+    requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
+    return Row("device rules", "devices", requested, effective or "no program",
+               f"BPF_PROG_QUERY, BPF_OBJ_GET_INFO_BY_FD {directory}",
+               judge(holds or everything, by))  # fmt: skip
+
+
+def loaded(directory: str) -> list[tuple[int, bytes, str]]:
+    """(id, instructions, tag) of the device programs attached to a cgroup itself."""
     from jaula.cgroups.v2 import bpf
 
-    fd = os.open(unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    found = []
+    group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        programs = bpf.attached(fd)
+        for number in bpf.attached(group):
+            program = bpf.by_id(number)
+            try:
+                found.append((number, bpf.instructions(program), bpf.tag(program)))
+            finally:
+                os.close(program)
     finally:
-        os.close(fd)
-    everything = "a *:* rwm" in wanted and by is not None
-    effective = f"{len(programs)} BPF programs: {', '.join(map(str, programs)) or 'none'}"
-    return Row("device rules", "devices", requested, effective, f"BPF_PROG_QUERY {unified}",
-               judge(bool(programs) or everything, by))  # fmt: skip
+        os.close(group)
+    return found
+
+
+def same(expected: bytes, code: bytes, tag: str) -> bool:
+    """Whether a loaded program is the expected one: by its text, else by the kernel's digest.
+
+    The digest was SHA-1 until Linux 6.17 and is SHA-256 since (kernel/bpf/core.c), cut to 8 bytes.
+    """
+    if code:
+        return code == expected
+    digests = (hashlib.sha1(expected, usedforsecurity=False), hashlib.sha256(expected))
+    return tag in [digest.hexdigest()[:16] for digest in digests]
 
 
 def text(rule: DeviceCgroup) -> str:

@@ -131,3 +131,19 @@ def tag(program: int) -> str:
     info = ctypes.create_string_buffer(64)
     _call(BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, 64, ctypes.addressof(info)))
     return info.raw[8:16].hex()
+
+
+def instructions(program: int, room: int = 1 << 16) -> bytes:
+    """A program as the kernel holds it (``bpftool prog dump xlated``); empty where it hides it.
+
+    The verifier may have changed what was loaded; it does not change what this package assembles.
+    """
+    size, length_at, pointer_at = 232, 20, 32  # struct bpf_prog_info: xlated_prog_len, _insns
+    info = ctypes.create_string_buffer(size)
+    code = ctypes.create_string_buffer(room)
+    struct.pack_into("=I", info, length_at, room)
+    struct.pack_into("=Q", info, pointer_at, ctypes.addressof(code))
+    _call(BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", program, size, ctypes.addressof(info)))
+    length: int = struct.unpack_from("=I", info, length_at)[0]
+    shown = struct.unpack_from("=Q", info, pointer_at)[0] != 0
+    return code.raw[:length] if shown and length <= room else b""

@@ -1,0 +1,52 @@
+"""The BPF program of a v2 cgroup is the spec's own, to the instruction, and no other passes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jaula.audit.checks import devices as check
+from jaula.audit.mountinfo import parse
+from jaula.cgroups import rules
+from jaula.cgroups.v2 import devices
+from jaula.confine.devices import DEFAULT_RULES
+from jaula.spec.runtime import DeviceCgroup
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A cgroup in the host's v2 tree, without processes."""
+    table = parse(Path("/proc/self/mountinfo").read_text())
+    tree = next((m.target for m in table if m.fstype == "cgroup2"), None)
+    if tree is None:
+        pytest.skip("no cgroup v2 tree is mounted here")
+    made = Path(tree) / f"jlt-devices-{os.getpid()}"
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        made.rmdir()
+
+
+def load(group: Path, wanted: tuple[DeviceCgroup, ...]) -> None:
+    directory = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        devices.apply(directory, str(group), rules.normal(wanted))
+    finally:
+        os.close(directory)
+
+
+def test_the_program_in_the_kernel_is_told_from_any_other(group: Path) -> None:
+    expected = devices.assemble(rules.normal(DEFAULT_RULES))
+    assert check.loaded(str(group)) == []
+    load(group, DEFAULT_RULES)
+    ((_, code, tag),) = check.loaded(str(group))
+    assert check.same(expected, code, tag)
+    assert check.same(expected, b"", tag), "the kernel's digest is not the one expected"
+    load(group, (*DEFAULT_RULES, DeviceCgroup(True, "c", 1, 1, "rw")))
+    ((_, code, tag),) = check.loaded(str(group))
+    assert not check.same(expected, code, tag)
+    assert not check.same(expected, b"", tag)
