@@ -20,7 +20,7 @@ import msgspec
 
 from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import tty
-from jaula.runtime import command, joining, leftovers, preparation
+from jaula.runtime import command, joining, labels, leftovers, preparation
 from jaula.runtime.console import ConsoleSocket
 from jaula.runtime.mappings import host_id
 from jaula.runtime.messages import ForeignRuntime
@@ -108,7 +108,8 @@ def _furnish(
     only = msgspec.structs.replace(spec, mounts=tuple(spec.mounts[i] for i in chosen))
     ready = preparation.prepare(only, user_fd=ns.user_fd, owner=ns.owner, keep=keep)
     try:
-        root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner))
+        context = labels.for_files(spec)
+        root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner, context=context))
     except OSError as error:
         raise RuntimeFailure(f"root file system: {error}") from error
     scratch = Scratch.make((runtime.path, *runtime.arguments, run_dir))
@@ -164,10 +165,14 @@ def execute(
 
 def _root(run_dir: str) -> str:
     """Where the root was when the container was made."""
-    with open(f"{run_dir}/bundle/config.json", "rb") as file:
-        root = oci.decode(file.read()).root
+    root = _spec(run_dir).root
     assert root is not None
     return root.path
+
+
+def _spec(run_dir: str) -> Spec:
+    with open(f"{run_dir}/bundle/config.json", "rb") as file:
+        return oci.decode(file.read())
 
 
 def _make(
@@ -187,8 +192,6 @@ def _make(
     pid_file = f"{run_dir}/{call[0]}.pid"
     _remove(pid_file)
     try:
-        if not wanted.terminal:
-            theirs, ours = stdio_pipes(*owner, stdin_open, keep.fds)
         if wanted.terminal:
             with ConsoleSocket(run_dir) as console_socket:
                 words = (*call, "--pid-file", pid_file, "--console-socket", console_socket.path)
@@ -198,7 +201,8 @@ def _make(
             if any(console):
                 tty.set_size(master, *console)
             return pid, master, ours
-        theirs, ours = stdio_pipes(*owner, stdin_open, keep.fds)
+        context = labels.for_files(_spec(run_dir)) if wanted.selinux_label else None
+        theirs, ours = stdio_pipes(*owner, stdin_open, keep.fds, context=context)
         words = (*call, "--pid-file", pid_file)
         try:
             command.call(runtime, run_dir, *words, ident, stdio=theirs, program=_program(wanted))

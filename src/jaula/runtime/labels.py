@@ -19,6 +19,7 @@ from typing import NamedTuple
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, selinuxfs
 from jaula.kernel.apparmor import parse_current
+from jaula.spec.runtime import Spec
 
 _LIMIT = 4096  # bytes of a label; the kernel's files give a page at most
 
@@ -149,6 +150,12 @@ def check(pid: int, wanted: Wanted) -> None:
                 "security label: the kernel does not tell what the program runs under"
             ) from None
         # it has ended, and its parent, which is not us, has been told
+
+
+def for_files(spec: Spec) -> str | None:
+    """The label that a spec wants for its mounts, where the kernel has a use for it."""
+    label = spec.linux.mount_label if spec.linux else None
+    return label if label and os.path.exists("/sys/fs/selinux/enforce") else None
 
 
 def of_files(pid: int) -> str | None:
