@@ -4,8 +4,11 @@ Kept tiny: run as a script it is compiled anew each time, unlike every module th
 launcher starts the interpreter without ``site``, which would take a third of a ``state``'s time; so
 the place of the packages is named here. msgspec does without typing_extensions where it is not
 found, and saves its 12 ms.
+
+The interpreter is put out of the containers' reach first of all, since that starts it anew.
 """
 
+import gc
 import sys
 
 if not __package__:
@@ -14,7 +17,11 @@ if not __package__:
     sys.path[:0] = (source, source.removesuffix("/src") + packages)
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
 
-from jaula.oci.main import main
+from jaula.oci import interpreter
 
 if __name__ == "__main__":
+    interpreter.pin(sys.argv[1:])
+    gc.disable()  # it would look through all that is imported, again and again, and find nothing
+    from jaula.oci.main import main
+
     main()

@@ -1,0 +1,181 @@
+"""I2 for ``jaula-runtime``: no container can write to the interpreter that made it.
+
+The container of these tests has no user namespace: its root is the host's. The interpreter is a
+private copy, so that an attack that succeeds changes nothing but the copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.engine import PROJECT
+from harness.oci_lab import Bundle, Lab
+
+REFUSED = "Read-only file system"
+# What the kernel runs for this is the executable of whoever runs the script. It keeps a descriptor
+# of it and gives way to a shell, which writes once nothing runs from the file any more.
+ATTACK = """#!/proc/self/exe -IS
+import os
+fd = os.open("/proc/self/exe", os.O_PATH)
+os.set_inheritable(fd, True)
+found = b"%d" % os.stat(fd).st_ino
+script = b'''
+for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    (echo changed >> /proc/self/fd/%d) 2>&1 | tail -n 1
+    sleep 0.1
+done
+''' % fd
+os.execv("/bin/sh", ["sh", "-c", b"echo " + found + b"; " + script])
+"""
+HOST_LIBRARIES = [
+    {"destination": path, "source": path, "type": "bind", "options": ["rbind", "ro"]}
+    for path in ("/usr", "/lib", "/lib64")
+    if os.path.isdir(path)
+]
+
+
+class Copied:
+    """The runtime, run by a copy of the interpreter."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.python = lab.base / "interpreter"
+        shutil.copy(os.path.realpath(sys.executable), self.python)
+        self.before = self.digest()
+        self.inode = str(self.python.stat().st_ino)
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.python.read_bytes()).digest()
+
+    def words(self, *words: str) -> list[str]:
+        main = str(PROJECT / "src/jaula/oci/__main__.py")
+        start = [str(self.python), "-I", "-S", "-X", "utf8", main]
+        return [*start, "--root", str(self.lab.root), *words]
+
+    def call(self, *words: str) -> str:
+        """What a successful call prints; a container's output is in its own file."""
+        done = subprocess.run(
+            self.words(*words),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def start(self, bundle: Bundle, *words: str) -> str:
+        """``create`` or ``run -d``; the output file that the container keeps."""
+        out = bundle.path / "out"
+        with out.open("wb") as file:
+            subprocess.run(
+                self.words(*words, "--bundle", str(bundle.path), bundle.id),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                timeout=20,
+                check=True,
+            )
+        return str(out)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path / "lab")
+    made.adopt(False)  # an exec'd process that nobody waits for would keep its container's init
+    try:
+        yield made
+    finally:
+        made.clear()
+
+
+@pytest.fixture
+def copied(lab: Lab) -> Copied:
+    (lab.rootfs / "attack").write_text(ATTACK)
+    (lab.rootfs / "attack").chmod(0o755)
+    lab.config["mounts"] += HOST_LIBRARIES
+    return Copied(lab)
+
+
+def _wait_for(path: str, lines: int) -> list[str]:
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        found = Path(path).read_text().splitlines()
+        if len(found) >= lines:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"too little was said: {Path(path).read_text()!r}")
+
+
+@pytest.mark.parametrize("cve", ["CVE-2019-5736"])
+def test_a_program_that_is_the_runtimes_own_executable_cannot_change_it(
+    lab: Lab, copied: Copied, cve: str
+) -> None:
+    bundle = lab.bundle({"process": {"args": ["/attack"]}})
+    said = _wait_for(copied.start(bundle, "run", "--detach"), 12)
+    copied.call("delete", "--force", bundle.id)
+    assert said[0] == copied.inode, "the attack did not get hold of the interpreter at all"
+    assert all(REFUSED in line or "Text file busy" in line for line in said[1:]), said
+    assert REFUSED in said[-1]
+    assert copied.digest() == copied.before
+
+
+@pytest.mark.parametrize("cve", ["CVE-2019-5736"])
+def test_an_execed_one_cannot_either(lab: Lab, copied: Copied, cve: str) -> None:
+    bundle = lab.bundle()
+    copied.start(bundle, "run", "--detach")
+    out = bundle.path / "said"
+    with out.open("wb") as file:
+        subprocess.run(
+            copied.words("exec", "--detach", bundle.id, "/attack"),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            timeout=20,
+            check=True,
+        )
+    said = _wait_for(str(out), 12)
+    copied.call("delete", "--force", bundle.id)
+    assert said[0] == copied.inode
+    assert REFUSED in said[-1], said
+    assert copied.digest() == copied.before
+
+
+@pytest.mark.parametrize("cve", ["CVE-2019-5736"])
+def test_an_init_that_waits_runs_from_a_read_only_mount(lab: Lab, copied: Copied, cve: str) -> None:
+    bundle = lab.bundle()
+    copied.start(bundle, "create", "--pid-file", str(bundle.path / "pid"))
+    executable = f"/proc/{(bundle.path / 'pid').read_text()}/exe"
+    assert os.statvfs(executable).f_flag & os.ST_RDONLY
+    assert os.path.samefile(executable, copied.python)
+    copied.call("delete", "--force", bundle.id)
+    assert not os.statvfs(copied.python).f_flag & os.ST_RDONLY, "the host's own mount was changed"
+
+
+def test_everything_else_reaches_the_second_start(lab: Lab, copied: Copied, tmp_path: Path) -> None:
+    bundle = lab.bundle(script="read line; echo $line; cat <&3; cat <&4; ls /proc/self/fd | wc -l")
+    for name in ("three", "four"):
+        (tmp_path / name).write_text(f"{name}\n")
+    opening = f'exec 3<{tmp_path}/three 4<{tmp_path}/four; exec "$@"'
+    words = copied.words("run", "--preserve-fds", "2", "--bundle", str(bundle.path), bundle.id)
+    done = subprocess.run(
+        ["sh", "-c", opening, "sh", *words],
+        input="from stdin\n",
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    # 0 to 4, and the one with which ls reads the directory
+    assert done.stdout.split("\n") == ["from stdin", "three", "four", "6", ""]

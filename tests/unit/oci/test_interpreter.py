@@ -1,0 +1,78 @@
+"""Which containers could reach the host's interpreter, by their bundles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaula.oci import interpreter
+
+USER = {"type": "user"}
+ROW = {"containerID": 0, "hostID": 100000, "size": 65536}
+
+
+def config(spaces: Any, rows: Any) -> dict[str, Any]:
+    return {"linux": {"namespaces": spaces, "uidMappings": rows}}
+
+
+@pytest.mark.parametrize(
+    ("document", "owner", "reached"),
+    [
+        (config([USER], [ROW]), 0, False),
+        (config([USER], [ROW]), 99999, False),
+        (config([USER], [ROW]), 100000, True),
+        (config([USER], [ROW]), 165535, True),
+        (config([USER], [ROW]), 165536, False),
+        (config([USER], [ROW, {"containerID": 70000, "hostID": 0, "size": 1}]), 0, True),
+        (config([], [ROW]), 0, True),
+        (config([{"type": "pid"}], [ROW]), 0, True),
+        (config([{"type": "user", "path": "/proc/1/ns/user"}], [ROW]), 0, True),
+        (config([USER], []), 0, True),
+        (config([USER], [{"hostID": "0", "size": 1}]), 0, True),
+        (config(None, [ROW]), 0, True),
+        (config(["user"], [ROW]), 0, True),
+        ({"linux": None}, 0, True),
+        ([], 0, True),
+    ],
+)
+def test_a_user_namespace_of_its_own_keeps_the_owner_out(
+    document: Any, owner: int, reached: bool
+) -> None:
+    assert interpreter.reaches(document, owner) is reached
+
+
+@pytest.mark.parametrize(
+    "flags", [["--bundle"], ["-b"], ["-bundle"], ["--bundle", "/nowhere", "--bundle"]]
+)
+def test_the_bundle_is_the_last_that_is_named(tmp_path: Path, flags: list[str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config([USER], [ROW])))
+    words = ["--root", "/r", "create", *flags, str(tmp_path), "name"]
+    assert not interpreter._within_reach(words, 0)
+    joined = ["create", f"{flags[-1]}={tmp_path}", "name"]
+    assert not interpreter._within_reach(joined, 0)
+
+
+@pytest.mark.parametrize("text", [None, "", '{"linux": {"uidMappings"', '{"uidMappings"' * 9999])
+def test_what_is_not_plain_is_within_reach(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    assert interpreter._within_reach(["run", "--bundle", str(tmp_path), "name"], 0)
+
+
+def test_a_pipe_in_place_of_the_config_is_not_waited_for(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "config.json")
+    assert interpreter._within_reach(["run", "--bundle", str(tmp_path), "name"], 0)
+
+
+def test_other_commands_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise AssertionError("executed anew")
+
+    monkeypatch.setattr(interpreter, "_clone", refuse)
+    for words in (["state", "name"], ["--root", "/r", "delete", "--force", "name"], []):
+        interpreter.pin(words)
