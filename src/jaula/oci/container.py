@@ -143,9 +143,18 @@ class Container:
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
 
-    def lock(self) -> None:
-        """Wait until nobody else changes the container. Raises ``NotFound`` if it went away."""
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
+    def lock(self, *, unmade: bool = True) -> None:
+        """Wait until nobody else changes the container. Raises ``NotFound`` if it went away.
+
+        ``unmade`` false does not wait for one that is being created, which may take as long as its
+        hooks: that raises ``Conflict``.
+        """
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not unmade and not self.record().pid:
+                raise Conflict(f"container {self.id} is still being created") from None
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
         if os.fstat(self.fd).st_nlink == 0:
             raise NotFound(f"container {self.id} does not exist")
 

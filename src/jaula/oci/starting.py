@@ -9,6 +9,8 @@ from jaula.oci.call import Call
 from jaula.oci.container import CONFIG, SOCKET, Container, Record
 
 START = b"S"  # what init waits to read
+HOOKS_DONE = b"D"  # what init says where there are startContainer hooks
+_START_HOOKS = b'"startContainer"'
 _POSTSTART = b'"poststart"'
 _LABELS = (b'"apparmorProfile"', b'"selinuxLabel"')
 
@@ -25,9 +27,25 @@ def release(container: Container) -> None:
         starter.send(START)
         os.unlink(SOCKET, dir_fd=container.fd)
         word = starter.recv(1 << 16)
+        if word == HOOKS_DONE:
+            word = starter.recv(1 << 16)
+        elif not word and _start_hooks(container.read(CONFIG)):
+            raise RuntimeFailure(
+                f"container {container.id}: its init was killed while startContainer hooks ran"
+            )
     if word[:1] == b"E":
         code, _, text = word[1:].decode(errors="replace").partition(" ")
         raise RuntimeFailure(text, exit_code=int(code))
+
+
+def _start_hooks(config: bytes) -> bool:
+    """Whether init runs hooks before the program, of whose end it tells."""
+    if _START_HOOKS not in config:
+        return False
+    from jaula.spec import runtime as oci
+
+    hooks = oci.decode(config).hooks
+    return hooks is not None and bool(hooks.start_container)
 
 
 def check(container: Container, record: Record) -> None:

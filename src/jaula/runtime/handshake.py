@@ -2,8 +2,9 @@
 
 One SOCK_SEQPACKET socket. The new process and its stage say: ``P<pid>`` (the stage, who it cloned),
 ``T`` with the terminal's descriptor, ``H`` when the root is built and the runtime's hooks are due,
-``R`` when all is ready, ``W`` when it waits to be started by somebody else, ``E<code> <text>`` for
-a failure; the end of file is a successful exec. The maker answers ``H`` with ``C`` and ``R`` with
+``R`` when all is ready, ``W`` when it waits to be started by somebody else, ``D`` when hooks of
+startContainer have run, ``E<code> <text>`` for a failure; the end of file is a successful exec. The
+maker answers ``H`` with ``C`` and ``R`` with
 ``G<pid>``, the process's number on the host: it is told to go on once it is known by its pid, has
 said that it is ready, and has its limits.
 """
@@ -23,6 +24,8 @@ from jaula.runtime.become import Failure
 from jaula.runtime.limits import set_limits
 from jaula.spec.runtime import Process
 
+HOOKS_DONE = b"D"
+
 
 def follow(
     mine: socket.socket,
@@ -31,20 +34,22 @@ def follow(
     console: tuple[int, int],
     *,
     lost: str,
+    start_hooks: bool = False,
     at_hooks: Callable[[int], None] | None = None,
     check: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
     """Follow one birth to its end: (the process's pid, its terminal's master or -1).
 
     ``at_hooks`` gets the pid when the root is built and not yet entered, ``check`` when the program
-    runs. Closes ``mine`` and reaps
-    the stage. Raises ``RuntimeFailure`` with what the other side said, or with ``lost`` where
+    runs; ``start_hooks`` says that there are some of startContainer. Closes ``mine`` and reaps the
+    stage. Raises ``RuntimeFailure`` with what the other side said, or with ``lost`` where
     it ended without a word; then neither process is left.
     """
     pid, master = 0, -1
     failure: RuntimeFailure | None = None
     try:
         ready = hooks_due = waits = False
+        hooks_left = start_hooks
         while not waits:
             data, fds = channel.receive(mine)
             if not data:
@@ -62,7 +67,9 @@ def follow(
             elif kind == b"H":
                 hooks_due = True
             elif kind == b"W":
-                waits = True
+                waits, hooks_left = True, False
+            elif kind == HOOKS_DONE:
+                hooks_left = False
             elif kind == b"E":
                 code, _, text = rest.decode(errors="replace").partition(" ")
                 failure = RuntimeFailure(text, exit_code=int(code))
@@ -74,7 +81,7 @@ def follow(
             if pid and ready:
                 ready = False
                 channel.send(mine, b"G%d" % pid)
-        if failure is None and not pid:
+        if failure is None and (not pid or hooks_left):
             failure = RuntimeFailure(lost)
         if failure is not None:
             raise failure

@@ -26,32 +26,34 @@ KEPT_OUTPUT = 4096  # bytes of a hook's output that go into an error
 _encode = msgspec.json.Encoder().encode
 
 
-def run(point: str, hooks: tuple[Hook, ...], state: State) -> None:
+def run(point: str, hooks: tuple[Hook, ...], state: State, *, needs: int = -1) -> None:
     """Run hooks in their order; the first that fails ends it.
 
-    Raises ``RuntimeFailure`` with the hook's path, how it ended and what it printed.
+    ``needs`` is a descriptor of a process without which a hook has no sense: it is killed when that
+    process ends. Raises ``RuntimeFailure`` with the hook's path, how it ended and what it printed.
     """
     if not hooks:
         return
     document = _encode(state)
     for hook in hooks:
-        _run_one(point, hook, document)
+        _run_one(point, hook, document, needs)
 
 
-def _run_one(point: str, hook: Hook, document: bytes) -> None:
+def _run_one(point: str, hook: Hook, document: bytes, needs: int) -> None:
     name = f"{point} hook {hook.path}"
     arguments = [os.fsencode(x) for x in hook.args] or [os.fsencode(hook.path)]
     environment = dict(os.fsencode(x).partition(b"=")[::2] for x in hook.env)
     reading, stdin = os.pipe2(os.O_CLOEXEC)
     output, stdout = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(hook.path, arguments, environment, reading, stdout)
+        _become(hook.path, arguments, environment, reading, stdout, parent)
     os.close(reading)
     os.close(stdout)
     pidfd = process.pidfd_open(pid)
     try:
-        said = _converse(name, hook.timeout, document, pidfd, stdin, output)
+        said = _converse(name, hook.timeout, document, pidfd, stdin, output, needs)
     except BaseException:
         process.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -71,9 +73,16 @@ def _become(
     environment: dict[bytes, bytes],
     stdin: int,
     output: int,
+    parent: int,
 ) -> None:
-    """In the child: the hook's program, or a line on its output that says why not."""
+    """In the child: the hook's program, or a line on its output that says why not.
+
+    It does not outlive who waits for it.
+    """
     try:
+        process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(127)
         os.dup2(stdin, 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -87,7 +96,13 @@ def _become(
 
 
 def _converse(
-    name: str, timeout: int | None, document: bytes, pidfd: int, stdin: int, output: int
+    name: str,
+    timeout: int | None,
+    document: bytes,
+    pidfd: int,
+    stdin: int,
+    output: int,
+    needs: int,
 ) -> bytes:
     """Feed the state, keep the output, until the hook has ended. Closes both pipes."""
     until = None if timeout is None else time.monotonic() + timeout
@@ -98,6 +113,8 @@ def _converse(
     poll.register(stdin, select.POLLOUT)
     poll.register(output, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
+    if needs >= 0:
+        poll.register(needs, select.POLLIN)
     ended = False
     try:
         while not ended:
@@ -108,6 +125,8 @@ def _converse(
             for fd, _ in ready:
                 if fd == pidfd:
                     ended = True
+                elif fd == needs:
+                    raise RuntimeFailure(f"{name}: the container's first process ended, killed")
                 elif fd == stdin:
                     document = _feed(stdin, document)
                     if not document:

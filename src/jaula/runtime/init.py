@@ -24,7 +24,7 @@ from jaula.kernel import mounts, namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import become, channel, hooks, labels
 from jaula.runtime.become import Prepared
-from jaula.runtime.handshake import moved, report, wait_for_word
+from jaula.runtime.handshake import HOOKS_DONE, moved, report, wait_for_word
 from jaula.runtime.operations import Operation, Stage
 from jaula.runtime.sealing import MaskPath, ReadonlyPath, ReadonlyRoot, Sysctl
 from jaula.spec.runtime import Hooks, State
@@ -161,6 +161,8 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
             doing = "hooks"
             state = structs.replace(blueprint.state, pid=os.getpid(), status="created")
             hooks.run("startContainer", blueprint.hooks.start_container, state)
+            if blueprint.hooks.start_container:
+                os.write(sync.fileno(), HOOKS_DONE)  # the call that every filter lets through
         become.seal(prepared_process, pid)
         become.execute(prepared_process, blueprint.preserve)
     except BaseException as error:  # noqa: BLE001 - reported, and the process ends

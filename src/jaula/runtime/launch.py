@@ -195,6 +195,7 @@ def _fork(
         wanted,
         blueprint.console,
         lost="the container's first process died while it was made",
+        start_hooks=bool(blueprint.hooks and blueprint.hooks.start_container),
         at_hooks=_runtime_hooks(blueprint.hooks, blueprint.state),
         check=lambda pid: labels.check(pid, blueprint.process.labels),
     )
@@ -206,8 +207,14 @@ def _runtime_hooks(wanted: Hooks | None, state: State | None) -> Callable[[int],
         return None
 
     def run(pid: int) -> None:
+        if not wanted.prestart and not wanted.create_runtime:
+            return
         now = structs.replace(state, pid=pid, status="creating")
-        hooks.run("prestart", wanted.prestart, now)
-        hooks.run("createRuntime", wanted.create_runtime, now)
+        pidfd = os.pidfd_open(pid)
+        try:
+            hooks.run("prestart", wanted.prestart, now, needs=pidfd)
+            hooks.run("createRuntime", wanted.create_runtime, now, needs=pidfd)
+        finally:
+            os.close(pidfd)
 
     return run

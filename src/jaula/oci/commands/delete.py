@@ -12,12 +12,18 @@ USAGE = "[--force] CONTAINER-ID"
 
 
 def run(call: Call) -> int:
-    """Remove it with everything that belongs to it. With ``--force`` a missing one is no error."""
+    """Remove it with everything that belongs to it. With ``--force`` a missing one is no error.
+
+    ``--force`` ends the processes before it waits for whoever holds the lock: one that hangs while
+    it creates or starts the container gives up then.
+    """
     force = call.options.on("force")
     container_id = call.container_id()
     try:
         with Container.find(call.settings.root, container_id) as container:
-            container.lock()
+            if force:
+                removal.kill(container.record())
+            container.lock(unmade=force)
             _delete(call, container, force=force)
     except NotFound:
         if not force:

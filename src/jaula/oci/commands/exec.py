@@ -55,7 +55,7 @@ def run(call: Call) -> int:
         raise InvalidRequest('"exec" requires a minimum of 1 argument, 0 given')
     detach = options.on("detach")
     with Container.find(call.settings.root, call.arguments[0]) as container:
-        container.lock()
+        container.lock(unmade=False)
         record = container.record()
         _check_status(container, record, ignore_paused=options.on("ignore-paused"))
         spec = oci.decode(container.read(CONFIG))

@@ -14,7 +14,7 @@ USAGE = "CONTAINER-ID"
 def run(call: Call) -> int:
     """Thaw its cgroup."""
     with Container.find(call.settings.root, call.container_id()) as container:
-        container.lock()
+        container.lock(unmade=False)
         record = container.record()
         status = container.status(record)
         if status != "paused":

@@ -26,7 +26,6 @@ def run(call: Call) -> int:
     keeps_terminal = not detach and not call.options.get("console-socket")
     made = make(call, container_id, waits=False, foreground=keeps_terminal)
     with Container.find(call.settings.root, container_id) as container:
-        container.lock()
         poststart(call, container, made.record)
     if detach:
         return 0

@@ -14,7 +14,7 @@ USAGE = "CONTAINER-ID"
 def run(call: Call) -> int:
     """Start it; returns when its program runs."""
     with Container.find(call.settings.root, call.container_id()) as container:
-        container.lock()
+        container.lock(unmade=False)
         record = container.record()
         status = container.status(record)
         if status == "stopped":
@@ -23,5 +23,6 @@ def run(call: Call) -> int:
             raise Conflict("cannot start an already running container")
         release(container)
         check(container, record)
+        container.unlock()  # a hook may want to use the container
         poststart(call, container, record)
     return 0

@@ -43,7 +43,7 @@ def run(call: Call) -> int:
     validation.check_resources(wanted)
     wanted = structs.replace(wanted, devices=())  # rules are given at creation, and stay
     with Container.find(call.settings.root, call.container_id()) as container:
-        container.lock()
+        container.lock(unmade=False)
         record = container.record()
         status = container.status(record)
         if status in ("stopped", "creating"):
