@@ -1,0 +1,304 @@
+"""A room of its own for ``jaula-runtime``: a root, bundles of busybox, what is left of them.
+
+Everything carries the room's own directory or cgroup in its name, so that what is left behind is
+found in the kernel's lists and not in the runtime's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import ctypes
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.engine import PROJECT
+from jaula.oci.template import template
+from jaula.spec.runtime import encode
+
+RUNTIME = PROJECT / "jaula-runtime"
+SECONDS = 20.0  # that any one command may take
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+
+Done = subprocess.CompletedProcess[str]
+Config = dict[str, Any]
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """``base`` with what ``changes`` says: objects are merged, lists replaced, None removes."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return copy.deepcopy(changes)
+    result = {key: copy.deepcopy(base[key]) for key in base if key not in changes}
+    for key, value in changes.items():
+        if value is not None:
+            result[key] = merged(base.get(key, {}), value)
+    return result
+
+
+def make_root(path: Path) -> Path:
+    """A root file system with every command of busybox."""
+    for name in ("bin", "dev", "proc", "sys", "tmp", "etc"):
+        (path / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", path / "bin/busybox")
+    names = subprocess.run(
+        ["/bin/busybox", "--list"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for name in names:
+        with contextlib.suppress(FileExistsError):
+            (path / "bin" / name).symlink_to("busybox")
+    return path
+
+
+class Lab:
+    """One room; ``left()`` says what has not gone."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.root = base / "state"
+        self.cgroup = f"jlt-oci-{uuid.uuid4().hex[:12]}"
+        self.rootfs = make_root(base / "rootfs")
+        self._numbers = itertools.count()
+        self._made: list[Bundle] = []
+        document = json.loads(encode(template(rootless=False, uid=0, gid=0)))
+        changes = {
+            "process": {"terminal": False, "args": ["sleep", "600"], "user": {"uid": 0, "gid": 0}},
+            "root": {"path": str(self.rootfs)},
+        }
+        self.config: Config = merged(document, changes)
+        self.adopt(True)
+
+    def adopt(self, on: bool) -> None:
+        """Whether this process becomes the parent of what the runtime leaves behind."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
+
+    def bundle(
+        self, changes: Config | None = None, *, own_root: bool = False, script: str = ""
+    ) -> Bundle:
+        """A bundle of the lab's config with ``changes``; ``script`` is for ``sh -c``."""
+        path = self.base / f"b{next(self._numbers)}"
+        path.mkdir()
+        name = f"{self.cgroup}-{path.name}"
+        config = merged(self.config, {"linux": {"cgroupsPath": f"/{self.cgroup}/{name}"}})
+        if script:
+            config["process"]["args"] = ["sh", "-c", script]
+        if own_root:
+            shutil.copytree(self.rootfs, path / "rootfs", symlinks=True)
+            config["root"]["path"] = "rootfs"
+        bundle = Bundle(self, path, name, merged(config, changes or {}))
+        bundle.write()
+        self._made.append(bundle)
+        return bundle
+
+    @contextlib.contextmanager
+    def created(self, changes: Config | None = None, *flags: str, **how: Any) -> Iterator[Bundle]:
+        """A container that waits to be started, removed at the end of the block."""
+        bundle = self.bundle(changes, **how)
+        try:
+            bundle.create(*flags)
+            yield bundle
+        finally:
+            done = bundle.delete("--force")
+        assert done.returncode == 0, done.stderr
+
+    @contextlib.contextmanager
+    def started(self, changes: Config | None = None, *flags: str, **how: Any) -> Iterator[Bundle]:
+        """A container that runs, removed at the end of the block."""
+        with self.created(changes, *flags, **how) as bundle:
+            done = bundle.command("start", bundle.id)
+            assert done.returncode == 0, done.stderr
+            yield bundle
+
+    def command(self, *words: str, timeout: float = SECONDS, **options: Any) -> Done:
+        """One call of the runtime with its output."""
+        options.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.run(
+            [RUNTIME, "--root", str(self.root), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+            **options,
+        )
+
+    # what is left
+
+    def processes(self) -> list[str]:
+        """Living processes in the lab's cgroups, or whose command line names its directory."""
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            if int(directory.name) in (os.getpid(), os.getppid()):
+                continue
+            with contextlib.suppress(OSError):
+                command = (directory / "cmdline").read_bytes()
+                groups = (directory / "cgroup").read_text()
+                alive = (directory / "stat").read_text().rpartition(") ")[2][0] not in "ZX"
+                if alive and (self.cgroup in groups or os.fsencode(self.base) in command):
+                    found.append(f"process {directory.name} {command!r}")
+        return found
+
+    def cgroups(self) -> list[str]:
+        """Cgroups whose path has the lab's name, in every hierarchy."""
+        found = []
+        for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
+            for place in hierarchy.glob(f"*{self.cgroup}*"):
+                inside = [str(child) for child in place.iterdir() if child.is_dir()]
+                found += inside or ([] if place.name == self.cgroup else [str(place)])
+        return [f"cgroup {path}" for path in found]
+
+    def others(self) -> list[str]:
+        """Mounts and sockets of the host that carry the lab's directory, and state directories."""
+        found = []
+        for kind, file in (("mount", "/proc/self/mountinfo"), ("socket", "/proc/net/unix")):
+            lines = Path(file).read_text(errors="replace").splitlines()
+            found += [f"{kind} {line}" for line in lines if f"{self.base}/" in line]
+        if self.root.is_dir():
+            found += [f"state {name}" for name in os.listdir(self.root)]
+        return found
+
+    def left(self, seconds: float = 3.0) -> list[str]:
+        """What is still there; waits for what is about to go."""
+        deadline = time.monotonic() + seconds
+        while found := [*self.processes(), *self.cgroups(), *self.others()]:
+            if time.monotonic() > deadline:
+                return found
+            self._reap()
+            time.sleep(0.02)
+        return []
+
+    def _reap(self) -> None:
+        for bundle in self._made:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(bundle.pid or 2**30, os.WNOHANG)
+
+    def clear(self) -> None:
+        """End and remove everything, for the end of the lab."""
+        for line in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(line.split()[1]), signal.SIGKILL)
+        if self.root.is_dir():
+            for name in os.listdir(self.root):
+                self.command("delete", "--force", name)
+        self._reap()
+        self.adopt(False)
+        for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
+            for place in hierarchy.glob(f"*{self.cgroup}*"):
+                for group in sorted(place.glob("**/"), reverse=True):
+                    with contextlib.suppress(OSError):
+                        group.rmdir()
+
+
+class Bundle:
+    """A bundle's directory and the container that is made of it."""
+
+    def __init__(self, lab: Lab, path: Path, name: str, config: Config) -> None:
+        self.lab = lab
+        self.path = path
+        self.id = name
+        self.config = config
+        self.pid = 0
+        self.out = path / "out"
+        self.err = path / "err"
+
+    def write(self) -> None:
+        """Write ``config.json``."""
+        (self.path / "config.json").write_text(json.dumps(self.config))
+
+    def command(self, *words: str, **options: Any) -> Done:
+        return self.lab.command(*words, **options)
+
+    def words(self, *words: str, flags: Sequence[str] = ()) -> list[str]:
+        """The command line of ``create`` and its like for this bundle."""
+        line = [str(RUNTIME), "--root", str(self.lab.root), *words]
+        return [*line, "--bundle", str(self.path), *flags, self.id]
+
+    def run(self, *flags: str, **options: Any) -> Done:
+        """``run`` in the foreground, with its output; removed afterwards."""
+        return self.command("run", "--bundle", str(self.path), *flags, self.id, **options)
+
+    def printed(self, *flags: str) -> str:
+        """What the program of ``run`` prints; it must succeed."""
+        done = self.run(*flags)
+        assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def make(self, *words: str, **options: Any) -> int:
+        """``create`` or ``run -d``, whose output files the container keeps; the exit status."""
+        options.setdefault("stdin", subprocess.DEVNULL)
+        with self.out.open("ab") as out, self.err.open("ab") as err:
+            return subprocess.run(
+                self.words(words[0], flags=words[1:]),
+                stdout=out,
+                stderr=err,
+                check=False,
+                timeout=SECONDS,
+                **options,
+            ).returncode
+
+    def create(self, *flags: str, **options: Any) -> None:
+        """``create``; it must succeed."""
+        status = self.make("create", "--pid-file", str(self.path / "pid"), *flags, **options)
+        assert status == 0, self.err.read_text()
+        self.pid = int((self.path / "pid").read_text())
+
+    def refused(self, *flags: str) -> str:
+        """The one line with which ``create`` refuses; nothing may be left."""
+        status = self.make("create", *flags)
+        text = self.err.read_text()
+        assert status == 1, text
+        lines = text.splitlines()
+        assert len(lines) == 1, text
+        assert " level=error msg=" in lines[0]
+        assert not (self.lab.root / self.id).exists()
+        return json.loads(lines[0].partition(" level=error msg=")[2])
+
+    def start(self) -> Done:
+        return self.command("start", self.id)
+
+    def delete(self, *flags: str) -> Done:
+        done = self.command("delete", *flags, self.id)
+        if self.pid:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+        return done
+
+    def state(self) -> Config:
+        done = self.command("state", self.id)
+        assert done.returncode == 0, done.stderr
+        document: Config = json.loads(done.stdout)
+        return document
+
+    def status(self) -> str:
+        return str(self.state()["status"])
+
+    def exec(self, *words: str, flags: Sequence[str] = (), **options: Any) -> Done:
+        """``exec``, with its output."""
+        return self.command("exec", *flags, self.id, *words, **options)
+
+    def inside(self, script: str) -> str:
+        """What a shell in the container prints."""
+        done = self.exec("sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def proc(self, name: str) -> str:
+        """A file of /proc/PID as the host sees it."""
+        return Path(f"/proc/{self.pid}/{name}").read_text()
+
+    def ended(self, seconds: float = 10.0) -> int:
+        """Wait for init as its parent; its exit status as waitstatus_to_exitcode has it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        raise AssertionError(f"process {self.pid} does not end")
