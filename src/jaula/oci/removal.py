@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -17,13 +18,21 @@ KILL_SECONDS = 10.0
 
 
 def open_process(record: Record) -> int | None:
-    """A descriptor of init; None where it is gone."""
+    """A descriptor of init; None where it is gone.
+
+    Its number is still known to the kernel while it is that of a session or process group, and no
+    other process can have it; Linux before 6.15 says EINVAL then, as for the number of a thread.
+    """
     if not record.pid:
         return None
     try:
         pidfd = os.pidfd_open(record.pid)
     except ProcessLookupError:
         return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise
     if alive(record):  # looked at after the descriptor was there: it is this process's
         return pidfd
     os.close(pidfd)
