@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple
+
+import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.oci import bundle as bundles
@@ -34,7 +35,7 @@ FLAGS = {
 }
 
 
-class Made(NamedTuple):
+class Made(msgspec.Struct, frozen=True):
     """A container that was just made."""
 
     record: Record

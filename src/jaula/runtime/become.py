@@ -17,7 +17,10 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
+
+import msgspec
+from msgspec import structs
 
 from jaula.kernel import capabilities, keyring, process, seccomp, tty
 from jaula.runtime import notify
@@ -40,7 +43,7 @@ class Failure(Exception):
         self.exit_code = exit_code
 
 
-class Prepared(NamedTuple):
+class Prepared(msgspec.Struct, frozen=True):
     """A process to become; masks are in the order of capset's sets."""
 
     arguments: tuple[bytes, ...]
@@ -276,7 +279,9 @@ def with_home(prepared: Prepared) -> Prepared:
     """The same with ``HOME``, from the container's /etc/passwd where the spec sets none."""
     if b"HOME" in prepared.environment:
         return prepared
-    return prepared._replace(environment={**prepared.environment, b"HOME": _home(prepared.uid)})
+    return structs.replace(
+        prepared, environment={**prepared.environment, b"HOME": _home(prepared.uid)}
+    )
 
 
 def _home(uid: int) -> bytes:

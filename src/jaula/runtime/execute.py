@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
+
+import msgspec
+from msgspec import structs
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import namespaces, process, tty
@@ -37,7 +40,7 @@ def differing(pid: int) -> CLONE:
     return flags
 
 
-class Terms(NamedTuple):
+class Terms(msgspec.Struct, frozen=True):
     """How the caller wants an exec'd process to be joined to the outside."""
 
     owner_ids: tuple[int, int]  # of its user, on the host
@@ -148,9 +151,10 @@ def _stage(
         numbers = (sync.fileno(), *opened.fds, listener.socket if listener else -1)
         kept = become.take_stdio(*stdio, terminal=terminal, preserve=terms.preserve, kept=numbers)
         sync = moved(sync, kept[0])
-        opened = opened._replace(apparmor=kept[1], selinux=kept[2])
+        opened = structs.replace(opened, apparmor=kept[1], selinux=kept[2])
         if listener:
-            prepared = prepared._replace(listener=listener._replace(socket=kept[3]))
+            listener = structs.replace(listener, socket=kept[3])
+            prepared = structs.replace(prepared, listener=listener)
         pid = wait_for_word(sync)
         prepared = become.with_home(prepared)
         become.drop(prepared, opened, pid)

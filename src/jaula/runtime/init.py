@@ -16,8 +16,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+import msgspec
 from msgspec import structs
 
 from jaula.kernel import mounts, namespaces, process
@@ -33,7 +34,7 @@ AFTER_HOOKS = (Sysctl, ReadonlyPath, MaskPath, ReadonlyRoot)
 """Steps that close the root; hooks, which may still change it, come before."""
 
 
-class Blueprint(NamedTuple):
+class Blueprint(msgspec.Struct, frozen=True):
     """All that stage and init need; made by the maker, inherited by fork."""
 
     join: tuple[tuple[int, CLONE], ...]  # namespace descriptors to enter, in this order
@@ -146,10 +147,11 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
             *stdio, terminal=blueprint.terminal, preserve=blueprint.preserve, kept=numbers
         )
         sync = moved(sync, kept[0])
-        opened = opened._replace(apparmor=kept[1], selinux=kept[2])
+        opened = structs.replace(opened, apparmor=kept[1], selinux=kept[2])
         prepared_process = blueprint.process
         if listener:
-            prepared_process = prepared_process._replace(listener=listener._replace(socket=kept[4]))
+            listener = structs.replace(listener, socket=kept[4])
+            prepared_process = structs.replace(prepared_process, listener=listener)
         become.make_cwd(prepared_process)
         pid = wait_for_word(sync)
         if kept[3] >= 0:

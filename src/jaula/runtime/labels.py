@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
+
+import msgspec
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, selinuxfs
@@ -24,7 +25,7 @@ from jaula.spec.runtime import Spec
 _LIMIT = 4096  # bytes of a label; the kernel's files give a page at most
 
 
-class Wanted(NamedTuple):
+class Wanted(msgspec.Struct, frozen=True):
     """The labels of a spec's process, encoded; None: as the maker's own."""
 
     apparmor: bytes | None = None
@@ -36,7 +37,7 @@ class Wanted(NamedTuple):
         return not self.apparmor and not self.selinux
 
 
-class Labels(NamedTuple):
+class Labels(msgspec.Struct, frozen=True):
     """Descriptors of this process's attributes, -1: none; ``stacks``: AppArmor has to stack."""
 
     apparmor: int = -1

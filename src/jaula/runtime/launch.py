@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
+import msgspec
 from msgspec import structs
 
 from jaula.errors import RuntimeFailure
@@ -31,7 +31,7 @@ from jaula.spec.runtime import Hooks, Linux, Process, Spec, State
 _NONE = (-1, -1, -1)
 
 
-class Terms(NamedTuple):
+class Terms(msgspec.Struct, frozen=True):
     """What the caller adds to a spec: where things are, and how it wants to be joined to it."""
 
     state: State  # for hooks and the seccomp agent; pid and status are filled in

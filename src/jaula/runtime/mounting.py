@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+
+import msgspec
 
 from jaula.kernel import mounts
 from jaula.kernel.paths import (
@@ -24,7 +25,7 @@ from jaula.runtime.operations import (
 )
 
 
-class AttachPrepared(NamedTuple):
+class AttachPrepared(msgspec.Struct, frozen=True):
     """Attach a mount that the shim made with the host's view."""
 
     slot: int
@@ -41,7 +42,7 @@ class AttachPrepared(NamedTuple):
             os.close(tree)
 
 
-class MountFilesystem(NamedTuple):
+class MountFilesystem(msgspec.Struct, frozen=True):
     """Mount a fresh file system that belongs to the container's namespaces."""
 
     fstype: str
@@ -91,7 +92,7 @@ class MountFilesystem(NamedTuple):
             os.close(tree)
 
 
-class Remount(NamedTuple):
+class Remount(msgspec.Struct, frozen=True):
     """Change what is mounted already: its attributes or, not ``bind``, its file system's flags."""
 
     destination: str
@@ -117,7 +118,7 @@ class Remount(NamedTuple):
             os.close(place)
 
 
-class BindHost(NamedTuple):
+class BindHost(msgspec.Struct, frozen=True):
     """Bind a directory of the host's tree, which is ``/`` here, such as the container's cgroup."""
 
     source: str

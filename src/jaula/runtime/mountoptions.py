@@ -6,7 +6,8 @@ of every mount is data of the file system. An option that comes later wins over 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import msgspec
+from msgspec import structs
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.mounts import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS
@@ -57,7 +58,7 @@ _IGNORED = frozenset({"defaults", "silent", "loud", "norelatime", "rnorelatime"}
 _ONLY_BIND = frozenset({"acl", "noacl"})  # of some file systems; a bind takes what is below it
 
 
-class MountOptions(NamedTuple):
+class MountOptions(msgspec.Struct, frozen=True):
     """What the option strings of one mount ask for."""
 
     set: int = 0
@@ -134,9 +135,9 @@ def of(mount: Mount) -> MountOptions:
     """
     options = parse_options(mount.options)
     if mount.type == "bind":
-        options = options._replace(bind=True)
+        options = structs.replace(options, bind=True)
     if mount.uid_mappings or mount.gid_mappings:
-        options = options._replace(idmap=True)
+        options = structs.replace(options, idmap=True)
     about = f"mount at {mount.destination}"
     if options.bind and not options.remount:
         unknown = [key for key, _ in options.data if key not in _ONLY_BIND]

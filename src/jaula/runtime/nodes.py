@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
+
+import msgspec
 
 from jaula.kernel import mounts, tty
 from jaula.kernel.paths import (
@@ -26,7 +27,7 @@ from jaula.runtime.operations import (
 )
 
 
-class Node(NamedTuple):
+class Node(msgspec.Struct, frozen=True):
     """A device node, unless that device is there already.
 
     Taken from the store that was made outside, where there is one: so nothing but an empty file
@@ -88,7 +89,7 @@ class Node(NamedTuple):
         return True
 
 
-class Link(NamedTuple):
+class Link(msgspec.Struct, frozen=True):
     """A symbolic link that every /dev has, unless the image's own is there.
 
     ``replace`` removes what has the name and is no link. ``needs`` is a path of the host's tree
@@ -135,7 +136,7 @@ def _remove_node(parent: int, name: str) -> None:
         os.unlink(name, dir_fd=parent)
 
 
-class Console(NamedTuple):
+class Console(msgspec.Struct, frozen=True):
     """A terminal of the container's own devpts; its slave is /dev/console as well."""
 
     def describe(self) -> str:

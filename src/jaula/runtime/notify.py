@@ -11,7 +11,6 @@ from __future__ import annotations
 import array
 import os
 import socket
-from typing import NamedTuple
 
 import msgspec
 
@@ -22,7 +21,7 @@ SENDER = "sendmsg"  # the call that :func:`send` makes
 _encode = msgspec.json.Encoder().encode
 
 
-class Listener(NamedTuple):
+class Listener(msgspec.Struct, frozen=True):
     """Where a listener goes: a connected socket, and the document without the process's pid."""
 
     socket: int

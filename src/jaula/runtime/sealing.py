@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
+
+import msgspec
 
 from jaula.kernel import mounts
 from jaula.kernel.paths import (
@@ -20,7 +21,7 @@ from jaula.runtime.operations import (
 )
 
 
-class Sysctl(NamedTuple):
+class Sysctl(msgspec.Struct, frozen=True):
     """Write a namespaced sysctl through the container's own /proc, and read it back."""
 
     name: str
@@ -56,7 +57,7 @@ class Sysctl(NamedTuple):
             )
 
 
-class ReadonlyPath(NamedTuple):
+class ReadonlyPath(msgspec.Struct, frozen=True):
     """A read-only mount of a path over itself; a path that is not there needs none."""
 
     path: str
@@ -77,7 +78,7 @@ class ReadonlyPath(NamedTuple):
             os.close(tree)
 
 
-class Freeze(NamedTuple):
+class Freeze(msgspec.Struct, frozen=True):
     """Make one mount read-only once its content is complete."""
 
     path: str
@@ -93,7 +94,7 @@ class Freeze(NamedTuple):
             os.close(place)
 
 
-class MaskPath(NamedTuple):
+class MaskPath(msgspec.Struct, frozen=True):
     """Hide a path: the null device over a file, an empty read-only tmpfs over a directory."""
 
     path: str
@@ -120,7 +121,7 @@ class MaskPath(NamedTuple):
             os.close(tree)
 
 
-class RootPropagation(NamedTuple):
+class RootPropagation(msgspec.Struct, frozen=True):
     """How mounts below the root travel; comes before what is mounted there keeps its own way.
 
     A shared root is made so by :meth:`Stage.share` once it is the root.
@@ -139,7 +140,7 @@ class RootPropagation(NamedTuple):
             mounts.mount_setattr(stage.root, propagation=self.propagation, recursive=self.recursive)
 
 
-class ReadonlyRoot(NamedTuple):
+class ReadonlyRoot(msgspec.Struct, frozen=True):
     """The root itself read-only; mounts below it keep their own attributes."""
 
     def describe(self) -> str:

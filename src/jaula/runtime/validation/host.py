@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+
+import msgspec
 
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.runtime.validation import sysctl
@@ -13,7 +14,7 @@ from jaula.spec.runtime import Process, Spec
 _LINKS = {"network": "net", "ipc": "ipc", "uts": "uts", "user": "user"}  # names in /proc/<pid>/ns
 
 
-class Host(NamedTuple):
+class Host(msgspec.Struct, frozen=True):
     """Facts about the host."""
 
     apparmor: bool
