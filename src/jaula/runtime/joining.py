@@ -11,7 +11,8 @@ first.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+
+import msgspec
 
 from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import namespaces
@@ -33,7 +34,7 @@ KINDS = {
 _NAMES = {flag: name for name, flag in namespaces.KINDS.items()}
 
 
-class Joining(NamedTuple):
+class Joining(msgspec.Struct, frozen=True):
     """Descriptors to enter in their order, flags of what is made, the user namespace if any."""
 
     join: tuple[tuple[int, CLONE], ...]
