@@ -7,6 +7,7 @@ child. That is sound only in a process that has one thread, which zygote and shi
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -43,6 +44,13 @@ KINDS: dict[str, CLONE] = {
     "time": CLONE.NEWTIME,
 }
 """Entries of /proc/<pid>/ns and the flag of each."""
+
+NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
+
+
+def nstype(fd: int) -> CLONE:
+    """The type of the namespace that a descriptor refers to; ENOTTY where it is none."""
+    return CLONE(fcntl.ioctl(fd, NS_GET_NSTYPE))
 
 
 class clone_args(ctypes.Structure):

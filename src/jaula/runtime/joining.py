@@ -97,10 +97,20 @@ def decide(
 
 
 def _open(kind: str, path: str) -> int:
+    """A descriptor of the namespace, whose type is looked at; whatever is there does not block."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise RuntimeFailure(f"{kind} namespace {path}: {error.strerror}") from error
+    try:
+        found = namespaces.nstype(fd)
+    except OSError:
+        os.close(fd)
+        raise InvalidRequest(f"{kind} namespace {path}: is no namespace") from None
+    if found != KINDS[kind]:
+        os.close(fd)
+        raise InvalidRequest(f"{kind} namespace {path}: is of type '{_NAMES[found]}'")
+    return fd
 
 
 def _is_own(path: str, flag: CLONE) -> bool:
