@@ -12,8 +12,10 @@ from jaula.runtime.ports import CgroupDriver, Parts
 
 def runtime_parts() -> Parts:
     """The parts for this host; loads what a shim must not import later."""
-    from jaula.cgroups import detect
+    from jaula import cgroups
     from jaula.confine.seccomp import program
     from jaula.logs import open_writer
+    from jaula.rootless import places
 
-    return Parts(cast(CgroupDriver, detect()), open_writer, program)
+    driver = cgroups.detect() if places.user() is None else cgroups.delegated()
+    return Parts(cast(CgroupDriver, driver), open_writer, program)

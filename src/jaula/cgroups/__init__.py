@@ -16,12 +16,26 @@ from jaula.cgroups.v1.driver import Driver as V1Driver
 from jaula.cgroups.v2.driver import Driver as V2Driver
 from jaula.errors import Unsupported
 
-__all__ = ["Cgroup", "CgroupDriver", "Stats", "detect", "driver", "enter", "select"]
+__all__ = ["Cgroup", "CgroupDriver", "Stats", "delegated", "detect", "driver", "enter", "select"]
 
 
 def detect() -> CgroupDriver:
     """The driver for this host. Raises ``Unsupported`` where no cgroups are mounted."""
     return driver(_mounted())
+
+
+def delegated() -> CgroupDriver:
+    """The driver of an ordinary user's engine: its own cgroup's subtree, or none at all.
+
+    On v2 the cgroup that we are in counts where it may be written, as systemd delegates it. v1
+    knows no safe delegation (cgroups(7), "Cgroups delegation: delegating a hierarchy").
+    """
+    found = _mounted()
+    if found.legacy:
+        return absent.Driver(None, "cgroup v1 is not delegated to users: it takes cgroup v2")
+    if found.unified is None:
+        return absent.Driver(None)
+    return absent.Driver(None, "the engine has no delegated cgroup")
 
 
 def driver(found: hierarchies.Hierarchies) -> CgroupDriver:

@@ -98,14 +98,17 @@ class Cgroup:
 class Driver:
     """The host's driver as far as it may be used; ``host`` is None where no cgroup is mounted."""
 
-    def __init__(self, host: CgroupDriver | None) -> None:
+    def __init__(
+        self, host: CgroupDriver | None, reason: str = "no cgroup hierarchy is mounted"
+    ) -> None:
         self._host = host
+        self._reason = reason
         self.name = host.name if host else "none"
         self.version = host.version if host else 2
 
     def create(self, path: str) -> AnyCgroup:
         if self._host is None:
-            return Cgroup(path, "no cgroup hierarchy is mounted")
+            return Cgroup(path, self._reason)
         try:
             return self._host.create(path)
         except NotAuthorized as error:
@@ -113,7 +116,7 @@ class Driver:
 
     def open(self, path: str) -> AnyCgroup:
         if self._host is None:
-            return Cgroup(path, "no cgroup hierarchy is mounted")
+            return Cgroup(path, self._reason)
         try:
             return self._host.open(path)
         except NotFound:

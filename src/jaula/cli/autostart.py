@@ -1,4 +1,4 @@
-"""Starting an engine when none answers on the default socket.
+"""Starting an engine when none answers on the default socket: root's, or an ordinary user's own.
 
 One command works on a fresh machine because of this; where systemd's units are installed, the
 socket answers and nothing here is imported.
@@ -12,6 +12,7 @@ import sys
 from time import monotonic, sleep
 
 from jaula.cli.failure import Unreachable
+from jaula.rootless import places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0  # seconds for the engine to answer
 INTERVAL = 0.02
-RUN = "/run/jaula"
-ROOT = "/var/lib/jaula"
+KEPT = (
+    *("PATH", "HOME", "USER", "LOGNAME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"),
+    "DBUS_SESSION_BUS_ADDRESS",
+)
+"""What an ordinary user's engine has of its starter's environment."""
 
 
 def start(address: Address, error: OSError) -> None:
@@ -29,15 +33,17 @@ def start(address: Address, error: OSError) -> None:
     ``error`` is why the socket did not. Clients that come together start one engine. Raises
     Unreachable where it cannot be started, with the last line that it wrote.
     """
-    if os.geteuid() != 0:
+    run, root = places.run(), places.root()
+    try:
+        os.makedirs(run, mode=0o711, exist_ok=True)
+        os.makedirs(root, mode=0o711, exist_ok=True)
+    except OSError as failure:
         raise Unreachable(
-            f"Cannot connect to the jaula engine at {address.text} ({error.strerror}), and only "
-            "root can start one: use sudo, or name another engine with --host or JAULA_HOST"
-        )
-    os.makedirs(RUN, mode=0o711, exist_ok=True)
-    os.makedirs(ROOT, mode=0o711, exist_ok=True)
+            f"cannot start an engine: {failure.filename}: {failure.strerror}: set XDG_DATA_HOME "
+            "and XDG_RUNTIME_DIR, or name another engine with --host or JAULA_HOST"
+        ) from None
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    lock = os.open(os.path.join(RUN, "autostart.lock"), flags, 0o600)
+    lock = os.open(os.path.join(run, "autostart.lock"), flags, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _answers(address):
@@ -55,7 +61,7 @@ def _answers(address: Address) -> bool:
 
 
 def _start(address: Address) -> None:
-    log_path = os.path.join(ROOT, "engine.log")
+    log_path = os.path.join(places.root(), "engine.log")
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     begin = os.lseek(log, 0, os.SEEK_END)
     pid = _spawn(log)
@@ -84,7 +90,7 @@ def _spawn(log: int) -> int:
     pid = os.posix_spawn(
         sys.executable,
         words,
-        {"PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), "HOME": "/root"},
+        _environment(),
         file_actions=[
             (os.POSIX_SPAWN_DUP2, null, 0),
             (os.POSIX_SPAWN_DUP2, log, 1),
@@ -97,6 +103,13 @@ def _spawn(log: int) -> int:
     )
     os.close(null)
     return pid
+
+
+def _environment() -> dict[str, str]:
+    path = os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+    if os.geteuid() == 0:
+        return {"PATH": path, "HOME": "/root"}
+    return {"PATH": path} | {name: os.environ[name] for name in KEPT if name in os.environ}
 
 
 def _inherited(*ours: int) -> list[int]:

@@ -7,7 +7,7 @@ connection of its own.
 
 from __future__ import annotations
 
-from posix import environ
+from posix import environ, geteuid
 
 from jaula.cli.failure import EngineError, Unreachable
 from jaula.cli.http import Address, Connection, Response
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Query = Iterable[tuple[str, object]]
 
-DEFAULT_HOST = "unix:///run/jaula/jaula.sock"
+SYSTEM_HOST = "unix:///run/jaula/jaula.sock"
 API = "/v1.45"
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 UPGRADE = (("Connection", "Upgrade"), ("Upgrade", "tcp"))
@@ -44,12 +44,21 @@ def target(path: str, query: Query = ()) -> str:
     return API + path + ("?" + "&".join(pairs) if pairs else "")
 
 
+def _default_host() -> str:
+    """Root's engine, or for an ordinary user the one that :mod:`jaula.rootless.places` names."""
+    if geteuid() == 0:
+        return SYSTEM_HOST
+    from jaula.rootless import places
+
+    return "unix://" + places.socket()
+
+
 class Client:
     """The engine at one address."""
 
     def __init__(self, host: str = "") -> None:
         self.named = host or environ.get(b"JAULA_HOST", b"").decode("utf-8", "surrogateescape")
-        self.address = Address(self.named or DEFAULT_HOST)
+        self.address = Address(self.named or _default_host())
         self._idle: list[Connection] = []
 
     def connection(self) -> Connection:

@@ -12,7 +12,7 @@ import msgspec
 from jaula.confine import lsm, selinuxpolicy
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.engine.specbuild.resources import parse_set
-from jaula.kernel import capabilities
+from jaula.kernel import capabilities, userns
 
 _SYS_RESOURCE = 24  # CAP_SYS_RESOURCE, linux/capability.h
 
@@ -24,8 +24,14 @@ def read(
     *,
     container_type: str = "",
     file_type: str = "",
+    rootless: bool = False,
+    warnings: tuple[str, ...] = (),
 ) -> HostFacts:
-    """The facts; ``features`` are those of the cgroup driver, the types SELinux's, if not usual."""
+    """The facts; ``features`` are those of the cgroup driver, the types SELinux's, if not usual.
+
+    ``warnings`` are added to what is found out here. An ordinary user's engine without cgroups has
+    no default limit of processes, since nothing could keep it.
+    """
     policy = selinuxpolicy.read(process=container_type, file=file_type)
     nodes = _set("/sys/devices/system/node/online")
     bounding = capabilities.read_status_masks(os.getpid())["bounding"]
@@ -45,8 +51,9 @@ def read(
         capabilities=bounding,
         mqueue=os.path.ismount("/dev/mqueue"),
         nofile=_grantable(nofile),
-        pids_limit=pids_limit,
-        warnings=policy.missing,
+        pids_limit=pids_limit if not rootless or "pids" in features else 0,
+        rootless=rootless,
+        warnings=(*warnings, *policy.missing),
     )
 
 
@@ -58,9 +65,12 @@ def fresh(facts: HostFacts) -> HostFacts:
 
 
 def _grantable(wanted: tuple[int, int]) -> tuple[int, int]:
-    """The default number of open files, or less where the engine may not raise its own limit."""
+    """The default number of open files, or less where the engine may not raise its own limit.
+
+    Raising it takes CAP_SYS_RESOURCE in the initial user namespace (setrlimit(2)).
+    """
     effective = capabilities.read_status_masks(os.getpid())["effective"]
-    if effective >> _SYS_RESOURCE & 1:
+    if effective >> _SYS_RESOURCE & 1 and userns.is_initial():
         return wanted
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:

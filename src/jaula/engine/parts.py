@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jaula.config import EngineConfig
 from jaula.engine.events import Events
-from jaula.engine.ranges import Ranges
+from jaula.engine.ranges import OneRange, Ranges
 from jaula.engine.registry import Registry
 from jaula.engine.runtimes import Runtimes
 from jaula.engine.sandboxes import Sandboxes
@@ -42,6 +42,6 @@ class Parts:
     images: ImageStore
     volumes: VolumeStore
     network: NetworkManager
-    ranges: Ranges
+    ranges: Ranges | OneRange
     sandboxes: Sandboxes
     started_at: int  # nanoseconds since the epoch

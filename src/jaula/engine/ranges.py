@@ -6,6 +6,40 @@ from collections.abc import Iterable
 
 from jaula.confine import idranges
 from jaula.confine.idranges import IdRange
+from jaula.spec.runtime import IDMapping
+
+
+class OneRange:
+    """The ids of an ordinary user's engine, which all of its containers have together.
+
+    Ids in the user namespace of the engine, from 0 on: 0 is the user. ``starts`` are those at which
+    a row of that namespace's own maps begins, for one of users and groups.
+
+    Facts: a row of an id map must lie in one row of the parent's map (user_namespaces(7)).
+    """
+
+    def __init__(self, size: int, starts: Iterable[int] = (0,)) -> None:
+        self._range = IdRange(0, size)
+        self._starts = sorted({0, *starts})
+
+    def mappings(self, ids: IdRange) -> tuple[IDMapping, ...]:
+        """The id map of a container, the same for users and groups."""
+        ends = [*self._starts[1:], ids.size]
+        return tuple(
+            IDMapping(container_id=start, host_id=start, size=min(end, ids.size) - start)
+            for start, end in zip(self._starts, ends, strict=True)
+            if start < ids.size
+        )
+
+    def take(self) -> IdRange:
+        """The same range every time."""
+        return self._range
+
+    def hold(self, starts: Iterable[int]) -> None:
+        """Nobody has it alone."""
+
+    def give_back(self, start: int) -> None:
+        """It stays in use."""
 
 
 class Ranges:
@@ -24,6 +58,10 @@ class Ranges:
         chosen = idranges.allocate(self._used, self._start, self._count)
         self._used.add(chosen.start)
         return chosen
+
+    def mappings(self, ids: IdRange) -> tuple[IDMapping, ...]:
+        """The id map of a container, the same for users and groups."""
+        return idranges.mappings(ids)
 
     def hold(self, starts: Iterable[int]) -> None:
         """Mark ranges of containers that were running already."""

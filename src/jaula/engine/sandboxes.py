@@ -12,12 +12,12 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from jaula.confine.idranges import IdRange, mappings
+from jaula.confine.idranges import IdRange
 from jaula.engine.names import new_id
 from jaula.errors import JaulaError
 
 if TYPE_CHECKING:
-    from jaula.engine.ranges import Ranges
+    from jaula.engine.ranges import OneRange, Ranges
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime, Sandbox
     from jaula.spec.endpoint import Endpoint
@@ -39,7 +39,11 @@ class Sandboxes:
     """The pool of prepared sandboxes."""
 
     def __init__(
-        self, runtime: Runtime, network: NetworkManager, ranges: Ranges, size: int
+        self,
+        runtime: Runtime,
+        network: NetworkManager,
+        ranges: Ranges | OneRange,
+        size: int,
     ) -> None:
         self._runtime = runtime
         self._network = network
@@ -62,7 +66,7 @@ class Sandboxes:
         """
         ids = self._ranges.take()
         try:
-            sandbox = await self._runtime.sandbox(mappings(ids))
+            sandbox = await self._runtime.sandbox(self._ranges.mappings(ids))
             try:
                 endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd, ip=ip, mac=mac)
             except BaseException:

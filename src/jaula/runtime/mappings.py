@@ -42,10 +42,10 @@ def make(linux: Linux, *, unprivileged: bool = False) -> int:
     uids, gids = rows(linux.uid_mappings), rows(linux.gid_mappings)
     if not unprivileged:
         return namespaces.make(CLONE(0), uids, gids)["user"]
-    return namespaces.make(CLONE(0), uids, gids, write=_write_unprivileged)["user"]
+    return namespaces.make(CLONE(0), uids, gids, write=write_unprivileged)["user"]
 
 
-def _write_unprivileged(pid: int, uids: Rows, gids: Rows) -> None:
+def write_unprivileged(pid: int, uids: Rows, gids: Rows) -> None:
     """The single own id directly, ranges by the set-uid programs."""
     for program, name, table, own in (
         ("newuidmap", "uid_map", uids, os.geteuid()),

@@ -16,7 +16,7 @@ import os
 from jaula.kernel import capabilities, mounts, namespaces, process
 from jaula.spec.rootfs import DirectoryRoot, OverlayRoot, RootSource
 
-Options = tuple[tuple[str, str], ...]
+Options = tuple[tuple[str, str | None], ...]
 """Further options of an overlay."""
 
 
@@ -32,7 +32,7 @@ def mount_root(
     ``owner`` is the host uid and gid of the container's root, ``context`` the SELinux label that
     all files of an overlay show; a directory's have their own. Raises ``OSError``.
     """
-    options = (("context", context),) if context else ()
+    options: Options = (("context", context),) if context else ()
     if isinstance(root, DirectoryRoot):
         tree = mounts.clone_tree(root.path, recursive=not root.id_mapped)
         try:
@@ -44,7 +44,8 @@ def mount_root(
             os.close(tree)
             raise
         return tree
-    if user_fd is None:
+    options += root.options
+    if user_fd is None or not root.id_mapped:
         return mounts.overlay(root.lowers, root.upper, root.work, options=options)
     return _mapped_overlay(root, user_fd, owner, options)
 

@@ -14,12 +14,21 @@ class OverlayRoot(msgspec.Struct, frozen=True, tag="overlay"):
 
     ``lowers`` are ordered from the topmost layer to the base, as overlayfs orders ``lowerdir``.
     All paths are absolute host paths that the engine made. ``upper`` and ``work`` are None for a
-    read-only view.
+    read-only view. ``id_mapped`` is as for :class:`DirectoryRoot`. ``user_xattr`` says that
+    overlayfs's own attributes are of the user namespace (``user.overlay.*``), since those of the
+    other kind are the host root's.
     """
 
     lowers: tuple[str, ...]
     upper: str | None = None
     work: str | None = None
+    id_mapped: bool = True
+    user_xattr: bool = False
+
+    @property
+    def options(self) -> tuple[tuple[str, str | None], ...]:
+        """Further options of the mount; None: a flag."""
+        return (("userxattr", None),) if self.user_xattr else ()
 
 
 class DirectoryRoot(msgspec.Struct, frozen=True, tag="directory"):

@@ -10,7 +10,7 @@ the layer, and the last component is never followed. Names with ``..`` are refus
 
 Ids, modes (set-user-ID included), times in nanoseconds, attributes, hard links and devices are
 kept as the archive has them. Attributes that would speak to overlayfs or to a security module of
-the host are dropped.
+the host are dropped. In a user namespace devices are left out, for none can be made there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,14 @@ from jaula.storage.tar_reader import (
     TarReader,
     shown,
 )
-from jaula.storage.trees import FOLDER, OPAQUE, is_whiteout, remove_tree
+from jaula.storage.trees import (
+    FOLDER,
+    is_whiteout,
+    may_make,
+    opaque,
+    remove_tree,
+    set_attribute,
+)
 
 _PREFIX = b".wh."
 _META = b".wh..wh."
@@ -150,7 +157,7 @@ class Extractor:
         os.fchmod(descriptor, entry.mode)  # after chown, which clears set-user-ID and capabilities
         for attribute, value in entry.xattrs.items():
             if not attribute.startswith(_DROPPED):
-                os.setxattr(descriptor, attribute, value)
+                set_attribute(descriptor, attribute, value)
 
     def _file(self, parent: int, path: bytes, name: bytes, entry: Entry, reader: TarReader) -> None:
         try:
@@ -170,7 +177,7 @@ class Extractor:
             if entry.xattrs:
                 for attribute, value in entry.xattrs.items():
                     if not attribute.startswith(_DROPPED):
-                        os.setxattr(descriptor, attribute, value)
+                        set_attribute(descriptor, attribute, value)
             os.utime(descriptor, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(descriptor)
@@ -187,20 +194,20 @@ class Extractor:
             self._unchecked = free // 8
 
     def _directory(self, parent: int, path: bytes, name: bytes, entry: Entry) -> None:
-        opaque = False
+        hides = False
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
         except FileExistsError:
             facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if not stat.S_ISDIR(facts.st_mode):
-                opaque = is_whiteout(facts)
+                hides = is_whiteout(facts)
                 parent = self._clear(path, name)
                 os.mkdir(name, 0o700, dir_fd=parent)
         descriptor = os.open(name, FOLDER, dir_fd=parent)
         self._remember(path, descriptor)
         self._describe(descriptor, entry)
-        if opaque:
-            os.setxattr(descriptor, OPAQUE, b"y")
+        if hides:
+            os.setxattr(descriptor, opaque(), b"y")
         self._times[path] = entry.mtime
 
     def _hard_link(self, parent: int, path: bytes, name: bytes, entry: Entry) -> None:
@@ -223,6 +230,8 @@ class Extractor:
             kind = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}[
                 entry.type
             ]
+            if not may_make(kind, os.makedev(entry.major, entry.minor)):
+                return
             os.mknod(name, kind | 0o600, os.makedev(entry.major, entry.minor), dir_fd=parent)
         os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
         if entry.type != SYMLINK:
@@ -230,7 +239,7 @@ class Extractor:
         for attribute, value in entry.xattrs.items():
             if not attribute.startswith(_DROPPED):
                 link = b"/proc/self/fd/%d/%s" % (parent, name)
-                os.setxattr(link, attribute, value, follow_symlinks=False)
+                set_attribute(link, attribute, value, follow=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
     def _clear(self, path: bytes, name: bytes) -> int:
@@ -271,7 +280,7 @@ class Extractor:
     def _make_opaque(self, folder: bytes) -> None:
         descriptor = paths.open_in_root(self._root, folder or b".", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.setxattr(descriptor, OPAQUE, b"y")
+            os.setxattr(descriptor, opaque(), b"y")
         finally:
             os.close(descriptor)
 

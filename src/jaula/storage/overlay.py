@@ -5,7 +5,9 @@ container's delta, ``layers.json`` beside them what is below.
 
 Facts about overlayfs: the root of the mount shows the upper directory's own owner, mode and times;
 an upper on an overlay, on NFS or on FAT is refused or comes up read-only, so the driver is probed
-with a real mount and a real write when the engine starts.
+with a real mount and a real write when the engine starts. In a user namespace (Linux 5.11) its own
+attributes are ``user.overlay.*`` with the option ``userxattr``, and no mount of the host's file
+systems can be id-mapped.
 """
 
 from __future__ import annotations
@@ -36,11 +38,12 @@ class OverlayDriver:
 
     name = "overlay"
 
-    def __init__(self, paths: Paths, layers: LayerStore) -> None:
+    def __init__(self, paths: Paths, layers: LayerStore, *, rootless: bool = False) -> None:
         self._paths = paths
         self._layers = layers
+        self._rootless = rootless
         paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        probe(paths.root)
+        probe(paths.root, user_xattr=rootless)
 
     def create(self, id: str, layers: Sequence[str]) -> None:
         if not layers:
@@ -68,10 +71,21 @@ class OverlayDriver:
 
     def root(self, id: str) -> RootSource:
         top = self._paths.container(id)
-        return OverlayRoot(self._lowers(self._layers_of(id)), f"{top}/upper", f"{top}/work")
+        return self._source(self._layers_of(id), f"{top}/upper", f"{top}/work")
 
     def view(self, layers: Sequence[str]) -> RootSource:
-        return OverlayRoot(self._lowers(layers))
+        return self._source(layers)
+
+    def _source(
+        self, layers: Sequence[str], upper: str | None = None, work: str | None = None
+    ) -> OverlayRoot:
+        return OverlayRoot(
+            self._lowers(layers),
+            upper,
+            work,
+            id_mapped=not self._rootless,
+            user_xattr=self._rootless,
+        )
 
     def remove(self, id: str) -> None:
         remove_parts(self._paths.container(id), _PARTS)
@@ -92,7 +106,7 @@ class OverlayDriver:
             ("Backing Filesystem", filesystem_name(self._paths.root)),
             ("Supports d_type", "true"),
             ("Native Overlay Diff", "true"),
-            ("userxattr", "false"),
+            ("userxattr", "true" if self._rootless else "false"),
         ]
 
     def _upper(self, id: str) -> str:
@@ -113,12 +127,12 @@ class OverlayDriver:
         return tuple(self._layers.path(layer) for layer in reversed(layers))
 
 
-def probe(directory: Path) -> None:
+def probe(directory: Path, *, user_xattr: bool = False) -> None:
     """Mount a small overlay below ``directory`` and write to it; raises :class:`Unsupported`."""
     name = f".probe-{secrets.token_hex(6)}"
     with opened(directory) as parent:
         try:
-            _probe(parent, name, directory / name)
+            _probe(parent, name, directory / name, user_xattr)
         except OSError as error:
             raise Unsupported(
                 f"overlay does not work on {filesystem_name(directory)} at {directory}: "
@@ -129,12 +143,13 @@ def probe(directory: Path) -> None:
             remove_tree(parent, name.encode())
 
 
-def _probe(parent: int, name: str, top: Path) -> None:
+def _probe(parent: int, name: str, top: Path, user_xattr: bool) -> None:
     os.mkdir(name, 0o700, dir_fd=parent)
     for part in ("lower", "upper", "work"):
         (top / part).mkdir()
     (top / "lower" / "hidden").touch()
-    mount = mounts.overlay([f"{top}/lower"], f"{top}/upper", f"{top}/work")
+    source = OverlayRoot((f"{top}/lower",), f"{top}/upper", f"{top}/work", user_xattr=user_xattr)
+    mount = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)
     try:
         os.unlink("hidden", dir_fd=mount)
     finally:

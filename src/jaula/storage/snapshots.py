@@ -77,32 +77,42 @@ DRIVERS = ("overlay", "vfs")
 """In the order in which they are tried."""
 
 
-def driver(name: str, paths: Paths, layers: LayerStore) -> SnapshotDriver:
-    """The named driver, loaded now. Raises ``Unsupported`` where it cannot work here."""
+def driver(
+    name: str, paths: Paths, layers: LayerStore, *, rootless: bool = False
+) -> SnapshotDriver:
+    """The named driver, loaded now. Raises ``Unsupported`` where it cannot work here.
+
+    ``rootless`` says that we are in a user namespace, whose ids are those of every container: then
+    nothing is id-mapped.
+    """
     if name in ("overlay", "overlay2"):  # Docker's name for it
         from jaula.storage.overlay import OverlayDriver
 
-        return OverlayDriver(paths, layers)
+        return OverlayDriver(paths, layers, rootless=rootless)
     if name == "vfs":
         from jaula.storage.vfs import VfsDriver
 
-        return VfsDriver(paths, layers)
+        return VfsDriver(paths, layers, rootless=rootless)
     raise InvalidRequest(
         f"storage driver {name!r} does not exist", hint=f"there are {' and '.join(DRIVERS)}"
     )
 
 
 def choose(
-    paths: Paths, name: str | None = None, layers: LayerStore | None = None
+    paths: Paths,
+    name: str | None = None,
+    layers: LayerStore | None = None,
+    *,
+    rootless: bool = False,
 ) -> SnapshotDriver:
     """The driver called ``name``, or the first that works on this kernel and file system."""
     layers = layers or LayerStore(paths)
     if name is not None:
-        return driver(name, paths, layers)
+        return driver(name, paths, layers, rootless=rootless)
     reasons = []
     for candidate in DRIVERS:
         try:
-            return driver(candidate, paths, layers)
+            return driver(candidate, paths, layers, rootless=rootless)
         except Unsupported as error:
             reasons.append(error.message)
     raise Unsupported("no storage driver works here: " + "; ".join(reasons))
@@ -116,7 +126,7 @@ def open_root(source: RootSource) -> Iterator[int]:
     so this is for containers that do not run; overlayfs leaves two mounts of one upper undefined.
     """
     if isinstance(source, OverlayRoot):
-        mount = mounts.overlay(source.lowers, source.upper, source.work)
+        mount = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)
     else:
         mount = mounts.clone_tree(source.path)
     try:

@@ -4,7 +4,8 @@ Nothing here recurses or joins paths to a root: a tree that a container wrote ma
 stack and longer than PATH_MAX, and may change while it is read. A symbolic link is never followed.
 
 Facts about overlayfs (``filesystems/overlayfs.rst``): in an upper directory a character device 0:0
-is a whiteout, and ``trusted.overlay.opaque`` = ``y`` hides what is below a directory.
+is a whiteout, and ``trusted.overlay.opaque`` = ``y`` hides what is below a directory. In a user
+namespace, where that cannot be set, it is ``user.overlay.opaque``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from jaula.kernel import paths
+from jaula.kernel import paths, userns
 
 OPAQUE = "trusted.overlay.opaque"
+USER_OPAQUE = "user.overlay.opaque"
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,11 +34,34 @@ def is_whiteout(facts: os.stat_result) -> bool:
 def is_opaque(descriptor: int) -> bool:
     """Whether a directory of an upper or a layer hides what lower layers have."""
     try:
-        return os.getxattr(descriptor, OPAQUE) == b"y"
+        return os.getxattr(descriptor, opaque()) == b"y"
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             return False
         raise
+
+
+def opaque() -> str:
+    """The attribute that counts here."""
+    return OPAQUE if userns.is_initial() else USER_OPAQUE
+
+
+def may_make(kind: int, number: int) -> bool:
+    """Whether a node can be made: in a user namespace no device can, but a whiteout is none."""
+    return kind == stat.S_IFIFO or number == 0 or userns.is_initial()
+
+
+def set_attribute(where: int | bytes, attribute: str, value: bytes, *, follow: bool = True) -> None:
+    """Set an extended attribute; one that a user namespace cannot have is left out there.
+
+    Only file capabilities of the ``security.`` and none of the ``trusted.`` ones can be set in one.
+    """
+    try:
+        os.setxattr(where, attribute, value, follow_symlinks=follow)
+    except PermissionError:
+        reserved = attribute.startswith(("trusted.", "security."))
+        if userns.is_initial() or not reserved or attribute == "security.capability":
+            raise
 
 
 def open_folder(root_fd: int, path: bytes) -> int:
@@ -250,6 +275,8 @@ def _copy_entry(source: int, target: int, name: bytes, facts: os.stat_result) ->
     if kind == stat.S_IFLNK:
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
     elif kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO):
+        if not may_make(kind, facts.st_rdev):
+            return
         os.mknod(name, kind | 0o600, facts.st_rdev, dir_fd=target)
     else:
         return

@@ -31,8 +31,9 @@ class VfsDriver:
 
     name = "vfs"
 
-    def __init__(self, paths: Paths, layers: LayerStore) -> None:
+    def __init__(self, paths: Paths, layers: LayerStore, *, rootless: bool = False) -> None:
         self._paths = paths
+        self._id_mapped = not rootless
         self._layers = layers
         self._merged = paths.root / "vfs"
         self._merged.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,10 +58,10 @@ class VfsDriver:
 
     def root(self, id: str) -> RootSource:
         self._chain(id)
-        return DirectoryRoot(f"{self._paths.container(id)}/rootfs")
+        return DirectoryRoot(f"{self._paths.container(id)}/rootfs", id_mapped=self._id_mapped)
 
     def view(self, layers: Sequence[str]) -> RootSource:
-        return DirectoryRoot(f"{self._merged}/{self._merge(layers)}")
+        return DirectoryRoot(f"{self._merged}/{self._merge(layers)}", id_mapped=self._id_mapped)
 
     def remove(self, id: str) -> None:
         if remove_parts(self._paths.container(id), ("rootfs", "chain")):

@@ -1,0 +1,228 @@
+"""From an ordinary user to the root of a user namespace of the engine's own.
+
+A keeper that is there already is joined, since containers of a former engine are in its
+namespaces; else one is made. The caller must have one thread; afterwards it is user 0 with every
+capability over its own namespaces, and the very same user as before to everybody else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import struct
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from jaula.errors import JaulaError, Unavailable
+from jaula.kernel import namespaces
+from jaula.kernel.namespaces import CLONE
+from jaula.rootless import helpers, keeper, places, subids
+from jaula.runtime import mappings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEEPER = "keeper"  # in the engine's run directory
+NETWORK = "network"  # in the keeper's: the helper's name, or why there is none
+ALIVE_FD = "JAULA_KEEPER_FD"
+_UCRED = struct.Struct("=iII")
+
+
+def enter(root: str, run: str) -> None:
+    """Become the root of the namespaces that belong to the engine with these directories.
+
+    Raises ``JaulaError`` where the user has no ids, a helper is missing or the kernel refuses.
+    """
+    uid = os.geteuid()
+    for directory in (root, run):
+        _own_directory(directory, uid)
+    directory = os.path.join(run, KEEPER)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    with _locked(directory):
+        pid, alive = _living(directory) or _make(directory, uid)
+        try:
+            _join(pid)
+        except OSError as error:
+            raise Unavailable(f"cannot enter the engine's namespaces: {error.strerror}") from error
+    os.set_inheritable(alive, True)
+    os.environ[ALIVE_FD] = str(alive)
+    os.environ[places.INSIDE] = str(uid)
+
+
+def hold_alive() -> None:
+    """After the engine was executed anew: what keeps the keeper is not for other programs."""
+    number = os.environ.pop(ALIVE_FD, "")
+    if number.isdigit():
+        os.set_inheritable(int(number), False)
+
+
+def open_alive(run: str) -> int:
+    """The keeper lives as long as this descriptor is open, here or in a process forked later."""
+    return _open_alive(f"{run}/{KEEPER}")
+
+
+def _open_alive(directory: str) -> int:
+    """Raises ``OSError`` (ENXIO) where nobody reads any more."""
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.open(f"{directory}/{keeper.ALIVE}", flags)
+
+
+def network_helper(run: str) -> helpers.Joined:
+    """What joins the engine's network to outside."""
+    try:
+        with open(f"{run}/{KEEPER}/{NETWORK}", encoding="utf-8") as file:
+            name, _, reason = file.read().partition("\n")
+    except FileNotFoundError:
+        return helpers.Joined("", "the keeper has none")
+    return helpers.Joined(name, reason)
+
+
+def _own_directory(path: str, uid: int) -> None:
+    """Make a directory, or check that it is the user's and nobody else writes to it."""
+    try:
+        os.makedirs(path, 0o711, exist_ok=True)
+        facts = os.lstat(path)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot make the engine's directory {path}: {error.strerror}",
+            hint="set XDG_DATA_HOME and XDG_RUNTIME_DIR, or use --root and --run",
+        ) from error
+    safe = stat.S_ISDIR(facts.st_mode) and facts.st_uid == uid and not facts.st_mode & 0o022
+    if not safe:
+        raise Unavailable(
+            f"the engine's directory {path} is not this user's alone",
+            hint="remove it, or set XDG_DATA_HOME and XDG_RUNTIME_DIR, or use --root and --run",
+        )
+
+
+@contextmanager
+def _locked(directory: str) -> Iterator[None]:
+    """Of several engines that start at once, one makes the keeper."""
+    lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _living(directory: str) -> tuple[int, int] | None:
+    """The keeper that answers, None where there is none: its process id, and what it lives by."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(f"{directory}/{keeper.CONTROL}")
+            alive = _open_alive(directory)
+        except OSError:
+            return None
+        peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(peer)[0]), alive
+
+
+def _join(pid: int) -> None:
+    spaces = [(namespaces.open_namespace(pid, kind), flag) for kind, flag in _KINDS]
+    try:
+        for fd, flag in spaces:
+            namespaces.setns(fd, flag)
+    finally:
+        for fd, _ in spaces:
+            os.close(fd)
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+
+
+_KINDS = (("user", CLONE.NEWUSER), ("net", CLONE.NEWNET))
+
+
+def _make(directory: str, uid: int) -> tuple[int, int]:
+    """Start a keeper and what joins its network to outside; as :func:`_living`."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    maps = subids.read(name, uid, os.getegid())
+    for left in (keeper.ALIVE, keeper.CONTROL, NETWORK):
+        if os.path.lexists(f"{directory}/{left}"):
+            os.unlink(f"{directory}/{left}")
+    os.mkfifo(f"{directory}/{keeper.ALIVE}", 0o600)
+    told, telling = os.pipe2(os.O_CLOEXEC)  # the keeper tells that it is ready
+    waits, going = os.pipe2(os.O_CLOEXEC)  # and waits until it may go on
+    hangs_up, held = os.pipe2(os.O_CLOEXEC)  # the keeper's end is seen here
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        _become_keeper(directory, telling, waits, held)
+    for fd in (telling, waits, held):
+        os.close(fd)
+    try:
+        return pid, _finish(pid, directory, maps, told, going, hangs_up)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    finally:
+        for fd in (told, going, hangs_up):
+            os.close(fd)
+
+
+def _become_keeper(directory: str, telling: int, waits: int, held: int) -> None:
+    """In the child: the user namespace, then, once its maps are written, the keeper's life."""
+    try:
+        try:
+            namespaces.unshare(CLONE.NEWUSER)
+        except OSError as error:
+            os.write(telling, f"user namespace: {error.strerror}".encode())
+            os._exit(1)
+        os.write(telling, b"u")
+        if not os.read(waits, 1):
+            os._exit(1)
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        keeper.serve(directory, telling, waits, held)
+    finally:
+        os._exit(1)
+
+
+def _finish(
+    pid: int,
+    directory: str,
+    maps: tuple[subids.Rows, subids.Rows],
+    told: int,
+    going: int,
+    hangs_up: int,
+) -> int:
+    answer = os.read(told, 4096)
+    if answer != b"u":
+        raise Unavailable(
+            f"cannot make a namespace for the engine: {answer.decode(errors='replace') or 'lost'}",
+            hint="jaula doctor tells which setting forbids it",
+        )
+    try:
+        mappings.write_unprivileged(pid, *maps)
+    except OSError as error:
+        raise Unavailable(f"the engine's id maps: {error}") from error
+    except JaulaError as error:
+        error.hint = f"{error.hint}; jaula doctor tells more" if error.hint else None
+        raise
+    os.write(going, b"m")
+    if os.read(told, 1) != b"1":
+        raise Unavailable("the engine's keeper ended at its start", hint="see the engine's log")
+    alive = _open_alive(directory)
+    try:
+        spaces = helpers.Namespaces(f"/proc/{pid}/ns/user", f"/proc/{pid}/ns/net")
+        joined = helpers.join(spaces, directory, hangs_up, _find)
+        with open(f"{directory}/{NETWORK}", "w", encoding="utf-8") as file:
+            file.write(f"{joined.name}\n{joined.reason}")
+        os.write(going, b"g")
+    except BaseException:
+        os.close(alive)
+        raise
+    return alive
+
+
+def _find(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/bin:/usr/sbin:/bin:/sbin")

@@ -1,0 +1,181 @@
+"""An ordinary user with an engine of its own, in a room where nothing of the host's is touched.
+
+The user, its ranges of ids, its home and /run/user are known in the room only. The room's network
+has one interface that leads nowhere, so that there is an address which is neither a container's nor
+loopback.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from harness.callers.room import Room, settled
+from harness.engine import PROJECT
+from harness.terminal import Terminal
+
+NAME, UID = "tester", 61234
+IDS = (3_000_000, 65536)
+UPLINK = "192.0.2.2"
+TREE = "/srv"  # where this project is inside: the directories above it may be closed to others
+SLOW = 240.0 if "JAULA_VM" in os.environ else 60.0  # seconds
+
+
+class RootlessHost:
+    """Used as a context; at its end nothing of the engine may be left."""
+
+    def __init__(self, *, ids: tuple[int, int] | None = IDS, tun: bool = True) -> None:
+        self.room = Room()
+        self.ids = ids
+        self.tun = tun
+
+    @property
+    def home(self) -> Path:
+        return self.room.base / "home"
+
+    @property
+    def state(self) -> str:
+        return f"/run/user/{UID}"
+
+    @property
+    def socket(self) -> str:
+        return f"{self.state}/jaula/jaula.sock"
+
+    @property
+    def engine_log(self) -> Path:
+        return self.home / ".local/share/jaula/engine.log"
+
+    def __enter__(self) -> RootlessHost:
+        self.room.open()
+        try:
+            self._furnish()
+        except BaseException:
+            self.room.close()
+            raise
+        return self
+
+    def _furnish(self) -> None:
+        self.home.mkdir(0o700)
+        os.chown(self.home, UID, UID)
+        own = self.room.path(self.state)
+        own.mkdir(0o700, parents=True)
+        os.chown(own, UID, UID)
+        self.room.add_user(NAME, UID, str(self.home), {NAME: self.ids} if self.ids else {})
+        self.room.bind(PROJECT, TREE)
+        if self.tun and Path("/dev/net/tun").exists():
+            node = self.room.base / "tun"
+            os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(10, 200))
+            node.chmod(0o666)
+            self.room.bind(node, "/dev/net/tun")
+        for words in (
+            "ip link add uplink type bridge",
+            f"ip address add {UPLINK}/24 dev uplink",
+            "ip link set uplink up",
+            "ip route add default via 192.0.2.1 dev uplink",
+        ):
+            subprocess.run(self.room.enter(words.split()), check=True)
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        left: dict[str, list[str]] = {}
+        try:
+            self.remove_containers()
+            self.stop_engine()
+            left = {"processes": settled(self.processes)}
+        finally:
+            self.room.close()
+        assert kind is not None or not any(left.values()), f"left behind: {left}"
+
+    # what the user types
+
+    def environment(self) -> dict[str, str]:
+        kept = {key: os.environ[key] for key in ("LANG", "TERM") if key in os.environ}
+        path = "/usr/local/bin:/usr/bin:/bin"
+        own = {"HOME": str(self.home), "USER": NAME, "XDG_RUNTIME_DIR": self.state, "PATH": path}
+        return kept | own
+
+    def as_user(self, *words: str) -> list[str]:
+        become = ("--reuid", str(UID), "--regid", str(UID), "--clear-groups")
+        return self.room.enter(["setpriv", *become, "--", *words])
+
+    def run(
+        self, *words: str, expect: int | None = 0, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command line as the user; ``expect`` is the exit status, None for any."""
+        settings: dict[str, Any] = {
+            "capture_output": True,
+            "text": True,
+            "timeout": SLOW,
+            "env": self.environment(),
+        }
+        if "input" not in options and "stdin" not in options:
+            settings["stdin"] = subprocess.DEVNULL
+        done = subprocess.run(self.as_user(*words), **(settings | options))
+        assert expect is None or done.returncode == expect, (
+            f"{' '.join(words)}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}\n"
+            f"{self.log_tail()}"
+        )
+        return done
+
+    def jaula(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return self.run(f"{TREE}/jaula", *words, **options)
+
+    def docker(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return self.run("docker", "-H", f"unix://{self.socket}", *words, **options)
+
+    def terminal(self, *words: str) -> Terminal:
+        return Terminal(self.as_user(f"{TREE}/jaula", *words), self.environment())
+
+    def load(self, archive: Path) -> None:
+        with archive.open("rb") as file:
+            self.jaula("load", stdin=file)
+
+    def log_tail(self, size: int = 3000) -> str:
+        return (
+            self.engine_log.read_text(errors="replace")[-size:] if self.engine_log.exists() else ""
+        )
+
+    # what a test looks at
+
+    def processes(self, word: str = "") -> list[int]:
+        """The user's processes, those whose command or name has ``word`` in it."""
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                status = (directory / "status").read_text()
+                command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()
+            first, number = self.ids or (0, 0)
+            mine = int(uids[1]) == UID or first <= int(uids[1]) < first + number
+            if mine and word in f"{command} {status.splitlines()[0]}":
+                found.append(int(directory.name))
+        return found
+
+    def engine(self) -> int:
+        """The process id of the engine. Its zygote has its command line and another name."""
+        found = [
+            pid
+            for pid in self.processes(" daemon")
+            if Path(f"/proc/{pid}/comm").read_text().strip() not in _OTHERS
+        ]
+        assert len(found) == 1, found
+        return found[0]
+
+    def remove_containers(self) -> None:
+        if self.room.path(self.socket).exists():
+            names = self.jaula("ps", "-aq", expect=None).stdout.split()
+            if names:
+                self.jaula("rm", "-f", "-v", *names, expect=None)
+
+    def stop_engine(self) -> None:
+        for pid in self.processes(" daemon"):
+            if Path(f"/proc/{pid}/comm").read_text().strip() not in _OTHERS:
+                os.kill(pid, 15)
+        settled(lambda: self.processes(" daemon"))
+
+
+_OTHERS = ("jaula-zygote", "jaula-shim", "jaula-keeper")
