@@ -4,7 +4,8 @@ The order is what matters here:
 
 1. A mount namespace of the engine's own, in which its interpreter is read-only, and the engine
    started anew from there: whoever gets hold of ``/proc/<pid>/exe`` of engine, zygote or shim
-   cannot write to it (statement I2). Mounts of the host still arrive, ours do not leave.
+   cannot write to it (statement I2). Mounts of the host still arrive, ours do not leave. An
+   ordinary user's engine has entered its user namespace before (:mod:`jaula.rootless`).
 2. The zygote, forked before asyncio or a thread is there.
 3. The lock, taken after the fork so that no shim ever holds it; then sockets and database.
 
@@ -24,6 +25,7 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Un
 from jaula.kernel import mounts, namespaces, process
 from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
+from jaula.rootless import entry, places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.engine import Engine
     from jaula.runtime.client import Runtime
+    from jaula.engine.ranges import OneRange
 
 _INSIDE = "JAULA_ENGINE_NAMESPACE"
 _M_ARENA_MAX = -8  # malloc.h
@@ -43,16 +46,17 @@ def main(config: EngineConfig) -> None:
     :raises JaulaError: it cannot start; nothing was changed.
     """
     if os.geteuid() != 0:
-        raise NotAuthorized("the engine needs root")
+        raise NotAuthorized("the engine needs root, or namespaces in which it is root")
     if len(str(config.socket)) > 107:
         raise InvalidRequest(
             f"the socket's path {config.socket} is too long", hint="107 bytes are the limit"
         )
     _enter_own_namespace()
     passed = _passed_sockets()
+    entry.hold_alive()
     _raise_file_limit()
     _make_directories(config)
-    runtime = _launch()
+    runtime = _launch(config)
     try:
         lock = _lock(config)
         sockets = passed or [_listen(config)]
@@ -79,7 +83,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _launch() -> Runtime:
+def _launch(config: EngineConfig) -> Runtime:
     """Fork the zygote, with as little in its memory as can be: every shim has a share of it.
 
     msgspec prefers typing_extensions to typing where it is installed, which brings inspect, ast and
@@ -88,8 +92,14 @@ def _launch() -> Runtime:
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from jaula.runtime.client import Runtime
     from jaula.wiring import runtime_parts
+    from jaula.runtime.ports import Parts
 
-    return Runtime.launch(runtime_parts)
+    def load() -> Parts:
+        if places.user() is not None:
+            entry.open_alive(str(config.paths.run))  # shims keep the keeper, from birth to end
+        return runtime_parts()
+
+    return Runtime.launch(load)
 
 
 def _enter_own_namespace() -> None:
@@ -101,7 +111,9 @@ def _enter_own_namespace() -> None:
         namespaces.unshare(CLONE.NEWNS)
         mounts.mount(None, "/", None, MS.REC | MS.SLAVE)
         mounts.mount(program, program, None, MS.BIND)
-        mounts.mount(None, program, None, MS.REMOUNT | MS.BIND | MS.RDONLY)
+        bound = mounts.open_tree(program, clone=False)
+        mounts.mount_setattr(bound, set=mounts.MOUNT_ATTR.RDONLY)
+        os.close(bound)
     except OSError as error:
         raise Unavailable(f"cannot make a mount namespace for the engine: {error}") from error
     os.environ[_INSIDE] = "1"
@@ -294,9 +306,10 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
     database = Database(paths.database)
     registry = Registry(database)
     registry.load()
-    driver = cgroups.detect()
+    rootless = places.user() is not None
+    driver = cgroups.delegated() if rootless else cgroups.detect()
     layers = LayerStore(paths)
-    ranges = Ranges(config.subid_start, config.subid_count)
+    ranges = _own_ids() if rootless else Ranges(config.subid_start, config.subid_count)
     network = NetworkManager(paths, config)
     return Engine(
         Parts(
@@ -315,7 +328,7 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
             runtime=runtime,
             runtimes=Runtimes(config),
             cgroups=driver,
-            snapshots=snapshots.choose(paths, config.storage_driver, layers),
+            snapshots=snapshots.choose(paths, config.storage_driver, layers, rootless=rootless),
             layers=layers,
             images=ImageStore(paths, layers),
             volumes=VolumeStore(paths),
@@ -355,3 +368,18 @@ def _notify(state: str) -> None:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(state.encode(), address.replace("@", "\0", 1))
+                rootless=rootless,
+def _own_ids() -> OneRange:
+    """Every id of the user namespace that we are in."""
+    from jaula.engine.ranges import OneRange
+
+    sizes: list[int] = []
+    starts: list[int] = []
+    for kind in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{kind}", encoding="ascii") as file:
+            rows = [[int(number) for number in line.split()] for line in file]
+        sizes.append(sum(row[2] for row in rows))
+        starts += [row[0] for row in rows]
+    return OneRange(min(sizes), starts)
+
+

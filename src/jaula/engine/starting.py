@@ -12,7 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from jaula.confine.idranges import IdRange, mappings
+from jaula.confine.idranges import IdRange
 from jaula.engine import container_files, foreign, hostfacts, labelling, states
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
@@ -182,7 +182,7 @@ class Starter:
         lender = self._lender(shares)
         if lender is not None:
             return self.ids_of(lender)
-        if shares.user.host or not record.range_start:
+        if shares.user.host or not record.range_size:
             return None
         return IdRange(record.range_start, record.range_size)
 
@@ -234,9 +234,9 @@ class Starter:
             hostname=self._hostname(record, shares),
             host=hostfacts.fresh(parts.host),
             user=self._users.of(record),
-            mappings=mappings(place.ids) if place.ids else (),
+            mappings=parts.ranges.mappings(place.ids) if place.ids else (),
             joined=joined,
-            id_mapped=place.ids is not None,
+            id_mapped=place.ids is not None and not parts.host.rootless,
             foreign_network=place.sandbox is not None and place.ids != place.reserved,
             files=container_files.write(parts, record, shares, place.endpoint),
             mounts=record.mounts,

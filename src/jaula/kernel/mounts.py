@@ -16,7 +16,6 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
-from enum import IntEnum, IntFlag
 
 from jaula.kernel.libc import (
     NR_fsconfig,
@@ -283,12 +282,14 @@ def overlay(
     upper: str | None = None,
     work: str | None = None,
     *,
-    options: Sequence[tuple[str, str]] = (),
+    options: Sequence[tuple[str, str | None]] = (),
     attributes: MOUNT_ATTR | int = 0,
 ) -> int:
     """A detached overlay mount; ``lowers`` from the topmost to the base.
 
     Paths may be ``/proc/self/fd/N`` of detached mounts. Layers are added one by one
+    An option whose value is None is a flag.
+
     (``lowerdir+``, Linux 6.7) so that their number is not bounded by a page; older kernels get one
     ``lowerdir`` string. One lower and no upper gives a read-only bind mount of it.
     """
@@ -309,7 +310,10 @@ def overlay(
             fsconfig_set_string(context, "upperdir", upper)
             fsconfig_set_string(context, "workdir", work)
         for key, value in options:
-            fsconfig_set_string(context, key, value)
+            if value is None:
+                fsconfig_set_flag(context, key)
+            else:
+                fsconfig_set_string(context, key, value)
         fsconfig_create(context)
         return fsmount(context, attributes)
     finally:

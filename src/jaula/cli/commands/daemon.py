@@ -14,12 +14,6 @@ def run(options: Options) -> int:
     """Read the settings and become the engine."""
     import os
 
-    if os.geteuid() != 0:
-        raise Failure(
-            "jaula: the engine needs root: its containers are made with mounts, cgroups "
-            "and id maps of the host",
-            status=125,
-        )
     from jaula.cli import packages
 
     packages.enable()
@@ -27,7 +21,12 @@ def run(options: Options) -> int:
     from jaula.errors import JaulaError
 
     try:
-        daemon.main(_config(options))
+        config = _config(options)
+        if os.geteuid() != 0:
+            from jaula.rootless import entry
+
+            entry.enter(str(config.paths.root), str(config.paths.run))
+        daemon.main(config)
     except JaulaError as error:
         raise Failure(f"jaula: {error}", status=error.exit_code) from None
     return 0
@@ -41,9 +40,10 @@ def _config(options: Options) -> EngineConfig:
     from pathlib import Path
 
     from jaula.cli import daemon_file
-    from jaula.config import DEFAULT_ROOT, DEFAULT_RUN, EngineConfig, Paths
+    from jaula.config import EngineConfig, Paths
+    from jaula.rootless import places
 
-    settings: dict[str, object] = {"root": str(DEFAULT_ROOT), "run": str(DEFAULT_RUN), "socket": ""}
+    settings: dict[str, object] = {"root": places.root(), "run": places.run(), "socket": ""}
     settings |= _file(options)
     for flag in FLAGS:
         field = flag.name.replace("-", "_")
@@ -72,8 +72,9 @@ def _file(options: Options) -> dict[str, object]:
     """The settings of the configuration file; the default one need not be there."""
     from jaula.cli import daemon_file
     from jaula.errors import InvalidRequest
+    from jaula.rootless import places
 
-    path = options.text("config-file", DEFAULT_FILE)
+    path = options.text("config-file", "") if options.given("config-file") else places.config_file()
     try:
         with open(path, "rb") as file:
             data = file.read(daemon_file.MAX_SIZE + 1)
@@ -112,11 +113,9 @@ def _nofile(text: str) -> tuple[int, int]:
         raise UsageError(f'invalid argument "{text}" for "--nofile" flag: soft[:hard]') from None
 
 
-DEFAULT_FILE = "/etc/jaula/daemon.json"
-
 FLAGS = (
     Flag("config-file", "", "string", "Settings as JSON, with the keys of Docker's daemon.json",
-         default=DEFAULT_FILE, completes="file"),
+         default="/etc/jaula/daemon.json", completes="file"),
     Flag("root", "", "string", "What survives a boot: images, containers, volumes",
          default="/var/lib/jaula", completes="file"),
     Flag("run", "", "string", "What does not: sockets, state of running containers",

@@ -28,6 +28,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     mqueue: bool = True  # the host has /dev/mqueue
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard; what the engine may grant
     pids_limit: int = 4096
+    rootless: bool = False  # an ordinary user's engine, in a user namespace
     warnings: tuple[str, ...] = ()  # what a person should do something about
 
 
