@@ -1,0 +1,288 @@
+"""config-linux.md "Control groups": where the cgroup is, and each limit in the kernel's file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.oci_lab import Bundle, Config, Lab
+
+V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+MIB = 1 << 20
+
+
+def directory(bundle: Bundle, controller: str) -> Path:
+    """The directory of the container's cgroup, from the kernel's list of init's cgroups."""
+    base = Path("/sys/fs/cgroup")
+    for line in bundle.proc("cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not V2 and controller in controllers.split(","):
+            return base / controller / path.lstrip("/")
+        if V2 and not controllers:
+            return base / path.lstrip("/")
+    raise AssertionError(f"no {controller} in {bundle.proc('cgroup')}")
+
+
+def value(bundle: Bundle, controller: str, v1: str, v2: str) -> str:
+    return (directory(bundle, controller) / (v2 if V2 else v1)).read_text().strip()
+
+
+# field, resources, controller, (v1 file, text), (v2 file, text)
+TABLE: list[tuple[str, Config, str, tuple[str, str], tuple[str, str]]] = [
+    (
+        "memory.limit",
+        {"memory": {"limit": 64 * MIB}},
+        "memory",
+        ("memory.limit_in_bytes", str(64 * MIB)),
+        ("memory.max", str(64 * MIB)),
+    ),
+    (
+        "memory.reservation",
+        {"memory": {"reservation": 32 * MIB}},
+        "memory",
+        ("memory.soft_limit_in_bytes", str(32 * MIB)),
+        ("memory.low", str(32 * MIB)),
+    ),
+    (
+        "memory.swappiness",
+        {"memory": {"swappiness": 7}},
+        "memory",
+        ("memory.swappiness", "7"),
+        ("memory.max", "max"),
+    ),
+    (
+        "cpu.shares",
+        {"cpu": {"shares": 512}},
+        "cpu",
+        ("cpu.shares", "512"),
+        ("cpu.weight", "20"),
+    ),
+    (
+        "cpu.quota",
+        {"cpu": {"quota": 50000, "period": 100000}},
+        "cpu",
+        ("cpu.cfs_quota_us", "50000"),
+        ("cpu.max", "50000 100000"),
+    ),
+    (
+        "cpu.period",
+        {"cpu": {"quota": 25000, "period": 50000}},
+        "cpu",
+        ("cpu.cfs_period_us", "50000"),
+        ("cpu.max", "25000 50000"),
+    ),
+    (
+        "cpu.burst",
+        {"cpu": {"quota": 50000, "period": 100000, "burst": 10000}},
+        "cpu",
+        ("cpu.cfs_burst_us", "10000"),
+        ("cpu.max.burst", "10000"),
+    ),
+    ("cpu.idle", {"cpu": {"idle": 1}}, "cpu", ("cpu.idle", "1"), ("cpu.idle", "1")),
+    (
+        "cpu.cpus",
+        {"cpu": {"cpus": "1"}},
+        "cpuset",
+        ("cpuset.cpus", "1"),
+        ("cpuset.cpus", "1"),
+    ),
+    (
+        "cpu.mems",
+        {"cpu": {"mems": "0"}},
+        "cpuset",
+        ("cpuset.mems", "0"),
+        ("cpuset.mems", "0"),
+    ),
+    ("pids.limit", {"pids": {"limit": 77}}, "pids", ("pids.max", "77"), ("pids.max", "77")),
+    (
+        "pids.limit -1",
+        {"pids": {"limit": -1}},
+        "pids",
+        ("pids.max", "max"),
+        ("pids.max", "max"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("resources", "controller", "v1", "v2"),
+    [row[1:] for row in TABLE],
+    ids=[row[0] for row in TABLE],
+)
+def test_a_limit_is_in_the_kernel_s_file(
+    lab: Lab, resources: Config, controller: str, v1: tuple[str, str], v2: tuple[str, str]
+) -> None:
+    with lab.created({"linux": {"resources": resources}}) as bundle:
+        name, text = v2 if V2 else v1
+        assert (directory(bundle, controller) / name).read_text().strip() == text
+
+
+def root_disk() -> tuple[int, int]:
+    """The numbers of a whole disk that takes limits."""
+    for disk in sorted(Path("/sys/block").iterdir()):
+        if not disk.name.startswith(("loop", "ram", "zram")):
+            major, minor = (disk / "dev").read_text().strip().split(":")
+            return int(major), int(minor)
+    pytest.skip("no disk here")
+
+
+@pytest.mark.parametrize(
+    ("field", "v1", "v2"),
+    [
+        ("throttleReadBpsDevice", "read_bps_device", "rbps"),
+        ("throttleWriteBpsDevice", "write_bps_device", "wbps"),
+        ("throttleReadIOPSDevice", "read_iops_device", "riops"),
+        ("throttleWriteIOPSDevice", "write_iops_device", "wiops"),
+    ],
+)
+def test_block_devices_are_throttled(lab: Lab, field: str, v1: str, v2: str) -> None:
+    major, minor = root_disk()
+    block = {field: [{"major": major, "minor": minor, "rate": 12345}]}
+    with lab.created({"linux": {"resources": {"blockIO": block}}}) as bundle:
+        if V2:
+            assert f"{v2}=12345" in value(bundle, "io", "", "io.max")
+        else:
+            found = value(bundle, "blkio", f"blkio.throttle.{v1}", "")
+            assert found == f"{major}:{minor} 12345"
+
+
+def test_huge_pages_are_limited(lab: Lab) -> None:
+    size = next(iter(sorted(os.listdir("/sys/kernel/mm/hugepages"))), "")
+    if size != "hugepages-2048kB":
+        pytest.skip("no huge pages of 2 MiB here")
+    limits = [{"pageSize": "2MB", "limit": 4 * MIB}]
+    bundle = lab.bundle({"linux": {"resources": {"hugepageLimits": limits}}})
+    hosts = [p for p in ("/sys/fs/cgroup/hugetlb", "/sys/fs/cgroup/unified") if os.path.isdir(p)]
+    if bundle.make("create", "--pid-file", str(bundle.path / "pid")):
+        assert "hugetlb" in bundle.err.read_text()
+        return
+    bundle.pid = int((bundle.path / "pid").read_text())
+    names = ("hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max")
+    found = [
+        (place / name).read_text().strip()
+        for host in hosts or ["/sys/fs/cgroup"]
+        for place in Path(host).glob(f"**/{bundle.id}")
+        for name in names
+        if (place / name).exists()
+    ]
+    assert bundle.delete("--force").returncode == 0
+    assert found == [str(4 * MIB)]
+
+
+def test_network_class_and_priority(lab: Lab) -> None:
+    network = {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 5}]}
+    bundle = lab.bundle({"linux": {"resources": {"network": network}}})
+    if os.path.isdir("/sys/fs/cgroup/net_cls"):
+        bundle.create()
+        assert value(bundle, "net_cls", "net_cls.classid", "") == str(0x100001)
+        assert bundle.delete("--force").returncode == 0
+    else:
+        assert "net_cls" in bundle.refused()
+
+
+@pytest.mark.vm
+def test_unified_files_are_written_as_they_are(lab: Lab) -> None:
+    unified = {"memory.high": str(50 * MIB), "pids.max": "33", "cpu.weight": "42"}
+    with lab.created({"linux": {"resources": {"unified": unified}}}) as bundle:
+        for name, text in unified.items():
+            assert value(bundle, "", "", name) == text
+
+
+def test_unified_files_need_the_unified_hierarchy(lab: Lab) -> None:
+    if V2:
+        pytest.skip("this host has it")
+    bundle = lab.bundle({"linux": {"resources": {"unified": {"memory.high": "max"}}}})
+    assert "unified" in bundle.refused()
+
+
+# where the cgroup is
+
+
+def test_an_absolute_path_is_below_the_mount_point(lab: Lab) -> None:
+    with lab.created() as bundle:
+        place = directory(bundle, "pids")
+        base = Path("/sys/fs/cgroup") / ("" if V2 else "pids")
+        assert place == base / lab.cgroup / bundle.id
+        assert str(bundle.pid) in (place / "cgroup.procs").read_text().split()
+    assert not place.exists()
+
+
+def test_a_relative_path_and_none_are_below_where_the_runtime_says(lab: Lab) -> None:
+    with lab.created({"linux": {"cgroupsPath": f"{lab.cgroup}/relative"}}) as bundle:
+        assert str(directory(bundle, "pids")).endswith(f"/{lab.cgroup}/relative")
+    with lab.created({"linux": {"cgroupsPath": None}}) as bundle:
+        assert directory(bundle, "pids").name == bundle.id
+
+
+def test_every_hierarchy_has_the_container(lab: Lab) -> None:
+    with lab.started() as bundle:
+        paths = {line.split(":", 2)[2] for line in bundle.proc("cgroup").splitlines()}
+        assert f"/{lab.cgroup}/{bundle.id}" in paths
+        assert len([path for path in paths if lab.cgroup not in path]) <= 1  # hybrid's empty one
+
+
+def test_a_refused_limit_leaves_no_cgroup(lab: Lab) -> None:
+    for resources in ({"cpu": {"cpus": "9999"}}, {"cpu": {"quota": 5, "period": 100000}}):
+        lab.bundle({"linux": {"resources": resources}}).refused()
+        assert not lab.left()
+
+
+def test_memory_that_runs_out_ends_the_container(lab: Lab) -> None:
+    resources = {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}
+    script = "exec dd if=/dev/zero of=/dev/null bs=64M count=1"
+    done = lab.bundle({"linux": {"resources": resources}}, script=script).run()
+    assert done.returncode == 137
+
+
+# update
+
+
+def update(bundle: Bundle, *flags: str, stdin: str | None = None) -> None:
+    done = bundle.command(
+        "update", *flags, bundle.id, **({"input": stdin, "stdin": None} if stdin else {})
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_update_changes_limits_of_a_running_container(lab: Lab) -> None:
+    with lab.started({"linux": {"resources": {"pids": {"limit": 50}}}}) as bundle:
+        update(bundle, "--memory", "32m", "--cpu-quota", "20000", "--cpu-period", "100000")
+        memory = value(bundle, "memory", "memory.limit_in_bytes", "memory.max")
+        assert memory == str(32 * MIB)
+        quota = value(bundle, "cpu", "cpu.cfs_quota_us", "cpu.max")
+        assert quota.split()[0] == "20000"
+        assert value(bundle, "pids", "pids.max", "pids.max") == "50"
+        update(bundle, "--pids-limit", "60", "--cpu-share", "256", "--cpuset-cpus", "0")
+        assert value(bundle, "pids", "pids.max", "pids.max") == "60"
+        assert value(bundle, "cpuset", "cpuset.cpus", "cpuset.cpus") == "0"
+        assert value(bundle, "memory", "memory.limit_in_bytes", "memory.max") == str(32 * MIB)
+
+
+@pytest.mark.parametrize("way", ["--resources=-", "file"])
+def test_update_takes_a_document(lab: Lab, way: str, tmp_path: Path) -> None:
+    text = json.dumps({"memory": {"limit": 48 * MIB}, "pids": {"limit": 9}})
+    (tmp_path / "resources").write_text(text)
+    with lab.started() as bundle:
+        if way == "file":
+            update(bundle, "--resources", str(tmp_path / "resources"))
+        else:
+            update(bundle, way, stdin=text)
+        memory = value(bundle, "memory", "memory.limit_in_bytes", "memory.max")
+        assert memory == str(48 * MIB)
+        assert value(bundle, "pids", "pids.max", "pids.max") == "9"
+
+
+def test_an_update_that_cannot_be_says_so_in_one_line(lab: Lab) -> None:
+    with lab.started() as bundle:
+        for flags in ([], ["--memory", "much"], ["--cpuset-cpus", "999"], ["--resources", "/nope"]):
+            done = bundle.command("update", *flags, bundle.id)
+            assert done.returncode == 1, flags
+            assert len(done.stderr.splitlines()) == 1, done.stderr
+        bundle.command("kill", bundle.id, "KILL")
+        bundle.ended()
+        done = bundle.command("update", "--pids-limit", "5", bundle.id)
+        assert done.returncode == 1
+        assert "it is stopped" in done.stderr
