@@ -59,6 +59,10 @@ class BlobWriter:
         self._file.seek(0)
         return self._file
 
+    def reader(self) -> BinaryIO:
+        """A second descriptor, for a thread that reads what another one writes."""
+        return open(self._path, "rb", buffering=0)
+
     def write(self, data: bytes | memoryview) -> None:
         self._hash.update(data)
         self.size += len(data)

@@ -3,7 +3,8 @@
 Source: opencontainers/image-spec 1.1 ``image-index.md`` and ``annotations.md``. One descriptor for
 each name of an image, the name in the annotation ``org.opencontainers.image.ref.name`` in its
 familiar form (``busybox:latest``), so that ``skopeo inspect oci:DIRECTORY:busybox:latest`` finds
-it; one descriptor without a name for an image that has none.
+it; one descriptor without a name for an image that has none. A name with a digest in place of the
+tag (``user/app@sha256:...``) says under which digest a registry has the image.
 
 The file is the truth. It is written to a temporary name and renamed; the copy in memory is replaced
 as a whole, so readers need no lock.
@@ -52,33 +53,40 @@ class NameIndex:
     def names_of(self, manifest: str) -> tuple[str, ...]:
         return self._names_of.get(manifest, ())
 
-    def set(self, manifest: str, size: int, names: Iterable[str]) -> None:
+    def media_type(self, manifest: str) -> str:
+        """What the manifest is; OCI's where the index does not list it."""
+        for descriptor in self.descriptors:
+            if descriptor.digest == manifest:
+                return descriptor.media_type
+        return MANIFEST
+
+    def set(
+        self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None
+    ) -> None:
         """Give ``manifest`` more names; another image loses them, and stays without a name."""
         taken = set(names)
         kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in taken]
+        kind = media_type or self.media_type(manifest)
         added = [
-            Descriptor(MANIFEST, manifest, size, annotations={REF_NAME: name})
-            for name in sorted(taken)
+            Descriptor(kind, manifest, size, annotations={REF_NAME: name}) for name in sorted(taken)
         ]
-        self._replace(kept + added, manifest, size)
+        self._replace(kept + added, Descriptor(kind, manifest, size))
 
     def unset(self, name: str) -> None:
         """Take a name away; the image stays."""
         self._replace([d for d in self.descriptors if d.annotations.get(REF_NAME) != name])
 
     def drop(self, manifest: str) -> None:
-        """Take an image away, with all its names."""
+        """Take a manifest away, with all its names."""
         self._store(tuple(d for d in self.descriptors if d.digest != manifest))
 
-    def _replace(self, wanted: list[Descriptor], manifest: str = "", size: int = 0) -> None:
+    def _replace(self, wanted: list[Descriptor], added: Descriptor | None = None) -> None:
         """Store ``wanted``; whatever was listed before stays listed, without a name if need be."""
-        sizes = {d.digest: d.size for d in self.descriptors}
-        if manifest:
-            sizes[manifest] = size
+        listed = {d.digest: Descriptor(d.media_type, d.digest, d.size) for d in self.descriptors}
+        if added is not None:
+            listed[added.digest] = added
         named = {d.digest for d in wanted if REF_NAME in d.annotations}
-        plain = [
-            Descriptor(MANIFEST, digest, sizes[digest]) for digest in sizes if digest not in named
-        ]
+        plain = [descriptor for digest, descriptor in listed.items() if digest not in named]
         self._store(tuple([d for d in wanted if REF_NAME in d.annotations] + plain))
 
     def _store(self, descriptors: tuple[Descriptor, ...]) -> None:

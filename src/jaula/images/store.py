@@ -5,6 +5,9 @@ has it. ``index.json`` says which images there are (:mod:`jaula.images.index`); 
 configurations and layers as they came are blobs (:mod:`jaula.images.blobs`); layers are unpacked
 into the :class:`~jaula.storage.layers.LayerStore` when an image arrives.
 
+An image may have several manifests: one that was loaded and, with layers compressed otherwise, one
+that was pulled. Its names are those of all of them; each name leads to its own manifest.
+
 Whether a container uses an image is not known here: the caller says so.
 
 Methods may be called from several threads: what changes the index is done under one lock, and what
@@ -87,7 +90,7 @@ class ImageStore:
         self._index = NameIndex(paths.images)
         self._lock = threading.RLock()
         self._facts: dict[str, tuple[str, ImageDocument, int]] = {}
-        self._ids: dict[str, str] = {}  # image id: manifest's digest
+        self._ids: dict[str, tuple[str, ...]] = {}  # image id: digests of its manifests
         self._pins: Counter[str] = Counter()
         self._damaged: dict[str, str] = {}
         for manifest in self._index.manifests():
@@ -102,7 +105,7 @@ class ImageStore:
         """The image of that name, id or unique beginning of an id; raises :class:`NotFound`."""
         for id in (ref, "sha256:" + ref):
             if id in self._ids:
-                return self._image(self._ids[id])
+                return self._image(self._ids[id][-1])
         manifest, shown = None, ref
         try:
             reference = parse(ref)
@@ -113,7 +116,8 @@ class ImageStore:
             shown = str(reference)
             manifest = self._index.names.get(shown)
             if manifest is None and reference.digest is not None:
-                manifest = self._by_digest(reference)
+                known = f"{reference.repository}@{reference.digest}"
+                manifest = self._index.names.get(known) or self._by_digest(reference)
         if manifest is None and could_be_id(ref):
             manifest = self._by_beginning(ref)
         if manifest is None:
@@ -128,7 +132,7 @@ class ImageStore:
             raise InvalidRequest(
                 f"image id {text!r} is ambiguous: {len(found)} images begin with it"
             )
-        return self._ids[found[0]] if found else None
+        return self._ids[found[0]][-1] if found else None
 
     def _by_digest(self, reference: Reference) -> str | None:
         for manifest in self._index.manifests():
@@ -139,7 +143,7 @@ class ImageStore:
 
     def list(self) -> list[Image]:
         """All images, the newest first."""
-        images = [self._image(manifest) for manifest in self._ids.values()]
+        images = [self._image(manifests[-1]) for manifests in self._ids.values()]
         return sorted(images, key=lambda image: (image.created, image.id), reverse=True)
 
     def damaged(self) -> dict[str, str]:
@@ -148,9 +152,11 @@ class ImageStore:
 
     def _image(self, manifest: str) -> Image:
         id, document, size = self._facts[manifest]
+        names = sorted({n for m in self._ids[id] for n in self._index.names_of(m)})
         return Image(
             id=id,
-            names=self._index.names_of(manifest),
+            names=tuple(name for name in names if "@" not in name),
+            digests=tuple(name for name in names if "@" in name),
             manifest=manifest,
             layers=document.rootfs.diff_ids,
             size=size,
@@ -184,7 +190,8 @@ class ImageStore:
             )
         size = sum(self.layers.info(layer).size for layer in document.rootfs.diff_ids)
         self._facts[digest] = (config.digest, document, size)
-        self._ids[config.digest] = digest
+        others = [d for d in self._ids.get(config.digest, ()) if d != digest]
+        self._ids[config.digest] = (*others, digest)
 
     def history(self, ref: str) -> History:
         """How the image was made, the newest step first."""
@@ -240,13 +247,43 @@ class ImageStore:
             if not self.layers.has(diff_id) or self.blobs.size(layer.digest) != layer.size:
                 raise InvalidRequest(f"layer {diff_id} of image {id} did not come with it")
         manifest = Manifest(config=Descriptor(CONFIG, id, len(config)), layers=tuple(layers))
-        known = self._ids.get(id)
+        known = self._ids.get(id, ())
         with self._lock:
-            digest = known if known is not None else self.blobs.put(encode(manifest))
+            digest = known[-1] if known else self.blobs.put(encode(manifest))
             size = self.blobs.size(digest) or 0
             self._index.set(digest, size, names)
             self._read(digest)
         return self._image(digest)
+
+    def adopt(self, manifest: bytes, media_type: str, names: Iterable[str]) -> Image:
+        """Keep a manifest as it is, its configuration and layers being stored and unpacked.
+
+        Names with a digest are Docker's RepoDigests. A manifest of the same image that has no
+        name of its own goes. Raises :class:`InvalidRequest` where something is missing.
+        """
+        document = decode(manifest, Manifest, "the manifest")
+        for layer in document.layers:
+            if self.blobs.size(layer.digest) != layer.size:
+                raise InvalidRequest(f"layer {layer.digest} of the manifest is not stored")
+        with self._lock:
+            digest = self.blobs.put(manifest)
+            self._read(digest)  # before it is named: what is not whole gets no name
+            self._index.set(digest, len(manifest), names, media_type)
+            self._drop_nameless(self._facts[digest][0])
+        return self._image(digest)
+
+    def _drop_nameless(self, id: str) -> None:
+        """Take away manifests of an image without a name, where another one has names."""
+        named = [m for m in self._ids[id] if self._index.names_of(m)]
+        if named:
+            for digest in set(self._ids[id]) - set(named):
+                self._index.drop(digest)
+                self._facts.pop(digest, None)
+            self._ids[id] = tuple(named)
+
+    def media_type(self, image: Image) -> str:
+        """What the image's manifest is."""
+        return self._index.media_type(image.manifest)
 
     def tag(self, source: str, target: str) -> Image:
         """Give an image one more name; an image that had it loses it."""
@@ -270,10 +307,11 @@ class ImageStore:
         """
         with self._lock:
             image = self.resolve(ref)
-            names = tuple(name for name in image.names if name == familiar(ref))
+            known = image.names + image.digests
+            names = tuple(name for name in known if name == _name(ref))
             by_id = not names
-            names = names or image.names
-            others = tuple(name for name in image.names if name not in names)
+            names = _with_digests(image, names) or known
+            others = tuple(name for name in known if name not in names)
             if by_id and len(image.names) > 1 and not force:
                 raise Conflict(
                     f"unable to delete {short(image.id)} (must be forced) - image is referenced in "
@@ -288,10 +326,11 @@ class ImageStore:
             done = [{"Untagged": name} for name in names]
             for name in names:
                 self._index.unset(name)
+            self._drop_nameless(image.id)
             if not others and in_use is None:
-                self._index.drop(image.manifest)
-                self._ids.pop(image.id, None)
-                self._facts.pop(image.manifest, None)
+                for manifest in self._ids.pop(image.id, ()):
+                    self._index.drop(manifest)
+                    self._facts.pop(manifest, None)
                 done.append({"Deleted": image.id})
                 done.extend({"Deleted": layer} for layer in self.collect())
             return done
@@ -343,6 +382,26 @@ def check_document(data: bytes, digest: str) -> ImageDocument:
 def short(id: str) -> str:
     """The twelve digits that people see."""
     return id.removeprefix("sha256:")[:12]
+
+
+def _with_digests(image: Image, names: tuple[str, ...]) -> tuple[str, ...]:
+    """``names``, and an image's digests in a repository where it loses its last tag by that."""
+    left = {name.rpartition(":")[0] for name in image.names if name not in names}
+    gone = {name.rpartition(":")[0] for name in names if "@" not in name} - left
+    return names + tuple(
+        name for name in image.digests if name.partition("@")[0] in gone and name not in names
+    )
+
+
+def _name(ref: str) -> str | None:
+    """The name in the index that ``ref`` means: a tag beside a digest says nothing more."""
+    try:
+        reference = parse(ref)
+    except InvalidRequest:
+        return None
+    if reference.digest is None:
+        return str(reference)
+    return f"{reference.repository}@{reference.digest}"
 
 
 def familiar(ref: str) -> str | None:
