@@ -139,7 +139,7 @@ def test_another_containers_files_are_out_of_reach(
         theirs = containers.inspect(engine, owner)["MountLabel"]
         assert label(shared / "secret") == label(shared / "own") == theirs
         denials = Denials()
-        # The directory's refusal is one that policies do not log, so the file is tried by itself too.
+        # A directory's refusal is one that policies do not log, so the file is tried by itself too
         flags = (*ROOT, "-v", f"{shared}:/m", "-v", f"{shared}/secret:/s")
         with containers.running(engine, busybox, flags=flags) as other:
             for file in ("/m/secret", "/m/own", "/s"):

@@ -37,6 +37,7 @@ def text(name: str = NAME, *, engine: str = "unconfined") -> str:
         *(f"  signal (receive) peer={peer}," for peer in peers),
         f"  signal (send, receive) peer={name},",
         f"  ptrace (trace, read, tracedby, readby) peer={name},",
+        *(f"  ptrace (tracedby, readby) peer={peer}," for peer in peers if peer != "unconfined"),
         "",
         "  # no other file system, whatever namespace or capability there is",
         "  deny mount,",

@@ -32,6 +32,7 @@ def test_a_confined_engine_may_signal_its_containers() -> None:
     assert "signal (receive) peer=engine," in text
     assert "signal (receive) peer=unconfined," in text
     assert "profile other flags" in text
+    assert "ptrace (tracedby, readby) peer=engine," in text
     assert "ptrace (trace, read, tracedby, readby) peer=other," in text
 
 
