@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from jaula.config import EngineConfig
     from jaula.engine.engine import Engine
-    from jaula.runtime.client import Runtime
     from jaula.engine.ranges import OneRange
+    from jaula.runtime.client import Runtime
 
 _INSIDE = "JAULA_ENGINE_NAMESPACE"
 _M_ARENA_MAX = -8  # malloc.h
@@ -52,8 +52,8 @@ def main(config: EngineConfig) -> None:
             f"the socket's path {config.socket} is too long", hint="107 bytes are the limit"
         )
     _enter_own_namespace()
-    passed = _passed_sockets()
     entry.hold_alive()
+    passed = _passed_sockets()
     _raise_file_limit()
     _make_directories(config)
     runtime = _launch(config)
@@ -91,8 +91,8 @@ def _launch(config: EngineConfig) -> Runtime:
     """
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from jaula.runtime.client import Runtime
-    from jaula.wiring import runtime_parts
     from jaula.runtime.ports import Parts
+    from jaula.wiring import runtime_parts
 
     def load() -> Parts:
         if places.user() is not None:
@@ -310,7 +310,12 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
     driver = cgroups.delegated() if rootless else cgroups.detect()
     layers = LayerStore(paths)
     ranges = _own_ids() if rootless else Ranges(config.subid_start, config.subid_count)
-    network = NetworkManager(paths, config)
+    binder = None
+    if rootless:
+        from jaula.rootless.porter import Porter
+
+        binder = Porter(str(paths.run))
+    network = NetworkManager(paths, config, binder=binder)
     return Engine(
         Parts(
             config=config,
@@ -321,6 +326,7 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
                 driver.features(),
                 container_type=config.selinux_type,
                 file_type=config.selinux_file_type,
+                rootless=rootless,
             ),
             database=database,
             registry=registry,
@@ -338,6 +344,20 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
             started_at=time.time_ns(),
         )
     )
+
+
+def _own_ids() -> OneRange:
+    """Every id of the user namespace that we are in."""
+    from jaula.engine.ranges import OneRange
+
+    sizes: list[int] = []
+    starts: list[int] = []
+    for kind in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{kind}", encoding="ascii") as file:
+            rows = [[int(number) for number in line.split()] for line in file]
+        sizes.append(sum(row[2] for row in rows))
+        starts += [row[0] for row in rows]
+    return OneRange(min(sizes), starts)
 
 
 def _trim_heap() -> None:
@@ -368,18 +388,3 @@ def _notify(state: str) -> None:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(state.encode(), address.replace("@", "\0", 1))
-                rootless=rootless,
-def _own_ids() -> OneRange:
-    """Every id of the user namespace that we are in."""
-    from jaula.engine.ranges import OneRange
-
-    sizes: list[int] = []
-    starts: list[int] = []
-    for kind in ("uid_map", "gid_map"):
-        with open(f"/proc/self/{kind}", encoding="ascii") as file:
-            rows = [[int(number) for number in line.split()] for line in file]
-        sizes.append(sum(row[2] for row in rows))
-        starts += [row[0] for row in rows]
-    return OneRange(min(sizes), starts)
-
-

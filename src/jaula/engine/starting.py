@@ -240,6 +240,7 @@ class Starter:
             foreign_network=place.sandbox is not None and place.ids != place.reserved,
             files=container_files.write(parts, record, shares, place.endpoint),
             mounts=record.mounts,
+            beneath=record.beneath,
             level=record.level,
             shared_shm=self._shared_shm(record, shares),
             devices=_host_devices() if body.host_config.privileged and shares.user.host else (),

@@ -17,6 +17,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 
+from jaula.kernel.flags import IntEnum, IntFlag
 from jaula.kernel.libc import (
     NR_fsconfig,
     NR_fsmount,
@@ -287,9 +288,9 @@ def overlay(
 ) -> int:
     """A detached overlay mount; ``lowers`` from the topmost to the base.
 
-    Paths may be ``/proc/self/fd/N`` of detached mounts. Layers are added one by one
     An option whose value is None is a flag.
 
+    Paths may be ``/proc/self/fd/N`` of detached mounts. Layers are added one by one
     (``lowerdir+``, Linux 6.7) so that their number is not bounded by a page; older kernels get one
     ``lowerdir`` string. One lower and no upper gives a read-only bind mount of it.
     """

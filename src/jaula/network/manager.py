@@ -24,7 +24,7 @@ from jaula.network import conntrack, firewall
 from jaula.network.addresses import Addresses, mac_of, parse_pool, parse_subnet
 from jaula.network.bridge import PORT_PREFIX, Bridge
 from jaula.network.nftables import FirewallError, Nft, open_nft
-from jaula.network.ports import PortRequest, Reservations
+from jaula.network.ports import Binder, PortRequest, Reservations
 from jaula.network.watch import RulesetWatch
 from jaula.spec.endpoint import Endpoint, PublishedPort
 
@@ -37,7 +37,8 @@ _bridge_name = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 class NetworkManager:
     """The bridge network of one engine."""
 
-    def __init__(self, paths: Paths, config: EngineConfig) -> None:
+    def __init__(self, paths: Paths, config: EngineConfig, *, binder: Binder | None = None) -> None:
+        """``binder`` takes ports where our own network namespace is not the host's."""
         if not _bridge_name.fullmatch(config.bridge):
             raise InvalidRequest(f"invalid bridge name {config.bridge!r}")
         self._name = config.bridge
@@ -47,7 +48,7 @@ class NetworkManager:
         self._opened: tuple[Bridge, Nft] | None = None
         self._addresses: Addresses | None = None
         self._endpoints: dict[str, Endpoint] = {}
-        self._ports = Reservations()
+        self._ports = Reservations(binder)
         self._guards_ports = True
         self._told: list[str] = []
         self._watch: RulesetWatch | None = None
@@ -224,7 +225,7 @@ class NetworkManager:
                 raise NotFound(f"container {endpoint.container_name} is not attached")
             if known.ports:
                 raise Conflict(f"ports of {endpoint.container_name} are already published")
-            bindings = self._ports.reserve(endpoint.container_id, ports)
+            bindings = self._ports.reserve(endpoint.container_id, ports, known.ipv4)
             self._endpoints[endpoint.container_id] = msgspec.structs.replace(
                 known, ports=tuple(bindings)
             )
@@ -280,13 +281,16 @@ class NetworkManager:
                 if self._ports.held(endpoint.container_id) != ports:
                     self._ports.release(endpoint.container_id)
                     try:
-                        self._ports.reserve(endpoint.container_id, map(_as_request, ports))
+                        self._ports.reserve(
+                            endpoint.container_id, map(_as_request, ports), endpoint.ipv4
+                        )
                     except JaulaError as exc:
                         problems.append(f"{endpoint.container_name}: {exc.message}")
                         ports = ()
                 self._endpoints[endpoint.container_id] = msgspec.structs.replace(
                     endpoint, ports=ports
                 )
+            self._ports.keep_only({key: row.ipv4 for key, row in self._endpoints.items()})
             self._load_firewall(addresses)
         return problems
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import AddressValueError, IPv4Address
+from typing import Protocol
 
 import msgspec
 
@@ -121,22 +122,60 @@ def _number(protocol: str) -> int:
     return {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}[protocol]
 
 
+class Kept(Protocol):
+    """What keeps a port: a socket, or somebody who has it."""
+
+    def close(self) -> None:
+        """Give the port back."""
+
+
+class Binder(Protocol):
+    """Takes ports of the host. ``outlives`` says that they stay taken when the engine ends."""
+
+    outlives: bool
+
+    def bind(self, port: PublishedPort, target: str) -> Kept | None:
+        """Keep a port; what arrives there is for the container at the address ``target``.
+
+        None where the kernel lacks the protocol. Raises ``OSError`` if the port is not to be had.
+        """
+
+    def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+        """Let go of what a former engine has taken beyond these ports and targets."""
+
+
+class OwnNamespace:
+    """Ports of the network namespace that we are in; the firewall sends on what arrives."""
+
+    outlives = False
+
+    def bind(self, port: PublishedPort, target: str) -> Kept | None:
+        """A socket that is bound there."""
+        return bind(port.protocol, port.host_ip, port.host_port)
+
+    def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+        """Nothing outlives an engine."""
+
+
 class Reservations:
     """Every host port of one engine, by the container that has it."""
 
-    def __init__(self) -> None:
-        self._held: dict[str, list[tuple[PublishedPort, socket.socket | None]]] = {}
+    def __init__(self, binder: Binder | None = None) -> None:
+        self._binder = binder or OwnNamespace()
+        self._held: dict[str, list[tuple[PublishedPort, Kept | None]]] = {}
 
-    def reserve(self, container_id: str, requests: Iterable[PortRequest]) -> list[PublishedPort]:
-        """Take the ports of one container, all or none.
+    def reserve(
+        self, container_id: str, requests: Iterable[PortRequest], target: str = ""
+    ) -> list[PublishedPort]:
+        """Take the ports of one container, all or none. ``target`` is the container's address.
 
         Raises ``PortUnavailable`` with the part of Docker's message that follows
         ``driver failed programming external connectivity on endpoint NAME (ID):``.
         """
-        taken: list[tuple[PublishedPort, socket.socket | None]] = []
+        taken: list[tuple[PublishedPort, Kept | None]] = []
         try:
             for request in map(check, requests):
-                taken.append(self._one(request, [b for b, _ in taken]))
+                taken.append(self._one(request, [b for b, _ in taken], target))
         except (JaulaError, OSError):
             for _, kept in taken:
                 if kept is not None:
@@ -156,13 +195,25 @@ class Reservations:
     def held(self, container_id: str) -> tuple[PublishedPort, ...]:
         return tuple(binding for binding, _ in self._held.get(container_id, ()))
 
+    def keep_only(self, targets: Mapping[str, str]) -> None:
+        """Let go of what was taken beyond what is held now. ``targets``: address by container."""
+        self._binder.keep_only(
+            (binding, targets[container_id])
+            for container_id, rows in self._held.items()
+            if container_id in targets
+            for binding, _ in rows
+        )
+
     def close(self) -> None:
+        """Give everything back, unless that is to outlive the engine."""
+        if self._binder.outlives:
+            self._held.clear()
         for container_id in list(self._held):
             self.release(container_id)
 
     def _one(
-        self, request: PortRequest, also: list[PublishedPort]
-    ) -> tuple[PublishedPort, socket.socket | None]:
+        self, request: PortRequest, also: list[PublishedPort], target: str
+    ) -> tuple[PublishedPort, Kept | None]:
         choice = bool(request.host_port_end) or not request.host_port
         address = request.host_ip
         for port in _candidates(request):
@@ -174,11 +225,13 @@ class Reservations:
                     f"Bind for {address}:{port} failed: port is already allocated"
                 )
             try:
-                return binding, bind(request.protocol, address, port)
+                return binding, self._binder.bind(binding, target)
             except OSError as exc:
                 if choice and exc.errno == errno.EADDRINUSE:
                     continue
-                raise PortUnavailable(_foreign(request, port, exc)) from exc
+                raise PortUnavailable(
+                    _foreign(request, port, exc), hint=_reserved(port, exc)
+                ) from exc
         raise PortUnavailable(
             f"Bind for {address}:{request.host_port or 0} failed: all ports are allocated"
         )
@@ -202,6 +255,12 @@ def _candidates(request: PortRequest) -> Iterator[int]:
     for part in ranges:
         for offset in range(len(part)):
             yield part[(start + offset) % len(part)]
+
+
+def _reserved(port: int, error: OSError) -> str | None:
+    if error.errno != errno.EACCES:
+        return None
+    return f"low ports are root's: as root, sysctl net.ipv4.ip_unprivileged_port_start={port}"
 
 
 def _foreign(request: PortRequest, port: int, error: OSError) -> str:

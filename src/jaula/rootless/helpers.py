@@ -5,7 +5,8 @@ engine's. They end by themselves when the keeper does. Ports are not their affai
 them (:mod:`jaula.rootless.relay`), so an address that is taken is known at once.
 
 Neither may map an address to the host's loopback: a container would reach what only the host's own
-programs should.
+programs should. Both give the engine's network the same address, which is none of the host's, so
+that the host's own addresses lead to the host.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import NamedTuple
 
 PATIENCE = 10.0  # seconds until a helper is given up
 TUN = "/dev/net/tun"
+ADDRESS, NETMASK, GATEWAY = "10.0.2.100", "24", "10.0.2.2"  # slirp4netns has no other
+INTERFACE = "tap0"
 
 
 class Namespaces(NamedTuple):
@@ -38,6 +41,7 @@ def pasta(program: str, spaces: Namespaces, pid_file: str) -> list[str]:
     """The command: it goes to the background when all is there, and ends with the namespace."""
     return [
         *(program, "--quiet", "--config-net", "--ipv4-only", "--no-map-gw"),
+        *("-a", ADDRESS, "-n", NETMASK, "-g", GATEWAY, "-I", INTERFACE),
         *("-t", "none", "-u", "none", "-T", "none", "-U", "none"),
         *("--pid", pid_file, "--userns", spaces.user, "--netns", spaces.net),
     ]
@@ -48,7 +52,7 @@ def slirp4netns(program: str, spaces: Namespaces, ready: int, exit_fd: int) -> l
     return [
         *(program, "--configure", "--mtu=65520", "--disable-host-loopback"),
         *(f"--ready-fd={ready}", f"--exit-fd={exit_fd}"),
-        *(f"--userns-path={spaces.user}", "--netns-type=path", spaces.net, "tap0"),
+        *(f"--userns-path={spaces.user}", "--netns-type=path", spaces.net, INTERFACE),
     ]
 
 

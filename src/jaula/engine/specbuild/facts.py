@@ -61,6 +61,7 @@ class Facts(msgspec.Struct, frozen=True):
     foreign_network: bool = False
     files: dict[str, str] = {}  # destination in the container: path on the host
     mounts: tuple[MountRecord, ...] = ()
+    beneath: tuple[str, ...] = ()  # host directories that bound the mounts of whoever made it
     level: str = ""  # SELinux's, the container's own
     shared_shm: str | None = None  # host path of a /dev/shm that containers share
     devices: tuple[str, ...] = ()  # host device nodes that a privileged container gets

@@ -1,0 +1,91 @@
+"""Ports of the host for an engine whose network namespace is another: the keeper takes them.
+
+A :class:`jaula.network.ports.Binder`. What the keeper holds stays when the engine ends or is
+killed, so that published ports serve on; the next engine says which of them are still wanted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterable
+
+import msgspec
+
+from jaula.errors import Unavailable
+from jaula.rootless import forwards, keeper
+from jaula.rootless.entry import KEEPER
+from jaula.rootless.forwards import Drop, Forward, Hold, Keep
+from jaula.runtime.channel import Place
+from jaula.spec.endpoint import PublishedPort
+
+PATIENCE = 10.0  # seconds for an answer
+
+
+class Held:
+    """One port at the keeper's."""
+
+    def __init__(self, porter: Porter, forward: Forward) -> None:
+        self._porter = porter
+        self._forward = forward
+
+    def close(self) -> None:
+        """Give it back, with its connections."""
+        self._porter.ask(Drop(self._forward))
+
+
+class Porter:
+    """Asks the keeper of the engine that runs in directory ``run``. Any thread may call."""
+
+    outlives = True
+
+    def __init__(self, run: str) -> None:
+        self._directory = f"{run}/{KEEPER}"
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+
+    def bind(self, port: PublishedPort, target: str) -> Held | None:
+        """Let the keeper bind a port and send on what arrives. Raises ``OSError``."""
+        if port.protocol not in ("tcp", "udp"):
+            return None
+        forward = forward_of(port, target)
+        self.ask(Hold(forward))
+        return Held(self, forward)
+
+    def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+        """Let the keeper give back every other port."""
+        self.ask(Keep(tuple(forward_of(port, target) for port, target in ports)))
+
+    def ask(self, request: forwards.Request) -> None:
+        """Send one request. Raises ``OSError`` as bind(2), ``Unavailable`` without a keeper."""
+        with self._lock:
+            try:
+                answer = self._exchange(request)
+            except (OSError, msgspec.MsgspecError) as error:
+                self._close()
+                raise Unavailable(
+                    f"the keeper of this engine's ports does not answer: {error}",
+                    hint="stop every container and the engine, and start it again",
+                ) from error
+        if answer.error:
+            raise OSError(answer.error, os.strerror(answer.error))
+
+    def _exchange(self, request: forwards.Request) -> forwards.Answer:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._socket.settimeout(PATIENCE)
+            with Place(self._directory) as place:
+                self._socket.connect(f"{place}/{keeper.CONTROL}")
+        self._socket.send(forwards.encode(request), socket.MSG_NOSIGNAL)
+        return forwards.decode_answer(self._socket.recv(4096))
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def forward_of(port: PublishedPort, target: str) -> Forward:
+    """What the keeper is to do for a published port. Pure."""
+    return Forward(port.protocol, port.host_ip, port.host_port, target, port.container_port)
