@@ -42,6 +42,11 @@ class Paths:
         return self.root / "volumes"
 
     @property
+    def audit_log(self) -> Path:
+        """``<first line>.log`` files and ``head``; for root alone."""
+        return self.root / "audit"
+
+    @property
     def seccomp_cache(self) -> Path:
         return self.root / "seccomp"
 
@@ -92,6 +97,7 @@ class EngineConfig:
     runtimes: tuple[RuntimeConfig, ...] = ()
     default_runtime: str = OWN_RUNTIME
     runtime_timeout: int = 60  # seconds that another runtime may take to make a process
+    policy: str = ""  # the file that says who may ask for what; empty: the default one, if there
     debug: bool = False
 
 

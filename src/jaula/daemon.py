@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jaula.config import EngineConfig
+    from jaula.engine.authority.policy import Policy
     from jaula.engine.engine import Engine
     from jaula.engine.ranges import OneRange
     from jaula.runtime.client import Runtime
@@ -130,7 +131,28 @@ def _passed_sockets() -> list[socket.socket]:
     for fd in range(_FIRST_PASSED, _FIRST_PASSED + int(count)):
         os.set_inheritable(fd, False)
         found.append(socket.socket(fileno=fd))
+    for sock in found:
+        _check_passed(sock)
     return found
+
+
+def _check_passed(sock: socket.socket) -> None:
+    """Only stream sockets with a path: who may connect is decided by the path's permissions.
+
+    An abstract name has none, and every process of the network namespace could connect to it,
+    containers with ``--network host`` among them (CVE-2020-15257).
+    """
+    name = sock.getsockname()
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        raise InvalidRequest(
+            f"the socket that was passed on is no unix stream socket ({name!r})",
+            hint="use ListenStream= with an absolute path",
+        )
+    if not isinstance(name, str) or not name.startswith("/"):
+        raise InvalidRequest(
+            "the socket that was passed on has an abstract name or none, so anyone could connect",
+            hint="use ListenStream= with an absolute path",
+        )
 
 
 def _make_directories(config: EngineConfig) -> None:
@@ -241,10 +263,14 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
     import signal
 
     from jaula.api import server as api
+    from jaula.engine.doors import Doors
+    from jaula.state.journal import Journal
 
     log = logging.getLogger("jaula.engine")
     try:
+        policy = _policy(config)
         engine = _wire(config, runtime)
+        doors = Doors(engine, policy, Journal(config.paths.audit_log))
     except BaseException:
         runtime.close()
         raise
@@ -265,7 +291,7 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
     gc.collect()
     gc.freeze()
     _trim_heap()
-    server = await api.serve(engine, sockets)
+    server = await api.serve(doors.enter, sockets)
     log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
     _notify("READY=1")
     await stop.wait()
@@ -274,6 +300,7 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
     os.close(zygote)
     await server.close()
     await engine.close()
+    await doors.close()
     if lost.is_set():
         # A process with threads must not fork another one; what comes next starts anew.
         raise Unavailable(
@@ -281,6 +308,39 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
             hint="start the engine again; containers run on",
         )
     log.info("engine ended; containers run on")
+
+
+def _policy(config: EngineConfig) -> Policy:
+    """Who may ask for what: a file's word, or root and the socket's group.
+
+    :raises InvalidRequest: the file cannot be read; nothing is served then.
+    """
+    import grp
+    import pwd
+
+    from jaula.engine.authority import policy_file
+    from jaula.engine.authority.policy import Policy, without_file
+
+    def user(name: str) -> int | None:
+        try:
+            return pwd.getpwnam(name).pw_uid
+        except KeyError:
+            return None
+
+    def group(name: str) -> int | None:
+        try:
+            return grp.getgrnam(name).gr_gid
+        except KeyError:
+            return None
+
+    path = config.policy or policy_file.DEFAULT_PATH
+    if not config.policy and places.user() is not None:
+        return Policy()  # an ordinary user's own engine: the machine's policy is not about it
+    found = policy_file.load(path, required=bool(config.policy), user=user, group=group)
+    if found is not None:
+        return found
+    name = config.socket_group
+    return without_file(name, group(name) if name else None)
 
 
 def _wire(config: EngineConfig, runtime: Runtime) -> Engine:

@@ -13,18 +13,11 @@ from jaula.api.refusals import TooLarge
 from jaula.api.reply import Answer
 from jaula.errors import InvalidRequest
 from jaula.spec import api as documents
+from jaula.spec.calls import Peer
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
 
 _Document = TypeVar("_Document", bound=msgspec.Struct)
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """Who is at the other end of a unix socket (``SO_PEERCRED``, when it connected)."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 class Call:

@@ -20,15 +20,15 @@ import asyncio
 import enum
 import select
 import socket
-import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from math import inf
 from typing import Any, Protocol
 
 import h11
 
-from jaula.api.call import Peer
+from jaula.api import peer
 from jaula.api.refusals import BadHeader, Disconnected, TooSlow
+from jaula.spec.calls import Peer
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
 HIGH_WATER = 256 * 1024  # bytes of unread input, or unsent output, that stop the other side
@@ -109,8 +109,7 @@ class Connection(asyncio.Protocol):
             self.phase = Phase.GONE
             return
         if self._unix:
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            self.peer = Peer(*struct.unpack("3i", credentials))
+            self.peer = peer.of(sock)
         self._task = self._owner.spawn(self._converse(self))
 
     def data_received(self, data: bytes) -> None:

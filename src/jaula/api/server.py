@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from jaula.api.backend import Backend
@@ -13,11 +13,15 @@ from jaula.api.connection import Connection
 from jaula.api.conversation import Conversation
 from jaula.api.router import Router
 from jaula.api.routes import ROUTES
+from jaula.spec.calls import Peer
 
 MAX_CONNECTIONS = 1024
 BACKLOG = 512
 SWEEP_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # for routes that work when the server closes
+
+Enter = Callable[[Peer | None], Backend]
+"""The engine as it is for the one at the other end of a connection."""
 
 _log = logging.getLogger("jaula.api")
 
@@ -25,9 +29,9 @@ _log = logging.getLogger("jaula.api")
 class Server:
     """A running API server. It holds every task that it started until the task has ended."""
 
-    def __init__(self, engine: Backend, *, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(self, enter: Enter, *, max_connections: int = MAX_CONNECTIONS) -> None:
         self.loop = asyncio.get_running_loop()
-        self._engine = engine
+        self._enter = enter
         self._router = Router(ROUTES)
         self._max_connections = max_connections
         self._connections: set[Connection] = set()
@@ -44,7 +48,7 @@ class Server:
         self._listeners.append(listener)
 
     async def _converse(self, connection: Connection) -> None:
-        await Conversation(connection, self._router, self._engine).run()
+        await Conversation(connection, self._router, self._enter(connection.peer)).run()
 
     async def close(self) -> None:
         """Stop accepting, end idle connections and streams, let routes finish within the grace.
@@ -101,9 +105,9 @@ class Server:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
 
 
-async def serve(engine: Backend, sockets: Sequence[socket.socket]) -> Server:
-    """Serve the API of ``engine`` on bound stream sockets until :meth:`Server.close`."""
-    server = Server(engine)
+async def serve(enter: Enter, sockets: Sequence[socket.socket]) -> Server:
+    """Serve the API on bound stream sockets until :meth:`Server.close`."""
+    server = Server(enter)
     for sock in sockets:
         sock.setblocking(False)
         await server.listen(sock)

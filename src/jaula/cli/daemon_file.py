@@ -2,7 +2,7 @@
 
 Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are understood
 where this engine has the setting, beside ``subid-start``, ``subid-count``, ``pids-limit``,
-``selinux-type``, ``selinux-file-type``, ``sandbox-pool`` and ``runtime-timeout``, which are its
+``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``policy`` and ``runtime-timeout``, its
 own. As with dockerd, an unknown key is an error, and so is a setting that is given as a flag too.
 """
 
@@ -260,6 +260,7 @@ SETTINGS: dict[str, Setting] = {
     "log-driver": Setting(("log-driver",), _text("log_driver")),
     "log-opts": Setting(("log-max-size", "log-max-file"), _log_opts),
     "default-ulimits": Setting(("nofile",), _ulimits),
+    "policy": Setting(("policy",), _text("policy")),
     "debug": Setting(("debug",), _flag),
     "runtimes": Setting(("add-runtime",), _runtimes),
     "default-runtime": Setting(("default-runtime",), _text("default_runtime")),

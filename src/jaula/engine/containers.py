@@ -75,10 +75,16 @@ class Containers(Looking):
     # -- life --------------------------------------------------------------------------------
 
     async def create(
-        self, body: ContainerCreate, name: str | None, platform: str | None
+        self,
+        body: ContainerCreate,
+        name: str | None,
+        platform: str | None,
+        *,
+        owner: tuple[str, int] = ("0", 0),
+        beneath: tuple[str, ...] = (),
     ) -> ContainerCreated:
         """See :func:`jaula.engine.create.create`."""
-        return await creating.create(self.parts, body, name, platform)
+        return await creating.create(self.parts, body, name, platform, owner=owner, beneath=beneath)
 
     async def start(self, ref: str) -> None:
         """Start a container.
@@ -381,8 +387,8 @@ class Containers(Looking):
         """Join a client to a container's streams; ``fd`` is the engine's from here on."""
         await attaching.attach(self, self.find_or_close(ref, fd), fd, options)
 
-    def tty(self, ref: str) -> bool:
-        """Whether its streams are one terminal."""
+    def tty(self, ref: str, *, control: bool = False) -> bool:
+        """Whether its streams are one terminal; ``control`` is judged before it comes here."""
         return self.find(ref).record.body.tty
 
     async def resize(self, ref: str, h: int, w: int) -> None:

@@ -32,9 +32,18 @@ _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
 
 
 async def create(
-    parts: Parts, body: ContainerCreate, name: str | None, platform: str | None
+    parts: Parts,
+    body: ContainerCreate,
+    name: str | None,
+    platform: str | None,
+    *,
+    owner: tuple[str, int] = ("0", 0),
+    beneath: tuple[str, ...] = (),
 ) -> ContainerCreated:
     """Make a container that is ready to start.
+
+    ``owner`` is who asks, with its group; ``beneath`` are the host directories below which its
+    mounts may not follow a symbolic link.
 
     :raises NotFound: no such image, or a container to share with.
     :raises Conflict: the name is in use.
@@ -67,6 +76,9 @@ async def create(
             hostname=_hostname(parts, merged, container_id),
             storage_driver=parts.snapshots.name,
             warnings=warnings,
+            owner=owner[0],
+            owner_gid=owner[1],
+            beneath=beneath,
             level=labelling.take_level(parts, container_id, merged.host_config),
         )
         os.makedirs(directory, mode=0o710, exist_ok=True)

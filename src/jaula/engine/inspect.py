@@ -54,6 +54,7 @@ def document(parts: Parts, container: Container) -> dict[str, Any]:
         "HostsPath": str(directory / "hosts"),
         "LogPath": log_path(parts, record.id) if driver == "json-file" else "",
         "Name": f"/{record.name}",
+        "Owner": record.owner,
         "RestartCount": record.restart_count,
         "Driver": record.storage_driver,
         "Platform": record.platform,

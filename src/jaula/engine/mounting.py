@@ -38,7 +38,7 @@ class Mounting:
         for wish in wishes:
             mount = wish.mount
             if mount.type == "bind":
-                _check_source(mount, make=wish.make_source)
+                _check_source(mount, make=wish.make_source and not record.beneath)
             elif mount.type == "volume":
                 if mount.anonymous and mount.destination in places:
                     continue  # --volumes-from wins over the image's VOLUME

@@ -7,14 +7,17 @@ calls this itself, in its own namespaces.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.namespaces import CLONE
+from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import devices, mountoptions, mountplan
 from jaula.runtime.operations import NODES, NULL, shape
+from jaula.spec import beneath
 from jaula.spec.runtime import IDMapping, Mount, Spec
 
 
@@ -53,6 +56,7 @@ def prepare(
         owner = (0, 0)
     ready: dict[int, int] = {}
     nodes = devices.wanted(spec.linux.devices)
+    bounds = beneath.decode(spec.annotations.get(beneath.ANNOTATION, ""))
     labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
         options = mountoptions.of(mount)
@@ -65,7 +69,8 @@ def prepare(
                 _keep_null(tree, ready, keep)
             else:
                 source = os.path.join(bundle, mount.source or "")
-                ready[index] = keep.add(_bind(source, mount, options, user_fd))
+                tree = _clone(source, bounds.get(mount.source or ""), recursive=options.recursive)
+                ready[index] = keep.add(_bind(tree, source, mount, options, user_fd))
         except OSError as error:
             raise RuntimeFailure(f"mount {mount.source} at {mount.destination}: {error}") from error
     if not unprivileged and mountplan.needs_store(spec, nodes):
@@ -89,10 +94,33 @@ def _keep_null(tree: int, ready: dict[int, int], keep: Keep) -> None:
         ready[NULL] = fd
 
 
+def _clone(source: str, bound: str | None, *, recursive: bool) -> int:
+    """A detached mount of the source; with ``bound``, of what no link leads out of below it."""
+    if bound is None or source == bound:
+        return mounts.clone_tree(source, recursive=recursive)
+    directory = os.open(bound, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        rest = beneath.below(source, bound)
+        if rest is None:
+            raise OSError(errno.EXDEV, f"it does not lie below {bound}", source)
+        try:
+            resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS
+            place = openat2(directory, rest, os.O_PATH, resolve=resolve)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise OSError(errno.ELOOP, f"it has a symbolic link below {bound}", source) from None
+    finally:
+        os.close(directory)
+    try:
+        return mounts.clone_tree("", recursive=recursive, dir_fd=place)
+    finally:
+        os.close(place)
+
+
 def _bind(
-    source: str, mount: Mount, options: mountoptions.MountOptions, user_fd: int | None
+    tree: int, source: str, mount: Mount, options: mountoptions.MountOptions, user_fd: int | None
 ) -> int:
-    tree = mounts.clone_tree(source, recursive=options.recursive)
     try:
         if options.idmap:
             _idmap(tree, source, mount, options, user_fd)

@@ -9,6 +9,21 @@ from __future__ import annotations
 import msgspec
 
 
+class Peer(msgspec.Struct, frozen=True):
+    """Who is at the other end of a unix socket (``SO_PEERCRED``, when it connected).
+
+    ``groups`` are the supplementary ones (``SO_PEERGROUPS``); ``login_uid`` who logged in
+    (``/proc/PID/loginuid``, None where nobody did), ``command`` the process's name.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    login_uid: int | None = None
+    command: str = ""
+
+
 class AttachOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The query of an attach request.
 

@@ -81,6 +81,9 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     endpoint: Endpoint | None = None
     ports: tuple[PublishedPort, ...] = ()
     warnings: tuple[str, ...] = ()
+    owner: str = "0"  # who made it: a uid, or "certificate NAME"
+    owner_gid: int = 0
+    beneath: tuple[str, ...] = ()  # host directories below which mounts follow no symbolic link
     level: str = ""  # SELinux's, of no other container; empty: none was allocated
 
 

@@ -117,7 +117,7 @@ class Served(AbstractAsyncContextManager["Served"]):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(str(self.path))
         sock.setblocking(False)
-        self.server = Server(self.engine, max_connections=self._max_connections)
+        self.server = Server(lambda peer: self.engine, max_connections=self._max_connections)
         await self.server.listen(sock)
         return self
 

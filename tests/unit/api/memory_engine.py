@@ -107,7 +107,7 @@ class Containers:
             raise Conflict("the container is paused")
         self.attached.append((fd, options))
 
-    def tty(self, ref: str) -> bool:
+    def tty(self, ref: str, *, control: bool = False) -> bool:
         return self._find(ref).tty
 
     async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:

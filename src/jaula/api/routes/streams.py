@@ -43,7 +43,7 @@ async def attach(call: Call) -> Answer:
     query, engine, ref = call.query, call.engine.containers, call.name
     keys = query.optional("detachKeys")
     sequence = detach_keys.parse(keys) if keys is not None else None
-    tty = engine.tty(ref)
+    tty = engine.tty(ref, control=True)
 
     async def take(descriptor: int, early: bytes) -> None:
         options = AttachOptions(

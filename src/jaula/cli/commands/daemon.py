@@ -145,6 +145,8 @@ FLAGS = (
     Flag("default-runtime", "", "string", "Runtime of containers that name none", default="jaula"),
     Flag("runtime-timeout", "", "int", "Seconds that another runtime may take to make a process",
          default="60"),
+    Flag("policy", "", "string", "Who may ask for what (default /etc/jaula/policy.toml)",
+         completes="file"),
     Flag("debug", "D", "bool", "Say more in the log"),
 )  # fmt: skip
 

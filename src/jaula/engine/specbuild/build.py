@@ -13,6 +13,7 @@ from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.security import Confinement
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.errors import InvalidRequest
+from jaula.spec import beneath
 from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
 from jaula.spec.runtime import (
     Box,
@@ -43,7 +44,7 @@ def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares:
         hostname=facts.hostname if shares.uts.own else None,
         domainname=body.domainname or None if shares.uts.own else None,
         mounts=mounts.decide(shares, facts, shm_size=host.shm_size, privileged=host.privileged),
-        annotations=host.annotations,
+        annotations={**host.annotations, **_bounds(facts)},
         linux=Linux(
             namespaces=sharing.namespaces(shares, facts.joined),
             uid_mappings=facts.mappings,
@@ -67,6 +68,17 @@ def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares:
     for module, request in _modules(facts, confinement):
         spec = module.confine(spec, request)
     return spec
+
+
+def _bounds(facts: Facts) -> dict[str, str]:
+    """The host's directories that bound mounts of somebody who may have no others."""
+    bounds = {}
+    for mount in facts.mounts:
+        if mount.type == "bind":
+            fitting = [p for p in facts.beneath if beneath.below(mount.source, p) is not None]
+            if fitting:
+                bounds[mount.source] = max(fitting, key=len)
+    return {beneath.ANNOTATION: beneath.encode(bounds)} if bounds else {}
 
 
 def _modules(facts: Facts, confinement: Confinement) -> tuple[tuple[MandatoryAccess, Request], ...]:

@@ -1,0 +1,166 @@
+"""What a request asks for beyond the defaults of a container: each relaxation by its name. Pure.
+
+The functions read the decoded request, the same value that the use case is given, with the same
+parsers (mounts, security options, sharing): there is no second reading that could come to another
+result (CVE-2024-41110). What cannot be parsed raises the parser's ``InvalidRequest``.
+
+The names are used in the policy file, in refusals and in the audit log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+import msgspec
+
+from jaula.config import OWN_RUNTIME
+from jaula.confine import apparmor_profile, capabilities, landlock, masks
+from jaula.engine import mountpoints
+from jaula.engine.specbuild import security, sharing
+from jaula.engine.specbuild.sharing import Kind as Had
+from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, Resources
+
+
+class Kind(StrEnum):
+    """The kinds of relaxation; each is a key of a rule."""
+
+    HOST_MOUNT = "host-mount"
+    HOST_NAMESPACE = "host-namespace"
+    DEVICE = "device"
+    CAPABILITY = "capability"
+    PRIVILEGED = "privileged"
+    SECURITY_OPTION = "security-option"
+    CGROUP_PARENT = "cgroup-parent"
+    OOM_SCORE = "oom-score-adj"
+    ANNOTATION = "annotation"
+    OTHERS = "others"  # something of a container that may be another person's
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """One relaxation. ``value`` is a path, a name or an option; empty where the kind says it all.
+
+    ``writable`` is for mounts; ``runtime`` says that another runtime than our own would do it.
+    """
+
+    kind: Kind
+    value: str = ""
+    writable: bool = True
+    foreign: bool = False
+
+    def __str__(self) -> str:
+        if self.kind is Kind.HOST_MOUNT and not self.writable:
+            return f"{self.kind}={self.value}:ro"
+        return f"{self.kind}={self.value}" if self.value else str(self.kind)
+
+
+SYSTEM_PATHS = "systempaths=unconfined"
+_DEFAULTS = frozenset(capabilities.DEFAULT)
+# Annotations that the systemd driver obeys; another runtime may obey any.
+_OBEYED = ("org.systemd.property.",)
+
+
+def of_create(body: ContainerCreate) -> tuple[Ask, ...]:
+    """Everything that a new container is to have beyond the defaults."""
+    host = body.host_config
+    return (
+        *_privileges(host),
+        *_namespaces(host),
+        *_mounts(body),
+        *_devices(host),
+        *_security(host),
+        *_placement(host),
+    )
+
+
+def of_update(body: Resources) -> tuple[Ask, ...]:
+    """The limits of a container that runs: only devices and its place are more than limits."""
+    cgroup = (Ask(Kind.CGROUP_PARENT, body.cgroup_parent),) if body.cgroup_parent else ()
+    return (*_devices(body), *cgroup)
+
+
+def of_exec(body: ExecCreate) -> tuple[Ask, ...]:
+    """A further process."""
+    return (Ask(Kind.PRIVILEGED),) if body.privileged else ()
+
+
+def _privileges(host: HostConfig) -> Iterator[Ask]:
+    if host.privileged:
+        yield Ask(Kind.PRIVILEGED)
+    for name in host.cap_add:
+        if name.upper() in ("ALL", "CAP_ALL"):
+            yield Ask(Kind.CAPABILITY, "ALL")
+        elif (full := capabilities.canonical(name)) not in _DEFAULTS:
+            yield Ask(Kind.CAPABILITY, full.removeprefix("CAP_"))
+
+
+def _namespaces(host: HostConfig) -> Iterator[Ask]:
+    shares = sharing.decide(host)
+    kinds = {
+        "user": shares.user,
+        "pid": shares.pid,
+        "ipc": shares.ipc,
+        "uts": shares.uts,
+        "cgroup": shares.cgroup,
+        "network": shares.net,
+    }
+    for name, share in kinds.items():
+        if share.kind is Had.HOST:
+            yield Ask(Kind.HOST_NAMESPACE, name)
+        elif share.container:
+            yield Ask(Kind.OTHERS, share.container)
+    for text in host.volumes_from:
+        yield Ask(Kind.OTHERS, text.partition(":")[0])
+
+
+def _mounts(body: ContainerCreate) -> Iterator[Ask]:
+    foreign = body.host_config.runtime not in ("", OWN_RUNTIME)
+    for wish in mountpoints.wishes(body):
+        mount = wish.mount
+        if mount.type == "bind":
+            yield Ask(Kind.HOST_MOUNT, mount.source, writable=not mount.read_only, foreign=foreign)
+            if {"z", "Z"} & set(mount.mode.split(",")):
+                yield Ask(Kind.SECURITY_OPTION, "relabel")
+
+
+def _devices(host: Resources) -> Iterator[Ask]:
+    for mapping in host.devices:
+        yield Ask(Kind.DEVICE, mapping.path_on_host)
+    for rule in host.device_cgroup_rules:
+        yield Ask(Kind.DEVICE, rule)
+    for request in host.device_requests:
+        yield Ask(Kind.DEVICE, request.driver or "request")
+
+
+def _security(host: HostConfig) -> Iterator[Ask]:
+    options = security.parse(host.security_opt)
+    if options.seccomp == security.UNCONFINED:
+        yield Ask(Kind.SECURITY_OPTION, "seccomp=unconfined")
+    elif options.seccomp not in ("", "builtin", "default"):
+        yield Ask(Kind.SECURITY_OPTION, "seccomp=profile")
+    for name in options.apparmor:
+        if name != apparmor_profile.NAME:
+            yield Ask(Kind.SECURITY_OPTION, f"apparmor={name}")
+    for label in options.labels:
+        yield Ask(Kind.SECURITY_OPTION, f"label={label}")
+    if landlock.parse(options.landlock).off:
+        yield Ask(Kind.SECURITY_OPTION, "landlock=off")
+    if options.system_paths:
+        yield Ask(Kind.SECURITY_OPTION, SYSTEM_PATHS)
+    for given, usual in (
+        (host.masked_paths, masks.MASKED_PATHS),
+        (host.readonly_paths, masks.READONLY_PATHS),
+    ):
+        if given is not None and not set(given) >= set(usual):
+            yield Ask(Kind.SECURITY_OPTION, SYSTEM_PATHS)
+
+
+def _placement(host: HostConfig) -> Iterator[Ask]:
+    if host.cgroup_parent:
+        yield Ask(Kind.CGROUP_PARENT, host.cgroup_parent)
+    if host.oom_score_adj < 0:
+        yield Ask(Kind.OOM_SCORE, str(host.oom_score_adj))
+    foreign = host.runtime not in ("", OWN_RUNTIME)
+    for name in host.annotations:
+        if foreign or name.startswith(_OBEYED):
+            yield Ask(Kind.ANNOTATION, name)

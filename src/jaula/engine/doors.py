@@ -1,0 +1,70 @@
+"""The way in: each connection gets a view of the engine, for the caller that the kernel names.
+
+The API serves views instead of the engine itself, so there is no route around them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from jaula.engine.authority import caller as callers
+from jaula.engine.views.containers import Containers
+from jaula.engine.views.execs import Execs
+from jaula.engine.views.images import Images
+from jaula.engine.views.networks import Networks
+from jaula.engine.views.system import System
+from jaula.engine.views.volumes import Volumes
+from jaula.engine.visitor import Visitor
+
+if TYPE_CHECKING:
+    from jaula.engine.authority.policy import Policy
+    from jaula.engine.engine import Engine
+    from jaula.spec.calls import Peer
+    from jaula.state.journal import Journal
+
+_SYNC_AFTER = 1.0  # seconds that a line of the audit log may be in memory only
+
+
+class View:
+    """What the API serves to one connection."""
+
+    def __init__(self, engine: Engine, visitor: Visitor) -> None:
+        self.containers = Containers(engine, visitor)
+        self.execs = Execs(engine, visitor)
+        self.images = Images(engine, visitor)
+        self.volumes = Volumes(engine, visitor)
+        self.networks = Networks(engine, visitor)
+        self.system = System(engine, visitor)
+
+
+class Doors:
+    """Lets callers in, and keeps the audit log."""
+
+    def __init__(self, engine: Engine, policy: Policy, journal: Journal) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._journal = journal
+        self._syncing: set[asyncio.Task[None]] = set()
+        journal.on_dirty = self._sync_soon
+
+    def enter(self, peer: Peer | None) -> View:
+        """The engine for one connection."""
+        caller = callers.of(peer)
+        rule = self._policy.rule_of(caller)
+        return View(self._engine, Visitor(self._engine, caller, rule, self._journal, peer))
+
+    def _sync_soon(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._sync())
+        self._syncing.add(task)
+        task.add_done_callback(self._syncing.discard)
+
+    async def _sync(self) -> None:
+        await asyncio.sleep(_SYNC_AFTER)
+        await asyncio.to_thread(self._journal.syncer())
+
+    async def close(self) -> None:
+        """Write down what is left; nothing is served any more."""
+        for task in tuple(self._syncing):
+            task.cancel()
+        self._journal.close()

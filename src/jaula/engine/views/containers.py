@@ -1,0 +1,154 @@
+"""Containers, as one caller may use them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine.authority import asks as asking
+from jaula.engine.authority.rule import Others
+
+if TYPE_CHECKING:
+    from asyncio import Future
+    from collections.abc import AsyncIterator, Sequence
+
+    from jaula.engine.engine import Engine
+    from jaula.engine.visitor import Visitor
+    from jaula.spec.api import ContainerCreate, ContainerUpdate
+    from jaula.spec.calls import AttachOptions, ContainerCreated, LogOptions, WaitResult
+
+Document = dict[str, Any]
+Documents = list[Document]
+Filters = dict[str, list[str]]
+
+
+class Containers:
+    """Containers: their owner and whoever may control others' can do what is asked."""
+
+    def __init__(self, engine: Engine, visitor: Visitor) -> None:
+        self._inner = engine.containers
+        self._visitor = visitor
+
+    async def create(
+        self, body: ContainerCreate, name: str | None, platform: str | None
+    ) -> ContainerCreated:
+        visitor = self._visitor
+        with visitor.deed("container create", name or "", image=body.image) as deed:
+            asks = deed.judged(asking.of_create(body))
+            created = await self._inner.create(
+                body, name, platform, owner=visitor.owner, beneath=visitor.prefixes(asks)
+            )
+            deed.object = created.id
+            return created
+
+    async def start(self, ref: str) -> None:
+        with self._visitor.deed("container start", ref) as deed:
+            deed.judged(asking.of_create(deed.container(ref).record.body))
+            await self._inner.start(ref)
+
+    async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
+        with self._visitor.deed("container stop", ref, lessens=True) as deed:
+            deed.container(ref)
+            await self._inner.stop(ref, timeout, signal)
+
+    async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
+        with self._visitor.deed("container restart", ref) as deed:
+            deed.judged(asking.of_create(deed.container(ref).record.body))
+            await self._inner.restart(ref, timeout, signal)
+
+    async def kill(self, ref: str, signal: str | None) -> None:
+        with self._visitor.deed("container kill", ref, lessens=True) as deed:
+            deed.container(ref)
+            await self._inner.kill(ref, signal)
+
+    async def pause(self, ref: str) -> None:
+        with self._visitor.deed("container pause", ref, lessens=True) as deed:
+            deed.container(ref)
+            await self._inner.pause(ref)
+
+    async def unpause(self, ref: str) -> None:
+        with self._visitor.deed("container unpause", ref) as deed:
+            deed.container(ref)
+            await self._inner.unpause(ref)
+
+    async def rename(self, ref: str, new: str) -> None:
+        with self._visitor.deed("container rename", ref) as deed:
+            deed.container(ref)
+            await self._inner.rename(ref, new)
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
+        with self._visitor.deed("container remove", ref, lessens=True) as deed:
+            deed.container(ref)
+            await self._inner.remove(ref, force=force, volumes=volumes)
+
+    async def wait(self, ref: str, condition: str) -> Future[WaitResult]:
+        self._visitor.look()
+        return await self._inner.wait(ref, condition)
+
+    def inspect(self, ref: str, *, size: bool) -> Document:
+        self._visitor.look()
+        document = self._inner.inspect(ref, size=size)
+        if not self._visitor.has(self._inner.find(ref), Others.READ):
+            names = [entry.partition("=")[0] for entry in document["Config"]["Env"]]
+            document["Config"]["Env"] = names
+        return document
+
+    def list(self, *, all: bool, limit: int | None, filters: Filters, size: bool) -> Documents:
+        self._visitor.look()
+        return self._inner.list(all=all, limit=limit, filters=filters, size=size)
+
+    async def top(self, ref: str, ps_args: str) -> Document:
+        self._visitor.read(ref)
+        return await self._inner.top(ref, ps_args)
+
+    async def changes(self, ref: str) -> Documents:
+        self._visitor.read(ref)
+        return await self._inner.changes(ref)
+
+    async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
+        try:
+            with self._visitor.deed("container attach", ref) as deed:
+                deed.container(ref)
+                owned, fd = fd, -1
+                await self._inner.attach(ref, owned, options)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def tty(self, ref: str, *, control: bool = False) -> bool:
+        if control:
+            self._visitor.control(ref)
+        else:
+            self._visitor.read(ref)
+        return self._inner.tty(ref)
+
+    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
+        self._visitor.read(ref)
+        return self._inner.logs(ref, options)
+
+    def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Document]:
+        self._visitor.look()
+        return self._inner.stats(ref, stream=stream, one_shot=one_shot)
+
+    def export(self, ref: str) -> AsyncIterator[bytes]:
+        self._visitor.read(ref)
+        return self._inner.export(ref)
+
+    async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
+        with self._visitor.deed("container update", ref) as deed:
+            deed.container(ref)
+            deed.judged(asking.of_update(body))
+            return await self._inner.update(ref, body)
+
+    async def resize(self, ref: str, h: int, w: int) -> None:
+        self._visitor.control(ref)
+        await self._inner.resize(ref, h, w)
+
+    async def prune(self, filters: Filters) -> Document:
+        with self._visitor.deed("container prune", "", lessens=True) as deed:
+            deed.everyone("remove containers of all owners")
+            return await self._inner.prune(filters)
+
+    def spec(self, ref: str) -> bytes:
+        self._visitor.read(ref)
+        return self._inner.spec(ref)

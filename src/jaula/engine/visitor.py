@@ -1,0 +1,268 @@
+"""One caller in the engine: what it may see and do, and the note of what it did.
+
+A :class:`Deed` is one request that changes something. Leaving it writes one line of the audit log,
+whatever came of it: done, refused, failed, cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pwd
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jaula.engine.authority import rule as rules
+from jaula.engine.authority.asks import Kind
+from jaula.engine.authority.rule import Access, Others
+from jaula.errors import JaulaError, NotFound
+from jaula.state.journal import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from jaula.engine.authority.asks import Ask
+    from jaula.engine.authority.caller import Caller
+    from jaula.engine.authority.rule import Rule
+    from jaula.engine.container import Container
+    from jaula.engine.engine import Engine
+    from jaula.errors import NotAuthorized
+    from jaula.spec.calls import Peer
+    from jaula.state.journal import Journal
+
+DONE, FAILED, CUT_OFF = 200, 500, 499  # statuses; the last is what nginx calls a client that left
+_OPERATOR = "ask the operator, whose policy decides it"
+
+
+class Visitor:
+    """A caller, its rule, and where its deeds are noted."""
+
+    def __init__(
+        self, engine: Engine, caller: Caller, rule: Rule, journal: Journal, peer: Peer | None
+    ) -> None:
+        self._engine = engine
+        self.caller = caller
+        self.rule = rule
+        self.journal = journal
+        self.peer = peer
+
+    @property
+    def owner(self) -> tuple[str, int]:
+        """Whose a container is that the caller makes, with its group."""
+        return self.caller.key, self.caller.gid
+
+    def refusal(self, what: str, advice: str = _OPERATOR) -> NotAuthorized:
+        """The error for something that the rule does not allow."""
+        return rules.refusal(self._named(), self.rule, what, advice)
+
+    def _named(self) -> Caller:
+        if self.caller.uid is None:
+            return self.caller
+        try:
+            name = pwd.getpwuid(self.caller.uid).pw_name
+        except KeyError:
+            return self.caller
+        return msgspec.structs.replace(self.caller, name=name)
+
+    # -- seeing ----------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Raise ``NotAuthorized`` unless the caller may look around."""
+        if self.rule.access < Access.READ:
+            raise self.refusal("use this engine")
+
+    def has(self, container: Container, level: Others) -> bool:
+        """Whether a container is the caller's, or its rule reaches to others' like that."""
+        return (
+            container.record.owner == self.caller.key
+            or self.rule.access is Access.ALL
+            or self.rule.others >= level
+        )
+
+    def read(self, ref: str) -> None:
+        """Raise unless the caller may read what is in a container."""
+        self.look()
+        self._reach(self._engine.containers.find(ref), Others.READ, "read")
+
+    def control(self, ref: str) -> Container:
+        """The container; raise unless the caller may do with it what it likes."""
+        self.run()
+        container = self._engine.containers.find(ref)
+        self._reach(container, Others.CONTROL, "control")
+        return container
+
+    def _reach(self, container: Container, level: Others, verb: str) -> None:
+        if not self.has(container, level):
+            owner = container.record.owner
+            whose = f"of uid {owner}" if owner.isdigit() else f"of {owner}"
+            raise self.refusal(
+                f"{verb} container {container.name} {whose}",
+                f'that owner may, or the operator grants others = "{level.name.lower()}"',
+            )
+
+    async def own_events(self, events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[Any]:
+        """Events, without those of containers that the caller may not read."""
+        mine: set[str] = set()
+        everything = self.rule.access is Access.ALL or self.rule.others >= Others.READ
+        try:
+            async for event in events:
+                if everything or event.get("Type") != "container":
+                    yield event
+                    continue
+                about = event.get("Actor", {}).get("ID", "")
+                container = self._engine.parts.registry.get(about)
+                if container is not None and self.has(container, Others.READ):
+                    mine.add(about)
+                if about in mine:
+                    yield event
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]
+
+    # -- doing -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Raise unless the caller may change anything at all."""
+        if self.rule.access < Access.RUN:
+            raise self.refusal("change anything" if self.rule.access else "use this engine")
+
+    def judge(self, asks: tuple[Ask, ...]) -> None:
+        """Raise for the first relaxation that is not granted."""
+        self.run()
+        for ask in asks:
+            if ask.kind is not Kind.OTHERS:
+                if not self.rule.allows(ask):
+                    rules.judge(self._named(), self.rule, (ask,))
+                continue
+            try:
+                container = self._engine.containers.find(ask.value)
+            except NotFound:
+                continue  # the use case says so in its own words
+            self._reach(container, Others.CONTROL, "share with")
+
+    def prefixes(self, asks: tuple[Ask, ...]) -> tuple[str, ...]:
+        """Where mounts may follow no links, if any host directory was asked for."""
+        return self.rule.prefixes if any(ask.kind is Kind.HOST_MOUNT for ask in asks) else ()
+
+    def deed(
+        self,
+        action: str,
+        about: str,
+        *,
+        argv: tuple[str, ...] = (),
+        image: str = "",
+        lessens: bool = False,
+    ) -> Deed:
+        """Begin a request that changes something; ``lessens``: it only takes away."""
+        return Deed(self, action, about, argv, image, lessens)
+
+
+class Deed:
+    """One request that changes something; its end is noted."""
+
+    def __init__(
+        self,
+        visitor: Visitor,
+        action: str,
+        about: str,
+        argv: tuple[str, ...],
+        image: str,
+        lessens: bool,
+    ) -> None:
+        self._visitor = visitor
+        self._action = action
+        self._argv = argv
+        self._image = image
+        self._lessens = lessens
+        self._asks: tuple[Ask, ...] = ()
+        self._failure = ""
+        self._name = ""
+        self.object = about
+
+    def __enter__(self) -> Deed:
+        if not self._lessens:
+            self._visitor.journal.check()
+        return self
+
+    # What is asked of the caller's rule.
+
+    def judged(self, asks: tuple[Ask, ...]) -> tuple[Ask, ...]:
+        """Note the relaxations, and raise for one that is not granted."""
+        self._asks = asks
+        self._visitor.judge(asks)
+        return asks
+
+    def container(self, ref: str) -> Container:
+        """The container that this is about, of the caller or within its reach."""
+        container = self._visitor.control(ref)
+        self.object, self._name = container.id, container.name
+        return container
+
+    def run(self) -> None:
+        """For what needs no more than leave to run containers."""
+        self._visitor.run()
+
+    def everyone(self, what: str) -> None:
+        """For what touches every owner's containers."""
+        self._visitor.run()
+        rule = self._visitor.rule
+        if rule.access is not Access.ALL and rule.others is not Others.CONTROL:
+            raise self._visitor.refusal(what, "name your own containers one by one")
+
+    def images(self) -> None:
+        """For changes of images."""
+        self._visitor.run()
+        if self._visitor.rule.access is not Access.ALL and not self._visitor.rule.images:
+            raise self._visitor.refusal("change images")
+
+    def volumes(self) -> None:
+        """For changes of volumes."""
+        self._visitor.run()
+        if self._visitor.rule.access is not Access.ALL and not self._visitor.rule.volumes:
+            raise self._visitor.refusal("change volumes")
+
+    # What becomes of it.
+
+    def told(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Pass on a line of progress; an error in it is the deed's."""
+        if "error" in document:
+            self._failure = str(document["error"])
+        return document
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        status, text = DONE, ""
+        if error is not None:
+            status, text = _outcome(error)
+        elif self._failure:
+            status, text = FAILED, self._failure
+        visitor, peer = self._visitor, self._visitor.peer
+        visitor.journal.append(
+            Entry(
+                uid=visitor.caller.uid,
+                pid=visitor.caller.pid,
+                login_uid=peer.login_uid if peer else None,
+                command=peer.command if peer else "",
+                certificate=visitor.caller.certificate,
+                action=self._action,
+                object=self.object,
+                name=self._name,
+                image=self._image,
+                asks=tuple(str(ask) for ask in self._asks),
+                argv=self._argv,
+                status=status,
+                error=text,
+            )
+        )
+
+
+def _outcome(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, JaulaError):
+        return error.status, error.message
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return CUT_OFF, "the client went away"
+    return FAILED, type(error).__name__

@@ -1,0 +1,456 @@
+"""I16: the control socket checks its peer; one parse of a request feeds both policy and action; no
+abstract sockets.
+
+The users are ids without an account; what they may is decided by the ids that the kernel tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import load_image
+from harness import containers
+from harness.engine import PROJECT, PrivateEngine
+from harness.visitors import Visitor
+
+MEMBER, RESTRICTED, READER, STRANGER, OTHER = 54001, 54002, 54003, 54004, 54005
+GROUP, MOUNTERS = 54100, 54101
+
+POLICY = """
+[group.54100]
+access = "run"
+
+[group.54101]
+access = "run"
+host-mounts = ["{open}", "{shut}:ro"]
+host-namespaces = ["network"]
+devices = ["/dev/null"]
+capabilities = ["net_admin"]
+security-options = ["landlock=off"]
+
+[user.54003]
+access = "read"
+
+[user.54002]
+access = "run"
+images = false
+volumes = false
+"""
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("ground")
+    (base / "open").mkdir()
+    (base / "shut").mkdir()
+    (base / "host").mkdir()
+    (base / "host" / "secret").write_text("of the host")
+    (base / "open" / "plain").mkdir()
+    (base / "open" / "link").symlink_to(base / "host")
+    return base
+
+
+@pytest.fixture(scope="module")
+def guarded(worker_index: int, ground: Path) -> Iterator[PrivateEngine]:
+    policy = ground / "policy.toml"
+    policy.write_text(POLICY.format(open=ground / "open", shut=ground / "shut"))
+    engine = PrivateEngine((worker_index + 67) % 250 + 1, extra_flags=("--policy", str(policy)))
+    engine.start()
+    engine.run.chmod(0o711)
+    engine.socket.chmod(0o666)  # whoever may connect is judged by ids alone here
+    try:
+        load_image(engine, "busybox")
+        yield engine
+        engine.discard()
+    finally:
+        if engine.process is not None:
+            engine.kill()
+        engine.delete_directories()
+
+
+@pytest.fixture(scope="module")
+def member(guarded: PrivateEngine) -> Visitor:
+    return Visitor(guarded, MEMBER, MEMBER, (GROUP,))
+
+
+@pytest.fixture(scope="module")
+def mounter(guarded: PrivateEngine) -> Visitor:
+    return Visitor(guarded, OTHER, OTHER, (MOUNTERS,))
+
+
+def message(reply: Any) -> str:
+    return str(reply.json()["message"])
+
+
+POWERS: list[tuple[str, dict[str, Any]]] = [
+    ("privileged", {"Privileged": True}),
+    ("host-mount=/etc", {"Binds": ["/etc:/host"]}),
+    ("host-mount=/", {"Mounts": [{"Type": "bind", "Source": "/", "Target": "/host"}]}),
+    ("host-namespace=pid", {"PidMode": "host"}),
+    ("host-namespace=network", {"NetworkMode": "host"}),
+    ("host-namespace=ipc", {"IpcMode": "host"}),
+    ("host-namespace=uts", {"UTSMode": "host"}),
+    ("host-namespace=user", {"UsernsMode": "host"}),
+    ("host-namespace=cgroup", {"CgroupnsMode": "host"}),
+    ("device=/dev/kmsg", {"Devices": [{"PathOnHost": "/dev/kmsg"}]}),
+    ("device=b *:* rwm", {"DeviceCgroupRules": ["b *:* rwm"]}),
+    ("capability=SYS_ADMIN", {"CapAdd": ["SYS_ADMIN"]}),
+    ("capability=ALL", {"CapAdd": ["all"]}),
+    ("security-option=seccomp=unconfined", {"SecurityOpt": ["seccomp=unconfined"]}),
+    ("security-option=seccomp=profile", {"SecurityOpt": ['seccomp={"defaultAction":"x"}']}),
+    ("security-option=apparmor=unconfined", {"SecurityOpt": ["apparmor:unconfined"]}),
+    ("security-option=label=disable", {"SecurityOpt": ["label=disable"]}),
+    ("security-option=landlock=off", {"SecurityOpt": ["landlock=off"]}),
+    ("security-option=systempaths=unconfined", {"MaskedPaths": []}),
+    ("security-option=systempaths=unconfined", {"ReadonlyPaths": ["/proc/bus"]}),
+    ("cgroup-parent=/", {"CgroupParent": "/"}),
+    ("oom-score-adj=-1000", {"OomScoreAdj": -1000}),
+    ("annotation=org.systemd.property.X", {"Annotations": {"org.systemd.property.X": "1"}}),
+]
+
+
+@pytest.mark.parametrize(("ask", "host_config"), POWERS)
+def test_no_member_of_a_plain_group_gets_power_over_the_host(
+    member: Visitor, ask: str, host_config: dict[str, Any]
+) -> None:
+    reply = member.create("busybox", **host_config)
+    assert reply.status == 403, reply
+    text = message(reply)
+    assert ask in text
+    assert f"uid {MEMBER}" in text
+    assert f"[group.{GROUP}]" in text
+    assert "\n" not in text
+
+
+def test_a_member_runs_containers_with_the_defaults(
+    guarded: PrivateEngine, member: Visitor
+) -> None:
+    name = containers.unique("own")
+    assert member.create("busybox", name).status == 201
+    assert member.request("POST", f"/containers/{name}/start").status == 204
+    assert guarded.request("GET", f"/containers/{name}/json").json()["Owner"] == str(MEMBER)
+    assert member.request("DELETE", f"/containers/{name}?force=1").status == 204
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/containers/{}/exec", {"Cmd": ["id"]}),
+        ("POST", "/containers/{}/attach?stream=1&stdin=1", None),
+        ("POST", "/containers/{}/kill", None),
+        ("POST", "/containers/{}/stop", None),
+        ("POST", "/containers/{}/restart", None),
+        ("POST", "/containers/{}/rename?name=mine", None),
+        ("POST", "/containers/{}/update", {"Memory": 1 << 30}),
+        ("DELETE", "/containers/{}?force=1", None),
+        ("GET", "/containers/{}/export", None),
+        ("GET", "/containers/{}/logs?stdout=1", None),
+        ("GET", "/containers/{}/top", None),
+        ("GET", "/jaula/containers/{}/spec", None),
+        ("POST", "/containers/prune", None),
+    ],
+)
+def test_containers_of_others_are_out_of_reach(
+    guarded: PrivateEngine, member: Visitor, method: str, path: str, body: Any
+) -> None:
+    with containers.running(guarded, "busybox", flags=("-e", "PASSWORD=of-root")) as name:
+        reply = member.request(method, path.format(name), body)
+        assert reply.status == 403, reply
+        seen = member.request("GET", f"/containers/{name}/json")
+        assert seen.status == 200
+        assert b"of-root" not in seen.body
+
+
+@pytest.mark.parametrize("mode", ["NetworkMode", "PidMode", "VolumesFrom"])
+def test_nobody_joins_what_is_anothers(guarded: PrivateEngine, member: Visitor, mode: str) -> None:
+    with containers.running(guarded, "busybox") as name:
+        wanted: Any = [name] if mode == "VolumesFrom" else f"container:{name}"
+        reply = member.create("busybox", **{mode: wanted})
+        assert reply.status == 403, reply
+        assert "share with" in message(reply)
+
+
+def test_an_execed_process_has_no_more_privileges_than_were_granted(member: Visitor) -> None:
+    name = containers.unique("own")
+    member.create("busybox", name)
+    member.request("POST", f"/containers/{name}/start")
+    plain = member.request("POST", f"/containers/{name}/exec", {"Cmd": ["id"]})
+    mighty = member.request("POST", f"/containers/{name}/exec", {"Cmd": ["id"], "Privileged": True})
+    member.request("DELETE", f"/containers/{name}?force=1")
+    assert plain.status == 201
+    assert mighty.status == 403
+
+
+def test_an_exec_of_another_cannot_be_started_by_its_id(
+    guarded: PrivateEngine, member: Visitor
+) -> None:
+    with containers.running(guarded, "busybox") as name:
+        made = guarded.request("POST", f"/containers/{name}/exec", {"Cmd": ["id"]}).json()
+        reply = member.request("POST", f"/exec/{made['Id']}/start", {"Detach": True})
+        assert reply.status == 403
+
+
+def test_a_reader_looks_and_changes_nothing(guarded: PrivateEngine) -> None:
+    reader = Visitor(guarded, READER, READER, (GROUP,))
+    assert reader.request("GET", "/containers/json").status == 200
+    assert reader.request("GET", "/images/json").status == 200
+    assert reader.create("busybox").status == 403
+    assert reader.request("POST", "/images/busybox/tag?repo=x&tag=y").status == 403
+    assert reader.request("POST", "/volumes/create", {}).status == 403
+
+
+def test_who_is_in_no_rule_gets_a_ping_and_nothing_else(guarded: PrivateEngine) -> None:
+    stranger = Visitor(guarded, STRANGER, STRANGER)
+    assert stranger.request("GET", "/_ping").status == 200
+    for path in ("/info", "/containers/json", "/events?until=1", "/system/df", "/volumes"):
+        assert stranger.request("GET", path).status == 403, path
+
+
+def test_images_and_volumes_can_be_kept_from_somebody(guarded: PrivateEngine) -> None:
+    restricted = Visitor(guarded, RESTRICTED, RESTRICTED)
+    assert restricted.request("POST", "/images/busybox/tag?repo=x&tag=y").status == 403
+    assert restricted.request("DELETE", "/images/busybox").status == 403
+    assert restricted.request("POST", "/volumes/create", {"Name": "v"}).status == 403
+
+
+# -- one parse -----------------------------------------------------------------------------------
+
+
+def bodies() -> list[tuple[str, bytes]]:
+    """Requests that a second reader could take for another one."""
+    mighty = b'{"Image":"busybox","Cmd":["true"],"HostConfig":{"Privileged":true}}'
+    harmless = b'{"Image":"busybox","Cmd":["true"],"HostConfig":{"Privileged":false}}'
+    json_type = b"Content-Type: application/json\r\n"
+    head = b"POST /containers/create HTTP/1.1\r\nHost: d\r\n" + json_type
+
+    def sized(body: bytes) -> bytes:
+        return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    def chunked(body: bytes, size: int) -> bytes:
+        pieces = [body[i : i + size] for i in range(0, len(body), size)]
+        framed = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        return head + b"Transfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
+
+    twice = (
+        b'{"Image":"busybox","HostConfig":{"Privileged":false},"HostConfig":{"Privileged":true}}'
+    )
+    return [
+        ("plain", sized(mighty)),
+        ("the member twice", sized(twice)),
+        ("chunked", chunked(mighty, 7)),
+        ("a byte a chunk", chunked(mighty, 1)),
+        ("padded beyond a megabyte", sized(b" " * (1 << 20) + mighty)),
+        ("padded behind", sized(mighty + b" " * (2 << 20))),
+        ("chunked and padded", chunked(b"\n" * (3 << 20) + mighty, 1 << 16)),
+        ("escaped name", sized(mighty.replace(b"Privileged", rb"\u0050rivileged"))),
+        ("two documents", sized(harmless + mighty)),
+        ("no length", head + b"Content-Length: 0\r\n\r\n" + mighty),
+        ("two lengths", head + b"Content-Length: 0\r\nContent-Length: %d\r\n\r\n" % len(mighty)),
+        (
+            "length and chunks",
+            head + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + mighty,
+        ),
+        ("too large", sized(b" " * (5 << 20) + mighty)),
+    ]
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-41110", "CVE-2026-34040"])
+@pytest.mark.parametrize(("trick", "request_bytes"), bodies(), ids=[t for t, _ in bodies()])
+def test_what_is_judged_is_what_is_done(
+    guarded: PrivateEngine, member: Visitor, trick: str, request_bytes: bytes, cve: str
+) -> None:
+    before = len(guarded.request("GET", "/containers/json?all=1").json())
+    status, _ = member.raw(request_bytes)
+    assert status in (400, 403, 413), (trick, status)
+    assert len(guarded.request("GET", "/containers/json?all=1").json()) == before
+
+
+def test_a_container_is_judged_again_when_it_starts(
+    guarded: PrivateEngine, ground: Path, member: Visitor
+) -> None:
+    """One that root made for a member's id is not the way around: it is root's."""
+    name = containers.unique("root")
+    body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Privileged": True}}
+    guarded.request("POST", f"/containers/create?name={name}", body)
+    assert member.request("POST", f"/containers/{name}/start").status == 403
+    guarded.request("DELETE", f"/containers/{name}")
+
+
+# -- directories of the host ---------------------------------------------------------------------
+
+
+def run(visitor: Visitor, bind: str, *words: str) -> tuple[int, str]:
+    """(exit status or HTTP status, output or message)."""
+    made = visitor.request(
+        "POST",
+        "/containers/create",
+        {"Image": "busybox", "Cmd": list(words), "HostConfig": {"Binds": [bind]}},
+    )
+    if made.status != 201:
+        return made.status, message(made)
+    name = made.json()["Id"]
+    try:
+        started = visitor.request("POST", f"/containers/{name}/start")
+        if started.status != 204:
+            return started.status, message(started)
+        code = visitor.request("POST", f"/containers/{name}/wait").json()["StatusCode"]
+        return code, visitor.request("GET", f"/containers/{name}/logs?stdout=1").body.decode()
+    finally:
+        visitor.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_a_granted_directory_can_be_mounted(mounter: Visitor, ground: Path) -> None:
+    assert run(mounter, f"{ground}/open/plain:/m", "touch", "/m/made")[0] == 0
+    assert (ground / "open" / "plain" / "made").exists()
+    assert run(mounter, f"{ground}/shut:/m:ro", "ls", "/m")[0] == 0
+    status, text = run(mounter, f"{ground}/shut:/m", "ls", "/m")
+    assert status == 403
+    assert f"{ground}/shut:ro" in text
+
+
+@pytest.mark.parametrize("source", ["host", "open/../host", "openx", "open/../../../../etc"])
+def test_nothing_outside_is_mounted(mounter: Visitor, ground: Path, source: str) -> None:
+    assert run(mounter, f"{ground}/{source}:/m", "ls", "/m")[0] == 403
+
+
+@pytest.mark.parametrize("source", ["open/link", "open/link/secret"])
+def test_no_link_leads_out_of_a_granted_directory(
+    mounter: Visitor, ground: Path, source: str
+) -> None:
+    status, text = run(mounter, f"{ground}/{source}:/m", "ls", "/m")
+    assert status == 500, text
+    assert "symbolic link below" in text
+
+
+def test_no_directory_is_made_behind_a_link(mounter: Visitor, ground: Path) -> None:
+    assert run(mounter, f"{ground}/open/link/made:/m", "true")[0] == 400
+    assert not (ground / "host" / "made").exists()
+
+
+def test_swapping_a_directory_for_a_link_gains_nothing(mounter: Visitor, ground: Path) -> None:
+    place, target = ground / "open" / "swapped", ground / "host"
+    swap = (
+        "import os, sys; place, target = sys.argv[1:]\n"
+        "while True: os.mkdir(place); os.rmdir(place); os.symlink(target, place); os.unlink(place)"
+    )
+    with subprocess.Popen([sys.executable, "-c", swap, str(place), str(target)]) as swapper:
+        try:
+            for _ in range(25):
+                _, text = run(mounter, f"{place}:/m", "ls", "/m")
+                assert "secret\n" not in text
+            assert swapper.poll() is None
+        finally:
+            swapper.kill()
+
+
+def test_grants_are_exactly_what_they_say(mounter: Visitor) -> None:
+    assert mounter.create("busybox", CapAdd=["NET_ADMIN"]).status == 201
+    assert mounter.create("busybox", CapAdd=["NET_ADMIN", "SYS_PTRACE"]).status == 403
+    assert mounter.create("busybox", NetworkMode="host").status == 201
+    assert mounter.create("busybox", PidMode="host").status == 403
+    assert mounter.create("busybox", SecurityOpt=["landlock=off"]).status == 201
+    assert mounter.create("busybox", Devices=[{"PathOnHost": "/dev/null"}]).status == 201
+    assert mounter.create("busybox", Devices=[{"PathOnHost": "/dev/zero"}]).status == 403
+
+
+# -- the socket ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cve", ["CVE-2020-15257"])
+@pytest.mark.parametrize("kind", ["abstract", "unbound", "tcp", "datagram"])
+def test_the_engine_serves_no_socket_that_anyone_could_connect_to(
+    tmp_path: Path, kind: str, cve: str
+) -> None:
+    family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
+    sort = socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
+    passed = socket.socket(family, sort)
+    if kind == "abstract":
+        passed.bind(f"\0jaula-test-{os.getpid()}")
+    elif kind == "tcp":
+        passed.bind(("127.0.0.1", 0))
+    elif kind == "datagram":
+        passed.bind(str(tmp_path / "sock"))
+    program = (
+        "import os, sys; fd = int(sys.argv[1]); os.dup2(fd, 3); os.set_inheritable(3, True);"
+        "os.environ['LISTEN_PID'] = str(os.getpid()); os.environ['LISTEN_FDS'] = '1';"
+        "os.execv(sys.executable, [sys.executable, '-m', 'jaula', 'daemon', *sys.argv[2:]])"
+    )
+    flags = ("--config-file", "/dev/null", "--root", f"{tmp_path}/r", "--run", f"{tmp_path}/u")
+    with passed:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(passed.fileno()), *flags],
+            pass_fds=(passed.fileno(),),
+            env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=30,
+            text=True,
+        )
+    assert done.returncode == 125
+    assert "the socket that was passed on" in done.stderr
+
+
+def test_the_socket_is_for_root_alone_unless_a_group_is_named(engine: PrivateEngine) -> None:
+    facts = engine.socket.stat()
+    assert facts.st_mode & 0o777 == 0o600
+    assert facts.st_uid == 0
+
+
+def test_without_a_policy_the_sockets_group_has_no_power_over_the_host(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    import grp
+
+    group = next(g for g in grp.getgrall() if g.gr_gid not in (0, 65534))
+    private = new_engine("--socket-group", group.gr_name)
+    private.run.chmod(0o711)
+    facts = private.socket.stat()
+    assert (facts.st_mode & 0o777, facts.st_gid) == (0o660, group.gr_gid)
+    load_image(private, "busybox")
+    someone = Visitor(private, MEMBER, MEMBER, (group.gr_gid,))
+    reply = someone.create("busybox", Binds=["/:/host"])
+    assert reply.status == 403
+    assert "(built in)" in message(reply)
+    assert someone.create("busybox").status == 201
+
+
+@pytest.mark.parametrize(
+    ("content", "mode"),
+    [("[user.0]\naccess = 'everything'\n", 0o600), ("", 0o666), ("[nobody]\n", 0o600)],
+)
+def test_a_policy_that_cannot_be_trusted_or_read_stops_the_start(
+    tmp_path: Path, content: str, mode: int
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(content)
+    policy.chmod(mode)
+    flags = ("--config-file", "/dev/null", "--root", f"{tmp_path}/r", "--run", f"{tmp_path}/u")
+    done = subprocess.run(
+        [sys.executable, "-m", "jaula", "daemon", *flags, "--policy", str(policy)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+        text=True,
+    )
+    assert done.returncode == 125
+    assert str(policy) in done.stderr
+
+
+def test_events_show_nothing_of_others(guarded: PrivateEngine, member: Visitor) -> None:
+    with containers.running(guarded, "busybox") as name:
+        guarded.cli("jaula", "exec", name, "echo", "a-secret-argument")
+        reply = member.request("GET", f"/events?since=1&until={time.time()}")
+        shown = [json.loads(line) for line in reply.body.splitlines()]
+    assert b"a-secret-argument" not in reply.body
+    assert not [e for e in shown if e["Type"] == "container" and e["Actor"]["ID"] == name]

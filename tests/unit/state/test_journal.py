@@ -1,0 +1,226 @@
+"""The audit log: what it holds, what it notices, and what a kill in the middle leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaula.errors import Unavailable
+from jaula.state import journal as journals
+from jaula.state.chain import ZERO, Check, Head, digest, link
+from jaula.state.journal import Entry, Journal
+
+
+def write(directory: Path, count: int, **options: Any) -> None:
+    journal = Journal(directory, **options)
+    for number in range(count):
+        journal.append(Entry(uid=0, action="container start", object=f"c{number}", status=200))
+    journal.close()
+
+
+def verify(directory: Path) -> list[str]:
+    head = journals.read_head(directory)
+    check = Check()
+    for path in journals.files(directory):
+        for _ in check.lines(journals.lines(path), watch=head.n if head else 0):
+            pass
+    return [finding.text for finding in check.end(head)]
+
+
+def documents(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in journals.files(directory) for line in journals.lines(path)]
+
+
+def test_lines_are_numbered_and_chained(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    write(tmp_path, 2)
+    lines = [line for path in journals.files(tmp_path) for line in journals.lines(path)]
+    links = [link(line) for line in lines]
+    assert [found.n for found in links if found] == [1, 2, 3, 4, 5]
+    assert [found.prev for found in links if found] == [ZERO, *(digest(x) for x in lines[:-1])]
+    assert verify(tmp_path) == []
+
+
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    write(tmp_path / "audit", 1)
+    assert (tmp_path / "audit").stat().st_mode & 0o777 == 0o700
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "audit").iterdir()} == {0o600}
+
+
+def test_an_empty_log_is_whole(tmp_path: Path) -> None:
+    Journal(tmp_path).close()
+    assert verify(tmp_path) == []
+
+
+def edit(directory: Path, change: Any) -> None:
+    path = journals.files(directory)[0]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(change(lines)))
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda ls: ls[:-1], ["line 6 is missing at the end"]),
+        (lambda ls: ls[:2], ["lines 3 to 6 are missing at the end"]),
+        (lambda ls: [], ["lines 1 to 6 are missing at the end"]),
+        (lambda ls: ls[1:], ["line 1 is missing"]),
+        (lambda ls: ls[:2] + ls[3:], ["line 3 is missing"]),
+        (
+            lambda ls: [*ls[:2], ls[2].replace(b"c2", b"cX"), *ls[3:]],
+            ["line 3 is not the one that line 4 follows"],
+        ),
+        (
+            lambda ls: [*ls[:5], ls[5].replace(b"c5", b"cX")],
+            ["line 6 is not the one that the head names"],
+        ),
+        (lambda ls: [*ls[:3], ls[2], *ls[3:]], ["line 3 comes after line 3"]),
+        (lambda ls: [*ls[:3], b"garbage\n", *ls[4:]], ["a line after 3 is damaged"]),
+    ],
+)
+def test_a_cut_a_change_and_a_gap_are_found(tmp_path: Path, change: Any, found: list[str]) -> None:
+    write(tmp_path, 6)
+    edit(tmp_path, change)
+    told = verify(tmp_path)
+    assert told[: len(found)] == found
+
+
+def test_a_cut_is_still_found_after_the_next_start(tmp_path: Path) -> None:
+    write(tmp_path, 6)
+    edit(tmp_path, lambda ls: ls[:3])
+    write(tmp_path, 2)
+    assert verify(tmp_path) == ["lines 4 to 6 are missing"]
+    assert [d["action"] for d in documents(tmp_path)].count("log repair") == 1
+
+
+def test_a_removed_head_is_found(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    (tmp_path / "head").unlink()
+    assert verify(tmp_path) == ["the head, which names the last line, is missing or damaged"]
+
+
+def test_a_whole_log_that_was_removed_is_found(tmp_path: Path) -> None:
+    write(tmp_path, 4)
+    journals.files(tmp_path)[0].unlink()
+    write(tmp_path, 1)
+    assert "lines 1 to 4 are missing" in verify(tmp_path)
+
+
+def test_rotation_keeps_the_chain_and_tells_what_it_removed(tmp_path: Path) -> None:
+    write(tmp_path, 200, max_file=2000, kept_files=3)
+    names = journals.files(tmp_path)
+    assert 2 <= len(names) <= 3
+    assert verify(tmp_path) == []
+    assert any(d["action"] == "log drop" for d in documents(tmp_path))
+    names[0].unlink()
+    assert verify(tmp_path) != [] or len(names) == 1
+
+
+def test_half_a_line_is_cut_off_and_noted(tmp_path: Path) -> None:
+    write(tmp_path, 3)
+    path = journals.files(tmp_path)[0]
+    with path.open("ab") as file:
+        file.write(b'{"n":4,"time":"20')
+    write(tmp_path, 1)
+    assert verify(tmp_path) == []
+    found = documents(tmp_path)
+    assert [d["n"] for d in found] == [1, 2, 3, 4, 5]
+    assert found[3]["action"] == "log repair"
+    assert "17 bytes" in found[3]["error"]
+
+
+def test_a_head_that_is_behind_is_moved_on(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    head = (tmp_path / "head").read_bytes()
+    write(tmp_path, 1)
+    (tmp_path / "head").write_bytes(head)
+    write(tmp_path, 1)
+    assert verify(tmp_path) == []
+    assert "log repair" not in [d["action"] for d in documents(tmp_path)]
+
+
+def test_a_line_that_does_not_follow_the_head_is_noted(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    with journals.files(tmp_path)[0].open("ab") as file:
+        file.write(b'{"n":3,"prev":"' + b"0" * 64 + b'","action":"forged"}\n')
+    write(tmp_path, 1)
+    assert verify(tmp_path)
+    assert "log repair" in [d["action"] for d in documents(tmp_path)]
+
+
+def test_a_kill_at_any_moment_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from jaula.state.journal import Entry, Journal\n"
+        "journal = Journal(Path(sys.argv[1]), max_file=4000, kept_files=500)\n"
+        "while True: journal.append(Entry(uid=1, action='start', argv=('x' * 300,)))"
+    )
+    for attempt in range(8):
+        with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as writer:
+            before = len(journals.files(tmp_path))
+            while len(journals.files(tmp_path)) < before + 2:
+                assert writer.poll() is None
+                time.sleep(0.001)
+            time.sleep(random.Random(attempt).uniform(0, 0.01))
+            writer.kill()
+    write(tmp_path, 1, max_file=4000, kept_files=500)
+    assert verify(tmp_path) == []
+    numbers = [d["n"] for d in documents(tmp_path)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > 100
+
+
+@pytest.mark.parametrize("cut", [1, 40, 100])
+def test_a_disk_that_is_full_stops_what_is_new_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    journal = Journal(tmp_path)
+    journal.append(Entry(action="first"))
+    write_all = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write_all(fd, data[:cut]))
+    journal.append(Entry(action="second"))
+    with pytest.raises(Unavailable, match="cannot be written"):
+        journal.check()
+    monkeypatch.setattr(os, "write", write_all)
+    journal.check()
+    journal.close()
+    assert [d["action"] for d in documents(tmp_path)] == ["first", "second"]
+    assert verify(tmp_path) == []
+
+
+def test_what_a_client_says_is_bounded_and_always_one_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    nasty = "a\nb\x00\u2028\udcff"
+    journal.append(Entry(action="x", object=nasty * 5000, argv=(nasty, "y" * 100_000, "z")))
+    journal.close()
+    assert journals.files(tmp_path)[0].read_bytes().count(b"\n") == 1
+    found = documents(tmp_path)[0]
+    assert len(found["object"]) <= 1024
+    assert found["argv_cut"] > 80_000
+
+
+def test_a_head_has_one_size_and_reads_back() -> None:
+    for head in (Head(), Head(7, "a" * 64), Head(10**18, digest(b""))):
+        assert len(head.encode()) == 86
+        assert Head.decode(head.encode()) == head
+    for broken in (b"", b"x" * 86, b"1 2\n", Head(1, "A" * 64).encode()):
+        assert Head.decode(broken) is None
+
+
+def test_a_line_costs_less_than_a_third_of_a_millisecond(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    entry = Entry(uid=0, pid=1, command="jaula", action="exec create", argv=("sh", "-c", "true"))
+    spent = []
+    for _ in range(2000):
+        start = time.perf_counter()
+        journal.append(entry)
+        spent.append(time.perf_counter() - start)
+    journal.close()
+    assert sorted(spent)[1000] < 0.0003
