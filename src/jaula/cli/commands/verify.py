@@ -2,67 +2,149 @@
 
 from __future__ import annotations
 
+import sys
+
 from jaula.cli.client import Client, quote
-from jaula.cli.failure import EngineError, Failure
+from jaula.cli.failure import EngineError, Failure, UsageError
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.audit.readings import Readings
+    from jaula.audit.reports.report import Report
+    from jaula.audit.row import Row
+
+FORMATS = ("table", "json", "sarif", "html")
 
 
 def run(options: Options) -> int:
     """Print the proof of each container named; 1 where a row of one does not hold."""
+    form = options.text("format", "table")
+    if form not in FORMATS:
+        raise UsageError(f'invalid argument "{form}" for "--format": one of {", ".join(FORMATS)}')
+    chosen = bool(options.arguments) or options.on("all") or options.on("host")
+    if not chosen and not options.on("list"):
+        raise UsageError('"jaula verify" requires a container, --all or --host.', status=1)
+
     from jaula.cli import packages
 
     packages.enable()
-    from jaula.audit import row, verify
-    from jaula.spec import runtime
+    from jaula.audit.reports import FORMATS as FORMS
+    from jaula.audit.reports.report import ABOUTS
 
+    if options.on("list"):
+        from jaula.audit.about import describe
+
+        print("\n\n".join(describe(about) for about in ABOUTS))
+        return 0
     client = Client(Settings.host)
-    status = 0
-    for number, name in enumerate(options.arguments):
+    reports = _containers(client, options) if options.arguments or options.on("all") else []
+    if options.on("host"):
+        reports.append(_host(client))
+    if not reports:
+        print("jaula: no container runs", file=sys.stderr)
+        return 0
+    print(FORMS[form](reports), end="" if form == "html" else "\n")
+    return 0 if all(report.passed for report in reports) else 1
+
+
+def _containers(client: Client, options: Options) -> list[Report]:
+    from jaula.audit.readings import Readings
+    from jaula.audit.reports.report import Report
+
+    readings = Readings()
+    readings.traced = not options.on("no-trace")
+    names = list(options.arguments)
+    if options.on("all"):
+        running = client.get("/containers/json")
+        names += [entry["Id"] for entry in running if entry["Id"] not in names]
+    reports = []
+    for name in names:
         found = client.get(f"/containers/{quote(name)}/json")
         if not found["State"]["Running"]:
+            if name not in options.arguments:
+                continue  # ended since it was listed
             raise Failure(f"container {name} does not run: there is nothing in effect to verify")
-        try:
-            spec = runtime.decode(client.request("GET", f"/jaula/containers/{found['Id']}/spec"))
-        except EngineError as error:
-            raise Failure(
-                f"the engine does not tell the container's spec: {error.reason}"
-            ) from None
-        rows = verify.verify(found, spec)
-        if options.text("format") == "json":
-            from jaula.spec.light import pretty
-
-            print(pretty([_document(line) for line in rows]))
-        else:
-            if len(options.arguments) > 1:
-                print(("\n" if number else "") + f"{name}:")
-            print(verify.render(rows))
-        if not row.passed(rows):
-            status = 1
-    return status
+        rows = _rows(client, found, readings, probe=options.on("probe"))
+        reports.append(Report(found["Name"].lstrip("/"), "container", _now(), tuple(rows)))
+    return reports
 
 
-def _document(line: object) -> dict[str, str]:
-    names = ("id", "layer", "requested", "effective", "evidence", "verdict")
-    return {name: str(getattr(line, name)) for name in names}
+def _rows(client: Client, found: Any, readings: Readings, *, probe: bool) -> list[Row]:
+    from jaula.audit import verify
+    from jaula.errors import JaulaError
+    from jaula.spec import runtime
+
+    try:
+        spec = runtime.decode(client.request("GET", f"/jaula/containers/{found['Id']}/spec"))
+    except EngineError as error:
+        raise Failure(f"the engine does not tell the container's spec: {error.reason}") from None
+    try:
+        rows = verify.verify(found, spec, readings=readings)
+        if probe:
+            from jaula.audit.probing import twin
+
+            rows += twin.rows(client, found, spec)
+    except JaulaError as error:
+        raise Failure(f"{found['Name'].lstrip('/')}: {error}") from None
+    return rows
+
+
+def _host(client: Client) -> Report:
+    from jaula.audit import host
+    from jaula.audit.reports.report import Report
+
+    facts = host.of_engine(client.address.text, _state_directory(client))
+    return Report(facts.name, "host", _now(), tuple(host.verify(facts)))
+
+
+def _state_directory(client: Client) -> str:
+    """Where the engine says that it keeps its things; empty where none runs. Starts no engine."""
+    asking = Client(client.address.text)
+    try:
+        return str(asking.get("/info")["DockerRootDir"])
+    except Failure:
+        return ""
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 COMMAND = Command(
-    "[OPTIONS] CONTAINER [CONTAINER...]",
+    "[OPTIONS] [CONTAINER...]",
     "Prove from the kernel's own evidence that the isolation asked for is in effect",
     run,
-    flags=(Flag("format", "", "string", "table or json", completes=("table", "json")),),
-    least=1,
+    flags=(
+        Flag("all", "a", "bool", "Every container that runs"),
+        Flag("format", "", "string", "table, json, sarif or html", completes=FORMATS),
+        Flag("host", "", "bool", "The host itself: kernel, settings, the engine's directories"),
+        Flag("list", "l", "bool", "List what is checked, why, and by which evidence"),
+        Flag("no-trace", "", "bool", "Do not stop a process for a moment to read its filter"),
+        Flag("probe", "", "bool", "Start a twin that tries, harmlessly, what must fail"),
+    ),
     description=(
         "One row for each layer: namespaces, user mapping, cgroup limits, the five capability "
         "sets, seccomp, no_new_privs, LSM, masked paths, mounts, devices, network. Each says what "
         "was requested, what the kernel says is in effect, where it says so, and the verdict: "
         "holds, relaxed (asked to be weaker than the default), FAILS or unknown. The engine is "
-        "asked only for what was requested; what is in effect is read from /proc and the cgroups."
+        "asked only for what was requested; what is in effect is read from /proc, the cgroups and "
+        "the packet filter. To read the program of the system call filter, the first process of "
+        "the container is stopped for less than a millisecond, as a debugger would. With --probe "
+        "a copy of the container, with its volumes read-only and a writable layer of its own, runs "
+        "a small program that does what must not work; it is removed afterwards."
     ),
     examples=(
         ("A container's proof", "jaula verify web"),
         ("What was relaxed", "jaula verify web | grep relaxed"),
+        ("By deed, not by setting", "jaula verify --probe web"),
+        ("Everything, as a page", "jaula verify --all --host --format html > report.html"),
+        ("For code scanning", "jaula verify --all --format sarif > verify.sarif"),
     ),
     exit_status=(("0", "no row FAILS and none is unknown"), ("1", "a row does, or no proof")),
     see_also=("inspect", "tree", "caps", "check"),

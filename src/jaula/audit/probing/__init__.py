@@ -1,0 +1,1 @@
+"""``jaula verify --probe``: a disposable twin of a container tries what must fail."""

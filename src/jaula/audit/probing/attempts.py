@@ -1,0 +1,361 @@
+"""What a twin tries: attempts that must fail, each harmless where it does not.
+
+Harmless means: where the kernel would let it through, the call has an argument that makes it fail
+afterwards (a bad magic number, no such file), or its effect ends with the twin. Nothing is written
+to a file of the kernel; it is opened for writing and closed. Pure.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from jaula.audit.probing.program import BEGIN, CALL, CALL32, FORKS, Argument, Entry
+from jaula.kernel import seccomp
+
+REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS})
+CLOSED = REFUSED | {errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ENODEV}
+SIGKILL, SIGSEGV, SIGALRM, SIGSYS = 9, 11, 14, 31
+AT_FDCWD = -100
+O_WRONLY = 1
+
+ABIS: dict[str, tuple[str, int]] = {
+    "x86_64": ("SCMP_ARCH_X86_64", CALL),
+    "i386": ("SCMP_ARCH_X86", CALL32),
+    "x32": ("SCMP_ARCH_X32", CALL),
+}
+"""Name of the table of numbers, and how the call is made."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls of one child process; they are refused where one failed with an errno that is ``fine``.
+
+    ``decides``: the index of the call that must fail (-1: the last). ``empty``: it may also
+    succeed, if it gives at most so many bytes. ``signals`` that may end the child instead.
+    ``relaxed`` names the flag that asked for it to work. ``group`` is the row it is told in.
+    """
+
+    group: str
+    name: str
+    steps: tuple[Entry, ...]
+    fine: frozenset[int] = REFUSED
+    signals: frozenset[int] = frozenset({SIGSYS})
+    decides: int = -1
+    empty: int | None = None
+    relaxed: str | None = None
+
+
+def call(name: str, *arguments: Argument, abi: str = "x86_64") -> Entry:
+    """One system call by name; ``KeyError`` where the ABI has none of that name."""
+    table, operation = ABIS[abi]
+    number = seccomp.resolve(name, table)
+    if number is None:
+        raise KeyError(name)
+    return Entry(operation, number, arguments)
+
+
+def text(path: str) -> bytes:
+    """A path as the kernel wants it."""
+    return path.encode("utf-8", "surrogateescape") + b"\0"
+
+
+_ADJ_TICK = struct.pack("<I", 0x4000) + bytes(252)
+_HANDLE = struct.pack("<II", 8, 1) + bytes(8)
+_NOWHERE = b"/jaula-probe-nowhere\0"
+
+CALLS: tuple[tuple[str, tuple[Argument, ...]], ...] = (
+    ("mount", (b"none\0", b"/proc\0", b"tmpfs\0", 0, 0)),
+    ("umount2", (b"/proc\0", 2)),
+    ("pivot_root", (b"/\0", b"/\0")),
+    ("unshare", (0x10000000,)),  # CLONE_NEWUSER
+    ("unshare", (0x00020000,)),  # CLONE_NEWNS
+    ("setns", (-1, 0)),
+    ("clone", (0x10000011, 0, 0, 0, 0)),  # CLONE_NEWUSER, SIGCHLD
+    ("clone3", (0, 0)),
+    ("fsopen", (b"tmpfs\0", 0)),
+    ("open_tree", (AT_FDCWD, b"/\0", 1)),
+    ("move_mount", (-1, b"\0", -1, b"\0", 0)),
+    ("mount_setattr", (-1, b"\0", 0, 0, 0)),
+    ("bpf", (0, 0, 0)),
+    ("perf_event_open", (0, 0, -1, -1, 0)),
+    ("userfaultfd", (0,)),
+    ("io_uring_setup", (1, 0)),
+    ("add_key", (b"user\0", b"probe\0", 0, 0, -1)),
+    ("request_key", (b"user\0", b"probe\0", 0, 0)),
+    ("keyctl", (0, -1, 0)),
+    ("init_module", (0, 0, b"\0")),
+    ("finit_module", (-1, b"\0", 0)),
+    ("delete_module", (b"jaula_probe\0", 0)),
+    ("kexec_load", (0, 0, 0, 0xFF00)),
+    ("reboot", (0, 0, 0, 0)),
+    ("swapon", (_NOWHERE, 0)),
+    ("swapoff", (_NOWHERE,)),
+    ("acct", (_NOWHERE,)),
+    ("iopl", (0,)),
+    ("ioperm", (0x80, 0, 0)),
+    ("adjtimex", (_ADJ_TICK,)),
+    ("syslog", (10, 0, 0)),
+    ("quotactl", (0, 0, 0, 0)),
+    ("open_by_handle_at", (AT_FDCWD, _HANDLE, 0)),
+    ("fanotify_init", (0, 0)),
+    ("sethostname", (b"\0", -1)),
+    ("setdomainname", (b"\0", -1)),
+    ("kcmp", (1, 1, 0, 0, 0)),
+    ("pidfd_getfd", (-1, 0, 0)),
+    ("move_pages", (1, 0, 0, 0, 0, 0)),
+    ("vm86", (0, 0)),
+    ("uselib", (_NOWHERE,)),
+    ("lookup_dcookie", (0, 0, 0)),
+)
+"""(name, arguments) of calls that the default filter or a missing capability refuses."""
+
+FAMILIES: tuple[tuple[int, str, int, int], ...] = (
+    (38, "AF_ALG", 5, 0),
+    (40, "AF_VSOCK", 1, 0),
+    (44, "AF_XDP", 3, 0),
+    (30, "AF_TIPC", 2, 0),
+    (31, "AF_BLUETOOTH", 3, 1),
+    (29, "AF_CAN", 3, 1),
+    (21, "AF_RDS", 5, 0),
+    (9, "AF_X25", 5, 0),
+    (42, "AF_QIPCRTR", 2, 0),
+    (43, "AF_SMC", 1, 0),
+    (15, "AF_KEY", 3, 2),
+)
+"""(family, name, type, protocol); the kernel may lack it, which is a refusal too."""
+
+NO_FAMILY = REFUSED | {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT}
+
+
+def calls(relaxed: str | None) -> list[Attempt]:
+    """Every call on every ABI that has it."""
+    found = []
+    for abi in ABIS:
+        for name, arguments in CALLS:
+            if seccomp.resolve(name, ABIS[abi][0]) is None:
+                continue
+            found.append(
+                Attempt(
+                    group=f"calls {abi}",
+                    name=name + ("(user)" if arguments == (0x10000000,) else ""),
+                    steps=(call(name, *arguments, abi=abi),),
+                    signals=frozenset({SIGSYS, SIGSEGV}) if abi == "i386" else frozenset({SIGSYS}),
+                    relaxed=relaxed,
+                )
+            )
+    return found
+
+
+def families(relaxed: str | None) -> list[Attempt]:
+    """Sockets of families that few hosts use, on every ABI, ``socketcall`` of i386 included."""
+    found = []
+    for abi in ABIS:
+        signals = frozenset({SIGSYS, SIGSEGV}) if abi == "i386" else frozenset({SIGSYS})
+        for family, name, kind, protocol in FAMILIES:
+            steps = [("", call("socket", family, kind, protocol, abi=abi))]
+            if abi == "i386":
+                packed = struct.pack("<III", family, kind, protocol)
+                steps.append((" by socketcall", call("socketcall", 1, packed, abi=abi)))
+            found += [
+                Attempt(group=f"sockets {abi}", name=name + how, steps=(step,), fine=NO_FAMILY,
+                        signals=signals, relaxed=relaxed)
+                for how, step in steps
+            ]  # fmt: skip
+    return found
+
+
+def terminals(relaxed: str | None) -> list[Attempt]:
+    """Typing into a terminal, also with the upper half of the request set (CVE-2019-10063)."""
+    requests = ((0x5412, "TIOCSTI"), (0x541C, "TIOCLINUX"), (1 << 32 | 0x5412, "TIOCSTI, 33 bits"))
+    found = []
+    for abi in ("x86_64", "i386"):
+        for request, name in requests:
+            step = call("ioctl", 0, request, b"x", abi=abi)
+            found.append(
+                Attempt(
+                    group="terminal",
+                    name=f"{name} {abi}",
+                    steps=(step,),
+                    signals=frozenset({SIGSYS, SIGSEGV}),
+                    relaxed=relaxed,
+                )
+            )
+    return found
+
+
+def capabilities(relaxed: str | None) -> list[Attempt]:
+    """Taking every capability."""
+    header = struct.pack("<II", 0x20080522, 0)
+    everything = struct.pack("<6I", *[0xFFFFFFFF] * 2, 0, *[0x1FF] * 2, 0)
+    return [
+        Attempt(group="capabilities", name=f"capset of all, {abi}", relaxed=relaxed,
+                steps=(call("capset", header, everything, abi=abi),),
+                signals=frozenset({SIGSYS, SIGSEGV}))
+        for abi in ("x86_64", "i386")
+    ]  # fmt: skip
+
+
+def masked(paths: Iterable[str]) -> list[Attempt]:
+    """Reading what is masked: refused, absent, or nothing in it."""
+    found = []
+    for path in paths:
+        opened = call("open", text(path), 0)
+        fine = CLOSED | {errno.EISDIR}
+        found.append(Attempt(group="masked paths", name=f"{path} read", fine=fine,
+                             steps=(opened, call("read", 3, bytes(16), 16)), empty=0))  # fmt: skip
+        found.append(Attempt(group="masked paths", name=f"{path} listed", empty=48,
+                             fine=CLOSED,
+                             steps=(opened, call("getdents64", 3, bytes(4096), 4096))))  # fmt: skip
+    return found
+
+
+WRITES = (
+    "/proc/sysrq-trigger",
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/modprobe",
+    "/proc/sys/vm/overcommit_memory",
+    "/sys/kernel/uevent_helper",
+    "/sys/power/state",
+    "/sys/fs/cgroup/memory/release_agent",
+    "/sys/fs/cgroup/cgroup.procs",
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+)
+"""Files of the kernel whose content is a command to the host."""
+
+
+def writes(paths: Iterable[str], relaxed: str | None) -> list[Attempt]:
+    """Writing to files of the kernel: opened, not written; directories are asked for access."""
+    found = [
+        Attempt(group="kernel files", name=path, fine=CLOSED, relaxed=relaxed,
+                steps=(call("open", text(path), O_WRONLY),))
+        for path in WRITES
+    ]  # fmt: skip
+    found += [
+        Attempt(group="read-only paths", name=path, fine=CLOSED,
+                steps=(call("access", text(path), 2),))
+        for path in paths
+    ]  # fmt: skip
+    return found
+
+
+NODES = ((0o020666, 1, 1, "memory"), (0o060666, 8, 0, "disk"), (0o020666, 10, 200, "tun"))
+
+
+def devices(relaxed: str | None) -> list[Attempt]:
+    """Making a device node and opening it; nothing is read."""
+    found = []
+    for mode, major, minor, name in NODES:
+        place = text(f"/jaula-probe-{name}")
+        number = major << 8 | minor
+        steps = (
+            call("mknodat", AT_FDCWD, place, mode, number),
+            call("open", place, 0),
+            call("unlink", place),
+        )
+        found.append(Attempt(group="devices", name=f"{name} {major}:{minor}", steps=steps,
+                             fine=CLOSED | {errno.EEXIST}, decides=1, relaxed=relaxed))  # fmt: skip
+    return found
+
+
+def unix_address(name: bytes) -> bytes:
+    """``struct sockaddr_un``; a name that begins with a zero byte is abstract."""
+    return struct.pack("<H", 1) + name
+
+
+def inet_address(address: Sequence[int], port: int) -> bytes:
+    """``struct sockaddr_in``."""
+    return struct.pack("<H", 2) + struct.pack(">HBBBB", port, *address) + bytes(8)
+
+
+def inet6_address(address: bytes, port: int) -> bytes:
+    """``struct sockaddr_in6``."""
+    return struct.pack("<H", 10) + struct.pack(">HI", port, 0) + address + bytes(4)
+
+
+UNREACHED = frozenset(
+    {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL,
+     errno.EAFNOSUPPORT, errno.EINVAL, errno.ENOENT, *REFUSED}
+)  # fmt: skip
+
+
+def network(
+    abstract: bytes, port: int, *, alone: bool, host: str | None, ipv6: str | None
+) -> list[Attempt]:
+    """Reaching the host's loopback, its abstract sockets, and IPv6; outside, where ``alone``."""
+    unix = unix_address(abstract)
+    found = [
+        Attempt(group="network", name="abstract socket of the host", fine=UNREACHED, relaxed=host,
+                steps=(call("socket", 1, 1, 0), call("connect", 3, unix, len(unix)))),
+        Attempt(group="network", name="loopback of the host", fine=UNREACHED, relaxed=host,
+                steps=(call("socket", 2, 1, 0),
+                       call("connect", 3, inet_address((127, 0, 0, 1), port), 16))),
+        Attempt(group="network", name="IPv6 to outside", fine=UNREACHED, relaxed=ipv6 or host,
+                steps=(call("socket", 10, 2, 0),
+                       call("connect", 3, inet6_address(bytes.fromhex("20010db8" + "0" * 22 + "01"),
+                                                        9), 28))),
+    ]  # fmt: skip
+    if alone:
+        found += [
+            Attempt(group="network", name=name, fine=UNREACHED,
+                    steps=(call("socket", 2, 2, 0),
+                           call("connect", 3, inet_address(address, port), 16)))
+            for name, address in (
+                ("metadata address", (169, 254, 169, 254)), ("address outside", (192, 0, 2, 1))
+            )
+        ]  # fmt: skip
+    return found
+
+
+def others(
+    canary: str, pid: int, shared: int, *, pids: str | None, ipc: str | None
+) -> list[Attempt]:
+    """A file, a process and a shared memory segment of the host."""
+    return [
+        Attempt(group="others", name="a file of the host", fine=CLOSED,
+                steps=(call("open", text(canary), 0),)),
+        Attempt(group="others", name="a file by way of process 1", fine=CLOSED,
+                steps=(call("open", text(f"/proc/1/root{canary}"), 0),)),
+        Attempt(group="others", name="a process of the host", fine=CLOSED | {errno.ESRCH},
+                steps=(call("kill", pid, 0),), relaxed=pids),
+        Attempt(group="others", name="shared memory of the host", fine=CLOSED,
+                steps=(call("shmget", shared, 0, 0),), relaxed=ipc),
+    ]  # fmt: skip
+
+
+MAX_FORKS = 5000
+
+
+def ceilings(pids: int | None, memory: int | None, relaxed: str | None) -> list[Attempt]:
+    """More processes and more memory than the limits; where there is none, nothing is tried.
+
+    The child first makes itself the one that the kernel ends when memory is short, and not the
+    twin's first process. Many processes may meet the limit of memory before that of their number.
+    """
+    found = []
+    first = (
+        call("open", b"/proc/self/oom_score_adj\0", O_WRONLY),
+        call("write", 3, b"1000", 4),
+        call("close", 3),
+    )
+    killed = frozenset({SIGKILL})
+    if memory is not None:
+        size = memory + (16 << 20)
+        taking = call("mmap", 0, size, 3, 0x8022, -1, 0)  # PRIVATE | ANONYMOUS | POPULATE
+        found.append(Attempt(group="ceilings", name=f"{size >> 20} MB of memory",
+                             steps=(*first, taking), fine=frozenset({errno.ENOMEM}),
+                             signals=killed, relaxed=relaxed))  # fmt: skip
+    if pids is not None and pids <= MAX_FORKS:
+        found.append(Attempt(group="ceilings", name=f"{pids + 8} processes",
+                             steps=(*first, Entry(FORKS, 0, (pids + 8,))),
+                             fine=frozenset({errno.EAGAIN, errno.ENOMEM}),
+                             signals=killed if memory is not None else frozenset(),
+                             relaxed=relaxed))  # fmt: skip
+    return found
+
+
+def table(attempts: Sequence[Attempt]) -> list[Entry]:
+    """The program's entries: a fork before each attempt."""
+    return [entry for attempt in attempts for entry in (Entry(BEGIN), *attempt.steps)]

@@ -1,0 +1,52 @@
+"""What was found about one container, or about the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from jaula.audit.about import About
+from jaula.audit.checks import TABLE as CONTAINER_CHECKS
+from jaula.audit.host import TABLE as HOST_CHECKS
+from jaula.audit.probing.about import ABOUT as PROBING
+from jaula.audit.row import Row, Verdict, passed
+
+ABOUTS: tuple[About, ...] = (
+    *(check.about for check in CONTAINER_CHECKS),
+    PROBING,
+    *(check.about for check in HOST_CHECKS),
+)
+"""Everything that can be checked, in the order of ``--list``."""
+
+_BY_ID = {about.id: about for about in ABOUTS}
+_ORDER = (Verdict.FAILS, Verdict.UNKNOWN, Verdict.RELAXED, Verdict.HOLDS)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """``kind`` is ``container`` or ``host``; ``moment`` the time in RFC 3339, UTC."""
+
+    name: str
+    kind: str
+    moment: str
+    rows: tuple[Row, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is a proof: no row fails and none is unknown."""
+        return passed(self.rows)
+
+    def counts(self) -> dict[Verdict, int]:
+        """How many rows of each verdict, the worst first, without those that do not occur."""
+        found = {v: sum(row.verdict is v for row in self.rows) for v in _ORDER}
+        return {verdict: count for verdict, count in found.items() if count}
+
+
+def about(row: Row) -> About:
+    """What the check of a row is for."""
+    return _BY_ID[row.check]
+
+
+def worst(rows: Sequence[Row]) -> Verdict:
+    """The worst verdict among rows; ``HOLDS`` where there is none."""
+    return next((v for v in _ORDER if any(row.verdict is v for row in rows)), Verdict.HOLDS)

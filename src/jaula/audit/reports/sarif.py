@@ -1,0 +1,114 @@
+"""A report as SARIF 2.1.0 (OASIS standard), for code scanning and dashboards.
+
+Each check is a rule, each row a result: ``pass`` where it holds, ``fail`` at level error where it
+does not, ``review`` where a flag asked for less, ``open`` where the kernel did not tell. A result
+is about a container and a file of the kernel: it has a logical and a physical location.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
+from urllib.parse import quote
+
+from jaula import __version__
+from jaula.audit.about import About
+from jaula.audit.reports.report import ABOUTS, Report
+from jaula.audit.row import Row, Verdict
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
+
+KINDS: dict[Verdict, tuple[str, str]] = {
+    Verdict.HOLDS: ("pass", "none"),
+    Verdict.RELAXED: ("review", "none"),
+    Verdict.FAILS: ("fail", "error"),
+    Verdict.UNKNOWN: ("open", "none"),
+}
+"""(kind, level): a level other than none is for kind fail only (SARIF 3.27.10)."""
+
+
+def document(reports: Sequence[Report]) -> dict[str, Any]:
+    """The log file as Python values, with one run."""
+    used = {row.check for report in reports for row in report.rows}
+    rules = [about for about in ABOUTS if about.id in used]
+    index = {about.id: number for number, about in enumerate(rules)}
+    return {
+        "$schema": SCHEMA,
+        "version": "2.1.0",
+        "runs": [
+            {
+                "tool": {
+                    "driver": {
+                        "name": "jaula verify",
+                        "version": __version__,
+                        "semanticVersion": _semantic(__version__),
+                        "rules": [_rule(about) for about in rules],
+                    }
+                },
+                "invocations": [
+                    {
+                        "executionSuccessful": True,
+                        "endTimeUtc": max((r.moment for r in reports), default="1970-01-01T00:00Z"),
+                    }
+                ],
+                "results": [
+                    _result(report, row, index[row.check])
+                    for report in reports
+                    for row in report.rows
+                ],
+                "columnKind": "unicodeCodePoints",
+            }
+        ],
+    }
+
+
+def render(reports: Sequence[Report]) -> str:
+    """Indented JSON."""
+    return json.dumps(document(reports), indent=2)
+
+
+def _rule(about: About) -> dict[str, Any]:
+    return {
+        "id": about.id,
+        "name": about.title,
+        "shortDescription": {"text": about.title},
+        "fullDescription": {"text": about.reason},
+        "help": {"text": f"{about.advice}\nEvidence: {about.evidence}"},
+        "defaultConfiguration": {"level": "error"},
+        "properties": {"tags": ["security", about.layer, *about.references]},
+    }
+
+
+def _result(report: Report, row: Row, number: int) -> dict[str, Any]:
+    kind, level = KINDS[row.verdict]
+    asked = row.requested or "nothing"
+    text = f"{report.name}: {row.id}: asked for {asked}; in effect: {row.effective}"
+    place: dict[str, Any] = {
+        "logicalLocations": [
+            {"name": row.id, "fullyQualifiedName": f"{report.name}/{row.id}", "kind": "resource"}
+        ]
+    }
+    path = next((word for word in row.evidence.replace(",", " ").split() if word[:1] == "/"), "")
+    if path:
+        place["physicalLocation"] = {"artifactLocation": {"uri": f"file://{quote(path)}"}}
+    return {
+        "ruleId": row.check,
+        "ruleIndex": number,
+        "kind": kind,
+        "level": level,
+        "message": {"text": text},
+        "locations": [place],
+        "partialFingerprints": {
+            "subjectAndRow/v1": sha256(f"{report.name}\n{row.id}".encode()).hexdigest()
+        },
+        "properties": {"verdict": str(row.verdict), "evidence": row.evidence},
+    }
+
+
+def _semantic(version: str) -> str:
+    """A version of three numbers (semver.org), what else there is behind a hyphen."""
+    head = version.split("+")[0].split(".")
+    numbers = [part for part in head if part.isdigit()][:3]
+    return ".".join([*numbers, "0", "0", "0"][:3])

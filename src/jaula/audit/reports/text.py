@@ -1,0 +1,28 @@
+"""A report for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaula.audit.reports.report import Report, about
+from jaula.audit.row import Verdict
+from jaula.audit.verify import render as table
+
+
+def render(reports: Sequence[Report]) -> str:
+    """A table for each; with several, a heading each and a line for all."""
+    parts = []
+    for report in reports:
+        heading = f"{report.name}:\n" if len(reports) > 1 else ""
+        parts.append(heading + table(report.rows) + _advice(report))
+    if len(reports) > 1:
+        broken = [report.name for report in reports if not report.passed]
+        total = f"{len(reports)} reports: {len(reports) - len(broken)} are proofs"
+        parts.append(total + (f"; not {', '.join(broken)}" if broken else ""))
+    return "\n\n".join(parts)
+
+
+def _advice(report: Report) -> str:
+    """What to do, once for each check that has a row which fails."""
+    failing = {row.check: about(row) for row in report.rows if row.verdict is Verdict.FAILS}
+    return "".join(f"\nadvice for {each.id}: {each.advice}" for each in failing.values())
