@@ -367,7 +367,12 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
     registry = Registry(database)
     registry.load()
     rootless = places.user() is not None
-    driver = cgroups.delegated() if rootless else cgroups.detect()
+    warnings: tuple[str, ...] = ()
+    if rootless:
+        reason = entry.no_cgroup(str(paths.run))
+        driver, warnings = cgroups.delegated(reason), _lacking(str(paths.run), reason)
+    else:
+        driver = cgroups.detect()
     layers = LayerStore(paths)
     ranges = _own_ids() if rootless else Ranges(config.subid_start, config.subid_count)
     binder = None
@@ -387,6 +392,7 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
                 container_type=config.selinux_type,
                 file_type=config.selinux_file_type,
                 rootless=rootless,
+                warnings=warnings,
             ),
             database=database,
             registry=registry,
@@ -404,6 +410,20 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
             started_at=time.time_ns(),
         )
     )
+
+
+def _lacking(run: str, no_cgroup: str) -> tuple[str, ...]:
+    """What an ordinary user's engine cannot do here, for ``info``."""
+    found = []
+    if no_cgroup:
+        found.append(
+            f"containers have no cgroup, so no limits (of processes neither): {no_cgroup};"
+            " jaula doctor tells more"
+        )
+    joined = entry.network_helper(run)
+    if not joined.name:
+        found.append(f"containers do not reach outside: {joined.reason}; jaula doctor tells more")
+    return tuple(found)
 
 
 def _own_ids() -> OneRange:

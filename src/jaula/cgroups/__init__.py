@@ -7,16 +7,33 @@ for. Knows no containers, only paths and OCI resources.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from jaula.cgroups import absent, hierarchies
 from jaula.cgroups.entry import enter
+from jaula.cgroups.place import own_cgroup
 from jaula.cgroups.protocol import Cgroup, CgroupDriver, Stats
 from jaula.cgroups.v1.driver import Driver as V1Driver
 from jaula.cgroups.v2.driver import Driver as V2Driver
 from jaula.errors import Unsupported
 
-__all__ = ["Cgroup", "CgroupDriver", "Stats", "delegated", "detect", "driver", "enter", "select"]
+__all__ = [
+    "ENGINE_LEAF",
+    "Cgroup",
+    "CgroupDriver",
+    "Stats",
+    "delegated",
+    "delegated_base",
+    "detect",
+    "driver",
+    "enter",
+    "select",
+    "unified",
+]
+
+ENGINE_LEAF = "engine"
+"""Where an ordinary user's engine itself is, in the cgroup that is delegated to it."""
 
 
 def detect() -> CgroupDriver:
@@ -24,18 +41,35 @@ def detect() -> CgroupDriver:
     return driver(_mounted())
 
 
-def delegated() -> CgroupDriver:
-    """The driver of an ordinary user's engine: its own cgroup's subtree, or none at all.
+def delegated(reason: str = "") -> CgroupDriver:
+    """The driver of an ordinary user's engine: the subtree that it was given, or none at all.
 
-    On v2 the cgroup that we are in counts where it may be written, as systemd delegates it. v1
-    knows no safe delegation (cgroups(7), "Cgroups delegation: delegating a hierarchy").
+    The engine is in the leaf :data:`ENGINE_LEAF` of a delegated cgroup of v2; containers are beside
+    it. v1 knows no safe delegation. ``reason`` says why there is no such cgroup, if that is known.
     """
+    tree = unified()
+    if tree is not None:
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            base = delegated_base(tree, own_cgroup(file.read()))
+        if base is not None:
+            return absent.Driver(V2Driver(f"{tree}{base}", rootless=True))
+    hint = "jaula doctor tells how a user gets one"
+    return absent.Driver(None, reason or "the engine has no delegated cgroup", hint)
+
+
+def unified() -> str | None:
+    """Where the v2 tree is, if every controller is in it; None on hosts with v1."""
     found = _mounted()
-    if found.legacy:
-        return absent.Driver(None, "cgroup v1 is not delegated to users: it takes cgroup v2")
-    if found.unified is None:
-        return absent.Driver(None)
-    return absent.Driver(None, "the engine has no delegated cgroup")
+    return found.unified if not found.legacy else None
+
+
+def delegated_base(tree: str, own: str) -> str | None:
+    """The cgroup above the leaf ``own``, if that is an engine's in a tree that we may write to."""
+    base, _, leaf = own.rpartition("/")
+    file = f"{tree}{base}/cgroup.subtree_control"
+    if leaf == ENGINE_LEAF and os.access(file, os.W_OK, effective_ids=True):
+        return base
+    return None
 
 
 def driver(found: hierarchies.Hierarchies) -> CgroupDriver:

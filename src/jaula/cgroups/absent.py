@@ -18,22 +18,26 @@ from jaula.errors import NotAuthorized, NotFound, Unsupported
 from jaula.spec.runtime import Resources
 
 
+IN_SCOPE = "run it in a delegated cgroup: systemd-run --user --scope -p Delegate=yes ..."
+
+
 class Cgroup:
     """Keeps the contract of :class:`jaula.cgroups.protocol.Cgroup` for want of a cgroup.
 
     Processes are not found by it: ``pids`` is empty, ``kill`` and ``destroy`` have nothing to do.
     """
 
-    def __init__(self, path: str, reason: str = "no permission") -> None:
+    def __init__(self, path: str, reason: str = "no permission", hint: str = IN_SCOPE) -> None:
         self.path = path
         self._reason = reason
+        self._hint = hint
 
     def apply(self, resources: Resources) -> tuple[str, ...]:
         """Device rules alone are passed over: without root there is no node they could open up."""
         if names := limits_asked(resources):
             raise Unsupported(
                 f"cannot limit {', '.join(names)}: the container has no cgroup ({self._reason})",
-                hint="run it in a delegated cgroup: systemd-run --user --scope -p Delegate=yes ...",
+                hint=self._hint,
             )
         return ()
 
@@ -99,24 +103,28 @@ class Driver:
     """The host's driver as far as it may be used; ``host`` is None where no cgroup is mounted."""
 
     def __init__(
-        self, host: CgroupDriver | None, reason: str = "no cgroup hierarchy is mounted"
+        self,
+        host: CgroupDriver | None,
+        reason: str = "no cgroup hierarchy is mounted",
+        hint: str = IN_SCOPE,
     ) -> None:
         self._host = host
         self._reason = reason
+        self._hint = hint
         self.name = host.name if host else "none"
         self.version = host.version if host else 2
 
     def create(self, path: str) -> AnyCgroup:
         if self._host is None:
-            return Cgroup(path, self._reason)
+            return Cgroup(path, self._reason, self._hint)
         try:
             return self._host.create(path)
         except NotAuthorized as error:
-            return Cgroup(path, error.message)
+            return Cgroup(path, error.message, self._hint)
 
     def open(self, path: str) -> AnyCgroup:
         if self._host is None:
-            return Cgroup(path, self._reason)
+            return Cgroup(path, self._reason, self._hint)
         try:
             return self._host.open(path)
         except NotFound:

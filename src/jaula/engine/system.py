@@ -153,6 +153,8 @@ class System:
     def _security_options(self) -> list[str]:
         host = self._parts.host
         options = ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]
+        if host.rootless:
+            options.append("name=rootless")
         for mandatory in (
             SELinux(active=host.selinux),
             AppArmor(active=host.apparmor, loaded=lsm.apparmor_profiles()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ async def top(parts: Parts, container: Container, ps_args: str) -> dict[str, Any
     if not all(_WORD.fullmatch(word) for word in words):
         raise InvalidRequest(f"invalid ps arguments: {ps_args!r}")
     with parts.cgroups.open(cgroup_path(parts, container.record)) as cgroup:
-        pids = set(cgroup.pids())
+        pids = set(cgroup.pids()) or _companions(container.record.pid)
     # Without -q, words such as ``-o pid,cmd`` choose the processes of this terminal only; some
     # words cannot be had with it.
     status, output, complaint = await _ps((*words, "-q", ",".join(map(str, sorted(pids))) or "0"))
@@ -36,6 +38,23 @@ async def top(parts: Parts, container: Container, ps_args: str) -> dict[str, Any
     if status:
         raise InvalidRequest(f"ps: {complaint.decode(errors='replace').strip()}")
     return parse(output.decode(errors="replace"), pids)
+
+
+def _companions(first: int) -> set[int]:
+    """Where there is no cgroup: who is in the pid namespace of a container's first process."""
+    found: set[int] = set()
+    try:
+        wanted = os.stat(f"/proc/{first}/ns/pid").st_ino
+        if wanted == os.stat("/proc/self/ns/pid").st_ino:
+            return {first}
+    except OSError:
+        return found
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # ended meanwhile, or none of ours
+                if os.stat(f"/proc/{name}/ns/pid").st_ino == wanted:
+                    found.add(int(name))
+    return found
 
 
 async def _ps(words: Sequence[str]) -> tuple[int | None, bytes, bytes]:

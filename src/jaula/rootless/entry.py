@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from jaula.errors import JaulaError, Unavailable
 from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
-from jaula.rootless import helpers, keeper, places, subids
+from jaula.rootless import helpers, keeper, places, scope, subids
 from jaula.runtime import mappings
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KEEPER = "keeper"  # in the engine's run directory
 NETWORK = "network"  # in the keeper's: the helper's name, or why there is none
+CGROUP = "cgroup"  # why there is no cgroup for containers; empty where there is
 ALIVE_FD = "JAULA_KEEPER_FD"
 _UCRED = struct.Struct("=iII")
 
@@ -44,7 +45,7 @@ def enter(root: str, run: str) -> None:
     directory = os.path.join(run, KEEPER)
     os.makedirs(directory, 0o700, exist_ok=True)
     with _locked(directory):
-        pid, alive = _living(directory) or _make(directory, uid)
+        pid, alive = _found(directory) or _make(directory, uid)
         try:
             _join(pid)
         except OSError as error:
@@ -82,6 +83,20 @@ def network_helper(run: str) -> helpers.Joined:
     return helpers.Joined(name, reason)
 
 
+def no_cgroup(run: str) -> str:
+    """Why containers have no cgroup; empty where they have."""
+    try:
+        with open(f"{run}/{KEEPER}/{CGROUP}", encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _note(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _own_directory(path: str, uid: int) -> None:
     """Make a directory, or check that it is the user's and nobody else writes to it."""
     try:
@@ -109,6 +124,14 @@ def _locked(directory: str) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _found(directory: str) -> tuple[int, int] | None:
+    """A keeper that is there, and ourselves in its cgroup."""
+    living = _living(directory)
+    if living is not None:
+        _note(f"{directory}/{CGROUP}", scope.enter(directory, living[0], new=False))
+    return living
 
 
 def _living(directory: str) -> tuple[int, int] | None:
@@ -213,10 +236,10 @@ def _finish(
         raise Unavailable("the engine's keeper ended at its start", hint="see the engine's log")
     alive = _open_alive(directory)
     try:
+        _note(f"{directory}/{CGROUP}", scope.enter(directory, pid, new=True))
         spaces = helpers.Namespaces(f"/proc/{pid}/ns/user", f"/proc/{pid}/ns/net")
         joined = helpers.join(spaces, directory, hangs_up, _find)
-        with open(f"{directory}/{NETWORK}", "w", encoding="utf-8") as file:
-            file.write(f"{joined.name}\n{joined.reason}")
+        _note(f"{directory}/{NETWORK}", f"{joined.name}\n{joined.reason}")
         os.write(going, b"g")
     except BaseException:
         os.close(alive)

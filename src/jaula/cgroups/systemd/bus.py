@@ -117,6 +117,10 @@ class Connection:
         body = (unit, True, [p.wire() for p in properties])
         self._call(_MANAGER, "SetUnitProperties", "sba(sv)", body)
 
+    def attach(self, unit: str, below: str, pid: int) -> None:
+        """Move a process of ours into a cgroup below a unit that delegates its own."""
+        self._call(_MANAGER, "AttachProcessesToUnit", "ssau", (unit, below, [pid]))
+
     def stop(self, unit: str) -> None:
         """Stop a unit and wait until it is gone; no error where it is gone already."""
         try:
