@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from jaula.errors import Conflict
 
@@ -29,8 +28,10 @@ def kill(
         stopped = stop()
         found = pids()
         for pid in found:
-            with suppress(ProcessLookupError):
+            try:
                 os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it ended meanwhile, which is what is wanted
         go()
         if stopped or not found:
             return

@@ -11,8 +11,8 @@ import fcntl
 import os
 import signal
 from collections.abc import Callable, Sequence
-from enum import IntFlag
 
+from jaula.kernel.flags import IntFlag
 from jaula.kernel.libc import NR_clone3, function, syscall
 from jaula.kernel.process import PR_SET_PDEATHSIG, prctl
 

@@ -10,8 +10,8 @@ import ctypes
 import errno
 import os
 import stat
-from enum import IntFlag
 
+from jaula.kernel.flags import IntFlag
 from jaula.kernel.libc import NR_openat2, syscall
 
 _LINKS_LIMIT = 40  # as many as the kernel follows in one path

@@ -34,11 +34,6 @@ class _Head(msgspec.Struct, rename="camel"):
     vm: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_head = msgspec.json.Decoder(_Head).decode
-_process = msgspec.json.Decoder(Process).decode
-_resources = msgspec.json.Decoder(Resources).decode
-
-
 def load(bundle: str) -> Spec:
     """The spec of a bundle; raises ``NotFound``, ``InvalidRequest`` or ``Unsupported``."""
     try:
@@ -55,7 +50,7 @@ def load(bundle: str) -> Spec:
 
 def parse(data: bytes, name: str = CONFIG) -> Spec:
     """The spec in the bytes of a ``config.json``, which ``name`` stands for in errors."""
-    head = _decoded(_head, data, name)
+    head = _decoded(msgspec.json.Decoder(_Head).decode, data, name)
     if not head.oci_version:
         raise InvalidRequest(f"{name}: ociVersion is missing")
     for section in ("windows", "solaris", "zos", "vm"):
@@ -66,7 +61,7 @@ def parse(data: bytes, name: str = CONFIG) -> Spec:
 
 def load_process(path: str) -> Process:
     """The document of ``exec --process``."""
-    return _decoded(_process, _read(path, path), path)
+    return _decoded(msgspec.json.Decoder(Process).decode, _read(path, path), path)
 
 
 def load_resources(source: str, stdin: int = 0) -> Resources:
@@ -78,7 +73,7 @@ def load_resources(source: str, stdin: int = 0) -> Resources:
 
 def parse_resources(data: bytes, name: str) -> Resources:
     """Resources from bytes, which ``name`` stands for in errors."""
-    return _decoded(_resources, data, name)
+    return _decoded(msgspec.json.Decoder(Resources).decode, data, name)
 
 
 def _read(path: str, name: str, directory: int | None = None) -> bytes:

@@ -7,9 +7,9 @@ file holds the host's number and no newline, and appears whole.
 
 from __future__ import annotations
 
+import _socket
 import array
 import os
-import socket
 
 from jaula.errors import RuntimeFailure
 
@@ -32,13 +32,15 @@ def send_pidfd(path: str, pid: int) -> None:
 
 
 def _send(what: str, path: str, fd: int, name: bytes) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        try:
-            peer.connect(path)
-            rights = array.array("i", (fd,))
-            peer.sendmsg([name], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        except OSError as error:
-            raise RuntimeFailure(f"{what} {path}: {error.strerror or error}") from error
+    peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        peer.connect(path)
+        rights = array.array("i", (fd,))
+        peer.sendmsg([name], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+    except OSError as error:
+        raise RuntimeFailure(f"{what} {path}: {error.strerror or error}") from error
+    finally:
+        peer.close()
 
 
 def write_pid(path: str, pid: int) -> None:

@@ -13,10 +13,10 @@ Reading a state needs no msgspec and no ctypes, whose imports would take longer 
 
 from __future__ import annotations
 
+import _socket
 import errno
 import fcntl
 import os
-import socket
 
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.spec import light
@@ -210,16 +210,16 @@ class Container:
         """By descriptor, since an address has only 108 bytes."""
         return f"/proc/self/fd/{self.fd}/{SOCKET}"
 
-    def listen(self) -> socket.socket:
+    def listen(self) -> _socket.socket:
         """The socket on which init will wait."""
-        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        waiting = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         waiting.bind(self.socket_address())
         waiting.listen(1)
         return waiting
 
-    def connect(self) -> socket.socket | None:
+    def connect(self) -> _socket.socket | None:
         """A connection to an init that waits to be started; None where none does."""
-        caller = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        caller = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             caller.connect(self.socket_address())
         except OSError as error:

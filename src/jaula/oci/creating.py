@@ -17,8 +17,9 @@ from jaula.oci import console, parts, removal
 from jaula.oci.call import SWITCH, VALUE, Call
 from jaula.oci.container import CONFIG, STATE, Container, Record, check_id, process_facts
 from jaula.oci.placement import completed, place
+from jaula.oci.statedocument import state_of
 from jaula.runtime import launch, validation
-from jaula.runtime.midwife import Born
+from jaula.runtime.born import Born
 from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
 from jaula.spec.rootfs import DirectoryRoot
@@ -89,13 +90,6 @@ def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False
             removal.remove(call, container, record)
             raise
     return Made(record, spec, born)
-
-
-def state_of(record: Record, status: str) -> oci.State:
-    """The document for hooks and agents."""
-    return oci.State(
-        record.id, status, record.bundle, record.pid, record.annotations, record.oci_version
-    )
 
 
 def _launch(

@@ -12,9 +12,13 @@ from jaula.oci import parts
 from jaula.oci.call import Call
 from jaula.oci.container import CONFIG, Container, Record, alive
 from jaula.oci.settings import Settings
-from jaula.spec import runtime as oci
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec import runtime as oci
 
 KILL_SECONDS = 10.0
+_POSTSTOP = b'"poststop"'
 
 
 def open_process(record: Record) -> int | None:
@@ -82,11 +86,13 @@ def remove(call: Call, container: Container, record: Record) -> None:
         except NotFound:
             pass  # never made, or removed already
     try:
-        spec = oci.decode(container.read(CONFIG))
+        config = container.read(CONFIG)
     except FileNotFoundError:
-        spec = None
-    if spec is not None:
-        poststop(call, record, spec)
+        config = b""
+    if _POSTSTOP in config:
+        from jaula.spec import runtime as oci
+
+        poststop(call, record, oci.decode(config))
     container.remove()
 
 
@@ -94,7 +100,7 @@ def poststop(call: Call, record: Record, spec: oci.Spec) -> None:
     """Run the hooks that follow a container's end; one that fails is only reported."""
     if spec.hooks is None or not spec.hooks.poststop:
         return
-    from jaula.oci.creating import state_of
+    from jaula.oci.statedocument import state_of
     from jaula.runtime import hooks
 
     record.pid = 0

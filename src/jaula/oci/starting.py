@@ -23,7 +23,7 @@ def release(container: Container) -> None:
     starter = container.connect()
     if starter is None:
         raise RuntimeFailure(f"container {container.id}: its init does not wait to be started")
-    with starter:
+    try:
         starter.send(START)
         os.unlink(SOCKET, dir_fd=container.fd)
         word = starter.recv(1 << 16)
@@ -33,6 +33,8 @@ def release(container: Container) -> None:
             raise RuntimeFailure(
                 f"container {container.id}: its init was killed while startContainer hooks ran"
             )
+    finally:
+        starter.close()
     if word[:1] == b"E":
         code, _, text = word[1:].decode(errors="replace").partition(" ")
         raise RuntimeFailure(text, exit_code=int(code))
@@ -80,7 +82,7 @@ def poststart(call: Call, container: Container, record: Record) -> None:
     if _POSTSTART not in config:
         return
     from jaula.oci import removal
-    from jaula.oci.creating import state_of
+    from jaula.oci.statedocument import state_of
     from jaula.runtime import hooks
     from jaula.spec import runtime as oci
 

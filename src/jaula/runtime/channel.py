@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
+import _socket
 import array
 import os
-import socket
 from collections.abc import Sequence
 
-from jaula.runtime.messages import MAX_DESCRIPTORS, MAX_MESSAGE
+MAX_MESSAGE = 1 << 17  # bytes; below the default socket buffer
+MAX_DESCRIPTORS = 64
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def pair() -> tuple[_socket.socket, _socket.socket]:
     """Two connected ends, close-on-exec, blocking."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
 
-def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+def send(sock: _socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
     """Send one document; the descriptors stay open here. Raises ``OSError``."""
     if not fds:
-        sock.send(data, socket.MSG_NOSIGNAL)
+        sock.send(data, _socket.MSG_NOSIGNAL)
         return
     rights = array.array("i", fds)
-    sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_NOSIGNAL)
+    sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
 
 
-def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
     """One document and its descriptors (close-on-exec); empty data means that the peer is gone.
 
     A truncated message closes what it carried and raises ``OSError``.
     """
-    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
-    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
+    space = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, space, _socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
         for fd in fds:
             os.close(fd)
         raise OSError(90, "message from the peer was truncated")

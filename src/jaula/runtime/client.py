@@ -43,6 +43,11 @@ def _set(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends of a channel, as the event loop takes them."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
 class Sandbox:
     """A user namespace and the network namespace that it owns, as descriptors."""
 
@@ -189,7 +194,7 @@ class Runtime:
     @classmethod
     def launch(cls, load_parts: Callable[[], Parts]) -> Runtime:
         """Fork the zygote. Call before anything starts a thread or imports asyncio."""
-        ours, theirs = channel.pair()
+        ours, theirs = _pair()
         pid = os.fork()
         if pid == 0:
             ours.close()
@@ -213,7 +218,7 @@ class Runtime:
         import asyncio
 
         loop = asyncio.get_running_loop()
-        ours, theirs = channel.pair()
+        ours, theirs = _pair()
         with ours:
             with theirs:
                 self._order(SandboxRequest(tuple(mappings), network), (theirs.fileno(),))
@@ -244,7 +249,7 @@ class Runtime:
         """
         import asyncio
 
-        ours, theirs = channel.pair()
+        ours, theirs = _pair()
         fds = [theirs.fileno()]
         if sandbox is not None:
             fds += [sandbox.user_fd, sandbox.net_fd]

@@ -8,8 +8,8 @@ namespace.
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 from typing import NoReturn
 
 import msgspec
@@ -21,8 +21,8 @@ from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import become, channel, labels
 from jaula.runtime.birth import clone_into
+from jaula.runtime.born import Born
 from jaula.runtime.handshake import follow, moved, report, wait_for_word
-from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup
 from jaula.runtime.stdio import stdio_pipes
 from jaula.spec.runtime import Process
@@ -116,7 +116,7 @@ def _stage(
     stdio: tuple[int, int, int],
     terminal: bool,
     terms: Terms,
-    sync: socket.socket,
+    sync: _socket.socket,
 ) -> NoReturn:
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)

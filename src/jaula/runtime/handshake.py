@@ -11,9 +11,9 @@ said that it is ready, and has its limits.
 
 from __future__ import annotations
 
+import _socket
 import os
 import signal
-import socket
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -28,7 +28,7 @@ HOOKS_DONE = b"D"
 
 
 def follow(
-    mine: socket.socket,
+    mine: _socket.socket,
     stage_pid: int,
     wanted: Process,
     console: tuple[int, int],
@@ -109,15 +109,15 @@ def _end(pid: int) -> None:
         return  # the stage dies on its own as soon as the process is there
 
 
-def moved(sync: socket.socket, fd: int) -> socket.socket:
+def moved(sync: _socket.socket, fd: int) -> _socket.socket:
     """The same socket under the number that it has now."""
     if sync.fileno() == fd:
         return sync
     sync.detach()
-    return socket.socket(fileno=fd)
+    return _socket.socket(fileno=fd)
 
 
-def wait_for_word(sync: socket.socket) -> int:
+def wait_for_word(sync: _socket.socket) -> int:
     """Ready; the maker says when to go on, once limits are set, and our pid on the host."""
     channel.send(sync, b"R")
     word = sync.recv(32)
@@ -126,7 +126,7 @@ def wait_for_word(sync: socket.socket) -> int:
     return int(word[1:])
 
 
-def report(sync: socket.socket, error: BaseException, doing: str) -> NoReturn:
+def report(sync: _socket.socket, error: BaseException, doing: str) -> NoReturn:
     """Tell the shim what failed and end."""
     if isinstance(error, Failure | JaulaError):
         code, text = error.exit_code, str(error)

@@ -13,8 +13,8 @@ modules are loaded and all the text encoded in the shim.
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -64,7 +64,7 @@ class Blueprint(msgspec.Struct, frozen=True):
 START = b"S"  # what a starter sends
 
 
-def stage(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
+def stage(blueprint: Blueprint, sync: _socket.socket) -> NoReturn:
     """Join, then clone init as a child of the maker."""
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)
@@ -95,7 +95,7 @@ def stage(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
         report(sync, error, "namespaces")
 
 
-def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
+def _init(blueprint: Blueprint, sync: _socket.socket) -> NoReturn:
     doing = "root file system"
     try:
         wanted = blueprint.process.labels
@@ -171,7 +171,7 @@ def _init(blueprint: Blueprint, sync: socket.socket) -> NoReturn:
         report(sync, error, doing)
 
 
-def _hooks(blueprint: Blueprint, sync: socket.socket) -> None:
+def _hooks(blueprint: Blueprint, sync: _socket.socket) -> None:
     """The maker runs its hooks while we wait, then come those of the container."""
     channel.send(sync, b"H")
     if sync.recv(1) != b"C":
@@ -182,16 +182,17 @@ def _hooks(blueprint: Blueprint, sync: socket.socket) -> None:
     hooks.run("createContainer", blueprint.hooks.create_container, state)
 
 
-def _wait_for_start(sync: socket.socket, listening: int) -> socket.socket:
+def _wait_for_start(sync: _socket.socket, listening: int) -> _socket.socket:
     """Created; wait for whoever starts the container, and report to it from now on."""
     channel.send(sync, b"W")
     sync.close()
-    with socket.socket(fileno=listening) as waiting:
-        while True:
-            starter, _ = waiting.accept()
-            if starter.recv(1) == START:
-                return starter
-            starter.close()  # somebody who only looked whether we wait
+    waiting = _socket.socket(fileno=listening)
+    while True:
+        starter = _socket.socket(fileno=waiting._accept()[0])  # type: ignore[attr-defined]
+        if starter.recv(1) == START:
+            waiting.close()
+            return starter
+        starter.close()  # somebody who only looked whether we wait
 
 
 def _pivot(root: int) -> None:

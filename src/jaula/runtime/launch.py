@@ -17,10 +17,10 @@ from jaula.errors import RuntimeFailure
 from jaula.runtime import channel, confined, hooks, init, joining, labels, mountplan, preparation
 from jaula.runtime.become import Prepared
 from jaula.runtime.birth import clone_into
+from jaula.runtime.born import Born
 from jaula.runtime.handshake import follow
 from jaula.runtime.hierarchies import container_directories, own_places, v1_hierarchies
 from jaula.runtime.mappings import host_id
-from jaula.runtime.midwife import Born
 from jaula.runtime.ports import Cgroup, Parts
 from jaula.runtime.preparation import Keep
 from jaula.runtime.rootfs import mount_root

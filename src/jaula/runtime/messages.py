@@ -12,9 +12,6 @@ import msgspec
 from jaula.spec.rootfs import RootSource
 from jaula.spec.runtime import IDMapping, Process
 
-MAX_MESSAGE = 1 << 17  # bytes; below the default socket buffer
-MAX_DESCRIPTORS = 64
-
 
 class AttachStream(msgspec.Struct, frozen=True):
     """How one client hears and speaks; its socket travels beside.

@@ -8,8 +8,8 @@ the shim's own child, to be waited for.
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -18,19 +18,7 @@ import msgspec
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import process
 from jaula.runtime import channel
-
-
-class Born(msgspec.Struct, frozen=True):
-    """A process that runs. Descriptors are -1 where there is none; they are the shim's ends."""
-
-    pid: int
-    master: int = -1
-    stdin: int = -1
-    stdout: int = -1
-    stderr: int = -1
-    cgroup: str = ""
-    memory_limit: int = 0  # bytes, 0: none
-    warnings: tuple[str, ...] = ()  # limits that are not in force, and why
+from jaula.runtime.born import Born
 
 
 class _Failed(msgspec.Struct, frozen=True, tag=True):
@@ -94,7 +82,7 @@ class Midwife:
             process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
 
 
-def _help(work: Callable[[], Born], to: socket.socket) -> NoReturn:
+def _help(work: Callable[[], Born], to: _socket.socket) -> NoReturn:
     try:
         try:
             born = work()

@@ -8,9 +8,9 @@ sends must therefore not be one that the filter hands to the agent: that is refu
 
 from __future__ import annotations
 
+import _socket
 import array
 import os
-import socket
 
 import msgspec
 
@@ -46,7 +46,7 @@ def connect(seccomp: Seccomp, state: State) -> Listener | None:
             f"seccomp: SCMP_ACT_NOTIFY cannot be used for {SENDER} nor as the default action",
             hint=f"{SENDER} is what hands the listener over",
         )
-    agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         agent.connect(seccomp.listener_path)
     except OSError as error:
@@ -67,7 +67,8 @@ def message(listener: Listener, pid: int) -> bytes:
 
 def send(listener: Listener, text: bytes, fd: int) -> None:
     """Send the document with the listener's descriptor, and close both here."""
-    with socket.socket(fileno=listener.socket) as agent:
-        rights = array.array("i", (fd,))
-        agent.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    agent = _socket.socket(fileno=listener.socket)
+    rights = array.array("i", (fd,))
+    agent.sendmsg([text], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+    agent.close()
     os.close(fd)

@@ -121,6 +121,14 @@ class MaskPath(msgspec.Struct, frozen=True):
             os.close(tree)
 
 
+_PROPAGATION: dict[int, str] = {
+    mounts.MS.PRIVATE: "PRIVATE",
+    mounts.MS.SLAVE: "SLAVE",
+    mounts.MS.SHARED: "SHARED",
+    mounts.MS.UNBINDABLE: "UNBINDABLE",
+}
+
+
 class RootPropagation(msgspec.Struct, frozen=True):
     """How mounts below the root travel; comes before what is mounted there keeps its own way.
 
@@ -131,7 +139,7 @@ class RootPropagation(msgspec.Struct, frozen=True):
     recursive: bool
 
     def describe(self) -> str:
-        return f"set the root's propagation to {mounts.MS(self.propagation).name}"
+        return f"set the root's propagation to {_PROPAGATION[self.propagation]}"
 
     def execute(self, stage: Stage) -> None:
         if self.propagation == mounts.MS.SHARED:

@@ -21,6 +21,7 @@ import msgspec
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.runtime import channel, confined, execute, foreign, launch, leftovers, messages, midwife
+from jaula.runtime.born import Born
 from jaula.runtime.engines import Engines
 from jaula.runtime.mappings import host_id
 from jaula.runtime.messages import (
@@ -69,7 +70,7 @@ class Shim:
         self.started_at = 0.0
         self.ooms = 0
         self.oom_fd: int | None = None
-        self.running: midwife.Born
+        self.running: Born
         self.pidfd = -1
         self.cgroup: Cgroup
         self.streams: Streams
@@ -98,7 +99,7 @@ class Shim:
             self.engines.vanish()
             raise
 
-    def _make_container(self, sandbox: tuple[int, int] | None, mount_point: str) -> midwife.Born:
+    def _make_container(self, sandbox: tuple[int, int] | None, mount_point: str) -> Born:
         """In the helper."""
         request = self.request
         spec = _read_spec(request.bundle)
@@ -244,7 +245,7 @@ class Shim:
 
         return reap
 
-    def _make_exec(self, request: ExecRequest) -> midwife.Born:
+    def _make_exec(self, request: ExecRequest) -> Born:
         """In the helper: what the container's spec says holds for the new process as well."""
         spec = _read_spec(self.request.bundle)
         linux, wanted = spec.linux, request.process
