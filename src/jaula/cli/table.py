@@ -90,6 +90,7 @@ COMMANDS = {
     "image tag": "tag",
     "network inspect": "network_inspect",
     "network ls": "network_ls",
+    "system audit-log": "audit_log",
     "system df": "system_df",
     "system events": "events",
     "system info": "info",

@@ -303,10 +303,11 @@ def files(directory: Path) -> list[Path]:
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """The lines of one file without their newlines; half a line at the end is one too."""
+    """The whole lines of one file, without their newlines; one may just be being written."""
     with path.open("rb") as file:
         for line in file:
-            yield line.removesuffix(b"\n")
+            if line.endswith(b"\n"):
+                yield line[:-1]
 
 
 def read_head(directory: Path) -> Head | None:

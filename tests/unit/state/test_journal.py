@@ -75,11 +75,11 @@ def edit(directory: Path, change: Any) -> None:
         (lambda ls: ls[1:], ["line 1 is missing"]),
         (lambda ls: ls[:2] + ls[3:], ["line 3 is missing"]),
         (
-            lambda ls: [*ls[:2], ls[2].replace(b"c2", b"cX"), *ls[3:]],
+            lambda ls: [*ls[:2], ls[2].replace(b'"c2"', b'"cX"'), *ls[3:]],
             ["line 3 is not the one that line 4 follows"],
         ),
         (
-            lambda ls: [*ls[:5], ls[5].replace(b"c5", b"cX")],
+            lambda ls: [*ls[:5], ls[5].replace(b'"c5"', b'"cX"')],
             ["line 6 is not the one that the head names"],
         ),
         (lambda ls: [*ls[:3], ls[2], *ls[3:]], ["line 3 comes after line 3"]),

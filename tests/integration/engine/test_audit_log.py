@@ -1,0 +1,141 @@
+"""The audit log of a running engine: who did what, and that it survives a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from conftest import load_image
+from harness import containers
+from harness.engine import PrivateEngine
+from harness.visitors import Visitor
+
+
+@pytest.fixture
+def lone(new_engine: Callable[..., PrivateEngine]) -> Iterator[PrivateEngine]:
+    private = new_engine()
+    load_image(private, "busybox")
+    yield private
+
+
+def lines(engine: PrivateEngine) -> list[dict[str, Any]]:
+    done = engine.cli("jaula", "system", "audit-log", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_each_change_is_a_line_and_a_look_is_none(engine: PrivateEngine, busybox: str) -> None:
+    start = len(lines(engine))
+    name = containers.unique("noted")
+    flags = ("--name", name, "--cap-add", "NET_ADMIN", "-e", "PASSWORD=hidden", "-v", "/etc:/e:ro")
+    engine.cli("jaula", "run", "-d", *flags, busybox, "sleep", "60")
+    engine.cli("jaula", "ps", "-a")
+    engine.cli("jaula", "inspect", name)
+    engine.cli("jaula", "exec", "-e", "TOKEN=hidden", name, "sh", "-c", "true argument")
+    engine.cli("jaula", "rm", "-f", name)
+    found = lines(engine)[start:]
+    about = [(line["action"], line["status"]) for line in found]
+    assert about == [
+        ("container create", 200),
+        ("container start", 200),
+        ("exec create", 200),
+        ("exec start", 200),
+        ("container remove", 200),
+    ]
+    created, started, execed = found[0], found[1], found[2]
+    assert created["image"] == busybox
+    assert set(created["asks"]) == {"capability=NET_ADMIN", "host-mount=/etc:ro"}
+    assert started["name"] == name
+    assert started["object"] == created["object"]
+    assert execed["argv"] == ["sh", "-c", "true argument"]
+    assert {line["uid"] for line in found} == {0}
+    assert all(line["pid"] > 0 and line["command"] for line in found)
+    assert "hidden" not in json.dumps(found)
+
+
+def test_the_caller_is_the_one_that_the_kernel_names(engine: PrivateEngine) -> None:
+    start = len(lines(engine))
+    engine.request("POST", "/volumes/create", {"Name": containers.unique("vol")})
+    line = lines(engine)[start]
+    assert line["pid"] == os.getpid()
+    with open("/proc/self/comm") as file:
+        assert line["command"] == file.read().strip()
+    with open("/proc/self/loginuid") as file:
+        login = int(file.read())
+    assert line.get("login_uid") == (None if login == 2**32 - 1 else login)
+
+
+def test_refusals_and_failures_are_noted(lone: PrivateEngine) -> None:
+    lone.run.chmod(0o711)
+    lone.socket.chmod(0o666)
+    visitor = Visitor(lone, 54321, 54321)
+    assert visitor.create("busybox", Privileged=True).status == 403
+    lone.request("POST", "/containers/none/start")
+    refused, failed = lines(lone)[-2:]
+    assert (refused["uid"], refused["status"]) == (54321, 403)
+    assert refused["asks"] == ["privileged"]
+    assert (failed["action"], failed["object"], failed["status"]) == (
+        "container start",
+        "none",
+        404,
+    )
+
+
+def test_the_log_is_whole_after_kills_in_the_middle_of_work(lone: PrivateEngine) -> None:
+    for _ in range(3):
+        stop = threading.Event()
+
+        def work(stop: threading.Event = stop) -> None:
+            while not stop.is_set():
+                with contextlib.suppress(OSError):
+                    lone.request("POST", "/volumes/create", {"Name": "again"}, timeout=5)
+
+        workers = [threading.Thread(target=work) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        before = len(lines(lone))
+        while len(lines(lone)) < before + 20:
+            pass
+        lone.kill()
+        stop.set()
+        for worker in workers:
+            worker.join()
+        lone.start()
+    done = lone.cli("jaula", "system", "audit-log", "--verify")
+    assert done.returncode == 0, done.stdout
+    assert "are whole; the head is" in done.stdout
+
+
+def test_verify_finds_a_line_that_was_changed_behind_its_back(lone: PrivateEngine) -> None:
+    for name in ("one", "two", "three"):
+        lone.request("POST", "/volumes/create", {"Name": name})
+    path = next((lone.root / "lib" / "audit").glob("*.log"))
+    path.write_bytes(path.read_bytes().replace(b'"two"', b'"TWO"'))
+    done = lone.cli("jaula", "system", "audit-log", "--verify")
+    assert done.returncode == 1
+    assert "is not the one that line" in done.stdout
+    assert "NOT whole" in done.stdout
+
+
+def test_a_span_of_time_and_a_table(engine: PrivateEngine) -> None:
+    name = containers.unique("vol")
+    engine.request("POST", "/volumes/create", {"Name": name})
+    table = engine.cli("jaula", "system", "audit-log", "--since", "1m").stdout
+    assert table.startswith("TIME")
+    assert name[:12] in table
+    nothing = engine.cli("jaula", "system", "audit-log", "--until", "2001-01-01T00:00:00Z").stdout
+    assert nothing.count("\n") == 1
+
+
+def test_the_log_is_read_where_no_engine_runs(lone: PrivateEngine) -> None:
+    lone.request("POST", "/volumes/create", {"Name": "kept"})
+    lone.stop()
+    done = lone.cli("jaula", "system", "audit-log", "--root", str(lone.root / "lib"))
+    lone.start()
+    assert "volume create" in done.stdout
