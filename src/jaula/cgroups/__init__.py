@@ -3,6 +3,8 @@
 :func:`detect` looks at the host and gives the driver; what it can do is in
 :mod:`jaula.cgroups.protocol`. :func:`select` gives the one that a caller of ``jaula-runtime`` asks
 for. Knows no containers, only paths and OCI resources.
+
+Only the version that the host has is loaded, which is done by asking for a driver.
 """
 
 from __future__ import annotations
@@ -10,13 +12,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from jaula.cgroups import absent, hierarchies
+from jaula.cgroups import hierarchies
 from jaula.cgroups.entry import enter
 from jaula.cgroups.place import own_cgroup
 from jaula.cgroups.protocol import Cgroup, CgroupDriver, Stats
-from jaula.cgroups.v1.driver import Driver as V1Driver
-from jaula.cgroups.v2.driver import Driver as V2Driver
 from jaula.errors import Unsupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.cgroups.v1.driver import Driver as V1Driver
+    from jaula.cgroups.v2.driver import Driver as V2Driver
 
 __all__ = [
     "ENGINE_LEAF",
@@ -47,6 +52,9 @@ def delegated(reason: str = "") -> CgroupDriver:
     The engine is in the leaf :data:`ENGINE_LEAF` of a delegated cgroup of v2; containers are beside
     it. v1 knows no safe delegation. ``reason`` says why there is no such cgroup, if that is known.
     """
+    from jaula.cgroups import absent
+    from jaula.cgroups.v2.driver import Driver as V2Driver
+
     tree = unified()
     if tree is not None:
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
@@ -90,6 +98,8 @@ def select(
     if not systemd:
         if not rootless:  # as other runtimes do: an init system inside looks for its hierarchy
             return _files(found, rootless=False, named=(hierarchies.SYSTEMD,))
+        from jaula.cgroups import absent
+
         mounted = bool(found.legacy) or found.unified is not None
         return absent.Driver(_files(found, rootless=True, named=()) if mounted else None)
     from jaula.cgroups.systemd import annotations as texts  # 15 ms that only those pay who ask
@@ -114,8 +124,12 @@ def _files(
     if found.legacy:
         mounts = {hierarchies.SYSTEMD: found.named, "": found.unified}
         extra = [(name, mount) for name in named if (mount := mounts[name])]
+        from jaula.cgroups.v1.driver import Driver as V1Driver
+
         return V1Driver(found.legacy, extra)
     if found.unified is not None:
+        from jaula.cgroups.v2.driver import Driver as V2Driver
+
         return V2Driver(found.unified, rootless=rootless)
     raise Unsupported(
         "no cgroup hierarchy is mounted", hint="mount cgroup2 on /sys/fs/cgroup and try again"
