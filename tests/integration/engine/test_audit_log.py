@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,10 +18,10 @@ from harness.visitors import Visitor
 
 
 @pytest.fixture
-def lone(new_engine: Callable[..., PrivateEngine]) -> Iterator[PrivateEngine]:
+def lone(new_engine: Callable[..., PrivateEngine]) -> PrivateEngine:
     private = new_engine()
     load_image(private, "busybox")
-    yield private
+    return private
 
 
 def lines(engine: PrivateEngine) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """``jaula system audit-log``: what was asked of the engine, by whom, and whether the log is whole.
 
-The log is read from its files, not from the engine: it is evidence about what goes through the engine.
+The log is read from its files, not from the engine: it is evidence about what went through that.
 """
 
 from __future__ import annotations
@@ -158,9 +158,9 @@ COMMAND = Command(
     description=(
         "One line for each request that changed something or was to: user, login, process, action, "
         "object, the status it ended with, and what it asked for beyond the defaults. Arguments of "
-        "exec'd programs are shown, environments never. With --verify each line is held against the "
-        "hash that the next one has of it, and the last one against the head that is kept apart, so "
-        "that a line that was changed, removed, inserted or cut off is found."
+        "exec'd programs are shown, environments never. With --verify each line is held against "
+        "the hash that the next one has of it, and the last one against the head that is kept "
+        "apart, so that a line that was changed, removed, inserted or cut off is found."
     ),
     examples=(
         ("What was refused today", "jaula system audit-log --since 24h | grep ' 403 '"),
