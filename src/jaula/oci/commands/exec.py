@@ -12,6 +12,7 @@ from jaula.oci import console, parts
 from jaula.oci.call import LIST, SWITCH, VALUE, Call
 from jaula.oci.container import CONFIG, Container, Record
 from jaula.oci.statedocument import state_of
+from jaula.oci.removal import open_process
 from jaula.runtime import confined, execute, limits, mappings, validation
 from jaula.runtime.born import Born
 from jaula.runtime.preparation import Keep
@@ -71,6 +72,7 @@ def run(call: Call) -> int:
             )
         if socket and not wanted.terminal:
             raise InvalidRequest("cannot use a console socket for a process without a terminal")
+        container.unlock()  # a process that is born into a paused cgroup waits for a resume
         born = _start(call, record, spec, wanted)
         try:
             if born.master >= 0 and socket:
@@ -148,7 +150,9 @@ def _start(call: Call, record: Record, spec: oci.Spec, wanted: oci.Process) -> B
     linux = spec.linux or oci.Linux()
     all_parts = parts.load(call.settings)
     keep = Keep()
-    init = os.pidfd_open(record.pid)
+    init = open_process(record)
+    if init is None:
+        raise Conflict("cannot exec in a stopped container")
     keep.add(init)
     try:
         prepared = confined.prepare(

@@ -1,0 +1,229 @@
+"""config-linux.md "Seccomp": filters by what the kernel does with a call, and by its own words."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.containers import status
+from harness.oci_lab import Config, Lab
+from harness.seccomp_agent import Agent
+
+ALLOW = "SCMP_ACT_ALLOW"
+MKDIR = ["mkdir", "mkdirat"]
+
+
+def rule(names: list[str], action: str, **more: object) -> Config:
+    return {"names": names, "action": action, **more}
+
+
+def changes(lab: Lab, *rules: Config, default: str = ALLOW, **more: object) -> Config:
+    """A filter in place of the template's; the root is writable at /tmp."""
+    wanted = {"defaultAction": default, "syscalls": list(rules), **more}
+    gone = dict.fromkeys(lab.config["linux"]["seccomp"].keys() - wanted.keys())
+    mount = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": []}
+    return {
+        "linux": {"seccomp": {**gone, **wanted}},
+        "mounts": [*lab.config["mounts"], mount],
+    }
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (None, "Operation not permitted"),
+        (errno.ENOSYS, "Function not implemented"),
+        (errno.EXDEV, "link"),
+    ],
+)
+def test_a_call_that_is_refused_fails_with_the_rule_s_errno(
+    lab: Lab, number: int | None, text: str, no_new_privileges: bool
+) -> None:
+    more = {} if number is None else {"errnoRet": number}
+    config = changes(lab, rule(MKDIR, "SCMP_ACT_ERRNO", **more))
+    config["process"] = {"noNewPrivileges": no_new_privileges}
+    printed = lab.bundle(config, script="mkdir /tmp/x 2>&1; echo fine").printed()
+    assert text in printed
+    assert printed.endswith("fine\n")
+
+
+def test_the_default_action_has_its_errno_too(lab: Lab) -> None:
+    profile = lab.config["linux"]["seccomp"]
+    rules = [
+        {**entry, "names": [name for name in entry["names"] if name not in MKDIR]}
+        for entry in profile["syscalls"]
+    ]
+    rules = [entry for entry in rules if entry["names"]]
+    config = changes(
+        lab,
+        *rules,
+        default="SCMP_ACT_ERRNO",
+        defaultErrnoRet=errno.EUCLEAN,
+        architectures=profile.get("architectures", []),
+    )
+    assert "Structure needs cleaning" in lab.bundle(config, script="mkdir /tmp/x 2>&1").run().stdout
+
+
+@pytest.mark.parametrize(
+    ("action", "signum"),
+    [
+        ("SCMP_ACT_KILL", signal.SIGSYS),
+        ("SCMP_ACT_KILL_PROCESS", signal.SIGSYS),
+        ("SCMP_ACT_KILL_THREAD", signal.SIGSYS),
+        ("SCMP_ACT_TRAP", signal.SIGSYS),
+    ],
+)
+def test_a_call_that_kills_kills(lab: Lab, action: str, signum: int) -> None:
+    config = changes(lab, rule(MKDIR, action))
+    assert lab.bundle(config, script="exec mkdir /tmp/x").run().returncode == 128 + signum
+
+
+@pytest.mark.parametrize("action", ["SCMP_ACT_LOG", ALLOW])
+def test_a_call_that_is_only_logged_is_made(lab: Lab, action: str) -> None:
+    config = changes(lab, rule(MKDIR, action))
+    assert lab.bundle(config, script="mkdir /tmp/x && ls /tmp").printed() == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "two", "refused"),
+    [
+        ("EQ", 0o700, 0, [0o700]),
+        ("NE", 0o700, 0, [0o711, 0o755]),
+        ("MASKED_EQ", 0o070, 0o050, [0o755]),
+        ("GE", 0o711, 0, [0o711, 0o755]),
+        ("LT", 0o711, 0, [0o700]),
+    ],
+)
+def test_arguments_are_compared(
+    lab: Lab, op: str, value: int, two: int, refused: list[int]
+) -> None:
+    argument = {"index": 1, "value": value, "valueTwo": two, "op": f"SCMP_CMP_{op}"}
+    config = changes(lab, rule(["chmod"], "SCMP_ACT_ERRNO", args=[argument]))
+    script = "touch /tmp/x; for m in 700 711 755; do chmod $m /tmp/x 2>/dev/null || echo $m; done"
+    printed = lab.bundle(config, script=script).printed().split()
+    assert [int(mode, 8) for mode in printed] == refused
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["SECCOMP_FILTER_FLAG_LOG"],
+        ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+        ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"],
+    ],
+)
+def test_flags_are_taken(lab: Lab, flags: list[str]) -> None:
+    config = changes(lab, rule(MKDIR, "SCMP_ACT_ERRNO"), flags=flags)
+    with lab.started(config) as bundle:
+        facts = status(bundle.pid)
+        assert (facts["Seccomp"], facts["Seccomp_filters"]) == ("2", "1")
+        speculation = facts["Speculation_Store_Bypass"]
+        if "SECCOMP_FILTER_FLAG_SPEC_ALLOW" in flags:
+            assert "force mitigated" not in speculation
+        assert bundle.exec("mkdir", "/tmp/x").returncode == 1
+
+
+def test_without_the_section_there_is_no_filter(lab: Lab) -> None:
+    with lab.started({"linux": {"seccomp": None}}) as bundle:
+        assert status(bundle.pid)["Seccomp"] == "0"
+
+
+def test_a_filter_also_binds_what_is_executed_later(lab: Lab) -> None:
+    with lab.started(changes(lab, rule(MKDIR, "SCMP_ACT_ERRNO"))) as bundle:
+        done = bundle.exec("mkdir", "/tmp/x")
+        assert (done.returncode, "not permitted" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_an_agent_receives_the_listener_and_answers(
+    lab: Lab, tmp_path: Path, no_new_privileges: bool
+) -> None:
+    agent = Agent(tmp_path / "agent", errno.EDQUOT)
+    config = changes(
+        lab,
+        rule(MKDIR, "SCMP_ACT_NOTIFY"),
+        listenerPath=str(tmp_path / "agent"),
+        listenerMetadata="for the agent",
+    )
+    config |= {"annotations": {"a": "b"}, "process": {"noNewPrivileges": no_new_privileges}}
+    bundle = lab.bundle(config, script="mkdir /tmp/x 2>&1; mkdir /tmp/y 2>&1; read line; true")
+    try:
+        bundle.create()
+        assert not agent.documents  # the filter comes last
+        assert bundle.start().returncode == 0
+        bundle.ended()
+        assert "can't create directory '/tmp/x': Disk quota exceeded" in bundle.out.read_text()
+        (document,) = agent.documents
+        assert document["ociVersion"] == bundle.config["ociVersion"]
+        assert document["fds"] == ["seccompFd"]
+        assert document["metadata"] == "for the agent"
+        assert document["pid"] == bundle.pid
+        state = document["state"]
+        assert (state["id"], state["bundle"]) == (bundle.id, str(bundle.path))
+        assert state["annotations"] == {"a": "b"}
+        assert len(agent.calls) == 2
+        assert all(pid > 0 for pid, _ in agent.calls)
+    finally:
+        bundle.delete("--force")
+        agent.close()
+
+
+def test_an_agent_may_let_a_call_seem_to_succeed(lab: Lab, tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "agent", 0)
+    path = str(tmp_path / "agent")
+    config = changes(lab, rule(MKDIR, "SCMP_ACT_NOTIFY"), listenerPath=path)
+    try:
+        printed = lab.bundle(config, script="mkdir /tmp/x && ls /tmp | wc -l").printed()
+    finally:
+        agent.close()
+    assert printed == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        ({"defaultAction": "SCMP_ACT_MAYBE"}, "linux.seccomp.defaultAction: 'SCMP_ACT_MAYBE'"),
+        ({"defaultAction": "SCMP_ACT_NOTIFY"}, "linux.seccomp.defaultAction: "),
+        ({"flags": ["NEW_LISTENER"]}, "linux.seccomp.flags[0]: 'NEW_LISTENER' is none of"),
+        ({"architectures": ["SCMP_ARCH_Z80"]}, "linux.seccomp.architectures[0]: "),
+        ({"syscalls": [rule([], ALLOW)]}, "linux.seccomp.syscalls[0].names: is empty"),
+        ({"syscalls": [rule(MKDIR, "SCMP_ACT_NOTIFY")]}, "linux.seccomp.listenerPath: is missing"),
+        ({"listenerMetadata": "x"}, "linux.seccomp.listenerMetadata: is given without"),
+        (
+            {"syscalls": [rule(MKDIR, "SCMP_ACT_NOTIFY")], "listenerPath": "/nonexistent"},
+            "/nonexistent",
+        ),
+        (
+            {
+                "syscalls": [
+                    rule(MKDIR, ALLOW, args=[{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}])
+                ]
+            },
+            "args[0].index: 6 is not between 0 and 5",
+        ),
+    ],
+)
+def test_a_filter_that_cannot_be_is_refused_in_one_line(
+    lab: Lab, wanted: Config, text: str
+) -> None:
+    base: Config = dict.fromkeys(lab.config["linux"]["seccomp"]) | {"defaultAction": ALLOW}
+    assert text in lab.bundle({"linux": {"seccomp": base | wanted}}).refused()
+
+
+def test_an_unknown_call_s_name_is_no_error(lab: Lab) -> None:
+    config = changes(lab, rule(["mkdir", "no_such_call"], "SCMP_ACT_ERRNO"))
+    assert lab.bundle(config, script="mkdir /tmp/x 2>/dev/null || echo refused").printed() == (
+        "refused\n"
+    )
+
+
+def test_the_template_s_filter_is_in_force(lab: Lab) -> None:
+    with lab.started() as bundle:
+        facts = status(bundle.pid)
+        assert facts["Seccomp"] == "2"
+        assert bundle.exec("unshare", "-U", "true").returncode != 0

@@ -1,0 +1,343 @@
+"""runtime.md: the states of a container, and what each operation does in each of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.containers import eventually
+from harness.oci_lab import RUNTIME, Bundle, Config, Lab
+
+NAMES = ("creating", "created", "running", "paused", "stopped")
+
+
+def failed(bundle: Bundle, *words: str, code: int = 1) -> str:
+    """The one line of a command that must fail."""
+    done = bundle.command(*words)
+    assert done.returncode == code, done.stderr
+    (line,) = done.stderr.splitlines()
+    text: str = json.loads(line.partition(" level=error msg=")[2])
+    return text
+
+
+def stop(bundle: Bundle) -> None:
+    assert bundle.command("kill", bundle.id, "KILL").returncode == 0
+    assert bundle.ended() == -9
+
+
+def test_one_life_by_what_state_says(lab: Lab) -> None:
+    with lab.created({"annotations": {"a": "b"}}) as bundle:
+        state = bundle.state()
+        assert {
+            "ociVersion": "1.2.0",
+            "id": bundle.id,
+            "pid": bundle.pid,
+            "status": "created",
+            "bundle": str(bundle.path),
+            "annotations": {"a": "b"},
+        }.items() <= state.items()
+        assert state["rootfs"] == str(lab.rootfs)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", state["created"])
+        assert bundle.start().returncode == 0
+        assert bundle.status() == "running"
+        assert bundle.command("pause", bundle.id).returncode == 0
+        assert bundle.state()["status"] == "paused"
+        assert bundle.command("resume", bundle.id).returncode == 0
+        assert bundle.status() == "running"
+        stop(bundle)
+        state = bundle.state()
+        assert (state["status"], state["pid"]) == ("stopped", 0)
+        assert bundle.delete().returncode == 0
+        assert failed(bundle, "state", bundle.id) == f"container {bundle.id} does not exist"
+
+
+def test_the_program_does_not_run_before_the_start(lab: Lab) -> None:
+    with lab.created(script="echo ran; exec sleep 60") as bundle:
+        assert bundle.out.read_text() == ""
+        assert bundle.proc("cmdline").split("\0")[0] != "sleep"
+        assert bundle.start().returncode == 0
+        eventually(lambda: bundle.out.read_text() == "ran\n", "the program runs")
+
+
+def test_the_pid_file_is_the_host_s_number_without_a_newline(lab: Lab) -> None:
+    with lab.created() as bundle:
+        text = (bundle.path / "pid").read_text()
+        assert text == str(bundle.pid) == str(bundle.state()["pid"])
+        assert not list(bundle.path.glob(".pid*"))
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "text"),
+    [
+        ("running", ["start"], "cannot start an already running container"),
+        ("paused", ["start"], "cannot start an already running container"),
+        ("stopped", ["start"], "cannot start a container that has stopped"),
+        ("running", ["delete"], "that is not stopped: running"),
+        ("paused", ["delete"], "that is not stopped: paused"),
+        ("stopped", ["pause"], "it is stopped"),
+        ("paused", ["pause"], "it is paused"),
+        ("running", ["resume"], "it is running, not paused"),
+        ("created", ["resume"], "it is created, not paused"),
+        ("stopped", ["resume"], "it is stopped, not paused"),
+        ("stopped", ["kill"], "container not running"),
+        ("stopped", ["update", "--pids-limit", "5"], "it is stopped"),
+        ("stopped", ["events", "--stats"], "is not running"),
+    ],
+)
+def test_what_a_state_does_not_allow(lab: Lab, state: str, words: list[str], text: str) -> None:
+    with lab.created() as bundle:
+        if state != "created":
+            assert bundle.start().returncode == 0
+        if state == "paused":
+            assert bundle.command("pause", bundle.id).returncode == 0
+        elif state == "stopped":
+            stop(bundle)
+        assert text in failed(bundle, *words, bundle.id)
+        assert bundle.status() == state
+
+
+def test_exec_in_each_state(lab: Lab) -> None:
+    words = ["exec"]
+    with lab.created() as bundle:
+        assert bundle.command(*words, bundle.id, "true").returncode == 0  # as in runc
+        assert bundle.start().returncode == 0
+        assert bundle.command(*words, bundle.id, "true").returncode == 0
+        assert bundle.command("pause", bundle.id).returncode == 0
+        assert "paused" in failed(bundle, *words, bundle.id, "true", code=255)
+        assert bundle.command("resume", bundle.id).returncode == 0
+        stop(bundle)
+        assert "stopped" in failed(bundle, *words, bundle.id, "true", code=255)
+
+
+@pytest.mark.parametrize("state", NAMES[1:])
+def test_delete_force_removes_in_every_state(lab: Lab, state: str) -> None:
+    bundle = lab.bundle(script="sleep 100 & sleep 100")
+    bundle.create()
+    if state != "created":
+        bundle.start()
+    if state == "paused":
+        bundle.command("pause", bundle.id)
+    elif state == "stopped":
+        stop(bundle)
+    assert bundle.delete("--force").returncode == 0
+    assert not lab.left()
+
+
+def test_a_created_container_is_deleted_as_runc_does(lab: Lab) -> None:
+    bundle = lab.bundle()
+    bundle.create()
+    assert bundle.delete().returncode == 0
+    assert not lab.left()
+
+
+def test_delete_of_what_is_not_there(lab: Lab) -> None:
+    bundle = lab.bundle()
+    assert failed(bundle, "delete", bundle.id) == f"container {bundle.id} does not exist"
+    assert bundle.delete("--force").returncode == 0
+    assert bundle.command("delete", "--force", bundle.id).stderr == ""
+
+
+def test_an_id_in_use_is_refused_whatever_the_state(lab: Lab) -> None:
+    with lab.created() as bundle:
+        text = f"container with given ID already exists: {bundle.id}"
+        for _ in ("created", "running"):
+            bundle.err.write_text("")
+            assert bundle.make("create") == 1
+            assert text in bundle.err.read_text()
+            bundle.start()
+        stop(bundle)
+        assert bundle.make("create") == 1
+        assert bundle.status() == "stopped"
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "", ".", "..", "a/b", "a\nb", "é", "a b", "x" * 256, "a\x1bb"]
+)
+@pytest.mark.parametrize("words", [["create"], ["state"], ["start"], ["delete", "--force"]])
+def test_a_hostile_id_is_refused_in_one_line(lab: Lab, name: str, words: list[str]) -> None:
+    bundle = lab.bundle()
+    flags = ["--bundle", str(bundle.path)] if words == ["create"] else []
+    done = bundle.command(*words, *flags, "--", name)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "container id" in done.stderr.lower()
+    assert "\x1b" not in done.stderr
+    assert not (lab.base / "x").exists()
+
+
+def test_an_id_may_be_as_long_as_a_file_s_name(lab: Lab) -> None:
+    bundle = lab.bundle(script="true")
+    bundle.id = "x" * 255
+    assert bundle.run().returncode == 0
+
+
+# signals
+
+
+@pytest.mark.parametrize("name", ["15", "TERM", "SIGTERM", "term", "sigterm"])
+def test_kill_by_name_and_number(lab: Lab, name: str) -> None:
+    script = "trap 'echo got it; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+    with lab.started(script=script) as bundle:
+        eventually(lambda: bundle.out.read_text() == "ready\n", "the trap is set")
+        assert bundle.command("kill", bundle.id, name).returncode == 0
+        assert bundle.ended() == 7
+        assert bundle.out.read_text() == "ready\ngot it\n"
+
+
+def test_kill_without_a_signal_is_term(lab: Lab) -> None:
+    script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done"
+    with lab.started(script=script) as bundle:
+        eventually(lambda: bundle.out.read_text() == "ready\n", "the trap is set")
+        assert bundle.command("kill", bundle.id).returncode == 0
+        assert bundle.ended() == 7
+
+
+@pytest.mark.parametrize("name", ["0", "65", "-1", "SIGNOPE", "", "SIG_IGN", "9x", "__class__"])
+def test_a_signal_that_is_none_is_refused(lab: Lab, name: str) -> None:
+    with lab.created() as bundle:
+        assert "unknown signal" in failed(bundle, "kill", "--", bundle.id, name)
+
+
+def test_kill_of_what_has_ended_says_what_callers_look_for(lab: Lab) -> None:
+    with lab.started(script="true") as bundle:
+        bundle.ended()
+        assert failed(bundle, "kill", bundle.id, "9") == "container not running"
+        assert failed(bundle, "kill", bundle.id, "TERM") == "container not running"
+    assert failed(bundle, "kill", bundle.id, "9") == f"container {bundle.id} does not exist"
+
+
+def test_a_created_container_can_be_killed(lab: Lab) -> None:
+    with lab.created() as bundle:
+        assert bundle.command("kill", bundle.id, "KILL").returncode == 0
+        assert bundle.ended() == -9
+        assert bundle.status() == "stopped"
+
+
+def test_a_paused_container_can_be_killed(lab: Lab) -> None:
+    with lab.started() as bundle:
+        bundle.command("pause", bundle.id)
+        assert bundle.command("kill", bundle.id, "KILL").returncode == 0
+        assert bundle.ended() == -9
+        assert bundle.status() == "stopped"
+
+
+def members(bundle: Bundle) -> list[int]:
+    """What the kernel still counts to the container's cgroup, zombies left out."""
+    done = bundle.command("ps", "--format", "json", bundle.id)
+    pids: list[int] = json.loads(done.stdout) if done.returncode == 0 else []
+    return [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_kill_all_reaches_what_has_outlived_its_init(lab: Lab) -> None:
+    kinds = ("network", "ipc", "uts", "mount", "cgroup")
+    shared: Config = {"linux": {"namespaces": [{"type": kind} for kind in kinds]}}
+    script = "setsid sleep 333 & setsid sleep 333 & sleep 0.2"
+    with lab.started(shared, script=script) as bundle:
+        bundle.ended()
+        assert bundle.status() == "stopped"
+        assert len(members(bundle)) == 2
+        assert failed(bundle, "kill", bundle.id, "TERM") == "container not running"
+        assert bundle.command("kill", "--all", bundle.id, "9").returncode == 0
+        eventually(lambda: not members(bundle), "they end")
+        assert failed(bundle, "kill", "--all", bundle.id, "9") == "container not running"
+
+
+def test_delete_ends_what_has_outlived_its_init(lab: Lab) -> None:
+    kinds = ("network", "ipc", "uts", "mount", "cgroup")
+    shared: Config = {"linux": {"namespaces": [{"type": kind} for kind in kinds]}}
+    with lab.started(shared, script="setsid sleep 444 & sleep 0.1") as bundle:
+        bundle.ended()
+        assert bundle.delete().returncode == 0
+        assert not members(bundle)
+
+
+# parent, descriptors
+
+
+def test_init_is_adopted_by_the_caller_s_subreaper(lab: Lab) -> None:
+    with lab.started(script="exit 42") as bundle:
+        assert bundle.ended() == 42  # this process is the subreaper: it could wait for it
+
+
+def test_an_init_that_ends_in_its_time_is_found_stopped(lab: Lab) -> None:
+    with lab.started(script="exit 3") as bundle:
+        eventually(lambda: bundle.status() == "stopped", "it ends, if only as a zombie")
+
+
+DESCRIPTORS = """
+import os, subprocess, sys
+preserve, *words = sys.argv[1:]
+made = [os.memfd_create(f"m{n}", 0) for n in range(4)]
+for number, fd in zip((3, 4, 7, 20), [os.dup(fd) for fd in made]):
+    os.dup2(fd, number, inheritable=True)
+flags = ["--preserve-fds", preserve] if preserve != "-" else []
+at = words.index("FLAGS")
+words[at:at + 1] = flags
+os.execv(words[0], words)
+"""
+
+
+@pytest.mark.parametrize(
+    ("preserve", "numbers"),
+    [("-", "0 1 2"), ("0", "0 1 2"), ("1", "0 1 2 3"), ("2", "0 1 2 3 4")],
+)
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_descriptors_beyond_those_preserved_are_closed(
+    lab: Lab, preserve: str, numbers: str, command: str
+) -> None:
+    script = "ls /proc/$$/fd; true"
+    line = [sys.executable, "-c", DESCRIPTORS, preserve]
+    start = [str(RUNTIME), "--root", str(lab.root), command, "FLAGS"]
+    with lab.started() as running:
+        bundle = lab.bundle(script=script)
+        words = [*start, "--bundle", str(bundle.path), bundle.id]
+        if command == "exec":
+            words = [*start, running.id, "sh", "-c", script]
+        done = subprocess.run(
+            [*line, *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+            stdin=subprocess.DEVNULL,
+        )
+    assert done.returncode == 0, done.stderr
+    found = [number for number in done.stdout.split() if number not in ("10", "255")]
+    assert found == numbers.split()
+
+
+def test_standard_streams_are_the_caller_s_own(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("from the caller\n")
+    with (tmp_path / "in").open("rb") as source:
+        bundle = lab.bundle(script='read line; echo "$line"; echo error >&2')
+        bundle.create(stdin=source)
+    try:
+        assert bundle.start().returncode == 0
+        assert bundle.ended() == 0
+        assert bundle.out.read_text() == "from the caller\n"
+        assert bundle.err.read_text() == "error\n"
+    finally:
+        bundle.delete("--force")
+
+
+def test_a_pidfd_goes_to_its_socket(lab: Lab, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "pidfd"))
+        listening.listen()
+        with lab.created(None, "--pidfd-socket", str(tmp_path / "pidfd")) as bundle:
+            peer, _ = listening.accept()
+            with peer:
+                _, fds, _, _ = socket.recv_fds(peer, 100, 1)
+            text = Path(f"/proc/self/fdinfo/{fds[0]}").read_text()
+            assert f"Pid:\t{bundle.pid}\n" in text
+            signal.pidfd_send_signal(fds[0], signal.SIGKILL)
+            os.close(fds[0])
+            assert bundle.ended() == -9
