@@ -11,8 +11,8 @@ from jaula.oci import bundle as bundles
 from jaula.oci import console, parts
 from jaula.oci.call import LIST, SWITCH, VALUE, Call
 from jaula.oci.container import CONFIG, Container, Record
-from jaula.oci.statedocument import state_of
 from jaula.oci.removal import open_process
+from jaula.oci.statedocument import state_of
 from jaula.runtime import confined, execute, limits, mappings, validation
 from jaula.runtime.born import Born
 from jaula.runtime.preparation import Keep
