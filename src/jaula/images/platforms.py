@@ -22,6 +22,7 @@ _ARCHITECTURES = {
     "ppc64le": "ppc64le",
     "s390x": "s390x",
 }
+_USUAL = {"arm64": 8, "arm": 7}
 _ALSO_RUNS = {"amd64": ("386",), "arm64": ("arm",)}
 
 
@@ -35,25 +36,41 @@ def host() -> Platform:
 def best(manifests: Sequence[Descriptor], wanted: Platform | None = None) -> Descriptor:
     """The manifest for ``wanted`` (this machine's platform); one that names none fits any.
 
+    Where a platform is asked for, it is that architecture; else one that this machine runs as well
+    will do. Of several variants the highest that is not above the wanted one is taken.
     Raises :class:`NotFound`, naming what there is.
     """
-    wanted = wanted or host()
-    for architecture in (wanted.architecture, *_ALSO_RUNS.get(wanted.architecture, ())):
-        for manifest in manifests:
-            platform = manifest.platform
-            if (
-                platform is not None
-                and platform.os == "linux"
-                and platform.architecture == architecture
-            ):
-                return manifest
+    here = wanted or host()
+    others = () if wanted else _ALSO_RUNS.get(here.architecture, ())
+    for architecture in (here.architecture, *others):
+        limit = _level(architecture, here.variant if architecture == here.architecture else "")
+        fitting = [
+            (_level(architecture, manifest.platform.variant), manifest)
+            for manifest in manifests
+            if manifest.platform is not None
+            and manifest.platform.os == here.os
+            and manifest.platform.architecture == architecture
+        ]
+        fitting = [pair for pair in fitting if pair[0] <= limit]
+        if fitting:
+            return max(fitting, key=lambda pair: pair[0])[1]
     for manifest in manifests:
         if manifest.platform is None:
             return manifest
-    there = ", ".join(
-        sorted({f"{m.platform.os}/{m.platform.architecture}" for m in manifests if m.platform})
-    )
+    there = ", ".join(sorted({shown(m.platform) for m in manifests if m.platform}))
     raise NotFound(
-        f"the image has nothing for {wanted.os}/{wanted.architecture}; "
-        f"it has {there or 'nothing at all'}"
+        f"no matching manifest for {shown(here)} in the manifest list entries",
+        hint=f"it has {there or 'nothing at all'}"[:600],
     )
+
+
+def shown(platform: Platform) -> str:
+    """``linux/arm/v7``."""
+    parts = (platform.os, platform.architecture, platform.variant)
+    return "/".join(part for part in parts if part)
+
+
+def _level(architecture: str, variant: str) -> int:
+    """A variant as a number: v7 above v6; without one it is the architecture's usual."""
+    number = variant.removeprefix("v")
+    return int(number) if number.isdecimal() and len(number) < 4 else _USUAL.get(architecture, 1)

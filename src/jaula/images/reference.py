@@ -104,6 +104,11 @@ def _split(name: str) -> tuple[str, str]:
     return domain, path
 
 
+def is_tag(text: str) -> bool:
+    """Whether ``text`` has the grammar of a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def could_be_id(text: str) -> bool:
     """Whether ``text`` may be an image's id or the beginning of one."""
     return _ID.fullmatch(text) is not None

@@ -1,0 +1,54 @@
+"""``WWW-Authenticate``: what a server wants to be shown. Pure.
+
+Source: RFC 9110 section 11.6.1 and the distribution project's "Token Authentication Specification".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_SCHEME = re.compile(rf"\s*,?\s*({_TOKEN})(?:\s+|$)", re.ASCII)
+_PARAMETER = re.compile(rf'\s*,?\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))', re.ASCII)
+_LIMIT = 8192  # characters
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    """One way to be let in; ``scheme`` and the names of parameters are lower case."""
+
+    scheme: str
+    parameters: dict[str, str] = {}
+
+
+def parse(headers: Iterable[str]) -> tuple[Challenge, ...]:
+    """All challenges of an answer. What cannot be read ends the list: the rest means nothing."""
+    found: list[Challenge] = []
+    for text in headers:
+        position = 0
+        while position < len(text) <= _LIMIT:
+            scheme = _SCHEME.match(text, position)
+            if scheme is None:
+                break
+            position = scheme.end()
+            parameters: dict[str, str] = {}
+            while parameter := _PARAMETER.match(text, position):
+                name, quoted, plain = parameter.groups()
+                value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+                parameters.setdefault(name.lower(), value)
+                position = parameter.end()
+            found.append(Challenge(scheme[1].lower(), parameters))
+    return tuple(found)
+
+
+def choose(challenges: Iterable[Challenge]) -> Challenge | None:
+    """The one that we answer: a token before a password."""
+    by_scheme: dict[str, Challenge] = {}
+    for challenge in challenges:
+        by_scheme.setdefault(challenge.scheme, challenge)
+    bearer = by_scheme.get("bearer")
+    if bearer is not None and bearer.parameters.get("realm"):
+        return bearer
+    return by_scheme.get("basic")
