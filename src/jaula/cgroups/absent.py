@@ -17,7 +17,6 @@ from jaula.cgroups.protocol import CgroupDriver, Stats
 from jaula.errors import NotAuthorized, NotFound, Unsupported
 from jaula.spec.runtime import Resources
 
-
 IN_SCOPE = "run it in a delegated cgroup: systemd-run --user --scope -p Delegate=yes ..."
 
 

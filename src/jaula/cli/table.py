@@ -48,6 +48,7 @@ COMMANDS = {
     "history": "history",
     "daemon": "daemon",
     "check": "check",
+    "doctor": "doctor",
     "verify": "verify",
     "tree": "tree",
     "caps": "caps",

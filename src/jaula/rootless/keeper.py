@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 import queue
+import resource
 import select
 import signal
 import socket
@@ -170,6 +171,8 @@ def serve(directory: str, ready: int, go: int, held: int) -> NoReturn:
         os.dup2(null, 0)
         os.dup2(null, 1)
         process.close_others((ready, go, held))
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for a connection
         outside = Outside()
         namespaces.unshare(CLONE.NEWNET)
         with Netlink() as netlink:
@@ -198,7 +201,10 @@ def _loop(directory: str, alive: int, listening: socket.socket, outside: Outside
     alone: list[bool] = []
     poller.watch(alive, 0, lambda _: alone.append(True))  # a hang-up is reported always
     while True:
-        poller.turn(TURN)
+        try:
+            poller.turn(TURN)
+        except OSError as error:  # of one connection: the others go on
+            os.write(2, f"jaula-keeper: {error}\n".encode())
         ports.expire()
         if alone:
             alone.clear()

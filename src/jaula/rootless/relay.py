@@ -138,7 +138,11 @@ class TcpForward:
             outer, _address = self._listening.accept()
         except OSError:  # gone again, or no descriptor is left: the next one may do better
             return
-        inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        except OSError:  # no descriptor is left
+            outer.close()
+            return
         for own in (outer, inner):
             own.setblocking(False)
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,1 @@
+"""What on this host hinders an engine, and the command that mends it: ``jaula doctor``."""

@@ -1,0 +1,192 @@
+"""What the facts of a host mean for an engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from jaula.audit.check import SupportRow
+from jaula.doctor import facts, features
+from jaula.doctor.facts import Facts, Program
+from jaula.doctor.findings import Finding, State, examine, hinders
+
+GOOD = Facts(
+    uid=1000,
+    name="me",
+    distribution=("debian",),
+    kernel=(6, 12),
+    subuids=65536,
+    subgids=65536,
+    next_subid=165536,
+    programs={
+        "newuidmap": Program("/usr/bin/newuidmap", raised=True),
+        "newgidmap": Program("/usr/bin/newgidmap", raised=True),
+        "pasta": Program("/usr/bin/pasta"),
+        "ps": Program("/usr/bin/ps"),
+    },
+    libnftables=True,
+    sysctls={
+        "user.max_user_namespaces": 10000,
+        "user.max_net_namespaces": 10000,
+        "user.max_mnt_namespaces": 10000,
+        "kernel.unprivileged_userns_clone": 1,
+        "kernel.apparmor_restrict_unprivileged_userns": 0,
+    },
+    runtime_variable="/run/user/1000",
+    run="/run/user/1000/jaula",
+    root="/home/me/.local/share/jaula",
+    unified=True,
+    controllers=frozenset({"cpu", "cpuset", "io", "memory", "pids"}),
+    user_manager=True,
+    systemd=True,
+    lingers=True,
+)
+
+
+def found(subject: str, **changes: Any) -> Finding:
+    rows = examine(msgspec.structs.replace(GOOD, **changes))
+    (row,) = [row for row in rows if row.subject == subject]
+    return row
+
+
+def without(*names: str) -> dict[str, Program]:
+    return {name: row for name, row in GOOD.programs.items() if name not in names}
+
+
+def test_nothing_is_wrong_with_a_good_host() -> None:
+    rows = examine(GOOD)
+    assert {row.state for row in rows} == {State.OK}
+    assert not any(row.mend for row in rows)
+    assert not hinders(rows)
+
+
+def test_a_user_without_ranges_is_told_the_next_free_one() -> None:
+    row = found("subuid", subuids=0)
+    assert row.state is State.HINDERS
+    assert row.mend == "sudo usermod --add-subuids 165536-231071 me"
+    row = found("subgid", subgids=0)
+    assert row.mend == "sudo usermod --add-subgids 165536-231071 me"
+
+
+def test_a_short_range_costs() -> None:
+    assert found("subuid", subuids=1000).state is State.COSTS
+
+
+def test_missing_newuidmap_names_the_distributions_package() -> None:
+    row = found("newuidmap", programs=without("newuidmap"))
+    assert (row.state, row.mend) == (State.HINDERS, "sudo apt install uidmap")
+    row = found("newuidmap", programs=without("newuidmap"), distribution=("fedora",))
+    assert row.mend == "sudo dnf install shadow-utils"
+    row = found("newuidmap", programs=without("newuidmap"), distribution=("own", "rhel"))
+    assert row.mend == "sudo dnf install shadow-utils"
+    row = found("newuidmap", programs=without("newuidmap"), distribution=())
+    assert row.mend == "install the package that has uidmap"
+
+
+def test_newuidmap_without_rights_hinders() -> None:
+    programs = GOOD.programs | {"newuidmap": Program("/usr/bin/newuidmap")}
+    row = found("newuidmap", programs=programs)
+    assert (row.state, row.mend) == (State.HINDERS, "sudo chmod u+s /usr/bin/newuidmap")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("user.max_user_namespaces", 0, 28633),
+        ("kernel.unprivileged_userns_clone", 0, 1),
+    ],
+)
+def test_a_sysctl_that_forbids_namespaces_hinders(name: str, value: int, wanted: int) -> None:
+    row = found(name, sysctls=GOOD.sysctls | {name: value})
+    assert row.state is State.HINDERS
+    assert f"{name}={wanted}" in row.mend
+
+
+def test_apparmors_restriction_hinders_only_where_it_holds_for_us() -> None:
+    name = "kernel.apparmor_restrict_unprivileged_userns"
+    sysctls = GOOD.sysctls | {name: 1}
+    assert found(name, sysctls=sysctls).state is State.OK
+    row = found(name, sysctls=sysctls, namespace="Operation not permitted")
+    assert row.state is State.HINDERS
+    assert found("user namespace", namespace="no").state is State.HINDERS
+
+
+def test_a_session_that_may_gain_nothing_hinders() -> None:
+    assert found("no_new_privs", no_new_privileges=True).state is State.HINDERS
+
+
+def test_without_a_helper_containers_stay_inside() -> None:
+    row = found("pasta", programs=without("pasta"))
+    assert (row.state, row.mend) == (State.COSTS, "sudo apt install passt")
+    programs = without("pasta") | {"slirp4netns": Program("/usr/bin/slirp4netns")}
+    assert found("pasta", programs=programs).state is State.OK
+    assert found("/dev/net/tun", tun="Permission denied").state is State.COSTS
+
+
+def test_a_runtime_directory_of_somebody_else_hinders() -> None:
+    row = found("XDG_RUNTIME_DIR", runtime_directory="it belongs to user 0")
+    assert row.state is State.HINDERS
+    assert row.mend == "export XDG_RUNTIME_DIR=/run/user/1000"
+
+
+def test_none_costs_unless_the_usual_one_is_there() -> None:
+    assert found("XDG_RUNTIME_DIR", runtime_variable="").state is State.OK
+    row = found("XDG_RUNTIME_DIR", runtime_variable="", run="/tmp/jaula-1000")
+    assert row.state is State.COSTS
+
+
+def test_a_data_directory_that_cannot_be_made_hinders() -> None:
+    assert found("data directory", root_writable=False).state is State.HINDERS
+
+
+def test_cgroups_cost_by_what_is_not_delegated() -> None:
+    assert "v1" in found("cgroups", unified=False).found
+    assert found("cgroups", user_manager=False).mend == "sudo loginctl enable-linger me"
+    row = found("cgroups", controllers=frozenset({"memory", "pids"}))
+    assert row.state is State.COSTS
+    assert "cpu, cpuset, io" in row.found
+    assert "Delegate=cpu cpuset io memory pids" in row.mend
+
+
+def test_containers_that_end_with_the_session_cost() -> None:
+    assert found("lingering", lingers=False).mend == "sudo loginctl enable-linger me"
+
+
+def test_root_needs_no_ranges_and_no_sudo() -> None:
+    root = msgspec.structs.replace(
+        GOOD, uid=0, name="root", subuids=0, programs={}, libnftables=False
+    )
+    rows = {row.subject: row for row in examine(root)}
+    assert "subuid" not in rows
+    assert "newuidmap" not in rows
+    assert rows["nft"].mend == "apt install nftables"
+
+
+def test_an_old_kernel_costs() -> None:
+    assert found("kernel", kernel=(5, 10)).state is State.COSTS
+    assert found("kernel", kernel=(5, 11)).state is State.OK
+
+
+def test_facts_are_read_from_their_texts() -> None:
+    assert facts.kernel("6.12.3-amd64") == (6, 12)
+    assert facts.kernel("5.10-rc1") == (5, 10)
+    assert facts.kernel("x") == (0, 0)
+    text = 'NAME=x\nID=ubuntu\nID_LIKE="debian other"\n'
+    assert facts.distribution(text) == ("ubuntu", "debian", "other")
+    assert facts.next_subid("") == 100_000
+    assert facts.next_subid("a:100000:65536\nb:5:5\nbad\nc:165536:10\n") == 165_546
+
+
+def test_missing_kernel_features_are_findings() -> None:
+    rows = [
+        SupportRow("g", "a", "yes", "-", "works", "x"),
+        SupportRow("g", "b", "no", "CONFIG_B=n", "-", "this"),
+        SupportRow("g", "c", "no", "-", "No such device", "that", fatal=True),
+        SupportRow("g", "d", "unknown", "-", "-", "x"),
+    ]
+    first, second, rest = features.findings(rows)
+    assert (first.state, first.found) == (State.COSTS, "missing (CONFIG_B=n): this")
+    assert (second.state, second.found) == (State.HINDERS, "missing (No such device): that")
+    assert rest.found == "1 of 4 are there, 1 could not be tried"

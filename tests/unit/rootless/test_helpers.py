@@ -1,0 +1,71 @@
+"""What is said to the programs that join the engine's network to outside, and to systemd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jaula import cgroups
+from jaula.rootless import helpers, scope
+from jaula.rootless.forwards import Forward
+from jaula.rootless.helpers import Namespaces
+from jaula.rootless.porter import forward_of
+from jaula.spec.endpoint import PublishedPort
+
+SPACES = Namespaces("/proc/7/ns/user", "/proc/7/ns/net")
+
+
+def test_pasta_forwards_no_port_either_way_and_hides_the_hosts_loopback() -> None:
+    words = helpers.pasta("/usr/bin/pasta", SPACES, "/run/p.pid")
+    for flag in ("-t", "-u", "-T", "-U"):
+        assert words[words.index(flag) + 1] == "none"
+    assert "--no-map-gw" in words
+    assert words[words.index("--netns") + 1] == SPACES.net
+    assert words[words.index("--userns") + 1] == SPACES.user
+
+
+def test_slirp4netns_hides_the_hosts_loopback_and_ends_with_the_keeper() -> None:
+    words = helpers.slirp4netns("/usr/bin/slirp4netns", SPACES, 5, 6)
+    assert "--disable-host-loopback" in words
+    assert "--exit-fd=6" in words
+    assert words[-2:] == [SPACES.net, helpers.INTERFACE]
+
+
+def test_without_a_tun_device_no_program_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(helpers, "TUN", f"{tmp_path}/none")
+    joined = helpers.join(SPACES, str(tmp_path), 0, lambda name: f"/nowhere/{name}")
+    assert joined.name == ""
+    assert "cannot be opened" in joined.reason
+
+
+def test_without_a_program_every_one_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(helpers, "TUN", "/dev/null")
+    joined = helpers.join(SPACES, str(tmp_path), 0, lambda _: None)
+    assert joined == helpers.Joined("", "pasta is not installed; slirp4netns is not installed")
+
+
+def test_engines_with_other_directories_have_other_scopes() -> None:
+    first, second = (scope.unit_name(f"/run/user/1/{name}/keeper") for name in ("a", "b"))
+    assert first != second
+    assert first.startswith("jaula-")
+    assert first.endswith(".scope")
+
+
+def test_only_an_engines_leaf_in_a_writable_tree_is_a_delegated_place(tmp_path: Path) -> None:
+    tree = tmp_path
+    (tree / "app.slice/jaula.scope").mkdir(parents=True)
+    (tree / "app.slice/jaula.scope/cgroup.subtree_control").touch()
+    found = cgroups.delegated_base(str(tree), "/app.slice/jaula.scope/engine")
+    assert found == "/app.slice/jaula.scope"
+    assert cgroups.delegated_base(str(tree), "/app.slice/jaula.scope") is None
+    assert cgroups.delegated_base(str(tree), "/other.scope/engine") is None
+
+
+def test_a_published_port_leads_to_the_containers_address() -> None:
+    port = PublishedPort(80, "tcp", "0.0.0.0", 8080)
+    assert forward_of(port, "172.30.0.2") == Forward("tcp", "0.0.0.0", 8080, "172.30.0.2", 80)

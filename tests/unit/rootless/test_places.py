@@ -1,0 +1,54 @@
+"""Where an ordinary user's engine keeps its things."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.rootless import places
+
+
+def test_root_has_the_systems_directories() -> None:
+    assert places.root_directory(None, {"XDG_DATA_HOME": "/elsewhere"}, "/root") == "/var/lib/jaula"
+    assert places.run_directory(None, {"XDG_RUNTIME_DIR": "/elsewhere"}, True) == "/run/jaula"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"XDG_DATA_HOME": "/data"}, "/data/jaula"),
+        ({"HOME": "/h/me"}, "/h/me/.local/share/jaula"),
+        ({"XDG_DATA_HOME": "relative", "HOME": "/h/me"}, "/h/me/.local/share/jaula"),
+        ({"XDG_DATA_HOME": "", "HOME": ""}, "/home/known/.local/share/jaula"),
+    ],
+)
+def test_data_is_where_the_base_directories_say(environment: dict[str, str], expected: str) -> None:
+    assert places.root_directory(1000, environment, "/home/known") == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "usual", "expected"),
+    [
+        ({"XDG_RUNTIME_DIR": "/run/user/1000"}, False, "/run/user/1000/jaula"),
+        ({}, True, "/run/user/1000/jaula"),
+        ({}, False, "/tmp/jaula-1000"),
+        ({"XDG_RUNTIME_DIR": "here"}, False, "/tmp/jaula-1000"),
+    ],
+)
+def test_the_socket_is_in_the_runtime_directory_or_in_a_private_one(
+    environment: dict[str, str], usual: bool, expected: str
+) -> None:
+    assert places.run_directory(1000, environment, usual) == expected
+
+
+def test_an_engine_in_its_namespaces_knows_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(places.INSIDE, "1000")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert places.user() == 1000
+    assert places.run() == "/run/user/1000/jaula"
+
+
+@pytest.mark.parametrize("text", ["", "-1", "me", "１"])
+def test_what_is_no_id_names_no_user(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(places.INSIDE, text)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert places.user() is None
