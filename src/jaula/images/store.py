@@ -175,6 +175,13 @@ class ImageStore:
             )
         return manifest
 
+    def blobs_of(self, name: str) -> tuple[str, ...]:
+        """The layers' blobs of the manifest that has exactly this name; none where nothing has."""
+        manifest = self._index.names.get(name)
+        if manifest is None or manifest not in self._facts:
+            return ()
+        return tuple(layer.digest for layer in self._manifest(manifest).layers)
+
     def config_bytes(self, image: Image) -> bytes:
         """The configuration as it came, verified."""
         return self.blobs.document(image.id)

@@ -29,9 +29,11 @@ class Clock:
         self._window_ends = 0.0
         self._got = 0
 
-    def document(self) -> None:
-        """From now on a whole answer has ``patience.document`` seconds."""
-        self._deadline = monotonic() + self._patience.document
+    def document(self, *, committing: bool = False) -> None:
+        """From now on a whole answer has ``patience.document`` seconds, or ``commit``."""
+        seconds = self._patience.commit if committing else self._patience.document
+        self.stall = seconds if committing else self._patience.stall
+        self._deadline = monotonic() + seconds
 
     def stream(self) -> None:
         """From now on only the speed counts."""

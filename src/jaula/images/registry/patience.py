@@ -14,6 +14,7 @@ class Patience(msgspec.Struct, frozen=True):
     connect: float = 15
     stall: float = 60  # for the next bytes
     document: float = 60  # for a whole answer that is no blob
+    commit: float = 600  # for the answer to something that was sent: it is hashed, and stored away
     window: float = 30
     least: int = 30 << 10
     attempts: int = 5

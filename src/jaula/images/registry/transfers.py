@@ -43,6 +43,7 @@ class Transfer:
         self.error: BaseException | None = None
         self._lock = threading.Lock()
         self._boards: list[Board] = []
+        self._received = False
         self._open = 2  # the thread that receives, and the one that unpacks
 
     # -- those who wait -------------------------------------------------------------------------
@@ -96,6 +97,7 @@ class Transfer:
                     arriving.fail(error)
                     raise
             self._say("Download complete")
+            self._received = True
             arriving.finish()
         except BaseException as error:  # noqa: BLE001 - handed to those who wait
             if not begun:
@@ -118,11 +120,13 @@ class Transfer:
             arriving.close()
 
     def _unpacked(self, position: int) -> None:
-        self._tell("Extracting", position)
+        """Tell of it as soon as the other thread has nothing more to tell."""
+        if self._received:
+            self._tell("Extracting", position)
 
     def begin_unpacking(self, unpackers: Crew) -> None:
         """The blob is there and was not unpacked: do that alone."""
-        self._open = 1
+        self._open, self._received = 1, True
         arriving = Arriving(self._store.blobs.open(self.layer.digest))
         arriving.advance(self.layer.size)
         arriving.finish()
@@ -154,7 +158,8 @@ class _Told:
 
     def read(self, size: int, /) -> bytes:
         data = self._source.read(size)
-        self._told(self._source.position)
+        if data:
+            self._told(self._source.position)
         return data
 
 

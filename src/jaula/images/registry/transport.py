@@ -180,19 +180,24 @@ class Transport:
                     connection.connect()
                 assert connection.held is not None
                 stack.enter_context(cancel.interrupting(connection.held))
-                connection.clock.document()
-                connection.request(
-                    method,
-                    connection.target() + url.target,
-                    body=body() if body is not None else None,
-                    headers={
-                        "Host": url.authority,
-                        "User-Agent": "jaula",
-                        "Accept-Encoding": "identity",
-                        **headers,
-                        **connection.proxy_headers(),
-                    },
-                )
+                try:
+                    connection.request(
+                        method,
+                        connection.target() + url.target,
+                        body=body() if body is not None else None,
+                        headers={
+                            "Host": url.authority,
+                            "User-Agent": "jaula",
+                            "Accept-Encoding": "identity",
+                            **headers,
+                            **connection.proxy_headers(),
+                        },
+                    )
+                except (BrokenPipeError, ConnectionResetError):
+                    if body is None:
+                        raise
+                    # else the answer may say why it was not read to its end
+                connection.clock.document(committing=body is not None)
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 stack.close()

@@ -1,0 +1,206 @@
+"""Pushing images: layers that are missing, the configuration, then the manifest as it is.
+
+The messages are dockerd's, measured at version 26. What was pulled is pushed bit for bit; an image
+with plain layers is compressed first (:mod:`jaula.images.registry.compressing`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from jaula.errors import InvalidRequest, JaulaError, NotFound
+from jaula.images.reference import Reference, parse
+from jaula.images.registry import documents
+from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.client import RegistryClient
+from jaula.images.registry.compressing import compressed, is_plain
+from jaula.images.registry.crew import Crew
+from jaula.images.registry.patience import ERROR_LIMIT
+from jaula.images.registry.progress import Board, Message, amount, status
+from jaula.images.registry.repository import Repository, again
+from jaula.images.registry.session import check
+from jaula.images.registry.tokens import Credentials
+from jaula.images.registry.upload import Pushed, Upload
+from jaula.images.store import Image, ImageStore, short
+from jaula.spec.image import Descriptor
+
+Emit = Callable[[Message], None]
+_WAKE = 0.5  # seconds after which a push looks whether it was cancelled
+
+
+def push(
+    client: RegistryClient,
+    reference: Reference,
+    held: Credentials,
+    emit: Emit,
+    cancel: Cancellation,
+) -> list[Pushed]:
+    """Push the image of a tag, or of every tag of a repository where ``reference`` has none."""
+    repository = f"{reference.domain}/{reference.path}"
+    emit(status(f"The push refers to repository [{repository}]"))
+    tags = [reference.tag] if reference.tag else _tags(client.store, reference)
+    if not tags:
+        raise NotFound(f"An image does not exist locally with the tag: {reference.repository}")
+    images: list[tuple[str, Image]] = []
+    for tag in tags:
+        named = Reference(reference.domain, reference.path, tag)
+        try:
+            images.append((tag, client.store.resolve(str(named))))
+        except NotFound:
+            raise NotFound(f"tag does not exist: {named}") from None
+    target = client.repository(reference.domain, reference.path, held, cancel)
+    return [_push(client, target, reference, tag, image, emit, cancel) for tag, image in images]
+
+
+def _tags(store: ImageStore, reference: Reference) -> list[str]:
+    found = (parse(name) for image in store.list() for name in image.names)
+    return sorted(n.tag for n in found if n.repository == reference.repository and n.tag)
+
+
+def _push(
+    client: RegistryClient,
+    target: Repository,
+    reference: Reference,
+    tag: str,
+    image: Image,
+    emit: Emit,
+    cancel: Cancellation,
+) -> Pushed:
+    store = client.store
+    for layer in dict.fromkeys(reversed(image.layers)):
+        emit(status("Preparing", short(layer)))
+    manifest = store.manifest(image)
+    if is_plain(manifest) and not image.digests:
+        image = compressed(store, image, cancel)
+        manifest = store.manifest(image)
+    blobs = {layer.digest for layer in manifest.layers}
+    with store.pinned((image.manifest, image.id, *blobs, *image.layers)):
+        upload = Upload(target, store.blobs, cancel)
+        distinct = {
+            layer.digest: (layer, diff_id)
+            for layer, diff_id in zip(manifest.layers, image.layers, strict=True)
+        }
+        pairs = list(distinct.values())
+        _Layers(client, upload, reference, pairs, emit, cancel).send()
+        if not upload.has(manifest.config.digest):
+            upload.send(manifest.config, lambda sent: None)
+        pushed = _name(target, upload, tag, store, image, cancel)
+        store.adopt(
+            store.blobs.document(image.manifest),
+            store.media_type(image),
+            [f"{reference.repository}@{pushed.digest}"],
+        )
+    emit(status(f"{tag}: digest: {pushed.digest} size: {pushed.size}"))
+    emit({"progressDetail": {}, "aux": {"Tag": tag, "Digest": pushed.digest, "Size": pushed.size}})
+    return pushed
+
+
+def _name(
+    target: Repository,
+    upload: Upload,
+    tag: str,
+    store: ImageStore,
+    image: Image,
+    cancel: Cancellation,
+) -> Pushed:
+    """Send the manifest, which gives the image its tag."""
+    data = store.blobs.document(image.manifest)
+
+    def ask() -> Pushed:
+        answer = target.session.request(
+            "PUT",
+            f"/v2/{target.path}/manifests/{tag}",
+            upload.scopes,
+            cancel=cancel,
+            headers={"Content-Type": store.media_type(image), "Content-Length": str(len(data))},
+            body=lambda: (data,),
+        )
+        with check(answer, 201):
+            answer.document(ERROR_LIMIT, "the registry's answer")
+            stated = answer.header("Docker-Content-Digest")
+        digest = documents.sha256(data)
+        if stated not in ("", digest):
+            raise InvalidRequest(f"the registry calls the manifest {stated[:80]!r}, not {digest}")
+        return Pushed(tag, digest, len(data))
+
+    return again(ask, target.patience, cancel)
+
+
+class _Layers:
+    """The layers of one image, until the registry has all."""
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        upload: Upload,
+        reference: Reference,
+        layers: list[tuple[Descriptor, str]],
+        emit: Emit,
+        cancel: Cancellation,
+    ) -> None:
+        self._upload = upload
+        self._layers = layers
+        self._emit = emit
+        self._cancel = cancel
+        self._board = Board()
+        self._crew = Crew(client.config.uploads, "registry-upload")
+        self._lock = threading.Lock()
+        self._left = len(layers)
+        self._error: BaseException | None = None
+        self._mounts = _repositories(client.store, reference)
+
+    def send(self) -> None:
+        """Have every layer there. Raises the first failure."""
+        for layer, diff_id in self._layers:
+            if self._crew.busy:
+                self._emit(status("Waiting", short(diff_id)))
+            self._crew.submit(partial(self._work, layer, diff_id))
+        while self._left:
+            for message in self._board.take(_WAKE):
+                self._emit(message)
+        for message in self._board.take(0):
+            self._emit(message)
+        if isinstance(self._error, JaulaError):
+            raise self._error
+        if self._error is not None:
+            raise JaulaError(f"a layer cannot be sent: {self._error}") from self._error
+
+    def _work(self, layer: Descriptor, diff_id: str) -> None:
+        try:
+            if self._error is None:
+                self._cancel.check()
+                self._send(layer, short(diff_id))
+        except BaseException as error:  # noqa: BLE001 - handed to the one who waits
+            with self._lock:
+                self._error = self._error or error
+        finally:
+            with self._lock:
+                self._left -= 1
+            self._board.wake()
+
+    def _send(self, layer: Descriptor, id: str) -> None:
+        if self._upload.has(layer.digest):
+            self._board.say(status("Layer already exists", id))
+            return
+
+        def told(sent: int) -> None:
+            self._board.tell(amount("Pushing", id, sent, layer.size), last=sent == layer.size)
+
+        mounts = self._mounts.get(layer.digest, ())
+        source = self._upload.send(layer, told, mounts)
+        self._board.say(status(f"Mounted from {source}" if source else "Pushed", id))
+
+
+def _repositories(store: ImageStore, reference: Reference) -> dict[str, tuple[str, ...]]:
+    """For each blob the repositories of the same registry that had it when we last saw them."""
+    found: dict[str, dict[str, None]] = {}
+    for image in store.list():
+        for name in image.digests:
+            known = parse(name)
+            if known.domain != reference.domain or known.path == reference.path:
+                continue
+            for blob in store.blobs_of(name):
+                found.setdefault(blob, {})[known.path] = None
+    return {blob: tuple(paths)[:3] for blob, paths in found.items()}
