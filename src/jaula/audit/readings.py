@@ -34,6 +34,20 @@ class Readings:
         with open(f"{self.proc_root}/self/mountinfo", encoding="utf-8", errors="replace") as file:
             return mountinfo.parse(file.read())
 
+    @cached_property
+    def processes(self) -> dict[int, tuple[str, str, str]]:
+        """Every process with its mount, process and user namespace; those that end are left out."""
+        found = {}
+        for name in os.listdir(self.proc_root):
+            if name.isascii() and name.isdigit():
+                place = f"{self.proc_root}/{name}/ns"
+                try:
+                    mnt, pid, user = (os.readlink(f"{place}/{k}") for k in ("mnt", "pid", "user"))
+                except (FileNotFoundError, ProcessLookupError, PermissionError):
+                    continue  # ended, or not to be read by this user
+                found[int(name)] = (mnt, pid, user)
+        return found
+
     def program(self, profile: Seccomp) -> bytes:
         """The filter that a spec's profile compiles to here. Raises ``InvalidRequest``."""
         if profile not in self._programs:

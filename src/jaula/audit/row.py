@@ -44,13 +44,16 @@ def judge(holds: bool, relaxed_by: str | None) -> Verdict:
     return Verdict.RELAXED if relaxed_by else Verdict.HOLDS
 
 
+def plain(text: str) -> str:
+    """Without control characters: what comes from /proc must not move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], widest: int = 60) -> str:
     """Columns of text; cells wider than ``widest`` are cut, the last column never is."""
 
     def cut(cell: str) -> str:
-        flat = "".join(
-            c if c.isprintable() else "?" for c in cell
-        )  # no terminal control from /proc
+        flat = plain(cell)
         return flat if len(flat) <= widest else flat[: widest - 3] + "..."
 
     lines = [[*(cut(cell) for cell in row[:-1]), row[-1]] for row in (header, *rows)]

@@ -101,6 +101,11 @@ class Subject:
     def own_user_namespace(self) -> bool:
         return any(n.type == "user" for n in self.linux.namespaces)
 
+    @property
+    def own_pids(self) -> bool:
+        """Whether the process namespace is the container's alone, as far as the request says."""
+        return self.text("PidMode") in ("", "private")
+
     # -- what the kernel says ----------------------------------------------------------------
 
     def path(self, name: str) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from jaula.audit.checks import TABLE
 from jaula.audit.readings import Readings
-from jaula.audit.row import Row, Verdict, passed, table
+from jaula.audit.row import Row, Verdict, passed, plain, table
 from jaula.audit.subject import Subject
 from jaula.errors import Conflict, JaulaError
 from jaula.spec.runtime import Spec
@@ -67,7 +67,7 @@ def render(rows: Sequence[Row]) -> str:
     counts = {v: sum(row.verdict is v for row in rows) for v in Verdict}
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     details = [
-        f"{row.id}: asked for {row.requested or 'nothing'}; in effect: {row.effective}"
+        plain(f"{row.id}: asked for {row.requested or 'nothing'}; in effect: {row.effective}")
         for row in rows
         if row.verdict in (Verdict.FAILS, Verdict.UNKNOWN)
     ]

@@ -14,7 +14,7 @@ from jaula.audit.reports.report import Report, about
 from jaula.audit.row import Row
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8881;
+:root { color-scheme: light dark; --line: #8886; --soft: #8080800c;
   --holds: #1a7f37; --relaxed: #9a6700; --fails: #cf222e; --unknown: #57606a; }
 @media (prefers-color-scheme: dark) { :root { --holds: #3fb950; --relaxed: #d29922;
   --fails: #f85149; --unknown: #8b949e; } }
@@ -47,11 +47,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def render(reports: Sequence[Report]) -> str:
     """The whole page."""
     broken = sum(not report.passed for report in reports)
-    verdict = "every report is a proof" if not broken else f"{broken} of {len(reports)} fail"
+    verdict = "everything holds as asked" if not broken else f"{broken} of {len(reports)} fail"
     moment = max((report.moment for report in reports), default="")
     body = "".join(_section(report, f"r{number}") for number, report in enumerate(reports))
     contents = "".join(
-        f'<li><a href="#r{n}">{escape(report.name)}</a>: {_counts(report)}</li>'
+        f'<li><a href="#r{n}">{_text(report.name)}</a>: {_counts(report)}</li>'
         for n, report in enumerate(reports)
     )
     return (
@@ -68,13 +68,15 @@ def render(reports: Sequence[Report]) -> str:
 
 def _section(report: Report, anchor: str) -> str:
     layers = list(dict.fromkeys(row.layer for row in report.rows))
-    drawing = picture.draw(report.name, report.rows, anchor) if report.kind == "container" else ""
+    drawing = (
+        picture.draw(_plain(report.name), report.rows, anchor) if report.kind == "container" else ""
+    )
     tables = "".join(
         _layer(layer, [row for row in report.rows if row.layer == layer], f"{anchor}-{layer}")
         for layer in layers
     )
     return (
-        f'<section id="{anchor}"><h2>{escape(report.kind)} {escape(report.name)}</h2>'
+        f'<section id="{anchor}"><h2>{escape(report.kind)} {_text(report.name)}</h2>'
         f'<p class="summary">{_counts(report)}</p>{drawing}{tables}</section>'
     )
 
@@ -109,5 +111,9 @@ def _row(row: Row) -> str:
 
 
 def _text(value: str) -> str:
-    """Escaped, with what is not printable replaced: /proc can hold any bytes."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value))
+    return escape(_plain(value))
+
+
+def _plain(value: str) -> str:
+    """With what is not printable replaced: /proc can hold any bytes."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)

@@ -1,4 +1,7 @@
-"""The layers of a container as a drawing: SVG, one box inside the other, outermost first. Pure."""
+"""The layers of a container as a drawing: SVG, one box inside the other, outermost first. Pure.
+
+A layer that has no line here is in the tables only.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from jaula.audit.reports.report import worst
 from jaula.audit.row import Row, Verdict
 
 LAYERS: tuple[tuple[str, str, str], ...] = (
+    ("profile", "profile", "what an operator demands of this container"),
     ("cgroups", "cgroups", "ceilings: memory, CPU, processes"),
     ("namespaces", "namespaces", "own processes, mounts, network, names"),
     ("users", "user mapping", "root inside is a nobody outside"),

@@ -1,0 +1,109 @@
+"""The other processes of the container: none has more than was asked for.
+
+Evidence: /proc/<pid>/task/<tid>/status of each thread of each process that is in the container's
+mount namespace, or in its process namespace with its user namespace or the host's. A process that
+somebody put there from the host (nsenter(1)) brings the capabilities of the host's root along and
+has no filter; so has one of ``exec --privileged``, which the engine knows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from jaula.audit.about import About
+from jaula.audit.row import Row, judge
+from jaula.audit.subject import Subject
+from jaula.confine.capabilities import decode, mask
+from jaula.kernel.capabilities import masks_of_status
+
+MOST = 10_000  # threads that are looked at
+
+ABOUT = About(
+    id="processes",
+    layer="capabilities",
+    title="Other processes",
+    reason="One process with more power than the container is enough: what runs beside it can "
+    "use it by ptrace, by its descriptors, or by a file that it reads.",
+    references=("I7", "I22", "CIS 5.23", "CIS 5.24", "CVE-2016-9962", "nsenter(1)"),
+    evidence="/proc/<pid>/task/<tid>/status and /proc/<pid>/ns of every process inside",
+    advice="end the process; use jaula exec, which gives what the container has, not nsenter",
+)
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """One row."""
+    allowed = mask(subject.capabilities.bounding)
+    filtered = subject.linux.seccomp is not None
+    found, wrong = 0, []
+    for pid in inside(subject):
+        for status in statuses(subject, pid):
+            found += 1
+            if found > MOST:
+                raise ValueError(f"more than {MOST} threads in the container")
+            if fault := excess(status, allowed, filtered, subject.process.no_new_privileges):
+                name = _value(status, "Name")
+                wrong.append(f"{name} {pid}: {fault}")
+    by = None
+    if wrong and subject.inspect.get("ExecIDs"):
+        by = "exec --privileged"
+    effective = "; ".join(dict.fromkeys(wrong)) or f"{found} other threads, none has more"
+    requested = "no more than the container has" + (f" ({by})" if by else "")
+    verdict = judge(not wrong or by is not None, by)
+    yield Row("processes", "capabilities", requested, effective,
+              f"{subject.proc_root}/*/task/*/status", verdict)  # fmt: skip
+
+
+def inside(subject: Subject) -> list[int]:
+    """Processes that are in the container by their namespaces."""
+    mine = {kind: subject.link(f"ns/{kind}") for kind in ("mnt", "pid", "user")}
+    host = os.readlink(f"{subject.proc_root}/self/ns/user")
+    chosen = []
+    for pid, (mounts, pids, users) in subject.readings.processes.items():
+        if mounts == mine["mnt"] or (
+            pids == mine["pid"] and subject.own_pids and users in (mine["user"], host)
+        ):
+            chosen.append(pid)
+    return chosen
+
+
+def statuses(subject: Subject, pid: int) -> Iterator[str]:
+    """The status of each thread; the first process and those that ended meanwhile are left out."""
+    directory = f"{subject.proc_root}/{pid}/task"
+    try:
+        threads = [name for name in os.listdir(directory) if int(name) != subject.pid]
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for thread in threads:
+        try:
+            with open(f"{directory}/{thread}/status", encoding="utf-8", errors="replace") as file:
+                text = file.read()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if "\nState:\tZ" not in text:
+            yield text
+
+
+def excess(status: str, allowed: int, filtered: bool, no_new_privileges: bool) -> str:
+    """What a thread has beyond the container, in words; empty: nothing."""
+    found = []
+    extra = 0
+    for value in masks_of_status(status).values():
+        extra |= value & ~allowed
+    if extra:
+        names = decode(extra)
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        found.append(f"has {shown}")
+    if filtered and _value(status, "Seccomp") == "0":
+        found.append("has no filter")
+    if no_new_privileges and _value(status, "NoNewPrivs") == "0":
+        found.append("may gain privileges")
+    return ", ".join(found)
+
+
+def _value(status: str, key: str) -> str:
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name == key:
+            return value.strip()
+    raise KeyError(key)

@@ -1,0 +1,93 @@
+"""The table of kernel versions with known holes, and how a kernel says which version it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jaula.audit.host import Host, kernel
+from jaula.audit.host.holes import HOLES, Version, affecting, identify
+from jaula.audit.row import Verdict
+
+
+def number(text: str) -> Version:
+    major, minor, patch = (int(part) for part in text.split("."))
+    return major, minor, patch
+
+
+@pytest.mark.parametrize(
+    ("cve", "affected", "repaired"),
+    [
+        ("CVE-2016-5195", "4.8.2 4.4.25 2.6.32", "4.8.3 4.9.0 4.4.26"),
+        ("CVE-2022-0847", "5.8.0 5.10.101 5.15.24 5.16.10 5.14.21", "5.7.19 5.10.102 5.17.0"),
+        ("CVE-2022-0185", "5.1.0 5.4.172 5.16.1", "5.0.21 5.4.173 5.16.2"),
+        ("CVE-2022-0492", "4.19.228 5.15.19 5.16.5", "4.19.229 5.15.20 5.17.0"),
+        ("CVE-2023-0386", "5.11.0 5.15.90 6.1.8", "5.10.200 5.15.91 6.2.0"),
+        ("CVE-2024-1086", "5.15.148 6.1.75 6.6.14 6.5.13", "6.1.76 6.6.15 6.8.0"),
+        ("CVE-2026-31431", "6.12.84 6.18.21 6.17.3", "6.12.85 6.18.22 7.0.0 4.13.16"),
+    ],
+)  # fmt: skip
+def test_a_hole_is_told_by_branch(cve: str, affected: str, repaired: str) -> None:
+    for text in affected.split():
+        assert cve in [hole.cve for hole in affecting(number(text))], text
+    for text in repaired.split():
+        assert cve not in [hole.cve for hole in affecting(number(text))], text
+
+
+def test_the_table_is_in_order_and_without_contradictions() -> None:
+    assert len({hole.cve for hole in HOLES}) == len(HOLES)
+    for hole in HOLES:
+        assert hole.since < hole.fixed, hole.cve
+        assert list(hole.stable) == sorted(hole.stable), hole.cve
+        assert all(hole.since <= release < hole.fixed for release in hole.stable), hole.cve
+        assert not hole.affects(hole.fixed)
+        assert all(not hole.affects(release) for release in hole.stable)
+        assert hole.what
+
+
+@pytest.mark.parametrize(
+    ("release", "version", "signature", "found", "told"),
+    [
+        ("6.18.44", "#1 SMP", None, (6, 18, 44), True),
+        ("6.12.94+deb13-amd64", "#1 SMP Debian 6.12.94-1 (2026-06-01)", None, (6, 12, 94), True),
+        ("5.10.0-30-amd64", "#1 SMP Debian 5.10.218-1 (2024-06-01)", None, (5, 10, 218), True),
+        ("5.15.0-91-generic", "#101-Ubuntu", "Ubuntu 5.15.0-91.101-generic 5.15.131",
+         (5, 15, 131), True),
+        ("5.15.0-91-generic", "#101-Ubuntu", None, (5, 15, 0), False),
+        ("4.18.0-553.el8_10.x86_64", "#1 SMP", None, (4, 18, 0), False),
+        ("6.1.0", "", None, (6, 1, 0), True),
+        ("6.19-rc3", "", None, (6, 19, 0), True),
+    ],
+)  # fmt: skip
+def test_a_kernel_is_identified(
+    release: str, version: str, signature: str | None, found: Version, told: bool
+) -> None:
+    known = identify(release, version, signature)
+    assert (known.version, known.told) == (found, told)
+
+
+@pytest.mark.parametrize("release", ["", "linux", "x.y.z"])
+def test_a_release_that_is_no_number_is_an_error(release: str) -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        identify(release, "", None)
+
+
+@pytest.mark.parametrize(
+    ("release", "verdict", "named"),
+    [
+        ("6.18.44", Verdict.HOLDS, "none"),
+        ("5.15.20", Verdict.FAILS, "CVE-2022-0847"),
+        ("5.16.1", Verdict.FAILS, "CVE-2022-0185"),
+        ("6.12.84", Verdict.FAILS, "CVE-2026-31431"),
+        ("4.18.0-553.el8_10.x86_64", Verdict.UNKNOWN, "ask its advisories"),
+    ],
+)
+def test_the_row_fails_for_a_kernel_with_a_hole(
+    tmp_path: Path, release: str, verdict: Verdict, named: str
+) -> None:
+    host = Host(root=tmp_path, run=tmp_path, socket=tmp_path / "s", release=release, version="",
+                proc=tmp_path)  # fmt: skip
+    (row,) = kernel.check(host)
+    assert row.verdict is verdict
+    assert named in row.effective

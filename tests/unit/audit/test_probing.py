@@ -1,0 +1,244 @@
+"""The probing program does what its table says; the judge tells refusal from effect."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jaula.audit.probing import attempts, judging, twin
+from jaula.audit.probing.attempts import Attempt, call, inet_address, unix_address
+from jaula.audit.probing.program import BEGIN, CALL, CALL32, FORKS, Answer, Entry, build, read
+from jaula.audit.row import Verdict
+
+x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the program is for x86_64")
+
+
+def run(tmp_path: Path, *entries: Entry) -> list[Answer]:
+    path = tmp_path / "probe"
+    path.write_bytes(build(entries))
+    path.chmod(0o700)
+    done = subprocess.run([path], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stderr == ""
+    return read(done.stdout, len(entries))
+
+
+# -- the program -----------------------------------------------------------------------------
+
+
+@x86
+def test_calls_of_both_abis_get_their_arguments(tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("x")
+    here = os.fsencode(tmp_path / "here") + b"\0"
+    found = run(
+        tmp_path,
+        Entry(BEGIN),
+        call("open", here, 0),
+        call("open", here + b"no\0", 0),
+        call("lseek", 3, 5, 0),
+        call("lseek", 3, 9, 0, abi="i386"),
+        call("open", b"/nowhere\0", 0, abi="i386"),
+        call("mmap", 0, 4096, 3, 0x22, -1, 0),
+        call("preadv", 99, 0, 0, 0, 0, 0),
+    )
+    assert [answer.value for answer in found[:2]] == [0, 3]
+    assert found[2].value == 4  # the text ends at its zero byte
+    assert found[3].value == 5
+    assert found[4].value in (9, -errno.ENOSYS)
+    assert found[5].value in (-errno.ENOENT, -errno.ENOSYS)
+    assert found[6].value > 4096
+    assert found[7].value == -errno.EBADF
+
+
+@x86
+def test_a_group_is_a_process_of_its_own(tmp_path: Path) -> None:
+    found = run(
+        tmp_path,
+        Entry(BEGIN),
+        call("getpid"),
+        call("exit_group", 7),
+        call("getpid"),
+        Entry(BEGIN),
+        call("getpid"),
+        call("kill", 0, 0),
+        call("alarm", 1),
+        call("pause"),
+    )
+    assert found[0].value >> 8 == 7
+    assert [answer.reached for answer in found] == [True, True, False, False, *[True] * 4, False]
+    assert found[1].value != found[5].value
+    assert found[4].value & 0x7F == 14  # SIGALRM
+
+
+@x86
+def test_forks_are_counted_and_end_by_themselves(tmp_path: Path) -> None:
+    found = run(tmp_path, Entry(BEGIN), Entry(FORKS, 0, (20,)))
+    assert (found[1].value, found[1].count) == (0, 20)
+
+
+@x86
+def test_the_program_runs_without_an_executable_stack_or_writable_code(tmp_path: Path) -> None:
+    path = tmp_path / "probe"
+    path.write_bytes(build([Entry(BEGIN), call("pause")]))
+    path.chmod(0o700)
+    with subprocess.Popen([path], stdout=subprocess.DEVNULL) as process:
+        maps = ""
+        while "[stack]" not in maps:
+            maps = Path(f"/proc/{process.pid}/maps").read_text()
+        process.kill()
+    own = [line.split()[1] for line in maps.splitlines() if "probe" in line or "stack" in line]
+    assert own and not [mode for mode in own if "w" in mode and "x" in mode]
+
+
+@pytest.mark.parametrize("text", ["", "abc", "z" * 64, "a" * 63, "a" * 65])
+def test_what_is_no_answer_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="2 answers are due"):
+        read(text, 2)
+
+
+# -- the judge -------------------------------------------------------------------------------
+
+DONE = Answer(0, True, 0)
+
+
+def attempt(**values: object) -> Attempt:
+    given: dict[str, object] = {"group": "g", "name": "n", "steps": (Entry(CALL, 1),)}
+    return Attempt(**(given | values))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "refused"),
+    [
+        (DONE, -errno.EPERM, True),
+        (DONE, -errno.ENOSYS, True),
+        (DONE, -errno.EINVAL, False),  # the kernel looked at the arguments: it was let through
+        (DONE, 0, False),
+        (DONE, 7, False),
+        (Answer(attempts.SIGSYS, True, 0), 0, True),
+        (Answer(attempts.SIGALRM, True, 0), 0, None),
+        (Answer(-errno.EAGAIN, False, 0), 0, None),
+    ],
+)
+def test_a_call_is_judged_by_its_answer(status: Answer, value: int, refused: bool | None) -> None:
+    reached = status is DONE
+    found = judging.outcome(attempt(), status, [Answer(value, reached, 0)])
+    assert found.refused is refused
+
+
+def test_a_process_that_a_strange_signal_ended_was_not_tried() -> None:
+    killed = Answer(9, True, 0)
+    found = judging.outcome(attempt(), killed, [Answer(0, False, 0)])
+    assert found.refused is None
+    allowed = attempt(signals=frozenset({9}))
+    assert judging.outcome(allowed, killed, [Answer(0, False, 0)]).refused is True
+
+
+def test_the_first_call_that_fails_decides_and_what_comes_after_the_last_does_not() -> None:
+    three = attempt(steps=(Entry(CALL, 1),) * 3, decides=1)
+    made, opened, removed = DONE, Answer(-errno.EACCES, True, 0), Answer(-errno.EBUSY, True, 0)
+    assert judging.outcome(three, DONE, [made, opened, removed]).refused is True
+    assert judging.outcome(three, DONE, [opened, made, removed]).refused is True
+    assert judging.outcome(three, DONE, [made, made, opened]).refused is False
+
+
+def test_a_file_with_nothing_in_it_is_masked() -> None:
+    reading = attempt(steps=(Entry(CALL, 2), Entry(CALL, 0)), empty=0)
+    assert judging.outcome(reading, DONE, [Answer(3, True, 0), Answer(0, True, 0)]).refused is True
+    assert judging.outcome(reading, DONE, [Answer(3, True, 0), Answer(1, True, 0)]).refused is False
+
+
+def test_rows_fail_where_nobody_asked_for_it_and_name_the_flag_where_somebody_did() -> None:
+    def verdict(*pairs: tuple[bool | None, str | None]) -> tuple[Verdict, str]:
+        found = [
+            judging.Outcome(attempt(name=f"n{n}", relaxed=flag), refused, "it worked")
+            for n, (refused, flag) in enumerate(pairs)
+        ]
+        (row,) = judging.rows(found)
+        return row.verdict, row.requested + row.effective
+
+    assert verdict((True, None), (True, "--x"))[0] is Verdict.HOLDS
+    assert verdict((True, None), (False, None))[0] is Verdict.FAILS
+    assert verdict((False, "--x"), (False, None), (None, None))[0] is Verdict.FAILS
+    assert verdict((False, "--x"), (None, None))[0] is Verdict.UNKNOWN
+    relaxed, told = verdict((False, "--x"), (True, None))
+    assert relaxed is Verdict.RELAXED
+    assert "(--x)" in told and "n0 (it worked)" in told
+
+
+# -- what is tried, and the twin -------------------------------------------------------------
+
+
+@x86
+def test_every_attempt_has_a_name_of_its_own_and_fits_the_program() -> None:
+    tries = [
+        *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
+        *attempts.capabilities(None), *attempts.masked(["/proc/keys"]),
+        *attempts.writes(["/proc/sys"], None), *attempts.devices(None),
+        *attempts.network(b"\0x", 1, alone=True, host=None, ipv6=None),
+        *attempts.others("/x", 1, 1, pids=None, ipc=None), *attempts.ceilings(10, 1 << 20, None),
+    ]  # fmt: skip
+    names = [(each.group, each.name) for each in tries]
+    assert len(set(names)) == len(names)
+    entries = attempts.table(tries)
+    assert all(len(entry.arguments) <= 6 for entry in entries)
+    assert {entry.operation for entry in entries} == {BEGIN, CALL, CALL32, FORKS}
+    assert len(build(entries)) < 1 << 18
+
+
+def test_calls_that_would_change_the_host_are_not_among_them() -> None:
+    """Each of these would do something where it is allowed; none has such arguments."""
+    given = dict(attempts.CALLS)
+    assert given["reboot"] == (0, 0, 0, 0), "the magic numbers are wrong on purpose"
+    assert given["kexec_load"][3] == 0xFF00, "no such flag"
+    assert given["acct"][0] not in (0, b"\0"), "a null pointer switches accounting off"
+    assert given["sethostname"][1] == -1
+    assert not {"settimeofday", "clock_settime", "stime", "vhangup"} & set(given)
+    for path in attempts.WRITES:
+        (step,) = attempts.writes([], None)[attempts.WRITES.index(path)].steps
+        assert step.number == attempts.call("open", b"", 0).number, "opened, never written"
+
+
+def test_addresses_are_as_the_kernel_reads_them() -> None:
+    assert unix_address(b"\0x") == b"\x01\0\0x"
+    assert inet_address((127, 0, 0, 1), 0x1234) == b"\x02\0\x12\x34\x7f\0\0\x01" + bytes(8)
+    assert len(attempts.inet6_address(bytes(16), 9)) == 28
+
+
+@pytest.mark.parametrize(
+    ("bind", "expected"),
+    [
+        ("/a:/b", "/a:/b:ro"),
+        ("/a:/b:rw", "/a:/b:ro"),
+        ("/a:/b:ro", "/a:/b:ro"),
+        ("name:/b:z,rshared", "name:/b:ro,rshared"),
+    ],
+)
+def test_a_twins_binds_are_read_only(bind: str, expected: str) -> None:
+    assert twin.readonly(bind) == expected
+
+
+def test_a_twin_disturbs_nobody() -> None:
+    inspect = {
+        "Image": "sha256:1",
+        "Config": {"User": "7", "Env": ["A=b"], "Tty": True, "OpenStdin": True, "Cmd": ["x"],
+                   "ExposedPorts": {"80/tcp": {}}, "Healthcheck": {"Test": ["x"]}},
+        "HostConfig": {"Binds": ["/a:/b"], "Mounts": [{"Type": "volume", "Source": "v"}],
+                       "VolumesFrom": ["c", "d:rw"], "PortBindings": {"80/tcp": [{}]},
+                       "RestartPolicy": {"Name": "always"}, "AutoRemove": True, "Memory": 5,
+                       "CapAdd": ["sys_time"], "LogConfig": {"Type": "none"}},
+    }  # fmt: skip
+    body = twin.body(inspect, "/p")
+    assert (body["User"], body["Env"], body["Entrypoint"]) == ("7", ["A=b"], [twin.INSIDE])
+    assert not body["Tty"] and not body["OpenStdin"]
+    assert "ExposedPorts" not in body and "Healthcheck" not in body
+    host = body["HostConfig"]
+    assert host["Binds"][:1] == ["/a:/b:ro"] and host["Binds"][1].startswith("/p:")
+    assert host["Mounts"] == [{"Type": "volume", "Source": "v", "ReadOnly": True}]
+    assert host["VolumesFrom"] == ["c:ro", "d:ro"]
+    assert host["PortBindings"] == {} and host["RestartPolicy"] == {"Name": "no"}
+    assert (host["Memory"], host["CapAdd"], host["AutoRemove"]) == (5, ["sys_time"], False)
+    assert inspect["HostConfig"]["Memory"] == 5, "the container's own document is left alone"

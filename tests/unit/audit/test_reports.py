@@ -1,0 +1,289 @@
+"""The forms of a report: complete, escaped, and SARIF as its standard wants it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from jsonschema import Draft7Validator
+
+import jaula.audit.checks
+import jaula.audit.host
+from jaula.audit.about import describe
+from jaula.audit.reports import FORMATS, document, page, picture, sarif, text
+from jaula.audit.reports.report import ABOUTS, Report, worst
+from jaula.audit.row import Row, Verdict
+
+MOMENT = "2026-01-02T03:04:05Z"
+HOSTILE = '<script>alert("x")</script>\x1b[31m\udc80'
+
+
+def row(verdict: Verdict, check: str = "masks", **values: str) -> Row:
+    given = {"requested": "10 paths", "effective": "9", "evidence": "/proc/7/mountinfo, /proc/7"}
+    given |= values
+    layer = next(about.layer for about in ABOUTS if about.id == check)
+    return Row(f"row of {check}", layer, verdict=verdict, check=check, **given)
+
+
+ALL = tuple(row(verdict, check.id) for check in ABOUTS for verdict in Verdict)
+REPORT = Report("web", "container", MOMENT, ALL)
+
+
+# -- what each check says of itself ----------------------------------------------------------
+
+
+def test_every_check_says_why_by_what_and_what_to_do() -> None:
+    for about in ABOUTS:
+        for field in ("id", "layer", "title", "reason", "evidence", "advice"):
+            value = getattr(about, field)
+            assert value and value == value.strip(), f"{about.id}: {field}"
+        assert about.references, about.id
+        assert all(
+            re.fullmatch(r"I\d+|CIS \d+(\.\d+)+|CVE-\d+-\d+|GHSA-[\w-]+|\w+\(\d\).*", reference)
+            for reference in about.references
+        ), about.references
+        assert about.reason.endswith("."), about.id
+        assert about.id in describe(about)
+    assert len({about.id for about in ABOUTS}) == len(ABOUTS)
+
+
+@pytest.mark.parametrize("package", [jaula.audit.checks, jaula.audit.host])
+def test_every_file_of_checks_is_in_the_table(package: object) -> None:
+    directory = Path(str(package.__path__[0]))  # type: ignore[attr-defined]
+    files = {path.stem for path in directory.glob("*.py") if "\nABOUT = " in path.read_text()}
+    listed = {check.rows.__module__.rpartition(".")[2] for check in package.TABLE}  # type: ignore[attr-defined]
+    assert files == listed
+
+
+# -- SARIF -----------------------------------------------------------------------------------
+
+LOCATION = {
+    "type": "object",
+    "properties": {
+        "physicalLocation": {
+            "type": "object",
+            "required": ["artifactLocation"],
+            "properties": {
+                "artifactLocation": {
+                    "type": "object",
+                    "properties": {"uri": {"type": "string", "pattern": "^file:///[^ ]*$"}},
+                }
+            },
+        },
+        "logicalLocations": {
+            "type": "array",
+            "uniqueItems": True,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string"},
+                    "fullyQualifiedName": {"type": "string"},
+                    "kind": {"type": "string"},
+                },
+                "additionalProperties": False,
+            },
+        },
+    },
+    "additionalProperties": False,
+}
+MESSAGE = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
+LEVELS = {"enum": ["none", "note", "warning", "error"]}
+SCHEMA = {
+    "type": "object",
+    "required": ["version", "runs"],
+    "properties": {
+        "$schema": {"type": "string", "format": "uri"},
+        "version": {"enum": ["2.1.0"]},
+        "runs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["tool"],
+                "properties": {
+                    "tool": {
+                        "type": "object",
+                        "required": ["driver"],
+                        "properties": {
+                            "driver": {
+                                "type": "object",
+                                "required": ["name"],
+                                "properties": {
+                                    "semanticVersion": {"pattern": r"^\d+\.\d+\.\d+"},
+                                    "rules": {
+                                        "type": "array",
+                                        "uniqueItems": True,
+                                        "items": {
+                                            "type": "object",
+                                            "required": ["id"],
+                                            "properties": {
+                                                "shortDescription": MESSAGE,
+                                                "fullDescription": MESSAGE,
+                                                "help": MESSAGE,
+                                                "defaultConfiguration": {
+                                                    "properties": {"level": LEVELS}
+                                                },
+                                                "properties": {
+                                                    "properties": {
+                                                        "tags": {
+                                                            "type": "array",
+                                                            "uniqueItems": True,
+                                                        }
+                                                    }
+                                                },
+                                            },
+                                        },
+                                    },
+                                },
+                            }
+                        },
+                    },
+                    "invocations": {
+                        "items": {"type": "object", "required": ["executionSuccessful"]}
+                    },
+                    "columnKind": {"enum": ["utf16CodeUnits", "unicodeCodePoints"]},
+                    "results": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": ["message"],
+                            "properties": {
+                                "message": MESSAGE,
+                                "ruleIndex": {"type": "integer", "minimum": -1},
+                                "kind": {
+                                    "enum": [
+                                        *("notApplicable", "pass", "fail", "review", "open"),
+                                        "informational",
+                                    ]
+                                },
+                                "level": LEVELS,
+                                "locations": {"type": "array", "items": LOCATION},
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+"""What the standard's own schema requires of the parts that are used."""
+
+
+def test_sarif_is_valid_and_every_result_names_its_rule() -> None:
+    log = json.loads(sarif.render([REPORT]))
+    assert not [error.message for error in Draft7Validator(SCHEMA).iter_errors(log)]
+    (run,) = log["runs"]
+    rules = run["tool"]["driver"]["rules"]
+    assert len(run["results"]) == len(ALL)
+    for result, source in zip(run["results"], ALL, strict=True):
+        assert rules[result["ruleIndex"]]["id"] == result["ruleId"] == source.check
+        assert (result["level"] == "none") is (result["kind"] != "fail")
+        assert (result["kind"] == "fail") is (source.verdict is Verdict.FAILS)
+
+
+def test_a_result_is_known_again_in_the_next_report() -> None:
+    def prints(*reports: Report) -> list[str]:
+        results = sarif.document(reports)["runs"][0]["results"]
+        return [result["partialFingerprints"]["subjectAndRow/v1"] for result in results]
+
+    one = Report("web", "container", MOMENT, (row(Verdict.HOLDS),))
+    later = Report("web", "container", "later", (row(Verdict.FAILS, effective="none"),))
+    other = Report("db", "container", MOMENT, (row(Verdict.HOLDS),))
+    assert prints(one) == prints(later) != prints(other)
+
+
+# -- the page --------------------------------------------------------------------------------
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute, and that they close."""
+
+    VOID = ("meta", "rect", "link")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_file_without_scripts_and_its_links_lead_somewhere() -> None:
+    host = Report("host", "host", MOMENT, (row(Verdict.RELAXED, "host-kernel"),))
+    tags = Tags(page.render([REPORT, host]))
+    assert tags.open == []
+    names = [tag for tag, _ in tags.found]
+    assert not {"script", "link", "img", "iframe"} & set(names)
+    assert names.count("svg") == 1, "containers have a picture, the host has none"
+    targets = {values["id"] for _, values in tags.found if "id" in values}
+    links = {str(values["href"]) for _, values in tags.found if "href" in values}
+    assert links and all(link[0] == "#" and link[1:] in targets for link in links)
+    assert not any(name.startswith("on") for _, values in tags.found for name in values)
+
+
+def test_what_comes_from_a_container_is_text() -> None:
+    hostile = row(Verdict.FAILS, requested=HOSTILE, effective=HOSTILE, evidence=HOSTILE)
+    report = Report(HOSTILE, "container", MOMENT, (hostile,))
+    html = page.render([report])
+    html.encode()  # nothing that is no text is left
+    assert "<script" not in html
+    assert "\x1b" not in html
+    assert "\x1b" not in text.render([Report("web", "container", MOMENT, (hostile,))])
+    assert json.loads(document.render([report]))[0]["subject"] == HOSTILE
+    assert Draft7Validator(SCHEMA).is_valid(sarif.document([report]))
+
+
+def test_the_picture_has_a_box_for_each_layer_inside_the_one_before() -> None:
+    svg = ElementTree.fromstring(picture.draw("web", ALL, "r0"))
+    boxes = [
+        tuple(float(rect.attrib[key]) for key in ("x", "y", "width", "height"))
+        for rect in svg.iter("rect")
+    ]
+    layers = {each.layer for each in ALL if each.layer != "host"}
+    assert len(boxes) == len(layers) + 1
+    for outer, inner in itertools.pairwise(boxes):
+        assert inner[0] > outer[0] and inner[1] > outer[1]
+        assert inner[0] + inner[2] < outer[0] + outer[2]
+        assert inner[1] + inner[3] < outer[1] + outer[3]
+    classes = {group.attrib["class"] for group in svg.iter("g")}
+    assert classes == {"fails", "program"}
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_a_layer_is_shown_by_its_worst_row(verdict: Verdict) -> None:
+    assert worst([row(Verdict.HOLDS), row(verdict)]) is verdict
+    drawn = picture.draw("web", [row(Verdict.HOLDS), row(verdict)], "r0")
+    assert f'class="{picture.COLOURS[verdict]}"' in drawn
+
+
+# -- the others ------------------------------------------------------------------------------
+
+
+def test_several_reports_are_told_apart_and_summed_up() -> None:
+    good = Report("a", "container", MOMENT, (row(Verdict.HOLDS),))
+    bad = Report("b", "container", MOMENT, (row(Verdict.FAILS),))
+    shown = text.render([good, bad])
+    assert shown.startswith("a:\n")
+    assert "\n\nb:\n" in shown
+    assert "advice for masks: " in shown
+    assert shown.endswith("2 reports: 1 are proofs; not b")
+    assert [entry["subject"] for entry in document.document([good, bad])] == ["a", "b"]
+
+
+def test_every_form_takes_every_report() -> None:
+    for name, render in FORMATS.items():
+        assert ("row of masks" if name == "table" else "web") in render([REPORT])
