@@ -108,3 +108,4 @@ def default_socket() -> Path:
     """
     host = os.environ.get("JAULA_HOST", "")
     return Path(host.removeprefix("unix://")) if host.startswith("unix://") else DEFAULT_SOCKET
+    default_profile: str = "default"  # of containers that name none

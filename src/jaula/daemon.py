@@ -263,11 +263,13 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
     import signal
 
     from jaula.api import server as api
+    from jaula.engine import presets
     from jaula.engine.doors import Doors
     from jaula.state.journal import Journal
 
     log = logging.getLogger("jaula.engine")
     try:
+        presets.check_name(config.default_profile)
         policy = _policy(config)
         engine = _wire(config, runtime)
         doors = Doors(engine, policy, Journal(config.paths.audit_log))

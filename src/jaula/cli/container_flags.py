@@ -113,6 +113,14 @@ FLAGS = (
     Flag(
         "privileged", "", "bool", "Give up confinement: all capabilities, all devices", group=RIGHTS
     ),
+    Flag(
+        "profile",
+        "",
+        "string",
+        "Preset of confinement: default, strict or docker",
+        group=RIGHTS,
+        completes=("default", "strict", "docker"),
+    ),
     Flag("publish", "p", "list", "Publish a port ([[ip:]host:]container[/protocol])", group=NET),
     Flag("publish-all", "P", "bool", "Publish every exposed port", group=NET),
     Flag(

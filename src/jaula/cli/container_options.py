@@ -105,6 +105,8 @@ def _host(options: Options) -> dict[str, Any]:
         "CpusetCpus": text("cpuset-cpus"),
         "CpusetMems": text("cpuset-mems"),
         "Runtime": text("runtime"),
+        "Profile": text("profile"),
+        "ProfileKeeps": _kept(options),
     }
     if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
         raise UsageError("Conflicting options: --restart and --rm")
@@ -132,6 +134,20 @@ def _host(options: Options) -> dict[str, Any]:
     if options.given("device"):
         host["Devices"] = [_device(word) for word in texts("device")]
     return host
+
+
+def _kept(options: Options) -> list[str]:
+    """What was given with a value that looks like none: a preset is not to fill it in."""
+    found = [
+        name
+        for flag, name in (("memory", "Memory"), ("memory-swap", "MemorySwap"))
+        if options.given(flag) and not options.number(flag)
+    ]
+    if options.given("read-only") and not options.on("read-only"):
+        found.append("ReadonlyRootfs")
+    if options.given("network") or options.given("net"):
+        found.append("NetworkMode")
+    return found
 
 
 _NUMBERS = (

@@ -260,6 +260,7 @@ SETTINGS: dict[str, Setting] = {
     "log-driver": Setting(("log-driver",), _text("log_driver")),
     "log-opts": Setting(("log-max-size", "log-max-file"), _log_opts),
     "default-ulimits": Setting(("nofile",), _ulimits),
+    "default-profile": Setting(("default-profile",), _text("default_profile")),
     "policy": Setting(("policy",), _text("policy")),
     "debug": Setting(("debug",), _flag),
     "runtimes": Setting(("add-runtime",), _runtimes),

@@ -15,7 +15,17 @@ import msgspec
 
 from jaula.cgroups import paths as cgroup_paths
 from jaula.config import OWN_RUNTIME
-from jaula.engine import hostfacts, labelling, merge, mountpoints, names, policy, ports, signals
+from jaula.engine import (
+    hostfacts,
+    labelling,
+    merge,
+    mountpoints,
+    names,
+    policy,
+    ports,
+    presets,
+    signals,
+)
 from jaula.engine.container import Container
 from jaula.engine.logging_options import log_options
 from jaula.engine.mounting import Mounting
@@ -49,6 +59,7 @@ async def create(
     :raises Conflict: the name is in use.
     :raises InvalidRequest: anything else in the request that cannot be.
     """
+    body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
     _check_platform(platform)
@@ -125,6 +136,8 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
         *resources.check(host, parts.host),
         *security.check(host, hostfacts.fresh(parts.host), foreign=foreign),
     ]
+    if host.profile == presets.STRICT and not parts.host.landlock:
+        warnings.append("This kernel has no Landlock, which is a part of the profile strict")
     build.check_sysctls(host, shares)
     policy.check(host.restart_policy, auto_remove=host.auto_remove)
     wished = ports.wishes(body)

@@ -8,7 +8,8 @@ import msgspec
 
 from jaula.config import OWN_RUNTIME
 from jaula.confine import landlock, masks
-from jaula.engine import network_settings
+from jaula.engine import network_settings, presets
+from jaula.engine.authority import asks
 from jaula.engine.hostfacts import fresh
 from jaula.engine.logging_options import log_options
 from jaula.engine.specbuild.mounts import SHM_SIZE
@@ -64,6 +65,7 @@ def document(parts: Parts, container: Container) -> dict[str, Any]:
         "Landlock": landlock_rules(directory / "config.json"),
         "ExecIDs": sorted(container.execs) or None,
         "HostConfig": host_config(parts, record),
+        "Relaxations": relaxations(record),
         "GraphDriver": {
             "Name": record.storage_driver,
             "Data": {"UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work")}
@@ -110,6 +112,13 @@ def state(record: ContainerRecord) -> dict[str, Any]:
     }
 
 
+def relaxations(record: ContainerRecord) -> list[str]:
+    """What the request has beyond the defaults, and less than its preset, by names."""
+    host = record.body.host_config
+    asked = (str(ask) for ask in asks.of_create(record.body))
+    return list(dict.fromkeys((*presets.departures(host), *asked)))
+
+
 def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
     """The request's ``HostConfig`` with the defaults that were in effect."""
     wanted = record.body.host_config
@@ -137,8 +146,10 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
         "MaskedPaths": masked if wanted.masked_paths is None else list(wanted.masked_paths),
         "ReadonlyPaths": readonly if wanted.readonly_paths is None else list(wanted.readonly_paths),
         "CgroupParent": wanted.cgroup_parent or f"/{parts.config.cgroup_parent}",
+        "Profile": wanted.profile or presets.DEFAULT,
         "OomKillDisable": bool(wanted.oom_kill_disable),
     }
+    del echo["ProfileKeeps"]  # what it says is in the members themselves
     for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts"):
         echo[name] = echo[name] or None  # Docker's null for 'none given'
     for name in ("Sysctls", "Tmpfs", "Mounts", "Annotations", "StorageOpt"):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaula.engine.authority.rule import Rule
     from jaula.engine.container import Container
     from jaula.engine.engine import Engine
+    from jaula.engine.parts import Parts
     from jaula.errors import NotAuthorized
     from jaula.spec.calls import Peer
     from jaula.state.journal import Journal
@@ -46,6 +47,11 @@ class Visitor:
         self.rule = rule
         self.journal = journal
         self.peer = peer
+
+    @property
+    def parts(self) -> Parts:
+        """What the decisions depend on."""
+        return self._engine.parts
 
     @property
     def owner(self) -> tuple[str, int]:

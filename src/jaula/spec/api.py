@@ -210,6 +210,9 @@ class HostConfig(Resources, frozen=True, kw_only=True):
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     init: bool | None = None
+    # Our own, see jaula.engine.presets.
+    profile: str = ""  # default, strict or docker; empty: the engine's default
+    profile_keeps: tuple[str, ...] = ()  # members that are meant although 0, false or empty
 
 
 class EndpointIPAMConfig(_Document, frozen=True, kw_only=True):

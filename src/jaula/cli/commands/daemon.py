@@ -142,6 +142,8 @@ FLAGS = (
     Flag("selinux-file-type", "", "string", "SELinux type of their files (default: the policy's)"),
     Flag("sandbox-pool", "", "int", "Network sandboxes that are kept ready", default="4"),
     Flag("add-runtime", "", "list", "Another OCI runtime (NAME=PATH); may be given again"),
+    Flag("default-profile", "", "string", "Confinement of containers that name no profile",
+         default="default", completes=("default", "strict", "docker")),
     Flag("default-runtime", "", "string", "Runtime of containers that name none", default="jaula"),
     Flag("runtime-timeout", "", "int", "Seconds that another runtime may take to make a process",
          default="60"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine import presets
 from jaula.engine.authority import asks as asking
 from jaula.engine.authority.rule import Others
 
@@ -34,6 +35,8 @@ class Containers:
     ) -> ContainerCreated:
         visitor = self._visitor
         with visitor.deed("container create", name or "", image=body.image) as deed:
+            parts = self._visitor.parts
+            body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
             asks = deed.judged(asking.of_create(body))
             created = await self._inner.create(
                 body, name, platform, owner=visitor.owner, beneath=visitor.prefixes(asks)

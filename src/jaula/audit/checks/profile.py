@@ -1,0 +1,33 @@
+"""The preset of confinement, and every relaxation by its name.
+
+Evidence: the request, named as the engine's policy and audit log name it. What each of them comes to in the
+kernel is in the rows of the other checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.audit.about import About
+from jaula.audit.row import Row, judge
+from jaula.audit.subject import Subject
+
+ABOUT = About(
+    id="profile",
+    layer="profile",
+    title="Preset and relaxations",
+    reason="Each thing that was asked for beyond the defaults is a hole that somebody should know.",
+    references=("I16",),
+    evidence="the request",
+    advice="start it with --profile strict, and without what it does not need",
+)
+
+
+def check(subject: Subject) -> Iterator[Row]:
+    """One row."""
+    found = tuple(str(name) for name in subject.inspect.get("Relaxations") or ())
+    yield Row(
+        "relaxations", "profile", subject.text("Profile") or "default",
+        ", ".join(found) or "none", "the request, in inspect",
+        judge(True, "the request" if found else None),
+    )  # fmt: skip
