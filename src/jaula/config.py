@@ -73,6 +73,21 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """How registries are spoken to. Empty proxies are those of the environment."""
+
+    insecure: tuple[str, ...] = ()  # HOST, HOST:PORT or network: any certificate, or plain HTTP
+    mirrors: tuple[str, ...] = ()  # URLs, asked first for images of docker.io
+    realms: tuple[str, ...] = ()  # REGISTRY=HOST of a token server that may see credentials
+    certificates: tuple[str, ...] = ("/etc/jaula/certs.d", "/etc/docker/certs.d")
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    downloads: int = 3  # layers at a time
+    uploads: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """Settings of ``jaula daemon``; every field is a flag of that command."""
 
@@ -95,8 +110,10 @@ class EngineConfig:
     selinux_type: str = ""  # of containers' processes; empty: as the policy says
     selinux_file_type: str = ""  # of their files
     runtimes: tuple[RuntimeConfig, ...] = ()
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
     default_runtime: str = OWN_RUNTIME
     runtime_timeout: int = 60  # seconds that another runtime may take to make a process
+    default_profile: str = "default"  # of containers that name none
     policy: str = ""  # the file that says who may ask for what; empty: the default one, if there
     debug: bool = False
 
@@ -108,4 +125,3 @@ def default_socket() -> Path:
     """
     host = os.environ.get("JAULA_HOST", "")
     return Path(host.removeprefix("unix://")) if host.startswith("unix://") else DEFAULT_SOCKET
-    default_profile: str = "default"  # of containers that name none

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.authority import caller as callers
 from jaula.engine.views.containers import Containers
+from jaula.engine.views.distribution import Distribution
 from jaula.engine.views.execs import Execs
 from jaula.engine.views.images import Images
 from jaula.engine.views.networks import Networks
@@ -33,6 +34,7 @@ class View:
         self.containers = Containers(engine, visitor)
         self.execs = Execs(engine, visitor)
         self.images = Images(engine, visitor)
+        self.distribution = Distribution(engine, visitor)
         self.volumes = Volumes(engine, visitor)
         self.networks = Networks(engine, visitor)
         self.system = System(engine, visitor)

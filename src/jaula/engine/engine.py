@@ -12,6 +12,7 @@ import msgspec
 
 from jaula.engine import restoring
 from jaula.engine.containers import Containers
+from jaula.engine.distribution import Distribution
 from jaula.engine.execs import Execs
 from jaula.engine.images import Images
 from jaula.engine.networks import Networks
@@ -36,6 +37,7 @@ class Engine:
         self.containers = Containers(parts, users)
         self.execs = Execs(parts, self.containers, users)
         self.images = Images(parts)
+        self.distribution = Distribution(parts)
         self.volumes = Volumes(parts)
         self.networks = Networks(parts)
         self.system = System(parts, self)
@@ -108,5 +110,6 @@ class Engine:
         self.parts.network.teardown()
         self.parts.network.close()
         self._remove_cgroup_parent()
+        self.distribution.close()
         self.parts.database.close()
         self.parts.runtime.close()

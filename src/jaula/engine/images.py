@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from jaula.engine.threads import consumed, produced
-from jaula.errors import Conflict, InvalidRequest, JaulaError, Unavailable
-from jaula.spec.api import RegistryAuth
+from jaula.errors import Conflict, InvalidRequest, JaulaError
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
@@ -179,29 +178,6 @@ class Images:
             )
             yield document
 
-    async def pull(
-        self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
-    ) -> AsyncIterator[Document]:
-        """No registry is spoken to here; say what can be done instead.
-
-        :raises InvalidRequest: it cannot be a name.
-        :raises Unavailable: always otherwise.
-        """
-        from jaula.images import reference
-
-        shown = f"{name}:{tag}" if tag and not tag.startswith("sha256:") else name
-        base = name.rpartition("/")[2]
-        recipe = base if base in ("busybox", "debian", "ubuntu") else "busybox"
-        reference.parse(shown)
-        kind = f" for {platform}" if platform else ""
-        error = Unavailable(
-            f"cannot pull {shown}{kind}: no registry is in reach of this engine",
-            hint="load an archive with 'jaula load -i FILE', or build an image from the package"
-            f" mirror with 'jaula image bootstrap {recipe}'",
-        )
-        async for message in _refused(error):
-            yield message
-
     async def prune(self, filters: Filters) -> Document:
         """Remove images without a name, or with ``dangling=false`` all that no container uses."""
         from jaula.engine.filters import moment
@@ -235,14 +211,6 @@ class Images:
             freed += image.size if any("Deleted" in step for step in done) else 0
         self._parts.events.emit("image", "prune", "", {"reclaimed": str(freed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
-
-
-async def _refused(error: JaulaError) -> AsyncIterator[Document]:
-    """A stream that fails at its first step, as streams of this engine do."""
-    messages: tuple[Document, ...] = ()
-    for message in messages:
-        yield message
-    raise error
 
 
 def has_label(image: Image, wanted: str) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import BinaryIO, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 _END = object()
 
 
@@ -20,8 +22,17 @@ class Abandoned(Exception):
     """Nobody reads any more; ends the producing thread's work."""
 
 
-async def produced(work: Callable[[Callable[[Item], None]], None]) -> AsyncIterator[Item]:
-    """What ``work`` emits from a thread of its own; its exception is raised at the end."""
+async def produced(
+    work: Callable[[Callable[[Item], None]], None],
+    *,
+    own_thread: bool = False,
+    abandon: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Item]:
+    """What ``work`` emits from a thread; its exception is raised at the end.
+
+    ``own_thread`` is for work that waits for others for long: the pool's threads are few.
+    ``abandon`` is called when nobody reads any more, before the thread's end is waited for.
+    """
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[object] = asyncio.Queue(8)
     abandoned = False
@@ -38,19 +49,47 @@ async def produced(work: Callable[[Callable[[Item], None]], None]) -> AsyncItera
             if not abandoned:
                 asyncio.run_coroutine_threadsafe(queue.put(_END), loop).result()
 
-    thread = asyncio.ensure_future(asyncio.to_thread(run))
+    thread = in_own_thread(run) if own_thread else asyncio.ensure_future(asyncio.to_thread(run))
     try:
         while (item := await queue.get()) is not _END:
             yield item  # type: ignore[misc]
         await thread
     finally:
         abandoned = True
+        abandon()
         while not thread.done():
             while not queue.empty():
                 queue.get_nowait()
             await asyncio.wait((thread,), timeout=0.05)
         with contextlib.suppress(Abandoned):
             thread.result()
+
+
+def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
+    """``work`` in a thread that is not of the pool, and does not hold up the engine's end."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+
+    def settle(result: Result | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+            done.exception()  # looked at, also where nobody waits any more
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - handed to who waits
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="own-thread", daemon=True).start()
+    return done
 
 
 async def feed(stream: AsyncIterator[bytes], descriptor: int) -> None:

@@ -335,10 +335,12 @@ class MemoryEngine(SimpleNamespace):
     system: System
 
     def __init__(self) -> None:
+        images = Images()
         super().__init__(
             containers=Containers(),
             execs=Execs(),
-            images=Images(),
+            images=images,
+            distribution=images,
             volumes=Volumes(),
             networks=Networks(),
             system=System(),

@@ -8,6 +8,7 @@ from jaula.api.router import Routes
 from jaula.api.routes import (
     absent,
     containers,
+    distribution,
     execs,
     images,
     networks,
@@ -23,6 +24,7 @@ ROUTES: Routes = (
     *streams.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,
+    *distribution.ROUTES,
     *volumes.ROUTES,
     *networks.ROUTES,
     *swarm.ROUTES,

@@ -25,16 +25,10 @@ async def prune_build_cache(call: Call) -> Answer:
     return reply.json({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
-_REGISTRY_HINT = "load an archive, or use `jaula image bootstrap`"
-
 _archive = _without("copying files in and out of containers", "use a bind mount, or export")
 _build = _without("building images", "build elsewhere and load the archive")
 
 ROUTES: Routes = (
-    ("POST", "/auth", _without("logging in to a registry", _REGISTRY_HINT)),
-    ("GET", "/images/search", _without("searching a registry", _REGISTRY_HINT)),
-    ("POST", "/images/{name...}/push", _without("pushing to a registry", "save an archive")),
-    ("GET", "/distribution/{name...}/json", _without("asking a registry", _REGISTRY_HINT)),
     ("POST", "/build", _build),
     ("POST", "/build/prune", prune_build_cache),
     ("POST", "/commit", _without("making an image of a container", "use export and import")),

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import binascii
-
-import msgspec
-
 from jaula.api import reply
 from jaula.api.call import Call
 from jaula.api.lines import lines
 from jaula.api.reply import Answer, Stream
 from jaula.api.router import Routes
+from jaula.api.routes import distribution
 from jaula.errors import InvalidRequest
-from jaula.spec.api import RegistryAuth
 
 _MAX_NAMES = 1024
 
@@ -83,7 +79,9 @@ async def create(call: Call) -> Answer:
     name, source = query.text("fromImage"), query.text("fromSrc")
     if name:
         await call.ignore_body()
-        progress = images.pull(name, query.text("tag"), query.optional("platform"), _auth(call))
+        progress = call.engine.distribution.pull(
+            name, query.text("tag"), query.optional("platform"), distribution.auth(call)
+        )
     elif source == "-":
         repository, changes = query.text("repo"), query.texts("changes")
         progress = images.import_(
@@ -96,18 +94,6 @@ async def create(call: Call) -> Answer:
     else:
         raise InvalidRequest("one of fromImage and fromSrc is needed")
     return Stream(lines(progress), last_words=reply.progress_error)
-
-
-def _auth(call: Call) -> RegistryAuth | None:
-    """``X-Registry-Auth``: a JSON document in URL-safe base 64, with or without padding."""
-    text = call.header(b"x-registry-auth")
-    if not text:
-        return None
-    try:
-        padded = text.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=") + "=="
-        return msgspec.json.decode(binascii.a2b_base64(padded), type=RegistryAuth)
-    except (binascii.Error, ValueError, RecursionError, msgspec.DecodeError):
-        raise InvalidRequest("invalid X-Registry-Auth header") from None
 
 
 ROUTES: Routes = (

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from jaula.engine.engine import Engine
     from jaula.engine.visitor import Visitor
-    from jaula.spec.api import RegistryAuth
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -19,7 +18,7 @@ Filters = dict[str, list[str]]
 
 
 @asynccontextmanager
-async def _closing(told: AsyncIterator[Document]) -> AsyncIterator[AsyncIterator[Document]]:
+async def closing(told: AsyncIterator[Document]) -> AsyncIterator[AsyncIterator[Document]]:
     """End the work behind lines of progress when nobody reads them any more."""
     try:
         yield told
@@ -60,7 +59,7 @@ class Images:
     async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
         with self._visitor.deed("image load", "") as deed:
             deed.images()
-            async with _closing(self._inner.load(stream, quiet=quiet)) as progress:
+            async with closing(self._inner.load(stream, quiet=quiet)) as progress:
                 async for document in progress:
                     yield deed.told(document)
 
@@ -78,18 +77,9 @@ class Images:
     ) -> AsyncIterator[Document]:
         with self._visitor.deed("image import", f"{repo}:{tag}") as deed:
             deed.images()
-            async with _closing(
+            async with closing(
                 self._inner.import_(stream, repo, tag, changes, message)
             ) as progress:
-                async for document in progress:
-                    yield deed.told(document)
-
-    async def pull(
-        self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
-    ) -> AsyncIterator[Document]:
-        with self._visitor.deed("image pull", f"{name}:{tag}" if tag else name) as deed:
-            deed.images()
-            async with _closing(self._inner.pull(name, tag, platform, auth)) as progress:
                 async for document in progress:
                     yield deed.told(document)
 
