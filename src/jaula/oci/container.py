@@ -18,7 +18,7 @@ import errno
 import fcntl
 import os
 
-from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.spec import light
 
 TYPE_CHECKING = False
@@ -180,7 +180,9 @@ class Container:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(f"{name}.new", flags, 0o600, dir_fd=self.fd)
         try:
-            os.write(fd, data)
+            left = memoryview(data)
+            while left:  # a full file system takes a part, and nothing the next time
+                left = left[os.write(fd, left) :]
         finally:
             os.close(fd)
         os.rename(f"{name}.new", name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -192,11 +194,19 @@ class Container:
             return file.read()
 
     def record(self) -> Record:
-        """What is known of it; a creator that was killed early left next to nothing."""
+        """What is known of it; a creator that was killed early left next to nothing.
+
+        Raises ``CorruptState``.
+        """
         try:
             return Record(**light.decode(self.read(STATE)))
         except FileNotFoundError:
             return Record(id=self.id, bundle="")
+        except (ValueError, TypeError, KeyError):
+            raise CorruptState(
+                f"container {self.id}: {self.path}/{STATE} is damaged",
+                hint="delete --force removes it",
+            ) from None
 
     def remove(self) -> None:
         """Remove the directory and everything in it."""

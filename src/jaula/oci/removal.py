@@ -7,7 +7,7 @@ import os
 import select
 import signal
 
-from jaula.errors import Conflict, JaulaError, NotFound
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.oci import parts
 from jaula.oci.call import Call
 from jaula.oci.container import CONFIG, Container, Record, alive
@@ -90,9 +90,13 @@ def remove(call: Call, container: Container, record: Record) -> None:
     except FileNotFoundError:
         config = b""
     if _POSTSTOP in config:
-        from jaula.spec import runtime as oci
+        from jaula.oci import bundle as bundles
 
-        poststop(call, record, oci.decode(config))
+        try:
+            poststop(call, record, bundles.parse(config))
+        except InvalidRequest as error:
+            text = f"poststop hooks of container {record.id} are lost: {error}"
+            call.log.warning(text)
     container.remove()
 
 

@@ -35,20 +35,23 @@ def follow(
     *,
     lost: str,
     start_hooks: bool = False,
+    start_later: bool = False,
     at_hooks: Callable[[int], None] | None = None,
     check: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
     """Follow one birth to its end: (the process's pid, its terminal's master or -1).
 
     ``at_hooks`` gets the pid when the root is built and not yet entered, ``check`` when the program
-    runs; ``start_hooks`` says that there are some of startContainer. Closes ``mine`` and reaps the
-    stage. Raises ``RuntimeFailure`` with what the other side said, or with ``lost`` where
-    it ended without a word; then neither process is left.
+    runs; ``start_hooks`` says that there are some of startContainer, ``start_later`` that it is to
+    wait for somebody else to start it. Closes ``mine`` and reaps the stage.
+
+    Raises ``RuntimeFailure`` with what the other side said, or with ``lost`` where it ended without
+    a word; then neither process is left.
     """
     pid, master = 0, -1
     failure: RuntimeFailure | None = None
     try:
-        ready = hooks_due = waits = False
+        ready = hooks_due = waits = told = False
         hooks_left = start_hooks
         while not waits:
             data, fds = channel.receive(mine)
@@ -67,7 +70,7 @@ def follow(
             elif kind == b"H":
                 hooks_due = True
             elif kind == b"W":
-                waits, hooks_left = True, False
+                waits = True
             elif kind == HOOKS_DONE:
                 hooks_left = False
             elif kind == b"E":
@@ -79,9 +82,10 @@ def follow(
                     at_hooks(pid)
                 channel.send(mine, b"C")
             if pid and ready:
-                ready = False
+                ready, told = False, True
                 channel.send(mine, b"G%d" % pid)
-        if failure is None and (not pid or hooks_left):
+        well = waits if start_later else told and not hooks_left
+        if failure is None and not well:
             failure = RuntimeFailure(lost)
         if failure is not None:
             raise failure

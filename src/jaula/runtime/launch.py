@@ -39,6 +39,7 @@ class Terms(msgspec.Struct, frozen=True):
     mount_point: str  # an existing directory that serves as a place to attach the root
     cgroup: str  # below each hierarchy's mount point
     sandbox: tuple[int, int] | None = None  # user and network namespace, prepared
+    held: dict[str, int] = {}  # namespaces by type, entered where the spec names a path
     stdio: tuple[int, int, int] | None = None  # the caller's own; None: pipes are made
     stdin_open: bool = False
     console: tuple[int, int] = (0, 0)  # rows, columns; 0: as the spec says, or leave
@@ -98,7 +99,9 @@ def _make(
     keep: Keep,
 ) -> tuple[int, int, tuple[int, int, int]]:
     """(init's pid, its terminal's master or -1, our ends of its pipes or -1)."""
-    ns = joining.decide(linux, terms.sandbox, keep, unprivileged=terms.unprivileged)
+    ns = joining.decide(
+        linux, terms.sandbox, keep, held=terms.held, unprivileged=terms.unprivileged
+    )
     selinux = bool(linux.mount_label) and os.path.exists("/sys/fs/selinux/enforce")
 
     def prepare() -> tuple[int, dict[int, int]]:
@@ -196,6 +199,7 @@ def _fork(
         blueprint.console,
         lost="the container's first process died while it was made",
         start_hooks=bool(blueprint.hooks and blueprint.hooks.start_container),
+        start_later=blueprint.start_socket >= 0,
         at_hooks=_runtime_hooks(blueprint.hooks, blueprint.state),
         check=lambda pid: labels.check(pid, blueprint.process.labels),
     )

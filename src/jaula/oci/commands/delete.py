@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.errors import Conflict, NotFound
+from jaula.errors import Conflict, CorruptState, NotFound
 from jaula.oci import removal
 from jaula.oci.call import SWITCH, Call
-from jaula.oci.container import Container
+from jaula.oci.container import Container, Record
 
 FLAGS = {"force": SWITCH, "f": "force"}
 USAGE = "[--force] CONTAINER-ID"
@@ -22,7 +22,7 @@ def run(call: Call) -> int:
     try:
         with Container.find(call.settings.root, container_id) as container:
             if force:
-                removal.kill(container.record())
+                removal.kill(_known(call, container))
             container.lock(unmade=force)
             _delete(call, container, force=force)
     except NotFound:
@@ -31,8 +31,17 @@ def run(call: Call) -> int:
     return 0
 
 
+def _known(call: Call, container: Container) -> Record:
+    """What is kept of it, or next to nothing where that is damaged."""
+    try:
+        return container.record()
+    except CorruptState as error:
+        call.log.warning(str(error))
+        return Record(id=container.id, bundle="")
+
+
 def _delete(call: Call, container: Container, *, force: bool) -> None:
-    record = container.record()
+    record = _known(call, container) if force else container.record()
     status = "stopped" if not record.pid else container.status(record)
     if status not in ("stopped", "created") and not force:
         raise Conflict(

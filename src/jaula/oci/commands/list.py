@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.oci.call import SWITCH, VALUE, Call
 from jaula.oci.container import Container, Record
 from jaula.spec import light
@@ -23,7 +23,7 @@ def run(call: Call) -> int:
     style = call.options.get("format", "table")
     if style not in ("table", "json"):
         raise InvalidRequest(f"invalid format option {style!r}", hint="table or json")
-    found = list(_containers(call.settings.root))
+    found = list(_containers(call))
     if call.options.on("quiet"):
         text = "".join(f"{record.id}\n" for record, _ in found)
     elif style == "json":
@@ -34,7 +34,8 @@ def run(call: Call) -> int:
     return 0
 
 
-def _containers(root: str) -> Iterator[tuple[Record, str]]:
+def _containers(call: Call) -> Iterator[tuple[Record, str]]:
+    root = call.settings.root
     try:
         names = sorted(os.listdir(root))
     except FileNotFoundError:
@@ -46,6 +47,8 @@ def _containers(root: str) -> Iterator[tuple[Record, str]]:
                 yield record, container.status(record)
         except (NotFound, InvalidRequest):
             continue  # removed meanwhile, or not ours
+        except CorruptState as error:
+            call.log.warning(str(error))
 
 
 def _document(record: Record, status: str) -> dict[str, object]:
