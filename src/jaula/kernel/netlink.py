@@ -40,7 +40,7 @@ IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE = 4, 5, 4
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
-IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_F_NODAD = 1, 2, 4, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
 RT_TABLE_MAIN, RT_TABLE_LOCAL, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 255, 3, 0, 1
 IFF_UP = 1
@@ -235,7 +235,16 @@ def delete_link(name: str) -> Request:
 
 
 def add_address(index: int, address: str, prefix: int) -> Request:
-    """An IPv4 address with its broadcast address; EEXIST if the link has it."""
+    """An address, for IPv4 with its broadcast address; EEXIST if the link has it.
+
+    An IPv6 address is usable at once: nobody is asked whether it is a duplicate.
+    """
+    about = f"add address {address}/{prefix}"
+    wanted = NLM_F.CREATE | NLM_F.EXCL
+    if ":" in address:
+        raw = socket.inet_pton(socket.AF_INET6, address)
+        head = _address.pack(socket.AF_INET6, prefix, IFA_F_NODAD, RT_SCOPE_UNIVERSE, index)
+        return Request(RTM_NEWADDR, wanted, head + attribute(IFA_ADDRESS, raw), about)
     raw = socket.inet_aton(address)
     host_bits = (1 << (32 - prefix)) - 1
     broadcast = _be32(int.from_bytes(raw, "big") | host_bits)
@@ -245,8 +254,7 @@ def add_address(index: int, address: str, prefix: int) -> Request:
         + attribute(IFA_ADDRESS, raw)
         + attribute(IFA_BROADCAST, broadcast)
     )
-    about = f"add address {address}/{prefix}"
-    return Request(RTM_NEWADDR, NLM_F.CREATE | NLM_F.EXCL, body, about)
+    return Request(RTM_NEWADDR, wanted, body, about)
 
 
 def _be32(value: int) -> bytes:
@@ -254,10 +262,11 @@ def _be32(value: int) -> bytes:
 
 
 def add_default_route(gateway: str) -> Request:
-    """The IPv4 default route; EEXIST if there is one, ENETUNREACH if no link reaches it."""
+    """The default route; EEXIST if there is one, ENETUNREACH if no link reaches it."""
+    family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
     main = (RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST)
-    body = _route.pack(socket.AF_INET, 0, 0, 0, *main, 0)
-    body += attribute(RTA_GATEWAY, socket.inet_aton(gateway))
+    body = _route.pack(family, 0, 0, 0, *main, 0)
+    body += attribute(RTA_GATEWAY, socket.inet_pton(family, gateway))
     about = f"add default route via {gateway}"
     return Request(RTM_NEWROUTE, NLM_F.CREATE | NLM_F.EXCL, body, about)
 

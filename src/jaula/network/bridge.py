@@ -14,14 +14,17 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Address, IPv4Network
+
+import msgspec
 
 from jaula.errors import Conflict
 from jaula.kernel.netlink import (
     IF_OPER_UP,
     RT_TABLE_LOCAL,
     Netlink,
+    Request,
     add_address,
     add_bridge,
     add_default_route,
@@ -43,16 +46,45 @@ CARRIER_SECONDS = 0.25
 ATTEMPTS = 32
 
 
+class BridgePlan(msgspec.Struct, frozen=True):
+    """What a bridge is to be. ``fixed`` is its subnet; without it, the first free one of ``pool``.
+
+    ``within`` and ``reserved`` are as in :class:`Addresses`. ``mtu`` 0 is that of the host's
+    default route. ``gateway6`` with its prefix is the bridge's IPv6 address; '' without IPv6.
+    """
+
+    name: str
+    fixed: IPv4Network | None = None
+    pool: tuple[IPv4Network, ...] = ()
+    gateway: IPv4Address | None = None
+    within: IPv4Network | None = None
+    reserved: tuple[IPv4Address, ...] = ()
+    mtu: int = 0
+    gateway6: str = ""
+    prefix6: int = 0
+
+    def addresses(self, subnet: IPv4Network) -> Addresses:
+        """Those of the subnet that this plan leaves to containers."""
+        return Addresses(subnet, self.gateway, within=self.within, reserved=self.reserved)
+
+
+def _nothing() -> Sequence[IPv4Network]:
+    return ()
+
+
 class Bridge:
-    """One bridge of the namespace of the thread that made this object. Not thread safe."""
+    """One bridge of the namespace of the thread that made this object. Not thread safe.
+
+    ``avoid`` gives subnets that are promised to others, beyond those that the host routes.
+    """
 
     def __init__(
-        self, name: str, *, fixed: IPv4Network | None, pool: tuple[IPv4Network, ...]
+        self, plan: BridgePlan, avoid: Callable[[], Sequence[IPv4Network]] = _nothing
     ) -> None:
-        """``fixed`` is the subnet to use; without it, the first free one of ``pool``."""
-        self.name = name
-        self._fixed = fixed
-        self._pool = pool
+        self.name = plan.name
+        self._plan = plan
+        self._fixed = plan.fixed
+        self._avoid = avoid
         self._netlink = Netlink()
         self._index = 0
         self._mtu = DEFAULT_MTU
@@ -82,7 +114,9 @@ class Bridge:
                 self.delete(self.name)
         if addresses is None:
             addresses = self._create()
-        if sysctl.has_ipv6():
+        if self._plan.gateway6:
+            told += self._set_up_ipv6()
+        elif sysctl.has_ipv6():
             sysctl.write(f"ipv6/conf/{self.name}/disable_ipv6", "1")
         sysctl.write(f"ipv4/conf/{self.name}/route_localnet", "1")
         self._netlink.send(set_link(self._index, up=True))
@@ -91,13 +125,36 @@ class Bridge:
             told.append("IPv4 forwarding was off on this host and has been switched on")
         return addresses, told
 
+    def _set_up_ipv6(self) -> list[str]:
+        """The bridge's own IPv6 address, and forwarding.
+
+        A host that forwards no longer listens to router advertisements (accept_ra 1), from which
+        it may have its own default route, so what listened before is told to go on (2).
+        """
+        sysctl.write(f"ipv6/conf/{self.name}/disable_ipv6", "0")
+        sysctl.write(f"ipv6/conf/{self.name}/accept_ra", "0")
+        self._netlink.send(
+            add_address(self._index, self._plan.gateway6, self._plan.prefix6),
+            ignore=(errno.EEXIST,),
+        )
+        if sysctl.read("ipv6/conf/all/forwarding") != "0":
+            return []
+        for name in sysctl.interfaces6():
+            if sysctl.read(f"ipv6/conf/{name}/accept_ra") == "1":
+                sysctl.write(f"ipv6/conf/{name}/accept_ra", "2")
+        sysctl.write("ipv6/conf/all/forwarding", "1")
+        return ["IPv6 forwarding was off on this host and has been switched on"]
+
     def _adopt(self, index: int) -> Addresses | None:
         """The addresses of a bridge that is already there, as a former engine left it."""
         for row in self._netlink.addresses():
             if row.index == index and row.family == socket.AF_INET:
                 subnet = IPv4Network((row.address, row.prefix), strict=False)
+                gateway = IPv4Address(row.address)
+                if self._plan.gateway not in (None, gateway):
+                    continue
                 if self._fixed is None or self._fixed == subnet:
-                    return Addresses(subnet, IPv4Address(row.address))
+                    return msgspec.structs.replace(self._plan, gateway=gateway).addresses(subnet)
         return None
 
     def _create(self) -> Addresses:
@@ -107,15 +164,15 @@ class Bridge:
         taken it: the later one sees the other, and gives way. Where both do, a pause of random
         length separates them.
         """
-        self._mtu = self._uplink_mtu()
+        self._mtu = self._plan.mtu or self._uplink_mtu()
         refused: list[IPv4Network] = []
         for _ in range(ATTEMPTS):
-            taken = [*self._host_networks(), *refused]
-            subnet = self._fixed or choose_subnet(self._pool, taken)
-            addresses = Addresses(subnet)
+            taken = [*self._host_networks(), *self._avoid(), *refused]
+            subnet = self._fixed or choose_subnet(self._plan.pool, taken)
+            addresses = self._plan.addresses(subnet)
             self._netlink.send(
                 add_bridge(self.name, mac=mac_of(addresses.gateway), mtu=self._mtu),
-                set_link(self.name, no_link_local=True),
+                *(() if self._plan.gateway6 else (set_link(self.name, no_link_local=True),)),
             )
             link = self._netlink.link(self.name)
             if link is None:
@@ -161,11 +218,12 @@ class Bridge:
         sizes = [link.mtu for link in self._netlink.links() if link.index in indexes]
         return min([DEFAULT_MTU, *(size for size in sizes if size >= 576)])
 
-    def connect(self, endpoint: Endpoint, netns_fd: int) -> None:
+    def connect(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool = True) -> None:
         """Link a container's namespace to the bridge and configure its side.
 
-        IPv6 is switched off on the interface: without an address it would still take one, and a
-        default route, from a router advertisement (addrgenmode 'none' stops link-local ones only).
+        Without an IPv6 address IPv6 is switched off on the interface: it would still take one, and
+        a default route, from a router advertisement (addrgenmode 'none' stops link-local ones
+        only). With one, advertisements are not listened to.
         The port is a hairpin: with br_netfilter a packet to a published port is translated while
         it is bridged, and may have to leave where it came from.
         """
@@ -182,8 +240,7 @@ class Bridge:
             set_link(endpoint.host_interface, no_link_local=True, hairpin=True, up=True),
         )
         with visiting(netns_fd):
-            if sysctl.has_ipv6():
-                sysctl.write(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "1")
+            _set_ipv6(endpoint)
             inside = Netlink()
         with inside:
             link = inside.link(endpoint.interface)
@@ -193,10 +250,16 @@ class Bridge:
                 set_link("lo", up=True),
                 set_link(link.index, up=True),
                 add_address(link.index, endpoint.ipv4, endpoint.prefix),
-                add_default_route(endpoint.gateway),
+                *_address6(link.index, endpoint),
+                *(_default_routes(endpoint) if default_route else ()),
             )
         self._await_carrier(endpoint.host_interface)
         self._await_carrier(self.name)
+
+    def lead_outside(self, endpoint: Endpoint, netns_fd: int) -> None:
+        """Make this interface of a container the one of its default routes, if it has none."""
+        with Netlink(netns_fd) as inside:
+            inside.send(*_default_routes(endpoint), ignore=(errno.EEXIST,))
 
     def _await_carrier(self, name: str) -> None:
         """Wait, not for long, until a link carries frames.
@@ -223,6 +286,10 @@ class Bridge:
             return False
         return True
 
+    def has(self, name: str) -> bool:
+        """Whether the host has a link of that name."""
+        return self._netlink.link(name) is not None
+
     def delete_bridge(self) -> None:
         """Remove the bridge; an interface of that name that is no bridge stays."""
         link = self._netlink.link(self.name)
@@ -241,3 +308,22 @@ class Bridge:
             and link.name.startswith(PORT_PREFIX)
             and link.name not in kept
         ]
+
+
+def _set_ipv6(endpoint: Endpoint) -> None:
+    """In the container's namespace: what its interface takes from the network."""
+    if not sysctl.has_ipv6():
+        return
+    own = f"ipv6/conf/{endpoint.interface}"
+    if endpoint.ipv6:
+        for name in ("accept_ra", "autoconf", "accept_redirects", "accept_dad"):
+            sysctl.write(f"{own}/{name}", "0")
+    sysctl.write(f"{own}/disable_ipv6", "0" if endpoint.ipv6 else "1")
+
+
+def _address6(index: int, endpoint: Endpoint) -> tuple[Request, ...]:
+    return (add_address(index, endpoint.ipv6, endpoint.prefix6),) if endpoint.ipv6 else ()
+
+
+def _default_routes(endpoint: Endpoint) -> list[Request]:
+    return [add_default_route(gw) for gw in (endpoint.gateway, endpoint.gateway6) if gw]

@@ -16,9 +16,15 @@ What the rules grant, where BRIDGE is the engine's bridge and SUBNET its address
   host's own loopback can reach a published port, and that alone would open the reverse way.
 * a port published on 127.0.0.1 is not given to a packet that comes from another machine with that
   destination: loopback is translated in ``output`` only.
-* a container speaks with its own MAC and IPv4 address only, and neither IPv6 nor any other
-  protocol reaches another container or the host (no router advertisements, no ARP in another's
-  name).
+* a container speaks with its own MAC and addresses only, and no other protocol (nor IPv6, where
+  the network has none) reaches another container or the host (no router advertisements, no ARP in
+  another's name).
+
+* from one bridge to another: dropped, unless it goes to a published port.
+* an internal network: nothing leaves the bridge and nothing enters it, but for the host itself at
+  the gateway's address. One without ``icc``: its containers reach each other by published ports.
+* IPv6, where the network has a subnet: the same, and no router advertisements or redirects, nor
+  neighbour advertisements in another's name.
 
 Facts about several firewalls: a packet must be accepted by every base chain of a hook; a drop is
 final, an accept ends one chain only. So these rules need no other firewall's policy, but another
@@ -32,8 +38,11 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
+import msgspec
+
+from jaula.network.addresses import link_local
 from jaula.spec.endpoint import Endpoint, PublishedPort
 
 ANY = "0.0.0.0"
@@ -53,7 +62,20 @@ def port_group(bridge: str) -> int:
     return zlib.crc32(bridge.encode()) or 1
 
 
-def ruleset(bridge: str, subnet: IPv4Network, endpoints: Iterable[Endpoint]) -> str:
+class Limits(msgspec.Struct, frozen=True):
+    """What a network's options change: see the module's text."""
+
+    internal: bool = False
+    icc: bool = True
+    masquerade: bool = True
+
+
+OPEN = Limits()
+
+
+def ruleset(
+    bridge: str, subnet: IPv4Network, endpoints: Iterable[Endpoint], limits: Limits = OPEN
+) -> str:
     """Replace the ip table of this bridge, with the published ports of ``endpoints``."""
     endpoints = tuple(endpoints)
     name = table_name(bridge)
@@ -73,7 +95,7 @@ table ip {name} {{
     type filter hook prerouting priority raw; policy accept;
     iifname != "{bridge}" accept
     ip daddr 127.0.0.0/8 drop
-    ip saddr != {subnet} drop
+    ip saddr != {subnet} drop{_only_inside(f"ip daddr != {subnet}", limits)}
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
@@ -89,59 +111,133 @@ table ip {name} {{
     dnat ip to meta l4proto . th dport map @published_everywhere
   }}
   chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    oifname != "{bridge}" ip saddr {subnet} masquerade
+    type nat hook postrouting priority srcnat; policy accept;{_masquerade(bridge, subnet, limits)}
     oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
     oifname "{bridge}" ip saddr {subnet} ct status dnat masquerade
   }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
-    oifname != "{bridge}" accept
-    iifname "{bridge}" accept
-    ct state established,related accept
-    ct status dnat accept
-    drop
-  }}
+{_forward(bridge, limits)}
 }}
 """
 
 
-def bridge_ruleset(bridge: str, endpoints: Iterable[Endpoint]) -> str:
-    """Replace the table that holds each port of the bridge to its own addresses."""
+def ruleset6(bridge: str, subnet: IPv6Network, limits: Limits = OPEN) -> str:
+    """Replace the ip6 table of this bridge. The host has one address for all of a ULA subnet."""
     name = table_name(bridge)
-    rows = [_port(e) for e in endpoints]
+    inside = f"ip6 daddr != {{ {subnet}, fe80::/10, ff02::/16 }}"
+    return f"""
+table ip6 {name} {{ }}
+delete table ip6 {name}
+table ip6 {name} {{
+  chain guard {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname != "{bridge}" accept
+    ip6 saddr fe80::/10 ip6 daddr {{ {subnet}, fe80::/10, ff02::/16 }} accept
+    ip6 saddr != {subnet} drop{_only_inside(inside, limits)}
+  }}
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;{_masquerade(bridge, subnet, limits)}
+  }}
+{_forward(bridge, limits)}
+}}
+"""
+
+
+def _only_inside(elsewhere: str, limits: Limits) -> str:
+    return f"\n    {elsewhere} drop" if limits.internal else ""
+
+
+def _masquerade(bridge: str, subnet: IPv4Network | IPv6Network, limits: Limits) -> str:
+    if limits.internal or not limits.masquerade:
+        return ""
+    family = "ip" if subnet.version == 4 else "ip6"
+    return f'\n    oifname != "{bridge}" {family} saddr {subnet} masquerade'
+
+
+def _forward(bridge: str, limits: Limits) -> str:
+    among = f'iifname "{bridge}" oifname "{bridge}" accept'
+    if limits.internal:
+        rules = [
+            f'iifname != "{bridge}" oifname != "{bridge}" accept',
+            *([among] if limits.icc else []),
+        ]
+    else:
+        rules = [
+            f'oifname != "{bridge}" accept',
+            *([f'iifname "{bridge}" accept'] if limits.icc else []),
+            "ct state established,related accept",
+            "ct status dnat accept",
+        ]
+    lines = "\n    ".join(
+        ("type filter hook forward priority filter; policy accept;", *rules, "drop")
+    )
+    return f"  chain forward {{\n    {lines}\n  }}"
+
+
+def bridge_ruleset(
+    bridge: str, endpoints: Iterable[Endpoint], limits: Limits = OPEN, *, ipv6: bool = False
+) -> str:
+    """Replace the table that holds each port of the bridge to its own addresses."""
+    endpoints = tuple(endpoints)
+    name = table_name(bridge)
+    group = port_group(bridge)
+    apart = (
+        ""
+        if limits.icc
+        else f"""
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifgroup {group} oifgroup {group} drop
+  }}"""
+    )
+    addresses6 = rules6 = ""
+    if ipv6:
+        rows6 = [row for e in endpoints for row in _port6(e)]
+        addresses6 = f"""
+  set endpoints6 {{
+    type ifname . ether_addr . ipv6_addr{_elements(rows6)}
+  }}"""
+        rules6 = """
+    icmpv6 type { nd-router-advert, nd-redirect } drop
+    icmpv6 type nd-neighbor-advert iifname . ether saddr . icmpv6 taddr != @endpoints6 drop
+    ether type ip6 iifname . ether saddr . ip6 saddr @endpoints6 accept"""
     return f"""
 table bridge {name} {{ }}
 delete table bridge {name}
 table bridge {name} {{
   set endpoints {{
-    type ifname . ether_addr . ipv4_addr{_elements(rows)}
-  }}
+    type ifname . ether_addr . ipv4_addr{_elements([_port(e) for e in endpoints])}
+  }}{addresses6}
   chain prerouting {{
     type filter hook prerouting priority dstnat; policy accept;
-    iifgroup != {port_group(bridge)} accept
+    iifgroup != {group} accept
     ether type ip iifname . ether saddr . ip saddr @endpoints accept
-    ether type arp iifname . arp saddr ether . arp saddr ip @endpoints accept
+    ether type arp iifname . arp saddr ether . arp saddr ip @endpoints accept{rules6}
     drop
-  }}
+  }}{apart}
 }}
 """
 
 
-def delete(bridge: str, *, bridge_family: bool = True) -> str:
+def delete(bridge: str, *, bridge_family: bool = True, ipv6: bool = False) -> str:
     """Remove the tables, whether or not they are there."""
     name = table_name(bridge)
-    families = ("ip", "bridge") if bridge_family else ("ip",)
     return "".join(
-        f"table {family} {name} {{ }}\ndelete table {family} {name}\n" for family in families
+        f"table {family} {name} {{ }}\ndelete table {family} {name}\n"
+        for family in _families(bridge_family, ipv6)
     )
 
 
-def missing(listing: str, bridge: str, bridge_family: bool) -> bool:
+def _families(bridge_family: bool, ipv6: bool) -> tuple[str, ...]:
+    return ("ip", *(("ip6",) if ipv6 else ()), *(("bridge",) if bridge_family else ()))
+
+
+def missing(listing: str, bridge: str, bridge_family: bool, ipv6: bool = False) -> bool:
     """Whether a table of this bridge is not in the output of ``nft list tables``."""
     lines = listing.splitlines()
-    families = ("ip", "bridge") if bridge_family else ("ip",)
-    return any(f"table {family} {table_name(bridge)}" not in lines for family in families)
+    return any(
+        f"table {family} {table_name(bridge)}" not in lines
+        for family in _families(bridge_family, ipv6)
+    )
 
 
 def publish(bridge: str, endpoint: Endpoint, ports: Iterable[PublishedPort], *, verb: str) -> str:
@@ -159,15 +255,20 @@ def publish(bridge: str, endpoint: Endpoint, ports: Iterable[PublishedPort], *, 
 
 def admit(bridge: str, endpoint: Endpoint, *, verb: str) -> str:
     """Let an endpoint's interface speak with its addresses, or no longer ('delete')."""
-    return f"{verb} element bridge {table_name(bridge)} endpoints {{ {_port(endpoint)} }}\n"
+    table = f"{verb} element bridge {table_name(bridge)}"
+    lines = f"{table} endpoints {{ {_port(endpoint)} }}\n"
+    if endpoint.ipv6:
+        lines += f"{table} endpoints6 {{ {', '.join(_port6(endpoint))} }}\n"
+    return lines
 
 
-def foreign_drops(listing: str, bridge: str) -> list[str]:
+def foreign_drops(listing: str, *bridges: str) -> list[str]:
     """Forward chains of other tables with policy drop, from ``nft -j list chains``."""
     found = []
+    tables = {table_name(bridge) for bridge in bridges}
     for entry in json.loads(listing or "{}").get("nftables", ()):
         chain = entry.get("chain", {})
-        own = chain.get("table") == table_name(bridge)
+        own = chain.get("table") in tables
         if chain.get("hook") == "forward" and chain.get("policy") == "drop" and not own:
             found.append(f"{chain['family']} {chain['table']} {chain['name']}")
     return found
@@ -188,3 +289,10 @@ def _every(endpoint: Endpoint, port: PublishedPort) -> str:
 
 def _port(endpoint: Endpoint) -> str:
     return f'"{endpoint.host_interface}" . {endpoint.mac} . {endpoint.ipv4}'
+
+
+def _port6(endpoint: Endpoint) -> list[str]:
+    if not endpoint.ipv6:
+        return []
+    own = f'"{endpoint.host_interface}" . {endpoint.mac}'
+    return [f"{own} . {endpoint.ipv6}", f"{own} . {link_local(endpoint.mac)}"]

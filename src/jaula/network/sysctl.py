@@ -25,3 +25,8 @@ def write(name: str, value: str) -> None:
 def has_ipv6() -> bool:
     """Whether this kernel has IPv6 at all."""
     return os.path.isdir(f"{ROOT}/ipv6")
+
+
+def interfaces6() -> list[str]:
+    """The interfaces of the namespace that have settings of IPv6."""
+    return [name for name in os.listdir(f"{ROOT}/ipv6/conf") if name not in ("all", "default")]

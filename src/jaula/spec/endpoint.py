@@ -36,3 +36,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     host_interface: str
     interface: str = "eth0"
     ports: tuple[PublishedPort, ...] = ()
+    ipv6: str = ""  # empty: the interface has no IPv6
+    prefix6: int = 0
+    gateway6: str = ""
+    names: tuple[str, ...] = ()  # what other containers of the network may call it
+    internal: bool = False  # the network leads nowhere else

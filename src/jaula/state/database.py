@@ -25,18 +25,23 @@ _PUT = {
     " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
     "settings": "INSERT INTO settings (id, document) VALUES (?, ?)"
     " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+    "networks": "INSERT INTO networks (id, document) VALUES (?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
 }
 _DELETE = {
     "containers": "DELETE FROM containers WHERE id = ?",
     "settings": "DELETE FROM settings WHERE id = ?",
+    "networks": "DELETE FROM networks WHERE id = ?",
 }
 _GET = {
     "containers": "SELECT document FROM containers WHERE id = ?",
     "settings": "SELECT document FROM settings WHERE id = ?",
+    "networks": "SELECT document FROM networks WHERE id = ?",
 }
 _ALL = {
     "containers": "SELECT id, document FROM containers",
     "settings": "SELECT id, document FROM settings",
+    "networks": "SELECT id, document FROM networks",
 }
 _DISK_ERRORS = ("disk is full", "disk I/O error", "readonly database", "unable to open")
 

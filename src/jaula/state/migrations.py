@@ -7,4 +7,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE containers (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",
         "CREATE TABLE settings (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",
     ),
+    ("CREATE TABLE networks (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
 )

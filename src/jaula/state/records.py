@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api import ContainerCreate, EndpointSettings
 from jaula.spec.endpoint import Endpoint, PublishedPort
 
 
@@ -53,6 +53,8 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     ``body`` is the request with the image's configuration merged into it; ``range_start`` is the
     first host id of its user namespace while it runs (0: none). ``args`` is the program with its
     arguments. ``layers`` are the image's diff ids, base first: the image may be gone by now.
+    ``networks`` is what it is to be connected to, by network, first the one that leads outside;
+    ``endpoint`` and ``more_endpoints`` is what it has while it runs.
     """
 
     id: str
@@ -78,13 +80,22 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     manually_stopped: bool = False
     range_start: int = 0
     range_size: int = 0
+    borrowed_start: int = 0  # the range of the user namespace that it joined, while it runs
+    borrowed_size: int = 0
+    networks: dict[str, EndpointSettings] | None = None  # None: as the network mode says
     endpoint: Endpoint | None = None
+    more_endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[PublishedPort, ...] = ()
     warnings: tuple[str, ...] = ()
     owner: str = "0"  # who made it: a uid, or "certificate NAME"
     owner_gid: int = 0
     beneath: tuple[str, ...] = ()  # host directories below which mounts follow no symbolic link
     level: str = ""  # SELinux's, of no other container; empty: none was allocated
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All of its interfaces, the one that leads outside first."""
+        return (*((self.endpoint,) if self.endpoint else ()), *self.more_endpoints)
 
 
 class EngineIdentity(msgspec.Struct, frozen=True):
