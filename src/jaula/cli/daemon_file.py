@@ -35,15 +35,22 @@ def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
     ``root`` and ``run`` stand for its paths. Raises ``InvalidRequest``.
     """
     document = _document(data)
-    unknown = sorted(key for key in document if key not in SETTINGS)
+    known = _settings()
+    unknown = sorted(key for key in document if key not in known)
     if unknown:
         raise InvalidRequest(
             f"the following directives don't match any configuration option: {', '.join(unknown)}"
         )
     settings: dict[str, object] = {}
     for key, value in document.items():
-        settings |= SETTINGS[key].read(key, value)
+        settings |= known[key].read(key, value)
     return settings, document
+
+
+def _settings() -> dict[str, Setting]:
+    from jaula.cli import registry_settings
+
+    return SETTINGS | registry_settings.SETTINGS
 
 
 def check_conflicts(document: Mapping[str, Any], given: Mapping[str, str]) -> None:
@@ -51,7 +58,7 @@ def check_conflicts(document: Mapping[str, Any], given: Mapping[str, str]) -> No
     conflicts = [
         f"{key}: (from flag: {given[flag]}, from file: {json.dumps(value)})"
         for key, value in document.items()
-        for flag in SETTINGS[key].flags
+        for flag in _settings()[key].flags
         if flag in given
     ]
     if conflicts:
@@ -118,25 +125,29 @@ def _wrong(key: str, wanted: str, value: object) -> InvalidRequest:
     return InvalidRequest(f"{key}: {wanted} is wanted, not {json.dumps(value)[:80]}")
 
 
-def _text_of(key: str, value: object) -> str:
+def text_of(key: str, value: object) -> str:
+    """A text that is not empty."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise _wrong(key, "a text", value)
     return value
 
 
-def _texts_of(key: str, value: object) -> list[str]:
+def texts_of(key: str, value: object) -> list[str]:
+    """A list of texts."""
     if not isinstance(value, list):
         raise _wrong(key, "a list of texts", value)
-    return [_text_of(key, item) for item in value]
+    return [text_of(key, item) for item in value]
 
 
-def _number_of(key: str, value: object) -> int:
+def number_of(key: str, value: object) -> int:
+    """A whole number from 0 on."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
         raise _wrong(key, "a number", value)
     return value
 
 
-def _object_of(key: str, value: object, known: Collection[str] | None = None) -> dict[str, Any]:
+def object_of(key: str, value: object, known: Collection[str] | None = None) -> dict[str, Any]:
+    """An object; ``known`` names the keys that it may have."""
     if not isinstance(value, dict):
         raise _wrong(key, "an object", value)
     for name in value:
@@ -146,11 +157,11 @@ def _object_of(key: str, value: object, known: Collection[str] | None = None) ->
 
 
 def _text(field: str) -> Callable[[str, Any], dict[str, object]]:
-    return lambda key, value: {field: _text_of(key, value)}
+    return lambda key, value: {field: text_of(key, value)}
 
 
 def _number(field: str) -> Callable[[str, Any], dict[str, object]]:
-    return lambda key, value: {field: _number_of(key, value)}
+    return lambda key, value: {field: number_of(key, value)}
 
 
 def _flag(key: str, value: object) -> dict[str, object]:
@@ -160,7 +171,7 @@ def _flag(key: str, value: object) -> dict[str, object]:
 
 
 def _hosts(key: str, value: object) -> dict[str, object]:
-    found = _texts_of(key, value)
+    found = texts_of(key, value)
     if len(found) != 1 or not found[0].startswith("unix:///"):
         raise InvalidRequest(
             f"{key}: one address is wanted, not {json.dumps(found)[:80]}",
@@ -172,7 +183,7 @@ def _hosts(key: str, value: object) -> dict[str, object]:
 def _bip(key: str, value: object) -> dict[str, object]:
     import ipaddress
 
-    text = _text_of(key, value)
+    text = text_of(key, value)
     try:
         bridge = ipaddress.IPv4Interface(text)
     except ValueError as error:
@@ -195,13 +206,13 @@ def _pools(key: str, value: object) -> dict[str, object]:
         raise _wrong(key, "a list of pools", value)
     found = []
     for item in value:
-        pool = _object_of(key, item, ("base", "size"))
+        pool = object_of(key, item, ("base", "size"))
         try:
-            base = ipaddress.IPv4Network(_text_of(f"{key}: base", pool.get("base")))
+            base = ipaddress.IPv4Network(text_of(f"{key}: base", pool.get("base")))
         except ValueError as error:
             raise InvalidRequest(f"{key}: {error}") from None
         prefix = max(SUBNET_PREFIX, base.prefixlen)
-        if _number_of(f"{key}: size", pool.get("size", prefix)) != prefix:
+        if number_of(f"{key}: size", pool.get("size", prefix)) != prefix:
             raise InvalidRequest(
                 f"{key}: size {pool['size']}: subnets of {base} have size {prefix} here"
             )
@@ -211,8 +222,8 @@ def _pools(key: str, value: object) -> dict[str, object]:
 
 def _log_opts(key: str, value: object) -> dict[str, object]:
     found: dict[str, object] = {}
-    for name, text in _object_of(key, value, ("max-size", "max-file")).items():
-        text = _text_of(f"{key}: {name}", text)
+    for name, text in object_of(key, value, ("max-size", "max-file")).items():
+        text = text_of(f"{key}: {name}", text)
         if name == "max-size":
             found["log_max_size"] = size(f"{key}: {name}", text)
         elif text.isascii() and text.isdigit() and len(text) < 6 and int(text):
@@ -223,14 +234,14 @@ def _log_opts(key: str, value: object) -> dict[str, object]:
 
 
 def _ulimits(key: str, value: object) -> dict[str, object]:
-    limits = _object_of(key, value, ("nofile",))
+    limits = object_of(key, value, ("nofile",))
     if "nofile" not in limits:
         return {}
-    limit = _object_of(f"{key}: nofile", limits["nofile"], ("Name", "Soft", "Hard"))
+    limit = object_of(f"{key}: nofile", limits["nofile"], ("Name", "Soft", "Hard"))
     if limit.get("Name", "nofile") != "nofile":
         raise _wrong(f"{key}: nofile: Name", '"nofile"', limit["Name"])
-    hard = _number_of(f"{key}: nofile: Hard", limit.get("Hard"))
-    soft = _number_of(f"{key}: nofile: Soft", limit.get("Soft", hard))
+    hard = number_of(f"{key}: nofile: Hard", limit.get("Hard"))
+    soft = number_of(f"{key}: nofile: Soft", limit.get("Soft", hard))
     if soft > hard:
         raise InvalidRequest(f"{key}: nofile: soft limit {soft} is above hard limit {hard}")
     return {"nofile": (soft, hard)}
@@ -238,11 +249,11 @@ def _ulimits(key: str, value: object) -> dict[str, object]:
 
 def _runtimes(key: str, value: object) -> dict[str, object]:
     found = []
-    for name, entry in _object_of(key, value).items():
+    for name, entry in object_of(key, value).items():
         about = f"{key}: {name[:64]}"
-        entry = _object_of(about, entry, ("path", "runtimeArgs"))
-        path = _text_of(f"{about}: path", entry.get("path"))
-        arguments = _texts_of(f"{about}: runtimeArgs", entry.get("runtimeArgs") or [])
+        entry = object_of(about, entry, ("path", "runtimeArgs"))
+        path = text_of(f"{about}: path", entry.get("path"))
+        arguments = texts_of(f"{about}: runtimeArgs", entry.get("runtimeArgs") or [])
         found.append(runtime(name, path, tuple(arguments)))
     return {"runtimes": tuple(found)}
 

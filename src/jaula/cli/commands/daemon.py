@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaula.cli import registry_settings
 from jaula.cli.failure import Failure, UsageError
 from jaula.cli.flags import Command, Flag, Options
 
@@ -54,6 +55,8 @@ def _config(options: Options) -> EngineConfig:
         elif field == "add_runtime":
             added = options.texts("add-runtime")
             settings["runtimes"] = tuple(daemon_file.add_runtime(text) for text in added)
+        elif flag.kind == "list":
+            settings[field] = tuple(options.texts(flag.name))
         elif flag.kind == "string":
             settings[field] = options.text(flag.name)
         elif flag.kind == "bool":
@@ -63,7 +66,8 @@ def _config(options: Options) -> EngineConfig:
     paths = Paths(*(Path(str(settings.pop(name))).absolute() for name in ("root", "run")))
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
-    config = EngineConfig(paths=paths, **settings)  # type: ignore[arg-type]
+    registry = registry_settings.take(settings)
+    config = EngineConfig(paths=paths, registry=registry, **settings)  # type: ignore[arg-type]
     daemon_file.check_runtimes(config.runtimes, config.default_runtime)
     return config
 
@@ -149,6 +153,7 @@ FLAGS = (
          default="60"),
     Flag("policy", "", "string", "Who may ask for what (default /etc/jaula/policy.toml)",
          completes="file"),
+    *registry_settings.FLAGS,
     Flag("debug", "D", "bool", "Say more in the log"),
 )  # fmt: skip
 
