@@ -96,9 +96,11 @@ def _launch(config: EngineConfig) -> Runtime:
     from jaula.wiring import runtime_parts
 
     def load() -> Parts:
-        if places.user() is not None:
-            entry.open_alive(str(config.paths.run))  # shims keep the keeper, from birth to end
-        return runtime_parts()
+        if places.user() is None:
+            return runtime_parts()
+        run = str(config.paths.run)
+        entry.open_alive(run)  # shims keep the keeper, from birth to end
+        return runtime_parts(entry.no_cgroup(run))
 
     return Runtime.launch(load)
 

@@ -10,12 +10,15 @@ from typing import cast
 from jaula.runtime.ports import CgroupDriver, Parts
 
 
-def runtime_parts() -> Parts:
-    """The parts for this host; loads what a shim must not import later."""
+def runtime_parts(no_cgroup: str = "") -> Parts:
+    """The parts for this host; loads what a shim must not import later.
+
+    ``no_cgroup`` says why an ordinary user's engine has none to give, where that is so.
+    """
     from jaula import cgroups
     from jaula.confine.seccomp import program
     from jaula.logs import open_writer
     from jaula.rootless import places
 
-    driver = cgroups.detect() if places.user() is None else cgroups.delegated()
+    driver = cgroups.detect() if places.user() is None else cgroups.delegated(no_cgroup)
     return Parts(cast(CgroupDriver, driver), open_writer, program)

@@ -8,8 +8,11 @@ loopback.
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import stat
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,8 @@ from harness.callers.room import Room, settled
 from harness.engine import PROJECT
 from harness.terminal import Terminal
 
-NAME, UID = "tester", 61234
-IDS = (3_000_000, 65536)
+NAME, FIRST_UID = "tester", 61300
+FIRST_SUBID, SUBIDS = 3_000_000, 65536
 UPLINK = "192.0.2.2"
 TREE = "/srv"  # where this project is inside: the directories above it may be closed to others
 SLOW = 240.0 if "JAULA_VM" in os.environ else 60.0  # seconds
@@ -27,10 +30,24 @@ SLOW = 240.0 if "JAULA_VM" in os.environ else 60.0  # seconds
 class RootlessHost:
     """Used as a context; at its end nothing of the engine may be left."""
 
-    def __init__(self, *, ids: tuple[int, int] | None = IDS, tun: bool = True) -> None:
+    name, tree = NAME, TREE
+    _made = 0
+
+    def __init__(self, *, with_ids: bool = True, tun: bool = True) -> None:
         self.room = Room()
-        self.ids = ids
+        number = RootlessHost._made  # no two of a test run are the same user to the kernel
+        RootlessHost._made += 1
+        self.uid = FIRST_UID + number
+        self.ids = (FIRST_SUBID + number * SUBIDS, SUBIDS) if with_ids else None
         self.tun = tun
+
+    def enter(self, words: Sequence[str]) -> list[str]:
+        """``words`` as a command that runs where the user is known."""
+        return self.room.enter(words)
+
+    def path(self, inside: str) -> Path:
+        """A path of the user's as a process outside reaches it."""
+        return self.room.path(inside)
 
     @property
     def home(self) -> Path:
@@ -38,7 +55,7 @@ class RootlessHost:
 
     @property
     def state(self) -> str:
-        return f"/run/user/{UID}"
+        return f"/run/user/{self.uid}"
 
     @property
     def socket(self) -> str:
@@ -59,11 +76,11 @@ class RootlessHost:
 
     def _furnish(self) -> None:
         self.home.mkdir(0o700)
-        os.chown(self.home, UID, UID)
+        os.chown(self.home, self.uid, self.uid)
         own = self.room.path(self.state)
         own.mkdir(0o700, parents=True)
-        os.chown(own, UID, UID)
-        self.room.add_user(NAME, UID, str(self.home), {NAME: self.ids} if self.ids else {})
+        os.chown(own, self.uid, self.uid)
+        self.room.add_user(NAME, self.uid, str(self.home), {NAME: self.ids} if self.ids else {})
         self.room.bind(PROJECT, TREE)
         if self.tun and Path("/dev/net/tun").exists():
             node = self.room.base / "tun"
@@ -93,12 +110,17 @@ class RootlessHost:
     def environment(self) -> dict[str, str]:
         kept = {key: os.environ[key] for key in ("LANG", "TERM") if key in os.environ}
         path = "/usr/local/bin:/usr/bin:/bin"
-        own = {"HOME": str(self.home), "USER": NAME, "XDG_RUNTIME_DIR": self.state, "PATH": path}
+        own = {
+            "HOME": str(self.home),
+            "USER": self.name,
+            "XDG_RUNTIME_DIR": self.state,
+            "PATH": path,
+        }
         return kept | own
 
     def as_user(self, *words: str) -> list[str]:
-        become = ("--reuid", str(UID), "--regid", str(UID), "--clear-groups")
-        return self.room.enter(["setpriv", *become, "--", *words])
+        become = ("--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups")
+        return self.enter(["setpriv", *become, "--", *words])
 
     def run(
         self, *words: str, expect: int | None = 0, **options: Any
@@ -120,13 +142,13 @@ class RootlessHost:
         return done
 
     def jaula(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        return self.run(f"{TREE}/jaula", *words, **options)
+        return self.run(f"{self.tree}/jaula", *words, **options)
 
     def docker(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         return self.run("docker", "-H", f"unix://{self.socket}", *words, **options)
 
     def terminal(self, *words: str) -> Terminal:
-        return Terminal(self.as_user(f"{TREE}/jaula", *words), self.environment())
+        return Terminal(self.as_user(f"{self.tree}/jaula", *words), self.environment())
 
     def load(self, archive: Path) -> None:
         with archive.open("rb") as file:
@@ -150,7 +172,7 @@ class RootlessHost:
                 continue
             uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()
             first, number = self.ids or (0, 0)
-            mine = int(uids[1]) == UID or first <= int(uids[1]) < first + number
+            mine = int(uids[1]) == self.uid or first <= int(uids[1]) < first + number
             if mine and word in f"{command} {status.splitlines()[0]}":
                 found.append(int(directory.name))
         return found
@@ -166,7 +188,7 @@ class RootlessHost:
         return found[0]
 
     def remove_containers(self) -> None:
-        if self.room.path(self.socket).exists():
+        if self.path(self.socket).exists():
             names = self.jaula("ps", "-aq", expect=None).stdout.split()
             if names:
                 self.jaula("rm", "-f", "-v", *names, expect=None)
@@ -179,3 +201,46 @@ class RootlessHost:
 
 
 _OTHERS = ("jaula-zygote", "jaula-shim", "jaula-keeper")
+
+
+class SystemdUser(RootlessHost):
+    """The user ``tester`` of a virtual machine with systemd, whose manager delegates cgroups.
+
+    The project is copied to where the user may read it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        person = pwd.getpwnam(NAME)
+        self.uid = person.pw_uid
+        self.room.base = Path(person.pw_dir)
+        self.tree = str(PROJECT)
+        self.ids = next(
+            (int(first), int(number))
+            for name, first, number in (
+                line.split(":") for line in Path("/etc/subuid").read_text().splitlines()
+            )
+            if name == NAME
+        )
+
+    @property
+    def home(self) -> Path:
+        return self.room.base
+
+    def enter(self, words: Sequence[str]) -> list[str]:
+        return list(words)
+
+    def path(self, inside: str) -> Path:
+        return Path(inside)
+
+    def __enter__(self) -> SystemdUser:
+        subprocess.run(["loginctl", "enable-linger", NAME], check=True)
+        settled(lambda: [] if Path(f"{self.state}/systemd/private").exists() else [1], 60.0)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        self.remove_containers()
+        self.stop_engine()
+        left = settled(lambda: self.processes("jaula-"), 10.0)
+        shutil.rmtree(self.home / ".local", ignore_errors=True)
+        assert kind is not None or not left, f"left behind: {left}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jaula.engine.create import attributes
 from jaula.engine.threads import produced
 
@@ -25,7 +27,8 @@ async def export(parts: Parts, container: Container) -> AsyncIterator[bytes]:
 
     source = parts.snapshots.root(container.id)
     if isinstance(source, OverlayRoot) and source.upper is not None:
-        source = OverlayRoot((source.upper, *source.lowers))
+        lowers = (source.upper, *source.lowers)
+        source = msgspec.structs.replace(source, lowers=lowers, upper=None, work=None)
     assert isinstance(source, OverlayRoot | DirectoryRoot)
 
     def work(emit: Callable[[bytes], None]) -> None:
