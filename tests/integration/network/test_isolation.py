@@ -1,0 +1,362 @@
+"""Who reaches whom: a table of networks, with the host and a machine outside, by TCP."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from dataclasses import dataclass
+
+import pytest
+
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized
+from jaula.kernel.namespaces import CLONE, make
+from jaula.kernel.netlink import Netlink, add_address, add_default_route, visiting
+from jaula.network import PortRequest
+from jaula.network.plans import check_pools
+from jaula.spec.network import Network, Pool
+
+from .conftest import HOST_OUTER, OUTSIDE, Box, Lab, client, listen, run_nft, talks
+
+PORT = 8000
+
+
+def network(name: str, **options: object) -> Network:
+    identity = secrets.token_hex(32)
+    fields: dict[str, object] = {"created": 0, "bridge": f"jlt-{identity[:8]}", **options}
+    return Network(name=name, id=identity, **fields)  # type: ignore[arg-type]
+
+
+def join(lab: Lab, name: str, **options: object) -> Box:
+    base = 500000 + 65536 * len(lab.boxes)
+    made = make(CLONE.NEWNET, [(0, base, 65536)], [(0, base, 65536)])
+    container_id = secrets.token_hex(32)
+    with visiting(lab.host):
+        endpoint = lab.manager.attach(name, container_id, made["net"], **options)  # type: ignore[arg-type]
+    box = Box(container_id, made["net"], made["user"], endpoint)
+    lab.boxes.append(box)
+    return box
+
+
+@dataclass
+class Town:
+    """Two containers on each kind of network, each kind a network of its own."""
+
+    lab: Lab
+    boxes: dict[str, Box]
+
+    def address(self, place: str) -> str:
+        if place == "outside":
+            return OUTSIDE
+        return HOST_OUTER if place == "host" else self.boxes[place].address
+
+    def netns(self, place: str) -> int:
+        if place == "outside":
+            return self.lab.outside
+        return self.lab.host if place == "host" else self.boxes[place].net
+
+
+@pytest.fixture
+def town(lab: Lab) -> Town:
+    kinds = {"a": {}, "b": {}, "inner": {"internal": True}, "apart": {"icc": False}}
+    kinds["bare"] = {"masquerade": False}
+    boxes = {}
+    with visiting(lab.host):
+        for kind, options in kinds.items():
+            lab.manager.define(network(kind, **options))
+    for kind in (*kinds, "bridge"):
+        boxes[f"{kind}1"], boxes[f"{kind}2"] = join(lab, kind), join(lab, kind)
+    return Town(lab, boxes)
+
+
+YES, NO = True, False
+REACH = [
+    ("a1", "a2", YES),  # the same network
+    ("a1", "b1", NO),  # another one
+    ("a1", "bridge1", NO),
+    ("bridge1", "a1", NO),
+    ("bridge1", "bridge2", YES),
+    ("a1", "outside", YES),
+    ("b1", "outside", YES),
+    ("a1", "host", YES),
+    ("host", "a1", YES),
+    ("outside", "a1", NO),
+    ("inner1", "inner2", YES),
+    ("inner1", "outside", NO),
+    ("inner1", "host", NO),
+    ("inner1", "a1", NO),
+    ("a1", "inner1", NO),
+    ("host", "inner1", YES),
+    ("outside", "inner1", NO),
+    ("apart1", "apart2", NO),
+    ("apart1", "outside", YES),
+    ("apart1", "a1", NO),
+    ("bare1", "bare2", YES),
+    ("bare1", "outside", YES),  # with its own address: the machine outside knows the way back
+    ("outside", "bare1", NO),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "reached"), REACH)
+def test_who_reaches_whom(town: Town, source: str, target: str, reached: bool) -> None:
+    if source.startswith("inner"):  # its root can make routes: that must not help
+        gateway = town.boxes[source].address.rpartition(".")[0] + ".1"
+        with Netlink(town.netns(source)) as inside:
+            inside.send(add_default_route(gateway))
+    with listen(town.netns(target), "0.0.0.0", PORT) as server:
+        seen = talks(town.netns(source), (town.address(target), PORT), server)
+    assert (seen is not None) == reached
+    if target == "outside" and reached:
+        own = town.address(source)
+        assert seen == (own if source.startswith("bare") else HOST_OUTER)
+
+
+@pytest.mark.parametrize(
+    ("source", "reached"),
+    [("outside", YES), ("host", YES), ("a2", YES), ("b1", YES), ("inner1", NO), ("bridge1", YES)],
+)
+def test_a_published_port_is_reached_by_all_but_internal_networks(
+    town: Town, source: str, reached: bool
+) -> None:
+    box = town.boxes["a1"]
+    with visiting(town.lab.host):
+        town.lab.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18080)])
+    with listen(box.net, "0.0.0.0", PORT) as server:
+        seen = talks(town.netns(source), (HOST_OUTER, 18080), server)
+    assert (seen is not None) == reached
+
+
+def test_the_gateways_address_does_not_lead_an_internal_network_to_others(town: Town) -> None:
+    box = town.boxes["a1"]
+    with visiting(town.lab.host):
+        town.lab.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18081)])
+        gateway = str(town.lab.manager.ensure("inner").gateway)
+    with listen(box.net, "0.0.0.0", PORT) as server:
+        assert talks(town.netns("inner1"), (gateway, 18081), server) is None
+    with listen(town.lab.host, gateway, 18082) as server:
+        assert talks(town.netns("inner1"), (gateway, 18082), server) is not None
+
+
+def test_published_ports_of_containers_that_are_apart_are_reached_from_elsewhere(
+    town: Town,
+) -> None:
+    box = town.boxes["apart1"]
+    with visiting(town.lab.host):
+        town.lab.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18083)])
+    with listen(box.net, "0.0.0.0", PORT) as server:
+        assert talks(town.netns("a1"), (HOST_OUTER, 18083), server) is not None
+        assert talks(town.netns("outside"), (HOST_OUTER, 18083), server) is not None
+        assert talks(town.netns("apart2"), (HOST_OUTER, 18083), server) is None
+
+
+def test_a_container_of_two_networks_is_reached_on_both_and_leads_nobody_across(
+    town: Town,
+) -> None:
+    middle = town.boxes["a1"]
+    with visiting(town.lab.host):
+        second = town.lab.manager.attach(
+            "b", middle.id, middle.net, interface="eth1", default_route=False
+        )
+    with listen(middle.net, "0.0.0.0", PORT) as server:
+        assert talks(town.netns("b1"), (second.ipv4, PORT), server) is not None
+        assert talks(town.netns("a2"), (middle.address, PORT), server) is not None
+    with listen(town.netns("b1"), "0.0.0.0", PORT) as server:
+        assert talks(middle.net, (town.address("b1"), PORT), server) == second.ipv4
+        assert talks(town.netns("a2"), (town.address("b1"), PORT), server) is None
+    with visiting(town.lab.host):
+        with pytest.raises(NotAuthorized, match="already exists in network b"):
+            town.lab.manager.attach("b", middle.id, middle.net, interface="eth2")
+        town.lab.manager.detach(second, delete_interface=True)
+    with Netlink(middle.net) as inside:
+        assert [link.name for link in inside.links()] == ["lo", "eth0"]
+
+
+def test_another_containers_address_cannot_be_spoken_with(town: Town) -> None:
+    thief, victim = town.boxes["a1"], town.boxes["a2"]
+    with Netlink(thief.net) as inside:
+        link = inside.link("eth0")
+        assert link is not None
+        inside.send(add_address(link.index, victim.address, 32))
+    with client(thief.net) as near, listen(town.lab.host, "0.0.0.0", PORT) as server:
+        near.bind((victim.address, 0))
+        server.settimeout(0.5)
+        with pytest.raises(OSError, match=r"timed out|unreachable"):
+            near.connect((str(town.lab.manager.ensure("a").gateway), PORT))
+
+
+# -- IPv6 --------------------------------------------------------------------------------------
+
+
+def talks6(source: int, target: str, server_ns: int) -> bool:
+    with visiting(server_ns):
+        server = socket.create_server(("::", PORT), family=socket.AF_INET6)
+    with visiting(source):
+        near = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    near.settimeout(0.5)
+    with server, near:
+        try:
+            near.connect((target, PORT))
+        except OSError:
+            return False
+    return True
+
+
+def test_ipv6_reaches_the_same_network_and_nothing_else(lab: Lab) -> None:
+    with visiting(lab.host):
+        made = [
+            lab.manager.define(network(name, ipv6=True, internal=name == "in"))
+            for name in ("six", "other", "in")
+        ]
+        lab.manager.define(network("four"))
+    assert all(str(m.ipv6_pool.subnet).startswith("fd") for m in made if m.ipv6_pool)
+    first, second = join(lab, "six"), join(lab, "six")
+    other, inner, inner2, four = (join(lab, n) for n in ("other", "in", "in", "four"))
+    assert first.endpoint.ipv6
+    assert first.endpoint.gateway6
+    assert not inner.endpoint.gateway6
+    assert talks6(first.net, second.endpoint.ipv6, second.net)
+    assert talks6(second.net, first.endpoint.ipv6, first.net)
+    assert talks6(first.net, first.endpoint.gateway6, lab.host)
+    assert talks6(lab.host, first.endpoint.ipv6, first.net)
+    assert not talks6(first.net, other.endpoint.ipv6, other.net)
+    assert not talks6(inner.net, first.endpoint.ipv6, first.net)
+    assert not talks6(first.net, inner.endpoint.ipv6, inner.net)
+    assert talks6(inner.net, inner2.endpoint.ipv6, inner2.net)
+    with visiting(four.net), open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6") as file:
+        assert file.read().strip() == "1"
+    with visiting(first.net), open("/proc/sys/net/ipv6/conf/eth0/accept_ra") as file:
+        assert file.read().strip() == "0"
+
+
+def test_ipv6_leaves_by_the_hosts_address(lab: Lab) -> None:
+    with Netlink(lab.host) as near, Netlink(lab.outside) as far:
+        link, other = near.link("up0"), far.link("eth0")
+        assert link is not None
+        assert other is not None
+        near.send(add_address(link.index, "2001:db8::1", 64))
+        far.send(add_address(other.index, "2001:db8::2", 64))
+    with visiting(lab.host):
+        lab.manager.define(network("six", ipv6=True))
+    box = join(lab, "six")
+    with visiting(lab.outside):
+        server = socket.create_server(("::", PORT), family=socket.AF_INET6)
+    with visiting(box.net):
+        near6 = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    near6.settimeout(2)
+    with server, near6:
+        near6.connect(("2001:db8::2", PORT))
+        _, seen = server.accept()
+    assert seen[0] == "2001:db8::1"
+
+
+# -- making and taking away --------------------------------------------------------------------
+
+
+def test_asked_subnets_ranges_gateways_and_reserved_addresses_hold(lab: Lab) -> None:
+    pools = check_pools(
+        [Pool("10.77.0.0/24", "10.77.0.254", "10.77.0.8/30", {"printer": "10.77.0.9"})],
+        [],
+        ipv6=False,
+    )
+    with visiting(lab.host):
+        made = lab.manager.define(network("asked", pools=pools, mtu=1300))
+    assert made.pools == pools
+    first = join(lab, "asked")
+    assert first.address == "10.77.0.8"
+    assert first.endpoint.gateway == "10.77.0.254"
+    assert join(lab, "asked").address == "10.77.0.10"
+    assert join(lab, "asked", ip="10.77.0.100").address == "10.77.0.100"
+    last = join(lab, "asked", mac="02:00:00:00:00:07").endpoint
+    assert (last.ipv4, last.mac) == ("10.77.0.11", "02:00:00:00:00:07")
+    with Netlink(first.net) as inside:
+        link = inside.link("eth0")
+        assert link is not None
+        assert link.mtu == 1300
+    with pytest.raises(Conflict):
+        join(lab, "asked", ip="10.77.0.9")
+    with pytest.raises(InvalidRequest):
+        join(lab, "asked", ip="10.78.0.1")
+    with pytest.raises(JaulaError, match="no available IPv4 address"):
+        join(lab, "asked")
+
+
+def test_networks_get_subnets_of_their_own_until_the_pool_is_used_up(lab: Lab) -> None:
+    made = []
+    with visiting(lab.host):
+        lab.manager.ensure()
+        for number in range(31):  # a /15 holds 32 of /20, and one is the default network's
+            made.append(lab.manager.define(network(f"n{number}")))
+        with pytest.raises(JaulaError, match="no free subnet in"):
+            lab.manager.define(network("one-more"))
+        subnets = lab.manager.subnets()
+        assert len(set(subnets)) == 32
+        with Netlink() as links:
+            assert sum(link.name.startswith("jlt-") for link in links.links()) == 31
+        for one in made:
+            lab.manager.undefine(one.name)
+        with Netlink() as links:
+            assert not [link.name for link in links.links() if link.name.startswith("jlt-")]
+        lab.manager.define(network("again"))
+
+
+def test_a_network_with_somebody_on_it_stays(lab: Lab) -> None:
+    with visiting(lab.host):
+        lab.manager.define(network("full"))
+    box = join(lab, "full")
+    with visiting(lab.host):
+        with pytest.raises(Conflict, match="active endpoints"):
+            lab.manager.undefine("full")
+        lab.manager.detach(box.endpoint)
+        lab.manager.undefine("full")
+
+
+def test_the_next_engine_takes_over_networks_and_who_is_on_them(lab: Lab) -> None:
+    with visiting(lab.host):
+        made = lab.manager.define(network("kept", ipv6=True))
+    first, second = join(lab, "kept"), join(lab, "kept")
+    manager = lab.new_manager()
+    with visiting(lab.host):
+        assert manager.define(made) == made
+        assert manager.restore([first.endpoint, second.endpoint]) == []
+        assert manager.sweep({first.id, second.id}) == []
+    with listen(second.net, "0.0.0.0", PORT) as server:
+        assert talks(first.net, (second.address, PORT), server) is not None
+    assert talks6(first.net, second.endpoint.ipv6, second.net)
+    third = join(lab, "kept")
+    assert third.address not in (first.address, second.address)
+    with listen(third.net, "0.0.0.0", PORT) as server:
+        assert talks(first.net, (third.address, PORT), server) is not None
+
+
+def test_flushed_tables_of_every_network_are_put_back(lab: Lab) -> None:
+    with visiting(lab.host):
+        lab.manager.define(network("one", ipv6=True))
+        lab.manager.define(network("two", internal=True))
+    box = join(lab, "two")
+    with visiting(lab.host):
+        lab.manager.watch()
+        run_nft(lab.host, "flush", "ruleset")
+        assert lab.manager.repair() is True
+        assert lab.manager.repair() is False
+    assert run_nft(lab.host, "list", "tables").count("table ip6") == 1
+    with listen(lab.outside, "0.0.0.0", PORT) as server, Netlink(box.net) as inside:
+        inside.send(add_default_route(box.address.rpartition(".")[0] + ".1"))
+        assert talks(box.net, (OUTSIDE, PORT), server) is None
+
+
+def test_what_a_cut_off_creation_left_is_cleared(lab: Lab) -> None:
+    with visiting(lab.host):
+        made = lab.manager.define(network("half", ipv6=True))
+    manager = lab.new_manager()
+    with visiting(lab.host):
+        assert manager.has_interface(made.bridge)
+        manager.clear(made)
+        assert not manager.has_interface(made.bridge)
+        assert made.bridge not in run_nft(lab.host, "list", "tables")
+        manager.clear(made)
+
+
+def test_the_hosts_own_namespace_is_not_touched(lab: Lab) -> None:
+    before = {link.name for link in Netlink().links()}
+    with visiting(lab.host):
+        lab.manager.define(network("elsewhere"))
+    assert {link.name for link in Netlink().links()} - before == set()
