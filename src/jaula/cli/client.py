@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Query = Iterable[tuple[str, object]]
+    Headers = Iterable[tuple[str, str]]
 
 SYSTEM_HOST = "unix:///run/jaula/jaula.sock"
 API = "/v1.45"
@@ -96,11 +97,13 @@ class Client:
         path: str,
         query: Query = (),
         body: object = None,
+        headers: Headers = (),
     ) -> bytes:
         """Do one request; the whole body of the answer. Raises EngineError on a refusal."""
         connection = self.connection()
         data = None if body is None else _encoded(body)
-        connection.send(method, target(path, query), data, JSON if body is not None else ())
+        sent = (*headers, *(JSON if body is not None else ()))
+        connection.send(method, target(path, query), data, sent)
         response = connection.response()
         content = response.read()
         self.release(connection)
@@ -114,9 +117,10 @@ class Client:
         path: str,
         query: Query = (),
         body: object = None,
+        headers: Headers = (),
     ) -> Any:
         """Do one request; the answer's JSON document, None where it has no body."""
-        content = self.request(method, path, query, body)
+        content = self.request(method, path, query, body, headers)
         return documents.decode(content) if content.strip() else None
 
     def get(self, path: str, query: Query = ()) -> Any:
@@ -129,11 +133,13 @@ class Client:
         path: str,
         query: Query = (),
         body: object = None,
+        headers: Headers = (),
     ) -> Response:
         """A request on a connection of its own, whose answer is read as it comes."""
         connection = self.connection()
         data = None if body is None else _encoded(body)
-        connection.send(method, target(path, query), data, JSON if body is not None else ())
+        sent = (*headers, *(JSON if body is not None else ()))
+        connection.send(method, target(path, query), data, sent)
         return checked(connection.response())
 
     def lines(
@@ -141,9 +147,10 @@ class Client:
         method: str,
         path: str,
         query: Query = (),
+        headers: Headers = (),
     ) -> Iterator[Any]:
         """The JSON documents of a streaming answer."""
-        return documents.decode_lines(self.open(method, path, query).chunks())
+        return documents.decode_lines(self.open(method, path, query, None, headers).chunks())
 
     def ask_hijack(self, path: str, query: Query = (), body: object = None) -> Connection:
         """Send a request that takes over its connection; read the answer with ``hijacked``."""

@@ -50,7 +50,7 @@ def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
 def _settings() -> dict[str, Setting]:
     from jaula.cli import registry_settings
 
-    return SETTINGS | registry_settings.SETTINGS
+    return SETTINGS | registry_settings.keys()
 
 
 def check_conflicts(document: Mapping[str, Any], given: Mapping[str, str]) -> None:

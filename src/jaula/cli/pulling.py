@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from jaula.cli.client import Client
 
 
+BAR_FITS, CELLS = 110, 50
+
+
 def split(image: str) -> tuple[str, str]:
     """A reference as the repository and the tag (or digest) that the API takes."""
     name, at, digest = image.partition("@")
@@ -24,11 +27,21 @@ def split(image: str) -> tuple[str, str]:
     return head + slash + last, tag or "latest"
 
 
-def pull(client: Client, image: str, platform: str = "", *, quiet: bool, output: int) -> None:
-    """Ask the engine to fetch ``image``. Raises Failure with the engine's reason."""
+def pull(
+    client: Client,
+    image: str,
+    platform: str = "",
+    *,
+    quiet: bool,
+    output: int,
+    every: bool = False,
+) -> None:
+    """Ask the engine to fetch ``image``, or every tag of it. Raises Failure with its reason."""
+    from jaula.cli import registry_auth
+
     name, tag = split(image)
-    query = (("fromImage", name), ("tag", tag), ("platform", platform))
-    messages = client.lines("POST", "/images/create", query)
+    query = (("fromImage", name), ("tag", "" if every else tag), ("platform", platform))
+    messages = client.lines("POST", "/images/create", query, registry_auth.headers(image))
     show(messages, sys.stdout if output == 1 else sys.stderr, quiet=quiet)
 
 
@@ -55,7 +68,7 @@ def show(messages: Iterable[dict[str, Any]], output: TextIO, *, quiet: bool = Fa
 def _status(message: dict[str, Any], output: TextIO, lines: dict[str, int], terminal: bool) -> None:
     name = str(message.get("id") or "")
     text = (f"{name}: " if name else "") + str(message["status"])
-    progress = message.get("progress") or _progress(message.get("progressDetail") or {})
+    progress = _progress(message.get("progressDetail") or {}, _width(output) if terminal else 0)
     if not terminal:
         if not progress:
             output.write(text + "\n")
@@ -74,10 +87,23 @@ def _status(message: dict[str, Any], output: TextIO, lines: dict[str, int], term
     output.write(f"\x1b[{up}A\x1b[2K\r{text}\x1b[{up}B\r")
 
 
-def _progress(detail: dict[str, Any]) -> str:
+def _width(output: TextIO) -> int:
+    from jaula.cli.terminal import size
+
+    return size(output.fileno())[1] or 80
+
+
+def _progress(detail: dict[str, Any], width: int) -> str:
+    """Docker's bar on a wide terminal, the numbers alone where it would not fit on a line."""
     from jaula.cli.units import shown
 
     current, total = detail.get("current") or 0, detail.get("total") or 0
     if not current:
         return ""
-    return f"{shown(current)}/{shown(total)}" if total else shown(current)
+    if not total:
+        return f"{shown(current):>8}"
+    numbers = f"{shown(current):>8}" + (f"/{shown(total)}" if current <= total else "")
+    if width <= BAR_FITS:
+        return numbers
+    cells = min(current * CELLS // total, CELLS)
+    return f"[{'=' * cells}>{' ' * (CELLS - cells)}] {numbers}"

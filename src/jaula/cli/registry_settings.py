@@ -5,11 +5,14 @@ Source: docker docs, "dockerd"; ``registry-realms`` and ``registry-certs`` are t
 
 from __future__ import annotations
 
-from typing import Any
-
-from jaula.cli import daemon_file
 from jaula.cli.flags import Flag
-from jaula.config import RegistryConfig
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.cli.daemon_file import Setting
+    from jaula.config import RegistryConfig
 
 FLAGS = (
     Flag("insecure-registry", "", "list",
@@ -37,10 +40,18 @@ _FIELDS = {
     "https_proxy": "https_proxy",
     "no_proxy": "no_proxy",
 }
+_FILE_LISTS = {
+    "insecure-registries": "insecure_registry",
+    "registry-mirrors": "registry_mirror",
+    "registry-realms": "registry_realm",
+}
+_PROXIES = ("http-proxy", "https-proxy", "no-proxy")
 
 
 def take(settings: dict[str, object]) -> RegistryConfig:
     """Move what is about registries out of ``settings``. Raises ``InvalidRequest``."""
+    from jaula.config import RegistryConfig
+
     found: dict[str, Any] = {
         field: settings.pop(name) for name, field in _FIELDS.items() if name in settings
     }
@@ -55,34 +66,33 @@ def take(settings: dict[str, object]) -> RegistryConfig:
     return config
 
 
-def _texts(field: str) -> Any:
-    return lambda key, value: {field: tuple(daemon_file.texts_of(key, value))}
+def keys() -> dict[str, Setting]:
+    """The keys of the configuration file."""
+    from jaula.cli import daemon_file as file
 
+    def texts(key: str, value: object) -> dict[str, object]:
+        return {_FILE_LISTS[key]: tuple(file.texts_of(key, value))}
 
-def _proxies(key: str, value: object) -> dict[str, object]:
-    names = ("http-proxy", "https-proxy", "no-proxy")
-    found = daemon_file.object_of(key, value, names)
+    def number(key: str, value: object) -> dict[str, object]:
+        return {key.replace("-", "_"): file.number_of(key, value)}
+
+    def certificates(key: str, value: object) -> dict[str, object]:
+        return {"registry_certs": file.text_of(key, value)}
+
+    def proxies(key: str, value: object) -> dict[str, object]:
+        found = file.object_of(key, value, _PROXIES)
+        return {
+            name.replace("-", "_"): file.text_of(f"{key}: {name}", text)
+            for name, text in found.items()
+        }
+
     return {
-        name.replace("-", "_"): daemon_file.text_of(f"{key}: {name}", text)
-        for name, text in found.items()
+        **{
+            key: file.Setting((field.replace("_", "-"),), texts)
+            for key, field in _FILE_LISTS.items()
+        },
+        "registry-certs": file.Setting(("registry-certs",), certificates),
+        "max-concurrent-downloads": file.Setting(("max-concurrent-downloads",), number),
+        "max-concurrent-uploads": file.Setting(("max-concurrent-uploads",), number),
+        "proxies": file.Setting(_PROXIES, proxies),
     }
-
-
-SETTINGS = {
-    "insecure-registries": daemon_file.Setting(("insecure-registry",), _texts("insecure_registry")),
-    "registry-mirrors": daemon_file.Setting(("registry-mirror",), _texts("registry_mirror")),
-    "registry-realms": daemon_file.Setting(("registry-realm",), _texts("registry_realm")),
-    "registry-certs": daemon_file.Setting(
-        ("registry-certs",),
-        lambda key, value: {"registry_certs": daemon_file.text_of(key, value)},
-    ),
-    "max-concurrent-downloads": daemon_file.Setting(
-        ("max-concurrent-downloads",),
-        lambda key, value: {"max_concurrent_downloads": daemon_file.number_of(key, value)},
-    ),
-    "max-concurrent-uploads": daemon_file.Setting(
-        ("max-concurrent-uploads",),
-        lambda key, value: {"max_concurrent_uploads": daemon_file.number_of(key, value)},
-    ),
-    "proxies": daemon_file.Setting(("http-proxy", "https-proxy", "no-proxy"), _proxies),
-}

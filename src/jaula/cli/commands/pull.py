@@ -5,20 +5,36 @@ from __future__ import annotations
 from jaula.cli import pulling
 from jaula.cli.client import Client
 from jaula.cli.creation import with_tag
+from jaula.cli.failure import UsageError
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.registry_auth import HUB, domain
 
 
 def run(options: Options) -> int:
-    """Fetch the image; the engine says why where it cannot."""
+    """Fetch the image; with ``--all-tags`` every tag of its repository."""
     image = options.arguments[0]
+    quiet, every = options.on("quiet"), options.on("all-tags")
     _, tag = pulling.split(image)
-    if tag == "latest" and not image.endswith(":latest") and not options.on("quiet"):
+    tagged = with_tag(image) == image
+    if every and tagged:
+        raise UsageError("tag can't be used with --all-tags/-a", status=1)
+    if not every and not tagged and not quiet:
         print(f"Using default tag: {tag}", flush=True)
-    quiet = options.on("quiet")
-    pulling.pull(Client(Settings.host), image, options.text("platform"), quiet=quiet, output=1)
-    print(with_tag(image))
+    client, platform = Client(Settings.host), options.text("platform")
+    pulling.pull(client, image, platform, quiet=quiet, output=1, every=every)
+    full = image if every else with_tag(image)
+    print(full if quiet else _canonical(full))
     return 0
+
+
+def _canonical(image: str) -> str:
+    """The whole name, as Docker ends with: ``docker.io/library/busybox:latest``."""
+    server = domain(image)
+    if server != HUB:
+        return image
+    path = image.partition("/")[2] if image.startswith((HUB + "/", "index." + HUB + "/")) else image
+    return f"{HUB}/{path}" if "/" in path else f"{HUB}/library/{path}"
 
 
 COMMAND = Command(
@@ -26,15 +42,20 @@ COMMAND = Command(
     "Download an image from a registry",
     run,
     flags=(
+        Flag("all-tags", "a", "bool", "Pull every tag of the repository"),
         Flag("platform", "", "string", "Platform of the image (os/arch)"),
         Flag("quiet", "q", "bool", "Suppress progress"),
     ),
     least=1,
     most=1,
     description=(
-        "Where no registry answers, load reads an archive, and image bootstrap makes an image "
-        "from the host's own package mirror."
+        "Fetches the layers that are not there yet, several at a time, and unpacks them while they "
+        "come. Where no registry answers, load reads an archive, and image bootstrap makes an "
+        "image from the host's own package mirror."
     ),
-    examples=(("An image", "jaula pull debian:13"),),
-    see_also=("load", "image bootstrap", "images"),
+    examples=(
+        ("An image", "jaula pull debian:13"),
+        ("Exactly one state of it", "jaula pull debian@sha256:0123..."),
+    ),
+    see_also=("push", "login", "load", "image bootstrap", "images"),
 )

@@ -1,0 +1,110 @@
+"""``jaula login``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import registry_auth
+from jaula.cli.client import Client
+from jaula.cli.failure import EngineError, Failure
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.images.registry.credentials import Login
+
+UNAUTHORIZED = 401
+LONGEST_PASSWORD = 1 << 16  # bytes
+
+
+def run(options: Options) -> int:
+    """See that the registry takes the credentials, then keep them."""
+    from jaula.images.registry.credentials import Login
+
+    server = options.arguments[0] if options.arguments else ""
+    client = Client(Settings.host)
+    given = options.given("username") or options.given("password") or options.on("password-stdin")
+    if not given:
+        kept = registry_auth.found(server)
+        if kept.known:
+            print("Authenticating with existing credentials...", flush=True)
+            try:
+                return _keep(client, server, kept)
+            except EngineError as error:
+                if error.code != UNAUTHORIZED:
+                    raise
+                sys.stderr.write(f"Login did not succeed, error: {error.message}\n")
+    return _keep(client, server, Login(*_asked(options, server)))
+
+
+def _asked(options: Options, server: str) -> tuple[str, str]:
+    """User and password from flags, standard input or the person at the terminal."""
+    user, password = options.text("username"), options.text("password")
+    if options.on("password-stdin"):
+        if options.given("password"):
+            raise Failure("--password and --password-stdin are mutually exclusive")
+        if not user:
+            raise Failure("Must provide --username with --password-stdin")
+        password = sys.stdin.buffer.read(LONGEST_PASSWORD).decode().removesuffix("\n")
+        return user, password.removesuffix("\r")
+    if password:
+        sys.stderr.write(
+            "WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n"
+        )
+    if (not user or not password) and not sys.stdin.isatty():
+        raise Failure("Error: Cannot perform an interactive login from a non TTY device")
+    if not user:
+        user = input("Username: ").strip()
+    if not user:
+        raise Failure("Error: Non-null Username Required")
+    if not password:
+        from getpass import getpass
+
+        password = getpass("Password: ")
+    if not password:
+        raise Failure("Error: Password Required")
+    return user, password
+
+
+def _keep(client: Client, server: str, login: Login) -> int:
+    """Have the engine try the credentials; store them where they are taken."""
+    from jaula.errors import JaulaError
+
+    answer = client.document("POST", "/auth", (), registry_auth.document(server, login))
+    token = str(answer.get("IdentityToken") or "")
+    if token:
+        login = login._replace(password="", identity_token=token)
+    file = registry_auth.file()
+    try:
+        if file.store(registry_auth.key(server), login):
+            sys.stderr.write(
+                f"WARNING! Your password will be stored unencrypted in {file.path}.\n"
+                "Configure a credential helper to remove this warning. See\n"
+                "https://docs.docker.com/engine/reference/commandline/login/#credentials-store\n\n"
+            )
+    except JaulaError as error:
+        raise Failure(f"Error saving credentials: {error}") from None
+    print(answer.get("Status") or "Login Succeeded")
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] [SERVER]",
+    "Log in to a registry",
+    run,
+    flags=(
+        Flag("password", "p", "string", "Password; others see it in the list of processes"),
+        Flag("password-stdin", "", "bool", "Take the password from stdin"),
+        Flag("username", "u", "string", "Username"),
+    ),
+    most=1,
+    description=(
+        "The engine tries the credentials at SERVER (Docker Hub where none is named). They are "
+        "then kept by the credential helper that config.json names (credsStore, credHelpers), or "
+        "in the file itself, which only its owner can read: $REGISTRY_AUTH_FILE, "
+        "$DOCKER_CONFIG/config.json, or ~/.docker/config.json, which docker uses as well."
+    ),
+    examples=(("From a script", "jaula login -u me --password-stdin registry.example.com < pw"),),
+    see_also=("logout", "pull", "push"),
+)

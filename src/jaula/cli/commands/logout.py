@@ -1,0 +1,31 @@
+"""``jaula logout``."""
+
+from __future__ import annotations
+
+from jaula.cli import registry_auth
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Options
+
+
+def run(options: Options) -> int:
+    """Forget what is kept for a registry; the engine keeps nothing."""
+    from jaula.errors import JaulaError
+
+    key = registry_auth.key(options.arguments[0] if options.arguments else "")
+    try:
+        known = registry_auth.file().erase(key)
+    except JaulaError as error:
+        raise Failure(str(error)) from None
+    print(f"Removing login credentials for {key}" if known else f"Not logged in to {key}")
+    return 0
+
+
+COMMAND = Command(
+    "[SERVER]",
+    "Log out from a registry",
+    run,
+    most=1,
+    description="Removes the credentials of SERVER (Docker Hub where none is named).",
+    examples=(("A registry", "jaula logout registry.example.com"),),
+    see_also=("login",),
+)

@@ -1,0 +1,55 @@
+"""``jaula push``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import pulling, registry_auth
+from jaula.cli.client import Client, quote
+from jaula.cli.creation import with_tag
+from jaula.cli.failure import UsageError
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Send the image; with ``--all-tags`` every tag of its repository."""
+    image = options.arguments[0]
+    quiet, every = options.on("quiet"), options.on("all-tags")
+    name, tag = pulling.split(image)
+    tagged = with_tag(image) == image
+    if every and tagged:
+        raise UsageError("tag can't be used with --all-tags/-a", status=1)
+    if not every and not tagged and not quiet:
+        print(f"Using default tag: {tag}", flush=True)
+    messages = Client(Settings.host).lines(
+        "POST",
+        f"/images/{quote(name, '/:')}/push",
+        (("tag", "" if every else tag),),
+        registry_auth.headers(image),
+    )
+    pulling.show(messages, sys.stdout, quiet=quiet)
+    if quiet:
+        print(image if every else with_tag(image))
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] NAME[:TAG]",
+    "Upload an image to a registry",
+    run,
+    flags=(
+        Flag("all-tags", "a", "bool", "Push every tag of the repository"),
+        Flag("quiet", "q", "bool", "Suppress progress"),
+    ),
+    least=1,
+    most=1,
+    description=(
+        "Sends the layers that the registry does not have, and then the image's manifest. What was "
+        "pulled is sent as it came, under the same digest; layers of an image that was loaded or "
+        "imported are compressed first."
+    ),
+    examples=(("An image for others", "jaula push registry.example.com/team/web:1.0"),),
+    see_also=("pull", "login", "tag"),
+    completes="image",
+)

@@ -1,0 +1,57 @@
+"""``jaula search``."""
+
+from __future__ import annotations
+
+from jaula.cli import listing, registry_auth
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+WIDTH = 45  # characters of a description
+
+
+def run(options: Options) -> int:
+    """List what the registry finds, the most liked first."""
+    term = options.arguments[0]
+    query = (
+        ("term", term),
+        ("limit", options.text("limit")),
+        ("filters", filters(options.texts("filter"))),
+    )
+    found = Client(Settings.host).document(
+        "GET", "/images/search", query, None, registry_auth.headers(term)
+    )
+    found = sorted(found or (), key=lambda item: -item["star_count"])
+    whole = options.on("no-trunc")
+    columns: dict[str, listing.Column] = {
+        "Name": ("NAME", lambda item: item["name"]),
+        "Description": ("DESCRIPTION", lambda item: _one_line(item["description"], whole)),
+        "StarCount": ("STARS", lambda item: str(item["star_count"])),
+        "IsOfficial": ("OFFICIAL", lambda item: "[OK]" if item["is_official"] else ""),
+    }
+    default = "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}"
+    listing.show(found, columns, default, options.text("format"))
+    return 0
+
+
+def _one_line(text: str, whole: bool) -> str:
+    line = " ".join(text.split())
+    return line if whole else listing.shortened(line, WIDTH)
+
+
+COMMAND = Command(
+    "[OPTIONS] TERM",
+    "Search a registry for images",
+    run,
+    flags=(
+        Flag("filter", "f", "list", "Show what matches (is-official=true, stars=3)"),
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("limit", "", "int", "Results at most (1 to 100)", default="25"),
+        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
+    ),
+    least=1,
+    most=1,
+    description="Asks Docker Hub, or the registry that TERM begins with, if it has a search.",
+    examples=(("Official images alone", "jaula search -f is-official=true nginx"),),
+    see_also=("pull",),
+)

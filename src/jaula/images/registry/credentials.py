@@ -1,0 +1,235 @@
+"""Credentials of registries as Docker and podman keep them on disk.
+
+Sources: docker docs, "docker login" (``auths``, ``credsStore``, ``credHelpers``), the protocol of
+github.com/docker/docker-credential-helpers, containers-auth.json(5). The client reads and writes
+them; the engine is only told what it needs for one request. Standard library only, since the
+client loads no packages.
+
+A helper is a program ``docker-credential-NAME`` that is given ``get``, ``store`` or ``erase``, and
+speaks JSON. Its name is a plain word, so a configuration file cannot name any other program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from base64 import b64decode, b64encode
+from typing import Any, NamedTuple
+
+from jaula.errors import InvalidRequest, JaulaError, NotFound
+
+_LIMIT = 4 << 20  # bytes of a configuration file
+_ANSWER_LIMIT = 1 << 20  # bytes of a helper's answer
+_PATIENCE = 60  # seconds that a helper may take: it may ask a person
+_HELPER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}", re.ASCII)
+_TOKEN_USER = "<token>"
+_NOT_FOUND = "credentials not found in native keychain"
+
+
+class Login(NamedTuple):
+    """What is kept for one registry. Never shown."""
+
+    user: str = ""
+    password: str = ""
+    identity_token: str = ""
+
+    def __repr__(self) -> str:
+        return "Login(...)"
+
+    @property
+    def known(self) -> bool:
+        return bool(self.user or self.identity_token)
+
+
+class CredentialFile:
+    """One configuration file and the helpers that it names."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def find(self, key: str) -> Login:
+        """The credentials for a registry; empty where there are none.
+
+        ``key`` is ``host[:port]``, or ``https://index.docker.io/v1/``. Raises
+        :class:`InvalidRequest` for a file that cannot be read, :class:`JaulaError` for a helper
+        that fails.
+        """
+        document = self._read()
+        helper = _helper_of(document, key)
+        if helper:
+            return _get(helper, key)
+        auths = _auths(document)
+        entry = auths.get(key)
+        if entry is None:
+            entry = next((auths[name] for name in auths if _same(name, key)), None)
+        return _decoded(entry, key) if isinstance(entry, dict) else Login()
+
+    def store(self, key: str, login: Login) -> bool:
+        """Keep credentials; whether they are in clear in the file."""
+        document = self._read()
+        helper = _helper_of(document, key)
+        auths = _auths(document)
+        document["auths"] = auths
+        if helper:
+            document_of = {
+                "ServerURL": key,
+                "Username": _TOKEN_USER if login.identity_token else login.user,
+                "Secret": login.identity_token or login.password,
+            }
+            _call(helper, "store", json.dumps(document_of))
+            auths[key] = {}  # that there is something, as Docker notes it
+        else:
+            pair = f"{login.user}:{'' if login.identity_token else login.password}"
+            auths[key] = {"auth": b64encode(pair.encode()).decode()}
+            if login.identity_token:
+                auths[key]["identitytoken"] = login.identity_token
+        self._write(document)
+        return not helper
+
+    def erase(self, key: str) -> bool:
+        """Forget credentials; whether there were any."""
+        document = self._read()
+        helper = _helper_of(document, key)
+        auths = _auths(document)
+        names = [name for name in auths if name == key or _same(name, key)]
+        if helper:
+            try:
+                _call(helper, "erase", key)
+            except NotFound:
+                helper = ""
+        for name in names:
+            del auths[name]
+        if names:
+            self._write(document)
+        return bool(names or helper)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            with open(self.path, "rb") as file:
+                data = file.read(_LIMIT + 1)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise InvalidRequest(f"cannot read {self.path}: {error.strerror}") from None
+        if len(data) > _LIMIT:
+            raise InvalidRequest(f"{self.path} is larger than {_LIMIT} bytes")
+        try:
+            document = json.loads(data) if data.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(f"{self.path} is no JSON document: {error}") from None
+        if not isinstance(document, dict):
+            raise InvalidRequest(f"{self.path} is no JSON object")
+        return document
+
+    def _write(self, document: dict[str, Any]) -> None:
+        """Replace the file as a whole, readable by its owner alone; a link stays one."""
+        path = os.path.realpath(self.path)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        temporary = f"{path}.{secrets.token_hex(6)}"
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                json.dump(document, file, indent="\t")
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def place() -> str:
+    """The file in use: ``$REGISTRY_AUTH_FILE``, ``$DOCKER_CONFIG/config.json``, Docker's own."""
+    named = os.environ.get("REGISTRY_AUTH_FILE")
+    if named:
+        return named
+    directory = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
+    return os.path.join(directory, "config.json")
+
+
+def _auths(document: dict[str, Any]) -> dict[str, Any]:
+    auths = document.get("auths")
+    return auths if isinstance(auths, dict) else {}
+
+
+def _same(name: str, key: str) -> bool:
+    """Older files have a URL where newer ones have a host."""
+    return _host(name) == _host(key)
+
+
+def _host(name: str) -> str:
+    return name.partition("://")[2].partition("/")[0] if "://" in name else name.partition("/")[0]
+
+
+def _decoded(entry: dict[str, Any], key: str) -> Login:
+    token = entry.get("identitytoken")
+    user, password = entry.get("username"), entry.get("password")
+    pair = entry.get("auth")
+    if isinstance(pair, str) and pair:
+        try:
+            user, _, password = b64decode(pair, validate=True).decode().partition(":")
+        except ValueError:
+            raise InvalidRequest(f"the credentials kept for {key} cannot be read") from None
+        password = password.strip("\0")
+    texts = [value if isinstance(value, str) else "" for value in (user, password, token)]
+    return Login(*texts)
+
+
+def _helper_of(document: dict[str, Any], key: str) -> str:
+    """The helper for a registry: its own, or the one for all; empty without one."""
+    helpers = document.get("credHelpers")
+    name = helpers.get(_host(key)) or helpers.get(key) if isinstance(helpers, dict) else None
+    if name is None:
+        name = document.get("credsStore")
+    if not name:
+        return ""
+    if not isinstance(name, str) or not _HELPER.fullmatch(name):
+        raise InvalidRequest(f"{str(name)[:80]!r} is no name of a credential helper")
+    return name
+
+
+def _get(helper: str, key: str) -> Login:
+    try:
+        answer = _call(helper, "get", key)
+    except NotFound:
+        return Login()
+    try:
+        document = json.loads(answer)
+        user, secret = document["Username"], document["Secret"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise JaulaError(f"docker-credential-{helper} answered with no credentials") from None
+    if not isinstance(user, str) or not isinstance(secret, str):
+        raise JaulaError(f"docker-credential-{helper} answered with no credentials")
+    if user == _TOKEN_USER:
+        return Login(identity_token=secret)
+    return Login(user, secret)
+
+
+def _call(helper: str, verb: str, given: str) -> str:
+    program = f"docker-credential-{helper}"
+    path = shutil.which(program)
+    if path is None:
+        raise JaulaError(
+            f"error getting credentials - err: {program} is not in the path",
+            hint="install it, or take it out of the configuration file",
+        )
+    try:
+        done = subprocess.run(
+            [path, verb],
+            input=given.encode(),
+            capture_output=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise JaulaError(f"error getting credentials - err: {program}: {error}") from None
+    answer = done.stdout[:_ANSWER_LIMIT].decode("utf-8", "replace").strip()
+    if done.returncode:
+        if answer == _NOT_FOUND:
+            raise NotFound(answer)
+        raise JaulaError(
+            f"error getting credentials - err: exit status {done.returncode}, out: `{answer[:300]}`"
+        )
+    return answer

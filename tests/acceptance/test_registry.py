@@ -1,0 +1,393 @@
+"""Images to and from a real registry, with jaula's command line, docker's, skopeo and podman."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import containers
+from harness.engine import PrivateEngine
+from harness.registry import (
+    PASSWORD,
+    USER,
+    Registry,
+    TokenServer,
+    basic_auth,
+    make_certificates,
+    token_server,
+)
+
+pytestmark = pytest.mark.needs("docker-registry")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("registry")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    directory = tmp_path_factory.mktemp("guarded")
+    with Registry(directory, auth=basic_auth(directory)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenServer]:
+    with token_server(tmp_path_factory.mktemp("tokens")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def by_token(tmp_path_factory: pytest.TempPathFactory, tokens: TokenServer) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("by-token"), auth=tokens.auth()) as made:
+        yield made
+
+
+def must(engine: PrivateEngine, program: str, *words: str, **options: object) -> str:
+    done = engine.cli(program, *words, **options)
+    assert done.returncode == 0, done.stdout + done.stderr + engine.log_tail()
+    return done.stdout
+
+
+@pytest.fixture
+def pushed(engine: PrivateEngine, registry: Registry, busybox: str) -> str:
+    """The name of an image that the registry has and the engine does not."""
+    name = f"{registry.name}/{containers.unique('team')}/box:1"
+    must(engine, "jaula", "tag", busybox, name)
+    must(engine, "jaula", "push", name)
+    must(engine, "jaula", "rmi", name)
+    return name
+
+
+def digest_of(registry: Registry, name: str) -> str:
+    path, _, tag = name.partition("/")[2].rpartition(":")
+    return registry.manifest(path, tag)[0]
+
+
+def test_a_push_and_a_pull_say_what_dockers_do(
+    engine: PrivateEngine, registry: Registry, busybox: str
+) -> None:
+    name = f"{registry.name}/{containers.unique('say')}"
+    must(engine, "jaula", "tag", busybox, name)
+    said = must(engine, "jaula", "push", name).splitlines()
+    digest = digest_of(registry, f"{name}:latest")
+    assert said[0] == "Using default tag: latest"
+    assert said[1] == f"The push refers to repository [{name}]"
+    assert said[-1].startswith(f"latest: digest: {digest} size: ")
+    assert any(line.endswith((": Pushed", ": Layer already exists")) for line in said)
+    must(engine, "jaula", "rmi", name)
+    said = must(engine, "jaula", "pull", name).splitlines()
+    assert said[:2] == [
+        "Using default tag: latest",
+        f"latest: Pulling from {name.partition('/')[2]}",
+    ]
+    assert said[-3:] == [
+        f"Digest: {digest}",
+        f"Status: Downloaded newer image for {name}:latest",
+        f"{name}:latest",
+    ]
+    again = must(engine, "docker", "pull", name)
+    assert f"Status: Image is up to date for {name}:latest" in again
+
+
+def test_what_was_pulled_is_pushed_bit_for_bit(
+    engine: PrivateEngine, registry: Registry, pushed: str
+) -> None:
+    must(engine, "jaula", "pull", pushed)
+    other = f"{registry.name}/{containers.unique('other')}:2"
+    must(engine, "docker", "tag", pushed, other)
+    said = must(engine, "docker", "push", other)
+    assert digest_of(registry, other) == digest_of(registry, pushed)
+    assert "Mounted from" in said
+
+
+def test_an_image_that_is_missing_is_pulled_by_run(engine: PrivateEngine, pushed: str) -> None:
+    done = engine.cli("jaula", "run", "--rm", "--pull", "never", pushed, "true")
+    assert done.returncode == 125
+    assert "No such image" in done.stderr
+    for program in ("jaula", "docker"):
+        done = engine.cli(program, "run", "--rm", pushed, "echo", "here")
+        assert (done.returncode, done.stdout) == (0, "here\n"), done.stderr
+        assert f"Unable to find image '{pushed}' locally" in done.stderr
+        assert f"Status: Downloaded newer image for {pushed}" in done.stderr
+        must(engine, "jaula", "rmi", pushed)
+
+
+def test_run_pulls_always_where_that_is_asked_for(
+    engine: PrivateEngine, registry: Registry, pushed: str, busybox: str
+) -> None:
+    must(engine, "jaula", "tag", "busybox", pushed)
+    done = engine.cli("jaula", "run", "--rm", "--pull", "always", pushed, "true")
+    assert done.returncode == 0, done.stderr
+    assert "Digest: sha256:" in done.stderr
+    assert "Unable to find" not in done.stderr
+    quiet = engine.cli("jaula", "run", "--rm", "-q", "--pull", "always", pushed, "true")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+
+
+def test_an_image_has_its_digest_and_runs_by_it(
+    engine: PrivateEngine, registry: Registry, pushed: str
+) -> None:
+    digest = digest_of(registry, pushed)
+    by_digest = f"{pushed.rpartition(':')[0]}@{digest}"
+    must(engine, "jaula", "pull", by_digest)
+    for program in ("jaula", "docker"):
+        rows = must(engine, program, "images", "--digests").splitlines()
+        row = next(line for line in rows if pushed.rpartition(":")[0] in line)
+        assert row.split()[1:3] == ["<none>", digest]
+    document = json.loads(must(engine, "docker", "image", "inspect", by_digest))[0]
+    assert by_digest in document["RepoDigests"]
+    done = engine.cli("jaula", "run", "--rm", by_digest, "echo", "here")
+    assert done.stdout == "here\n", done.stderr
+    must(engine, "jaula", "rmi", by_digest)
+
+
+def test_removing_the_last_tag_forgets_the_digest(
+    engine: PrivateEngine, registry: Registry, pushed: str
+) -> None:
+    must(engine, "jaula", "pull", pushed)
+    said = must(engine, "jaula", "rmi", pushed)
+    digest = digest_of(registry, pushed)
+    assert f"Untagged: {pushed}" in said
+    assert f"Untagged: {pushed.rpartition(':')[0]}@{digest}" in said
+
+
+def test_every_tag_of_a_repository_is_pushed_and_pulled(
+    engine: PrivateEngine, registry: Registry, busybox: str
+) -> None:
+    repository = f"{registry.name}/{containers.unique('all')}"
+    for tag in ("a", "b"):
+        must(engine, "jaula", "tag", busybox, f"{repository}:{tag}")
+    must(engine, "jaula", "push", "-a", repository)
+    must(engine, "jaula", "rmi", f"{repository}:a", f"{repository}:b")
+    must(engine, "docker", "pull", "-a", repository)
+    names = must(engine, "jaula", "images", "--format", "{{.Repository}}:{{.Tag}}").split()
+    assert {f"{repository}:a", f"{repository}:b"} <= set(names)
+
+
+@pytest.mark.parametrize("program", ["jaula", "docker"])
+def test_what_is_not_there_is_said_in_dockers_words(
+    engine: PrivateEngine, registry: Registry, program: str
+) -> None:
+    name = f"{registry.name}/nosuch:9"
+    done = engine.cli(program, "pull", name)
+    assert done.returncode == 1
+    assert (
+        f"Error response from daemon: manifest for {name} not found: "
+        "manifest unknown: manifest unknown"
+    ) in done.stderr
+    reply = engine.request("POST", f"/images/create?fromImage={registry.name}/nosuch&tag=9")
+    assert reply.status == 404
+    done = engine.cli(program, "push", name)
+    assert done.returncode == 1
+    assert f"tag does not exist: {name}" in done.stderr
+
+
+@pytest.mark.parametrize("program", ["jaula", "docker"])
+def test_a_registry_that_is_not_there_is_said_in_dockers_words(
+    engine: PrivateEngine, program: str
+) -> None:
+    done = engine.cli(program, "pull", "127.0.0.1:9/x:1")
+    assert done.returncode == 1
+    assert (
+        'Get "http://127.0.0.1:9/v2/": dial tcp 127.0.0.1:9: connect: connection refused'
+        in done.stderr
+    )
+
+
+@pytest.mark.parametrize("program", ["jaula", "docker"])
+def test_a_password_is_tried_kept_used_and_forgotten(
+    engine: PrivateEngine, guarded: Registry, busybox: str, program: str
+) -> None:
+    name = f"{guarded.name}/{containers.unique('secret')}:1"
+    must(engine, "jaula", "tag", busybox, name)
+    refused = engine.cli(program, "push", name)
+    assert refused.returncode == 1
+    assert "no basic auth credentials" in refused.stderr
+    wrong = engine.cli(program, "login", "-u", USER, "--password-stdin", guarded.name, input="no")
+    assert wrong.returncode == 1
+    assert f"login attempt to http://{guarded.name}/v2/ failed with status: 401" in wrong.stderr
+    done = engine.cli(
+        program, "login", "-u", USER, "--password-stdin", guarded.name, input=PASSWORD + "\n"
+    )
+    assert (done.returncode, done.stdout) == (0, "Login Succeeded\n"), done.stderr
+    assert "WARNING! Your password will be stored unencrypted in" in done.stderr
+    file = Path(engine.environment()["DOCKER_CONFIG"]) / "config.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    must(engine, program, "push", name)
+    must(engine, program, "rmi", name)
+    must(engine, program, "pull", name)
+    again = must(engine, program, "login", guarded.name)
+    assert "Authenticating with existing credentials..." in again
+    assert "Removing login credentials" in must(engine, program, "logout", guarded.name)
+    assert engine.cli(program, "pull", name).returncode == 1
+    assert PASSWORD not in engine.log_tail(1 << 20)
+
+
+def test_a_token_is_fetched_for_each_thing_that_is_done(
+    engine: PrivateEngine, by_token: Registry, tokens: TokenServer, busybox: str
+) -> None:
+    name = f"{by_token.name}/{containers.unique('token')}:1"
+    must(engine, "jaula", "tag", busybox, name)
+    done = engine.cli(
+        "jaula", "login", "-u", USER, "--password-stdin", by_token.name, input=PASSWORD
+    )
+    assert done.returncode == 0, done.stderr
+    # The token server gave an identity token in place of the password.
+    file = Path(engine.environment()["DOCKER_CONFIG"]) / "config.json"
+    assert json.loads(file.read_text())["auths"][by_token.name]["identitytoken"] == "kept"
+    tokens.seen.clear()
+    must(engine, "jaula", "push", name)
+    path = name.partition("/")[2].rpartition(":")[0]
+    assert {scope for seen in tokens.seen for scope in seen.get("scope", ())} == {
+        f"repository:{path}:pull,push"
+    }
+    must(engine, "jaula", "rmi", name)
+    tokens.seen.clear()
+    must(engine, "jaula", "pull", name)
+    assert [seen.get("scope") for seen in tokens.seen] == [[f"repository:{path}:pull"]]
+    must(engine, "jaula", "logout", by_token.name)
+    refused = engine.cli("jaula", "pull", name)
+    assert refused.returncode == 1
+    assert "unauthorized: who are you" in refused.stderr
+
+
+def test_tls_is_verified_by_the_registrys_own_authority(
+    new_engine: object, tmp_path: Path, busybox_archive: Path
+) -> None:
+    directory = tmp_path / "tls"
+    make_certificates(directory)
+    certs = tmp_path / "certs.d"
+    with Registry(directory, tls=True) as registry:
+        own = certs / registry.name
+        own.mkdir(parents=True)
+        other = tmp_path / "other"
+        make_certificates(other)
+        shutil.copy(other / "ca.crt", own / "ca.crt")
+        engine: PrivateEngine = new_engine("--registry-certs", str(certs))  # type: ignore[operator]
+        must(engine, "jaula", "load", "-i", str(busybox_archive))
+        name = f"{registry.name}/box:1"
+        must(engine, "jaula", "tag", "busybox", name)
+        refused = engine.cli("jaula", "push", name)
+        assert refused.returncode == 1
+        assert "failed to verify certificate" in refused.stderr
+        shutil.copy(directory / "ca.crt", own / "ca.crt")
+        must(engine, "jaula", "push", name)
+        must(engine, "jaula", "rmi", name)
+        must(engine, "docker", "pull", name)
+
+
+def test_skopeo_reads_what_was_pushed_and_the_other_way_round(
+    engine: PrivateEngine, registry: Registry, pushed: str, tmp_path: Path
+) -> None:
+    def skopeo(*words: str) -> str:
+        done = subprocess.run(
+            ["skopeo", *words], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    digest = digest_of(registry, pushed)
+    found = json.loads(skopeo("inspect", "--tls-verify=false", f"docker://{pushed}"))
+    assert found["Digest"] == digest
+    layout = f"oci:{tmp_path}/layout:box"
+    plain = ("--insecure-policy", "copy")
+    skopeo(*plain, "--src-tls-verify=false", f"docker://{pushed}", layout)
+    for number, flags in enumerate(((), ("--dest-compress-format", "zstd"), ("-f", "v2s2"))):
+        name = f"{registry.name}/{containers.unique('skopeo')}:{number}"
+        skopeo(*plain, *flags, "--dest-tls-verify=false", layout, f"docker://{name}")
+        must(engine, "jaula", "pull", name)
+        done = engine.cli("jaula", "run", "--rm", name, "echo", "here")
+        assert done.stdout == "here\n", done.stderr
+        again = f"{registry.name}/{containers.unique('again')}:1"
+        must(engine, "jaula", "tag", name, again)
+        must(engine, "jaula", "push", again)
+        assert digest_of(registry, again) == digest_of(registry, name)
+
+
+def test_podman_pulls_and_runs_what_was_pushed(
+    registry: Registry, pushed: str, tmp_path: Path
+) -> None:
+    base = tmp_path / "podman"
+    done = subprocess.run(
+        [
+            *("podman", "--root", str(base / "root"), "--runroot", str(base / "run")),
+            *("--storage-driver", "vfs", "pull", "-q", "--tls-verify=false", pushed),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "CONTAINERS_REGISTRIES_CONF": os.devnull},
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.strip()) == 64
+
+
+def test_an_index_is_chosen_from_by_platform(
+    engine: PrivateEngine, registry: Registry, pushed: str
+) -> None:
+    path, _, tag = pushed.partition("/")[2].rpartition(":")
+    _, headers, body = registry.ask("GET", f"/v2/{path}/manifests/{tag}")
+    manifest = {
+        "mediaType": headers["content-type"],
+        "digest": headers["docker-content-digest"],
+        "size": len(body),
+    }
+    platforms = [
+        {"os": "linux", "architecture": "amd64"},
+        {"os": "linux", "architecture": "arm64", "variant": "v8"},
+    ]
+    for kind in (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    ):
+        index = {
+            "schemaVersion": 2,
+            "mediaType": kind,
+            "manifests": [manifest | {"platform": platform} for platform in platforms],
+        }
+        status, _, said = registry.ask(
+            "PUT", f"/v2/{path}/manifests/many", json.dumps(index).encode(), {"Content-Type": kind}
+        )
+        assert status == 201, said
+        many = f"{registry.name}/{path}:many"
+        digest = digest_of(registry, many)
+        assert f"Digest: {digest}" in must(engine, "jaula", "pull", many)
+        document = json.loads(must(engine, "docker", "image", "inspect", many))[0]
+        assert f"{registry.name}/{path}@{digest}" in document["RepoDigests"]
+        none = engine.cli("jaula", "pull", "--platform", "linux/s390x", many)
+        assert none.returncode == 1
+        assert "no matching manifest for linux/s390x in the manifest list entries" in none.stderr
+        found = engine.request("GET", f"/distribution/{many}/json").json()
+        assert found["Descriptor"]["digest"] == digest
+        assert found["Platforms"] == platforms
+        shown = json.loads(must(engine, "jaula", "manifest", "inspect", many))
+        assert shown == index
+        verbose = json.loads(must(engine, "jaula", "manifest", "inspect", "-v", many))
+        assert [entry["Descriptor"]["platform"] for entry in verbose] == platforms
+    wrong = engine.cli("docker", "pull", "--platform", "linux/s390x", pushed)
+    assert wrong.returncode == 1
+    assert "does not match the specified platform: wanted linux/s390x" in wrong.stderr
+
+
+def test_events_tell_of_pulls_and_pushes(
+    engine: PrivateEngine, registry: Registry, pushed: str
+) -> None:
+    must(engine, "jaula", "pull", pushed)
+    reply = engine.request("GET", "/events?since=0&until=1&filters={}")
+    assert reply.status == 200
+    events = must(
+        engine, "docker", "events", "--since", "1h", "--until", "0s", "--format",
+        "{{.Action}} {{.Actor.ID}}",
+    )  # fmt: skip
+    assert f"push {pushed}" in events
+    assert f"pull {pushed}" in events
