@@ -182,7 +182,8 @@ class Conversation:
                 async for chunk in chunks:
                     batch.add(chunk)
                     break
-            connection.write(self._head(200, [(b"Content-Type", answer.content_type)]))
+            headers = [*answer.headers, (b"Content-Type", answer.content_type)]
+            connection.write(self._head(200, headers))
             batch.schedule()
             try:
                 async for chunk in chunks:

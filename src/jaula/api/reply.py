@@ -43,6 +43,7 @@ class Stream(msgspec.Struct, frozen=True):
     content_type: bytes = JSON
     at_once: bool = False
     last_words: Callable[[JaulaError], bytes] | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Hijack(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from jaula.engine import attach as attaching
 from jaula.engine import create as creating
 from jaula.engine import foreign, names, policy, signals
 from jaula.engine.container import Container
+from jaula.engine.copying import Copying
 from jaula.engine.create import attributes
 from jaula.engine.ending import Ending
 from jaula.engine.looking import Looking
@@ -28,11 +29,12 @@ from jaula.spec.calls import AttachOptions, ContainerCreated, WaitResult
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
     from jaula.runtime.client import Shim
+    from jaula.storage.inside import PathStat
 
 log = logging.getLogger("jaula.containers")
 
@@ -49,6 +51,7 @@ class Containers(Looking):
         self.starter = Starter(parts, users, self.on_event, self.ending.book, self.clear_lost)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early: dict[str, ExitRecord] = {}
+        self.copying = Copying(self)
 
     # -- events from shims -------------------------------------------------------------------
 
@@ -398,6 +401,24 @@ class Containers(Looking):
             raise Conflict(f"container {container.id} is not running")
         await container.shim.resize("", h, w)
         self._emit(container, "resize", {"height": str(h), "width": str(w)})
+
+    # -- files -------------------------------------------------------------------------------
+
+    async def path_stat(self, ref: str, path: str) -> PathStat:
+        """What is at a path of a container."""
+        return await self.copying.stat(self.find(ref), path)
+
+    async def copy_out(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        """What is at a path, and it as a tar."""
+        return await self.copying.out(self.find(ref), path)
+
+    async def copy_in(
+        self, ref: str, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool, as_user: bool
+    ) -> None:
+        """Unpack a tar into a directory of a container."""
+        await self.copying.into(
+            self.find(ref), path, stream, keep_kinds=keep_kinds, as_user=as_user
+        )
 
     # -- changes of limits -------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ def prepare(
                 _keep_null(tree, ready, keep)
             else:
                 source = os.path.join(bundle, mount.source or "")
-                tree = _clone(source, bounds.get(mount.source or ""), recursive=options.recursive)
+                tree = open_source(source, bounds.get(mount.source or ""), recursive=options.recursive)
                 ready[index] = keep.add(_bind(tree, source, mount, options, user_fd))
         except OSError as error:
             raise RuntimeFailure(f"mount {mount.source} at {mount.destination}: {error}") from error
@@ -94,7 +94,7 @@ def _keep_null(tree: int, ready: dict[int, int], keep: Keep) -> None:
         ready[NULL] = fd
 
 
-def _clone(source: str, bound: str | None, *, recursive: bool) -> int:
+def open_source(source: str, bound: str | None, *, recursive: bool) -> int:
     """A detached mount of the source; with ``bound``, of what no link leads out of below it."""
     if bound is None or source == bound:
         return mounts.clone_tree(source, recursive=recursive)

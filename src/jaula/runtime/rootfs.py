@@ -71,7 +71,7 @@ def _mapped_overlay(
                 raise OSError(22, "upper and work directories need one parent", root.upper)
             parent = mapped(directory)
             upper, work = os.path.basename(root.upper), os.path.basename(root.work)
-        with _acting_as(owner):
+        with acting_as(owner):
             try:
                 names = [f"/proc/self/fd/{tree}" for tree in lowers]
                 return _stack(names, _below(parent), upper, work, options)
@@ -124,7 +124,7 @@ def _stack_attached(
         os.close(scratch)
 
 
-class _acting_as:
+class acting_as:
     """File system ids of the container's root, with the capabilities that setfsuid drops."""
 
     def __init__(self, owner: tuple[int, int]) -> None:

@@ -23,7 +23,7 @@ from jaula.storage.tar_reader import (
 from jaula.storage.tar_writer import Sink, TarWriter
 from jaula.storage.trees import attributes, walk
 
-_TYPES = {
+TYPES = {
     stat.S_IFREG: REGULAR,
     stat.S_IFLNK: SYMLINK,
     stat.S_IFCHR: CHARACTER,
@@ -31,6 +31,7 @@ _TYPES = {
     stat.S_IFDIR: DIRECTORY,
     stat.S_IFIFO: FIFO,
 }
+"""What becomes of a kind of file; sockets are not among them."""
 
 
 def write_tree(root_fd: int, sink: Sink) -> None:
@@ -43,7 +44,7 @@ def write_tree(root_fd: int, sink: Sink) -> None:
     links: dict[tuple[int, int], bytes] = {}
     for path, folder, entries in walk(root_fd):
         for name, facts in entries:
-            kind = _TYPES.get(stat.S_IFMT(facts.st_mode))
+            kind = TYPES.get(stat.S_IFMT(facts.st_mode))
             if kind is None:
                 continue
             entry = _describe(path + b"/" + name if path else name, kind, facts)
@@ -86,12 +87,13 @@ def _add(writer: TarWriter, folder: int, name: bytes, entry: Entry) -> None:
         facts = os.fstat(descriptor)
         if stat.S_ISREG(facts.st_mode):
             entry.size = facts.st_size
-            writer.add(entry, _exactly(descriptor, entry.size))
+            writer.add(entry, exactly(descriptor, entry.size))
     finally:
         os.close(descriptor)
 
 
-def _exactly(descriptor: int, size: int) -> Iterator[bytes]:
+def exactly(descriptor: int, size: int) -> Iterator[bytes]:
+    """``size`` bytes of a file, padded with zeros where it is shorter by now."""
     while size:
         data = os.read(descriptor, min(size, 1 << 20)) or bytes(min(size, 1 << 20))
         size -= len(data)

@@ -7,6 +7,7 @@ one line here.
 from jaula.api.router import Routes
 from jaula.api.routes import (
     absent,
+    archive,
     containers,
     distribution,
     execs,
@@ -21,6 +22,7 @@ from jaula.api.routes import (
 ROUTES: Routes = (
     *system.ROUTES,
     *containers.ROUTES,
+    *archive.ROUTES,
     *streams.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,

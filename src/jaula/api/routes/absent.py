@@ -25,14 +25,10 @@ async def prune_build_cache(call: Call) -> Answer:
     return reply.json({"CachesDeleted": None, "SpaceReclaimed": 0})
 
 
-_archive = _without("copying files in and out of containers", "use a bind mount, or export")
 _build = _without("building images", "build elsewhere and load the archive")
 
 ROUTES: Routes = (
     ("POST", "/build", _build),
     ("POST", "/build/prune", prune_build_cache),
     ("POST", "/commit", _without("making an image of a container", "use export and import")),
-    ("HEAD", "/containers/{id}/archive", _archive),
-    ("GET", "/containers/{id}/archive", _archive),
-    ("PUT", "/containers/{id}/archive", _archive),
 )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaula.engine.visitor import Visitor
     from jaula.spec.api import ContainerCreate, ContainerUpdate
     from jaula.spec.calls import AttachOptions, ContainerCreated, LogOptions, WaitResult
+    from jaula.storage.inside import PathStat
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -136,6 +137,28 @@ class Containers:
     def export(self, ref: str) -> AsyncIterator[bytes]:
         self._visitor.read(ref)
         return self._inner.export(ref)
+
+    async def path_stat(self, ref: str, path: str) -> PathStat:
+        self._may_copy_out(ref)
+        return await self._inner.path_stat(ref, path)
+
+    async def copy_out(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        self._may_copy_out(ref)
+        return await self._inner.copy_out(ref, path)
+
+    def _may_copy_out(self, ref: str) -> None:
+        """What a container that does not run would see is mounted anew: as for a start."""
+        self._visitor.read(ref)
+        container = self._inner.find(ref)
+        if not container.live and any(mount.type == "bind" for mount in container.record.mounts):
+            self._visitor.judge(asking.of_create(container.record.body))
+
+    async def copy_in(
+        self, ref: str, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool, as_user: bool
+    ) -> None:
+        with self._visitor.deed("container copy", ref) as deed:
+            deed.judged(asking.of_create(deed.container(ref).record.body))
+            await self._inner.copy_in(ref, path, stream, keep_kinds=keep_kinds, as_user=as_user)
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
         with self._visitor.deed("container update", ref) as deed:

@@ -1,0 +1,153 @@
+"""One thing of a container as a tar archive: what ``GET /containers/{id}/archive`` answers.
+
+The thing is a descriptor; what lies in it is walked by descriptors too
+(:mod:`jaula.storage.trees`), and files are read in pieces. Owners are told as ids inside the
+container.
+
+What the kernel makes up below a directory (proc, sysfs, cgroups) and the nodes of ``/dev`` are
+left out, as Docker leaves them out: they are mounts that every container has of its own. Sockets
+have no place in an archive.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from jaula.kernel import paths
+from jaula.kernel.paths import RESOLVE
+from jaula.storage.inside import is_kernels, refuse_kernels
+from jaula.storage.tar_reader import (
+    BLOCK_DEVICE,
+    CHARACTER,
+    DIRECTORY,
+    HARD_LINK,
+    REGULAR,
+    SYMLINK,
+    Entry,
+)
+from jaula.storage.tar_writer import Sink, TarWriter
+from jaula.storage.tree_archive import TYPES, exactly
+from jaula.storage.trees import walk
+
+Owner = Callable[[int, int], tuple[int, int]]
+"""Turns the owner that the file system shows into the one to be written."""
+
+
+def unchanged(uid: int, gid: int) -> tuple[int, int]:
+    """The owner as it is."""
+    return uid, gid
+
+
+class CopyOut:
+    """Writes one archive to ``sink``."""
+
+    def __init__(self, sink: Sink, owner: Owner = unchanged) -> None:
+        self._writer = TarWriter(sink)
+        self._owner = owner
+        self._links: dict[tuple[int, int], bytes] = {}
+
+    def write(self, place: int, name: str, *, devices: int = 0) -> None:
+        """The thing at ``place``, an ``O_PATH`` descriptor, under ``name``; ends the archive.
+
+        A directory on the file system ``devices`` (an ``st_dev``) that is met below is left empty.
+        Raises :class:`~jaula.errors.InvalidRequest` on a kernel file system.
+        """
+        refuse_kernels(place, f"/{name}")
+        facts = os.fstat(place)
+        path = os.fsencode(name)
+        if stat.S_ISDIR(facts.st_mode):
+            self._tree(place, path, facts, devices)
+        else:
+            self._one(place, path, facts)
+        self._writer.finish()
+
+    def _tree(self, place: int, path: bytes, facts: os.stat_result, devices: int) -> None:
+        root = paths.openat2(place, ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            entry = self._entry(path, DIRECTORY, facts)
+            entry.xattrs = attributes_of(place)
+            self._writer.add(entry)
+            for below, folder, entries in walk(root):
+                here = os.fstat(folder).st_dev
+                if below and (is_kernels(folder) or (devices and here == devices)):
+                    entries.clear()
+                    continue
+                for name, found in entries:
+                    inner = below + b"/" + name if below else name
+                    self._add(folder, name, _join(path, inner), found)
+        finally:
+            os.close(root)
+
+    def _add(self, folder: int, name: bytes, path: bytes, found: os.stat_result) -> None:
+        if stat.S_IFMT(found.st_mode) not in TYPES:
+            return
+        resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
+        try:
+            place = paths.openat2(folder, name, os.O_PATH | os.O_NOFOLLOW, resolve=resolve)
+        except OSError:
+            return  # it went away meanwhile
+        try:
+            facts = os.fstat(place)
+            if stat.S_ISDIR(facts.st_mode) or not is_kernels(place):
+                self._one(place, path, facts)
+        finally:
+            os.close(place)
+
+    def _one(self, place: int, path: bytes, facts: os.stat_result) -> None:
+        """One entry; a directory without what it holds."""
+        kind = TYPES.get(stat.S_IFMT(facts.st_mode))
+        if kind is None:
+            return
+        entry = self._entry(path, kind, facts)
+        if kind != DIRECTORY and facts.st_nlink > 1:
+            first = self._links.setdefault((facts.st_dev, facts.st_ino), path)
+            if first != path:
+                entry.type, entry.link = HARD_LINK, first
+                self._writer.add(entry)
+                return
+        if kind == SYMLINK:
+            entry.link = os.readlink(b"", dir_fd=place)
+        elif kind in (REGULAR, DIRECTORY):
+            entry.xattrs = attributes_of(place)
+        if kind != REGULAR:
+            self._writer.add(entry)
+            return
+        # The descriptor names the very file, so nothing can be put in its place before it is read.
+        reading = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            entry.size = os.fstat(reading).st_size
+            self._writer.add(entry, exactly(reading, entry.size))
+        finally:
+            os.close(reading)
+
+    def _entry(self, path: bytes, kind: int, facts: os.stat_result) -> Entry:
+        entry = Entry()
+        entry.name, entry.type = path, kind
+        entry.mode = stat.S_IMODE(facts.st_mode)
+        entry.uid, entry.gid = self._owner(facts.st_uid, facts.st_gid)
+        entry.mtime = facts.st_mtime_ns
+        if kind in (CHARACTER, BLOCK_DEVICE):
+            entry.major, entry.minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)
+        return entry
+
+
+def attributes_of(place: int) -> dict[str, bytes]:
+    """File capabilities and attributes of users; labels belong to the host that set them."""
+    where = b"/proc/self/fd/%d" % place
+    found: dict[str, bytes] = {}
+    try:
+        for attribute in os.listxattr(where):
+            users = attribute.startswith("user.") and not attribute.startswith("user.overlay.")
+            if users or attribute == "security.capability":
+                found[attribute] = os.getxattr(where, attribute)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENODATA, errno.ENOENT):
+            raise
+    return found
+
+
+def _join(path: bytes, inner: bytes) -> bytes:
+    return path + inner if path.endswith(b"/") else path + b"/" + inner
