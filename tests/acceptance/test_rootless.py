@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -401,3 +402,22 @@ def test_ports_of_a_container_that_ended_without_an_engine_are_free_again(
 
     until(free, "the port is given back")
     host.jaula("rm", "-f", "short")
+
+
+# -- proofs
+
+
+def test_verify_proves_and_says_what_is_relaxed(host: RootlessHost, sleeper: str) -> None:
+    rows = json.loads(host.jaula("verify", "--format", "json", sleeper).stdout)
+    text = json.dumps(rows)
+    assert "FAILS" not in text
+    assert "unknown" not in [row.get("verdict") for row in _rows(rows)]
+    relaxed = {row["id"] for row in _rows(rows) if row["verdict"] == "relaxed"}
+    assert {"uid_map", "gid_map", "host user", "device rules"} <= relaxed
+
+
+def _rows(found: Any) -> list[dict[str, Any]]:
+    """Every row of a report, wherever it is in it."""
+    if isinstance(found, dict):
+        return [found] if "verdict" in found else [r for v in found.values() for r in _rows(v)]
+    return [row for each in found for row in _rows(each)] if isinstance(found, list) else []

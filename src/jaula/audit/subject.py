@@ -25,6 +25,7 @@ from jaula.audit.mountinfo import MountLine
 from jaula.audit.readings import Readings
 from jaula.confine import capabilities
 from jaula.errors import Conflict, InvalidRequest
+from jaula.rootless import places
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
 
 RESOLVE_LIMIT = 1 << 20
@@ -96,6 +97,15 @@ class Subject:
     @property
     def spec_capabilities(self) -> Capabilities:
         return self.process.capabilities or Capabilities()
+
+    @property
+    def rootless(self) -> str | None:
+        """What relaxes the proof of a container of an ordinary user's engine: None for root's.
+
+        Such a container is verified from within the engine's user namespace.
+        """
+        uid = places.user()
+        return None if uid is None else f"an engine of user {uid}, without root"
 
     @property
     def own_user_namespace(self) -> bool:

@@ -55,6 +55,24 @@ def enter(root: str, run: str) -> None:
     os.environ[places.INSIDE] = str(uid)
 
 
+def visit(run: str) -> bool:
+    """Enter the namespaces of an ordinary user's engine to look at its containers.
+
+    ``run`` is the engine's run directory. Whether there are such namespaces. Raises ``OSError``.
+    """
+    uid = os.geteuid()
+    living = _living(f"{run}/{KEEPER}") if uid != 0 else None
+    if living is None:
+        return False
+    pid, alive = living
+    try:
+        _join(pid)
+    finally:
+        os.close(alive)
+    os.environ[places.INSIDE] = str(uid)
+    return True
+
+
 def hold_alive() -> None:
     """After the engine was executed anew: what keeps the keeper is not for other programs."""
     number = os.environ.pop(ALIVE_FD, "")

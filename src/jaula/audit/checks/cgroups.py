@@ -104,6 +104,10 @@ def _membership(subject: Subject, groups: Cgroups) -> Row:
             places.append((names or "unified", path))
     wrong = [f"{n} at {p}" for n, p in places if p != wanted and not p.endswith(wanted)]
     effective = f"{len(places)} trees at {wanted}" if not wrong else "; ".join(wrong)
+    if wrong and subject.rootless is not None:  # limits were refused: there are none to keep
+        by = subject.rootless
+        return Row("cgroup", "cgroups", f"none ({by})", f"the engine's: {effective}",
+                   subject.path("cgroup"), judge(True, by))  # fmt: skip
     return Row("cgroup", "cgroups", wanted, effective, subject.path("cgroup"),
                judge(bool(places) and not wrong, None))  # fmt: skip
 

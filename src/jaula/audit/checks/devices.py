@@ -106,6 +106,10 @@ def _rules(subject: Subject, by: str | None) -> Row:
     default = {text(rule) for rule in DEFAULT_RULES}
     groups = Cgroups(subject)
     requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
+    if subject.rootless is not None:
+        return Row("device rules", "devices", f"none ({subject.rootless})",
+                   "no node can be made in its user namespace", subject.path("uid_map"),
+                   judge(True, subject.rootless))  # fmt: skip
     if (directory := groups.legacy("devices")) is not None:
         evidence = f"{directory}/devices.list"
         with open(evidence, encoding="ascii") as file:

@@ -6,6 +6,7 @@ a reader in the initial user namespace (user_namespaces(7)).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 from jaula.audit.about import About
@@ -33,6 +34,9 @@ ABOUT = About(
 def check(subject: Subject) -> Iterator[Row]:
     """Both maps, and who the first process is on the host."""
     host = subject.text("UsernsMode") == "host"
+    if not host and subject.rootless is not None:
+        yield from _of_user(subject, subject.rootless)
+        return
     for name, wanted in (
         ("uid_map", subject.linux.uid_mappings),
         ("gid_map", subject.linux.gid_mappings),
@@ -58,6 +62,26 @@ def check(subject: Subject) -> Iterator[Row]:
     yield Row(
         "host user", "users", "not root of the host", effective, subject.path("status"),
         judge("0" not in uids and "0" not in gids, None),
+    )  # fmt: skip
+
+
+def _of_user(subject: Subject, by: str) -> Iterator[Row]:
+    """Seen from the engine's user namespace, whose root is the user: root inside is that user."""
+    for name, wanted in (
+        ("uid_map", subject.linux.uid_mappings),
+        ("gid_map", subject.linux.gid_mappings),
+    ):
+        found = parse(subject.read(name))
+        holds = bool(found) and found == _map(wanted)
+        yield Row(
+            name, "users", f"{_text(_map(wanted))} ({by})", _text(found) or "no map",
+            subject.path(name), judge(holds, by),
+        )  # fmt: skip
+    own = subject.link("ns/user") != os.readlink(f"{subject.proc_root}/self/ns/user")
+    yield Row(
+        "host user", "users", f"root inside is the user ({by})",
+        "a user namespace of its own" if own else "the engine's user namespace",
+        subject.path("ns/user"), judge(own, by),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from jaula.cli.client import Client, quote
@@ -41,14 +42,30 @@ def run(options: Options) -> int:
         print("\n\n".join(describe(about) for about in ABOUTS))
         return 0
     client = Client(Settings.host)
-    reports = _containers(client, options) if options.arguments or options.on("all") else []
-    if options.on("host"):
-        reports.append(_host(client))
+    host = [_host(client)] if options.on("host") else []  # seen from the host's namespaces
+    reports = []
+    if options.arguments or options.on("all"):
+        if os.geteuid() != 0:
+            _visit(client)
+        reports = _containers(client, options)
+    reports += host
     if not reports:
         print("jaula: no container runs", file=sys.stderr)
         return 0
     print(FORMS[form](reports), end="" if form == "html" else "\n")
     return 0 if all(report.passed for report in reports) else 1
+
+
+def _visit(client: Client) -> None:
+    """Containers of an ordinary user's engine can be looked at from its namespaces only."""
+    from jaula.rootless import entry
+
+    client.get("/version")  # starts the engine where none runs
+    run = os.path.dirname(client.address.text.removeprefix("unix://"))
+    try:
+        entry.visit(run)
+    except OSError as error:
+        raise Failure(f"cannot enter the engine's namespaces: {error.strerror}") from error
 
 
 def _containers(client: Client, options: Options) -> list[Report]:
