@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -383,11 +384,7 @@ def test_events_tell_of_pulls_and_pushes(
     engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:
     must(engine, "jaula", "pull", pushed)
-    reply = engine.request("GET", "/events?since=0&until=1&filters={}")
-    assert reply.status == 200
-    events = must(
-        engine, "docker", "events", "--since", "1h", "--until", "0s", "--format",
-        "{{.Action}} {{.Actor.ID}}",
-    )  # fmt: skip
-    assert f"push {pushed}" in events
-    assert f"pull {pushed}" in events
+    reply = engine.request("GET", f"/events?since=0&until={time.time() + 0.5}")
+    events = [json.loads(line) for line in reply.body.splitlines()]
+    told = {(event["Action"], event["Actor"]["ID"]) for event in events}
+    assert {("push", pushed), ("pull", pushed)} <= told

@@ -147,7 +147,7 @@ def basic_auth(directory: Path) -> dict[str, Any]:
 
 
 def make_certificates(directory: Path, *, rsa: bool = False) -> None:
-    """An authority (``ca.crt``) and its certificate for 127.0.0.1 (``server.crt``, ``server.key``)."""
+    """An authority, ``ca.crt``, and its certificate for 127.0.0.1, ``server.crt`` and ``.key``."""
     directory.mkdir(parents=True, exist_ok=True)
 
     def openssl(*words: str) -> None:

@@ -58,17 +58,27 @@ def run(options: Options) -> int:
 
 
 def _named(image: dict[str, Any], *, digests: bool) -> Iterator[dict[str, Any]]:
-    tags = [tag for tag in image.get("RepoTags") or () if not tag.startswith(NONE)]
-    known = {}
+    tags: dict[str, list[str]] = {}
+    for tag in image.get("RepoTags") or ():
+        name, _, word = tag.rpartition(":")
+        if not tag.startswith(NONE):
+            tags.setdefault(name, []).append(word)
+    known: dict[str, list[str]] = {}
     for digest in image.get("RepoDigests") or ():
         name, _, value = digest.partition("@")
-        known[name] = value
-    for tag in tags:
-        name, _, word = tag.rpartition(":")
-        yield image | {"Repository": name, "Tag": word, "Digest": known.get(name, NONE)}
-    if not tags:
-        name = next(iter(known), NONE)
-        yield image | {"Repository": name, "Tag": NONE, "Digest": known.get(name, NONE)}
+        if not digest.startswith(NONE):
+            known.setdefault(name, []).append(value)
+    for name, words in tags.items():
+        values = (known.get(name) if digests else None) or [NONE]
+        for word in words:
+            for value in values:
+                yield image | {"Repository": name, "Tag": word, "Digest": value}
+    for name, values in known.items():
+        if name not in tags:
+            for value in values if digests else [NONE]:
+                yield image | {"Repository": name, "Tag": NONE, "Digest": value}
+    if not tags and not known:
+        yield image | {"Repository": NONE, "Tag": NONE, "Digest": NONE}
 
 
 COMMAND = Command(
