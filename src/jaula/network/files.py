@@ -32,12 +32,14 @@ def hosts(
     *,
     domain: str = "",
     address: str | None = None,
+    more: Iterable[str] = (),
     extra: Iterable[str] = (),
     gateway: str | None = None,
 ) -> str:
     """/etc/hosts: localhost, ``extra`` entries as ``NAME:ADDRESS``, then the container itself.
 
-    ``gateway`` stands for ``host-gateway``. Raises ``InvalidRequest`` for a malformed entry.
+    ``more`` are its addresses beyond ``address``; ``gateway`` stands for ``host-gateway``. Raises
+    ``InvalidRequest`` for a malformed entry.
     """
     lines = [_LOCAL]
     for entry in extra:
@@ -50,9 +52,9 @@ def hosts(
                 )
             where = gateway
         lines.append(f"{where}\t{name}\n")
-    if address is not None:
-        names = f"{hostname}.{domain} {hostname}" if domain else hostname
-        lines.append(f"{address}\t{names}\n")
+    names = f"{hostname}.{domain} {hostname}" if domain else hostname
+    own = (*((address,) if address is not None else ()), *more)
+    lines += [f"{where}\t{names}\n" for where in own]
     return "".join(lines)
 
 
@@ -106,6 +108,31 @@ def resolv_conf(
     if options or flags:
         lines.append("options " + " ".join(options or flags))
     return "\n".join(lines) + "\n"
+
+
+def name_servers(host: str) -> tuple[str, ...]:
+    """Every server that the host itself asks, those on its loopback too (resolv.conf(5))."""
+    rows = (line.split("#")[0].split(";")[0].split() for line in host.splitlines())
+    return tuple(
+        words[1]
+        for words in rows
+        if len(words) > 1 and words[0] == "nameserver" and _is_address(words[1])
+    )
+
+
+def resolver_conf(
+    host: str, resolver: str, *, search: Sequence[str], options: Sequence[str]
+) -> str:
+    """/etc/resolv.conf of a container that asks the engine's resolver.
+
+    ``ndots:0``, as Docker has it: a name of a container is one word and is asked as it stands.
+    """
+    text = resolv_conf(host, dns=(resolver,), search=search, options=options)
+    if "ndots:" in text:
+        return text
+    lines = [line for line in text.splitlines() if not line.startswith("options ")]
+    flags = [line for line in text.splitlines() if line.startswith("options ")]
+    return "\n".join([*lines, " ".join([*(flags or ["options"]), "ndots:0"])]) + "\n"
 
 
 def hostname(name: str) -> str:

@@ -22,7 +22,8 @@ What the rules grant, where BRIDGE is the engine's bridge and SUBNET its address
 
 * from one bridge to another: dropped, unless it goes to a published port.
 * an internal network: nothing leaves the bridge and nothing enters it, but for the host itself at
-  the gateway's address. One without ``icc``: its containers do not reach each other, nor by published ports.
+  the gateway's address. One without ``icc``: its containers do not reach each other, nor by
+  published ports.
 * IPv6, where the network has a subnet: the same, and no router advertisements or redirects, nor
   neighbour advertisements in another's name.
 
