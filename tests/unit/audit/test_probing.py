@@ -12,7 +12,7 @@ import pytest
 
 from jaula.audit.probing import attempts, judging, twin
 from jaula.audit.probing.attempts import Attempt, call, inet_address, unix_address
-from jaula.audit.probing.program import BEGIN, CALL, CALL32, FORKS, Answer, Entry, build, read
+from jaula.audit.probing.program import BEGIN, CALL, CALL32, THREADS, Answer, Entry, build, read
 from jaula.audit.row import Verdict
 
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the program is for x86_64")
@@ -75,8 +75,8 @@ def test_a_group_is_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 @x86
-def test_forks_are_counted_and_end_by_themselves(tmp_path: Path) -> None:
-    found = run(tmp_path, Entry(BEGIN), Entry(FORKS, 0, (20,)))
+def test_threads_are_counted_and_end_with_their_process(tmp_path: Path) -> None:
+    found = run(tmp_path, Entry(BEGIN), Entry(THREADS, 0, (20,)), call("getpid"))
     assert (found[1].value, found[1].count) == (0, 20)
 
 
@@ -185,7 +185,7 @@ def test_every_attempt_has_a_name_of_its_own_and_fits_the_program() -> None:
     assert len(set(names)) == len(names)
     entries = attempts.table(tries)
     assert all(len(entry.arguments) <= 6 for entry in entries)
-    assert {entry.operation for entry in entries} == {BEGIN, CALL, CALL32, FORKS}
+    assert {entry.operation for entry in entries} == {BEGIN, CALL, CALL32, THREADS}
     assert len(build(entries)) < 1 << 18
 
 

@@ -24,6 +24,8 @@ from jaula.audit.checks import (
     namespaces,
     network,
     privileges,
+    processes,
+    profile,
     rlimits,
     rootfs,
     seccomp,
@@ -47,6 +49,7 @@ TABLE: tuple[Check, ...] = (
     Check(users.ABOUT, users.check),
     Check(cgroups.ABOUT, cgroups.check),
     Check(capabilities.ABOUT, capabilities.check),
+    Check(processes.ABOUT, processes.check),
     Check(seccomp.ABOUT, seccomp.check),
     Check(privileges.ABOUT, privileges.check),
     Check(labels.ABOUT, labels.check),
@@ -61,5 +64,6 @@ TABLE: tuple[Check, ...] = (
     Check(sysctls.ABOUT, sysctls.check),
     Check(rlimits.ABOUT, rlimits.check),
     Check(descriptors.ABOUT, descriptors.check),
+    Check(profile.ABOUT, profile.check),
 )
 """In the order of the report."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from jaula.audit.probing.program import BEGIN, CALL, CALL32, FORKS, Argument, Entry
+from jaula.audit.probing.program import BEGIN, CALL, CALL32, THREADS, Argument, Entry
 from jaula.kernel import seccomp
 
 REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS})
@@ -217,6 +217,7 @@ WRITES = (
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/modprobe",
     "/proc/sys/vm/overcommit_memory",
+    "/proc/sys/net/ipv4/ip_forward",
     "/sys/kernel/uevent_helper",
     "/sys/power/state",
     "/sys/fs/cgroup/memory/release_agent",
@@ -318,21 +319,22 @@ def others(
                 steps=(call("open", text(canary), 0),)),
         Attempt(group="others", name="a file by way of process 1", fine=CLOSED,
                 steps=(call("open", text(f"/proc/1/root{canary}"), 0),)),
-        Attempt(group="others", name="a process of the host", fine=CLOSED | {errno.ESRCH},
+        Attempt(group="others", name="a process of the host", fine=frozenset({errno.ESRCH}),
                 steps=(call("kill", pid, 0),), relaxed=pids),
         Attempt(group="others", name="shared memory of the host", fine=CLOSED,
                 steps=(call("shmget", shared, 0, 0),), relaxed=ipc),
     ]  # fmt: skip
 
 
-MAX_FORKS = 5000
+MAX_THREADS = 5000
 
 
 def ceilings(pids: int | None, memory: int | None, relaxed: str | None) -> list[Attempt]:
-    """More processes and more memory than the limits; where there is none, nothing is tried.
+    """More memory than the limit, and more threads, which count as processes do.
 
+    Where there is no limit nothing is tried.
     The child first makes itself the one that the kernel ends when memory is short, and not the
-    twin's first process. Many processes may meet the limit of memory before that of their number.
+    twin's first process. Many threads may meet the limit of memory before that of their number.
     """
     found = []
     first = (
@@ -347,9 +349,9 @@ def ceilings(pids: int | None, memory: int | None, relaxed: str | None) -> list[
         found.append(Attempt(group="ceilings", name=f"{size >> 20} MB of memory",
                              steps=(*first, taking), fine=frozenset({errno.ENOMEM}),
                              signals=killed, relaxed=relaxed))  # fmt: skip
-    if pids is not None and pids <= MAX_FORKS:
-        found.append(Attempt(group="ceilings", name=f"{pids + 8} processes",
-                             steps=(*first, Entry(FORKS, 0, (pids + 8,))),
+    if pids is not None and pids <= MAX_THREADS:
+        found.append(Attempt(group="ceilings", name=f"{pids + 8} threads",
+                             steps=(*first, Entry(THREADS, 0, (pids + 8,))),
                              fine=frozenset({errno.EAGAIN, errno.ENOMEM}),
                              signals=killed if memory is not None else frozenset(),
                              relaxed=relaxed))  # fmt: skip

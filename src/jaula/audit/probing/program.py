@@ -10,11 +10,11 @@ process, or the end of it, stays there:
     begin    fork; the child takes an alarm of 3 seconds, the parent waits for its status
     call     a 64-bit or x32 call (bit 30 of the number); six arguments
     call32   the same through int 0x80; arguments are cut to 32 bits, all data lies below 4 GB
-    forks    make processes until one is refused, or as many as asked; they end by themselves
+    threads  make threads until one is refused, or as many as asked; they end with the child
     end      print every answer and leave
 
 Each entry has 16 bytes of answer: 8 of value (of ``begin``: the wait status), 4 that are 1 where it
-was reached, 4 for the number of processes made. The answers are printed as letters a to p, two for
+was reached, 4 for the number of threads made. The answers are printed as letters a to p, two for
 a byte, since a log is text.
 """
 
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-BEGIN, CALL, CALL32, FORKS, END = range(5)
+BEGIN, CALL, CALL32, THREADS, END = range(5)
 ENTRY, ANSWER = 64, 16  # bytes
 CODE_AT, DATA_AT = 0x400000, 0x800000
 PAGE = 0x1000
@@ -144,11 +144,11 @@ def machine_code(entries: int) -> bytes:
     a.jump("call", JE)
     a("83 f8 02")  # cmp eax, CALL32
     a.jump("call32", JE)
-    a("83 f8 03")  # cmp eax, FORKS
-    a.jump("forks", JE)
+    a("83 f8 03")  # cmp eax, THREADS
+    a.jump("threads", JE)
     a.label("leave")
     a("31 ff")  # xor edi, edi
-    a.number("b8", 60)  # mov eax, SYS_exit
+    a.number("b8", 231)  # mov eax, SYS_exit_group
     a("0f 05")
 
     a.label("call")
@@ -179,26 +179,28 @@ def machine_code(entries: int) -> bytes:
     a("48 98")  # cdqe: the errno of a 32-bit call
     a.jump("told")
 
-    a.label("forks")
+    a.label("threads")
     a("4d 8b 7c 24 08")  # mov r15, [r12+8]
-    a.label("fork")
-    a.number("b8", 57)  # mov eax, SYS_fork
+    a.label("thread")
+    a.number("bf", 0x50F00)  # mov edi, CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM
+    a("31 f6")  # xor esi, esi: the same stack, of which nothing is used
+    a("31 d2")  # xor edx, edx
+    a("45 31 d2")  # xor r10d, r10d
+    a("45 31 c0")  # xor r8d, r8d
+    a.number("b8", 56)  # mov eax, SYS_clone
     a("0f 05")
     a("48 85 c0")  # test rax, rax
     a.jump("idle", JZ)
     a.jump("told", JS)
     a("41 ff 46 0c")  # inc dword [r14+12]
     a("49 ff cf")  # dec r15
-    a.jump("fork", JNZ)
+    a.jump("thread", JNZ)
     a("31 c0")  # xor eax, eax: as many as asked
     a.jump("told")
     a.label("idle")
-    a.number("bf", 2)  # mov edi, seconds
-    a.number("b8", 37)  # mov eax, SYS_alarm
-    a("0f 05")
     a.number("b8", 34)  # mov eax, SYS_pause
     a("0f 05")
-    a.jump("leave")
+    a.jump("idle")
 
     a.label("report")
     a("48 89 de")  # mov rsi, rbx

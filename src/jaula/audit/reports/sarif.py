@@ -8,6 +8,7 @@ is about a container and a file of the kernel: it has a logical and a physical l
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -92,7 +93,9 @@ def _result(report: Report, row: Row, number: int) -> dict[str, Any]:
     }
     path = next((word for word in row.evidence.replace(",", " ").split() if word[:1] == "/"), "")
     if path:
-        place["physicalLocation"] = {"artifactLocation": {"uri": f"file://{quote(path)}"}}
+        place["physicalLocation"] = {
+            "artifactLocation": {"uri": f"file://{quote(os.fsencode(path))}"}
+        }
     return {
         "ruleId": row.check,
         "ruleIndex": number,
@@ -100,11 +103,14 @@ def _result(report: Report, row: Row, number: int) -> dict[str, Any]:
         "level": level,
         "message": {"text": text},
         "locations": [place],
-        "partialFingerprints": {
-            "subjectAndRow/v1": sha256(f"{report.name}\n{row.id}".encode()).hexdigest()
-        },
+        "partialFingerprints": {"subjectAndRow/v1": _print(report.name, row.id)},
         "properties": {"verdict": str(row.verdict), "evidence": row.evidence},
     }
+
+
+def _print(*words: str) -> str:
+    """What is the same for one row of one subject in every report."""
+    return sha256("\n".join(words).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _semantic(version: str) -> str:

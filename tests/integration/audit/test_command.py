@@ -1,0 +1,111 @@
+"""``jaula verify``: what it takes, which forms it writes, and what it leaves as a status."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from harness import containers
+from harness.engine import PrivateEngine
+
+
+def test_it_lists_every_check_without_an_engine(jaula) -> None:  # type: ignore[no-untyped-def]
+    done = jaula("--host", "unix:///nowhere/socket", "verify", "--list")
+    assert done.returncode == 0, done.stderr
+    for word in ("namespaces (", "host-kernel (", "probes (", "references", "CIS 5.22", "advice"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ((), 1, "requires a container, --all or --host"),
+        (("--format", "xml", "x"), 125, "one of table, json, sarif, html"),
+        (("nobody",), 1, "No such container"),
+    ],
+)
+def test_what_it_cannot_do_is_said(
+    engine: PrivateEngine, words: tuple[str, ...], status: int, said: str
+) -> None:
+    done = engine.cli("jaula", "verify", *words)
+    assert done.returncode == status
+    assert said.lower() in done.stderr.lower()
+
+
+def test_every_container_and_the_host_are_in_one_report(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with (
+        containers.running(engine, busybox) as first,
+        containers.running(engine, busybox, flags=("--pid", "host")) as second,
+    ):
+        shown = engine.cli("jaula", "verify", "--all", "--host", "--format", "json")
+        sarif = engine.cli("jaula", "verify", "--all", "--format", "sarif")
+        html = engine.cli("jaula", "verify", "--all", "--host", "--format", "html")
+        table = engine.cli("jaula", "verify", first, second)
+    rows = json.loads(shown.stdout)
+    names = {row["subject"] for row in rows if row["kind"] == "container"}
+    assert {first, second} <= names
+    assert {row["kind"] for row in rows} == {"container", "host"}
+    assert not [row for row in rows if row["verdict"] == "FAILS"], shown.stdout
+    results = json.loads(sarif.stdout)["runs"][0]["results"]
+    assert {result["kind"] for result in results} == {"pass", "review"}
+    assert html.stdout.count("<svg") == len(names)
+    assert f"{first}:" in table.stdout
+    assert f"{second}:" in table.stdout
+    assert table.returncode == sarif.returncode == html.returncode == 0
+
+
+def test_the_host_is_verified_without_an_engine(jaula, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    done = jaula("--host", f"unix://{tmp_path}/nothing.sock", "verify", "--host")
+    assert "known holes" in done.stdout, done.stderr
+    assert "no engine runs" in done.stdout
+
+
+def test_a_row_that_fails_leaves_1_in_every_form(engine: PrivateEngine, busybox: str) -> None:
+    from jaula.kernel import mounts, namespaces
+
+    def strip() -> None:
+        namespaces.setns(namespaces.open_namespace(pid, "mnt"))
+        mounts.umount2("/proc/keys")
+
+    from jaula.audit.probes import in_child
+
+    with containers.running(engine, busybox) as name:
+        pid = containers.pid(engine, name)
+        assert in_child(strip) is None
+        for form, word in (
+            ("table", "FAILS"), ("json", '"FAILS"'), ("sarif", '"level": "error"'),
+            ("html", '<td class="verdict fails">'),
+        ):  # fmt: skip
+            done = engine.cli("jaula", "verify", "--format", form, name)
+            assert (done.returncode, done.stderr) == (1, "")
+            assert word in done.stdout
+
+
+def test_nothing_is_stopped_where_that_was_asked_for(engine: PrivateEngine, busybox: str) -> None:
+    with containers.running(engine, busybox) as name:
+        assert "seccomp program" in engine.cli("jaula", "verify", name).stdout
+        done = engine.cli("jaula", "verify", "--no-trace", name)
+    assert done.returncode == 0
+    assert "seccomp program" not in done.stdout
+
+
+def test_a_report_of_several_containers_takes_little_time(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    """Ten containers in a second, with room for a busy machine; a hundred take 1.5 s when idle."""
+    names = [containers.unique("many") for _ in range(10)]
+    try:
+        for name in names:
+            engine.cli("jaula", "run", "-d", "--name", name, busybox, "sleep", "600")
+        begun = time.monotonic()
+        done = engine.cli("jaula", "verify", *names)
+        took = time.monotonic() - begun
+    finally:
+        for name in names:
+            engine.request("DELETE", f"/containers/{name}?force=1")
+    assert done.returncode == 0, done.stdout
+    assert took < 5, f"{took:.1f} seconds"
