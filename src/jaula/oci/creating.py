@@ -13,7 +13,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.oci import bundle as bundles
-from jaula.oci import console, parts, removal
+from jaula.oci import console, parts, preserved, removal
 from jaula.oci.call import SWITCH, VALUE, Call
 from jaula.oci.container import CONFIG, STATE, Container, Record, check_id, process_facts
 from jaula.oci.placement import completed, place
@@ -52,6 +52,7 @@ def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False
     """
     options, settings = call.options, call.settings
     check_id(container_id)
+    preserve = preserved.count(options)
     bundle = os.path.realpath(options.get("bundle") or ".")
     spec = bundles.load(bundle)
     for warning in validation.check(spec):
@@ -79,7 +80,10 @@ def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False
         try:
             container.write(CONFIG, oci.encode(spec))
             container.write(STATE, record.encode())
-            born = _launch(call, container, record, spec, waits=waits)
+            keeps = foreground and spec.process.terminal
+            born = _launch(
+                call, container, record, spec, waits=waits, preserve=preserve, keeps=keeps
+            )
         except BaseException:
             container.remove()
             raise
@@ -93,8 +97,16 @@ def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False
 
 
 def _launch(
-    call: Call, container: Container, record: Record, spec: oci.Spec, *, waits: bool
+    call: Call,
+    container: Container,
+    record: Record,
+    spec: oci.Spec,
+    *,
+    waits: bool,
+    preserve: int,
+    keeps: bool,
 ) -> Born:
+    """``keeps`` says that the caller keeps the program's terminal, and joins it to its own."""
     options = call.options
     waiting = container.listen() if waits else None
     try:
@@ -104,7 +116,8 @@ def _launch(
             mount_point=record.rootfs,
             cgroup=record.cgroup,
             stdio=(0, 1, 2),
-            preserve=options.number("preserve-fds"),
+            console=_size_of_caller() if keeps else (0, 0),
+            preserve=preserve,
             start_socket=waiting.fileno() if waiting is not None else -1,
             seccomp_cache=parts.seccomp_cache(call.settings),
             session_keyring=not options.on("no-new-keyring"),
@@ -122,6 +135,12 @@ def _launch(
     for warning in born.warnings:
         call.log.warning(warning)
     return born
+
+
+def _size_of_caller() -> tuple[int, int]:
+    from jaula.oci.foreground import size
+
+    return size()
 
 
 def _announce(

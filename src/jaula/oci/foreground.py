@@ -30,6 +30,19 @@ _NOT_FORWARDED = frozenset(
 READ_SIZE = 1 << 16
 
 
+def hold_signals() -> None:
+    """From now on signals wait for :func:`stay`, so that none is lost before it can forward it.
+
+    What is forked meanwhile starts its program with an empty mask.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def size() -> tuple[int, int]:
+    """Rows and columns of the caller's terminal; 0 where there is none."""
+    return termios.tcgetwinsize(0) if os.isatty(0) else (0, 0)
+
+
 def stay(pid: int, master: int = -1) -> int:
     """Wait for a child of ours; its exit status as shells count it."""
     pidfd = os.pidfd_open(pid)
@@ -41,6 +54,7 @@ def stay(pid: int, master: int = -1) -> int:
                 signal.signal(number, _noted)
             except OSError:
                 continue  # a number that the C library keeps for itself
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     terminal = Terminal(master) if master >= 0 else None
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)

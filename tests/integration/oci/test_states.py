@@ -314,6 +314,21 @@ def test_descriptors_beyond_those_preserved_are_closed(
     assert found == numbers.split()
 
 
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_no_descriptor_of_the_runtime_passes_for_one_that_is_preserved(
+    lab: Lab, command: str, tmp_path: Path
+) -> None:
+    with lab.started() as running:
+        bundle = lab.bundle(script="ls /proc/$$/fd; true")
+        words = ["--bundle", str(bundle.path), bundle.id]
+        if command == "exec":
+            words = [running.id, "true"]
+        log = ["--log", str(tmp_path / "log")]  # takes a number itself
+        done = lab.command(*log, command, "--preserve-fds", "2", *words)
+        assert done.returncode in (1, 255)
+        assert "descriptor 3 is not open" in done.stderr
+
+
 def test_standard_streams_are_the_caller_s_own(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("from the caller\n")
     with (tmp_path / "in").open("rb") as source:

@@ -27,6 +27,7 @@ FLAGS = {"stats": SWITCH, "interval": VALUE}
 USAGE = "[--stats] [--interval DURATION] CONTAINER-ID"
 DEFAULT_INTERVAL = "5s"
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SETTLING, _LOOK = 1.0, 20  # seconds and milliseconds: v1 tells before it counts a kill
 _LONGEST = (1 << 31) - 1  # milliseconds that poll(2) takes
 
 
@@ -74,13 +75,17 @@ def _follow(container_id: str, cgroup: Cgroup, process: int, seconds: float) -> 
         poll.register(memory, select.POLLIN)
     killed = cgroup.oom_kills()
     due = time.monotonic() + seconds
+    told = -_SETTLING  # when the kernel last said that memory ran out
     try:
         ended = False
         while not ended:
             left = max(0, round((due - time.monotonic()) * 1000))
+            if time.monotonic() < told + _SETTLING:
+                left = min(left, _LOOK)
             ready = [fd for fd, _ in poll.poll(min(left, _LONGEST))]
             if memory is not None and memory in ready:
                 _drain(memory)
+                told = time.monotonic()
             now = cgroup.oom_kills()
             for _ in range(now - killed):
                 _say("oom", container_id)

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from jaula.errors import Conflict, InvalidRequest
 from jaula.oci import bundle as bundles
-from jaula.oci import console, parts
+from jaula.oci import console, parts, preserved
 from jaula.oci.call import LIST, SWITCH, VALUE, Call
 from jaula.oci.container import CONFIG, Container, Record
 from jaula.oci.removal import open_process
@@ -55,6 +55,7 @@ def run(call: Call) -> int:
     if not call.arguments:
         raise InvalidRequest('"exec" requires a minimum of 1 argument, 0 given')
     detach = options.on("detach")
+    preserve = preserved.count(options)
     with Container.find(call.settings.root, call.arguments[0]) as container:
         container.lock(unmade=False)
         record = container.record()
@@ -73,7 +74,11 @@ def run(call: Call) -> int:
         if socket and not wanted.terminal:
             raise InvalidRequest("cannot use a console socket for a process without a terminal")
         container.unlock()  # a process that is born into a paused cgroup waits for a resume
-        born = _start(call, record, spec, wanted)
+        if not detach:
+            from jaula.oci import foreground
+
+            foreground.hold_signals()
+        born = _start(call, record, spec, wanted, preserve)
         try:
             if born.master >= 0 and socket:
                 console.send(socket, born.master)
@@ -86,9 +91,7 @@ def run(call: Call) -> int:
             raise
     if detach:
         return 0
-    from jaula.oci.foreground import stay
-
-    return stay(born.pid, born.master if not socket else -1)
+    return foreground.stay(born.pid, born.master if not socket else -1)
 
 
 def _check_status(container: Container, record: Record, *, ignore_paused: bool) -> None:
@@ -146,7 +149,18 @@ def _user(text: str, groups: list[str], own: oci.User) -> oci.User:
     )
 
 
-def _start(call: Call, record: Record, spec: oci.Spec, wanted: oci.Process) -> Born:
+def _console(call: Call, wanted: oci.Process) -> tuple[int, int]:
+    """Rows and columns: as the process says, or the caller's where its terminal is joined."""
+    if wanted.console_size:
+        return wanted.console_size.height, wanted.console_size.width
+    if not wanted.terminal or call.options.get("console-socket"):
+        return 0, 0
+    from jaula.oci import foreground
+
+    return foreground.size()
+
+
+def _start(call: Call, record: Record, spec: oci.Spec, wanted: oci.Process, preserve: int) -> Born:
     linux = spec.linux or oci.Linux()
     all_parts = parts.load(call.settings)
     keep = Keep()
@@ -173,10 +187,8 @@ def _start(call: Call, record: Record, spec: oci.Spec, wanted: oci.Process) -> B
                 mappings.host_id(gids, wanted.user.gid),
             ),
             stdio=None if wanted.terminal else (0, 1, 2),
-            console=(wanted.console_size.height, wanted.console_size.width)
-            if wanted.console_size
-            else (0, 0),
-            preserve=call.options.number("preserve-fds"),
+            console=_console(call, wanted),
+            preserve=preserve,
             initial_cpus=limits.cpu_list(affinity.initial or ""),
             final_cpus=limits.cpu_list(affinity.final or ""),
         )

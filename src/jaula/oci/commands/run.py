@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaula.errors import JaulaError
 from jaula.oci import removal
 from jaula.oci.call import SWITCH, Call
 from jaula.oci.container import Container
@@ -24,14 +25,21 @@ def run(call: Call) -> int:
     container_id = call.container_id()
     detach = call.options.on("detach")
     keeps_terminal = not detach and not call.options.get("console-socket")
+    if not detach:
+        from jaula.oci import foreground
+
+        foreground.hold_signals()
     made = make(call, container_id, waits=False, foreground=keeps_terminal)
     with Container.find(call.settings.root, container_id) as container:
-        poststart(call, container, made.record)
+        try:
+            poststart(call, container, made.record)
+        except JaulaError:
+            container.lock()
+            removal.remove(call, container, made.record)
+            raise
     if detach:
         return 0
-    from jaula.oci.foreground import stay
-
-    code = stay(made.born.pid, made.born.master if keeps_terminal else -1)
+    code = foreground.stay(made.born.pid, made.born.master if keeps_terminal else -1)
     if not call.options.on("keep"):
         with Container.find(call.settings.root, container_id) as container:
             container.lock()
