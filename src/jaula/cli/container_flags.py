@@ -168,9 +168,9 @@ FLAGS = (
         "userns",
         "",
         "string",
-        "User namespace: host gives up the container's own",
+        "User namespace: auto, keep-id, host or container:NAME",
         group=NAMESPACES,
-        completes=("host",),
+        completes=("auto", "keep-id", "host"),
     ),
     Flag("uts", "", "string", "UTS namespace: host", group=NAMESPACES, completes=("host",)),
     Flag(

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from jaula.errors import Unavailable
+from jaula.errors import InvalidRequest, Unavailable
 from jaula.spec.runtime import IDMapping
 
 SIZE = 65536
@@ -45,6 +45,25 @@ def allocate(used: Iterable[int], start: int, count: int, size: int = SIZE) -> I
         f"all {slots} ranges of {size} host ids from {start} on are in use",
         hint="remove containers, or give the engine more ids with --subid-count",
     )
+
+
+def keeping(ids: IdRange, own: int) -> tuple[IDMapping, ...]:
+    """The same map, but ``own`` inside is ``own`` of the host.
+
+    Raises ``InvalidRequest`` for root, whose power over the host that would give away, and for an
+    id that the range has no place for.
+    """
+    if not 0 < own < ids.size:
+        raise InvalidRequest(
+            f"--userns=keep-id: id {own} cannot be kept",
+            hint=f"it is for ordinary users, with user and group ids from 1 to {ids.size - 1}",
+        )
+    rows = (
+        IDMapping(container_id=0, host_id=ids.start, size=own),
+        IDMapping(container_id=own, host_id=own, size=1),
+        IDMapping(container_id=own + 1, host_id=ids.start + own + 1, size=ids.size - own - 1),
+    )
+    return tuple(row for row in rows if row.size)
 
 
 def mappings(ids: IdRange) -> tuple[IDMapping, ...]:

@@ -17,6 +17,7 @@ from jaula.cgroups import paths as cgroup_paths
 from jaula.config import OWN_RUNTIME
 from jaula.engine import (
     hostfacts,
+    keepid,
     labelling,
     merge,
     mountpoints,
@@ -60,6 +61,7 @@ async def create(
     :raises InvalidRequest: anything else in the request that cannot be.
     """
     body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
+    body = keepid.completed(body, owner, rootless=parts.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
     _check_platform(platform)
@@ -207,7 +209,7 @@ def _joined(parts: Parts, host: HostConfig) -> HostConfig:
     Both are settled when the container is made, whatever is called so later.
     """
     changed = {"runtime": parts.runtimes.choose(host.runtime)}
-    for field in ("network_mode", "pid_mode", "ipc_mode"):
+    for field in ("network_mode", "pid_mode", "ipc_mode", "userns_mode"):
         kind, colon, ref = getattr(host, field).partition(":")
         if kind == "container" and colon and ref:
             try:

@@ -80,6 +80,8 @@ class Ending:
             finished_at=int((end.finished_at or time.time()) * 1e9),
             range_start=0,
             range_size=0,
+            borrowed_start=0,
+            borrowed_size=0,
             endpoint=None,
             ports=(),
         )
@@ -142,6 +144,8 @@ class Ending:
             )
         if record.range_start:
             self._parts.ranges.give_back(record.range_start)
+        if record.borrowed_start:
+            self._parts.ranges.give_back(record.borrowed_start)
 
     def _forget_run(self, container: Container) -> None:
         """Remove what only a running container needs; its end is in the database now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from jaula.confine.idranges import IdRange
@@ -17,13 +18,16 @@ class Place:
 
     ``ids`` are those of the container's user namespace, None where that is the host's;
     ``reserved`` is the range to give back at the end. They differ where a container borrows a
-    user namespace but has a network of its own.
+    user namespace but has a network of its own; ``borrowed`` is then in use once more. ``held`` are
+    descriptors of namespaces that another container lends, by OCI type.
     """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self.ids: IdRange | None = None
         self.reserved: IdRange | None = None
+        self.borrowed: IdRange | None = None
+        self.held: dict[str, int] = {}
         self.sandbox: Sandbox | None = None
         self.endpoint: Endpoint | None = None
 
@@ -32,6 +36,8 @@ class Place:
         if self.sandbox is not None:
             self.sandbox.close()
             self.sandbox = None
+        while self.held:
+            os.close(self.held.popitem()[1])
 
     def give_back(self) -> None:
         """Undo everything that was taken."""
@@ -42,3 +48,6 @@ class Place:
         if self.reserved is not None:
             self._parts.ranges.give_back(self.reserved.start)
             self.reserved = None
+        if self.borrowed is not None:
+            self._parts.ranges.give_back(self.borrowed.start)
+            self.borrowed = None

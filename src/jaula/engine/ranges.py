@@ -38,6 +38,9 @@ class OneRange:
     def hold(self, starts: Iterable[int]) -> None:
         """Nobody has it alone."""
 
+    def borrow(self, start: int) -> None:
+        """It is everyone's."""
+
     def give_back(self, start: int) -> None:
         """It stays in use."""
 
@@ -48,7 +51,7 @@ class Ranges:
     def __init__(self, start: int, count: int) -> None:
         self._start = start
         self._count = count
-        self._used: set[int] = set()
+        self._used: dict[int, int] = {}  # containers that use it, by its start
 
     def take(self) -> IdRange:
         """A range nobody has.
@@ -56,7 +59,7 @@ class Ranges:
         :raises Unavailable: every range is in use.
         """
         chosen = idranges.allocate(self._used, self._start, self._count)
-        self._used.add(chosen.start)
+        self._used[chosen.start] = 1
         return chosen
 
     def mappings(self, ids: IdRange) -> tuple[IDMapping, ...]:
@@ -64,9 +67,18 @@ class Ranges:
         return idranges.mappings(ids)
 
     def hold(self, starts: Iterable[int]) -> None:
-        """Mark ranges of containers that were running already."""
-        self._used.update(starts)
+        """Mark ranges of containers that were running already; one may be several's."""
+        for start in starts:
+            self.borrow(start)
+
+    def borrow(self, start: int) -> None:
+        """One more container uses a range: it joins the user namespace of the one that has it."""
+        self._used[start] = self._used.get(start, 0) + 1
 
     def give_back(self, start: int) -> None:
-        """Free a range; its container has no process any more."""
-        self._used.discard(start)
+        """A container has no process any more; the last one that used a range frees it."""
+        left = self._used.get(start, 0) - 1
+        if left > 0:
+            self._used[start] = left
+        else:
+            self._used.pop(start, None)

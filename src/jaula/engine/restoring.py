@@ -30,7 +30,9 @@ _PATIENCE = 15.0  # seconds for a killed container to go
 
 async def restore(parts: Parts, containers: Containers) -> None:
     """Bring books and world together; call once, before anything is served."""
-    parts.ranges.hold(c.record.range_start for c in parts.registry if c.record.range_start)
+    for start in ("range_start", "borrowed_start"):
+        used = (getattr(container.record, start) for container in parts.registry)
+        parts.ranges.hold(first for first in used if first)
     found = [c for c in parts.registry if c.live]
     await asyncio.gather(*(_reconnect(parts, containers, container) for container in found))
     living = [c for c in parts.registry if c.live and c.shim is not None]

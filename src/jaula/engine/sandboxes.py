@@ -17,6 +17,9 @@ from jaula.engine.names import new_id
 from jaula.errors import JaulaError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.engine.keepid import Maps
     from jaula.engine.ranges import OneRange, Ranges
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime, Sandbox
@@ -27,9 +30,9 @@ _PAUSE = 0.03  # seconds; a short command has ended by then
 
 
 class Prepared:
-    """One sandbox on the default network, not used by anyone yet."""
+    """One sandbox on the default network, not used by anyone yet; ``ids`` are None if borrowed."""
 
-    def __init__(self, ids: IdRange, sandbox: Sandbox, endpoint: Endpoint) -> None:
+    def __init__(self, ids: IdRange | None, sandbox: Sandbox, endpoint: Endpoint) -> None:
         self.ids = ids
         self.sandbox = sandbox
         self.endpoint = endpoint
@@ -59,14 +62,21 @@ class Sandboxes:
             return self._ready.popleft()
         return await self.make()
 
-    async def make(self, *, ip: str | None = None, mac: str | None = None) -> Prepared:
-        """A new sandbox, with a given address if one is asked for.
+    async def make(
+        self,
+        *,
+        ip: str | None = None,
+        mac: str | None = None,
+        maps: Callable[[IdRange], Maps | None] = lambda ids: None,
+    ) -> Prepared:
+        """A new sandbox, with a given address if one is asked for, and id maps that are not usual.
 
         :raises JaulaError: no ids, no addresses, or the kernel refuses.
         """
         ids = self._ranges.take()
         try:
-            sandbox = await self._runtime.sandbox(self._ranges.mappings(ids))
+            uids, gids = maps(ids) or (self._ranges.mappings(ids), ())
+            sandbox = await self._runtime.sandbox(uids, gid_mappings=gids)
             try:
                 endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd, ip=ip, mac=mac)
             except BaseException:
@@ -76,6 +86,19 @@ class Sandboxes:
             self._ranges.give_back(ids.start)
             raise
         return Prepared(ids, sandbox, endpoint)
+
+    async def make_within(self, user_fd: int, *, ip: str | None, mac: str | None) -> Prepared:
+        """A network of its own for a container that joins another's user namespace.
+
+        :raises JaulaError: no addresses, or the kernel refuses.
+        """
+        sandbox = await self._runtime.network_within(user_fd)
+        try:
+            endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd, ip=ip, mac=mac)
+        except BaseException:
+            sandbox.close()
+            raise
+        return Prepared(None, sandbox, endpoint)
 
     def refill(self) -> None:
         """Begin to fill the pool in a moment, unless that is going on.
@@ -111,4 +134,5 @@ class Sandboxes:
             prepared = self._ready.popleft()
             self._network.detach(prepared.endpoint)
             prepared.sandbox.close()
-            self._ranges.give_back(prepared.ids.start)
+            if prepared.ids is not None:
+                self._ranges.give_back(prepared.ids.start)

@@ -13,7 +13,15 @@ import time
 from typing import TYPE_CHECKING
 
 from jaula.confine.idranges import IdRange
-from jaula.engine import container_files, foreign, hostfacts, labelling, states
+from jaula.engine import (
+    container_files,
+    foreign,
+    hostfacts,
+    keepid,
+    labelling,
+    lending,
+    states,
+)
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
 from jaula.engine.logging_options import log_options
@@ -35,8 +43,6 @@ if TYPE_CHECKING:
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
     from jaula.runtime.messages import Event, ForeignRuntime
-
-_JOINED = {"pid": "pid", "ipc": "ipc", "network": "net"}
 
 
 class Starter:
@@ -69,7 +75,7 @@ class Starter:
         container.exited.clear()
         try:
             shares = sharing.decide(record.body.host_config)
-            joined = self._joined(shares)
+            joined = self._joined(shares, place)
             await self._take(record, shares, joined, place)
             if self._parts.host.selinux and not record.level:  # made before there was a policy
                 wanted = record.body.host_config
@@ -87,6 +93,7 @@ class Starter:
                 place.sandbox,
                 container.take_pending(),
                 lambda event: self._on_event(container, event),
+                place.held,
             )
         except BaseException as error:
             await asyncio.shield(self._undo(container))
@@ -109,6 +116,8 @@ class Starter:
             manually_stopped=False,
             range_start=place.reserved.start if place.reserved else 0,
             range_size=place.reserved.size if place.reserved else 0,
+            borrowed_start=place.borrowed.start if place.borrowed else 0,
+            borrowed_size=place.borrowed.size if place.borrowed else 0,
             endpoint=endpoint,
             ports=endpoint.ports if endpoint else (),
         )
@@ -139,8 +148,11 @@ class Starter:
 
     # -- what it shares ----------------------------------------------------------------------
 
-    def _joined(self, shares: Sharing) -> dict[str, str]:
-        """Paths of the namespaces that another container lends, its user namespace among them."""
+    def _joined(self, shares: Sharing, place: Place) -> dict[str, str]:
+        """Paths of the namespaces that another container lends, its user namespace among them.
+
+        They are what the spec shows; entered is what ``place`` holds.
+        """
         joined: dict[str, str] = {}
         for kind, ref in shares.containers().items():
             other = self._parts.registry.find(ref)
@@ -152,9 +164,16 @@ class Starter:
                     f"cannot join IPC of a non-shareable container {other.name}",
                     hint="start that one with --ipc=shareable",
                 )
-            joined[kind] = f"/proc/{pid}/ns/{_JOINED[kind]}"
+            joined[kind] = f"/proc/{pid}/ns/{lending.NAMES[kind]}"
             if other.record.body.host_config.userns_mode != "host":
                 joined["user"] = f"/proc/{pid}/ns/user"
+            elif kind == "user":
+                raise InvalidRequest(
+                    f"container {other.name} has no user namespace of its own to join",
+                    hint="it was made with --userns=host",
+                )
+        if (lender := self._lender(shares)) is not None:
+            place.held = lending.borrow(lender, joined)
         return joined
 
     def _lender(self, shares: Sharing) -> Container | None:
@@ -171,20 +190,30 @@ class Starter:
         elif lender is None and not shares.user.host:
             place.reserved = self._parts.ranges.take()
         if lender is not None:
-            place.ids = self.ids_of(lender)
+            place.ids = place.borrowed = self.ids_of(lender)
+            if place.borrowed is not None:
+                self._parts.ranges.borrow(place.borrowed.start)
         elif not shares.user.host:
             place.ids = place.reserved
 
     def ids_of(self, container: Container) -> IdRange | None:
         """The ids that a running container uses, its own or those of the one it joined."""
         record = container.record
-        shares = sharing.decide(record.body.host_config)
-        lender = self._lender(shares)
-        if lender is not None:
-            return self.ids_of(lender)
-        if shares.user.host or not record.range_size:
+        if record.borrowed_size:
+            return IdRange(record.borrowed_start, record.borrowed_size)
+        if record.body.host_config.userns_mode == "host" or not record.range_size:
             return None
         return IdRange(record.range_start, record.range_size)
+
+    def _maps(self, record: ContainerRecord, shares: Sharing, place: Place) -> keepid.Maps:
+        """The id maps of the user namespace that the container is in; empty for the host's."""
+        if place.ids is None:
+            return (), ()
+        while (lender := self._lender(shares)) is not None:
+            record = lender.record
+            shares = sharing.decide(record.body.host_config)
+        usual = self._parts.ranges.mappings(place.ids)
+        return keepid.maps(record, place.ids) or (usual, ())
 
     async def _attach(self, record: ContainerRecord, place: Place) -> None:
         wanted = record.body.networking_config.endpoints_config
@@ -193,8 +222,13 @@ class Starter:
         ip = ipam.ipv4_address if ipam else ""
         mac = record.body.mac_address or (settings.mac_address if settings else "")
         network, sandboxes = self._parts.network, self._parts.sandboxes
-        if ip or mac:
-            prepared = await sandboxes.make(ip=ip or None, mac=mac or None)
+        keeps = record.body.host_config.userns_mode == keepid.MODE
+        if (lent := place.held.get("user")) is not None:
+            prepared = await sandboxes.make_within(lent, ip=ip or None, mac=mac or None)
+        elif ip or mac or keeps:
+            prepared = await sandboxes.make(
+                ip=ip or None, mac=mac or None, maps=lambda ids: keepid.maps(record, ids)
+            )
         else:
             prepared = await sandboxes.take()
         place.reserved = prepared.ids
@@ -228,16 +262,20 @@ class Starter:
     ) -> StartRequest:
         parts, body = self._parts, record.body
         paths = parts.config.paths
+        uids, gids = self._maps(record, shares, place)
         facts = Facts(
             container_id=record.id,
             cgroup_path=cgroup_path(parts, record),
             hostname=self._hostname(record, shares),
             host=hostfacts.fresh(parts.host),
             user=self._users.of(record),
-            mappings=parts.ranges.mappings(place.ids) if place.ids else (),
+            mappings=uids,
+            gid_mappings=gids,
             joined=joined,
             id_mapped=place.ids is not None and not parts.host.rootless,
-            foreign_network=place.sandbox is not None and place.ids != place.reserved,
+            foreign_network=place.sandbox is not None
+            and "user" not in place.held
+            and place.ids != place.reserved,
             files=container_files.write(parts, record, shares, place.endpoint),
             mounts=record.mounts,
             beneath=record.beneath,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -213,15 +213,34 @@ class Runtime:
         except OSError as error:
             raise Unavailable(f"the zygote is gone: {error}", hint="restart the engine") from error
 
-    async def sandbox(self, mappings: Sequence[IDMapping], *, network: bool = True) -> Sandbox:
+    async def sandbox(
+        self,
+        mappings: Sequence[IDMapping],
+        *,
+        network: bool = True,
+        gid_mappings: Sequence[IDMapping] = (),
+    ) -> Sandbox:
         """A fresh pair of namespaces; the caller closes it. Raises ``RuntimeFailure``."""
+        wanted = SandboxRequest(tuple(mappings), network, tuple(gid_mappings))
+        fds = await self._namespaces(wanted)
+        return Sandbox(fds[0], fds[1] if network else -1)
+
+    async def network_within(self, user_fd: int) -> Sandbox:
+        """A fresh network namespace that belongs to a user namespace which exists.
+
+        The caller closes what it gets, and keeps ``user_fd``. Raises ``RuntimeFailure``.
+        """
+        fds = await self._namespaces(SandboxRequest((), within=True), user_fd)
+        return Sandbox(os.dup(user_fd), fds[0])
+
+    async def _namespaces(self, wanted: SandboxRequest, *fds: int) -> list[int]:
         import asyncio
 
         loop = asyncio.get_running_loop()
         ours, theirs = _pair()
         with ours:
             with theirs:
-                self._order(SandboxRequest(tuple(mappings), network), (theirs.fileno(),))
+                self._order(wanted, (theirs.fileno(), *fds))
             ours.setblocking(False)
             ready: asyncio.Future[None] = loop.create_future()
             loop.add_reader(ours.fileno(), _set, ready)
@@ -229,11 +248,11 @@ class Runtime:
                 await ready
             finally:
                 loop.remove_reader(ours.fileno())
-            data, fds = channel.receive(ours)
+            data, made = channel.receive(ours)
         if data != b"ok":
             reason = data.decode(errors="replace") or "the zygote is gone"
             raise RuntimeFailure(f"user or network namespace: {reason}")
-        return Sandbox(fds[0], fds[1] if network else -1)
+        return made
 
     async def start(
         self,
@@ -241,10 +260,13 @@ class Runtime:
         sandbox: Sandbox | None,
         attachments: Sequence[tuple[int, AttachStream]],
         on_event: OnEvent,
+        held: Mapping[str, int] | None = None,
     ) -> Shim:
         """Create and start a container; the program runs when this returns.
 
-        The attachments' descriptors are closed here in every case; the sandbox stays the caller's.
+        ``held`` are descriptors of namespaces by type: they are entered where the spec names a path
+        for that type. The attachments' descriptors are closed here in every case; the sandbox and
+        what is held stay the caller's.
         Raises ``RuntimeFailure`` with Docker's exit code; then nothing of the container is left.
         """
         import asyncio
@@ -253,10 +275,11 @@ class Runtime:
         fds = [theirs.fileno()]
         if sandbox is not None:
             fds += [sandbox.user_fd, sandbox.net_fd]
-        fds += [fd for fd, _ in attachments]
+        fds += [*(held or {}).values(), *(fd for fd, _ in attachments)]
         request = msgspec.structs.replace(
             request,
             sandbox=sandbox is not None,
+            held=tuple(held or ()),
             attachments=tuple(stream for _, stream in attachments),
         )
         handle = Shim(ours, on_event, asyncio.get_running_loop())

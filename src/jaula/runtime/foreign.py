@@ -53,7 +53,7 @@ def start(spec: Spec, terms: Terms, runtime: ForeignRuntime, run_dir: str) -> Bo
         raise RuntimeFailure("the spec has no linux or no process section")
     keep = Keep()
     try:
-        ns = joining.decide(linux, terms.sandbox, keep)
+        ns = joining.decide(linux, terms.sandbox, keep, held=terms.held)
         scratch = _furnish(spec, terms, runtime, run_dir, ns, keep)
         console = terms.console
         document = translate(
@@ -120,6 +120,9 @@ def _furnish(
         entry.type == "network" and not entry.path for entry in spec.linux.namespaces
     ):
         scratch.take_namespace("network", terms.sandbox[1])
+    for kind, fd in terms.held.items():
+        if kind != "user":
+            scratch.take_namespace(kind, fd)
     for place, index in enumerate(chosen):
         scratch.take_bind(index, ready[place])
     if ns.user_fd is not None:

@@ -19,7 +19,7 @@ from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import mappings
 from jaula.runtime.preparation import Keep
-from jaula.spec.runtime import IDMapping, Linux
+from jaula.spec.runtime import IDMapping, Linux, Namespace
 
 KINDS = {
     "user": CLONE.NEWUSER,
@@ -51,12 +51,20 @@ class Joining(msgspec.Struct, frozen=True):
 
 
 def decide(
-    linux: Linux, sandbox: tuple[int, int] | None, keep: Keep, *, unprivileged: bool = False
+    linux: Linux,
+    sandbox: tuple[int, int] | None,
+    keep: Keep,
+    *,
+    held: dict[str, int] | None = None,
+    unprivileged: bool = False,
 ) -> Joining:
     """Open and make what the spec asks for; descriptors belong to ``keep``.
 
     ``sandbox`` is a prepared pair of user and network namespace that is entered where the spec
-    asks for new ones. Raises ``InvalidRequest`` or ``RuntimeFailure``.
+    asks for new ones; ``held`` are descriptors of namespaces for which the spec names paths. A path
+    below /proc/PID may lead to another process by now, a descriptor cannot.
+
+    Raises ``InvalidRequest`` or ``RuntimeFailure``.
     """
     create = CLONE(0)
     join: list[tuple[int, CLONE]] = []
@@ -66,9 +74,9 @@ def decide(
         if entry.type not in KINDS:
             raise InvalidRequest(f"unknown namespace type {entry.type!r}")
         flag = KINDS[entry.type]
-        if entry.path and _is_own(entry.path, flag):
+        if entry.path and entry.type not in (held or {}) and _is_own(entry.path, flag):
             continue
-        fd = keep.add(_open(entry.type, entry.path)) if entry.path else -1
+        fd = _entered(entry, held or {}, keep)
         if entry.type == "user":
             if fd >= 0:
                 user_fd = fd
@@ -94,6 +102,15 @@ def decide(
         place = 0 if unprivileged else len(join)
         join.insert(place, (user_fd, CLONE.NEWUSER))
     return Joining(tuple(join), create, user_fd, own_mounts, uids, gids)
+
+
+def _entered(entry: Namespace, held: dict[str, int], keep: Keep) -> int:
+    """A descriptor of a namespace that exists; -1 where a new one is asked for."""
+    if not entry.path:
+        return -1
+    if entry.type in held:
+        return held[entry.type]
+    return keep.add(_open(entry.type, entry.path))
 
 
 def _open(kind: str, path: str) -> int:

@@ -69,17 +69,21 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     seccomp_cache: str | None = None
     runtime: ForeignRuntime | None = None  # None: our own
     sandbox: bool = False
+    held: tuple[str, ...] = ()  # types of namespaces whose descriptors follow the sandbox's
     attachments: tuple[AttachStream, ...] = ()
 
 
 class SandboxRequest(msgspec.Struct, frozen=True, tag="sandbox"):
     """Make a user namespace and a network namespace that it owns.
 
-    To the zygote; one descriptor: the socket that the two namespaces are sent to.
+    To the zygote; one descriptor: the socket that the two namespaces are sent to. ``within``: a
+    second one is the user namespace, and only the network namespace is made and sent.
     """
 
     mappings: tuple[IDMapping, ...]
     network: bool = True
+    gid_mappings: tuple[IDMapping, ...] = ()  # empty: as the users'
+    within: bool = False
 
 
 ZygoteRequest = StartRequest | SandboxRequest

@@ -77,7 +77,9 @@ class Shim:
 
     # starting
 
-    def start(self, sandbox: tuple[int, int] | None, clients: list[int]) -> None:
+    def start(
+        self, sandbox: tuple[int, int] | None, held: dict[str, int], clients: list[int]
+    ) -> None:
         """Create the container. Raises ``RuntimeFailure``; then nothing is left of it."""
         request = self.request
         log = self.parts.open_log(request.log.driver, request.log.options, request.log.path)
@@ -85,7 +87,9 @@ class Shim:
         os.makedirs(mount_point, 0o711, exist_ok=True)
         try:
             self.engines.listen()
-            self.running = self.midwife.deliver(lambda: self._make_container(sandbox, mount_point))
+            self.running = self.midwife.deliver(
+                lambda: self._make_container(sandbox, held, mount_point)
+            )
         except BaseException:
             log.close()
             self.engines.vanish()
@@ -99,7 +103,9 @@ class Shim:
             self.engines.vanish()
             raise
 
-    def _make_container(self, sandbox: tuple[int, int] | None, mount_point: str) -> Born:
+    def _make_container(
+        self, sandbox: tuple[int, int] | None, held: dict[str, int], mount_point: str
+    ) -> Born:
         """In the helper."""
         request = self.request
         spec = _read_spec(request.bundle)
@@ -109,6 +115,7 @@ class Shim:
             mount_point=mount_point,
             cgroup=(spec.linux.cgroups_path if spec.linux else None) or UNNAMED,
             sandbox=sandbox,
+            held=held,
             console=request.console,
             stdin_open=request.stdin_open,
             seccomp_cache=request.seccomp_cache,
@@ -417,10 +424,12 @@ def main(request: StartRequest, engine: socket.socket, fds: list[int], parts: Pa
         os.chdir("/")
         process.set_name("jaula-shim")
         sandbox = (fds[0], fds[1]) if request.sandbox else None
-        clients = fds[2:] if request.sandbox else fds
+        rest = fds[2:] if request.sandbox else fds
+        held = dict(zip(request.held, rest, strict=False))
+        clients = rest[len(held) :]
         shim = Shim(request, parts)
         try:
-            shim.start(sandbox, clients)
+            shim.start(sandbox, held, clients)
         except (JaulaError, OSError) as error:
             code = error.exit_code if isinstance(error, JaulaError) else 125
             channel.send(engine, messages.encode(Answer(0, error=str(error), exit_code=code)))
@@ -428,6 +437,8 @@ def main(request: StartRequest, engine: socket.socket, fds: list[int], parts: Pa
         if sandbox is not None:
             os.close(sandbox[0])
             os.close(sandbox[1])
+        for fd in held.values():
+            os.close(fd)
         try:
             channel.send(
                 engine, messages.encode(Answer(0, pid=shim.running.pid, shim_pid=os.getpid()))

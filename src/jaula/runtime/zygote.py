@@ -78,9 +78,13 @@ def _complain(error: Exception) -> None:
 def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
     """Make the namespaces; send their descriptors, or the error's text, to the engine."""
     with socket.socket(fileno=os.dup(fds[0])) as waiting:
-        mapping = rows(request.mappings)
+        uids = rows(request.mappings)
+        gids = rows(request.gid_mappings) or uids
         try:
-            made = namespaces.make(CLONE.NEWNET if request.network else CLONE(0), mapping, mapping)
+            if request.within:
+                made = namespaces.make_within(fds[1], CLONE.NEWNET)
+            else:
+                made = namespaces.make(CLONE.NEWNET if request.network else CLONE(0), uids, gids)
         except OSError as error:
             channel.send(waiting, str(error).encode() or b"failed")
             return

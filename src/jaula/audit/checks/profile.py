@@ -1,7 +1,7 @@
 """The preset of confinement, and every relaxation by its name.
 
-Evidence: the request, named as the engine's policy and audit log name it. What each of them comes to in the
-kernel is in the rows of the other checks.
+Evidence: the request, named as the policy and the audit log name it. What each of them comes to in
+the kernel is in the rows of the other checks.
 """
 
 from __future__ import annotations

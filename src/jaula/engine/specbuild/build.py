@@ -48,7 +48,7 @@ def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares:
         linux=Linux(
             namespaces=sharing.namespaces(shares, facts.joined),
             uid_mappings=facts.mappings,
-            gid_mappings=facts.mappings,
+            gid_mappings=facts.gid_mappings or facts.mappings,
             devices=devices,
             cgroups_path=facts.cgroup_path,
             resources=Resources(

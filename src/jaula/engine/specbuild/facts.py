@@ -56,6 +56,7 @@ class Facts(msgspec.Struct, frozen=True):
     host: HostFacts = HostFacts()
     user: UserFacts = UserFacts()
     mappings: tuple[IDMapping, ...] = ()
+    gid_mappings: tuple[IDMapping, ...] = ()  # empty: as the users'
     joined: dict[str, str] = {}
     id_mapped: bool = True
     foreign_network: bool = False

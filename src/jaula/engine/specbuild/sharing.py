@@ -60,7 +60,7 @@ class Sharing(msgspec.Struct, frozen=True):
 
     def containers(self) -> dict[str, str]:
         """The containers that are joined: OCI namespace type to name or id."""
-        shares = {"pid": self.pid, "ipc": self.ipc, "network": self.net}
+        shares = {"user": self.user, "pid": self.pid, "ipc": self.ipc, "network": self.net}
         return {kind: s.container for kind, s in shares.items() if s.kind is Kind.CONTAINER}
 
 
@@ -72,7 +72,7 @@ def decide(host: HostConfig) -> Sharing:
     """
     net, network = _network(host.network_mode)
     sharing = Sharing(
-        user=_share("userns", host.userns_mode, ("host",)),
+        user=_share("userns", host.userns_mode, ("host", "auto", "keep-id", _CONTAINER)),
         pid=_share("pid", host.pid_mode, ("host", _CONTAINER)),
         ipc=_share("ipc", host.ipc_mode, ("host", _CONTAINER, "shareable", "none")),
         uts=_share("uts", host.uts_mode, ("host",)),
@@ -88,9 +88,10 @@ def decide(host: HostConfig) -> Sharing:
             f"namespaces of {len(joined)} containers were asked for: {', '.join(sorted(joined))}",
             hint="each container has a user namespace of its own; join only one of them",
         )
-    if joined and sharing.user.host:
+    if joined and host.userns_mode in ("host", "keep-id"):
         raise InvalidRequest(
-            "--userns=host cannot be combined with joining another container's namespaces",
+            f"--userns={host.userns_mode} cannot be combined with joining another container's"
+            " namespaces",
             hint="the joined container decides which user namespace is used",
         )
     return sharing

@@ -1,0 +1,51 @@
+"""``--userns=keep-id``: whoever made a container has the same id inside as on the host. Pure.
+
+Source: podman-run(1). All other ids are of a range of the container's own, as always. What the
+person writes into a directory of the host is the person's there, and processes of the container
+show up as theirs.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.confine import idranges
+from jaula.confine.idranges import IdRange
+from jaula.errors import InvalidRequest
+from jaula.spec.api import ContainerCreate
+from jaula.spec.runtime import IDMapping
+from jaula.state.records import ContainerRecord
+
+MODE = "keep-id"
+
+Maps = tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]
+
+
+def completed(body: ContainerCreate, owner: tuple[str, int], *, rootless: bool) -> ContainerCreate:
+    """The request with the program's user, where it names none.
+
+    Raises ``InvalidRequest`` for an owner whose id cannot be kept.
+    """
+    if body.host_config.userns_mode != MODE:
+        return body
+    if rootless:
+        raise InvalidRequest(
+            "--userns=keep-id: this engine's containers have its user's id as root already",
+            hint="leave it out",
+        )
+    name, gid = owner
+    _maps(name, gid, IdRange(0))
+    return msgspec.structs.replace(body, user=body.user or f"{name}:{gid}")
+
+
+def maps(record: ContainerRecord, ids: IdRange) -> Maps | None:
+    """The id maps of a container that keeps its owner's id; None for every other one."""
+    if record.body.host_config.userns_mode != MODE:
+        return None
+    return _maps(record.owner, record.owner_gid, ids)
+
+
+def _maps(owner: str, gid: int, ids: IdRange) -> Maps:
+    if not owner.isdigit():
+        raise InvalidRequest(f"--userns=keep-id: {owner} has no user id on this host")
+    return idranges.keeping(ids, int(owner)), idranges.keeping(ids, gid)
