@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaula.cli.http import Address
 
 PATIENCE = 10.0  # seconds for the engine to answer
+USER_PATIENCE = 60.0  # an ordinary user's has helpers and systemd to ask before
 INTERVAL = 0.02
 KEPT = (
     *("PATH", "HOME", "USER", "LOGNAME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"),
@@ -66,7 +67,8 @@ def _start(address: Address) -> None:
     begin = os.lseek(log, 0, os.SEEK_END)
     pid = _spawn(log)
     os.close(log)
-    deadline = monotonic() + PATIENCE
+    patience = PATIENCE if os.geteuid() == 0 else USER_PATIENCE
+    deadline = monotonic() + patience
     while monotonic() < deadline:
         if _answers(address):
             return
@@ -77,7 +79,7 @@ def _start(address: Address) -> None:
             raise Unreachable(f"the engine did not start: {last} (see {log_path})")
         sleep(INTERVAL)
     raise Unreachable(
-        f"the engine does not answer at {address.text} after {PATIENCE:.0f} seconds: "
+        f"the engine does not answer at {address.text} after {patience:.0f} seconds: "
         f"{_last_line(log_path, begin) or 'it has written nothing'} (see {log_path})"
     )
 

@@ -148,7 +148,7 @@ def _found(directory: str) -> tuple[int, int] | None:
     """A keeper that is there, and ourselves in its cgroup."""
     living = _living(directory)
     if living is not None:
-        _note(f"{directory}/{CGROUP}", scope.enter(directory, living[0], new=False))
+        _note(f"{directory}/{CGROUP}", scope.enter(living[0], new=False))
     return living
 
 
@@ -254,7 +254,7 @@ def _finish(
         raise Unavailable("the engine's keeper ended at its start", hint="see the engine's log")
     alive = _open_alive(directory)
     try:
-        _note(f"{directory}/{CGROUP}", scope.enter(directory, pid, new=True))
+        _note(f"{directory}/{CGROUP}", scope.enter(pid, new=True))
         spaces = helpers.Namespaces(f"/proc/{pid}/ns/user", f"/proc/{pid}/ns/net")
         joined = helpers.join(spaces, directory, hangs_up, _find)
         _note(f"{directory}/{NETWORK}", f"{joined.name}\n{joined.reason}")

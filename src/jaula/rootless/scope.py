@@ -15,7 +15,6 @@ the user's) stays there.
 from __future__ import annotations
 
 import os
-import zlib
 
 from jaula import cgroups
 from jaula.cgroups import ENGINE_LEAF
@@ -25,12 +24,15 @@ from jaula.errors import JaulaError
 KEEPER_LEAF = "keeper"
 
 
-def unit_name(directory: str) -> str:
-    """The scope of the keeper in ``directory``: another one for each of a user's engines. Pure."""
-    return f"jaula-{zlib.crc32(os.fsencode(directory)):08x}.scope"
+def unit_name(keeper: int, started: str) -> str:
+    """The scope of a keeper, never that of a former one that systemd may still know. Pure.
+
+    ``started`` is the moment that process began, as /proc/PID/stat has it.
+    """
+    return f"jaula-{keeper}-{started}.scope"
 
 
-def enter(directory: str, keeper: int, *, new: bool) -> str:
+def enter(keeper: int, *, new: bool) -> str:
     """Put this process, and a ``new`` keeper, where it may make cgroups; "" or why that failed."""
     tree = cgroups.unified()
     if tree is None:
@@ -42,14 +44,16 @@ def enter(directory: str, keeper: int, *, new: bool) -> str:
         from jaula.cgroups.systemd.properties import of_scope
     except ImportError as error:
         return f"systemd cannot be asked for a cgroup: {error}"
-    unit = unit_name(directory)
+    unit = ""
     try:
         with Connection(Address.user()) as systemd:
             if new:
+                unit = unit_name(keeper, _started(keeper))
                 about = "containers of jaula"
                 systemd.start(unit, of_scope(unit, "app.slice", keeper, about, 2))
                 _move(tree, _cgroup(str(keeper)), KEEPER_LEAF, keeper)
             base = _cgroup(str(keeper)).removesuffix(f"/{KEEPER_LEAF}")
+            unit = base.rpartition("/")[2]
             os.makedirs(f"{tree}{base}/{ENGINE_LEAF}", 0o755, exist_ok=True)
             systemd.attach(unit, f"/{ENGINE_LEAF}", os.getpid())
     except JaulaError as error:
@@ -59,6 +63,11 @@ def enter(directory: str, keeper: int, *, new: bool) -> str:
     if cgroups.delegated_base(tree, _cgroup("self")) is None:
         return f"systemd did not put the engine into {unit}"
     return ""
+
+
+def _started(pid: int) -> str:
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="surrogateescape") as file:
+        return file.read().rpartition(")")[2].split()[19]
 
 
 def _cgroup(process: str) -> str:

@@ -49,11 +49,9 @@ def test_without_a_program_every_one_that_is_missing_is_named(
     assert joined == helpers.Joined("", "pasta is not installed; slirp4netns is not installed")
 
 
-def test_engines_with_other_directories_have_other_scopes() -> None:
-    first, second = (scope.unit_name(f"/run/user/1/{name}/keeper") for name in ("a", "b"))
-    assert first != second
-    assert first.startswith("jaula-")
-    assert first.endswith(".scope")
+def test_a_keeper_has_a_scope_that_no_former_one_had() -> None:
+    assert scope.unit_name(7, "100") == "jaula-7-100.scope"
+    assert scope.unit_name(7, "100") != scope.unit_name(7, "200")
 
 
 def test_only_an_engines_leaf_in_a_writable_tree_is_a_delegated_place(tmp_path: Path) -> None:
