@@ -1,0 +1,36 @@
+"""Running a table of system calls inside a container, by the probing program of ``verify``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.engine import PrivateEngine
+from jaula.audit.probing.program import BEGIN, Answer, Entry, build, read
+
+
+def answers(
+    engine: PrivateEngine, image: str, calls: Mapping[str, Sequence[Entry]], flags: Sequence[str]
+) -> dict[str, tuple[Answer, tuple[Answer, ...]]]:
+    """By name: the status of the process that made the calls, and the answer to each."""
+    entries = [entry for steps in calls.values() for entry in (Entry(BEGIN), *steps)]
+    with tempfile.TemporaryDirectory(prefix="jltp", dir="/run") as directory:
+        Path(directory).chmod(0o755)
+        program = Path(directory, "probe")
+        program.write_bytes(build(entries))
+        program.chmod(0o755)
+        bind = ("-v", f"{program}:/probe:ro")
+        done = engine.cli("jaula", "run", "--rm", *bind, *flags, image, "/probe")
+    assert done.returncode == 0, done.stderr + engine.log_tail()
+    found = iter(read(done.stdout, len(entries)))
+    return {name: (next(found), tuple(next(found) for _ in steps)) for name, steps in calls.items()}
+
+
+def last(answer: tuple[Answer, tuple[Answer, ...]]) -> int:
+    """The value of the last call; minus the signal's number less 10000 where one ended it."""
+    status, steps = answer
+    assert status.reached
+    if status.value & 0x7F:
+        return -10000 - (status.value & 0x7F)
+    return steps[-1].value

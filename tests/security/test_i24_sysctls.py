@@ -1,0 +1,198 @@
+"""I24: sysctls by allow-list, one value each, namespaced ones only (CVE-2022-0811)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import containers, probing
+from harness.engine import PrivateEngine
+from jaula.audit.probing.attempts import call, text
+
+NAMESPACED = (
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.core.somaxconn", "777"),
+    ("net.ipv4.ping_group_range", "0 9"),
+    ("kernel.msgmax", "4096"),
+    ("kernel.shmmni", "99"),
+    ("kernel.sem", "10 20 30 40"),
+    ("fs.mqueue.msg_max", "12"),
+)
+OF_THE_HOST = (
+    "kernel.core_pattern",
+    "kernel.modprobe",
+    "kernel.hostname",
+    "kernel.panic",
+    "kernel.sysrq",
+    "kernel.randomize_va_space",
+    "kernel.pid_max",
+    "kernel.unprivileged_bpf_disabled",
+    "kernel.yama.ptrace_scope",
+    "vm.overcommit_memory",
+    "vm.drop_caches",
+    "fs.file-max",
+    "fs.suid_dumpable",
+    "fs.protected_symlinks",
+    "fs.binfmt_misc.status",
+    "dev.cdrom.info",
+    "user.max_user_namespaces",
+    "abi.vsyscall32",
+    "sunrpc.rpc_debug",
+)
+ESCAPES = (
+    "kernel/shm_rmid_forced/../core_pattern",
+    "net/../kernel/core_pattern",
+    "net/ipv4/../../kernel/core_pattern",
+    "net....kernel.core_pattern",
+    "/kernel/core_pattern",
+    "net/",
+    "net",
+    "",
+    "net.ipv4.ip_forward\0x",
+    "net ipv4",
+)
+
+
+def run(engine: PrivateEngine, image: str, *flags: str, inside: str = "true") -> str:
+    """What a program inside says, or ``refused: ...``."""
+    done = engine.cli("jaula", "run", "--rm", *flags, image, "sh", "-c", inside)
+    return f"refused: {done.stderr}" if done.returncode else done.stdout.strip()
+
+
+def host_value(name: str) -> str:
+    return Path("/proc/sys", name.replace(".", "/")).read_text().strip()
+
+
+@pytest.fixture
+def core_pattern() -> Iterator[str]:
+    """The value through which CVE-2022-0811 ran programs on the host; no test may change it."""
+    before = host_value("kernel.core_pattern")
+    yield before
+    assert host_value("kernel.core_pattern") == before
+
+
+@pytest.mark.parametrize(("name", "value"), NAMESPACED)
+def test_a_namespaced_one_is_set_inside_and_not_on_the_host(
+    engine: PrivateEngine, busybox: str, name: str, value: str
+) -> None:
+    before = host_value(name)
+    path = "/proc/sys/" + name.replace(".", "/")
+    shown = run(engine, busybox, "--sysctl", f"{name}={value}", inside=f"cat {path}")
+    assert shown.split() == value.split(), shown
+    assert host_value(name) == before
+
+
+def test_the_domain_name_is_the_containers_own(engine: PrivateEngine, busybox: str) -> None:
+    """The kernel lets only the host's root write it, so without a user namespace."""
+    before = host_value("kernel.domainname")
+    flags = ("--userns", "host", "--sysctl", "kernel.domainname=example.test")
+    shown = run(engine, busybox, *flags, inside="cat /proc/sys/kernel/domainname")
+    assert shown == "example.test"
+    assert host_value("kernel.domainname") == before
+
+
+@pytest.mark.parametrize("name", OF_THE_HOST)
+@pytest.mark.parametrize("flags", [(), ("--privileged",)], ids=["", "privileged"])
+def test_one_of_the_host_is_refused(
+    engine: PrivateEngine, busybox: str, name: str, flags: tuple[str, ...], core_pattern: str
+) -> None:
+    said = run(engine, busybox, *flags, "--sysctl", f"{name}=1")
+    assert said.startswith("refused") and "is not allowed" in said, said
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_a_name_that_leads_elsewhere_is_refused(
+    engine: PrivateEngine, busybox: str, name: str, core_pattern: str
+) -> None:
+    body = {"Image": busybox, "Cmd": ["true"], "HostConfig": {"Sysctls": {name: "1"}}}
+    reply = engine.request("POST", "/containers/create", body)
+    assert reply.status == 400, reply
+
+
+@pytest.mark.parametrize("cve", ["CVE-2022-0811"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "1\nkernel.core_pattern=|/x",
+        "1+kernel.core_pattern=|/x\n",
+        "1\r\n2",
+        "1\0",
+        "x" * 2000,
+        "1\x1b[2J",
+    ],
+)
+def test_a_value_that_is_more_than_one_is_refused(
+    engine: PrivateEngine, busybox: str, value: str, cve: str, core_pattern: str
+) -> None:
+    settings = {"kernel.shm_rmid_forced": value}
+    body = {"Image": busybox, "Cmd": ["true"], "HostConfig": {"Sysctls": settings}}
+    reply = engine.request("POST", "/containers/create", body)
+    assert reply.status == 400, reply
+
+
+@pytest.mark.parametrize("cve", ["CVE-2022-0811"])
+def test_a_value_is_written_as_one_and_never_split(
+    engine: PrivateEngine, busybox: str, cve: str, core_pattern: str
+) -> None:
+    """The hole was a tool that took ``+`` in a value for the beginning of the next setting."""
+    value = "1+kernel.core_pattern=|/bin/true"
+    said = run(engine, busybox, "--sysctl", f"kernel.shm_rmid_forced={value}")
+    assert said.startswith("refused"), said
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        (("--network", "host"), "net.core.somaxconn"),
+        (("--ipc", "host"), "kernel.msgmax"),
+        (("--uts", "host"), "kernel.domainname"),
+    ],
+)
+def test_one_of_a_namespace_that_is_shared_with_the_host_is_refused(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], name: str
+) -> None:
+    before = host_value(name)
+    said = run(engine, busybox, *flags, "--sysctl", f"{name}=1234")
+    assert said.startswith("refused") and "not allowed" in said, said
+    assert host_value(name) == before
+
+
+WRITES = ("kernel/core_pattern", "vm/overcommit_memory", "kernel/panic", "fs/suid_dumpable")
+
+
+def opened(engine: PrivateEngine, image: str, *flags: str) -> dict[str, int]:
+    calls = {name: (call("open", text(f"/proc/sys/{name}"), 1),) for name in WRITES}
+    return {
+        name: probing.last(answer)
+        for name, answer in probing.answers(engine, image, calls, flags).items()
+    }
+
+
+def test_none_of_the_host_can_be_written_from_inside(engine: PrivateEngine, busybox: str) -> None:
+    assert all(value < 0 for value in opened(engine, busybox).values())
+    assert all(value < 0 for value in opened(engine, busybox, "--privileged").values())
+
+
+def test_without_the_protection_the_row_above_fails(engine: PrivateEngine, busybox: str) -> None:
+    """Opened for writing, not written: what read-only paths and the user namespace keep away."""
+    flags = ("--userns", "host", "--security-opt", "systempaths=unconfined")
+    found = opened(engine, busybox, *flags)
+    assert all(value >= 0 for value in found.values()), found
+
+
+def test_verify_sees_a_setting_that_changed(engine: PrivateEngine, busybox: str) -> None:
+    flags = ("--sysctl", "net.core.somaxconn=777")
+    with containers.running(engine, busybox, flags=flags) as name:
+        process = containers.pid(engine, name)
+        assert engine.cli("jaula", "verify", name).returncode == 0
+        import subprocess
+
+        script = "open('/proc/sys/net/core/somaxconn', 'w').write('4096')"
+        enter = ("nsenter", "-t", str(process), "-n", "python3", "-c", script)
+        subprocess.run(enter, check=True, timeout=10)
+        done = engine.cli("jaula", "verify", name)
+    assert done.returncode == 1
+    assert "net/core/somaxconn = 4096" in done.stdout
