@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -421,3 +423,48 @@ def _rows(found: Any) -> list[dict[str, Any]]:
     if isinstance(found, dict):
         return [found] if "verdict" in found else [r for v in found.values() for r in _rows(v)]
     return [row for each in found for row in _rows(each)] if isinstance(found, list) else []
+
+
+# -- where something is missing
+
+
+@pytest.mark.needs("slirp4netns")
+@pytest.mark.needs("/dev/net/tun")
+def test_slirp4netns_serves_where_pasta_is_missing(
+    bare: RootlessHost, busybox_archive: Path
+) -> None:
+    if shutil.which("pasta") is not None:
+        hidden = bare.room.base / "hidden"
+        hidden.touch(0o644)
+        bare.room.bind(hidden, os.path.realpath(str(shutil.which("pasta"))))
+    bare.load(busybox_archive)
+    assert bare.processes("slirp4netns")
+    with listening(bare, UPLINK, 19003):
+        words = ("sh", "-c", f"nc -w 5 {UPLINK} 19003 </dev/null")
+        assert bare.jaula("run", "--rm", "busybox", *words).stdout == "from the host"
+    os.kill(bare.engine(), signal.SIGTERM)
+    until(lambda: not bare.processes(), "the helper ends with the keeper")
+
+
+def test_settings_are_the_users_and_vfs_needs_no_overlay(
+    bare: RootlessHost, busybox_archive: Path
+) -> None:
+    settings = bare.home / ".config/jaula"
+    settings.mkdir(parents=True)
+    (settings / "daemon.json").write_text('{"storage-driver": "vfs"}')
+    bare.load(busybox_archive)
+    assert "Storage Driver: vfs" in bare.jaula("info").stdout
+    bare.jaula("run", "--name", "kept", "busybox", "sh", "-c", "id -u; echo x >/new")
+    assert "A /new" in bare.jaula("diff", "kept").stdout
+    bare.jaula("rm", "kept")
+
+
+def test_an_owner_beyond_the_users_ids_is_refused_by_name(host: RootlessHost) -> None:
+    archive = host.home / "strange.tar"
+    with tarfile.open(archive, "w") as made:
+        entry = tarfile.TarInfo("file")
+        entry.uid = 4_000_000
+        made.addfile(entry)
+    done = host.jaula("import", str(archive), "strange:1", expect=1)
+    assert "4000000" in done.stderr
+    assert "/etc/subuid" in done.stderr

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.kernel import paths
+from jaula.kernel import paths, userns
 from jaula.storage.tar_reader import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -72,7 +72,7 @@ class Extractor:
         """Unpack everything; raises :class:`InvalidRequest` for what a layer may not do."""
         try:
             for entry in reader:
-                with _explained(entry.name):
+                with _explained(entry):
                     self._unpack(entry, reader)
             self._set_times()
         finally:
@@ -306,8 +306,9 @@ def _exists(parent: int, name: bytes) -> bool:
 
 
 @contextmanager
-def _explained(name: bytes) -> Iterator[None]:
+def _explained(entry: Entry) -> Iterator[None]:
     """What the kernel refuses, as an error about the entry."""
+    name = entry.name
     try:
         yield
     except OSError as error:
@@ -318,6 +319,12 @@ def _explained(name: bytes) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS):
             raise JaulaError(f"cannot unpack {shown(name)}: {reason}") from error
+        if error.errno == errno.EINVAL and not userns.is_initial():
+            raise InvalidRequest(
+                f"cannot unpack entry {shown(name)} of owner {entry.uid}:{entry.gid}: one of the two"
+                " is no id of this engine's user namespace",
+                hint="give the user more ids in /etc/subuid and /etc/subgid",
+            ) from error
         raise InvalidRequest(f"cannot unpack entry {shown(name)}: {reason}") from error
     except (OverflowError, ValueError) as error:
         raise InvalidRequest(f"cannot unpack entry {shown(name)}: {error}") from error
