@@ -147,7 +147,8 @@ FLAGS = (
         "security-opt",
         "",
         "list",
-        "seccomp=FILE|unconfined, no-new-privileges, label=..., landlock=..., apparmor=PROFILE",
+        "seccomp=FILE|unconfined, no-new-privileges, label=, landlock=, apparmor=, mask=, unmask=,"
+        " proc-opts=",
         group=RIGHTS,
     ),
     Flag("shm-size", "", "size", "Size of /dev/shm", group=LIMITS),

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.config import OWN_RUNTIME
-from jaula.confine import landlock, masks
+from jaula.confine import landlock
 from jaula.engine import network_settings, presets
 from jaula.engine.authority import asks
 from jaula.engine.hostfacts import fresh
 from jaula.engine.logging_options import log_options
 from jaula.engine.specbuild.mounts import SHM_SIZE
+from jaula.engine.specbuild.security import covered, profile
 from jaula.engine.specbuild.security import labels as security_labels
-from jaula.engine.specbuild.security import parse, profile
 from jaula.engine.starting import log_path
 from jaula.logs import timestamp
 from jaula.spec.landlock import ANNOTATION, decode
@@ -74,7 +74,7 @@ def document(parts: Parts, container: Container) -> dict[str, Any]:
         },
         "Mounts": [mount(m) for m in record.mounts],
         "Config": config(record),
-        "NetworkSettings": network_settings.settings(record),
+        "NetworkSettings": network_settings.settings(record, parts.networks.id_of),
     }
 
 
@@ -124,10 +124,7 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
     wanted = record.body.host_config
     echo: dict[str, Any] = msgspec.to_builtins(wanted)
     driver, options = log_options(parts.config, wanted.log_config)
-    masked = list(masks.MASKED_PATHS)
-    readonly = list(masks.READONLY_PATHS)
-    if wanted.privileged or parse(wanted.security_opt).system_paths:
-        masked, readonly = [], []
+    masked, readonly = covered(wanted)
     if wanted.memory > 0 and not wanted.memory_swap and parts.host.swap_accounting:
         echo["MemorySwap"] = wanted.memory * 2
     echo |= {
@@ -143,8 +140,8 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
         "ShmSize": wanted.shm_size or SHM_SIZE,
         "Runtime": wanted.runtime or OWN_RUNTIME,
         "PidsLimit": parts.host.pids_limit if wanted.pids_limit is None else wanted.pids_limit,
-        "MaskedPaths": masked if wanted.masked_paths is None else list(wanted.masked_paths),
-        "ReadonlyPaths": readonly if wanted.readonly_paths is None else list(wanted.readonly_paths),
+        "MaskedPaths": list(masked),
+        "ReadonlyPaths": list(readonly),
         "CgroupParent": wanted.cgroup_parent or f"/{parts.config.cgroup_parent}",
         "Profile": wanted.profile or presets.DEFAULT,
         "OomKillDisable": bool(wanted.oom_kill_disable),

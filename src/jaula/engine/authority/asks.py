@@ -145,6 +145,8 @@ def _security(host: HostConfig) -> Iterator[Ask]:
         yield Ask(Kind.SECURITY_OPTION, f"label={label}")
     if landlock.parse(options.landlock).off:
         yield Ask(Kind.SECURITY_OPTION, "landlock=off")
+    for path in options.unmask:
+        yield Ask(Kind.SECURITY_OPTION, f"unmask={path}")
     if options.system_paths:
         yield Ask(Kind.SECURITY_OPTION, SYSTEM_PATHS)
     for given, usual in (

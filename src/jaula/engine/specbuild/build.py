@@ -43,7 +43,9 @@ def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares:
         root=Root("rootfs", readonly=host.readonly_rootfs),
         hostname=facts.hostname if shares.uts.own else None,
         domainname=body.domainname or None if shares.uts.own else None,
-        mounts=mounts.decide(shares, facts, shm_size=host.shm_size, privileged=host.privileged),
+        mounts=mounts.decide(
+            shares, facts, shm_size=host.shm_size, privileged=host.privileged, proc=confinement.proc
+        ),
         annotations={**host.annotations, **_bounds(facts)},
         linux=Linux(
             namespaces=sharing.namespaces(shares, facts.joined),

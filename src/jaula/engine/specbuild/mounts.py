@@ -27,11 +27,17 @@ def decide(
     *,
     shm_size: int = 0,
     privileged: bool = False,
+    proc: tuple[str, ...] = (),
 ) -> tuple[Mount, ...]:
-    """Every mount in the order in which it is made: parents before what lies below them."""
+    """Every mount in the order in which it is made: parents before what lies below them.
+
+    ``proc`` are further options of /proc where that is the container's own.
+    """
     asked = {record.destination: record for record in facts.mounts}
     mounts = [
-        m for m in _standard(sharing, facts, shm_size, privileged) if m.destination not in asked
+        m
+        for m in _standard(sharing, facts, shm_size, privileged, proc)
+        if m.destination not in asked
     ]
     mounts += [
         _file(destination, source, facts)
@@ -46,13 +52,15 @@ def decide(
     return tuple(mounts)
 
 
-def _standard(sharing: Sharing, facts: Facts, shm_size: int, privileged: bool) -> tuple[Mount, ...]:
+def _standard(
+    sharing: Sharing, facts: Facts, shm_size: int, privileged: bool, proc_options: tuple[str, ...]
+) -> tuple[Mount, ...]:
     mine = not sharing.user.host
     writable = () if privileged else ("ro",)
     if sharing.pid.host and mine:
         proc = Mount("/proc", "/proc", "bind", ("rbind", "rprivate", *_GUARDED))
     else:
-        proc = Mount("/proc", "proc", "proc", _GUARDED)
+        proc = Mount("/proc", "proc", "proc", (*_GUARDED, *proc_options))
     if mine and (sharing.net.host or facts.foreign_network):
         sys = Mount("/sys", "/sys", "bind", ("rbind", "rprivate", *_GUARDED, "rro"))
     else:

@@ -1,8 +1,8 @@
 """Security options: what a container is confined by, and each named way to relax it.
 
 Source: Docker's ``--security-opt`` (``seccomp=``, ``no-new-privileges``, ``label=``,
-``apparmor=``, ``systempaths=``), ``--cap-add``, ``--cap-drop``, ``--privileged``; ``landlock=`` is
-our own.
+``apparmor=``, ``systempaths=``), ``--cap-add``, ``--cap-drop``, ``--privileged``; podman's
+``mask=``, ``unmask=`` and ``proc-opts=``; ``landlock=`` is our own.
 
 ``--privileged`` gives all capabilities, lifts seccomp and the masks. Inside a user namespace of
 its own that power ends at the container's border, so host devices come only together with
@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jaula.confine import apparmor, capabilities, landlock, mandatory, masks, seccomp, selinux
+from jaula.confine import apparmor, capabilities, landlock, mandatory, seccomp, selinux
+from jaula.engine.specbuild import systempaths
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.errors import InvalidRequest
 from jaula.spec.api import HostConfig
@@ -35,6 +36,9 @@ class SecurityOptions(msgspec.Struct, frozen=True):
     landlock: tuple[str, ...] = ()
     no_new_privileges: bool = False
     system_paths: bool = False  # masks and read-only paths lifted
+    mask: tuple[str, ...] = ()
+    unmask: tuple[str, ...] = ()
+    proc: tuple[str, ...] = ()  # mount options of /proc
 
 
 class Confinement(msgspec.Struct, frozen=True):
@@ -48,6 +52,7 @@ class Confinement(msgspec.Struct, frozen=True):
     apparmor: mandatory.Request
     label: mandatory.Request
     landlock: mandatory.Request
+    proc: tuple[str, ...] = ()
 
 
 def parse(options: Sequence[str]) -> SecurityOptions:
@@ -82,10 +87,16 @@ def _parse_one(option: str, chosen: SecurityOptions) -> dict[str, object]:
             return {"landlock": (*chosen.landlock, value)}
         case "systempaths" if value == UNCONFINED:
             return {"system_paths": True}
+        case "mask":
+            return {"mask": (*chosen.mask, *systempaths.split(key, value))}
+        case "unmask":
+            return {"unmask": (*chosen.unmask, *systempaths.split(key, value))}
+        case "proc-opts":
+            return {"proc": systempaths.proc_options(value)}
     raise InvalidRequest(
         f'invalid --security-opt 2: "{option}"',
         hint="known are seccomp=, no-new-privileges, label=, apparmor=, landlock=,"
-        " systempaths=unconfined",
+        " systempaths=unconfined, mask=, unmask=, proc-opts=",
     )
 
 
@@ -110,21 +121,34 @@ def decide(host_config: HostConfig, host: HostFacts, *, foreign: bool = False) -
     options = parse(host_config.security_opt)
     privileged = host_config.privileged
     sets = granted(host_config, host)
-    open_paths = privileged or options.system_paths
-    masked, readonly = host_config.masked_paths, host_config.readonly_paths
+    masked, readonly = covered(host_config)
+    if options.proc and host_config.pid_mode == "host":
+        raise InvalidRequest(
+            "--security-opt proc-opts: with --pid=host /proc is the host's, mounted as it is there",
+            hint="leave one of the two out",
+        )
     return Confinement(
         capabilities=sets,
         seccomp=_seccomp(options.seccomp, sets, host, privileged=privileged),
-        masked=masked if masked is not None else () if open_paths else tuple(masks.MASKED_PATHS),
-        readonly=readonly
-        if readonly is not None
-        else ()
-        if open_paths
-        else tuple(masks.READONLY_PATHS),
+        masked=masked,
+        readonly=readonly,
+        proc=options.proc,
         no_new_privileges=options.no_new_privileges,
         apparmor=_apparmor(options.apparmor, host, privileged=privileged),
         label=_label(options.labels, privileged=privileged),
         landlock=_landlock(options.landlock, host, privileged=privileged, foreign=foreign),
+    )
+
+
+def covered(host_config: HostConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The masked and the read-only paths of a container."""
+    options = parse(host_config.security_opt)
+    return systempaths.decide(
+        host_config.masked_paths,
+        host_config.readonly_paths,
+        lifted=host_config.privileged or options.system_paths,
+        mask=options.mask,
+        unmask=options.unmask,
     )
 
 

@@ -1,0 +1,104 @@
+"""Masked and read-only paths, and options of /proc, as a request asks for them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
+from jaula.engine.authority import asks
+from jaula.engine.specbuild import security, systempaths
+from jaula.engine.specbuild.facts import HostFacts
+from jaula.errors import InvalidRequest
+from jaula.spec.api import ContainerCreate, HostConfig
+
+
+def covered(*options: str, **host: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return security.covered(HostConfig(security_opt=options, **host))  # type: ignore[arg-type]
+
+
+def test_a_path_is_added_and_taken_away() -> None:
+    masked, readonly = covered("mask=/proc/version:/etc/ssl", "unmask=/proc/acpi:/proc/sys")
+    assert set(masked) == set(MASKED_PATHS) - {"/proc/acpi"} | {"/proc/version", "/etc/ssl"}
+    assert set(readonly) == set(READONLY_PATHS) - {"/proc/sys"}
+
+
+def test_all_and_patterns() -> None:
+    assert covered("unmask=ALL") == ((), ())
+    assert covered("unmask=all", "mask=/proc/kcore") == (("/proc/kcore",), ())
+    masked, readonly = covered("unmask=/proc/*")
+    assert set(masked) == {path for path in MASKED_PATHS if not path.startswith("/proc/")}
+    assert readonly == ()
+
+
+def test_mask_wins_and_holds_for_privileged_ones_too() -> None:
+    assert "/proc/kcore" in covered("mask=/proc/kcore", "unmask=/proc/kcore")[0]
+    assert covered("mask=/proc/kcore", privileged=True) == (("/proc/kcore",), ())
+    assert covered("mask=/proc/kcore", "systempaths=unconfined") == (("/proc/kcore",), ())
+
+
+def test_the_requests_own_lists_are_the_ones_that_are_changed() -> None:
+    own = {"masked_paths": ("/a", "/b"), "readonly_paths": ()}
+    assert covered("unmask=/a", "mask=/c", **own) == (("/b", "/c"), ())
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "mask=",
+        "mask=proc",
+        "mask=/proc/../etc",
+        "mask=/",
+        "mask=/proc//x",
+        "mask=/proc:",
+        "mask=ALL",
+        "mask=/a\0b",
+        "unmask=/etc/passwd",
+        "unmask=/proc/*/x",
+        "unmask=sys",
+        "mask=" + ":".join(["/x"] * 300),
+        "proc-opts=hidepid",
+        "proc-opts=hidepid=3",
+        "proc-opts=subset=all",
+        "proc-opts=subset=pid,subset=pid",
+        "proc-opts=gid=x",
+        "proc-opts=rw",
+        "proc-opts=hidepid=2,,subset=pid",
+        "proc-opts=hidepid=2\0",
+    ],
+)
+def test_what_is_none_is_refused(option: str) -> None:
+    with pytest.raises(InvalidRequest):
+        security.decide(HostConfig(security_opt=(option,)), HostFacts())
+
+
+@given(st.text(max_size=60))
+def test_any_value_is_read_or_refused(text: str) -> None:
+    for name in ("mask", "unmask"):
+        try:
+            paths = systempaths.split(name, text)
+        except InvalidRequest:
+            continue
+        assert all(path.startswith("/") or path == "ALL" for path in paths)
+
+
+def test_options_of_proc_arrive_in_the_spec() -> None:
+    wanted = HostConfig(security_opt=("proc-opts=hidepid=2,subset=pid,gid=5",))
+    assert security.decide(wanted, HostFacts()).proc == ("hidepid=2", "subset=pid", "gid=5")
+
+
+def test_the_hosts_proc_has_no_options() -> None:
+    with pytest.raises(InvalidRequest, match="--pid=host"):
+        security.decide(
+            HostConfig(security_opt=("proc-opts=hidepid=2",), pid_mode="host"), HostFacts()
+        )
+
+
+def test_only_unmasking_is_a_relaxation() -> None:
+    def of(*options: str) -> list[str]:
+        body = ContainerCreate(host_config=HostConfig(security_opt=options))
+        return [str(ask) for ask in asks.of_create(body)]
+
+    assert of("mask=/x", "proc-opts=hidepid=2") == []
+    assert of("unmask=/proc/acpi") == ["security-option=unmask=/proc/acpi"]
