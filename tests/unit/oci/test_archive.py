@@ -1,0 +1,136 @@
+"""Modules from an archive, and msgspec as far as it is used."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaula.oci import archive, archiving
+
+SITE = os.path.dirname(os.path.dirname(__import__("msgspec").__file__))
+SOURCE = str(Path(archive.__file__).parents[2])
+
+
+def python(script: str) -> str:
+    """What a script prints in an interpreter that starts as the command does."""
+    start = f"import sys; sys.path[:0] = {[SOURCE, SITE]!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", start + script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A module with an archive of it: (its directory holds both)."""
+    (tmp_path / "subject.py").write_text(
+        '"""A text."""\n\nVALUE = 1\n\n\ndef f():\n    "Another."\n'
+    )
+    python(
+        f"sys.path.insert(0, {str(tmp_path)!r}); import subject\n"
+        "from jaula.oci import archiving\n"
+        f"archiving.write({str(tmp_path / 'codes')!r}, ['subject'])"
+    )
+    return tmp_path
+
+
+def taken(made: Path) -> str:
+    """Who loaded the module, its value and its text."""
+    return python(
+        f"sys.path.insert(0, {str(made)!r})\n"
+        "from jaula.oci import archive\n"
+        f"archive.place = lambda: {str(made / 'codes')!r}\n"
+        "archive.install(); import subject\n"
+        "print(type(subject.__loader__).__name__, subject.VALUE, subject.__doc__, subject.__file__)"
+    )
+
+
+def test_a_module_is_taken_from_the_archive_without_its_documentation(made: Path) -> None:
+    assert taken(made) == f"Finder 1 None {made}/subject.py"
+
+
+def test_a_source_that_has_changed_is_imported_as_ever(made: Path) -> None:
+    (made / "subject.py").write_text('"""Newer."""\n\nVALUE = 22\n')
+    assert taken(made) == f"SourceFileLoader 22 Newer. {made}/subject.py"
+
+
+def test_a_source_of_the_same_size_that_is_newer_is_too(made: Path) -> None:
+    file = made / "subject.py"
+    file.write_text(file.read_text().replace("1", "2"))
+    os.utime(file, (1, 1))
+    assert taken(made).startswith("SourceFileLoader 2 ")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"other and more", b"\0" * 64])
+def test_without_an_archive_of_this_interpreter_nothing_is_missing(
+    made: Path, content: bytes | None
+) -> None:
+    if content is None:
+        (made / "codes").unlink()
+    else:
+        (made / "codes").write_bytes(content)
+    assert taken(made).startswith("SourceFileLoader 1 ")
+
+
+def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> None:
+    path = str(tmp_path / "codes")
+    found = python(
+        "from jaula.oci import archive, archiving\n"
+        f"archive.place = lambda: {path!r}; archiving.main(); archive.install()\n"
+        "index = sys.meta_path[0]._index\n"
+        "print(*sorted(name for name in index if name.startswith('jaula.oci.commands.')))\n"
+        "print('msgspec' in index, 'typing' in index, 'inspect' in index, '__main__' in index)"
+    )
+    names, others = found.split("\n")
+    from jaula.oci.table import COMMANDS
+
+    assert set(names.split()) >= {f"jaula.oci.commands.{name}" for name in COMMANDS}
+    assert others == "True True False False"
+
+
+def test_code_is_kept_apart_from_its_documentation() -> None:
+    code = archiving.compiled(archiving.__file__)
+    assert code.co_consts[0] != archiving.__doc__  # type: ignore[attr-defined]
+
+
+SLIM = "from jaula.oci import slim; sys.meta_path.insert(0, slim.Finder())\n"
+STRUCT = """
+import msgspec
+class A(msgspec.Struct):
+    a: int = msgspec.field(name="b", default=3)
+print(msgspec.json.decode(b'{"b": 5}', type=A), msgspec.json.encode(msgspec.structs.replace(A())))
+"""
+
+
+def test_structs_and_json_work_without_the_rest_of_msgspec() -> None:
+    script = SLIM + STRUCT + "print([name in sys.modules for name in ('uuid', 'decimal', 're')])"
+    assert python(script) == "A(a=5) b'{\"b\":3}'\n[False, False, False]"
+
+
+def test_other_parts_of_msgspec_are_there_when_they_are_asked_for() -> None:
+    script = (
+        SLIM
+        + STRUCT
+        + (
+            "import msgspec.inspect, uuid, decimal\n"
+            "print(type(msgspec.inspect.type_info(int)).__name__, decimal.Decimal('1.5'))\n"
+            "from typing import Annotated\n"
+            "pattern = Annotated[str, msgspec.Meta(pattern='^a+$')]\n"
+            "print(msgspec.json.decode(b'\"aa\"', type=pattern))"
+        )
+    )
+    assert python(script).split("\n")[1:] == ["IntType 1.5", "aa"]
+
+
+def test_a_msgspec_that_does_not_fit_is_loaded_whole() -> None:
+    script = "from jaula.oci import slim\nslim._JSON['Decoder'] = 'nowhere'\n" + SLIM + STRUCT
+    assert python(script + "print('uuid' in sys.modules)").endswith("True")
