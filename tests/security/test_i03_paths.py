@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+import threading
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -100,3 +104,143 @@ def test_links_in_place_of_the_engines_mounts_do_not_lead_out(
     done = engine.cli("jaula", "run", "--rm", image, "ls", "/")
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stdout
+
+
+# -- copies ----------------------------------------------------------------------------------
+
+# Swaps /x between a directory, a link out and a link in; the same for what lies in a directory.
+RACE = """
+while :; do
+    mkdir /x 2>/dev/null; : > /x/f; rm -rf /x/f; ln -s /proc/self/root/etc /x/f
+    rm -rf /x; ln -s {target} /x; mv /x /y; ln -s /tmp /x; rm -f /x /y
+done 2>/dev/null
+"""
+
+
+def _archive(*names: str) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size, info.uid, info.mode = 7, 4321, 0o4777
+            tar.addfile(info, io.BytesIO(b"planted"))
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("cve", ["CVE-2018-15664", "CVE-2019-14271 CVE-2024-1753"])
+def test_a_copy_whose_path_is_swapped_never_leads_out(
+    engine: PrivateEngine, busybox: str, canary: Path, cve: str
+) -> None:
+    """A process inside renames path and link in a loop while threads copy in and out."""
+    target = "../../../../../../.." + str(canary)
+    data = _archive("f", "f/secret", "secret", f"{str(canary).lstrip('/')}/secret")
+    found: list[bytes] = []
+    done = threading.Event()
+
+    def copy(name: str) -> None:
+        for place in ("/x", "/x/f", "/x/", "/y/f"):
+            engine.request("PUT", f"/containers/{name}/archive?path={quote(place)}", data)
+            for below in ("", "/secret", "/."):
+                path = quote(place + below)
+                found.append(engine.request("GET", f"/containers/{name}/archive?path={path}").body)
+
+    def repeat(name: str) -> None:
+        while not done.is_set():
+            copy(name)
+
+    with containers.running(engine, busybox, "sh", "-c", RACE.format(target=target)) as name:
+        threads = [threading.Thread(target=repeat, args=(name,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        done.wait(6)
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert len(found) > 30
+    assert not any(b"only the host may read this" in body for body in found)
+    assert "Traceback" not in engine.log_tail()
+
+
+@pytest.mark.parametrize(
+    ("cve", "target"),
+    [
+        ("CVE-2018-15664", "/proc/self/root{canary}"),
+        ("CVE-2018-15664", "/proc/1/cwd/../../../..{canary}"),
+        ("CVE-2018-15664", "../../../../../../..{canary}"),
+        ("CVE-2018-15664", "{canary}"),
+        ("CVE-2024-21626", "/proc/self/fd/7/../../..{canary}"),
+    ],
+)
+@pytest.mark.parametrize("running", [True, False])
+def test_a_copy_through_a_link_stays_inside(
+    engine: PrivateEngine, canary: Path, cve: str, target: str, running: bool
+) -> None:
+    entries = [*images.busybox_entries(), images.link("out", target.format(canary=canary))]
+    image = images.import_image(engine, "linked-copy", entries)
+    with containers.running(engine, image) as name:
+        if not running:
+            engine.cli("jaula", "kill", name)
+        for path in ("/out/secret", "/out/", "/out/."):
+            reply = engine.request("GET", f"/containers/{name}/archive?path={path}")
+            assert b"only the host may read this" not in reply.body
+        put = f"/containers/{name}/archive?path="
+        engine.request("PUT", f"{put}/out", _archive("secret", "planted"))
+        engine.request("PUT", f"{put}/", _archive("out/secret", "out/planted"))
+        link = engine.request("HEAD", f"/containers/{name}/archive?path=/out")
+        assert link.status == 200
+
+
+@pytest.mark.parametrize("path", ["/proc/sys/kernel", "/proc/1", "/sys/fs", "/sys/kernel"])
+def test_a_copy_does_not_reach_kernel_files(engine: PrivateEngine, plain: str, path: str) -> None:
+    """The engine may write there what a container may not."""
+    reply = engine.request(
+        "PUT", f"/containers/{plain}/archive?path={path}", _archive("core_pattern")
+    )
+    assert reply.status in (400, 403), reply
+    reply = engine.request("GET", f"/containers/{plain}/archive?path={path}")
+    assert reply.status == 400, reply
+    archive = _archive("proc/sys/kernel/core_pattern", "sys/kernel/uevent_helper")
+    assert engine.request("PUT", f"/containers/{plain}/archive?path=/", archive).status == 400
+
+
+def test_a_copy_makes_no_device_node(engine: PrivateEngine, plain: str) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        info = tarfile.TarInfo("disk")
+        info.type, info.devmajor, info.devminor = tarfile.BLKTYPE, 8, 0
+        tar.addfile(info)
+    path = f"/containers/{plain}/archive?path=/tmp"
+    assert engine.request("PUT", path, made.getvalue()).status == 400
+
+
+def test_what_is_copied_in_belongs_to_the_containers_ids(engine: PrivateEngine, plain: str) -> None:
+    """A set-user-ID file of an id inside is never one of an id of the host."""
+    path = f"/containers/{plain}/archive?path=/tmp"
+    assert engine.request("PUT", path, _archive("raised")).status == 200
+    facts = Path(f"/proc/{containers.pid(engine, plain)}/root/tmp/raised").stat()
+    first = int(Path(f"/proc/{containers.pid(engine, plain)}/uid_map").read_text().split()[1])
+    assert facts.st_uid == first + 4321
+
+
+def test_a_hostile_archive_is_unpacked_on_the_host_in_its_directory_only(
+    engine: PrivateEngine, busybox: str, canary: Path, tmp_path: Path
+) -> None:
+    """What `cp` brings out of a container holds links that lead to the canary."""
+    script = (
+        f"mkdir /d; ln -s {canary} /d/l; ln -s ../../../../../../../..{canary} /d/m;"
+        "cp /bin/sh /d/sh; chmod 4755 /d/sh"
+    )
+    with containers.running(engine, busybox, "sh", "-c", f"{script}; sleep 600") as name:
+        containers.eventually(
+            lambda: engine.request("HEAD", f"/containers/{name}/archive?path=/d/sh").status == 200,
+            "the tree is there",
+        )
+        (tmp_path / "to").mkdir()
+        done = engine.cli("jaula", "cp", f"{name}:/d", f"{tmp_path}/to")
+        assert done.returncode == 0, done.stderr
+        swap = "rm /d/l; mkdir /d/l; echo x > /d/l/secret"
+        engine.cli("jaula", "exec", name, "sh", "-c", swap)
+        done = engine.cli("jaula", "cp", f"{name}:/d", f"{tmp_path}/to")
+        assert "cannot overwrite non-directory" in done.stderr
+        engine.cli("jaula", "cp", f"{name}:/d/l/.", f"{tmp_path}/to/d/m")
+    assert not (tmp_path / "to/d/sh").stat().st_mode & 0o6000

@@ -22,17 +22,27 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Unavailable
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
 from jaula.storage.inside import is_kernels, refuse_kernels
-from jaula.storage.tar_reader import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, Entry, TarReader
+from jaula.storage.tar_reader import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, Entry
 from jaula.storage.tar_reader import shown as _shown
 from jaula.storage.trees import FOLDER, remove_tree
 
 Owner = Callable[[int, int], tuple[int, int]]
 """Turns an entry's owner into the ids that the kernel is told."""
+
+
+class Archive(Protocol):
+    """What is needed of a reader: entries, and the data of the present one in pieces."""
+
+    def __iter__(self) -> Iterator[Entry]: ...
+
+    def data(self) -> Iterator[memoryview]: ...
+
 
 _ATTEMPTS = 16  # at a name that somebody makes again and again
 _CACHE = 64  # open directories
@@ -44,7 +54,8 @@ _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 class CopyIn:
     """Unpacks into ``directory`` below ``root_fd``; ``owner`` None leaves owners to the kernel.
 
-    ``parents`` owns the directories that the archive does not mention.
+    ``parents`` owns the directories that the archive does not mention. Without ``privileges``
+    files get no set-user-ID bits and no capabilities.
     """
 
     def __init__(
@@ -55,16 +66,18 @@ class CopyIn:
         owner: Owner | None = None,
         parents: tuple[int, int] | None = None,
         keep_kinds: bool = False,
+        privileges: bool = True,
     ) -> None:
         self._root = root_fd
         self._directory = os.fsencode(directory)
         self._owner = owner
         self._parents = parents
         self._keep_kinds = keep_kinds
+        self._privileges = privileges
         self._folders: OrderedDict[bytes, int] = OrderedDict()
         self._times: dict[bytes, int] = {}
 
-    def run(self, reader: TarReader) -> None:
+    def run(self, reader: Archive) -> None:
         """Unpack everything; what was unpacked before an error stays."""
         try:
             for entry in reader:
@@ -137,7 +150,7 @@ class CopyIn:
 
     # -- entries --------------------------------------------------------------------------------
 
-    def _unpack(self, entry: Entry, reader: TarReader) -> None:
+    def _unpack(self, entry: Entry, reader: Archive) -> None:
         path = _clean(entry.name)
         if not path:
             return  # the directory itself stays as it is
@@ -186,7 +199,7 @@ class CopyIn:
             self._times[path] = entry.mtime
 
     def _make_file(
-        self, parent: int, path: bytes, name: bytes, entry: Entry, reader: TarReader
+        self, parent: int, path: bytes, name: bytes, entry: Entry, reader: Archive
     ) -> None:
         def make() -> int:
             return os.open(name, _NEW, 0o600, dir_fd=parent)
@@ -288,11 +301,11 @@ class CopyIn:
     def _describe(self, place: int, entry: Entry) -> None:
         if self._owner is not None:
             os.fchown(place, *self._owner(entry.uid, entry.gid))
-        os.fchmod(place, entry.mode)  # after chown, which clears set-user-ID
+        mode = entry.mode if self._privileges else entry.mode & 0o1777
+        os.fchmod(place, mode)  # after chown, which clears set-user-ID
         for attribute, value in entry.xattrs.items():
-            if attribute.startswith("user.overlay."):
-                continue
-            if attribute == "security.capability" or attribute.startswith("user."):
+            users = attribute.startswith("user.") and not attribute.startswith("user.overlay.")
+            if users or (attribute == "security.capability" and self._privileges):
                 try:
                     os.setxattr(place, attribute, value)
                 except OSError as error:
