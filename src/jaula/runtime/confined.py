@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 from jaula.errors import RuntimeFailure
 from jaula.runtime import become, notify
+from jaula.runtime.keep import Keep
 from jaula.runtime.personality import personality_value
 from jaula.runtime.ports import Parts
-from jaula.runtime.preparation import Keep
 from jaula.spec.landlock import ANNOTATION as LANDLOCK
 from jaula.spec.runtime import Linux, Process, State
 

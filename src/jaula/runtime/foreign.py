@@ -23,9 +23,9 @@ from jaula.kernel import tty
 from jaula.runtime import command, joining, labels, leftovers, preparation
 from jaula.runtime.born import Born
 from jaula.runtime.console import ConsoleSocket
+from jaula.runtime.keep import Keep
 from jaula.runtime.mappings import host_id
 from jaula.runtime.messages import ForeignRuntime
-from jaula.runtime.preparation import Keep
 from jaula.runtime.rootfs import mount_root
 from jaula.runtime.scratch import Scratch
 from jaula.runtime.stdio import stdio_pipes

@@ -18,7 +18,7 @@ from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import mappings
-from jaula.runtime.preparation import Keep
+from jaula.runtime.keep import Keep
 from jaula.spec.runtime import IDMapping, Linux, Namespace
 
 KINDS = {

@@ -20,9 +20,9 @@ from jaula.runtime.birth import clone_into
 from jaula.runtime.born import Born
 from jaula.runtime.handshake import follow
 from jaula.runtime.hierarchies import container_directories, own_places, v1_hierarchies
+from jaula.runtime.keep import Keep
 from jaula.runtime.mappings import host_id
 from jaula.runtime.ports import Cgroup, Parts
-from jaula.runtime.preparation import Keep
 from jaula.runtime.rootfs import mount_root
 from jaula.runtime.stdio import give_to, stdio_pipes
 from jaula.spec.rootfs import RootSource

@@ -16,24 +16,10 @@ from jaula.kernel import mounts, namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import devices, mountoptions, mountplan
+from jaula.runtime.keep import Keep
 from jaula.runtime.operations import NODES, NULL, shape
 from jaula.spec import beneath
 from jaula.spec.runtime import IDMapping, Mount, Spec
-
-
-class Keep:
-    """Descriptors that are closed together."""
-
-    def __init__(self) -> None:
-        self.fds: list[int] = []
-
-    def add(self, fd: int) -> int:
-        self.fds.append(fd)
-        return fd
-
-    def close(self) -> None:
-        while self.fds:
-            os.close(self.fds.pop())
 
 
 def prepare(

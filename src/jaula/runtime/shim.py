@@ -23,6 +23,7 @@ from jaula.kernel import process, tty
 from jaula.runtime import channel, confined, execute, foreign, launch, leftovers, messages, midwife
 from jaula.runtime.born import Born
 from jaula.runtime.engines import Engines
+from jaula.runtime.keep import Keep
 from jaula.runtime.mappings import host_id
 from jaula.runtime.messages import (
     Answer,
@@ -39,7 +40,6 @@ from jaula.runtime.messages import (
 )
 from jaula.runtime.poller import Poller
 from jaula.runtime.ports import Cgroup, LogWriter, Parts
-from jaula.runtime.preparation import Keep
 from jaula.runtime.streams import Streams
 from jaula.spec import runtime as oci
 

@@ -15,7 +15,7 @@ from jaula.oci.removal import open_process
 from jaula.oci.statedocument import state_of
 from jaula.runtime import confined, execute, limits, mappings, validation
 from jaula.runtime.born import Born
-from jaula.runtime.preparation import Keep
+from jaula.runtime.keep import Keep
 from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
 
