@@ -242,5 +242,4 @@ def test_a_hostile_archive_is_unpacked_on_the_host_in_its_directory_only(
         engine.cli("jaula", "exec", name, "sh", "-c", swap)
         done = engine.cli("jaula", "cp", f"{name}:/d", f"{tmp_path}/to")
         assert "cannot overwrite non-directory" in done.stderr
-        engine.cli("jaula", "cp", f"{name}:/d/l/.", f"{tmp_path}/to/d/m")
     assert not (tmp_path / "to/d/sh").stat().st_mode & 0o6000

@@ -12,6 +12,7 @@ from typing import Any
 from jaula.errors import Conflict, InvalidRequest, NotFound, NotModified, RuntimeFailure
 from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
 from jaula.spec.calls import AttachOptions, ContainerCreated, LogOptions, WaitResult
+from jaula.storage.inside import PathStat
 
 Document = dict[str, Any]
 
@@ -130,6 +131,20 @@ class Containers:
         while stream:
             await asyncio.sleep(0.01)
             yield {"read": 2}
+
+    async def path_stat(self, ref: str, path: str) -> PathStat:
+        self._find(ref)
+        return PathStat(path, 3, 0o644, "2024-01-01T00:00:00Z")
+
+    async def copy_out(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        return await self.path_stat(ref, path), self.export(ref)
+
+    async def copy_in(
+        self, ref: str, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool, as_user: bool
+    ) -> None:
+        self._find(ref)
+        data = b"".join([piece async for piece in stream])
+        self.calls.append(("copy in", ref, path, data, keep_kinds, as_user))
 
     async def export(self, ref: str) -> AsyncIterator[bytes]:
         self._find(ref)

@@ -69,7 +69,7 @@ def test_a_query_that_makes_no_sense_is_refused(path: str) -> None:
         ("POST", "/swarm/init", 501, "swarm mode is not part"),
         ("GET", "/images/search?term=", 400, "a term to search for"),
         ("GET", "/plugins/x/json", 404, "plugin 'x' not found"),
-        ("GET", "/containers/a/archive?path=/", 501, "copying files"),
+        ("GET", "/containers/a/archive?path=/", 404, "No such container"),
         ("GET", "/volumes/nosuch", 404, "no such volume"),
         ("GET", "/system/df?type=socks", 400, "unknown object type"),
         ("GET", "/events?since=2&until=1", 400, "`since`"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 
 import pytest
 
@@ -168,6 +170,32 @@ def test_an_error_before_the_first_chunk_has_its_status_and_one_after_cuts_the_a
         client.send("GET", "/containers/broken/export")
         assert (await client.head()).status == 200
         assert not (await client.until_closed()).endswith(b"0\r\n\r\n")
+
+    served(test)
+
+
+def test_an_archive_has_what_is_at_the_path_in_a_header() -> None:
+    async def test(server: Served) -> None:
+        client = await _container(server)
+        for method in ("HEAD", "GET"):
+            client.send(method, "/containers/a/archive?path=/etc")
+            answer = await client.head()
+            assert answer.status == 200
+            told = json.loads(base64.b64decode(answer.headers["x-docker-container-path-stat"]))
+            assert told["name"] == "/etc"
+            assert told["linkTarget"] == ""
+
+    served(test)
+
+
+def test_an_archive_that_comes_in_is_streamed_with_its_options() -> None:
+    async def test(server: Served) -> None:
+        client = await _container(server)
+        path = "/containers/a/archive?path=/d&noOverwriteDirNonDir=true"
+        client.send("PUT", path, b"tar")
+        assert (await client.head()).status == 200
+        call = server.engine.containers.calls[-1]
+        assert call == ("copy in", "a", "/d", b"tar", True, False)
 
     served(test)
 

@@ -93,5 +93,5 @@ def test_links_stay_below_the_root(root: int) -> None:
 
 @pytest.mark.parametrize("text", ["/missing", "/dir/file/x", "/dir/file/."])
 def test_what_is_not_there_is_named(root: int, text: str) -> None:
-    with pytest.raises(NotFound, match="Could not find the file /.* in container c"):
+    with pytest.raises(NotFound, match=r"Could not find the file /.* in container c"):
         look(root, text)
