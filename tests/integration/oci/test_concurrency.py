@@ -190,17 +190,32 @@ HOOKED: Config = {
 }
 
 
+KINDS = ("pid", "network", "mount", "ipc", "uts", "cgroup", "user", "time")
+ROWS = [{"containerID": 0, "hostID": 1_700_000_000, "size": 1000}]
+MAPPED: Config = {
+    "linux": {
+        "namespaces": [{"type": kind} for kind in KINDS],
+        "uidMappings": ROWS,
+        "gidMappings": ROWS,
+    }
+}
+
+
 @needs_strace
-@pytest.mark.parametrize("words", [("create",), ("run", "-d")])
+@pytest.mark.parametrize(
+    ("words", "config"),
+    [(("create",), HOOKED), (("run", "-d"), HOOKED), (("create",), MAPPED)],
+    ids=["create", "run", "user namespace"],
+)
 def test_a_creation_that_is_killed_can_be_removed(
-    lab: Lab, tmp_path: Path, words: tuple[str, ...]
+    lab: Lab, tmp_path: Path, words: tuple[str, ...], config: Config
 ) -> None:
-    probe = lab.bundle(HOOKED)
+    probe = lab.bundle(config)
     calls = number_of_calls(probe.words(*words), tmp_path / "calls")
     removed(lab, probe, "undisturbed")
     assert calls > 300
-    for point in points(calls, 0.4, 24):  # before is the interpreter's start
-        bundle = lab.bundle(HOOKED)
+    for point in points(calls, 0.4, 12):  # before is the interpreter's start
+        bundle = lab.bundle(config)
         killed_at(point, bundle.words(*words))
         removed(lab, bundle, f"killed at call {point} of {calls}")
 
@@ -241,7 +256,7 @@ def test_a_command_that_is_killed_leaves_what_can_be_removed(
     bundle, line = prepared()
     calls = number_of_calls(line, tmp_path / "calls")
     removed(lab, bundle, "undisturbed")
-    for point in points(calls, 0.4, 10):
+    for point in points(calls, 0.4, 6):
         bundle, line = prepared()
         killed_at(point, line)
         removed(lab, bundle, f"killed at call {point} of {calls}")

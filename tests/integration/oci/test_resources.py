@@ -120,6 +120,68 @@ def test_a_limit_is_in_the_kernel_s_file(
         assert (directory(bundle, controller) / name).read_text().strip() == text
 
 
+def test_memory_and_swap_together(lab: Lab) -> None:
+    memory = {"limit": 32 * MIB, "swap": 48 * MIB}
+    bundle = lab.bundle({"linux": {"resources": {"memory": memory}}})
+    bundle.create()
+    place = directory(bundle, "memory")
+    for name, number in (("memory.memsw.limit_in_bytes", 48), ("memory.swap.max", 16)):
+        if (place / name).exists():
+            assert (place / name).read_text().strip() == str(number * MIB)
+    assert bundle.delete("--force").returncode == 0
+
+
+def test_the_killer_may_be_switched_off_where_the_kernel_can(lab: Lab) -> None:
+    memory = {"limit": 32 * MIB, "disableOOMKiller": True}
+    bundle = lab.bundle({"linux": {"resources": {"memory": memory}}})
+    bundle.create()
+    if not V2:
+        assert "oom_kill_disable 1" in value(bundle, "memory", "memory.oom_control", "")
+    else:
+        assert " level=warning " in bundle.err.read_text()
+    assert bundle.delete("--force").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("resources", "controller", "names", "text"),
+    [
+        (
+            {"cpu": {"realtimePeriod": 1000000, "realtimeRuntime": 950}},
+            "cpu",
+            ["cpu.rt_runtime_us"],
+            "950",
+        ),
+        (
+            {"blockIO": {"weight": 300}},
+            "blkio" if not V2 else "io",
+            ["blkio.weight", "blkio.bfq.weight", "io.bfq.weight", "io.weight"],
+            "300",
+        ),
+    ],
+)
+def test_a_limit_that_the_kernel_lacks_is_told_in_one_line(
+    lab: Lab, resources: Config, controller: str, names: list[str], text: str
+) -> None:
+    bundle = lab.bundle({"linux": {"resources": resources}})
+    if bundle.make("create", "--pid-file", str(bundle.path / "pid")) == 0:
+        bundle.pid = int((bundle.path / "pid").read_text())
+        found = [directory(bundle, controller) / name for name in names]
+        written = [text in path.read_text().split() for path in found if path.exists()]
+        assert any(written) or " level=warning " in bundle.err.read_text()
+        assert bundle.delete("--force").returncode == 0
+    else:
+        (line,) = bundle.err.read_text().splitlines()
+        assert " level=error " in line
+        assert not lab.left()
+
+
+def test_rdma_needs_its_controller(lab: Lab) -> None:
+    resources = {"rdma": {"mlx5_1": {"hcaHandles": 3}}}
+    text = lab.bundle({"linux": {"resources": resources}}).refused()
+    assert "rdma" in text
+    assert not lab.left()
+
+
 def root_disk() -> tuple[int, int]:
     """The numbers of a whole disk that takes limits."""
     for disk in sorted(Path("/sys/block").iterdir()):
