@@ -7,9 +7,11 @@ loopback.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Sequence
@@ -177,15 +179,19 @@ class RootlessHost:
                 found.append(int(directory.name))
         return found
 
+    def engines(self) -> list[int]:
+        """Process ids of engines. Those forked by one have its command line and another name."""
+        found = []
+        for pid in self.processes(" daemon"):
+            with contextlib.suppress(OSError):  # ended meanwhile
+                if Path(f"/proc/{pid}/comm").read_text().strip() not in _OTHERS:
+                    found.append(pid)
+        return found
+
     def engine(self) -> int:
-        """The process id of the engine. Its zygote has its command line and another name."""
-        found = [
-            pid
-            for pid in self.processes(" daemon")
-            if Path(f"/proc/{pid}/comm").read_text().strip() not in _OTHERS
-        ]
-        assert len(found) == 1, found
-        return found[0]
+        """The process id of the engine."""
+        (found,) = self.engines()
+        return found
 
     def remove_containers(self) -> None:
         if self.path(self.socket).exists():
@@ -194,10 +200,9 @@ class RootlessHost:
                 self.jaula("rm", "-f", "-v", *names, expect=None)
 
     def stop_engine(self) -> None:
-        for pid in self.processes(" daemon"):
-            if Path(f"/proc/{pid}/comm").read_text().strip() not in _OTHERS:
-                os.kill(pid, 15)
-        settled(lambda: self.processes(" daemon"))
+        for pid in self.engines():
+            os.kill(pid, signal.SIGTERM)
+        settled(self.engines)
 
 
 _OTHERS = ("jaula-zygote", "jaula-shim", "jaula-keeper")

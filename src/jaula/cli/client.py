@@ -51,7 +51,14 @@ def _default_host() -> str:
         return SYSTEM_HOST
     from jaula.rootless import places
 
-    return "unix://" + places.socket()
+    socket = places.socket()
+    directory = socket.rpartition("/")[0]
+    if directory != places.SYSTEM_RUN and not places.is_trusted(directory):
+        raise Unreachable(
+            f"{directory} is not this user's alone, so an engine there could be anybody's: remove "
+            "it, or set XDG_RUNTIME_DIR"
+        )
+    return "unix://" + socket
 
 
 class Client:

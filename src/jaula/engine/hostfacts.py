@@ -43,7 +43,7 @@ def read(
         selinux=policy.active,
         selinux_types=policy.types,
         selinux_spc=policy.spc,
-        apparmor=lsm.apparmor(),
+        apparmor=lsm.apparmor() and not rootless,  # only root's engine can load its profile
         apparmor_profiles=lsm.apparmor_profiles(),
         landlock=lsm.landlock(),
         hostname=socket.gethostname(),

@@ -13,7 +13,6 @@ import pwd
 import shutil
 import signal
 import socket
-import stat
 import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -41,7 +40,7 @@ def enter(root: str, run: str) -> None:
     """
     uid = os.geteuid()
     for directory in (root, run):
-        _own_directory(directory, uid)
+        _own_directory(directory)
     directory = os.path.join(run, KEEPER)
     os.makedirs(directory, 0o700, exist_ok=True)
     with _locked(directory):
@@ -115,18 +114,16 @@ def _note(path: str, text: str) -> None:
         file.write(text)
 
 
-def _own_directory(path: str, uid: int) -> None:
+def _own_directory(path: str) -> None:
     """Make a directory, or check that it is the user's and nobody else writes to it."""
     try:
         os.makedirs(path, 0o711, exist_ok=True)
-        facts = os.lstat(path)
     except OSError as error:
         raise Unavailable(
             f"cannot make the engine's directory {path}: {error.strerror}",
             hint="set XDG_DATA_HOME and XDG_RUNTIME_DIR, or use --root and --run",
         ) from error
-    safe = stat.S_ISDIR(facts.st_mode) and facts.st_uid == uid and not facts.st_mode & 0o022
-    if not safe:
+    if not places.is_trusted(path):
         raise Unavailable(
             f"the engine's directory {path} is not this user's alone",
             hint="remove it, or set XDG_DATA_HOME and XDG_RUNTIME_DIR, or use --root and --run",

@@ -7,6 +7,7 @@ which user it belongs to is in ``JAULA_ROOTLESS`` there.
 from __future__ import annotations
 
 import os
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +93,20 @@ def socket() -> str:
     if not os.path.exists(own) and os.access(system, os.W_OK):
         return system
     return own
+
+
+def is_trusted(path: str) -> bool:
+    """Whether a directory is not there yet, or is the user's and nobody else writes to it.
+
+    What is below /tmp could have been made by anyone.
+    """
+    try:
+        facts = os.lstat(path)
+    except FileNotFoundError:
+        return True
+    return (
+        stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid() and not (facts.st_mode & 0o022)
+    )
 
 
 def _is_own(path: str) -> bool:

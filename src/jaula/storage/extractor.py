@@ -321,7 +321,7 @@ def _explained(entry: Entry) -> Iterator[None]:
             raise JaulaError(f"cannot unpack {shown(name)}: {reason}") from error
         if error.errno == errno.EINVAL and not userns.is_initial():
             raise InvalidRequest(
-                f"cannot unpack entry {shown(name)} of owner {entry.uid}:{entry.gid}: one of the two"
+                f"cannot unpack entry {shown(name)}: one of its owners {entry.uid}:{entry.gid}"
                 " is no id of this engine's user namespace",
                 hint="give the user more ids in /etc/subuid and /etc/subgid",
             ) from error

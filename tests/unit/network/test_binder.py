@@ -1,0 +1,83 @@
+"""Ports that somebody else takes for the engine."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+
+import pytest
+
+from jaula.network.ports import Kept, PortRequest, PortUnavailable, Reservations
+from jaula.spec.endpoint import PublishedPort
+
+TARGET = "172.30.0.2"
+
+
+class Elsewhere:
+    """A binder that remembers, and has port 80 for nobody."""
+
+    outlives = True
+
+    def __init__(self) -> None:
+        self.held: set[tuple[PublishedPort, str]] = set()
+
+    def bind(self, port: PublishedPort, target: str) -> Kept | None:
+        if port.host_port == 80:
+            raise OSError(errno.EACCES, "Permission denied")
+        self.held.add((port, target))
+        elsewhere = self
+
+        class Held:
+            def close(self) -> None:
+                elsewhere.held.discard((port, target))
+
+        return Held()
+
+    def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+        self.held &= set(ports)
+
+
+def request(port: int) -> PortRequest:
+    return PortRequest(8000, "tcp", "", port)
+
+
+def test_the_binder_is_told_where_a_port_leads() -> None:
+    binder = Elsewhere()
+    Reservations(binder).reserve("a", [request(8080)], TARGET)
+    assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
+
+
+def test_what_is_released_is_given_back() -> None:
+    binder = Elsewhere()
+    ports = Reservations(binder)
+    ports.reserve("a", [request(8080), request(8081)], TARGET)
+    ports.release("a")
+    assert not binder.held
+
+
+def test_a_refused_port_gives_the_others_back_and_says_what_mends_it() -> None:
+    binder = Elsewhere()
+    with pytest.raises(PortUnavailable, match="bind: permission denied") as caught:
+        Reservations(binder).reserve("a", [request(8080), request(80)], TARGET)
+    assert "ip_unprivileged_port_start=80" in (caught.value.hint or "")
+    assert not binder.held
+
+
+def test_ports_outlive_an_engine_that_ends() -> None:
+    binder = Elsewhere()
+    ports = Reservations(binder)
+    ports.reserve("a", [request(8080)], TARGET)
+    ports.close()
+    assert len(binder.held) == 1
+
+
+def test_the_next_engine_lets_go_of_what_nobody_has_any_more() -> None:
+    binder = Elsewhere()
+    before = Reservations(binder)
+    before.reserve("a", [request(8080)], TARGET)
+    before.reserve("gone", [request(8081)], "172.30.0.3")
+    before.close()
+    ports = Reservations(binder)
+    ports.reserve("a", [request(8080)], TARGET)
+    ports.keep_only({"a": TARGET})
+    assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
