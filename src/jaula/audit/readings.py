@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from jaula.audit import mountinfo
 from jaula.audit.mountinfo import MountLine
 from jaula.confine import seccomp
-from jaula.network import nftables
-from jaula.network.firewall import bridge_ruleset, ruleset
+from jaula.network import firewall, nftables
+from jaula.network.firewall import Limits
 from jaula.network.nftables import FirewallError
 from jaula.spec.runtime import Seccomp
 
@@ -25,7 +27,8 @@ class Readings:
     def __init__(self, proc_root: str = "/proc") -> None:
         self.proc_root = proc_root
         self._programs: dict[Seccomp, bytes] = {}
-        self._expected: dict[tuple[str, str], Rules] = {}
+        self._expected: dict[tuple[object, ...], Rules] = {}
+        self.networks: Sequence[Mapping[str, Any]] = ()  # what was asked of the engine's networks
         self.traced = True  # whether a container's first process may be stopped for a moment
 
     @cached_property
@@ -55,19 +58,31 @@ class Readings:
         return self._programs[profile]
 
     @cached_property
-    def firewall(self) -> list[dict[str, Any]]:
+    def packet_filter(self) -> list[dict[str, Any]]:
         """Every object of the kernel's packet filter, as ``nft -j list ruleset`` tells them."""
         return listing()
 
-    def expected(self, bridge: str, subnet: Any) -> Rules:
+    def network(self, name: str, identity: str) -> Mapping[str, Any]:
+        """The document of a network; empty where it was not given, which means the defaults."""
+        for document in self.networks:
+            if document.get("Id") == identity or document.get("Name") == name:
+                return document
+        return {}
+
+    def expected(
+        self, bridge: str, subnet: IPv4Network, subnet6: IPv6Network | None, limits: Limits
+    ) -> Rules:
         """The rules that an engine makes for a bridge, as this kernel prints them.
 
         They are loaded in a network namespace that ends at once, so that what is compared has been
         through the same kernel and the same nft.
         """
-        key = (bridge, str(subnet))
+        key = (bridge, subnet, subnet6, limits)
         if key not in self._expected:
-            text = ruleset(bridge, subnet, ()) + bridge_ruleset(bridge, ())
+            text = firewall.ruleset(bridge, subnet, (), limits)
+            if subnet6 is not None:
+                text += firewall.ruleset6(bridge, subnet6, limits)
+            text += firewall.bridge_ruleset(bridge, (), limits, ipv6=subnet6 is not None)
             self._expected[key] = rules(listing_of(text))
         return self._expected[key]
 

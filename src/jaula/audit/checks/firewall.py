@@ -8,14 +8,14 @@ container's element in the set of known ports, and the elements that lead to its
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from jaula.audit.about import About
 from jaula.audit.readings import Rules, rules
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
-from jaula.network.firewall import table_name
+from jaula.network.firewall import Limits, table_name
 
 ABOUT = About(
     id="firewall",
@@ -30,47 +30,82 @@ ABOUT = About(
 )
 
 EVIDENCE = "nft list ruleset"
+MAPS = ("published", "published_everywhere")
 
 
 def check(subject: Subject) -> Iterator[Row]:
     """Rules, then the container's own elements; nothing where it is on no bridge."""
     settings = subject.inspect.get("NetworkSettings") or {}
     mode = subject.text("NetworkMode") or "bridge"
-    endpoints = [e for e in (settings.get("Networks") or {}).values() if e.get("IPAddress")]
-    if mode in ("host", "none") or mode.startswith("container:") or not endpoints:
+    if mode in ("host", "none") or mode.startswith("container:"):
         return
-    for endpoint in endpoints:
-        yield from _bridge(subject, endpoint, settings.get("Ports") or {})
+    networks = settings.get("Networks") or {}
+    members = {name: e for name, e in networks.items() if e.get("IPAddress")}
+    for name, endpoint in members.items():
+        label = "" if len(members) == 1 else f" {name}"
+        document = subject.readings.network(name, str(endpoint.get("NetworkID")))
+        yield from _bridge(subject, endpoint, document, label)
+    if members:
+        yield _ports(subject, [str(e["IPAddress"]) for e in members.values()], settings)
 
 
 def _bridge(
-    subject: Subject, endpoint: Mapping[str, Any], ports: Mapping[str, Any]
+    subject: Subject, endpoint: Mapping[str, Any], document: Mapping[str, Any], label: str
 ) -> Iterator[Row]:
     address = str(endpoint["IPAddress"])
-    objects = subject.readings.firewall
+    objects = subject.readings.packet_filter
     table = known(objects, address, str(endpoint.get("MacAddress") or ""))
     if table is None:
-        yield Row("firewall", "network", f"{address} held to its port",
+        yield Row(f"firewall{label}", "network", f"{address} held to its port",
                   "no set of the engine's knows it", EVIDENCE, Verdict.FAILS)  # fmt: skip
         return
     bridge = _bridge_of(table)
     subnet = IPv4Network(f"{address}/{endpoint.get('IPPrefixLen') or 16}", strict=False)
-    wanted = subject.readings.expected(bridge, subnet)
+    wanted = subject.readings.expected(bridge, subnet, subnet6(document), limits(document))
     found = rules(objects)
     wrong = differences(wanted, found)
     count = sum(len(body) for body in wanted.values())
-    yield Row("firewall", "network", f"{count} chains and rules of {bridge}",
+    yield Row(f"firewall{label}", "network", f"{count} chains and rules of {bridge}",
               "; ".join(wrong) or "all in force", EVIDENCE, judge(not wrong, None))  # fmt: skip
-    asked = published(ports)
-    leading = elements(objects, table, address)
+
+
+def limits(document: Mapping[str, Any]) -> Limits:
+    """What a network's document changes in the rules; an empty one is the default network's."""
+    options: Mapping[str, str] = document.get("Options") or {}
+
+    def on(name: str) -> bool:
+        return str(options.get(f"com.docker.network.bridge.{name}", "true")).lower() != "false"
+
+    return Limits(
+        internal=bool(document.get("Internal")),
+        icc=on("enable_icc"),
+        masquerade=on("enable_ip_masquerade"),
+    )
+
+
+def subnet6(document: Mapping[str, Any]) -> IPv6Network | None:
+    """The IPv6 subnet of a network that has one."""
+    if document.get("EnableIPv6"):
+        for pool in (document.get("IPAM") or {}).get("Config") or ():
+            if ":" in (text := str(pool.get("Subnet") or "")):
+                return IPv6Network(text, strict=False)
+    return None
+
+
+def _ports(subject: Subject, addresses: list[str], settings: Mapping[str, Any]) -> Row:
+    """What leads to the container from outside, against what was published."""
+    asked = published(settings.get("Ports") or {})
+    leading: set[str] = set()
+    for address in addresses:
+        leading |= elements(subject.readings.packet_filter, address)
     extra, missing = sorted(leading - asked), sorted(asked - leading)
-    effective = f"{len(leading)} lead to {address}"
+    effective = f"{len(leading)} lead to {', '.join(addresses)}"
     if extra:
         effective += f"; not asked for: {', '.join(extra)}"
     if missing:
         effective += f"; missing: {', '.join(missing)}"
-    yield Row("published ports", "network", f"{len(asked)} ports", effective, EVIDENCE,
-              judge(not extra and not missing, None))  # fmt: skip
+    return Row("published ports", "network", f"{len(asked)} ports", effective, EVIDENCE,
+               judge(not extra and not missing, None))  # fmt: skip
 
 
 def known(objects: list[dict[str, Any]], address: str, mac: str) -> str | None:
@@ -120,12 +155,12 @@ def published(ports: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def elements(objects: list[dict[str, Any]], table: str, address: str) -> set[str]:
-    """The same of the map elements that lead to ``address``."""
+def elements(objects: list[dict[str, Any]], address: str) -> set[str]:
+    """The same of the elements of the engine's maps that lead to ``address``."""
     found = set()
     for entry in objects:
         kind = entry.get("map", {})
-        if kind.get("table") != table or kind.get("family") != "ip":
+        if kind.get("name") not in MAPS or kind.get("family") != "ip":
             continue
         for key, value in kind.get("elem", ()):
             target = value.get("concat", ())

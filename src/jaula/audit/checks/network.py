@@ -25,6 +25,8 @@ ABOUT = About(
 def check(subject: Subject) -> Iterator[Row]:
     """Interfaces, and the address that the engine gave."""
     mode = subject.text("NetworkMode") or "bridge"
+    settings = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    members = [name for name, each in settings.items() if each.get("IPAddress")]
     found = interfaces(subject.read("net/dev"))
     others = [name for name in found if name != "lo" and not _tunnel(name)]
     evidence = subject.path("net/dev")
@@ -35,11 +37,13 @@ def check(subject: Subject) -> Iterator[Row]:
     elif mode == "none":
         by, requested, holds = None, "loopback only", not others
     else:
-        by, requested, holds = None, f"loopback and one on {mode}", len(others) == 1
+        count = max(1, len(members))
+        where = mode if count == 1 else ", ".join(members)
+        by, requested = None, f"loopback and {'one' if count == 1 else count} on {where}"
+        holds = len(others) == count
     yield Row("interfaces", "network", requested, ", ".join(found), evidence, judge(holds, by))
     if shared:
         return
-    settings = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     wanted = sorted(str(n.get("IPAddress")) for n in settings.values() if n.get("IPAddress"))
     local = sorted(addresses(subject.read("net/fib_trie")))
     holds = local == wanted and (bool(wanted) or mode == "none")

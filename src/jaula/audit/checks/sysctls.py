@@ -8,6 +8,7 @@ no IPv6, so that no router advertisement can give them an address and a way out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv6Address
 
 from jaula.audit import probes
 from jaula.audit.about import About
@@ -33,8 +34,7 @@ SEPARATOR = "\x1f"
 def check(subject: Subject) -> Iterator[Row]:
     """One row for what was asked for, one for IPv6 on the container's interfaces."""
     asked = {normal(name): value for name, value in _asked(subject).items()}
-    given = {normal(name) for name in subject.linux.sysctl}
-    names = sorted(asked.keys() | given)
+    names = sorted(asked.keys() | {normal(name) for name in subject.linux.sysctl})
     if names:
         found = readings(subject, names)
         wrong = [name for name in names if _plain(found[name]) != _plain(asked.get(name, ""))]
@@ -50,14 +50,30 @@ def check(subject: Subject) -> Iterator[Row]:
     mode = subject.text("NetworkMode") or "bridge"
     if mode == "host" or mode.startswith("container:") or any("ipv6" in name for name in asked):
         return
-    addresses = ipv6(subject)
-    yield Row("ipv6", "network", "no address but the loopback's", ", ".join(addresses) or "none",
-              subject.path("net/if_inet6"), judge(not addresses, None))  # fmt: skip
+    given = given6(subject)
+    found6 = ipv6(subject)
+    extra = [text for text in found6 if not allowed(text, given)]
+    requested = ", ".join(map(str, given)) or "no address but the loopback's"
+    yield Row("ipv6", "network", requested, ", ".join(extra or found6) or "none",
+              subject.path("net/if_inet6"), judge(not extra, None))  # fmt: skip
 
 
 def _asked(subject: Subject) -> Mapping[str, str]:
     asked: Mapping[str, str] = subject.host_config.get("Sysctls") or {}
     return asked
+
+
+def given6(subject: Subject) -> list[IPv6Address]:
+    """The IPv6 addresses that the container's networks gave it."""
+    networks = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    found = [str(each.get("GlobalIPv6Address") or "") for each in networks.values()]
+    return [IPv6Address(text) for text in found if text]
+
+
+def allowed(text: str, given: Sequence[IPv6Address]) -> bool:
+    """Whether an address was given, or is the link's own where there is IPv6 at all."""
+    address = IPv6Address(int(text.split()[1], 16))
+    return address in given or (bool(given) and address.is_link_local)
 
 
 def ipv6(subject: Subject) -> list[str]:

@@ -74,6 +74,7 @@ def _containers(client: Client, options: Options) -> list[Report]:
 
     readings = Readings()
     readings.traced = not options.on("no-trace")
+    readings.networks = client.get("/networks")
     names = list(options.arguments)
     if options.on("all"):
         running = client.get("/containers/json")
