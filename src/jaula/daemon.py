@@ -354,9 +354,11 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine import hostfacts, identity
     from jaula.engine.engine import Engine
     from jaula.engine.events import Events
+    from jaula.engine.network_registry import NetworkRegistry
     from jaula.engine.parts import Parts
     from jaula.engine.ranges import Ranges
     from jaula.engine.registry import Registry
+    from jaula.engine.resolving import Resolvers
     from jaula.engine.runtimes import Runtimes
     from jaula.engine.sandboxes import Sandboxes
     from jaula.images.store import ImageStore
@@ -370,6 +372,8 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
     database = Database(paths.database)
     registry = Registry(database)
     registry.load()
+    networks = NetworkRegistry(database)
+    networks.load()
     rootless = places.user() is not None
     warnings: tuple[str, ...] = ()
     if rootless:
@@ -409,6 +413,8 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
             images=ImageStore(paths, layers),
             volumes=VolumeStore(paths),
             network=network,
+            networks=networks,
+            resolvers=Resolvers(network),
             ranges=ranges,
             sandboxes=Sandboxes(runtime, network, ranges, config.sandbox_pool),
             started_at=time.time_ns(),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaula.engine.specbuild import build
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.errors import InvalidRequest
-from jaula.network import files
+from jaula.network import files, nameserver
 from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _INITS = (
 
 
 def write(
-    parts: Parts, record: ContainerRecord, shares: Sharing, endpoint: Endpoint | None
+    parts: Parts, record: ContainerRecord, shares: Sharing, endpoints: Sequence[Endpoint]
 ) -> dict[str, str]:
     """hosts, resolv.conf and hostname, written anew for each start."""
     host = record.body.host_config
@@ -38,19 +39,22 @@ def write(
     if shares.net.container:
         found = {f"/etc/{n}": str(directory / n) for n in _NAMES}
     else:
-        gateway = endpoint.gateway if endpoint else None
+        gateway = next((e.gateway for e in endpoints if e.gateway), None)
+        addresses = [text for e in endpoints for text in (e.ipv4, e.ipv6) if text]
         if shares.net.host and not host.extra_hosts:
             hosts = _read("/etc/hosts")
         else:
             hosts = files.hosts(
                 record.hostname,
                 domain=record.body.domainname,
-                address=endpoint.ipv4 if endpoint else None,
+                more=addresses,
                 extra=host.extra_hosts,
                 gateway=gateway,
             )
         resolv = _read("/etc/resolv.conf")
-        if not shares.net.host or host.dns or host.dns_search or host.dns_options:
+        if record.id in parts.resolvers:
+            resolv = _resolver_conf(record)
+        elif not shares.net.host or host.dns or host.dns_search or host.dns_options:
             resolv = files.resolv_conf(
                 resolv, dns=host.dns, search=host.dns_search, options=host.dns_options
             )
@@ -67,6 +71,30 @@ def write(
         if parts.host.selinux:  # a copy, which can have the container's label
             found[build.INIT_PATH] = _copy(init_program(), parts, record)
     return found
+
+
+def _resolver_conf(record: ContainerRecord) -> str:
+    host = record.body.host_config
+    return files.resolver_conf(
+        _read("/etc/resolv.conf"),
+        nameserver.ADDRESS,
+        search=host.dns_search,
+        options=host.dns_options,
+    )
+
+
+def use_resolver(parts: Parts, record: ContainerRecord) -> None:
+    """Let a running container, which had none until now, ask the engine's resolver.
+
+    A resolv.conf that was changed inside stays as it is.
+    """
+    host = record.body.host_config
+    path = str(parts.config.paths.container(record.id) / "resolv.conf")
+    before = files.resolv_conf(
+        _read("/etc/resolv.conf"), dns=host.dns, search=host.dns_search, options=host.dns_options
+    )
+    if _read(path) == before:
+        _write(path, _resolver_conf(record))
 
 
 def own(parts: Parts, record: ContainerRecord, shares: Sharing) -> list[str]:

@@ -346,6 +346,7 @@ class Containers(Looking):
             self.parts.registry.release(name, container.id)
             raise
         self.parts.registry.release(old, container.id)
+        self.starter.connector.renamed(container)
         self._emit(container, "rename", {"oldName": f"/{old}"})
 
     async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:

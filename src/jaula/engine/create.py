@@ -19,6 +19,7 @@ from jaula.engine import (
     hostfacts,
     keepid,
     labelling,
+    memberships,
     merge,
     mountpoints,
     names,
@@ -71,6 +72,7 @@ async def create(
     image = parts.images.resolve(body.image)
     merged = merge.merge(body, image.config)
     merged = msgspec.structs.replace(merged, host_config=_joined(parts, merged.host_config))
+    members = _members(parts, merged)
     container_id = names.new_id()
     warnings = check(parts, merged)
     chosen = name or names.random_name(parts.registry.names)
@@ -87,6 +89,7 @@ async def create(
             layers=tuple(image.layers),
             args=process.arguments(merged),
             hostname=_hostname(parts, merged, container_id),
+            networks=members,
             storage_driver=parts.snapshots.name,
             warnings=warnings,
             owner=owner[0],
@@ -143,7 +146,7 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
     build.check_sysctls(host, shares)
     policy.check(host.restart_policy, auto_remove=host.auto_remove)
     wished = ports.wishes(body)
-    if wished and shares.network != "bridge":
+    if wished and not shares.network:
         if host.network_mode == "host":
             warnings.append("Published ports are discarded when using host network mode")
         elif host.network_mode.startswith("container:"):
@@ -218,6 +221,21 @@ def _joined(parts: Parts, host: HostConfig) -> HostConfig:
                 # 404 would make the docker command look for the image at a registry.
                 raise InvalidRequest(error.message) from None
     return msgspec.structs.replace(host, **changed)
+
+
+def _members(parts: Parts, body: ContainerCreate) -> memberships.Members:
+    """The networks that the container is to be connected to."""
+    try:
+        members = memberships.chosen(body, parts.networks.find)
+    except NotFound as error:
+        # 404 would make the docker command look for the image at a registry.
+        raise InvalidRequest(
+            error.message,
+            hint="make it with network create; host, none and container:NAME are there too",
+        ) from None
+    for name, settings in members.items():
+        memberships.check(name, parts.networks.get(name), settings)
+    return members
 
 
 def _hostname(parts: Parts, body: ContainerCreate, container_id: str) -> str:

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from jaula.engine import policy, states
+from jaula.engine.connecting import Connector
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
 from jaula.engine.states import Action
@@ -38,6 +39,7 @@ class Ending:
     def __init__(self, parts: Parts, start: Callable[[Container], Awaitable[None]]) -> None:
         self._parts = parts
         self._start = start
+        self._connector = Connector(parts)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -83,6 +85,7 @@ class Ending:
             borrowed_start=0,
             borrowed_size=0,
             endpoint=None,
+            more_endpoints=(),
             ports=(),
         )
         remove = record.body.host_config.auto_remove and not again and not container.removing
@@ -134,14 +137,7 @@ class Ending:
     def release(self, container: Container) -> None:
         """Give back what a running container held: address, ports, ids."""
         record = container.record
-        if (endpoint := record.endpoint) is not None:
-            self._parts.network.detach(endpoint)
-            self._parts.events.emit(
-                "network",
-                "disconnect",
-                endpoint.network,
-                {"container": container.id, "name": endpoint.network, "type": "bridge"},
-            )
+        self._connector.release(record)
         if record.range_start:
             self._parts.ranges.give_back(record.range_start)
         if record.borrowed_start:

@@ -105,6 +105,7 @@ class Engine:
         await self.containers.ending.close()
         await self.parts.runtimes.close()
         await self.parts.sandboxes.close()
+        self.parts.resolvers.close()
         # With nobody on it the bridge and its firewall go too.
         asyncio.get_running_loop().remove_reader(self.parts.network.watch().fileno())
         self.parts.network.teardown()

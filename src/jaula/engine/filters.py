@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from jaula.engine import memberships
 from jaula.engine.ports import parse_port
 from jaula.errors import InvalidRequest, NotFound
 from jaula.state.records import ContainerRecord, Status
@@ -136,8 +137,7 @@ def _fits(record: ContainerRecord, key: str, value: str) -> bool:
             digest = value.removeprefix("sha256:")
             return named == image or record.image.removeprefix("sha256:").startswith(digest)
         case "network":
-            mode = record.body.host_config.network_mode
-            return value == ("bridge" if mode in ("", "default") else mode)
+            return value in memberships.of(record) or value == record.body.host_config.network_mode
         case "volume":
             return any(value in (m.name, m.source, m.destination) for m in record.mounts)
         case "publish" | "expose":

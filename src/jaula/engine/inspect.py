@@ -74,7 +74,7 @@ def document(parts: Parts, container: Container) -> dict[str, Any]:
         },
         "Mounts": [mount(m) for m in record.mounts],
         "Config": config(record),
-        "NetworkSettings": network_settings.settings(record),
+        "NetworkSettings": network_settings.settings(record, parts.networks.id_of),
     }
 
 

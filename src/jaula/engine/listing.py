@@ -32,7 +32,7 @@ def summary(parts: Parts, container: Container) -> dict[str, Any]:
         "State": str(record.status),
         "Status": status(record, time.time()),
         "HostConfig": {"NetworkMode": "bridge" if mode in ("", "default") else mode},
-        "NetworkSettings": {"Networks": network_settings.networks(record)},
+        "NetworkSettings": {"Networks": network_settings.networks(record, parts.networks.id_of)},
         "Mounts": [mount(m) for m in record.mounts],
     }
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from jaula.engine.networks import network_id
+from jaula.engine import memberships
+from jaula.engine.memberships import DEFAULT
+from jaula.engine.names import short
+from jaula.engine.network_registry import PREDEFINED
 from jaula.engine.ports import parse_port
+from jaula.spec.api import EndpointIPAMConfig, EndpointSettings
+from jaula.spec.endpoint import Endpoint
 from jaula.state.records import ContainerRecord
 
+Ids = Callable[[str], str]
 
-def settings(record: ContainerRecord) -> dict[str, Any]:
-    """``NetworkSettings`` of inspect, with the fields of old clients at its top."""
+
+def settings(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
+    """``NetworkSettings`` of inspect, with the fields of old clients at its top.
+
+    ``id_of`` gives the id of a network of a name. Those fields are the default network's.
+    """
     endpoint = record.endpoint
     return {
         "Bridge": "",
@@ -22,42 +33,61 @@ def settings(record: ContainerRecord) -> dict[str, Any]:
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": None,
         "SecondaryIPv6Addresses": None,
-        "EndpointID": endpoint.endpoint_id if endpoint else "",
-        "Gateway": endpoint.gateway if endpoint else "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": endpoint.ipv4 if endpoint else "",
-        "IPPrefixLen": endpoint.prefix if endpoint else 0,
-        "IPv6Gateway": "",
-        "MacAddress": endpoint.mac if endpoint else "",
-        "Networks": networks(record),
+        **_addresses(endpoint if endpoint and endpoint.network == DEFAULT else None),
+        "Networks": networks(record, id_of),
     }
 
 
-def networks(record: ContainerRecord) -> dict[str, Any]:
+def networks(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
     """One entry for each network; the host's and none are networks too."""
     mode = record.body.host_config.network_mode
     if mode.startswith("container:"):
         return {}
-    name = "bridge" if mode in ("", "default") else mode
-    endpoint = record.endpoint
+    if mode in ("host", "none"):
+        return {mode: _entry(record, mode, id_of, EndpointSettings(), None)}
+    endpoints = {endpoint.network: endpoint for endpoint in record.endpoints}
     return {
-        name: {
-            "IPAMConfig": None,
-            "Links": None,
-            "Aliases": None,
-            "MacAddress": endpoint.mac if endpoint else "",
-            "DriverOpts": None,
-            "NetworkID": network_id(name),
-            "EndpointID": endpoint.endpoint_id if endpoint else "",
-            "Gateway": endpoint.gateway if endpoint else "",
-            "IPAddress": endpoint.ipv4 if endpoint else "",
-            "IPPrefixLen": endpoint.prefix if endpoint else 0,
-            "IPv6Gateway": "",
-            "GlobalIPv6Address": "",
-            "GlobalIPv6PrefixLen": 0,
-            "DNSNames": None,
-        }
+        name: _entry(record, name, id_of, wanted, endpoints.get(name))
+        for name, wanted in memberships.of(record).items()
+    }
+
+
+def _entry(
+    record: ContainerRecord,
+    name: str,
+    id_of: Ids,
+    wanted: EndpointSettings,
+    endpoint: Endpoint | None,
+) -> dict[str, Any]:
+    own = name not in PREDEFINED
+    return {
+        "IPAMConfig": _ipam(wanted.ipam_config),
+        "Links": None,
+        "Aliases": [*wanted.aliases, short(record.id)] if own else None,
+        "DriverOpts": dict(wanted.driver_opts) or None,
+        "NetworkID": id_of(name),
+        **_addresses(endpoint),
+        "DNSNames": list(memberships.names(record, wanted)) if own else None,
+    }
+
+
+def _ipam(wanted: EndpointIPAMConfig | None) -> dict[str, str] | None:
+    if wanted is None:
+        return None
+    found = {"IPv4Address": wanted.ipv4_address, "IPv6Address": wanted.ipv6_address}
+    return {key: value for key, value in found.items() if value}
+
+
+def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
+    return {
+        "MacAddress": endpoint.mac if endpoint else "",
+        "EndpointID": endpoint.endpoint_id if endpoint else "",
+        "Gateway": endpoint.gateway if endpoint else "",
+        "IPAddress": endpoint.ipv4 if endpoint else "",
+        "IPPrefixLen": endpoint.prefix if endpoint else 0,
+        "IPv6Gateway": endpoint.gateway6 if endpoint else "",
+        "GlobalIPv6Address": endpoint.ipv6 if endpoint else "",
+        "GlobalIPv6PrefixLen": endpoint.prefix6 if endpoint else 0,
     }
 
 

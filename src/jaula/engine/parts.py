@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from jaula.config import EngineConfig
 from jaula.engine.events import Events
+from jaula.engine.network_registry import NetworkRegistry
 from jaula.engine.ranges import OneRange, Ranges
 from jaula.engine.registry import Registry
+from jaula.engine.resolving import Resolvers
 from jaula.engine.runtimes import Runtimes
 from jaula.engine.sandboxes import Sandboxes
 from jaula.engine.specbuild.facts import HostFacts
@@ -42,6 +44,8 @@ class Parts:
     images: ImageStore
     volumes: VolumeStore
     network: NetworkManager
+    networks: NetworkRegistry
+    resolvers: Resolvers
     ranges: Ranges | OneRange
     sandboxes: Sandboxes
     started_at: int  # nanoseconds since the epoch

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Place:
-    """What a start has taken: ids, a sandbox, an endpoint. :meth:`give_back` undoes it.
+    """What a start has taken: ids, a sandbox, endpoints. :meth:`give_back` undoes it.
 
     ``ids`` are those of the container's user namespace, None where that is the host's;
     ``reserved`` is the range to give back at the end. They differ where a container borrows a
@@ -29,7 +29,18 @@ class Place:
         self.borrowed: IdRange | None = None
         self.held: dict[str, int] = {}
         self.sandbox: Sandbox | None = None
-        self.endpoint: Endpoint | None = None
+        self.endpoints: list[Endpoint] = []
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The one that leads outside."""
+        return self.endpoints[0] if self.endpoints else None
+
+    @property
+    def net_fd(self) -> int:
+        """The sandbox's network namespace."""
+        assert self.sandbox is not None
+        return self.sandbox.net_fd
 
     def close_sandbox(self) -> None:
         """Drop our descriptors; the container holds its namespaces itself."""
@@ -41,9 +52,8 @@ class Place:
 
     def give_back(self) -> None:
         """Undo everything that was taken."""
-        if self.endpoint is not None:
-            self._parts.network.detach(self.endpoint)
-            self.endpoint = None
+        while self.endpoints:
+            self._parts.network.detach(self.endpoints.pop())
         self.close_sandbox()
         if self.reserved is not None:
             self._parts.ranges.give_back(self.reserved.start)

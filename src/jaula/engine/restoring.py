@@ -14,7 +14,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from jaula.engine import foreign, policy
+from jaula.engine import connecting, foreign, policy
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.messages import Event, ExitRecord
 from jaula.state.records import Status
@@ -36,15 +36,17 @@ async def restore(parts: Parts, containers: Containers) -> None:
     found = [c for c in parts.registry if c.live]
     await asyncio.gather(*(_reconnect(parts, containers, container) for container in found))
     living = [c for c in parts.registry if c.live and c.shim is not None]
-    endpoints = [c.record.endpoint for c in living if c.record.endpoint is not None]
+    endpoints = [endpoint for c in living for endpoint in c.record.endpoints]
     try:
         # In this thread: nobody is served yet, and the firewall library keeps megabytes for each
         # thread that calls it.
+        connecting.restore_networks(parts)
         for problem in parts.network.restore(endpoints):
             log.warning("network: %s", problem)
         parts.network.sweep({e.container_id for e in endpoints})
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
+    await connecting.restore_resolvers(parts, living)
     await _undo_starts(parts, containers)
     for container in [c for c in parts.registry if c.live and c.shim is None]:
         await _ended(parts, containers, container)

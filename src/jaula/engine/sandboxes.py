@@ -30,9 +30,9 @@ _PAUSE = 0.03  # seconds; a short command has ended by then
 
 
 class Prepared:
-    """One sandbox on the default network, not used by anyone yet; ``ids`` are None if borrowed."""
+    """One sandbox on the default network, not used by anyone yet."""
 
-    def __init__(self, ids: IdRange | None, sandbox: Sandbox, endpoint: Endpoint) -> None:
+    def __init__(self, ids: IdRange, sandbox: Sandbox, endpoint: Endpoint) -> None:
         self.ids = ids
         self.sandbox = sandbox
         self.endpoint = endpoint
@@ -60,45 +60,39 @@ class Sandboxes:
         """A sandbox, now: a prepared one, or one made for the caller."""
         if self._ready:
             return self._ready.popleft()
-        return await self.make()
+        return await self._make()
 
-    async def make(
-        self,
-        *,
-        ip: str | None = None,
-        mac: str | None = None,
-        maps: Callable[[IdRange], Maps | None] = lambda ids: None,
-    ) -> Prepared:
-        """A new sandbox, with a given address if one is asked for, and id maps that are not usual.
-
-        :raises JaulaError: no ids, no addresses, or the kernel refuses.
-        """
-        ids = self._ranges.take()
+    async def _make(self) -> Prepared:
+        ids, sandbox = await self.bare()
         try:
-            uids, gids = maps(ids) or (self._ranges.mappings(ids), ())
-            sandbox = await self._runtime.sandbox(uids, gid_mappings=gids)
-            try:
-                endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd, ip=ip, mac=mac)
-            except BaseException:
-                sandbox.close()
-                raise
+            endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd)
         except BaseException:
+            sandbox.close()
             self._ranges.give_back(ids.start)
             raise
         return Prepared(ids, sandbox, endpoint)
 
-    async def make_within(self, user_fd: int, *, ip: str | None, mac: str | None) -> Prepared:
-        """A network of its own for a container that joins another's user namespace.
+    async def bare(
+        self, *, maps: Callable[[IdRange], Maps | None] = lambda ids: None
+    ) -> tuple[IdRange, Sandbox]:
+        """A new sandbox that is on no network. ``maps`` are id maps that are not usual.
 
-        :raises JaulaError: no addresses, or the kernel refuses.
+        :raises JaulaError: no ids, or the kernel refuses.
         """
-        sandbox = await self._runtime.network_within(user_fd)
+        ids = self._ranges.take()
         try:
-            endpoint = self._network.attach("bridge", new_id(), sandbox.net_fd, ip=ip, mac=mac)
+            uids, gids = maps(ids) or (self._ranges.mappings(ids), ())
+            return ids, await self._runtime.sandbox(uids, gid_mappings=gids)
         except BaseException:
-            sandbox.close()
+            self._ranges.give_back(ids.start)
             raise
-        return Prepared(None, sandbox, endpoint)
+
+    async def bare_within(self, user_fd: int) -> Sandbox:
+        """The same for a container that joins another's user namespace.
+
+        :raises JaulaError: the kernel refuses.
+        """
+        return await self._runtime.network_within(user_fd)
 
     def refill(self) -> None:
         """Begin to fill the pool in a moment, unless that is going on.
@@ -116,7 +110,7 @@ class Sandboxes:
         await asyncio.sleep(pause)
         while len(self._ready) < self._size and not self._closed:
             try:
-                self._ready.append(await self.make())
+                self._ready.append(await self._make())
             except JaulaError as error:
                 log.warning("cannot prepare a network sandbox: %s", error)
                 return
@@ -134,5 +128,4 @@ class Sandboxes:
             prepared = self._ready.popleft()
             self._network.detach(prepared.endpoint)
             prepared.sandbox.close()
-            if prepared.ids is not None:
-                self._ranges.give_back(prepared.ids.start)
+            self._ranges.give_back(prepared.ids.start)

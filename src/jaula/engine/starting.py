@@ -20,19 +20,19 @@ from jaula.engine import (
     keepid,
     labelling,
     lending,
+    memberships,
     states,
 )
+from jaula.engine.connecting import Connector
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
 from jaula.engine.logging_options import log_options
 from jaula.engine.place import Place
-from jaula.engine.ports import wishes
 from jaula.engine.specbuild import build, security, sharing
 from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.engine.states import Action
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
-from jaula.network.ports import PortRequest
 from jaula.runtime.messages import LogSetup, StartRequest
 from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord
@@ -61,6 +61,7 @@ class Starter:
         self._on_event = on_event
         self._book = book
         self._clear = clear
+        self.connector = Connector(parts)
 
     async def start(self, container: Container) -> None:
         """Start it.
@@ -119,16 +120,11 @@ class Starter:
             borrowed_start=place.borrowed.start if place.borrowed else 0,
             borrowed_size=place.borrowed.size if place.borrowed else 0,
             endpoint=endpoint,
+            more_endpoints=tuple(place.endpoints[1:]),
             ports=endpoint.ports if endpoint else (),
         )
         self._book(container)
-        if endpoint is not None:
-            self._parts.events.emit(
-                "network",
-                "connect",
-                endpoint.network,
-                {"container": container.id, "name": endpoint.network, "type": "bridge"},
-            )
+        self.connector.told(container.record, place.endpoints, "connect")
         self._parts.events.emit("container", "start", container.id, attributes(record))
         self._parts.sandboxes.refill()
 
@@ -139,6 +135,7 @@ class Starter:
 
     def _failed(self, container: Container, place: Place, error: BaseException) -> None:
         container.close_pending()
+        self._parts.resolvers.close_one(container.id)
         place.give_back()
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)
@@ -185,8 +182,8 @@ class Starter:
         self, record: ContainerRecord, shares: Sharing, joined: dict[str, str], place: Place
     ) -> None:
         lender = self._lender(shares)
-        if shares.network and not record.body.network_disabled:
-            await self._attach(record, place)
+        if shares.network and memberships.of(record) and not record.body.network_disabled:
+            await self.connector.attach(record, place, lambda ids: keepid.maps(record, ids))
         elif lender is None and not shares.user.host:
             place.reserved = self._parts.ranges.take()
         if lender is not None:
@@ -215,41 +212,6 @@ class Starter:
         usual = self._parts.ranges.mappings(place.ids)
         return keepid.maps(record, place.ids) or (usual, ())
 
-    async def _attach(self, record: ContainerRecord, place: Place) -> None:
-        wanted = record.body.networking_config.endpoints_config
-        settings = wanted.get("bridge") or wanted.get("default")
-        ipam = settings.ipam_config if settings else None
-        ip = ipam.ipv4_address if ipam else ""
-        mac = record.body.mac_address or (settings.mac_address if settings else "")
-        network, sandboxes = self._parts.network, self._parts.sandboxes
-        keeps = record.body.host_config.userns_mode == keepid.MODE
-        if (lent := place.held.get("user")) is not None:
-            prepared = await sandboxes.make_within(lent, ip=ip or None, mac=mac or None)
-        elif ip or mac or keeps:
-            prepared = await sandboxes.make(
-                ip=ip or None, mac=mac or None, maps=lambda ids: keepid.maps(record, ids)
-            )
-        else:
-            prepared = await sandboxes.take()
-        place.reserved = prepared.ids
-        place.sandbox, place.endpoint = prepared.sandbox, prepared.endpoint
-        place.endpoint = network.claim(prepared.endpoint, record.id, record.name)
-        ports = [
-            PortRequest(w.container_port, w.protocol, w.host_ip, w.host_port, w.host_port_end)
-            for w in wishes(record.body)
-        ]
-        if ports:
-            try:
-                network.publish(place.endpoint, ports)
-            except JaulaError as error:
-                error.args = (error.message,)
-                error.message = (
-                    "driver failed programming external connectivity on endpoint"
-                    f" {record.name} ({place.endpoint.endpoint_id}): {error.message}"
-                )
-                raise
-            place.endpoint = network.endpoint(record.id) or place.endpoint
-
     # -- what it sees ------------------------------------------------------------------------
 
     def _prepare(
@@ -276,7 +238,7 @@ class Starter:
             foreign_network=place.sandbox is not None
             and "user" not in place.held
             and place.ids != place.reserved,
-            files=container_files.write(parts, record, shares, place.endpoint),
+            files=container_files.write(parts, record, shares, place.endpoints),
             mounts=record.mounts,
             beneath=record.beneath,
             level=record.level,

@@ -252,6 +252,13 @@ class NetworkManager:
             endpoints[container_id] = claimed
             return claimed
 
+    def rename(self, endpoint: Endpoint, container_name: str, names: tuple[str, ...]) -> Endpoint:
+        """The endpoint of a container that is called otherwise by now."""
+        with self._lock:
+            changed = msgspec.structs.replace(endpoint, container_name=container_name, names=names)
+            self._segment(endpoint.network).endpoints[endpoint.container_id] = changed
+            return changed
+
     def endpoint(self, container_id: str, network: str = BRIDGE) -> Endpoint | None:
         """The present record of a container on a network, its published ports included."""
         with self._lock:

@@ -55,7 +55,6 @@ def test_a_joined_namespace_is_a_path() -> None:
         {"userns_mode": "container:"},
         {"pid_mode": "container:a", "userns_mode": "keep-id"},
         {"pid_mode": "container:a", "userns_mode": "container:b"},
-        {"network_mode": "other"},
         {"network_mode": "container:"},
         {"pid_mode": "container:a", "ipc_mode": "container:b"},
         {"pid_mode": "container:a", "userns_mode": "host"},

@@ -46,7 +46,10 @@ class Share(msgspec.Struct, frozen=True):
 
 
 class Sharing(msgspec.Struct, frozen=True):
-    """All of a container's namespaces. ``network`` is '' where no network is to be attached."""
+    """All of a container's namespaces. ``network`` is '' where no network is to be attached.
+
+    Whether there is a network of that name is not known here.
+    """
 
     user: Share = Share()
     pid: Share = Share()
@@ -119,10 +122,9 @@ def _network(mode: str) -> tuple[Share, str]:
         return Share(Kind.HOST), ""
     if mode.startswith(_CONTAINER) and mode != _CONTAINER:
         return Share(Kind.CONTAINER, mode.removeprefix(_CONTAINER)), ""
-    # 404 at this place would make the docker command look for the image at a registry.
-    raise InvalidRequest(
-        f"network {mode} not found", hint="the networks are bridge, host, none and container:NAME"
-    )
+    if mode == _CONTAINER:
+        raise InvalidRequest("invalid network mode: container: is followed by a name or an id")
+    return Share(), mode
 
 
 def namespaces(sharing: Sharing, joined: dict[str, str]) -> tuple[Namespace, ...]:
