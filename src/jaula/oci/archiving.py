@@ -1,7 +1,8 @@
 """Writing the archive of compiled modules, for ``scripts/setup``.
 
 It holds whatever the commands load: modules of ours, of the standard library and of msgspec. Texts
-that only document are left out, which makes it a quarter smaller.
+that only document and the types of functions are left out, and with ``-X no_debug_ranges`` the
+columns of source lines; half of the bytes are left.
 """
 
 from __future__ import annotations
@@ -70,13 +71,17 @@ def write(path: str, names: list[str]) -> None:
 
 
 def compiled(file: str) -> CodeType:
-    """A module's code, without documentation."""
+    """A module's code, without documentation and without its functions' annotations."""
     import ast
 
     with open(file, "rb") as source:
         tree = ast.parse(source.read(), file)
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.returns = None
+        elif not isinstance(node, ast.Module | ast.ClassDef):
             continue
         if ast.get_docstring(node, clean=False) is None:
             continue
