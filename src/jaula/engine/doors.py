@@ -6,6 +6,7 @@ The API serves views instead of the engine itself, so there is no route around t
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from jaula.engine.authority import caller as callers
@@ -16,7 +17,8 @@ from jaula.engine.views.images import Images
 from jaula.engine.views.networks import Networks
 from jaula.engine.views.system import System
 from jaula.engine.views.volumes import Volumes
-from jaula.engine.visitor import Visitor
+from jaula.engine.visitor import DONE, Visitor
+from jaula.state.journal import Entry
 
 if TYPE_CHECKING:
     from jaula.engine.authority.policy import Policy
@@ -49,6 +51,17 @@ class Doors:
         self._journal = journal
         self._syncing: set[asyncio.Task[None]] = set()
         journal.on_dirty = self._sync_soon
+        journal.append(
+            Entry(
+                uid=os.getuid(),
+                pid=os.getpid(),
+                command="jaula",
+                action="engine start",
+                object=engine.parts.identity,
+                name=policy.source,
+                status=DONE,
+            )
+        )
 
     def enter(self, peer: Peer | None) -> View:
         """The engine for one connection."""

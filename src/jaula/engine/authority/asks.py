@@ -119,6 +119,8 @@ def _mounts(body: ContainerCreate) -> Iterator[Ask]:
         mount = wish.mount
         if mount.type == "bind":
             yield Ask(Kind.HOST_MOUNT, mount.source, writable=not mount.read_only, foreign=foreign)
+            if mount.propagation in ("shared", "rshared"):
+                yield Ask(Kind.SECURITY_OPTION, f"propagation={mount.propagation}")
             if {"z", "Z"} & set(mount.mode.split(",")):
                 yield Ask(Kind.SECURITY_OPTION, "relabel")
 

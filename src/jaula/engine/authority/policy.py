@@ -23,6 +23,7 @@ class Policy(msgspec.Struct, frozen=True):
     groups: dict[int, Rule] = {}
     certificates: dict[str, Rule] = {}
     default: Rule = NOBODY
+    source: str = "built in"  # a file's name and digest
 
     def rule_of(self, caller: Caller) -> Rule:
         """The rule that decides about a caller."""

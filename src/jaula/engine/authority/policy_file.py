@@ -19,7 +19,10 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any, Final
+
+import msgspec
 
 from jaula.confine import capabilities
 from jaula.engine.authority import policy as policies
@@ -57,7 +60,8 @@ def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | 
             )
         data = file.read(MAX_SIZE + 1)
     try:
-        return parse(data, user=user, group=group)
+        found = parse(data, user=user, group=group)
+        return msgspec.structs.replace(found, source=f"{path} sha256:{sha256(data).hexdigest()}")
     except InvalidRequest as error:
         raise InvalidRequest(f"policy {path}: {error.message}", hint=error.hint) from None
 

@@ -36,6 +36,11 @@ def test_a_plain_container_asks_for_nothing() -> None:
             {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True}]},
             ["host-mount=/a:ro"],
         ),
+        (
+            {"Binds": ["/a:/b:rshared"]},
+            ["host-mount=/a", "security-option=propagation=rshared"],
+        ),
+        ({"Binds": ["/a:/b:rslave"]}, ["host-mount=/a"]),
         ({"Privileged": True}, ["privileged"]),
         ({"CapAdd": ["CAP_SYS_ADMIN", "all"]}, ["capability=SYS_ADMIN", "capability=ALL"]),
         ({"PidMode": "host", "IpcMode": "host"}, ["host-namespace=pid", "host-namespace=ipc"]),

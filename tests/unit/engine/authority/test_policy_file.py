@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -190,7 +191,8 @@ def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="others than"):
         policy_file.load(str(path), required=True, user=USERS.get, group=GROUPS.get)
     path.chmod(0o640)
-    assert policy_file.load(str(path), required=True, user=USERS.get, group=GROUPS.get) == Policy()
+    found = policy_file.load(str(path), required=True, user=USERS.get, group=GROUPS.get)
+    assert found == Policy(source=f"{path} sha256:{sha256(b'').hexdigest()}")
 
 
 def test_a_missing_file_is_an_error_only_where_it_was_named(tmp_path: Path) -> None:
