@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from jaula.errors import NotFound
 from jaula.oci.settings import Settings, default_root
 from jaula.runtime.ports import CgroupDriver, Parts
 
@@ -50,5 +51,7 @@ def _no_log(driver: str, options: dict[str, str], path: str) -> LogWriter:
 
 def cgroup_of(record: Record) -> Cgroup:
     """The cgroup of a container that exists. Raises ``NotFound``."""
+    if not record.cgroup:
+        raise NotFound(f"container {record.id} has no cgroup yet")
     settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
     return cgroup_driver(settings).open(record.cgroup)

@@ -299,6 +299,10 @@ def test_a_state_directory_without_anything_in_it_is_a_stopped_container(lab: La
     assert bundle.status() == "stopped"
     assert bundle.command("list").returncode == 0
     assert bundle.start().returncode == 1
+    for words in (["kill", bundle.id, "KILL"], ["kill", "--all", bundle.id, "KILL"]):
+        done = bundle.command(*words)
+        assert done.returncode == 1
+        assert "container not running" in done.stderr
     assert bundle.delete().returncode == 0
     assert not (lab.root / bundle.id).exists()
 

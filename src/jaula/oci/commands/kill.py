@@ -33,11 +33,11 @@ def run(call: Call) -> int:
         record = container.record()
     reached = _signal_init(record, signum)
     if call.options.on("all") or (signum == signal.SIGKILL and not reached):
-        reached = _signal_all(call, record, signum) or reached
+        reached = _signal_all(record, signum) or reached
     if not reached:
         raise Conflict("container not running")
     if signum == signal.SIGKILL and frozen(record):
-        with _cgroup(call, record) as cgroup:
+        with _cgroup(record) as cgroup:
             cgroup.thaw()
     return 0
 
@@ -68,12 +68,12 @@ def _signal_init(record: Record, signum: int) -> bool:
     return True
 
 
-def _signal_all(call: Call, record: Record, signum: int) -> bool:
+def _signal_all(record: Record, signum: int) -> bool:
     """Everything in the cgroup: what outlives an init in a shared pid namespace too."""
     from jaula.errors import NotFound
 
     try:
-        with _cgroup(call, record) as cgroup:
+        with _cgroup(record) as cgroup:
             found = [pid for pid in cgroup.pids() if pid != record.pid]
             if signum == signal.SIGKILL:
                 cgroup.kill()
@@ -88,7 +88,7 @@ def _signal_all(call: Call, record: Record, signum: int) -> bool:
         return False
 
 
-def _cgroup(call: Call, record: Record) -> Cgroup:
+def _cgroup(record: Record) -> Cgroup:
     from jaula.oci import parts
 
-    return parts.cgroup_driver(call.settings).open(record.cgroup)
+    return parts.cgroup_of(record)
