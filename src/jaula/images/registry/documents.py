@@ -131,9 +131,7 @@ def platform_of(text: str | None) -> Platform | None:
     if not text:
         return None
     parts = text.lower().split("/")
-    if len(parts) > 3 or not all(
-        p and p.replace("_", "").replace("-", "").isalnum() for p in parts
-    ):
+    if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
         raise InvalidRequest(f'"{text[:80]}" is an invalid platform', hint="os/arch[/variant]")
     os_name = parts[0] if len(parts) > 1 or parts[0] == "linux" else "linux"
     names = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}

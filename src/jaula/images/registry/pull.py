@@ -235,6 +235,8 @@ class _Layers:
     def _leave(self) -> None:
         for transfer, _ in self._running:
             self._client.transfers.leave(transfer, self._board)
+        for transfer, _ in self._running:
+            transfer.wait_if_cancelled()
         self._running.clear()
 
 

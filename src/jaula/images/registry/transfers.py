@@ -27,6 +27,8 @@ from jaula.spec.image import Descriptor
 
 log = logging.getLogger("jaula.registry")
 
+_FAREWELL = 60.0  # seconds; longer than anything that does not notice a cancellation takes
+
 Key = tuple[str, str]  # digest of the blob, diff id
 
 
@@ -44,6 +46,8 @@ class Transfer:
         self._lock = threading.Lock()
         self._boards: list[Board] = []
         self._received = False
+        self._begun = False
+        self._ended = threading.Event()
         self._open = 2  # the thread that receives, and the one that unpacks
 
     # -- those who wait -------------------------------------------------------------------------
@@ -64,6 +68,11 @@ class Transfer:
     def watched(self) -> bool:
         return bool(self._boards)
 
+    def wait_if_cancelled(self) -> None:
+        """Wait until a transfer that nobody wants has taken away what it made."""
+        if self.cancel.done and self._begun:
+            self._ended.wait(_FAREWELL)
+
     def _say(self, text: str) -> None:
         for board in tuple(self._boards):
             board.say(progress.status(text, short(self.layer.digest)))
@@ -78,6 +87,7 @@ class Transfer:
     def receive(self, unpackers: Crew) -> None:
         """Fetch the blob; unpacking begins meanwhile."""
         begun = False
+        self._begun = True
         try:
             self.cancel.check()
             with self._store.blobs.writer() as blob:
@@ -126,7 +136,7 @@ class Transfer:
 
     def begin_unpacking(self, unpackers: Crew) -> None:
         """The blob is there and was not unpacked: do that alone."""
-        self._open, self._received = 1, True
+        self._open, self._begun, self._received = 1, True, True
         arriving = Arriving(self._store.blobs.open(self.layer.digest))
         arriving.advance(self.layer.size)
         arriving.finish()
@@ -141,6 +151,7 @@ class Transfer:
                 return
             self.done = True
             boards = tuple(self._boards)
+        self._ended.set()
         if self.error is not None and not isinstance(self.error, JaulaError | OSError):
             log.error("unexpected error in a transfer", exc_info=self.error)
         if self.error is None:

@@ -1,0 +1,71 @@
+"""A client of registries with a store of its own and little patience, and what is left of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaula.config import Paths, RegistryConfig
+from jaula.images.reference import parse
+from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.client import RegistryClient
+from jaula.images.registry.patience import Patience
+from jaula.images.registry.pull import pull
+from jaula.images.registry.tokens import Credentials
+from jaula.images.store import Image, ImageStore
+from jaula.spec.image import Platform
+from jaula.storage.layers import LayerStore
+
+SHORT = Patience(
+    connect=2,
+    stall=1,
+    document=2,
+    commit=3,
+    window=1,
+    least=1000,
+    attempts=3,
+    progress=1 << 16,
+    pause=0.01,
+    longest_pause=0.02,
+)
+HELD = Credentials("maria", "s3cret")
+
+
+@dataclass
+class Puller:
+    """``messages`` are those of the last pull."""
+
+    directory: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    patience: Patience = SHORT
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        paths = Paths(self.directory / "root", self.directory / "run")
+        self.store = ImageStore(paths, LayerStore(paths))
+        self._paths = paths
+        config = RegistryConfig(**({"certificates": ()} | self.settings))
+        self.client = RegistryClient(self.store, config, self.patience)
+
+    def pull(
+        self,
+        name: str,
+        held: Credentials = HELD,
+        platform: Platform | None = None,
+        cancel: Cancellation | None = None,
+    ) -> Image:
+        self.messages.clear()
+        return pull(
+            self.client,
+            parse(name),
+            platform,
+            held,
+            self.messages.append,
+            cancel or Cancellation(),
+        )
+
+    def left(self) -> list[str]:
+        """Files of images and layers that are there."""
+        blobs = self._paths.images / "blobs" / "sha256"
+        return sorted(path.name for top in (blobs, self._paths.layers) for path in top.iterdir())

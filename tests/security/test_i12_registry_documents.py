@@ -1,0 +1,344 @@
+"""I12: descriptors are strict: digest before parsing, one media type, size limits, digest grammar.
+
+The registry here is hostile. After each pull nothing of what it sent is left.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.pulls import Puller
+from harness.scripted_registry import (
+    CONFIG,
+    INDEX,
+    LAYER,
+    MANIFEST,
+    Request,
+    ScriptedRegistry,
+    config_of,
+    described,
+    digest,
+    endless,
+    layer,
+)
+from jaula.errors import JaulaError
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def registry() -> Iterator[ScriptedRegistry]:
+    with ScriptedRegistry(layer("one"), layer("two", 300_000)) as made:
+        yield made
+
+
+@pytest.fixture
+def puller(tmp_path: Path) -> Puller:
+    return Puller(tmp_path)
+
+
+def refused(puller: Puller, registry: ScriptedRegistry, *words: str, tag: str = ":1") -> str:
+    """A pull that fails, in time, with an error that holds ``words``; nothing is left of it."""
+    begin = time.monotonic()
+    with pytest.raises(JaulaError) as raised:
+        puller.pull(f"{registry.name}/box{tag}")
+    assert time.monotonic() - begin < 20
+    text = str(raised.value)
+    for word in words:
+        assert word in text
+    assert text.isprintable()
+    assert puller.left() == []
+    assert puller.store.list() == []
+    return text
+
+
+def test_the_honest_registry_serves_the_image(puller: Puller, registry: ScriptedRegistry) -> None:
+    """What the other tests rely on: without the trick the pull succeeds."""
+    assert len(puller.pull(f"{registry.name}/box:1").layers) == 2
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-3727"])
+def test_a_manifest_is_what_its_digest_says(
+    puller: Puller, registry: ScriptedRegistry, cve: str
+) -> None:
+    wanted = digest(registry.manifest)
+    registry.scripts[f"/v2/box/manifests/{wanted}"] = lambda request: request.answer(
+        200, registry.manifest + b" ", MANIFEST
+    )
+    refused(puller, registry, "manifest verification failed", tag=f"@{wanted}")
+
+
+def test_a_manifest_is_what_its_answer_says(puller: Puller, registry: ScriptedRegistry) -> None:
+    registry.send_manifest(registry.manifest, Docker_Content_Digest="sha256:" + "0" * 64)
+    refused(puller, registry, "damaged")
+
+
+@pytest.mark.parametrize("cve", ["CVE-2021-41190"])
+@pytest.mark.parametrize(
+    ("sent_as", "change"),
+    [
+        (INDEX, {}),
+        (MANIFEST, {"mediaType": INDEX}),
+        (MANIFEST, {"manifests": []}),
+        (INDEX, {"mediaType": INDEX, "manifests": []}),
+        ("application/json", {}),
+        ("text/plain", {}),
+        ("", {}),
+    ],
+)
+def test_a_document_has_one_media_type(
+    puller: Puller,
+    registry: ScriptedRegistry,
+    cve: str,
+    sent_as: str,
+    change: dict[str, object],
+) -> None:
+    registry.manifest_document |= change
+    registry.send_manifest(registry.manifest, sent_as)
+    refused(puller, registry)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sha256:" + "A" * 64,
+        "sha256:" + "a" * 63,
+        "sha256:" + "a" * 64 + "\n",
+        "sha512:" + "a" * 128,
+        "sha256:../../../../etc/passwd",
+        "",
+        "md5:x",
+    ],
+)
+@pytest.mark.parametrize("member", ["config", "layers"])
+def test_the_grammar_of_a_digest_is_strict(
+    puller: Puller, registry: ScriptedRegistry, text: str, member: str
+) -> None:
+    entry = registry.manifest_document[member]
+    (entry if member == "config" else entry[0])["digest"] = text
+    refused(puller, registry, "not valid")
+    assert not any("passwd" in path for _, path, _ in registry.seen)
+
+
+@pytest.mark.parametrize("size", [-1, 2**63, "12", None, 1.5])
+def test_a_size_is_a_number(puller: Puller, registry: ScriptedRegistry, size: object) -> None:
+    registry.manifest_document["layers"][0]["size"] = size
+    refused(puller, registry, "not valid")
+
+
+@pytest.mark.parametrize("cve", ["CVE-2021-21285"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"schemaVersion":1}'],
+)
+def test_what_is_no_manifest_is_refused(
+    puller: Puller, registry: ScriptedRegistry, cve: str, body: bytes
+) -> None:
+    registry.send_manifest(body)
+    refused(puller, registry)
+
+
+def _long(request: Request) -> None:
+    request.head(200, MANIFEST, Content_Length=str(1 << 40))
+    request.wfile.write(b" " * 1000)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        _long,
+        endless(b" " * 65536),
+        endless(b" ", pause=0.1),
+        lambda request: request.answer(200, b" " * (5 * MIB), MANIFEST),
+    ],
+    ids=["announced", "endless", "slow", "large"],
+)
+def test_a_manifest_has_a_ceiling(
+    puller: Puller, registry: ScriptedRegistry, script: Callable[[Request], None]
+) -> None:
+    registry.scripts[registry.manifest_path] = script
+    refused(puller, registry)
+
+
+def test_headers_that_do_not_end_are_not_waited_for(
+    puller: Puller, registry: ScriptedRegistry
+) -> None:
+    def drip(request: Request) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+        while True:
+            request.wfile.write(b"a")
+            request.wfile.flush()
+            time.sleep(0.05)
+
+    registry.scripts[registry.manifest_path] = drip
+    refused(puller, registry)
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(501, "501 layers"), (20_000, "")],
+)
+def test_an_image_has_not_any_number_of_layers(
+    puller: Puller, registry: ScriptedRegistry, number: int, word: str
+) -> None:
+    registry.manifest_document["layers"] *= number // 2 + 1
+    registry.manifest_document["layers"] = registry.manifest_document["layers"][:number]
+    refused(puller, registry, word)
+
+
+def test_the_configuration_is_what_its_digest_says(
+    puller: Puller, registry: ScriptedRegistry
+) -> None:
+    registry.scripts[registry.blob_path(registry.config)] = lambda request: request.answer(
+        200, b"x" * len(registry.config)
+    )
+    refused(puller, registry, "image config verification failed")
+
+
+def test_the_configuration_is_not_longer_than_was_said(
+    puller: Puller, registry: ScriptedRegistry
+) -> None:
+    registry.scripts[registry.blob_path(registry.config)] = lambda request: request.answer(
+        200, registry.config + b" " * 100
+    )
+    refused(puller, registry)
+    registry.manifest_document["config"]["size"] = 5 * MIB
+    refused(puller, registry, "at most")
+
+
+def test_an_artifact_is_no_image(puller: Puller, registry: ScriptedRegistry) -> None:
+    registry.manifest_document["config"]["mediaType"] = "application/vnd.oci.empty.v1+json"
+    refused(puller, registry, "no container image")
+
+
+def test_a_layer_is_what_its_digest_says(puller: Puller, registry: ScriptedRegistry) -> None:
+    other = layer("evil", 300_000)
+    assert len(other) == len(registry.layers[1])
+    registry.scripts[registry.blob_path(registry.layers[1])] = lambda request: request.answer(
+        200, other
+    )
+    refused(puller, registry, "filesystem layer verification failed")
+
+
+def test_a_layer_is_what_the_configuration_says(tmp_path: Path) -> None:
+    """The blob's digest is right, and what it unpacks to is not what the image is made of."""
+    config = config_of(layer("good"))
+    with ScriptedRegistry(layer("evil"), config=config) as registry:
+        refused(Puller(tmp_path), registry, "the image says")
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    with ScriptedRegistry(b"\x1f\x8b\x08\x00" + b"junk" * 1000) as registry:
+        refused(Puller(tmp_path), registry)
+
+
+@pytest.mark.parametrize("more", [1, 1 << 20])
+def test_a_layer_is_not_longer_than_was_said(
+    puller: Puller, registry: ScriptedRegistry, more: int
+) -> None:
+    data = registry.layers[1] + b"x" * more
+    registry.scripts[registry.blob_path(registry.layers[1])] = lambda request: request.answer(
+        200, data
+    )
+    refused(puller, registry, "its manifest says")
+
+
+def test_a_layer_without_end_is_refused(puller: Puller, registry: ScriptedRegistry) -> None:
+    registry.scripts[registry.blob_path(registry.layers[1])] = endless(b"x" * 65536)
+    refused(puller, registry, "sends more of")
+
+
+def test_a_layer_that_always_breaks_off_is_given_up(
+    puller: Puller, registry: ScriptedRegistry
+) -> None:
+    path = registry.blob_path(registry.layers[1])
+
+    def cut(request: Request) -> None:
+        request.head(200, Content_Length=str(len(registry.layers[1])))
+        request.wfile.write(registry.layers[1][:100])
+        request.hang_up()
+
+    registry.scripts[path] = cut
+    refused(puller, registry, "broke off")
+    assert len(registry.asked(path)) == puller.patience.attempts
+
+
+def test_a_layer_that_drips_is_given_up(puller: Puller, registry: ScriptedRegistry) -> None:
+    def drip(request: Request) -> None:
+        request.head(200, Content_Length=str(len(registry.layers[1])))
+        for byte in registry.layers[1]:
+            request.wfile.write(bytes([byte]))
+            request.wfile.flush()
+            time.sleep(0.05)
+
+    registry.scripts[registry.blob_path(registry.layers[1])] = drip
+    refused(puller, registry, "slowly")
+
+
+@pytest.mark.parametrize(
+    "span", ["bytes 0-9/10", "bytes 1-2/3", "", "bytes */*", "bytes 100-299999999/300000000"]
+)
+def test_the_rest_of_a_layer_is_the_rest(
+    puller: Puller, registry: ScriptedRegistry, span: str
+) -> None:
+    data = registry.layers[1]
+
+    def cut(request: Request) -> None:
+        if request.headers.get("Range"):
+            request.answer(206, data[100:], Content_Range=span)
+            return
+        request.head(200, Content_Length=str(len(data)))
+        request.wfile.write(data[:100])
+        request.hang_up()
+
+    registry.scripts[registry.blob_path(data)] = cut
+    refused(puller, registry, "from byte 100 on")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"size": 1}, {"mediaType": CONFIG}, {"mediaType": INDEX}, {"digest": digest(b"other")}],
+)
+def test_an_index_describes_its_manifests(
+    puller: Puller, registry: ScriptedRegistry, change: dict[str, object]
+) -> None:
+    platform = {"os": "linux", "architecture": "amd64"}
+    entry = described(registry.manifest, MANIFEST, platform=platform) | change
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}
+    registry.send_manifest(json.dumps(index).encode(), INDEX)
+    refused(puller, registry)
+
+
+def test_the_words_of_a_registry_do_not_reach_a_terminal(
+    puller: Puller, registry: ScriptedRegistry
+) -> None:
+    evil = {"code": "DENIED", "message": "\x1b]0;owned\x07\x1b[2J\r\n" + "x" * 100_000}
+    registry.scripts[registry.manifest_path] = lambda request: request.answer(
+        403, json.dumps({"errors": [evil]}).encode()[:60_000]
+    )
+    assert len(refused(puller, registry)) < 2000
+    evil["message"] = evil["message"][:200]
+    assert "\x1b" not in refused(puller, registry, "pull access denied")
+
+
+def test_tags_without_end_are_not_followed(puller: Puller, registry: ScriptedRegistry) -> None:
+    from jaula.images.registry.cancellation import Cancellation
+    from jaula.images.registry.tokens import Credentials
+
+    registry.scripts["/v2/box/tags/list"] = lambda request: request.answer(
+        200, b'{"tags":["a","b","../x","c d"]}', Link='</v2/box/tags/list?last=b>; rel="next"'
+    )
+    cancel = Cancellation()
+    source = puller.client.repository(registry.name, "box", Credentials(), cancel)
+    with pytest.raises(JaulaError, match="does not end"):
+        assert set(source.tags(cancel)) <= {"a", "b"}
+
+
+def test_a_layer_of_unknown_type_is_refused(tmp_path: Path) -> None:
+    with ScriptedRegistry(layer(), layer_type=LAYER + "+lz4") as registry:
+        refused(Puller(tmp_path), registry, "not known")
