@@ -279,6 +279,7 @@ SETTINGS: dict[str, Setting] = {
     "runtime-timeout": Setting(("runtime-timeout",), _number("runtime_timeout")),
     "subid-start": Setting(("subid-start",), _number("subid_start")),
     "subid-count": Setting(("subid-count",), _number("subid_count")),
+    "userns-remap": Setting(("userns-remap", "subid-start", "subid-count"), _text("userns_remap")),
     "pids-limit": Setting(("pids-limit",), _number("pids_limit")),
     "selinux-type": Setting(("selinux-type",), _text("selinux_type")),
     "selinux-file-type": Setting(("selinux-file-type",), _text("selinux_file_type")),

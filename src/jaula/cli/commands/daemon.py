@@ -63,6 +63,13 @@ def _config(options: Options) -> EngineConfig:
             settings[field] = options.on(flag.name)
         else:
             settings[field] = options.number(flag.name)
+    if name := str(settings.pop("userns_remap", "")):
+        from jaula.cli import remapping
+        from jaula.errors import InvalidRequest
+
+        if {"subid_start", "subid_count"} & settings.keys():
+            raise InvalidRequest("--userns-remap and --subid-start or --subid-count contradict")
+        settings["subid_start"], settings["subid_count"] = remapping.read(name)
     paths = Paths(*(Path(str(settings.pop(name))).absolute() for name in ("root", "run")))
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
@@ -135,6 +142,7 @@ FLAGS = (
     Flag("subid-start", "", "int", "First id of the users inside containers",
          default="1000000000"),
     Flag("subid-count", "", "int", "Number of those ids", default="1000000000"),
+    Flag("userns-remap", "", "string", "User whose ids in /etc/subuid and /etc/subgid to use"),
     Flag("cgroup-parent", "", "string", "Cgroup that holds the containers'", default="jaula"),
     Flag("log-driver", "", "string", "Logging driver of new containers", default="json-file",
          completes=("json-file", "none")),
