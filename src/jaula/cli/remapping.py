@@ -1,8 +1,8 @@
 """``--userns-remap``: ids of containers' users, as subuid(5) and subgid(5) give them to somebody.
 
 Source: docker docs, "Isolate containers with a user namespace". ``default`` means ``dockremap``
-there; here it means ``jaula``. With Docker all containers share what they get by this; here each one
-has a part of it of its own.
+there; here it means ``jaula``. With Docker all containers share what they get by this; here each
+one has a part of it of its own.
 """
 
 from __future__ import annotations
