@@ -19,7 +19,7 @@ from jaula.network.ports import PortRequest
 from jaula.spec.api import EndpointSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from jaula.confine.idranges import IdRange
     from jaula.engine.container import Container
@@ -168,13 +168,9 @@ class Connector:
             endpoint = await self._add(record, name, settings, fds["network"])
         finally:
             os.close(fds["network"])
-        present = record.endpoint
-        if present is None or endpoint.ports:
-            rest = record.endpoints
-            changed = {"endpoint": endpoint, "more_endpoints": rest, "ports": endpoint.ports}
-        else:
-            changed = {"more_endpoints": (*record.more_endpoints, endpoint)}
-        self._book(container, networks=following, **changed)
+        endpoints = _ordered([*record.endpoints, endpoint])
+        self._book_endpoints(container, endpoints, networks=following)
+        container_files.add_addresses(parts, record, endpoint)
         self.told(record, (endpoint,), "connect")
 
     async def _add(
@@ -224,33 +220,40 @@ class Connector:
         if not container.live or gone is None:
             self._book(container, networks=following)
             return
-        left = [e for e in record.endpoints if e.network != name]
+        left = _ordered([e for e in record.endpoints if e.network != name])
+        # Booked first: what an engine that is killed now has not undone, the next one sweeps.
+        self._book_endpoints(container, left, networks=following)
         parts.network.detach(gone, delete_interface=True)
-        if gone == record.endpoint and left:
-            left = self._lead(container, left)
         if all(e.network == DEFAULT for e in left):
             parts.resolvers.close_one(record.id)
-        first, rest = (left[0] if left else None), tuple(left[1:])
-        ports = first.ports if first else ()
-        self._book(container, networks=following, endpoint=first, more_endpoints=rest, ports=ports)
         self.told(record, (gone,), "disconnect")
+        if gone == record.endpoint and left and not left[0].internal:
+            self._book_endpoints(container, [self._lead(container, left[0]), *left[1:]])
 
-    def _lead(self, container: Container, left: list[Endpoint]) -> list[Endpoint]:
-        """The network that led outside is gone: another one does now, with the ports."""
-        first = memberships.primary({e.network: e.internal for e in left})
-        chosen = next(e for e in left if e.network == first)
-        rest = [e for e in left if e is not chosen]
-        if not chosen.internal:
-            fds = lending.borrow(container, ("network",))
-            try:
-                self._parts.network.lead_outside(chosen, fds["network"])
-            finally:
-                os.close(fds["network"])
-            try:
-                chosen = self._publish(container.record, chosen)
-            except JaulaError as error:
-                log.warning("container %s: %s", container.name, error)
-        return [chosen, *rest]
+    def _lead(self, container: Container, chosen: Endpoint) -> Endpoint:
+        """The network that led outside is gone: this one does now, with the ports."""
+        fds = lending.borrow(container, ("network",))
+        try:
+            self._parts.network.lead_outside(chosen, fds["network"])
+        finally:
+            os.close(fds["network"])
+        try:
+            return self._publish(container.record, chosen)
+        except JaulaError as error:
+            log.warning("container %s: %s", container.name, error)
+            return chosen
+
+    def _book_endpoints(
+        self, container: Container, endpoints: Sequence[Endpoint], **fields: object
+    ) -> None:
+        first = endpoints[0] if endpoints else None
+        self._book(
+            container,
+            endpoint=first,
+            more_endpoints=tuple(endpoints[1:]),
+            ports=first.ports if first else (),
+            **fields,
+        )
 
     def _book(self, container: Container, **fields: object) -> None:
         before = container.record
@@ -274,7 +277,7 @@ class Connector:
             for e in record.endpoints
         ]
         if changed:
-            self._book(container, endpoint=changed[0], more_endpoints=tuple(changed[1:]))
+            self._book_endpoints(container, changed)
 
     # -- the end, and the next engine ----------------------------------------------------------
 
@@ -311,10 +314,20 @@ async def restore_resolvers(parts: Parts, containers: Iterable[Container]) -> No
             try:
                 servers = record.body.host_config.dns
                 await parts.resolvers.open(record.id, fds["network"], servers)
+                if record.endpoint is not None and not record.endpoint.internal:
+                    parts.network.lead_outside(record.endpoint, fds["network"])
             finally:
                 os.close(fds["network"])
         except JaulaError as error:
             log.warning("container %s has no resolver: %s", container.name, error)
+
+
+def _ordered(endpoints: list[Endpoint]) -> list[Endpoint]:
+    """The one that leads outside first."""
+    if not endpoints:
+        return []
+    first = memberships.primary({e.network: e.internal for e in endpoints})
+    return sorted(endpoints, key=lambda e: e.network != first)
 
 
 def _addresses(settings: EndpointSettings) -> tuple[str, str, str]:

@@ -97,6 +97,18 @@ def use_resolver(parts: Parts, record: ContainerRecord) -> None:
         _write(path, _resolver_conf(record))
 
 
+def add_addresses(parts: Parts, record: ContainerRecord, endpoint: Endpoint) -> None:
+    """Note a further address of a running container in its hosts file."""
+    path = str(parts.config.paths.container(record.id) / "hosts")
+    lines = files.own_lines(
+        record.hostname,
+        record.body.domainname,
+        [text for text in (endpoint.ipv4, endpoint.ipv6) if text],
+    )
+    text = _read(path)
+    _write(path, text + ("" if text.endswith("\n") or not text else "\n") + "".join(lines))
+
+
 def own(parts: Parts, record: ContainerRecord, shares: Sharing) -> list[str]:
     """Which of the files are the container's alone, or its and that of whose network it has."""
     places = [_directory(parts, record, shares) / name for name in _NAMES]

@@ -32,6 +32,8 @@ IDLE = 10.0  # seconds that a connection may say nothing
 PATIENCE = 2.0  # seconds for one server
 SERVERS = 3  # MAXNS of resolv.conf(5)
 BATCH = 32  # datagrams before others have a turn
+RATE = 2000  # questions of one container in a second; more than that wait in its own socket
+_WINDOW = 0.1  # seconds
 _HOST = "/etc/resolv.conf"
 
 
@@ -95,6 +97,24 @@ class HostServers:
         return self._servers or files.FALLBACK_SERVERS
 
 
+class Allowance:
+    """How many questions are still read now. ``now`` is a clock's seconds."""
+
+    def __init__(self, rate: int = RATE) -> None:
+        self._size = int(rate * _WINDOW)
+        self._left = 0
+        self._end = 0.0
+
+    def take(self, now: float) -> float:
+        """Take one: 0, or the seconds to wait before asking again."""
+        if now >= self._end:
+            self._left, self._end = self._size, now + _WINDOW
+        if self._left:
+            self._left -= 1
+            return 0.0
+        return self._end - now
+
+
 class Resolver:
     """Answers one container. ``udp`` is this object's from here on."""
 
@@ -117,7 +137,8 @@ class Resolver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = 0
         self._waiting = 0
-        self._loop.add_reader(udp.fileno(), self._readable)
+        self._allowance = Allowance()
+        self._read()
 
     async def listen(self, tcp: socket.socket) -> None:
         """Answer on connections too."""
@@ -136,6 +157,10 @@ class Resolver:
 
     def _readable(self) -> None:
         for _ in range(BATCH):
+            if pause := self._allowance.take(self._loop.time()):
+                self._loop.remove_reader(self._udp.fileno())
+                self._loop.call_later(pause, self._read)
+                return
             try:
                 data, source = self._udp.recvfrom(4096)
             except OSError:
@@ -151,6 +176,10 @@ class Resolver:
                 self._send(dns.failure(query, dns.SERVFAIL), source)
             else:
                 self._spawn(self._pass_on(query, data, source))
+
+    def _read(self) -> None:
+        if self._udp.fileno() >= 0:
+            self._loop.add_reader(self._udp.fileno(), self._readable)
 
     def _send(self, data: bytes, target: tuple[str, int]) -> None:
         try:
@@ -186,6 +215,8 @@ class Resolver:
         while True:
             async with asyncio.timeout(IDLE):
                 data = await _receive(reader)
+            # Others have their turn too: what was sent ahead is read without waiting.
+            await asyncio.sleep(self._allowance.take(self._loop.time()))
             query = dns.parse(data)
             found = self._answer(query, 65535)
             if found is None and not self._may_ask():

@@ -52,10 +52,14 @@ def hosts(
                 )
             where = gateway
         lines.append(f"{where}\t{name}\n")
-    names = f"{hostname}.{domain} {hostname}" if domain else hostname
-    own = (*((address,) if address is not None else ()), *more)
-    lines += [f"{where}\t{names}\n" for where in own]
+    lines += own_lines(hostname, domain, [*([address] if address is not None else []), *more])
     return "".join(lines)
+
+
+def own_lines(hostname: str, domain: str, addresses: Iterable[str]) -> list[str]:
+    """The lines of /etc/hosts for the container itself."""
+    names = f"{hostname}.{domain} {hostname}" if domain else hostname
+    return [f"{where}\t{names}\n" for where in addresses]
 
 
 def parse_extra_host(entry: str) -> tuple[str, str]:
