@@ -1,0 +1,325 @@
+"""I18: who reaches whom on the default network is a tested matrix that survives a reload.
+
+An engine, its containers and a machine outside are in network namespaces of the test, so that a
+rule can be taken away without changing the machine. Each row that must fail is seen to succeed once
+its rule is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from integration.network.conftest import (
+    HOST_OUTER,
+    OUTSIDE,
+    Box,
+    Lab,
+    arp_frame,
+    lab,
+    listen,
+    raw,
+    received,
+    run_nft,
+    talks,
+    udp_frame,
+)
+from jaula.kernel.netlink import Netlink, add_address, mac_bytes, visiting
+from jaula.network import PortRequest, firewall
+
+METADATA = "169.254.169.254"
+"""Where clouds answer with credentials of the machine; here the machine outside answers."""
+
+PUBLISHED = 8080
+
+
+class Town:
+    """Two containers, the first with a published port, the host and the machine outside."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.first, self.second = lab.box(), lab.box()
+        with visiting(lab.host):
+            self.watch = lab.manager.watch()
+            lab.manager.publish(self.first.endpoint, [PortRequest(80, host_port=PUBLISHED)])
+        with Netlink(lab.outside) as far:
+            link = far.link("eth0")
+            assert link is not None
+            far.send(add_address(link.index, METADATA, 32))
+        run_ip(lab.outside, "route", "add", str(self.first.address), "via", HOST_OUTER)
+        run_ip(lab.host, "route", "add", f"{METADATA}/32", "via", OUTSIDE)
+
+    @property
+    def table(self) -> str:
+        return firewall.table_name("jltbr0")
+
+    def place(self, name: str) -> int:
+        places = {"first": self.first.net, "second": self.second.net, "host": self.lab.host,
+                  "outside": self.lab.outside}  # fmt: skip
+        return places[name]
+
+    def address(self, name: str) -> str:
+        return {
+            "first": self.first.address,
+            "second": self.second.address,
+            "host": HOST_OUTER,
+            "gateway": self.first.endpoint.gateway,
+            "loopback": "127.0.0.1",
+            "outside": OUTSIDE,
+            "metadata": METADATA,
+        }[name]
+
+    def reaches(self, sender: str, target: str, port: int, server: str) -> bool:
+        """Whether ``sender`` speaks with a server of ``server`` by the target's address."""
+        listening = port if port != PUBLISHED else 80
+        with listen(self.place(server), "0.0.0.0", listening) as service:
+            tries = range(3)  # the first packets of a busy machine may wait for an answer to ARP
+            to = (self.address(target), port)
+            return any(talks(self.place(sender), to, service) is not None for _ in tries)
+
+    def strike(self, *commands: str) -> None:
+        """Change rules behind the engine."""
+        for command in commands:
+            run_nft(self.lab.host, *command.format(t=self.table).split())
+
+    def reload(self) -> None:
+        """What an administrator's firewall does when it is reloaded; then the engine's answer."""
+        run_nft(self.lab.host, "flush", "ruleset")
+        assert select.select([self.watch], [], [], 5)[0], "the engine is told"
+        with visiting(self.lab.host):
+            assert self.lab.manager.repair()
+
+
+def run_ip(netns: int, *words: str) -> None:
+    with visiting(netns):
+        subprocess.run(["ip", *words], check=True, timeout=10)
+
+
+@pytest.fixture
+def town(lab: Lab) -> Town:
+    return Town(lab)
+
+
+MATRIX: tuple[tuple[str, str, int, str, bool], ...] = (
+    # who, to whose address, port, whose server, and whether it is to be reached
+    ("first", "second", 80, "second", True),
+    ("second", "first", 80, "first", True),
+    ("first", "outside", 80, "outside", True),
+    ("first", "host", 80, "host", True),
+    ("first", "gateway", 80, "host", True),
+    ("first", "loopback", 80, "first", True),
+    ("first", "loopback", 81, "host", False),
+    ("first", "metadata", 80, "outside", True),
+    ("second", "host", PUBLISHED, "first", True),
+    ("host", "first", 80, "first", True),
+    ("host", "loopback", PUBLISHED, "first", True),
+    ("host", "second", 80, "second", True),
+    ("outside", "host", PUBLISHED, "first", True),
+    ("outside", "first", 80, "first", False),
+    ("outside", "first", 81, "first", False),
+    ("outside", "second", 80, "second", False),
+    ("outside", "gateway", 80, "host", True),
+)
+
+
+@pytest.mark.parametrize(("sender", "target", "port", "server", "wanted"), MATRIX)
+def test_the_matrix(
+    town: Town, sender: str, target: str, port: int, server: str, wanted: bool
+) -> None:
+    run_ip(town.lab.outside, "route", "replace", town.second.address, "via", HOST_OUTER)
+    run_ip(town.lab.outside, "route", "replace", town.address("gateway"), "via", HOST_OUTER)
+    assert town.reaches(sender, target, port, server) is wanted
+
+
+@pytest.mark.parametrize(("sender", "target", "port", "server", "wanted"), MATRIX)
+def test_the_matrix_after_the_firewall_was_reloaded(
+    town: Town, sender: str, target: str, port: int, server: str, wanted: bool
+) -> None:
+    run_ip(town.lab.outside, "route", "replace", town.second.address, "via", HOST_OUTER)
+    run_ip(town.lab.outside, "route", "replace", town.address("gateway"), "via", HOST_OUTER)
+    town.reload()
+    assert town.reaches(sender, target, port, server) is wanted
+
+
+# -- each refusal is seen to be one ----------------------------------------------------------
+
+
+def test_without_its_rule_outside_reaches_what_nobody_published(town: Town) -> None:
+    assert not town.reaches("outside", "first", 81, "first")
+    town.strike("flush chain ip {t} forward")
+    assert town.reaches("outside", "first", 81, "first")
+
+
+@pytest.mark.parametrize("cve", ["CVE-2020-8558"])
+def test_a_container_does_not_reach_the_loopback_of_the_host(town: Town, cve: str) -> None:
+    assert not reaches_loopback(town)
+    town.strike("flush chain ip {t} guard")
+    assert reaches_loopback(town), "the row above could not have failed"
+
+
+def reaches_loopback(town: Town) -> bool:
+    """A datagram to 127.0.0.1 that is made by hand: the container's kernel would keep it."""
+    box = town.first
+    with listen(town.lab.host, "127.0.0.1", 9999, socket.SOCK_DGRAM) as service:
+        service.settimeout(0.4)
+        with raw(box.net, "eth0") as sending:
+            gateway_mac = mac_of_bridge(town)
+            frame = udp_frame(gateway_mac, box.endpoint.mac, box.address, "127.0.0.1", 9999, b"hi")
+            sending.send(frame)
+        try:
+            return service.recv(16) == b"hi"
+        except TimeoutError:
+            return False
+
+
+def mac_of_bridge(town: Town) -> str:
+    with visiting(town.lab.host), open("/proc/net/dev") as _:
+        done = subprocess.run(
+            ["ip", "-br", "link", "show", "jltbr0"], capture_output=True, text=True, check=True
+        )
+    return done.stdout.split()[2]
+
+
+def unused(town: Town) -> str:
+    """An address of the subnet that nobody has."""
+    return town.first.address.rpartition(".")[0] + ".201"
+
+
+FORGERIES: dict[str, Callable[[Town], bytes]] = {
+    "another's address": lambda town: udp_frame(
+        town.second.endpoint.mac, town.first.endpoint.mac, unused(town), town.second.address,
+        9999, b"forged",
+    ),
+    "another's MAC": lambda town: udp_frame(
+        town.second.endpoint.mac, "02:11:22:33:44:55", town.first.address, town.second.address,
+        9999, b"forged",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_nobody_speaks_in_anothers_name(town: Town, forgery: str) -> None:
+    def arrives() -> bool:
+        frame = FORGERIES[forgery](town)
+        with raw(town.second.net, "eth0") as ear, raw(town.first.net, "eth0") as mouth:
+            mouth.send(frame)
+            return received(ear, b"forged")
+
+    assert not arrives()
+    town.strike("flush chain bridge {t} prerouting")
+    assert arrives(), "the row above could not have failed"
+
+
+@pytest.mark.parametrize("cve", ["CVE-2020-10749"])
+def test_nobody_answers_arp_for_the_gateway(town: Town, cve: str) -> None:
+    def arrives() -> bool:
+        frame = arp_frame(town.first.endpoint.mac, town.first.endpoint.gateway, town.second.address)
+        with raw(town.second.net, "eth0") as ear, raw(town.first.net, "eth0") as mouth:
+            mouth.send(frame)
+            claim = mac_bytes(town.first.endpoint.mac) + socket.inet_aton(
+                town.first.endpoint.gateway
+            )
+            return received(ear, claim)
+
+    assert not arrives()
+    town.strike("flush chain bridge {t} prerouting")
+    assert arrives(), "the row above could not have failed"
+
+
+def advertisement(source_mac: bytes) -> bytes:
+    """A router advertisement to all nodes (RFC 4861, 4.2), with a prefix that says who sent it."""
+    body = struct.pack(">BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+    body += struct.pack(">BBBBIII16s", 3, 4, 64, 0xC0, 600, 600, 0, b"router says hello")
+    source, everyone = b"\xfe\x80" + bytes(13) + b"\1", b"\xff\2" + bytes(13) + b"\1"
+    pseudo = source + everyone + struct.pack(">II", len(body), 58)
+    total = sum(struct.unpack(f">{(len(pseudo) + len(body)) // 2}H", pseudo + body))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    body = body[:2] + struct.pack(">H", ~total & 0xFFFF) + body[4:]
+    head = struct.pack(">IHBB", 6 << 28, len(body), 58, 255) + source + everyone
+    return b"\x33\x33\0\0\0\1" + source_mac + b"\x86\xdd" + head + body
+
+
+@pytest.mark.parametrize("cve", ["CVE-2020-13401", "CVE-2020-10749"])
+def test_no_router_advertisement_goes_from_one_to_another(town: Town, cve: str) -> None:
+    def arrives() -> bool:
+        source = bytes.fromhex(town.first.endpoint.mac.replace(":", ""))
+        with raw(town.second.net, "eth0") as ear, raw(town.first.net, "eth0") as mouth:
+            mouth.send(advertisement(source))
+            return received(ear, b"router says hell")
+
+    assert not arrives()
+    town.strike("flush chain bridge {t} prerouting")
+    assert arrives(), "the row above could not have failed"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/sys/net/ipv6"), reason="a kernel without IPv6")
+def test_there_is_no_ipv6_on_either_side(town: Town) -> None:
+    def addresses(netns: int) -> list[str]:
+        with visiting(netns), open("/proc/thread-self/net/if_inet6") as file:
+            found = [line.split() for line in file]
+        return [f"{word[5]} {word[0]}" for word in found if word[5] in ("eth0", "jltbr0")]
+
+    for box in (town.first, town.second):
+        assert addresses(box.net) == []
+        with socket_in(box.net) as client, pytest.raises(OSError, match=r"unreachable|assign"):
+            client.connect(("2001:db8::1", 80))
+    assert addresses(town.lab.host) == []
+    with visiting(town.first.net), open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "w") as file:
+        file.write("0")
+    import time
+
+    deadline = time.monotonic() + 5
+    while not addresses(town.first.net) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert addresses(town.first.net), "the row above could not have failed"
+
+
+def socket_in(netns: int) -> socket.socket:
+    with visiting(netns):
+        return socket.socket(socket.AF_INET6)
+
+
+def test_a_closed_metadata_address_is_closed(town: Town) -> None:
+    """The default network leads outside, so to that address too; ``--network none`` does not."""
+    assert town.reaches("first", "metadata", 80, "outside")
+    town.strike("insert rule ip {t} guard ip daddr 169.254.0.0/16 drop")
+    assert not town.reaches("first", "metadata", 80, "outside")
+
+
+def test_a_container_without_a_network_reaches_nobody(town: Town) -> None:
+    from integration.network.conftest import new_namespace
+
+    alone = new_namespace()
+    try:
+        for target in ("first", "second", "host", "gateway", "outside", "metadata"):
+            with visiting(alone):
+                client = socket.socket()
+            with client, pytest.raises(OSError, match="unreachable"):
+                client.connect((town.address(target), 80))
+    finally:
+        os.close(alone)
+
+
+@pytest.fixture(autouse=True)
+def untouched() -> Iterator[None]:
+    """The machine's own firewall and interfaces are as before."""
+
+    def state() -> str:
+        return subprocess.run(
+            ["nft", "list", "tables"], capture_output=True, text=True, check=True
+        ).stdout
+
+    before = state()
+    yield
+    assert [line for line in state().splitlines() if "jltbr0" in line] == []
+    assert "jltbr0" not in before
+
+
+__all__ = ["Box", "lab"]
