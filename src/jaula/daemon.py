@@ -52,7 +52,7 @@ def main(config: EngineConfig) -> None:
         raise InvalidRequest(
             f"the socket's path {config.socket} is too long", hint="107 bytes are the limit"
         )
-    _enter_own_namespace()
+    _enter_own_namespace(config)
     entry.hold_alive()
     passed = _passed_sockets()
     _raise_file_limit()
@@ -105,7 +105,7 @@ def _launch(config: EngineConfig) -> Runtime:
     return Runtime.launch(load)
 
 
-def _enter_own_namespace() -> None:
+def _enter_own_namespace(config: EngineConfig) -> None:
     """Steps into a private mount namespace and execs the interpreter from a read-only bind."""
     if os.environ.pop(_INSIDE, None) is not None:
         return
@@ -117,6 +117,8 @@ def _enter_own_namespace() -> None:
         bound = mounts.open_tree(program, clone=False)
         mounts.mount_setattr(bound, set=mounts.MOUNT_ATTR.RDONLY)
         os.close(bound)
+        if places.user() is not None:
+            entry.use_resolver(str(config.paths.run))
     except OSError as error:
         raise Unavailable(f"cannot make a mount namespace for the engine: {error}") from error
     os.environ[_INSIDE] = "1"

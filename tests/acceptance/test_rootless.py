@@ -49,6 +49,18 @@ FETCH = """
 import sys, urllib.request
 sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
 """
+NAMES = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+    server.bind(("127.0.0.1", 53))
+    print("ready", flush=True)
+    while True:
+        question, sender = server.recvfrom(512)
+        end = question.index(b"\\0", 12) + 5
+        answer = b"\\xc0\\x0c\\0\\x01\\0\\x01\\0\\0\\0\\x3c\\0\\x04\\xc0\\0\\x02\\x4d"
+        head = question[:2] + b"\\x81\\x80\\0\\x01\\0\\x01\\0\\0\\0\\0"
+        server.sendto(head + question[12:end] + answer, sender)
+"""
 WEB = "mkdir /w; echo hello >/w/index.html; exec httpd -f -h /w -p 80"
 
 
@@ -340,6 +352,42 @@ def test_containers_reach_outside_but_not_the_hosts_loopback(host: RootlessHost)
             words = ("sh", "-c", read.format(address, 19002))
             assert "from the host" not in host.jaula("run", "--rm", "busybox", *words,
                                                      expect=None).stdout  # fmt: skip
+
+
+@pytest.mark.needs("pasta")
+@pytest.mark.needs("/dev/net/tun")
+def test_a_name_server_on_the_hosts_loopback_answers_containers(
+    bare: RootlessHost, busybox_archive: Path
+) -> None:
+    bare.room.show_file("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+    words = bare.enter([sys.executable, "-c", NAMES])
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            bare.load(busybox_archive)
+            shown = bare.jaula("run", "--rm", "busybox", "cat", "/etc/resolv.conf").stdout
+            assert "nameserver 10.0.2.3" in shown
+            found = bare.jaula("run", "--rm", "busybox", "nslookup", "-type=a", "some.name.").stdout
+        finally:
+            server.kill()
+    assert "192.0.2.77" in found
+
+
+@pytest.mark.needs("pasta")
+@pytest.mark.needs("/dev/net/tun")
+def test_the_next_engine_starts_a_helper_that_was_killed(
+    bare: RootlessHost, busybox_archive: Path
+) -> None:
+    bare.load(busybox_archive)
+    bare.jaula("run", "-d", "busybox", "sleep", "1000")
+    (helper,) = bare.processes("pasta")
+    os.kill(helper, signal.SIGKILL)
+    os.kill(bare.engine(), signal.SIGTERM)
+    until(lambda: not bare.engines(), "the engine ends")
+    with listening(bare, UPLINK, 19004):
+        words = ("sh", "-c", f"nc -w 5 {UPLINK} 19004 </dev/null")
+        assert bare.jaula("run", "--rm", "busybox", *words).stdout == "from the host"
 
 
 def test_containers_reach_each_other(host: RootlessHost) -> None:

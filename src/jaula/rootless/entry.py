@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jaula.errors import JaulaError, Unavailable
-from jaula.kernel import namespaces
+from jaula.kernel import mounts, namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.rootless import helpers, keeper, places, scope, subids
 from jaula.runtime import mappings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KEEPER = "keeper"  # in the engine's run directory
 NETWORK = "network"  # in the keeper's: the helper's name, or why there is none
 CGROUP = "cgroup"  # why there is no cgroup for containers; empty where there is
+RESOLV_CONF = "/etc/resolv.conf"
 ALIVE_FD = "JAULA_KEEPER_FD"
 _UCRED = struct.Struct("=iII")
 
@@ -100,6 +101,26 @@ def network_helper(run: str) -> helpers.Joined:
     return helpers.Joined(name, reason)
 
 
+def use_resolver(run: str) -> None:
+    """In a mount namespace of the engine's own: name servers on the host's loopback are replaced.
+
+    What the engine reads, and gives to containers, is then right for the network that it is in.
+    """
+    if not network_helper(run).name:
+        return
+    try:
+        with open(RESOLV_CONF, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return
+    changed = helpers.resolv_conf(text)
+    if changed.split() != text.split():
+        _note(f"{run}/{KEEPER}/resolv.conf", changed)
+        mounts.mount(
+            f"{run}/{KEEPER}/resolv.conf", os.path.realpath(RESOLV_CONF), None, mounts.MS.BIND
+        )
+
+
 def no_cgroup(run: str) -> str:
     """Why containers have no cgroup; empty where they have."""
     try:
@@ -146,7 +167,28 @@ def _found(directory: str) -> tuple[int, int] | None:
     living = _living(directory)
     if living is not None:
         _note(f"{directory}/{CGROUP}", scope.enter(living[0], new=False))
+        if not _helper_lives(directory):
+            _reach_outside(directory, living[0], None)
     return living
+
+
+def _helper_lives(directory: str) -> bool:
+    """Whether what joins the network to outside is there; slirp4netns tells no process id."""
+    if network_helper(os.path.dirname(directory)).name != "pasta":
+        return bool(network_helper(os.path.dirname(directory)).name)
+    try:
+        with open(f"{directory}/pasta.pid", encoding="ascii") as file:
+            pid = int(file.read())
+        with open(f"/proc/{pid}/comm", encoding="utf-8") as name:
+            return name.read().startswith("pasta")
+    except (OSError, ValueError):
+        return False
+
+
+def _reach_outside(directory: str, keeper_pid: int, hangs_up: int | None) -> None:
+    spaces = helpers.Namespaces(f"/proc/{keeper_pid}/ns/user", f"/proc/{keeper_pid}/ns/net")
+    joined = helpers.join(spaces, directory, hangs_up, _find)
+    _note(f"{directory}/{NETWORK}", f"{joined.name}\n{joined.reason}")
 
 
 def _living(directory: str) -> tuple[int, int] | None:
@@ -252,9 +294,7 @@ def _finish(
     alive = _open_alive(directory)
     try:
         _note(f"{directory}/{CGROUP}", scope.enter(pid, new=True))
-        spaces = helpers.Namespaces(f"/proc/{pid}/ns/user", f"/proc/{pid}/ns/net")
-        joined = helpers.join(spaces, directory, hangs_up, _find)
-        _note(f"{directory}/{NETWORK}", f"{joined.name}\n{joined.reason}")
+        _reach_outside(directory, pid, hangs_up)
         os.write(going, b"g")
     except BaseException:
         os.close(alive)

@@ -7,6 +7,9 @@ them (:mod:`jaula.rootless.relay`), so an address that is taken is known at once
 Neither may map an address to the host's loopback: a container would reach what only the host's own
 programs should. Both give the engine's network the same address, which is none of the host's, so
 that the host's own addresses lead to the host.
+
+A name server on the host's loopback is out of reach for the engine and its containers. Both helpers
+answer at :data:`RESOLVER` in its place.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import NamedTuple
 PATIENCE = 10.0  # seconds until a helper is given up
 TUN = "/dev/net/tun"
 ADDRESS, NETMASK, GATEWAY = "10.0.2.100", "24", "10.0.2.2"  # slirp4netns has no other
+RESOLVER = "10.0.2.3"
 INTERFACE = "tap0"
 
 
@@ -42,6 +46,7 @@ def pasta(program: str, spaces: Namespaces, pid_file: str) -> list[str]:
     return [
         *(program, "--quiet", "--config-net", "--ipv4-only", "--no-map-gw"),
         *("-a", ADDRESS, "-n", NETMASK, "-g", GATEWAY, "-I", INTERFACE),
+        *("--dns-forward", RESOLVER),
         *("-t", "none", "-u", "none", "-T", "none", "-U", "none"),
         *("--pid", pid_file, "--userns", spaces.user, "--netns", spaces.net),
     ]
@@ -56,10 +61,30 @@ def slirp4netns(program: str, spaces: Namespaces, ready: int, exit_fd: int) -> l
     ]
 
 
+def resolv_conf(host: str) -> str:
+    """The host's /etc/resolv.conf, where servers on its loopback are the helper. Pure."""
+    lines: list[str] = []
+    for line in host.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver" and _is_loopback(words[1]):
+            line = f"nameserver {RESOLVER}"
+            if line in lines:
+                continue
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
 def join(
-    spaces: Namespaces, directory: str, exit_fd: int, find: Callable[[str], str | None]
+    spaces: Namespaces, directory: str, exit_fd: int | None, find: Callable[[str], str | None]
 ) -> Joined:
-    """Start the first helper that works. ``exit_fd`` hangs up when the keeper ends."""
+    """Start the first helper that works.
+
+    ``exit_fd`` hangs up when the keeper ends; without it slirp4netns, which needs it, is left out.
+    """
     try:
         os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:  # pasta would hang instead of saying so
@@ -73,8 +98,10 @@ def join(
         log = f"{directory}/{name}.log"
         if name == "pasta":
             done = _run(pasta(program, spaces, f"{directory}/pasta.pid"), log)
-        else:
+        elif exit_fd is not None:
             done = _run_until_ready(program, spaces, exit_fd, log)
+        else:
+            continue
         if done:
             return Joined(name)
         reasons.append(f"{name} failed ({_last_line(log) or f'it does not answer; see {log}'})")

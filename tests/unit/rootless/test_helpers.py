@@ -32,6 +32,13 @@ def test_slirp4netns_hides_the_hosts_loopback_and_ends_with_the_keeper() -> None
     assert words[-2:] == [SPACES.net, helpers.INTERFACE]
 
 
+def test_name_servers_on_loopback_are_the_helper_and_others_stay() -> None:
+    host = "# by somebody\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 9.9.9.9\nsearch lan\n"
+    assert helpers.resolv_conf(host) == (
+        "# by somebody\nnameserver 10.0.2.3\nnameserver 9.9.9.9\nsearch lan\n"
+    )
+
+
 def test_without_a_tun_device_no_program_is_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
