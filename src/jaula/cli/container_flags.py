@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from jaula.cli.flags import Flag
 
-NAMESPACES, LIMITS, RIGHTS, FILES, NET, LOGS = (
+NAMESPACES, LIMITS, RIGHTS, FILES, NET, LOGS, HEALTH = (
     "Namespace",
     "Limit",
     "Confinement",
     "Filesystem",
     "Network",
     "Logging",
+    "Health",
 )
 
 FLAGS = (
@@ -55,9 +56,45 @@ FLAGS = (
     Flag("env-file", "", "list", "Read variables from a file", completes="file"),
     Flag("expose", "", "list", "Expose a port or a range of ports", group=NET),
     Flag("group-add", "", "list", "Additional group", group=RIGHTS),
+    Flag("health-cmd", "", "string", "Command to run to check health", group=HEALTH),
+    Flag(
+        "health-interval",
+        "",
+        "string",
+        "Time between two checks (ms|s|m|h)",
+        metavar="duration",
+        group=HEALTH,
+    ),
+    Flag("health-retries", "", "int", "Failures in a row that make it unhealthy", group=HEALTH),
+    Flag(
+        "health-start-interval",
+        "",
+        "string",
+        "Time between two checks in the start period",
+        metavar="duration",
+        group=HEALTH,
+    ),
+    Flag(
+        "health-start-period",
+        "",
+        "string",
+        "Time in which failures do not count",
+        metavar="duration",
+        group=HEALTH,
+    ),
+    Flag(
+        "health-timeout",
+        "",
+        "string",
+        "Time that one check may take",
+        metavar="duration",
+        group=HEALTH,
+    ),
     Flag("hostname", "h", "string", "Host name of the container", group=NET),
     Flag("init", "", "bool", "Run an init as PID 1 that reaps and forwards signals"),
     Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
+    Flag("ip", "", "string", "IPv4 address on the network", group=NET),
+    Flag("ip6", "", "string", "IPv6 address on the network", group=NET),
     Flag(
         "ipc",
         "",
@@ -70,6 +107,7 @@ FLAGS = (
     Flag("label-file", "", "list", "Read metadata from a file", completes="file"),
     Flag("log-driver", "", "string", "Logging driver", group=LOGS, completes=("json-file", "none")),
     Flag("log-opt", "", "list", "Option of the logging driver (key=value)", group=LOGS),
+    Flag("mac-address", "", "string", "MAC address of the container's interface", group=NET),
     Flag("memory", "m", "size", "Memory limit", group=LIMITS),
     Flag("memory-reservation", "", "size", "Soft memory limit", group=LIMITS),
     Flag(
@@ -88,11 +126,13 @@ FLAGS = (
         "network",
         "",
         "list",
-        "Network: bridge, host, none or container:NAME",
+        "Network: bridge, host, none, container:NAME or one that was created",
         group=NET,
         metavar="network",
-        completes=("bridge", "host", "none"),
+        completes="network",
     ),
+    Flag("network-alias", "", "list", "Another name on the network", group=NET),
+    Flag("no-healthcheck", "", "bool", "Run no health check, the image's neither", group=HEALTH),
     Flag(
         "oom-score-adj",
         "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from posix import environ
 
+from jaula.cli import endpoints
 from jaula.cli.failure import UsageError
 
 TYPE_CHECKING = False
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.cli.flags import Options
+
+
+_CHECK_TIMES = {
+    "health-interval": "Interval",
+    "health-start-interval": "StartInterval",
+    "health-start-period": "StartPeriod",
+    "health-timeout": "Timeout",
+}
 
 
 def document(options: Options) -> dict[str, Any]:
@@ -41,6 +50,8 @@ def document(options: Options) -> dict[str, Any]:
     }
     if options.given("entrypoint"):
         body["Entrypoint"] = [options.text("entrypoint")]
+    if (check := _healthcheck(options)) is not None:
+        body["Healthcheck"] = check
     if options.given("stop-timeout"):
         body["StopTimeout"] = options.number("stop-timeout")
     if options.given("volume"):
@@ -51,12 +62,43 @@ def document(options: Options) -> dict[str, Any]:
         exposed, bindings = ports.documents(options.texts("publish"), options.texts("expose"))
         body["ExposedPorts"] = exposed
         host["PortBindings"] = bindings
-    mode = host["NetworkMode"]
     body = {key: value for key, value in body.items() if value not in ("", False, [], {})}
     body["HostConfig"] = host
-    if not mode.startswith(("host", "none", "container:")):
-        body["NetworkingConfig"] = {"EndpointsConfig": {mode: {}}}
+    if networks := endpoints.documents(options):
+        body["NetworkingConfig"] = {"EndpointsConfig": networks}
     return body
+
+
+def _healthcheck(options: Options) -> dict[str, Any] | None:
+    """What was asked of the health check; None: what the image has."""
+    flags = ("health-cmd", "health-retries", *_CHECK_TIMES)
+    given = [flag for flag in flags if options.given(flag)]
+    if options.on("no-healthcheck"):
+        if given:
+            raise UsageError("--no-healthcheck conflicts with --health-* options")
+        return {"Test": ["NONE"]}
+    if not given:
+        return None
+    check: dict[str, Any] = {}
+    if command := options.text("health-cmd"):
+        check["Test"] = ["CMD-SHELL", command]
+    if options.given("health-retries"):
+        check["Retries"] = options.number("health-retries")
+        if check["Retries"] < 0:
+            raise UsageError("--health-retries cannot be negative")
+    from jaula.cli import units
+
+    for flag, name in _CHECK_TIMES.items():
+        if not options.given(flag):
+            continue
+        text = options.text(flag)
+        try:
+            check[name] = units.nanoseconds(text)
+        except ValueError as error:
+            raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: {error}') from None
+        if check[name] < 0:
+            raise UsageError(f"--{flag} cannot be negative")
+    return check
 
 
 def _streams(options: Options) -> set[str]:
@@ -77,13 +119,10 @@ def _streams(options: Options) -> set[str]:
 
 def _host(options: Options) -> dict[str, Any]:
     text, texts, on = options.text, options.texts, options.on
-    networks = texts("network") + texts("net")
-    if len(networks) > 1:
-        raise UsageError("only one --network can be given when a container is created")
     host: dict[str, Any] = {
         "ContainerIDFile": text("cidfile"),
         "LogConfig": {"Type": text("log-driver"), "Config": pairs(texts("log-opt"), "log-opt")},
-        "NetworkMode": networks[0] if networks else "default",
+        "NetworkMode": endpoints.mode(options),
         "RestartPolicy": _restart(text("restart")),
         "AutoRemove": on("rm"),
         "CapAdd": texts("cap-add"),

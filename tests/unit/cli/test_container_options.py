@@ -241,7 +241,12 @@ def test_a_bad_mount_is_refused(text: str) -> None:
         ["--restart", "on-failure:x"],
         ["--security-opt", "what"],
         ["--security-opt", "seccomp=/nonexistent"],
-        ["--network", "a", "--network", "b"],
+        ["--network", "a", "--network", "a"],
+        ["--network", "a", "--network", "host"],
+        ["--network", "name=a,ip=1.2.3.4", "--ip", "1.2.3.4"],
+        ["--network", "alias=a"],
+        ["--network", "name=a,colour=red"],
+        ["--network", "name=a,b"],
         ["--env-file", "/nonexistent"],
     ],
 )
@@ -249,3 +254,26 @@ def test_what_cannot_be_meant_is_refused(words: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         document(*words, "busybox")
     assert caught.value.status == 125
+
+
+def test_networks_are_endpoints_and_the_flags_beside_them_are_the_firsts() -> None:
+    body = document(
+        *("--network", "front", "--network", "name=back,alias=db,alias=sql,ip=10.0.0.5"),
+        *("--network-alias", "web", "--ip6", "fd00::5", "--mac-address", "02:00:00:00:00:01"),
+        "busybox",
+    )
+    assert body["HostConfig"]["NetworkMode"] == "front"
+    assert body["NetworkingConfig"]["EndpointsConfig"] == {
+        "front": {
+            "Aliases": ["web"],
+            "IPAMConfig": {"IPv6Address": "fd00::5"},
+            "MacAddress": "02:00:00:00:00:01",
+        },
+        "back": {"Aliases": ["db", "sql"], "IPAMConfig": {"IPv4Address": "10.0.0.5"}},
+    }
+
+
+@pytest.mark.parametrize("mode", ["host", "none", "container:x"])
+def test_what_is_no_network_has_no_endpoint(mode: str) -> None:
+    assert "NetworkingConfig" not in document("--network", mode, "busybox")
+    assert "NetworkingConfig" in document("--network", "hostile", "busybox")

@@ -50,5 +50,5 @@ COMMAND = Command(
     most=0,
     description="The networks that --network of run can name.",
     examples=(("Networks", "jaula network ls"),),
-    see_also=("network inspect", "run"),
+    see_also=("network create", "network inspect", "run"),
 )

@@ -14,6 +14,7 @@ def run(options: Options) -> int:
     everything, volumes = options.on("all"), options.on("volumes")
     rows = [
         "all stopped containers",
+        "all networks not used by at least one container",
         *(["all anonymous volumes not used by at least one container"] if volumes else []),
         "all images without at least one container associated to them"
         if everything
@@ -24,6 +25,8 @@ def run(options: Options) -> int:
     conditions = options.texts("filter")
     lines, total = pruning.named(client, "containers", filters(conditions))
     pruning.tell("Deleted Containers", lines)
+    lines, _ = pruning.named(client, "networks", filters(conditions))
+    pruning.tell("Deleted Networks", lines)
     if volumes:
         lines, freed = pruning.named(client, "volumes", filters(conditions))
         total += freed
@@ -47,7 +50,7 @@ COMMAND = Command(
         Flag("volumes", "", "bool", "Remove anonymous volumes too"),
     ),
     most=0,
-    description="Containers that have ended, then images that nothing refers to.",
+    description="Containers that have ended, networks and images that nothing refers to.",
     examples=(("Without a question", "jaula system prune -f"),),
     see_also=("system df", "container prune", "image prune", "volume prune"),
 )

@@ -1,0 +1,39 @@
+"""``jaula network connect``."""
+
+from __future__ import annotations
+
+from jaula.cli import endpoints
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Connect a container to a network."""
+    network, container = options.arguments
+    settings = {
+        "alias": options.texts("alias"),
+        "ip": options.text("ip"),
+        "ip6": options.text("ip6"),
+    }
+    body = {"Container": container, "EndpointConfig": endpoints.endpoint(settings)}
+    Client(Settings.host).document("POST", f"/networks/{quote(network)}/connect", (), body)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] NETWORK CONTAINER",
+    "Connect a container to a network",
+    run,
+    flags=(
+        Flag("alias", "", "list", "Another name of the container on this network"),
+        Flag("ip", "", "string", "IPv4 address"),
+        Flag("ip6", "", "string", "IPv6 address"),
+    ),
+    least=2,
+    most=2,
+    description="A running container gets a further interface; every later start has it too.",
+    examples=(("A second network", "jaula network connect vault web"),),
+    see_also=("network disconnect", "network create"),
+    completes="network",
+)

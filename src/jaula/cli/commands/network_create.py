@@ -1,0 +1,80 @@
+"""``jaula network create``."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client
+from jaula.cli.container_options import pairs
+from jaula.cli.failure import UsageError
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def run(options: Options) -> int:
+    """Create the network and print its id."""
+    body: dict[str, Any] = {
+        "Name": options.arguments[0],
+        "CheckDuplicate": True,
+        "Driver": options.text("driver", "bridge"),
+        "EnableIPv6": options.on("ipv6"),
+        "Internal": options.on("internal"),
+        "Attachable": options.on("attachable"),
+        "Options": pairs(options.texts("opt"), "opt"),
+        "Labels": pairs(options.texts("label"), "label"),
+    }
+    if pools := _pools(options):
+        body["IPAM"] = {"Driver": "default", "Config": pools}
+    print(Client(Settings.host).document("POST", "/networks/create", (), body)["Id"])
+    return 0
+
+
+def _pools(options: Options) -> list[dict[str, Any]]:
+    """One pool for each subnet; what else was given goes to the subnet of its family."""
+    pools: list[dict[str, Any]] = [{"Subnet": subnet} for subnet in options.texts("subnet")]
+    for flag, name in (("gateway", "Gateway"), ("ip-range", "IPRange")):
+        for value in options.texts(flag):
+            _of(pools, value, flag)[name] = value
+    for word in options.texts("aux-address"):
+        key, equals, address = word.partition("=")
+        if not equals:
+            raise UsageError(f"invalid --aux-address {word!r}: write NAME=ADDRESS", status=1)
+        _of(pools, address, "aux-address").setdefault("AuxiliaryAddresses", {})[key] = address
+    return pools
+
+
+def _of(pools: list[dict[str, Any]], address: str, flag: str) -> dict[str, Any]:
+    for pool in pools:
+        if (":" in pool["Subnet"]) == (":" in address):
+            return pool
+    raise UsageError(f"every --{flag} must have a corresponding --subnet", status=1)
+
+
+COMMAND = Command(
+    "[OPTIONS] NETWORK",
+    "Create a network",
+    run,
+    flags=(
+        Flag("attachable", "", "bool", "Kept for clients; every container may be connected"),
+        Flag("aux-address", "", "list", "Address that no container gets (name=address)"),
+        Flag("driver", "d", "string", "Driver", default="bridge"),
+        Flag("gateway", "", "list", "Address of the host in the subnet"),
+        Flag("internal", "", "bool", "No way out of the network, and none in"),
+        Flag("ip-range", "", "list", "Part of the subnet that addresses are taken from"),
+        Flag("ipv6", "", "bool", "IPv6 too"),
+        Flag("label", "", "list", "Set metadata (key=value)"),
+        Flag("opt", "o", "list", "Option of the driver (key=value)"),
+        Flag("subnet", "", "list", "Subnet in CIDR form"),
+    ),
+    least=1,
+    most=1,
+    description="Containers of a network find each other by name; other networks are out of reach.",
+    examples=(
+        ("A network, and a container on it", "jaula network create shop"),
+        ("Without a way out", "jaula network create --internal vault"),
+        ("With a subnet", "jaula network create --subnet 10.50.0.0/24 lab"),
+    ),
+    see_also=("network ls", "network connect", "run"),
+)

@@ -1,0 +1,29 @@
+"""``jaula network disconnect``."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client, quote
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Take a container off a network."""
+    network, container = options.arguments
+    body = {"Container": container, "Force": options.on("force")}
+    Client(Settings.host).document("POST", f"/networks/{quote(network)}/disconnect", (), body)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] NETWORK CONTAINER",
+    "Disconnect a container from a network",
+    run,
+    flags=(Flag("force", "f", "bool", "Kept for clients; it changes nothing"),),
+    least=2,
+    most=2,
+    description="Published ports go on at another network of the container, if it has one.",
+    examples=(("Off a network", "jaula network disconnect vault web"),),
+    see_also=("network connect",),
+    completes="network",
+)

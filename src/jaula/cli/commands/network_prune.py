@@ -1,0 +1,35 @@
+"""``jaula network prune``."""
+
+from __future__ import annotations
+
+from jaula.cli import pruning
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Ask, remove, and say what is gone."""
+    pruning.confirm(
+        "This will remove all custom networks not used by at least one container.",
+        force=options.on("force"),
+    )
+    conditions = filters(options.texts("filter"))
+    lines, _ = pruning.named(Client(Settings.host), "networks", conditions)
+    pruning.tell("Deleted Networks", lines)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Remove unused networks",
+    run,
+    flags=(
+        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
+        Flag("force", "f", "bool", "Do not ask"),
+    ),
+    most=0,
+    description="Removes networks that no running container is connected to.",
+    examples=(("Without a question", "jaula network prune -f"),),
+    see_also=("network rm", "system prune"),
+)

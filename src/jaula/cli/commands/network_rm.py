@@ -1,0 +1,38 @@
+"""``jaula network rm``."""
+
+from __future__ import annotations
+
+from jaula.cli.client import Client, quote
+from jaula.cli.failure import EngineError
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+from jaula.cli.several import each
+
+_NOT_FOUND = 404
+
+
+def run(options: Options) -> int:
+    """Remove every network named."""
+    client = Client(Settings.host)
+
+    def remove(name: str) -> None:
+        try:
+            client.request("DELETE", f"/networks/{quote(name)}")
+        except EngineError as error:
+            if error.code != _NOT_FOUND or not options.on("force"):
+                raise
+
+    return each(options.arguments, remove)
+
+
+COMMAND = Command(
+    "NETWORK [NETWORK...]",
+    "Remove one or more networks",
+    run,
+    flags=(Flag("force", "f", "bool", "Do not mind a network that does not exist"),),
+    least=1,
+    description="A network that a running container is connected to is not removed.",
+    examples=(("A network", "jaula network rm shop"),),
+    see_also=("network ls", "network prune"),
+    completes="network",
+)
