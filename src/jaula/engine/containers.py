@@ -31,6 +31,7 @@ from jaula.state.records import Status
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from jaula.engine.health_monitors import HealthMonitors
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
     from jaula.runtime.client import Shim
@@ -52,6 +53,7 @@ class Containers(Looking):
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early: dict[str, ExitRecord] = {}
         self.copying = Copying(self)
+        self.health: HealthMonitors  # set by the engine, since probes are exec'd
 
     # -- events from shims -------------------------------------------------------------------
 
@@ -117,6 +119,7 @@ class Containers(Looking):
             if container.record.body.host_config.auto_remove:
                 await self.ending.remove(container, volumes=True)
             raise
+        self.health.started(container)
         self.watch(container)
 
     def watch(self, container: Container) -> None:
@@ -128,6 +131,8 @@ class Containers(Looking):
             shim.on_gone = lambda: self._lost(container)
             if shim.gone:
                 self._lost(container)
+            else:
+                self.health.follow(container)
 
     def _lost(self, container: Container) -> None:
         """The shim's channel closed without an exit: read what it left, or say it was lost."""

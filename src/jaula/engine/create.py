@@ -16,6 +16,7 @@ import msgspec
 from jaula.cgroups import paths as cgroup_paths
 from jaula.config import OWN_RUNTIME
 from jaula.engine import (
+    health,
     hostfacts,
     keepid,
     labelling,
@@ -153,8 +154,7 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
             raise InvalidRequest(
                 "conflicting options: port publishing and the container type network mode"
             )
-    if body.healthcheck is not None and body.healthcheck.test[:1] not in ((), ("NONE",)):
-        warnings.append("Health checks are not run by this engine, the container has no health")
+    health.check(body.healthcheck)
     if host.network_mode.startswith("container:") and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the network mode")
     if shares.uts.host and body.hostname:

@@ -14,7 +14,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from jaula.engine import policy, states
+from jaula.engine import health, policy, states
 from jaula.engine.connecting import Connector
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
@@ -79,6 +79,7 @@ class Ending:
             exit_code=end.exit_code,
             oom_killed=end.oom_killed,
             error=end.error,
+            health=health.ended(record.health),
             finished_at=int((end.finished_at or time.time()) * 1e9),
             range_start=0,
             range_size=0,

@@ -14,6 +14,7 @@ from jaula.engine import restoring
 from jaula.engine.containers import Containers
 from jaula.engine.distribution import Distribution
 from jaula.engine.execs import Execs
+from jaula.engine.health_monitors import HealthMonitors
 from jaula.engine.images import Images
 from jaula.engine.networks import Networks
 from jaula.engine.system import System
@@ -36,6 +37,7 @@ class Engine:
         users = Users(parts)
         self.containers = Containers(parts, users)
         self.execs = Execs(parts, self.containers, users)
+        self.containers.health = HealthMonitors(self.containers, self.execs)
         self.images = Images(parts)
         self.distribution = Distribution(parts)
         self.volumes = Volumes(parts)

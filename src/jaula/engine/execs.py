@@ -50,10 +50,11 @@ class Execs:
         self._containers = containers
         self._users = users
         self._known: dict[str, Exec] = {}
+        self._outcomes: dict[str, asyncio.Future[int]] = {}
         containers.on_exec = self._ended
 
-    async def create(self, ref: str, body: ExecCreate) -> str:
-        """Note what is to run; the answer is its id.
+    async def create(self, ref: str, body: ExecCreate, *, exec_id: str = "") -> str:
+        """Note what is to run; the answer is its id, a random one unless it is given.
 
         :raises Conflict: the container does not run.
         """
@@ -65,7 +66,7 @@ class Execs:
             detach_keys.parse(body.detach_keys)
         process.merge_environment((), body.env)
         process.working_directory(body.working_dir)
-        exec_id = names.new_id()
+        exec_id = exec_id or names.new_id()
         self._known[exec_id] = Exec(exec_id, container, body)
         container.execs.add(exec_id)
         self._emit(container, f"exec_create: {' '.join(body.cmd)}", exec_id)
@@ -99,6 +100,8 @@ class Execs:
         detach: bool,
         tty: bool,
         console: tuple[int, int] | None,
+        *,
+        framed: bool = True,
     ) -> None:
         """Run it; ``fd`` is the client's socket and is this method's to close.
 
@@ -118,7 +121,7 @@ class Execs:
             execed.started = execed.running = True
             wanted = self._process(container, execed.body)
             owned = False
-            stream = None if fd is None else _stream(execed.body, early)
+            stream = None if fd is None else _stream(execed.body, early, framed=framed)
             size = console or execed.body.console_size or (0, 0)
             self._emit(container, f"exec_start: {' '.join(execed.body.cmd)}", exec_id)
             execed.pid = await shim.exec(
@@ -161,7 +164,23 @@ class Execs:
             capabilities=sets,
         )
 
+    def outcome(self, exec_id: str) -> asyncio.Future[int]:
+        """A future for the exit status; to be taken before the start."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._outcomes[exec_id] = future
+        return future
+
+    def forget(self, exec_id: str) -> None:
+        """One whose outcome nobody will ask for any more."""
+        self._outcomes.pop(exec_id, None)
+        execed = self._known.pop(exec_id, None)
+        if execed is not None:
+            execed.container.execs.discard(exec_id)
+
     def _ended(self, exec_id: str, exit_code: int) -> None:
+        future = self._outcomes.pop(exec_id, None)
+        if future is not None and not future.done():
+            future.set_result(exit_code)
         execed = self._known.get(exec_id)
         if execed is None:
             return
@@ -211,13 +230,13 @@ class Execs:
         return self.find(exec_id).body.tty
 
 
-def _stream(body: ExecCreate, early: bytes) -> AttachStream:
+def _stream(body: ExecCreate, early: bytes, *, framed: bool = True) -> AttachStream:
     keys = detach_keys.parse(body.detach_keys) if body.detach_keys else detach_keys.DEFAULT
     return AttachStream(
         stdin=body.attach_stdin,
         stdout=body.attach_stdout or body.tty,
         stderr=body.attach_stderr,
-        framed=not body.tty,
+        framed=framed and not body.tty,
         detach_keys=keys,
         early=early if body.attach_stdin else b"",
     )

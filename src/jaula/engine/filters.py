@@ -143,7 +143,7 @@ def _fits(record: ContainerRecord, key: str, value: str) -> bool:
         case "publish" | "expose":
             return _has_port(record, value, published=key == "publish")
         case "health":
-            return value == "none"
+            return value == (str(record.health.status) if record.health else "none")
         case "is-task":
             return value in ("false", "0")
         case "isolation":

@@ -18,7 +18,7 @@ from jaula.engine.specbuild.security import labels as security_labels
 from jaula.engine.starting import log_path
 from jaula.logs import timestamp
 from jaula.spec.landlock import ANNOTATION, decode
-from jaula.state.records import ContainerRecord, MountRecord, Status
+from jaula.state.records import ContainerRecord, HealthRecord, MountRecord, Status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +97,7 @@ def landlock_rules(spec: Path) -> str:
 def state(record: ContainerRecord) -> dict[str, Any]:
     """``State``: a paused container is running too, as Docker has it."""
     status = record.status
-    return {
+    told: dict[str, Any] = {
         "Status": str(status),
         "Running": status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING),
         "Paused": status is Status.PAUSED,
@@ -109,6 +109,26 @@ def state(record: ContainerRecord) -> dict[str, Any]:
         "Error": record.error,
         "StartedAt": when(record.started_at),
         "FinishedAt": when(record.finished_at),
+    }
+    if record.health is not None:
+        told["Health"] = health(record.health)
+    return told
+
+
+def health(found: HealthRecord) -> dict[str, Any]:
+    """``State.Health``."""
+    return {
+        "Status": str(found.status),
+        "FailingStreak": found.failing_streak,
+        "Log": [
+            {
+                "Start": when(result.start),
+                "End": when(result.end),
+                "ExitCode": result.exit_code,
+                "Output": result.output,
+            }
+            for result in found.log
+        ],
     }
 
 

@@ -9,7 +9,7 @@ from jaula.engine import network_settings
 from jaula.engine.inspect import mount
 from jaula.errors import NotFound
 from jaula.spec.durations import human
-from jaula.state.records import ContainerRecord, Status
+from jaula.state.records import ContainerRecord, HealthRecord, HealthStatus, Status
 
 if TYPE_CHECKING:
     from jaula.engine.container import Container
@@ -52,6 +52,12 @@ def command(args: tuple[str, ...]) -> str:
     return " ".join(f"'{a}'" if not a or any(c.isspace() for c in a) else a for a in args)
 
 
+def _health(found: HealthRecord) -> str:
+    if found.status is HealthStatus.STARTING:
+        return "health: starting"
+    return str(found.status)
+
+
 def status(record: ContainerRecord, now: float) -> str:
     """``Up 3 seconds``, ``Exited (0) 2 minutes ago``; ``now`` in seconds since the epoch."""
     match record.status:
@@ -59,7 +65,9 @@ def status(record: ContainerRecord, now: float) -> str:
             return "Created"
         case Status.RUNNING | Status.PAUSED:
             up = f"Up {human(now - record.started_at / 1e9)}"
-            return f"{up} (Paused)" if record.status is Status.PAUSED else up
+            if record.status is Status.PAUSED:
+                return f"{up} (Paused)"
+            return f"{up} ({_health(record.health)})" if record.health is not None else up
         case Status.RESTARTING:
             ago = human(now - record.finished_at / 1e9)
             return f"Restarting ({record.exit_code}) {ago} ago"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from jaula.engine import health
 from jaula.engine.specbuild.process import merge_environment
 from jaula.spec.api import ContainerCreate, Empty
 from jaula.spec.image import ImageConfig
@@ -36,4 +37,6 @@ def merge(body: ContainerCreate, image: ImageConfig) -> ContainerCreate:
         exposed_ports={**dict.fromkeys(image.exposed_ports, Empty()), **body.exposed_ports},
         volumes={**dict.fromkeys(image.volumes, Empty()), **body.volumes},
         stop_signal=body.stop_signal or image.stop_signal,
+        shell=body.shell or image.shell,
+        healthcheck=health.merged(body.healthcheck, image.healthcheck),
     )

@@ -179,9 +179,9 @@ class Shim:
         """Set a terminal's size; the empty id is the container's own."""
         await self._ask(ResizeRequest(self._next(), exec_id, height, width))
 
-    async def signal(self, signum: int, exec_id: str = "") -> None:
-        """Signal init or an exec'd process."""
-        await self._ask(SignalRequest(self._next(), exec_id, signum))
+    async def signal(self, signum: int, exec_id: str = "") -> int:
+        """Signal init or an exec'd process; its pid on the host."""
+        return (await self._ask(SignalRequest(self._next(), exec_id, signum))).pid
 
 
 class Runtime:

@@ -33,3 +33,28 @@ def human(seconds: float) -> str:
     if hours < 24 * 365 * 2:
         return f"{hours // 24 // 30} months"
     return f"{int(seconds / 3600) // 24 // 365} years"
+
+
+def go(nanoseconds: int) -> str:
+    """A length of time as Go's ``time.Duration`` prints it: ``1m30s``, ``1.5s``, ``300ms``."""
+    if not nanoseconds:
+        return "0s"
+    sign = "-" if nanoseconds < 0 else ""
+    left = abs(nanoseconds)
+    for unit, size in (("ns", 1), ("µs", 10**3), ("ms", 10**6)):
+        if left < size * 1000:
+            return f"{sign}{_decimal(left, size)}{unit}"
+    minutes, rest = divmod(left, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_decimal(rest, 10**9)}s"
+    if hours or minutes:
+        text = f"{minutes}m{text}"
+    return f"{sign}{hours}h{text}" if hours else sign + text
+
+
+def _decimal(value: int, size: int) -> str:
+    whole, rest = divmod(value, size)
+    if not rest:
+        return str(whole)
+    digits = str(rest).rjust(len(str(size)) - 1, "0").rstrip("0")
+    return f"{whole}.{digits}"

@@ -47,6 +47,31 @@ class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     no_copy: bool = False
 
 
+class HealthStatus(StrEnum):
+    """What is known of a container that has a health check."""
+
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+class HealthResult(msgspec.Struct, frozen=True):
+    """One probe; ``exit_code`` is -1 where it did not end by itself or was never begun."""
+
+    start: int
+    end: int
+    exit_code: int
+    output: str = ""
+
+
+class HealthRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The health of a container, with its newest results; written where the status changes."""
+
+    status: HealthStatus = HealthStatus.STARTING
+    failing_streak: int = 0
+    log: tuple[HealthResult, ...] = ()
+
+
 class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything about one container that must outlive the engine.
 
@@ -90,6 +115,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     owner: str = "0"  # who made it: a uid, or "certificate NAME"
     owner_gid: int = 0
     beneath: tuple[str, ...] = ()  # host directories below which mounts follow no symbolic link
+    health: HealthRecord | None = None  # None: it has no check, or never ran
     level: str = ""  # SELinux's, of no other container; empty: none was allocated
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.spec.durations import human
+from jaula.spec.durations import go, human
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,21 @@ def test_durations_are_in_dockers_words(seconds: float, words: str) -> None:
 )
 def test_ages_are_words(seconds: float, words: str) -> None:
     assert human(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (0, "0s"),
+        (1, "1ns"),
+        (1500, "1.5µs"),
+        (300_000_000, "300ms"),
+        (1_500_000_000, "1.5s"),
+        (30_000_000_000, "30s"),
+        (90_000_000_000, "1m30s"),
+        (3_600_000_000_000, "1h0m0s"),
+        (-2_000_000_000, "-2s"),
+    ],
+)
+def test_durations_are_printed_as_go_prints_them(nanoseconds: int, text: str) -> None:
+    assert go(nanoseconds) == text
