@@ -56,6 +56,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (base / "host").mkdir()
     (base / "host" / "secret").write_text("of the host")
     (base / "open" / "plain").mkdir()
+    os.chown(base / "open" / "plain", OTHER, OTHER)
     (base / "open" / "link").symlink_to(base / "host")
     return base
 
@@ -351,6 +352,58 @@ def test_swapping_a_directory_for_a_link_gains_nothing(mounter: Visitor, ground:
             assert swapper.poll() is None
         finally:
             swapper.kill()
+
+
+def test_root_inside_has_the_rights_of_the_person_and_leaves_no_file_of_root(
+    mounter: Visitor, ground: Path
+) -> None:
+    """Otherwise a writable directory would be a way to a set-user-ID shell of the host's root."""
+    place = ground / "open" / "plain"
+    (place / "of-root").write_text("of the host")
+    (place / "of-root").chmod(0o600)
+    script = (
+        "cp /bin/busybox /m/shell && chmod 4755 /m/shell; stat -c %u /m/shell;"
+        " cat /m/of-root; chown 1 /m/shell; chmod 777 /m/of-root"
+    )
+    run(mounter, f"{place}:/m", "sh", "-c", script)
+    found = {path.name: path.stat() for path in place.iterdir()}
+    assert found["shell"].st_uid == OTHER
+    assert found["shell"].st_gid == OTHER
+    assert found["of-root"].st_mode & 0o777 == 0o600
+    assert {facts.st_uid for facts in found.values()} <= {0, OTHER}
+    assert not [n for n, facts in found.items() if facts.st_uid == 0 and n != "of-root"]
+    _, text = run(mounter, f"{place}:/m", "cat", "/m/of-root")
+    assert "of the host" not in text
+
+
+def test_volumes_from_brings_mounts_along_with_their_bounds(
+    guarded: PrivateEngine, mounter: Visitor, ground: Path
+) -> None:
+    first = mounter.create("busybox", Binds=[f"{ground}/open/plain:/m"]).json()["Id"]
+    second = mounter.request(
+        "POST",
+        "/containers/create",
+        {
+            "Image": "busybox",
+            "Cmd": ["sh", "-c", "cp /bin/busybox /m/second; chmod 4755 /m/second"],
+            "HostConfig": {"VolumesFrom": [first]},
+        },
+    ).json()["Id"]
+    mounter.request("POST", f"/containers/{second}/start")
+    mounter.request("POST", f"/containers/{second}/wait")
+    assert (ground / "open" / "plain" / "second").stat().st_uid == OTHER
+    for name in (first, second):
+        mounter.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_copying_into_a_container_that_does_not_run_gives_no_rights_of_root(
+    mounter: Visitor, ground: Path
+) -> None:
+    name = mounter.create("busybox", Binds=[f"{ground}/open/plain:/m"]).json()["Id"]
+    for method in ("GET", "PUT"):
+        reply = mounter.request(method, f"/containers/{name}/archive?path=/m")
+        assert reply.status == 403, reply
+    mounter.request("DELETE", f"/containers/{name}?force=1")
 
 
 def test_grants_are_exactly_what_they_say(mounter: Visitor) -> None:

@@ -241,6 +241,7 @@ class Starter:
             files=container_files.write(parts, record, shares, place.endpoints),
             mounts=record.mounts,
             beneath=record.beneath,
+            owner=(int(record.owner), record.owner_gid) if record.beneath else None,
             level=record.level,
             shared_shm=self._shared_shm(record, shares),
             devices=_host_devices() if body.host_config.privileged and shares.user.host else (),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine.authority import asks as asking
 from jaula.engine.authority import rule as rules
 from jaula.engine.authority.asks import Kind
 from jaula.engine.authority.rule import Access, Others
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.parts import Parts
     from jaula.errors import NotAuthorized
+    from jaula.spec.api import ContainerCreate
     from jaula.spec.calls import Peer
     from jaula.state.journal import Journal
 
@@ -139,12 +141,36 @@ class Visitor:
             if ask.kind is not Kind.OTHERS:
                 if not self.rule.allows(ask):
                     rules.judge(self._named(), self.rule, (ask,))
+                if ask.kind is Kind.HOST_MOUNT and not self._has_rights_on_disk():
+                    advice = "mounts need a user of this host; use a volume"
+                    raise self.refusal(f"ask for {ask}", advice)
                 continue
             try:
                 container = self._engine.containers.find(ask.value)
             except NotFound:
                 continue  # the use case says so in its own words
             self._reach(container, Others.CONTROL, "share with")
+
+    @property
+    def mighty(self) -> bool:
+        """Whether the caller has root's power over the host anyway."""
+        return self.rule.access is Access.ALL
+
+    def _has_rights_on_disk(self) -> bool:
+        return self.caller.uid is not None or self.mighty
+
+    def inherited(self, body: ContainerCreate) -> tuple[Ask, ...]:
+        """Mounts of the host that ``--volumes-from`` brings along."""
+        found: list[Ask] = []
+        for text in body.host_config.volumes_from:
+            ref, _, mode = text.partition(":")
+            try:
+                record = self._engine.containers.find(ref).record
+            except NotFound:
+                continue  # the use case says so in its own words
+            runtime = body.host_config.runtime
+            found += asking.of_mounts(record.mounts, runtime, read_only=mode == "ro")
+        return tuple(found)
 
     def prefixes(self, asks: tuple[Ask, ...]) -> tuple[str, ...]:
         """Where mounts may follow no links, if any host directory was asked for."""

@@ -9,7 +9,7 @@ The names are used in the policy file, in refusals and in the audit log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -20,6 +20,7 @@ from jaula.engine import mountpoints
 from jaula.engine.specbuild import security, sharing
 from jaula.engine.specbuild.sharing import Kind as Had
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, Resources
+from jaula.state.records import ContainerRecord, MountRecord
 
 
 class Kind(StrEnum):
@@ -70,6 +71,30 @@ def of_create(body: ContainerCreate) -> tuple[Ask, ...]:
         *_devices(host),
         *_security(host),
         *_placement(host),
+    )
+
+
+def of_record(record: ContainerRecord) -> tuple[Ask, ...]:
+    """A container that was made: its request, and what it has by ``--volumes-from``."""
+    body = record.body
+    made = (*of_create(body), *of_mounts(record.mounts, body.host_config.runtime))
+    return tuple(dict.fromkeys(made))
+
+
+def of_mounts(
+    mounts: Iterable[MountRecord], runtime: str, *, read_only: bool = False
+) -> tuple[Ask, ...]:
+    """Directories of the host among a container's mounts, for a container of this runtime."""
+    foreign = runtime not in ("", OWN_RUNTIME)
+    return tuple(
+        Ask(
+            Kind.HOST_MOUNT,
+            mount.source,
+            writable=not (read_only or mount.read_only),
+            foreign=foreign,
+        )
+        for mount in mounts
+        if mount.type == "bind"
     )
 
 

@@ -85,10 +85,12 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """Host directories below which no symbolic link is followed for this rule's people."""
-        if self.access is Access.ALL:
-            return ()
-        return tuple(mount.prefix for mount in self.host_mounts if mount.prefix != "/")
+        """Host directories that bound the mounts of this rule's people; empty for no bounds.
+
+        Below them no symbolic link is followed, and files are reached with the rights of the person
+        alone, not with those of root.
+        """
+        return () if self.access is Access.ALL else tuple(m.prefix for m in self.host_mounts)
 
 
 def union(rules: tuple[Rule, ...]) -> Rule:

@@ -78,8 +78,9 @@ def _bounds(facts: Facts) -> dict[str, str]:
     for mount in facts.mounts:
         if mount.type == "bind":
             fitting = [p for p in facts.beneath if beneath.below(mount.source, p) is not None]
-            if fitting:
-                bounds[mount.source] = max(fitting, key=len)
+            bound = max(fitting, key=len, default="/")
+            if bound != "/":  # below the root is everything, whatever links say
+                bounds[mount.source] = bound
     return {beneath.ANNOTATION: beneath.encode(bounds)} if bounds else {}
 
 

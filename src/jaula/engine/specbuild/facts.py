@@ -62,6 +62,7 @@ class Facts(msgspec.Struct, frozen=True):
     foreign_network: bool = False
     files: dict[str, str] = {}  # destination in the container: path on the host
     mounts: tuple[MountRecord, ...] = ()
+    owner: tuple[int, int] | None = None  # uid and gid whose rights mounts of the host give at most
     beneath: tuple[str, ...] = ()  # host directories that bound the mounts of whoever made it
     level: str = ""  # SELinux's, the container's own
     shared_shm: str | None = None  # host path of a /dev/shm that containers share

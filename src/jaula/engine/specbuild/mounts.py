@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.sharing import Sharing
-from jaula.spec.runtime import Mount
+from jaula.spec.runtime import IDMapping, Mount
 from jaula.state.records import MountRecord
 
 SHM_SIZE = 64 * 1024 * 1024
@@ -115,7 +115,34 @@ def _asked(record: MountRecord, facts: Facts) -> Mount:
         "ro" if record.read_only else "rw",
         *(_id_map(record) if facts.id_mapped else ()),
     )
-    return Mount(record.destination, record.source, "bind", options)
+    uids, gids = _as_owner(facts) if record.type == "bind" and facts.id_mapped else ((), ())
+    return Mount(
+        record.destination,
+        record.source,
+        "bind",
+        options,
+        uid_mappings=uids,
+        gid_mappings=gids,
+    )
+
+
+def _as_owner(facts: Facts) -> tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]:
+    """The maps of a mount through which a person gets no other rights than the own ones.
+
+    On disk there is the person's id and no other: root inside stands for it, or the same id where
+    that is kept. Files of others are nobody's, and none can be made: with the usual map, root
+    inside could leave a set-user-ID file of the host's root in the person's directory.
+    """
+    if facts.owner is None:
+        return (), ()
+    uid, gid = facts.owner
+    return _one(facts.mappings, uid), _one(facts.gid_mappings or facts.mappings, gid)
+
+
+def _one(mappings: tuple[IDMapping, ...], own: int) -> tuple[IDMapping, ...]:
+    kept = any(row.container_id == row.host_id == own for row in mappings)
+    host = own if kept else mappings[0].host_id
+    return (IDMapping(container_id=own, host_id=host, size=1),)
 
 
 def _id_map(record: MountRecord) -> tuple[str]:

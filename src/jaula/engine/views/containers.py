@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asyncio import Future
     from collections.abc import AsyncIterator, Sequence
 
+    from jaula.engine.container import Container
     from jaula.engine.engine import Engine
     from jaula.engine.visitor import Visitor
     from jaula.spec.api import ContainerCreate, ContainerUpdate
@@ -41,7 +42,7 @@ class Containers:
             parts = self._visitor.parts
             body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
             body = _by_runtime(body, parts.runtimes.choose(body.host_config.runtime))
-            asks = deed.judged(asking.of_create(body))
+            asks = deed.judged((*asking.of_create(body), *visitor.inherited(body)))
             created = await self._inner.create(
                 body, name, platform, owner=visitor.owner, beneath=visitor.prefixes(asks)
             )
@@ -50,7 +51,7 @@ class Containers:
 
     async def start(self, ref: str) -> None:
         with self._visitor.deed("container start", ref) as deed:
-            deed.judged(asking.of_create(deed.container(ref).record.body))
+            deed.judged(asking.of_record(deed.container(ref).record))
             await self._inner.start(ref)
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
@@ -60,7 +61,7 @@ class Containers:
 
     async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
         with self._visitor.deed("container restart", ref) as deed:
-            deed.judged(asking.of_create(deed.container(ref).record.body))
+            deed.judged(asking.of_record(deed.container(ref).record))
             await self._inner.restart(ref, timeout, signal)
 
     async def kill(self, ref: str, signal: str | None) -> None:
@@ -154,13 +155,24 @@ class Containers:
         self._visitor.read(ref)
         container = self._inner.find(ref)
         if not container.live and any(mount.type == "bind" for mount in container.record.mounts):
-            self._visitor.judge(asking.of_create(container.record.body))
+            self._as_it_runs(container)
+            self._visitor.judge(asking.of_record(container.record))
+
+    def _as_it_runs(self, container: Container) -> None:
+        """Mounts that give an owner's rights alone give root's where it does not run."""
+        if container.record.beneath and not container.live and not self._visitor.mighty:
+            raise self._visitor.refusal(
+                f"copy where directories of the host are mounted: {container.name} does not run",
+                "start it",
+            )
 
     async def copy_in(
         self, ref: str, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool, as_user: bool
     ) -> None:
         with self._visitor.deed("container copy", ref) as deed:
-            deed.judged(asking.of_create(deed.container(ref).record.body))
+            container = deed.container(ref)
+            self._as_it_runs(container)
+            deed.judged(asking.of_record(container.record))
             await self._inner.copy_in(ref, path, stream, keep_kinds=keep_kinds, as_user=as_user)
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
