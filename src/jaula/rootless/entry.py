@@ -179,10 +179,11 @@ def _helper_lives(directory: str) -> bool:
     try:
         with open(f"{directory}/pasta.pid", encoding="ascii") as file:
             pid = int(file.read())
-        with open(f"/proc/{pid}/comm", encoding="utf-8") as name:
-            return name.read().startswith("pasta")
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            name, _, rest = stat.read().partition("(")[2].rpartition(")")
     except (OSError, ValueError):
         return False
+    return name.startswith("pasta") and rest.split()[0] != "Z"
 
 
 def _reach_outside(directory: str, keeper_pid: int, hangs_up: int | None) -> None:
