@@ -36,15 +36,14 @@ def chosen(body: ContainerCreate, find: Callable[[str], str]) -> Members:
     mode = body.host_config.network_mode
     wanted: Members = {}
     for ref, settings in body.networking_config.endpoints_config.items():
-        if ref in ("default", mode) and mode in ("", "default", *_ALONE):
-            ref = mode if mode in _ALONE else DEFAULT
-        wanted[find(ref)] = settings
+        if ref == mode and shares_network(mode):
+            continue
+        wanted[find(DEFAULT if ref == "default" else ref)] = settings
     if shares_network(mode):
-        others = [name for name in wanted if name != mode]
-        if others:
+        if wanted:
             raise InvalidRequest(
                 f"conflicting options: a container with the network mode {mode.partition(':')[0]}"
-                f" cannot be connected to the network {others[0]}"
+                f" cannot be connected to the network {next(iter(wanted))}"
             )
         return {}
     if mode in ("", "default"):

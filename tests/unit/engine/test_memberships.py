@@ -1,0 +1,138 @@
+"""Which networks a request means, and what a container is called on them."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.engine import memberships
+from jaula.engine.resolving import RATE, Allowance
+from jaula.errors import InvalidRequest, NotFound
+from jaula.spec.api import (
+    ContainerCreate,
+    EndpointIPAMConfig,
+    EndpointSettings,
+    HostConfig,
+    NetworkingConfig,
+)
+from jaula.spec.network import Network
+from jaula.state.records import ContainerRecord
+
+KNOWN = {"bridge": "bridge", "host": "host", "none": "none", "shop": "shop", "ab12": "shop"}
+WEB = EndpointSettings(aliases=("www",))
+
+
+def find(ref: str) -> str:
+    if ref not in KNOWN:
+        raise NotFound(f"network {ref} not found")
+    return KNOWN[ref]
+
+
+def body(mode: str, **endpoints: EndpointSettings) -> ContainerCreate:
+    return ContainerCreate(
+        host_config=HostConfig(network_mode=mode),
+        networking_config=NetworkingConfig(endpoints_config=endpoints),
+    )
+
+
+@pytest.mark.parametrize("mode", ["", "default", "bridge"])
+def test_without_a_word_it_is_the_default_network(mode: str) -> None:
+    assert memberships.chosen(body(mode), find) == {"bridge": EndpointSettings()}
+    wanted = {"default": WEB}
+    assert memberships.chosen(body(mode, **wanted), find) == {"bridge": WEB}
+
+
+def test_the_mode_comes_first_and_may_be_an_id() -> None:
+    found = memberships.chosen(body("ab12", bridge=EndpointSettings(), ab12=WEB), find)
+    assert list(found.items()) == [("shop", WEB), ("bridge", EndpointSettings())]
+    assert memberships.chosen(body("shop"), find) == {"shop": EndpointSettings()}
+
+
+def test_endpoints_without_a_mode_are_all_there_is() -> None:
+    assert memberships.chosen(body("default", shop=WEB), find) == {"shop": WEB}
+
+
+@pytest.mark.parametrize("mode", ["host", "none", "container:x"])
+def test_modes_that_share_have_no_network(mode: str) -> None:
+    assert memberships.chosen(body(mode), find) == {}
+    with pytest.raises(InvalidRequest, match="conflicting options"):
+        memberships.chosen(body(mode, shop=WEB), find)
+
+
+def test_the_hosts_own_entry_is_no_network() -> None:
+    assert memberships.chosen(body("host", host=EndpointSettings()), find) == {}
+
+
+def test_an_unknown_network_is_told() -> None:
+    with pytest.raises(NotFound, match="network nope not found"):
+        memberships.chosen(body("nope"), find)
+
+
+def record(mode: str = "", **fields: object) -> ContainerRecord:
+    values: dict[str, object] = {"id": "c" * 64, "name": "web", "created": 0, "image": ""}
+    values |= {"body": body(mode), "hostname": "pc", **fields}
+    return ContainerRecord(**values)  # type: ignore[arg-type]
+
+
+def test_records_from_before_are_on_the_default_network() -> None:
+    assert list(memberships.of(record())) == ["bridge"]
+    assert memberships.of(record("host")) == {}
+    assert memberships.of(record(networks={})) == {}
+
+
+def test_a_container_is_called_by_name_alias_id_and_host_name() -> None:
+    assert memberships.names(record(), WEB) == ("web", "www", "c" * 12, "pc")
+
+
+def at(**addresses: str) -> EndpointSettings:
+    return EndpointSettings(ipam_config=EndpointIPAMConfig(**addresses))
+
+
+NETWORK = Network("shop", "a" * 64, 0, "br-x")
+ASKED = Network("shop", "a" * 64, 0, "br-x", asked_pools=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "settings"),
+    [
+        ("host", None, EndpointSettings()),
+        ("none", None, EndpointSettings()),
+        ("bridge", None, WEB),
+        ("shop", NETWORK, EndpointSettings(links=("a:b",))),
+        (
+            "shop",
+            NETWORK,
+            EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="10.0.0.1")),
+        ),
+        ("shop", ASKED, EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="x"))),
+        ("shop", ASKED, EndpointSettings(ipam_config=EndpointIPAMConfig(ipv6_address="10.0.0.1"))),
+        ("shop", ASKED, EndpointSettings(mac_address="zz")),
+    ],
+)
+def test_what_a_network_cannot_give_is_refused(
+    name: str, network: Network | None, settings: EndpointSettings
+) -> None:
+    with pytest.raises(InvalidRequest):
+        memberships.check(name, network, settings)
+
+
+def test_what_it_can_give_passes() -> None:
+    wanted = EndpointIPAMConfig(ipv4_address="10.0.0.1", ipv6_address="fd00::1")
+    memberships.check("shop", ASKED, EndpointSettings(ipam_config=wanted, aliases=("a",)))
+
+
+def test_interfaces_are_numbered_without_gaps() -> None:
+    assert memberships.free_interface([]) == "eth0"
+    assert memberships.free_interface(["eth0", "eth2"]) == "eth1"
+
+
+def test_the_first_network_that_is_not_internal_leads_outside() -> None:
+    assert memberships.primary({"inner": True, "shop": False, "b": False}) == "shop"
+    assert memberships.primary({"inner": True, "deep": True}) == "inner"
+
+
+def test_questions_beyond_the_rate_wait_for_the_next_moment() -> None:
+    allowance = Allowance()
+    allowed = RATE // 10
+    assert all(allowance.take(5.0) == 0.0 for _ in range(allowed))
+    assert 0 < allowance.take(5.05) <= 0.1
+    assert allowance.take(5.1) == 0.0
