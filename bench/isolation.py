@@ -1,0 +1,303 @@
+"""What a default container is kept from: the same questions to each engine, answered by the kernel.
+
+Two containers of each engine are looked at. One sleeps, and /proc and the cgroups are read from
+outside. In the other the probing program of ``jaula verify --probe`` makes its calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import engines
+import report
+from engines import IMAGE, Engine
+
+from jaula.audit.probing import attempts, judging, program, sharedmemory
+from jaula.confine.capabilities import decode
+from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
+
+HERE = Path(__file__).resolve().parent
+BEGIN, END = "<!-- isolation: begin -->", "<!-- isolation: end -->"
+Rows = dict[str, str]
+
+
+def main(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench/isolation")
+    parser.add_argument("--engines", default="jaula,docker,podman", help="which, in this order")
+    parser.add_argument("--write", type=Path, help="a document whose table is to be replaced")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "isolation.json")
+    options = parser.parse_args(words)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    found: dict[str, Rows] = {}
+    with tempfile.TemporaryDirectory(prefix="jb", dir="/var/tmp") as name:
+        base = Path(name)
+        rootfs = engines.make_rootfs(base)
+        for kind in options.engines.split(","):
+            engine = engines.KINDS[kind](base / kind)
+            print(f"measuring {kind}", file=sys.stderr)
+            try:
+                engine.start()
+                engine.import_image(rootfs.archive)
+                found[kind] = measure(engine, base)
+            finally:
+                engine.stop()
+    text = table(found)
+    print(text)
+    options.output.write_text(json.dumps({"machine": report.machine(), "rows": found}, indent=1))
+    if options.write is not None:
+        replace(options.write, text)
+    return 0
+
+
+def measure(engine: Engine, base: Path) -> Rows:
+    """Every row of one engine."""
+    rows: Rows = {"version": version(engine)}
+    started = engine.run("run", "-d", IMAGE, "sleep", "600", capture_output=True, text=True)
+    container = started.stdout.strip()
+    pid = engine.pid_of(container)
+    rows |= from_outside(pid)
+    rows |= from_inside(engine, container)
+    rows |= by_deed(engine, base, address_of(pid))
+    engine.remove(container)
+    return rows
+
+
+def version(engine: Engine) -> str:
+    shown = engine.run("--version", capture_output=True, text=True, check=False).stdout
+    found = re.search(r"\d+\.\d+[^\s,]*", shown)
+    return found[0] if found else "?"
+
+
+# -- from outside ----------------------------------------------------------------------------
+
+
+def from_outside(pid: int) -> Rows:
+    """What /proc and the cgroups say of the first process."""
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    bounding = int(status["CapBnd"], 16)
+    shared = [
+        kind
+        for kind in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
+        if os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}")
+    ]
+    outside = [line.split() for line in Path(f"/proc/{pid}/uid_map").read_text().splitlines()]
+    return {
+        "capabilities": f"{bounding.bit_count()}: {bounding:016x}",
+        "capabilities in the host's user namespace": "none"
+        if "user" not in shared
+        else ", ".join(c.removeprefix("CAP_").lower() for c in decode(bounding)),
+        "namespaces shared with the host": ", ".join(shared),
+        "root inside is on the host": f"uid {outside[0][1]}",
+        "inheritable and ambient sets": "empty"
+        if int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
+        else "not empty",
+        "seccomp": f"mode {status['Seccomp'].strip()}",
+        "no_new_privs": "yes" if status["NoNewPrivs"].strip() == "1" else "no",
+        "limit of processes": cgroup(pid, "pids", "pids.max"),
+        "limit of memory": cgroup(pid, "memory", "memory.limit_in_bytes", "memory.max"),
+        "limit of open files": open_files(pid),
+        "device rules": device_rules(pid),
+        "mounts that the host's mounts reach": str(received(pid)),
+    }
+
+
+def cgroup(pid: int, controller: str, *names: str) -> str:
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            place = Path("/sys/fs/cgroup", controller, path.lstrip("/"))
+        elif not controllers:
+            place = Path("/sys/fs/cgroup", path.lstrip("/"))
+        else:
+            continue
+        for name in names:
+            if (place / name).exists():
+                text = (place / name).read_text().strip()
+                return "none" if text == "max" or text.startswith("92233720") else text
+    return "none"
+
+
+def open_files(pid: int) -> str:
+    for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
+        if line.startswith("Max open files"):
+            return line.split()[4]
+    return "?"
+
+
+def device_rules(pid: int) -> str:
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "devices":
+            rules = Path("/sys/fs/cgroup/devices", path.lstrip("/"), "devices.list").read_text()
+            lines = rules.splitlines()
+            any_node = [rule for rule in lines if "*:*" in rule]
+            return f"{len(lines)}, any node may be made" if any_node else str(len(lines))
+    return "a BPF program"
+
+
+def received(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    return sum("master:" in line.partition(" - ")[0] for line in lines)
+
+
+def address_of(pid: int) -> str:
+    """The IPv4 address of a container."""
+    words = ("nsenter", "-t", str(pid), "-n", "ip", "-4", "-br", "address")
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"(?!127\.)\b(\d+\.\d+\.\d+\.\d+)/", shown)
+    return found[-1] if found else "192.0.2.1"
+
+
+# -- from inside -----------------------------------------------------------------------------
+
+WRITABLE = """
+find /proc/sys /sys -type f 2>/dev/null | while read -r f; do
+    true 2>/dev/null >> "$f" && echo x
+done 2>/dev/null | wc -l
+"""
+"""Opened for writing and closed: ``test -w`` believes the mode where the caller is root."""
+
+
+def from_inside(engine: Engine, container: str) -> Rows:
+    """What a shell in the container counts."""
+
+    def count(script: str) -> str:
+        done = engine.run("exec", container, "sh", "-c", script, capture_output=True, text=True)
+        return str(done.stdout).strip()
+
+    return {
+        "files of /proc/sys and /sys that root may write": count(WRITABLE),
+        "device nodes in /dev": count("find /dev -type c -o -type b | grep -v pts | wc -l"),
+    }
+
+
+# -- by deed ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def bait() -> Iterator[dict[str, Any]]:
+    """Things of the host: an abstract socket, ports, a file, shared memory."""
+    name = b"\0jaula-bench-" + os.urandom(8).hex().encode()
+    with (
+        tempfile.TemporaryDirectory(prefix="jb") as directory,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.create_server(("127.0.0.1", 0)) as loopback,
+        socket.create_server(("0.0.0.0", 0)) as every,
+        sharedmemory.segment() as key,
+    ):
+        secret = Path(directory, "secret")
+        secret.write_text("only the host may read this\n")
+        Path(directory).chmod(0o755)
+        unix.bind(name)
+        unix.listen()
+        yield {
+            "abstract": name,
+            "loopback": loopback.getsockname()[1],
+            "every": every.getsockname()[1],
+            "file": str(secret),
+            "memory": key,
+        }
+
+
+GATEWAY = re.compile(r"\d+\.\d+\.\d+\.")
+
+
+def by_deed(engine: Engine, base: Path, neighbour: str) -> Rows:
+    """What the probing program is refused, group by group."""
+    with bait() as of_host:
+        tries = [
+            *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
+            *attempts.capabilities(None), *attempts.masked(MASKED_PATHS),
+            *attempts.writes(READONLY_PATHS, None), *attempts.devices(None),
+            *attempts.network(of_host["abstract"], of_host["loopback"], alone=False, host=None,
+                              ipv6=None),
+            *attempts.others(of_host["file"], os.getpid(), of_host["memory"], pids=None, ipc=None),
+            *reach(neighbour, of_host["every"]),
+        ]  # fmt: skip
+        entries = attempts.table(tries)
+        path = base / "probe"
+        path.write_bytes(program.build(entries))
+        path.chmod(0o755)
+        done = engine.run(
+            *("run", "--rm", "-v", f"{path}:/probe:ro", IMAGE, "/probe"),
+            capture_output=True, text=True,
+        )  # fmt: skip
+        answers = program.read(done.stdout, len(entries))
+    found = judging.outcomes(tries, answers)
+    rows: Rows = {}
+    for group in dict.fromkeys(each.attempt.group for each in found):
+        mine = [each for each in found if each.attempt.group == group]
+        through = [each.attempt.name for each in mine if each.refused is False]
+        refused = sum(each.refused is True for each in mine)
+        text = f"{refused} of {len(mine)} refused"
+        if through:
+            text += f"; not: {', '.join(through)}"
+        rows[f"tried: {group}"] = text
+    return rows
+
+
+def reach(neighbour: str, port: int) -> list[attempts.Attempt]:
+    """A port of the host at the gateway's address; the address of another container."""
+    parts = [int(part) for part in neighbour.split(".")]
+    gateway = (*parts[:3], 1)
+    found = []
+    for name, address, number in (
+        ("a port of the host by the gateway", gateway, port),
+        ("another container answers", tuple(parts), 9),
+    ):
+        steps = (
+            attempts.call("socket", 2, 1, 0),
+            attempts.call("connect", 3, attempts.inet_address(address, number), 16),
+        )
+        fine = attempts.UNREACHED
+        if name.startswith("another"):
+            fine -= {111}  # a refusal of the port is an answer
+        found.append(attempts.Attempt(group="reach", name=name, steps=steps, fine=fine))
+    return found
+
+
+# -- the table -------------------------------------------------------------------------------
+
+
+def table(found: dict[str, Rows]) -> str:
+    """Markdown, with the command that made it and the date."""
+    names = list(found)
+    keys = list(dict.fromkeys(key for rows in found.values() for key in rows))
+    machine = report.machine()
+    kernel = machine["kernel"].partition("-")[0]
+    where = f"Linux {kernel}, cgroup {machine['cgroup']}"
+    when = time.strftime("%Y-%m-%d")
+    lines = [
+        f"Measured on {when} by `bench/isolation` on {where}; every engine with its defaults.",
+        "",
+        "| | " + " | ".join(names) + " |",
+        "| --- |" + " --- |" * len(names),
+    ]
+    for key in keys:
+        cells = [found[name].get(key, "") for name in names]
+        lines.append(f"| {key} | " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def replace(path: Path, text: str) -> None:
+    """Put the table between its two marks. Raises ``ValueError`` where there are none."""
+    document = path.read_text()
+    head, begin, rest = document.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} has no marks for the table")
+    path.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
