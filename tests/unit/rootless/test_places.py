@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jaula.rootless import places
@@ -52,3 +54,19 @@ def test_what_is_no_id_names_no_user(text: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(places.INSIDE, text)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert places.user() is None
+
+
+def test_only_a_directory_of_the_users_alone_is_trusted(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir(0o700)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    link = tmp_path / "link"
+    link.symlink_to(own)
+    assert places.is_trusted(str(own))
+    assert places.is_trusted(str(tmp_path / "not yet there"))
+    assert not places.is_trusted(str(shared))
+    assert not places.is_trusted(str(link))
+    (tmp_path / "file").touch()
+    assert not places.is_trusted(str(tmp_path / "file"))
