@@ -55,7 +55,9 @@ def prepare(
                 _keep_null(tree, ready, keep)
             else:
                 source = os.path.join(bundle, mount.source or "")
-                tree = open_source(source, bounds.get(mount.source or ""), recursive=options.recursive)
+                tree = open_source(
+                    source, bounds.get(mount.source or ""), recursive=options.recursive
+                )
                 ready[index] = keep.add(_bind(tree, source, mount, options, user_fd))
         except OSError as error:
             raise RuntimeFailure(f"mount {mount.source} at {mount.destination}: {error}") from error
