@@ -23,7 +23,7 @@ from jaula.spec.api import (
     RegistryAuth,
     VolumeCreate,
 )
-from jaula.spec.calls import AttachOptions, ContainerCreated, LogOptions, WaitResult
+from jaula.spec.calls import AttachOptions, CommitOptions, ContainerCreated, LogOptions, WaitResult
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -59,6 +59,7 @@ class Containers(Protocol):
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]: ...
     def stats(self, ref: str, *, stream: bool, one_shot: bool) -> AsyncIterator[Document]: ...
     def export(self, ref: str) -> AsyncIterator[bytes]: ...
+    async def commit(self, ref: str, options: CommitOptions) -> str: ...
     async def path_stat(self, ref: str, path: str) -> msgspec.Struct: ...
     async def copy_out(
         self, ref: str, path: str

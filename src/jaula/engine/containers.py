@@ -25,7 +25,7 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModi
 from jaula.runtime import leftovers
 from jaula.runtime.messages import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec.api import ContainerCreate, ContainerUpdate
-from jaula.spec.calls import AttachOptions, ContainerCreated, WaitResult
+from jaula.spec.calls import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
@@ -409,6 +409,12 @@ class Containers(Looking):
         self._emit(container, "resize", {"height": str(h), "width": str(w)})
 
     # -- files -------------------------------------------------------------------------------
+
+    async def commit(self, ref: str, options: CommitOptions) -> str:
+        """Make an image of a container; the image's id."""
+        from jaula.engine.committing import commit
+
+        return await commit(self, self.find(ref), options)
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
         """What is at a path of a container."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from jaula.spec.api import ContainerCreate
+
 
 class Peer(msgspec.Struct, frozen=True):
     """Who is at the other end of a unix socket (``SO_PEERCRED``, when it connected).
@@ -54,6 +56,18 @@ class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
     tail: int | None = None
     follow: bool = False
     timestamps: bool = False
+
+
+class CommitOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The query of a commit request, and its body: a configuration that goes before the own."""
+
+    repo: str = ""
+    tag: str = ""
+    author: str = ""
+    comment: str = ""
+    pause: bool = True
+    changes: tuple[str, ...] = ()
+    config: ContainerCreate | None = None
 
 
 class WaitResult(msgspec.Struct, frozen=True):

@@ -15,8 +15,11 @@ from jaula.storage.snapshots import Change, ChangeKind
 from jaula.storage.trees import is_opaque, is_whiteout, open_folder, walk
 
 
-def overlay_changes(upper: int, below: int) -> list[Change]:
-    """Read an overlay's upper directory; ``below`` is a descriptor of the layers' merged root."""
+def overlay_differences(upper: int, below: int) -> dict[bytes, ChangeKind]:
+    """Read an overlay's upper directory; ``below`` is a descriptor of the layers' merged root.
+
+    Paths are relative; directories above a change are there as modified.
+    """
     found: dict[bytes, ChangeKind] = {}
     for path, folder, entries in walk(upper):
         with _lower(below, path) as lower:
@@ -35,7 +38,7 @@ def overlay_changes(upper: int, below: int) -> list[Change]:
     return _with_parents(found)
 
 
-def tree_changes(tree: int, below: int) -> list[Change]:
+def tree_differences(tree: int, below: int) -> dict[bytes, ChangeKind]:
     """Compare a whole tree with the one it was copied from."""
     found: dict[bytes, ChangeKind] = {}
     for path, _, entries in walk(tree):
@@ -51,17 +54,38 @@ def tree_changes(tree: int, below: int) -> list[Change]:
     return _with_parents(found)
 
 
-def _with_parents(found: dict[bytes, ChangeKind]) -> list[Change]:
+def _with_parents(found: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
     for path in list(found):
         while b"/" in path:
             path = path.rpartition(b"/")[0]
             if path in found:
                 break
             found[path] = ChangeKind.MODIFIED
+    return found
+
+
+def listed(found: dict[bytes, ChangeKind]) -> list[Change]:
+    """Differences in order of path, absolute, for people."""
     return [
         Change("/" + path.decode(errors="backslashreplace"), kind)
         for path, kind in sorted(found.items(), key=lambda item: item[0].split(b"/"))
     ]
+
+
+def redirects(upper: int) -> bool:
+    """Whether overlayfs moved a directory, or has a file's facts only, by an attribute of its own.
+
+    Then the upper directory does not hold what it shows (``redirect_dir``, ``metacopy``).
+    """
+    for _, folder, entries in walk(upper):
+        for name, facts in entries:
+            if not (stat.S_ISDIR(facts.st_mode) or stat.S_ISREG(facts.st_mode)):
+                continue
+            where = b"/proc/self/fd/%d/%s" % (folder, name)
+            names = os.listxattr(where, follow_symlinks=False)
+            if any(n.endswith((".overlay.redirect", ".overlay.metacopy")) for n in names):
+                return True
+    return False
 
 
 def _join(path: bytes, name: bytes) -> bytes:

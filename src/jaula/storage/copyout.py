@@ -61,7 +61,15 @@ class CopyOut:
         if stat.S_ISDIR(facts.st_mode):
             self._tree(place, path, facts, devices)
         else:
-            self._one(place, path, facts)
+            self.one(place, path, facts)
+        self.finish()
+
+    def add(self, entry: Entry) -> None:
+        """An entry without data, as it is."""
+        self._writer.add(entry)
+
+    def finish(self) -> None:
+        """End the archive."""
         self._writer.finish()
 
     def _tree(self, place: int, path: bytes, facts: os.stat_result, devices: int) -> None:
@@ -92,12 +100,12 @@ class CopyOut:
         try:
             facts = os.fstat(place)
             if stat.S_ISDIR(facts.st_mode) or not is_kernels(place):
-                self._one(place, path, facts)
+                self.one(place, path, facts)
         finally:
             os.close(place)
 
-    def _one(self, place: int, path: bytes, facts: os.stat_result) -> None:
-        """One entry; a directory without what it holds."""
+    def one(self, place: int, path: bytes, facts: os.stat_result) -> None:
+        """One entry; a directory without what it holds, nothing for a socket."""
         kind = TYPES.get(stat.S_IFMT(facts.st_mode))
         if kind is None:
             return

@@ -23,11 +23,13 @@ from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot, RootSource
-from jaula.storage.changes import overlay_changes
+from jaula.storage.changes import listed, overlay_differences, redirects, tree_differences
 from jaula.storage.filesystems import filesystem_name
 from jaula.storage.folders import opened, remove_parts, write_new
+from jaula.storage.layer_tar import write_layer
 from jaula.storage.layers import LayerStore, root_stated_by
-from jaula.storage.snapshots import Change, open_root
+from jaula.storage.snapshots import Change, Choice, open_root
+from jaula.storage.tar_writer import Sink
 from jaula.storage.trees import remove_tree, size_on_disk
 
 _PARTS = ("upper", "work", "layers.json")
@@ -95,7 +97,25 @@ class OverlayDriver:
 
     def changes(self, id: str) -> list[Change]:
         with opened(self._upper(id)) as upper, open_root(self.view(self._layers_of(id))) as below:
-            return overlay_changes(upper, below)
+            return listed(overlay_differences(upper, below))
+
+    def write_layer(self, id: str, choose: Choice, sink: Sink) -> bool:
+        layers = self._layers_of(id)
+        upper_path = self._upper(id)
+        lowers = (str(upper_path), *self._lowers(layers))
+        whole = OverlayRoot(lowers, user_xattr=self._rootless)
+        with (
+            opened(upper_path) as upper,
+            open_root(self.view(layers)) as below,
+            open_root(whole) as merged,
+        ):
+            if redirects(upper):
+                found = tree_differences(merged, below)
+            else:
+                found = overlay_differences(upper, below)
+            found = choose(found)
+            write_layer(merged, found, sink)
+        return bool(found)
 
     def usage(self, id: str) -> int:
         with opened(self._upper(id)) as upper:

@@ -16,7 +16,7 @@ The contract of a driver, held by one test suite that every driver passes:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Protocol
@@ -45,6 +45,10 @@ class Change(msgspec.Struct, frozen=True, order=True):
     kind: ChangeKind
 
 
+Choice = Callable[[dict[bytes, ChangeKind]], dict[bytes, ChangeKind]]
+"""Leaves out differences that are not to be in a layer."""
+
+
 class SnapshotDriver(Protocol):
     """See the module's text for the contract."""
 
@@ -65,6 +69,12 @@ class SnapshotDriver(Protocol):
 
     def changes(self, id: str) -> list[Change]:
         """What differs from the layers, in order of path."""
+
+    def write_layer(self, id: str, choose: Choice, sink: Callable[..., object]) -> bool:
+        """Write what differs as the tar of a layer; whether there is anything in it.
+
+        It may be asked while the container runs; only one that is paused gives one moment's files.
+        """
 
     def usage(self, id: str) -> int:
         """Bytes that the snapshot holds beyond its layers."""

@@ -16,11 +16,13 @@ from contextlib import contextmanager
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.spec.rootfs import DirectoryRoot, RootSource
-from jaula.storage.changes import tree_changes
+from jaula.storage.changes import listed, tree_differences
 from jaula.storage.filesystems import filesystem_name
 from jaula.storage.folders import opened, remove_parts
+from jaula.storage.layer_tar import write_layer
 from jaula.storage.layers import LayerStore, root_stated_by
-from jaula.storage.snapshots import Change
+from jaula.storage.snapshots import Change, Choice
+from jaula.storage.tar_writer import Sink
 from jaula.storage.trees import copy_facts, copy_tree, remove_tree, size_on_disk
 
 _HALF_MADE = "new-"
@@ -76,7 +78,17 @@ class VfsDriver:
             opened(self._paths.container(id) / "rootfs") as tree,
             opened(self._merged / chain) as below,
         ):
-            return tree_changes(tree, below)
+            return listed(tree_differences(tree, below))
+
+    def write_layer(self, id: str, choose: Choice, sink: Sink) -> bool:
+        chain = self._chain(id)
+        with (
+            opened(self._paths.container(id) / "rootfs") as tree,
+            opened(self._merged / chain) as below,
+        ):
+            found = choose(tree_differences(tree, below))
+            write_layer(tree, found, sink)
+        return bool(found)
 
     def usage(self, id: str) -> int:
         self._chain(id)

@@ -30,5 +30,4 @@ _build = _without("building images", "build elsewhere and load the archive")
 ROUTES: Routes = (
     ("POST", "/build", _build),
     ("POST", "/build/prune", prune_build_cache),
-    ("POST", "/commit", _without("making an image of a container", "use export and import")),
 )

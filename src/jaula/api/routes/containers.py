@@ -9,6 +9,7 @@ from jaula.api.reply import Answer, Reply
 from jaula.api.router import Routes
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.spec.api import ContainerCreate, ContainerUpdate
+from jaula.spec.calls import CommitOptions
 
 
 async def create(call: Call) -> Answer:
@@ -133,6 +134,25 @@ async def prune(call: Call) -> Answer:
     return reply.json(await call.engine.containers.prune(call.query.filters()))
 
 
+async def commit(call: Call) -> Answer:
+    """``POST /commit``."""
+    query = call.query
+    ref = query.text("container")
+    if not ref:
+        raise InvalidRequest("a container is needed", hint="give ?container=NAME")
+    body = await call.document(ContainerCreate)
+    options = CommitOptions(
+        repo=query.text("repo"),
+        tag=query.text("tag"),
+        author=query.text("author"),
+        comment=query.text("comment"),
+        pause=query.flag("pause", True),
+        changes=tuple(line for text in query.texts("changes") for line in text.splitlines()),
+        config=body if body != ContainerCreate() else None,
+    )
+    return reply.json({"Id": await call.engine.containers.commit(ref, options)}, 201)
+
+
 async def spec(call: Call) -> Answer:
     """The OCI document that the runtime was given."""
     return Reply(200, call.engine.containers.spec(call.name), reply.JSON)
@@ -152,6 +172,7 @@ ROUTES: Routes = (
     ("POST", "/containers/{id}/rename", rename),
     ("POST", "/containers/{id}/update", update),
     ("POST", "/containers/{id}/resize", resize),
+    ("POST", "/commit", commit),
     ("GET", "/containers/{id}/top", top),
     ("GET", "/containers/{id}/changes", changes),
     ("DELETE", "/containers/{id}", remove),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.visitor import Visitor
     from jaula.spec.api import ContainerCreate, ContainerUpdate
-    from jaula.spec.calls import AttachOptions, ContainerCreated, LogOptions, WaitResult
+    from jaula.spec.calls import AttachOptions, CommitOptions, ContainerCreated, LogOptions, WaitResult
     from jaula.storage.inside import PathStat
 
 Document = dict[str, Any]
@@ -141,6 +141,12 @@ class Containers:
     def export(self, ref: str) -> AsyncIterator[bytes]:
         self._visitor.read(ref)
         return self._inner.export(ref)
+
+    async def commit(self, ref: str, options: CommitOptions) -> str:
+        with self._visitor.deed("container commit", ref, image=options.repo) as deed:
+            deed.container(ref)
+            deed.images()
+            return await self._inner.commit(ref, options)
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
         self._may_copy_out(ref)

@@ -1,0 +1,52 @@
+"""``jaula commit``."""
+
+from __future__ import annotations
+
+from jaula.cli import pulling
+from jaula.cli.client import Client
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Make an image of a container and print its id."""
+    container, *names = options.arguments
+    repository, tag = pulling.split(names[0]) if names else ("", "")
+    query = [
+        ("container", container),
+        ("repo", repository),
+        ("tag", tag),
+        ("author", options.text("author")),
+        ("comment", options.text("message")),
+        ("pause", "1" if options.on("pause", True) else "0"),
+        *(("changes", change) for change in options.texts("change")),
+    ]
+    answer = Client(Settings.host).document("POST", "/commit", query, {})
+    print(answer["Id"])
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
+    "Create a new image from a container's changes",
+    run,
+    flags=(
+        Flag("author", "a", "string", "Author of the image (NAME <ADDRESS>)"),
+        Flag("change", "c", "list", 'Set the configuration (CMD ["sh"], ENV A=b)'),
+        Flag("message", "m", "string", "Commit message"),
+        Flag("pause", "p", "bool", "Pause container during commit", default="true"),
+    ),
+    least=1,
+    most=2,
+    description=(
+        "The image has the layers of the container's image and one more with what the container "
+        "changed, without its volumes. The container is paused meanwhile, so that its files are "
+        "those of one moment."
+    ),
+    examples=(
+        ("A container as an image", "jaula commit -m 'with tools' box box:tools"),
+        ("With another program", "jaula commit -c 'CMD [\"nginx\"]' box box:web"),
+    ),
+    see_also=("diff", "export", "import"),
+    completes="container",
+)
