@@ -133,6 +133,13 @@ def test_no_member_of_a_plain_group_gets_power_over_the_host(
     assert "\n" not in text
 
 
+def test_no_member_of_a_plain_group_takes_addresses_from_the_host(member: Visitor) -> None:
+    body = {"Name": "taken", "IPAM": {"Config": [{"Subnet": "198.51.100.0/24"}]}}
+    reply = member.request("POST", "/networks/create", body)
+    assert reply.status == 403, reply
+    assert "network-option=subnet=198.51.100.0/24" in message(reply)
+
+
 def test_a_member_runs_containers_with_the_defaults(
     guarded: PrivateEngine, member: Visitor
 ) -> None:

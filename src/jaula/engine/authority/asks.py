@@ -19,7 +19,7 @@ from jaula.confine import apparmor_profile, capabilities, landlock, masks
 from jaula.engine import mountpoints
 from jaula.engine.specbuild import security, sharing
 from jaula.engine.specbuild.sharing import Kind as Had
-from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, Resources
+from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, NetworkCreate, Resources
 from jaula.state.records import ContainerRecord, MountRecord
 
 
@@ -35,6 +35,7 @@ class Kind(StrEnum):
     CGROUP_PARENT = "cgroup-parent"
     OOM_SCORE = "oom-score-adj"
     ANNOTATION = "annotation"
+    NETWORK_OPTION = "network-option"
     OTHERS = "others"  # something of a container that may be another person's
 
 
@@ -102,6 +103,15 @@ def of_update(body: Resources) -> tuple[Ask, ...]:
     """The limits of a container that runs: only devices and its place are more than limits."""
     cgroup = (Ask(Kind.CGROUP_PARENT, body.cgroup_parent),) if body.cgroup_parent else ()
     return (*_devices(body), *cgroup)
+
+
+def of_network(body: NetworkCreate) -> tuple[Ask, ...]:
+    """A network: addresses of the person's choice would take the host's way to others with them."""
+    chosen = body.ipam.config if body.ipam is not None else ()
+    return (
+        *(Ask(Kind.NETWORK_OPTION, f"subnet={pool.subnet}") for pool in chosen if pool.subnet),
+        *(Ask(Kind.NETWORK_OPTION, name) for name in body.options),
+    )
 
 
 def of_exec(body: ExecCreate) -> tuple[Ask, ...]:

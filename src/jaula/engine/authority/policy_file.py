@@ -203,6 +203,7 @@ _KEYS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "security-options": ("security_options", _set),
     "cgroup-parents": ("cgroup_parents", _set),
     "annotations": ("annotations", _set),
+    "network-options": ("network_options", _set),
     "privileged": ("privileged", _flag),
     "oom-score-adj": ("oom_score", _flag),
 }

@@ -62,6 +62,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     security_options: frozenset[str] = frozenset()
     cgroup_parents: frozenset[str] = frozenset()
     annotations: frozenset[str] = frozenset()
+    network_options: frozenset[str] = frozenset()
     privileged: bool = False
     oom_score: bool = False
 
@@ -132,6 +133,7 @@ _SETS = (
     "security_options",
     "cgroup_parents",
     "annotations",
+    "network_options",
 )
 _FIELDS = {
     Kind.HOST_NAMESPACE: "host_namespaces",
@@ -140,6 +142,7 @@ _FIELDS = {
     Kind.SECURITY_OPTION: "security_options",
     Kind.CGROUP_PARENT: "cgroup_parents",
     Kind.ANNOTATION: "annotations",
+    Kind.NETWORK_OPTION: "network_options",
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.authority import asks as asking
+
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.visitor import Visitor
@@ -31,7 +33,7 @@ class Networks:
 
     async def create(self, body: NetworkCreate) -> Document:
         with self._visitor.deed("network create", body.name) as deed:
-            deed.run()
+            deed.judged(asking.of_network(body))
             return await self._inner.create(body)
 
     async def remove(self, ref: str) -> None:

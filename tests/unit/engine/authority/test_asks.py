@@ -10,7 +10,7 @@ import pytest
 
 from jaula.engine.authority import asks
 from jaula.spec import api
-from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig
+from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, NetworkCreate
 
 
 def of(**host: Any) -> list[str]:
@@ -60,6 +60,17 @@ def test_a_relaxation_has_a_name(host: dict[str, Any], wanted: list[str]) -> Non
 def test_a_mount_by_another_runtime_is_marked() -> None:
     body = ContainerCreate(host_config=HostConfig(binds=("/a:/b",), runtime="crun"))
     assert [ask.foreign for ask in asks.of_create(body)] == [True]
+
+
+def test_a_network_with_addresses_or_options_of_ones_own_asks() -> None:
+    document = b"""{"Name": "n", "Options": {"mtu": "9000"}, "EnableIPv6": true,
+        "IPAM": {"Config": [{"Subnet": "1.1.1.0/24"}, {"Gateway": "1.2.3.4"}]}}"""
+    body = api.decode(document, NetworkCreate)
+    assert [str(ask) for ask in asks.of_network(body)] == [
+        "network-option=subnet=1.1.1.0/24",
+        "network-option=mtu",
+    ]
+    assert asks.of_network(NetworkCreate(name="plain", internal=True)) == ()
 
 
 def test_a_privileged_exec_asks() -> None:
