@@ -21,6 +21,7 @@ from jaula.logs import drivers, timestamp
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
+    from jaula.config import RegistryConfig
     from jaula.engine.engine import Engine
     from jaula.engine.parts import Parts
 
@@ -112,20 +113,14 @@ class System:
             "OSType": "linux",
             "Architecture": platform.machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": {
-                "AllowNondistributableArtifactsCIDRs": [],
-                "AllowNondistributableArtifactsHostnames": [],
-                "InsecureRegistryCIDRs": [],
-                "IndexConfigs": {},
-                "Mirrors": [],
-            },
+            "RegistryConfig": _registries(parts.config.registry),
             "NCPU": len(host.online_cpus),
             "MemTotal": host.total_memory,
             "GenericResources": None,
             "DockerRootDir": str(parts.config.paths.root),
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
+            "HttpProxy": _without_password(parts.config.registry.http_proxy),
+            "HttpsProxy": _without_password(parts.config.registry.https_proxy),
+            "NoProxy": parts.config.registry.no_proxy,
             "Name": host.hostname,
             "Labels": [],
             "ExperimentalBuild": False,
@@ -211,6 +206,31 @@ class System:
     ) -> AsyncIterator[dict[str, Any]]:
         """What happened and what happens; see :class:`jaula.engine.events.Events`."""
         return self._parts.events.stream(since, until, filters)
+
+
+def _registries(config: RegistryConfig) -> dict[str, Any]:
+    """Docker's document of what is set about registries."""
+    networks = [entry for entry in config.insecure if "/" in entry]
+    names = [entry for entry in config.insecure if "/" not in entry]
+    indexes = {
+        name: {"Name": name, "Mirrors": [], "Secure": name not in names, "Official": official}
+        for name, official in [("docker.io", True), *((name, False) for name in names)]
+    }
+    indexes["docker.io"]["Mirrors"] = list(config.mirrors)
+    return {
+        "AllowNondistributableArtifactsCIDRs": [],
+        "AllowNondistributableArtifactsHostnames": [],
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
+        "IndexConfigs": indexes,
+        "Mirrors": list(config.mirrors),
+    }
+
+
+def _without_password(proxy: str) -> str:
+    """A proxy's URL as others may see it."""
+    scheme, separator, rest = proxy.rpartition("://")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at else proxy
 
 
 def _one(path: str) -> bool:

@@ -75,9 +75,29 @@ def text(info: dict[str, Any]) -> list[str]:
         f" ID: {info['ID']}",
         f" Root Dir: {info['DockerRootDir']}",
         f" Debug Mode: {'true' if info.get('Debug') else 'false'}",
+    ]
+    lines += _registries(info)
+    return [
+        *lines,
         f" Live Restore Enabled: {'true' if info.get('LiveRestoreEnabled') else 'false'}",
         "",
     ]
+
+
+def _registries(info: dict[str, Any]) -> list[str]:
+    """How registries are reached, as far as it is not the usual."""
+    lines = []
+    for name, label in (("HttpProxy", "HTTP"), ("HttpsProxy", "HTTPS"), ("NoProxy", "No")):
+        if info.get(name):
+            lines.append(f" {label} Proxy: {info[name]}")
+    config = info.get("RegistryConfig") or {}
+    indexes = config.get("IndexConfigs") or {}
+    insecure = [name for name, index in indexes.items() if not index.get("Secure")]
+    insecure += config.get("InsecureRegistryCIDRs") or []
+    if insecure:
+        lines += [" Insecure Registries:", *(f"  {name}" for name in insecure)]
+    if config.get("Mirrors"):
+        lines += [" Registry Mirrors:", *(f"  {mirror}" for mirror in config["Mirrors"])]
     return lines
 
 
