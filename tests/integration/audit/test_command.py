@@ -96,7 +96,7 @@ def test_nothing_is_stopped_where_that_was_asked_for(engine: PrivateEngine, busy
 def test_a_report_of_several_containers_takes_little_time(
     engine: PrivateEngine, busybox: str
 ) -> None:
-    """Ten containers in a second, with room for a busy machine; a hundred take 1.5 s when idle."""
+    """Ten containers, with room for a busy machine; docs/security.md has the time of a hundred."""
     names = [containers.unique("many") for _ in range(10)]
     try:
         for name in names:
