@@ -25,7 +25,7 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Un
 from jaula.kernel import mounts, namespaces, process
 from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
-from jaula.rootless import entry, places
+from jaula.rootless import inside, places
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def main(config: EngineConfig) -> None:
             f"the socket's path {config.socket} is too long", hint="107 bytes are the limit"
         )
     _enter_own_namespace(config)
-    entry.hold_alive()
+    inside.hold_alive()
     passed = _passed_sockets()
     _raise_file_limit()
     _make_directories(config)
@@ -99,8 +99,8 @@ def _launch(config: EngineConfig) -> Runtime:
         if places.user() is None:
             return runtime_parts()
         run = str(config.paths.run)
-        entry.open_alive(run)  # shims keep the keeper, from birth to end
-        return runtime_parts(entry.no_cgroup(run))
+        inside.open_alive(run)  # shims keep the keeper, from birth to end
+        return runtime_parts(inside.no_cgroup(run))
 
     return Runtime.launch(load)
 
@@ -118,7 +118,7 @@ def _enter_own_namespace(config: EngineConfig) -> None:
         mounts.mount_setattr(bound, set=mounts.MOUNT_ATTR.RDONLY)
         os.close(bound)
         if places.user() is not None:
-            entry.use_resolver(str(config.paths.run))
+            inside.use_resolver(str(config.paths.run))
     except OSError as error:
         raise Unavailable(f"cannot make a mount namespace for the engine: {error}") from error
     os.environ[_INSIDE] = "1"
@@ -379,7 +379,7 @@ def _wire(config: EngineConfig, runtime: Runtime) -> Engine:
     rootless = places.user() is not None
     warnings: tuple[str, ...] = ()
     if rootless:
-        reason = entry.no_cgroup(str(paths.run))
+        reason = inside.no_cgroup(str(paths.run))
         driver, warnings = cgroups.delegated(reason), _lacking(str(paths.run), reason)
     else:
         driver = cgroups.detect()
@@ -432,7 +432,7 @@ def _lacking(run: str, no_cgroup: str) -> tuple[str, ...]:
             f"containers have no cgroup, so no limits (of processes neither): {no_cgroup};"
             " jaula doctor tells more"
         )
-    joined = entry.network_helper(run)
+    joined = inside.network_helper(run)
     if not joined.name:
         found.append(f"containers do not reach outside: {joined.reason}; jaula doctor tells more")
     return tuple(found)

@@ -18,19 +18,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jaula.errors import JaulaError, Unavailable
-from jaula.kernel import mounts, namespaces
+from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.rootless import helpers, keeper, places, scope, subids
+from jaula.rootless.inside import (
+    ALIVE,
+    ALIVE_FD,
+    CGROUP,
+    CONTROL,
+    KEEPER,
+    NETWORK,
+    network_helper,
+    note,
+    open_fifo,
+)
 from jaula.runtime import mappings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEEPER = "keeper"  # in the engine's run directory
-NETWORK = "network"  # in the keeper's: the helper's name, or why there is none
-CGROUP = "cgroup"  # why there is no cgroup for containers; empty where there is
-RESOLV_CONF = "/etc/resolv.conf"
-ALIVE_FD = "JAULA_KEEPER_FD"
 _UCRED = struct.Struct("=iII")
 
 
@@ -73,68 +79,6 @@ def visit(run: str) -> bool:
     return True
 
 
-def hold_alive() -> None:
-    """After the engine was executed anew: what keeps the keeper is not for other programs."""
-    number = os.environ.pop(ALIVE_FD, "")
-    if number.isdigit():
-        os.set_inheritable(int(number), False)
-
-
-def open_alive(run: str) -> int:
-    """The keeper lives as long as this descriptor is open, here or in a process forked later."""
-    return _open_alive(f"{run}/{KEEPER}")
-
-
-def _open_alive(directory: str) -> int:
-    """Raises ``OSError`` (ENXIO) where nobody reads any more."""
-    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    return os.open(f"{directory}/{keeper.ALIVE}", flags)
-
-
-def network_helper(run: str) -> helpers.Joined:
-    """What joins the engine's network to outside."""
-    try:
-        with open(f"{run}/{KEEPER}/{NETWORK}", encoding="utf-8") as file:
-            name, _, reason = file.read().partition("\n")
-    except FileNotFoundError:
-        return helpers.Joined("", "the keeper has none")
-    return helpers.Joined(name, reason)
-
-
-def use_resolver(run: str) -> None:
-    """In a mount namespace of the engine's own: name servers on the host's loopback are replaced.
-
-    What the engine reads, and gives to containers, is then right for the network that it is in.
-    """
-    if not network_helper(run).name:
-        return
-    try:
-        with open(RESOLV_CONF, encoding="utf-8", errors="replace") as file:
-            text = file.read()
-    except FileNotFoundError:
-        return
-    changed = helpers.resolv_conf(text)
-    if changed.split() != text.split():
-        _note(f"{run}/{KEEPER}/resolv.conf", changed)
-        mounts.mount(
-            f"{run}/{KEEPER}/resolv.conf", os.path.realpath(RESOLV_CONF), None, mounts.MS.BIND
-        )
-
-
-def no_cgroup(run: str) -> str:
-    """Why containers have no cgroup; empty where they have."""
-    try:
-        with open(f"{run}/{KEEPER}/{CGROUP}", encoding="utf-8") as file:
-            return file.read()
-    except FileNotFoundError:
-        return ""
-
-
-def _note(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-
-
 def _own_directory(path: str) -> None:
     """Make a directory, or check that it is the user's and nobody else writes to it."""
     try:
@@ -166,7 +110,7 @@ def _found(directory: str) -> tuple[int, int] | None:
     """A keeper that is there, and ourselves in its cgroup."""
     living = _living(directory)
     if living is not None:
-        _note(f"{directory}/{CGROUP}", scope.enter(living[0], new=False))
+        note(f"{directory}/{CGROUP}", scope.enter(living[0], new=False))
         if not _helper_lives(directory):
             _reach_outside(directory, living[0], None)
     return living
@@ -189,15 +133,15 @@ def _helper_lives(directory: str) -> bool:
 def _reach_outside(directory: str, keeper_pid: int, hangs_up: int | None) -> None:
     spaces = helpers.Namespaces(f"/proc/{keeper_pid}/ns/user", f"/proc/{keeper_pid}/ns/net")
     joined = helpers.join(spaces, directory, hangs_up, _find)
-    _note(f"{directory}/{NETWORK}", f"{joined.name}\n{joined.reason}")
+    note(f"{directory}/{NETWORK}", f"{joined.name}\n{joined.reason}")
 
 
 def _living(directory: str) -> tuple[int, int] | None:
     """The keeper that answers, None where there is none: its process id, and what it lives by."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:
-            probe.connect(f"{directory}/{keeper.CONTROL}")
-            alive = _open_alive(directory)
+            probe.connect(f"{directory}/{CONTROL}")
+            alive = open_fifo(directory)
         except OSError:
             return None
         peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
@@ -226,10 +170,10 @@ def _make(directory: str, uid: int) -> tuple[int, int]:
     except KeyError:
         name = str(uid)
     maps = subids.read(name, uid, os.getegid())
-    for left in (keeper.ALIVE, keeper.CONTROL, NETWORK):
+    for left in (ALIVE, CONTROL, NETWORK):
         if os.path.lexists(f"{directory}/{left}"):
             os.unlink(f"{directory}/{left}")
-    os.mkfifo(f"{directory}/{keeper.ALIVE}", 0o600)
+    os.mkfifo(f"{directory}/{ALIVE}", 0o600)
     told, telling = os.pipe2(os.O_CLOEXEC)  # the keeper tells that it is ready
     waits, going = os.pipe2(os.O_CLOEXEC)  # and waits until it may go on
     hangs_up, held = os.pipe2(os.O_CLOEXEC)  # the keeper's end is seen here
@@ -292,9 +236,9 @@ def _finish(
     os.write(going, b"m")
     if os.read(told, 1) != b"1":
         raise Unavailable("the engine's keeper ended at its start", hint="see the engine's log")
-    alive = _open_alive(directory)
+    alive = open_fifo(directory)
     try:
-        _note(f"{directory}/{CGROUP}", scope.enter(pid, new=True))
+        note(f"{directory}/{CGROUP}", scope.enter(pid, new=True))
         _reach_outside(directory, pid, hangs_up)
         os.write(going, b"g")
     except BaseException:

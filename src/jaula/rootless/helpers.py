@@ -9,7 +9,7 @@ programs should. Both give the engine's network the same address, which is none 
 that the host's own addresses lead to the host.
 
 A name server on the host's loopback is out of reach for the engine and its containers. Both helpers
-answer at :data:`RESOLVER` in its place.
+answer at :data:`~jaula.rootless.inside.RESOLVER` in its place.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from jaula.rootless.inside import RESOLVER, Joined
+
 PATIENCE = 10.0  # seconds until a helper is given up
 TUN = "/dev/net/tun"
 ADDRESS, NETMASK, GATEWAY = "10.0.2.100", "24", "10.0.2.2"  # slirp4netns has no other
-RESOLVER = "10.0.2.3"
 INTERFACE = "tap0"
 
 
@@ -32,13 +33,6 @@ class Namespaces(NamedTuple):
 
     user: str
     net: str
-
-
-class Joined(NamedTuple):
-    """The helper that runs, or "" and why there is none."""
-
-    name: str
-    reason: str = ""
 
 
 def pasta(program: str, spaces: Namespaces, pid_file: str) -> list[str]:
@@ -59,23 +53,6 @@ def slirp4netns(program: str, spaces: Namespaces, ready: int, exit_fd: int) -> l
         *(f"--ready-fd={ready}", f"--exit-fd={exit_fd}"),
         *(f"--userns-path={spaces.user}", "--netns-type=path", spaces.net, INTERFACE),
     ]
-
-
-def resolv_conf(host: str) -> str:
-    """The host's /etc/resolv.conf, where servers on its loopback are the helper. Pure."""
-    lines: list[str] = []
-    for line in host.splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver" and _is_loopback(words[1]):
-            line = f"nameserver {RESOLVER}"
-            if line in lines:
-                continue
-        lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
-def _is_loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
 
 
 def join(

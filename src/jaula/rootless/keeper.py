@@ -38,10 +38,10 @@ from jaula.rootless.forwards import (
     decode_request,
     encode,
 )
+from jaula.rootless.inside import ALIVE, CONTROL
 from jaula.rootless.relay import TcpForward, UdpForward
 from jaula.runtime.poller import Poller
 
-ALIVE, CONTROL = "alive", "control"
 TURN = 30.0  # seconds between two looks for senders that are silent
 MAX_REQUEST = 1 << 18
 

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 import msgspec
 
 from jaula.errors import Unavailable
-from jaula.rootless import forwards, keeper
-from jaula.rootless.entry import KEEPER
+from jaula.rootless import forwards
 from jaula.rootless.forwards import Drop, Forward, Hold, Keep
+from jaula.rootless.inside import CONTROL, KEEPER
 from jaula.runtime.channel import Place
 from jaula.spec.endpoint import PublishedPort
 
@@ -76,7 +76,7 @@ class Porter:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.settimeout(PATIENCE)
             with Place(self._directory) as place:
-                self._socket.connect(f"{place}/{keeper.CONTROL}")
+                self._socket.connect(f"{place}/{CONTROL}")
         self._socket.send(forwards.encode(request), socket.MSG_NOSIGNAL)
         return forwards.decode_answer(self._socket.recv(4096))
 

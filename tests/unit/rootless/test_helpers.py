@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaula import cgroups
-from jaula.rootless import helpers, scope
+from jaula.rootless import helpers, inside, scope
 from jaula.rootless.forwards import Forward
 from jaula.rootless.helpers import Namespaces
 from jaula.rootless.porter import forward_of
@@ -34,7 +34,7 @@ def test_slirp4netns_hides_the_hosts_loopback_and_ends_with_the_keeper() -> None
 
 def test_name_servers_on_loopback_are_the_helper_and_others_stay() -> None:
     host = "# by somebody\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 9.9.9.9\nsearch lan\n"
-    assert helpers.resolv_conf(host) == (
+    assert inside.resolv_conf(host) == (
         "# by somebody\nnameserver 10.0.2.3\nnameserver 9.9.9.9\nsearch lan\n"
     )
 
@@ -53,7 +53,7 @@ def test_without_a_program_every_one_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setattr(helpers, "TUN", "/dev/null")
     joined = helpers.join(SPACES, str(tmp_path), 0, lambda _: None)
-    assert joined == helpers.Joined("", "pasta is not installed; slirp4netns is not installed")
+    assert joined == inside.Joined("", "pasta is not installed; slirp4netns is not installed")
 
 
 def test_a_keeper_has_a_scope_that_no_former_one_had() -> None:
