@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaula.cli import daemon_file, flags
+from jaula.cli import daemon_file, flags, registry_settings
 from jaula.cli.commands import daemon
 from jaula.config import EngineConfig, RuntimeConfig
 from jaula.errors import InvalidRequest
@@ -215,3 +215,34 @@ def test_names_of_runtimes_are_unique_and_the_default_is_one() -> None:
         config(*words, "--add-runtime", "a=/y")
     with pytest.raises(InvalidRequest, match="default runtime 'b' does not exist"):
         config(*words, "--default-runtime", "b")
+
+
+def test_what_is_said_about_registries() -> None:
+    found, document = daemon_file.parse(
+        b'{"insecure-registries": ["r:5000", "10.0.0.0/8"], "registry-mirrors": ["https://m"],'
+        b' "max-concurrent-downloads": 7, "proxies": {"https-proxy": "http://p:1"}}'
+    )
+    config = registry_settings.take(found)
+    assert found == {}
+    assert config.insecure == ("r:5000", "10.0.0.0/8")
+    assert config.mirrors == ("https://m",)
+    assert (config.downloads, config.uploads) == (7, 5)
+    assert config.https_proxy == "http://p:1"
+    with pytest.raises(InvalidRequest, match="insecure-registries"):
+        daemon_file.check_conflicts(document, {"insecure-registry": "x"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"registry-mirrors": "https://m"}',
+        b'{"registry-mirrors": ["http://m.example.com"]}',
+        b'{"proxies": {"ftp-proxy": "x"}}',
+        b'{"proxies": {"http-proxy": "socks5://x"}}',
+        b'{"registry-realms": ["x"]}',
+        b'{"max-concurrent-downloads": -1}',
+    ],
+)
+def test_what_cannot_be_said_about_registries(text: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        registry_settings.take(daemon_file.parse(text)[0])

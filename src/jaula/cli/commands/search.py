@@ -11,7 +11,7 @@ WIDTH = 45  # characters of a description
 
 
 def run(options: Options) -> int:
-    """List what the registry finds, the most liked first."""
+    """List what the registry finds, in its order."""
     term = options.arguments[0]
     query = (
         ("term", term),
@@ -21,7 +21,6 @@ def run(options: Options) -> int:
     found = Client(Settings.host).document(
         "GET", "/images/search", query, None, registry_auth.headers(term)
     )
-    found = sorted(found or (), key=lambda item: -item["star_count"])
     whole = options.on("no-trunc")
     columns: dict[str, listing.Column] = {
         "Name": ("NAME", lambda item: item["name"]),
@@ -30,7 +29,7 @@ def run(options: Options) -> int:
         "IsOfficial": ("OFFICIAL", lambda item: "[OK]" if item["is_official"] else ""),
     }
     default = "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}"
-    listing.show(found, columns, default, options.text("format"))
+    listing.show(found or (), columns, default, options.text("format"))
     return 0
 
 
