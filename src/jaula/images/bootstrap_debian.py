@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -114,8 +115,8 @@ def _bootstrap(
     run(
         [*command, chosen, str(layer), *mirror],
         what=f"building {distribution.name} {chosen}",
-        cwd=scratch,
-        environment={"SOURCE_DATE_EPOCH": str(seconds), "TMPDIR": str(scratch)},
+        cwd=scratch if os.geteuid() == 0 else Path("/"),
+        environment={"SOURCE_DATE_EPOCH": str(seconds), "TMPDIR": _temporary(scratch)},
         hint="see that the package mirror is in reach and has this suite",
     )
     names = [f"{distribution.name}:{chosen}"]
@@ -142,6 +143,14 @@ def release_time(text: str) -> int | None:
             except ValueError:
                 return None
     return None
+
+
+def _temporary(scratch: Path) -> str:
+    """Where mmdebstrap unpacks. As an ordinary user it does so by another of the user's ids.
+
+    That id cannot pass a directory of the user's alone. mmdebstrap removes what it made.
+    """
+    return str(scratch) if os.geteuid() == 0 else tempfile.gettempdir()
 
 
 def _host_time(suite: str) -> int:
