@@ -28,6 +28,8 @@ FLAGS = (
         "Attach to STDIN, STDOUT or STDERR",
         completes=("stdin", "stdout", "stderr"),
     ),
+    Flag("blkio-weight", "", "int", "Weight of block IO (10 to 1000)", group=LIMITS),
+    Flag("blkio-weight-device", "", "list", "Weight on one device (path:weight)", group=LIMITS),
     Flag("cap-add", "", "list", "Add a Linux capability, or ALL", group=RIGHTS),
     Flag("cap-drop", "", "list", "Drop a Linux capability, or ALL", group=RIGHTS),
     Flag("cgroup-parent", "", "string", "Parent cgroup of the container", group=LIMITS),
@@ -40,13 +42,35 @@ FLAGS = (
         completes=("private", "host"),
     ),
     Flag("cidfile", "", "string", "Write the container's ID to this file", completes="file"),
+    Flag("cpu-count", "", "int", "Number of CPUs (Windows only: refused)", group=LIMITS),
+    Flag("cpu-percent", "", "int", "Percent of the CPUs (Windows only: refused)", group=LIMITS),
     Flag("cpu-period", "", "int", "Length of a CPU quota period (microseconds)", group=LIMITS),
     Flag("cpu-quota", "", "int", "CPU time in a period (microseconds)", group=LIMITS),
+    Flag("cpu-rt-period", "", "int", "Period of real-time CPU time (refused)", group=LIMITS),
+    Flag("cpu-rt-runtime", "", "int", "Real-time CPU time in a period (refused)", group=LIMITS),
     Flag("cpu-shares", "c", "int", "CPU weight against other containers", group=LIMITS),
     Flag("cpus", "", "decimal", "Number of CPUs that may be used", group=LIMITS),
     Flag("cpuset-cpus", "", "string", "CPUs that may be used (0-3, 0,1)", group=LIMITS),
     Flag("cpuset-mems", "", "string", "Memory nodes that may be used (0-3, 0,1)", group=LIMITS),
     Flag("device", "", "list", "Add a device of the host (host[:container[:rwm]])", group=RIGHTS),
+    Flag(
+        "device-cgroup-rule",
+        "",
+        "list",
+        "Rule of the device allow-list ('c 42:* rmw')",
+        group=RIGHTS,
+    ),
+    Flag("device-read-bps", "", "list", "Bytes a second read (path:rate)", group=LIMITS),
+    Flag("device-read-iops", "", "list", "Reads a second (path:rate)", group=LIMITS),
+    Flag("device-write-bps", "", "list", "Bytes a second written (path:rate)", group=LIMITS),
+    Flag("device-write-iops", "", "list", "Writes a second (path:rate)", group=LIMITS),
+    Flag(
+        "disable-content-trust",
+        "",
+        "bool",
+        "Pull without the signatures of Docker's content trust",
+        default="true",
+    ),
     Flag("dns", "", "list", "DNS server", group=NET),
     Flag("dns-option", "", "list", "Option of the resolver", group=NET),
     Flag("dns-search", "", "list", "DNS search domain", group=NET),
@@ -55,6 +79,7 @@ FLAGS = (
     Flag("env", "e", "list", "Set a variable (NAME=value), or pass one on (NAME)"),
     Flag("env-file", "", "list", "Read variables from a file", completes="file"),
     Flag("expose", "", "list", "Expose a port or a range of ports", group=NET),
+    Flag("gpus", "", "string", "GPUs (refused: name device nodes with --device)", group=RIGHTS),
     Flag("group-add", "", "list", "Additional group", group=RIGHTS),
     Flag("health-cmd", "", "string", "Command to run to check health", group=HEALTH),
     Flag(
@@ -95,6 +120,8 @@ FLAGS = (
     Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
     Flag("ip", "", "string", "IPv4 address on the network", group=NET),
     Flag("ip6", "", "string", "IPv6 address on the network", group=NET),
+    Flag("io-maxbandwidth", "", "size", "Bytes a second of IO (Windows only: refused)"),
+    Flag("io-maxiops", "", "int", "IO operations a second (Windows only: refused)"),
     Flag(
         "ipc",
         "",
@@ -103,8 +130,12 @@ FLAGS = (
         group=NAMESPACES,
         completes=("private", "shareable", "none", "host"),
     ),
+    Flag("isolation", "", "string", "Isolation of Windows containers; default is accepted"),
+    Flag("kernel-memory", "", "size", "Kernel memory (gone from the kernel)", group=LIMITS),
     Flag("label", "l", "list", "Set metadata (key=value)"),
     Flag("label-file", "", "list", "Read metadata from a file", completes="file"),
+    Flag("link", "", "list", "Name another container in this one (name[:alias])", group=NET),
+    Flag("link-local-ip", "", "list", "Link-local address (refused)", group=NET),
     Flag("log-driver", "", "string", "Logging driver", group=LOGS, completes=("json-file", "none")),
     Flag("log-opt", "", "list", "Option of the logging driver (key=value)", group=LOGS),
     Flag("mac-address", "", "string", "MAC address of the container's interface", group=NET),
@@ -112,6 +143,13 @@ FLAGS = (
     Flag("memory-reservation", "", "size", "Soft memory limit", group=LIMITS),
     Flag(
         "memory-swap", "", "size", "Memory and swap together; -1 for unlimited swap", group=LIMITS
+    ),
+    Flag(
+        "memory-swappiness",
+        "",
+        "int",
+        "Tendency to swap (0 to 100; -1: the host's)",
+        group=LIMITS,
     ),
     Flag(
         "mount",
@@ -133,6 +171,7 @@ FLAGS = (
     ),
     Flag("network-alias", "", "list", "Another name on the network", group=NET),
     Flag("no-healthcheck", "", "bool", "Run no health check, the image's neither", group=HEALTH),
+    Flag("oom-kill-disable", "", "bool", "Wait for memory instead of being killed", group=LIMITS),
     Flag(
         "oom-score-adj",
         "",
@@ -192,6 +231,7 @@ FLAGS = (
         group=RIGHTS,
     ),
     Flag("shm-size", "", "size", "Size of /dev/shm", group=LIMITS),
+    Flag("storage-opt", "", "list", "Option of the storage driver (refused)", group=FILES),
     Flag("stop-signal", "", "string", "Signal that stops the container"),
     Flag("stop-timeout", "", "int", "Seconds between the stop signal and SIGKILL"),
     Flag(
@@ -217,6 +257,8 @@ FLAGS = (
     Flag(
         "volume", "v", "list", "Mount a volume or a path ([source:]target[:options])", group=FILES
     ),
+    Flag("volume-driver", "", "string", "Driver of volumes; local", group=FILES),
+    Flag("volumes-from", "", "list", "Mount another container's volumes (name[:ro])", group=FILES),
     Flag("workdir", "w", "string", "Working directory in the container"),
     # The other spellings that Docker accepts.
     Flag("net", "", "list", "The same as --network", group=NET),

@@ -128,11 +128,15 @@ def _host(options: Options) -> dict[str, Any]:
         "CapAdd": texts("cap-add"),
         "CapDrop": texts("cap-drop"),
         "CgroupnsMode": text("cgroupns"),
+        "DeviceCgroupRules": texts("device-cgroup-rule"),
         "Dns": texts("dns"),
         "DnsOptions": texts("dns-option") + texts("dns-opt"),
         "DnsSearch": texts("dns-search"),
         "ExtraHosts": [_host_line(word) for word in texts("add-host")],
         "GroupAdd": texts("group-add"),
+        "Isolation": text("isolation"),
+        "Links": texts("link"),
+        "OomKillDisable": on("oom-kill-disable"),
         "IpcMode": text("ipc"),
         "PidMode": text("pid"),
         "Privileged": on("privileged"),
@@ -140,6 +144,8 @@ def _host(options: Options) -> dict[str, Any]:
         "ReadonlyRootfs": on("read-only"),
         "UTSMode": text("uts"),
         "UsernsMode": text("userns"),
+        "VolumeDriver": text("volume-driver"),
+        "VolumesFrom": texts("volumes-from"),
         "CgroupParent": text("cgroup-parent"),
         "CpusetCpus": text("cpuset-cpus"),
         "CpusetMems": text("cpuset-mems"),
@@ -151,9 +157,10 @@ def _host(options: Options) -> dict[str, Any]:
         raise UsageError("Conflicting options: --restart and --rm")
     # What was not given is left out; what follows is there because it was given, also when empty.
     host = {key: value for key, value in host.items() if value not in ("", False, [])}
-    for flag, name in _NUMBERS:
+    for flag, name in (*_NUMBERS, *_NUMBERS_OF_CREATE):
         if options.given(flag):
             host[name] = options.number(flag)
+    _devices_limits(options, host)
     if options.given("init"):
         host["Init"] = on("init")
     if options.given("annotation"):
@@ -201,6 +208,58 @@ _NUMBERS = (
     ("pids-limit", "PidsLimit"),
     ("shm-size", "ShmSize"),
 )
+
+
+_NUMBERS_OF_CREATE = (
+    ("blkio-weight", "BlkioWeight"),
+    ("cpu-count", "CpuCount"),
+    ("cpu-percent", "CpuPercent"),
+    ("cpu-rt-period", "CpuRealtimePeriod"),
+    ("cpu-rt-runtime", "CpuRealtimeRuntime"),
+    ("io-maxbandwidth", "IOMaximumBandwidth"),
+    ("io-maxiops", "IOMaximumIOps"),
+    ("kernel-memory", "KernelMemory"),
+    ("memory-swappiness", "MemorySwappiness"),
+)
+
+_OF_DEVICES = (
+    ("blkio-weight-device", "BlkioWeightDevice", "Weight"),
+    ("device-read-bps", "BlkioDeviceReadBps", "Rate"),
+    ("device-read-iops", "BlkioDeviceReadIOps", "Rate"),
+    ("device-write-bps", "BlkioDeviceWriteBps", "Rate"),
+    ("device-write-iops", "BlkioDeviceWriteIOps", "Rate"),
+)
+
+
+def _devices_limits(options: Options, host: dict[str, Any]) -> None:
+    """Limits of single devices, and what is refused here with a reason."""
+    for flag, name, member in _OF_DEVICES:
+        if options.given(flag):
+            words = options.texts(flag)
+            host[name] = [_device_limit(word, flag, member) for word in words]
+    if options.given("storage-opt"):
+        host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
+    if options.given("gpus"):
+        host["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
+    if not options.on("disable-content-trust", True):
+        raise UsageError("Docker's content trust is not checked; pull by digest instead")
+    if options.given("link-local-ip"):
+        raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
+
+
+def _device_limit(word: str, flag: str, member: str) -> dict[str, Any]:
+    from jaula.cli import units
+
+    path, colon, value = word.rpartition(":")
+    try:
+        if not colon or not path.startswith("/dev/"):
+            raise ValueError("/dev/NAME:number is wanted")
+        number = units.size(value) if flag.endswith("-bps") else units.integer(value)
+        if number < 0:
+            raise ValueError("it may not be negative")
+    except ValueError as error:
+        raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: {error}') from None
+    return {"Path": path, member: number}
 
 
 def update(options: Options) -> dict[str, Any]:

@@ -30,9 +30,16 @@ _INITS = (
 
 
 def write(
-    parts: Parts, record: ContainerRecord, shares: Sharing, endpoints: Sequence[Endpoint]
+    parts: Parts,
+    record: ContainerRecord,
+    shares: Sharing,
+    endpoints: Sequence[Endpoint],
+    linked: Sequence[str] = (),
 ) -> dict[str, str]:
-    """hosts, resolv.conf and hostname, written anew for each start."""
+    """hosts, resolv.conf and hostname, written anew for each start.
+
+    ``linked`` are further lines of hosts, in the form of ``--add-host``.
+    """
     host = record.body.host_config
     directory = _directory(parts, record, shares)
     found: dict[str, str] = {}
@@ -48,7 +55,7 @@ def write(
                 record.hostname,
                 domain=record.body.domainname,
                 more=addresses,
-                extra=host.extra_hosts,
+                extra=(*host.extra_hosts, *linked),
                 gateway=gateway,
             )
         resolv = _read("/etc/resolv.conf")

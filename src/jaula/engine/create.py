@@ -20,6 +20,7 @@ from jaula.engine import (
     hostfacts,
     keepid,
     labelling,
+    links,
     memberships,
     merge,
     mountpoints,
@@ -159,9 +160,10 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
         raise InvalidRequest("conflicting options: hostname and the network mode")
     if shares.uts.host and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the UTS mode")
-    if host.links:
+    links.check(parts, host.links, host.network_mode)
+    if host.isolation not in ("", "default"):
         raise InvalidRequest(
-            "links are not supported", hint="reach the other container by its address"
+            f"invalid isolation {host.isolation!r}", hint="the others are of Windows"
         )
     if host.storage_opt:
         raise InvalidRequest(

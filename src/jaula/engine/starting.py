@@ -12,11 +12,14 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jaula.confine.idranges import IdRange
 from jaula.engine import (
     container_files,
     foreign,
     hostfacts,
+    links,
     keepid,
     labelling,
     lending,
@@ -223,6 +226,10 @@ class Starter:
         runtime: ForeignRuntime | None,
     ) -> StartRequest:
         parts, body = self._parts, record.body
+        linked = links.found(parts, record)
+        if linked:
+            variables = links.environment(record, linked)
+            body = msgspec.structs.replace(body, env=(*variables, *body.env))
         paths = parts.config.paths
         uids, gids = self._maps(record, shares, place)
         facts = Facts(
@@ -238,7 +245,9 @@ class Starter:
             foreign_network=place.sandbox is not None
             and "user" not in place.held
             and place.ids != place.reserved,
-            files=container_files.write(parts, record, shares, place.endpoints),
+            files=container_files.write(
+                parts, record, shares, place.endpoints, links.hosts(linked)
+            ),
             mounts=record.mounts,
             beneath=record.beneath,
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,

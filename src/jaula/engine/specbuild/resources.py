@@ -103,7 +103,8 @@ def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
     _check_set("CPUs", limits.cpuset_cpus, host.online_cpus)
     _check_set("memory nodes", limits.cpuset_mems, host.memory_nodes)
     if limits.cpu_realtime_period or limits.cpu_realtime_runtime:
-        raise InvalidRequest("real-time scheduling limits are not supported by this engine")
+        raise InvalidRequest("real-time CPU time cannot be shared out: no kernel of a distribution has"
+            " CONFIG_RT_GROUP_SCHED")
     return []
 
 
@@ -124,6 +125,12 @@ def _check_others(limits: api.Resources) -> list[str]:
         raise InvalidRequest(f"invalid pids limit {limits.pids_limit}: use -1 for no limit")
     if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
         raise InvalidRequest("Range of blkio weight is from 10 to 1000")
+    if limits.cpu_count or limits.cpu_percent:
+        raise InvalidRequest("a number or percentage of CPUs of Windows", hint="use --cpus")
+    if limits.io_maximum_iops or limits.io_maximum_bandwidth:
+        raise InvalidRequest(
+            "limits of IO of Windows", hint="use --device-read-bps, --device-write-bps"
+        )
     if limits.device_requests:
         raise InvalidRequest(
             "could not select device driver: GPU and other device requests need a driver",

@@ -1,0 +1,118 @@
+"""``--link``: the names of other containers in a container's hosts file and variables.
+
+Follows docker docs, "Legacy container links". Containers of a user's own network find each other by
+name anyhow; links serve the default network. A name stands for the address that the other container
+has when this one starts. The other one's variables, which may hold secrets, are not passed on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.engine.ports import parse_port
+from jaula.errors import Conflict, InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jaula.engine.container import Container
+    from jaula.engine.parts import Parts
+    from jaula.state.records import ContainerRecord
+
+_MARKS = str.maketrans("-.", "__")
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One link; ``ref`` names the other container."""
+
+    ref: str
+    alias: str
+
+
+def parse(text: str) -> Link:
+    """``NAME``, ``NAME:ALIAS``, or what ``inspect`` shows (``/NAME:/ME/ALIAS``)."""
+    ref, colon, alias = text.partition(":")
+    ref, alias = ref.lstrip("/"), alias.rpartition("/")[2]
+    if not ref or (colon and not alias) or ":" in alias:
+        raise InvalidRequest(f"bad format for links: {text}", hint="NAME or NAME:ALIAS")
+    return Link(ref, alias or ref)
+
+
+def check(parts: Parts, texts: Iterable[str], network_mode: str) -> None:
+    """Refuse what cannot be linked. Raises :class:`InvalidRequest`.
+
+    An unknown container is no 404: the docker command takes that for a missing image.
+    """
+    for text in texts:
+        if network_mode in ("host", "none") or network_mode.startswith("container:"):
+            raise InvalidRequest("conflicting options: links and a network that is not the own")
+        ref = parse(text).ref
+        try:
+            parts.registry.find(ref)
+        except NotFound as error:
+            raise InvalidRequest(f"could not get container for {ref}: {error.message}") from None
+
+
+def found(parts: Parts, record: ContainerRecord) -> list[tuple[Link, Container, str]]:
+    """The links of a container that starts, with the others' addresses.
+
+    :raises Conflict: one does not run, or has no network with it.
+    """
+    mine = set(_networks(record))
+    linked = []
+    for text in record.body.host_config.links:
+        link = parse(text)
+        other = parts.registry.find(link.ref)
+        if not other.live:
+            raise Conflict(
+                f"Cannot link to a non running container: /{other.name}"
+                f" AS /{record.name}/{link.alias}"
+            )
+        addresses = [e.ipv4 or e.ipv6 for e in other.record.endpoints if e.network in mine]
+        if not addresses:
+            raise Conflict(
+                f"cannot link to {other.name}: it has no network with {record.name}",
+                hint="connect both to one network",
+            )
+        linked.append((link, other, addresses[0]))
+    return linked
+
+
+def _networks(record: ContainerRecord) -> Iterable[str]:
+    from jaula.engine import memberships
+
+    return memberships.of(record)
+
+
+def hosts(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
+    """Lines for the hosts file as ``--add-host`` has them."""
+    return [
+        f"{name}:{address}"
+        for link, other, address in linked
+        for name in dict.fromkeys((link.alias, other.record.hostname, other.name))
+    ]
+
+
+def environment(
+    record: ContainerRecord, linked: Iterable[tuple[Link, Container, str]]
+) -> tuple[str, ...]:
+    """The variables ``ALIAS_NAME``, ``ALIAS_PORT`` and those of every exposed port."""
+    variables = []
+    for link, other, address in linked:
+        prefix = link.alias.upper().translate(_MARKS)
+        variables.append(f"{prefix}_NAME=/{record.name}/{link.alias}")
+        ports = sorted(parse_port(text) for text in other.record.body.exposed_ports)
+        for index, (number, protocol) in enumerate(ports):
+            url = f"{protocol}://{address}:{number}"
+            start = f"{prefix}_PORT_{number}_{protocol.upper()}"
+            if index == 0:
+                variables.append(f"{prefix}_PORT={url}")
+            variables += [
+                f"{start}={url}",
+                f"{start}_ADDR={address}",
+                f"{start}_PORT={number}",
+                f"{start}_PROTO={protocol}",
+            ]
+    return tuple(variables)

@@ -1,0 +1,78 @@
+"""``docs/run-flags.md`` tells of every flag of ``run``, and what it tells is so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaula.cli import container_options, table
+from jaula.cli.failure import UsageError
+from jaula.cli.flags import parse
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "run-flags.md"
+ROW = re.compile(r"\| `--([a-z0-9-]+)` \| (?:`(.*?)`)? *\| (effective|client|refused) \| (.+) \|")
+# Refused by the command itself; the others by the engine, which a test with one tries.
+BY_THE_COMMAND = {"link-local-ip"}
+
+
+def rows() -> dict[str, tuple[str, str]]:
+    found = {}
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("| `--"):
+            match = ROW.fullmatch(line)
+            assert match, line
+            found[match[1]] = (match[2] or "", match[3])
+    return found
+
+
+def document(*words: str) -> dict[str, Any]:
+    return container_options.document(parse(table.load("run"), [*words, "image"]))
+
+
+def test_the_page_has_every_flag_of_the_command_and_no_other() -> None:
+    assert set(rows()) == {flag.name for flag in table.load("run").flags} | {"help"}
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="compares with the docker command")
+def test_the_page_has_every_flag_of_docker() -> None:
+    shown = subprocess.run(
+        ["docker", "run", "--help"], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    ).stdout
+    theirs = set(re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", shown, re.MULTILINE))
+    assert len(theirs) > 90
+    assert theirs <= set(rows())
+
+
+@pytest.mark.parametrize(
+    ("flag", "example"), [(k, v[0]) for k, v in rows().items() if v[1] != "client"]
+)
+def test_an_example_changes_the_request_or_is_refused(flag: str, example: str) -> None:
+    words = (f"--{flag}", *((example,) if example else ()))
+    if flag in BY_THE_COMMAND:
+        with pytest.raises(UsageError):
+            document(*words)
+        return
+    assert document(*words) != document()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--device-read-bps", "sda:1m"),
+        ("--device-read-bps", "/dev/sda"),
+        ("--device-write-iops", "/dev/sda:1m"),
+        ("--blkio-weight-device", "/dev/sda:-1"),
+        ("--disable-content-trust=false",),
+        ("--health-interval", "soon"),
+        ("--health-retries", "-1"),
+        ("--no-healthcheck", "--health-cmd", "true"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError):
+        document(*words)
