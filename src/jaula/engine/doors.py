@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from jaula.engine.authority import caller as callers
+from jaula.engine.deed import DONE
 from jaula.engine.views.containers import Containers
 from jaula.engine.views.distribution import Distribution
 from jaula.engine.views.execs import Execs
@@ -17,8 +18,8 @@ from jaula.engine.views.images import Images
 from jaula.engine.views.networks import Networks
 from jaula.engine.views.system import System
 from jaula.engine.views.volumes import Volumes
-from jaula.engine.visitor import DONE, Visitor
-from jaula.state.journal import Entry
+from jaula.engine.visitor import Visitor
+from jaula.state.entries import Entry
 
 if TYPE_CHECKING:
     from jaula.engine.authority.policy import Policy

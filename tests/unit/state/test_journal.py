@@ -16,7 +16,8 @@ import pytest
 from jaula.errors import Unavailable
 from jaula.state import journal as journals
 from jaula.state.chain import ZERO, Check, Head, digest, link
-from jaula.state.journal import Entry, Journal
+from jaula.state.entries import Entry
+from jaula.state.journal import Journal
 
 
 def write(directory: Path, count: int, **options: Any) -> None:
@@ -158,7 +159,8 @@ def test_a_line_that_does_not_follow_the_head_is_noted(tmp_path: Path) -> None:
 
 def test_a_kill_at_any_moment_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from jaula.state.journal import Entry, Journal\n"
+        "import sys; from pathlib import Path; from jaula.state.entries import Entry\n"
+        "from jaula.state.journal import Journal\n"
         "journal = Journal(Path(sys.argv[1]), max_file=4000, kept_files=500)\n"
         "while True: journal.append(Entry(uid=1, action='start', argv=('x' * 300,)))"
     )
