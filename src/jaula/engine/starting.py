@@ -19,10 +19,10 @@ from jaula.engine import (
     container_files,
     foreign,
     hostfacts,
-    links,
     keepid,
     labelling,
     lending,
+    links,
     memberships,
     states,
 )

@@ -103,8 +103,10 @@ def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
     _check_set("CPUs", limits.cpuset_cpus, host.online_cpus)
     _check_set("memory nodes", limits.cpuset_mems, host.memory_nodes)
     if limits.cpu_realtime_period or limits.cpu_realtime_runtime:
-        raise InvalidRequest("real-time CPU time cannot be shared out: no kernel of a distribution has"
-            " CONFIG_RT_GROUP_SCHED")
+        raise InvalidRequest(
+            "real-time CPU time cannot be shared out: no kernel of a distribution has"
+            " CONFIG_RT_GROUP_SCHED"
+        )
     return []
 
 
