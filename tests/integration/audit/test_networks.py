@@ -1,0 +1,80 @@
+"""Networks of a user's own: their options are in the rules that verify expects, and so missed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from harness import containers
+from harness.engine import PrivateEngine
+from jaula.network import firewall
+
+ICC = "com.docker.network.bridge.enable_icc=false"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade=false"
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "internal": ("--internal",),
+    "ipv6": ("--ipv6",),
+    "without icc": ("-o", ICC),
+    "without masquerade": ("-o", MASQUERADE),
+    "internal without icc": ("--internal", "-o", ICC),
+}
+
+
+@pytest.fixture(params=OPTIONS)
+def network(engine: PrivateEngine, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = containers.unique("net")
+    done = engine.cli("jaula", "network", "create", *OPTIONS[request.param], name)
+    assert done.returncode == 0, done.stderr
+    try:
+        yield name
+    finally:
+        engine.cli("jaula", "network", "rm", name)
+
+
+def rows(engine: PrivateEngine, name: str) -> dict[str, dict[str, str]]:
+    done = engine.cli("jaula", "verify", "--format", "json", name)
+    return {row["id"]: row for row in json.loads(done.stdout)}
+
+
+def bridge(engine: PrivateEngine, network: str) -> str:
+    """The name of a network's bridge, which is in the row of its rules."""
+    document = engine.request("GET", f"/networks/{network}").json()
+    named = (document.get("Options") or {}).get("com.docker.network.bridge.name")
+    return str(named or f"br-{document['Id'][:12]}")
+
+
+def test_the_rules_follow_from_the_options_and_one_that_is_gone_is_missed(
+    engine: PrivateEngine, busybox: str, network: str
+) -> None:
+    with containers.running(engine, busybox, flags=("--network", network)) as name:
+        found = rows(engine, name)
+        wrong = {key: row for key, row in found.items() if row["verdict"] != "holds"}
+        assert wrong == {}
+        assert {"firewall", "interfaces", "addresses", "ipv6"} <= set(found)
+        table = firewall.table_name(bridge(engine, network))
+        flush = ["nft", "flush", "chain", "ip", table, "forward"]
+        subprocess.run(flush, check=True, timeout=10)
+        found = rows(engine, name)
+    assert {key for key, row in found.items() if row["verdict"] == "FAILS"} == {"firewall"}
+    assert "missing in ip a rule of forward" in found["firewall"]["effective"]
+
+
+def test_a_network_that_was_opened_is_found(engine: PrivateEngine, busybox: str) -> None:
+    """The rules of a network without limits, in the place of an internal one's."""
+    name = containers.unique("net")
+    assert engine.cli("jaula", "network", "create", "--internal", name).returncode == 0
+    try:
+        with containers.running(engine, busybox, flags=("--network", name)) as container:
+            table = firewall.table_name(bridge(engine, name))
+            rule = ["nft", "insert", "rule", "ip", table, "forward", "accept"]
+            subprocess.run(rule, check=True, timeout=10)
+            found = rows(engine, container)
+    finally:
+        engine.cli("jaula", "network", "rm", name)
+    assert found["firewall"]["verdict"] == "FAILS"
+    assert "not the engine's: ip a rule of forward" in found["firewall"]["effective"]
