@@ -333,6 +333,55 @@ def test_podman_pulls_and_runs_what_was_pushed(
     assert len(done.stdout.strip()) == 64
 
 
+@pytest.mark.slow
+@pytest.mark.needs("dockerd")
+def test_dockers_own_engine_pulls_what_was_pushed_and_the_other_way_round(
+    engine: PrivateEngine, registry: Registry, pushed: str, tmp_path: Path
+) -> None:
+    socket = f"unix://{tmp_path}/s"
+    daemon = subprocess.Popen(
+        [
+            "dockerd",
+            *("--data-root", str(tmp_path / "docker"), "--exec-root", str(tmp_path / "exec")),
+            *("-H", socket, "--pidfile", str(tmp_path / "pid"), "--bridge", "none"),
+            *("--iptables=false", "--ip6tables=false", "--storage-driver", "vfs"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def theirs(*words: str) -> str:
+        done = subprocess.run(
+            ["docker", "-H", socket, *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run(["docker", "-H", socket, "version"], capture_output=True).returncode:
+            assert daemon.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert f"Digest: {digest_of(registry, pushed)}" in theirs("pull", pushed)
+        back = f"{registry.name}/{containers.unique('back')}:1"
+        theirs("tag", pushed, back)
+        theirs("push", back)
+        must(engine, "jaula", "pull", back)
+        done = engine.cli("jaula", "run", "--rm", back, "echo", "here")
+        assert done.stdout == "here\n", done.stderr
+    finally:
+        daemon.terminate()
+        daemon.wait(30)
+        # dockerd mounts its data root on itself, to make it shared, and leaves that behind
+        subprocess.run(["umount", str(tmp_path / "docker")], capture_output=True)
+
+
 def test_an_index_is_chosen_from_by_platform(
     engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:

@@ -23,7 +23,7 @@ _CODE = re.compile(r"[A-Z0-9_]{1,64}", re.ASCII)
 
 
 class Unreachable(JaulaError):
-    """No answer: the name, the network, TLS. ``refused`` where another scheme may work."""
+    """No answer: the name, the network, TLS. ``no_tls`` where plain HTTP may have one."""
 
     status = 500
 
@@ -115,7 +115,7 @@ def unreachable(method: str, url: Url, error: Exception) -> Unreachable:
     shown = f'{method.capitalize()} "{url}": '
     at = f"{url.host}:{url.port}" if ":" not in url.host else f"[{url.host}]:{url.port}"
     if isinstance(error, socket.gaierror):
-        return Unreachable(f"{shown}dial tcp: lookup {url.host}: no such host")
+        return Unreachable(f"{shown}dial tcp: lookup {url.host}: no such host", no_tls=True)
     if isinstance(error, ssl.SSLCertVerificationError):
         return Unreachable(
             f"{shown}tls: failed to verify certificate: {printable(error.verify_message)}"

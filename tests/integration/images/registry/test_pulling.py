@@ -298,3 +298,37 @@ def test_connections_are_used_again(puller: Puller) -> None:
         registry.honest = counted  # type: ignore[method-assign]
         puller.pull(f"{registry.name}/box:1")
     assert len(ports) == 1
+
+
+def test_an_image_that_came_in_two_forms_is_one(puller: Puller) -> None:
+    """Loaded with plain layers and pulled with compressed ones: one id, two manifests."""
+    from harness.scripted_registry import config_of
+    from jaula.images.archive import save
+    from jaula.images.registry.documents import sha256
+
+    packed = gzip.compress(SMALL)
+    kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+    config = config_of(SMALL)
+    with ScriptedRegistry(SMALL, config=config) as plain:
+        first = puller.pull(f"{plain.name}/box:1")
+    with ScriptedRegistry(packed, config=config, layer_type=kind) as other:
+        second = puller.pull(f"{other.name}/box:1")
+        assert second.manifest == sha256(other.manifest)
+    store = puller.store
+    assert first.id == second.id
+    assert len(store.list()) == 1
+    assert set(store.list()[0].names) == {f"{plain.name}/box:1", f"{other.name}/box:1"}
+    assert store.resolve(f"{plain.name}/box:1").manifest == first.manifest
+    pieces: list[int] = []
+    for name in second.names:
+        save(store, [name], lambda data: pieces.append(len(data)))
+    assert pieces
+    again = Puller(puller.directory).store  # as an engine finds it at its next start
+    assert again.list() == store.list()
+    done = store.remove(f"{plain.name}/box:1")
+    assert [step for step in done if "Deleted" in step] == []
+    store.collect()
+    assert store.blobs.size(sha256(packed)) == len(packed)
+    assert store.blobs.size(digest(SMALL)) is None
+    store.remove(first.id)
+    assert puller.left() == []
