@@ -6,6 +6,7 @@ The API serves views instead of the engine itself, so there is no route around t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from jaula.spec.calls import Peer
     from jaula.state.journal import Journal
 
+log = logging.getLogger("jaula.engine")
 _SYNC_AFTER = 1.0  # seconds that a line of the audit log may be in memory only
 
 
@@ -77,7 +79,10 @@ class Doors:
 
     async def _sync(self) -> None:
         await asyncio.sleep(_SYNC_AFTER)
-        await asyncio.to_thread(self._journal.syncer())
+        try:
+            await asyncio.to_thread(self._journal.syncer())
+        except OSError as error:
+            log.error("the audit log cannot be forced to the disk: %s", error)
 
     async def close(self) -> None:
         """Write down what is left; nothing is served any more."""

@@ -84,6 +84,7 @@ class Journal:
         self._write_head()
         for text in repairs:
             self.append(Entry(action="log repair", error=text, status=500))
+        self._dirty = False  # nobody listens yet; the next line takes these along
 
     def _open_file(self, path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -138,6 +138,22 @@ def test_half_a_line_is_cut_off_and_noted(tmp_path: Path) -> None:
     assert "17 bytes" in found[3]["error"]
 
 
+def test_the_first_unsynced_line_is_told_also_after_a_repair(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    with journals.files(tmp_path)[0].open("ab") as file:
+        file.write(b"half")
+    journal = Journal(tmp_path)
+    told: list[int] = []
+    journal.on_dirty = lambda: told.append(journal.last.n)
+    for _ in range(3):
+        journal.append(Entry(action="x"))
+    assert len(told) == 1
+    journal.syncer()()
+    journal.append(Entry(action="x"))
+    assert len(told) == 2
+    journal.close()
+
+
 def test_a_head_that_is_behind_is_moved_on(tmp_path: Path) -> None:
     write(tmp_path, 2)
     head = (tmp_path / "head").read_bytes()
