@@ -31,11 +31,11 @@ services:
     environment: {GREETING: hello}
     networks:
       inner: {aliases: [front]}
-      outer: {ipv4_address: 10.198.77.5}
+      outer: {ipv4_address: {subnet}.5}
 networks:
   inner: {internal: true, labels: {kind: inner}}
   outer:
-    ipam: {config: [{subnet: 10.198.77.0/24}]}
+    ipam: {config: [{subnet: {subnet}.0/24}]}
 volumes:
   data: {}
 """
@@ -46,6 +46,15 @@ class Project:
     engine: PrivateEngine
     directory: Path
     name: str
+
+    @property
+    def subnet(self) -> str:
+        """No other engine's: its first three numbers."""
+        return f"10.198.{self.engine.index}"
+
+    def write(self, text: str) -> None:
+        chosen = text.replace("{subnet}", self.subnet)
+        (self.directory / "compose.yaml").write_text(chosen)
 
     def run(self, *words: str) -> str:
         done = self.try_(*words)
@@ -62,8 +71,8 @@ class Project:
 
 @pytest.fixture
 def project(engine: PrivateEngine, busybox: str, tmp_path: Path) -> Iterator[Project]:
-    (tmp_path / "compose.yaml").write_text(FILE)
     made = Project(engine, tmp_path, unique("shop"))
+    made.write(FILE)
     yield made
     made.try_("down", "-v", "-t", "1")
 
@@ -79,7 +88,7 @@ def test_up_ps_exec_logs_and_down(project: Project) -> None:
     assert project.inside("shop", "wget", "-qO-", "http://store/") == "stock\n"
     assert project.inside("shop", "wget", "-qO-", f"http://store.{name}_inner/") == "stock\n"
     assert project.inside("shop", "sh", "-c", "echo $GREETING") == "hello\n"
-    assert "10.198.77.5" in project.inside("shop", "hostname", "-i")
+    assert f"{project.subnet}.5" in project.inside("shop", "hostname", "-i")
     assert "front" in project.inside("store", "nslookup", "front")
     eventually(lambda: "stock" in project.run("logs", "shop"), "the log of shop")
 
@@ -119,12 +128,11 @@ def test_scaling_shares_a_name_and_up_again_changes_nothing(project: Project) ->
 
 def test_a_service_that_changed_is_made_again_with_its_networks(project: Project) -> None:
     project.run("up", "-d")
-    text = FILE.replace("GREETING: hello", "GREETING: goodbye")
-    (project.directory / "compose.yaml").write_text(text)
+    project.write(FILE.replace("GREETING: hello", "GREETING: goodbye"))
     project.run("up", "-d", "-t", "1")
     assert project.inside("shop", "sh", "-c", "echo $GREETING") == "goodbye\n"
     assert project.inside("shop", "wget", "-qO-", "http://store/") == "stock\n"
-    assert "10.198.77.5" in project.inside("shop", "hostname", "-i")
+    assert f"{project.subnet}.5" in project.inside("shop", "hostname", "-i")
 
 
 def test_run_stop_start_and_kill(project: Project) -> None:

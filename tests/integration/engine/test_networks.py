@@ -88,10 +88,10 @@ def test_a_network_is_shown_as_it_was_asked_for(
         IPAM={
             "Config": [
                 {
-                    "Subnet": "10.198.1.0/24",
-                    "IPRange": "10.198.1.128/25",
-                    "Gateway": "10.198.1.9",
-                    "AuxiliaryAddresses": {"printer": "10.198.1.130"},
+                    "Subnet": f"10.198.{engine.index}.0/24",
+                    "IPRange": f"10.198.{engine.index}.128/25",
+                    "Gateway": f"10.198.{engine.index}.9",
+                    "AuxiliaryAddresses": {"printer": f"10.198.{engine.index}.130"},
                 }
             ]
         },
@@ -102,10 +102,10 @@ def test_a_network_is_shown_as_it_was_asked_for(
     assert found["Options"]["com.docker.network.driver.mtu"] == "1400"
     assert found["IPAM"]["Config"] == [
         {
-            "Subnet": "10.198.1.0/24",
-            "IPRange": "10.198.1.128/25",
-            "Gateway": "10.198.1.9",
-            "AuxiliaryAddresses": {"printer": "10.198.1.130"},
+            "Subnet": f"10.198.{engine.index}.0/24",
+            "IPRange": f"10.198.{engine.index}.128/25",
+            "Gateway": f"10.198.{engine.index}.9",
+            "AuxiliaryAddresses": {"printer": f"10.198.{engine.index}.130"},
         }
     ]
     assert (found["Driver"], found["Scope"], found["Containers"]) == ("bridge", "local", {})
@@ -139,12 +139,12 @@ def test_what_cannot_be_made_is_refused_in_dockers_words(
 
 
 def test_names_and_subnets_are_had_once(engine: PrivateEngine, network: Callable[..., str]) -> None:
-    name = network(IPAM={"Config": [{"Subnet": "10.198.2.0/24"}]})
+    name = network(IPAM={"Config": [{"Subnet": f"10.198.{engine.index}.0/24"}]})
     reply = create(engine, name)
     assert reply.status == 409
     assert reply.json()["message"] == f"network with name {name} already exists"
     own = inspect(engine, "bridge")["IPAM"]["Config"][0]["Subnet"]
-    for subnet in ("10.198.2.0/25", own):
+    for subnet in (f"10.198.{engine.index}.0/25", own):
         reply = create(engine, unique("n"), IPAM={"Config": [{"Subnet": subnet}]})
         assert reply.status == 403
         assert reply.json()["message"].startswith("Pool overlaps with other one on this address")
@@ -256,7 +256,7 @@ def test_the_default_network_has_no_names(engine: PrivateEngine, busybox: str) -
 def test_a_running_container_is_connected_and_disconnected(
     engine: PrivateEngine, busybox: str, network: Callable[..., str]
 ) -> None:
-    first, second = network(), network(IPAM={"Config": [{"Subnet": "10.198.3.0/24"}]})
+    first, second = network(), network(IPAM={"Config": [{"Subnet": f"10.198.{engine.index}.0/24"}]})
     with (
         running(engine, busybox) as container,
         running(engine, busybox, flags=("--network", second)) as peer,
@@ -265,20 +265,20 @@ def test_a_running_container_is_connected_and_disconnected(
             "Container": container,
             "EndpointConfig": {
                 "Aliases": ["extra"],
-                "IPAMConfig": {"IPv4Address": "10.198.3.77"},
+                "IPAMConfig": {"IPv4Address": f"10.198.{engine.index}.77"},
                 "MacAddress": "02:00:00:00:00:77",
             },
         }
         assert engine.request("POST", f"/networks/{second}/connect", body).status == 200
         found = endpoints(engine, container)
         assert set(found) == {"bridge", second}
-        assert found[second]["IPAddress"] == "10.198.3.77"
+        assert found[second]["IPAddress"] == f"10.198.{engine.index}.77"
         assert found[second]["MacAddress"] == "02:00:00:00:00:77"
         assert found[second]["Aliases"][0] == "extra"
         assert found[second]["NetworkID"] == inspect(engine, second)["Id"]
-        assert resolves(engine, peer, "extra") == ["10.198.3.77"]
+        assert resolves(engine, peer, "extra") == [f"10.198.{engine.index}.77"]
         assert len(resolves(engine, container, peer)) == 1
-        assert "10.198.3.77" in inside(engine, container, "cat", "/etc/hosts")
+        assert f"10.198.{engine.index}.77" in inside(engine, container, "cat", "/etc/hosts")
         reply = engine.request("POST", f"/networks/{second}/connect", body)
         assert reply.status == 403
         assert "already exists in network" in reply.json()["message"]
