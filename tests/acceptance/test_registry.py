@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -336,14 +337,15 @@ def test_podman_pulls_and_runs_what_was_pushed(
 @pytest.mark.slow
 @pytest.mark.needs("dockerd")
 def test_dockers_own_engine_pulls_what_was_pushed_and_the_other_way_round(
-    engine: PrivateEngine, registry: Registry, pushed: str, tmp_path: Path
+    engine: PrivateEngine, registry: Registry, pushed: str
 ) -> None:
-    socket = f"unix://{tmp_path}/s"
+    base = Path(tempfile.mkdtemp(prefix="jltd"))  # short: sockets lie below it
+    socket = f"unix://{base}/s"
     daemon = subprocess.Popen(
         [
             "dockerd",
-            *("--data-root", str(tmp_path / "docker"), "--exec-root", str(tmp_path / "exec")),
-            *("-H", socket, "--pidfile", str(tmp_path / "pid"), "--bridge", "none"),
+            *("--data-root", str(base / "docker"), "--exec-root", str(base / "exec")),
+            *("-H", socket, "--pidfile", str(base / "pid"), "--bridge", "none"),
             *("--iptables=false", "--ip6tables=false", "--storage-driver", "vfs"),
         ],
         stdout=subprocess.DEVNULL,
@@ -379,7 +381,8 @@ def test_dockers_own_engine_pulls_what_was_pushed_and_the_other_way_round(
         daemon.terminate()
         daemon.wait(30)
         # dockerd mounts its data root on itself, to make it shared, and leaves that behind
-        subprocess.run(["umount", str(tmp_path / "docker")], capture_output=True)
+        subprocess.run(["umount", str(base / "docker")], capture_output=True)
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def test_an_index_is_chosen_from_by_platform(

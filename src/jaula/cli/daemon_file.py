@@ -3,7 +3,8 @@
 Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are understood
 where this engine has the setting, beside ``subid-start``, ``subid-count``, ``pids-limit``,
 ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``policy``, ``runtime-timeout``,
-``registry-realms`` and ``registry-certs``, its own. As with dockerd, an unknown key is an error, and so is a setting that is given as a flag too.
+``registry-realms`` and ``registry-certs``, its own. As with dockerd, an unknown key is an error,
+and so is a setting that is given as a flag too.
 """
 
 from __future__ import annotations
