@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -439,13 +438,18 @@ def test_an_engine_that_is_stopped_and_started_finds_its_containers(host: Rootle
     host.jaula("volume", "rm", "data")
 
 
-def test_a_killed_keeper_is_made_anew(bare: RootlessHost, busybox_archive: Path) -> None:
+def test_a_killed_keeper_is_made_anew_and_containers_of_before_can_be_removed(
+    bare: RootlessHost, busybox_archive: Path
+) -> None:
     bare.load(busybox_archive)
+    bare.jaula("run", "-d", "--name", "before", "busybox", "sleep", "1000")
     os.kill(bare.engine(), signal.SIGKILL)
     (keeper,) = bare.processes("jaula-keeper")
     os.kill(keeper, signal.SIGKILL)
-    time.sleep(0.1)
+    until(lambda: not bare.processes("jaula-keeper"), "the keeper is gone")
     assert bare.jaula("run", "--rm", "busybox", "echo", "hi").stdout == "hi\n"
+    bare.jaula("rm", "-f", "before")
+    assert not bare.processes("sleep 1000")
 
 
 def test_ports_of_a_container_that_ended_without_an_engine_are_free_again(
