@@ -278,6 +278,7 @@ def secure(tmp_path: Path) -> Iterator[tuple[ScriptedRegistry, Puller]]:
         yield made, Puller(tmp_path, settings)
 
 
+@pytest.mark.needs("openssl")
 def test_https_is_not_left_by_a_redirect(
     secure: tuple[ScriptedRegistry, Puller], other: ScriptedRegistry
 ) -> None:
@@ -291,6 +292,7 @@ def test_https_is_not_left_by_a_redirect(
     assert other.seen == []
 
 
+@pytest.mark.needs("openssl")
 def test_https_is_not_left_for_a_token(
     secure: tuple[ScriptedRegistry, Puller], other: ScriptedRegistry
 ) -> None:
@@ -302,6 +304,7 @@ def test_https_is_not_left_for_a_token(
     assert other.seen == []
 
 
+@pytest.mark.needs("openssl")
 def test_a_registry_with_certificates_is_not_spoken_to_in_clear(tmp_path: Path) -> None:
     with ScriptedRegistry(layer("one")) as registry:
         keys = tmp_path / "certs.d" / registry.name

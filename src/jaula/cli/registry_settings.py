@@ -51,19 +51,33 @@ _PROXIES = ("http-proxy", "https-proxy", "no-proxy")
 def take(settings: dict[str, object]) -> RegistryConfig:
     """Move what is about registries out of ``settings``. Raises ``InvalidRequest``."""
     from jaula.config import RegistryConfig
+    from jaula.rootless import places
 
     found: dict[str, Any] = {
         field: settings.pop(name) for name, field in _FIELDS.items() if name in settings
     }
+    given = bool(found)
     if "certificates" in found:
         found["certificates"] = (str(found["certificates"]),)
+    elif places.user() is not None:
+        found["certificates"] = (*_own_certificates(), *RegistryConfig().certificates)
     config = RegistryConfig(**found)
-    if found:
+    if given:
         from jaula.images.registry import hosts, proxies
 
         hosts.Hosts(config).endpoints("docker.io")
         proxies.configured(config.http_proxy, config.https_proxy, config.no_proxy, {})
     return config
+
+
+def _own_certificates() -> tuple[str, ...]:
+    """Where an ordinary user's certificates are, as docker's rootless engine has it."""
+    from os import path
+
+    from jaula.rootless import places
+
+    base = path.dirname(path.dirname(places.config_file()))
+    return (f"{base}/jaula/certs.d", f"{base}/docker/certs.d")
 
 
 def keys() -> dict[str, Setting]:

@@ -246,3 +246,18 @@ def test_what_is_said_about_registries() -> None:
 def test_what_cannot_be_said_about_registries(text: bytes) -> None:
     with pytest.raises(InvalidRequest):
         registry_settings.take(daemon_file.parse(text)[0])
+
+
+def test_an_ordinary_users_certificates_are_looked_for_at_home(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("JAULA_ROOTLESS", raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert registry_settings.take({}).certificates == ("/etc/jaula/certs.d", "/etc/docker/certs.d")
+    monkeypatch.setenv("JAULA_ROOTLESS", "1000")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/home/m/.config")
+    assert registry_settings.take({}).certificates[:2] == (
+        "/home/m/.config/jaula/certs.d",
+        "/home/m/.config/docker/certs.d",
+    )
+    assert registry_settings.take({"registry_certs": "/x"}).certificates == ("/x",)

@@ -17,6 +17,8 @@ from harness.registry import make_certificates
 from harness.scripted_registry import Request, ScriptedRegistry, layer
 from jaula.errors import JaulaError
 
+pytestmark = pytest.mark.needs("openssl")
+
 NAME = "registry.test"
 
 
