@@ -54,7 +54,7 @@ class Connector:
         first = self._first(members)
         for name in (first, *(n for n in members if n != first)):
             await self._join(record, place, name, members[name], maps)
-        await self._serve_names(record, place.endpoints, place.net_fd)
+        await self._serve_names(record, place.endpoints, place.net_fd, new=True)
         place.endpoints[0] = self._publish(record, place.endpoints[0])
 
     def _first(self, members: Iterable[str]) -> str:
@@ -127,10 +127,16 @@ class Connector:
         return self._parts.network.endpoint(record.id, endpoint.network) or endpoint
 
     async def _serve_names(
-        self, record: ContainerRecord, endpoints: Iterable[Endpoint], net_fd: int
+        self,
+        record: ContainerRecord,
+        endpoints: Iterable[Endpoint],
+        net_fd: int,
+        *,
+        new: bool = False,
     ) -> None:
         if any(endpoint.network != DEFAULT for endpoint in endpoints):
-            await self._parts.resolvers.open(record.id, net_fd, record.body.host_config.dns)
+            servers = record.body.host_config.dns
+            await self._parts.resolvers.open(record.id, net_fd, servers, new=new)
 
     def told(self, record: ContainerRecord, endpoints: Iterable[Endpoint], action: str) -> None:
         """Emit the events of endpoints that came or went."""

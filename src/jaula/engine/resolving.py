@@ -45,13 +45,17 @@ class Resolvers:
         self._open: dict[str, Resolver] = {}
         self._host = HostServers()
 
-    async def open(self, container_id: str, netns_fd: int, servers: Sequence[str]) -> None:
+    async def open(
+        self, container_id: str, netns_fd: int, servers: Sequence[str], *, new: bool = False
+    ) -> None:
         """Begin to answer in that namespace; ``servers`` are asked in place of the host's.
+
+        ``new`` says that the namespace had no resolver before.
 
         :raises JaulaError: the sockets cannot be had.
         """
         self.close_one(container_id)
-        udp, tcp = nameserver.open_sockets(netns_fd)
+        udp, tcp = nameserver.open_sockets(netns_fd, new=new)
         found = Resolver(container_id, self._network, self._host, servers, udp)
         self._open[container_id] = found
         try:
