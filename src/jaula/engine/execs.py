@@ -142,7 +142,7 @@ class Execs:
         base = decode(path.read_bytes()).process
         assert base is not None
         user = self._users.inside(
-            record.pid, body.user or record.body.user, record.body.host_config.group_add
+            container, body.user or record.body.user, record.body.host_config.group_add
         )
         sets = base.capabilities
         if body.privileged:

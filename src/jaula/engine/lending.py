@@ -1,4 +1,4 @@
-"""Namespaces that one container lends to another: held by descriptor, not by a path.
+"""Namespaces and roots of running containers: held by descriptor, not by a path.
 
 Facts about /proc/PID: the number may be another process's a moment later. A descriptor of the
 directory belongs to the process that had the number when it was opened; looking things up through
@@ -27,30 +27,60 @@ def borrow(lender: Container, kinds: Iterable[str]) -> dict[str, int]:
 
     :raises Conflict: it has no first process any more.
     """
-    record = lender.record
-    found: dict[str, int] = {}
-    gone = Conflict(f"cannot join the namespaces of container {lender.name}: it does not run")
-    if not lender.live or not record.pid:
-        raise gone
-    try:
-        process = os.open(f"/proc/{record.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise gone from None
-    try:
+    with _places(lender) as found:
         for kind in kinds:
-            path = f"ns/{NAMES[kind]}"
-            found[kind] = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
-        if _parent(process) != record.shim_pid:
-            raise gone
-    except BaseException as error:
-        for fd in found.values():
+            found.open(kind, f"ns/{NAMES[kind]}", os.O_RDONLY)
+        return found.take()
+
+
+def root(container: Container) -> int:
+    """A descriptor of a running container's root directory; the caller closes it.
+
+    :raises Conflict: it has no first process any more.
+    """
+    with _places(container) as found:
+        found.open("root", "root", os.O_PATH | os.O_DIRECTORY)
+        return found.take()["root"]
+
+
+class _places:
+    """What is opened through the /proc directory of a container's first process."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._found: dict[str, int] = {}
+        self._process = -1
+
+    def __enter__(self) -> _places:
+        record = self._container.record
+        if not self._container.live or not record.pid:
+            raise self._gone()
+        try:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            self._process = os.open(f"/proc/{record.pid}", flags)
+        except FileNotFoundError:
+            raise self._gone() from None
+        return self
+
+    def open(self, name: str, path: str, flags: int) -> None:
+        self._found[name] = os.open(path, flags | os.O_CLOEXEC, dir_fd=self._process)
+
+    def take(self) -> dict[str, int]:
+        """All of them, if the process is the container's."""
+        if _parent(self._process) != self._container.record.shim_pid:
+            raise self._gone()
+        found, self._found = self._found, {}
+        return found
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        os.close(self._process)
+        for fd in self._found.values():
             os.close(fd)
         if isinstance(error, FileNotFoundError | ProcessLookupError):
-            raise gone from None
-        raise
-    finally:
-        os.close(process)
-    return found
+            raise self._gone() from None
+
+    def _gone(self) -> Conflict:
+        return Conflict(f"container {self._container.name} does not run, it may just have ended")
 
 
 def _parent(process: int) -> int:

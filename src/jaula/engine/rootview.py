@@ -14,15 +14,14 @@ lock.
 
 from __future__ import annotations
 
-import errno
 import os
-import select
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from jaula.errors import Conflict, InvalidRequest, RuntimeFailure
-from jaula.kernel import mounts, namespaces, paths, process
+from jaula.engine import lending
+from jaula.errors import InvalidRequest, RuntimeFailure
+from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.runtime import mappings, rootfs
 from jaula.spec import beneath
@@ -77,30 +76,12 @@ def look(
     record = container.record
     if not container.live:
         return _in_own_thread(lambda: _stopped(parts, record, work, write=write))
-    root = _running(record.pid)
+    root = lending.root(container)
     try:
         with rootfs.acting_as(View(root, ids).outside(0, 0)):
             return work(View(root, ids, _device(root)))
     finally:
         os.close(root)
-
-
-def _running(pid: int) -> int:
-    """``/proc/PID/root`` of the very process: one that took over its number is told apart."""
-    try:
-        holder = process.pidfd_open(pid)
-        try:
-            root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            ended = select.poll()
-            ended.register(holder, select.POLLIN)
-            if ended.poll(0):
-                os.close(root)
-                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
-        finally:
-            os.close(holder)
-    except (ProcessLookupError, FileNotFoundError):
-        raise Conflict("the container has just ended", hint="try again") from None
-    return root
 
 
 def _device(root: int) -> int:

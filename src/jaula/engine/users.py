@@ -12,10 +12,12 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from jaula.confine import users
+from jaula.engine import lending
 from jaula.engine.specbuild.facts import UserFacts
 from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:
+    from jaula.engine.container import Container
     from jaula.engine.parts import Parts
 
 _REMEMBERED = 512
@@ -44,9 +46,9 @@ class Users:
                 self._known.popitem(last=False)
         return found
 
-    def inside(self, pid: int, user: str, groups: tuple[str, ...]) -> UserFacts:
-        """The user as the running container of first process ``pid`` knows it."""
-        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    def inside(self, container: Container, user: str, groups: tuple[str, ...]) -> UserFacts:
+        """The user as a running container knows it."""
+        root = lending.root(container)
         try:
             return _facts(users.resolve(root, user, groups))
         finally:

@@ -42,6 +42,16 @@ def test_descriptors_are_those_of_the_process() -> None:
             child.kill()
 
 
+def test_the_root_is_that_of_the_process() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        root = lending.root(container(child.pid, os.getpid()))
+        assert os.path.samestat(os.fstat(root), os.stat("/"))
+        os.close(root)
+        child.kill()
+    with pytest.raises(Conflict):
+        lending.root(container(os.getpid(), 1))
+
+
 @pytest.mark.parametrize("shim", [1, os.getppid() + 1])
 def test_a_number_that_another_process_has_by_now_lends_nothing(shim: int) -> None:
     before = len(os.listdir("/proc/self/fd"))
