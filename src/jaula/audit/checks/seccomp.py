@@ -2,10 +2,10 @@
 
 Evidence: Seccomp (2 is a filter) and Seccomp_filters (Linux 5.9) in /proc/<pid>/status, and the
 program itself, which the kernel shows to a tracer (ptrace(2)): it is compared byte by byte with
-what the spec's profile compiles to. For that the first process is stopped for a moment, unless the
-report is to disturb nothing or the container is paused. Where the kernel does not tell, mode and
-number are the evidence, and ``--probe`` shows what is refused. A program may add filters of its
-own; they only take away.
+what the spec's profile compiles to, and by its answers where another compiler wrote it. For that
+the first process is stopped for a moment, unless the report is to disturb nothing or the container
+is paused. Where the kernel does not tell, mode and number are the evidence, and ``--probe`` shows
+what is refused. A program may add filters of its own; they only take away.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 
+from jaula.audit import filters
 from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
-from jaula.config import OWN_RUNTIME
 from jaula.kernel import ptrace
 from jaula.spec.runtime import Seccomp
 
@@ -86,13 +86,16 @@ def _program(subject: Subject, profile: Seccomp, found: tuple[bytes, ...]) -> Ro
     wanted = subject.readings.program(profile)
     requested = f"program {_name(wanted)}"
     evidence = f"PTRACE_SECCOMP_GET_FILTER {subject.pid}"
-    runtime = subject.text("Runtime")
     effective = ", ".join(map(_name, found)) or "none"
-    if runtime not in ("", OWN_RUNTIME):
-        by = f"compiled by --runtime {runtime}"
-        return Row("seccomp program", "seccomp", by, effective, evidence, judge(bool(found), by))
-    return Row("seccomp program", "seccomp", requested, effective, evidence,
-               judge(wanted in found, None))  # fmt: skip
+    holds = wanted in found
+    if not holds:
+        more = filters.more_permissive(wanted, found)
+        holds = bool(found) and not more
+        effective += "; another text, as strict on every call"
+        if more:
+            shown = ", ".join(more[:5]) + (f" and {len(more) - 5} more" if len(more) > 5 else "")
+            effective = f"{', '.join(map(_name, found)) or 'none'}; lets through {shown}"
+    return Row("seccomp program", "seccomp", requested, effective, evidence, judge(holds, None))
 
 
 def _name(program: bytes) -> str:
