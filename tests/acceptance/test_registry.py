@@ -24,6 +24,7 @@ from harness.registry import (
     make_certificates,
     token_server,
 )
+from harness.scripted_registry import ScriptedRegistry, config_of, layer
 
 pytestmark = pytest.mark.needs("docker-registry")
 
@@ -430,6 +431,24 @@ def test_an_index_is_chosen_from_by_platform(
     wrong = engine.cli("docker", "pull", "--platform", "linux/s390x", pushed)
     assert wrong.returncode == 1
     assert "does not match the specified platform: wanted linux/s390x" in wrong.stderr
+
+
+def test_run_pulls_what_is_here_for_another_platform_only(
+    engine: PrivateEngine, registry: Registry, pushed: str
+) -> None:
+    with ScriptedRegistry(
+        layer("arm"), config=config_of(layer("arm"), architecture="arm64")
+    ) as arm:
+        other = f"{arm.name}/box:1"
+        must(engine, "jaula", "pull", "--platform", "linux/arm64", other)
+        must(engine, "jaula", "tag", other, pushed)
+        must(engine, "jaula", "rmi", other)
+    never = ("run", "--rm", "--platform", "linux/amd64", "--pull", "never", pushed, "true")
+    done = engine.cli("jaula", *never)
+    assert done.returncode == 125
+    assert "wanted linux/amd64, actual: linux/arm64" in done.stderr
+    done = engine.cli("jaula", "run", "--rm", "--platform", "linux/amd64", pushed, "echo", "here")
+    assert (done.returncode, done.stdout) == (0, "here\n"), done.stderr
 
 
 def test_events_tell_of_pulls_and_pushes(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.client import RegistryClient
     from jaula.images.registry.tokens import Credentials
-    from jaula.images.store import Image
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -67,14 +66,11 @@ class Distribution:
         chosen = documents.platform_of(platform)
         held = _held(auth, wanted.domain)
         cancel, client = Cancellation(), self._client
-        images: list[Image] = []
 
         def work(emit: Callable[[Document], None]) -> None:
-            with _helpful(wanted):
-                if every:
-                    images.extend(pull_all(client, wanted, chosen, held, emit, cancel))
-                else:
-                    images.append(pull(client, wanted, chosen, held, emit, cancel))
+            with _HubHint(wanted):
+                fetch = pull_all if every else pull
+                fetch(client, wanted, chosen, held, emit, cancel)
 
         async for message in produced(work, own_thread=True, abandon=cancel.cancel):
             yield message
@@ -95,7 +91,7 @@ class Distribution:
         cancel, client = Cancellation(), self._client
 
         def work(emit: Callable[[Document], None]) -> None:
-            with _helpful(wanted):
+            with _HubHint(wanted):
                 push(client, wanted, held, emit, cancel)
 
         async for message in produced(work, own_thread=True, abandon=cancel.cancel):
@@ -183,7 +179,7 @@ def _held(auth: RegistryAuth | None, domain: str) -> Credentials:
     return credentials(auth)
 
 
-class _helpful:
+class _HubHint:
     """A context: where Docker Hub cannot be reached, say what can be done without it."""
 
     def __init__(self, wanted: Reference) -> None:

@@ -36,6 +36,7 @@ from jaula.spec.image import (
     ImageConfig,
     ImageDocument,
     Manifest,
+    Platform,
     decode,
     encode,
 )
@@ -57,6 +58,12 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     def config(self) -> ImageConfig:
         """What a container of the image runs with."""
         return self.document.config
+
+    @property
+    def platform(self) -> Platform:
+        """What it is for."""
+        document = self.document
+        return Platform(document.architecture, document.os or "linux", document.variant)
 
     @property
     def created(self) -> str:

@@ -143,8 +143,8 @@ def platform_of(text: str | None) -> Platform | None:
 
 
 def check_platform(wanted: Platform | None, found: Platform, reference: str) -> None:
-    """Raise :class:`NotFound`, in Docker's words, where one was asked for and is not there."""
-    if wanted is None:
+    """Raise :class:`NotFound`, in Docker's words, where one was asked for and another is there."""
+    if wanted is None or not found.architecture:
         return
     same = (wanted.os, wanted.architecture) == (found.os, found.architecture)
     if same and (not wanted.variant or wanted.variant == (found.variant or wanted.variant)):

@@ -6,11 +6,11 @@ The messages are dockerd's, measured at version 26.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import msgspec
 
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.images.reference import Reference
 from jaula.images.registry import documents, failures
 from jaula.images.registry.cancellation import Cancellation
@@ -57,7 +57,7 @@ def pull(
     manifest = found.manifest.manifest()
     config = _config(client.store, found.source, manifest.config, cancel)
     document = check_document(config, manifest.config.digest)
-    actual = Platform(document.architecture, document.os, document.variant)
+    actual = Platform(document.architecture, document.os or "linux", document.variant)
     documents.check_platform(platform, actual, shown)
     diff_ids = document.rootfs.diff_ids
     if len(diff_ids) != len(manifest.layers):
@@ -147,7 +147,8 @@ def _config(
     store: ImageStore, source: Repository, config: Descriptor, cancel: Cancellation
 ) -> bytes:
     if store.blobs.size(config.digest) == config.size:
-        return store.blobs.document(config.digest, config.size)
+        with suppress(CorruptState):  # what is damaged is fetched anew
+            return store.blobs.document(config.digest, config.size)
     return source.config(config, cancel)
 
 
