@@ -214,7 +214,7 @@ class Conversation:
         early, _ = self._parser.trailing_data
         transport.set_write_buffer_limits(high=0)
         await connection.drain()
-        transport.write(hijack.head(answer.content_type, upgrade=upgrade))
+        transport.write(answer.head or hijack.head(answer.content_type, upgrade=upgrade))
         await connection.drain()  # the head is out before anybody else writes
         descriptor = hijack.duplicate(transport)
         connection.phase = Phase.GONE

@@ -50,12 +50,14 @@ class Hijack(msgspec.Struct, frozen=True):
     """The connection leaves HTTP and its descriptor is given away.
 
     ``take`` gets a duplicate of the socket and the bytes that arrived after the head, and owns the
-    descriptor from then on. ``last_words`` is what the client reads if ``take`` raises.
+    descriptor from then on. ``last_words`` is what the client reads if ``take`` raises. ``head`` is
+    the answer to an upgrade to another protocol than ``tcp``.
     """
 
     content_type: bytes
     take: Callable[[int, bytes], Awaitable[None]]
     last_words: Callable[[JaulaError], bytes]
+    head: bytes | None = None
 
 
 Answer = Reply | Stream | Hijack

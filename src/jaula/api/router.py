@@ -2,8 +2,8 @@
 
 A route is a method and a template: ``/literal/path``, ``/noun/{id}``, ``/noun/{id}/verb`` or
 ``/noun/*`` (any method, everything at and below the noun). ``{id}`` is one segment; ``{name...}``
-is one or more, since the names of images hold slashes. A literal path wins over a template, as in
-Docker's router.
+is one or more, since the names of images hold slashes; a verb may have a slash in it. A literal
+path wins over a template, as in Docker's router.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ class Router:
             return below, "/".join(rest)
         found = None
         if rest and rest[0]:
-            if len(rest) <= 2:
-                verb = rest[1] if len(rest) == 2 else ""
-                found = self._single.get((method, noun, verb)), rest[0]
+            found = self._single.get((method, noun, "/".join(rest[1:]))), rest[0]
             if found is None or found[0] is None:
                 found = self._find_greedy(method, noun, rest)
         if found is None or found[0] is None:

@@ -61,7 +61,7 @@ def stream_of(container: Container, options: AttachOptions) -> AttachStream:
         stdin=options.stdin and body.open_stdin,
         stdout=options.stdout or body.tty,
         stderr=options.stderr,
-        framed=not body.tty,
+        framed=options.framed and not body.tty,
         detach_keys=keys,
         early=options.early if options.stdin and body.open_stdin else b"",
     )
@@ -74,7 +74,7 @@ async def _replay(engine: Looking, container: Container, fd: int, options: Attac
     try:
         wanted = LogOptions(stdout=options.stdout, stderr=options.stderr)
         async for stream, data in engine.logs(container.id, wanted):
-            if not container.record.body.tty:
+            if options.framed and not container.record.body.tty:
                 number = 1 if stream == "stdout" else 2
                 await loop.sock_sendall(client, bytes((number, 0, 0, 0)))
                 await loop.sock_sendall(client, len(data).to_bytes(4, "big"))

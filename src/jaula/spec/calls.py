@@ -41,6 +41,7 @@ class AttachOptions(msgspec.Struct, frozen=True, kw_only=True):
     stderr: bool = False
     detach_keys: bytes | None = None
     early: bytes = b""
+    framed: bool = True  # with Docker's header before each piece, unless there is a terminal
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from jaula.api.routes import (
     swarm,
     system,
     volumes,
+    websockets,
 )
 
 ROUTES: Routes = (
@@ -24,6 +25,7 @@ ROUTES: Routes = (
     *containers.ROUTES,
     *archive.ROUTES,
     *streams.ROUTES,
+    *websockets.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,
     *distribution.ROUTES,
