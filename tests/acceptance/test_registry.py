@@ -235,6 +235,34 @@ def test_a_password_is_tried_kept_used_and_forgotten(
     assert PASSWORD not in engine.log_tail(1 << 20)
 
 
+def test_a_helper_keeps_the_password(
+    engine: PrivateEngine, guarded: Registry, busybox: str, tmp_path: Path
+) -> None:
+    helper = tmp_path / "docker-credential-kept"
+    helper.write_text(
+        '#!/bin/sh\ncase $1 in store) cat >"$0.kept";; '
+        'get) cat "$0.kept" 2>/dev/null || { echo "credentials not found in native keychain"; '
+        'exit 1; };; erase) rm -f "$0.kept";; esac\n'
+    )
+    helper.chmod(0o755)
+    file = tmp_path / "config.json"
+    file.write_text('{"credsStore": "kept"}')
+    environment = engine.environment() | {
+        "DOCKER_CONFIG": str(tmp_path),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    name = f"{guarded.name}/{containers.unique('helped')}:1"
+    must(engine, "jaula", "tag", busybox, name)
+    words = ("login", "-u", USER, "--password-stdin", guarded.name)
+    done = engine.cli("jaula", *words, input=PASSWORD, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Login Succeeded\n", "")
+    assert PASSWORD not in file.read_text()
+    for program in ("jaula", "docker"):
+        must(engine, program, "push", name, env=environment)
+    must(engine, "jaula", "logout", guarded.name, env=environment)
+    assert engine.cli("docker", "push", name, env=environment).returncode == 1
+
+
 def test_a_token_is_fetched_for_each_thing_that_is_done(
     engine: PrivateEngine, by_token: Registry, tokens: TokenServer, busybox: str
 ) -> None:

@@ -94,7 +94,7 @@ class Request(BaseHTTPRequestHandler):
         script = registry.scripts.get(f"{self.command} {path}") or registry.scripts.get(path)
         (script or registry.honest)(self)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = _any
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _any
 
     def log_message(self, *_: object) -> None:
         return

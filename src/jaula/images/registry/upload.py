@@ -71,11 +71,27 @@ class Upload:
         """
         place: Url | None = None
         for name in mounts:
-            place = self._begin(blob.digest, name)
+            try:
+                begun = self._begin(blob.digest, name)
+            except Refused:
+                continue  # we may not look there, which says nothing about here
+            if place is not None:
+                self._abandon(place)
+            place = begun
             if place is None:
                 return name
         self._transfer(blob, place or self._started(blob.digest), told)
         return ""
+
+    def _abandon(self, place: Url) -> None:
+        """Tell the registry that an upload is not wanted; it would forget it by itself, later."""
+        try:
+            with self._session.request(
+                "DELETE", place, self._scopes, cancel=self._cancel
+            ) as answer:
+                answer.document(ERROR_LIMIT, "the registry's answer")
+        except (Refused, BrokenOff, Unreachable):
+            self._cancel.check()
 
     def _started(self, digest: str) -> Url:
         place = self._begin(digest, None)

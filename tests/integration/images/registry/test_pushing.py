@@ -99,7 +99,7 @@ class _Uploads:
         elif verb == "POST":
             self.data = b""
             request.answer(202, **place)
-        elif verb == "GET":
+        elif verb in ("GET", "DELETE"):
             request.answer(204, **place)
         else:
             span = re.fullmatch(r"(\d+)-(\d+)", request.headers.get("Content-Range", ""))
@@ -146,6 +146,24 @@ def test_a_blob_of_another_repository_is_mounted(puller: Puller, registry: Regis
     assert other.send(blob, sent.append, ["nosuch/place", "from/here"]) == "from/here"
     assert sent == []
     assert other.has(blob.digest)
+
+
+def test_a_mount_that_is_refused_is_an_upload(puller: Puller) -> None:
+    with ScriptedRegistry() as scripted:
+        uploads = _Uploads(scripted)
+
+        def begin(request: Request) -> None:
+            if "from=secret" in request.path:
+                request.answer(403, b'{"errors":[{"code":"DENIED","message":"no"}]}')
+            else:
+                uploads.answer(request)
+
+        scripted.scripts["POST /v2/box/blobs/uploads/"] = begin
+        upload, blob = chunked(puller, scripted.name, "box", 1 << 21)
+        assert upload.send(blob, lambda sent: None, ["secret", "empty", "empty2"]) == ""
+        assert uploads.digest == blob.digest
+        verbs = [verb for verb, path, _ in scripted.seen if path != "/v2/"]
+        assert verbs == ["POST", "POST", "POST", "DELETE", "PUT"]  # one upload is left, and used
 
 
 def test_a_refused_push_says_why(puller: Puller) -> None:
