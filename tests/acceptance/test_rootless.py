@@ -265,6 +265,21 @@ def test_a_directory_that_was_made_anew_hides_what_the_image_had(host: RootlessH
     host.jaula("rmi", "imported:1", "imported:2")
 
 
+def test_files_go_in_and_out_and_become_an_image(host: RootlessHost) -> None:
+    (host.home / "in").write_text("text")
+    host.jaula("run", "-d", "--name", "copied", "busybox", "sleep", "1000")
+    host.jaula("cp", str(host.home / "in"), "copied:/root/in")
+    assert host.jaula("exec", "copied", "stat", "-c", "%u", "/root/in").stdout == "0\n"
+    host.jaula("stop", "-t", "0", "copied")
+    host.jaula("cp", "copied:/root/in", str(host.home / "out"))
+    assert (host.home / "out").read_text() == "text"
+    assert (host.home / "out").stat().st_uid == host.uid
+    host.jaula("commit", "copied", "mine:1")
+    assert host.jaula("run", "--rm", "mine:1", "cat", "/root/in").stdout == "text"
+    host.jaula("rm", "copied")
+    host.jaula("rmi", "mine:1")
+
+
 def test_volumes_outlive_containers(host: RootlessHost) -> None:
     host.jaula("run", "--rm", "-v", "kept:/v", "busybox", "sh", "-c", "echo x >/v/f")
     assert host.jaula("run", "--rm", "-v", "kept:/v", "busybox", "cat", "/v/f").stdout == "x\n"
@@ -351,6 +366,18 @@ def test_containers_reach_outside_but_not_the_hosts_loopback(host: RootlessHost)
             words = ("sh", "-c", read.format(address, 19002))
             assert "from the host" not in host.jaula("run", "--rm", "busybox", *words,
                                                      expect=None).stdout  # fmt: skip
+
+
+def test_a_network_of_the_users_own(host: RootlessHost) -> None:
+    host.jaula("network", "create", "near")
+    words = ("--network", "near", "-p", "18083:80", "busybox", "sh", "-c", WEB)
+    host.jaula("run", "-d", "--name", "named", *words)
+    script = "until wget -qO- http://named/; do sleep 0.1; done"
+    found = host.jaula("run", "--rm", "--network", "near", "busybox", "sh", "-c", script)
+    assert found.stdout == "hello\n"
+    assert fetch(host, "127.0.0.1", 18083) == "hello\n"
+    host.jaula("rm", "-f", "named")
+    host.jaula("network", "rm", "near")
 
 
 @pytest.mark.needs("pasta")

@@ -16,14 +16,14 @@ import stat
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.callers.room import Room, settled
 from harness.engine import PROJECT
 from harness.terminal import Terminal
 
-NAME, FIRST_UID = "tester", 61300
-FIRST_SUBID, SUBIDS = 3_000_000, 65536
+NAME, FIRST_UID = "tester", 200_000
+FIRST_SUBID, SUBIDS, SLOTS = 3_000_000, 65536, 15_000  # below the ids of engines of root's
 UPLINK = "192.0.2.2"
 TREE = "/srv"  # where this project is inside: the directories above it may be closed to others
 SLOW = 240.0 if "JAULA_VM" in os.environ else 60.0  # seconds
@@ -33,14 +33,17 @@ class RootlessHost:
     """Used as a context; at its end nothing of the engine may be left."""
 
     name, tree = NAME, TREE
-    _made = 0
+    _living: ClassVar[set[int]] = set()
 
     def __init__(self, *, with_ids: bool = True, tun: bool = True) -> None:
         self.room = Room()
-        number = RootlessHost._made  # no two of a test run are the same user to the kernel
-        RootlessHost._made += 1
-        self.uid = FIRST_UID + number
-        self.ids = (FIRST_SUBID + number * SUBIDS, SUBIDS) if with_ids else None
+        # No two, of any test run on this machine, are the same user to the kernel: what belongs
+        # to one is told from its ids.
+        self.number = min(set(range(8)) - RootlessHost._living)
+        RootlessHost._living.add(self.number)
+        slot = (os.getpid() * 8 + self.number) % SLOTS
+        self.uid = FIRST_UID + slot
+        self.ids = (FIRST_SUBID + slot * SUBIDS, SUBIDS) if with_ids else None
         self.tun = tun
 
     def enter(self, words: Sequence[str]) -> list[str]:
@@ -102,9 +105,10 @@ class RootlessHost:
         try:
             self.remove_containers()
             self.stop_engine()
-            left = {"processes": settled(self.processes)}
+            left = {"processes": [_described(pid) for pid in settled(self.processes)]}
         finally:
             self.room.close()
+            RootlessHost._living.discard(self.number)
         assert kind is not None or not any(left.values()), f"left behind: {left}"
 
     # what the user types
@@ -190,8 +194,9 @@ class RootlessHost:
 
     def engine(self) -> int:
         """The process id of the engine."""
-        (found,) = self.engines()
-        return found
+        found = self.engines()
+        assert len(found) == 1, [_described(pid) for pid in found]
+        return found[0]
 
     def remove_containers(self) -> None:
         if self.path(self.socket).exists():
@@ -203,6 +208,16 @@ class RootlessHost:
         for pid in self.engines():
             os.kill(pid, signal.SIGTERM)
         settled(self.engines)
+
+
+def _described(pid: int) -> str:
+    """Id, parent, state and command of a process."""
+    done = subprocess.run(
+        ["ps", "-o", "pid=,ppid=,stat=,etimes=,comm=,args=", "-p", str(pid)],
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip() or f"{pid}, gone"
 
 
 _OTHERS = ("jaula-zygote", "jaula-shim", "jaula-keeper")
