@@ -17,7 +17,9 @@ from jaula.audit import filters
 from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
+from jaula.confine.syscalls import GROUPS
 from jaula.kernel import ptrace
+from jaula.kernel.seccomp import resolve
 from jaula.spec.runtime import Seccomp
 
 MODES = {"0": "off", "1": "strict", "2": "filter"}
@@ -93,9 +95,24 @@ def _program(subject: Subject, profile: Seccomp, found: tuple[bytes, ...]) -> Ro
         holds = bool(found) and not more
         effective += "; another text, as strict on every call"
         if more:
-            shown = ", ".join(more[:5]) + (f" and {len(more) - 5} more" if len(more) > 5 else "")
+            shown = ", ".join(map(_call, more[:5])) + (
+                f" and {len(more) - 5} more" if len(more) > 5 else ""
+            )
             effective = f"{', '.join(map(_name, found)) or 'none'}; lets through {shown}"
     return Row("seccomp program", "seccomp", requested, effective, evidence, judge(holds, None))
+
+
+def _call(text: str) -> str:
+    """``x86_64 16`` with the name of the call, where one of the profile's tables has it."""
+    abi, number = text.split()
+    table = {"x86_64": "SCMP_ARCH_X86_64", "i386": "SCMP_ARCH_X86"}.get(abi)
+    known = (*(name for group in GROUPS for name in group.calls), "socket", "socketcall",
+             "socketpair", "ioctl", "personality")  # fmt: skip
+    if table is not None:
+        for name in known:
+            if resolve(name, table) == int(number):
+                return f"{abi} {name}"
+    return text
 
 
 def _name(program: bytes) -> str:
