@@ -18,6 +18,8 @@ NAMESPACES, LIMITS, RIGHTS, FILES, NET, LOGS, HEALTH = (
     "Health",
 )
 
+LOG_DRIVERS = ("json-file", "local", "journald", "syslog", "none")
+
 FLAGS = (
     Flag("add-host", "", "list", "Add a line to /etc/hosts (host:ip)", group=NET),
     Flag("annotation", "", "list", "Add an annotation for the runtime (key=value)"),
@@ -136,7 +138,7 @@ FLAGS = (
     Flag("label-file", "", "list", "Read metadata from a file", completes="file"),
     Flag("link", "", "list", "Name another container in this one (name[:alias])", group=NET),
     Flag("link-local-ip", "", "list", "Link-local address (refused)", group=NET),
-    Flag("log-driver", "", "string", "Logging driver", group=LOGS, completes=("json-file", "none")),
+    Flag("log-driver", "", "string", "Logging driver", group=LOGS, completes=LOG_DRIVERS),
     Flag("log-opt", "", "list", "Option of the logging driver (key=value)", group=LOGS),
     Flag("mac-address", "", "string", "MAC address of the container's interface", group=NET),
     Flag("memory", "m", "size", "Memory limit", group=LIMITS),

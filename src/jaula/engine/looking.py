@@ -12,6 +12,7 @@ from jaula.engine import inspect as inspecting
 from jaula.engine import listing
 from jaula.engine.create import attributes
 from jaula.engine.starting import log_path
+from jaula.logs.drivers import READABLE
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.spec.calls import LogOptions
 
@@ -83,7 +84,7 @@ class Looking:
         """Stream and text of each record."""
         container = self.find(ref)
         driver = container.record.body.host_config.log_config.type or self.parts.config.log_driver
-        if driver == "none":
+        if driver not in READABLE:
             raise InvalidRequest("configured logging driver does not support reading")
         path = log_path(self.parts, container.id)
         since = None if options.since is None else int(options.since * 1e9)

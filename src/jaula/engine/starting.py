@@ -29,7 +29,7 @@ from jaula.engine import (
 from jaula.engine.connecting import Connector
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
-from jaula.engine.logging_options import log_options
+from jaula.engine.logging_options import identified, log_options
 from jaula.engine.place import Place
 from jaula.engine.specbuild import build, security, sharing
 from jaula.engine.specbuild.facts import Facts
@@ -269,7 +269,7 @@ class Starter:
             bundle=str(bundle),
             run_dir=str(run_dir),
             root=parts.snapshots.root(record.id),
-            log=LogSetup(driver, options, log_path(parts, record.id)),
+            log=LogSetup(driver, identified(driver, options, record), log_path(parts, record.id)),
             tty=body.tty,
             stdin_open=body.open_stdin,
             stdin_once=body.stdin_once,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from jaula.errors import InvalidRequest
-from jaula.logs.json_file import JsonFileWriter, check
+from jaula.logs import local
+from jaula.logs.json_file import JsonFileWriter
+from jaula.logs.json_file import check as check_json_file
 from jaula.logs.none import NoneWriter
 from jaula.logs.options import known
 from jaula.logs.protocol import LogWriter
@@ -16,14 +18,31 @@ def _none(path: str, given: Mapping[str, str]) -> LogWriter:
     return NoneWriter()
 
 
+def _journald(path: str, given: Mapping[str, str]) -> LogWriter:
+    from jaula.logs import journald  # loaded by the shims that send
+
+    return journald.open_writer(given)
+
+
+def _syslog(path: str, given: Mapping[str, str]) -> LogWriter:
+    from jaula.logs import syslog
+
+    return syslog.open_writer(given)
+
+
 _DRIVERS: dict[str, Callable[[str, Mapping[str, str]], LogWriter]] = {
     "json-file": JsonFileWriter.from_options,
+    "local": local.open_writer,
+    "journald": _journald,
+    "syslog": _syslog,
     "none": _none,
 }
 
 NAMES = tuple(_DRIVERS)
-READABLE = frozenset({"json-file"})
+READABLE = frozenset({"json-file", "local"})
 """Drivers whose logs can be read back."""
+SENDING = frozenset({"journald", "syslog"})
+"""Drivers that name the container in what they write (:mod:`jaula.logs.remote`)."""
 
 
 def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter:
@@ -39,7 +58,17 @@ def validate(driver: str, options: Mapping[str, str]) -> None:
     """The checks of :func:`open_writer` without opening anything; raises ``InvalidRequest``."""
     _factory(driver)
     if driver == "json-file":
-        check(options)
+        check_json_file(options)
+    elif driver == "local":
+        local.check(options)
+    elif driver == "journald":
+        from jaula.logs import journald
+
+        journald.check(options)
+    elif driver == "syslog":
+        from jaula.logs import syslog
+
+        syslog.check(options)
     else:
         known(driver, options, ())
 

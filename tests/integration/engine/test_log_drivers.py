@@ -1,0 +1,78 @@
+"""Log drivers of real containers: what arrives, and what `logs` says."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from harness import containers
+from harness.engine import PrivateEngine
+
+
+@pytest.mark.parametrize("program", ["docker", "jaula"])
+def test_syslog_gets_the_output_under_the_tag(
+    engine: PrivateEngine, busybox: str, program: str
+) -> None:
+    path = engine.run / "syslog.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(path))
+        log.settimeout(10)
+        flags = (
+            *("--log-driver", "syslog", "--log-opt", f"syslog-address=unixgram://{path}"),
+            *("--log-opt", "tag={{.Name}}", "--log-opt", "mode=non-blocking"),
+        )
+        name = containers.unique("sys")
+        done = engine.cli(
+            program, "run", "--name", name, *flags, busybox, "sh", "-c", "echo out; echo err >&2"
+        )
+        try:
+            assert done.returncode == 0, done.stderr
+            lines = sorted(log.recv(4096).decode() for _ in range(2))
+            assert lines[0].startswith("<27>")
+            assert f"{name}[" in lines[0]
+            assert lines[0].endswith(": err")
+            assert lines[1].endswith(": out")
+            refused = engine.cli(program, "logs", name)
+            assert "configured logging driver does not support reading" in refused.stderr
+        finally:
+            engine.request("DELETE", f"/containers/{name}?force=1")
+    path.unlink()
+
+
+def test_local_is_kept_and_read(engine: PrivateEngine, busybox: str) -> None:
+    flags = ("--log-driver", "local", "--log-opt", "max-size=1m")
+    with containers.running(
+        engine, busybox, "sh", "-c", "echo kept; sleep 600", flags=flags
+    ) as name:
+        containers.eventually(
+            lambda: engine.cli("docker", "logs", name).stdout == "kept\n", "the line"
+        )
+        assert containers.inspect(engine, name)["HostConfig"]["LogConfig"]["Type"] == "local"
+
+
+def test_a_journal_that_is_not_there_is_told(engine: PrivateEngine, busybox: str) -> None:
+    if Path("/run/systemd/journal/socket").exists():
+        pytest.skip("this host has a journal")
+    done = engine.cli("jaula", "run", "--rm", "--log-driver", "journald", busybox, "true")
+    assert done.returncode == 125
+    assert "Traceback" not in done.stderr
+    assert "No such file or directory" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--log-driver", "syslog", "--log-opt", "tag={{.Secret}}"),
+        ("--log-driver", "syslog", "--log-opt", "container-id=x"),
+        ("--log-driver", "journald", "--log-opt", "mode=blocking"),
+        ("--log-driver", "gelf"),
+    ],
+)
+def test_what_no_driver_has_is_refused_at_create(
+    engine: PrivateEngine, busybox: str, words: tuple[str, ...]
+) -> None:
+    done = engine.cli("jaula", "create", *words, busybox, "true")
+    assert done.returncode == 1
+    assert done.stdout == ""

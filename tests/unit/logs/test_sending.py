@@ -1,0 +1,205 @@
+"""Log drivers that send, and local: what every writer keeps to, and what their readers get."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jaula.engine.logging_options import expand
+from jaula.errors import InvalidRequest
+from jaula.logs import NAMES, journald, open_writer, syslog, validate
+from jaula.logs.protocol import LogWriter
+from jaula.logs.reader import read
+
+IDENTITY = {"container-id": "a" * 64, "container-name": "web", "tag": "web/1"}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[str]:
+    path = f"/tmp/jlt-log-{os.getpid()}.sock"
+    yield path
+    Path(path).unlink(missing_ok=True)
+
+
+@pytest.fixture
+def datagrams(place: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(place)
+        sock.settimeout(5)
+        yield sock
+
+
+Make = Callable[[str], LogWriter]
+
+
+@pytest.fixture
+def make(tmp_path: Path, place: str, datagrams: socket.socket) -> Make:
+    def one(driver: str) -> LogWriter:
+        if driver == "journald":
+            return journald.open_writer(IDENTITY, place)
+        options = {}
+        if driver == "syslog":
+            options = {"syslog-address": f"unixgram://{place}"} | IDENTITY
+        return open_writer(driver, options, str(tmp_path / "log"))
+
+    return one
+
+
+@pytest.mark.parametrize("driver", NAMES)
+def test_a_writer_takes_anything_and_closes_twice(make: Make, driver: str) -> None:
+    writer = make(driver)
+    for data in (b"", b"\n", b"a\nb", b"\xff\0\n", b"x" * 40_000, b"\n"):
+        writer.write("stdout", data)
+        writer.write("stderr", data)
+    writer.flush()
+    writer.close()
+    writer.close()
+    writer.write("stdout", b"late\n")
+    assert writer.dropped >= 0
+
+
+@pytest.mark.parametrize("driver", NAMES)
+def test_an_unknown_option_is_refused(driver: str) -> None:
+    with pytest.raises(InvalidRequest, match="unknown log opt"):
+        validate(driver, {"no-such": "x"})
+
+
+def test_local_is_read_as_json_file_is(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    writer = open_writer("local", {"max-size": "1k", "max-file": "2"}, path)
+    for number in range(100):
+        writer.write("stdout", b"line %d\n" % number)
+    writer.close()
+    lines = [record.data for record in read(path)]
+    assert lines[-1] == b"line 99\n"
+    assert sorted(os.listdir(tmp_path)) == ["log", "log.1"]
+    with pytest.raises(InvalidRequest, match="does not compress"):
+        validate("local", {"compress": "true"})
+
+
+def test_the_journal_gets_a_line_with_the_containers_fields(
+    make: Make, datagrams: socket.socket
+) -> None:
+    writer = make("journald")
+    writer.write("stderr", b"one\ntw")
+    writer.write("stderr", b"o\nrest")
+    first, second = (datagrams.recv(65536).decode() for _ in range(2))
+    assert first.splitlines() == [
+        "MESSAGE=one",
+        "PRIORITY=3",
+        "CONTAINER_ID=" + "a" * 12,
+        "CONTAINER_ID_FULL=" + "a" * 64,
+        "CONTAINER_NAME=web",
+        "CONTAINER_TAG=web/1",
+        "SYSLOG_IDENTIFIER=web/1",
+    ]
+    assert second.startswith("MESSAGE=two\n")
+    writer.close()
+    assert datagrams.recv(65536).decode().endswith("CONTAINER_PARTIAL_MESSAGE=true\n")
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [
+        ("", rb"<30>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d web/1\[\d+\]: hello"),
+        ("rfc3164", rb"<30>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ web/1\[\d+\]: hello"),
+        ("rfc5424", rb"<30>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S+ web/1 \d+ - - hello"),
+        ("rfc5424micro", rb"<30>1 \d{4}-\d\d-\d\dT[\d:]{8}\.\d{6}Z \S+ web/1 \d+ - - hello"),
+    ],
+)
+def test_syslog_has_the_form_that_was_asked(
+    datagrams: socket.socket, place: str, form: str, pattern: bytes
+) -> None:
+    options = {"syslog-address": f"unixgram://{place}", "syslog-format": form} | IDENTITY
+    writer = syslog.open_writer(options)
+    writer.write("stdout", b"hello\n")
+    writer.close()
+    assert re.fullmatch(pattern, datagrams.recv(4096))
+
+
+def test_syslog_over_tcp_ends_each_message_and_connects_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5)
+        port = server.getsockname()[1]
+        options = {"syslog-address": f"tcp://127.0.0.1:{port}", "syslog-facility": "local1"}
+        writer = syslog.open_writer(options | IDENTITY)
+        writer.write("stderr", b"a\nb\n")
+        first, _ = server.accept()
+        first.settimeout(5)
+        deadline = time.monotonic() + 5
+        got = b""
+        while got.count(b"\n") < 2 and time.monotonic() < deadline:
+            writer.flush()
+            got += first.recv(4096)
+        assert [line[-1:] for line in got.splitlines()] == [b"a", b"b"]
+        assert got.startswith(b"<139>")
+        first.close()
+        end = time.monotonic() + 8
+        server.settimeout(0.05)
+        second = None
+        while second is None and time.monotonic() < end:
+            writer.write("stdout", b"again\n")
+            try:
+                second, _ = server.accept()
+            except TimeoutError:
+                continue
+        assert second is not None
+        assert b"again" in second.recv(4096)
+        second.close()
+        writer.close()
+
+
+def test_a_reader_that_does_not_read_costs_a_bounded_buffer(
+    datagrams: socket.socket, place: str
+) -> None:
+    options = {"syslog-address": f"unixgram://{place}", "max-buffer-size": "10k"} | IDENTITY
+    writer = syslog.open_writer(options)
+    began = time.monotonic()
+    for _ in range(3000):
+        writer.write("stdout", b"x" * 100 + b"\n")
+    assert time.monotonic() - began < 3
+    assert writer.dropped > 200_000
+    closing = threading.Thread(target=writer.close)
+    closing.start()
+    time.sleep(0.1)
+    datagrams.setblocking(False)
+    received = 0
+    while closing.is_alive():
+        try:
+            datagrams.recv(4096)
+            received += 1
+        except BlockingIOError:
+            time.sleep(0.01)
+    closing.join()
+    assert received > 20
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"syslog-address": "tcp+tls://h:1"},
+        {"syslog-address": "nonsense"},
+        {"syslog-address": "tcp://h:99999"},
+        {"syslog-address": "unix://relative"},
+        {"syslog-facility": "nobody"},
+        {"syslog-format": "xml"},
+        {"mode": "blocking"},
+        {"max-buffer-size": "lots"},
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        validate("syslog", options)
+
+
+def test_a_tag_is_expanded_from_known_fields_only() -> None:
+    assert expand("{{.Name}}/{{ .ID }}", {".Name": "n", ".ID": "i"}) == "n/i"
+    with pytest.raises(InvalidRequest, match="not known"):
+        expand("{{.Env}}", {})
