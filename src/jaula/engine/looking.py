@@ -12,8 +12,8 @@ from jaula.engine import inspect as inspecting
 from jaula.engine import listing
 from jaula.engine.create import attributes
 from jaula.engine.starting import log_path
-from jaula.logs.drivers import READABLE
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.logs.drivers import READABLE
 from jaula.spec.calls import LogOptions
 
 if TYPE_CHECKING:
