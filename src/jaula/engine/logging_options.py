@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest
 from jaula.logs import drivers, remote
@@ -21,21 +23,67 @@ def log_options(config: EngineConfig, wanted: LogConfig) -> tuple[str, dict[str,
     if driver == "json-file":
         options.setdefault("max-size", str(config.log_max_size))
         options.setdefault("max-file", str(config.log_max_file))
-    for name in remote.IDENTITY:
+    for name in (*remote.IDENTITY, "attributes"):
         if name in options:
             raise InvalidRequest(f"unknown log opt {name!r}: the engine sets it")
-    if driver in drivers.SENDING:
+    for name in ("labels-regex", "env-regex"):
+        if name in options:
+            _pattern(name, options[name])
+    if "tag" in options:
         expand(options.get("tag", ""), {})
     drivers.validate(driver, options)
     return driver, options
 
 
 def identified(driver: str, options: dict[str, str], record: ContainerRecord) -> dict[str, str]:
-    """The options with what a driver that sends has to know of the container."""
+    """The options with what a driver writes of the container."""
+    if driver == "json-file" and (found := attributes(options, record)):
+        return options | {"attributes": msgspec.json.encode(found).decode()}
     if driver not in drivers.SENDING:
         return options
+    tag = expand(options.get("tag") or "{{.ID}}", _words(record))
+    return options | {
+        "container-id": record.id,
+        "container-name": record.name,
+        "tag": tag,
+    }
+
+
+def attributes(options: dict[str, str], record: ContainerRecord) -> dict[str, str]:
+    """The labels and variables that ``labels``, ``env`` and their patterns choose, and the tag."""
+    found: dict[str, str] = {}
+    variables = dict(entry.partition("=")[::2] for entry in record.body.env)
+    for name, values in (("labels", record.body.labels), ("env", variables)):
+        wanted = options.get(name, "").split(",")
+        pattern = _pattern(name, options[f"{name}-regex"]) if f"{name}-regex" in options else None
+        for key, value in values.items():
+            if key in wanted or (pattern is not None and pattern.search(key)):
+                found[key] = value
+    if "tag" in options:
+        found["tag"] = expand(options["tag"], _words(record))
+    return dict(sorted(found.items()))
+
+
+def details(config: EngineConfig, record: ContainerRecord) -> bytes:
+    """What ``logs --details`` puts before a line."""
+    from urllib.parse import quote_plus
+
+    driver, options = log_options(config, record.body.host_config.log_config)
+    found = attributes(options, record) if driver == "json-file" else {}
+    pairs = ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in found.items())
+    return pairs.encode() + b" "
+
+
+def _pattern(name: str, text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InvalidRequest(f"log opt {name}: {text!r} is no pattern: {error}") from None
+
+
+def _words(record: ContainerRecord) -> dict[str, str]:
     image = record.image.removeprefix("sha256:")
-    words = {
+    return {
         ".ID": record.id[:12],
         ".FullID": record.id,
         ".Name": record.name,
@@ -43,11 +91,6 @@ def identified(driver: str, options: dict[str, str], record: ContainerRecord) ->
         ".ImageFullID": image,
         ".ImageName": record.body.image,
         ".DaemonName": "jaula",
-    }
-    return options | {
-        "container-id": record.id,
-        "container-name": record.name,
-        "tag": expand(options.get("tag") or "{{.ID}}", words),
     }
 
 

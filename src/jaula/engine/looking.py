@@ -11,6 +11,7 @@ from jaula.engine import filters as filtering
 from jaula.engine import inspect as inspecting
 from jaula.engine import listing
 from jaula.engine.create import attributes
+from jaula.engine.logging_options import details
 from jaula.engine.starting import log_path
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.logs.drivers import READABLE
@@ -87,6 +88,7 @@ class Looking:
         if driver not in READABLE:
             raise InvalidRequest("configured logging driver does not support reading")
         path = log_path(self.parts, container.id)
+        before = details(self.parts.config, container.record) if options.details else b""
         since = None if options.since is None else int(options.since * 1e9)
         until = None if options.until is None else int(options.until * 1e9)
         if not options.follow:
@@ -103,7 +105,7 @@ class Looking:
             for count, record in enumerate(stored):
                 if count % 256 == 255:
                     await asyncio.sleep(0)
-                text = record.data
+                text = before + record.data
                 if options.timestamps:
                     text = record.time.encode() + b" " + text
                 yield record.stream, text
@@ -120,7 +122,7 @@ class Looking:
             tail=options.tail,
         ):
             for record in batch:
-                text = record.data
+                text = before + record.data
                 if options.timestamps:
                     text = record.time.encode() + b" " + text
                 yield record.stream, text

@@ -23,7 +23,10 @@ from jaula.logs.timestamp import Clock
 MAX_SIZE = 10_000_000  # bytes
 MAX_FILE = 3
 _MODE = 0o640
-_OPTIONS = ("max-size", "max-file")
+_OPTIONS = (
+    *("max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag"),
+    "attributes",  # from the engine: a JSON object made of the container and the five before
+)
 
 _encode = msgspec.json.Encoder().encode
 _END_OF_LINE = b"\\n\\u0000"
@@ -32,13 +35,24 @@ _END_OF_LINE = b"\\n\\u0000"
 class JsonFileWriter:
     """See :class:`jaula.logs.protocol.LogWriter`."""
 
-    def __init__(self, path: str, *, max_size: int = MAX_SIZE, max_file: int = MAX_FILE) -> None:
-        """Opens ``path`` to append; ``max_size`` is bytes, 0 for no limit. Raises ``OSError``."""
+    def __init__(
+        self,
+        path: str,
+        *,
+        max_size: int = MAX_SIZE,
+        max_file: int = MAX_FILE,
+        attributes: str = "",
+    ) -> None:
+        """Opens ``path`` to append; ``max_size`` is bytes, 0 for no limit. Raises ``OSError``.
+
+        ``attributes`` is a JSON object that every record gets as ``attrs``.
+        """
         self.dropped = 0
         self.error = ""
         self._path = path
         self._max_size = max_size
         self._max_file = max_file
+        self._attributes = f'"attrs":{attributes},' if attributes else ""
         self._clock = Clock()
         self._streams = {"stdout": Lines(), "stderr": Lines()}
         self._torn = False
@@ -50,14 +64,18 @@ class JsonFileWriter:
     def from_options(cls, path: str, given: Mapping[str, str]) -> JsonFileWriter:
         """Raises ``InvalidRequest`` for an option that is unknown or out of range."""
         max_size, max_file = check(given)
-        return cls(path, max_size=max_size, max_file=max_file)
+        attributes = given.get("attributes", "")
+        return cls(path, max_size=max_size, max_file=max_file, attributes=attributes)
 
     def write(self, stream: str, data: bytes) -> None:
         if self._descriptor < 0:
             return
         stamp = self._clock.now()
         records = b"".join(
-            [_records(piece, stream, stamp) for piece in self._streams[stream].feed(data)]
+            [
+                _records(piece, stream, stamp, self._attributes)
+                for piece in self._streams[stream].feed(data)
+            ]
         )
         if records:
             self._append(records)
@@ -67,7 +85,7 @@ class JsonFileWriter:
             return
         for stream, lines in self._streams.items():
             if rest := lines.finish():
-                self._append(_records(rest, stream, self._clock.now()))
+                self._append(_records(rest, stream, self._clock.now(), self._attributes))
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -133,10 +151,10 @@ def check(given: Mapping[str, str]) -> tuple[int, int]:
     return max_size, max_file
 
 
-def _records(data: bytes, stream: str, stamp: str) -> bytes:
+def _records(data: bytes, stream: str, stamp: str, attributes: str = "") -> bytes:
     """The records of a run of whole lines, or of a piece of one; bad UTF-8 becomes U+FFFD."""
     text = data.decode("utf-8", "replace")
-    tail = f'","stream":"{stream}","time":"{stamp}"}}\n'.encode()
+    tail = f'","stream":"{stream}",{attributes}"time":"{stamp}"}}\n'.encode()
     if "\0" in text:
         return b"".join([b'{"log":' + _encode(line)[:-1] + tail for line in _split(text)])
     whole = text.endswith("\n")

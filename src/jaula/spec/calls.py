@@ -57,6 +57,7 @@ class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
     tail: int | None = None
     follow: bool = False
     timestamps: bool = False
+    details: bool = False  # with the container's attributes before each line
 
 
 class CommitOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -76,3 +76,28 @@ def test_what_no_driver_has_is_refused_at_create(
     done = engine.cli("jaula", "create", *words, busybox, "true")
     assert done.returncode == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("program", ["docker", "jaula"])
+def test_details_are_the_labels_and_variables_that_were_chosen(
+    engine: PrivateEngine, busybox: str, program: str
+) -> None:
+    flags = (
+        *("-l", "app=a b", "-l", "other=x", "-e", "TIER=1", "-e", "SECRET=s"),
+        *("--log-opt", "labels=app", "--log-opt", "env-regex=^TI", "--log-opt", "tag={{.Name}}"),
+    )
+    command = ("sh", "-c", "echo one; echo two; sleep 600")
+    with containers.running(engine, busybox, *command, flags=flags) as name:
+        expected = "".join(f"TIER=1,app=a+b,tag={name} {word}\n" for word in ("one", "two"))
+        containers.eventually(
+            lambda: engine.cli(program, "logs", "--details", name).stdout == expected, expected
+        )
+        assert engine.cli(program, "logs", name).stdout == "one\ntwo\n"
+        record = Path(containers.inspect(engine, name)["LogPath"]).read_text().splitlines()[0]
+        assert f'"attrs":{{"TIER":"1","app":"a b","tag":"{name}"}}' in record
+        assert "SECRET" not in record
+    with containers.running(engine, busybox, *command) as name:
+        containers.eventually(
+            lambda: engine.cli(program, "logs", "--details", name).stdout == " one\n two\n",
+            "lines without attributes",
+        )

@@ -77,6 +77,7 @@ async def logs(call: Call) -> Answer:
         tail=tail(query),
         follow=query.flag("follow"),
         timestamps=query.flag("timestamps"),
+        details=query.flag("details"),
     )
     if not (options.stdout or options.stderr):
         raise InvalidRequest("Bad parameters: you must choose at least one stream")
