@@ -77,7 +77,7 @@ def told(rows: dict[str, Row]) -> dict[str, str]:
         ("-m", "64m", "--pids-limit", "40"),
         ("--user", "1234:1234", "--read-only", "--security-opt", "no-new-privileges"),
         ("--network", "none", "--cap-drop", "all"),
-        pytest.param(("--init", "-t"), marks=pytest.mark.needs("tini")),
+        pytest.param(("--init", "-t"), marks=pytest.mark.needs("tini-static")),
     ],
     ids=" ".join,
 )
