@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
-import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from jaula.engine import network_documents, network_requests
 from jaula.engine.connecting import Connector
-from jaula.engine.filters import moment
 from jaula.engine.names import new_id
 from jaula.engine.network_registry import PREDEFINED, network_id
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound, Unsupported
-from jaula.logs import timestamp
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.network import plans
-from jaula.network.manager import check_bridge_name
 from jaula.spec.api import EndpointSettings, NetworkConnect, NetworkCreate, NetworkDisconnect
 from jaula.spec.network import (
     BINDING_OPTION,
     ICC_OPTION,
     MASQUERADE_OPTION,
-    MTU_OPTION,
     NAME_OPTION,
     Network,
     Pool,
@@ -33,8 +30,7 @@ Filters = dict[str, list[str]]
 Document = dict[str, Any]
 Values = list[str]
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")  # strconv.ParseBool, in lower case
+_TRUE = ("1", "t", "true")  # strconv.ParseBool, in lower case
 
 
 class Networks:
@@ -68,7 +64,7 @@ class Networks:
 
     def _document(self, name: str, *, containers: bool) -> Document:
         network = self._parts.networks.get(name)
-        found = self._predefined(name) if network is None else _document(network)
+        found = self._predefined(name) if network is None else network_documents.document(network)
         found["Containers"] = self._members(name) if containers else {}
         return found
 
@@ -94,7 +90,7 @@ class Networks:
             pools=pools,
             driver_options=options,
         )
-        return _document(network)
+        return network_documents.document(network)
 
     def _members(self, name: str) -> Document:
         found: Document = {}
@@ -138,7 +134,9 @@ class Networks:
                 used = document["Name"] in PREDEFINED or self._used(document["Name"])
                 return wanted != used
             case "label":
-                return all(_has_label(document["Labels"], value) for value in values)
+                return all(
+                    network_documents.has_label(document["Labels"], value) for value in values
+                )
         raise InvalidRequest(f"invalid filter '{key}'")
 
     def _used(self, name: str) -> bool:
@@ -155,11 +153,11 @@ class Networks:
         parts = self._parts
         if body.name in PREDEFINED:
             raise NotAuthorized(f"operation is not permitted on predefined {body.name} network")
-        _check(body)
+        network_requests.check(body)
         if parts.networks.get(body.name) is not None:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
-        network = _network(body, identity)
+        network = network_requests.network(body, identity)
         if self._parts.network.has_interface(network.bridge):
             raise NotAuthorized(
                 f"cannot create network {identity} ({network.bridge}): the host has an interface"
@@ -171,7 +169,7 @@ class Networks:
             parts.network.subnets(),
             ipv6=body.enable_ipv6,
         )
-        plan = _replace(network, pools=pools, asked_pools=bool(pools))
+        plan = msgspec.structs.replace(network, pools=pools, asked_pools=bool(pools))
         parts.networks.note(network)  # without a subnet: if this is cut off, the start sweeps it
         try:
             made = parts.network.define(plan)
@@ -211,7 +209,7 @@ class Networks:
         """
         removed = []
         for network in self._parts.networks:
-            if not _prunes(network, filters) or self._used(network.name):
+            if not network_documents.prunes(network, filters) or self._used(network.name):
                 continue
             try:
                 await self.remove(network.name)
@@ -247,136 +245,3 @@ class Networks:
         if container.id not in self._parts.registry:
             raise NotFound(f"No such container: {ref}")
         return container
-
-
-def _document(network: Network) -> Document:
-    return {
-        "Name": network.name,
-        "Id": network.id,
-        "Created": timestamp.text(network.created),
-        "Scope": "local",
-        "Driver": network.driver,
-        "EnableIPv6": network.ipv6,
-        "IPAM": {
-            "Driver": "default",
-            "Options": None if network.name in PREDEFINED else {},
-            "Config": [_pool(pool) for pool in network.pools],
-        },
-        "Internal": network.internal,
-        "Attachable": network.attachable,
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": {},
-        "Options": dict(network.driver_options),
-        "Labels": dict(network.labels),
-    }
-
-
-def _pool(pool: Pool) -> Document:
-    found: Document = {"Subnet": pool.subnet}
-    if pool.ip_range:
-        found["IPRange"] = pool.ip_range
-    found["Gateway"] = pool.gateway
-    if pool.auxiliary:
-        found["AuxiliaryAddresses"] = dict(pool.auxiliary)
-    return found
-
-
-def _has_label(labels: dict[str, str], wanted: str) -> bool:
-    name, equals, value = wanted.partition("=")
-    found = labels.get(name)
-    return found is not None and (not equals or found == value)
-
-
-def _prunes(network: Network, filters: Filters) -> bool:
-    for key, values in filters.items():
-        match key:
-            case "until":
-                if any(network.created > moment(value) * 1e9 for value in values):
-                    return False
-            case "label":
-                if not all(_has_label(network.labels, value) for value in values):
-                    return False
-            case "label!":
-                if any(_has_label(network.labels, value) for value in values):
-                    return False
-            case _:
-                raise InvalidRequest(f"invalid filter '{key}'")
-    return True
-
-
-def _check(body: NetworkCreate) -> None:
-    """Refuse what this engine has no network for."""
-    if not _NAME.fullmatch(body.name):
-        raise InvalidRequest(
-            f"invalid network name ({body.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-            if body.name
-            else "network name cannot be empty"
-        )
-    if body.driver in ("macvlan", "ipvlan"):
-        raise Unsupported(
-            f"cannot create network {body.name}: the driver {body.driver} is not there",
-            hint="networks are bridges; leave --driver out",
-        )
-    if body.driver == "overlay" or body.scope == "swarm" or body.ingress:
-        raise NotAuthorized(
-            "This node is not a swarm manager: a network of that kind needs one",
-        )
-    if body.driver in ("host", "null"):
-        raise NotAuthorized(f'only one instance of "{body.driver}" network is allowed')
-    if body.driver not in ("", "default", "bridge"):
-        raise NotFound(f'plugin "{body.driver}" not found')
-    if body.ipam is not None and body.ipam.driver not in ("", "default"):
-        raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
-    if body.config_only:
-        raise Unsupported(f"cannot create network {body.name}: --config-only is for swarms")
-
-
-def _network(body: NetworkCreate, identity: str) -> Network:
-    options = body.options
-    return Network(
-        body.name,
-        identity,
-        time.time_ns(),
-        check_bridge_name(options.get(NAME_OPTION) or f"br-{identity[:12]}"),
-        ipv6=body.enable_ipv6,
-        internal=body.internal,
-        attachable=body.attachable,
-        icc=_flag(options, ICC_OPTION),
-        masquerade=_flag(options, MASQUERADE_OPTION),
-        host_binding=_binding(options.get(BINDING_OPTION, "")),
-        mtu=_mtu(options.get(MTU_OPTION, "")),
-        driver_options=options,
-        labels=body.labels,
-    )
-
-
-def _flag(options: dict[str, str], name: str) -> bool:
-    text = options.get(name, "true").lower()
-    if text not in _TRUE + _FALSE:
-        raise InvalidRequest(f"invalid value for {name}: {options[name]!r} is not true or false")
-    return text in _TRUE
-
-
-def _binding(text: str) -> str:
-    from ipaddress import AddressValueError, IPv4Address
-
-    try:
-        return str(IPv4Address(text)) if text else ""
-    except AddressValueError as error:
-        raise InvalidRequest(f"invalid value for {BINDING_OPTION}: {error}") from None
-
-
-def _mtu(text: str) -> int:
-    if not text:
-        return 0
-    if not text.isdigit() or not (text == "0" or 68 <= int(text) <= 65535):
-        raise InvalidRequest(f"invalid value for {MTU_OPTION}: {text!r}")
-    return int(text)
-
-
-def _replace(network: Network, **fields: object) -> Network:
-    import msgspec
-
-    return msgspec.structs.replace(network, **fields)

@@ -1,0 +1,77 @@
+"""Docker's document of a network (Engine API 1.45, ``Network``). Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaula.engine.filters import moment
+from jaula.engine.network_registry import PREDEFINED
+from jaula.errors import InvalidRequest
+from jaula.logs import timestamp
+from jaula.spec.network import Network, Pool
+
+Filters = dict[str, list[str]]
+Document = dict[str, Any]
+
+
+def document(network: Network) -> Document:
+    """One network, without its containers."""
+    return {
+        "Name": network.name,
+        "Id": network.id,
+        "Created": timestamp.text(network.created),
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv6": network.ipv6,
+        "IPAM": {
+            "Driver": "default",
+            "Options": None if network.name in PREDEFINED else {},
+            "Config": [_pool(pool) for pool in network.pools],
+        },
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {},
+        "Options": dict(network.driver_options),
+        "Labels": dict(network.labels),
+    }
+
+
+def _pool(pool: Pool) -> Document:
+    found: Document = {"Subnet": pool.subnet}
+    if pool.ip_range:
+        found["IPRange"] = pool.ip_range
+    found["Gateway"] = pool.gateway
+    if pool.auxiliary:
+        found["AuxiliaryAddresses"] = dict(pool.auxiliary)
+    return found
+
+
+def has_label(labels: dict[str, str], wanted: str) -> bool:
+    """Whether there is a label ``NAME`` or ``NAME=VALUE``."""
+    name, equals, value = wanted.partition("=")
+    found = labels.get(name)
+    return found is not None and (not equals or found == value)
+
+
+def prunes(network: Network, filters: Filters) -> bool:
+    """Whether prune may take a network: ``until``, ``label`` and ``label!``.
+
+    :raises InvalidRequest: another filter.
+    """
+    for key, values in filters.items():
+        match key:
+            case "until":
+                if any(network.created > moment(value) * 1e9 for value in values):
+                    return False
+            case "label":
+                if not all(has_label(network.labels, value) for value in values):
+                    return False
+            case "label!":
+                if any(has_label(network.labels, value) for value in values):
+                    return False
+            case _:
+                raise InvalidRequest(f"invalid filter '{key}'")
+    return True
