@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def made(tmp_path: Path) -> Path:
     python(
         f"sys.path.insert(0, {str(tmp_path)!r}); import subject\n"
         "from jaula.oci import archiving\n"
-        f"archiving.write({str(tmp_path / 'codes')!r}, ['subject'])"
+        f"archiving.write({str(tmp_path / 'codes')!r}, ['jaula.oci.archive', 'subject'])"
     )
     return tmp_path
 
@@ -52,6 +53,21 @@ def taken(made: Path) -> str:
         "archive.install(); import subject\n"
         "print(type(subject.__loader__).__name__, subject.VALUE, subject.__doc__, subject.__file__)"
     )
+
+
+def test_the_archive_of_another_tree_is_left_alone(made: Path, tmp_path: Path) -> None:
+    """A tree that was copied brings along an archive that names the files of the first."""
+    other = tmp_path / "other"
+    shutil.copytree(f"{SOURCE}/jaula/oci", other / "jaula/oci")
+    for name in ("__init__.py", "errors.py"):
+        shutil.copy(f"{SOURCE}/jaula/{name}", other / "jaula" / name)
+    printed = python(
+        f"sys.path[:0] = [{str(other)!r}, {str(made)!r}]\n"
+        "from jaula.oci import archive\n"
+        f"archive.place = lambda: {str(made / 'codes')!r}\n"
+        "archive.install(); import subject; print(archive.__file__, subject.__doc__)"
+    )
+    assert printed == f"{other}/jaula/oci/archive.py A text."
 
 
 def test_a_module_is_taken_from_the_archive_without_its_documentation(made: Path) -> None:
