@@ -14,7 +14,6 @@ import os
 import secrets
 import socket
 from collections.abc import Coroutine, Sequence
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from jaula.network import directory, dns, files, nameserver
@@ -133,8 +132,7 @@ class Resolver:
         self._id = container_id
         self._network = network
         self._host = host
-        # A server on loopback would be one of the container's own, and we ask from the host.
-        self._asked = tuple(s for s in servers if not ip_address(s).is_loopback)
+        self._asked = tuple(filter(directory.may_be_asked, servers))
         self._udp = udp
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None

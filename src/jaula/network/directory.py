@@ -8,6 +8,7 @@ network has no names.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv6Address, ip_address
 
 from jaula.network import dns
 from jaula.spec.endpoint import Endpoint
@@ -61,3 +62,15 @@ def leads_outside(own: Sequence[Endpoint]) -> bool:
     A name can carry data, so a resolver that passes questions on is a way out (CVE-2024-29018).
     """
     return any(not endpoint.internal for endpoint in own)
+
+
+def may_be_asked(server: str) -> bool:
+    """Whether a server that ``--dns`` names is not the host's own loopback, however it is written.
+
+    Who names one there means the container's, and questions are asked from the host. Linux takes
+    the unspecified address for loopback.
+    """
+    address = ip_address(server)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return not (address.is_loopback or address.is_unspecified or address.is_multicast)

@@ -228,3 +228,23 @@ def test_questions_leave_only_if_some_network_leads_outside() -> None:
     assert directory.leads_outside(OWN)
     assert not directory.leads_outside(NETWORKS["back"][:1])
     assert not directory.leads_outside([])
+
+
+@pytest.mark.parametrize(
+    ("server", "asked"),
+    [
+        ("192.0.2.53", True),
+        ("2001:db8::53", True),
+        ("::ffff:192.0.2.53", True),
+        ("127.0.0.1", False),
+        ("127.8.8.8", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:0.0.0.0", False),
+        ("224.0.0.251", False),
+    ],
+)
+def test_the_hosts_loopback_is_not_asked_in_any_spelling(server: str, asked: bool) -> None:
+    assert directory.may_be_asked(server) is asked
