@@ -16,7 +16,7 @@ import msgspec
 
 from jaula.engine.create import attributes
 from jaula.engine.listing import without_made
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.images.changes import apply
 from jaula.images.reference import parse
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
@@ -47,7 +47,12 @@ async def commit(containers: Containers, container: Container, options: CommitOp
         name = str(parse(name))
     pausing = options.pause and container.record.status is Status.RUNNING
     if pausing:
-        await containers.pause(container.id)
+        try:
+            await containers.pause(container.id)
+        except Unsupported as error:
+            raise Unsupported(
+                error.message, hint="commit without a pause (--pause=false)"
+            ) from None
     try:
         async with container.lock:  # so that it is neither started nor removed meanwhile
             if container.id not in parts.registry:
