@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.visitor import Visitor
     from jaula.spec.api import ContainerCreate, ContainerUpdate
-    from jaula.spec.calls import AttachOptions, CommitOptions, ContainerCreated, LogOptions, WaitResult
+    from jaula.spec.calls import (
+        AttachOptions,
+        CommitOptions,
+        ContainerCreated,
+        LogOptions,
+        WaitResult,
+    )
     from jaula.storage.inside import PathStat
 
 Document = dict[str, Any]
