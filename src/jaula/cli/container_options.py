@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from posix import environ
 
-from jaula.cli import endpoints
+from jaula.cli import device_options, endpoints, health_options
 from jaula.cli.failure import UsageError
 
 TYPE_CHECKING = False
@@ -16,14 +16,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.cli.flags import Options
-
-
-_CHECK_TIMES = {
-    "health-interval": "Interval",
-    "health-start-interval": "StartInterval",
-    "health-start-period": "StartPeriod",
-    "health-timeout": "Timeout",
-}
 
 
 def document(options: Options) -> dict[str, Any]:
@@ -50,7 +42,7 @@ def document(options: Options) -> dict[str, Any]:
     }
     if options.given("entrypoint"):
         body["Entrypoint"] = [options.text("entrypoint")]
-    if (check := _healthcheck(options)) is not None:
+    if (check := health_options.document(options)) is not None:
         body["Healthcheck"] = check
     if options.given("stop-timeout"):
         body["StopTimeout"] = options.number("stop-timeout")
@@ -67,38 +59,6 @@ def document(options: Options) -> dict[str, Any]:
     if networks := endpoints.documents(options):
         body["NetworkingConfig"] = {"EndpointsConfig": networks}
     return body
-
-
-def _healthcheck(options: Options) -> dict[str, Any] | None:
-    """What was asked of the health check; None: what the image has."""
-    flags = ("health-cmd", "health-retries", *_CHECK_TIMES)
-    given = [flag for flag in flags if options.given(flag)]
-    if options.on("no-healthcheck"):
-        if given:
-            raise UsageError("--no-healthcheck conflicts with --health-* options")
-        return {"Test": ["NONE"]}
-    if not given:
-        return None
-    check: dict[str, Any] = {}
-    if command := options.text("health-cmd"):
-        check["Test"] = ["CMD-SHELL", command]
-    if options.given("health-retries"):
-        check["Retries"] = options.number("health-retries")
-        if check["Retries"] < 0:
-            raise UsageError("--health-retries cannot be negative")
-    from jaula.cli import units
-
-    for flag, name in _CHECK_TIMES.items():
-        if not options.given(flag):
-            continue
-        text = options.text(flag)
-        try:
-            check[name] = units.nanoseconds(text)
-        except ValueError as error:
-            raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: {error}') from None
-        if check[name] < 0:
-            raise UsageError(f"--{flag} cannot be negative")
-    return check
 
 
 def _streams(options: Options) -> set[str]:
@@ -160,7 +120,9 @@ def _host(options: Options) -> dict[str, Any]:
     for flag, name in (*_NUMBERS, *_NUMBERS_OF_CREATE):
         if options.given(flag):
             host[name] = options.number(flag)
-    _devices_limits(options, host)
+    device_options.add(options, host)
+    if options.given("storage-opt"):
+        host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
     if options.given("init"):
         host["Init"] = on("init")
     if options.given("annotation"):
@@ -221,45 +183,6 @@ _NUMBERS_OF_CREATE = (
     ("kernel-memory", "KernelMemory"),
     ("memory-swappiness", "MemorySwappiness"),
 )
-
-_OF_DEVICES = (
-    ("blkio-weight-device", "BlkioWeightDevice", "Weight"),
-    ("device-read-bps", "BlkioDeviceReadBps", "Rate"),
-    ("device-read-iops", "BlkioDeviceReadIOps", "Rate"),
-    ("device-write-bps", "BlkioDeviceWriteBps", "Rate"),
-    ("device-write-iops", "BlkioDeviceWriteIOps", "Rate"),
-)
-
-
-def _devices_limits(options: Options, host: dict[str, Any]) -> None:
-    """Limits of single devices, and what is refused here with a reason."""
-    for flag, name, member in _OF_DEVICES:
-        if options.given(flag):
-            words = options.texts(flag)
-            host[name] = [_device_limit(word, flag, member) for word in words]
-    if options.given("storage-opt"):
-        host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
-    if options.given("gpus"):
-        host["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
-    if not options.on("disable-content-trust", True):
-        raise UsageError("Docker's content trust is not checked; pull by digest instead")
-    if options.given("link-local-ip"):
-        raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
-
-
-def _device_limit(word: str, flag: str, member: str) -> dict[str, Any]:
-    from jaula.cli import units
-
-    path, colon, value = word.rpartition(":")
-    try:
-        if not colon or not path.startswith("/dev/"):
-            raise ValueError("/dev/NAME:number is wanted")
-        number = units.size(value) if flag.endswith("-bps") else units.integer(value)
-        if number < 0:
-            raise ValueError("it may not be negative")
-    except ValueError as error:
-        raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: {error}') from None
-    return {"Path": path, member: number}
 
 
 def update(options: Options) -> dict[str, Any]:
