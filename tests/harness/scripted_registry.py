@@ -54,6 +54,7 @@ class Request(BaseHTTPRequestHandler):
     """One request; ``answer`` sends a whole reply."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Any
 
     def answer(

@@ -249,7 +249,15 @@ def test_a_layer_is_not_longer_than_was_said(
 
 
 def test_a_layer_without_end_is_refused(puller: Puller, registry: ScriptedRegistry) -> None:
-    registry.scripts[registry.blob_path(registry.layers[1])] = endless(b"x" * 65536)
+    data = registry.layers[1]
+
+    def script(request: Request) -> None:
+        request.head(200, Transfer_Encoding="chunked")
+        request.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        while True:
+            request.wfile.write(b"%x\r\n%s\r\n" % (65536, bytes(65536)))
+
+    registry.scripts[registry.blob_path(data)] = script
     refused(puller, registry, "sends more of")
 
 

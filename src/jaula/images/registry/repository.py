@@ -23,7 +23,7 @@ from jaula.images.registry.transport import Answer
 from jaula.spec.image import DOCUMENT_LIMIT, Descriptor
 
 _TAGS_LIMIT = 20_000
-_PAGES_LIMIT = 1_000
+_PAGES_LIMIT = 400
 
 _Result = TypeVar("_Result")
 
