@@ -10,7 +10,7 @@ import msgspec
 
 from jaula.engine.mountpoints import Wish
 from jaula.engine.names import new_id
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, NotFound
 from jaula.state.records import ContainerRecord, MountRecord
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ class Mounting:
         ref, _, mode = text.partition(":")
         if mode not in ("", "ro", "rw", "z", "Z"):
             raise InvalidRequest(f"invalid mode for volumes-from: {mode}")
-        mounts = self._parts.registry.find(ref).record.mounts
+        try:
+            mounts = self._parts.registry.find(ref).record.mounts
+        except NotFound as error:  # no 404: the docker command takes that for a missing image
+            raise InvalidRequest(f"could not get container for {ref}: {error.message}") from None
         return [
             msgspec.structs.replace(m, read_only=mode == "ro" or m.read_only, anonymous=False)
             for m in mounts
