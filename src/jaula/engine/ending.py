@@ -18,6 +18,7 @@ from jaula.engine import health, policy, states
 from jaula.engine.connecting import Connector
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
+from jaula.engine.lingering import Lingering
 from jaula.engine.states import Action
 from jaula.errors import Conflict, JaulaError, Unavailable
 from jaula.runtime.messages import ExitRecord
@@ -41,6 +42,7 @@ class Ending:
         self._start = start
         self._connector = Connector(parts)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.lingering = Lingering(parts, self.spawn)
 
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run something beside; a failure is logged, never lost."""
@@ -91,6 +93,8 @@ class Ending:
         )
         remove = record.body.host_config.auto_remove and not again and not container.removing
         saved = remove or self.book(container)
+        if end.error:  # whoever ended it may not have been able to remove its cgroup
+            self.lingering.remove(container)
         self._parts.events.emit(
             "container",
             "die",
@@ -161,6 +165,7 @@ class Ending:
 
     async def _restart(self, container: Container, pause: float) -> None:
         await asyncio.sleep(pause)
+        await self.lingering.gone(container)
         async with container.lock:
             if container.record.status is not Status.RESTARTING:
                 return

@@ -8,6 +8,7 @@ status); neither (the machine was restarted, or somebody killed the shim: Docker
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from jaula.engine import connecting, foreign, policy
+from jaula.engine.starting import cgroup_path
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.messages import Event, ExitRecord
 from jaula.state.records import Status
@@ -51,6 +53,8 @@ async def restore(parts: Parts, containers: Containers) -> None:
     for container in [c for c in parts.registry if c.live and c.shim is None]:
         await _ended(parts, containers, container)
     await asyncio.to_thread(_sweep, parts)
+    for path in await asyncio.to_thread(_sweep_cgroups, parts):
+        containers.ending.lingering.remove_path(path, parts.registry.get(path.rpartition("/")[2]))
     await _finish_removals(parts, containers)
     await _restart(parts, containers)
 
@@ -149,6 +153,7 @@ async def _restart(parts: Parts, containers: Containers) -> None:
 
 
 async def _start(containers: Containers, container: Container) -> None:
+    await containers.ending.lingering.gone(container)
     try:
         await containers.start(container.id)
     except JaulaError as error:
@@ -173,29 +178,36 @@ def _sweep(parts: Parts) -> None:
                 remove(name)
             shutil.rmtree(parent / name, ignore_errors=True)
             log.info("swept %s", parent / name)
-    _sweep_cgroups(parts)
     parts.volumes.sweep()
     parts.images.sweep()
 
 
-def _sweep_cgroups(parts: Parts) -> None:
-    """End processes of containers that are on no record any more."""
+def _sweep_cgroups(parts: Parts) -> list[str]:
+    """End processes of containers that do not run; the cgroups that could not be removed yet.
+
+    Below the engine's own parent that is every cgroup of a container that is there, below a
+    parent that was asked for those of containers on record.
+    """
     parent = f"/{parts.config.cgroup_parent.strip('/')}"
-    try:
-        with parts.cgroups.open(parent) as cgroup:
-            directories = set(cgroup.locations().values())
-    except NotFound:
-        return
-    found = {name for directory in directories for name in _children(directory)}
-    living = {c.id for c in parts.registry if c.live and c.shim is not None}
-    for name in found - living:
+    directories: set[str] = set()
+    with contextlib.suppress(NotFound), parts.cgroups.open(parent) as cgroup:
+        directories = set(cgroup.locations().values())
+    found = {f"{parent}/{name}" for directory in directories for name in _children(directory)}
+    found |= {cgroup_path(parts, c.record) for c in parts.registry if c.record.error}
+    found -= {cgroup_path(parts, c.record) for c in parts.registry if c.live and c.shim is not None}
+    left = []
+    for path in found:
         try:
-            with parts.cgroups.open(f"{parent}/{name}") as cgroup:
+            with parts.cgroups.open(path) as cgroup:
                 cgroup.kill()
                 cgroup.destroy()
-            log.info("swept cgroup %s/%s", parent, name)
+            log.info("swept cgroup %s", path)
+        except NotFound:
+            continue
         except JaulaError as error:
-            log.warning("cgroup %s/%s: %s", parent, name, error)
+            log.warning("cgroup %s: %s", path, error)
+            left.append(path)
+    return left
 
 
 def _children(directory: str) -> list[str]:
