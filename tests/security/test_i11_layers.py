@@ -1,0 +1,385 @@
+"""I11: hostile layers change nothing outside, and are bounded in time and space.
+
+Each row is an image archive that the engine is asked to load. A tree beside the engine's root, the
+mounts and the files of the engine are as they were afterwards; the answer is one error, or an image
+that holds nothing but what the archive brought.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import containers, leaks
+from harness.engine import PrivateEngine, UnixConnection
+from harness.layers import Member, digest, image, layer
+
+UP = "../" * 12
+SECRET = "only the host may read this"
+SECONDS = 20.0  # that one archive may take
+MIB = 1 << 20
+BOOKS = {"audit", "engine.log", "seccomp"}  # with the database: what an engine writes at any time
+NOWHERE = "sha256:" + "0" * 64
+
+# name of the row: the vulnerabilities it stands for, what the layer holds
+REFUSED: dict[str, tuple[str, tuple[Member, ...]]] = {
+    "a name that climbs": ("CVE-2014-9356", ((f"{UP}CANARY/secret", "evil"),)),
+    "a name that climbs later": ("CVE-2014-9356", (("a/../../../CANARY/x", "evil"),)),
+    "a name of two dots": ("CVE-2014-9356", (("..", "dir", {"mode": 0o777}),)),
+    "a climbing name by pax": (
+        "CVE-2014-9356",
+        (("f", "evil", {"pax_headers": {"path": f"{UP}CANARY/secret"}}),),
+    ),
+    "a hard link out": (
+        "CVE-2021-32760",
+        (("l", "hard", f"{UP}CANARY/secret", {"mode": 0o777}), ("l", "evil")),
+    ),
+    "a hard link to an absolute name": ("CVE-2021-32760", (("l", "hard", "/CANARY/secret"),)),
+    "a hard link through a link": (
+        "CVE-2021-32760",
+        (("out", "link", "/CANARY"), ("l", "hard", "out/secret", {"mode": 0o777})),
+    ),
+    "a hard link to a directory": ("", (("d", "dir"), ("l", "hard", "d"))),
+    "a hard link to itself": ("", (("l", "x"), ("l", "hard", "l"))),
+    "a whiteout of the parent": ("CVE-2025-47290", (("a", "dir"), ("a/.wh...", ""))),
+    "a whiteout that climbs": ("CVE-2025-47290", ((f"{UP}CANARY/.wh.secret", ""),)),
+    "a whiteout of nothing": ("", (("a/.wh.", ""),)),
+    "a link in place of the root": ("CVE-2014-9356", (("./", "link", "/CANARY"),)),
+    "a file in place of the root": ("", ((".", "evil"),)),
+    "a file below a file": ("", (("a", "x"), ("a/b", "y"))),
+    "a file below a device": ("", (("n", "char", {"devmajor": 1, "devminor": 3}), ("n/x", "y"))),
+    "a name that is too long": ("", (("n" * 256, "x"),)),
+    "a path that is too long": ("", (("d/" * 3000 + "f", "x"),)),
+    "a header without end": ("", (("f", "x", {"pax_headers": {"comment": "v" * 2 * MIB}}),)),
+    "a size that is a lie": ("", (("f", "x", {"pax_headers": {"size": "1000000000000"}}),)),
+    "an owner out of range": ("", (("f", "x", {"uid": 2**32}),)),
+    "links in a circle": ("", (("a", "link", "b"), ("b", "link", "a"), ("a/x", "y"))),
+}
+
+HARMLESS: dict[str, tuple[str, tuple[Member, ...]]] = {
+    "an absolute name": ("CVE-2014-9356", (("/CANARY/secret", "mine"),)),
+    "an absolute name by pax": (
+        "CVE-2014-9356",
+        (("f", "mine", {"pax_headers": {"path": "/CANARY/secret"}}),),
+    ),
+    "a link out, written through": (
+        "CVE-2014-9356",
+        (("out", "link", "/CANARY"), ("CANARY", "dir"), ("out/secret", "mine")),
+    ),
+    "a link that climbs, written through": (
+        "CVE-2014-9356",
+        (("out", "link", f"{UP}CANARY"), ("CANARY", "dir"), ("out/secret", "mine")),
+    ),
+    "a link to a file, replaced": (
+        "CVE-2021-32760",
+        (("l", "link", "/CANARY/secret"), ("l", "mine")),
+    ),
+    "facts of a link": (
+        "CVE-2021-32760",
+        (("l", "link", "/CANARY/secret", {"uid": 5, "mtime": 1, "mode": 0o666}),),
+    ),
+    "a hard link to a link": (
+        "CVE-2021-32760",
+        (("l", "link", "/CANARY/secret"), ("h", "hard", "l"), ("h", "mine", {"mode": 0o666})),
+    ),
+    "a directory over a link": (
+        "CVE-2021-32760",
+        (("d", "link", "/CANARY"), ("d", "dir", {"mode": 0o777, "uid": 1}), ("d/secret", "mine")),
+    ),
+    "a whiteout through a link": (
+        "CVE-2025-47290",
+        (("out", "link", "/CANARY"), ("CANARY", "dir"), ("out/.wh.secret", "")),
+    ),
+    "an opaque mark through a link": (
+        "CVE-2025-47290",
+        (("out", "link", "/CANARY"), ("CANARY", "dir"), ("out/.wh..wh..opq", "")),
+    ),
+    "a directory that becomes a link": (
+        "CVE-2025-47290",
+        (("d", "dir"), ("d/a", "1"), ("d", "link", "/CANARY"), ("CANARY", "dir"), ("d/b", "2")),
+    ),
+    "every type under one name": (
+        "",
+        (
+            *(("n", "dir"), ("n/a", "1"), ("n", "x"), ("n", "link", "/CANARY"), ("n", "fifo")),
+            *(("n", "block", {"devmajor": 8}), ("n", "char", {"devmajor": 1}), ("n", "last")),
+        ),
+    ),
+    "the disk and the memory as devices": (
+        "",
+        (
+            ("sda", "block", {"devmajor": 8, "mode": 0o666}),
+            ("mem", "char", {"devmajor": 1, "devminor": 1, "mode": 0o666}),
+        ),
+    ),
+    "a deep tree": ("", (("d/" * 1900 + "f", "x"),)),
+}
+
+# Rows that a careless program unpacks to the harm of its host.
+BITING = (
+    *(REFUSED[n] for n in ("a name that climbs", "a climbing name by pax", "a hard link out")),
+    *(HARMLESS[n] for n in ("an absolute name", "a link out, written through")),
+    HARMLESS["a link that climbs, written through"],
+)
+
+
+def make_canary(tree: Path) -> Path:
+    (tree / "directory").mkdir(parents=True)
+    (tree / "secret").write_text(SECRET)
+    (tree / "secret").chmod(0o600)
+    return tree
+
+
+def fingerprint(top: Path) -> dict[str, Any]:
+    """All facts of a tree, but for the engine's own books."""
+    found: dict[str, Any] = {}
+    for path in [top, *sorted(top.rglob("*"))]:
+        if path.name.startswith("jaula.db") or BOOKS & set(path.parts):
+            continue
+        facts = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(facts.st_mode) else b""
+        kept: tuple[int, ...] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev)
+        if not stat.S_ISDIR(facts.st_mode):
+            kept += (facts.st_nlink, facts.st_size)
+            if path.name != "index.json":  # it is written again, and says the same
+                kept += (facts.st_mtime_ns,)
+        names = os.listxattr(path, follow_symlinks=False)
+        found[str(path)] = (kept, digest(content), names)
+    return found
+
+
+@pytest.fixture
+def canary(engine: PrivateEngine, busybox: str) -> Iterator[Path]:
+    """A tree beside the engine's root; it, the engine's files and its mounts must not change."""
+    tree = make_canary(engine.root / "canary")
+    before, mounts = fingerprint(engine.root), leaks.mounts(engine)
+    try:
+        yield tree
+        assert fingerprint(engine.root) == before
+        assert leaks.mounts(engine) == mounts
+        assert engine.request("GET", f"/images/{busybox}/json").status == 200
+        assert "Traceback" not in engine.log.read_text()
+    finally:
+        shutil.rmtree(tree)
+
+
+def load(engine: PrivateEngine, data: bytes) -> str:
+    """The error that the engine answers with, in time; nothing where it has loaded the image."""
+    begin = time.monotonic()
+    reply = engine.request("POST", "/images/load", data, headers={"Content-Type": "x-tar"})
+    assert time.monotonic() - begin < SECONDS
+    return said(engine, reply.body)
+
+
+def said(engine: PrivateEngine, body: bytes) -> str:
+    messages = [json.loads(line) for line in body.splitlines() if line.strip()]
+    errors = [message.get("error") or message.get("message") for message in messages]
+    errors = [error for error in errors if error]
+    assert len(errors) <= 1
+    if not errors:
+        assert "Loaded image" in str(messages[-1])
+        return ""
+    (text,) = errors
+    assert text.isprintable()
+    assert 10 < len(text) < 1000
+    assert f"{engine.root}/lib" not in text
+    return str(text)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_is_refused(
+    engine: PrivateEngine, canary: Path, case: str, pack: Callable[[bytes], bytes]
+) -> None:
+    data = layer(REFUSED[case][1], canary)
+    assert load(engine, image("hostile:1", (pack(data), digest(data))))
+    assert engine.request("GET", "/images/hostile:1/json").status == 404
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("case", HARMLESS)
+def test_it_is_a_harmless_image(
+    engine: PrivateEngine, canary: Path, case: str, pack: Callable[[bytes], bytes]
+) -> None:
+    below = layer([("etc/below", "x"), ("out", "dir"), ("d/deep", "x")])
+    data = layer(HARMLESS[case][1], canary)
+    layers = ((below, digest(below)), (pack(data), digest(data)))
+    assert load(engine, image("hostile:1", *layers)) == ""
+    try:
+        name = containers.unique("hostile")
+        reply = engine.request("POST", f"/containers/create?name={name}", {"Image": "hostile:1"})
+        assert reply.status == 201, reply
+        exported = engine.request("GET", f"/containers/{name}/export")
+        assert exported.status == 200
+        assert b"etc/below" in exported.body
+        assert SECRET.encode() not in exported.body
+        assert engine.request("POST", f"/containers/{name}/start").status >= 400
+        assert engine.request("DELETE", f"/containers/{name}").status == 204
+    finally:
+        assert engine.request("DELETE", "/images/hostile:1?force=1").status == 200
+
+
+@pytest.mark.parametrize("row", BITING, ids=lambda row: row[1][-1][0][-20:])
+def test_a_careless_program_does_harm(tmp_path: Path, row: tuple[str, tuple[Member, ...]]) -> None:
+    """What the rows rely on: these archives reach the canary where nothing is in their way."""
+    canary = make_canary(tmp_path / "canary")
+    before = fingerprint(canary)
+    (tmp_path / "scratch").mkdir()
+    with (
+        tarfile.open(fileobj=io.BytesIO(layer(row[1], canary))) as archive,
+        contextlib.suppress(OSError),
+    ):
+        archive.extractall(tmp_path / "scratch", filter="fully_trusted")
+    assert fingerprint(canary) != before
+
+
+# bombs
+
+
+@pytest.fixture
+def small(new_engine: Callable[..., PrivateEngine]) -> Iterator[PrivateEngine]:
+    """An engine with a disk of 96 MiB and 4000 files; it is as empty afterwards as before."""
+    engine = new_engine(start=False)
+    disk = engine.root / "lib"
+    disk.mkdir()
+    options = "size=96m,nr_inodes=4000"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "small", disk], check=True)
+    try:
+        engine.start()
+        assert load(engine, image("first:1", _whole(layer([("f", "x")])))) == ""
+        make_canary(engine.root / "canary")
+        before = fingerprint(engine.root / "lib") | fingerprint(engine.root / "canary")
+        mounts = leaks.mounts(engine)
+        yield engine
+        assert fingerprint(engine.root / "lib") | fingerprint(engine.root / "canary") == before
+        assert leaks.mounts(engine) == mounts
+        assert load(engine, image("second:1", _whole(layer([("f", "y")])))) == ""
+        assert _peak(engine) < 400 * MIB
+        assert "Traceback" not in engine.log.read_text()
+    finally:
+        if engine.process is not None:
+            engine.stop()
+        subprocess.run(["umount", disk], check=True)
+
+
+def _peak(engine: PrivateEngine) -> int:
+    """The most memory that the engine had, bytes."""
+    assert engine.process is not None
+    return int(containers.status(engine.process.pid)["VmHWM"].split()[0]) * 1024
+
+
+def _whole(data: bytes) -> tuple[bytes, str]:
+    return data, digest(data)
+
+
+def zeros() -> bytes:
+    """The header of a file of a tebibyte."""
+    info = tarfile.TarInfo("zeros")
+    info.size = 1 << 40
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def zstd(data: bytes) -> bytes:
+    from backports import zstd as module
+
+    return bytes(module.compress(data))
+
+
+def large_dictionary() -> bytes:
+    """An xz stream that asks for four gibibytes of memory (xz file format 1.2, 3.1 and 5.3.1)."""
+    data = bytearray(lzma.compress(layer([("f", "x")])))
+    end = 12 + (data[12] + 1) * 4 - 4
+    assert data[12:16][2:] == b"\x21\x01"
+    data[16] = 40
+    data[end : end + 4] = zlib.crc32(data[12:end]).to_bytes(4, "little")
+    return bytes(data)
+
+
+def large_window() -> bytes:
+    """A zstd frame with a window of two gibibytes (RFC 8878, 3.1.1)."""
+    return b"\x28\xb5\x2f\xfd" + b"\x00" + bytes([21 << 3]) + b"\x01\x00\x00"
+
+
+def layer_bomb(pack: Callable[[bytes], bytes]) -> bytes:
+    packed = pack(zeros()) + pack(bytes(16 * MIB)) * 256
+    return image("bomb:1", (packed, NOWHERE))
+
+
+def archive_bomb(pack: Callable[[bytes], bytes]) -> bytes:
+    return pack(zeros()) + pack(bytes(16 * MIB)) * 256
+
+
+def many_files() -> bytes:
+    return image("bomb:1", _whole(layer([(f"f{n}", "") for n in range(20_000)])))
+
+
+BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "a gzip layer": ("CVE-2017-14992", lambda: layer_bomb(gzip.compress)),
+    "a zstd layer": ("CVE-2017-14992", lambda: layer_bomb(zstd)),
+    "an xz layer": ("CVE-2021-20291", lambda: layer_bomb(lzma.compress)),
+    "a gzip archive": ("CVE-2017-14992", lambda: archive_bomb(gzip.compress)),
+    "a zstd archive": ("CVE-2017-14992", lambda: archive_bomb(zstd)),
+    "an xz archive": ("CVE-2021-20291", lambda: archive_bomb(lzma.compress)),
+    "an xz archive with a large dictionary": ("CVE-2021-20291", large_dictionary),
+    "a zstd archive with a large window": ("", large_window),
+    "a zstd layer with a large window": (
+        "",
+        lambda: image("bomb:1", (large_window(), NOWHERE)),
+    ),
+    "more files than the disk holds": ("", many_files),
+    "more files than an archive has": (
+        "",
+        lambda: layer([(f"f{n}", "") for n in range(20_001)]),
+    ),
+    "more layers than an image has": (
+        "",
+        lambda: image("bomb:1", *[_whole(layer([("f", str(n))])) for n in range(501)]),
+    ),
+    "more images than an archive has": (
+        "",
+        lambda: image("bomb:1", _whole(layer([("f", "z")])), copies=1001),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_bomb_is_bounded(small: PrivateEngine, case: str) -> None:
+    assert load(small, BOMBS[case][1]())
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress], ids=["gzip", "xz"])
+@pytest.mark.parametrize("cve", ["CVE-2021-20291"])
+def test_a_stream_without_end_is_left(
+    small: PrivateEngine, pack: Callable[[bytes], bytes], cve: str
+) -> None:
+    """The client sends on for as long as the engine listens."""
+    begin, piece = time.monotonic(), pack(bytes(16 * MIB))
+
+    def endless() -> Iterator[bytes]:
+        yield pack(zeros())
+        while time.monotonic() - begin < SECONDS:
+            yield piece
+
+    connection = UnixConnection(str(small.socket))
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request("POST", "/images/load", endless(), {"Content-Type": "x-tar"})
+        assert said(small, connection.getresponse().read())
+    finally:
+        connection.close()
+    assert time.monotonic() - begin < SECONDS
