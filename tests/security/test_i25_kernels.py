@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,10 @@ def test_the_command_fails_on_a_kernel_with_a_hole(
     assert cve in found["kernel"].effective
 
 
-def test_the_engine_of_the_tests_keeps_its_directories_and_socket_to_itself(
-    engine: PrivateEngine,
+def test_an_engine_keeps_its_directories_and_socket_to_itself(
+    new_engine: Callable[..., PrivateEngine],
 ) -> None:
+    engine = new_engine()
     found = rows(engine)
     for name in ("state directory", "run directory", "control socket"):
         assert found[name]["verdict"] == "holds", found[name]

@@ -243,13 +243,3 @@ def test_the_spec_in_effect_can_be_read(engine: PrivateEngine, make: Callable[..
     spec = engine.request("GET", f"/jaula/containers/{container}/spec").json()
     assert spec["linux"]["cgroupsPath"] == f"/{engine.cgroup_parent}/{container}"
     assert {"type": "user"} in spec["linux"]["namespaces"]
-
-
-@pytest.mark.parametrize(("test", "warnings"), [(["CMD", "true"], 1), (["NONE"], 0), ([], 0)])
-def test_a_health_check_that_nobody_will_run_is_warned_of(
-    engine: PrivateEngine, busybox: str, test: list[str], warnings: int
-) -> None:
-    document = {"Image": busybox, "Cmd": ["true"], "Healthcheck": {"Test": test}}
-    answer = engine.request("POST", "/containers/create", document).json()
-    engine.request("DELETE", f"/containers/{answer['Id']}")
-    assert len([w for w in answer["Warnings"] if "Health checks" in w]) == warnings

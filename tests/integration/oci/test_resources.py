@@ -58,7 +58,7 @@ TABLE: list[tuple[str, Config, str, tuple[str, str], tuple[str, str]]] = [
         {"cpu": {"shares": 512}},
         "cpu",
         ("cpu.shares", "512"),
-        ("cpu.weight", "20"),
+        ("cpu.weight", "59"),
     ),
     (
         "cpu.quota",
@@ -143,30 +143,30 @@ def test_the_killer_may_be_switched_off_where_the_kernel_can(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("resources", "controller", "names", "text"),
+    ("resources", "controller", "names", "texts"),
     [
         (
             {"cpu": {"realtimePeriod": 1000000, "realtimeRuntime": 950}},
             "cpu",
             ["cpu.rt_runtime_us"],
-            "950",
+            {"950"},
         ),
         (
             {"blockIO": {"weight": 300}},
             "blkio" if not V2 else "io",
             ["blkio.weight", "blkio.bfq.weight", "io.bfq.weight", "io.weight"],
-            "300",
+            {"300", "2930"},  # io.weight goes from 1 to 10000
         ),
     ],
 )
 def test_a_limit_that_the_kernel_lacks_is_told_in_one_line(
-    lab: Lab, resources: Config, controller: str, names: list[str], text: str
+    lab: Lab, resources: Config, controller: str, names: list[str], texts: set[str]
 ) -> None:
     bundle = lab.bundle({"linux": {"resources": resources}})
     if bundle.make("create", "--pid-file", str(bundle.path / "pid")) == 0:
         bundle.pid = int((bundle.path / "pid").read_text())
         found = [directory(bundle, controller) / name for name in names]
-        written = [text in path.read_text().split() for path in found if path.exists()]
+        written = [texts & set(path.read_text().split()) for path in found if path.exists()]
         assert any(written) or " level=warning " in bundle.err.read_text()
         assert bundle.delete("--force").returncode == 0
     else:
@@ -242,7 +242,7 @@ def test_network_class_and_priority(lab: Lab) -> None:
         assert value(bundle, "net_cls", "net_cls.classid", "") == str(0x100001)
         assert bundle.delete("--force").returncode == 0
     else:
-        assert "net_cls" in bundle.refused()
+        assert ("cgroup v1" if V2 else "net_cls") in bundle.refused()
 
 
 @pytest.mark.vm
