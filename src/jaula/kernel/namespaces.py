@@ -165,11 +165,16 @@ def make(
         }
     finally:
         os.close(pidfd)
-        os.kill(pid, signal.SIGKILL)
-        try:
-            os.waitpid(pid, 0)
-        except ChildProcessError:
-            pass  # a caller that ignores SIGCHLD leaves nothing to reap
+        _end(pid)
+
+
+def _end(pid: int) -> None:
+    """Kill and reap a child that only held namespaces."""
+    os.kill(pid, signal.SIGKILL)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # a caller that ignores SIGCHLD leaves nothing to reap
 
 
 def make_within(user_fd: int, flags: CLONE) -> dict[str, int]:
@@ -201,8 +206,4 @@ def make_within(user_fd: int, flags: CLONE) -> dict[str, int]:
     finally:
         os.close(reading)
         os.close(pidfd)
-        os.kill(pid, signal.SIGKILL)
-        try:
-            os.waitpid(pid, 0)
-        except ChildProcessError:
-            pass  # a caller that ignores SIGCHLD leaves nothing to reap
+        _end(pid)

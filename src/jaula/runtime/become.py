@@ -212,6 +212,14 @@ def _install_filter(prepared: Prepared, pid: int) -> None:
     notify.send(prepared.listener, text, fd)
 
 
+def be_root() -> None:
+    """Root of the user namespace that was just entered, and still not to be traced."""
+    set_groups(())
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    process.prctl(process.PR_SET_DUMPABLE, 0)
+
+
 def set_groups(groups: Sequence[int]) -> None:
     """setgroups(2), where the user namespace allows it.
 

@@ -125,10 +125,7 @@ def _stage(
         proc = labels.open_proc(prepared.labels)
         namespaces.setns(init_pidfd, flags)
         if flags & CLONE.NEWUSER:
-            become.set_groups(())
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
-            process.prctl(process.PR_SET_DUMPABLE, 0)
+            become.be_root()
         pid, _ = namespaces.clone3(CLONE.PARENT)
         if pid:
             channel.send(sync, b"P%d" % pid)

@@ -21,7 +21,7 @@ import msgspec
 from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import tty
 from jaula.runtime import command, joining, labels, leftovers, preparation
-from jaula.runtime.born import Born
+from jaula.runtime.born import Born, memory_limit
 from jaula.runtime.console import ConsoleSocket
 from jaula.runtime.keep import Keep
 from jaula.runtime.mappings import host_id
@@ -89,9 +89,7 @@ def start(spec: Spec, terms: Terms, runtime: ForeignRuntime, run_dir: str) -> Bo
         raise RuntimeFailure(str(error)) from error
     finally:
         keep.close()
-    memory = linux.resources.memory if linux.resources else None
-    limit = memory.limit if memory and memory.limit and memory.limit > 0 else 0
-    return Born(pid, master, *ours, terms.cgroup, limit)
+    return Born(pid, master, *ours, terms.cgroup, memory_limit(linux))
 
 
 def _furnish(

@@ -76,10 +76,7 @@ def stage(blueprint: Blueprint, sync: _socket.socket) -> NoReturn:
         for fd, kind in blueprint.join:
             namespaces.setns(fd, kind)
         if blueprint.mapped:
-            become.set_groups(())
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
-            process.prctl(process.PR_SET_DUMPABLE, 0)
+            become.be_root()
         if offsets >= 0:
             namespaces.unshare(CLONE.NEWTIME)
             create &= ~CLONE.NEWTIME

@@ -17,7 +17,7 @@ from jaula.errors import RuntimeFailure
 from jaula.runtime import channel, confined, hooks, init, joining, labels, mountplan, preparation
 from jaula.runtime.become import Prepared
 from jaula.runtime.birth import clone_into
-from jaula.runtime.born import Born
+from jaula.runtime.born import Born, memory_limit
 from jaula.runtime.handshake import follow
 from jaula.runtime.hierarchies import container_directories, own_places, v1_hierarchies
 from jaula.runtime.keep import Keep
@@ -80,9 +80,7 @@ def start(spec: Spec, terms: Terms, parts: Parts) -> Born:
             cgroup.kill()
             cgroup.destroy()
             raise
-        memory = linux.resources.memory if linux.resources else None
-        limit = memory.limit if memory and memory.limit and memory.limit > 0 else 0
-        return Born(pid, master, *ours, terms.cgroup, limit, warnings)
+        return Born(pid, master, *ours, terms.cgroup, memory_limit(linux), warnings)
     except OSError as error:
         raise RuntimeFailure(str(error)) from error
     finally:

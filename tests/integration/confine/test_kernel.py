@@ -10,11 +10,10 @@ import os
 import platform
 import socket
 import subprocess
-import traceback
-from collections.abc import Callable
 
 import pytest
 
+from harness.forked import child, refused
 from jaula.confine import seccomp
 from jaula.confine.capabilities import DEFAULT, mask, resolve
 from jaula.kernel import capabilities, namespaces
@@ -23,30 +22,6 @@ from jaula.kernel.libc import libc
 from jaula.kernel.namespaces import CLONE
 
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the i386 and x32 ABIs are of x86")
-
-
-def child(act: Callable[[], None]) -> None:
-    """Run ``act`` in a forked child; its failure is the test's."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            act()
-        except BaseException:  # noqa: BLE001 - told to the parent
-            os.write(writing, traceback.format_exc().encode()[-4000:])
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answers:
-        said = answers.read().decode()
-    _, status = os.waitpid(pid, 0)
-    assert not said, said
-    assert status == 0
-
-
-def refused(number: int, act: Callable[[], object]) -> None:
-    with pytest.raises(OSError) as caught:
-        act()
-    assert caught.value.errno == number
 
 
 def confine() -> None:

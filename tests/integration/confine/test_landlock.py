@@ -7,12 +7,11 @@ import errno
 import os
 import signal
 import socket
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from harness.forked import child, refused
 from jaula.confine.landlock import Options, decide, parse
 from jaula.errors import JaulaError
 from jaula.kernel import landlock as kernel
@@ -34,30 +33,6 @@ def version() -> int:
 ABI = version()
 pytestmark = pytest.mark.skipif(ABI < 2, reason="this kernel has no Landlock of version 2")
 VOLUME = Mount("/data", "bind", "/srv", ("rbind", "rw"))
-
-
-def child(act: Callable[[], None]) -> None:
-    """Run ``act`` in a forked child; its failure is the test's."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            act()
-        except BaseException:  # noqa: BLE001 - told to the parent
-            os.write(writing, traceback.format_exc().encode()[-4000:])
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as answers:
-        said = answers.read().decode()
-    _, status = os.waitpid(pid, 0)
-    assert not said, said
-    assert status == 0
-
-
-def refused(number: int, act: Callable[[], object]) -> None:
-    with pytest.raises(OSError) as caught:
-        act()
-    assert caught.value.errno == number
 
 
 def enter(rules: Ruleset, *, joining: bool = False) -> None:
