@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -85,6 +85,8 @@ class HistoryItem(msgspec.Struct, frozen=True):
 History = list[HistoryItem]
 Removed = list[dict[str, str]]
 Names = list[str]
+Holder = Callable[[], Iterable[str]]
+"""Names the blobs and layers, by digest, that something else than an image needs."""
 
 
 class ImageStore:
@@ -100,6 +102,7 @@ class ImageStore:
         self._ids: dict[str, tuple[str, ...]] = {}  # image id: digests of its manifests
         self._pins: Counter[str] = Counter()
         self._damaged: dict[str, str] = {}
+        self._holders: list[Holder] = []
         for manifest in self._index.manifests():
             try:
                 self._read(manifest)
@@ -245,6 +248,14 @@ class ImageStore:
                 self._pins.subtract(wanted)
                 self._pins = +self._pins
 
+    def hold(self, holder: Holder) -> None:
+        """From now on :meth:`collect` asks ``holder``, from any thread, what must stay as well."""
+        self._holders.append(holder)
+
+    def held(self) -> set[str]:
+        """Blobs and layers that stay although no image names them: pinned, or a holder's."""
+        return {*self._pins, *(digest for holder in self._holders for digest in holder())}
+
     def add(self, config: bytes, layers: Sequence[Descriptor], names: Iterable[str]) -> Image:
         """Make an image of a configuration and of layer blobs that are stored and unpacked.
 
@@ -352,8 +363,8 @@ class ImageStore:
     def collect(self) -> Names:
         """Remove blobs and layers that no image needs; the diff ids of the layers."""
         with self._lock:
-            layers: set[str] = set(self._pins)
-            blobs: set[str] = set(self._pins)
+            layers = self.held()
+            blobs = set(layers)
             for digest, (id, document, _) in self._facts.items():
                 layers.update(document.rootfs.diff_ids)
                 blobs.update((digest, id))

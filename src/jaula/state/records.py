@@ -45,6 +45,7 @@ class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     options: tuple[str, ...] = ()
     anonymous: bool = False
     no_copy: bool = False
+    mapped: bool = False  # a mount whose owners are shown as the container's already
 
 
 class HealthStatus(StrEnum):
@@ -117,11 +118,32 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     beneath: tuple[str, ...] = ()  # host directories below which mounts follow no symbolic link
     health: HealthRecord | None = None  # None: it has no check, or never ran
     level: str = ""  # SELinux's, of no other container; empty: none was allocated
+    build: str = ""  # the build of which it is a step; such a container is shown nowhere
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """All of its interfaces, the one that leads outside first."""
         return (*((self.endpoint,) if self.endpoint else ()), *self.more_endpoints)
+
+
+class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What one step of a build made, kept under the digest of everything that it depends on.
+
+    ``layer`` is a diff id, '' where nothing changed; ``blob`` is the digest of its archive and
+    ``blob_size`` that one's bytes. ``created`` is RFC 3339, as the image's history shows it.
+    ``used_at`` is when it last spared a build the work, ``uses`` how often.
+    """
+
+    instruction: str
+    created: str
+    layer: str = ""
+    blob: str = ""
+    blob_size: int = 0
+    size: int = 0  # bytes of the layer's files
+    made_at: int = 0
+    used_at: int = 0
+    uses: int = 0
+    parent: str = ""
 
 
 class EngineIdentity(msgspec.Struct, frozen=True):
