@@ -1,4 +1,4 @@
-"""The parts that the use cases work with, wired once by ``jaula.daemon``."""
+"""The parts that the use cases work with, wired once by ``jaula.daemon.assembly``."""
 
 from __future__ import annotations
 

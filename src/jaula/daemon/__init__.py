@@ -1,0 +1,81 @@
+"""``jaula daemon``: the composition root, the one place that wires the parts together.
+
+The order is what matters here:
+
+1. A mount namespace of the engine's own, and the engine started anew from there
+   (:mod:`~jaula.daemon.namespace`). An ordinary user's engine has entered its user namespace before
+   (:mod:`jaula.rootless`).
+2. The zygote, forked before asyncio or a thread is there.
+3. The lock, taken after the fork so that no shim ever holds it; then sockets and database.
+
+Top-level imports are few on purpose: the zygote shares all of them with every shim.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from jaula.daemon import directories, memory, namespace, sockets
+from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.rootless import inside, places
+
+if TYPE_CHECKING:
+    from jaula.config import EngineConfig
+    from jaula.runtime.client import Runtime
+
+
+def main(config: EngineConfig) -> None:
+    """Run an engine until SIGTERM or SIGINT.
+
+    :raises JaulaError: it cannot start; nothing was changed.
+    """
+    if os.geteuid() != 0:
+        raise NotAuthorized("the engine needs root, or namespaces in which it is root")
+    if len(str(config.socket)) > sockets.LONGEST:
+        raise InvalidRequest(
+            f"the socket's path {config.socket} is too long",
+            hint=f"{sockets.LONGEST} bytes are the limit",
+        )
+    namespace.enter(config)
+    inside.hold_alive()
+    passed = sockets.passed()
+    memory.raise_file_limit()
+    directories.make(config)
+    runtime = _launch(config)
+    try:
+        lock = directories.lock(config)
+        listening = passed or [sockets.listen(config)]
+    except BaseException:
+        runtime.close()
+        raise
+    from jaula.daemon import service
+
+    try:
+        service.run(config, runtime, listening)
+    finally:
+        if not passed:
+            sockets.unlink(config.socket)
+        os.close(lock)
+
+
+def _launch(config: EngineConfig) -> Runtime:
+    """Fork the zygote, with as little in its memory as can be: every shim has a share of it.
+
+    msgspec prefers typing_extensions to typing where it is installed, which brings inspect, ast and
+    more along and is of no use here.
+    """
+    sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
+    from jaula.runtime.client import Runtime
+    from jaula.runtime.ports import Parts
+    from jaula.wiring import runtime_parts
+
+    def load() -> Parts:
+        if places.user() is None:
+            return runtime_parts()
+        run = str(config.paths.run)
+        inside.open_alive(run)  # shims keep the keeper, from birth to end
+        return runtime_parts(inside.no_cgroup(run))
+
+    return Runtime.launch(load)

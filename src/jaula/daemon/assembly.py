@@ -1,0 +1,117 @@
+"""The engine, put together: the one place that makes the parts and hands them to each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaula.rootless import inside, places
+
+if TYPE_CHECKING:
+    from jaula.config import EngineConfig
+    from jaula.engine.engine import Engine
+    from jaula.engine.ranges import OneRange
+    from jaula.runtime.client import Runtime
+
+
+def engine(config: EngineConfig, runtime: Runtime) -> Engine:
+    """Every part and the engine over them; nothing runs yet."""
+    import time
+
+    from jaula import cgroups
+    from jaula.engine import hostfacts, identity
+    from jaula.engine.engine import Engine
+    from jaula.engine.events import Events
+    from jaula.engine.network_registry import NetworkRegistry
+    from jaula.engine.parts import Parts
+    from jaula.engine.ranges import Ranges
+    from jaula.engine.registry import Registry
+    from jaula.engine.resolving import Resolvers
+    from jaula.engine.runtimes import Runtimes
+    from jaula.engine.sandboxes import Sandboxes
+    from jaula.images.store import ImageStore
+    from jaula.network.manager import NetworkManager
+    from jaula.state.database import Database
+    from jaula.storage import snapshots
+    from jaula.storage.layers import LayerStore
+    from jaula.storage.volumes import VolumeStore
+
+    paths = config.paths
+    database = Database(paths.database)
+    registry = Registry(database)
+    registry.load()
+    networks = NetworkRegistry(database)
+    networks.load()
+    rootless = places.user() is not None
+    warnings: tuple[str, ...] = ()
+    if rootless:
+        reason = inside.no_cgroup(str(paths.run))
+        driver, warnings = cgroups.delegated(reason), _lacking(str(paths.run), reason)
+    else:
+        driver = cgroups.detect()
+    layers = LayerStore(paths)
+    ranges = _own_ids() if rootless else Ranges(config.subid_start, config.subid_count)
+    binder = None
+    if rootless:
+        from jaula.rootless.porter import Porter
+
+        binder = Porter(str(paths.run))
+    network = NetworkManager(paths, config, binder=binder)
+    return Engine(
+        Parts(
+            config=config,
+            identity=identity.of(database),
+            host=hostfacts.read(
+                config.nofile,
+                config.pids_limit,
+                driver.features(),
+                container_type=config.selinux_type,
+                file_type=config.selinux_file_type,
+                rootless=rootless,
+                warnings=warnings,
+            ),
+            database=database,
+            registry=registry,
+            events=Events(),
+            runtime=runtime,
+            runtimes=Runtimes(config),
+            cgroups=driver,
+            snapshots=snapshots.choose(paths, config.storage_driver, layers, rootless=rootless),
+            layers=layers,
+            images=ImageStore(paths, layers),
+            volumes=VolumeStore(paths),
+            network=network,
+            networks=networks,
+            resolvers=Resolvers(network),
+            ranges=ranges,
+            sandboxes=Sandboxes(runtime, network, ranges, config.sandbox_pool),
+            started_at=time.time_ns(),
+        )
+    )
+
+
+def _lacking(run: str, no_cgroup: str) -> tuple[str, ...]:
+    """What an ordinary user's engine cannot do here, for ``info``."""
+    found = []
+    if no_cgroup:
+        found.append(
+            f"containers have no cgroup, so no limits (of processes neither): {no_cgroup};"
+            " jaula doctor tells more"
+        )
+    joined = inside.network_helper(run)
+    if not joined.name:
+        found.append(f"containers do not reach outside: {joined.reason}; jaula doctor tells more")
+    return tuple(found)
+
+
+def _own_ids() -> OneRange:
+    """Every id of the user namespace that we are in."""
+    from jaula.engine.ranges import OneRange
+
+    sizes: list[int] = []
+    starts: list[int] = []
+    for kind in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{kind}", encoding="ascii") as file:
+            rows = [[int(number) for number in line.split()] for line in file]
+        sizes.append(sum(row[2] for row in rows))
+        starts += [row[0] for row in rows]
+    return OneRange(min(sizes), starts)

@@ -1,0 +1,44 @@
+"""The policy that this engine follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaula.rootless import places
+
+if TYPE_CHECKING:
+    from jaula.config import EngineConfig
+    from jaula.engine.authority.policy import Policy
+
+
+def policy(config: EngineConfig) -> Policy:
+    """Who may ask for what: a file's word, or root and the socket's group.
+
+    :raises InvalidRequest: the file cannot be read; nothing is served then.
+    """
+    import grp
+    import pwd
+
+    from jaula.engine.authority import policy_file
+    from jaula.engine.authority.policy import Policy, without_file
+
+    def user(name: str) -> int | None:
+        try:
+            return pwd.getpwnam(name).pw_uid
+        except KeyError:
+            return None
+
+    def group(name: str) -> int | None:
+        try:
+            return grp.getgrnam(name).gr_gid
+        except KeyError:
+            return None
+
+    path = config.policy or policy_file.DEFAULT_PATH
+    if not config.policy and places.user() is not None:
+        return Policy()  # an ordinary user's own engine: the machine's policy is not about it
+    found = policy_file.load(path, required=bool(config.policy), user=user, group=group)
+    if found is not None:
+        return found
+    name = config.socket_group
+    return without_file(name, group(name) if name else None)

@@ -1,0 +1,99 @@
+"""The engine's life with its sockets: it serves until a signal, or until its zygote is lost."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from jaula.daemon import assembly, authority, memory
+from jaula.errors import Unavailable
+from jaula.kernel import process
+
+if TYPE_CHECKING:
+    from jaula.config import EngineConfig
+    from jaula.runtime.client import Runtime
+
+
+def run(config: EngineConfig, runtime: Runtime, sockets: list[socket.socket]) -> None:
+    """Serve on ``sockets`` until SIGTERM or SIGINT.
+
+    :raises JaulaError: it cannot begin, or cannot go on.
+    """
+    import asyncio
+    import logging
+
+    memory.one_heap()
+    logging.basicConfig(
+        level=logging.DEBUG if config.debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    asyncio.run(_serve(config, runtime, sockets))
+
+
+async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.socket]) -> None:
+    import asyncio
+    import gc
+    import logging
+    import signal
+
+    from jaula.api import server as api
+    from jaula.engine import presets
+    from jaula.engine.doors import Doors
+    from jaula.state.journal import Journal
+
+    log = logging.getLogger("jaula.engine")
+    try:
+        presets.check_name(config.default_profile)
+        policy = authority.policy(config)
+        engine = assembly.engine(config, runtime)
+        doors = Doors(engine, policy, Journal(config.paths.audit_log))
+    except BaseException:
+        runtime.close()
+        raise
+    await engine.open()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    lost = asyncio.Event()
+
+    def zygote_ended() -> None:
+        loop.remove_reader(zygote)
+        lost.set()
+        stop.set()
+
+    zygote = process.pidfd_open(runtime.zygote_pid)
+    loop.add_reader(zygote, zygote_ended)
+    gc.collect()
+    gc.freeze()
+    memory.trim_heap()
+    server = await api.serve(doors.enter, sockets)
+    log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
+    _notify("READY=1")
+    await stop.wait()
+    _notify("STOPPING=1")
+    loop.remove_reader(zygote)
+    os.close(zygote)
+    await server.close()
+    await engine.close()
+    await doors.close()
+    if lost.is_set():
+        # A process with threads must not fork another one; what comes next starts anew.
+        raise Unavailable(
+            "the engine's zygote was killed, so no container can be started any more",
+            hint="start the engine again; containers run on",
+        )
+    log.info("engine ended; containers run on")
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)); nobody may be listening."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(state.encode(), address.replace("@", "\0", 1))
