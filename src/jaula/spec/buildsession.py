@@ -6,8 +6,8 @@ connection the engine asks for what a build needs of the client's machine and no
 the bytes of a secret, a connection to its ssh agent, a directory.
 
 Both send frames: a kind (1 byte), the number of a stream (4 bytes), the length of the payload (4
-bytes), all big-endian, then the payload, :data:`PIECE` bytes at most. The engine opens streams, with
-numbers of its choice, and the client answers on them:
+bytes), all big-endian, then the payload, :data:`PIECE` bytes at most. The engine opens streams,
+with numbers of its choice, and the client answers on them:
 
 =======  ========  ===========================================================================
 kind     sender    payload
@@ -20,8 +20,8 @@ END      both      nothing more comes from the sender; each side sends one, a fa
 FAIL     both      text for people: the stream cannot be had; it is over
 =======  ========  ===========================================================================
 
-A stream that the client does not have (``--secret``, ``--ssh``, ``--build-context`` did not name it)
-is answered by FAIL with the text :data:`UNKNOWN`. What lies outside of this is the connection's end.
+A stream that the client does not have (no ``--secret``, ``--ssh``, ``--build-context`` named it) is
+answered by FAIL with the text :data:`UNKNOWN`. What lies outside of this ends the connection.
 """
 
 from __future__ import annotations

@@ -136,6 +136,24 @@ class LayerStore:
                 raise
             # the same layer was made before; ours is removed by the caller
 
+    def adopt(self, path: str, info: LayerInfo) -> None:
+        """Make a directory a layer by renaming it; where there is that layer already it goes.
+
+        It lies on the layers' file system, nobody uses it any more, and it is what unpacking the
+        tar of which ``info`` has the digest would have given.
+        """
+        name = _HALF_MADE + secrets.token_hex(8)
+        with opened(self._directory) as parent:
+            os.mkdir(name, 0o700, dir_fd=parent)
+            try:
+                with opened(name, dir_fd=parent) as top:
+                    os.rename(path, "fs", dst_dir_fd=top)
+                    write_new(top, "layer.json", msgspec.json.encode(info))
+                self._place(parent, name, info)
+            finally:
+                remove_tree(parent, name.encode())
+        self._known[info.diff_id] = info
+
     def has(self, diff_id: str) -> bool:
         return diff_id in self._known or (self._directory / _hex(diff_id) / "layer.json").exists()
 
