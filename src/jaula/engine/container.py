@@ -13,6 +13,9 @@ from jaula.spec.calls import WaitResult
 from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from jaula.engine import keepid
     from jaula.runtime.client import Shim
     from jaula.runtime.messages import AttachStream
 
@@ -21,7 +24,8 @@ class Container:
     """A record with its shim, its waiters and the clients that came before the start.
 
     ``lock`` is held through every transition. ``pending`` are sockets of clients that attached
-    before there was a process; this object owns them until a start takes them.
+    before there was a process; this object owns them until a start takes them. ``prepare`` is
+    called by a start once the container's ids are known, and may change its mounts.
     """
 
     def __init__(self, record: ContainerRecord) -> None:
@@ -35,6 +39,7 @@ class Container:
             self.exited.set()
         self.restart: asyncio.Task[None] | None = None
         self.restart_delay = 0.0
+        self.prepare: Callable[[keepid.Maps], Awaitable[None]] | None = None
         self.removing = False
         self._waiters: list[tuple[str, asyncio.Future[WaitResult]]] = []
 

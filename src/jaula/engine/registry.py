@@ -24,6 +24,7 @@ class Registry:
         self._database = database
         self._by_id: dict[str, Container] = {}
         self.names: dict[str, str] = {}
+        self._steps: dict[str, Container] = {}
         self._levels: dict[str, tuple[int, int]] = {}
 
     def load(self) -> None:
@@ -32,6 +33,9 @@ class Registry:
         :raises CorruptState: a record cannot be read, or two have one name.
         """
         for _, record in self._database.all(TABLE, ContainerRecord):
+            if record.build:
+                self._steps[record.id] = Container(record)
+                continue
             self._by_id[record.id] = Container(record)
             self.names[record.name] = record.id
             if (categories := pair(record.level)) is not None:
@@ -116,6 +120,15 @@ class Registry:
         self.save(container)
         self._by_id[container.id] = container
 
+    def add_step(self, container: Container) -> None:
+        """Write a container that is a step of a build: nobody sees it, the next engine ends it."""
+        self.save(container)
+        self._steps[container.id] = container
+
+    def steps(self) -> tuple[Container, ...]:
+        """All steps of builds."""
+        return tuple(self._steps.values())
+
     def save(self, container: Container) -> None:
         """Write the record: one commit."""
         self._database.put(TABLE, container.id, container.record)
@@ -124,5 +137,6 @@ class Registry:
         """Remove the record and free the name."""
         self._database.delete(TABLE, container.id)
         self._by_id.pop(container.id, None)
+        self._steps.pop(container.id, None)
         self.free_level(container.id)
         self.release(container.name, container.id)

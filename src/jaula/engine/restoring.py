@@ -32,6 +32,7 @@ _PATIENCE = 15.0  # seconds for a killed container to go
 
 async def restore(parts: Parts, containers: Containers) -> None:
     """Bring books and world together; call once, before anything is served."""
+    await _end_steps(parts, containers)
     for start in ("range_start", "borrowed_start"):
         used = (getattr(container.record, start) for container in parts.registry)
         parts.ranges.hold(first for first in used if first)
@@ -75,6 +76,17 @@ async def _reconnect(parts: Parts, containers: Containers, container: Container)
         log.info("container %s runs on", container.name)
 
 
+async def _end_steps(parts: Parts, containers: Containers) -> None:
+    """End the steps of builds that went with the former engine, and forget them."""
+    for step in parts.registry.steps():
+        run_dir = parts.config.paths.container_run(step.id)
+        if run_dir.exists():
+            await _end(parts, step, str(run_dir))
+        await containers.clear_lost(step)
+        shutil.rmtree(run_dir, ignore_errors=True)
+        parts.registry.forget(step)  # its files are swept with all that no record knows
+
+
 async def _undo_starts(parts: Parts, containers: Containers) -> None:
     """End what a former engine was just starting when it was killed.
 
@@ -84,25 +96,32 @@ async def _undo_starts(parts: Parts, containers: Containers) -> None:
         run_dir = parts.config.paths.container_run(container.id)
         if not run_dir.exists():
             continue
-        gone = asyncio.Event()
-
-        def ended(event: Event, gone: asyncio.Event = gone) -> None:
-            if isinstance(event, ExitRecord):
-                gone.set()
-
-        shim = await parts.runtime.reconnect(str(run_dir), ended)
-        if shim is not None:
-            shim.on_gone = gone.set
-            try:
-                await shim.signal(9)
-                await asyncio.wait_for(gone.wait(), _PATIENCE)
-            except (JaulaError, TimeoutError) as error:
-                log.warning("container %s, half started, does not end: %s", container.name, error)
-            shim.close()
+        if await _end(parts, container, str(run_dir)):
             log.info("the start of container %s was cut off and is undone", container.name)
         if (run_dir / foreign.NAME).exists():
             await containers.clear_lost(container)
         shutil.rmtree(run_dir, ignore_errors=True)
+
+
+async def _end(parts: Parts, container: Container, run_dir: str) -> bool:
+    """Kill what a former engine's shim runs, and wait for its end; whether there was a shim."""
+    gone = asyncio.Event()
+
+    def ended(event: Event) -> None:
+        if isinstance(event, ExitRecord):
+            gone.set()
+
+    shim = await parts.runtime.reconnect(run_dir, ended)
+    if shim is None:
+        return False
+    shim.on_gone = gone.set
+    try:
+        await shim.signal(9)
+        await asyncio.wait_for(gone.wait(), _PATIENCE)
+    except (JaulaError, TimeoutError) as error:
+        log.warning("container %s, half started, does not end: %s", container.name, error)
+    shim.close()
+    return True
 
 
 async def _ended(parts: Parts, containers: Containers, container: Container) -> None:

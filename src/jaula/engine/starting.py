@@ -81,6 +81,9 @@ class Starter:
             shares = sharing.decide(record.body.host_config)
             joined = self._joined(shares, place)
             await self._take(record, shares, joined, place)
+            if container.prepare is not None:
+                await container.prepare(self._maps(record, shares, place))
+                record = container.record
             if self._parts.host.selinux and not record.level:  # made before there was a policy
                 wanted = record.body.host_config
                 level = labelling.take_level(self._parts, record.id, wanted)

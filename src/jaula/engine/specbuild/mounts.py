@@ -110,12 +110,13 @@ def _file(destination: str, source: str, facts: Facts) -> Mount:
 def _asked(record: MountRecord, facts: Facts) -> Mount:
     if record.type == "tmpfs":
         return Mount(record.destination, "tmpfs", "tmpfs", record.options)
+    mapped = facts.id_mapped and not record.mapped
     options = (
         *record.options,
         "ro" if record.read_only else "rw",
-        *(_id_map(record) if facts.id_mapped else ()),
+        *(_id_map(record) if mapped else ()),
     )
-    uids, gids = _as_owner(facts) if record.type == "bind" and facts.id_mapped else ((), ())
+    uids, gids = _as_owner(facts) if record.type == "bind" and mapped else ((), ())
     return Mount(
         record.destination,
         record.source,
