@@ -1,0 +1,200 @@
+"""Whether an image may come in, and whether it may run: the rules of now, applied to one image.
+
+* At a pull the rule of the name decides before a layer is fetched. Where it wants a signature, the
+  registry is asked for those of the image's manifest and of the index that led to it.
+* When a container is made, and each time it is started, the rule of the name that was asked for
+  decides again, and so do the rules of every registry that the image came from: another name does
+  not make another image of it. Asked for by its id, an image is judged under all of its names.
+
+The file of the rules is read again when it has changed. One that cannot be read refuses every
+image, for nobody knows what it would have said.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from jaula.errors import InvalidRequest, NotAuthorized, NotFound
+from jaula.images.reference import Reference, parse
+from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.documents import Document
+from jaula.images.registry.repository import Repository
+from jaula.images.store import Image, ImageStore, familiar
+from jaula.images.trust import signature as signatures
+from jaula.images.trust.evidence import Evidence, EvidenceStore
+from jaula.images.trust.rules import Rule, Rules, Verdict
+from jaula.images.trust.rules_file import File
+from jaula.images.trust.signature import Unsigned, Vouched
+
+
+class ImageRefused(NotAuthorized):
+    """The policy does not let this image in, or run."""
+
+
+class Gate:
+    """The rules of one engine. Methods may be called from several threads."""
+
+    def __init__(
+        self, store: ImageStore, directory: Path, path: str = "", *, required: bool = False
+    ) -> None:
+        """``path`` is the policy's file, empty for an engine without one.
+
+        Raises :class:`InvalidRequest` where it cannot be read.
+        """
+        self._store = store
+        self.evidence = EvidenceStore(directory)
+        self._file = File(path) if path else None
+        self._required = required
+        self._lock = threading.Lock()
+        self._error: InvalidRequest | None = None
+        self._rules = self._file.read(required=required) if self._file else Rules()
+
+    def rules(self) -> Rules:
+        """The rules of now. Raises :class:`ImageRefused` where the file cannot be read."""
+        if self._file is None:
+            return self._rules
+        with self._lock:
+            if self._file.changed:
+                try:
+                    self._rules = self._file.read(required=self._required)
+                    self._error = None
+                except InvalidRequest as error:
+                    self._error = error
+            if self._error is not None:
+                raise ImageRefused(
+                    f"no image is accepted while the policy cannot be read: {self._error.message}",
+                    hint=self._error.hint,
+                )
+            return self._rules
+
+    # -- coming in -------------------------------------------------------------------------------
+
+    def arriving(
+        self,
+        source: Repository,
+        reference: Reference,
+        named: Document,
+        manifest: Document,
+        cancel: Cancellation,
+    ) -> Callable[[], None]:
+        """Judge an image that is to be pulled; what to do when it is stored.
+
+        Raises :class:`ImageRefused`.
+        """
+        rule = self.rules().of(reference)
+        if rule.verdict is Verdict.ACCEPT:
+            return _nothing
+        if rule.verdict is Verdict.REJECT:
+            raise refusal(str(reference), rule)
+        from jaula.images.trust import shelf
+
+        tag = None if reference.digest else reference.tag
+        documents = (manifest,) if named.digest == manifest.digest else (named, manifest)
+        told = []
+        for document in documents:
+            found = tuple(shelf.find(source, document.digest, cancel))
+            evidence = Evidence(found, document.data if document.is_index else b"")
+            try:
+                signatures.find(found, rule.keys, document.digest, rule.claimed(reference), tag)
+            except Unsigned as error:
+                told.append(error.message)
+                continue
+            return lambda: self._keep(manifest.digest, evidence)
+        raise refusal(str(reference), rule, told[-1] if told[0] == told[-1] else "; ".join(told))
+
+    def _keep(self, manifest: str, evidence: Evidence) -> None:
+        self.evidence.keep(manifest, evidence)
+        self.evidence.keep_only(self._store.manifests())
+
+    def loading(self, name: str, id: str) -> None:
+        """Judge an image that an archive would give this name. Raises :class:`ImageRefused`."""
+        reference = parse(name)
+        rule = self.rules().of(reference)
+        self._judge(rule, reference, name, self._store.manifests_of(id))
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def running(self, image: Image, asked: str) -> list[Vouched]:
+        """Judge an image that is to run, or to be built upon; ``asked`` is how it was named.
+
+        The signatures that count, none where no rule wants one. Raises :class:`ImageRefused`.
+        """
+        rules = self.rules()
+        if not rules.in_force:
+            return []
+        manifests = self._store.manifests_of(image.id)
+        found = []
+        judged: set[Rule] = set()
+        references = names(image, asked)
+        for reference in references:
+            rule = rules.of(reference)
+            if rule.verdict is Verdict.SIGNED_BY or rule not in judged:
+                judged.add(rule)
+                vouched = self._judge(rule, reference, asked, manifests)
+                found += [vouched] if vouched else []
+        if not references:
+            self._judge(rules.general, None, asked, manifests)
+        return found
+
+    def starting(self, id: str, asked: str) -> None:
+        """Judge the image with this id, which a container was made from under that name.
+
+        Raises :class:`ImageRefused`.
+        """
+        rules = self.rules()
+        if not rules.in_force:
+            return
+        try:
+            self.running(self._store.resolve(id), asked)
+        except NotFound:
+            name = familiar(asked)
+            rule = rules.general if name is None else rules.of(parse(name))
+            self._judge(rule, None, asked, ())
+
+    def _judge(
+        self, rule: Rule, reference: Reference | None, shown: str, manifests: Iterable[str]
+    ) -> Vouched | None:
+        if rule.verdict is Verdict.ACCEPT:
+            return None
+        if rule.verdict is Verdict.REJECT or reference is None:
+            raise refusal(shown, rule)
+        reason = "none of its signatures is known here; pull it again"
+        for manifest in manifests:
+            evidence = self.evidence.of(manifest)
+            if evidence is None:
+                continue
+            try:
+                return signatures.find(
+                    evidence.signatures,
+                    rule.keys,
+                    evidence.signed(manifest),
+                    rule.claimed(reference),
+                    None if reference.digest else reference.tag,
+                )
+            except Unsigned as error:
+                reason = error.message
+        raise refusal(shown, rule, reason)
+
+
+def names(image: Image, asked: str) -> list[Reference]:
+    """The names under which an image that was asked for so is judged."""
+    name = familiar(asked)
+    known: Sequence[str] = (*image.names, *image.digests)
+    if name is not None and (name in known or "@" in name):
+        known = (name, *(digest for digest in image.digests if digest != name))
+    return [parse(text) for text in known]
+
+
+def refusal(shown: str, rule: Rule, reason: str = "") -> ImageRefused:
+    """One line: which image, which rule, why."""
+    why = f": {reason}" if reason else ""
+    return ImageRefused(
+        f"image {shown[:300]} is refused by the image policy, rule {rule}{why}",
+        hint="see jaula trust policy",
+    )
+
+
+def _nothing() -> None:
+    return

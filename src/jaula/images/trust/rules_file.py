@@ -1,0 +1,174 @@
+"""The rules about images as an operator writes them: the table ``images`` of ``policy.toml``.
+
+    [images]
+    "*" = "reject"
+    "docker.io/library" = "accept"
+    "registry.example.com/team" = { signed-by = ["keys/team.pub"] }
+
+Keys are PEM files, named from the directory of the policy on, or the text of one. The file and the
+keys belong to the engine's user, and nobody else can write them: whoever can, decides what runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+from jaula.errors import InvalidRequest
+from jaula.images.reference import parse as parse_reference
+from jaula.images.trust import keys
+from jaula.images.trust.rules import Rule, Rules, Verdict, scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECTION: Final = "images"
+MAX_SIZE: Final = 1 << 20  # bytes
+_PEM: Final = "-----BEGIN "
+_MEMBERS: Final = ("signed-by", "signed-as")
+
+
+class File:
+    """A file that was read, and whether it still is as it was then.
+
+    ``stamps`` are facts of every file that counts, so that a change of a key counts as well.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.stamps: dict[str, tuple[int, ...]] = {}
+
+    def read(self, *, required: bool = True) -> Rules:
+        """The rules; none where there is no file and it is not ``required``.
+
+        Raises :class:`InvalidRequest`.
+        """
+        self.stamps = {self.path: stamp(self.path)}
+        data = _content(self.path, MAX_SIZE, "policy", required=required)
+        if data is None:
+            return Rules()
+        try:
+            found = parse(data, self._key)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"policy {self.path}: {error.message}", hint=error.hint) from None
+        digest = sha256(data).hexdigest()
+        return Rules(found, f"{self.path} sha256:{digest}" if found else "")
+
+    @property
+    def changed(self) -> bool:
+        """Whether a file is another than the one that was read. Costs a microsecond each."""
+        return any(stamp(path) != known for path, known in self.stamps.items())
+
+    def _key(self, name: str) -> bytes:
+        path = os.path.join(os.path.dirname(os.path.abspath(self.path)), name)
+        self.stamps[path] = stamp(path)
+        data = _content(path, keys.PEM_LIMIT, "key", required=True)
+        assert data is not None, "a required file is read or refused"
+        return data
+
+
+def stamp(path: str) -> tuple[int, ...]:
+    """What changes when a file is written or replaced; empty where there is none."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return ()
+    return (
+        *(facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns),
+        *(facts.st_uid, facts.st_mode),
+    )
+
+
+def parse(data: bytes, key: Callable[[str], bytes]) -> tuple[Rule, ...]:
+    """Read the table; ``key`` gives the content of a key's file. Raises :class:`InvalidRequest`."""
+    import tomllib
+
+    try:
+        document = tomllib.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"it is no TOML document: {error}") from None
+    table = document.get(SECTION, {})
+    if not isinstance(table, dict):
+        raise InvalidRequest(f"[{SECTION}] is no table")
+    found: dict[tuple[str, str, str], Rule] = {}
+    for name, value in table.items():
+        rule = _rule(name, value, key)
+        place = rule.scope.domain, rule.scope.path, rule.scope.tag
+        if place in found:
+            raise InvalidRequest(
+                f'[{SECTION}] "{name}": "{found[place].scope.text}" is the same place'
+            )
+        found[place] = rule
+    return tuple(found.values())
+
+
+def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> Rule:
+    about = f'[{SECTION}] "{name}"'
+    try:
+        place = scope(name)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"[{SECTION}]: {error.message}", hint=error.hint) from None
+    if value in (Verdict.ACCEPT.value, Verdict.REJECT.value):
+        return Rule(place, Verdict(value))
+    if not isinstance(value, dict) or not value.get("signed-by"):
+        raise InvalidRequest(
+            f"{about}: {str(value)[:80]!r} is no rule",
+            hint='"accept", "reject" or { signed-by = ["KEY.pub"] }',
+        )
+    for member in value:
+        if member not in _MEMBERS:
+            raise InvalidRequest(
+                f"{about}: unknown key {member[:80]!r}", hint=f"known: {', '.join(_MEMBERS)}"
+            )
+    listed = value["signed-by"]
+    texts = [listed] if isinstance(listed, str) else listed
+    if not isinstance(texts, list) or not all(isinstance(t, str) and t for t in texts):
+        raise InvalidRequest(f"{about} signed-by: a list of public keys is wanted")
+    try:
+        trusted = tuple(_public(text, number, key) for number, text in enumerate(texts, 1))
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{about}: {error.message}", hint=error.hint) from None
+    return Rule(place, Verdict.SIGNED_BY, trusted, _signed_as(about, value.get("signed-as", "")))
+
+
+def _public(text: str, number: int, key: Callable[[str], bytes]) -> keys.PublicKey:
+    if text.lstrip().startswith(_PEM):
+        return keys.public_key(text.encode(), f"key {number}")
+    if "\0" in text:
+        raise InvalidRequest("a key's path holds a zero byte")
+    return keys.public_key(key(text), text)
+
+
+def _signed_as(about: str, value: object) -> str:
+    if not value:
+        return ""
+    if not isinstance(value, str) or ":" in value.rpartition("/")[2] or "@" in value:
+        raise InvalidRequest(f"{about} signed-as: a repository is wanted, without a tag")
+    reference = parse_reference(value)
+    return f"{reference.domain}/{reference.path}"
+
+
+def _content(path: str, limit: int, what: str, *, required: bool) -> bytes | None:
+    """A file that nobody but the engine's user could have written."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENOENT and not required:
+            return None
+        raise InvalidRequest(f"{what} {path}: {error.strerror}") from None
+    with open(fd, "rb") as file:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise InvalidRequest(f"{what} {path}: it is no regular file")
+        if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+            raise InvalidRequest(
+                f"{what} {path}: others than the engine's user can write it",
+                hint="chown root and chmod go-w",
+            )
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise InvalidRequest(f"{what} {path}: it has more than {limit} bytes")
+    return data

@@ -1,0 +1,86 @@
+"""XSalsa20-Poly1305, the cipher of cosign's private key files. For secrets of a few hundred bytes.
+
+Sources: D. J. Bernstein, "Cryptography in NaCl" (sections 7 to 9) and "Extending the Salsa20
+nonce". ``cryptography`` has Poly1305 but not Salsa20, which is thirty lines where speed does not
+matter.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from jaula.errors import InvalidRequest
+
+KEY_SIZE, NONCE_SIZE, TAG_SIZE = 32, 24, 16
+LIMIT = 1 << 16  # bytes; pure Python is slow
+_CONSTANTS = struct.unpack("<4I", b"expand 32-byte k")
+_MASK = 0xFFFFFFFF
+_QUARTERS = (
+    *((0, 4, 8, 12), (5, 9, 13, 1), (10, 14, 2, 6), (15, 3, 7, 11)),  # columns
+    *((0, 1, 2, 3), (5, 6, 7, 4), (10, 11, 8, 9), (15, 12, 13, 14)),  # rows
+)
+
+
+def seal(message: bytes, nonce: bytes, key: bytes) -> bytes:
+    """The tag and the ciphertext."""
+    from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+    tag_key, stream = _stream(key, nonce, len(message))
+    hidden = bytes(a ^ b for a, b in zip(message, stream, strict=True))
+    return Poly1305.generate_tag(tag_key, hidden) + hidden
+
+
+def unseal(box: bytes, nonce: bytes, key: bytes) -> bytes:
+    """The message. Raises :class:`InvalidRequest` where key or box is not right."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.poly1305 import Poly1305
+
+    if not TAG_SIZE <= len(box) <= LIMIT:
+        raise InvalidRequest(f"an encrypted box has {len(box)} bytes, which is no box's length")
+    hidden = box[TAG_SIZE:]
+    tag_key, stream = _stream(key, nonce, len(hidden))
+    try:
+        Poly1305.verify_tag(tag_key, hidden, box[:TAG_SIZE])
+    except InvalidSignature:
+        raise InvalidRequest("the password is wrong, or the file is damaged") from None
+    return bytes(a ^ b for a, b in zip(hidden, stream, strict=True))
+
+
+def _stream(key: bytes, nonce: bytes, size: int) -> tuple[bytes, bytes]:
+    """Poly1305's key, and ``size`` bytes to add to the message."""
+    if len(key) != KEY_SIZE or len(nonce) != NONCE_SIZE:
+        raise InvalidRequest("an encrypted box has a nonce or a key of another length")
+    words = _core(_CONSTANTS, key, nonce[:16])
+    own = struct.pack("<8I", *(words[i] for i in (0, 5, 10, 15, 6, 7, 8, 9)))  # HSalsa20
+    blocks = -(-(32 + size) // 64)
+    stream = b"".join(_block(own, nonce[16:], number) for number in range(blocks))
+    return stream[:32], stream[32 : 32 + size]
+
+
+def _block(key: bytes, nonce: bytes, number: int) -> bytes:
+    given = nonce + struct.pack("<Q", number)
+    start, words = _state(_CONSTANTS, key, given), _core(_CONSTANTS, key, given)
+    return struct.pack("<16I", *((a + b) & _MASK for a, b in zip(start, words, strict=True)))
+
+
+def _state(constants: tuple[int, ...], key: bytes, given: bytes) -> list[int]:
+    k, n = struct.unpack("<8I", key), struct.unpack("<4I", given)
+    c = constants
+    return [c[0], *k[:4], c[1], *n, c[2], *k[4:], c[3]]
+
+
+def _core(constants: tuple[int, ...], key: bytes, given: bytes) -> list[int]:
+    """Twenty rounds, without the addition at the end."""
+    words = _state(constants, key, given)
+    for _ in range(10):
+        for a, b, c, d in _QUARTERS:
+            words[b] ^= _rotated(words[a] + words[d], 7)
+            words[c] ^= _rotated(words[b] + words[a], 9)
+            words[d] ^= _rotated(words[c] + words[b], 13)
+            words[a] ^= _rotated(words[d] + words[c], 18)
+    return words
+
+
+def _rotated(word: int, bits: int) -> int:
+    word &= _MASK
+    return (word << bits | word >> (32 - bits)) & _MASK

@@ -1,0 +1,150 @@
+"""Signatures beside an image in its registry: looking for them, and putting one there.
+
+Source: cosign's ``SIGNATURE_SPEC.md`` and distribution-spec 1.1, "Listing Referrers" and "Pushing
+Manifests with Subject". Both places are looked at: the tag ``sha256-<digest>.sig``, and manifests
+that refer to the image, whether the registry lists them or a client keeps their list under a tag.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+
+from jaula.errors import InvalidRequest, NotFound
+from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.documents import Document
+from jaula.images.registry.failures import Refused
+from jaula.images.registry.repository import Repository, again
+from jaula.images.registry.session import check
+from jaula.images.registry.upload import Upload
+from jaula.images.trust import artifact
+from jaula.images.trust.signature import COUNT_LIMIT, Signature
+from jaula.spec.image import DOCUMENT_LIMIT, INDEX, MANIFEST, Descriptor
+
+_REFERRERS_LIMIT = 32  # manifests of signatures that are fetched
+
+
+class _Memory:
+    """Small blobs on their way into a registry."""
+
+    def __init__(self, *blobs: bytes) -> None:
+        self._blobs = {artifact.sha256(data): data for data in blobs}
+
+    def open(self, digest: str) -> BinaryIO:
+        return io.BytesIO(self._blobs[digest])
+
+
+def find(source: Repository, digest: str, cancel: Cancellation) -> list[Signature]:
+    """The signatures of an image, at most :data:`~jaula.images.trust.signature.COUNT_LIMIT`.
+
+    Raises what the registry answers; that there are none is no error.
+    """
+    found: list[Signature] = []
+    tagged = _tagged(source, artifact.tag_of(digest), cancel)
+    if tagged is not None:
+        found += _signatures(source, tagged, cancel)
+    for referrer in _referrers(source, digest, cancel)[:_REFERRERS_LIMIT]:
+        if len(found) >= COUNT_LIMIT:
+            break
+        document = source.manifest(referrer.digest, cancel)
+        if not document.is_index:
+            found += _signatures(source, document, cancel)
+    return found[:COUNT_LIMIT]
+
+
+def add(
+    target: Repository,
+    image: Descriptor,
+    signature: Signature,
+    cancel: Cancellation,
+    *,
+    referring: bool,
+) -> None:
+    """Put a signature of ``image`` into its repository: under the tag, or as one that refers."""
+    if referring:
+        _refer(target, image, signature, cancel)
+        return
+    tag = artifact.tag_of(image.digest)
+    existing = _tagged(target, tag, cancel)
+    config = None
+    if existing is not None:
+        known = artifact.read(existing.data, f"the manifest {tag}")
+        if any(layer == artifact.described(signature) for layer in known.layers):
+            return
+        config = target.config(known.config, cancel)
+    config = artifact.config_with(signature, config)
+    manifest = artifact.manifest_with(signature, config, existing.data if existing else None)
+    upload = _sent(target, (config, signature.payload), cancel)
+    upload.manifest(tag, manifest, MANIFEST)
+
+
+def _refer(
+    target: Repository, image: Descriptor, signature: Signature, cancel: Cancellation
+) -> None:
+    config = artifact.config_with(signature, None)
+    manifest = artifact.manifest_with(signature, config, subject=image)
+    digest = artifact.sha256(manifest)
+    upload = _sent(target, (config, signature.payload), cancel)
+    if upload.manifest(digest, manifest, MANIFEST, subject=image.digest):
+        return
+    tag = artifact.referrers_tag(image.digest)
+    existing = _tagged(target, tag, cancel)
+    if existing is not None:
+        known = artifact.referrers(existing.data, f"the list {tag}")
+        if any(referrer.digest == digest for referrer in known):
+            return
+    upload.manifest(
+        tag, artifact.referrers_with(manifest, existing.data if existing else None), INDEX
+    )
+
+
+def _sent(target: Repository, blobs: tuple[bytes, ...], cancel: Cancellation) -> Upload:
+    upload = Upload(target, _Memory(*blobs), cancel)
+    for data in blobs:
+        blob = Descriptor("", artifact.sha256(data), len(data))
+        if not upload.has(blob.digest):
+            upload.send(blob, lambda sent: None)
+    return upload
+
+
+def _tagged(source: Repository, tag: str, cancel: Cancellation) -> Document | None:
+    try:
+        return source.manifest(tag, cancel)
+    except Refused as error:
+        if error.answered == 404:
+            return None
+        raise
+
+
+def _referrers(source: Repository, digest: str, cancel: Cancellation) -> list[artifact.Referrer]:
+    """What refers to the image, by the registry's list or by the one under its tag."""
+    target = f"/v2/{source.path}/referrers/{digest}"
+    what = f"the list of what refers to {digest}"
+
+    def ask() -> bytes | None:
+        answer = source.session.request("GET", target, source.scopes, cancel=cancel)
+        if answer.status in (400, 404, 405):  # older registries know no such path
+            with answer:
+                answer.document(DOCUMENT_LIMIT, what)
+                return None
+        with check(answer, 200):
+            return answer.document(DOCUMENT_LIMIT, what)
+
+    data = again(ask, source.patience, cancel)
+    if data is None:
+        listed = _tagged(source, artifact.referrers_tag(digest), cancel)
+        data = listed.data if listed is not None and listed.is_index else None
+    return artifact.referrers(data, what) if data is not None else []
+
+
+def _signatures(source: Repository, document: Document, cancel: Cancellation) -> list[Signature]:
+    found = []
+    layers = artifact.read(document.data, f"manifest {document.digest}").layers
+    for layer in layers[:COUNT_LIMIT]:
+        value = artifact.value_of(layer)
+        if value is not None:
+            try:
+                found.append(Signature(source.config(layer, cancel), value))
+            except (NotFound, InvalidRequest, Refused):
+                continue  # one that is damaged or gone counts as little as none
+    return found

@@ -1,0 +1,82 @@
+"""Signatures of one image, and whether one of them is what a rule asks for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.images.trust import payload
+
+if TYPE_CHECKING:
+    from jaula.images.trust.keys import PublicKey
+
+COUNT_LIMIT = 64
+"""Signatures of one image that are looked at; each costs the verifier a tenth of a millisecond."""
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """``payload`` is what was signed, byte for byte; ``value`` is not encoded."""
+
+    payload: bytes
+    value: bytes
+
+
+class Vouched(msgspec.Struct, frozen=True):
+    """A signature that counts: the key's name and fingerprint, and what it says."""
+
+    key: str
+    fingerprint: str
+    claim: payload.Claim
+
+
+class Unsigned(InvalidRequest):
+    """No signature is what was asked for; the message says what was found."""
+
+    status = 403
+
+
+def find(
+    signatures: Iterable[Signature],
+    keys: Sequence[PublicKey],
+    digest: str,
+    repository: str,
+    tag: str | None,
+) -> Vouched:
+    """The first signature by one of ``keys`` over ``digest`` under this name.
+
+    Raises :class:`Unsigned`, telling what kept those that there are from counting.
+    """
+    reasons: dict[str, int] = {}
+    for signature in tuple(signatures)[:COUNT_LIMIT]:
+        found = _judged(signature, keys, digest, repository, tag)
+        if isinstance(found, Vouched):
+            return found
+        reasons[found] = reasons.get(found, 0) + 1
+    if not reasons:
+        raise Unsigned("it has no signature")
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    raise Unsigned(f"it has no signature that counts: {told}")
+
+
+def _judged(
+    signature: Signature, keys: Sequence[PublicKey], digest: str, repository: str, tag: str | None
+) -> Vouched | str:
+    key = next((k for k in keys if k.verifies(signature.value, signature.payload)), None)
+    if key is None:
+        return "by other keys"
+    try:
+        claim = payload.read(signature.payload)
+    except InvalidRequest:
+        return "that cannot be read"
+    if claim.digest != digest:
+        return "of another image"
+    if not payload.names(claim, repository, tag):
+        return f"for another name ({_shown(claim.name)})"
+    return Vouched(key.name, key.fingerprint, claim)
+
+
+def _shown(name: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in name[:120])
