@@ -233,7 +233,7 @@ FLAGS = (
         group=RIGHTS,
     ),
     Flag("shm-size", "", "size", "Size of /dev/shm", group=LIMITS),
-    Flag("storage-opt", "", "list", "Option of the storage driver (refused)", group=FILES),
+    Flag("storage-opt", "", "list", "size=10g: what it may write to its files", group=FILES),
     Flag("stop-signal", "", "string", "Signal that stops the container"),
     Flag("stop-timeout", "", "int", "Seconds between the stop signal and SIGKILL"),
     Flag(

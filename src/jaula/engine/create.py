@@ -29,6 +29,7 @@ from jaula.engine import (
     ports,
     presets,
     signals,
+    storage_options,
 )
 from jaula.engine.container import Container
 from jaula.engine.logging_options import log_options
@@ -102,7 +103,11 @@ async def create(
             level=labelling.take_level(parts, container_id, merged.host_config),
         )
         os.makedirs(directory, mode=0o710, exist_ok=True)
-        parts.snapshots.create(container_id, record.layers)
+        size = storage_options.size_limit(merged.host_config.storage_opt)
+        if parts.snapshots.instant:
+            parts.snapshots.create(container_id, record.layers, size=size)
+        else:
+            await asyncio.to_thread(parts.snapshots.create, container_id, record.layers, size=size)
         wishes = mountpoints.wishes(merged)
         for wish in wishes:
             labelling.check_mount(parts, wish.mount)
@@ -167,10 +172,7 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
         raise InvalidRequest(
             f"invalid isolation {host.isolation!r}", hint="the others are of Windows"
         )
-    if host.storage_opt:
-        raise InvalidRequest(
-            "--storage-opt is not supported by the storage driver", hint="no disk quota is there"
-        )
+    storage_options.size_limit(host.storage_opt)
     if host.cgroup_parent:
         if not host.cgroup_parent.startswith("/"):
             raise InvalidRequest(f"invalid cgroup parent {host.cgroup_parent!r}: not absolute")

@@ -23,6 +23,7 @@ from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot, RootSource
+from jaula.storage import project_quota
 from jaula.storage.changes import listed, overlay_differences, redirects, tree_differences
 from jaula.storage.filesystems import filesystem_name
 from jaula.storage.folders import opened, remove_parts, write_new
@@ -39,6 +40,7 @@ class OverlayDriver:
     """A :class:`~jaula.storage.snapshots.SnapshotDriver`."""
 
     name = "overlay"
+    instant = True
 
     def __init__(self, paths: Paths, layers: LayerStore, *, rootless: bool = False) -> None:
         self._paths = paths
@@ -47,7 +49,7 @@ class OverlayDriver:
         paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
         probe(paths.root, user_xattr=rootless)
 
-    def create(self, id: str, layers: Sequence[str]) -> None:
+    def create(self, id: str, layers: Sequence[str], *, size: int | None = None) -> None:
         if not layers:
             raise InvalidRequest("an image without a layer has no root file system to run from")
         for layer in layers:
@@ -65,11 +67,19 @@ class OverlayDriver:
                 os.chown("upper", facts.st_uid, facts.st_gid, dir_fd=parent, follow_symlinks=False)
                 os.chmod("upper", facts.st_mode & 0o7777, dir_fd=parent)
                 os.utime("upper", ns=(facts.st_mtime_ns, facts.st_mtime_ns), dir_fd=parent)
+                if size is not None:
+                    self._limit(parent, size)
                 write_new(parent, "layers.json", msgspec.json.encode(tuple(layers)))
             except BaseException:
+                project_quota.end(parent)
                 for part in _PARTS:
                     remove_tree(parent, part.encode())
                 raise
+
+    def _limit(self, parent: int, size: int) -> None:
+        with opened("upper", dir_fd=parent) as upper, opened("work", dir_fd=parent) as work:
+            project_quota.begin(parent, (upper, work), self._paths.root)
+        project_quota.limit(parent, size)
 
     def root(self, id: str) -> RootSource:
         top = self._paths.container(id)
@@ -90,7 +100,13 @@ class OverlayDriver:
         )
 
     def remove(self, id: str) -> None:
-        remove_parts(self._paths.container(id), _PARTS)
+        top = self._paths.container(id)
+        try:
+            with opened(top) as parent:
+                project_quota.end(parent)
+        except FileNotFoundError:
+            return
+        remove_parts(top, _PARTS)
 
     def exists(self, id: str) -> bool:
         return (self._paths.container(id) / "layers.json").exists()

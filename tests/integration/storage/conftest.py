@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import disks
 from jaula.config import Paths
 from jaula.storage.layers import LayerStore
 
@@ -28,6 +29,13 @@ KINDS = {
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     return Paths(tmp_path / "root", tmp_path / "run")
+
+
+@pytest.fixture
+def on_btrfs(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of btrfs."""
+    with disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
+        yield top
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The contract of snapshot drivers, held by every driver; and what only overlay does."""
+"""The contract of snapshot drivers, held by every driver."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ from pathlib import Path
 import pytest
 
 from jaula.config import Paths
-from jaula.errors import Conflict, InvalidRequest, NotFound, Unsupported
-from jaula.kernel import mounts
-from jaula.spec.rootfs import OverlayRoot
+from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.storage.layers import LayerStore
-from jaula.storage.overlay import probe
 from jaula.storage.snapshots import (
     DRIVERS,
     ChangeKind,
     SnapshotDriver,
-    choose,
     driver,
     open_root,
 )
@@ -31,8 +27,20 @@ ID = "c0ffee"
 
 
 @pytest.fixture(params=DRIVERS)
-def snapshots(request: pytest.FixtureRequest, paths: Paths, layers: LayerStore) -> SnapshotDriver:
-    return driver(str(request.param), paths, layers)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def paths(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Paths:
+    """The btrfs driver has a disk of its own."""
+    top = request.getfixturevalue("on_btrfs") if kind == "btrfs" else tmp_path
+    return Paths(top / "root", tmp_path / "run")
+
+
+@pytest.fixture
+def snapshots(kind: str, paths: Paths, layers: LayerStore) -> SnapshotDriver:
+    return driver(kind, paths, layers)
 
 
 @pytest.fixture
@@ -252,64 +260,3 @@ def test_a_tree_deeper_than_a_path_may_be_is_removed(
 
 def test_status_names_the_backing_file_system(snapshots: SnapshotDriver) -> None:
     assert snapshots.status()[0][0] == "Backing Filesystem"
-
-
-def test_ten_containers_share_their_layers(paths: Paths, layers: LayerStore, tar: Tar) -> None:
-    info = layers.extract(io.BytesIO(tar(("big", b"x" * 5_000_000))))
-    snapshots = driver("overlay", paths, layers)
-    for n in range(10):
-        snapshots.create(f"c{n}", (info.diff_id,))
-    used = sum(p.lstat().st_blocks * 512 for p in paths.root.rglob("*"))
-    assert used < 6_000_000
-
-
-def test_more_layers_than_a_page_of_options_holds(
-    paths: Paths, layers: LayerStore, tar: Tar
-) -> None:
-    ids = tuple(
-        layers.extract(io.BytesIO(tar((f"f{n}", str(n)), ("last", str(n))))).diff_id
-        for n in range(120)
-    )
-    snapshots = driver("overlay", paths, layers)
-    snapshots.create(ID, ids)
-    with open_root(snapshots.root(ID)) as root:
-        assert read(root, "last") == "119"
-        assert len(os.listdir(root)) == 121
-
-
-def test_a_driver_that_is_not_there_is_named(paths: Paths, layers: LayerStore) -> None:
-    with pytest.raises(InvalidRequest, match="zfs"):
-        choose(paths, "zfs", layers)
-
-
-def test_where_overlay_does_not_work_vfs_is_chosen(
-    tmp_path: Path, layers: LayerStore, tar: Tar
-) -> None:
-    for name in ("lower", "upper", "work"):
-        (tmp_path / name).mkdir()
-    mount = mounts.overlay(
-        [str(tmp_path / "lower")], str(tmp_path / "upper"), str(tmp_path / "work")
-    )
-    try:
-        inside = Path(f"/proc/self/fd/{mount}")
-        (inside / "deep").mkdir()
-        with pytest.raises(Unsupported, match="overlay does not work on overlayfs"):
-            probe(inside / "deep")
-        assert list((inside / "deep").iterdir()) == []
-        assert choose(Paths(inside / "root", tmp_path / "run")).name == "vfs"
-    finally:
-        os.close(mount)
-
-
-def test_overlay_is_chosen_where_it_works(paths: Paths) -> None:
-    chosen = choose(paths)
-    assert chosen.name == "overlay"
-    assert sorted(p.name for p in paths.root.iterdir()) == ["layers"]
-
-
-def test_overlay_orders_layers_for_the_kernel(
-    paths: Paths, layers: LayerStore, image: tuple[str, ...]
-) -> None:
-    source = driver("overlay", paths, layers).view(image)
-    assert isinstance(source, OverlayRoot)
-    assert source.lowers == (layers.path(image[1]), layers.path(image[0]))

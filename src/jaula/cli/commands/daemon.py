@@ -40,14 +40,15 @@ def _config(options: Options) -> EngineConfig:
     """
     from pathlib import Path
 
-    from jaula.cli import daemon_file
+    from jaula.cli import daemon_file, daemon_hosts
     from jaula.config import EngineConfig, Paths
+    from jaula.errors import InvalidRequest
     from jaula.rootless import places
 
     settings: dict[str, object] = {"root": places.root(), "run": places.run(), "socket": ""}
     settings |= _file(options)
     for flag in FLAGS:
-        field = flag.name.replace("-", "_")
+        field = "hosts" if flag.name == "host" else flag.name.replace("-", "_")
         if not options.given(flag.name) or field == "config_file":
             continue
         if field == "nofile":
@@ -65,12 +66,21 @@ def _config(options: Options) -> EngineConfig:
             settings[field] = options.number(flag.name)
     if name := str(settings.pop("userns_remap", "")):
         from jaula.cli import remapping
-        from jaula.errors import InvalidRequest
 
         if {"subid_start", "subid_count"} & settings.keys():
             raise InvalidRequest("--userns-remap and --subid-start or --subid-count contradict")
         settings["subid_start"], settings["subid_count"] = remapping.read(name)
     paths = Paths(*(Path(str(settings.pop(name))).absolute() for name in ("root", "run")))
+    listening = daemon_hosts.take(settings)
+    if settings["socket"] and "socket" in listening:
+        raise InvalidRequest("--socket and --host unix:// name the same thing")
+    settings |= listening
+    if settings["tcp"] and places.user() is not None:
+        raise InvalidRequest(
+            "an ordinary user's engine is in a network namespace of its own, where nobody could"
+            " reach a TCP socket",
+            hint="forward its unix socket: ssh -L",
+        )
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
     registry = registry_settings.take(settings)
@@ -133,8 +143,18 @@ FLAGS = (
          default="/run/jaula", completes="file"),
     Flag("socket", "", "string", "Socket to listen on (default RUN/jaula.sock)", completes="file"),
     Flag("socket-group", "", "string", "Group that may use the socket"),
-    Flag("storage-driver", "", "string", "overlay or vfs; probed where none is named",
-         completes=("overlay", "vfs")),
+    Flag("host", "H", "list", "Address to listen on besides: tcp://ADDRESS:PORT; or the socket, "
+         "unix:///PATH"),
+    Flag("tlsverify", "", "bool", "Let in by TCP who has a certificate of the authority"),
+    Flag("tlscacert", "", "string", "Certificate of that authority (default /etc/jaula/tls/ca.pem)",
+         completes="file"),
+    Flag("tlscert", "", "string", "The engine's certificate (default /etc/jaula/tls/cert.pem)",
+         completes="file"),
+    Flag("tlskey", "", "string", "Its key (default /etc/jaula/tls/key.pem)", completes="file"),
+    Flag("tls", "", "bool", "Refused without --tlsverify: it would let in everybody"),
+    Flag("insecure-tcp", "", "bool", "Listen by TCP without TLS, on the loopback interface only"),
+    Flag("storage-driver", "", "string", "overlay, btrfs or vfs; probed where none is named",
+         completes=("overlay", "btrfs", "vfs")),
     Flag("bridge", "", "string", "Name of the default bridge", default="jaula0"),
     Flag("bridge-subnet", "", "string", "Network of the default bridge (CIDR)"),
     Flag("address-pool", "", "string", "Networks to choose from (CIDR, by commas)",

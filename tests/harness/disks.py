@@ -1,0 +1,34 @@
+"""A file system of a test's own, in a file on a loop device, gone when the test is."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+SIZE = 512 << 20  # bytes; the file is sparse
+
+
+@contextmanager
+def mounted(directory: Path, *maker: str, options: str = "") -> Iterator[Path]:
+    """The mount point of a new file system, made by ``maker`` below ``directory``.
+
+    A test is skipped where this kernel does not mount it so: it says with which words.
+    """
+    image, top = directory / "disk.img", directory / "disk"
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    subprocess.run([*maker, str(image)], check=True, capture_output=True)
+    top.mkdir()
+    words = ["mount", "-o", f"loop,{options}" if options else "loop", str(image), str(top)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"this kernel does not mount {maker[0]} with {words[2]}: {done.stderr.strip()}")
+    try:
+        yield top
+    finally:
+        subprocess.run(["umount", str(top)], check=True)
+        image.unlink()

@@ -1,0 +1,99 @@
+"""The choice of a driver, and what only overlay does."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jaula.config import Paths
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.kernel import mounts
+from jaula.spec.rootfs import OverlayRoot
+from jaula.storage.layers import LayerStore
+from jaula.storage.overlay import probe
+from jaula.storage.snapshots import choose, driver, open_root
+
+Tar = Callable[..., bytes]
+ID = "c0ffee"
+
+
+def test_ten_containers_share_their_layers(paths: Paths, layers: LayerStore, tar: Tar) -> None:
+    info = layers.extract(io.BytesIO(tar(("big", b"x" * 5_000_000))))
+    snapshots = driver("overlay", paths, layers)
+    for n in range(10):
+        snapshots.create(f"c{n}", (info.diff_id,))
+    used = sum(p.lstat().st_blocks * 512 for p in paths.root.rglob("*"))
+    assert used < 6_000_000
+
+
+def test_more_layers_than_a_page_of_options_holds(
+    paths: Paths, layers: LayerStore, tar: Tar
+) -> None:
+    ids = tuple(
+        layers.extract(io.BytesIO(tar((f"f{n}", str(n)), ("last", str(n))))).diff_id
+        for n in range(200)
+    )
+    snapshots = driver("overlay", paths, layers)
+    snapshots.create(ID, ids)
+    with open_root(snapshots.root(ID)) as root:
+        descriptor = os.open("last", os.O_RDONLY, dir_fd=root)
+        with open(descriptor, encoding="ascii") as file:
+            assert file.read() == "199"
+        assert len(os.listdir(root)) == 201
+
+
+def test_a_driver_that_is_not_there_is_named(paths: Paths, layers: LayerStore) -> None:
+    with pytest.raises(InvalidRequest, match="zfs"):
+        choose(paths, "zfs", layers)
+
+
+def test_where_overlay_does_not_work_vfs_is_chosen(
+    tmp_path: Path, layers: LayerStore, tar: Tar
+) -> None:
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    mount = mounts.overlay(
+        [str(tmp_path / "lower")], str(tmp_path / "upper"), str(tmp_path / "work")
+    )
+    try:
+        inside = Path(f"/proc/self/fd/{mount}")
+        (inside / "deep").mkdir()
+        with pytest.raises(Unsupported, match="overlay does not work on overlayfs"):
+            probe(inside / "deep")
+        assert list((inside / "deep").iterdir()) == []
+        assert choose(Paths(inside / "root", tmp_path / "run")).name == "vfs"
+    finally:
+        os.close(mount)
+
+
+def test_overlay_is_chosen_where_it_works(paths: Paths) -> None:
+    chosen = choose(paths)
+    assert chosen.name == "overlay"
+    assert sorted(p.name for p in paths.root.iterdir()) == ["layers"]
+
+
+def test_overlay_orders_layers_for_the_kernel(paths: Paths, layers: LayerStore, tar: Tar) -> None:
+    base, top = (layers.extract(io.BytesIO(tar((name, "x")))).diff_id for name in "ab")
+    source = driver("overlay", paths, layers).view((base, top))
+    assert isinstance(source, OverlayRoot)
+    assert source.lowers == (layers.path(top), layers.path(base))
+
+
+def test_on_btrfs_its_driver_is_chosen_where_it_has_containers(
+    on_btrfs: Path, tmp_path: Path, tar: Tar
+) -> None:
+    paths = Paths(on_btrfs / "root", tmp_path / "run")
+    layers = LayerStore(paths)
+    assert choose(paths, None, layers).name == "overlay"
+    info = layers.extract(io.BytesIO(tar(("a", "x"))))
+    driver("btrfs", paths, layers).create(ID, (info.diff_id,))
+    assert choose(paths, None, layers).name == "btrfs"
+
+
+def test_btrfs_is_refused_on_another_file_system(paths: Paths, layers: LayerStore) -> None:
+    with pytest.raises(Unsupported, match="btrfs snapshots do not work on"):
+        driver("btrfs", paths, layers)

@@ -1,0 +1,134 @@
+"""A container's disk is limited where driver and file system can; elsewhere that is refused."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import disks
+from jaula.config import Paths
+from jaula.errors import Unsupported
+from jaula.kernel import btrfs
+from jaula.storage.layers import LayerStore
+from jaula.storage.snapshots import SnapshotDriver, driver, open_root
+
+Tar = Callable[..., bytes]
+MEGA = 1 << 20
+DISKS = {
+    "btrfs": (("mkfs.btrfs", "-q"), ""),
+    "ext4": (("mkfs.ext4", "-q", "-O", "quota,project"), "prjquota"),
+    "xfs": (("mkfs.xfs", "-q"), "prjquota"),
+}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[[str, str], SnapshotDriver]]:
+    """A driver on a disk of its own, with one layer of 5 MiB."""
+    with_disk = []
+
+    def made(kind: str, name: str) -> SnapshotDriver:
+        maker, options = DISKS[kind]
+        context = disks.mounted(tmp_path, *maker, options=options)
+        paths = Paths(context.__enter__() / "root", tmp_path / "run")
+        with_disk.append(context)
+        return driver(name, paths, LayerStore(paths))
+
+    yield made
+    for context in with_disk:
+        context.__exit__(None, None, None)
+
+
+def layer(snapshots: SnapshotDriver, tar: Tar) -> tuple[str, ...]:
+    layers = snapshots._layers  # type: ignore[attr-defined]
+    return (layers.extract(io.BytesIO(tar(("base", os.urandom(5 * MEGA))))).diff_id,)
+
+
+def fill(root: int, name: str, most: int) -> int:
+    """Write until it is refused; the bytes that were taken."""
+    written = 0
+    try:
+        descriptor = os.open(name, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=root)
+    except OSError as error:
+        return refused(error)
+    try:
+        while written < most:
+            written += os.write(descriptor, os.urandom(MEGA // 4))
+            os.fsync(descriptor)
+    except OSError as error:
+        written += refused(error)
+    finally:
+        os.close(descriptor)
+    return written
+
+
+def refused(error: OSError) -> int:
+    """Nothing was taken, since there is no room."""
+    if error.errno not in (errno.EDQUOT, errno.ENOSPC):
+        raise error
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("btrfs", "btrfs"),
+        ("ext4", "overlay"),
+        ("ext4", "vfs"),
+        ("xfs", "overlay"),
+        ("xfs", "vfs"),
+    ],
+)
+def test_a_container_writes_what_it_may_and_no_more(
+    make: Callable[[str, str], SnapshotDriver], tar: Tar, kind: str, name: str
+) -> None:
+    snapshots = make(kind, name)
+    image = layer(snapshots, tar)
+    snapshots.create("small", image, size=10 * MEGA)
+    snapshots.create("other", image, size=20 * MEGA)
+    snapshots.create("free", image)
+    with open_root(snapshots.root("small")) as root:
+        assert 8 * MEGA <= fill(root, "a", 40 * MEGA) <= 10 * MEGA
+        assert fill(root, "b", 40 * MEGA) <= MEGA
+    with open_root(snapshots.root("other")) as root:
+        assert 17 * MEGA <= fill(root, "a", 40 * MEGA) <= 20 * MEGA
+    with open_root(snapshots.root("free")) as root:
+        assert fill(root, "a", 30 * MEGA) == 30 * MEGA
+    snapshots.remove("small")
+    assert not snapshots.exists("small")
+    snapshots.create("small", image, size=30 * MEGA)
+    with open_root(snapshots.root("small")) as root:
+        assert fill(root, "a", 20 * MEGA) == 20 * MEGA
+    for each in ("small", "other", "free"):
+        snapshots.remove(each)
+
+
+def test_a_subvolume_made_inside_counts_for_its_container(
+    make: Callable[[str, str], SnapshotDriver], tar: Tar
+) -> None:
+    snapshots = make("btrfs", "btrfs")
+    snapshots.create("c", layer(snapshots, tar), size=5 * MEGA)
+    with open_root(snapshots.root("c")) as root:
+        btrfs.subvol_create(root, "inside")
+        inner = os.open("inside", os.O_RDONLY, dir_fd=root)
+        assert fill(inner, "a", 40 * MEGA) <= 5 * MEGA
+        os.close(inner)
+    snapshots.remove("c")
+    assert not snapshots.exists("c")
+
+
+@pytest.mark.parametrize("name", ["overlay", "vfs"])
+def test_where_no_project_is_limited_it_is_refused_and_nothing_is_left(
+    layers: LayerStore, paths: Paths, tar: Tar, name: str
+) -> None:
+    snapshots = driver(name, paths, layers)
+    image = (layers.extract(io.BytesIO(tar(("a", "x")))).diff_id,)
+    with pytest.raises(Unsupported, match="--storage-opt size= is not possible on") as caught:
+        snapshots.create("c", image, size=10 * MEGA)
+    assert "prjquota" in str(caught.value)
+    assert not snapshots.exists("c")
+    assert list(paths.container("c").iterdir()) == []
