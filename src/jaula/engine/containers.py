@@ -294,7 +294,7 @@ class Containers(Looking):
         container = self.find(ref)
         async with container.lock:
             if container.record.status is Status.PAUSED:
-                raise Conflict(f"container {container.id} is already paused")
+                raise Conflict(f"Container {container.id} is already paused")
             if not container.live:
                 raise Conflict(f"container {container.id} is not running")
             following = after(container.record.status, Action.PAUSE, container.name)
@@ -313,7 +313,7 @@ class Containers(Looking):
         container = self.find(ref)
         async with container.lock:
             if container.record.status is not Status.PAUSED:
-                raise Conflict(f"container {container.id} is not paused")
+                raise Conflict(f"Container {container.id} is not paused")
             await self._thaw(container)
             self._emit(container, "unpause")
 
@@ -368,6 +368,7 @@ class Containers(Looking):
             if container.record.status is Status.RESTARTING:
                 self.ending.give_up(container)
             else:
+                self._emit(container, "kill", {"signal": "9"})
                 await self._kill(container)
         async with container.lock:
             # An automatic removal may have been faster.

@@ -69,7 +69,7 @@ class Execs:
         exec_id = exec_id or names.new_id()
         self._known[exec_id] = Exec(exec_id, container, body)
         container.execs.add(exec_id)
-        self._emit(container, f"exec_create: {' '.join(body.cmd)}", exec_id)
+        self._emit(container, f"exec_create: {_shown(body)}", exec_id)
         return exec_id
 
     def _check(self, container: Container) -> None:
@@ -123,7 +123,7 @@ class Execs:
             owned = False
             stream = None if fd is None else _stream(execed.body, early, framed=framed)
             size = console or execed.body.console_size or (0, 0)
-            self._emit(container, f"exec_start: {' '.join(execed.body.cmd)}", exec_id)
+            self._emit(container, f"exec_start: {_shown(execed.body)}", exec_id)
             execed.pid = await shim.exec(
                 exec_id, wanted, tty=execed.body.tty, console=size, fd=fd, stream=stream
             )
@@ -228,6 +228,11 @@ class Execs:
     def tty(self, exec_id: str) -> bool:
         """Whether it has a terminal."""
         return self.find(exec_id).body.tty
+
+
+def _shown(body: ExecCreate) -> str:
+    """The program and, after a space that is always there, its arguments."""
+    return f"{body.cmd[0]} {' '.join(body.cmd[1:])}"
 
 
 def _stream(body: ExecCreate, early: bytes, *, framed: bool = True) -> AttachStream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import calendar
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
@@ -36,13 +36,14 @@ class Images:
             users[container.record.image] = users.get(container.record.image, 0) + 1
         images = self._parts.images.list()
         chosen = [i for i in images if all_fit(i, filters, self._parts)]
-        return [self._summary(image, users.get(image.id, 0)) for image in chosen]
+        patterns = filters.get("reference", ())
+        return [self._summary(image, users.get(image.id, 0), patterns) for image in chosen]
 
-    def _summary(self, image: Image, containers: int) -> Document:
+    def _summary(self, image: Image, containers: int, patterns: Sequence[str] = ()) -> Document:
         return {
             "Id": image.id,
             "ParentId": "",
-            "RepoTags": list(image.names),
+            "RepoTags": matching(image.names, patterns) if patterns else list(image.names),
             "RepoDigests": list(image.digests),
             "Created": seconds(image.created),
             "Size": image.size,
@@ -220,13 +221,32 @@ def has_label(image: Image, wanted: str) -> bool:
     return found is not None and (not equals or found == value)
 
 
+def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The names that a pattern fits, with or without their tags; no wildcard fits a slash."""
+    return [
+        name
+        for name in names
+        if any(_fits_name(shown, p) for shown in (name, _untagged(name)) for p in patterns)
+    ]
+
+
+def _untagged(name: str) -> str:
+    path, colon, tag = name.rpartition(":")
+    return path if colon and "/" not in tag else name
+
+
+def _fits_name(name: str, pattern: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    parts, patterns = name.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
 def all_fit(image: Image, filters: Filters, parts: Parts) -> bool:
     """Whether an image passes every filter of ``docker images``.
 
     :raises InvalidRequest: an unknown filter.
     """
-    from fnmatch import fnmatchcase
-
     for key, values in filters.items():
         match key:
             case "dangling":
@@ -235,11 +255,7 @@ def all_fit(image: Image, filters: Filters, parts: Parts) -> bool:
             case "label":
                 fits = all(has_label(image, value) for value in values)
             case "reference":
-                fits = any(
-                    fnmatchcase(name, value) or fnmatchcase(name.rpartition(":")[0], value)
-                    for name in image.names
-                    for value in values
-                )
+                fits = bool(matching(image.names, values))
             case "before":
                 fits = seconds(image.created) < seconds(parts.images.resolve(values[0]).created)
             case "since":

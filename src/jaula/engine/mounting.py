@@ -59,7 +59,7 @@ class Mounting:
         try:
             mounts = self._parts.registry.find(ref).record.mounts
         except NotFound as error:  # no 404: the docker command takes that for a missing image
-            raise InvalidRequest(f"could not get container for {ref}: {error.message}") from None
+            raise InvalidRequest(error.message) from None
         return [
             msgspec.structs.replace(m, read_only=mode == "ro" or m.read_only, anonymous=False)
             for m in mounts

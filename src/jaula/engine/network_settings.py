@@ -7,7 +7,6 @@ from typing import Any
 
 from jaula.engine import memberships
 from jaula.engine.memberships import DEFAULT
-from jaula.engine.names import short
 from jaula.engine.network_registry import PREDEFINED
 from jaula.engine.ports import parse_port
 from jaula.spec.api import EndpointIPAMConfig, EndpointSettings
@@ -63,7 +62,7 @@ def _entry(
     return {
         "IPAMConfig": _ipam(wanted.ipam_config),
         "Links": None,
-        "Aliases": [*wanted.aliases, short(record.id)] if own else None,
+        "Aliases": list(wanted.aliases) if own else None,
         "DriverOpts": dict(wanted.driver_opts) or None,
         "NetworkID": id_of(name),
         **_addresses(endpoint),

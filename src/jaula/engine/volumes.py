@@ -44,6 +44,7 @@ class Volumes:
 
     def list(self, filters: Filters) -> Document:
         """Those that pass ``name``, ``label``, ``driver``, ``dangling``."""
+        _check(filters)
         used = self.used()
         chosen = [
             volume
@@ -85,6 +86,7 @@ class Volumes:
         """Remove unused volumes: anonymous ones, with ``all`` the others too."""
         everything = any(v.lower() in ("true", "1", "t") for v in filters.get("all", ()))
         wanted = {key: values for key, values in filters.items() if key != "all"}
+        _check(wanted)
         used = self.used()
         removed, freed = [], 0
         for volume in self._parts.volumes.list():
@@ -123,7 +125,13 @@ def _fits(volume: Volume, key: str, values: list[str], used: dict[str, list[str]
         case "label" | "label!":
             has = all(_has_label(volume, value) for value in values)
             return has == (key == "label")
-    raise InvalidRequest(f"invalid filter '{key}'")
+    raise AssertionError(key)  # refused before
+
+
+def _check(filters: Filters) -> None:
+    for key in filters:
+        if key not in ("name", "driver", "dangling", "label", "label!"):
+            raise InvalidRequest(f"invalid filter '{key}'")
 
 
 def _has_label(volume: Volume, wanted: str) -> bool:

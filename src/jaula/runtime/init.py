@@ -21,7 +21,7 @@ from typing import NoReturn
 import msgspec
 from msgspec import structs
 
-from jaula.kernel import mounts, namespaces, process
+from jaula.kernel import loopback, mounts, namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import become, channel, hooks, labels
 from jaula.runtime.become import Prepared
@@ -101,6 +101,8 @@ def _init(blueprint: Blueprint, sync: _socket.socket) -> NoReturn:
             process.sethostname(blueprint.hostname)
         if blueprint.domainname is not None and blueprint.create & CLONE.NEWUTS:
             process.setdomainname(blueprint.domainname)
+        if blueprint.create & CLONE.NEWNET:
+            loopback.set_up()
         if blueprint.own_mounts:
             mounts.mount(None, "/", None, blueprint.propagation)
         root, prepared = blueprint.root, blueprint.prepared

@@ -1,4 +1,4 @@
-"""dockerd with directories, socket and containerd of its own; containers have no network."""
+"""dockerd with directories, socket and containerd of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from harness.callers.caller import IMAGE, Caller, until
 
 
 class Dockerd(Caller):
-    """The daemon and the client. ``runtime`` is the daemon's default, under its own name."""
+    """The daemon and the client. ``runtime`` is the daemon's default, under its own name.
+
+    Containers have no network.
+    """
 
     daemon: subprocess.Popen[bytes] | None = None
+    network = ("--bridge", "none", "--iptables=false")  # flags of the daemon
 
     def start(self) -> None:
         self.launch()
@@ -27,7 +31,7 @@ class Dockerd(Caller):
         daemon = [
             *("dockerd", "--data-root", str(self.room.base / "data"), "--exec-root", state),
             *("--pidfile", f"{state}/pid", "--host", self.address, "--config-file", "/dev/null"),
-            *("--bridge", "none", "--iptables=false", "--live-restore", "--log-level", "info"),
+            *(*self.network, "--live-restore", "--log-level", "info"),
             *("--cgroup-parent", f"/{self.room.tag}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
             *self.flags(),
             *("--init-path", shutil.which("tini-static") or "tini-static"),
@@ -81,7 +85,7 @@ class Dockerd(Caller):
         return self.room.base / "log"
 
     def words(self, *words: str) -> list[str]:
-        if words[0] in ("run", "create"):
+        if words[0] in ("run", "create") and self.network:
             words = (words[0], "--network", "none", *words[1:])
         configuration = str(self.room.base / "client")
         return ["docker", "--config", configuration, "--host", self.address, *words]
@@ -107,3 +111,9 @@ class RemappedDockerd(Dockerd):
     def kept_mounts(self) -> tuple[str, ...]:
         data = self.room.base / "data"
         return (str(data), f"{data}/{self.first}.{self.first}")
+
+
+class BridgedDockerd(Dockerd):
+    """A daemon with its default bridge, in the room's network namespace."""
+
+    network = ()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaula.api import reply
 from jaula.api.call import Call
 from jaula.api.query import Query
 from jaula.api.reply import Answer, Reply
 from jaula.api.router import Routes
-from jaula.errors import InvalidRequest, Unsupported
+from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.spec.api import ContainerCreate, ContainerUpdate
 from jaula.spec.calls import CommitOptions
+
+_DNS_NAMES_APART = (1, 45)
 
 
 async def create(call: Call) -> Answer:
@@ -36,7 +40,17 @@ async def list_(call: Call) -> Answer:
 
 async def inspect(call: Call) -> Answer:
     """``GET /containers/{id}/json``."""
-    return reply.json(call.engine.containers.inspect(call.name, size=call.query.flag("size")))
+    document = call.engine.containers.inspect(call.name, size=call.query.flag("size"))
+    if call.version < _DNS_NAMES_APART:
+        _alias_of_id(document)
+    return reply.json(document)
+
+
+def _alias_of_id(document: dict[str, Any]) -> None:
+    """Add the short id to the aliases, where it was before ``DNSNames`` came."""
+    for endpoint in document["NetworkSettings"]["Networks"].values():
+        if endpoint["Aliases"] is not None:
+            endpoint["Aliases"].append(document["Id"][:12])
 
 
 async def start(call: Call) -> Answer:
@@ -63,7 +77,10 @@ async def restart(call: Call) -> Answer:
 
 async def kill(call: Call) -> Answer:
     """``POST /containers/{id}/kill``."""
-    await call.engine.containers.kill(call.name, call.query.optional("signal"))
+    try:
+        await call.engine.containers.kill(call.name, call.query.optional("signal"))
+    except (NotFound, InvalidRequest) as error:  # Docker's words, which scripts match
+        raise type(error)(f"cannot kill container: {call.name}: {error.message}") from None
     return reply.NO_CONTENT
 
 

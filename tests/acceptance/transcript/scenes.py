@@ -1,0 +1,368 @@
+"""The command lines that are compared; scenes know nothing of each other.
+
+Containers are named ``t-...``, images ``tr/...``, networks and volumes ``tr-...``: what is left of
+a scene is removed by those names.
+"""
+
+from __future__ import annotations
+
+from harness.transcript import Scene, Step
+
+IMAGE = "busybox"
+
+
+def step(line: str, *more: str, **options: object) -> Step:
+    """``line`` is split at spaces; ``more`` are words with spaces in them."""
+    return Step((*line.split(), *more), **options)  # type: ignore[arg-type]
+
+
+DOCKER_INIT = (r"A /sbin(/docker-init)?\n", "", "docker mounts its init into the layer")
+
+SLEEPER = f"run -d --init --name t-1 --stop-timeout 1 {IMAGE} sleep 300"
+OWN_WORDS = (
+    r"(?s)Error response from daemon: .*?(\nSee 'docker run --help'\.)?\n$",
+    "Error response from daemon: ...\n",
+    "the reason is told in the engine's own words, and may be found at create instead of start",
+)
+
+LIFE = Scene(
+    "life",
+    (
+        step(f"create --name t-1 --label a=b {IMAGE} sh -c", "echo out; echo err >&2; sleep 300"),
+        step("ps -a --filter name=t-1 --format {{.Names}}|{{.Status}}|{{.Command}}|{{.Ports}}"),
+        step("start t-1"),
+        step("start t-1"),
+        step("ps --filter name=t-1 --format {{.Names}}|{{.Image}}|{{.State}}|{{.Labels}}"),
+        step("ps --filter name=t-1", columns=True),
+        step("ps -a --no-trunc --filter name=t-1", columns=True),
+        step("ps -q --filter name=nothing"),
+        step(
+            "ps -a --filter label=a=b --filter status=running --format json", differs="a document"
+        ),
+        step("logs t-1"),
+        step("logs --tail 1 t-1"),
+        step("pause t-1"),
+        step("ps --filter name=t-1 --format {{.Status}}"),
+        step("pause t-1"),
+        step("unpause t-1"),
+        step("unpause t-1"),
+        step("rename t-1 t-2"),
+        step("rename t-2 t-2"),
+        step("rename t-2 -bad-"),
+        step("kill -s WINCH t-2"),
+        step("kill -s NOSUCH t-2"),
+        step("rm t-2", but=(OWN_WORDS,)),
+        step("kill t-2"),
+        step("wait t-2"),
+        step("kill t-2"),
+        step("ps -a --filter name=t-2 --format {{.Status}}"),
+        step("inspect -f {{.State.ExitCode}}:{{.State.OOMKilled}}:{{.RestartCount}} t-2"),
+        step("rm t-2"),
+        step("rm t-2"),
+        step("rm -f t-2"),
+    ),
+)
+
+RUN = Scene(
+    "run",
+    (
+        step(f"run --rm {IMAGE} echo hi"),
+        step(f"run --rm {IMAGE} sh -c", "echo err >&2; exit 7"),
+        step(f"run --rm -i {IMAGE} cat", input="through\n"),
+        step(f"run --rm {IMAGE} nonesuch", but=(OWN_WORDS,)),
+        step(f"run --rm {IMAGE} /etc", but=(OWN_WORDS,)),
+        step("run --rm tr/absent:1 true", differs="no registry is in reach of either"),
+        step("run --rm --pull never tr/absent:1 true"),
+        step(
+            f"run --rm -w /tmp -e A=b -u 33:33 -h box {IMAGE} sh -c", "pwd; echo $A; id; hostname"
+        ),
+        step(f"run --rm --read-only {IMAGE} touch /x"),
+        step(
+            f"run --rm --tmpfs /t:size=64k {IMAGE} sh -c", "dd if=/dev/zero of=/t/x bs=1k count=99"
+        ),
+        step(f"run --rm --entrypoint /bin/echo {IMAGE} a b"),
+        step(f"run --rm --cap-drop ALL {IMAGE} sh -c", "grep Cap /proc/self/status"),
+        step(f"run --rm --ulimit nofile=64:128 {IMAGE} sh -c", "ulimit -n; ulimit -Hn"),
+        step(f"run --rm --network none {IMAGE} ip -o link"),
+        step(f"run --rm --add-host api:10.0.0.9 {IMAGE} tail -n 2 /etc/hosts", columns=True),
+        step(
+            f"run --rm --dns 9.9.9.9 --dns-search a.test {IMAGE} cat /etc/resolv.conf",
+            but=((r"(?m)^#.*\n|^\n", "", "comments"),),
+        ),
+        step(f"run -d --name t-1 {IMAGE} true"),
+        step(f"run -d --name t-1 {IMAGE} true"),
+        step("wait t-1"),
+        step("start -a t-1"),
+    ),
+)
+
+EXEC = Scene(
+    "exec",
+    (
+        step(SLEEPER),
+        step("exec t-1 echo hi"),
+        step("exec t-1 sh -c", "echo err >&2; exit 9"),
+        step("exec -i t-1 cat", input="typed\n"),
+        step("exec -e X=1 -u 33 -w /tmp t-1 sh -c", "echo $X; id -u; pwd"),
+        step("exec -d t-1 true"),
+        step(
+            "exec t-1 nonesuch",
+            differs="docker 126 as output; here 127 as error, as from run",
+            status=False,
+        ),
+        step("exec -u nobody-such t-1 true", differs="on the error stream, not as output"),
+        step("exec absent true"),
+        step("top t-1 -o pid,comm", differs="pids of the host"),
+        step("stop -t 1 t-1"),
+        step("exec t-1 true"),
+        step("top t-1"),
+    ),
+)
+
+FILES = Scene(
+    "files",
+    (
+        step(f"run -d --init --name t-1 {IMAGE} sh -c", "echo a >/new; rm /bin/ls; sleep 300"),
+        step("exec t-1 sh -c", "while [ ! -e /new ]; do sleep 0.1; done; sleep 0.2"),
+        step("diff t-1", unordered=True, but=(DOCKER_INIT,)),
+        step("cp t-1:/new {here}/new"),
+        step("cp {here}/file t-1:/tmp/file"),
+        step("exec t-1 cat /tmp/file"),
+        step("cp t-1:/absent {here}/absent", but=(OWN_WORDS,)),
+        step("cp {here}/absent t-1:/tmp", but=((r"lstat .*", "lstat ...", "the client's path"),)),
+        step("cp {here}/file t-1:/absent/file", but=(OWN_WORDS,)),
+        step("cp {here}/file absent:/tmp"),
+        step("commit -m note -a me -c", 'CMD ["true"]', "t-1", "tr/new:1"),
+        step("run --rm tr/new:1 cat /new /tmp/file"),
+        step("inspect -f {{.Config.Cmd}}|{{.Author}}|{{.Comment}} tr/new:1"),
+        step("export -o {here}/root.tar t-1"),
+        step("import -c", "ENV A=b", "{here}/root.tar", "tr/root:1"),
+        step("inspect -f {{.Config.Env}} tr/root:1"),
+        step("run --rm tr/root:1 cat /new"),
+    ),
+    {"file": "content\n"},
+)
+
+IMAGES = Scene(
+    "images",
+    (
+        step("images --format {{.Repository}}:{{.Tag}} busybox"),
+        step("tag busybox tr/other:1"),
+        step("images tr/other", columns=True),
+        step("images -q tr/other"),
+        step("image ls --digests tr/other", columns=True),
+        step("history --format {{.CreatedBy}} tr/other:1"),
+        step("save -o {here}/i.tar tr/other:1"),
+        step("rmi tr/other:1"),
+        step("load -i {here}/i.tar"),
+        step("load -q -i {here}/i.tar"),
+        step("load -i {here}/none.tar"),
+        step("rmi tr/other:1"),
+        step("rmi tr/other:1"),
+        step("tag absent tr/x:1"),
+        step("tag busybox TR/x:1"),
+        step(
+            "inspect --type image -f", "{{.Os}}/{{.Architecture}}/{{len .RootFS.Layers}}", "busybox"
+        ),
+        step("save absent -o {here}/x.tar", but=((":latest", "", "the tag that was looked for"),)),
+        step("image prune -f", differs="other tests' images may be there"),
+    ),
+)
+
+NETWORKS = Scene(
+    "networks",
+    (
+        step("network create --subnet 10.231.7.0/24 --label a=b tr-net"),
+        step("network create --subnet 10.231.7.0/24 tr-two", but=(OWN_WORDS,)),
+        step("network create tr-net"),
+        step("network create --subnet nonsense tr-bad", but=(OWN_WORDS,)),
+        step("network create -d nosuch tr-bad"),
+        step("network ls --filter name=tr-net", columns=True),
+        step("network ls --format {{.Name}}:{{.Driver}}:{{.Scope}} --filter label=a=b"),
+        step("network inspect -f {{.Name}}{{.Labels}}{{.Internal}}{{.Attachable}} tr-net"),
+        step(SLEEPER),
+        step("network connect --alias zz --ip 10.231.7.9 tr-net t-1"),
+        step("network connect tr-net t-1"),
+        step("inspect -f", '{{(index .NetworkSettings.Networks "tr-net").Aliases}}', "t-1"),
+        step("run --rm --network tr-net busybox ping -c 1 -q zz", differs="times of the packets"),
+        step("network rm tr-net", but=(OWN_WORDS,)),
+        step("network disconnect tr-net t-1"),
+        step("network disconnect tr-net t-1", but=(OWN_WORDS,)),
+        step("network inspect absent"),
+        step("network rm tr-net"),
+        step("network rm tr-net"),
+        step("network rm bridge"),
+    ),
+)
+
+VOLUMES = Scene(
+    "volumes",
+    (
+        step("volume create --label a=b tr-v"),
+        step("volume create tr-v"),
+        step("volume create -- -bad-", but=(OWN_WORDS,)),
+        step("volume ls --filter name=tr-v"),
+        step("volume ls -q --filter label=a=b"),
+        step("volume inspect -f {{.Name}}{{.Labels}}{{.Driver}}{{.Scope}} tr-v"),
+        step(f"run --rm -v tr-v:/data {IMAGE} sh -c", "echo kept > /data/x"),
+        step(f"run --name t-1 -v tr-v:/data:ro {IMAGE} sh -c", "cat /data/x; touch /data/y"),
+        step("volume rm tr-v", but=(OWN_WORDS,)),
+        step("rm t-1"),
+        step("volume rm tr-v"),
+        step("volume rm tr-v"),
+        step("volume inspect absent"),
+        step(f"run --rm -v /absent-dir-of-tr:/x:nosuch {IMAGE} true", but=(OWN_WORDS,)),
+        step(
+            f"run --rm --mount type=bind,source=/absent/dir,target=/x {IMAGE} true",
+            but=(OWN_WORDS,),
+        ),
+        step(f"run --rm --mount type=nosuch,target=/x {IMAGE} true", but=(OWN_WORDS,)),
+    ),
+)
+
+UPDATES = Scene(
+    "updates",
+    (
+        step(SLEEPER),
+        step("update -m 80m --memory-swap -1 --cpus 0.4 --restart on-failure:3 t-1"),
+        step(
+            "inspect -f {{.HostConfig.Memory}}|{{.HostConfig.MemorySwap}}|{{.HostConfig.NanoCpus}}"
+            "|{{.HostConfig.RestartPolicy}} t-1"
+        ),
+        step("update -m 1k t-1", but=(OWN_WORDS,)),
+        step("update --cpus 9999 t-1", but=(OWN_WORDS,)),
+        step("restart -t 1 t-1"),
+        step("stop -t 1 t-1"),
+        step("stop t-1"),
+        step("port t-1"),
+        step("stats --no-stream --format {{.Name}} t-1"),
+        step("container prune -f", differs="others' containers may be there"),
+        step("restart absent"),
+        step("stats --no-stream absent"),
+    ),
+)
+
+PORTS = Scene(
+    "ports",
+    (
+        step(
+            "run -d --init --name t-1 -p 127.0.0.1:18391:80 -p 127.0.0.1:18392:53/udp busybox"
+            " sleep 99"
+        ),
+        step("port t-1", unordered=True),
+        step("port t-1 80"),
+        step("port t-1 81"),
+        step("ps --filter name=t-1 --format {{.Ports}}"),
+        step(f"run -d --name t-2 -p 127.0.0.1:18391:80 {IMAGE} sleep 99", but=(OWN_WORDS,)),
+        step("ps -a --filter name=t-2 --format {{.Status}}"),
+        step(f"run --rm -p nonsense {IMAGE} true"),
+        step(f"run --rm -p 99999:1 {IMAGE} true"),
+    ),
+)
+
+BAD_INPUT = Scene(
+    "bad input",
+    (
+        step("inspect absent"),
+        step("container inspect absent"),
+        step("image inspect absent"),
+        step("logs absent"),
+        step("attach absent"),
+        step("start absent"),
+        step("stop absent"),
+        step("rm absent"),
+        step("rmi absent"),
+        step("diff absent"),
+        step("commit absent"),
+        step("export absent"),
+        step("port absent"),
+        step("wait absent"),
+        step("rename absent other"),
+        step("update -m 64m absent"),
+        step("top absent"),
+        step("kill absent"),
+        step("pause absent"),
+        step("cp absent:/x -"),
+        step(f"run --name :: --rm {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm -m 1k {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm --cpus 9999 {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm --cap-add NOSUCH {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm --security-opt nosuch=1 {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm --network absent {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm --runtime absent {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm --log-driver absent {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm --device /dev/absent {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm -u absent {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm --volumes-from absent {IMAGE} true"),
+        step(f"run --rm --link absent:x {IMAGE} true", but=(OWN_WORDS,)),
+        step(f"run --rm --sysctl kernel.shmmax {IMAGE} true", but=(OWN_WORDS,)),
+        step("ps --filter nosuch=1"),
+        step("images --filter nosuch=1"),
+        step("volume ls --filter nosuch=1"),
+        step("network ls --filter nosuch=1"),
+        step("events --until 0s --filter nosuch=1", differs="both pass an unknown filter over"),
+    ),
+)
+
+EVENTS = Scene(
+    "events",
+    (
+        step(f"run --rm --name t-3 {IMAGE} true"),
+        step(f"run -d --init --name t-3 {IMAGE} sleep 99"),
+        step("kill -s WINCH t-3"),
+        step("pause t-3"),
+        step("unpause t-3"),
+        step("rename t-3 t-4"),
+        step("exec t-4 true"),
+        step("stop -t 1 t-4"),
+        step("rm t-4"),
+        step(f"run --rm {IMAGE} sleep 1.1"),  # the client names whole seconds
+        step(
+            "events --since 60s --until 0s --filter type=container --format {{.Action}}"
+            " --filter container=t-3",
+            unordered=True,  # stop and die are told by two threads
+        ),
+        step(
+            "events --since 60s --until 0s --filter container=t-4 --format {{.Action}}",
+            unordered=True,
+        ),
+    ),
+)
+
+BUILD = Scene(
+    "build",
+    (
+        step("build --force-rm -t tr/built:1 --build-arg A=2 --label l=m {here}"),
+        step("run --rm tr/built:1"),
+        step("inspect -f {{.Config.Env}}{{.Config.Labels}}{{.Config.Cmd}} tr/built:1"),
+        step("history --format {{.CreatedBy}} tr/built:1"),
+        step("build -q {here}"),
+        step("build -t tr/bad:1 -f {here}/Bad {here}", but=(OWN_WORDS,)),
+        step("build -t tr/bad:1 -f {here}/Fails {here}"),
+        step("build -t tr/bad:1 -f {here}/Absent {here}"),
+        step("builder prune -f", differs="sizes"),
+    ),
+    {
+        "Dockerfile": "FROM busybox\nARG A=1\nENV B=$A\nCOPY file /file\nRUN echo made-$A > /made\n"
+        'CMD ["cat", "/file", "/made"]\n',
+        "file": "content\n",
+        "Bad": "FROM busybox\nRUNN true\n",
+        "Fails": "FROM busybox\nRUN echo before; exit 3\n",
+        "Absent": "FROM busybox\nCOPY absent /x\n",
+    },
+)
+
+SCENES = (
+    LIFE,
+    RUN,
+    EXEC,
+    FILES,
+    IMAGES,
+    NETWORKS,
+    VOLUMES,
+    UPDATES,
+    PORTS,
+    BAD_INPUT,
+    EVENTS,
+    BUILD,
+)

@@ -1,0 +1,63 @@
+"""The docker command against this engine and against dockerd: the same words, the same status."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acceptance.transcript.scenes import SCENES
+from harness.callers.dockerd import BridgedDockerd
+from harness.engine import PrivateEngine
+from harness.transcript import Run, Said, Scene, play
+
+pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript")]
+
+
+@pytest.fixture(scope="module")
+def dockerd(busybox_archive: Path) -> Iterator[BridgedDockerd]:
+    runc = shutil.which("runc", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    assert runc, "there is no runc"
+    with BridgedDockerd(Path(runc), busybox_archive) as caller:
+        yield caller
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+def test_says_the_same(
+    scene: Scene, engine: PrivateEngine, busybox: str, dockerd: BridgedDockerd, tmp_path: Path
+) -> None:
+    ours = _play(lambda *words, **more: engine.cli("docker", *words, **more), scene, tmp_path / "a")
+    theirs = _play(
+        lambda *words, **more: dockerd(*words, expect=None, **more), scene, tmp_path / "b"
+    )
+    different = [
+        _shown(step.words, mine, other)
+        for step, mine, other in zip(scene.steps, ours, theirs, strict=True)
+        if mine != other
+    ]
+    assert not different, "\n".join(different)
+
+
+def _play(run: Run, scene: Scene, directory: Path) -> list[Said]:
+    directory.mkdir()
+    clean = [
+        ("rm", "-f", "-v", "t-1", "t-2", "t-3", "t-4"),
+        ("network", "rm", "tr-net", "tr-two", "tr-bad"),
+        ("volume", "rm", "tr-v"),
+        ("rmi", "-f", *(f"tr/{name}:1" for name in ("new", "root", "other", "built", "bad", "x"))),
+    ]
+    return play(run, scene, directory, clean)
+
+
+def _shown(words: tuple[str, ...], ours: Said, theirs: Said) -> str:
+    lines = [f"$ docker {' '.join(words)}"]
+    for kind, a, b in (
+        ("status", str(ours.status), str(theirs.status)),
+        ("out", ours.out, theirs.out),
+        ("err", ours.err, theirs.err),
+    ):
+        if a != b:
+            lines += [f"  {kind} here:   {a!r}", f"  {kind} docker: {b!r}"]
+    return "\n".join(lines)

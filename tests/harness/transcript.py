@@ -1,0 +1,94 @@
+"""What the docker command prints: run against two engines, masked, compared.
+
+A scene is a list of command lines that belong together. Identifiers, times, addresses and sizes of
+an engine's own are masked; everything else must be the same to the letter.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+MASKS: tuple[tuple[str, str], ...] = (
+    (r"sha256:[0-9a-f]{64}", "sha256:DIGEST"),
+    (r"\b[0-9a-f]{64}\b", "ID"),
+    (r"\b(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{12}\b", "SHORT"),
+    (r"\b\d{12}\b", "SHORT"),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| ?[+-]\d\d:?\d\d( [A-Z]+)?)?", "TIME"),
+    (r"\b(Less than a second|About a minute|\d+ (?:seconds?|minutes?|hours?|days?))\b", "SPAN"),
+    (r"SPAN ago", "SPAN_AGO"),
+    (r"\b(?:10|172)\.\d+\.\d+\.(\d+)\b(/\d+)?", "ADDRESS"),
+    (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
+    (r"\b\d+(?:\.\d+)?(?:e[+-]\d+)?([kMGT]i?)?B\b", "SIZE"),
+    (r"\b\d+\.\d\d%", "PERCENT"),
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command line: its words after ``docker``, and what is typed into it.
+
+    ``but`` are further masks, each with the reason why the two engines may differ there.
+    """
+
+    words: tuple[str, ...]
+    input: str | None = None
+    columns: bool = False  # a table whose widths follow from masked values
+    unordered: bool = False  # lines come in an order of the engine's own
+    but: tuple[tuple[str, str, str], ...] = ()  # pattern, replacement, reason
+    differs: str = ""  # why everything but the exit status may differ
+    status: bool = True  # whether the exit status is the same
+
+
+@dataclass(frozen=True)
+class Scene:
+    name: str
+    steps: tuple[Step, ...]
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one command line did, masked."""
+
+    status: int
+    out: str
+    err: str
+
+
+def masked(text: str, step: Step) -> str:
+    for pattern, replacement in (*MASKS, *((p, r) for p, r, _ in step.but)):
+        text = re.sub(pattern, replacement, text)
+    if step.columns:
+        text = "\n".join(re.sub(r"\s{2,}|\t", " | ", line).rstrip() for line in text.split("\n"))
+    if step.unordered:
+        text = "\n".join(sorted(text.split("\n")))
+    return text
+
+
+def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...]]) -> list[Said]:
+    """Every step's outcome on one engine; ``clean`` are command lines that run at the end."""
+    for name, text in scene.files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    said = []
+    try:
+        for step in scene.steps:
+            options: dict[str, Any] = {} if step.input is None else {"input": step.input}
+            words = [word.replace("{here}", str(directory)) for word in step.words]
+            done = run(*words, **options)
+            here = (str(directory), "HERE")
+            out, err = (masked(text.replace(*here), step) for text in (done.stdout, done.stderr))
+            status = done.returncode if step.status else 0
+            said.append(Said(status, *(("", "") if step.differs else (out, err))))
+    finally:
+        for words in clean:
+            run(*words)
+    return said
