@@ -30,7 +30,9 @@ from integration.network.conftest import (
     talks,
     udp_frame,
 )
-from jaula.kernel.netlink import Netlink, add_address, mac_bytes, visiting
+from jaula.kernel.links import add_address, mac_bytes
+from jaula.kernel.netlink import visiting
+from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest, firewall
 
 METADATA = "169.254.169.254"
@@ -48,7 +50,7 @@ class Town:
         with visiting(lab.host):
             self.watch = lab.manager.watch()
             lab.manager.publish(self.first.endpoint, [PortRequest(80, host_port=PUBLISHED)])
-        with Netlink(lab.outside) as far:
+        with Rtnetlink(lab.outside) as far:
             link = far.link("eth0")
             assert link is not None
             far.send(add_address(link.index, METADATA, 32))

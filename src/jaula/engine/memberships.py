@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 from jaula.engine.names import short
 from jaula.errors import InvalidRequest
-from jaula.kernel.netlink import mac_bytes
+from jaula.kernel.links import mac_bytes
 from jaula.spec.api import ContainerCreate, EndpointSettings
 from jaula.spec.network import Network
 from jaula.state.records import ContainerRecord

@@ -20,19 +20,17 @@ from ipaddress import IPv4Address, IPv4Network
 import msgspec
 
 from jaula.errors import Conflict
-from jaula.kernel.netlink import (
-    IF_OPER_UP,
+from jaula.kernel.links import (
     RT_TABLE_LOCAL,
-    Netlink,
-    Request,
     add_address,
     add_bridge,
     add_default_route,
     add_veth,
     delete_link,
     set_link,
-    visiting,
 )
+from jaula.kernel.netlink import Request, visiting
+from jaula.kernel.rtnetlink import IF_OPER_UP, Rtnetlink
 from jaula.network import sysctl
 from jaula.network.addresses import Addresses, choose_subnet, mac_of
 from jaula.network.firewall import port_group
@@ -85,7 +83,7 @@ class Bridge:
         self._plan = plan
         self._fixed = plan.fixed
         self._avoid = avoid
-        self._netlink = Netlink()
+        self._netlink = Rtnetlink()
         self._index = 0
         self._mtu = DEFAULT_MTU
 
@@ -241,7 +239,7 @@ class Bridge:
         )
         with visiting(netns_fd):
             _set_ipv6(endpoint)
-            inside = Netlink()
+            inside = Rtnetlink()
         with inside:
             link = inside.link(endpoint.interface)
             if link is None:
@@ -258,7 +256,7 @@ class Bridge:
 
     def lead_outside(self, endpoint: Endpoint, netns_fd: int) -> None:
         """Make this interface of a container the one of its default routes, if it has none."""
-        with Netlink(netns_fd) as inside:
+        with Rtnetlink(netns_fd) as inside:
             inside.send(*_default_routes(endpoint), ignore=(errno.EEXIST,))
 
     def _await_carrier(self, name: str) -> None:

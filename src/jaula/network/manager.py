@@ -19,7 +19,7 @@ import msgspec
 
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
-from jaula.kernel.netlink import mac_bytes
+from jaula.kernel.links import mac_bytes
 from jaula.network import conntrack, firewall, plans
 from jaula.network.addresses import Addresses, Subnet, parse_pool, parse_subnet
 from jaula.network.bridge import Bridge, BridgePlan

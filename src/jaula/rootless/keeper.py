@@ -26,8 +26,9 @@ from typing import NoReturn
 import msgspec
 
 from jaula.kernel import namespaces, process
+from jaula.kernel.links import set_link
 from jaula.kernel.namespaces import CLONE
-from jaula.kernel.netlink import Netlink, set_link
+from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.rootless.forwards import (
     Answer,
     Drop,
@@ -175,7 +176,7 @@ def serve(directory: str, ready: int, go: int, held: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for a connection
         outside = Outside()
         namespaces.unshare(CLONE.NEWNET)
-        with Netlink() as netlink:
+        with Rtnetlink() as netlink:
             netlink.send(set_link("lo", up=True))
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listening.bind(f"{directory}/{CONTROL}")

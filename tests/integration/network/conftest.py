@@ -18,16 +18,10 @@ from pathlib import Path
 import pytest
 
 from jaula.config import EngineConfig, Paths
+from jaula.kernel.links import add_address, add_default_route, add_veth, mac_bytes, set_link
 from jaula.kernel.namespaces import CLONE, make, open_namespace, setns, unshare
-from jaula.kernel.netlink import (
-    Netlink,
-    add_address,
-    add_default_route,
-    add_veth,
-    mac_bytes,
-    set_link,
-    visiting,
-)
+from jaula.kernel.netlink import visiting
+from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import NetworkManager
 from jaula.spec.endpoint import Endpoint
 
@@ -43,7 +37,7 @@ def new_namespace() -> int:
     finally:
         setns(home, CLONE.NEWNET)
         os.close(home)
-    with Netlink(made) as inside:
+    with Rtnetlink(made) as inside:
         inside.send(set_link("lo", up=True))
     return made
 
@@ -95,7 +89,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     host, outside = new_namespace(), new_namespace()
-    with Netlink(host) as near, Netlink(outside) as far:
+    with Rtnetlink(host) as near, Rtnetlink(outside) as far:
         near.send(add_veth("up0", mtu=1400, peer_name="eth0", peer_netns=outside))
         link, other = near.link("up0"), far.link("eth0")
         assert link is not None

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import pytest
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized
+from jaula.kernel.links import add_address, add_default_route
 from jaula.kernel.namespaces import CLONE, make
-from jaula.kernel.netlink import Netlink, add_address, add_default_route, visiting
+from jaula.kernel.netlink import visiting
+from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
 from jaula.network.plans import check_pools
 from jaula.spec.network import Network, Pool
@@ -100,7 +102,7 @@ REACH = [
 def test_who_reaches_whom(town: Town, source: str, target: str, reached: bool) -> None:
     if source.startswith("inner"):  # its root can make routes: that must not help
         gateway = town.boxes[source].address.rpartition(".")[0] + ".1"
-        with Netlink(town.netns(source)) as inside:
+        with Rtnetlink(town.netns(source)) as inside:
             inside.send(add_default_route(gateway))
     with listen(town.netns(target), "0.0.0.0", PORT) as server:
         seen = talks(town.netns(source), (town.address(target), PORT), server)
@@ -166,13 +168,13 @@ def test_a_container_of_two_networks_is_reached_on_both_and_leads_nobody_across(
         with pytest.raises(NotAuthorized, match="already exists in network b"):
             town.lab.manager.attach("b", middle.id, middle.net, interface="eth2")
         town.lab.manager.detach(second, delete_interface=True)
-    with Netlink(middle.net) as inside:
+    with Rtnetlink(middle.net) as inside:
         assert [link.name for link in inside.links()] == ["lo", "eth0"]
 
 
 def test_another_containers_address_cannot_be_spoken_with(town: Town) -> None:
     thief, victim = town.boxes["a1"], town.boxes["a2"]
-    with Netlink(thief.net) as inside:
+    with Rtnetlink(thief.net) as inside:
         link = inside.link("eth0")
         assert link is not None
         inside.send(add_address(link.index, victim.address, 32))
@@ -228,7 +230,7 @@ def test_ipv6_reaches_the_same_network_and_nothing_else(lab: Lab) -> None:
 
 
 def test_ipv6_leaves_by_the_hosts_address(lab: Lab) -> None:
-    with Netlink(lab.host) as near, Netlink(lab.outside) as far:
+    with Rtnetlink(lab.host) as near, Rtnetlink(lab.outside) as far:
         link, other = near.link("up0"), far.link("eth0")
         assert link is not None
         assert other is not None
@@ -267,7 +269,7 @@ def test_asked_subnets_ranges_gateways_and_reserved_addresses_hold(lab: Lab) -> 
     assert join(lab, "asked", ip="10.77.0.100").address == "10.77.0.100"
     last = join(lab, "asked", mac="02:00:00:00:00:07").endpoint
     assert (last.ipv4, last.mac) == ("10.77.0.11", "02:00:00:00:00:07")
-    with Netlink(first.net) as inside:
+    with Rtnetlink(first.net) as inside:
         link = inside.link("eth0")
         assert link is not None
         assert link.mtu == 1300
@@ -289,11 +291,11 @@ def test_networks_get_subnets_of_their_own_until_the_pool_is_used_up(lab: Lab) -
             lab.manager.define(network("one-more"))
         subnets = lab.manager.subnets()
         assert len(set(subnets)) == 32
-        with Netlink() as links:
+        with Rtnetlink() as links:
             assert sum(link.name.startswith("jlt-") for link in links.links()) == 31
         for one in made:
             lab.manager.undefine(one.name)
-        with Netlink() as links:
+        with Rtnetlink() as links:
             assert not [link.name for link in links.links() if link.name.startswith("jlt-")]
         lab.manager.define(network("again"))
 
@@ -338,7 +340,7 @@ def test_flushed_tables_of_every_network_are_put_back(lab: Lab) -> None:
         assert lab.manager.repair() is True
         assert lab.manager.repair() is False
     assert run_nft(lab.host, "list", "tables").count("table ip6") == 1
-    with listen(lab.outside, "0.0.0.0", PORT) as server, Netlink(box.net) as inside:
+    with listen(lab.outside, "0.0.0.0", PORT) as server, Rtnetlink(box.net) as inside:
         inside.send(add_default_route(box.address.rpartition(".")[0] + ".1"))
         assert talks(box.net, (OUTSIDE, PORT), server) is None
 
@@ -356,7 +358,7 @@ def test_what_a_cut_off_creation_left_is_cleared(lab: Lab) -> None:
 
 
 def test_the_hosts_own_namespace_is_not_touched(lab: Lab) -> None:
-    before = {link.name for link in Netlink().links()}
+    before = {link.name for link in Rtnetlink().links()}
     with visiting(lab.host):
         lab.manager.define(network("elsewhere"))
-    assert {link.name for link in Netlink().links()} - before == set()
+    assert {link.name for link in Rtnetlink().links()} - before == set()

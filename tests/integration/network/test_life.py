@@ -11,20 +11,22 @@ import threading
 import pytest
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
-from jaula.kernel.netlink import Netlink, add_bridge, add_veth, visiting
+from jaula.kernel.links import add_bridge, add_veth
+from jaula.kernel.netlink import visiting
+from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import NetworkManager, PortRequest, PortUnavailable
 
 from .conftest import HOST_OUTER, OUTSIDE, Lab, client, listen, new_namespace, run_nft, talks
 
 
 def link_names(lab: Lab) -> set[str]:
-    with Netlink(lab.host) as host:
+    with Rtnetlink(lab.host) as host:
         return {link.name for link in host.links()}
 
 
 def test_an_attached_namespace_has_address_route_and_loopback(lab: Lab) -> None:
     box = lab.box()
-    with Netlink(box.net) as inside:
+    with Rtnetlink(box.net) as inside:
         names = {link.index: link for link in inside.links()}
         addresses = {(names[a.index].name, a.address, a.prefix) for a in inside.addresses()}
         defaults = [r.gateway for r in inside.routes() if not r.destination and r.gateway]
@@ -55,7 +57,7 @@ def test_a_failed_attach_leaves_nothing(lab: Lab) -> None:
     before = link_names(lab), lab.manager.endpoints()
     taken = new_namespace()
     try:
-        with Netlink(taken) as inside:
+        with Rtnetlink(taken) as inside:
             inside.send(add_veth("eth0", mtu=1500, peer_name="x"))
         with visiting(lab.host), pytest.raises(JaulaError, match="failed to set up network"):
             lab.manager.attach("bridge", "f" * 64, taken)
@@ -103,7 +105,7 @@ def test_detaching_a_container_that_lives_on_removes_its_interface(lab: Lab) -> 
     with visiting(lab.host):
         lab.manager.detach(box.endpoint, delete_interface=True)
     assert box.endpoint.host_interface not in link_names(lab)
-    with Netlink(box.net) as inside:
+    with Rtnetlink(box.net) as inside:
         assert inside.link("eth0") is None
 
 
@@ -300,7 +302,7 @@ def test_a_firewall_that_drops_is_told(lab: Lab) -> None:
 
 
 def test_an_interface_of_the_bridge_s_name_that_is_no_bridge_is_left_alone(lab: Lab) -> None:
-    with Netlink(lab.host) as host:
+    with Rtnetlink(lab.host) as host:
         host.send(add_veth("jltbr0", mtu=1500, peer_name="x"))
     with visiting(lab.host):
         with pytest.raises(Conflict, match="not a bridge"):
@@ -375,7 +377,7 @@ def test_many_threads_may_attach_and_detach(lab: Lab) -> None:
 
 
 def test_a_bridge_that_is_there_without_an_address_is_made_anew(lab: Lab) -> None:
-    with Netlink(lab.host) as host:
+    with Rtnetlink(lab.host) as host:
         host.send(add_bridge("jltbr0", mac="02:42:00:00:00:01", mtu=1500))
     box = lab.box()
     with listen(lab.outside, OUTSIDE, 80) as server:

@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from jaula.kernel.netlink import Netlink, visiting
+from jaula.kernel.netlink import visiting
+from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
 
 from .conftest import (
@@ -25,7 +26,7 @@ OTHER_MAC = "02:42:0a:00:00:09"
 
 
 def gateway_mac(lab: Lab) -> str:
-    with Netlink(lab.host) as host:
+    with Rtnetlink(lab.host) as host:
         link = host.link(lab.config.bridge)
     assert link is not None
     return link.mac
@@ -59,7 +60,7 @@ def test_a_port_published_on_loopback_is_not_given_to_a_neighbour_of_the_host(la
     box = lab.box()
     with visiting(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(53, "udp", "127.0.0.1", 5353)])
-    with Netlink(lab.host) as host:
+    with Rtnetlink(lab.host) as host:
         link = host.link("up0")
     assert link is not None
     frame = udp_frame(link.mac, OTHER_MAC, OUTSIDE, "127.0.0.1", 5353, b"neighbour")
@@ -118,7 +119,7 @@ def test_no_ipv6_leaves_a_container(lab: Lab) -> None:
 def test_interfaces_of_containers_and_of_the_bridge_have_no_ipv6_address(lab: Lab) -> None:
     box = lab.box()
     for namespace in (box.net, lab.host):
-        with Netlink(namespace) as table:
+        with Rtnetlink(namespace) as table:
             names = {link.index: link.name for link in table.links()}
             found = [
                 (names[row.index], row.address)
