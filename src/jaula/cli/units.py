@@ -6,7 +6,9 @@ with four significant digits, and memory in ``stats`` counts in 1024 again: Dock
 
 from __future__ import annotations
 
-BINARY = "kmgtp"
+from jaula.spec.quantities import is_decimal, nanoseconds
+from jaula.spec.quantities import size as size
+
 SHOWN = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 SHOWN_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -26,76 +28,15 @@ def _based(text: str) -> int:
     return int(text, 0)
 
 
-def size(text: str) -> int:
-    """Bytes from ``100``, ``64m``, ``1.5GiB``; -1 (without limit) passes. Units count in 1024."""
-    if text == "-1":
-        return -1
-    word = text.strip().lower()
-    number = word.rstrip("bikmgtp ")
-    unit = word[len(number) :].strip()
-    unit = unit.removesuffix("b").removesuffix("i") if unit != "b" else ""
-    if len(unit) > 1 or (unit and unit not in BINARY) or not _plain(number):
-        raise ValueError(f"invalid size: '{text}'")
-    factor = 1024 ** (BINARY.index(unit) + 1) if unit else 1
-    value = float(number) * factor
-    if value >= 2**63:
-        raise ValueError(f"invalid size: '{text}'")
-    return int(value)
-
-
-def _plain(number: str) -> bool:
-    whole, _, part = number.partition(".")
-    return (whole + part).isascii() and (whole + part).isdigit() and bool(whole)
-
-
 def nano(text: str) -> int:
     """Billionths of a CPU from ``0.5``; at most nine decimals are kept."""
     number = text.strip()
-    if not _plain(number):
+    if not is_decimal(number):
         raise ValueError(f"failed to parse {text} as a rational number")
     whole, _, part = number.partition(".")
     if len(part.rstrip("0")) > 9:
         raise ValueError("value is too precise")
     return int(whole) * 10**9 + int(part[:9].ljust(9, "0"))
-
-
-def nanoseconds(text: str) -> int:
-    """A Go duration (``1h30m``, ``1.5s``, ``300ms``) in nanoseconds."""
-    scale = {
-        "ns": 1,
-        "us": 10**3,
-        "µs": 10**3,
-        "ms": 10**6,
-        "s": 10**9,
-        "m": 60 * 10**9,
-        "h": 3600 * 10**9,
-    }
-    rest, sign = text, 1
-    if rest[:1] in ("+", "-"):
-        sign = -1 if rest[0] == "-" else 1
-        rest = rest[1:]
-    if rest == "0":
-        return 0
-    total, found = 0, False
-    while rest:
-        digits = 0
-        while digits < len(rest) and rest[digits] in "0123456789.":
-            digits += 1
-        letters = digits
-        while letters < len(rest) and rest[letters] not in "0123456789.":
-            letters += 1
-        number, unit = rest[:digits], rest[digits:letters]
-        if unit not in scale or number.count(".") > 1 or not number.strip("."):
-            found = False
-            break
-        whole, _, part = number.partition(".")
-        total += int(whole or 0) * scale[unit]
-        if part:
-            total += int(part) * scale[unit] // 10 ** len(part)
-        rest, found = rest[letters:], True
-    if not found:
-        raise ValueError(f'time: invalid duration "{text}"')
-    return sign * total
 
 
 def seconds(text: str) -> int:
