@@ -14,6 +14,10 @@ import stat
 from jaula.kernel.flags import IntFlag
 from jaula.kernel.libc import NR_openat2, syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _LINKS_LIMIT = 40  # as many as the kernel follows in one path
 
 
@@ -66,11 +70,14 @@ def parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def make_directory_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
+def make_directory_in_root(
+    root_fd: int, path: str, mode: int = 0o755, *, made: Callable[[int], object] | None = None
+) -> int:
     """Open a directory below ``root_fd``, making what is missing; returns an ``O_PATH`` descriptor.
 
     Links are followed inside the root, and where one leads to nothing, that place is made. A
-    component that is made is made in the directory that was resolved just before, by descriptor.
+    component that is made is made in the directory that was resolved just before, by descriptor,
+    and ``made`` is called with its own.
     """
     current = openat2(root_fd, ".", os.O_PATH | os.O_DIRECTORY)
     waiting = parts(path)[::-1]
@@ -105,6 +112,12 @@ def make_directory_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
                     os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW,
                     resolve=RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS,
                 )
+                done.append(part)
+                os.close(current)
+                current = following
+                if made is not None:
+                    made(current)
+                continue
             done.append(part)
             os.close(current)
             current = following

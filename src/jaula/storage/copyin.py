@@ -10,7 +10,7 @@ this is done in the files of a container that may be running and hostile. Theref
 * a parent is opened below the root by the kernel (``RESOLVE_IN_ROOT``): links are followed inside;
 * a name is made with ``O_EXCL`` and never followed; what is there is unlinked first;
 * owner, mode and times are set through the descriptor of what was made, never through its name;
-* nothing is made on a kernel file system, and no device node anywhere.
+* nothing is made on a kernel file system, and no device node but with ``devices``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,18 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Un
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
 from jaula.storage.inside import is_kernels, refuse_kernels
-from jaula.storage.tar_reader import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, Entry
+from jaula.storage.tar_reader import (
+    BLOCK_DEVICE,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    HARD_LINK,
+    REGULAR,
+    SYMLINK,
+    Entry,
+)
 from jaula.storage.tar_reader import shown as _shown
-from jaula.storage.trees import FOLDER, remove_tree
+from jaula.storage.trees import FOLDER, may_make, remove_tree
 
 Owner = Callable[[int, int], tuple[int, int]]
 """Turns an entry's owner into the ids that the kernel is told."""
@@ -48,6 +57,7 @@ _ATTEMPTS = 16  # at a name that somebody makes again and again
 _CACHE = 64  # open directories
 _TIMES = 65536  # directories whose times are remembered until the end
 _ITSELF = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
+_NODES = {FIFO: stat.S_IFIFO, CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK}
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -55,7 +65,8 @@ class CopyIn:
     """Unpacks into ``directory`` below ``root_fd``; ``owner`` None leaves owners to the kernel.
 
     ``parents`` owns the directories that the archive does not mention. Without ``privileges``
-    files get no set-user-ID bits and no capabilities.
+    files get no set-user-ID bits and no capabilities. ``devices`` is for a layer, which nobody uses
+    yet and which is mounted where device nodes have no effect.
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class CopyIn:
         parents: tuple[int, int] | None = None,
         keep_kinds: bool = False,
         privileges: bool = True,
+        devices: bool = False,
     ) -> None:
         self._root = root_fd
         self._directory = os.fsencode(directory)
@@ -74,6 +86,7 @@ class CopyIn:
         self._parents = parents
         self._keep_kinds = keep_kinds
         self._privileges = privileges
+        self._devices = devices
         self._folders: OrderedDict[bytes, int] = OrderedDict()
         self._times: dict[bytes, int] = {}
 
@@ -164,6 +177,9 @@ class CopyIn:
             self._make_link(parent, path, name, entry)
         elif entry.type in (SYMLINK, FIFO):
             self._make_node(parent, path, name, entry)
+        elif self._devices:
+            if may_make(_NODES[entry.type], os.makedev(entry.major, entry.minor)):
+                self._make_node(parent, path, name, entry)
         else:
             raise InvalidRequest(
                 f"entry {_shown(entry.name)} is a device node; none is made in a container",
@@ -246,18 +262,21 @@ class CopyIn:
             if entry.type == SYMLINK:
                 os.symlink(entry.link, name, dir_fd=parent)
             else:
-                os.mkfifo(name, 0o600, dir_fd=parent)
+                number = os.makedev(entry.major, entry.minor)
+                os.mknod(name, _NODES[entry.type] | 0o600, number, dir_fd=parent)
             return paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
 
         place = self._made(make, parent, path, name)
         try:
             facts = os.fstat(place)
-            if not (stat.S_ISLNK(facts.st_mode) or stat.S_ISFIFO(facts.st_mode)):
+            wanted = stat.S_IFLNK if entry.type == SYMLINK else _NODES[entry.type]
+            if stat.S_IFMT(facts.st_mode) != wanted:
                 return  # it was replaced meanwhile: not ours to describe
             if self._owner is not None:
                 os.chown(f"/proc/self/fd/{place}", *self._owner(entry.uid, entry.gid))
-            if stat.S_ISFIFO(facts.st_mode):
+            if entry.type != SYMLINK:
                 os.chmod(f"/proc/self/fd/{place}", entry.mode)
+            os.utime(f"/proc/self/fd/{place}", ns=(entry.mtime, entry.mtime))
         finally:
             os.close(place)
 

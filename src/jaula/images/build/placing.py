@@ -1,0 +1,205 @@
+"""Copying sources into a root: where they land, and whose they become there.
+
+Follows the Dockerfile reference: a target that ends with a slash is a directory; what is missing is
+made, links on the way are followed inside the root; a directory's content is merged with what is
+there, file by file. A directory never takes a file's place here, nor the reverse, as in BuildKit.
+
+The root was written by a ``RUN`` and is hostile: the target is resolved by the kernel inside of it,
+once, and from there on everything is done below the directory that was found
+(:class:`jaula.storage.copyin.CopyIn`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from jaula.errors import InvalidRequest, Unavailable
+from jaula.images.build import archives
+from jaula.images.build.sources import Archive, Source
+from jaula.kernel import paths
+from jaula.storage.copyin import CopyIn
+from jaula.storage.tar_reader import DIRECTORY, REGULAR, SYMLINK, Entry
+
+if TYPE_CHECKING:
+    from jaula.images.build.modes import Change
+    from jaula.images.registry.cancellation import Cancellation
+
+_LINKS = 40  # as many as the kernel follows in one path
+_RESERVE = 64 << 20  # bytes that are left free on the file system
+_CHECKED = 32 << 20  # bytes that may be written before the free space is looked at again
+
+Ids = tuple[int, int]
+
+
+class Target:
+    """Where an instruction copies to: ``path`` is absolute, ``directory`` that it must be one."""
+
+    def __init__(self, text: str, workdir: str) -> None:
+        self.text = text
+        self.directory = text.endswith("/") or posixpath.basename(text) in (".", "..")
+        self.path = "/" + posixpath.normpath(posixpath.join("/", workdir, text)).lstrip("/")
+
+
+def place(
+    sources: Sequence[Source],
+    root: int,
+    target: Target,
+    *,
+    owner: Ids | None = None,
+    mode: Change | None = None,
+    cancel: Cancellation | None = None,
+) -> None:
+    """Copy ``sources`` below the directory ``root``, a descriptor.
+
+    ``owner`` is ``--chown``: None leaves owners as each source has them. ``mode`` is ``--chmod``.
+
+    :raises InvalidRequest: they do not fit what is there.
+    :raises Unavailable: the disk is full.
+    """
+    if len(sources) > 1 and not target.directory and not all(s.fills for s in sources):
+        with _explained(target):
+            if not _is_directory(root, target.path):
+                raise InvalidRequest(
+                    f"more than one file cannot become {target.text!r}",
+                    hint="a directory as target ends with a slash",
+                )
+    for source in sources:
+        with _explained(target):
+            folder, name = _landing(root, target, source, owner or (0, 0))
+        try:
+            _copy(source, folder, name, owner, mode, cancel)
+        finally:
+            os.close(folder)
+
+
+def _copy(
+    source: Source,
+    folder: int,
+    name: bytes,
+    owner: Ids | None,
+    mode: Change | None,
+    cancel: Cancellation | None,
+) -> None:
+    def owned(uid: int, gid: int) -> Ids:
+        if owner is not None:
+            return owner
+        return (uid, gid) if source.keeps_owners else (0, 0)
+
+    unpacking = isinstance(source, archives.Packed)
+    copying = CopyIn(
+        folder,
+        "/",
+        owner=owned,
+        parents=owner or (0, 0),
+        keep_kinds=not unpacking,
+        devices=True,
+    )
+    archive = source.archive(name)
+    try:
+        copying.run(_Watched(archive, folder, mode, cancel))
+    finally:
+        archives.close(archive)
+
+
+class _Watched:
+    """An archive on its way to the disk: modes are changed, the disk is not filled, it can end."""
+
+    def __init__(
+        self, archive: Archive, folder: int, mode: Change | None, cancel: Cancellation | None
+    ) -> None:
+        self._archive = archive
+        self._folder = folder
+        self._mode = mode
+        self._cancel = cancel
+        self._unchecked = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        for entry in self._archive:
+            if self._cancel is not None:
+                self._cancel.check()
+            if entry.type == REGULAR:
+                self._check_space(entry.size)
+            if self._mode is not None and entry.type != SYMLINK:
+                entry.mode = self._mode(entry.mode, entry.type == DIRECTORY)
+            yield entry
+
+    def data(self) -> Iterator[memoryview]:
+        return self._archive.data()
+
+    def _check_space(self, size: int) -> None:
+        self._unchecked -= size + 4096
+        if self._unchecked < 0:
+            facts = os.fstatvfs(self._folder)
+            if facts.f_bavail * facts.f_frsize - _RESERVE < size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._unchecked = _CHECKED
+
+
+def _landing(root: int, target: Target, source: Source, parents: Ids) -> tuple[int, bytes]:
+    """The directory that a source is copied to, as a descriptor, and its name in there."""
+    if source.fills or target.directory:
+        return _directory(root, target.path, parents), source.name
+    path = target.path
+    for _ in range(_LINKS):
+        try:
+            there = paths.open_in_root(root, path, os.O_PATH)
+        except FileNotFoundError:
+            there = -1
+        if there >= 0:
+            if stat.S_ISDIR(os.fstat(there).st_mode):
+                return there, source.name
+            os.close(there)
+        above, name = posixpath.split(path)
+        folder = _directory(root, above or "/", parents)
+        try:
+            led = os.readlink(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):
+                return folder, os.fsencode(name)
+            os.close(folder)
+            raise
+        os.close(folder)
+        path = posixpath.join(above, led)
+        if posixpath.basename(path) in ("", ".", ".."):
+            return _directory(root, path, parents), source.name
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _directory(root: int, path: str, owner: Ids) -> int:
+    """An ``O_PATH`` descriptor of a directory; what is made for it is ``owner``'s."""
+
+    def made(descriptor: int) -> None:
+        os.chown(f"/proc/self/fd/{descriptor}", *owner)
+        os.chmod(f"/proc/self/fd/{descriptor}", 0o755)  # whatever the umask is
+
+    return paths.make_directory_in_root(root, path, made=made)
+
+
+def _is_directory(root: int, path: str) -> bool:
+    try:
+        os.close(paths.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+@contextmanager
+def _explained(target: Target) -> Iterator[None]:
+    """What the kernel refuses, as an error about the target."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Unavailable(
+                f"cannot copy to {target.text!r}: {reason}", hint="free some space and try again"
+            ) from error
+        if error.errno == errno.ENOTDIR:
+            reason = "a file is in the way of one of its directories"
+        raise InvalidRequest(f"cannot copy to {target.text!r}: {reason}") from error
