@@ -25,6 +25,8 @@ import report
 from engines import IMAGE, Engine
 
 from jaula.audit.probing import attempts, judging, program, sharedmemory
+from jaula.audit.probing import reach as connections
+from jaula.audit.probing.reach import Surroundings
 from jaula.confine.capabilities import decode
 from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
 
@@ -223,8 +225,7 @@ def by_deed(engine: Engine, base: Path, neighbour: str) -> Rows:
             *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
             *attempts.capabilities(None), *attempts.masked(MASKED_PATHS),
             *attempts.writes(READONLY_PATHS, None), *attempts.devices(None),
-            *attempts.network(of_host["abstract"], of_host["loopback"], alone=False, host=None,
-                              ipv6=None),
+            *connections.network(of_host["abstract"], of_host["loopback"], Surroundings()),
             *attempts.others(of_host["file"], os.getpid(), of_host["memory"], pids=None, ipc=None),
             *reach(neighbour, of_host["every"]),
         ]  # fmt: skip
@@ -261,9 +262,9 @@ def reach(neighbour: str, port: int) -> list[attempts.Attempt]:
     ):
         steps = (
             attempts.call("socket", 2, 1, 0),
-            attempts.call("connect", 3, attempts.inet_address(address, number), 16),
+            attempts.call("connect", 3, connections.inet_address(address, number), 16),
         )
-        fine = attempts.UNREACHED
+        fine = connections.UNREACHED
         if name.startswith("another"):
             fine -= {111}  # a refusal of the port is an answer
         found.append(attempts.Attempt(group="reach", name=name, steps=steps, fine=fine))

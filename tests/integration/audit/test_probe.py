@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
 from jaula.audit.probing import twin
 from jaula.audit.row import Row, Verdict
+from jaula.confine import lsm
 from jaula.spec import runtime
 
 pytestmark = pytest.mark.skipif(
@@ -26,6 +30,7 @@ GROUPS = {
     *(f"tried: sockets {abi}" for abi in ("x86_64", "i386", "x32")),
     *("tried: terminal", "tried: capabilities", "tried: masked paths", "tried: kernel files"),
     *("tried: read-only paths", "tried: devices", "tried: network", "tried: others"),
+    *(("tried: labels",) if lsm.selinux() or lsm.apparmor() else ()),
     "tried: ceilings",
 }
 
@@ -48,16 +53,23 @@ class Api:
 
 
 def tried(
-    engine: PrivateEngine, name: str, asked: Mapping[str, Any] | None = None
+    engine: PrivateEngine,
+    name: str,
+    asked: Mapping[str, Any] | None = None,
+    told: Callable[[runtime.Spec], runtime.Spec] = lambda spec: spec,
 ) -> dict[str, Row]:
-    """Rows of a twin; with ``asked`` as if the container's flags had been these."""
+    """Rows of a twin; with ``asked`` as if the container's flags had been these.
+
+    ``told`` is what the judge hears of the spec.
+    """
     found = containers.inspect(engine, name)
-    spec = runtime.decode(engine.request("GET", f"/jaula/containers/{found['Id']}/spec").body)
+    reply = engine.request("GET", f"/jaula/containers/{found['Id']}/spec")
+    spec = told(runtime.decode(reply.body))
     if asked is not None:
         made = twin.body
 
-        def body(inspect: Mapping[str, Any], path: str) -> dict[str, Any]:
-            return made(found, path)  # the twin is like the container ...
+        def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str]) -> dict[str, Any]:
+            return made(found, path, binds)  # the twin is like the container ...
 
         judged = found | {"HostConfig": {**found["HostConfig"], **asked}}  # ... the judge is not
         with pytest.MonkeyPatch.context() as patch:
@@ -66,8 +78,14 @@ def tried(
     return {row.id: row for row in twin.rows(Api(engine), found, spec)}
 
 
-def told(rows: dict[str, Row]) -> dict[str, str]:
+def wrong(rows: dict[str, Row]) -> dict[str, str]:
     return {name: row.effective for name, row in rows.items() if row.verdict is not Verdict.HOLDS}
+
+
+MANY_LIMITS = (
+    "--cpus 0.2 --cpuset-cpus 0 --tmpfs /small:size=1m --shm-size 2m --ulimit nofile=64:64 "
+    "--ulimit fsize=8192 --ulimit memlock=65536 --ulimit core=0 --ulimit nproc=500"
+)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +95,7 @@ def told(rows: dict[str, Row]) -> dict[str, str]:
         ("-m", "64m", "--pids-limit", "40"),
         ("--user", "1234:1234", "--read-only", "--security-opt", "no-new-privileges"),
         ("--network", "none", "--cap-drop", "all"),
+        tuple(MANY_LIMITS.split()),
         pytest.param(("--init", "-t"), marks=pytest.mark.needs("tini-static")),
     ],
     ids=" ".join,
@@ -84,7 +103,7 @@ def told(rows: dict[str, Row]) -> dict[str, str]:
 def test_everything_is_refused(engine: PrivateEngine, busybox: str, flags: tuple[str, ...]) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
         rows = tried(engine, name)
-    assert told(rows) == {}
+    assert wrong(rows) == {}
     assert set(rows) == GROUPS
 
 
@@ -102,6 +121,8 @@ def test_everything_is_refused(engine: PrivateEngine, busybox: str, flags: tuple
          "abstract socket of the host"),
         (("--network", "host"), {"NetworkMode": "none"}, {"tried: network"},
          "loopback of the host"),
+        (("--network", "host"), {"NetworkMode": "none"}, {"tried: network"},
+         "a container of another network (ECONNREFUSED"),
         (("--security-opt", "systempaths=unconfined", "--userns", "host"),
          {"MaskedPaths": None, "ReadonlyPaths": None, "SecurityOpt": None, "UsernsMode": ""},
          {"tried: kernel files"}, "/proc/sys/kernel/core_pattern"),
@@ -127,7 +148,7 @@ def test_a_protection_that_is_missing_is_seen_by_deed(
         rows = tried(engine, name, asked)
     for group in groups:
         assert rows[group].verdict is Verdict.FAILS, rows[group]
-    assert any(attempt in rows[group].effective for group in groups), told(rows)
+    assert any(attempt in rows[group].effective for group in groups), wrong(rows)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +159,7 @@ def test_a_protection_that_is_missing_is_seen_by_deed(
         (("--cap-add", "sys_admin"), "--cap-add sys_admin"),
         (("--network", "host"), "--network=host"),
         (("--pid", "host"), "--pid=host"),
+        (("--userns", "host"), "--userns=host"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -146,7 +168,7 @@ def test_what_a_flag_asked_for_is_relaxed_and_names_it(
 ) -> None:
     with containers.running(engine, busybox, flags=flags) as name:
         rows = tried(engine, name)
-    assert {row.verdict for row in rows.values()} == {Verdict.HOLDS, Verdict.RELAXED}, told(rows)
+    assert {row.verdict for row in rows.values()} == {Verdict.HOLDS, Verdict.RELAXED}, wrong(rows)
     named = " ".join(row.requested for row in rows.values() if row.verdict is Verdict.RELAXED)
     assert flag.lower() in named.lower()
 
@@ -162,6 +184,108 @@ def test_a_ceiling_that_was_raised_is_seen(engine: PrivateEngine, busybox: str) 
     assert "58 threads" in rows["tried: ceilings"].effective
 
 
+def smaller(spec: runtime.Spec) -> runtime.Spec:
+    """The spec with limits that nobody set."""
+    mounts = tuple(
+        msgspec.structs.replace(mount, options=(*mount.options, "size=4096"))
+        if mount.destination == "/dev/shm"
+        else mount
+        for mount in spec.mounts
+    )
+    assert spec.process is not None
+    limits = tuple(
+        runtime.Rlimit(type=f"RLIMIT_{name}", hard=hard, soft=hard)
+        for name, hard in (("NOFILE", 32), ("FSIZE", 4096), ("MEMLOCK", 8192))
+    )
+    process = msgspec.structs.replace(spec.process, rlimits=limits)
+    return msgspec.structs.replace(spec, mounts=mounts, process=process)
+
+
+def test_every_limit_that_is_not_in_effect_is_seen(engine: PrivateEngine, busybox: str) -> None:
+    """The judge is told of limits; the twin has the kernel's own, or none."""
+    flags = ("--ulimit", "nofile=1024:1024", "--ulimit", "fsize=1000000")
+    with containers.running(engine, busybox, flags=flags) as name:
+        asked = {"NanoCpus": 50_000_000, "CpusetCpus": "0"}
+        row = tried(engine, name, asked, smaller)["tried: ceilings"]
+    assert row.verdict is Verdict.FAILS
+    through = row.effective.partition("let through: ")[2]
+    expected = ["more than 0.05 processors", "8 KB in /dev/shm", "raising nofile",
+                "raising fsize"]  # fmt: skip
+    if (os.cpu_count() or 1) > 1:
+        expected.append("processors outside the set")
+    assert [each for each in expected if each not in through] == []
+
+
+def namespaced(spec: runtime.Spec) -> runtime.Spec:
+    """The spec with a user namespace that it does not have."""
+    assert spec.linux is not None
+    own = (*spec.linux.namespaces, runtime.Namespace(type="user"))
+    return msgspec.structs.replace(spec, linux=msgspec.structs.replace(spec.linux, namespaces=own))
+
+
+def test_ids_that_are_another_containers_too_are_seen(engine: PrivateEngine, busybox: str) -> None:
+    with containers.running(engine, busybox, flags=("--userns", "host")) as name:
+        row = tried(engine, name, {"UsernsMode": ""}, namespaced)["tried: others"]
+    assert row.verdict is Verdict.FAILS
+    assert "a file of another container's root" in row.effective
+
+
+@pytest.fixture
+def metadata() -> Iterator[None]:
+    """A cloud's metadata address, on an interface of this host."""
+    link = containers.unique("jm")[:15]
+    for words in (
+        f"ip link add {link} type bridge",
+        f"ip address add 169.254.169.254/32 dev {link}",
+        f"ip link set {link} up",
+    ):
+        subprocess.run(words.split(), check=True, timeout=10)
+    yield
+    subprocess.run(["ip", "link", "delete", link], check=True, timeout=10)
+
+
+class Renamed(Api):
+    """The engine's API, by whose word every network is internal."""
+
+    def document(self, method: str, path: str, query: Any = (), body: object = None) -> Any:
+        found = super().document(method, path, query, body)
+        if (method, path) == ("GET", "/networks"):
+            return [network | {"Internal": True} for network in found]
+        return found
+
+
+@pytest.mark.usefixtures("metadata")
+def test_the_metadata_address_is_out_of_reach_of_an_internal_network(
+    engine: PrivateEngine, busybox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = containers.unique("net")
+    assert engine.cli("jaula", "network", "create", "--internal", name).returncode == 0
+    try:
+        with containers.running(engine, busybox, flags=("--network", name)) as container:
+            row = tried(engine, container)["tried: network"]
+    finally:
+        engine.cli("jaula", "network", "rm", name)
+    assert (row.verdict, row.requested) == (Verdict.HOLDS, "6 refused")
+    monkeypatch.setattr(sys.modules[__name__], "Api", Renamed)
+    with containers.running(engine, busybox) as container:  # which reaches it, as with Docker
+        row = tried(engine, container)["tried: network"]
+    assert row.verdict is Verdict.FAILS
+    assert "metadata address (" in row.effective
+
+
+def test_ipv6_of_a_network_is_named_as_asked_for(engine: PrivateEngine, busybox: str) -> None:
+    name = containers.unique("net")
+    assert engine.cli("jaula", "network", "create", "--ipv6", name).returncode == 0
+    try:
+        with containers.running(engine, busybox, flags=("--network", name)) as container:
+            row = tried(engine, container)["tried: network"]
+    finally:
+        engine.cli("jaula", "network", "rm", name)
+    assert row.verdict in (Verdict.HOLDS, Verdict.RELAXED), row
+    if row.verdict is Verdict.RELAXED:
+        assert f"--network={name}, which has IPv6" in row.requested
+
+
 def test_a_twin_leaves_nothing_and_writes_to_no_volume(
     engine: PrivateEngine, busybox: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,10 +298,10 @@ def test_a_twin_leaves_nothing_and_writes_to_no_volume(
         before = left(engine)
         body = twin.body(containers.inspect(engine, name), "/nowhere")
         assert all(":ro" in bind for bind in body["HostConfig"]["Binds"])
-        assert told(tried(engine, name)) == {}
+        assert wrong(tried(engine, name)) == {}
         assert left(engine) == before
         assert os.listdir(tmp_path) == ["file"]
-        assert len(made) == 2
+        assert len(made) == 4  # bait, the neighbour's program, its files, the twin's program
         assert not any(os.path.exists(path) for path in made)
     engine.request("DELETE", "/volumes/named-probe?force=1")
     containers.assert_clean(engine)
@@ -201,6 +325,7 @@ def left(engine: PrivateEngine) -> dict[str, list[str]]:
         "containers": sorted(
             each["Id"] for each in engine.request("GET", "/containers/json?all=1").json()
         ),
+        "networks": sorted(each["Name"] for each in engine.request("GET", "/networks").json()),
         "volumes": sorted(v["Name"] for v in engine.request("GET", "/volumes").json()["Volumes"]),
         "segments": [line for line in table if int(line.split()[4]) == os.getpid()],
     }

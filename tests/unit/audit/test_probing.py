@@ -10,11 +10,35 @@ from pathlib import Path
 
 import pytest
 
-from jaula.audit.probing import attempts, judging, twin
-from jaula.audit.probing.attempts import Attempt, call, inet_address, unix_address
-from jaula.audit.probing.program import BEGIN, CALL, CALL32, THREADS, Answer, Entry, build, read
+from jaula.audit.probing import attempts, judging, labels, reach, twin
+from jaula.audit.probing.attempts import Attempt, call
+from jaula.audit.probing.ceilings import LONGEST, RESOURCES, Limits, burning, ceilings
+from jaula.audit.probing.choices import tmpfs_size
+from jaula.audit.probing.program import (
+    BEGIN,
+    BURN,
+    CALL,
+    CALL32,
+    THREADS,
+    Answer,
+    Entry,
+    build,
+    read,
+)
+from jaula.audit.probing.reach import Surroundings, inet6_address, inet_address, unix_address
 from jaula.audit.row import Verdict
+from jaula.spec.runtime import Mount
 
+NO_FLAGS = {"oom": None, "cgroup": None, "raising": None}
+EVERY = Limits(
+    pids=10,
+    memory=1 << 20,
+    cpu=(50_000, 100_000),
+    outside=frozenset({1, 70}),
+    processors=2,
+    spaces={"/dev/shm": 64 << 20},
+    rlimits=dict.fromkeys(RESOURCES, 1 << 20),
+)
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the program is for x86_64")
 
 
@@ -78,6 +102,23 @@ def test_a_group_is_a_process_of_its_own(tmp_path: Path) -> None:
 def test_threads_are_counted_and_end_with_their_process(tmp_path: Path) -> None:
     found = run(tmp_path, Entry(BEGIN), Entry(THREADS, 0, (20,)), call("getpid"))
     assert (found[1].value, found[1].count) == (0, 20)
+
+
+@x86
+def test_processor_time_is_used_and_told(tmp_path: Path) -> None:
+    wall = 200_000_000
+    found = run(
+        tmp_path,
+        Entry(BEGIN),
+        Entry(BURN, 0, (0, wall)),
+        Entry(BEGIN),
+        Entry(BURN, 0, (3, wall)),
+        call("getpid"),
+    )
+    # A busy machine gives less than was asked for, and nothing gives more.
+    assert 1_000_000 < found[1].value <= wall * 1.5
+    assert 1_000_000 < found[3].value <= wall * 1.5 * (os.cpu_count() or 1)
+    assert found[4].value > 1
 
 
 @x86
@@ -145,6 +186,22 @@ def test_the_first_call_that_fails_decides_and_what_comes_after_the_last_does_no
     assert judging.outcome(three, DONE, [made, made, opened]).refused is False
 
 
+def test_an_answer_that_means_to_wait_is_no_refusal() -> None:
+    knock = reach.knock("n", (192, 0, 2, 1), 9, None)
+    progress, ready = Answer(-errno.EINPROGRESS, True, 0), Answer(1, True, 0)
+    socket, silent = Answer(3, True, 0), Answer(0, True, 0)
+
+    def refused(*steps: Answer) -> bool | None:
+        return judging.outcome(knock, DONE, steps).refused
+
+    assert refused(socket, progress, silent, Answer(-errno.EALREADY, True, 0)) is True
+    assert refused(socket, progress, ready, Answer(-errno.EHOSTUNREACH, True, 0)) is True
+    assert refused(socket, Answer(-errno.ENETUNREACH, True, 0), silent, silent) is True
+    # whoever refuses the port has been reached, as has who accepts it
+    assert refused(socket, progress, ready, Answer(-errno.ECONNREFUSED, True, 0)) is False
+    assert refused(socket, progress, ready, Answer(0, True, 0)) is False
+
+
 def test_a_file_with_nothing_in_it_is_masked() -> None:
     reading = attempt(steps=(Entry(CALL, 2), Entry(CALL, 0)), empty=0)
     assert judging.outcome(reading, DONE, [Answer(3, True, 0), Answer(0, True, 0)]).refused is True
@@ -178,14 +235,16 @@ def test_every_attempt_has_a_name_of_its_own_and_fits_the_program() -> None:
         *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
         *attempts.capabilities(None), *attempts.masked(["/proc/keys"]),
         *attempts.writes(["/proc/sys"], None), *attempts.devices(None),
-        *attempts.network(b"\0x", 1, alone=True, host=None, ipv6=None),
-        *attempts.others("/x", 1, 1, pids=None, ipc=None), *attempts.ceilings(10, 1 << 20, None),
+        *reach.network(b"\0x", 1, Surroundings(alone=True)), reach.neighbour("192.0.2.9", None),
+        *attempts.others("/x", 1, 1, pids=None, ipc=None), *labels.owners("/x", None),
+        *labels.selinux("a_u:b_r:c_t:s0", None), *labels.apparmor(None),
+        *ceilings(EVERY, **NO_FLAGS),
     ]  # fmt: skip
     names = [(each.group, each.name) for each in tries]
     assert len(set(names)) == len(names)
     entries = attempts.table(tries)
     assert all(len(entry.arguments) <= 6 for entry in entries)
-    assert {entry.operation for entry in entries} == {BEGIN, CALL, CALL32, THREADS}
+    assert {entry.operation for entry in entries} == {BEGIN, CALL, CALL32, THREADS, BURN}
     assert len(build(entries)) < 1 << 18
 
 
@@ -205,7 +264,54 @@ def test_calls_that_would_change_the_host_are_not_among_them() -> None:
 def test_addresses_are_as_the_kernel_reads_them() -> None:
     assert unix_address(b"\0x") == b"\x01\0\0x"
     assert inet_address((127, 0, 0, 1), 0x1234) == b"\x02\0\x12\x34\x7f\0\0\x01" + bytes(8)
-    assert len(attempts.inet6_address(bytes(16), 9)) == 28
+    assert len(inet6_address(bytes(16), 9)) == 28
+
+
+@pytest.mark.parametrize(
+    ("quota", "period", "processors", "threads"),
+    [(50_000, 100_000, 2, 2), (150_000, 100_000, 2, 2), (10_000, 100_000, 1, 1),
+     (1_100_000, 1_000_000, 8, 4),
+     (200_000, 100_000, 2, None), (390_000, 100_000, 4, None), (1_000, 1_000, 1, None)],
+)  # fmt: skip
+def test_a_quota_is_tried_where_the_processors_could_give_more(
+    quota: int, period: int, processors: int, threads: int | None
+) -> None:
+    found = burning(quota, period, processors)
+    if threads is None:
+        assert found is None
+        return
+    assert found is not None
+    assert found[0] == threads and found[1] <= LONGEST
+    assert quota / period * found[1] < found[2] < threads * found[1], "between limit and no limit"
+
+
+def test_what_has_no_number_is_not_tried() -> None:
+    names = [each.name for each in ceilings(Limits(), **NO_FLAGS)]
+    assert all(name.startswith("raising by /sys/fs/cgroup/") for name in names)
+    unlimited = Limits(rlimits={"RLIMIT_CORE": (1 << 64) - 1, "RLIMIT_NEW": 5})
+    assert [each.name for each in ceilings(unlimited, **NO_FLAGS)] == names
+
+
+def test_every_resource_limit_is_tried_by_raising_it() -> None:
+    names = {each.name for each in ceilings(EVERY, **NO_FLAGS)}
+    assert {f"raising {name.removeprefix('RLIMIT_').lower()}" for name in RESOURCES} <= names
+    assert {f"more than {1 << 20} {each}" for each in ("nofile", "fsize", "as", "memlock")} <= names
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "size"),
+    [
+        ("tmpfs", ("nosuid", "size=65536k"), 64 << 20),
+        ("tmpfs", ("size=1G",), 1 << 30),
+        ("tmpfs", ("size=10", "size=4096"), 4096),
+        ("tmpfs", ("mode=755",), 0),
+        ("tmpfs", ("size=50%",), 0),
+        ("tmpfs", ("size=",), 0),
+        ("bind", ("size=5k",), 0),
+    ],
+)
+def test_the_size_of_a_tmpfs_is_read(kind: str, options: tuple[str, ...], size: int) -> None:
+    assert tmpfs_size(Mount(destination="/x", type=kind, options=options)) == size
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def check(subject: Subject) -> Iterator[Row]:
 def _selinux(subject: Subject) -> Row:
     wanted = subject.process.selinux_label
     actual = subject.read("attr/current").rstrip("\0\n")
-    by = _lifted(subject)
+    by = lifted(subject)
     mode = "" if lsm.selinux_enforcing() else ", permissive"
     holds = actual == wanted if wanted else by is not None
     return Row(
@@ -57,7 +57,7 @@ def _selinux(subject: Subject) -> Row:
     )  # fmt: skip
 
 
-def _lifted(subject: Subject) -> str | None:
+def lifted(subject: Subject) -> str | None:
     """The flag for which a container runs as the host's privileged ones do, if there is one."""
     options = subject.security_option("label")
     if "disable" in options:
@@ -89,7 +89,7 @@ def _apparmor(subject: Subject) -> Row:
     actual, mode = parse_current(text)
     by = None
     if not wanted or wanted == "unconfined":
-        by = _unconfined(subject)
+        by = unconfined(subject)
         holds = by is not None
     else:
         holds = runs_under(wanted, text) and mode == "enforce"
@@ -100,7 +100,7 @@ def _apparmor(subject: Subject) -> Row:
     )  # fmt: skip
 
 
-def _unconfined(subject: Subject) -> str | None:
+def unconfined(subject: Subject) -> str | None:
     """The flag for which there is no profile."""
     options = subject.security_option("apparmor")
     if "unconfined" in options:

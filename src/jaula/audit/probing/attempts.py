@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from jaula.audit.probing.calls import AT_FDCWD, CALLS, FAMILIES, NODES, WRITES
-from jaula.audit.probing.program import BEGIN, CALL, CALL32, THREADS, Argument, Entry
+from jaula.audit.probing.program import BEGIN, CALL, CALL32, Argument, Entry
 from jaula.kernel import seccomp
 
 REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS})
 CLOSED = REFUSED | {errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ENODEV}
-SIGKILL, SIGSEGV, SIGALRM, SIGSYS = 9, 11, 14, 31
+SIGKILL, SIGSEGV, SIGALRM, SIGXFSZ, SIGSYS = 9, 11, 14, 25, 31
 O_WRONLY = 1
 
 ABIS: dict[str, tuple[str, int]] = {
@@ -34,8 +34,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Calls of one child process; they are refused where one failed with an errno that is ``fine``.
 
     ``decides``: the index of the call that must fail (-1: the last). ``empty``: it may also
-    succeed, if it gives at most so many bytes. ``signals`` that may end the child instead.
-    ``relaxed`` names the flag that asked for it to work. ``group`` is the row it is told in.
+    succeed, if what it gives is at most so much. ``waits``: errnos of earlier calls after which the
+    next one is asked. ``signals`` that may end the child instead. ``relaxed`` names the flag that
+    asked for it to work. ``group`` is the row it is told in.
     """
 
     group: str
@@ -45,6 +46,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     signals: frozenset[int] = frozenset({SIGSYS})
     decides: int = -1
     empty: int | None = None
+    waits: frozenset[int] = frozenset()
     relaxed: str | None = None
 
 
@@ -178,55 +180,6 @@ def devices(relaxed: str | None) -> list[Attempt]:
     return found
 
 
-def unix_address(name: bytes) -> bytes:
-    """``struct sockaddr_un``; a name that begins with a zero byte is abstract."""
-    return struct.pack("<H", 1) + name
-
-
-def inet_address(address: Sequence[int], port: int) -> bytes:
-    """``struct sockaddr_in``."""
-    return struct.pack("<H", 2) + struct.pack(">HBBBB", port, *address) + bytes(8)
-
-
-def inet6_address(address: bytes, port: int) -> bytes:
-    """``struct sockaddr_in6``."""
-    return struct.pack("<H", 10) + struct.pack(">HI", port, 0) + address + bytes(4)
-
-
-UNREACHED = frozenset(
-    {errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL,
-     errno.EAFNOSUPPORT, errno.EINVAL, errno.ENOENT, *REFUSED}
-)  # fmt: skip
-
-
-def network(
-    abstract: bytes, port: int, *, alone: bool, host: str | None, ipv6: str | None
-) -> list[Attempt]:
-    """Reaching the host's loopback, its abstract sockets, and IPv6; outside, where ``alone``."""
-    unix = unix_address(abstract)
-    found = [
-        Attempt(group="network", name="abstract socket of the host", fine=UNREACHED, relaxed=host,
-                steps=(call("socket", 1, 1, 0), call("connect", 3, unix, len(unix)))),
-        Attempt(group="network", name="loopback of the host", fine=UNREACHED, relaxed=host,
-                steps=(call("socket", 2, 1, 0),
-                       call("connect", 3, inet_address((127, 0, 0, 1), port), 16))),
-        Attempt(group="network", name="IPv6 to outside", fine=UNREACHED, relaxed=ipv6 or host,
-                steps=(call("socket", 10, 2, 0),
-                       call("connect", 3, inet6_address(bytes.fromhex("20010db8" + "0" * 22 + "01"),
-                                                        9), 28))),
-    ]  # fmt: skip
-    if alone:
-        found += [
-            Attempt(group="network", name=name, fine=UNREACHED,
-                    steps=(call("socket", 2, 2, 0),
-                           call("connect", 3, inet_address(address, port), 16)))
-            for name, address in (
-                ("metadata address", (169, 254, 169, 254)), ("address outside", (192, 0, 2, 1))
-            )
-        ]  # fmt: skip
-    return found
-
-
 def others(
     canary: str, pid: int, shared: int, *, pids: str | None, ipc: str | None
 ) -> list[Attempt]:
@@ -241,38 +194,6 @@ def others(
         Attempt(group="others", name="shared memory of the host", fine=CLOSED,
                 steps=(call("shmget", shared, 0, 0),), relaxed=ipc),
     ]  # fmt: skip
-
-
-MAX_THREADS = 5000
-
-
-def ceilings(pids: int | None, memory: int | None, relaxed: str | None) -> list[Attempt]:
-    """More memory than the limit, and more threads, which count as processes do.
-
-    Where there is no limit nothing is tried.
-    The child first makes itself the one that the kernel ends when memory is short, and not the
-    twin's first process. Many threads may meet the limit of memory before that of their number.
-    """
-    found = []
-    first = (
-        call("open", b"/proc/self/oom_score_adj\0", O_WRONLY),
-        call("write", 3, b"1000", 4),
-        call("close", 3),
-    )
-    killed = frozenset({SIGKILL})
-    if memory is not None:
-        size = memory + (16 << 20)
-        taking = call("mmap", 0, size, 3, 0x8022, -1, 0)  # PRIVATE | ANONYMOUS | POPULATE
-        found.append(Attempt(group="ceilings", name=f"{size >> 20} MB of memory",
-                             steps=(*first, taking), fine=frozenset({errno.ENOMEM}),
-                             signals=killed, relaxed=relaxed))  # fmt: skip
-    if pids is not None and pids <= MAX_THREADS:
-        found.append(Attempt(group="ceilings", name=f"{pids + 8} threads",
-                             steps=(*first, Entry(THREADS, 0, (pids + 8,))),
-                             fine=frozenset({errno.EAGAIN, errno.ENOMEM}),
-                             signals=killed if memory is not None else frozenset(),
-                             relaxed=relaxed))  # fmt: skip
-    return found
 
 
 def table(attempts: Sequence[Attempt]) -> list[Entry]:

@@ -45,6 +45,8 @@ def outcome(attempt: Attempt, status: Answer, steps: Sequence[Answer]) -> Outcom
     for number, step in enumerate(steps[: decides + 1]):
         if not step.reached:
             return Outcome(attempt, None, f"the process ended by signal {status.value & 0x7F}")
+        if number < decides and -step.value in attempt.waits:
+            continue
         if -4096 < step.value < 0:
             return Outcome(attempt, -step.value in attempt.fine, _errno(-step.value))
         if number == decides and attempt.empty is not None and step.value <= attempt.empty:

@@ -11,6 +11,8 @@ process, or the end of it, stays there:
     call     a 64-bit or x32 call (bit 30 of the number); six arguments
     call32   the same through int 0x80; arguments are cut to 32 bits, all data lies below 4 GB
     threads  make threads until one is refused, or as many as asked; they end with the child
+    burn     as many threads as asked, and the process itself, use the processors for so many
+             nanoseconds; the value is the processor time that all of them got, in nanoseconds
     end      print every answer and leave
 
 Each entry has 16 bytes of answer: 8 of value (of ``begin``: the wait status), 4 that are 1 where it
@@ -25,7 +27,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-BEGIN, CALL, CALL32, THREADS, END = range(5)
+BEGIN, CALL, CALL32, THREADS, END, BURN = range(6)
 ENTRY, ANSWER = 64, 16  # bytes
 CODE_AT, DATA_AT = 0x400000, 0x800000
 PAGE = 0x1000
@@ -84,7 +86,18 @@ class Assembler:
         return bytes(self._code)
 
 
-JZ, JNZ, JS, JE = "0f 84", "0f 85", "0f 88", "0f 84"
+JZ, JNZ, JS, JE, JB = "0f 84", "0f 85", "0f 88", "0f 84", "0f 82"
+CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID = 1, 2
+
+
+def _clock(a: Assembler, clock: int) -> None:
+    """rax: nanoseconds of a clock; 16 bytes of stack are used."""
+    a.number("bf", clock)  # mov edi, clock
+    a("48 89 e6")  # mov rsi, rsp
+    a.number("b8", 228)  # mov eax, SYS_clock_gettime
+    a("0f 05")
+    a.number("48 69 04 24", 1_000_000_000)  # imul rax, [rsp], 10^9
+    a("48 03 44 24 08")  # add rax, [rsp+8]
 
 
 def machine_code(entries: int) -> bytes:
@@ -146,6 +159,8 @@ def machine_code(entries: int) -> bytes:
     a.jump("call32", JE)
     a("83 f8 03")  # cmp eax, THREADS
     a.jump("threads", JE)
+    a("83 f8 05")  # cmp eax, BURN
+    a.jump("burn", JE)
     a.label("leave")
     a("31 ff")  # xor edi, edi
     a.number("b8", 231)  # mov eax, SYS_exit_group
@@ -201,6 +216,35 @@ def machine_code(entries: int) -> bytes:
     a.number("b8", 34)  # mov eax, SYS_pause
     a("0f 05")
     a.jump("idle")
+
+    a.label("burn")
+    a("4d 8b 7c 24 08")  # mov r15, [r12+8]
+    a.label("burner")
+    a("4d 85 ff")  # test r15, r15
+    a.jump("burning", JZ)
+    a.number("bf", 0x50F00)  # mov edi, the flags of a thread
+    a("31 f6 31 d2 45 31 d2 45 31 c0")  # xor esi, esi; edx; r10d; r8d
+    a.number("b8", 56)  # mov eax, SYS_clone
+    a("0f 05")
+    a("48 85 c0")  # test rax, rax
+    a.jump("spin", JZ)
+    a.jump("told", JS)
+    a("49 ff cf")  # dec r15
+    a.jump("burner")
+    a.label("spin")
+    a.jump("spin")
+    a.label("burning")
+    a("48 83 ec 10")  # sub rsp, 16: a struct timespec
+    _clock(a, CLOCK_MONOTONIC)
+    a("49 89 c5")  # mov r13, rax
+    a.label("burns")
+    _clock(a, CLOCK_MONOTONIC)
+    a("4c 29 e8")  # sub rax, r13
+    a("49 3b 44 24 10")  # cmp rax, [r12+16]
+    a.jump("burns", JB)
+    _clock(a, CLOCK_PROCESS_CPUTIME_ID)
+    a("48 83 c4 10")  # add rsp, 16
+    a.jump("told")
 
     a.label("report")
     a("48 89 de")  # mov rsi, rbx

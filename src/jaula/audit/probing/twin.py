@@ -14,32 +14,21 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
-from jaula.audit.probing import attempts, judging, program, sharedmemory
+from jaula.audit.probing import attempts, choices, judging, program, sharedmemory
 from jaula.audit.probing.about import ABOUT
+from jaula.audit.probing.api import Api
+from jaula.audit.probing.choices import Bait
+from jaula.audit.probing.neighbour import executable, made
 from jaula.audit.row import Row, Verdict
 from jaula.audit.subject import Subject
 from jaula.confine import lsm
-from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
 from jaula.errors import Unsupported
 from jaula.kernel.libc import MACHINE
 from jaula.spec.runtime import Spec
 
 INSIDE = "/.jaula-probe"
-Query = Sequence[tuple[str, object]]
-
-
-class Api(Protocol):
-    """What is asked of the engine: the Docker Engine API."""
-
-    def request(self, method: str, path: str, query: Query = (), body: object = None) -> bytes:
-        """The body of the answer; raises where the engine refuses."""
-        ...
-
-    def document(self, method: str, path: str, query: Query = (), body: object = None) -> Any:
-        """The answer's JSON document."""
-        ...
 
 
 def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Row]:
@@ -47,27 +36,18 @@ def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Row]:
     if MACHINE != "x86_64":
         raise Unsupported(f"--probe has a program for x86_64, this host is {MACHINE}")
     subject = Subject(inspect, spec)
-    with _bait() as bait:
-        tries = chosen(subject, bait)
+    networks = api.document("GET", "/networks")
+    with _bait() as bait, made(api, inspect, INSIDE) as neighbour:
+        tries = choices.chosen(subject, bait, neighbour, networks)
         entries = attempts.table(tries)
-        with _executable(program.build(entries)) as path:
-            said = run(api, inspect, path)
+        with executable(program.build(entries)) as path:
+            said = run(api, body(inspect, path, neighbour.binds))
         try:
             answers = program.read(said, len(entries))
         except ValueError as error:
             return [Row("tried", ABOUT.layer, f"{len(tries)} attempts", str(error),
                         "a twin's output", Verdict.UNKNOWN, ABOUT.id)]  # fmt: skip
     return judging.rows(judging.outcomes(tries, answers))
-
-
-class Bait:
-    """Things of the host that no container may reach."""
-
-    def __init__(self, file: str, abstract: bytes, port: int, memory: int) -> None:
-        self.file = file
-        self.abstract = abstract
-        self.port = port
-        self.memory = memory
 
 
 @contextmanager
@@ -93,73 +73,10 @@ def _bait() -> Iterator[Bait]:
         shutil.rmtree(directory)
 
 
-@contextmanager
-def _executable(image: bytes) -> Iterator[str]:
-    """The program as a file that any user of any container may execute."""
-    directory = tempfile.mkdtemp(prefix="jaula-probe-", dir="/run")
-    try:
-        os.chmod(directory, 0o755)
-        path = f"{directory}/probe"
-        with open(path, "wb") as file:
-            file.write(image)
-        os.chmod(path, 0o755)
-        yield path
-    finally:
-        shutil.rmtree(directory)
-
-
-def chosen(subject: Subject, bait: Bait) -> list[attempts.Attempt]:
-    """The attempts that the container's request says must fail."""
-    flag = relaxing(subject)
-    privileged = "--privileged" if subject.privileged else None
-    mode = subject.text("NetworkMode")
-    shares = {
-        key: f"{name}=host" if subject.text(key) == "host" else None
-        for key, name in (("PidMode", "--pid"), ("IpcMode", "--ipc"))
-    }
-    host = "--network=host" if mode == "host" else None
-    if mode.startswith("container:"):
-        host = f"--network={mode}"
-    sysctls = any("ipv6" in name for name in subject.host_config.get("Sysctls") or ())
-    masked = subject.host_config.get("MaskedPaths")
-    readonly = subject.host_config.get("ReadonlyPaths")
-    lifted = "systempaths=unconfined" if readonly == [] else None
-    asked = "--device" if subject.host_config.get("Devices") else None
-    resources = subject.linux.resources
-    limit = resources.pids.limit if resources and resources.pids else 0
-    pids = int(subject.host_config.get("PidsLimit") or limit or 0)
-    memory = max(subject.number("Memory"), subject.number("MemorySwap"))
-    return [
-        *attempts.calls(flag),
-        *attempts.families(flag),
-        *attempts.terminals(flag),
-        *attempts.capabilities(privileged),
-        *attempts.masked(MASKED_PATHS if masked is None else masked),
-        *attempts.writes(READONLY_PATHS if readonly is None else readonly, privileged or lifted),
-        *attempts.devices(privileged or asked),
-        *attempts.network(bait.abstract, bait.port, alone=mode == "none", host=host,
-                          ipv6="--sysctl" if sysctls else None),
-        *attempts.others(bait.file, os.getpid(), bait.memory, pids=shares["PidMode"],
-                         ipc=shares["IpcMode"]),
-        *attempts.ceilings(pids if pids > 0 else None, memory if memory > 0 else None,
-                           "--oom-kill-disable" if subject.host_config.get("OomKillDisable")
-                           else None),
-    ]  # fmt: skip
-
-
-def relaxing(subject: Subject) -> str | None:
-    """The flags for which more system calls work than by default."""
-    flags = ["--privileged"] if subject.privileged else []
-    flags += [f"seccomp={value}" for value in subject.security_option("seccomp") if value]
-    if added := subject.names("CapAdd"):
-        flags.append("--cap-add " + ",".join(added))
-    return ", ".join(flags) or None
-
-
-def run(api: Api, inspect: Mapping[str, Any], path: str) -> str:
+def run(api: Api, request: Mapping[str, Any]) -> str:
     """Make the twin, let it end, and give what it printed; nothing of it stays."""
-    name = f"jaula-probe-{str(inspect.get('Id'))[:12]}-{os.urandom(3).hex()}"
-    made = api.document("POST", "/containers/create", (("name", name),), body(inspect, path))
+    name = f"jaula-probe-{os.urandom(6).hex()}"
+    made = api.document("POST", "/containers/create", (("name", name),), request)
     where = f"/containers/{made['Id']}"
     try:
         api.request("POST", f"{where}/start")
@@ -180,8 +97,11 @@ def _unframed(output: bytes) -> str:
     return text.decode("ascii", "replace")
 
 
-def body(inspect: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The request that makes the twin: the container's, with what would disturb others changed."""
+def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> dict[str, Any]:
+    """The request that makes the twin: the container's, with what would disturb others changed.
+
+    ``path`` is the program, ``binds`` are what it is to try to read besides.
+    """
     config = dict(inspect.get("Config") or {})
     host = dict(inspect.get("HostConfig") or {})
     volumes = config.get("Volumes")
@@ -201,7 +121,7 @@ def body(inspect: Mapping[str, Any], path: str) -> dict[str, Any]:
         config["Volumes"] = volumes  # new ones, empty, removed with the twin
     label = ",z" if lsm.selinux() else ""
     host |= {
-        "Binds": [*map(readonly, host.get("Binds") or ()), f"{path}:{INSIDE}:ro{label}"],
+        "Binds": [*map(readonly, host.get("Binds") or ()), f"{path}:{INSIDE}:ro{label}", *binds],
         "Mounts": [{**mount, "ReadOnly": mount.get("Type") != "tmpfs"}
                    for mount in host.get("Mounts") or ()],
         "VolumesFrom": [f"{each.removesuffix(':rw').removesuffix(':ro')}:ro"
