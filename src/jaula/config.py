@@ -38,6 +38,11 @@ class Paths:
         return self.root / "layers"
 
     @property
+    def trust(self) -> Path:
+        """``<manifest's digest in hex>.json`` for each image that came with signatures."""
+        return self.root / "trust"
+
+    @property
     def volumes(self) -> Path:
         return self.root / "volumes"
 
@@ -88,12 +93,23 @@ class RegistryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """PEM files of a TCP socket: whose clients to trust, and the engine's own."""
+
+    authority: str
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """Settings of ``jaula daemon``; every field is a flag of that command."""
 
     paths: Paths = field(default_factory=Paths)
     socket: Path = DEFAULT_SOCKET
     socket_group: str | None = None
+    tcp: tuple[tuple[str, int], ...] = ()  # addresses and ports to listen on besides
+    tls: TlsConfig | None = None  # of these; None: whoever reaches them may speak
     storage_driver: str | None = None  # None: probe
     bridge: str = "jaula0"
     bridge_subnet: str | None = None  # CIDR; None: from the pool

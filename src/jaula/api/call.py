@@ -13,7 +13,7 @@ from jaula.api.refusals import TooLarge
 from jaula.api.reply import Answer
 from jaula.errors import InvalidRequest
 from jaula.spec import api as documents
-from jaula.spec.calls import Peer
+from jaula.spec.calls import Origin
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
 
@@ -37,7 +37,7 @@ class Call:
         headers: dict[bytes, bytes],
         version: tuple[int, int],
         body: Callable[[], AsyncIterator[bytes]],
-        peer: Peer | None,
+        peer: Origin | None,
     ) -> None:
         self.engine = engine
         self.name = name

@@ -28,7 +28,7 @@ import h11
 
 from jaula.api import peer
 from jaula.api.refusals import BadHeader, Disconnected, TooSlow
-from jaula.spec.calls import Peer
+from jaula.spec.calls import Origin, Remote
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
 HIGH_WATER = 256 * 1024  # bytes of unread input, or unsent output, that stop the other side
@@ -72,15 +72,22 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """The protocol object of a connection; ``converse`` makes the task that serves it."""
+    """The protocol object of a connection; ``converse`` makes the task that serves it.
+
+    ``origin`` is given where the socket is not the client's own but one of ours that leads to it:
+    what the kernel says about that one's peer would be about this engine.
+    """
 
     def __init__(
-        self, owner: Owner, converse: Callable[[Connection], Coroutine[Any, Any, None]]
+        self,
+        owner: Owner,
+        converse: Callable[[Connection], Coroutine[Any, Any, None]],
+        origin: Remote | None = None,
     ) -> None:
         self.parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self.transport: asyncio.Transport
         self.loop = owner.loop
-        self.peer: Peer | None = None
+        self.peer: Origin | None = origin
         self.phase = Phase.IDLE
         self.last = False  # no request after the present one
         self._owner = owner
@@ -108,7 +115,7 @@ class Connection(asyncio.Protocol):
             transport.close()
             self.phase = Phase.GONE
             return
-        if self._unix:
+        if self.peer is None:
             self.peer = peer.of(sock)
         self._task = self._owner.spawn(self._converse(self))
 

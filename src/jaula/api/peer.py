@@ -1,4 +1,4 @@
-"""Who is at the other end of a unix socket, as the kernel noted it when it connected.
+"""Who is at the other end of a connection, as the kernel or a certificate has it.
 
 Source: unix(7), ``SO_PEERCRED``; ``SO_PEERGROUPS`` since Linux 4.13 (asm-generic/socket.h).
 
@@ -16,17 +16,47 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Iterable
+from hashlib import sha256
 
-from jaula.spec.calls import Peer
+from jaula.spec.calls import Origin, Peer, Remote
 
+FINGERPRINT = "sha256:"
+_LONGEST = 64  # characters of a common name: RFC 5280, appendix A.1, ub-common-name
 _SO_PEERGROUPS = 59
 _SO_PEERPIDFD = 77
 _UNSET = 2**32 - 1  # (uid_t) -1: nobody logged in
 _USUAL, _MOST = 64, 65536  # groups; the second is NGROUPS_MAX
 
 
-def of(sock: socket.socket) -> Peer:
-    """The peer of a connected unix socket; raises ``OSError``."""
+Subject = Iterable[Iterable[tuple[str, str]]]
+
+
+def of(sock: socket.socket) -> Origin:
+    """The peer of a connected socket; raises ``OSError``."""
+    return _process(sock) if sock.family == socket.AF_UNIX else Remote(address_of(sock))
+
+
+def certified(address: str, subject: Subject, certificate: bytes) -> Remote:
+    """Who has shown this certificate (DER), which was verified.
+
+    A subject with several common names, or with one that is none to print or that could be taken
+    for a fingerprint, has no name.
+    """
+    names = [value for part in subject for key, value in part if key == "commonName"]
+    name = names[0] if len(names) == 1 else ""
+    if not name.isprintable() or len(name) > _LONGEST or name.startswith(FINGERPRINT):
+        name = ""
+    return Remote(address, name, FINGERPRINT + sha256(certificate).hexdigest())
+
+
+def address_of(sock: socket.socket) -> str:
+    """``host:port`` of a TCP peer."""
+    host, port = sock.getpeername()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _process(sock: socket.socket) -> Peer:
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, uid, gid = struct.unpack("iII", credentials)
     groups = _groups(sock)

@@ -6,21 +6,26 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaula.api.backend import Backend
 from jaula.api.connection import Connection
 from jaula.api.conversation import Conversation
 from jaula.api.router import Router
 from jaula.api.routes import ROUTES
-from jaula.spec.calls import Peer
+from jaula.spec.calls import Origin, Remote
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from jaula.api.entrance import Entrance
 
 MAX_CONNECTIONS = 1024
 BACKLOG = 512
 SWEEP_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # for routes that work when the server closes
 
-Enter = Callable[[Peer | None], Backend]
+Enter = Callable[[Origin | None], Backend]
 """The engine as it is for the one at the other end of a connection."""
 
 _log = logging.getLogger("jaula.api")
@@ -37,15 +42,36 @@ class Server:
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[asyncio.Server] = []
+        self._entrances: list[Entrance] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
 
     async def listen(self, sock: socket.socket) -> None:
-        """Accept on a bound stream socket; the server owns it from now on."""
+        """Accept on a bound stream socket; the server owns it from now on.
+
+        Who comes by TCP is nobody that the kernel could name.
+        """
         listener = await self.loop.create_server(
             lambda: Connection(self, self._converse), sock=sock, backlog=BACKLOG
         )
         self._listeners.append(listener)
+
+    async def listen_secured(self, sock: socket.socket, context: SSLContext) -> Entrance:
+        """Accept clients that prove who they are on a bound TCP socket; it is the server's now.
+
+        The answer takes a new context when certificates change.
+        """
+        from jaula.api.entrance import Entrance
+
+        entrance = Entrance(self.loop, sock, context, self._adopt)
+        self._entrances.append(entrance)
+        return entrance
+
+    async def _adopt(self, sock: socket.socket, origin: Remote) -> None:
+        """Serve on one end of a pair of sockets, whose other one leads to ``origin``."""
+        await self.loop.connect_accepted_socket(
+            lambda: Connection(self, self._converse, origin), sock
+        )
 
     async def _converse(self, connection: Connection) -> None:
         await Conversation(connection, self._router, self._enter(connection.peer)).run()
@@ -58,6 +84,8 @@ class Server:
         self._closing = True
         for listener in self._listeners:
             listener.close()
+        for entrance in self._entrances:
+            entrance.stop()
         for connection in tuple(self._connections):
             connection.finish()
         if self._tasks:
@@ -66,6 +94,8 @@ class Server:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        for entrance in self._entrances:
+            await entrance.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
 

@@ -3,8 +3,8 @@
 Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are understood
 where this engine has the setting, beside ``subid-start``, ``subid-count``, ``pids-limit``,
 ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``policy``, ``runtime-timeout``,
-``registry-realms`` and ``registry-certs``, its own. As with dockerd, an unknown key is an error,
-and so is a setting that is given as a flag too.
+``registry-realms``, ``registry-certs`` and ``insecure-tcp``, its own. As with dockerd, an unknown
+key is an error, and so is a setting that is given as a flag too.
 """
 
 from __future__ import annotations
@@ -168,17 +168,11 @@ def _number(field: str) -> Callable[[str, Any], dict[str, object]]:
 def _flag(key: str, value: object) -> dict[str, object]:
     if not isinstance(value, bool):
         raise _wrong(key, "true or false", value)
-    return {key: value}
+    return {key.replace("-", "_"): value}
 
 
 def _hosts(key: str, value: object) -> dict[str, object]:
-    found = texts_of(key, value)
-    if len(found) != 1 or not found[0].startswith("unix:///"):
-        raise InvalidRequest(
-            f"{key}: one address is wanted, not {json.dumps(found)[:80]}",
-            hint='such as ["unix:///run/jaula/jaula.sock"]; the engine listens on no network',
-        )
-    return {"socket": found[0].removeprefix("unix://")}
+    return {"hosts": tuple(texts_of(key, value))}
 
 
 def _bip(key: str, value: object) -> dict[str, object]:
@@ -262,7 +256,13 @@ def _runtimes(key: str, value: object) -> dict[str, object]:
 SETTINGS: dict[str, Setting] = {
     "data-root": Setting(("root",), _text("root")),
     "exec-root": Setting(("run",), _text("run")),
-    "hosts": Setting(("socket",), _hosts),
+    "hosts": Setting(("host", "socket"), _hosts),
+    "tls": Setting(("tls",), _flag),
+    "tlsverify": Setting(("tlsverify",), _flag),
+    "tlscacert": Setting(("tlscacert",), _text("tlscacert")),
+    "tlscert": Setting(("tlscert",), _text("tlscert")),
+    "tlskey": Setting(("tlskey",), _text("tlskey")),
+    "insecure-tcp": Setting(("insecure-tcp",), _flag),
     "group": Setting(("socket-group",), _text("socket_group")),
     "storage-driver": Setting(("storage-driver",), _text("storage_driver")),
     "bridge": Setting(("bridge",), _text("bridge")),

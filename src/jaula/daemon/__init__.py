@@ -22,12 +22,14 @@ from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.rootless import inside, places
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.config import EngineConfig
     from jaula.runtime.client import Runtime
 
 
-def main(config: EngineConfig) -> None:
-    """Run an engine until SIGTERM or SIGINT.
+def main(config: EngineConfig, reread: Callable[[], EngineConfig]) -> None:
+    """Run an engine until SIGTERM or SIGINT; ``reread`` gives the settings anew at SIGHUP.
 
     :raises JaulaError: it cannot start; nothing was changed.
     """
@@ -46,6 +48,7 @@ def main(config: EngineConfig) -> None:
     runtime = _launch(config)
     try:
         lock = directories.lock(config)
+        network = sockets.listen_on_network(config)
         listening = passed or [sockets.listen(config)]
     except BaseException:
         runtime.close()
@@ -53,7 +56,7 @@ def main(config: EngineConfig) -> None:
     from jaula.daemon import service
 
     try:
-        service.run(config, runtime, listening)
+        service.run(config, runtime, listening, network, reread)
     finally:
         if not passed:
             sockets.unlink(config.socket)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.engine import Engine
     from jaula.engine.ranges import OneRange
+    from jaula.images.store import ImageStore
+    from jaula.images.trust.gate import Gate
     from jaula.runtime.client import Runtime
 
 
@@ -49,6 +51,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     else:
         driver = cgroups.detect()
     layers = LayerStore(paths)
+    images = ImageStore(paths, layers)
     ranges = _own_ids() if rootless else Ranges(config.subid_start, config.subid_count)
     binder = None
     if rootless:
@@ -77,7 +80,8 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             cgroups=driver,
             snapshots=snapshots.choose(paths, config.storage_driver, layers, rootless=rootless),
             layers=layers,
-            images=ImageStore(paths, layers),
+            images=images,
+            gate=_gate(config, images),
             volumes=VolumeStore(paths),
             network=network,
             networks=networks,
@@ -87,6 +91,17 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             started_at=time.time_ns(),
         )
     )
+
+
+def _gate(config: EngineConfig, images: ImageStore) -> Gate:
+    """The rules about images, from the file that says who may ask for what."""
+    from jaula.engine.authority import policy_file
+    from jaula.images.trust.gate import Gate
+
+    path = config.policy
+    if not path and places.user() is None:
+        path = policy_file.DEFAULT_PATH
+    return Gate(images, config.paths.trust, path, required=bool(config.policy))
 
 
 def _lacking(run: str, no_cgroup: str) -> tuple[str, ...]:

@@ -41,4 +41,4 @@ def policy(config: EngineConfig) -> Policy:
     if found is not None:
         return found
     name = config.socket_group
-    return without_file(name, group(name) if name else None)
+    return without_file(name, group(name) if name else None, certificates=config.tls is not None)

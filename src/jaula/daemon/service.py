@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaula.daemon import assembly, authority, memory
@@ -12,12 +13,25 @@ from jaula.errors import Unavailable
 from jaula.kernel import process
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from jaula.config import EngineConfig
     from jaula.runtime.client import Runtime
 
 
-def run(config: EngineConfig, runtime: Runtime, sockets: list[socket.socket]) -> None:
-    """Serve on ``sockets`` until SIGTERM or SIGINT.
+Reread = Callable[[], "EngineConfig"]
+
+
+def run(
+    config: EngineConfig,
+    runtime: Runtime,
+    sockets: list[socket.socket],
+    network: list[socket.socket],
+    reread: Reread,
+) -> None:
+    """Serve on unix sockets, and by TCP on ``network``, until SIGTERM or SIGINT.
+
+    ``reread`` is asked at SIGHUP for the settings as they are by then.
 
     :raises JaulaError: it cannot begin, or cannot go on.
     """
@@ -31,16 +45,23 @@ def run(config: EngineConfig, runtime: Runtime, sockets: list[socket.socket]) ->
         stream=sys.stderr,
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    asyncio.run(_serve(config, runtime, sockets))
+    asyncio.run(_serve(config, runtime, sockets, network, reread))
 
 
-async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.socket]) -> None:
+async def _serve(
+    config: EngineConfig,
+    runtime: Runtime,
+    sockets: list[socket.socket],
+    network: list[socket.socket],
+    reread: Reread,
+) -> None:
     import asyncio
     import gc
     import logging
     import signal
 
     from jaula.api import server as api
+    from jaula.daemon.reloading import Reloading
     from jaula.engine import presets
     from jaula.engine.doors import Doors
     from jaula.state.journal import Journal
@@ -49,6 +70,7 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
     try:
         presets.check_name(config.default_profile)
         policy = authority.policy(config)
+        context = _context(config)
         engine = assembly.engine(config, runtime)
         doors = Doors(engine, policy, Journal(config.paths.audit_log))
     except BaseException:
@@ -73,6 +95,16 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
     memory.trim_heap()
     server = await api.serve(doors.enter, sockets)
     log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
+    reloading = Reloading(engine, doors, reread)
+    for sock in network:
+        sock.setblocking(False)
+        if context is not None:
+            reloading.entrances.append(await server.listen_secured(sock, context))
+        else:
+            log.warning("whoever is on this host can speak to the engine: there is no TLS")
+            await server.listen(sock)
+        log.info("and on tcp://%s:%d", *sock.getsockname()[:2])
+    loop.add_signal_handler(signal.SIGHUP, reloading.now)
     _notify("READY=1")
     await stop.wait()
     _notify("STOPPING=1")
@@ -88,6 +120,14 @@ async def _serve(config: EngineConfig, runtime: Runtime, sockets: list[socket.so
             hint="start the engine again; containers run on",
         )
     log.info("engine ended; containers run on")
+
+
+def _context(config: EngineConfig) -> SSLContext | None:
+    if config.tls is None:
+        return None
+    from jaula.daemon.reloading import context_of
+
+    return context_of(config.tls)
 
 
 def _notify(state: str) -> None:

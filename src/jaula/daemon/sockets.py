@@ -81,6 +81,26 @@ def listen(config: EngineConfig) -> socket.socket:
     return sock
 
 
+def listen_on_network(config: EngineConfig) -> list[socket.socket]:
+    """The TCP sockets; each is bound before the first client is let in."""
+    made: list[socket.socket] = []
+    for host, port in config.tcp:
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            made.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((host, port))
+            sock.listen(512)
+        except OSError as error:
+            for sock in made:
+                sock.close()
+            raise Unavailable(f"cannot listen on tcp://{host}:{port}: {error.strerror}") from None
+    return made
+
+
 def _refuse_live(path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:

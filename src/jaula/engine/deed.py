@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.authority.rule import Access, Others
 from jaula.errors import JaulaError
+from jaula.spec.calls import Peer, Remote
 from jaula.state.entries import Entry
 
 if TYPE_CHECKING:
@@ -110,9 +111,11 @@ class Deed:
             Entry(
                 uid=visitor.caller.uid,
                 pid=visitor.caller.pid,
-                login_uid=peer.login_uid if peer else None,
-                command=peer.command if peer else "",
+                login_uid=peer.login_uid if isinstance(peer, Peer) else None,
+                command=peer.command if isinstance(peer, Peer) else "",
                 certificate=visitor.caller.certificate,
+                fingerprint=visitor.caller.fingerprint,
+                address=peer.address if isinstance(peer, Remote) else "",
                 action=self._action,
                 object=self.object,
                 name=self._name,

@@ -38,12 +38,20 @@ class Distribution:
         self._made: RegistryClient | None = None
 
     @property
-    def _client(self) -> RegistryClient:
+    def client(self) -> RegistryClient:
+        """The client of registries, made when it is first needed."""
         if self._made is None:
             from jaula.images.registry.client import RegistryClient
 
-            self._made = RegistryClient(self._parts.images, self._parts.config.registry)
+            parts = self._parts
+            self._made = RegistryClient(
+                parts.images, parts.config.registry, admission=parts.gate
+            )
         return self._made
+
+    def renew(self) -> None:
+        """Use the settings as they are now; what is under way goes on with the former ones."""
+        self._made = None
 
     def close(self) -> None:
         """Let go of connections."""
@@ -64,8 +72,8 @@ class Distribution:
 
         wanted, every = _wanted(name, tag)
         chosen = documents.platform_of(platform)
-        held = _held(auth, wanted.domain)
-        cancel, client = Cancellation(), self._client
+        held = held_for(auth, wanted.domain)
+        cancel, client = Cancellation(), self.client
 
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(wanted):
@@ -87,8 +95,8 @@ class Distribution:
             raise InvalidRequest("cannot push a digest reference")
         if every:
             wanted = msgspec.structs.replace(wanted, tag=None)
-        held = _held(auth, wanted.domain)
-        cancel, client = Cancellation(), self._client
+        held = held_for(auth, wanted.domain)
+        cancel, client = Cancellation(), self.client
 
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(wanted):
@@ -110,14 +118,14 @@ class Distribution:
         # A name that is a registry's address is one that an image's name could begin with.
         if references.parse(f"{domain}/x/x").domain != domain:
             raise InvalidRequest(f"{domain[:80]!r} is no registry's address")
-        held = _held(auth, domain)
-        client = self._client
+        held = held_for(auth, domain)
+        client = self.client
 
         def work(cancel: Cancellation) -> str:
             session = Session(client.transport, client.hosts.endpoint(domain), held, cancel)
             return session.login(cancel)
 
-        token = await _apart(work)
+        token = await apart(work)
         return {"IdentityToken": token, "Status": "Login Succeeded"}
 
     async def inspect(self, name: str, auth: RegistryAuth | None) -> Document:
@@ -125,8 +133,8 @@ class Distribution:
         from jaula.images.registry.looking import describe
 
         wanted = references.parse(name)
-        held, client = _held(auth, wanted.domain), self._client
-        return await _apart(
+        held, client = held_for(auth, wanted.domain), self.client
+        return await apart(
             lambda cancel: describe(
                 client.repository(wanted.domain, wanted.path, held, cancel), wanted, cancel
             )
@@ -137,8 +145,8 @@ class Distribution:
         from jaula.images.registry.looking import details
 
         wanted = references.parse(name)
-        held, client = _held(auth, wanted.domain), self._client
-        return await _apart(
+        held, client = held_for(auth, wanted.domain), self.client
+        return await apart(
             lambda cancel: details(
                 client.repository(wanted.domain, wanted.path, held, cancel), wanted, cancel
             )
@@ -151,8 +159,8 @@ class Distribution:
         from jaula.images.registry.search import search, split
 
         keep = _search_filter(filters)
-        held, client = _held(auth, split(term)[0]), self._client
-        found = await _apart(lambda cancel: search(client, term, limit, held, cancel))
+        held, client = held_for(auth, split(term)[0]), self.client
+        found = await apart(lambda cancel: search(client, term, limit, held, cancel))
         documents: Documents = [msgspec.to_builtins(result) for result in found]
         return [document for document in documents if keep(document)]
 
@@ -169,7 +177,7 @@ def _wanted(name: str, tag: str) -> tuple[Reference, bool]:
     return references.parse(name), ":" not in last and "@" not in last
 
 
-def _held(auth: RegistryAuth | None, domain: str) -> Credentials:
+def held_for(auth: RegistryAuth | None, domain: str) -> Credentials:
     """The credentials of a request, none where they name another registry than ``domain``."""
     from jaula.images.registry.hosts import domain_of
     from jaula.images.registry.tokens import Credentials, credentials
@@ -200,7 +208,7 @@ class _HubHint:
             )
 
 
-async def _apart(work: Callable[[Cancellation], _Result]) -> _Result:
+async def apart(work: Callable[[Cancellation], _Result]) -> _Result:
     """Do something short that waits for a network; it ends when nobody waits for it."""
     from jaula.images.registry.cancellation import Cancellation
 

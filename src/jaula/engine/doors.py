@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from jaula.engine.authority import caller as callers
 from jaula.engine.deed import DONE
@@ -18,6 +19,7 @@ from jaula.engine.views.execs import Execs
 from jaula.engine.views.images import Images
 from jaula.engine.views.networks import Networks
 from jaula.engine.views.system import System
+from jaula.engine.views.trust import Trust
 from jaula.engine.views.volumes import Volumes
 from jaula.engine.visitor import Visitor
 from jaula.state.entries import Entry
@@ -25,7 +27,7 @@ from jaula.state.entries import Entry
 if TYPE_CHECKING:
     from jaula.engine.authority.policy import Policy
     from jaula.engine.engine import Engine
-    from jaula.spec.calls import Peer
+    from jaula.spec.calls import Origin
     from jaula.state.journal import Journal
 
 log = logging.getLogger("jaula.engine")
@@ -40,6 +42,7 @@ class View:
         self.execs = Execs(engine, visitor)
         self.images = Images(engine, visitor)
         self.distribution = Distribution(engine, visitor)
+        self.trust = Trust(engine, visitor)
         self.volumes = Volumes(engine, visitor)
         self.networks = Networks(engine, visitor)
         self.system = System(engine, visitor)
@@ -53,24 +56,37 @@ class Doors:
         self._policy = policy
         self._journal = journal
         self._syncing: set[asyncio.Task[None]] = set()
+        self._visitors: WeakSet[Visitor] = WeakSet()
         journal.on_dirty = self._sync_soon
-        journal.append(
+        self._note("engine start")
+
+    def _note(self, action: str) -> None:
+        self._journal.append(
             Entry(
                 uid=os.getuid(),
                 pid=os.getpid(),
                 command="jaula",
-                action="engine start",
-                object=engine.parts.identity,
-                name=policy.source,
+                action=action,
+                object=self._engine.parts.identity,
+                name=self._policy.source,
                 status=DONE,
             )
         )
 
-    def enter(self, peer: Peer | None) -> View:
+    def follow(self, policy: Policy) -> None:
+        """Another policy from now on, also for those who are inside."""
+        self._policy = policy
+        for visitor in self._visitors:
+            visitor.rule = policy.rule_of(visitor.caller)
+        self._note("engine reload")
+
+    def enter(self, peer: Origin | None) -> View:
         """The engine for one connection."""
         caller = callers.of(peer)
         rule = self._policy.rule_of(caller)
-        return View(self._engine, Visitor(self._engine, caller, rule, self._journal, peer))
+        visitor = Visitor(self._engine, caller, rule, self._journal, peer)
+        self._visitors.add(visitor)
+        return View(self._engine, visitor)
 
     def _sync_soon(self) -> None:
         task = asyncio.get_running_loop().create_task(self._sync())

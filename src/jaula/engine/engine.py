@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine import restoring
+from jaula.engine import hostfacts, restoring
 from jaula.engine.containers import Containers
 from jaula.engine.distribution import Distribution
 from jaula.engine.execs import Execs
@@ -18,12 +18,14 @@ from jaula.engine.health_monitors import HealthMonitors
 from jaula.engine.images import Images
 from jaula.engine.networks import Networks
 from jaula.engine.system import System
+from jaula.engine.trusting import Trust
 from jaula.engine.users import Users
 from jaula.engine.volumes import Volumes
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime import leftovers
 
 if TYPE_CHECKING:
+    from jaula.config import EngineConfig
     from jaula.engine.parts import Parts
 
 log = logging.getLogger("jaula.engine")
@@ -40,9 +42,20 @@ class Engine:
         self.containers.health = HealthMonitors(self.containers, self.execs)
         self.images = Images(parts)
         self.distribution = Distribution(parts)
+        self.trust = Trust(parts, self.distribution)
         self.volumes = Volumes(parts)
         self.networks = Networks(parts)
         self.system = System(parts, self)
+
+    def reconfigure(self, config: EngineConfig) -> None:
+        """Work with other settings from now on; what runs is left as it is."""
+        parts = self.parts
+        old, parts.config = parts.config, config
+        if (old.nofile, old.pids_limit) != (config.nofile, config.pids_limit):
+            parts.host = hostfacts.with_limits(parts.host, config.nofile, config.pids_limit)
+        parts.runtimes.change(config)
+        if old.registry != config.registry:
+            self.distribution.renew()
 
     async def open(self) -> None:
         """Take over what a former engine left, sweep what it left half-made."""

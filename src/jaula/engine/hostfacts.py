@@ -57,6 +57,15 @@ def read(
     )
 
 
+def with_limits(facts: HostFacts, nofile: tuple[int, int], pids_limit: int) -> HostFacts:
+    """The same with other default limits; one that nothing could keep stays absent."""
+    return msgspec.structs.replace(
+        facts,
+        nofile=_grantable(nofile),
+        pids_limit=pids_limit if facts.pids_limit or not facts.rootless else 0,
+    )
+
+
 def fresh(facts: HostFacts) -> HostFacts:
     """The same with what changes while an engine runs: the AppArmor profiles."""
     if not facts.apparmor:

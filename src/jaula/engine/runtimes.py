@@ -55,6 +55,15 @@ class Runtimes:
         for runtime in self._config.runtimes:
             self._probing[runtime.name] = loop.create_task(self._probe(runtime.name))
 
+    def change(self, config: EngineConfig) -> None:
+        """Other runtimes from now on; those that are new or changed are asked."""
+        known, self._config = self._config.runtimes, config
+        loop = asyncio.get_running_loop()
+        for runtime in config.runtimes:
+            if runtime not in known:
+                self._documents.pop(runtime.name, None)
+                self._probing[runtime.name] = loop.create_task(self._probe(runtime.name))
+
     async def close(self) -> None:
         """Ask no more."""
         for task in self._probing.values():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaula.engine.parts import Parts
     from jaula.errors import NotAuthorized
     from jaula.spec.api import ContainerCreate
-    from jaula.spec.calls import Peer
+    from jaula.spec.calls import Origin
     from jaula.state.journal import Journal
 
 _OPERATOR = "ask the operator, whose policy decides it"
@@ -35,7 +35,7 @@ class Visitor:
     """A caller, its rule, and where its deeds are noted."""
 
     def __init__(
-        self, engine: Engine, caller: Caller, rule: Rule, journal: Journal, peer: Peer | None
+        self, engine: Engine, caller: Caller, rule: Rule, journal: Journal, peer: Origin | None
     ) -> None:
         self._engine = engine
         self.caller = caller

@@ -26,6 +26,22 @@ class Peer(msgspec.Struct, frozen=True):
     command: str = ""
 
 
+class Remote(msgspec.Struct, frozen=True):
+    """Who is at the other end of a TCP connection, as far as a certificate proved it.
+
+    ``fingerprint`` is ``sha256:`` and the digest of the certificate, ``name`` the one common name of
+    its subject, if it has one. Both are empty for a client without TLS. ``address`` is the client's.
+    """
+
+    address: str
+    name: str = ""
+    fingerprint: str = ""
+
+
+Origin = Peer | Remote
+"""Who a connection comes from; None where the kernel could not say."""
+
+
 class AttachOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The query of an attach request.
 

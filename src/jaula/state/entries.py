@@ -24,7 +24,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int = 0
     login_uid: int | None = None
     command: str = ""
-    certificate: str = ""
+    certificate: str = ""  # its name; of a client that came over the network
+    fingerprint: str = ""
+    address: str = ""
     action: str = ""
     object: str = ""
     name: str = ""
@@ -56,6 +58,7 @@ def _bounded(entry: Entry) -> Entry:
         argv.pop()
     return msgspec.structs.replace(
         entry,
+        certificate=_text(entry.certificate),
         object=_text(entry.object),
         name=_text(entry.name),
         image=_text(entry.image),

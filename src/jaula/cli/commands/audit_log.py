@@ -117,7 +117,7 @@ def _chosen(directory: Path, since: float, until: float) -> Iterator[tuple[bytes
 
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     """One line for people. Control characters of what clients said are shown as escapes."""
-    who = str(entry.get("uid", entry.get("certificate", "")))
+    who = str(entry.get("uid", entry.get("certificate", "nobody")))
     login = entry.get("login_uid")
     if login is not None and str(login) != who:
         who += f" (login {login})"
@@ -126,6 +126,7 @@ def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     if entry.get("argv"):
         action += ": " + " ".join(entry["argv"])
     process = f"{entry.get('command', '')} {entry.get('pid', '')}".strip()
+    process = process or str(entry.get("address", ""))
     cells = (
         str(entry.get("time", ""))[:19],
         who,

@@ -27,7 +27,7 @@ def run(options: Options) -> int:
             from jaula.rootless import entry
 
             entry.enter(str(config.paths.root), str(config.paths.run))
-        daemon.main(config)
+        daemon.main(config, lambda: _config(options))
     except JaulaError as error:
         raise Failure(f"jaula: {error}", status=error.exit_code) from None
     return 0

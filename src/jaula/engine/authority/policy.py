@@ -3,6 +3,10 @@
 A user's own rule decides alone where there is one. Otherwise the rules of all of the user's groups
 count together, and where there is none, the default. Root (uid 0) has everything unless the policy
 has a rule for it.
+
+A certificate's rule is that of its fingerprint, else that of its name, else that of ``*``, which
+stands for every certificate that was verified, else the default. A client that comes over the
+network and proves nothing has the rule for such clients and no other.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from jaula.engine.authority.caller import ROOT, Caller
 from jaula.engine.authority.rule import Access, Rule, union
 
 NOBODY = Rule(name="[default]")
+UNPROVEN = Rule(name="[anonymous]")
+ANY = "*"
 EVERYTHING = Rule(name="root", access=Access.ALL)
 
 
@@ -23,12 +29,13 @@ class Policy(msgspec.Struct, frozen=True):
     groups: dict[int, Rule] = {}
     certificates: dict[str, Rule] = {}
     default: Rule = NOBODY
+    anonymous: Rule = UNPROVEN
     source: str = "built in"  # a file's name and digest
 
     def rule_of(self, caller: Caller) -> Rule:
         """The rule that decides about a caller."""
         if caller.uid is None:
-            return self.certificates.get(caller.certificate, self.default)
+            return self._of_remote(caller)
         if (own := self.users.get(caller.uid)) is not None:
             return own
         if caller.uid == ROOT:
@@ -36,12 +43,24 @@ class Policy(msgspec.Struct, frozen=True):
         rules = tuple(self.groups[gid] for gid in sorted(caller.groups) if gid in self.groups)
         return union(rules) if rules else self.default
 
+    def _of_remote(self, caller: Caller) -> Rule:
+        if not caller.certificate:
+            return self.anonymous
+        for name in (caller.fingerprint, caller.certificate, ANY):
+            if name in self.certificates:
+                return self.certificates[name]
+        return self.default
 
-def without_file(group: str | None, gid: int | None) -> Policy:
+
+def without_file(group: str | None, gid: int | None, *, certificates: bool = False) -> Policy:
     """Where no file says anything: root has everything, the socket's group no power over the host.
 
-    Its members run containers with the defaults and cannot enter those of others.
+    Its members run containers with the defaults and cannot enter those of others. The same goes for
+    ``certificates``, where the engine listens for clients that have one.
     """
-    if group is None or gid is None:
-        return Policy()
-    return Policy(groups={gid: Rule(name=f"[group.{group}] (built in)", access=Access.RUN)})
+    groups, proven = {}, {}
+    if group is not None and gid is not None:
+        groups[gid] = Rule(name=f"[group.{group}] (built in)", access=Access.RUN)
+    if certificates:
+        proven[ANY] = Rule(name='[certificate."*"] (built in)', access=Access.RUN)
+    return Policy(groups=groups, certificates=proven)

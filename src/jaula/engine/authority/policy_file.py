@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import re
 import stat
 from collections.abc import Callable
 from hashlib import sha256
@@ -32,6 +33,7 @@ from jaula.errors import InvalidRequest
 
 DEFAULT_PATH: Final = "/etc/jaula/policy.toml"
 MAX_SIZE: Final = 1 << 20  # bytes
+IMAGES: Final = "images"  # a table that is not about people
 _MAX_ID: Final = 2**32 - 2  # the last one means 'no change' to the kernel
 _NAMESPACES: Final = ("user", "pid", "ipc", "uts", "cgroup", "network", "*")
 
@@ -40,6 +42,8 @@ Lookup = Callable[[str], int | None]
 
 def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | None:
     """Read the file; None where there is none and none is ``required``.
+
+    None as well for a file about images alone (:mod:`jaula.images.trust.rules_file`).
 
     Raises ``InvalidRequest``, also for a file that others than root could have written.
     """
@@ -61,6 +65,8 @@ def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | 
         data = file.read(MAX_SIZE + 1)
     try:
         found = parse(data, user=user, group=group)
+        if set(_document(data)) == {IMAGES}:
+            return None
         return msgspec.structs.replace(found, source=f"{path} sha256:{sha256(data).hexdigest()}")
     except InvalidRequest as error:
         raise InvalidRequest(f"policy {path}: {error.message}", hint=error.hint) from None
@@ -68,27 +74,45 @@ def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | 
 
 def parse(data: bytes, *, user: Lookup, group: Lookup) -> Policy:
     """Read the text; ``user`` and ``group`` give the id of a name. Raises ``InvalidRequest``."""
+    document = _document(data)
+    _known("the file", document, ("default", "anonymous", "user", "group", "certificate", IMAGES))
+    default, anonymous = policies.NOBODY, policies.UNPROVEN
+    if "default" in document:
+        default = _rule("[default]", document["default"])
+    if "anonymous" in document:
+        anonymous = _rule("[anonymous]", document["anonymous"])
+    return Policy(
+        users=_by_id("user", document.get("user", {}), user),
+        groups=_by_id("group", document.get("group", {}), group),
+        certificates={
+            _proven(name): _rule(f"[certificate.{name}]", table)
+            for name, table in _table("certificate", document.get("certificate", {})).items()
+        },
+        default=default,
+        anonymous=anonymous,
+    )
+
+
+def _document(data: bytes) -> dict[str, Any]:
     import tomllib
 
     if len(data) > MAX_SIZE:
         raise InvalidRequest(f"it has more than {MAX_SIZE} bytes")
     try:
-        document = tomllib.loads(data.decode("utf-8-sig"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"it is no TOML document: {error}") from None
-    _known("the file", document, ("default", "user", "group", "certificate"))
-    default = policies.NOBODY
-    if "default" in document:
-        default = _rule("[default]", document["default"])
-    return Policy(
-        users=_by_id("user", document.get("user", {}), user),
-        groups=_by_id("group", document.get("group", {}), group),
-        certificates={
-            name: _rule(f"[certificate.{name}]", table)
-            for name, table in _table("certificate", document.get("certificate", {})).items()
-        },
-        default=default,
-    )
+
+
+def _proven(name: str) -> str:
+    """A certificate's common name, its fingerprint, or ``*``."""
+    start, _, digest = name.partition(":")
+    if start == "sha256" and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise InvalidRequest(
+            f"[certificate.{name[:80]}]: a fingerprint is sha256: and 64 hexadecimal digits",
+            hint="openssl x509 -in cert.pem -outform der | sha256sum",
+        )
+    return name
 
 
 def _by_id(kind: str, value: object, lookup: Lookup) -> dict[int, Rule]:

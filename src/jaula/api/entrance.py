@@ -1,0 +1,167 @@
+"""The way in from the network: TCP clients that prove by a certificate who they are.
+
+A client that was let in gets one end of a pair of sockets; the engine carries the bytes between
+that and TLS, for whole answers and hijacked streams alike. So everything behind this module sees a
+plain socket, which may be handed to a shim as any other. Nothing waits here but one piece a way.
+
+Whoever is slow with the handshake, or sends nothing at all, has a few seconds. When too many are
+at it, of one address or in all, the one that has been longest at it is dropped: an honest client
+needs milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from ssl import SSLContext
+
+from jaula import tls
+from jaula.api import peer
+from jaula.api.carrying import Carrying
+from jaula.spec.calls import Remote
+from jaula.tls import Codec, Failed
+
+HANDSHAKE_SECONDS = 10.0
+MOST_SHAKING, MOST_OF_ONE = 256, 32  # clients in their handshake: in all, and of one address
+MOST_INSIDE = 1024
+_FAREWELL_SECONDS = 2.0
+_NO_DESCRIPTORS_PAUSE = 1.0  # seconds
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),  # seconds
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+_PLAIN = (
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Connection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+)
+"""Go's answer (net/http), which Docker's clients show."""
+
+Adopt = Callable[[socket.socket, Remote], Awaitable[None]]
+
+_log = logging.getLogger("jaula.api")
+
+
+class Entrance:
+    """One listening socket. ``context`` may be replaced: it is for the clients that follow."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        context: SSLContext,
+        adopt: Adopt,
+    ) -> None:
+        self.context = context
+        self._loop = loop
+        self._sock = sock
+        self._adopt = adopt
+        self._shaking: dict[asyncio.Task[None], str] = {}  # oldest first, with its address
+        self._inside: set[asyncio.Task[None]] = set()
+        self._accepting = loop.create_task(self._accept())
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                client, address = await self._loop.sock_accept(self._sock)
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                _log.warning("cannot accept on %s: %s", self._sock.getsockname(), error)
+                await asyncio.sleep(_NO_DESCRIPTORS_PAUSE)
+                continue
+            if len(self._inside) >= MOST_INSIDE:
+                client.close()
+                continue
+            self._make_room(address[0])
+            task = self._loop.create_task(self._serve(client))
+            self._shaking[task] = address[0]
+            task.add_done_callback(self._ended)
+
+    def _make_room(self, address: str) -> None:
+        same = [task for task, of in self._shaking.items() if of == address]
+        if len(same) >= MOST_OF_ONE:
+            same[0].cancel()
+        elif len(self._shaking) >= MOST_SHAKING:
+            next(iter(self._shaking)).cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._shaking.pop(task, None)
+        self._inside.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a client from the network failed", exc_info=error)
+
+    async def _serve(self, client: socket.socket) -> None:
+        """From the handshake to the end of the connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        with client:
+            try:
+                for level, option, value in _KEEPALIVE:
+                    client.setsockopt(level, option, value)
+                origin = Remote(peer.address_of(client))
+                codec = Codec(self.context, server=True)
+                async with asyncio.timeout(HANDSHAKE_SECONDS):
+                    await self._shake(client, codec)
+            except Failed as error:
+                _log.info("client %s was not let in: %s", origin.address, error)
+                return
+            except TimeoutError:
+                return
+            except OSError:
+                return  # it is gone
+            finally:
+                self._shaking.pop(task, None)
+            self._inside.add(task)
+            origin = peer.certified(origin.address, codec.subject, codec.certificate)
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            with ours:
+                await self._adopt(theirs, origin)
+                await Carrying(client, codec, ours).run()
+
+    async def _shake(self, client: socket.socket, codec: Codec) -> None:
+        done = False
+        while not done:
+            data = await self._loop.sock_recv(client, tls.PIECE)
+            codec.feed(data)
+            try:
+                done = codec.shake()
+            except Failed as error:
+                last = _PLAIN if error.plain else codec.outgoing()
+                await self._loop.sock_sendall(client, last)
+                if data:
+                    await self._let_read(client)
+                raise
+            if answer := codec.outgoing():
+                await self._loop.sock_sendall(client, answer)
+
+    async def _let_read(self, client: socket.socket) -> None:
+        """Close gently: a socket that is closed with unread bytes takes back what was sent."""
+        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                while await self._loop.sock_recv(client, tls.PIECE):
+                    pass
+
+    def stop(self) -> None:
+        """Let nobody in any more."""
+        self._accepting.cancel()
+        self._sock.close()
+        for task in tuple(self._shaking):
+            task.cancel()
+
+    async def close(self) -> None:
+        """End what is left of connections, once what was behind them has ended."""
+        if self._inside:
+            _, late = await asyncio.wait(self._inside, timeout=_FAREWELL_SECONDS)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
