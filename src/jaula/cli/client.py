@@ -7,8 +7,9 @@ connection of its own.
 
 from __future__ import annotations
 
-from posix import environ, geteuid
+from posix import geteuid
 
+from jaula.cli import destination
 from jaula.cli.failure import EngineError, Unreachable
 from jaula.cli.http import Address, Connection, Response
 from jaula.spec import light as documents
@@ -65,8 +66,9 @@ class Client:
     """The engine at one address."""
 
     def __init__(self, host: str = "") -> None:
-        self.named = host or environ.get(b"JAULA_HOST", b"").decode("utf-8", "surrogateescape")
-        self.address = Address(self.named or _default_host())
+        found = destination.find(host)
+        self.named = found.host
+        self.address = Address(self.named or _default_host(), found.security)
         self._idle: list[Connection] = []
 
     def connection(self) -> Connection:

@@ -15,6 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from jaula.cli.secured import Security
+
 MSG_NOSIGNAL = 0x4000
 READ = 65536
 MAX_HEAD = 65536
@@ -186,8 +188,9 @@ class Connection:
 class Address:
     """Where an engine listens: ``unix:///path`` or ``tcp://host:port``."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, security: Security | None = None) -> None:
         self.text = text
+        self.security = security
         scheme, separator, rest = text.partition("://")
         if not separator:
             scheme, rest = ("unix", text) if text.startswith("/") else ("tcp", text)
@@ -211,10 +214,14 @@ class Address:
             return connection
         host, _, port = self.host.rpartition(":")
         if not port.isdigit():
-            host, port = self.host, "2375"
+            host, port = self.host, "2376" if self.security else "2375"
         family, kind, protocol, _, target = _socket.getaddrinfo(
             host.strip("[]") or "localhost", int(port), 0, _socket.SOCK_STREAM
         )[0]
         connection = _socket.socket(family, kind, protocol)
         connection.connect(target)
-        return connection
+        if self.security is None:
+            return connection
+        from jaula.cli import secured
+
+        return secured.connect(connection, host.strip("[]") or "localhost", self.security)

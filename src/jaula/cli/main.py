@@ -6,6 +6,7 @@ import sys
 from posix import _exit
 
 from jaula.cli import flags, table
+from jaula.cli.destination import Wishes
 from jaula.cli.failure import Failure, Leave, UsageError
 
 TYPE_CHECKING = False
@@ -22,6 +23,12 @@ ROOT = flags.Command(
     run=lambda options: 0,
     flags=(
         flags.Flag("host", "H", "list", "Engine to talk to: unix:///path or tcp://host:port"),
+        flags.Flag("context", "c", "string", "Context to use (overrides JAULA_HOST, DOCKER_HOST)"),
+        flags.Flag("tls", "", "bool", "Use TLS; implied by --tlsverify"),
+        flags.Flag("tlsverify", "", "bool", "Use TLS, and the engine must prove who it is"),
+        flags.Flag("tlscacert", "", "string", "Certificates of authorities to trust"),
+        flags.Flag("tlscert", "", "string", "Certificate to show to the engine"),
+        flags.Flag("tlskey", "", "string", "Its key"),
         flags.Flag("debug", "D", "bool", "Show where an error comes from"),
         flags.Flag("version", "v", "bool", "Print version information and quit"),
     ),
@@ -91,7 +98,13 @@ def _dispatch(words: list[str]) -> int:
     options = flags.parse(ROOT, words)
     Settings.debug = options.on("debug")
     hosts = options.texts("host")
-    Settings.host = hosts[-1] if hosts else ""
+    Settings.host = Wishes.host = hosts[-1] if hosts else ""
+    Wishes.context = options.text("context")
+    Wishes.tls = options.on("tls")
+    Wishes.tlsverify = options.on("tlsverify") if options.given("tlsverify") else None
+    Wishes.tlscacert = options.text("tlscacert")
+    Wishes.tlscert = options.text("tlscert")
+    Wishes.tlskey = options.text("tlskey")
     if options.on("version"):
         from jaula import __version__
 

@@ -1,0 +1,119 @@
+"""Which engine a command talks to: options, then the environment, then the context in use.
+
+Source: docker docs, "Docker contexts" and "Use the Docker command line", environment variables.
+``JAULA_HOST`` goes before ``DOCKER_HOST``. ``--host`` and the variables win over a context that the
+environment or the configuration names.
+"""
+
+from __future__ import annotations
+
+from posix import environ
+
+from jaula.cli.failure import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.cli.secured import Security
+
+DEFAULT = "default"
+TLS_FILES = ("ca.pem", "cert.pem", "key.pem")
+
+
+class Wishes:
+    """The options before the command."""
+
+    host = ""
+    context = ""
+    tls = False
+    tlsverify: bool | None = None  # None: as the environment says
+    tlscacert = ""
+    tlscert = ""
+    tlskey = ""
+
+
+class Destination:
+    """An address, empty for this host's own engine, and how to speak with it."""
+
+    def __init__(self, host: str = "", security: Security | None = None) -> None:
+        self.host = host
+        self.security = security
+
+
+def variable(name: str) -> str:
+    """An environment variable, empty where it is not set."""
+    return environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
+
+
+def find(host: str = "") -> Destination:
+    """Where to go. Raises Failure."""
+    host = host or Wishes.host
+    if host and Wishes.context:
+        raise Failure("conflicting options: either specify --host or --context, not both")
+    if not host and not Wishes.context:
+        host = variable("JAULA_HOST") or variable("DOCKER_HOST")
+    name = DEFAULT if host else current()
+    if name != DEFAULT:
+        from jaula.cli import contexts
+
+        return contexts.destination(name)
+    return Destination(host, _security() if _is_tcp(host) else None)
+
+
+def overriding() -> str:
+    """The variable that wins over any context that is not named on the command line."""
+    return next((name for name in ("JAULA_HOST", "DOCKER_HOST") if variable(name)), "")
+
+
+def current() -> str:
+    """The name of the context in use."""
+    if Wishes.context:
+        return Wishes.context
+    if overriding():
+        return DEFAULT
+    return variable("DOCKER_CONTEXT") or _configured() or DEFAULT
+
+
+def directory() -> str:
+    """Docker's directory of this person."""
+    return variable("DOCKER_CONFIG") or (variable("HOME") or "/root") + "/.docker"
+
+
+def _configured() -> str:
+    try:
+        with open(directory() + "/config.json", "rb") as file:
+            data = file.read(1 << 20)
+    except OSError:
+        return ""
+    if b"currentContext" not in data:
+        return ""
+    from jaula.spec.light import decode
+
+    try:
+        found = decode(data)
+    except ValueError:
+        return ""  # who has to do with the file's other content says so
+    name = found.get("currentContext") if isinstance(found, dict) else ""
+    return name if isinstance(name, str) else ""
+
+
+def _is_tcp(host: str) -> bool:
+    return bool(host) and not host.startswith(("unix://", "/"))
+
+
+def _security() -> Security | None:
+    """TLS as the options and the environment want it; None for none."""
+    verify = bool(variable("DOCKER_TLS_VERIFY")) if Wishes.tlsverify is None else Wishes.tlsverify
+    given = (Wishes.tlscacert, Wishes.tlscert, Wishes.tlskey)
+    if not (verify or Wishes.tls or variable("DOCKER_TLS") or any(given)):
+        return None
+    from os import path
+
+    from jaula.cli.secured import Security
+
+    place = variable("DOCKER_CERT_PATH") or directory()
+    usual = [f"{place}/{name}" for name in TLS_FILES]
+    files = [
+        asked or (name if path.exists(name) or (verify and number == 0) else "")
+        for number, (asked, name) in enumerate(zip(given, usual, strict=True))
+    ]
+    return Security(*files, verify=verify)
