@@ -21,6 +21,8 @@ from jaula.spec.image import DOCUMENT_LIMIT
 
 _HALF_MADE = "new-"
 
+Names = list[str]
+
 
 class BlobWriter:
     """A blob that is being written; gone again unless :meth:`commit` is called."""
@@ -127,6 +129,25 @@ class BlobStore:
         except FileNotFoundError:
             return None
 
+    def check(self, digest: str) -> str:
+        """Read a whole blob; what is wrong with it, empty where it is what its name says."""
+        try:
+            with self.open(digest) as file:
+                found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        except NotFound:
+            return "it is missing"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        return "" if found == digest else "its content has another digest"
+
+    def list(self) -> dict[str, int]:
+        """Digests and sizes of all blobs that are whole."""
+        return {
+            "sha256:" + found.name: found.lstat().st_size
+            for found in self._directory.iterdir()
+            if not found.name.startswith(_HALF_MADE)
+        }
+
     def keep_only(self, digests: Container[str]) -> int:
         """Remove all other blobs but those that are being written; the bytes that were freed."""
         freed = 0
@@ -136,7 +157,7 @@ class BlobStore:
                 found.unlink(missing_ok=True)
         return freed
 
-    def sweep(self) -> list[str]:
+    def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is written."""
         swept = [found for found in self._directory.iterdir() if found.name.startswith(_HALF_MADE)]
         for found in swept:

@@ -60,6 +60,13 @@ class NameIndex:
                 return descriptor.media_type
         return MANIFEST
 
+    def sweep(self) -> list[str]:
+        """Remove what a crash left of writing the index; call it before anything is written."""
+        found = list(self._file.parent.glob(f"{self._file.name}.*"))
+        for half in found:
+            half.unlink()
+        return [half.name for half in found]
+
     def set(
         self, manifest: str, size: int, names: Iterable[str], media_type: str | None = None
     ) -> None:

@@ -116,3 +116,22 @@ def could_be_id(text: str) -> bool:
 
 def _invalid(text: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"invalid reference format: {text[:300]!r}: {why}")
+
+
+def familiar(ref: str) -> str | None:
+    """The name that ``ref`` would be, None where it can be none."""
+    try:
+        return str(parse(ref))
+    except InvalidRequest:
+        return None
+
+
+def in_index(ref: str) -> str | None:
+    """The name in the index that ``ref`` means: a tag beside a digest says nothing more."""
+    try:
+        reference = parse(ref)
+    except InvalidRequest:
+        return None
+    if reference.digest is None:
+        return str(reference)
+    return f"{reference.repository}@{reference.digest}"

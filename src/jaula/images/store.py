@@ -1,12 +1,10 @@
 """The store of images: an OCI image layout, and the layers unpacked from it.
 
 Source: opencontainers/image-spec 1.1. An image's id is the digest of its configuration, as Docker
-has it. ``index.json`` says which images there are (:mod:`jaula.images.index`); manifests,
-configurations and layers as they came are blobs (:mod:`jaula.images.blobs`); layers are unpacked
-into the :class:`~jaula.storage.layers.LayerStore` when an image arrives.
-
-An image may have several manifests: one that was loaded and, with layers compressed otherwise, one
-that was pulled. Its names are those of all of them; each name leads to its own manifest.
+has it. ``index.json`` says which images there are (:mod:`jaula.images.index`,
+:mod:`jaula.images.catalogue`); manifests, configurations and layers as they came are blobs
+(:mod:`jaula.images.blobs`); layers are unpacked into the
+:class:`~jaula.storage.layers.LayerStore` when an image arrives.
 
 Whether a container uses an image is not known here: the caller says so.
 
@@ -17,76 +15,30 @@ is being loaded is pinned, so that a removal meanwhile does not take it for rubb
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-
-import msgspec
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 
 from jaula.config import Paths
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.errors import Conflict, InvalidRequest
+from jaula.images import image as images
 from jaula.images.blobs import BlobStore
+from jaula.images.catalogue import Catalogue
+from jaula.images.image import History, Image, check_document, short
 from jaula.images.index import NameIndex
-from jaula.images.reference import Reference, could_be_id, parse
-from jaula.spec.image import (
-    CONFIG,
-    DOCUMENT_LIMIT,
-    LAYERS_LIMIT,
-    Descriptor,
-    ImageConfig,
-    ImageDocument,
-    Manifest,
-    Platform,
-    decode,
-    encode,
-)
+from jaula.images.needed import Holder, Needed
+from jaula.images.reference import familiar, in_index, parse
+from jaula.spec.image import CONFIG, Descriptor, Manifest, decode, encode
 from jaula.storage.layers import LayerStore
 
+__all__ = ["Image", "ImageStore", "check_document", "familiar", "short"]
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """An image that is ready to run. ``layers`` are diff ids, base first; ``size`` is in bytes."""
-
-    id: str  # sha256:...
-    names: tuple[str, ...]  # familiar, with tag: Docker's RepoTags
-    digests: tuple[str, ...] = ()  # Docker's RepoDigests
-    manifest: str  # digest of the manifest
-    layers: tuple[str, ...]
-    size: int
-    document: ImageDocument
-
-    @property
-    def config(self) -> ImageConfig:
-        """What a container of the image runs with."""
-        return self.document.config
-
-    @property
-    def platform(self) -> Platform:
-        """What it is for."""
-        document = self.document
-        return Platform(document.architecture, document.os or "linux", document.variant)
-
-    @property
-    def created(self) -> str:
-        """RFC 3339; empty where the image does not say."""
-        return self.document.created
-
-
-class HistoryItem(msgspec.Struct, frozen=True):
-    """One step of an image's making, newest first, as ``docker history`` shows it."""
-
-    id: str  # the image's id for the newest, '<missing>' for the others
-    created: str
-    created_by: str
-    size: int
-    comment: str = ""
-    tags: tuple[str, ...] = ()
-
-
-History = list[HistoryItem]
-Removed = list[dict[str, str]]
 Names = list[str]
-Holder = Callable[[], Iterable[str]]
-"""Names the blobs and layers, by digest, that something else than an image needs."""
+
+
+class Removed(list[dict[str, str]]):
+    """Docker's list of ``{"Untagged": name}`` and ``{"Deleted": digest}``; ``freed`` in bytes."""
+
+    freed = 0
 
 
 class ImageStore:
@@ -98,170 +50,91 @@ class ImageStore:
         self.blobs = BlobStore(paths.images)
         self._index = NameIndex(paths.images)
         self._lock = threading.RLock()
-        self._facts: dict[str, tuple[str, ImageDocument, int]] = {}
-        self._ids: dict[str, tuple[str, ...]] = {}  # image id: digests of its manifests
-        self._pins: Counter[str] = Counter()
-        self._damaged: dict[str, str] = {}
-        self._holders: list[Holder] = []
-        for manifest in self._index.manifests():
-            try:
-                self._read(manifest)
-            except JaulaError as error:
-                self._damaged[manifest] = error.message
+        self._needed = Needed()
+        self._catalogue = Catalogue(self.blobs, layers, self._index)
 
     # -- looking up -----------------------------------------------------------------------------
 
     def resolve(self, ref: str) -> Image:
-        """The image of that name, id or unique beginning of an id; raises :class:`NotFound`."""
-        for id in (ref, "sha256:" + ref):
-            if id in self._ids:
-                return self._image(self._ids[id][-1])
-        manifest, shown = None, ref
-        try:
-            reference = parse(ref)
-        except InvalidRequest:
-            if not could_be_id(ref):
-                raise
-        else:
-            shown = str(reference)
-            manifest = self._index.names.get(shown)
-            if manifest is None and reference.digest is not None:
-                known = f"{reference.repository}@{reference.digest}"
-                manifest = self._index.names.get(known) or self._by_digest(reference)
-        if manifest is None and could_be_id(ref):
-            manifest = self._by_beginning(ref)
-        if manifest is None:
-            raise NotFound(f"No such image: {shown}")
-        return self._image(manifest)
+        """The image of that name, id or unique beginning of an id.
 
-    def _by_beginning(self, text: str) -> str | None:
-        """The manifest of the one image whose id begins with ``text``."""
-        beginning = "sha256:" + text.removeprefix("sha256:")
-        found = [id for id in self._ids if id.startswith(beginning)]
-        if len(found) > 1:
-            raise InvalidRequest(
-                f"image id {text!r} is ambiguous: {len(found)} images begin with it"
-            )
-        return self._ids[found[0]][-1] if found else None
-
-    def _by_digest(self, reference: Reference) -> str | None:
-        for manifest in self._index.manifests():
-            repositories = {parse(name).repository for name in self._index.names_of(manifest)}
-            if manifest == reference.digest and reference.repository in repositories:
-                return manifest
-        return None
+        Raises :class:`NotFound`, and :class:`CorruptState` for one that cannot be read.
+        """
+        return self._catalogue.resolve(ref)
 
     def list(self) -> list[Image]:
         """All images, the newest first."""
-        images = [self._image(manifests[-1]) for manifests in self._ids.values()]
-        return sorted(images, key=lambda image: (image.created, image.id), reverse=True)
+        return self._catalogue.list()
 
     def damaged(self) -> dict[str, str]:
         """Manifests that the index names but that cannot be read, and why."""
-        return dict(self._damaged)
+        return dict(self._catalogue.damaged)
 
-    def _image(self, manifest: str) -> Image:
-        id, document, size = self._facts[manifest]
-        names = sorted({n for m in self._ids[id] for n in self._index.names_of(m)})
-        return Image(
-            id=id,
-            names=tuple(name for name in names if "@" not in name),
-            digests=tuple(name for name in names if "@" in name),
-            manifest=manifest,
-            layers=document.rootfs.diff_ids,
-            size=size,
-            document=document,
-        )
+    def names_of(self, manifest: str) -> tuple[str, ...]:
+        """The names that lead to a manifest, damaged or not."""
+        return self._index.names_of(manifest)
 
     def manifest(self, image: Image) -> Manifest:
         """The image's manifest, verified."""
-        return self._manifest(image.manifest)
+        return self._catalogue.manifest(image.manifest)
 
-    def _manifest(self, digest: str) -> Manifest:
-        manifest = decode(self.blobs.document(digest), Manifest, f"manifest {digest}")
-        if manifest.schema_version != 2:
-            raise InvalidRequest(
-                f"manifest {digest} has the version {manifest.schema_version}, not 2"
-            )
-        return manifest
+    def manifests(self) -> frozenset[str]:
+        """Digests of the manifests of all images."""
+        return frozenset(self._catalogue.contents)
+
+    def manifests_of(self, id: str) -> tuple[str, ...]:
+        """Digests of the manifests of one image; none where there is no such image."""
+        return self._catalogue.manifests_of(id)
 
     def blobs_of(self, name: str) -> tuple[str, ...]:
         """The layers' blobs of the manifest that has exactly this name; none where nothing has."""
-        manifest = self._index.names.get(name)
-        if manifest is None or manifest not in self._facts:
-            return ()
-        return tuple(layer.digest for layer in self._manifest(manifest).layers)
+        found = self._catalogue.contents.get(self._index.names.get(name, ""))
+        return found.blobs if found else ()
+
+    def layers_of(self, manifest: str) -> tuple[str, ...]:
+        """The layers' blobs of a manifest, base first."""
+        return self._catalogue.contents[manifest].blobs
+
+    def blobs_with(self, image: Image) -> set[str]:
+        """All blobs that an image needs: manifests, configuration, layers as they came."""
+        found = {image.id}
+        for manifest in self.manifests_of(image.id):
+            found |= {manifest, *self._catalogue.contents[manifest].blobs}
+        return found
 
     def config_bytes(self, image: Image) -> bytes:
         """The configuration as it came, verified."""
         return self.blobs.document(image.id)
 
-    def _read(self, digest: str) -> None:
-        manifest = self._manifest(digest)
-        config = manifest.config
-        document = check_document(self.blobs.document(config.digest, config.size), config.digest)
-        if len(document.rootfs.diff_ids) != len(manifest.layers):
-            raise InvalidRequest(
-                f"image {config.digest} lists {len(document.rootfs.diff_ids)} layers, "
-                f"its manifest {len(manifest.layers)}"
-            )
-        size = sum(self.layers.info(layer).size for layer in document.rootfs.diff_ids)
-        self._facts[digest] = (config.digest, document, size)
-        others = [d for d in self._ids.get(config.digest, ()) if d != digest]
-        self._ids[config.digest] = (*others, digest)
+    def media_type(self, image: Image) -> str:
+        """What the image's manifest is."""
+        return self._index.media_type(image.manifest)
 
     def history(self, ref: str) -> History:
         """How the image was made, the newest step first."""
         image = self.resolve(ref)
-        sizes = [self.layers.info(layer).size for layer in image.layers]
-        steps = list(image.document.history)
-        described = sum(not step.empty_layer for step in steps)
-        items: History = []
-        layer = 0
-        for step in steps:
-            size = 0
-            if not step.empty_layer and layer < len(sizes):
-                size = sizes[layer]
-                layer += 1
-            items.append(
-                HistoryItem("<missing>", step.created, step.created_by, size, step.comment)
-            )
-        for size in sizes[described:]:  # layers that the history does not tell of
-            items.append(HistoryItem("<missing>", image.created, "", size))
-        items.reverse()
-        if items:
-            items[0] = msgspec.structs.replace(items[0], id=image.id, tags=image.names)
-        return items
+        return images.history(image, [self.layers.info(layer).size for layer in image.layers])
 
     # -- adding ---------------------------------------------------------------------------------
 
-    @contextmanager
-    def pinned(self, digests: Iterable[str]) -> Iterator[None]:
+    def pinned(self, digests: Iterable[str]) -> AbstractContextManager[None]:
         """Blobs and layers that must stay although no image names them yet."""
-        wanted = tuple(digests)
-        with self._lock:
-            self._pins.update(wanted)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._pins.subtract(wanted)
-                self._pins = +self._pins
+        return self._needed.pinned(digests)
 
     def hold(self, holder: Holder) -> None:
         """From now on :meth:`collect` asks ``holder``, from any thread, what must stay as well."""
-        self._holders.append(holder)
+        self._needed.hold(holder)
 
     def held(self) -> set[str]:
         """Blobs and layers that stay although no image names them: pinned, or a holder's."""
-        return {*self._pins, *(digest for holder in self._holders for digest in holder())}
+        return self._needed.all()
 
     def add(self, config: bytes, layers: Sequence[Descriptor], names: Iterable[str]) -> Image:
         """Make an image of a configuration and of layer blobs that are stored and unpacked.
 
         Raises :class:`InvalidRequest` where they do not fit together.
         """
-        id = self.blobs.put(config)
+        id = images.digest(config)
         document = check_document(config, id)
         if len(document.rootfs.diff_ids) != len(layers):
             raise InvalidRequest(
@@ -272,13 +145,13 @@ class ImageStore:
             if not self.layers.has(diff_id) or self.blobs.size(layer.digest) != layer.size:
                 raise InvalidRequest(f"layer {diff_id} of image {id} did not come with it")
         manifest = Manifest(config=Descriptor(CONFIG, id, len(config)), layers=tuple(layers))
-        known = self._ids.get(id, ())
         with self._lock:
+            self.blobs.put(config)
+            known = self._catalogue.manifests_of(id)
             digest = known[-1] if known else self.blobs.put(encode(manifest))
-            size = self.blobs.size(digest) or 0
-            self._index.set(digest, size, names)
-            self._read(digest)
-        return self._image(digest)
+            self._catalogue.read(digest)  # before it is named: what is not whole gets no name
+            self._index.set(digest, self.blobs.size(digest) or 0, names)
+            return self._catalogue.image(digest)
 
     def adopt(self, manifest: bytes, media_type: str, names: Iterable[str]) -> Image:
         """Keep a manifest as it is, its configuration and layers being stored and unpacked.
@@ -292,23 +165,10 @@ class ImageStore:
                 raise InvalidRequest(f"layer {layer.digest} of the manifest is not stored")
         with self._lock:
             digest = self.blobs.put(manifest)
-            self._read(digest)  # before it is named: what is not whole gets no name
+            id = self._catalogue.read(digest)
             self._index.set(digest, len(manifest), names, media_type)
-            self._drop_nameless(self._facts[digest][0])
-        return self._image(digest)
-
-    def _drop_nameless(self, id: str) -> None:
-        """Take away manifests of an image without a name, where another one has names."""
-        named = [m for m in self._ids[id] if self._index.names_of(m)]
-        if named:
-            for digest in set(self._ids[id]) - set(named):
-                self._index.drop(digest)
-                self._facts.pop(digest, None)
-            self._ids[id] = tuple(named)
-
-    def media_type(self, image: Image) -> str:
-        """What the image's manifest is."""
-        return self._index.media_type(image.manifest)
+            self._catalogue.forget_nameless(id)
+            return self._catalogue.image(digest)
 
     def tag(self, source: str, target: str) -> Image:
         """Give an image one more name; an image that had it loses it."""
@@ -326,14 +186,16 @@ class ImageStore:
         """Take a name or an image away, and what nothing needs any more.
 
         ``in_use`` tells of a container that uses the image (``container abc is using it``); such
-        an image loses its names only by ``force``, and stays. The answer is Docker's: a list of
-        ``{"Untagged": name}`` and ``{"Deleted": digest}``. Raises :class:`NotFound`,
-        :class:`Conflict`.
+        an image loses its names only by ``force``, and stays. A damaged one goes by its names.
+        Raises :class:`NotFound`, :class:`Conflict`.
         """
         with self._lock:
+            named = in_index(ref)
+            if named is not None and self._index.names.get(named) in self._catalogue.damaged:
+                return self._remove_damaged(named)
             image = self.resolve(ref)
             known = image.names + image.digests
-            names = tuple(name for name in known if name == _name(ref))
+            names = tuple(name for name in known if name == named)
             by_id = not names
             names = _with_digests(image, names) or known
             others = tuple(name for name in known if name not in names)
@@ -348,65 +210,61 @@ class ImageStore:
                     if not by_id
                     else f"unable to delete {short(image.id)} (must be forced) - {in_use}"
                 )
-            done = [{"Untagged": name} for name in names]
+            done = Removed({"Untagged": name} for name in names)
             for name in names:
                 self._index.unset(name)
-            self._drop_nameless(image.id)
+            self._catalogue.forget_nameless(image.id)
             if not others and in_use is None:
-                for manifest in self._ids.pop(image.id, ()):
-                    self._index.drop(manifest)
-                    self._facts.pop(manifest, None)
+                self._catalogue.forget(image.id)
                 done.append({"Deleted": image.id})
-                done.extend({"Deleted": layer} for layer in self.collect())
+                gone, done.freed = self._collect()
+                done.extend({"Deleted": layer} for layer in gone)
             return done
+
+    def _remove_damaged(self, name: str) -> Removed:
+        manifest = self._index.names[name]
+        self._index.unset(name)
+        done = Removed([{"Untagged": name}])
+        if not self._index.names_of(manifest):
+            del self._catalogue.damaged[manifest]
+            self._index.drop(manifest)
+            done.append({"Deleted": manifest})
+            gone, done.freed = self._collect()
+            done.extend({"Deleted": layer} for layer in gone)
+        return done
+
+    def read_again(self, manifest: str) -> None:
+        """See whether a damaged image is whole by now; raises what is still wrong with it."""
+        with self._lock:
+            self._catalogue.read(manifest)
+
+    def needed(self) -> tuple[set[str], set[str]]:
+        """Diff ids of layers and digests of blobs that must stay."""
+        layers = self.held()
+        blobs = {*layers, *self._catalogue.damaged}
+        for digest, contents in list(self._catalogue.contents.items()):
+            layers.update(contents.document.rootfs.diff_ids)
+            blobs.update((digest, contents.id, *contents.blobs))
+        return layers, blobs
 
     def collect(self) -> Names:
         """Remove blobs and layers that no image needs; the diff ids of the layers."""
+        return self._collect()[0]
+
+    def _collect(self) -> tuple[Names, int]:
         with self._lock:
-            layers = self.held()
-            blobs = set(layers)
-            for digest, (id, document, _) in self._facts.items():
-                layers.update(document.rootfs.diff_ids)
-                blobs.update((digest, id))
-                blobs.update(layer.digest for layer in self._manifest(digest).layers)
-            blobs.update(self._damaged)
-            if self._damaged:
-                return []  # what a damaged manifest needs is not known, so nothing is thrown away
-            gone = [info.diff_id for info in self.layers.list() if info.diff_id not in layers]
+            if self._catalogue.damaged:
+                return [], 0  # what a damaged image needs is not known, so nothing is thrown away
+            layers, blobs = self.needed()
+            gone = [diff_id for diff_id in self.layers.ids() if diff_id not in layers]
+            freed = sum(self.layers.size(diff_id) for diff_id in gone)
             for diff_id in gone:
                 self.layers.remove(diff_id)
-            self.blobs.keep_only(blobs)
-            return gone
+            return gone, freed + self.blobs.keep_only(blobs)
 
     def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is loaded."""
-        return self.layers.sweep() + self.blobs.sweep() + self.collect()
-
-
-def check_document(data: bytes, digest: str) -> ImageDocument:
-    """Parse an image configuration and check what the engine relies on."""
-    if len(data) > DOCUMENT_LIMIT:
-        raise InvalidRequest(f"image configuration {digest} is larger than {DOCUMENT_LIMIT} bytes")
-    document = decode(data, ImageDocument, f"image configuration {digest}")
-    if document.rootfs.type not in ("layers", ""):
-        raise InvalidRequest(
-            f"image {digest} has a root file system of type {document.rootfs.type!r}"
-        )
-    if len(document.rootfs.diff_ids) > LAYERS_LIMIT:
-        raise InvalidRequest(
-            f"image {digest} has {len(document.rootfs.diff_ids)} layers, "
-            f"at most {LAYERS_LIMIT} work"
-        )
-    if document.os not in ("linux", ""):
-        raise InvalidRequest(
-            f"image {digest} is for {document.os!r}, this engine runs linux images"
-        )
-    return document
-
-
-def short(id: str) -> str:
-    """The twelve digits that people see."""
-    return id.removeprefix("sha256:")[:12]
+        return self._index.sweep() + self.layers.sweep() + self.blobs.sweep() + self.collect()
 
 
 def _with_digests(image: Image, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -416,22 +274,3 @@ def _with_digests(image: Image, names: tuple[str, ...]) -> tuple[str, ...]:
     return names + tuple(
         name for name in image.digests if name.partition("@")[0] in gone and name not in names
     )
-
-
-def _name(ref: str) -> str | None:
-    """The name in the index that ``ref`` means: a tag beside a digest says nothing more."""
-    try:
-        reference = parse(ref)
-    except InvalidRequest:
-        return None
-    if reference.digest is None:
-        return str(reference)
-    return f"{reference.repository}@{reference.digest}"
-
-
-def familiar(ref: str) -> str | None:
-    """The name that ``ref`` would be, None where it can be none."""
-    try:
-        return str(parse(ref))
-    except InvalidRequest:
-        return None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
@@ -42,6 +42,7 @@ from jaula.storage.trees import (
     opaque,
     remove_tree,
     set_attribute,
+    size_on_disk,
 )
 
 _PREFIX = b".wh."
@@ -65,6 +66,7 @@ class Extractor:
         self._folders: dict[bytes, int] = {}
         self._times: dict[bytes, int] = {}
         self._unchecked = 0
+        self._replaced = False
         self.size = 0
         self.states_root = False
 
@@ -75,8 +77,15 @@ class Extractor:
                 with _explained(entry):
                     self._unpack(entry, reader)
             self._set_times()
+            if self._replaced:
+                self.size = size_on_disk(self._root)
         finally:
             self._forget()
+
+    @property
+    def timed(self) -> Collection[bytes]:
+        """Directories whose times the archive states; the others have that of their making."""
+        return self._times.keys()
 
     # -- directories ----------------------------------------------------------------------------
 
@@ -248,6 +257,7 @@ class Extractor:
         parent = self._folder(folder)
         facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
         self._times.pop(path, None)
+        self._replaced = True
         if stat.S_ISDIR(facts.st_mode):
             remove_tree(parent, name)
             self._forget()

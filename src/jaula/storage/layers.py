@@ -16,13 +16,15 @@ import hashlib
 import mmap
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from jaula.config import Paths
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.storage.comparing import Deviation, deviations
 from jaula.storage.compression import Source, plain
 from jaula.storage.extractor import Extractor
 from jaula.storage.folders import opened, remove_marked, write_new
@@ -45,6 +47,15 @@ class LayerInfo(msgspec.Struct, frozen=True):
 
 
 Names = list[str]
+
+
+class Fresh(NamedTuple):
+    """A layer under a temporary name; ``timed`` are its directories whose times the tar states."""
+
+    parent: int
+    name: str
+    info: LayerInfo
+    timed: Collection[bytes]
 
 
 class LayerStore:
@@ -88,21 +99,28 @@ class LayerStore:
     def _unpack(
         self, reader: TarReader, diff_id: Callable[[], str], expected: str | None
     ) -> LayerInfo:
+        with self._fresh(reader, diff_id, expected) as fresh:
+            self._place(fresh.parent, fresh.name, fresh.info)
+        self._known[fresh.info.diff_id] = fresh.info
+        return fresh.info
+
+    @contextmanager
+    def _fresh(
+        self, reader: TarReader, diff_id: Callable[[], str], expected: str | None
+    ) -> Iterator[Fresh]:
+        """A layer unpacked under a temporary name, and removed if it still has that in the end."""
         name = _HALF_MADE + secrets.token_hex(8)
         try:
             with opened(self._directory) as parent:
                 os.mkdir(name, 0o700, dir_fd=parent)
                 try:
-                    info = self._fill(parent, name, reader, diff_id, expected)
-                    self._place(parent, name, info)
+                    yield self._fill(parent, name, reader, diff_id, expected)
                 finally:
                     remove_tree(parent, name.encode())
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Unavailable(f"cannot unpack a layer: {error.strerror}") from error
             raise
-        self._known[info.diff_id] = info
-        return info
 
     def _fill(
         self,
@@ -111,7 +129,7 @@ class LayerStore:
         reader: TarReader,
         diff_id: Callable[[], str],
         expected: str | None,
-    ) -> LayerInfo:
+    ) -> Fresh:
         with opened(name, dir_fd=parent) as top:
             os.mkdir("fs", 0o755, dir_fd=top)
             with opened("fs", dir_fd=top) as root:
@@ -126,7 +144,41 @@ class LayerStore:
                 )
             info = LayerInfo(found, extractor.size, reader.consumed, extractor.states_root)
             write_new(top, "layer.json", msgspec.json.encode(info))
-        return info
+        return Fresh(parent, name, info, extractor.timed)
+
+    def check(self, stream: Source, diff_id: str, *, mend: bool = False) -> list[Deviation]:
+        """Unpack a layer once more and compare: what is not as its tar says, by path.
+
+        ``mend`` puts the new one in the place of one that differs or is not there; no container
+        may have it mounted. Raises :class:`InvalidRequest` where ``stream`` is not its tar.
+        """
+        digest = hashlib.sha256()
+        source, _ = plain(stream)
+        reader = TarReader(source, limits=self._limits, tap=digest.update)
+        name = _hex(diff_id)
+        with self._fresh(reader, lambda: "sha256:" + digest.hexdigest(), diff_id) as fresh:
+            with opened(f"{fresh.name}/fs", dir_fd=fresh.parent) as wanted:
+                try:
+                    with opened(f"{name}/fs", dir_fd=fresh.parent) as found:
+                        told = deviations(
+                            found, wanted, timed=fresh.timed, root=fresh.info.states_root
+                        )
+                except (FileNotFoundError, NotADirectoryError):
+                    told = [Deviation("/", "the layer is not unpacked")]
+            told += self._document_deviations(fresh.info)
+            if mend and told:
+                self.remove(diff_id)
+                self._place(fresh.parent, fresh.name, fresh.info)
+                self._known[diff_id] = fresh.info
+        return told
+
+    def _document_deviations(self, wanted: LayerInfo) -> list[Deviation]:
+        document = self._directory / _hex(wanted.diff_id) / "layer.json"
+        try:
+            right = msgspec.json.decode(document.read_bytes(), type=LayerInfo) == wanted
+        except (OSError, msgspec.DecodeError):
+            right = False
+        return [] if right else [Deviation("layer.json", "it is not the layer's description")]
 
     def _place(self, parent: int, name: str, info: LayerInfo) -> None:
         try:
@@ -180,10 +232,16 @@ class LayerStore:
             raise NotFound(f"layer {diff_id} does not exist", hint="load the image again")
         return f"{self._directory}/{_hex(diff_id)}/fs"
 
-    def list(self) -> Iterator[LayerInfo]:
-        for found in sorted(self._directory.iterdir()):
-            if len(found.name) == 64:
-                yield self.info("sha256:" + found.name)
+    def ids(self) -> Names:
+        """Diff ids of all layers, those with a damaged document too."""
+        return sorted("sha256:" + name for name in os.listdir(self._directory) if len(name) == 64)
+
+    def size(self, diff_id: str) -> int:
+        """Bytes of a layer's regular files; 0 where its document cannot be read."""
+        try:
+            return self.info(diff_id).size
+        except (NotFound, CorruptState):
+            return 0
 
     def remove(self, diff_id: str) -> None:
         """Take a layer away; none there is no error. The caller knows that nothing uses it."""

@@ -195,7 +195,7 @@ def test_what_a_crash_left_is_swept(layers: LayerStore, tar: Tar, tmp_path: Path
     half = tmp_path / "root/layers/new-0123"
     (half / "fs/deep").mkdir(parents=True)
     assert layers.sweep() == ["new-0123"]
-    assert [i.diff_id for i in layers.list()] == [info.diff_id]
+    assert layers.ids() == [info.diff_id]
 
 
 def test_layers_are_closed_to_other_users(layers: LayerStore, tar: Tar, tmp_path: Path) -> None:
