@@ -7,8 +7,6 @@ connection of its own.
 
 from __future__ import annotations
 
-from posix import geteuid
-
 from jaula.cli import destination
 from jaula.cli.failure import EngineError, Unreachable
 from jaula.cli.http import Address, Connection, Response
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     Query = Iterable[tuple[str, object]]
     Headers = Iterable[tuple[str, str]]
 
-SYSTEM_HOST = "unix:///run/jaula/jaula.sock"
 API = "/v1.45"
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 UPGRADE = (("Connection", "Upgrade"), ("Upgrade", "tcp"))
@@ -46,29 +43,13 @@ def target(path: str, query: Query = ()) -> str:
     return API + path + ("?" + "&".join(pairs) if pairs else "")
 
 
-def _default_host() -> str:
-    """Root's engine, or for an ordinary user the one that :mod:`jaula.rootless.places` names."""
-    if geteuid() == 0:
-        return SYSTEM_HOST
-    from jaula.rootless import places
-
-    socket = places.socket()
-    directory = socket.rpartition("/")[0]
-    if directory != places.SYSTEM_RUN and not places.is_trusted(directory):
-        raise Unreachable(
-            f"{directory} is not this user's alone, so an engine there could be anybody's: remove "
-            "it, or set XDG_RUNTIME_DIR"
-        )
-    return "unix://" + socket
-
-
 class Client:
     """The engine at one address."""
 
     def __init__(self, host: str = "") -> None:
         found = destination.find(host)
         self.named = found.host
-        self.address = Address(self.named or _default_host(), found.security)
+        self.address = Address(self.named or destination.own_host(), found.security)
         self._idle: list[Connection] = []
 
     def connection(self) -> Connection:

@@ -14,6 +14,7 @@ ASK = {
     "image": "jaula images --format '{{.Repository}}:{{.Tag}}'",
     "network": "jaula network ls --format '{{.Name}}'",
     "volume": "jaula volume ls --format '{{.Name}}'",
+    "context": "jaula context ls -q",
 }
 
 

@@ -7,14 +7,15 @@ environment or the configuration names.
 
 from __future__ import annotations
 
-from posix import environ
+from posix import environ, geteuid
 
-from jaula.cli.failure import Failure
+from jaula.cli.failure import Failure, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.cli.secured import Security
 
+SYSTEM_HOST = "unix:///run/jaula/jaula.sock"
 DEFAULT = "default"
 TLS_FILES = ("ca.pem", "cert.pem", "key.pem")
 
@@ -73,6 +74,25 @@ def current() -> str:
     return variable("DOCKER_CONTEXT") or _configured() or DEFAULT
 
 
+def own_host() -> str:
+    """Root's engine, or for an ordinary user the one that :mod:`jaula.rootless.places` names.
+
+    Raises Unreachable where that one's directory could be another user's.
+    """
+    if geteuid() == 0:
+        return SYSTEM_HOST
+    from jaula.rootless import places
+
+    socket = places.socket()
+    parent = socket.rpartition("/")[0]
+    if parent != places.SYSTEM_RUN and not places.is_trusted(parent):
+        raise Unreachable(
+            f"{parent} is not this user's alone, so an engine there could be anybody's: remove "
+            "it, or set XDG_RUNTIME_DIR"
+        )
+    return "unix://" + socket
+
+
 def directory() -> str:
     """Docker's directory of this person."""
     return variable("DOCKER_CONFIG") or (variable("HOME") or "/root") + "/.docker"
@@ -112,8 +132,8 @@ def _security() -> Security | None:
 
     place = variable("DOCKER_CERT_PATH") or directory()
     usual = [f"{place}/{name}" for name in TLS_FILES]
-    files = [
+    authority, certificate, key = (
         asked or (name if path.exists(name) or (verify and number == 0) else "")
         for number, (asked, name) in enumerate(zip(given, usual, strict=True))
-    ]
-    return Security(*files, verify=verify)
+    )
+    return Security(authority, certificate, key, verify=verify)

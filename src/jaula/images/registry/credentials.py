@@ -58,7 +58,7 @@ class CredentialFile:
         :class:`InvalidRequest` for a file that cannot be read, :class:`JaulaError` for a helper
         that fails.
         """
-        document = self._read()
+        document = self.document()
         helper = _helper_of(document, key)
         if helper:
             return _get(helper, key)
@@ -70,7 +70,7 @@ class CredentialFile:
 
     def store(self, key: str, login: Login) -> bool:
         """Keep credentials; whether they are in clear in the file."""
-        document = self._read()
+        document = self.document()
         helper = _helper_of(document, key)
         auths = _auths(document)
         document["auths"] = auths
@@ -87,12 +87,12 @@ class CredentialFile:
             auths[key] = {"auth": b64encode(pair.encode()).decode()}
             if login.identity_token:
                 auths[key]["identitytoken"] = login.identity_token
-        self._write(document)
+        self.replace(document)
         return not helper
 
     def erase(self, key: str) -> bool:
         """Forget credentials; whether there were any."""
-        document = self._read()
+        document = self.document()
         helper = _helper_of(document, key)
         auths = _auths(document)
         names = [name for name in auths if name == key or _same(name, key)]
@@ -104,10 +104,11 @@ class CredentialFile:
         for name in names:
             del auths[name]
         if names:
-            self._write(document)
+            self.replace(document)
         return bool(names or helper)
 
-    def _read(self) -> dict[str, Any]:
+    def document(self) -> dict[str, Any]:
+        """Everything in the file; empty where there is none. Raises :class:`InvalidRequest`."""
         try:
             with open(self.path, "rb") as file:
                 data = file.read(_LIMIT + 1)
@@ -125,7 +126,7 @@ class CredentialFile:
             raise InvalidRequest(f"{self.path} is no JSON object")
         return document
 
-    def _write(self, document: dict[str, Any]) -> None:
+    def replace(self, document: dict[str, Any]) -> None:
         """Replace the file as a whole, readable by its owner alone; a link stays one."""
         path = os.path.realpath(self.path)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)

@@ -1,0 +1,59 @@
+"""``jaula context create``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import contexts, destination
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Flag, Options
+
+ENDPOINT = Flag(
+    "docker", "", "string", "Engine: host=ADDRESS,ca=FILE,cert=FILE,key=FILE,skip-tls-verify=BOOL"
+)
+DESCRIPTION = Flag("description", "", "string", "Description of the context")  # fmt: skip
+
+
+def run(options: Options) -> int:
+    """Keep a new context and print its name."""
+    (name,) = options.arguments
+    contexts.check_name(name)
+    if contexts.exists(name):
+        raise Failure(f'context "{name}" already exists')
+    if options.given("docker") and options.given("from"):
+        raise Failure("cannot use --docker flag when --from is set")
+    if options.given("docker"):
+        made = contexts.endpoint(options.text("docker"))
+    else:
+        made = contexts.find(options.text("from") or destination.current())
+    description = options.text("description") or made.description
+    contexts.save(made._replace(name=name, description=description))
+    print(name)
+    sys.stderr.write(f'Successfully created context "{name}"\n')
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTEXT",
+    "Create a context",
+    run,
+    flags=(
+        DESCRIPTION,
+        ENDPOINT,
+        Flag("from", "", "string", "Context to begin with", completes="context"),
+    ),
+    least=1,
+    most=1,
+    description=(
+        "A context is a name for an engine, with what is needed to speak with it. It is kept where "
+        "Docker keeps its own, so docker and jaula see the same ones."
+    ),
+    examples=(
+        (
+            "An engine on another host",
+            "jaula context create far --docker host=tcp://10.0.0.7:2376,ca=c.pem,cert=d.pem,key=k.pem",
+        ),
+        ("Talk to it once", "jaula --context far ps"),
+    ),
+    see_also=("context use", "context ls"),
+)

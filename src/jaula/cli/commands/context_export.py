@@ -1,0 +1,47 @@
+"""``jaula context export``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import contexts
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Options
+
+
+def run(options: Options) -> int:
+    """Write a context, with its key, into an archive."""
+    from jaula.cli import context_archive
+
+    name = options.arguments[0]
+    target = options.arguments[1] if len(options.arguments) > 1 else f"{name}.dockercontext"
+    data = context_archive.pack(contexts.find(contexts.check_name(name)))
+    if target == "-":
+        if sys.stdout.isatty():
+            raise Failure("cowardly refusing to export to a terminal, specify a file path")
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return 0
+    import os
+
+    try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise Failure(f"open {target}: {(error.strerror or str(error)).lower()}") from None
+    with open(descriptor, "wb") as file:
+        file.write(data)
+    sys.stderr.write(f'Written file "{target}"\n')
+    return 0
+
+
+COMMAND = Command(
+    "CONTEXT [FILE|-]",
+    "Export a context to a tar archive FILE or a tar stream on STDOUT",
+    run,
+    least=1,
+    most=2,
+    description="The archive holds the key: whoever has it can speak with the engine.",
+    examples=(("To a file", "jaula context export far far.tar"),),
+    see_also=("context import",),
+    completes="context",
+)

@@ -1,0 +1,44 @@
+"""``jaula context import``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import contexts
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Options
+
+
+def run(options: Options) -> int:
+    """Keep the context of an archive under a name."""
+    from jaula.cli import context_archive
+
+    name, source = options.arguments
+    contexts.check_name(name)
+    if contexts.exists(name):
+        raise Failure(f'context "{name}" already exists')
+    limit = context_archive.MAX_SIZE
+    if source == "-":
+        data = sys.stdin.buffer.read(limit + 1)
+    else:
+        try:
+            with open(source, "rb") as file:
+                data = file.read(limit + 1)
+        except OSError as error:
+            raise Failure(f"open {source}: {(error.strerror or str(error)).lower()}") from None
+    contexts.save(context_archive.unpack(data)._replace(name=name))
+    print(name)
+    sys.stderr.write(f'Successfully imported context "{name}"\n')
+    return 0
+
+
+COMMAND = Command(
+    "CONTEXT FILE|-",
+    "Import a context from a tar or zip file",
+    run,
+    least=2,
+    most=2,
+    description="Takes what `context export` wrote, docker's too.",
+    examples=(("From a file", "jaula context import far far.tar"),),
+    see_also=("context export",),
+)

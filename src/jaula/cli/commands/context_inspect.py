@@ -1,0 +1,51 @@
+"""``jaula context inspect``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaula.cli import contexts, destination, inspecting
+from jaula.cli.destination import DEFAULT
+from jaula.cli.failure import EngineError, Failure
+from jaula.cli.flags import Command, Options
+
+_IN_MEMORY = "<IN MEMORY>"
+
+
+def run(options: Options) -> int:
+    """Print the documents of contexts, of the current one where none is named."""
+    return inspecting.show(
+        options.arguments or [destination.current()], options.text("format"), _document
+    )
+
+
+def _document(name: str) -> dict[str, Any]:
+    try:
+        found = contexts.find(name)
+    except Failure as error:
+        missing = EngineError(inspecting.NOT_FOUND, "")
+        missing.message = error.message
+        raise missing from None
+    document = found.document()
+    if name == DEFAULT:
+        document["Metadata"] = {}
+    own = name != DEFAULT
+    return document | {
+        "TLSMaterial": {contexts.ENDPOINT: sorted(found.files)} if found.files else {},
+        "Storage": {
+            "MetadataPath": contexts.meta_path(name) if own else _IN_MEMORY,
+            "TLSPath": contexts.tls_path(name) if own else _IN_MEMORY,
+        },
+    }
+
+
+COMMAND = Command(
+    "[OPTIONS] [CONTEXT...]",
+    "Display detailed information on one or more contexts",
+    run,
+    flags=(inspecting.FORMAT,),
+    description="Prints Docker's document of each context as JSON, or what the template chooses.",
+    examples=(("Its address", "jaula context inspect -f '{{.Endpoints.docker.Host}}' far"),),
+    see_also=("context ls",),
+    completes="context",
+)

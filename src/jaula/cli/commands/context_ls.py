@@ -1,0 +1,74 @@
+"""``jaula context ls``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import contexts, destination, listing
+from jaula.cli.contexts import Context
+from jaula.cli.destination import DEFAULT
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Flag, Options
+
+
+def run(options: Options) -> int:
+    """List contexts by name, the default one among them."""
+    current = destination.current()
+    names = sorted({*contexts.names(), DEFAULT, current})
+    if options.on("quiet"):
+        print("\n".join(names))
+        return 0
+    items = [_item(name, current) for name in names]
+    form = options.text("format")
+    shown = COLUMNS | MARKED if form in ("", "table") else COLUMNS
+    listing.show(items, shown, TABLE, form)
+    if (variable := destination.overriding()) and not destination.Wishes.context:
+        sys.stderr.write(
+            f"Warning: {variable} environment variable overrides the active context. To use a "
+            f"context, either set the global --context flag, or unset {variable} environment "
+            "variable.\n"
+        )
+    return 0
+
+
+def _item(name: str, current: str) -> dict[str, object]:
+    error = ""
+    try:
+        found = contexts.find(name)
+    except Failure as failure:
+        found, error = Context(name), failure.message
+    return {
+        "name": name,
+        "description": found.description,
+        "host": found.host,
+        "current": name == current,
+        "error": error,
+    }
+
+
+TABLE = "{{.Name}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}"
+COLUMNS: dict[str, listing.Column] = {
+    "Name": ("NAME", lambda item: item["name"]),
+    "Description": ("DESCRIPTION", lambda item: item["description"]),
+    "DockerEndpoint": ("DOCKER ENDPOINT", lambda item: item["host"]),
+    "Current": ("CURRENT", lambda item: item["current"]),
+    "Error": ("ERROR", lambda item: item["error"]),
+    "ContextType": ("TYPE", lambda item: "moby"),
+}
+MARKED: dict[str, listing.Column] = {
+    "Name": ("NAME", lambda item: item["name"] + (" *" if item["current"] else "")),
+}
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "List contexts",
+    run,
+    flags=(
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("quiet", "q", "bool", "Show names only"),
+    ),
+    most=0,
+    description="The context in use is marked by an asterisk.",
+    examples=(("Names and engines", "jaula context ls --format '{{.Name}} {{.DockerEndpoint}}'"),),
+    see_also=("context use", "context create"),
+)

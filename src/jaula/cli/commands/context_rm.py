@@ -1,0 +1,50 @@
+"""``jaula context rm``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import contexts, destination
+from jaula.cli.destination import DEFAULT
+from jaula.cli.flags import Command, Flag, Options
+
+
+def run(options: Options) -> int:
+    """Remove every context named; 1 where one of them could not be."""
+    force, current = options.on("force"), destination.current()
+    status = 0
+    for name in options.arguments:
+        problem = _problem(name, current, force=force)
+        if problem:
+            sys.stdout.flush()
+            sys.stderr.write(problem + "\n")
+            status = 1
+            continue
+        if contexts.configured() == name:
+            contexts.use(DEFAULT)
+        contexts.remove(name)
+        print(name)
+    return status
+
+
+def _problem(name: str, current: str, *, force: bool) -> str:
+    if name == DEFAULT:
+        return 'default: context "default" cannot be removed'
+    if not contexts.exists(name):
+        return "" if force else f'context "{name}" does not exist'
+    if name == current and not force:
+        return f'context "{name}" is in use, set -f flag to force remove'
+    return ""
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTEXT [CONTEXT...]",
+    "Remove one or more contexts",
+    run,
+    flags=(Flag("force", "f", "bool", "Remove the context in use as well"),),
+    least=1,
+    description="Its certificates and key are removed with it.",
+    examples=(("A context", "jaula context rm far"),),
+    see_also=("context ls",),
+    completes="context",
+)

@@ -1,0 +1,23 @@
+"""``jaula context show``."""
+
+from __future__ import annotations
+
+from jaula.cli import destination
+from jaula.cli.flags import Command, Options
+
+
+def run(options: Options) -> int:
+    """Print the name of the context in use."""
+    print(destination.current())
+    return 0
+
+
+COMMAND = Command(
+    "",
+    "Print the name of the current context",
+    run,
+    most=0,
+    description="The one that the options, the environment and the configuration come to.",
+    examples=(("In a prompt", "PS1='[$(jaula context show)] $ '"),),
+    see_also=("context use", "context ls"),
+)

@@ -1,0 +1,39 @@
+"""``jaula context update``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import contexts
+from jaula.cli.commands.context_create import DESCRIPTION, ENDPOINT
+from jaula.cli.flags import Command, Options
+
+
+def run(options: Options) -> int:
+    """Change what is given and print the name."""
+    (name,) = options.arguments
+    contexts.check_name(name)
+    found = contexts.find(name)
+    if options.given("docker"):
+        made = contexts.endpoint(options.text("docker"))
+        found = made._replace(name=name, description=found.description)
+    if options.given("description"):
+        found = found._replace(description=options.text("description"))
+    contexts.save(found)
+    print(name)
+    sys.stderr.write(f'Successfully updated context "{name}"\n')
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTEXT",
+    "Change a context",
+    run,
+    flags=(DESCRIPTION, ENDPOINT),
+    least=1,
+    most=1,
+    description="What --docker says replaces the whole endpoint, its certificates too.",
+    examples=(("Another description", "jaula context update far --description 'the lab'"),),
+    see_also=("context create",),
+    completes="context",
+)

@@ -1,0 +1,42 @@
+"""``jaula context use``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli import contexts, destination
+from jaula.cli.destination import DEFAULT
+from jaula.cli.flags import Command, Options
+
+
+def run(options: Options) -> int:
+    """Make a context the one that commands use."""
+    (name,) = options.arguments
+    if name != DEFAULT:
+        contexts.find(name)
+    contexts.use(name)
+    print(name)
+    sys.stderr.write(f'Current context is now "{name}"\n')
+    if (variable := destination.overriding()) and name != DEFAULT:
+        sys.stderr.write(
+            f"Warning: {variable} environment variable overrides the active context. To use "
+            f'"{name}", either set the global --context flag, or unset {variable} environment '
+            "variable.\n"
+        )
+    return 0
+
+
+COMMAND = Command(
+    "CONTEXT",
+    "Set the current context",
+    run,
+    least=1,
+    most=1,
+    description=(
+        "Commands go to this context's engine from now on, docker's as well. --host, --context "
+        "and the variables JAULA_HOST, DOCKER_HOST and DOCKER_CONTEXT win over it."
+    ),
+    examples=(("Back to this host's engine", "jaula context use default"),),
+    see_also=("context ls", "context show"),
+    completes="context",
+)
