@@ -75,6 +75,7 @@ async def create(
         parts.registry.check_free(name)
     image = parts.images.resolve(body.image)
     documents.check_platform(documents.platform_of(platform), image.platform, body.image)
+    parts.gate.running(image, body.image)
     merged = merge.merge(body, image.config)
     merged = msgspec.structs.replace(merged, host_config=_joined(parts, merged.host_config))
     members = _members(parts, merged)

@@ -127,10 +127,10 @@ class Images:
         """Load an archive; Docker's messages."""
         from jaula.images.archive import load
 
-        store = self._parts.images
+        store, gate = self._parts.images, self._parts.gate
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
-            for message in load(store, file, quiet=quiet):
+            for message in load(store, file, quiet=quiet, admit=gate.loading):
                 emit(dict(message))
 
         async for message in consumed(stream, work):

@@ -19,6 +19,7 @@ from jaula.state.database import Database
 if TYPE_CHECKING:
     from jaula.cgroups.protocol import CgroupDriver
     from jaula.images.store import ImageStore
+    from jaula.images.trust.gate import Gate
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime
     from jaula.storage.layers import LayerStore
@@ -42,6 +43,7 @@ class Parts:
     snapshots: SnapshotDriver
     layers: LayerStore
     images: ImageStore
+    gate: Gate
     volumes: VolumeStore
     network: NetworkManager
     networks: NetworkRegistry

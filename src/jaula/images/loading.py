@@ -11,7 +11,7 @@ is there and unpacked; what is left over of a failure is removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -42,6 +42,7 @@ from jaula.storage.extractor import clean
 from jaula.storage.tar_reader import HARD_LINK, REGULAR, SYMLINK, Limits, TarReader, shown
 
 Message = dict[str, object]
+Admit = Callable[[str, str], None]
 
 _CONTAINERD_NAME = "io.containerd.image.name"
 _FILES_LIMIT = 20_000
@@ -71,8 +72,12 @@ class _Shape(msgspec.Struct):
     manifests: object = None
 
 
-def load(store: ImageStore, stream: Source, *, quiet: bool = False) -> Iterator[Message]:
+def load(
+    store: ImageStore, stream: Source, *, quiet: bool = False, admit: Admit | None = None
+) -> Iterator[Message]:
     """Load every image of an archive; yields Docker's messages, of layers unless ``quiet``.
+
+    ``admit`` raises an error for a name and an image that may not come in.
 
     Raises :class:`InvalidRequest` for an archive that is damaged, hostile or no image.
     """
@@ -80,6 +85,10 @@ def load(store: ImageStore, stream: Source, *, quiet: bool = False) -> Iterator[
     try:
         archive.read(stream)
         incoming = archive.images()
+        if admit is not None:
+            for image in incoming:
+                for name in image.names:
+                    admit(name, image.config)
         for image in incoming:
             yield from _add(store, archive, image, quiet)
     finally:

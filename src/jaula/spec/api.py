@@ -371,6 +371,17 @@ class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
         return f"RegistryAuth(server_address={self.server_address!r})"
 
 
+class SignatureAdd(_Document, frozen=True, kw_only=True):
+    """``POST /jaula/signatures/{name}``: what was signed, and by which signature.
+
+    ``referring``: it becomes a manifest that refers to the image, not a tag beside it.
+    """
+
+    payload: bytes
+    signature: bytes
+    referring: bool = False
+
+
 # -- decoding -----------------------------------------------------------------------------------
 
 _ZERO_OF_MAP: dict[str, Any] = {

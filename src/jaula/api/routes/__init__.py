@@ -16,6 +16,7 @@ from jaula.api.routes import (
     streams,
     swarm,
     system,
+    trust,
     volumes,
     websockets,
 )
@@ -29,6 +30,7 @@ ROUTES: Routes = (
     *execs.ROUTES,
     *images.ROUTES,
     *distribution.ROUTES,
+    *trust.ROUTES,
     *volumes.ROUTES,
     *networks.ROUTES,
     *swarm.ROUTES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from jaula.config import RegistryConfig
 from jaula.images.reference import Reference
@@ -18,6 +19,9 @@ from jaula.images.registry.transfers import Transfers
 from jaula.images.registry.transport import Transport
 from jaula.images.store import ImageStore
 
+if TYPE_CHECKING:
+    from jaula.images.registry.admission import Admission
+
 _MIRROR_FAILS = (Unreachable, Refused, NoCredentials)
 
 
@@ -29,8 +33,10 @@ class RegistryClient:
         store: ImageStore,
         config: RegistryConfig,
         patience: Patience = Patience(),  # noqa: B008 - frozen
+        admission: Admission | None = None,
     ) -> None:
         self.store = store
+        self.admission = admission
         self.config = config
         found = proxies.configured(
             config.http_proxy, config.https_proxy, config.no_proxy, os.environ

@@ -55,6 +55,11 @@ def pull(
     if reference.digest is not None:
         shown = f"{reference.repository}@{reference.digest}"
     manifest = found.manifest.manifest()
+    stored: Callable[[], None] | None = None
+    if client.admission is not None:
+        stored = client.admission.arriving(
+            found.source, reference, found.named, found.manifest, cancel
+        )
     config = _config(client.store, found.source, manifest.config, cancel)
     document = check_document(config, manifest.config.digest)
     actual = Platform(document.architecture, document.os or "linux", document.variant)
@@ -71,6 +76,8 @@ def pull(
     before = _known(client.store, shown)
     pairs = list(zip(manifest.layers, diff_ids, strict=True))
     image = _fetch(client, found, config, pairs, names, emit, cancel)
+    if stored is not None:
+        stored()
     emit(status(f"Digest: {found.named.digest}"))
     word = "Image is up to date for" if before == image.id else "Downloaded newer image for"
     emit(status(f"Status: {word} {shown}"))

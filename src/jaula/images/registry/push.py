@@ -10,17 +10,14 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from jaula.errors import InvalidRequest, JaulaError, NotFound
+from jaula.errors import JaulaError, NotFound
 from jaula.images.reference import Reference, parse
-from jaula.images.registry import documents
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
 from jaula.images.registry.compressing import compressed, is_plain
 from jaula.images.registry.crew import Crew
-from jaula.images.registry.patience import ERROR_LIMIT
 from jaula.images.registry.progress import Board, Message, amount, status
-from jaula.images.registry.repository import Repository, again
-from jaula.images.registry.session import check
+from jaula.images.registry.repository import Repository
 from jaula.images.registry.tokens import Credentials
 from jaula.images.registry.upload import Pushed, Upload
 from jaula.images.store import Image, ImageStore, short
@@ -86,46 +83,13 @@ def _push(
         _Layers(client, upload, reference, pairs, emit, cancel).send()
         if not upload.has(manifest.config.digest):
             upload.send(manifest.config, lambda sent: None)
-        pushed = _name(target, upload, tag, store, image, cancel)
-        store.adopt(
-            store.blobs.document(image.manifest),
-            store.media_type(image),
-            [f"{reference.repository}@{pushed.digest}"],
-        )
+        data, media_type = store.blobs.document(image.manifest), store.media_type(image)
+        upload.manifest(tag, data, media_type)
+        pushed = Pushed(tag, image.manifest, len(data))
+        store.adopt(data, media_type, [f"{reference.repository}@{pushed.digest}"])
     emit(status(f"{tag}: digest: {pushed.digest} size: {pushed.size}"))
     emit({"progressDetail": {}, "aux": {"Tag": tag, "Digest": pushed.digest, "Size": pushed.size}})
     return pushed
-
-
-def _name(
-    target: Repository,
-    upload: Upload,
-    tag: str,
-    store: ImageStore,
-    image: Image,
-    cancel: Cancellation,
-) -> Pushed:
-    """Send the manifest, which gives the image its tag."""
-    data = store.blobs.document(image.manifest)
-
-    def ask() -> Pushed:
-        answer = target.session.request(
-            "PUT",
-            f"/v2/{target.path}/manifests/{tag}",
-            upload.scopes,
-            cancel=cancel,
-            headers={"Content-Type": store.media_type(image), "Content-Length": str(len(data))},
-            body=lambda: (data,),
-        )
-        with check(answer, 201):
-            answer.document(ERROR_LIMIT, "the registry's answer")
-            stated = answer.header("Docker-Content-Digest")
-        digest = documents.sha256(data)
-        if stated not in ("", digest):
-            raise InvalidRequest(f"the registry calls the manifest {stated[:80]!r}, not {digest}")
-        return Pushed(tag, digest, len(data))
-
-    return again(ask, target.patience, cancel)
 
 
 class _Layers:

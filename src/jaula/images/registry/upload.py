@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, Protocol
 
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.images.blobs import BlobStore
-from jaula.images.registry import address
+from jaula.images.registry import address, documents
 from jaula.images.registry.address import Url
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.failures import BrokenOff, Refused, Unreachable
@@ -32,11 +32,17 @@ _RANGE = re.compile(r"(?:bytes=)?0-([0-9]{1,19})", re.ASCII)
 Told = Callable[[int], None]
 
 
+class Blobs(Protocol):
+    """Where what is sent comes from."""
+
+    def open(self, digest: str) -> BinaryIO: ...
+
+
 class Upload:
     """Blobs on their way into one repository. Methods may be called from several threads."""
 
     def __init__(
-        self, target: Repository, blobs: BlobStore, cancel: Cancellation, *, chunk: int = CHUNK
+        self, target: Repository, blobs: Blobs, cancel: Cancellation, *, chunk: int = CHUNK
     ) -> None:
         self._target = target
         self._session = target.session
@@ -82,6 +88,34 @@ class Upload:
                 return name
         self._transfer(blob, place or self._started(blob.digest), told)
         return ""
+
+    def manifest(self, reference: str, data: bytes, media_type: str, *, subject: str = "") -> bool:
+        """Send a manifest under a tag or its digest, everything that it names being there.
+
+        Whether the registry lists it among what refers to ``subject``.
+        """
+        digest = documents.sha256(data)
+
+        def ask() -> bool:
+            answer = self._session.request(
+                "PUT",
+                f"/v2/{self._target.path}/manifests/{reference}",
+                self._scopes,
+                cancel=self._cancel,
+                headers={"Content-Type": media_type, "Content-Length": str(len(data))},
+                body=lambda: (data,),
+            )
+            with check(answer, 201):
+                answer.document(ERROR_LIMIT, "the registry's answer")
+                stated = answer.header("Docker-Content-Digest")
+                known = answer.header("OCI-Subject")
+            if stated not in ("", digest):
+                raise InvalidRequest(
+                    f"the registry calls the manifest {stated[:80]!r}, not {digest}"
+                )
+            return bool(subject) and known == subject
+
+        return again(ask, self._target.patience, self._cancel)
 
     def _abandon(self, place: Url) -> None:
         """Tell the registry that an upload is not wanted; it would forget it by itself, later."""

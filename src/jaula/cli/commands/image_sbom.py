@@ -1,0 +1,55 @@
+"""``jaula image sbom``."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client import Client, quote
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+from jaula.spec.light import pretty
+
+FORMS = ("spdx", "cyclonedx")
+
+
+def run(options: Options) -> int:
+    """Print the packages that are in an image."""
+    client = Client(Settings.host)
+    found = client.document(
+        "GET",
+        f"/jaula/sbom/{quote(options.arguments[0], '/:@')}",
+        (("form", options.text("format", FORMS[0])),),
+    )
+    text = pretty(found) + "\n"
+    path = options.text("output")
+    if not path:
+        sys.stdout.write(text)
+        return 0
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise Failure(f"jaula: cannot write {path}: {(error.strerror or '').lower()}") from None
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] IMAGE",
+    "List the packages in an image, as SPDX or CycloneDX",
+    run,
+    flags=(
+        Flag("format", "", "string", "spdx or cyclonedx", default="spdx", completes=FORMS),
+        Flag("output", "o", "string", "Write a file instead", completes="file"),
+    ),
+    least=1,
+    most=1,
+    description=(
+        "Reads the databases of dpkg, apk and rpm and the metadata of installed Python and Node "
+        "packages from the image's files. Nothing is run and nothing is asked of a network; the "
+        "same image gives the same document."
+    ),
+    examples=(("For a scanner", "jaula image sbom --format cyclonedx -o web.json web:1.0"),),
+    see_also=("image inspect", "history"),
+    completes="image",
+)

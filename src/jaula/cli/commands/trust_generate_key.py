@@ -1,0 +1,59 @@
+"""``jaula trust generate-key``."""
+
+from __future__ import annotations
+
+import os
+
+from jaula.cli import signing
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Flag, Options
+
+
+def run(options: Options) -> int:
+    """Write a new pair of keys, the private one encrypted and for its owner alone."""
+    signing.enable()
+    from jaula.errors import InvalidRequest
+    from jaula.images.trust import keyfile, keys
+
+    name = options.arguments[0]
+    try:
+        key = keys.generate(options.text("algorithm", "ecdsa"))
+    except InvalidRequest as error:
+        raise Failure(f"jaula: {error}") from None
+    private, public = f"{name}.key", f"{name}.pub"
+    for path in (private, public):
+        if os.path.lexists(path):
+            raise Failure(f"jaula: {path} is there already")
+    password = signing.asked_password(f"Password for {private}: ", twice=True)
+    _write(private, keyfile.write(key, password), 0o600)
+    _write(public, key.public.pem, 0o644)
+    print(f"Private key: {private}\nPublic key:  {public} (sha256:{key.public.fingerprint})")
+    return 0
+
+
+def _write(path: str, data: bytes, mode: int) -> None:
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        with open(os.open(path, flags, mode), "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise Failure(f"jaula: cannot write {path}: {(error.strerror or '').lower()}") from None
+
+
+COMMAND = Command(
+    "[OPTIONS] NAME",
+    "Make a pair of keys for signing images",
+    run,
+    flags=(
+        Flag("algorithm", "", "string", "ecdsa (on P-256) or ed25519", default="ecdsa",
+             completes=("ecdsa", "ed25519")),
+    ),
+    least=1,
+    most=1,
+    description=(
+        "Writes NAME.key, encrypted under a password, and NAME.pub. Both are as cosign writes "
+        "and reads them. The password is asked for, or taken from COSIGN_PASSWORD."
+    ),
+    examples=(("A team's keys", "jaula trust generate-key team"),),
+    see_also=("image sign", "trust verify"),
+)  # fmt: skip

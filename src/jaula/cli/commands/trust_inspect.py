@@ -1,0 +1,73 @@
+"""``jaula trust inspect``."""
+
+from __future__ import annotations
+
+from jaula.cli import listing, signing
+from jaula.cli.client import Client
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.images.trust.keys import PublicKey
+    from jaula.images.trust.signature import Signature
+
+UNREAD = "<cannot be read>"
+
+
+def run(options: Options) -> int:
+    """List the signatures that a registry has of an image, and what each says."""
+    signing.enable()
+    known = [signing.public_key(path) for path in options.texts("key")]
+    found, signatures = signing.listed(Client(Settings.host), options.arguments[0])
+    items = [_item(signature, known, found["digest"]) for signature in signatures]
+    columns: dict[str, listing.Column] = {
+        "Key": ("KEY", lambda item: item["key"]),
+        "SignedAs": ("SIGNED AS", lambda item: item["name"]),
+        "Digest": ("DIGEST", lambda item: item["digest"]),
+        "Annotations": ("ANNOTATIONS", lambda item: item["notes"]),
+    }
+    default = "{{.Key}}\t{{.SignedAs}}\t{{.Digest}}\t{{.Annotations}}"
+    listing.show(items, columns, default, options.text("format"))
+    return 0
+
+
+def _item(signature: Signature, known: list[PublicKey], digest: str) -> dict[str, Any]:
+    from jaula.errors import InvalidRequest
+    from jaula.images.registry.failures import printable
+    from jaula.images.trust import payload
+
+    key = next((k for k in known if k.verifies(signature.value, signature.payload)), None)
+    try:
+        claim = payload.read(signature.payload)
+    except InvalidRequest:
+        claim = payload.Claim("", UNREAD)
+    notes = ",".join(f"{name}={value}" for name, value in sorted(claim.notes.items()))
+    return {
+        "key": key.name if key else "<unknown>",
+        "name": printable(claim.name),
+        "digest": "this image" if claim.digest == digest else printable(claim.digest),
+        "notes": printable(notes),
+    }
+
+
+COMMAND = Command(
+    "[OPTIONS] NAME[:TAG|@DIGEST]",
+    "List the signatures of an image at its registry",
+    run,
+    flags=(
+        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("key", "k", "list", "Public key to recognise signatures by", completes="file"),
+    ),
+    least=1,
+    most=1,
+    description=(
+        "A signature does not tell whose it is: it is the key's that verifies it. What a signature "
+        "by an unknown key says, anybody may have written."
+    ),
+    examples=(("Whose they are", "jaula trust inspect --key team.pub registry.example.com/web"),),
+    see_also=("trust verify", "image sign"),
+    completes="image",
+)

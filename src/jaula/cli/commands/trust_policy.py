@@ -1,0 +1,50 @@
+"""``jaula trust policy``."""
+
+from __future__ import annotations
+
+from jaula.cli import listing
+from jaula.cli.client import Client
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def run(options: Options) -> int:
+    """List the engine's rules about images, or the one that decides about a name."""
+    name = options.arguments[0] if options.arguments else ""
+    found = Client(Settings.host).document("GET", "/jaula/policy/images", (("name", name),))
+    rules = [found["Decides"]] if name else found["Rules"]
+    if not found["InForce"] and not options.text("format"):
+        print("No image policy is in force: every image is accepted.")
+        return 0
+    columns: dict[str, listing.Column] = {
+        "Images": ("IMAGES", lambda rule: rule["Scope"]),
+        "Rule": ("RULE", lambda rule: rule["Verdict"]),
+        "Keys": ("KEYS", lambda rule: ", ".join(_key(key) for key in rule["Keys"])),
+        "SignedAs": ("SIGNED AS", lambda rule: rule["SignedAs"]),
+    }
+    default = "{{.Images}}\t{{.Rule}}\t{{.Keys}}"
+    listing.show(rules, columns, default, options.text("format"))
+    return 0
+
+
+def _key(key: dict[str, Any]) -> str:
+    return f"{key['Name']} (sha256:{key['Fingerprint'][:16]}...)"
+
+
+COMMAND = Command(
+    "[OPTIONS] [NAME]",
+    "Show which images the engine lets run",
+    run,
+    flags=(Flag("format", "", "string", "table, json, or a Go template"),),
+    most=1,
+    description=(
+        "The rules are the table [images] of the engine's policy.toml. Without one every image is "
+        "accepted. With NAME, the rule that decides about it."
+    ),
+    examples=(("What decides about an image", "jaula trust policy registry.example.com/web:1.0"),),
+    see_also=("trust verify", "verify"),
+)

@@ -1,0 +1,86 @@
+"""``jaula image sign`` and ``jaula trust sign``."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+from jaula.cli import registry_auth, signing
+from jaula.cli.client import Client
+from jaula.cli.failure import Failure, UsageError
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Sign what the registry has under a name, and put the signature beside it."""
+    if not options.text("key"):
+        raise UsageError("the private key to sign with is needed: --key FILE", status=1)
+    notes = _notes(options.texts("annotation"))
+    signing.enable()
+    from jaula.errors import InvalidRequest
+    from jaula.images import reference
+    from jaula.images.trust import payload
+
+    name = options.arguments[0]
+    try:
+        wanted = reference.parse(name)
+        identity = options.text("identity") or f"{wanted.domain}/{wanted.path}"
+        reference.parse(identity)
+    except InvalidRequest as error:
+        raise Failure(f"jaula: {error}") from None
+    client = Client(Settings.host)
+    found = signing.listed(client, name)[0]
+    if wanted.digest is None:
+        signing.check_local(client, name, wanted.repository, found["digest"])
+    key = signing.private_key(options.text("key"))
+    text = payload.write(payload.Claim(found["digest"], identity, notes))
+    body = {
+        "Payload": b64encode(text).decode(),
+        "Signature": b64encode(key.sign(text)).decode(),
+        "Referring": options.on("referrer"),
+    }
+    signed = f"{wanted.repository}@{found['digest']}"
+    client.document("POST", signing.place(signed), (), body, registry_auth.headers(name))
+    print(f"Signed {signed}\nby sha256:{key.public.fingerprint}")
+    return 0
+
+
+def _notes(texts: list[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f'invalid argument "{text}" for "-a, --annotation": NAME=VALUE')
+        found[name] = value
+    return found
+
+
+COMMAND = Command(
+    "[OPTIONS] NAME[:TAG|@DIGEST]",
+    "Sign an image at its registry",
+    run,
+    flags=(
+        Flag("annotation", "a", "list", "A word of the signer's own, signed along (NAME=VALUE)"),
+        Flag("identity", "", "string",
+             "The name that is signed, with a tag or without (default: the image's repository)"),
+        Flag("key", "k", "string", "Private key (required)", completes="file"),
+        Flag("referrer", "", "bool",
+             "Keep the signature as a manifest that refers to the image, not under a tag"),
+    ),
+    least=1,
+    most=1,
+    description=(
+        "Signs the digest that the name has at its registry, so the image has to be pushed first. "
+        "Signatures are cosign's and are kept where cosign, skopeo and podman look for them: "
+        "under the tag sha256-DIGEST.sig. The key does not leave this process; its password is "
+        "asked for, or taken from COSIGN_PASSWORD."
+    ),
+    examples=(
+        ("An image that was just pushed",
+         "jaula image sign --key team.key registry.example.com/team/web:1.0"),
+        ("For this tag alone",
+         "jaula image sign --key team.key --identity r.example.com/web:1.0 r.example.com/web:1.0"),
+    ),
+    see_also=("push", "trust generate-key", "trust verify"),
+    completes="image",
+)  # fmt: skip

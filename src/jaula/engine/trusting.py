@@ -1,0 +1,133 @@
+"""The use cases of trust: signatures at registries, the rules about images, what is in an image.
+
+The engine verifies for itself, at a pull and a start (:mod:`jaula.images.trust.gate`). A person's
+keys never come here: the client signs, and what it made is put beside the image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine.distribution import apart, held_for
+from jaula.errors import InvalidRequest
+from jaula.images import reference as references
+from jaula.spec.api import RegistryAuth, SignatureAdd
+from jaula.spec.image import Descriptor
+
+if TYPE_CHECKING:
+    from jaula.engine.distribution import Distribution
+    from jaula.engine.parts import Parts
+    from jaula.images.registry.cancellation import Cancellation
+    from jaula.images.registry.documents import Document as Found
+    from jaula.images.registry.repository import Repository
+    from jaula.images.trust.rules import Rule
+
+Document = dict[str, Any]
+
+
+class Trust:
+    """Whose images run here."""
+
+    def __init__(self, parts: Parts, distribution: Distribution) -> None:
+        self._parts = parts
+        self._distribution = distribution
+
+    def policy(self, name: str) -> Document:
+        """The rules in force; with a ``name`` also the one that decides about it."""
+        rules = self._parts.gate.rules()
+        document: Document = {
+            "Source": rules.source,
+            "InForce": rules.in_force,
+            "Evidence": str(self._parts.config.paths.trust),
+            "Rules": [_shown(rule) for rule in rules.rules],
+        }
+        if name:
+            document["Decides"] = _shown(rules.of(references.parse(name)))
+        return document
+
+    async def signatures(self, name: str, auth: RegistryAuth | None) -> Document:
+        """The descriptor of a name at its registry, and its signatures, not verified."""
+        from jaula.images.trust import shelf
+
+        def work(cancel: Cancellation) -> Document:
+            source, found = self._found(name, auth, cancel)
+            listed = shelf.find(source, found.digest, cancel)
+            return {
+                "Descriptor": _described(found),
+                "Signatures": [
+                    {"Payload": _encoded(s.payload), "Signature": _encoded(s.value)} for s in listed
+                ],
+            }
+
+        return await apart(work)
+
+    async def sign(self, name: str, body: SignatureAdd, auth: RegistryAuth | None) -> Document:
+        """Put a signature beside an image at its registry.
+
+        :raises InvalidRequest: it is about another image than the one that has the name there.
+        """
+        from jaula.images.trust import payload, shelf
+        from jaula.images.trust.signature import Signature
+
+        claim = payload.read(body.payload)
+
+        def work(cancel: Cancellation) -> Document:
+            source, found = self._found(name, auth, cancel)
+            if claim.digest != found.digest:
+                raise InvalidRequest(
+                    f"the signature is about {claim.digest}, and {name} is {found.digest} there",
+                    hint="sign what the name means now, or name the image by its digest",
+                )
+            image = Descriptor(found.media_type, found.digest, len(found.data))
+            made = Signature(body.payload, body.signature)
+            shelf.add(source, image, made, cancel, referring=body.referring)
+            return {"Descriptor": _described(found)}
+
+        return await apart(work)
+
+    def _found(
+        self, name: str, auth: RegistryAuth | None, cancel: Cancellation
+    ) -> tuple[Repository, Found]:
+        wanted = references.parse(name)
+        held = held_for(auth, wanted.domain)
+        source = self._distribution.client.repository(wanted.domain, wanted.path, held, cancel)
+        return source, source.manifest(wanted.digest or wanted.tag or "", cancel)
+
+    async def sbom(self, name: str, form: str) -> Document:
+        """The packages in an image, as a document of the form that is asked for.
+
+        :raises InvalidRequest: an unknown form.
+        """
+        from jaula.images.sbom import inventory, write
+        from jaula.storage.snapshots import open_root
+
+        if form not in write.FORMS:
+            raise InvalidRequest(
+                f"unknown form {form[:40]!r}", hint=f"one of {', '.join(write.FORMS)}"
+            )
+        image = self._parts.images.resolve(name)
+
+        def work() -> Document:
+            with open_root(self._parts.snapshots.view(image.layers)) as root:
+                return write.FORMS[form](image, inventory.take(root))
+
+        return await asyncio.to_thread(work)
+
+
+def _shown(rule: Rule) -> Document:
+    return {
+        "Scope": rule.scope.text,
+        "Verdict": str(rule.verdict),
+        "Keys": [{"Name": key.name, "Fingerprint": key.fingerprint} for key in rule.keys],
+        "SignedAs": rule.signed_as,
+    }
+
+
+def _described(found: Found) -> Document:
+    return {"mediaType": found.media_type, "digest": found.digest, "size": len(found.data)}
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,28 @@
+"""Who is asked whether an image may come in, before its layers are fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from jaula.images.reference import Reference
+from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.documents import Document
+from jaula.images.registry.repository import Repository
+
+
+class Admission(Protocol):
+    """The policy, as a pull sees it."""
+
+    def arriving(
+        self,
+        source: Repository,
+        reference: Reference,
+        named: Document,
+        manifest: Document,
+        cancel: Cancellation,
+    ) -> Callable[[], None]:
+        """Raise an error for an image that may not; else what to do when it is stored.
+
+        ``named`` is what the name leads to, ``manifest`` the image's: the same, or one of an index.
+        """

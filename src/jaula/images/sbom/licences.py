@@ -1,0 +1,44 @@
+"""Licences as SPDX names them. Pure.
+
+Source: spdx.org/licenses. A text that is made of these names alone is an expression; whatever else
+packages say of their licences is quoted, not interpreted.
+"""
+
+from __future__ import annotations
+
+import re
+
+KNOWN = frozenset(
+    {
+        "0BSD", "AFL-2.1", "AGPL-3.0-only", "AGPL-3.0-or-later", "Apache-2.0",
+        "Artistic-1.0-Perl", "Artistic-2.0", "BlueOak-1.0.0", "BSD-2-Clause", "BSD-3-Clause",
+        "BSD-4-Clause", "BSL-1.0", "bzip2-1.0.6", "CC-BY-3.0", "CC-BY-4.0", "CC0-1.0",
+        "CDDL-1.0", "curl", "EPL-1.0", "EPL-2.0", "GFDL-1.3-or-later", "GPL-1.0-or-later",
+        "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later", "HPND", "ISC",
+        "LGPL-2.0-or-later", "LGPL-2.1-only", "LGPL-2.1-or-later", "LGPL-3.0-only",
+        "LGPL-3.0-or-later", "MIT", "MIT-0", "MPL-1.1", "MPL-2.0", "NCSA", "OFL-1.1", "OpenSSL",
+        "PSF-2.0", "Python-2.0", "Ruby", "SSPL-1.0", "TCL", "Unicode-3.0", "Unlicense", "Vim",
+        "W3C", "WTFPL", "X11", "Zlib", "ZPL-2.1",
+    }
+)  # fmt: skip
+_TOKEN = re.compile(r"[()]|[^\s()]+")
+
+
+def is_expression(text: str) -> bool:
+    """Whether ``text`` is an SPDX expression of licences that are known here.
+
+    Names joined by AND and OR, in parentheses or not.
+    """
+    depth, wants_name = 0, True
+    for token in _TOKEN.findall(text):
+        if token == "(" and wants_name:
+            depth += 1
+        elif token == ")" and not wants_name and depth:
+            depth -= 1
+        elif token in ("AND", "OR") and not wants_name:
+            wants_name = True
+        elif token in KNOWN and wants_name:
+            wants_name = False
+        else:
+            return False
+    return not wants_name and depth == 0

@@ -1,0 +1,119 @@
+"""Packages of rpm: the SQLite database ``rpmdb.sqlite``, which every rpm since 4.16 can have.
+
+Sources: rpm's ``docs/manual/format_header.md`` and ``tags.md``; sqlite.org, "Defense Against The
+Dark Arts". A header is a table of tags before a store of values.
+
+The older databases, Berkeley's (``Packages``) and ndb (``Packages.db``), are not read, which is an
+error: such an image would seem to hold no packages.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterator
+from time import monotonic
+
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.images.sbom.package import Package, text
+from jaula.images.sbom.tree import Tree
+
+_DIRECTORIES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
+_LIMIT = 512 << 20  # bytes
+_SECONDS = 30
+_MOST_TAGS = 4096
+_NAME, _VERSION, _RELEASE, _EPOCH, _VENDOR = 1000, 1001, 1002, 1003, 1011
+_LICENCE, _URL, _ARCH, _SOURCE = 1014, 1020, 1022, 1044
+_INT32, _STRING, _TRANSLATED = 4, 6, 9
+_KEY = "gpg-pubkey"  # a signing key that rpm keeps as if it were a package
+
+Header = dict[int, "str | int"]
+
+
+def packages(tree: Tree) -> Iterator[Package]:
+    """Everything in the database. Raises :class:`Unsupported` for the older kinds."""
+    for directory in _DIRECTORIES:
+        place = f"{directory}/rpmdb.sqlite"
+        data = tree.read(place, _LIMIT)
+        if data:
+            yield from _of(data, place)
+            return
+    for directory in _DIRECTORIES:
+        for name, kind in (("Packages.db", "ndb"), ("Packages", "Berkeley DB")):
+            if tree.exists(f"{directory}/{name}"):
+                raise Unsupported(
+                    f"the image's rpm database /{directory}/{name} is {kind}'s, which is not read",
+                    hint="rpmdb --rebuilddb --define '_db_backend sqlite' in the image",
+                )
+
+
+def _of(data: bytes, place: str) -> Iterator[Package]:
+    for blob in _blobs(data, place):
+        try:
+            header = read_header(blob)
+        except (struct.error, IndexError) as error:
+            raise InvalidRequest(f"{place} is damaged: {error}") from None
+        name, version = text(header.get(_NAME)), text(header.get(_VERSION))
+        if not name or not version or name == _KEY:
+            continue
+        release = text(header.get(_RELEASE))
+        epoch = header.get(_EPOCH)
+        yield Package(
+            kind="rpm",
+            name=name,
+            version=f"{version}-{release}" if release else version,
+            architecture=text(header.get(_ARCH)),
+            epoch=str(epoch) if isinstance(epoch, int) and epoch else "",
+            source=text(header.get(_SOURCE)),
+            licence=text(header.get(_LICENCE)),
+            supplier=text(header.get(_VENDOR)),
+            homepage=text(header.get(_URL)),
+            found=place,
+        )
+
+
+def _blobs(data: bytes, place: str) -> Iterator[bytes]:
+    """The headers, in order; a view or a trigger of that name is not run."""
+    if data[18:20] == b"\2\2":  # write-ahead logging, which a database in memory cannot have
+        data = data[:18] + b"\1\1" + data[20:]
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    ends = monotonic() + _SECONDS
+    try:
+        database.deserialize(data)
+        database.set_progress_handler(lambda: monotonic() > ends, 10_000)
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 64 << 20)
+        database.execute("PRAGMA trusted_schema = OFF")
+        database.execute("PRAGMA cell_size_check = ON")
+        kind = database.execute(
+            "SELECT type, sql FROM sqlite_schema WHERE name = 'Packages'"
+        ).fetchone()
+        if kind is None or kind[0] != "table" or "virtual" in str(kind[1]).lower():
+            raise InvalidRequest(f"{place} has no table of packages")
+        for (blob,) in database.execute("SELECT blob FROM Packages ORDER BY hnum"):
+            if not isinstance(blob, bytes):
+                raise InvalidRequest(f"{place} is damaged: a header is no blob")
+            yield blob
+    except (sqlite3.Error, MemoryError, OverflowError) as error:
+        raise InvalidRequest(f"{place} is damaged: {error}") from None
+    finally:
+        database.close()
+
+
+def read_header(blob: bytes) -> Header:
+    """The values of the tags that matter. Raises ``struct.error``, ``IndexError``."""
+    tags, size = struct.unpack_from(">II", blob)
+    start = 8 + tags * 16
+    if tags > _MOST_TAGS or start + size > len(blob):
+        raise IndexError("a header is longer than it is")
+    store = memoryview(blob)[start : start + size]
+    found: Header = {}
+    for number in range(tags):
+        tag, kind, offset, count = struct.unpack_from(">IIiI", blob, 8 + number * 16)
+        if tag in found or not count or not 0 <= offset < size:
+            continue
+        if kind == _INT32:
+            found[tag] = struct.unpack_from(">I", store, offset)[0]
+        elif kind in (_STRING, _TRANSLATED):
+            piece = bytes(store[offset : offset + 4096])
+            found[tag] = piece.partition(b"\0")[0].decode("utf-8", "replace")
+    return found
