@@ -1,8 +1,6 @@
 """A plain file system in a tar as a new image of one layer (``docker import``).
 
-``changes`` are lines of a Dockerfile's language that need no build: ``CMD``, ``ENTRYPOINT``,
-``ENV``, ``EXPOSE``, ``LABEL``, ``STOPSIGNAL``, ``USER``, ``VOLUME``, ``WORKDIR``, as Docker
-accepts for ``--change``.
+``changes`` are lines of a Dockerfile's language that need no build, as ``--change`` takes them.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from jaula.images.changes import apply
+from jaula.images.build.language.changing import apply
 from jaula.images.platforms import host
 from jaula.images.reference import parse
 from jaula.images.store import Image, ImageStore

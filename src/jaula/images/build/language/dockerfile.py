@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from jaula.images.build.language.instructions import Arg, From, Instruction, Place
+from jaula.images.build.language.mistakes import Mistake
 
 
 class Remark(msgspec.Struct, frozen=True):
@@ -41,3 +42,7 @@ class Dockerfile(msgspec.Struct, frozen=True):
     stages: tuple[Stage, ...]
     lines: tuple[str, ...]
     remarks: tuple[Remark, ...] = ()
+
+    def at(self, mistake: Mistake, place: Place) -> Mistake:
+        """The mistake with its place, and the lines shown."""
+        return mistake.at(self.name, place.first, self.lines[place.first - 1 : place.last])

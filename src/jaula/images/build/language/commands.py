@@ -1,0 +1,146 @@
+"""The instructions that name a command: RUN, CMD, ENTRYPOINT, SHELL, HEALTHCHECK."""
+
+from __future__ import annotations
+
+from jaula.images.build.language.forms import json_list
+from jaula.images.build.language.heredocs import marker
+from jaula.images.build.language.instructions import (
+    Cmd,
+    Entrypoint,
+    Healthcheck,
+    Network,
+    Run,
+    Security,
+    Shell,
+)
+from jaula.images.build.language.mistakes import Mistake, plain
+from jaula.images.build.language.mounts import parse_mount
+from jaula.images.build.language.sentence import Sentence
+from jaula.images.build.language.words import halves
+from jaula.spec import image
+from jaula.spec.quantities import nanoseconds
+
+_SHORTEST = 10**6
+"""Nanoseconds; Docker's shortest interval, but for 0, which is the default."""
+
+
+def run(said: Sentence) -> Run:
+    """What is executed, and what is mounted for it."""
+    if not said.rest:
+        raise Mistake("RUN requires a command")
+    if said.flags.texts("device"):
+        raise Mistake("RUN --device: a build step has no devices of the host")
+    mounts = tuple(parse_mount(text) for text in said.flags.texts("mount"))
+    try:
+        network = Network(said.flags.text("network") or "default")
+        security = Security(said.flags.text("security") or "sandbox")
+    except ValueError as error:
+        kind = Security if "Security" in str(error) else Network
+        raise Mistake(
+            f"security {said.flags.text('security')!r} is not valid"
+            if kind is Security
+            else f"unsupported network mode: {plain(said.flags.text('network'))!r}",
+            hint=f"there are {', '.join(kind)}",
+        ) from None
+    command, shell_form, script = _command(said)
+    return Run(
+        said.place, "", command, shell_form, said.heredocs, mounts, network, security, script
+    )
+
+
+def _command(said: Sentence) -> tuple[tuple[str, ...], bool, str]:
+    """Command, whether it is a shell's, and the script that is to be a file."""
+    listed = json_list(said.rest)
+    if listed is not None:
+        if not listed:
+            raise Mistake("RUN requires a command", hint="the list is empty")
+        return listed, False, ""
+    if not said.heredocs:
+        return (said.rest,), True, ""
+    if marker(said.rest) is None:
+        return (f"{said.rest}\n{said.documents}",), True, ""
+    content = said.heredocs[0].content
+    if content.startswith("#!"):
+        return (), False, content
+    return (content,), True, ""
+
+
+def cmd(said: Sentence) -> Cmd:
+    """An empty list is no command."""
+    listed = json_list(said.rest)
+    return Cmd(said.place, "", *_form(said, listed))
+
+
+def entrypoint(said: Sentence) -> Entrypoint:
+    """An empty list is no entry point."""
+    return Entrypoint(said.place, "", *_form(said, json_list(said.rest)))
+
+
+def _form(said: Sentence, listed: tuple[str, ...] | None) -> tuple[tuple[str, ...], bool]:
+    if listed is not None:
+        return listed, False
+    if not said.rest:
+        raise Mistake(
+            f"{said.word} requires at least one argument", hint=f"{said.word} [] for none"
+        )
+    return (said.rest,), True
+
+
+def shell(said: Sentence) -> Shell:
+    """In JSON form only, as in Docker."""
+    listed = json_list(said.rest)
+    if listed is None:
+        raise Mistake("SHELL requires the arguments to be in JSON form", hint='["/bin/sh", "-c"]')
+    if not listed:
+        raise Mistake("SHELL requires at least one argument")
+    return Shell(said.place, "", listed)
+
+
+def healthcheck(said: Sentence) -> Healthcheck:
+    """``NONE``, or ``CMD`` and a command in either form."""
+    kind, rest = halves(said.rest)
+    kind = kind.upper()
+    if not kind:
+        raise Mistake("HEALTHCHECK requires at least one argument", hint="NONE, or CMD COMMAND")
+    if kind == "NONE":
+        if rest:
+            raise Mistake("HEALTHCHECK NONE takes no arguments")
+        return Healthcheck(said.place, "", image.Healthcheck(("NONE",)))
+    if kind != "CMD":
+        raise Mistake(f'Unknown type "{plain(kind)}" in HEALTHCHECK (try CMD)')
+    listed = json_list(rest)
+    if not rest or listed == ():
+        raise Mistake("Missing command after HEALTHCHECK CMD")
+    return Healthcheck(
+        said.place,
+        "",
+        image.Healthcheck(
+            ("CMD-SHELL", rest) if listed is None else ("CMD", *listed),
+            _interval(said, "interval"),
+            _interval(said, "timeout"),
+            _interval(said, "start-period"),
+            _interval(said, "start-interval"),
+            _retries(said.flags.text("retries")),
+        ),
+    )
+
+
+def _interval(said: Sentence, name: str) -> int:
+    text = said.flags.text(name)
+    if not text:
+        return 0
+    try:
+        found = nanoseconds(text)
+    except ValueError:
+        raise Mistake(f'--{name}: invalid duration "{plain(text)}"', hint="5s, 1m30s") from None
+    if found and not _SHORTEST <= found < 2**63:
+        raise Mistake(f'Interval "{name}" cannot be less than 1ms, it is {plain(text)}')
+    return found
+
+
+def _retries(text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise Mistake(f"--retries: {plain(text)!r} is no number from 0 on")
+    return int(text)

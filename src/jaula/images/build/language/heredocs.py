@@ -1,0 +1,78 @@
+"""Here-documents: where they are announced, and what is in them.
+
+Source: the Dockerfile reference, section 'Here-Documents', and POSIX ``sh`` 2.7.4. ``<<NAME`` and
+``<<-NAME`` count where a word begins with them, behind digits at most; ``<<<`` does not, and
+neither does what stands in quotes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.images.build.language.flags import take
+from jaula.images.build.language.forms import json_list
+from jaula.images.build.language.words import halves, quoted
+
+_TAKERS = frozenset({"run", "copy", "add"})
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """``<<NAME``: ``expand`` if nothing of it is quoted, ``tabs`` to be taken away for ``<<-``."""
+
+    name: str
+    expand: bool
+    tabs: bool
+
+
+def markers(line: str, escape: str) -> list[Marker]:
+    """What an instruction's whole line announces, in order."""
+    if "<<" not in line:
+        return []
+    word, rest = halves(line)
+    if word.lower() == "onbuild":
+        word, rest = halves(rest)
+    if word.lower() not in _TAKERS:
+        return []
+    rest = take(rest)[1]
+    if rest.startswith("[") and json_list(rest) is not None:
+        return []
+    return [found for word in quoted(rest, escape) if (found := marker(word)) is not None]
+
+
+def marker(word: str) -> Marker | None:
+    """Read one word."""
+    digits, arrows, rest = word.partition("<<")
+    if not arrows or "<" in rest or (digits and not (digits.isascii() and digits.isdecimal())):
+        return None
+    tabs = rest.startswith("-")
+    rest = rest.removeprefix("-")
+    name, plain = _unquoted(rest)
+    return Marker(name, plain, tabs) if name else None
+
+
+def _unquoted(text: str) -> tuple[str, bool]:
+    """The name without quotes and backslashes, and whether there were none; '' for no name."""
+    made: list[str] = []
+    quote = ""
+    at = 0
+    while at < len(text):
+        char = text[at]
+        at += 1
+        if char == quote:
+            quote = ""
+        elif not quote and char in "\"'":
+            quote = char
+        elif char == "\\" and quote != "'":
+            made.append(text[at : at + 1])
+            at += 1
+        elif char.isspace():
+            return "", False
+        else:
+            made.append(char)
+    name = "".join(made)
+    return ("", False) if quote else (name, name == text)
+
+
+def without_tabs(content: str) -> str:
+    """``content`` without the tabs at the beginning of its lines."""
+    return "\n".join(line.lstrip("\t") for line in content.split("\n"))

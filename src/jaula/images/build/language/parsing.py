@@ -1,0 +1,130 @@
+"""From a Dockerfile's text to its stages.
+
+Source: the Dockerfile reference. What is wrong raises :class:`~.mistakes.Mistake`, which shows the
+line; nothing else is ever raised.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.images.build.language import checks
+from jaula.images.build.language.dockerfile import Dockerfile, Stage
+from jaula.images.build.language.instructions import (
+    Arg,
+    From,
+    Instruction,
+    Maintainer,
+    Onbuild,
+    Place,
+)
+from jaula.images.build.language.lines import split
+from jaula.images.build.language.mistakes import Mistake
+from jaula.images.build.language.reading import read
+
+LIMIT = 4 << 20
+"""Bytes of a Dockerfile."""
+
+STAGES_LIMIT = 1000
+INSTRUCTIONS_LIMIT = 10_000
+
+_NOWHERE = Place(1, 1)
+
+
+def parse(text: str | bytes, name: str = "Dockerfile") -> Dockerfile:
+    """Read a Dockerfile that is called ``name`` in messages."""
+    rows = _rows(text, name)
+    found = split(rows, name)
+    escape = found.directives.escape
+    if not found.lines:
+        raise Mistake("file with no instructions", name=name, line=1)
+    if len(found.lines) > INSTRUCTIONS_LIMIT:
+        raise Mistake(
+            f"more than {INSTRUCTIONS_LIMIT} instructions",
+            name=name,
+            line=found.lines[INSTRUCTIONS_LIMIT].place.first,
+        )
+    arguments: list[Arg] = []
+    stages: list[tuple[From, list[Instruction]]] = []
+    for line in found.lines:
+        try:
+            instruction = read(line, escape)
+            if isinstance(instruction, From):
+                if len(stages) == STAGES_LIMIT:
+                    raise Mistake(f"more than {STAGES_LIMIT} stages")
+                stages.append((instruction, []))
+            elif stages:
+                stages[-1][1].append(instruction)
+            elif isinstance(instruction, Arg):
+                arguments.append(instruction)
+            else:
+                raise Mistake("no build stage in current context", hint="FROM comes first")
+        except Mistake as mistake:
+            raise mistake.at(name, line.place.first, _shown(rows, line.place)) from None
+    if not stages:
+        last = found.lines[-1].place
+        raise Mistake("no build stage in current context", hint="there is no FROM").at(
+            name, last.first, _shown(rows, last)
+        )
+    dockerfile = Dockerfile(
+        name,
+        found.directives,
+        tuple(arguments),
+        tuple(
+            Stage(index, base.name, base, tuple(instructions))
+            for index, (base, instructions) in enumerate(stages)
+        ),
+        rows,
+    )
+    return checks.apply(dockerfile, found)
+
+
+def parse_trigger(
+    text: str, *, base: str = "", place: Place = _NOWHERE, escape: str = "\\"
+) -> Instruction:
+    """The instruction of an ONBUILD, which stands at ``place`` of what was built upon ``base``."""
+    name = f"ONBUILD of {base}" if base else "ONBUILD"
+    rows = _rows(text, name)
+    try:
+        instruction = parse_one("\n".join(rows), escape)
+    except Mistake as mistake:
+        raise mistake.at(name, 1, rows) from None
+    if isinstance(instruction, From | Maintainer | Onbuild):
+        raise Mistake(f"{instruction.word} isn't allowed as an ONBUILD trigger").at(name, 1, rows)
+    return msgspec.structs.replace(instruction, place=place)
+
+
+def parse_one(text: str, escape: str = "\\") -> Instruction:
+    """Read a text that is a single instruction; directives are comments in it."""
+    rows = _rows(text, "")
+    found = split(("", *rows), "")
+    if len(found.lines) != 1:
+        raise Mistake(f"one instruction is wanted, there are {len(found.lines)}")
+    return read(found.lines[0], escape)
+
+
+def _rows(text: str | bytes, name: str) -> tuple[str, ...]:
+    size = len(text)
+    if size > LIMIT:
+        raise Mistake(f"holds more than {LIMIT} bytes", name=name, line=1)
+    if isinstance(text, bytes):
+        data = text
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise Mistake(
+                f"not UTF-8: byte {data[error.start]:#04x}", name=name, line=line
+            ) from None
+    rows = tuple(text.removeprefix("\ufeff").split("\n"))
+    if "\0" in text or not text.isascii():
+        for at, row in enumerate(rows):
+            bad = next((c for c in row if c == "\0" or "\ud800" <= c <= "\udfff"), "")
+            if bad:
+                what = "a zero byte" if bad == "\0" else "a surrogate, which is no character"
+                raise Mistake(what).at(name, at + 1, [row])
+    return rows
+
+
+def _shown(rows: tuple[str, ...], place: Place) -> tuple[str, ...]:
+    return rows[place.first - 1 : place.last]
