@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from jaula.cgroups import hierarchies
 from jaula.confine import lsm
-from jaula.kernel import mounts, namespaces, netlink, paths, process, seccomp
+from jaula.kernel import links, mounts, namespaces, netlink, paths, process, seccomp
 from jaula.kernel.namespaces import CLONE
 
 Probe = Callable[[], str | None]
@@ -145,12 +145,12 @@ def _makes_link(request: Callable[[], netlink.Request]) -> str | None:
 
 def veth() -> str | None:
     """A pair of virtual interfaces."""
-    return _makes_link(lambda: netlink.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
+    return _makes_link(lambda: links.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
 
 
 def bridge() -> str | None:
     """A bridge."""
-    return _makes_link(lambda: netlink.add_bridge("jprobe0", mac="02:00:00:00:00:01", mtu=1500))
+    return _makes_link(lambda: links.add_bridge("jprobe0", mac="02:00:00:00:00:01", mtu=1500))
 
 
 def nftables() -> str | None:

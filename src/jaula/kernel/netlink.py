@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntFlag
+from typing import Self
 
 from jaula.kernel.namespaces import CLONE, setns
 
@@ -94,7 +95,7 @@ class Netlink:
                 self._socket = _open(protocol)
         self._sequence = 0
 
-    def __enter__(self) -> Netlink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
