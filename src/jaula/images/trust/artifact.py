@@ -123,15 +123,21 @@ def manifest_with(
     return msgspec.json.encode(document)
 
 
-def referrers_with(manifest: bytes, existing: bytes | None) -> bytes:
-    """The list of referrers with one more manifest of signatures."""
+def referrers_with(manifest: bytes, existing: bytes | None, replaced: str = "") -> bytes:
+    """The list of referrers with one more manifest of signatures, in the place of ``replaced``."""
     document: Json = {"schemaVersion": 2, "mediaType": INDEX}
     if existing is not None:
         document = _object(existing, "the list of referrers")
     added = msgspec.to_builtins(Descriptor(MANIFEST, sha256(manifest), len(manifest)))
     added["artifactType"] = ARTIFACT_TYPE
-    document["manifests"] = [*document.get("manifests", ()), added]
+    kept = [m for m in document.get("manifests", ()) if _digest(m) not in ("", replaced)]
+    document["manifests"] = [*kept, added]
     return msgspec.json.encode(document)
+
+
+def _digest(member: object) -> str:
+    found = member.get("digest") if isinstance(member, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def _object(data: bytes, what: str) -> Json:

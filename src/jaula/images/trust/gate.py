@@ -3,8 +3,7 @@
 * At a pull the rule of the name decides before a layer is fetched. Where it wants a signature, the
   registry is asked for those of the image's manifest and of the index that led to it.
 * When a container is made, and each time it is started, the rule of the name that was asked for
-  decides again, and so do the rules of every registry that the image came from: another name does
-  not make another image of it. Asked for by its id, an image is judged under all of its names.
+  decides again. An image that is asked for by its id may run if it may under one of its names.
 
 The file of the rules is read again when it has changed. One that cannot be read refuses every
 image, for nobody knows what it would have said.
@@ -13,11 +12,11 @@ image, for nobody knows what it would have said.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
-from jaula.images.reference import Reference, parse
+from jaula.images.reference import Reference, could_be_id, parse
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.documents import Document
 from jaula.images.registry.repository import Repository
@@ -116,27 +115,24 @@ class Gate:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def running(self, image: Image, asked: str) -> list[Vouched]:
+    def running(self, image: Image, asked: str) -> Vouched | None:
         """Judge an image that is to run, or to be built upon; ``asked`` is how it was named.
 
-        The signatures that count, none where no rule wants one. Raises :class:`ImageRefused`.
+        The signature that counts, None where no rule wants one. Raises :class:`ImageRefused`.
         """
         rules = self.rules()
         if not rules.in_force:
-            return []
+            return None
         manifests = self._store.manifests_of(image.id)
-        found = []
-        judged: set[Rule] = set()
-        references = names(image, asked)
-        for reference in references:
-            rule = rules.of(reference)
-            if rule.verdict is Verdict.SIGNED_BY or rule not in judged:
-                judged.add(rule)
-                vouched = self._judge(rule, reference, asked, manifests)
-                found += [vouched] if vouched else []
-        if not references:
-            self._judge(rules.general, None, asked, manifests)
-        return found
+        refused: ImageRefused | None = None
+        for reference in names(image, asked):
+            try:
+                return self._judge(rules.of(reference), reference, asked, manifests)
+            except ImageRefused as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
+        return self._judge(rules.general, None, asked, manifests)
 
     def starting(self, id: str, asked: str) -> None:
         """Judge the image with this id, which a container was made from under that name.
@@ -158,8 +154,10 @@ class Gate:
     ) -> Vouched | None:
         if rule.verdict is Verdict.ACCEPT:
             return None
-        if rule.verdict is Verdict.REJECT or reference is None:
+        if rule.verdict is Verdict.REJECT:
             raise refusal(shown, rule)
+        if reference is None:
+            raise refusal(shown, rule, "it has no name that a signature could be for")
         reason = "none of its signatures is known here; pull it again"
         for manifest in manifests:
             evidence = self.evidence.of(manifest)
@@ -179,11 +177,11 @@ class Gate:
 
 
 def names(image: Image, asked: str) -> list[Reference]:
-    """The names under which an image that was asked for so is judged."""
+    """The names under which an image that was asked for so is judged; none where it has none."""
     name = familiar(asked)
-    known: Sequence[str] = (*image.names, *image.digests)
-    if name is not None and (name in known or "@" in name):
-        known = (name, *(digest for digest in image.digests if digest != name))
+    known = (*image.names, *image.digests)
+    if name is not None and (name in known or not could_be_id(asked)):
+        known = (name,)
     return [parse(text) for text in known]
 
 

@@ -49,7 +49,7 @@ def find(source: Repository, digest: str, cancel: Cancellation) -> list[Signatur
         document = source.manifest(referrer.digest, cancel)
         if not document.is_index:
             found += _signatures(source, document, cancel)
-    return found[:COUNT_LIMIT]
+    return list(dict.fromkeys(found))[:COUNT_LIMIT]
 
 
 def add(
@@ -69,7 +69,7 @@ def add(
     config = None
     if existing is not None:
         known = artifact.read(existing.data, f"the manifest {tag}")
-        if any(layer == artifact.described(signature) for layer in known.layers):
+        if artifact.described(signature) in known.layers:
             return
         config = target.config(known.config, cancel)
     config = artifact.config_with(signature, config)
@@ -81,21 +81,29 @@ def add(
 def _refer(
     target: Repository, image: Descriptor, signature: Signature, cancel: Cancellation
 ) -> None:
-    config = artifact.config_with(signature, None)
-    manifest = artifact.manifest_with(signature, config, subject=image)
-    digest = artifact.sha256(manifest)
+    """A manifest with all signatures: cosign reads the last one that refers to an image alone."""
+    listed = _referrers(target, image.digest, cancel)
+    former = target.manifest(listed[-1].digest, cancel) if listed else None
+    config = None
+    if former is not None:
+        known = artifact.read(former.data, f"manifest {former.digest}")
+        if artifact.described(signature) in known.layers:
+            return
+        config = target.config(known.config, cancel)
+    config = artifact.config_with(signature, config)
+    manifest = artifact.manifest_with(
+        signature, config, former.data if former else None, subject=image
+    )
     upload = _sent(target, (config, signature.payload), cancel)
+    digest = artifact.sha256(manifest)
     if upload.manifest(digest, manifest, MANIFEST, subject=image.digest):
         return
     tag = artifact.referrers_tag(image.digest)
     existing = _tagged(target, tag, cancel)
-    if existing is not None:
-        known = artifact.referrers(existing.data, f"the list {tag}")
-        if any(referrer.digest == digest for referrer in known):
-            return
-    upload.manifest(
-        tag, artifact.referrers_with(manifest, existing.data if existing else None), INDEX
+    index = artifact.referrers_with(
+        manifest, existing.data if existing else None, former.digest if former else ""
     )
+    upload.manifest(tag, index, INDEX)
 
 
 def _sent(target: Repository, blobs: tuple[bytes, ...], cancel: Cancellation) -> Upload:
