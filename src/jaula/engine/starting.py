@@ -78,6 +78,8 @@ class Starter:
         place = Place(self._parts)
         container.exited.clear()
         try:
+            if not record.build:  # a step's base was judged when the build began
+                self._parts.gate.starting(record.image, record.body.image)
             shares = sharing.decide(record.body.host_config)
             joined = self._joined(shares, place)
             await self._take(record, shares, joined, place)
