@@ -57,10 +57,7 @@ class Images:
         image = self._parts.images.resolve(ref)
         document = image.document
         config: Document = msgspec.to_builtins(image.config)
-        for name in ("Env", "Cmd", "Entrypoint", "Volumes", "OnBuild"):
-            config.setdefault(name, None)
-        for name in ("User", "WorkingDir"):
-            config.setdefault(name, "")
+        config = _OF_A_CONTAINER | config
         return {
             "Id": image.id,
             "RepoTags": list(image.names),
@@ -212,6 +209,15 @@ class Images:
             freed += image.size if any("Deleted" in step for step in done) else 0
         self._parts.events.emit("image", "prune", "", {"reclaimed": str(freed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
+
+
+_OF_A_CONTAINER: Document = {
+    **dict.fromkeys(("Hostname", "Domainname", "User", "Image", "WorkingDir"), ""),
+    **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr"), False),
+    **dict.fromkeys(("Tty", "OpenStdin", "StdinOnce"), False),
+    **dict.fromkeys(("Env", "Cmd", "Entrypoint", "Volumes", "OnBuild", "Labels"), None),
+}
+"""What the document of an image says for what an image does not have."""
 
 
 def has_label(image: Image, wanted: str) -> bool:

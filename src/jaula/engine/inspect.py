@@ -68,7 +68,13 @@ def document(parts: Parts, container: Container) -> dict[str, Any]:
         "Relaxations": relaxations(record),
         "GraphDriver": {
             "Name": record.storage_driver,
-            "Data": {"UpperDir": str(directory / "upper"), "WorkDir": str(directory / "work")}
+            "Data": {
+                "LowerDir": ":".join(
+                    f"{paths.layers}/{id.removeprefix('sha256:')}/fs" for id in record.layers[::-1]
+                ),
+                "UpperDir": str(directory / "upper"),
+                "WorkDir": str(directory / "work"),
+            }
             if record.storage_driver == "overlay"
             else None,
         },
@@ -169,9 +175,14 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
     del echo["ProfileKeeps"]  # what it says is in the members themselves
     for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts"):
         echo[name] = echo[name] or None  # Docker's null for 'none given'
+    echo["Mounts"] = [{k: v for k, v in one.items() if v} for one in echo["Mounts"]]
     for name in ("Sysctls", "Tmpfs", "Mounts", "Annotations", "StorageOpt"):
         if not echo[name]:
             del echo[name]
+    if wanted.init is None:
+        del echo["Init"]
+    for name in ("KernelMemory", "KernelMemoryTCP"):  # limits that the kernel has no more
+        del echo[name]
     return echo
 
 
@@ -218,7 +229,8 @@ def config(record: ContainerRecord) -> dict[str, Any]:
     if body.exposed_ports:
         found["ExposedPorts"] = {port: {} for port in body.exposed_ports}
     if body.healthcheck is not None:
-        found["Healthcheck"] = msgspec.to_builtins(body.healthcheck)
+        wanted: dict[str, Any] = msgspec.to_builtins(body.healthcheck)
+        found["Healthcheck"] = {key: value for key, value in wanted.items() if value}
     if body.stop_signal:
         found["StopSignal"] = body.stop_signal
     if body.stop_timeout is not None:

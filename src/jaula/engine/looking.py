@@ -65,8 +65,10 @@ class Looking:
         for container in chosen:
             document = listing.summary(self.parts, container)
             if size:
-                document["SizeRw"] = self.size(container)
-                document["SizeRootFs"] = document["SizeRw"] + self._image_size(container)
+                written = self.size(container)
+                document["SizeRootFs"] = written + self._image_size(container)
+                if written:
+                    document["SizeRw"] = written
             documents.append(document)
         return documents
 

@@ -72,7 +72,7 @@ def sample(parts: Parts, container: Container) -> dict[str, Any]:
         return document
     try:
         with parts.cgroups.open(cgroup_path(parts, record)) as cgroup:
-            stats = cgroup.stats()
+            stats = cgroup.stats(detailed=True)
     except NotFound:
         return document  # it ended a moment ago
     document["cpu_stats"] = _cpu(stats)
@@ -95,12 +95,15 @@ def _cpu_nothing() -> dict[str, Any]:
 
 def _cpu(stats: Stats) -> dict[str, Any]:
     cpu = stats.cpu
+    usage: dict[str, Any] = {
+        "total_usage": cpu.usage,
+        "usage_in_kernelmode": cpu.system,
+        "usage_in_usermode": cpu.user,
+    }
+    if cpu.by_cpu:
+        usage["percpu_usage"] = list(cpu.by_cpu)
     return {
-        "cpu_usage": {
-            "total_usage": cpu.usage,
-            "usage_in_kernelmode": cpu.system,
-            "usage_in_usermode": cpu.user,
-        },
+        "cpu_usage": usage,
         "system_cpu_usage": system_cpu_usage(),
         "online_cpus": os.cpu_count() or 1,
         "throttling_data": {

@@ -29,6 +29,12 @@ API_VERSION = "1.45"
 MINIMUM_API_VERSION = "1.24"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 
+_REPEATED = (
+    *("ApiVersion", "MinAPIVersion", "GitCommit", "GoVersion", "Os", "Arch", "KernelVersion"),
+    "BuildTime",
+)
+"""Details of the version document that are told outside of them, too."""
+
 
 class System:
     """What is said about the engine and its host."""
@@ -51,19 +57,15 @@ class System:
             "MinAPIVersion": MINIMUM_API_VERSION,
             "Os": "linux",
             "Experimental": "false",
+            "GitCommit": "",
+            "GoVersion": f"python{platform.python_version()}",
+            "BuildTime": "",
         }
         return {
             "Platform": {"Name": "jaula"},
             "Components": [{"Name": "Engine", "Version": __version__, "Details": details}],
             "Version": __version__,
-            "ApiVersion": API_VERSION,
-            "MinAPIVersion": MINIMUM_API_VERSION,
-            "GitCommit": "",
-            "GoVersion": f"python{platform.python_version()}",
-            "Os": "linux",
-            "Arch": architecture,
-            "KernelVersion": self._parts.host.kernel,
-            "BuildTime": "",
+            **{key: details[key] for key in _REPEATED},
         }
 
     async def info(self) -> dict[str, Any]:
@@ -114,6 +116,8 @@ class System:
             "Architecture": platform.machine(),
             "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": _registries(parts.config.registry),
+            "CDISpecDirs": [],
+            "KernelMemoryTCP": False,
             "NCPU": len(host.online_cpus),
             "MemTotal": host.total_memory,
             "GenericResources": None,
@@ -198,7 +202,6 @@ class System:
             "Containers": containers,
             "Volumes": volumes,
             "BuildCache": [],
-            "BuilderSize": 0,
         }
 
     def events(

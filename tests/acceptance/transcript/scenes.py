@@ -28,7 +28,10 @@ OWN_WORDS = (
 LIFE = Scene(
     "life",
     (
-        step(f"create --name t-1 --label a=b {IMAGE} sh -c", "echo out; echo err >&2; sleep 300"),
+        step(
+            f"create --name t-1 --label a=b {IMAGE} sh -c",
+            "echo out; sleep 0.3; echo err >&2; sleep 300",
+        ),
         step("ps -a --filter name=t-1 --format {{.Names}}|{{.Status}}|{{.Command}}|{{.Ports}}"),
         step("start t-1"),
         step("start t-1"),
@@ -39,6 +42,7 @@ LIFE = Scene(
         step(
             "ps -a --filter label=a=b --filter status=running --format json", differs="a document"
         ),
+        step("exec t-1 sleep 0.5"),
         step("logs t-1"),
         step("logs --tail 1 t-1"),
         step("pause t-1"),

@@ -1,0 +1,154 @@
+"""The API's documents against dockerd's: the same keys with values of the same kind."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.callers.dockerd import BridgedDockerd
+from harness.engine import PrivateEngine
+
+pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript")]
+
+Ask = Callable[[str], Any]
+
+DOCUMENTS = {
+    "container that runs": "/containers/doc-1/json?size=1",
+    "container that ended": "/containers/doc-2/json",
+    "list of containers": "/containers/json?all=1&size=1",
+    "statistics": "/containers/doc-1/stats?stream=0&one-shot=1",
+    "processes": "/containers/doc-1/top",
+    "image": "/images/busybox/json",
+    "list of images": "/images/json",
+    "history": "/images/busybox/history",
+    "network": "/networks/doc-net",
+    "default network": "/networks/bridge",
+    "volume": "/volumes/doc-vol",
+    "list of volumes": "/volumes",
+    "version": "/version",
+    "info": "/info",
+    "disk usage": "/system/df",
+}
+
+OPTIONAL = {
+    "container": {
+        r"\.GraphDriver\.Data\.MergedDir": "nothing is mounted on the host",
+        r"\.HostConfig\.LogConfig\.Config\..*": "the default has limits",
+        r"\.HostConfig\.Profile|\.Landlock|\.Owner|\.Relaxations": "this engine's own",
+        r"\.State\.Health\.Log\[\].*": "whether a probe has run yet",
+    },
+    "list": {r".*\.DNSNames\[\]": "told in lists as well"},
+    "disk": {r".*\.DNSNames\[\]": "told in lists as well"},
+    "statistics": {
+        r"\.blkio_stats\..*": "whether the container has read anything from a disk",
+        r"\.id|\.name": "told in the first sample, too",
+        r"\.memory_stats\.(failcnt|stats\..*)": "zeros are told",
+    },
+    "info": {r"\.Runtimes\.\*\.status.*": "jaula-runtime features tells it"},
+    "image": {r"\.GraphDriver\.Data\..*": "layers are directories that no program should touch"},
+}
+"""Keys that only one of them has, by the first word of the title, each with the reason."""
+
+MAPS = (
+    *("Labels", "Sysctls", "Volumes", "Networks", "Ports", "Options", "Tmpfs", "Containers"),
+    "Runtimes",
+)
+"""Keys whose value has names of the user's or the host's as keys."""
+
+
+@pytest.fixture(scope="module")
+def dockerd(busybox_archive: Path) -> Iterator[BridgedDockerd]:
+    runc = shutil.which("runc", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    assert runc, "there is no runc"
+    with BridgedDockerd(Path(runc), busybox_archive) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def theirs(dockerd: BridgedDockerd) -> Iterator[Ask]:
+    _furnish(dockerd)
+    yield lambda path: _curl(dockerd, path)
+    _clear(dockerd)
+
+
+@pytest.fixture(scope="module")
+def ours(engine: PrivateEngine, busybox: str) -> Iterator[Ask]:
+    _furnish(lambda *words: engine.cli("docker", *words, check=True))
+    yield lambda path: engine.request("GET", f"/v1.45{path}").json()
+    _clear(lambda *words: engine.cli("docker", *words, check=True))
+
+
+def _furnish(docker: Callable[..., object]) -> None:
+    docker("network", "create", "--label", "a=b", "doc-net")
+    docker("volume", "create", "--label", "a=b", "doc-vol")
+    flags = ("--init", "--network", "doc-net", "-v", "doc-vol:/data", "--tmpfs", "/t", "-l", "a=b")
+    limits = ("-m", "64m", "--cpus", "0.5", "--ulimit", "nofile=64:64", "-p", "127.0.0.1::80")
+    health = ("--health-cmd", "true", "--health-interval", "1s", "--restart", "on-failure:2")
+    docker("run", "-d", "--name", "doc-1", *flags, *limits, *health, "busybox", "sleep", "300")
+    docker("run", "--name", "doc-2", "--mount", "type=tmpfs,target=/t", "busybox", "true")
+
+
+def _clear(docker: Callable[..., object]) -> None:
+    docker("rm", "-f", "doc-1", "doc-2")
+    docker("network", "rm", "doc-net")
+    docker("volume", "rm", "doc-vol")
+
+
+def _curl(dockerd: BridgedDockerd, path: str) -> Any:
+    connection = http.client.HTTPConnection("docker", timeout=60)
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(dockerd.room.path(dockerd.address.removeprefix("unix://"))))
+    connection.request("GET", f"/v1.45{path}")
+    return json.loads(connection.getresponse().read())
+
+
+def shape(value: Any, name: str = "", key: str = "") -> Iterator[tuple[str, str]]:
+    """Paths of keys, each with the kind of its value; a list is what its entries are."""
+    match value:
+        case dict():
+            for inner, content in value.items():
+                shown = "*" if key in MAPS else inner
+                yield from shape(content, f"{name}.{shown}", inner)
+            yield name, "object"
+        case list():
+            for content in value:
+                yield from shape(content, f"{name}[]", key)
+            yield name, "list"
+        case bool():
+            yield name, "bool"
+        case int() | float():
+            yield name, "number"
+        case str():
+            yield name, "text"
+        case None:
+            yield name, "null"
+
+
+@pytest.mark.parametrize("title", DOCUMENTS)
+def test_has_the_same_keys(title: str, ours: Ask, theirs: Ask) -> None:
+    mine, other = (set(shape(ask(DOCUMENTS[title]))) for ask in (ours, theirs))
+    known = {path for path, _ in mine & other}
+    keys_of_mine, keys_of_other = ({path for path, _ in found} for found in (mine, other))
+    reasons = OPTIONAL.get(title.split()[0], {})
+
+    def unexplained(paths: set[str]) -> list[str]:
+        return sorted(p for p in paths if not any(re.fullmatch(pattern, p) for pattern in reasons))
+
+    missing = unexplained(keys_of_other - keys_of_mine)
+    further = unexplained(keys_of_mine - keys_of_other)
+    kinds = sorted(
+        (path, kind, [k for p, k in other if p == path])
+        for path, kind in mine - other
+        if path in keys_of_other - known
+        and kind != "null"
+        and "null" not in [k for p, k in other if p == path]
+    )
+    assert not (missing or further or kinds), f"missing: {missing}\nfurther: {further}\n{kinds}"
