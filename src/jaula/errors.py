@@ -81,5 +81,13 @@ class RuntimeFailure(JaulaError):
         self.status = 400 if exit_code in (126, 127) else 500
 
 
+class StepFailed(JaulaError):
+    """A program of a build ended with another status than 0; ``exit_code`` is it."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code
+
+
 class CorruptState(JaulaError):
     """The engine's own files are damaged; nothing is overwritten."""

@@ -25,7 +25,8 @@ class Container:
 
     ``lock`` is held through every transition. ``pending`` are sockets of clients that attached
     before there was a process; this object owns them until a start takes them. ``prepare`` is
-    called by a start once the container's ids are known, and may change its mounts.
+    called by a start once the container's ids are known, and may change its mounts. ``hidden_env``
+    are variables that no record holds; ``bundle`` is where the spec is written then.
     """
 
     def __init__(self, record: ContainerRecord) -> None:
@@ -40,6 +41,8 @@ class Container:
         self.restart: asyncio.Task[None] | None = None
         self.restart_delay = 0.0
         self.prepare: Callable[[keepid.Maps], Awaitable[None]] | None = None
+        self.hidden_env: tuple[str, ...] = ()
+        self.bundle = ""
         self.removing = False
         self._waiters: list[tuple[str, asyncio.Future[WaitResult]]] = []
 

@@ -242,6 +242,10 @@ class Containers(Looking):
             log.warning("container %s: %s; killing its process", container.name, error)
             await shim.signal(number)
 
+    async def end(self, container: Container) -> None:
+        """Kill one that runs, and wait for its end."""
+        await self._kill(container)
+
     async def _kill(self, container: Container) -> None:
         await self._signal(container, 9)
         try:

@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from jaula.engine.authority import caller as callers
 from jaula.engine.deed import DONE
+from jaula.engine.views.builds import Builds
 from jaula.engine.views.containers import Containers
 from jaula.engine.views.distribution import Distribution
 from jaula.engine.views.execs import Execs
@@ -20,6 +21,7 @@ from jaula.engine.views.images import Images
 from jaula.engine.views.networks import Networks
 from jaula.engine.views.system import System
 from jaula.engine.views.trust import Trust
+from jaula.engine.views.upkeep import Upkeep
 from jaula.engine.views.volumes import Volumes
 from jaula.engine.visitor import Visitor
 from jaula.state.entries import Entry
@@ -41,11 +43,13 @@ class View:
         self.containers = Containers(engine, visitor)
         self.execs = Execs(engine, visitor)
         self.images = Images(engine, visitor)
+        self.builds = Builds(engine, visitor)
         self.distribution = Distribution(engine, visitor)
         self.trust = Trust(engine, visitor)
         self.volumes = Volumes(engine, visitor)
         self.networks = Networks(engine, visitor)
         self.system = System(engine, visitor)
+        self.upkeep = Upkeep(engine, visitor)
 
 
 class Doors:

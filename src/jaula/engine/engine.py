@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine import hostfacts, restoring
+from jaula.engine.building.builds import Builds
 from jaula.engine.containers import Containers
 from jaula.engine.distribution import Distribution
 from jaula.engine.execs import Execs
@@ -19,6 +20,7 @@ from jaula.engine.images import Images
 from jaula.engine.networks import Networks
 from jaula.engine.system import System
 from jaula.engine.trusting import Trust
+from jaula.engine.upkeep.upkeep import Upkeep
 from jaula.engine.users import Users
 from jaula.engine.volumes import Volumes
 from jaula.errors import JaulaError, NotFound
@@ -42,10 +44,12 @@ class Engine:
         self.containers.health = HealthMonitors(self.containers, self.execs)
         self.images = Images(parts)
         self.distribution = Distribution(parts)
+        self.builds = Builds(parts, self.containers, self.distribution)
         self.trust = Trust(parts, self.distribution)
         self.volumes = Volumes(parts)
         self.networks = Networks(parts)
         self.system = System(parts, self)
+        self.upkeep = Upkeep(parts)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Work with other settings from now on; what runs is left as it is."""
@@ -61,6 +65,7 @@ class Engine:
         """Take over what a former engine left, sweep what it left half-made."""
         await self._load_profile()
         self.parts.runtimes.open()
+        self.builds.sweep()
         await restoring.restore(self.parts, self.containers)
         self._watch_firewall()
         self.parts.sandboxes.refill()
@@ -110,6 +115,7 @@ class Engine:
 
     async def close(self) -> None:
         """Stop, and leave every container running."""
+        await self.builds.close()
         for container in self.parts.registry:
             if container.restart is not None:
                 container.restart.cancel()

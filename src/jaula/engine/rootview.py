@@ -75,7 +75,7 @@ def look(
     """
     record = container.record
     if not container.live:
-        return _in_own_thread(lambda: _stopped(parts, record, work, write=write))
+        return apart(lambda: _stopped(parts, record, work, write=write))
     root = lending.root(container)
     try:
         with rootfs.acting_as(View(root, ids).outside(0, 0)):
@@ -100,7 +100,8 @@ def _device(root: int) -> int:
 # -- a container that does not run ---------------------------------------------------------------
 
 
-def _in_own_thread(work: Callable[[], Result]) -> Result:
+def apart(work: Callable[[], Result]) -> Result:
+    """Do ``work`` in a thread that ends with it, and may leave the others' namespaces."""
     outcome: list[Result] = []
     failure: list[BaseException] = []
 

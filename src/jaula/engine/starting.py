@@ -92,7 +92,7 @@ class Starter:
                 container.change(level=level)
                 record = container.record
             runtime = await self._parts.runtimes.command(record.body.host_config.runtime)
-            request = self._prepare(record, shares, joined, place, runtime)
+            request = self._prepare(container, shares, joined, place, runtime)
             if self._parts.host.selinux:
                 await asyncio.to_thread(
                     labelling.label_files, self._parts, record, shares, request.root
@@ -224,13 +224,16 @@ class Starter:
 
     def _prepare(
         self,
-        record: ContainerRecord,
+        container: Container,
         shares: Sharing,
         joined: dict[str, str],
         place: Place,
         runtime: ForeignRuntime | None,
     ) -> StartRequest:
-        parts, body = self._parts, record.body
+        parts, record = self._parts, container.record
+        body = record.body
+        if container.hidden_env:
+            body = msgspec.structs.replace(body, env=(*body.env, *container.hidden_env))
         linked = links.found(parts, record)
         if linked:
             variables = links.environment(record, linked)
@@ -265,13 +268,13 @@ class Starter:
         run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
         foreign.Foreign.note(run_dir, runtime)
-        bundle = paths.container(record.id)
-        with open(bundle / "config.json", "wb", buffering=0) as file:
+        bundle = container.bundle or str(paths.container(record.id))
+        with open(f"{bundle}/config.json", "wb", buffering=0) as file:
             file.write(document)
         driver, options = log_options(parts.config, body.host_config.log_config)
         return StartRequest(
             container_id=record.id,
-            bundle=str(bundle),
+            bundle=bundle,
             run_dir=str(run_dir),
             root=parts.snapshots.root(record.id),
             log=LogSetup(driver, identified(driver, options, record), log_path(parts, record.id)),

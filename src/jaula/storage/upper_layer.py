@@ -55,13 +55,14 @@ def prune(upper: int, below: int, choose: Choice) -> bool:
     return bool(kept)
 
 
-def write(upper: int, sink: Sink, *, newest: int | None = None) -> int:
+def write(upper: int, sink: Sink, *, newest: int | None = None, exact: bool = False) -> int:
     """Write the directory's tar; the bytes of its regular files.
 
-    ``newest`` is the latest time that a file may have, in nanoseconds. Nobody else may use the
+    ``newest`` is the latest time that a file may have, in nanoseconds, and with ``exact`` the time
+    that all get. Nobody else may use the
     directory. Raises :class:`Redirected`; nothing is lost then.
     """
-    writing = _Writing(sink, newest)
+    writing = _Writing(sink, newest, exact=exact)
     for path, folder, entries in walk(upper):
         if path and is_opaque(folder):
             writing.tar.add(entry(path + b"/" + _OPAQUE, mode=0))
@@ -72,10 +73,11 @@ def write(upper: int, sink: Sink, *, newest: int | None = None) -> int:
 
 
 class _Writing:
-    def __init__(self, sink: Sink, newest: int | None) -> None:
+    def __init__(self, sink: Sink, newest: int | None, *, exact: bool) -> None:
         self.tar = TarWriter(sink)
         self.size = 0
         self._newest = newest
+        self._exact = exact
         self._links: dict[tuple[int, int], bytes] = {}
 
     def one(self, folder: int, name: bytes, path: bytes, facts: os.stat_result) -> None:
@@ -126,7 +128,7 @@ class _Writing:
         told.uid, told.gid = facts.st_uid, facts.st_gid
         told.mtime = facts.st_mtime_ns
         if self._newest is not None:
-            told.mtime = min(told.mtime, self._newest)
+            told.mtime = self._newest if self._exact else min(told.mtime, self._newest)
         told.mtime -= told.mtime % _SECOND
         if kind in (CHARACTER, BLOCK_DEVICE):
             told.major, told.minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)

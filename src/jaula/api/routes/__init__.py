@@ -6,8 +6,8 @@ one line here.
 
 from jaula.api.router import Routes
 from jaula.api.routes import (
-    absent,
     archive,
+    build,
     containers,
     distribution,
     execs,
@@ -17,6 +17,7 @@ from jaula.api.routes import (
     swarm,
     system,
     trust,
+    upkeep,
     volumes,
     websockets,
 )
@@ -29,10 +30,11 @@ ROUTES: Routes = (
     *websockets.ROUTES,
     *execs.ROUTES,
     *images.ROUTES,
+    *build.ROUTES,
     *distribution.ROUTES,
     *trust.ROUTES,
+    *upkeep.ROUTES,
     *volumes.ROUTES,
     *networks.ROUTES,
     *swarm.ROUTES,
-    *absent.ROUTES,
 )

@@ -1,0 +1,77 @@
+"""What a stage starts from: nothing, an image that is here, or one that a registry has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaula.engine.building.state import Layer, StageState
+from jaula.errors import NotFound
+from jaula.images.platforms import host
+from jaula.images.reference import parse
+from jaula.images.registry import documents
+from jaula.spec.image import Platform
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import Any
+
+    from jaula.engine.distribution import Distribution
+    from jaula.engine.parts import Parts
+    from jaula.images.store import Image
+    from jaula.spec.api import RegistryAuth
+
+SCRATCH = "scratch"
+
+
+def wanted_platform(text: str) -> Platform:
+    """``linux/arm64`` as a platform, this machine's where the text is empty."""
+    return documents.platform_of(text or None) or host()
+
+
+async def find(
+    parts: Parts,
+    distribution: Distribution,
+    name: str,
+    platform: str,
+    *,
+    pull: bool,
+    auths: Mapping[str, RegistryAuth],
+    tell: Callable[[dict[str, Any]], Awaitable[None]],
+) -> Image:
+    """The image of a name for a platform; fetched where it is not here, or ``pull`` says so.
+
+    :raises NotFound: nobody has it.
+    """
+    if not pull:
+        try:
+            image = parts.images.resolve(name)
+            documents.check_platform(documents.platform_of(platform or None), image.platform, name)
+        except NotFound:
+            pass
+        else:
+            return image
+    domain = parse(name).domain
+    auth = auths.get(domain) or auths.get(_INDEX if domain == _HUB else domain)
+    async for message in distribution.pull(str(parse(name)), "", platform or None, auth):
+        if "error" in message:
+            raise NotFound(str(message["error"]))
+        await tell(message)
+    return parts.images.resolve(name)
+
+
+_HUB = "docker.io"
+_INDEX = "https://index.docker.io/v1/"
+
+
+def state_of(parts: Parts, image: Image) -> StageState:
+    """The beginning of a stage that goes on from an image."""
+    blobs = parts.images.manifest(image).layers
+    pairs = zip(image.layers, blobs, strict=True)
+    return StageState(
+        layers=tuple(Layer(diff_id, blob) for diff_id, blob in pairs),
+        config=image.config,
+        history=image.document.history,
+        platform=image.platform,
+        author=image.document.author,
+        created=image.created,
+    )

@@ -1,0 +1,191 @@
+"""The use cases of building: ``/build`` and what is kept for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine.building import pruning
+from jaula.engine.building.build import Build
+from jaula.engine.building.cache import BuildCache
+from jaula.engine.building.mount_caches import MountCaches
+from jaula.engine.building.receiving import from_address, from_body
+from jaula.engine.building.session import Sessions
+from jaula.engine.building.threads import in_thread
+from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.images.reference import parse
+from jaula.images.registry.cancellation import Cancellation
+from jaula.storage.trees import FOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.engine.authority.asks import Ask
+    from jaula.engine.containers import Containers
+    from jaula.engine.distribution import Distribution
+    from jaula.engine.parts import Parts
+    from jaula.images.build.remotes import Remotes
+    from jaula.images.store import Image
+    from jaula.spec.build import BuildOptions, PruneOptions
+
+log = logging.getLogger("jaula.builds")
+Document = dict[str, Any]
+_CONTEXT = "context"
+
+
+class Builds:
+    """All builds of an engine."""
+
+    def __init__(self, parts: Parts, containers: Containers, distribution: Distribution) -> None:
+        self.parts = parts
+        self.containers = containers
+        self.distribution = distribution
+        self.cache = BuildCache(parts.database, parts.images)
+        self.mount_caches = MountCaches(parts.config.paths)
+        self.sessions = Sessions()
+        self._work = parts.config.paths.root / "build" / "work"
+        self._running: dict[str, tuple[str, asyncio.Task[Image]]] = {}
+
+    def sweep(self) -> None:
+        """Remove what a killed engine's builds left; before anything is served."""
+        shutil.rmtree(self._work, ignore_errors=True)
+        self.mount_caches.sweep()
+
+    async def build(
+        self,
+        options: BuildOptions,
+        stream: AsyncIterator[bytes],
+        *,
+        owner: str,
+        judge: Callable[[tuple[Ask, ...]], object],
+    ) -> AsyncIterator[Document]:
+        """Build an image; Docker's messages. It ends when nobody reads them any more.
+
+        :raises InvalidRequest: the context or the Dockerfile cannot be read.
+        :raises StepFailed: a step's program failed.
+        """
+        for name in options.names:
+            if parse(name).digest is not None:
+                raise InvalidRequest(f"{name!r} names a digest; an image is given a name and a tag")
+        if options.build_id and options.build_id in self._running:
+            raise Conflict(f"build {options.build_id} is running already")
+        async with AsyncExitStack() as held:
+            session = None
+            if options.session:
+                session = await self.sessions.find(options.session, owner)
+            directory = self._directory()
+            held.push_async_callback(self._cleared, directory)
+            cancellation = Cancellation()
+            held.callback(cancellation.cancel)
+            remotes = self._remotes(options, directory, held, cancellation)
+            context = str(directory / _CONTEXT)
+            text = None
+            if options.remote and options.remote != "client-session":
+                text = await from_address(options.remote, context, remotes, cancellation)
+            else:
+                await from_body(stream, context, cancellation)
+            build = Build(self, options, directory, owner, judge, session, remotes, cancellation)
+            task = asyncio.get_running_loop().create_task(build.run(text))
+            held.push_async_callback(_ended, task, cancellation)
+            if options.build_id:
+                self._running[options.build_id] = (owner, task)
+                held.callback(self._running.pop, options.build_id, None)
+            async for message in build.messages.read():
+                if not options.quiet:
+                    yield message
+            try:
+                image = await task
+            except asyncio.CancelledError:
+                if not task.cancelled():
+                    raise
+                raise Conflict("the build was cancelled") from None
+            for message in self._done(options, image):
+                yield message
+
+    def _directory(self) -> Path:
+        directory = self._work / os.urandom(16).hex()
+        (directory / _CONTEXT).mkdir(mode=0o755, parents=True)
+        directory.chmod(0o700)
+        return directory
+
+    def _remotes(
+        self,
+        options: BuildOptions,
+        directory: Path,
+        held: AsyncExitStack,
+        cancellation: Cancellation,
+    ) -> Remotes:
+        from jaula.images.build.downloads import Downloads
+        from jaula.images.build.remotes import Remotes
+        from jaula.images.build.repositories import Repositories
+        from jaula.images.registry.proxies import configured
+
+        descriptor = os.open(directory, FOLDER)
+        held.callback(os.close, descriptor)
+        config = self.parts.config.registry
+        proxies = configured(config.http_proxy, config.https_proxy, config.no_proxy, os.environ)
+        host_network = options.host.network_mode == "host"
+        downloads = Downloads(proxies, cancellation, host_network=host_network)
+        repositories = Repositories(cancellation, host_network=host_network)
+        return held.enter_context(Remotes(descriptor, downloads, repositories))
+
+    async def _cleared(self, directory: Path) -> None:
+        await in_thread(_clear, self.parts, directory)
+
+    def _done(self, options: BuildOptions, image: Image) -> list[Document]:
+        names = [str(parse(name)) for name in options.names]
+        for name in names:
+            self.parts.events.emit("image", "tag", image.id, {"name": name})
+        if options.quiet:
+            return [{"stream": f"{image.id}\n"}]
+        told: list[Document] = [
+            {"aux": {"ID": image.id}},
+            {"stream": f"Successfully built {image.id.removeprefix('sha256:')[:12]}\n"},
+        ]
+        told += [{"stream": f"Successfully tagged {name}\n"} for name in names]
+        return told
+
+    async def cancel(self, build_id: str, owner: str | None) -> None:
+        """End a build that was started with an id of its client's; ``owner`` None: anybody's.
+
+        :raises NotFound: none of that id runs.
+        """
+        whose, task = self._running.get(build_id, ("", None))
+        if task is None or owner not in (None, whose):
+            raise NotFound(f"no build of the id {build_id[:64]!r} is running")
+        task.cancel()
+
+    async def prune(self, options: PruneOptions) -> Document:
+        """Remove what is kept for further builds."""
+        return await pruning.prune(self, options)
+
+    def usage(self) -> list[Document]:
+        """Docker's documents of what is kept; from any thread."""
+        return pruning.listed(self)
+
+    async def close(self) -> None:
+        """End every build; nothing is left of them."""
+        self.sessions.close()
+        for _, task in tuple(self._running.values()):
+            task.cancel()
+
+
+async def _ended(task: asyncio.Task[Image], cancellation: Cancellation) -> None:
+    """Wait for a build that goes on though nobody reads its messages."""
+    if not task.done():
+        cancellation.cancel()
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await asyncio.shield(asyncio.gather(task, return_exceptions=True))
+
+
+def _clear(parts: Parts, directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    parts.images.collect()

@@ -1,0 +1,275 @@
+"""One stage: its instructions one after the other, each taken from the cache where that has it."""
+
+from __future__ import annotations
+
+import posixpath
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.engine.building import bases, copying, keys, running
+from jaula.engine.building.mounts import StepMounts
+from jaula.engine.building.state import Layer, StageState
+from jaula.engine.building.step_mounts import Requests
+from jaula.engine.building.threads import in_thread
+from jaula.images.build.language import instructions as words
+from jaula.images.build.language.changes import change, shell_command
+from jaula.images.build.language.plan import Source
+from jaula.images.build.language.scope import Scope
+from jaula.images.build.taking import take
+from jaula.spec.image import LAYER_TAR, Descriptor
+from jaula.state.records import BuildStep
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from jaula.engine.building.build import Build
+    from jaula.engine.building.messages import Channel
+    from jaula.images.build.language.instructions import Instruction
+    from jaula.images.build.language.plan import PlannedStage
+
+Made = tuple[Layer | None, str]
+"""A step's layer, and when it was made."""
+
+
+class StageRun:
+    """One stage of a build."""
+
+    def __init__(self, build: Build, planned: PlannedStage, channel: Channel, first: int) -> None:
+        self._build = build
+        self._parts = build.parts
+        self._planned = planned
+        self._channel = channel
+        self._number = first
+        self.state = StageState()
+        self.scope = Scope(build.plan)
+        self._cached = False
+
+    async def run(self) -> None:
+        """Carry it out; ``state`` and ``scope`` are what it has come to.
+
+        :raises JaulaError: a step failed; the client was told which.
+        """
+        try:
+            await self._begin(self._planned.stage.base)
+            await self._from()
+            await self._end()
+            for instruction in self._planned.instructions:
+                await self._begin(instruction)
+                await self._carry_out(instruction)
+                await self._end()
+        except Exception as error:
+            await self._channel.state("failed", error=str(error))
+            raise
+        finally:
+            self._channel.close()
+
+    async def _begin(self, instruction: Instruction) -> None:
+        await self._channel.begin(self._number, self._build.total, instruction.headline)
+        self._number += 1
+        self._cached = False
+
+    async def _end(self) -> None:
+        if self._cached:
+            await self._channel.say(" ---> Using cache\n")
+        await self._channel.say(f" ---> {keys.of_layers(self.state.diff_ids)[7:19]}\n")
+        await self._channel.state("cached" if self._cached else "done")
+
+    async def _from(self) -> None:
+        planned, build = self._planned, self._build
+        platform = planned.platform or build.options.platform
+        base = None
+        match planned.base.kind:
+            case Source.STAGE:
+                below = await build.stage(planned.base.stage)
+                state = msgspec.structs.replace(below.state, command_set=False)
+                base = below.scope
+            case Source.SCRATCH:
+                state = StageState(platform=bases.wanted_platform(platform))
+            case _:
+                image = await build.image(planned.base.name, platform, self._channel.put)
+                state = bases.state_of(self._parts, image)
+                self._cached = True
+        # triggers of the base are among the instructions already
+        config = msgspec.structs.replace(state.config, on_build=())
+        state = msgspec.structs.replace(state, config=config)
+        build.keep_layers(state)
+        self.state = state
+        self.scope = Scope(build.plan, config.env, base)
+
+    # -- instructions ------------------------------------------------------------------------
+
+    async def _carry_out(self, instruction: Instruction) -> None:
+        state = self.state
+        instruction = self.scope.take(instruction)
+        match instruction:
+            case words.Arg():
+                self._cached = True  # nothing is made
+                self.state = state.step(instruction.source, state.created or self._build.now())
+            case words.Run():
+                await self._run(instruction)
+            case words.Copy() | words.Add():
+                await self._copy(instruction)
+            case words.Workdir():
+                await self._workdir(instruction)
+            case words.Maintainer():
+                self.state = msgspec.structs.replace(state, author=instruction.author)
+                await self._change(instruction)
+            case _:
+                await self._change(instruction)
+
+    async def _change(self, instruction: Instruction) -> None:
+        state = self.state
+        config = change(state.config, instruction, own_command=state.command_set)
+        if isinstance(instruction, words.Cmd):
+            state = msgspec.structs.replace(state, command_set=True)
+        key = keys.of_change(state, instruction.source)
+        _, created = await self._step(key, instruction, _nothing)
+        self.state = state.step(instruction.source, created, config=config)
+
+    async def _workdir(self, instruction: words.Workdir) -> None:
+        state, parts, build = self.state, self._parts, self._build
+        path = posixpath.normpath(posixpath.join("/", state.config.working_dir, instruction.path))
+        config = msgspec.structs.replace(state.config, working_dir=path)
+
+        def work() -> Layer | None:
+            with copying.viewed(parts, state.diff_ids) as root:
+                if copying.is_directory(root, path):
+                    return None
+            owner = (0, 0)
+            if state.config.user:
+                owner = copying.owner_of(parts, state.diff_ids, state.config.user)
+            return copying.filled(
+                parts,
+                state.diff_ids,
+                copying.make_directory(path, owner),
+                build.pin,
+                newest=build.newest,
+                exact=True,
+            )
+
+        async def make() -> Layer | None:
+            return await in_thread(work)
+
+        key = keys.of_directory(state, path, build.epoch)
+        layer, created = await self._step(key, instruction, make)
+        self.state = state.step(instruction.source, created, layer, config)
+
+    async def _copy(self, instruction: words.Copy | words.Add) -> None:
+        state, parts, build = self.state, self._parts, self._build
+        origin = instruction.origin if isinstance(instruction, words.Copy) else ""
+        link = instruction.link
+        with ExitStack() as held:
+            tree = await build.tree(self._planned, origin, held, self._channel.put)
+            taking = await in_thread(take, instruction, tree, build.remotes, build.cancellation)
+            for text in taking.unmatched:
+                await self._channel.say(f" ---> nothing matches {text}\n")
+            content = [await in_thread(taking.digest)]
+            owner = None
+            if instruction.chown:
+                owner = await in_thread(copying.owner_of, parts, state.diff_ids, instruction.chown)
+                content.append(f"{owner[0]}:{owner[1]}")
+
+            def work() -> Layer | None:
+                below = () if link else state.diff_ids
+                workdir = state.config.working_dir or "/"
+                return copying.filled(
+                    parts,
+                    below,
+                    lambda root: taking.place(root, workdir, owner),
+                    build.pin,
+                    newest=build.newest,
+                    exact=not origin,
+                )
+
+            async def make() -> Layer | None:
+                return await in_thread(work)
+
+            key = keys.of_copy(state, instruction.source, content, link=link, epoch=build.epoch)
+            layer, created = await self._step(key, instruction, make)
+        self.state = state.step(instruction.source, created, layer)
+
+    async def _run(self, instruction: words.Run) -> None:
+        state, build = self.state, self._build
+        host = build.host_of(instruction)
+        requests = Requests(build, self._planned, state, instruction, self._channel.put)
+        async with requests:
+            arguments = (
+                (requests.script_path,)
+                if instruction.script
+                else shell_command(
+                    state.config, instruction.command, shell_form=instruction.shell_form
+                )
+            )
+            given = [f"{name}={value}" for name, value in self.scope.arguments().items()]
+
+            async def make() -> Layer | None:
+                wanted = await requests.mounts()
+                hidden = [f"{n}={v}" for n, v in build.plan.hidden.items()]
+                command = running.Command(
+                    arguments=arguments,
+                    environment=(*given, *state.config.env, *hidden, *requests.environment),
+                    host=host,
+                    build=build.id,
+                    newest=build.newest,
+                )
+                await self._channel.say(" ---> Running in a container\n")
+                return await running.run(
+                    build.containers,
+                    state,
+                    command,
+                    StepMounts(self._parts, wanted),
+                    self._channel.say,
+                    build.pin,
+                )
+
+            key = keys.of_run(
+                state,
+                (*arguments, instruction.script),
+                flags=instruction.flags,
+                environment=(*given, *state.config.env),
+                mounted=await requests.digests(),
+                network=host.network_mode,
+                hosts=host.extra_hosts,
+                epoch=build.epoch,
+            )
+            layer, created = await self._step(key, instruction, make)
+        about = f"|{len(given)} {' '.join(given)} " if given else ""
+        self.state = state.step(f"RUN {about}{' '.join(arguments)}", created, layer)
+
+    # -- the cache ---------------------------------------------------------------------------
+
+    async def _step(
+        self, key: str, instruction: Instruction, make: Callable[[], Awaitable[Layer | None]]
+    ) -> Made:
+        """What the cache has under ``key``, else what ``make`` makes, which is kept."""
+        build = self._build
+        key = build.own(key)
+        if not build.options.no_cache and (known := build.cache.find(key)) is not None:
+            self._cached = True
+            layer = None
+            if known.layer:
+                layer = Layer(known.layer, Descriptor(LAYER_TAR, known.blob, known.blob_size))
+                build.pin(known.layer)
+            return layer, build.time_of(known.created)
+        layer = await make()
+        created = build.now()
+        step = BuildStep(instruction=instruction.headline[:_SHOWN], created=created)
+        if layer is not None:
+            step = msgspec.structs.replace(
+                step,
+                layer=layer.diff_id,
+                blob=layer.blob.digest,
+                blob_size=layer.blob.size,
+                size=self._parts.layers.info(layer.diff_id).size,
+            )
+        build.cache.keep(key, step)
+        return layer, created
+
+
+_SHOWN = 200  # characters of an instruction that a record holds
+
+
+async def _nothing() -> None:
+    return None
