@@ -17,7 +17,7 @@ import msgspec
 from jaula.engine.create import attributes
 from jaula.engine.listing import without_made
 from jaula.errors import InvalidRequest, NotFound, Unsupported
-from jaula.images.build.language.changing import apply
+from jaula.images.build.language.changes import apply
 from jaula.images.reference import parse
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
 from jaula.state.records import Status

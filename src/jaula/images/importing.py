@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from jaula.images.build.language.changing import apply
+from jaula.images.build.language.changes import apply
 from jaula.images.platforms import host
 from jaula.images.reference import parse
 from jaula.images.store import Image, ImageStore

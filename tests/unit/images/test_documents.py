@@ -6,7 +6,7 @@ import pytest
 
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.bootstrap_debian import host_release, release_time
-from jaula.images.build.language.changing import apply
+from jaula.images.build.language.changes import apply
 from jaula.images.platforms import best
 from jaula.images.store import check_document
 from jaula.spec.image import (

@@ -1,0 +1,260 @@
+"""``.dockerignore``: which paths of a context stay out.
+
+Source: Docker's documentation, '.dockerignore files', and for what that leaves open the way in
+which Docker's client matches. The last pattern that matches decides; ``!`` makes an exception. A
+pattern that matches a directory matches all below it. ``*`` and ``?`` stay within one name, ``**``
+is any number of directories, ``[a-z]`` and ``[^a-z]`` are classes, a backslash takes the next
+character as it is. ``--exclude`` of COPY and ADD has the same patterns.
+
+The client imports this as well as the engine: it needs nothing. A pattern is matched as the set of
+all positions that it can have come to, one bit each, so no pattern and no path takes long.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+from enum import Enum, auto
+
+from jaula.errors import InvalidRequest
+
+NAME = ".dockerignore"
+
+_PATTERNS = 10_000
+_LONGEST = 4096
+"""Bounds of a file: patterns, and characters of one."""
+
+
+def files(dockerfile: str) -> tuple[str, str]:
+    """Where patterns are looked for; the first that is there counts."""
+    return (f"{dockerfile}{NAME}", NAME)
+
+
+class Ignore:
+    """Patterns in their order; raises :class:`InvalidRequest` where one is malformed."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns: list[_Pattern] = []
+        for text in patterns:
+            text = text.strip()
+            except_ = text.startswith("!")
+            cleaned = _clean(text[1:].strip() if except_ else text)
+            if not cleaned:
+                if except_:
+                    raise InvalidRequest('illegal exclusion pattern: "!"')
+                continue
+            if len(self._patterns) == _PATTERNS:
+                raise InvalidRequest(f"more than {_PATTERNS} patterns")
+            self._patterns.append(_Pattern(cleaned, except_=except_))
+
+    @classmethod
+    def read(cls, text: str) -> Ignore:
+        """The patterns of a file: one a line, without those that begin with ``#``."""
+        lines = text.removeprefix("\ufeff").split("\n")
+        return cls(line for line in lines if not line.startswith("#"))
+
+    def __bool__(self) -> bool:
+        return bool(self._patterns)
+
+    def leaves_out(self, path: str) -> bool:
+        """Whether ``path``, relative to the context's root, stays out."""
+        out = False
+        seen: _Path | None = None
+        for pattern in self._patterns:
+            if pattern.except_ is not out:
+                continue  # it would change nothing
+            if pattern.literal:
+                found = path == pattern.text or path.startswith(pattern.below)
+            elif pattern.needed not in path:
+                found = False
+            else:
+                seen = seen or _Path(path)
+                found = seen.matches(pattern)
+            if found:
+                out = not pattern.except_
+        return out
+
+    def may_hold(self, directory: str) -> bool:
+        """Whether something below a ``directory`` that stays out may be an exception."""
+        here = f"{directory}/"
+        return any(
+            pattern.except_ and (here.startswith(pattern.lead) or pattern.lead.startswith(here))
+            for pattern in self._patterns
+        )
+
+    def keeping(self, *paths: str) -> Ignore:
+        """The same with exceptions for ``paths``: a builder needs the Dockerfile in any case."""
+        kept = Ignore(())
+        kept._patterns = [
+            *self._patterns,
+            *(_Pattern(_escaped(path), except_=True) for path in paths if self.leaves_out(path)),
+        ]
+        return kept
+
+
+def _clean(text: str) -> str:
+    """As Go's ``filepath.Clean``, without a slash at the beginning; '' for nothing."""
+    if not text:
+        return ""
+    return posixpath.normpath(text).lstrip("/") or "/"
+
+
+def _escaped(path: str) -> str:
+    return "".join("\\" + char if char in "\\*?[]" else char for char in path)
+
+
+class _Wild(Enum):
+    ANY = auto()  # one character but a slash
+    RUN = auto()  # any number of them
+    DIRECTORIES = auto()  # nothing, or anything up to a slash
+    ALL = auto()  # anything at all: the rest of the path
+
+
+class _Class:
+    """``[a-z]``; a slash is never in it."""
+
+    def __init__(self, ranges: list[tuple[str, str]], *, negated: bool) -> None:
+        self.ranges, self.negated = ranges, negated
+
+    def holds(self, char: str) -> bool:
+        return char != "/" and self.negated is not any(a <= char <= b for a, b in self.ranges)
+
+
+_Token = str | _Wild | _Class
+
+
+class _Pattern:
+    def __init__(self, text: str, *, except_: bool) -> None:
+        if len(text) > _LONGEST:
+            raise InvalidRequest(f"a pattern of {len(text)} characters, at most {_LONGEST}")
+        self.except_ = except_
+        self.tokens = _tokens(text)
+        self.literal = all(isinstance(token, str) for token in self.tokens)
+        self.text = "".join(self.tokens) if self.literal else text  # type: ignore[arg-type]
+        self.below = f"{self.text}/"
+        runs = _runs(self.tokens)
+        self.needed = max(runs, key=len, default="")
+        first = runs[0] if runs and isinstance(self.tokens[0], str) else ""
+        self.lead = self.below if self.literal else first[: first.rfind("/") + 1]
+
+
+def _runs(tokens: list[_Token]) -> list[str]:
+    """The literal parts."""
+    found: list[str] = []
+    going = False
+    for token in tokens:
+        if isinstance(token, str):
+            if not going:
+                found.append("")
+            found[-1] += token
+        going = isinstance(token, str)
+    return found
+
+
+def _tokens(text: str) -> list[_Token]:
+    made: list[_Token] = []
+    at, size = 0, len(text)
+    while at < size:
+        char = text[at]
+        at += 1
+        if char == "*" and text[at : at + 1] == "*":
+            at += 1
+            if text[at : at + 1] == "/":
+                at += 1
+            if at == size:
+                made.append(_Wild.ALL)
+            elif at == 2 and not any(c in "*?[\\" for c in text[at:]):
+                return [_Wild.ALL, *text[at:]]  # '**name' is all that ends with it
+            else:
+                made.append(_Wild.DIRECTORIES)
+        elif char == "*":
+            made.append(_Wild.RUN)
+        elif char == "?":
+            made.append(_Wild.ANY)
+        elif char == "[":
+            found, at = _class(text, at)
+            made.append(found)
+        elif char == "\\":
+            if at == size:
+                raise _malformed(text)
+            made.append(text[at])
+            at += 1
+        else:
+            made.append(char)
+    return made
+
+
+def _class(text: str, at: int) -> tuple[_Class, int]:
+    """What follows a ``[``, and where it ends."""
+    negated = text[at : at + 1] == "^"
+    at += negated
+    ranges: list[tuple[str, str]] = []
+    while text[at : at + 1] != "]" or not ranges:
+        first, at = _member(text, at)
+        last = first
+        if text[at : at + 1] == "-":
+            last, at = _member(text, at + 1)
+        ranges.append((first, last))
+    return _Class(ranges, negated=negated), at + 1
+
+
+def _member(text: str, at: int) -> tuple[str, int]:
+    if text[at : at + 1] == "\\":
+        at += 1
+    elif text[at : at + 1] in ("-", "]"):
+        raise _malformed(text)
+    if at >= len(text):
+        raise _malformed(text)
+    return text[at], at + 1
+
+
+def _malformed(text: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"syntax error in pattern {text[:200]!r}",
+        hint=r"a [ needs its ], a backslash something behind it; \[ is the character",
+    )
+
+
+class _Path:
+    """A path as sets of positions: bit i stands before its character i."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._masks: dict[str, int] = {}
+        bit = 1
+        for char in path:
+            self._masks[char] = self._masks.get(char, 0) | bit
+            bit <<= 1
+        self._end = bit
+        self._slashes = self._masks.get("/", 0)
+        self._names = (bit - 1) & ~self._slashes
+
+    def matches(self, pattern: _Pattern) -> bool:
+        """Whether the pattern matches the path or a directory that it is in."""
+        at = 1
+        for token in pattern.tokens:
+            if isinstance(token, str):
+                at = (at & self._masks.get(token, 0)) << 1
+            elif token is _Wild.ANY:
+                at = (at & self._names) << 1
+            elif token is _Wild.RUN:
+                at = self._run(at)
+            elif token is _Wild.DIRECTORIES:
+                at |= self._slashes << 1 & -(at & -at)
+            elif token is _Wild.ALL:
+                at = (self._end << 1) - (at & -at)
+            elif isinstance(token, _Class):
+                inside = (bits for char, bits in self._masks.items() if token.holds(char))
+                at = (at & sum(inside)) << 1
+            if not at:
+                return False
+        return bool(at & (self._end | self._slashes))
+
+    def _run(self, at: int) -> int:
+        """All positions that are reached from those of ``at`` within their names."""
+        into, step = self._names << 1, 1
+        while into:
+            at |= into & at << step
+            into &= into << step
+            step <<= 1
+        return at
