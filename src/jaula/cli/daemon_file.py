@@ -3,8 +3,8 @@
 Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are understood
 where this engine has the setting, beside ``subid-start``, ``subid-count``, ``pids-limit``,
 ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``policy``, ``runtime-timeout``,
-``registry-realms``, ``registry-certs`` and ``insecure-tcp``, its own. As with dockerd, an unknown
-key is an error, and so is a setting that is given as a flag too.
+``registry-realms``, ``registry-certs``, ``insecure-tcp`` and ``publish-past-firewall``, its own. As
+with dockerd, an unknown key is an error, and so is a setting that is given as a flag too.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
 
 
 def _settings() -> dict[str, Setting]:
-    from jaula.cli import registry_settings
+    from jaula.cli import network_settings, registry_settings
 
-    return SETTINGS | registry_settings.keys()
+    return SETTINGS | network_settings.keys() | registry_settings.keys()
 
 
 def check_conflicts(document: Mapping[str, Any], given: Mapping[str, str]) -> None:
@@ -172,7 +172,10 @@ def _flag(key: str, value: object) -> dict[str, object]:
 
 
 def _hosts(key: str, value: object) -> dict[str, object]:
-    return {"hosts": tuple(texts_of(key, value))}
+    found = texts_of(key, value)
+    if not found:
+        raise _wrong(key, "a list of addresses", value)
+    return {"hosts": tuple(found)}
 
 
 def _bip(key: str, value: object) -> dict[str, object]:
@@ -190,29 +193,6 @@ def _bip(key: str, value: object) -> dict[str, object]:
             hint=f"the bridge has that one, {first}",
         )
     return {"bridge_subnet": str(bridge.network)}
-
-
-def _pools(key: str, value: object) -> dict[str, object]:
-    import ipaddress
-
-    from jaula.network.addresses import SUBNET_PREFIX
-
-    if not isinstance(value, list) or not value:
-        raise _wrong(key, "a list of pools", value)
-    found = []
-    for item in value:
-        pool = object_of(key, item, ("base", "size"))
-        try:
-            base = ipaddress.IPv4Network(text_of(f"{key}: base", pool.get("base")))
-        except ValueError as error:
-            raise InvalidRequest(f"{key}: {error}") from None
-        prefix = max(SUBNET_PREFIX, base.prefixlen)
-        if number_of(f"{key}: size", pool.get("size", prefix)) != prefix:
-            raise InvalidRequest(
-                f"{key}: size {pool['size']}: subnets of {base} have size {prefix} here"
-            )
-        found.append(str(base))
-    return {"address_pool": ",".join(found)}
 
 
 def _log_opts(key: str, value: object) -> dict[str, object]:
@@ -267,7 +247,6 @@ SETTINGS: dict[str, Setting] = {
     "storage-driver": Setting(("storage-driver",), _text("storage_driver")),
     "bridge": Setting(("bridge",), _text("bridge")),
     "bip": Setting(("bridge-subnet",), _bip),
-    "default-address-pools": Setting(("address-pool",), _pools),
     "cgroup-parent": Setting(("cgroup-parent",), _text("cgroup_parent")),
     "log-driver": Setting(("log-driver",), _text("log_driver")),
     "log-opts": Setting(("log-max-size", "log-max-file"), _log_opts),

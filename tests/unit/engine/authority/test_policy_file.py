@@ -85,8 +85,46 @@ def test_a_users_rule_wins_over_groups_and_groups_over_the_default() -> None:
     assert policy.rule_of(caller(2000, 50)).name == "[default]"
     assert policy.rule_of(Caller(certificate="ci")).name == "[certificate.ci]"
     assert policy.rule_of(Caller(certificate="other")).name == "[default]"
+    assert policy.rule_of(Caller()).name == "[anonymous]"
+    assert policy.rule_of(Caller()).access is Access.NONE
     assert policy.rule_of(caller(0)).access is Access.ALL
     assert policy.rule_of(caller(1001)).access is Access.ALL
+
+
+def test_a_certificates_fingerprint_goes_before_its_name_and_that_before_any() -> None:
+    digest = "sha256:" + "ab" * 32
+    text = (
+        f'[certificate."{digest}"]\naccess = "all"\n'
+        '[certificate.ci]\naccess = "run"\n'
+        '[certificate."*"]\naccess = "read"\n'
+        '[anonymous]\naccess = "run"'
+    )
+    policy = parse(text)
+
+    def rule(name: str, fingerprint: str) -> str:
+        return policy.rule_of(Caller(certificate=name, fingerprint=fingerprint)).access.name
+
+    other = "sha256:" + "00" * 32
+    assert rule("ci", digest) == "ALL"
+    assert rule("ci", other) == "RUN"
+    assert rule("x", other) == "READ"
+    assert rule("*", other) == "READ"
+    assert policy.rule_of(Caller()).access is Access.RUN
+
+
+@pytest.mark.parametrize("name", ["sha256:", "sha256:AB", "sha256:" + "g" * 64])
+def test_a_fingerprint_that_is_none_is_an_error(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="a fingerprint is sha256"):
+        parse(f'[certificate."{name}"]\naccess = "all"')
+
+
+def test_without_a_file_a_certificate_gives_no_power_over_the_host() -> None:
+    caller_of = Caller(certificate="x", fingerprint="sha256:y")
+    assert without_file(None, None).rule_of(caller_of).access is Access.NONE
+    rule = without_file(None, None, certificates=True).rule_of(caller_of)
+    assert rule.access is Access.RUN
+    assert not rule.allows(Ask(Kind.HOST_MOUNT, "/etc"))
+    assert without_file(None, None, certificates=True).rule_of(Caller()).access is Access.NONE
 
 
 def test_root_obeys_a_rule_of_its_own() -> None:
