@@ -201,7 +201,7 @@ class System:
             "Images": images,
             "Containers": containers,
             "Volumes": volumes,
-            "BuildCache": [],
+            "BuildCache": engine.builds.usage(),
         }
 
     def events(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import time
 from contextlib import ExitStack
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from jaula.images.store import Image
     from jaula.spec.api import HostConfig
     from jaula.spec.build import BuildOptions
+    from jaula.spec.image import ImageDocument
 
     Tell = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -206,10 +208,17 @@ class Build:
 
     async def _image(self) -> Image:
         last = (await self.stage(self.plan.stages[-1].stage.index)).state
-        described = document(last, dict(self.options.labels), self.now())
+        described = self._document(last)
         blobs = [layer.blob for layer in last.layers]
         names = [str(parse_reference(name)) for name in self.options.names]
         return await in_thread(self.parts.images.add, encode(described), blobs, names)
+
+    def _document(self, state: StageState) -> ImageDocument:
+        return document(state, dict(self.options.labels), self.now())
+
+    def id_of(self, state: StageState) -> str:
+        """What the image would be called, in short, if the build ended here."""
+        return hashlib.sha256(encode(self._document(state))).hexdigest()[:12]
 
     # -- what stages share ---------------------------------------------------------------------
 

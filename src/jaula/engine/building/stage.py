@@ -41,7 +41,7 @@ class StageRun:
         self._parts = build.parts
         self._planned = planned
         self._channel = channel
-        self._number = first
+        self._first = self._number = first
         self.state = StageState()
         self.scope = Scope(build.plan)
         self._cached = False
@@ -71,9 +71,9 @@ class StageRun:
         self._cached = False
 
     async def _end(self) -> None:
-        if self._cached:
+        if self._cached and self._number > self._first + 1:
             await self._channel.say(" ---> Using cache\n")
-        await self._channel.say(f" ---> {keys.of_layers(self.state.diff_ids)[7:19]}\n")
+        await self._channel.say(f" ---> {self._build.id_of(self.state)}\n")
         await self._channel.state("cached" if self._cached else "done")
 
     async def _from(self) -> None:
