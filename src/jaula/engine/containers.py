@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine import attach as attaching
 from jaula.engine import create as creating
-from jaula.engine import foreign, names, policy, signals
+from jaula.engine import foreign, names, policy
 from jaula.engine.container import Container
 from jaula.engine.copying import Copying
 from jaula.engine.create import attributes
@@ -24,6 +24,7 @@ from jaula.engine.states import LIVE, Action, after
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
 from jaula.runtime import leftovers
 from jaula.runtime.messages import Detached, Event, ExecExited, ExitRecord, OutOfMemory
+from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, ContainerUpdate
 from jaula.spec.calls import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.state.records import Status

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine import signals
 from jaula.engine.ports import PortWish, wishes
 from jaula.errors import InvalidRequest
+from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, Empty, HostConfig, PortBinding
 
 
