@@ -10,9 +10,10 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from jaula.audit import mountinfo
+from jaula.audit.imagerules import ImageRules
 from jaula.audit.mountinfo import MountLine
 from jaula.confine import seccomp
-from jaula.network import firewall, nftables
+from jaula.network import firewall, nftables, portguard
 from jaula.network.firewall import Limits
 from jaula.network.nftables import FirewallError
 from jaula.spec.runtime import Seccomp
@@ -29,6 +30,7 @@ class Readings:
         self._programs: dict[Seccomp, bytes] = {}
         self._expected: dict[tuple[object, ...], Rules] = {}
         self.networks: Sequence[Mapping[str, Any]] = ()  # what was asked of the engine's networks
+        self.image_rules: ImageRules | None = None
         self.traced = True  # whether a container's first process may be stopped for a moment
 
     @cached_property
@@ -82,7 +84,7 @@ class Readings:
             text = firewall.ruleset(bridge, subnet, (), limits)
             if subnet6 is not None:
                 text += firewall.ruleset6(bridge, subnet6, limits)
-            text += firewall.bridge_ruleset(bridge, (), limits, ipv6=subnet6 is not None)
+            text += portguard.ruleset(bridge, (), limits, ipv6=subnet6 is not None)
             self._expected[key] = rules(listing_of(text))
         return self._expected[key]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.distribution import apart, held_for
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
+from jaula.images.trust.gate import ImageRefused
 from jaula.spec.api import RegistryAuth, SignatureAdd
 from jaula.spec.image import Descriptor
 
@@ -36,13 +37,20 @@ class Trust:
 
     def policy(self, name: str) -> Document:
         """The rules in force; with a ``name`` also the one that decides about it."""
-        rules = self._parts.gate.rules()
+        gate = self._parts.gate
         document: Document = {
-            "Source": rules.source,
-            "InForce": rules.in_force,
+            "Path": gate.path,
             "Evidence": str(self._parts.config.paths.trust),
-            "Rules": [_shown(rule) for rule in rules.rules],
+            "Error": "",
+            "InForce": True,
+            "Rules": [],
         }
+        try:
+            rules = gate.rules()
+        except ImageRefused as error:
+            return document | {"Error": str(error)}
+        document["Source"], document["InForce"] = rules.source, rules.in_force
+        document["Rules"] = [_shown(rule) for rule in rules.rules]
         if name:
             document["Decides"] = _shown(rules.of(references.parse(name)))
         return document

@@ -17,6 +17,7 @@ from jaula.audit.checks import (
     descriptors,
     devices,
     firewall,
+    image,
     labels,
     landlock,
     masks,
@@ -65,5 +66,6 @@ TABLE: tuple[Check, ...] = (
     Check(rlimits.ABOUT, rlimits.check),
     Check(descriptors.ABOUT, descriptors.check),
     Check(profile.ABOUT, profile.check),
+    Check(image.ABOUT, image.check),
 )
 """In the order of the report."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaula.audit.about import About
-from jaula.audit.host import directories, kernel, modules, settings, sockets, trees, users
+from jaula.audit.host import directories, images, kernel, modules, settings, sockets, trees, users
 from jaula.audit.host.facts import Host
 from jaula.audit.row import Row
 from jaula.audit.verify import rows_of
@@ -32,6 +32,7 @@ TABLE: tuple[Check, ...] = (
     Check(trees.ABOUT, trees.check),
     Check(directories.ABOUT, directories.check),
     Check(sockets.ABOUT, sockets.check),
+    Check(images.ABOUT, images.check),
 )
 """In the order of the report."""
 
@@ -45,7 +46,7 @@ def verify(host: Host) -> list[Row]:
     ]
 
 
-def of_engine(address: str, root: str) -> Host:
+def of_engine(address: str, root: str, image_policy: Mapping[str, Any] | None = None) -> Host:
     """The host as the engine at an address uses it; ``root`` is empty where none runs.
 
     The directory of what does not survive a boot is the socket's, where it holds containers.
@@ -58,4 +59,5 @@ def of_engine(address: str, root: str) -> Host:
         root=Path(root) if root else DEFAULT_ROOT,
         run=socket.parent if beside else DEFAULT_RUN,
         socket=socket,
+        image_policy=image_policy,
     )

@@ -6,8 +6,10 @@ Everything that a check reads goes through here, so that a test can show it anot
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,6 +25,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     release: str = msgspec.field(default_factory=lambda: os.uname().release)
     version: str = msgspec.field(default_factory=lambda: os.uname().version)
     proc: Path = Path("/proc")
+    image_policy: Mapping[str, Any] | None = None  # what the engine tells; None: none runs
 
     @property
     def name(self) -> str:

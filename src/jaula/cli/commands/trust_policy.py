@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaula.cli import listing
 from jaula.cli.client import Client
+from jaula.cli.failure import Failure
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
 
@@ -16,6 +17,8 @@ def run(options: Options) -> int:
     """List the engine's rules about images, or the one that decides about a name."""
     name = options.arguments[0] if options.arguments else ""
     found = Client(Settings.host).document("GET", "/jaula/policy/images", (("name", name),))
+    if found["Error"]:
+        raise Failure(f"jaula: {found['Error']}")
     rules = [found["Decides"]] if name else found["Rules"]
     if not found["InForce"] and not options.text("format"):
         print("No image policy is in force: every image is accepted.")

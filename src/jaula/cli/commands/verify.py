@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaula.audit.reports.report import Report
     from jaula.audit.row import Row
 
+POLICY = "/jaula/policy/images"
 FORMATS = ("table", "json", "sarif", "html")
 
 
@@ -69,12 +70,14 @@ def _visit(client: Client) -> None:
 
 
 def _containers(client: Client, options: Options) -> list[Report]:
+    from jaula.audit.imagerules import ImageRules
     from jaula.audit.readings import Readings
     from jaula.audit.reports.report import Report
 
     readings = Readings()
     readings.traced = not options.on("no-trace")
     readings.networks = client.get("/networks")
+    readings.image_rules = ImageRules(client.get(POLICY))
     names = list(options.arguments)
     if options.on("all"):
         running = client.get("/containers/json")
@@ -115,17 +118,21 @@ def _host(client: Client) -> Report:
     from jaula.audit import host
     from jaula.audit.reports.report import Report
 
-    facts = host.of_engine(client.address.text, _state_directory(client))
+    root, policy = _told(client)
+    facts = host.of_engine(client.address.text, root, policy)
     return Report(facts.name, "host", _now(), tuple(host.verify(facts)))
 
 
-def _state_directory(client: Client) -> str:
-    """Where the engine says that it keeps its things; empty where none runs. Starts no engine."""
+def _told(client: Client) -> tuple[str, dict[str, Any] | None]:
+    """Where the engine says that it keeps its things, and its rules about images.
+
+    Nothing where none runs. Starts no engine.
+    """
     asking = Client(client.address.text)
     try:
-        return str(asking.get("/info")["DockerRootDir"])
+        return str(asking.get("/info")["DockerRootDir"]), asking.get(POLICY)
     except Failure:
-        return ""
+        return "", None
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ image, for nobody knows what it would have said.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -44,7 +45,8 @@ class Gate:
         """
         self._store = store
         self.evidence = EvidenceStore(directory)
-        self._file = File(path) if path else None
+        self.path = os.path.abspath(path) if path else ""
+        self._file = File(self.path) if path else None
         self._required = required
         self._lock = threading.Lock()
         self._error: InvalidRequest | None = None

@@ -1,0 +1,84 @@
+"""The rules about images, and what is known of one image, read from the files that say so.
+
+The engine is asked only where these files are. Manifests are read from the image layout and
+compared with their digests, signatures are verified anew, so an engine that runs what its own
+policy refuses is found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaula.errors import InvalidRequest
+from jaula.images.blobs import hex_of
+from jaula.images.reference import could_be_id, parse
+from jaula.images.trust import signature
+from jaula.images.trust.evidence import EvidenceStore
+from jaula.images.trust.rules import Rule, Rules, Verdict
+from jaula.images.trust.rules_file import File
+from jaula.spec.image import MANIFESTS, Index, Manifest, decode
+
+
+class ImageRules:
+    """Where an engine's rules are; ``told`` is what it answers about its policy."""
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self.path = str(told.get("Path") or "")
+        self._evidence = Path(str(told.get("Evidence") or "/nonexistent"))
+        self._layout = self._evidence.parent / "images"
+
+    def read(self) -> Rules:
+        """The rules as they are in the file now. Raises :class:`InvalidRequest`."""
+        return File(self.path).read(required=False) if self.path else Rules()
+
+    def rule_of(self, asked: str, rules: Rules) -> Rule:
+        """The rule for a container's image; the general one where it was named by its id."""
+        try:
+            return rules.general if could_be_id(asked) else rules.of(parse(asked))
+        except InvalidRequest:
+            return rules.general
+
+    def judged(self, rule: Rule, asked: str, id: str) -> tuple[bool, str, str]:
+        """Whether an image is as the rule wants it, in words, and which file says so."""
+        if rule.verdict is not Verdict.SIGNED_BY:
+            return rule.verdict is Verdict.ACCEPT, str(rule.verdict), self.path
+        store, reason = EvidenceStore(self._evidence), "no signature of it is kept"
+        reference = parse(asked)
+        for manifest in self._manifests(id):
+            evidence = store.of(manifest)
+            if evidence is None:
+                continue
+            try:
+                found = signature.find(
+                    evidence.signatures,
+                    rule.keys,
+                    evidence.signed(manifest),
+                    rule.claimed(reference),
+                    None if reference.digest else reference.tag,
+                )
+            except signature.Unsigned as error:
+                reason = error.message
+                continue
+            told = f"{manifest[:19]}... signed by {found.key} (sha256:{found.fingerprint[:12]}...)"
+            return True, told, str(store.path(manifest))
+        return False, reason, str(self._evidence)
+
+    def _manifests(self, id: str) -> Iterator[str]:
+        """Digests of the manifests that lead to a configuration, each compared with its content."""
+        data = (self._layout / "index.json").read_bytes()
+        for digest in dict.fromkeys(
+            d.digest
+            for d in decode(data, Index, "the index of images").manifests
+            if d.media_type in MANIFESTS
+        ):
+            try:
+                blob = (self._layout / "blobs" / "sha256" / hex_of(digest)).read_bytes()
+            except FileNotFoundError:
+                continue
+            if "sha256:" + hashlib.sha256(blob).hexdigest() != digest:
+                continue
+            if decode(blob, Manifest, f"manifest {digest}").config.digest == id:
+                yield digest
