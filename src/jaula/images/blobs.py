@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.spec.image import DOCUMENT_LIMIT
+from jaula.storage.folders import marked, remove_marked
 
 _HALF_MADE = "new-"
 
@@ -133,7 +134,7 @@ class BlobStore:
         """Read a whole blob; what is wrong with it, empty where it is what its name says."""
         try:
             with self.open(digest) as file:
-                found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+                found = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         except NotFound:
             return "it is missing"
         except OSError as error:
@@ -157,12 +158,17 @@ class BlobStore:
                 found.unlink(missing_ok=True)
         return freed
 
+    def half_made(self, before: int) -> Names:
+        """What was not finished by ``before``, in nanoseconds since the epoch."""
+        return marked(self._directory, _HALF_MADE, before=before)
+
+    def remove_half_made(self, name: str) -> None:
+        """Remove one of :meth:`half_made`."""
+        (self._directory / name).unlink(missing_ok=True)
+
     def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is written."""
-        swept = [found for found in self._directory.iterdir() if found.name.startswith(_HALF_MADE)]
-        for found in swept:
-            found.unlink()
-        return [found.name for found in swept]
+        return remove_marked(self._directory, _HALF_MADE)
 
 
 def hex_of(digest: str) -> str:

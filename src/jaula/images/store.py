@@ -247,6 +247,17 @@ class ImageStore:
             blobs.update((digest, contents.id, *contents.blobs))
         return layers, blobs
 
+    def garbage(self) -> tuple[Names, Names]:
+        """Layers and blobs that :meth:`collect` would remove."""
+        with self._lock:
+            if self._catalogue.damaged:
+                return [], []
+            layers, blobs = self.needed()
+            return (
+                [diff_id for diff_id in self.layers.ids() if diff_id not in layers],
+                [digest for digest in self.blobs.list() if digest not in blobs],
+            )
+
     def collect(self) -> Names:
         """Remove blobs and layers that no image needs; the diff ids of the layers."""
         return self._collect()[0]

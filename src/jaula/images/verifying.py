@@ -45,10 +45,8 @@ class Verified(msgspec.Struct, frozen=True):
 class Verification:
     """Reads images; what several share is read once."""
 
-    def __init__(self, store: ImageStore, *, mend: bool = False) -> None:
-        """``mend`` puts a layer that differs right again; no container may have it mounted."""
+    def __init__(self, store: ImageStore) -> None:
         self._store = store
-        self._mend = mend
         self._blobs: dict[str, Damages] = {}
         self._layers: dict[str, Damages] = {}
 
@@ -93,7 +91,7 @@ class Verification:
     def _compared(self, blob: str, layer: str) -> Iterator[Damage]:
         try:
             with self._store.blobs.open(blob) as file:
-                for deviation in self._store.layers.check(file, layer, mend=self._mend):
+                for deviation in self._store.layers.check(file, layer):
                     yield Damage("layer", layer, deviation.problem, deviation.path)
         except JaulaError as error:
             yield Damage("layer", layer, error.message)

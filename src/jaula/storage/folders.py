@@ -52,9 +52,24 @@ def remove_parts(directory: Path, names: Iterable[str]) -> bool:
     return True
 
 
+def marked(directory: Path, *marks: str, before: int | None = None) -> list[str]:
+    """Names that start with one of ``marks``; last changed ``before`` a moment, in nanoseconds."""
+    found = []
+    for entry in os.scandir(directory):
+        if not entry.name.startswith(marks):
+            continue
+        try:
+            changed = entry.stat(follow_symlinks=False).st_ctime_ns
+        except FileNotFoundError:
+            continue
+        if before is None or changed < before:
+            found.append(entry.name)
+    return sorted(found)
+
+
 def remove_marked(directory: Path, *marks: str) -> list[str]:
     """Remove all whose name starts with one of ``marks``: what a crash left half-made."""
-    swept = [found.name for found in directory.iterdir() if found.name.startswith(marks)]
+    swept = marked(directory, *marks)
     with opened(directory) as parent:
         for name in swept:
             remove_tree(parent, name.encode())

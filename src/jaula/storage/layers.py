@@ -27,7 +27,7 @@ from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.storage.comparing import Deviation, deviations
 from jaula.storage.compression import Source, plain
 from jaula.storage.extractor import Extractor
-from jaula.storage.folders import opened, remove_marked, write_new
+from jaula.storage.folders import marked, opened, remove_marked, write_new
 from jaula.storage.tar_reader import Limits, TarReader
 from jaula.storage.trees import remove_tree
 
@@ -254,6 +254,21 @@ class LayerStore:
             except FileNotFoundError:
                 return
             remove_tree(parent, half.encode())
+
+    def is_there(self, diff_id: str) -> bool:
+        """Whether the layer is on disk, whatever was known of it before."""
+        return (self._directory / _hex(diff_id) / "fs").is_dir() and (
+            self._directory / _hex(diff_id) / "layer.json"
+        ).exists()
+
+    def half_made(self, before: int) -> Names:
+        """What was not finished by ``before``, in nanoseconds since the epoch."""
+        return marked(self._directory, _HALF_MADE, before=before)
+
+    def remove_half_made(self, name: str) -> None:
+        """Remove one of :meth:`half_made`."""
+        with opened(self._directory) as parent:
+            remove_tree(parent, name.encode())
 
     def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is unpacked."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,13 +27,14 @@ from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.storage import project_quota
 from jaula.storage.changes import listed, overlay_differences, redirects, tree_differences
 from jaula.storage.filesystems import filesystem_name
-from jaula.storage.folders import opened, remove_parts, write_new
+from jaula.storage.folders import marked, opened, remove_parts, write_new
 from jaula.storage.layer_tar import write_layer
 from jaula.storage.layers import LayerStore, root_stated_by
 from jaula.storage.snapshots import Change, Choice, open_root
 from jaula.storage.tar_writer import Sink
 from jaula.storage.trees import remove_tree, size_on_disk
 
+_PROBE = ".probe-"
 _PARTS = ("upper", "work", "layers.json")
 
 
@@ -47,6 +49,7 @@ class OverlayDriver:
         self._layers = layers
         self._rootless = rootless
         paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._begun = time.time_ns()
         probe(paths.root, user_xattr=rootless)
 
     def create(self, id: str, layers: Sequence[str], *, size: int | None = None) -> None:
@@ -109,7 +112,17 @@ class OverlayDriver:
         remove_parts(top, _PARTS)
 
     def exists(self, id: str) -> bool:
-        return (self._paths.container(id) / "layers.json").exists()
+        top = self._paths.container(id)
+        return (top / "layers.json").exists() and (top / "upper").is_dir()
+
+    def leftovers(self) -> list[str]:
+        root = self._paths.root
+        return [f"{root}/{name}" for name in marked(root, _PROBE, before=self._begun)]
+
+    def sweep(self) -> None:
+        with opened(self._paths.root) as parent:
+            for name in marked(self._paths.root, _PROBE, before=self._begun):
+                remove_tree(parent, name.encode())
 
     def changes(self, id: str) -> list[Change]:
         with opened(self._upper(id)) as upper, open_root(self.view(self._layers_of(id))) as below:
@@ -165,7 +178,7 @@ class OverlayDriver:
 
 def probe(directory: Path, *, user_xattr: bool = False) -> None:
     """Mount a small overlay below ``directory`` and write to it; raises :class:`Unsupported`."""
-    name = f".probe-{secrets.token_hex(6)}"
+    name = f"{_PROBE}{secrets.token_hex(6)}"
     with opened(directory) as parent:
         try:
             _probe(parent, name, directory / name, user_xattr)

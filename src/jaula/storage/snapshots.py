@@ -85,6 +85,12 @@ class SnapshotDriver(Protocol):
     def usage(self, id: str) -> int:
         """Bytes that the snapshot holds beyond its layers."""
 
+    def leftovers(self) -> list[str]:
+        """Paths of what is of no snapshot and that :meth:`sweep` removes."""
+
+    def sweep(self) -> None:
+        """Remove what a crash left; called when nothing is being made."""
+
     def status(self) -> list[tuple[str, str]]:
         """Facts for ``docker info`` (DriverStatus)."""
 

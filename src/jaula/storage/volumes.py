@@ -21,7 +21,7 @@ import msgspec
 from jaula.config import Paths
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.kernel import paths as kernel_paths
-from jaula.storage.folders import opened, remove_marked, write_new
+from jaula.storage.folders import marked, opened, remove_marked, write_new
 from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
@@ -123,8 +123,13 @@ class VolumeStore:
 
     def list(self) -> Volumes:
         """All volumes, in order of name."""
-        names = sorted(found.name for found in self._directory.iterdir() if self.exists(found.name))
-        return [self.get(name) for name in names]
+        found = []
+        for name in sorted(filter(self.exists, os.listdir(self._directory))):
+            try:
+                found.append(self.get(name))
+            except CorruptState:
+                continue  # one damaged description hides no other volume; a check tells of it
+        return found
 
     def usage(self, name: str) -> int:
         """Bytes of the volume's files."""
@@ -141,6 +146,44 @@ class VolumeStore:
             except FileNotFoundError:
                 raise NotFound(f"get {name}: no such volume") from None
             remove_tree(parent, gone.encode())
+
+    # -- what is not as it should be ------------------------------------------------------------
+
+    def is_there(self, name: str) -> bool:
+        """Whether the volume has a directory for its files."""
+        return bool(_NAME.fullmatch(name)) and (self._directory / name / "_data").is_dir()
+
+    def undescribed(self) -> Names:
+        """Volumes with files whose description cannot be read."""
+        found = []
+        for name in sorted(os.listdir(self._directory)):
+            if self.is_there(name):
+                try:
+                    self.get(name)
+                except (NotFound, CorruptState):
+                    found.append(name)
+        return found
+
+    def describe(self, name: str) -> None:
+        """Give one of :meth:`undescribed` a new description, without labels."""
+        document = _Document(datetime.now(UTC).isoformat(timespec="seconds"))
+        half = f".volume-{secrets.token_hex(8)}"
+        with opened(self._directory / name) as top:
+            write_new(top, half, msgspec.json.encode(document))
+            os.rename(half, "volume.json", src_dir_fd=top, dst_dir_fd=top)
+
+    def empty(self) -> Names:
+        """Volumes without a directory for their files."""
+        return [volume.name for volume in self.list() if not self.is_there(volume.name)]
+
+    def leftovers(self, before: int) -> Names:
+        """What was not finished by ``before``, in nanoseconds since the epoch."""
+        return marked(self._directory, _HALF_MADE, _GOING, before=before)
+
+    def remove_leftover(self, name: str) -> None:
+        """Remove one of :meth:`leftovers`."""
+        with opened(self._directory) as parent:
+            remove_tree(parent, name.encode())
 
     def sweep(self) -> Names:
         """Remove what a crash left half-made or half-removed."""

@@ -112,7 +112,7 @@ class WholeTrees(ABC):
         except FileNotFoundError:
             return
         remove_parts(top, ("chain",))
-        self.forget_unused()
+        self.sweep()
 
     def exists(self, id: str) -> bool:
         return (self._paths.container(id) / "rootfs").is_dir()
@@ -132,17 +132,21 @@ class WholeTrees(ABC):
 
     # -- merged trees ---------------------------------------------------------------------------
 
-    def forget_unused(self) -> list[str]:
-        """Remove merged trees that no container was copied from, and what was half-made."""
+    def leftovers(self) -> list[str]:
         with self._lock:
-            used = {path.read_text() for path in self._paths.root.glob("containers/*/chain")}
-            now = time.monotonic()
-            self._viewed = {c: at for c, at in self._viewed.items() if now - at < _VIEWED}
-            with opened(self._merged) as parent:
-                gone = [n for n in os.listdir(parent) if n not in used and n not in self._viewed]
-                for name in gone:
-                    self._remove(parent, name)
-        return gone
+            return [f"{self._merged}/{name}" for name in self._unused()]
+
+    def sweep(self) -> None:
+        with self._lock, opened(self._merged) as parent:
+            for name in self._unused():
+                self._remove(parent, name)
+
+    def _unused(self) -> list[str]:
+        """Merged trees that no container was copied from, and what was half-made."""
+        used = {path.read_text() for path in self._paths.root.glob("containers/*/chain")}
+        now = time.monotonic()
+        self._viewed = {c: at for c, at in self._viewed.items() if now - at < _VIEWED}
+        return [n for n in os.listdir(self._merged) if n not in used and n not in self._viewed]
 
     def _merge(self, layers: Sequence[str]) -> str:
         """Make the merged tree of ``layers`` where it is not there yet; its name."""

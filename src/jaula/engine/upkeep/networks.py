@@ -1,0 +1,20 @@
+"""Networks: on record, and missing on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from jaula.engine.upkeep.finding import Facts, Finding
+
+
+def check(facts: Facts) -> Iterator[Finding]:
+    """See whether the host has the link of every network."""
+    network = facts.parts.network
+    expected = {each.name: each.bridge for each in facts.parts.networks if each.bridge}
+    expected["bridge"] = facts.parts.config.bridge
+    for name, link in expected.items():
+        if not network.has_interface(link):
+            repair = partial(network.ensure, name)
+            problem = f"its bridge {link} is not there"
+            yield Finding("network", name, problem, "it is made again, without containers", repair)
