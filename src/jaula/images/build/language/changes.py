@@ -31,12 +31,11 @@ from jaula.images.build.language.instructions import (
 )
 from jaula.images.build.language.mistakes import Mistake, plain
 from jaula.images.build.language.parsing import parse_one
-from jaula.spec.image import ImageConfig
+from jaula.images.build.language.ports import ports
+from jaula.spec.image import EmptyObject, ImageConfig
 
 SHELL = ("/bin/sh", "-c")
 """What runs the shell form where no SHELL was given."""
-
-_PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def change(
@@ -100,22 +99,8 @@ def _env(config: ImageConfig, said: Env) -> dict[str, Any]:
 
 
 def _expose(config: ImageConfig, said: Expose) -> dict[str, Any]:
-    ports = dict(config.exposed_ports)
-    for text in said.ports:
-        number, slash, protocol = text.partition("/")
-        protocol = protocol.lower() if slash else "tcp"
-        first, dash, last = number.partition("-")
-        begin, end = _port(first), _port(last if dash else first)
-        if protocol not in _PROTOCOLS or not 0 < begin <= end:
-            raise Mistake(f"EXPOSE: invalid port {plain(text)!r}", hint="80, 80/udp or 8000-8010")
-        ports |= {f"{port}/{protocol}": {} for port in range(begin, end + 1)}
-    return {"exposed_ports": ports}
-
-
-def _port(text: str) -> int:
-    """0 for what is none."""
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
-    return number if number < 65536 else 0
+    added: dict[str, EmptyObject] = {port: {} for text in said.ports for port in ports(text)}
+    return {"exposed_ports": config.exposed_ports | added}
 
 
 def _label(config: ImageConfig, said: Label) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from jaula.errors import InvalidRequest
 from jaula.images.build.language import rendering
 from jaula.images.build.language.instructions import (
     Add,
@@ -29,10 +30,12 @@ from jaula.images.build.language.instructions import (
     Volume,
     Workdir,
 )
-from jaula.images.build.language.mistakes import Mistake
+from jaula.images.build.language.mistakes import Mistake, plain
 from jaula.images.build.language.mounts import parse_mount
+from jaula.images.build.language.ports import ports
 from jaula.images.build.language.substitution import Substitution
 from jaula.images.build.language.words import fields
+from jaula.spec import signals
 
 _CONTENTS = 16 << 20
 """Characters of the here-documents of one instruction."""
@@ -51,17 +54,22 @@ def expand(
     ``unset`` gets the names of variables that have no value. Raises :class:`Mistake`, as of the
     file ``name``.
     """
-    handler = _HANDLERS.get(type(instruction))
-    if handler is None:
-        return instruction
     put = Substitution(variables, escape)
     try:
-        changed = handler(instruction, put)
+        changed = filled(instruction, put)
     except Mistake as mistake:
         raise mistake.at(name, instruction.place.first, [instruction.headline]) from None
     if unset is not None:
         unset.update(put.unset)
+    if changed is instruction:
+        return instruction
     return msgspec.structs.replace(changed, source=rendering.meant(changed))
+
+
+def filled(instruction: Instruction, put: Substitution) -> Instruction:
+    """The instruction with values, its text as it was; raises :class:`Mistake` without a place."""
+    handler = _HANDLERS.get(type(instruction))
+    return instruction if handler is None else handler(instruction, put)
 
 
 def _pairs(instruction: Env | Label, put: Substitution) -> Instruction:
@@ -119,8 +127,19 @@ def _each(words: Sequence[str], put: Substitution) -> tuple[str, ...]:
 
 
 def _expose(instruction: Expose, put: Substitution) -> Instruction:
-    ports = tuple(port for word in instruction.ports for port in fields(put(word)))
-    return msgspec.structs.replace(instruction, ports=ports)
+    found = tuple(port for word in instruction.ports for port in fields(put(word)))
+    for text in found:
+        ports(text)
+    return msgspec.structs.replace(instruction, ports=found)
+
+
+def _signal(instruction: StopSignal, put: Substitution) -> Instruction:
+    name = put(instruction.signal)
+    try:
+        signals.parse(name)
+    except InvalidRequest:
+        raise Mistake(f"invalid signal: {plain(name)}", hint="SIGTERM, TERM or 15") from None
+    return msgspec.structs.replace(instruction, signal=name)
 
 
 def _run(instruction: Run, put: Substitution) -> Instruction:
@@ -155,7 +174,7 @@ _HANDLERS: dict[type[Instruction], Callable[[Any, Substitution], Instruction]] =
     Expose: _expose,
     Label: _pairs,
     Run: _run,
-    StopSignal: _one("signal"),
+    StopSignal: _signal,
     User: _one("user"),
     Volume: _volume,
     Workdir: _one("path"),

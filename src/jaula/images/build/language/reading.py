@@ -13,6 +13,7 @@ import msgspec
 from jaula.images.build.language import flags, rendering
 from jaula.images.build.language.commands import cmd, entrypoint, healthcheck, run, shell
 from jaula.images.build.language.copying import add, copy
+from jaula.images.build.language.expansion import filled
 from jaula.images.build.language.flags import Flags, Kind
 from jaula.images.build.language.forms import json_list
 from jaula.images.build.language.instructions import (
@@ -34,6 +35,7 @@ from jaula.images.build.language.instructions import (
 from jaula.images.build.language.lines import Line
 from jaula.images.build.language.mistakes import Mistake, nearest, plain
 from jaula.images.build.language.sentence import Sentence
+from jaula.images.build.language.substitution import Substitution
 from jaula.images.build.language.words import fields, halves, quoted
 
 
@@ -49,6 +51,8 @@ def read(line: Line, escape: str) -> Instruction:
         line.place, name.upper(), Flags(words, known), rest, line.heredocs, line.documents, escape
     )
     instruction = reader(sentence)
+    if "$" not in line.text and "$" not in line.documents:
+        filled(instruction, Substitution({}, escape))  # what is wrong now is wrong with any values
     source = rendering.written(instruction, sentence, tuple(words))
     if isinstance(instruction, Run):
         return msgspec.structs.replace(instruction, source=source, flags=tuple(words))

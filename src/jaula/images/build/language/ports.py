@@ -1,0 +1,25 @@
+"""Ports of an EXPOSE: ``80``, ``80/udp``, ``8000-8010/tcp``."""
+
+from __future__ import annotations
+
+from jaula.images.build.language.mistakes import Mistake, plain
+
+_PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+def ports(text: str) -> list[str]:
+    """Each one as ``80/tcp``; raises :class:`Mistake`."""
+    number, slash, protocol = text.partition("/")
+    protocol = protocol.lower() if slash else "tcp"
+    first, dash, last = number.partition("-")
+    begin = _port(first)
+    end = _port(last) if dash else begin
+    if protocol not in _PROTOCOLS or not 0 < begin <= end:
+        raise Mistake(f"invalid containerPort: {plain(text)}", hint="80, 80/udp or 8000-8010")
+    return [f"{port}/{protocol}" for port in range(begin, end + 1)]
+
+
+def _port(text: str) -> int:
+    """0 for what is none."""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
+    return number if number < 65536 else 0
