@@ -95,7 +95,7 @@ def test_commands_and_streams_by_tls(secured: Secured, program: str) -> None:
     assert len(many.stdout) == 200 * 65536
     with Terminal(_words(program, "exec", "-it", "box", "sh"), secured.environment("alice")) as t:
         t.expect("# ")
-            t.send("exit 5\n")
+        t.send("exit 5\n")
         assert t.wait() == 5
     assert cli(program, "rm", "-f", "box").returncode == 0
 
@@ -104,7 +104,9 @@ def _words(program: str, *words: str) -> list[str]:
     return [str(PROJECT / "jaula") if program == "jaula" else program, *words]
 
 
-def test_docker_py_by_tls(secured: Secured) -> None:
+def test_docker_py_by_tls(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # they win over what it is given
+        monkeypatch.delenv(variable, raising=False)
     place = secured.people["alice"]
     client = docker.DockerClient(
         base_url=secured.host,
