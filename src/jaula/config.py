@@ -113,7 +113,9 @@ class EngineConfig:
     storage_driver: str | None = None  # None: probe
     bridge: str = "jaula0"
     bridge_subnet: str | None = None  # CIDR; None: from the pool
-    address_pool: str = "172.30.0.0/15,10.208.0.0/12"
+    address_pool: str = "172.30.0.0/15,10.208.0.0/12"  # each NETWORK or NETWORK@SIZE
+    host_binding: str = ""  # where ports are published that name no address; empty: everywhere
+    publish_past_firewall: bool = False  # published ports are open whatever the host's rules say
     subid_start: int = 1_000_000_000
     subid_count: int = 1_000_000_000
     cgroup_parent: str = "jaula"

@@ -106,14 +106,14 @@ class Connector:
     def _publish(self, record: ContainerRecord, endpoint: Endpoint) -> Endpoint:
         """Publish a container's ports on the network that leads outside; the endpoint with them."""
         network = self._parts.networks.get(endpoint.network)
-        anywhere = network.host_binding if network else ""
+        anywhere = network.host_binding if network else self._parts.config.host_binding
         ports = [
             PortRequest(
                 w.container_port, w.protocol, w.host_ip or anywhere, w.host_port, w.host_port_end
             )
             for w in wishes(record.body)
         ]
-        if not ports or endpoint.internal:
+        if not ports or endpoint.internal or not endpoint.publishes:
             return endpoint
         try:
             self._parts.network.publish(endpoint, ports)
@@ -145,7 +145,11 @@ class Connector:
                 "network",
                 action,
                 self._parts.networks.id_of(endpoint.network),
-                {"container": record.id, "name": endpoint.network, "type": "bridge"},
+                {
+                    "container": record.id,
+                    "name": endpoint.network,
+                    "type": self._parts.networks.driver_of(endpoint.network),
+                },
             )
 
     # -- while it runs -----------------------------------------------------------------------
@@ -207,7 +211,7 @@ class Connector:
                 if record.id in self._parts.resolvers:
                     container_files.use_resolver(self._parts, record)
         except BaseException:
-            network.detach(endpoint, delete_interface=True)
+            network.detach(endpoint, delete_interface=True, netns_fd=net_fd)
             raise
         return endpoint
 
@@ -229,7 +233,11 @@ class Connector:
         left = _ordered([e for e in record.endpoints if e.network != name])
         # Booked first: what an engine that is killed now has not undone, the next one sweeps.
         self._book_endpoints(container, left, networks=following)
-        parts.network.detach(gone, delete_interface=True)
+        fds = lending.borrow(container, ("network",))
+        try:
+            parts.network.detach(gone, delete_interface=True, netns_fd=fds["network"])
+        finally:
+            os.close(fds["network"])
         if all(e.network == DEFAULT for e in left):
             parts.resolvers.close_one(record.id)
         self.told(record, (gone,), "disconnect")

@@ -8,7 +8,7 @@ from jaula.engine.filters import moment
 from jaula.engine.network_registry import PREDEFINED
 from jaula.errors import InvalidRequest
 from jaula.logs import timestamp
-from jaula.spec.network import Network, Pool
+from jaula.spec.network import PAST_OPTION, Network, Pool
 
 Filters = dict[str, list[str]]
 Document = dict[str, Any]
@@ -34,9 +34,15 @@ def document(network: Network) -> Document:
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
         "Containers": {},
-        "Options": dict(network.driver_options),
+        "Options": _options(network),
         "Labels": dict(network.labels),
     }
+
+
+def _options(network: Network) -> dict[str, str]:
+    """What was asked, and what the engine's settings relax."""
+    relaxed = {PAST_OPTION: "true"} if network.past_firewall else {}
+    return {**network.driver_options, **relaxed}
 
 
 def _pool(pool: Pool) -> Document:

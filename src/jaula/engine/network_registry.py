@@ -53,6 +53,11 @@ class NetworkRegistry:
         network = self._by_name.get(name)
         return network.id if network else ""
 
+    def driver_of(self, name: str) -> str:
+        """The driver of a network; that of most for one that is gone."""
+        network = self._by_name.get(name)
+        return network.driver if network else PREDEFINED.get(name, "bridge")
+
     def find(self, ref: str) -> str:
         """The name of the network of a name, an id or a unique beginning of an id.
 

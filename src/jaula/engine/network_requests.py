@@ -1,23 +1,35 @@
 """From ``POST /networks/create`` to a network's record. Pure; words and statuses are Docker's.
 
-Options that the bridge driver does not know are kept and shown, and change nothing.
+Options that a driver does not know are kept and shown, and change nothing.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Address
 
+import msgspec
+
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unsupported
+from jaula.kernel.links import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from jaula.network.manager import check_bridge_name
+from jaula.network.parent import DUMMY_PREFIX
 from jaula.spec.api import NetworkCreate
+from jaula.spec.endpoint import ANY
 from jaula.spec.network import (
     BINDING_OPTION,
     ICC_OPTION,
+    IPVLAN_FLAG_OPTION,
+    IPVLAN_MODE_OPTION,
+    MACVLAN_MODE_OPTION,
     MASQUERADE_OPTION,
     MTU_OPTION,
     NAME_OPTION,
+    PARENT_OPTION,
+    PARENTED,
+    PAST_OPTION,
     Network,
 )
 
@@ -36,18 +48,13 @@ def check(body: NetworkCreate) -> None:
             if body.name
             else "network name cannot be empty"
         )
-    if body.driver in ("macvlan", "ipvlan"):
-        raise Unsupported(
-            f"cannot create network {body.name}: the driver {body.driver} is not there",
-            hint="networks are bridges; leave --driver out",
-        )
     if body.driver == "overlay" or body.scope == "swarm" or body.ingress:
         raise NotAuthorized(
             "This node is not a swarm manager: a network of that kind needs one",
         )
     if body.driver in ("host", "null"):
         raise NotAuthorized(f'only one instance of "{body.driver}" network is allowed')
-    if body.driver not in ("", "default", "bridge"):
+    if body.driver not in ("", "default", "bridge", *PARENTED):
         raise NotFound(f'plugin "{body.driver}" not found')
     if body.ipam is not None and body.ipam.driver not in ("", "default"):
         raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
@@ -55,39 +62,83 @@ def check(body: NetworkCreate) -> None:
         raise Unsupported(f"cannot create network {body.name}: --config-only is for swarms")
 
 
-def network(body: NetworkCreate, identity: str) -> Network:
+def network(
+    body: NetworkCreate, identity: str, *, past_firewall: bool = False, bindings: str = ""
+) -> Network:
     """The record of a network that is not made yet, without its subnets.
+
+    ``past_firewall`` and ``bindings`` hold for networks that say nothing about it. Whether a parent
+    comes with the network is for the caller to see.
 
     :raises InvalidRequest: an option's value.
     """
     options = body.options
-    return Network(
+    common = Network(
         body.name,
         identity,
         time.time_ns(),
-        check_bridge_name(options.get(NAME_OPTION) or f"br-{identity[:12]}"),
+        "",
         ipv6=body.enable_ipv6,
         internal=body.internal,
         attachable=body.attachable,
-        icc=_flag(options, ICC_OPTION),
-        masquerade=_flag(options, MASQUERADE_OPTION),
-        host_binding=_binding(options.get(BINDING_OPTION, "")),
         mtu=_mtu(options.get(MTU_OPTION, "")),
         driver_options=options,
         labels=body.labels,
     )
+    if body.driver in PARENTED:
+        return _parented(common, body.driver)
+    return msgspec.structs.replace(
+        common,
+        bridge=check_bridge_name(options.get(NAME_OPTION) or f"br-{identity[:12]}"),
+        icc=_flag(options, ICC_OPTION),
+        masquerade=_flag(options, MASQUERADE_OPTION),
+        host_binding=_binding(options.get(BINDING_OPTION, "")) or bindings,
+        past_firewall=_flag(options, PAST_OPTION, default=past_firewall),
+    )
 
 
-def _flag(options: dict[str, str], name: str) -> bool:
-    text = options.get(name, "true").lower()
+def _parented(common: Network, driver: str) -> Network:
+    """A network without a parent gets a link that leads nowhere, so it is internal."""
+    options = common.driver_options
+    parent = options.get(PARENT_OPTION, "")
+    if parent and (len(parent) > 15 or parent in (".", "..") or not set(parent).isdisjoint("/ \0")):
+        raise InvalidRequest(f"invalid parent interface {parent!r}")
+    flag = ""
+    if driver == "macvlan":
+        mode = _one_of(options, MACVLAN_MODE_OPTION, MACVLAN_MODES, "bridge")
+    else:
+        mode = _one_of(options, IPVLAN_MODE_OPTION, IPVLAN_MODES, "l2")
+        flag = _one_of(options, IPVLAN_FLAG_OPTION, IPVLAN_FLAGS, "bridge")
+    return msgspec.structs.replace(
+        common,
+        driver=driver,
+        parent=parent or f"{DUMMY_PREFIX}{common.id[:12]}",
+        internal=common.internal or not parent,
+        mode=mode,
+        flag=flag,
+    )
+
+
+def _one_of(options: dict[str, str], name: str, known: Iterable[str], default: str) -> str:
+    found = options.get(name) or default
+    if found not in known:
+        raise InvalidRequest(
+            f"requested {name} {found!r} is not valid", hint=f"known: {', '.join(known)}"
+        )
+    return found
+
+
+def _flag(options: dict[str, str], name: str, *, default: bool = True) -> bool:
+    text = options.get(name, str(default)).lower()
     if text not in _TRUE + _FALSE:
         raise InvalidRequest(f"invalid value for {name}: {options[name]!r} is not true or false")
     return text in _TRUE
 
 
 def _binding(text: str) -> str:
+    """'' for every address, which is what Docker's 0.0.0.0 means."""
     try:
-        return str(IPv4Address(text)) if text else ""
+        return str(IPv4Address(text)) if text not in ("", ANY) else ""
     except AddressValueError as error:
         raise InvalidRequest(f"invalid value for {BINDING_OPTION}: {error}") from None
 

@@ -18,6 +18,7 @@ from jaula.spec.network import (
     ICC_OPTION,
     MASQUERADE_OPTION,
     NAME_OPTION,
+    PAST_OPTION,
     Network,
     Pool,
 )
@@ -78,9 +79,11 @@ class Networks:
                 "com.docker.network.bridge.default_bridge": "true",
                 ICC_OPTION: "true",
                 MASQUERADE_OPTION: "true",
-                BINDING_OPTION: "0.0.0.0",
+                BINDING_OPTION: self._parts.config.host_binding or "0.0.0.0",
                 NAME_OPTION: self._parts.config.bridge,
             }
+            if self._parts.config.publish_past_firewall:
+                options[PAST_OPTION] = "true"
         network = Network(
             name,
             network_id(name),
@@ -145,7 +148,7 @@ class Networks:
     # -- making and removing -----------------------------------------------------------------
 
     async def create(self, body: NetworkCreate) -> Document:
-        """Make a bridge network.
+        """Make a network.
 
         :raises Conflict: the name is in use.
         :raises NotAuthorized: the name is a predefined one's, or a subnet overlaps another's.
@@ -157,8 +160,17 @@ class Networks:
         if parts.networks.get(body.name) is not None:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
-        network = network_requests.network(body, identity)
-        if self._parts.network.has_interface(network.bridge):
+        config = parts.config
+        network = network_requests.network(
+            body,
+            identity,
+            past_firewall=config.publish_past_firewall,
+            bindings=config.host_binding,
+        )
+        if network.parent:
+            made = parts.network.parent_comes_with(network.parent)
+            network = msgspec.structs.replace(network, made_parent=made)
+        elif parts.network.has_interface(network.bridge):
             raise NotAuthorized(
                 f"cannot create network {identity} ({network.bridge}): the host has an interface"
                 " of that name"
@@ -172,17 +184,17 @@ class Networks:
         plan = msgspec.structs.replace(network, pools=pools, asked_pools=bool(pools))
         parts.networks.note(network)  # without a subnet: if this is cut off, the start sweeps it
         try:
-            made = parts.network.define(plan)
+            defined = parts.network.define(plan)
         except BaseException:
             parts.network.clear(network)
             parts.networks.forget(network)
             raise
         try:
-            parts.networks.save(made)
+            parts.networks.save(defined)
         except JaulaError:
-            parts.network.undefine(made.name)
+            parts.network.undefine(defined.name)
             raise
-        self._emit("create", made)
+        self._emit("create", defined)
         return {"Id": identity, "Warning": ""}
 
     async def remove(self, ref: str) -> None:

@@ -1,6 +1,7 @@
 """The network of containers: a bridge, addresses, published ports, a firewall."""
 
 from jaula.network.manager import BRIDGE, NetworkManager
-from jaula.network.ports import PortRequest, PortUnavailable
+from jaula.network.ports import PortRequest
+from jaula.network.reservations import PortUnavailable
 
 __all__ = ["BRIDGE", "NetworkManager", "PortRequest", "PortUnavailable"]

@@ -14,9 +14,6 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError
 Address = IPv4Address | IPv6Address
 Subnet = IPv4Network | IPv6Network
 
-SUBNET_PREFIX = 20
-"""Bits of a subnet from the pool. A Linux bridge has at most 1024 ports (BR_MAX_PORTS)."""
-
 
 def parse_subnet(text: str) -> IPv4Network:
     """A CIDR with room for a gateway and a container; InvalidRequest for anything else."""
@@ -41,34 +38,6 @@ def parse_subnet6(text: str) -> IPv6Network:
             hint="the prefix must be from /8 to /125, and not link-local",
         )
     return subnet
-
-
-def parse_pool(text: str) -> tuple[IPv4Network, ...]:
-    """Comma-separated CIDRs from which subnets are taken."""
-    return tuple(parse_subnet(part.strip()) for part in text.split(",") if part.strip())
-
-
-def choose_subnet(
-    pool: Iterable[IPv4Network],
-    taken: Iterable[IPv4Network],
-    *,
-    prefix: int = SUBNET_PREFIX,
-) -> IPv4Network:
-    """The first subnet of the pool that overlaps nothing in ``taken``, the host's routes.
-
-    A default route takes nothing. Raises ``JaulaError`` when the pool is used up.
-    """
-    pools = tuple(pool)
-    busy = [network for network in taken if network.prefixlen > 0]
-    for whole in pools:
-        for subnet in whole.subnets(new_prefix=max(prefix, whole.prefixlen)):
-            if not any(subnet.overlaps(other) for other in busy):
-                return subnet
-    raise JaulaError(
-        f"no free subnet in {', '.join(map(str, pools)) or 'an empty pool'}:"
-        " every one overlaps a route of this host",
-        hint="name one with --bridge-subnet, or another pool with --address-pool",
-    )
 
 
 def local_subnet6(seed: bytes) -> IPv6Network:

@@ -21,49 +21,37 @@ import msgspec
 
 from jaula.errors import Conflict
 from jaula.kernel.links import (
-    RT_TABLE_LOCAL,
     add_address,
     add_bridge,
-    add_default_route,
     add_veth,
     delete_link,
     set_link,
 )
-from jaula.kernel.netlink import Request, visiting
 from jaula.kernel.rtnetlink import IF_OPER_UP, Rtnetlink
-from jaula.network import sysctl
-from jaula.network.addresses import Addresses, choose_subnet, mac_of
-from jaula.network.firewall import port_group
+from jaula.network import hostroutes, interior, sysctl
+from jaula.network.addresses import Addresses, mac_of
+from jaula.network.addressplan import AddressPlan
+from jaula.network.portguard import port_group
+from jaula.network.segment import PORT_PREFIX
 from jaula.spec.endpoint import Endpoint
 
-PORT_PREFIX = "jl"
-"""How the names of host ends of containers begin."""
-
-DEFAULT_MTU = 1500
 CARRIER_SECONDS = 0.25
 ATTEMPTS = 32
 
 
 class BridgePlan(msgspec.Struct, frozen=True):
-    """What a bridge is to be. ``fixed`` is its subnet; without it, the first free one of ``pool``.
+    """What a bridge is to be. ``mtu`` 0 is that of the host's default route.
 
-    ``within`` and ``reserved`` are as in :class:`Addresses`. ``mtu`` 0 is that of the host's
-    default route. ``gateway6`` with its prefix is the bridge's IPv6 address; '' without IPv6.
+    ``gateway6`` with its prefix is the bridge's IPv6 address; '' without IPv6. ``group`` is the
+    bridge's interface group.
     """
 
     name: str
-    fixed: IPv4Network | None = None
-    pool: tuple[IPv4Network, ...] = ()
-    gateway: IPv4Address | None = None
-    within: IPv4Network | None = None
-    reserved: tuple[IPv4Address, ...] = ()
+    ipv4: AddressPlan = AddressPlan()
     mtu: int = 0
     gateway6: str = ""
     prefix6: int = 0
-
-    def addresses(self, subnet: IPv4Network) -> Addresses:
-        """Those of the subnet that this plan leaves to containers."""
-        return Addresses(subnet, self.gateway, within=self.within, reserved=self.reserved)
+    group: int = 0
 
 
 def _nothing() -> Sequence[IPv4Network]:
@@ -81,11 +69,10 @@ class Bridge:
     ) -> None:
         self.name = plan.name
         self._plan = plan
-        self._fixed = plan.fixed
         self._avoid = avoid
         self._netlink = Rtnetlink()
         self._index = 0
-        self._mtu = DEFAULT_MTU
+        self._mtu = hostroutes.DEFAULT_MTU
 
     def close(self) -> None:
         """Give up the socket; links stay."""
@@ -117,7 +104,7 @@ class Bridge:
         elif sysctl.has_ipv6():
             sysctl.write(f"ipv6/conf/{self.name}/disable_ipv6", "1")
         sysctl.write(f"ipv4/conf/{self.name}/route_localnet", "1")
-        self._netlink.send(set_link(self._index, up=True))
+        self._netlink.send(set_link(self._index, up=True, group=self._plan.group))
         if sysctl.read("ipv4/ip_forward") == "0":
             sysctl.write("ipv4/ip_forward", "1")
             told.append("IPv4 forwarding was off on this host and has been switched on")
@@ -149,10 +136,11 @@ class Bridge:
             if row.index == index and row.family == socket.AF_INET:
                 subnet = IPv4Network((row.address, row.prefix), strict=False)
                 gateway = IPv4Address(row.address)
-                if self._plan.gateway not in (None, gateway):
+                if self._plan.ipv4.gateway not in (None, gateway):
                     continue
-                if self._fixed is None or self._fixed == subnet:
-                    return msgspec.structs.replace(self._plan, gateway=gateway).addresses(subnet)
+                if self._plan.ipv4.fixed in (None, subnet):
+                    plan = msgspec.structs.replace(self._plan.ipv4, gateway=gateway)
+                    return plan.addresses(subnet)
         return None
 
     def _create(self) -> Addresses:
@@ -162,14 +150,19 @@ class Bridge:
         taken it: the later one sees the other, and gives way. Where both do, a pause of random
         length separates them.
         """
-        self._mtu = self._plan.mtu or self._uplink_mtu()
+        self._mtu = self._plan.mtu or hostroutes.uplink_mtu(self._netlink)
         refused: list[IPv4Network] = []
         for _ in range(ATTEMPTS):
-            taken = [*self._host_networks(), *self._avoid(), *refused]
-            subnet = self._fixed or choose_subnet(self._plan.pool, taken)
-            addresses = self._plan.addresses(subnet)
+            taken = [*hostroutes.networks(self._netlink), *self._avoid(), *refused]
+            subnet = self._plan.ipv4.choose(taken)
+            addresses = self._plan.ipv4.addresses(subnet)
             self._netlink.send(
-                add_bridge(self.name, mac=mac_of(addresses.gateway), mtu=self._mtu),
+                add_bridge(
+                    self.name,
+                    mac=mac_of(addresses.gateway),
+                    mtu=self._mtu,
+                    group=self._plan.group,
+                ),
                 *(() if self._plan.gateway6 else (set_link(self.name, no_link_local=True),)),
             )
             link = self._netlink.link(self.name)
@@ -177,7 +170,7 @@ class Bridge:
                 raise OSError(errno.ENODEV, f"bridge {self.name} vanished while it was set up")
             self._index = link.index
             self._netlink.send(add_address(link.index, str(addresses.gateway), subnet.prefixlen))
-            if self._fixed is not None or not self._has_twin(subnet):
+            if self._plan.ipv4.fixed is not None or not self._has_twin(subnet):
                 return addresses
             refused.append(subnet)
             self.delete(self.name)
@@ -192,36 +185,9 @@ class Bridge:
             for row in self._netlink.addresses()
         )
 
-    def _host_networks(self) -> list[IPv4Network]:
-        """What the host routes or has an address in, so that no subnet shadows it."""
-        rows = [
-            IPv4Network((row.address, row.prefix), strict=False)
-            for row in self._netlink.addresses()
-            if row.family == socket.AF_INET
-        ]
-        rows += [
-            IPv4Network((row.destination, row.prefix), strict=False)
-            for row in self._netlink.routes()
-            if row.family == socket.AF_INET and row.destination and row.table != RT_TABLE_LOCAL
-        ]
-        return rows
-
-    def _uplink_mtu(self) -> int:
-        """1500, or less where the host's default route has less."""
-        indexes = {
-            row.index
-            for row in self._netlink.routes()
-            if row.family == socket.AF_INET and not row.destination and row.index
-        }
-        sizes = [link.mtu for link in self._netlink.links() if link.index in indexes]
-        return min([DEFAULT_MTU, *(size for size in sizes if size >= 576)])
-
     def connect(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool = True) -> None:
         """Link a container's namespace to the bridge and configure its side.
 
-        Without an IPv6 address IPv6 is switched off on the interface: it would still take one, and
-        a default route, from a router advertisement (addrgenmode 'none' stops link-local ones
-        only). With one, advertisements are not listened to.
         The port is a hairpin: with br_netfilter a packet to a published port is translated while
         it is bridged, and may have to leave where it came from.
         """
@@ -237,27 +203,9 @@ class Bridge:
             ),
             set_link(endpoint.host_interface, no_link_local=True, hairpin=True, up=True),
         )
-        with visiting(netns_fd):
-            _set_ipv6(endpoint)
-            inside = Rtnetlink()
-        with inside:
-            link = inside.link(endpoint.interface)
-            if link is None:
-                raise OSError(errno.ENODEV, f"{endpoint.interface} is gone from the namespace")
-            inside.send(
-                set_link("lo", up=True),
-                set_link(link.index, up=True),
-                add_address(link.index, endpoint.ipv4, endpoint.prefix),
-                *_address6(link.index, endpoint),
-                *(_default_routes(endpoint) if default_route else ()),
-            )
+        interior.configure(endpoint, netns_fd, default_route=default_route)
         self._await_carrier(endpoint.host_interface)
         self._await_carrier(self.name)
-
-    def lead_outside(self, endpoint: Endpoint, netns_fd: int) -> None:
-        """Make this interface of a container the one of its default routes, if it has none."""
-        with Rtnetlink(netns_fd) as inside:
-            inside.send(*_default_routes(endpoint), ignore=(errno.EEXIST,))
 
     def _await_carrier(self, name: str) -> None:
         """Wait, not for long, until a link carries frames.
@@ -306,22 +254,3 @@ class Bridge:
             and link.name.startswith(PORT_PREFIX)
             and link.name not in kept
         ]
-
-
-def _set_ipv6(endpoint: Endpoint) -> None:
-    """In the container's namespace: what its interface takes from the network."""
-    if not sysctl.has_ipv6():
-        return
-    own = f"ipv6/conf/{endpoint.interface}"
-    if endpoint.ipv6:
-        for name in ("accept_ra", "autoconf", "accept_redirects", "accept_dad"):
-            sysctl.write(f"{own}/{name}", "0")
-    sysctl.write(f"{own}/disable_ipv6", "0" if endpoint.ipv6 else "1")
-
-
-def _address6(index: int, endpoint: Endpoint) -> tuple[Request, ...]:
-    return (add_address(index, endpoint.ipv6, endpoint.prefix6),) if endpoint.ipv6 else ()
-
-
-def _default_routes(endpoint: Endpoint) -> list[Request]:
-    return [add_default_route(gw) for gw in (endpoint.gateway, endpoint.gateway6) if gw]

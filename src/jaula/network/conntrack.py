@@ -25,7 +25,8 @@ CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS = 1, 2
 FILTER_PROTO_NUM, FILTER_DST_PORT = 1 << 3, 1 << 5  # net/netfilter/nf_internals.h
 NLA_F_NESTED = 0x8000
 
-_nfgenmsg = struct.pack("=BBH", socket.AF_INET, 0, 0)
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_nfgenmsg = struct.Struct("=BBH")  # family, version, resource id
 
 
 def forget(ports: Iterable[PublishedPort]) -> int:
@@ -39,14 +40,15 @@ def forget(ports: Iterable[PublishedPort]) -> int:
     count = 0
     with Netlink(protocol=NETLINK_NETFILTER) as table:
         for port in wanted:
-            count += _forget_port(table, port)
+            count += sum(_forget_port(table, port, family) for family in _FAMILIES)
     return count
 
 
-def _forget_port(table: Netlink, port: int) -> int:
+def _forget_port(table: Netlink, port: int, family: int) -> int:
+    asked = _nfgenmsg.pack(family, 0, 0) + _selection(port)
     found = [
         request
-        for body in table.dump(IPCTNL_MSG_CT_GET, _nfgenmsg + _selection(port), about="flows")
+        for body in table.dump(IPCTNL_MSG_CT_GET, asked, about="flows")
         if (request := deletion(body, port)) is not None
     ]
     for request in found:
@@ -71,7 +73,7 @@ def _selection(port: int) -> bytes:
 
 def deletion(body: bytes, port: int) -> Request | None:
     """The request that deletes the flow in a dump's entry, None if it goes elsewhere."""
-    flow = attributes(body[len(_nfgenmsg) :])
+    flow = attributes(body[_nfgenmsg.size :])
     protocol = attributes(attributes(flow.get(CTA_TUPLE_ORIG, b"")).get(CTA_TUPLE_PROTO, b""))
     number = protocol.get(CTA_PROTO_NUM, b"")
     destination = protocol.get(CTA_PROTO_DST_PORT, b"")
@@ -81,4 +83,5 @@ def deletion(body: bytes, port: int) -> Request | None:
     for kind in (CTA_ID, CTA_ZONE):
         if kind in flow:
             same += attribute(kind, flow[kind])
-    return Request(IPCTNL_MSG_CT_DELETE, 0, _nfgenmsg + same, f"delete flow to udp port {port}")
+    about = f"delete flow to udp port {port}"
+    return Request(IPCTNL_MSG_CT_DELETE, 0, body[: _nfgenmsg.size] + same, about)

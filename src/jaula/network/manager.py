@@ -1,6 +1,6 @@
-"""The bridge networks of one engine: endpoints, published ports, and their undoing.
+"""The networks of one engine: endpoints, published ports, and their undoing.
 
-Follows Docker's bridge driver in what a client can see. Synchronous; an attach takes about a
+Follows Docker's drivers in what a client can see. Synchronous; an attach takes about a
 millisecond and a half. One lock, so any thread may call; the objects inside belong to the network
 namespace of the thread that calls first.
 
@@ -13,22 +13,31 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Collection, Iterable, Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 
 import msgspec
 
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.links import mac_bytes
-from jaula.network import conntrack, firewall, plans
-from jaula.network.addresses import Addresses, Subnet, parse_pool, parse_subnet
+from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.network import firewall, hostroutes, plans
+from jaula.network.addresses import Addresses, Subnet, parse_subnet
+from jaula.network.addressplan import AddressPlan
 from jaula.network.bridge import Bridge, BridgePlan
+from jaula.network.bridged import BridgedSegment
+from jaula.network.firewall import Limits
 from jaula.network.nftables import Nft, open_nft
-from jaula.network.ports import Binder, PortRequest, Reservations
-from jaula.network.segment import Segment
+from jaula.network.parent import Parent
+from jaula.network.parented import ParentedSegment
+from jaula.network.pools import parse_pools
+from jaula.network.ports import PortRequest
+from jaula.network.publisher import Publisher
+from jaula.network.reservations import Binder
+from jaula.network.segment import Joining, Segment
 from jaula.network.watch import RulesetWatch
 from jaula.spec.endpoint import Endpoint, PublishedPort
-from jaula.spec.network import Network
+from jaula.spec.network import PARENTED, Network
 
 BRIDGE = "bridge"
 """Name of the default network."""
@@ -49,13 +58,15 @@ class NetworkManager:
     def __init__(self, paths: Paths, config: EngineConfig, *, binder: Binder | None = None) -> None:
         """``binder`` takes ports where our own network namespace is not the host's."""
         fixed = parse_subnet(config.bridge_subnet) if config.bridge_subnet else None
-        self._pool = parse_pool(config.address_pool)
-        self._plan = BridgePlan(check_bridge_name(config.bridge), fixed=fixed, pool=self._pool)
+        self._pools = parse_pools(config.address_pool)
+        self._plan = BridgePlan(
+            check_bridge_name(config.bridge), AddressPlan(fixed=fixed, pools=self._pools)
+        )
+        self._limits = Limits(past_firewall=config.publish_past_firewall)
         self._lock = threading.RLock()
         self._nft: Nft | None = None
         self._segments: dict[str, Segment] = {}
-        self._ports = Reservations(binder)
-        self._told: list[str] = []
+        self._publisher = Publisher(binder)
         self._watch: RulesetWatch | None = None
 
     # -- networks ----------------------------------------------------------------------------
@@ -77,27 +88,68 @@ class NetworkManager:
         with self._lock:
             if network.name in self._segments:
                 raise Conflict(f"network with name {network.name} already exists")
-            network = plans.with_ipv6(network)
-            bridge = Bridge(plans.bridge_plan(network, self._pool), self._promised)
-            segment = Segment(
-                network.name,
-                bridge,
-                self._open(),
-                limits=plans.limits(network),
-                addresses6=plans.addresses6(network),
-            )
+            network = plans.with_ipv6(network, self._pools, self._taken6())
+            segment = self._new(network)
             try:
                 addresses = segment.ensure()
-            except JaulaError:
-                bridge.close()
+            except BaseException:
+                segment.close()
                 raise
             self._segments[network.name] = segment
             return plans.with_subnet(network, addresses)
 
+    def _new(self, network: Network) -> Segment:
+        addresses6 = plans.addresses6(network)
+        if network.driver in PARENTED:
+            self._check_parent(network)
+            return ParentedSegment(
+                network.name,
+                Parent(plans.parent_plan(network)),
+                plans.address_plan(network, self._pools),
+                self._promised,
+                internal=network.internal,
+                addresses6=addresses6,
+            )
+        return BridgedSegment(
+            network.name,
+            Bridge(plans.bridge_plan(network, self._pools), self._promised),
+            self._open(),
+            limits=plans.limits(network),
+            addresses6=addresses6,
+        )
+
+    def _check_parent(self, network: Network) -> None:
+        """The mode passthru has the parent for itself (Docker's words)."""
+        for other in self._parented(network.parent):
+            for one, name in ((other.parent.plan, other.network), (network, network.name)):
+                if one.mode == "passthru":
+                    raise NotAuthorized(
+                        f"cannot use mode passthru of network {name}: macvlan network"
+                        f" {other.network} is already using parent interface {network.parent}"
+                    )
+
+    def _parented(self, parent: str) -> list[ParentedSegment]:
+        return [
+            s
+            for s in self._segments.values()
+            if isinstance(s, ParentedSegment) and s.name == parent
+        ]
+
+    def parent_comes_with(self, parent: str) -> bool:
+        """Whether a parent has to be made for a network, or was made for another one."""
+        with self._lock:
+            mine = self._parented(parent)
+            return any(s.parent.plan.made for s in mine) or not self.has_interface(parent)
+
+    def _taken6(self) -> list[IPv6Network]:
+        with Rtnetlink() as links:
+            host = hostroutes.networks6(links)
+        return [*host, *(s for s in self.subnets() if isinstance(s, IPv6Network))]
+
     def has_interface(self, name: str) -> bool:
         """Whether the host has an interface of that name."""
-        with self._lock:
-            return self._segment(BRIDGE).bridge.has(name)
+        with self._lock, Rtnetlink() as links:
+            return links.link(name) is not None
 
     def undefine(self, name: str) -> None:
         """Remove a user's network, which nobody is attached to."""
@@ -107,13 +159,22 @@ class NetworkManager:
                 return
             if segment.endpoints:
                 raise Conflict(f"network {name} has active endpoints")
-            segment.take_down()
-            segment.bridge.close()
+            if not isinstance(segment, ParentedSegment) or self._parented(segment.name) == [
+                segment
+            ]:
+                segment.take_down()
+            segment.close()
             del self._segments[name]
 
     def clear(self, network: Network) -> None:
         """Remove what a creation or a removal that was cut off has left of a network."""
         with self._lock:
+            if network.driver in PARENTED:
+                if not self._parented(network.parent):
+                    parent = Parent(plans.parent_plan(network))
+                    parent.remove()
+                    parent.close()
+                return
             bridge = Bridge(BridgePlan(network.bridge))
             try:
                 self._open().run(firewall.delete(network.bridge, ipv6=True))
@@ -137,9 +198,13 @@ class NetworkManager:
         if found is None:
             if network != BRIDGE:
                 raise NotFound(f"network {network} not found")
-            found = Segment(BRIDGE, Bridge(self._plan, self._promised), self._open())
+            bridge = Bridge(self._plan, self._promised)
+            found = BridgedSegment(BRIDGE, bridge, self._open(), limits=self._limits)
             self._segments[BRIDGE] = found
         return found
+
+    def _bridged(self) -> list[BridgedSegment]:
+        return [s for s in self._segments.values() if isinstance(s, BridgedSegment)]
 
     def _open(self) -> Nft:
         if self._nft is None:
@@ -150,11 +215,10 @@ class NetworkManager:
         """What an operator should know: changed settings, and firewalls that cut containers off."""
         with self._lock:
             listing = self._open().run("list chains", json=True)
-            segments = list(self._segments.values())
-            own = [segment.name for segment in segments] or [self._plan.name]
+            own = [segment.name for segment in self._bridged()] or [self._plan.name]
             return (
-                *self._told,
-                *(line for segment in segments for line in segment.told),
+                *self._publisher.told,
+                *(line for segment in self._segments.values() for line in segment.told),
                 *(
                     f"the firewall chain {chain} drops what it does not know: let {own[0]}"
                     " pass in it, or containers do not reach outside"
@@ -195,33 +259,32 @@ class NetworkManager:
                     f"endpoint with name {container_name or container_id[:12]} already exists in"
                     f" network {network}"
                 )
-            return segment.connect(
-                container_id,
-                container_name,
-                netns_fd,
-                ip=ip,
-                ip6=ip6,
-                mac=mac,
-                interface=interface,
-                default_route=default_route,
-                names=names,
+            joining = Joining(
+                container_id, container_name, ip, ip6, mac, interface, default_route, names
             )
+            return segment.connect(joining, netns_fd)
 
     def lead_outside(self, endpoint: Endpoint, netns_fd: int) -> None:
         """Make an interface of a container the one of its default routes, if it has none."""
         with self._lock:
             try:
-                self._segment(endpoint.network).bridge.lead_outside(endpoint, netns_fd)
+                self._segment(endpoint.network).lead_outside(endpoint, netns_fd)
             except OSError as exc:
                 raise JaulaError(
                     f"failed to route {endpoint.container_name} by {endpoint.network}: {exc}"
                 ) from exc
 
-    def detach(self, endpoint: Endpoint, *, delete_interface: bool = False) -> None:
+    def detach(
+        self,
+        endpoint: Endpoint,
+        *,
+        delete_interface: bool = False,
+        netns_fd: int | None = None,
+    ) -> None:
         """Take back a container's ports, address and right to speak; twice is no error.
 
         The interface goes with the container's namespace. ``delete_interface`` removes it now,
-        for a container that lives on (16 ms).
+        for a container that lives on (16 ms); some kinds of network need its namespace for that.
         """
         with self._lock:
             segment = self._segment(endpoint.network)
@@ -231,7 +294,7 @@ class NetworkManager:
                     self.unpublish(endpoint.container_id)
                 segment.disconnect(known)
             if delete_interface:
-                segment.bridge.delete(endpoint.host_interface)
+                segment.delete_interface(endpoint, netns_fd)
 
     def claim(self, endpoint: Endpoint, container_id: str, container_name: str) -> Endpoint:
         """Give an endpoint that was prepared ahead to the container that will use it.
@@ -288,42 +351,14 @@ class NetworkManager:
             return []
         with self._lock:
             segment = self._segment(endpoint.network)
-            known = segment.endpoints.get(endpoint.container_id)
-            if known is None or known.endpoint_id != endpoint.endpoint_id:
-                raise NotFound(f"container {endpoint.container_name} is not attached")
-            if known.ports:
-                raise Conflict(f"ports of {endpoint.container_name} are already published")
-            bindings = self._ports.reserve(endpoint.container_id, ports, known.ipv4)
-            segment.endpoints[endpoint.container_id] = msgspec.structs.replace(
-                known, ports=tuple(bindings)
-            )
-            try:
-                segment.publish(known, bindings, verb="add")
-                self._forget_flows(bindings)
-            except JaulaError:
-                segment.endpoints[endpoint.container_id] = known
-                self._ports.release(endpoint.container_id)
-                raise
-            return bindings
+            if not isinstance(segment, BridgedSegment):
+                raise Conflict(f"no port of the host leads to network {segment.network}")
+            return self._publisher.publish(segment, endpoint, ports)
 
     def unpublish(self, container_id: str) -> None:
         """Take back all published ports of a container."""
         with self._lock:
-            bindings = self._ports.release(container_id)
-            for segment in self._segments.values():
-                known = segment.endpoints.get(container_id)
-                if known is None or not known.ports or not bindings:
-                    continue
-                segment.endpoints[container_id] = msgspec.structs.replace(known, ports=())
-                segment.publish(known, bindings, verb="delete")
-                self._forget_flows(bindings)
-
-    def _forget_flows(self, ports: Sequence[PublishedPort]) -> None:
-        try:
-            conntrack.forget(ports)
-        except OSError as exc:
-            # Not worth a failure: such flows end by themselves when they are silent for 2 minutes.
-            self._told.append(f"UDP flows of a former owner of a port may go on: {exc}")
+            self._publisher.unpublish(self._bridged(), container_id)
 
     # -- after a crash, and the end ------------------------------------------------------------
 
@@ -345,23 +380,15 @@ class NetworkManager:
                 except JaulaError as exc:
                     problems.append(f"{endpoint.container_name}: {exc.message}")
                     continue
-                ports = endpoint.ports
-                if ports and self._ports.held(endpoint.container_id) != ports:
-                    self._ports.release(endpoint.container_id)
-                    try:
-                        self._ports.reserve(
-                            endpoint.container_id, map(_as_request, ports), endpoint.ipv4
-                        )
-                    except JaulaError as exc:
-                        problems.append(f"{endpoint.container_name}: {exc.message}")
-                        ports = ()
-                segment.endpoints[endpoint.container_id] = msgspec.structs.replace(
-                    endpoint, ports=ports
-                )
-            published = [row for row in self.endpoints() if row.ports]
-            self._ports.keep_only({row.container_id: row.ipv4 for row in published})
-            for segment in self._segments.values():
-                segment.load_firewall(segment.ensure())
+                try:
+                    kept = self._publisher.reclaim(endpoint)
+                except JaulaError as exc:
+                    problems.append(f"{endpoint.container_name}: {exc.message}")
+                    kept = msgspec.structs.replace(endpoint, ports=())
+                segment.endpoints[endpoint.container_id] = kept
+            self._publisher.keep_only(self.endpoints())
+            for bridged in self._bridged():
+                bridged.load_firewall()
         return problems
 
     def watch(self) -> RulesetWatch:
@@ -377,9 +404,11 @@ class NetworkManager:
             if not self._segments or not self.watch().table_deleted():
                 return False
             listing = self._open().run("list tables")
-            found = [s for s in self._segments.values() if s.is_missing(listing)]
+            found = [s for s in self._bridged() if s.is_missing(listing)]
             for segment in found:
-                segment.load_firewall(segment.ensure())
+                segment.load_firewall()
+                for endpoint in segment.endpoints.values():
+                    self._publisher.forget_flows(endpoint.ports)  # made when nothing was translated
             return bool(found)
 
     def sweep(self, live: Collection[str]) -> list[str]:
@@ -407,23 +436,19 @@ class NetworkManager:
                     continue
                 for endpoint in tuple(segment.endpoints.values()):
                     self.detach(endpoint, delete_interface=True)
-                segment.take_down()
+                if not (isinstance(segment, ParentedSegment) and segment.parent.plan.made):
+                    segment.take_down()
             return all(segment.addresses is None for segment in self._segments.values())
 
     def close(self) -> None:
         """Give up sockets; what was set up stays, for the next engine to restore."""
         with self._lock:
-            self._ports.close()
+            self._publisher.close()
             for segment in self._segments.values():
-                segment.bridge.close()
+                segment.close()
             self._segments.clear()
             if self._nft is not None:
                 self._nft.close()
             if self._watch is not None:
                 self._watch.close()
             self._nft = self._watch = None
-
-
-def _as_request(binding: PublishedPort) -> PortRequest:
-    """Ask again for exactly what was had."""
-    return PortRequest(binding.container_port, binding.protocol, binding.host_ip, binding.host_port)

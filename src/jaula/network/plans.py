@@ -6,7 +6,7 @@ Pure. Source: Docker Engine API 1.45, ``POST /networks/create``; docker network 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import msgspec
 
@@ -18,8 +18,11 @@ from jaula.network.addresses import (
     parse_subnet,
     parse_subnet6,
 )
+from jaula.network.addressplan import AddressPlan
 from jaula.network.bridge import BridgePlan
-from jaula.network.firewall import Limits
+from jaula.network.firewall import INTERNAL, Limits
+from jaula.network.parent import ParentPlan
+from jaula.network.pools import AddressPool, choose_subnet6
 from jaula.spec.network import Network, Pool
 
 
@@ -86,13 +89,18 @@ def _inside(text: str, subnet: Subnet, what: str) -> str:
     return str(address)
 
 
-def with_ipv6(network: Network) -> Network:
-    """A network that is to have IPv6 gets a unique local subnet if none was asked for."""
+def with_ipv6(
+    network: Network, pools: Iterable[AddressPool] = (), taken: Iterable[IPv6Network] = ()
+) -> Network:
+    """A network that is to have IPv6 gets a subnet if none was asked for.
+
+    It is the first of the IPv6 pools that is not ``taken``; without such a pool, a unique local
+    one. Raises ``JaulaError`` when the pools are used up.
+    """
     if not network.ipv6 or network.ipv6_pool is not None:
         return network
-    subnet = local_subnet6(bytes.fromhex(network.id[:14]))
-    pools = (*network.pools, Pool(str(subnet), str(subnet[1])))
-    return _replace(network, pools)
+    subnet = choose_subnet6(pools, taken) or local_subnet6(bytes.fromhex(network.id[:14]))
+    return _replace(network, (*network.pools, Pool(str(subnet), str(subnet[1]))))
 
 
 def with_subnet(network: Network, addresses: Addresses) -> Network:
@@ -107,20 +115,37 @@ def _replace(network: Network, pools: tuple[Pool, ...]) -> Network:
     return msgspec.structs.replace(network, pools=pools)
 
 
-def bridge_plan(network: Network, pool: tuple[IPv4Network, ...]) -> BridgePlan:
-    """What its bridge is to be. ``pool`` is where the engine takes subnets from."""
-    asked, asked6 = network.ipv4_pool, network.ipv6_pool
-    plan = BridgePlan(
+def bridge_plan(network: Network, pools: tuple[AddressPool, ...]) -> BridgePlan:
+    """What its bridge is to be. ``pools`` are where the engine takes subnets from."""
+    asked6 = network.ipv6_pool
+    return BridgePlan(
         network.bridge,
-        pool=pool,
+        address_plan(network, pools),
         mtu=network.mtu,
         gateway6=asked6.gateway if asked6 else "",
         prefix6=parse_subnet6(asked6.subnet).prefixlen if asked6 else 0,
+        group=INTERNAL if network.internal else 0,
     )
+
+
+def parent_plan(network: Network) -> ParentPlan:
+    """What lies on the interface of a macvlan or ipvlan network."""
+    return ParentPlan(
+        network.parent,
+        network.driver,
+        network.mode,
+        network.flag or "bridge",
+        mtu=network.mtu,
+        made=network.made_parent,
+    )
+
+
+def address_plan(network: Network, pools: tuple[AddressPool, ...]) -> AddressPlan:
+    """The IPv4 addresses that a network is to have."""
+    asked = network.ipv4_pool
     if asked is None:
-        return plan
-    return msgspec.structs.replace(
-        plan,
+        return AddressPlan(pools=pools)
+    return AddressPlan(
         fixed=IPv4Network(asked.subnet),
         gateway=IPv4Address(asked.gateway),
         within=IPv4Network(asked.ip_range) if asked.ip_range else None,
@@ -143,4 +168,4 @@ def addresses6(network: Network) -> Addresses | None:
 
 def limits(network: Network) -> Limits:
     """What its options change in the firewall."""
-    return Limits(network.internal, network.icc, network.masquerade)
+    return Limits(network.internal, network.icc, network.masquerade, network.past_firewall)

@@ -51,21 +51,21 @@ class Outside:
     """Makes sockets in the network namespace in which this object was made."""
 
     def __init__(self) -> None:
-        self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
         self._made: queue.SimpleQueue[socket.socket | OSError] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="outside", daemon=True).start()
 
     def _serve(self) -> None:
         while True:
-            kind = self._asked.get()
+            family, kind = self._asked.get()
             try:
-                self._made.put(socket.socket(socket.AF_INET, kind))
+                self._made.put(socket.socket(family, kind))
             except OSError as error:
                 self._made.put(error)
 
-    def socket(self, kind: int) -> socket.socket:
+    def socket(self, family: int, kind: int) -> socket.socket:
         """A socket of the host's network. Raises ``OSError``."""
-        self._asked.put(kind)
+        self._asked.put((family, kind))
         made = self._made.get()
         if isinstance(made, OSError):
             raise made
@@ -100,8 +100,11 @@ class Ports:
         if forward.protocol not in ("tcp", "udp"):
             raise OSError(errno.EPROTONOSUPPORT, "only TCP and UDP are sent on")
         tcp = forward.protocol == "tcp"
-        bound = self._outside.socket(socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in forward.address else socket.AF_INET
+        bound = self._outside.socket(family, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
         try:
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if tcp:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((forward.address, forward.port))

@@ -39,6 +39,7 @@ class Porter:
     """Asks the keeper of the engine that runs in directory ``run``. Any thread may call."""
 
     outlives = True
+    relays = True
 
     def __init__(self, run: str) -> None:
         self._directory = f"{run}/{KEEPER}"

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+ANY, ANY6 = "0.0.0.0", "::"
+"""Every IPv4 and every IPv6 address of the host."""
+
 
 class PublishedPort(msgspec.Struct, frozen=True):
     """What arrives at the host's port goes to the container's."""
@@ -41,3 +44,5 @@ class Endpoint(msgspec.Struct, frozen=True):
     gateway6: str = ""
     names: tuple[str, ...] = ()  # what other containers of the network may call it
     internal: bool = False  # the network leads nowhere else
+    on_link: bool = False  # every address is reached on the interface, without a gateway
+    publishes: bool = True  # ports of the host can lead here

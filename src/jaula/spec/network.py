@@ -13,6 +13,12 @@ ICC_OPTION = f"{_OPTION}enable_icc"
 MASQUERADE_OPTION = f"{_OPTION}enable_ip_masquerade"
 BINDING_OPTION = f"{_OPTION}host_binding_ipv4"
 MTU_OPTION = "com.docker.network.driver.mtu"
+PAST_OPTION = "io.jaula.publish_past_firewall"
+"""The engine's own: published ports are open whatever the host's input rules say."""
+PARENT_OPTION, MACVLAN_MODE_OPTION = "parent", "macvlan_mode"
+IPVLAN_MODE_OPTION, IPVLAN_FLAG_OPTION = "ipvlan_mode", "ipvlan_flag"
+PARENTED = ("macvlan", "ipvlan")
+"""Drivers whose networks lie on an interface of the host."""
 
 
 class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -33,7 +39,8 @@ class Network(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``pools`` are none until the network has been set up, and then one for IPv4 and at most one
     for IPv6. ``asked_pools`` says that a person chose the subnet, so that fixed addresses can be
-    relied upon. ``driver_options`` is what was asked, for those who look.
+    relied upon. ``driver_options`` is what was asked, for those who look. Either ``bridge`` or
+    ``parent`` is the name of the host's interface.
     """
 
     name: str
@@ -49,7 +56,12 @@ class Network(msgspec.Struct, frozen=True, omit_defaults=True):
     icc: bool = True
     masquerade: bool = True
     host_binding: str = ""
+    past_firewall: bool = False
     mtu: int = 0
+    parent: str = ""
+    made_parent: bool = False  # it came with the network, and goes with it
+    mode: str = ""  # macvlan_mode, ipvlan_mode
+    flag: str = ""  # ipvlan_flag
     driver_options: dict[str, str] = {}
     labels: dict[str, str] = {}
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError
-from jaula.network.addresses import Addresses, choose_subnet, mac_of, parse_pool, parse_subnet
+from jaula.network.addresses import Addresses, mac_of, parse_subnet
+from jaula.network.pools import choose_subnet, parse_pools
 
-POOL = parse_pool("172.30.0.0/15,10.208.0.0/12")
+POOL = parse_pools("172.30.0.0/15,10.208.0.0/12")
 
 
 def test_the_first_subnet_of_the_pool_is_chosen_on_an_empty_host() -> None:
@@ -30,14 +31,14 @@ def test_a_default_route_takes_nothing() -> None:
 
 def test_an_exhausted_pool_says_what_to_do() -> None:
     with pytest.raises(JaulaError, match="no free subnet in") as found:
-        choose_subnet(parse_pool("10.0.0.0/24"), [IPv4Network("10.0.0.0/8")])
+        choose_subnet(parse_pools("10.0.0.0/24"), [IPv4Network("10.0.0.0/8")])
     assert found.value.hint is not None
     with pytest.raises(JaulaError, match="empty pool"):
         choose_subnet((), [])
 
 
 def test_a_pool_smaller_than_a_subnet_is_used_whole() -> None:
-    assert choose_subnet(parse_pool("10.9.9.0/28"), []) == IPv4Network("10.9.9.0/28")
+    assert choose_subnet(parse_pools("10.9.9.0/28"), []) == IPv4Network("10.9.9.0/28")
 
 
 @pytest.mark.parametrize("text", ["", "x", "10.0.0.0/33", "10.0.0.0/31", "::/64", "0.0.0.0/0"])

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from jaula.network.ports import Kept, PortRequest, PortUnavailable, Reservations
+from jaula.network.ports import PortRequest, Target
+from jaula.network.reservations import Kept, PortUnavailable, Reservations
 from jaula.spec.endpoint import PublishedPort
 
 TARGET = "172.30.0.2"
@@ -17,6 +18,7 @@ class Elsewhere:
     """A binder that remembers, and has port 80 for nobody."""
 
     outlives = True
+    relays = False
 
     def __init__(self) -> None:
         self.held: set[tuple[PublishedPort, str]] = set()
@@ -43,14 +45,14 @@ def request(port: int) -> PortRequest:
 
 def test_the_binder_is_told_where_a_port_leads() -> None:
     binder = Elsewhere()
-    Reservations(binder).reserve("a", [request(8080)], TARGET)
+    Reservations(binder).reserve("a", [request(8080)], Target(TARGET))
     assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
 
 
 def test_what_is_released_is_given_back() -> None:
     binder = Elsewhere()
     ports = Reservations(binder)
-    ports.reserve("a", [request(8080), request(8081)], TARGET)
+    ports.reserve("a", [request(8080), request(8081)], Target(TARGET))
     ports.release("a")
     assert not binder.held
 
@@ -58,7 +60,7 @@ def test_what_is_released_is_given_back() -> None:
 def test_a_refused_port_gives_the_others_back_and_says_what_mends_it() -> None:
     binder = Elsewhere()
     with pytest.raises(PortUnavailable, match="bind: permission denied") as caught:
-        Reservations(binder).reserve("a", [request(8080), request(80)], TARGET)
+        Reservations(binder).reserve("a", [request(8080), request(80)], Target(TARGET))
     assert "ip_unprivileged_port_start=80" in (caught.value.hint or "")
     assert not binder.held
 
@@ -66,7 +68,7 @@ def test_a_refused_port_gives_the_others_back_and_says_what_mends_it() -> None:
 def test_ports_outlive_an_engine_that_ends() -> None:
     binder = Elsewhere()
     ports = Reservations(binder)
-    ports.reserve("a", [request(8080)], TARGET)
+    ports.reserve("a", [request(8080)], Target(TARGET))
     ports.close()
     assert len(binder.held) == 1
 
@@ -74,10 +76,18 @@ def test_ports_outlive_an_engine_that_ends() -> None:
 def test_the_next_engine_lets_go_of_what_nobody_has_any_more() -> None:
     binder = Elsewhere()
     before = Reservations(binder)
-    before.reserve("a", [request(8080)], TARGET)
-    before.reserve("gone", [request(8081)], "172.30.0.3")
+    before.reserve("a", [request(8080)], Target(TARGET))
+    before.reserve("gone", [request(8081)], Target("172.30.0.3"))
     before.close()
     ports = Reservations(binder)
-    ports.reserve("a", [request(8080)], TARGET)
-    ports.keep_only({"a": TARGET})
+    ports.reserve("a", [request(8080)], Target(TARGET))
+    ports.keep_only({"a": Target(TARGET)})
     assert binder.held == {(PublishedPort(8000, "tcp", "0.0.0.0", 8080), TARGET)}
+
+
+def test_what_is_relayed_is_published_for_both_families_and_leads_to_ipv4() -> None:
+    binder = Elsewhere()
+    binder.relays = True
+    found = Reservations(binder).reserve("a", [request(8080)], Target(TARGET))
+    assert [port.host_ip for port in found] == ["0.0.0.0", "::"]
+    assert {target for _, target in binder.held} == {TARGET}

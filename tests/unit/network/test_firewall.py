@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.network import conntrack, firewall
+from jaula.network import conntrack, firewall, portguard, publishing
+from jaula.network.firewall import Limits
 from jaula.network.watch import NFT_MSG_DELTABLE, message_types
 from jaula.spec.endpoint import Endpoint, PublishedPort
 
@@ -21,18 +23,43 @@ ENDPOINT = Endpoint(
 def test_tables_are_named_after_the_bridge_and_never_a_keyword() -> None:
     assert firewall.table_name("jaula0") == "jaula0"
     assert firewall.table_name("ip") == "jaula_ip"
-    assert firewall.port_group("jaula0") != firewall.port_group("jaula1") != 0
+    assert portguard.port_group("jaula0") != portguard.port_group("jaula1") != 0
 
 
-def test_a_published_port_is_one_element() -> None:
-    assert firewall.publish("jaula0", ENDPOINT, PORTS, verb="add") == (
+def test_a_published_port_is_an_element_of_a_map_and_of_a_set() -> None:
+    assert publishing.change("jaula0", ENDPOINT, PORTS, verb="add") == (
         "add element ip jaula0 published_everywhere { tcp . 8080 : 172.30.0.2 . 80 }\n"
+        "add element ip jaula0 open_everywhere { tcp . 8080 }\n"
         "add element ip jaula0 published { 127.0.0.1 . udp . 5353 : 172.30.0.2 . 53 }\n"
+        "add element ip jaula0 open { 127.0.0.1 . udp . 5353 }\n"
     )
 
 
+def test_an_ipv6_port_is_of_the_other_table_if_the_container_has_an_address() -> None:
+    port = PublishedPort(80, "tcp", "::", 8080)
+    assert publishing.change("jaula0", ENDPOINT, [port], verb="add") == ""
+    both = msgspec.structs.replace(ENDPOINT, ipv6="fd00::2")
+    assert publishing.change("jaula0", both, [port], verb="delete") == (
+        "delete element ip6 jaula0 published_everywhere { tcp . 8080 : fd00::2 . 80 }\n"
+        "delete element ip6 jaula0 open_everywhere { tcp . 8080 }\n"
+    )
+
+
+def test_ports_are_translated_before_the_input_rules_only_where_that_is_asked_for() -> None:
+    subnet = IPv4Network("172.30.0.0/20")
+    usual = firewall.ruleset("jaula0", subnet, [])
+    assert "hook prerouting priority dstnat" not in usual
+    assert "chain judged" in usual
+    past = firewall.ruleset("jaula0", subnet, [], Limits(past_firewall=True))
+    assert "hook prerouting priority dstnat" in past
+    assert "chain judged" not in past
+    cannot = firewall.ruleset("jaula0", subnet, [], Limits(hands_over=False))
+    assert "hook prerouting priority dstnat" not in cannot
+    assert "chain judged" not in cannot
+
+
 def test_a_container_is_one_element() -> None:
-    assert firewall.admit("jaula0", ENDPOINT, verb="delete") == (
+    assert portguard.admit("jaula0", ENDPOINT, verb="delete") == (
         "delete element bridge jaula0 endpoints"
         ' { "jleeeeeeeeee" . 02:42:ac:1e:00:02 . 172.30.0.2 }\n'
     )

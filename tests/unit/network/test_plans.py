@@ -7,9 +7,10 @@ from ipaddress import IPv4Network, IPv6Address, ip_network
 import pytest
 
 from jaula.errors import InvalidRequest, NotAuthorized
-from jaula.network import firewall, plans
+from jaula.network import firewall, plans, portguard
 from jaula.network.addresses import Addresses, link_local
 from jaula.network.firewall import Limits
+from jaula.network.pools import parse_pools
 from jaula.spec.network import Network, Pool
 
 NETWORK = Network("shop", "ab" * 32, 0, "br-abababababab")
@@ -68,8 +69,8 @@ def test_a_network_with_ipv6_gets_a_unique_local_subnet_of_its_own() -> None:
 
 
 def test_the_bridges_plan_follows_from_the_pools() -> None:
-    pool = (IPv4Network("172.30.0.0/15"),)
-    assert plans.bridge_plan(NETWORK, pool).fixed is None
+    pool = parse_pools("172.30.0.0/15")
+    assert plans.bridge_plan(NETWORK, pool).ipv4.fixed is None
     asked = Network(
         *("shop", "ab" * 32, 0, "br-x"),
         pools=(
@@ -80,9 +81,13 @@ def test_the_bridges_plan_follows_from_the_pools() -> None:
         ipv6=True,
     )
     plan = plans.bridge_plan(asked, pool)
-    assert (str(plan.fixed), str(plan.gateway), plan.mtu) == ("10.0.0.0/24", "10.0.0.254", 1400)
+    assert (str(plan.ipv4.fixed), str(plan.ipv4.gateway), plan.mtu) == (
+        "10.0.0.0/24",
+        "10.0.0.254",
+        1400,
+    )
     assert (plan.gateway6, plan.prefix6) == ("fd00::1", 64)
-    addresses = plan.addresses(IPv4Network("10.0.0.0/24"))
+    addresses = plan.ipv4.addresses(IPv4Network("10.0.0.0/24"))
     assert [str(addresses.allocate()) for _ in range(2)] == ["10.0.0.16", "10.0.0.18"]
     six = plans.addresses6(asked)
     assert six is not None
@@ -111,6 +116,6 @@ def test_options_change_the_rules() -> None:
     assert 'oifname != "br-x" accept' not in inner.replace('iifname != "br-x" oifname', "")
     apart = firewall.ruleset("br-x", subnet, [], Limits(icc=False))
     assert 'iifname "br-x" drop' in apart
-    assert "chain forward" in firewall.bridge_ruleset("br-x", [], Limits(icc=False))
-    assert "chain forward" not in firewall.bridge_ruleset("br-x", [])
-    assert "nd-router-advert" in firewall.bridge_ruleset("br-x", [], ipv6=True)
+    assert "chain forward" in portguard.ruleset("br-x", [], Limits(icc=False))
+    assert "chain forward" not in portguard.ruleset("br-x", [])
+    assert "nd-router-advert" in portguard.ruleset("br-x", [], ipv6=True)

@@ -7,7 +7,8 @@ import socket
 import pytest
 
 from jaula.errors import InvalidRequest, Unsupported
-from jaula.network.ports import PortRequest, PortUnavailable, Reservations, check, dynamic_ports
+from jaula.network.ports import PortRequest, Target, check, dynamic_ports, places
+from jaula.network.reservations import PortUnavailable, Reservations
 
 LOOPBACK = "127.77.0.1"
 
@@ -32,6 +33,8 @@ def claim(port: int) -> None:
         PortRequest(80, host_port=8000, host_port_end=7000),
         PortRequest(80, host_port_end=7000),
         PortRequest(80, host_ip="host"),
+        PortRequest(80, host_ip="fe80::1"),
+        PortRequest(80, host_ip="::ffff:127.0.0.1"),
         PortRequest(80, host_ip="0.0.0.0 } drop"),
     ],
 )
@@ -40,9 +43,41 @@ def test_a_request_that_makes_no_sense_is_refused(request_: PortRequest) -> None
         check(request_)
 
 
-def test_an_ipv6_address_is_refused_as_not_there() -> None:
+def test_an_ipv6_address_needs_a_container_that_has_one() -> None:
     with pytest.raises(Unsupported, match="no IPv6"):
-        check(PortRequest(80, host_ip="::"))
+        places(check(PortRequest(80, host_ip="::")), ipv6=False, relays=False)
+    assert places(check(PortRequest(80, host_ip="0::0")), ipv6=True, relays=False) == ("::",)
+    assert places(check(PortRequest(80, host_ip="::1")), ipv6=False, relays=True) == ("::1",)
+    with pytest.raises(Unsupported, match=r"use 127\.0\.0\.1|translates nothing"):
+        places(check(PortRequest(80, host_ip="::1")), ipv6=True, relays=False)
+
+
+@pytest.mark.parametrize(("ipv6", "expected"), [(True, ("0.0.0.0", "::")), (False, ("0.0.0.0",))])
+def test_no_address_means_every_one_of_the_families_that_a_container_has(
+    ipv6: bool, expected: tuple[str, ...]
+) -> None:
+    assert places(PortRequest(80), ipv6=ipv6, relays=False) == expected
+
+
+def test_both_families_have_the_same_port() -> None:
+    ports = Reservations()
+    four, six = ports.reserve("a", [PortRequest(80)], Target("172.30.0.2", "fd00::2"))
+    assert (four.host_ip, six.host_ip) == ("0.0.0.0", "::")
+    assert four.host_port == six.host_port
+    again = PortRequest(80, host_ip="::", host_port=six.host_port)
+    with pytest.raises(PortUnavailable, match=r"Bind for :::\d+ failed"):
+        ports.reserve("b", [again], Target("172.30.0.3", "fd00::3"))
+    ports.close()
+
+
+def test_a_range_gives_the_first_number_that_is_free_in_both_families() -> None:
+    ports = Reservations()
+    target = Target("172.30.0.2", "fd00::2")
+    (base, _) = ports.reserve("a", [PortRequest(80)], target)
+    first, last = base.host_port, base.host_port + 20
+    four, six = ports.reserve("b", [PortRequest(80, "tcp", "", first, last)], target)
+    assert first < four.host_port == six.host_port <= last
+    ports.close()
 
 
 @pytest.mark.parametrize(

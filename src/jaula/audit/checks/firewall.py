@@ -16,6 +16,7 @@ from jaula.audit.readings import Rules, rules
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
 from jaula.network.firewall import Limits, table_name
+from jaula.spec.network import PARENTED, PAST_OPTION
 
 ABOUT = About(
     id="firewall",
@@ -29,8 +30,10 @@ ABOUT = About(
     "are missing, and find out which program edits tables that are not its own",
 )
 
+ADDRESSES = ("IPAddress", "GlobalIPv6Address")
 EVIDENCE = "nft list ruleset"
 MAPS = ("published", "published_everywhere")
+ANYWHERE = {"ip": "0.0.0.0", "ip6": "::"}
 
 
 def check(subject: Subject) -> Iterator[Row]:
@@ -44,9 +47,12 @@ def check(subject: Subject) -> Iterator[Row]:
     for name, endpoint in members.items():
         label = "" if len(members) == 1 else f" {name}"
         document = subject.readings.network(name, str(endpoint.get("NetworkID")))
+        if document.get("Driver") in PARENTED:
+            continue  # nothing of the host is between the container and the wire
         yield from _bridge(subject, endpoint, document, label)
     if members:
-        yield _ports(subject, [str(e["IPAddress"]) for e in members.values()], settings)
+        addresses = [str(e[f]) for e in members.values() for f in ADDRESSES if e.get(f)]
+        yield _ports(subject, addresses, settings)
 
 
 def _bridge(
@@ -80,6 +86,7 @@ def limits(document: Mapping[str, Any]) -> Limits:
         internal=bool(document.get("Internal")),
         icc=on("enable_icc"),
         masquerade=on("enable_ip_masquerade"),
+        past_firewall=str(options.get(PAST_OPTION, "false")).lower() == "true",
     )
 
 
@@ -94,7 +101,7 @@ def subnet6(document: Mapping[str, Any]) -> IPv6Network | None:
 
 def _ports(subject: Subject, addresses: list[str], settings: Mapping[str, Any]) -> Row:
     """What leads to the container from outside, against what was published."""
-    asked = published(settings.get("Ports") or {})
+    asked = published(settings.get("Ports") or {}, ipv6=any(":" in a for a in addresses))
     leading: set[str] = set()
     for address in addresses:
         leading |= elements(subject.readings.packet_filter, address)
@@ -143,14 +150,17 @@ def _place(kind: str, item: Mapping[str, Any]) -> str:
     return f"chain {item['name']}" if kind == "chain" else f"a rule of {item['chain']}"
 
 
-def published(ports: Mapping[str, Any]) -> set[str]:
-    """``address protocol hostport -> port`` of what inspect shows as published."""
+def published(ports: Mapping[str, Any], *, ipv6: bool = False) -> set[str]:
+    """``address protocol hostport -> port`` of what inspect shows as published.
+
+    To a container without ``ipv6`` a relay leads from there, and no rule.
+    """
     found = set()
     for inside, places in ports.items():
         number, _, protocol = inside.partition("/")
         for place in places or ():
-            if ":" not in (address := str(place.get("HostIp") or "0.0.0.0")):
-                host = place.get("HostPort")
+            address, host = str(place.get("HostIp") or "0.0.0.0"), place.get("HostPort")
+            if ipv6 or ":" not in address:
                 found.add(f"{address} {protocol or 'tcp'} {host} -> {number}")
     return found
 
@@ -160,12 +170,12 @@ def elements(objects: list[dict[str, Any]], address: str) -> set[str]:
     found = set()
     for entry in objects:
         kind = entry.get("map", {})
-        if kind.get("name") not in MAPS or kind.get("family") != "ip":
+        if kind.get("name") not in MAPS or kind.get("family") not in ANYWHERE:
             continue
         for key, value in kind.get("elem", ()):
             target = value.get("concat", ())
             if len(target) == 2 and str(target[0]) == address:
                 words = [str(word) for word in key["concat"]]
-                where = words if len(words) == 3 else ["0.0.0.0", *words]
+                where = words if len(words) == 3 else [ANYWHERE[kind["family"]], *words]
                 found.add(f"{where[0]} {where[1]} {where[2]} -> {target[1]}")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli import registry_settings
+from jaula.cli import network_settings, registry_settings
 from jaula.cli.failure import Failure, UsageError
 from jaula.cli.flags import Command, Flag, Options
 
@@ -84,6 +84,7 @@ def _config(options: Options) -> EngineConfig:
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
     registry = registry_settings.take(settings)
+    network_settings.take(settings)
     config = EngineConfig(paths=paths, registry=registry, **settings)  # type: ignore[arg-type]
     daemon_file.check_runtimes(config.runtimes, config.default_runtime)
     return config
@@ -157,8 +158,6 @@ FLAGS = (
          completes=("overlay", "btrfs", "vfs")),
     Flag("bridge", "", "string", "Name of the default bridge", default="jaula0"),
     Flag("bridge-subnet", "", "string", "Network of the default bridge (CIDR)"),
-    Flag("address-pool", "", "string", "Networks to choose from (CIDR, by commas)",
-         default="172.30.0.0/15,10.208.0.0/12"),
     Flag("subid-start", "", "int", "First id of the users inside containers",
          default="1000000000"),
     Flag("subid-count", "", "int", "Number of those ids", default="1000000000"),
@@ -181,6 +180,7 @@ FLAGS = (
          default="60"),
     Flag("policy", "", "string", "Who may ask for what (default /etc/jaula/policy.toml)",
          completes="file"),
+    *network_settings.FLAGS,
     *registry_settings.FLAGS,
     Flag("debug", "D", "bool", "Say more in the log"),
 )  # fmt: skip

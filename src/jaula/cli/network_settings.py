@@ -1,0 +1,77 @@
+"""What an operator says about networks: flags of the engine, and keys of its configuration file.
+
+Source: docker docs, "dockerd": ``ip``, ``default-address-pools``. ``publish-past-firewall`` is the
+engine's own.
+"""
+
+from __future__ import annotations
+
+from jaula.cli.flags import Flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.cli.daemon_file import Setting
+
+FLAGS = (
+    Flag("address-pool", "", "string", "Networks to choose subnets from (CIDR[@SIZE], by commas)",
+         default="172.30.0.0/15,10.208.0.0/12"),
+    Flag("ip", "", "string", "Address of the host where ports are published by default"),
+    Flag("publish-past-firewall", "", "bool",
+         "Published ports are open whatever the host's input rules say, as Docker's"),
+)  # fmt: skip
+
+
+def take(settings: dict[str, object]) -> None:
+    """Bring what is about networks into the form of ``EngineConfig``. Raises ``InvalidRequest``."""
+    import ipaddress
+
+    from jaula.errors import InvalidRequest
+    from jaula.network.pools import parse_pools
+
+    if "ip" in settings:
+        text = str(settings.pop("ip"))
+        try:
+            settings["host_binding"] = str(ipaddress.ip_address(text))
+        except ValueError as error:
+            raise InvalidRequest(f"invalid --ip: {error}") from None
+    if "address_pool" in settings:
+        parse_pools(str(settings["address_pool"]))
+
+
+def keys() -> dict[str, Setting]:
+    """The keys of the configuration file."""
+    from jaula.cli import daemon_file as file
+
+    return {
+        "default-address-pools": file.Setting(("address-pool",), _pools),
+        "ip": file.Setting(("ip",), lambda key, value: {"ip": file.text_of(key, value)}),
+        "publish-past-firewall": file.Setting(("publish-past-firewall",), _past),
+    }
+
+
+def _past(key: str, value: object) -> dict[str, object]:
+    from jaula.errors import InvalidRequest
+
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"{key}: true or false is wanted, not {str(value)[:80]}")
+    return {"publish_past_firewall": value}
+
+
+def _pools(key: str, value: object) -> dict[str, object]:
+    from jaula.cli import daemon_file as file
+    from jaula.errors import InvalidRequest
+    from jaula.network.pools import address_pool
+
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest(f"{key}: a list of pools is wanted, not {str(value)[:80]}")
+    found = []
+    for item in value:
+        pool = file.object_of(key, item, ("base", "size"))
+        base = file.text_of(f"{key}: base", pool.get("base"))
+        size = file.number_of(f"{key}: size", pool["size"]) if "size" in pool else None
+        try:
+            chosen = address_pool(base, size)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{key}: {error.message}", hint=error.hint) from None
+        found.append(f"{chosen.base}@{chosen.size}")
+    return {"address_pool": ",".join(found)}
