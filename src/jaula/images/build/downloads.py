@@ -90,7 +90,7 @@ class Downloads:
             held = connection.held
             assert held is not None
             if proxy is None and not self._host_network:
-                _refuse_host(held.getpeername()[0], text)
+                refuse_host(held.getpeername()[0], text)
             with self._cancel.interrupting(held):
                 connection.request(
                     "GET",
@@ -138,6 +138,7 @@ class Downloads:
             view = memoryview(piece)
             while view:
                 view = view[os.write(target, view) :]
+        self._cancel.check()
         if expected is not None and size != expected:
             raise Unavailable(f"{_shown(text)} broke off after {size} of {expected} bytes")
         path = unquote(_parsed(text).target.partition("?")[0])
@@ -148,7 +149,8 @@ class Downloads:
         return Download(name, "sha256:" + digest.hexdigest(), size, _seconds(modified))
 
 
-def _refuse_host(peer: str, text: str) -> None:
+def refuse_host(peer: str, text: str) -> None:
+    """Raise :class:`InvalidRequest` for an address that only the host itself can mean."""
     found = ipaddress.ip_address(peer.partition("%")[0])
     mapped = getattr(found, "ipv4_mapped", None)
     found = mapped or found

@@ -21,18 +21,16 @@ from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.images.build import archives
-from jaula.images.build.sources import Archive, Source
+from jaula.images.build.sources import Source
+from jaula.images.build.watching import Watched
 from jaula.kernel import paths
 from jaula.storage.copyin import CopyIn
-from jaula.storage.tar_reader import DIRECTORY, REGULAR, SYMLINK, Entry
 
 if TYPE_CHECKING:
     from jaula.images.build.modes import Change
     from jaula.images.registry.cancellation import Cancellation
 
 _LINKS = 40  # as many as the kernel follows in one path
-_RESERVE = 64 << 20  # bytes that are left free on the file system
-_CHECKED = 32 << 20  # bytes that may be written before the free space is looked at again
 
 Ids = tuple[int, int]
 
@@ -102,43 +100,9 @@ def _copy(
     )
     archive = source.archive(name)
     try:
-        copying.run(_Watched(archive, folder, mode, cancel))
+        copying.run(Watched(archive, folder, mode, cancel))
     finally:
         archives.close(archive)
-
-
-class _Watched:
-    """An archive on its way to the disk: modes are changed, the disk is not filled, it can end."""
-
-    def __init__(
-        self, archive: Archive, folder: int, mode: Change | None, cancel: Cancellation | None
-    ) -> None:
-        self._archive = archive
-        self._folder = folder
-        self._mode = mode
-        self._cancel = cancel
-        self._unchecked = 0
-
-    def __iter__(self) -> Iterator[Entry]:
-        for entry in self._archive:
-            if self._cancel is not None:
-                self._cancel.check()
-            if entry.type == REGULAR:
-                self._check_space(entry.size)
-            if self._mode is not None and entry.type != SYMLINK:
-                entry.mode = self._mode(entry.mode, entry.type == DIRECTORY)
-            yield entry
-
-    def data(self) -> Iterator[memoryview]:
-        return self._archive.data()
-
-    def _check_space(self, size: int) -> None:
-        self._unchecked -= size + 4096
-        if self._unchecked < 0:
-            facts = os.fstatvfs(self._folder)
-            if facts.f_bavail * facts.f_frsize - _RESERVE < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._unchecked = _CHECKED
 
 
 def _landing(root: int, target: Target, source: Source, parents: Ids) -> tuple[int, bytes]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import wildcards
+from jaula.images.build.ignoring import Ignore
 from jaula.images.build.sources import File, Folder, Inside, Keep, Source, Tree
 from jaula.kernel import paths
 from jaula.storage.trees import walk
@@ -129,10 +130,7 @@ def excluding(patterns: Sequence[str]) -> Excludes | None:
     """What ``--exclude`` says, None where it says nothing."""
     if not patterns:
         return None
-    from jaula.images.build.ignoring import Ignore
-
-    ignore = Ignore(patterns)
-    return ignore.leaves_out
+    return Ignore(patterns).leaves_out
 
 
 def _missing(tree: Tree, text: str) -> NotFound:

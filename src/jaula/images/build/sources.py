@@ -1,6 +1,6 @@
 """Things that a build copies, each as an archive: entries in order of path, and their data.
 
-The roots that they lie in are the engine's own (an unpacked context, a download) or a stage's, which
+The roots that they lie in are the engine's own (a context, a download) or a stage's, which
 a ``RUN`` has written. All are read by descriptors, a link in them is followed inside the root only,
 and below the thing that was named none is followed.
 """

@@ -36,38 +36,48 @@ def plain(text: str) -> str:
 def paths(components: tuple[str, ...], *, deep: bool = False) -> re.Pattern[str]:
     """An expression whose ``fullmatch`` finds the paths that a pattern's components mean.
 
-    ``deep`` says that ``**`` is any depth.
+    ``deep`` says that ``**`` is any depth. The groups in it are atomic: the first place where the
+    text between two wildcards is found will do, so no name and no pattern takes long.
 
     :raises InvalidRequest: a class without end, a backslash at the end.
     """
-    made: list[str] = []
-    last = len(components) - 1
-    for index, component in enumerate(components):
+    parts: list[list[str]] = [[]]
+    for component in components:
         if deep and component == ANY_DEPTH:
-            made.append(".+" if index == last else "(?:[^/]+/)*")
+            parts.append([])
         else:
-            made.append(_expression(component) + ("" if index == last else "/"))
+            parts[-1].append(_expression(component))
+    texts = ["/".join(part) for part in parts]
+    if len(texts) == 1:
+        return re.compile(texts[0], re.DOTALL)
+    made = [texts[0] + "/" if texts[0] else ""]
+    made += [f"(?>(?:[^/]+/)*?{text}/)" for text in texts[1:-1] if text]
+    made.append(f"(?:[^/]+/)*{texts[-1]}" if texts[-1] else ".+")
     return re.compile("".join(made), re.DOTALL)
 
 
 def _expression(pattern: str) -> str:
-    made: list[str] = []
+    """Of one component: what is between two stars, each found at the first place."""
+    made: list[str] = [""]
     position = 0
     while position < len(pattern):
         letter = pattern[position]
         position += 1
         if letter == "*":
-            made.append("[^/]*")
+            made.append("")
         elif letter == "?":
-            made.append("[^/]")
+            made[-1] += "[^/]"
         elif letter == "[":
             text, position = _class(pattern, position)
-            made.append(text)
+            made[-1] += text
         else:
             if letter == "\\":
                 letter, position = _escaped(pattern, position)
-            made.append(re.escape(letter))
-    return "".join(made)
+            made[-1] += re.escape(letter)
+    if len(made) == 1:
+        return made[0]
+    between = "".join(f"(?>[^/]*?{text})" for text in made[1:-1] if text)
+    return f"{made[0]}{between}[^/]*{made[-1]}"
 
 
 def _class(pattern: str, position: int) -> tuple[str, int]:

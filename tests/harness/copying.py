@@ -1,0 +1,94 @@
+"""A build's context and a root to copy to, on disk, and instructions made by hand."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from jaula.images.build.language.instructions import Add, Copy, Place
+from jaula.images.build.sources import Tree
+from jaula.images.build.taking import take
+
+HERE = Place(1, 1)
+
+
+def make(root: Path, files: Mapping[str, str | None]) -> None:
+    """Files by path and content; a directory ends with a slash, ``-> x`` is a link's content."""
+    for path, content in files.items():
+        place = root / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path.endswith("/"):
+            place.mkdir(exist_ok=True)
+        elif content is not None and content.startswith("-> "):
+            place.symlink_to(content[3:])
+        else:
+            place.write_text(content or "")
+
+
+def listed(root: Path) -> dict[str, str]:
+    """What is below: ``mode uid:gid content``."""
+    found = {}
+    for folder, names, files in os.walk(root):
+        for name in (*names, *files):
+            place = Path(folder, name)
+            facts = place.lstat()
+            where = str(place.relative_to(root))
+            told = f"{stat.S_IMODE(facts.st_mode):o} {facts.st_uid}:{facts.st_gid}"
+            if stat.S_ISLNK(facts.st_mode):
+                found[where] = f"-> {place.readlink()}"
+            elif stat.S_ISREG(facts.st_mode):
+                found[where] = f"{told} {place.read_bytes().decode(errors='replace')}"
+            else:
+                found[where + ("/" if stat.S_ISDIR(facts.st_mode) else "")] = told
+    return found
+
+
+class Room:
+    """A context and a root to copy to; ``copy`` and ``add`` are the instructions."""
+
+    def __init__(self, top: Path, stack: ExitStack) -> None:
+        self.context = top / "context"
+        self.root = top / "root"
+        self._stack = stack
+        self.context.mkdir()
+        self.root.mkdir()
+
+    def opened(self, path: Path) -> int:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self._stack.callback(os.close, descriptor)
+        return descriptor
+
+    def tree(self, *, keeps_owners: bool = False) -> Tree:
+        return Tree(self.opened(self.context), keeps_owners=keeps_owners)
+
+    def copy(
+        self,
+        *sources: str,
+        to: str,
+        workdir: str = "/",
+        owner: tuple[int, int] | None = None,
+        keeps_owners: bool = False,
+        **options: object,
+    ) -> dict[str, str]:
+        """Do it; what the root holds then."""
+        instruction = Copy(HERE, "COPY", sources, to, **options)  # type: ignore[arg-type]
+        taking = take(instruction, self.tree(keeps_owners=keeps_owners))
+        taking.digest()
+        taking.place(self.opened(self.root), workdir, owner)
+        return listed(self.root)
+
+    def add(
+        self, *sources: str, to: str, owner: tuple[int, int] | None = None, **options: object
+    ) -> dict[str, str]:
+        instruction = Add(HERE, "ADD", sources, to, **options)  # type: ignore[arg-type]
+        taking = take(instruction, self.tree())
+        taking.digest()
+        taking.place(self.opened(self.root), "/", owner)
+        return listed(self.root)
+
+    def digest(self, *sources: str, **options: object) -> str:
+        instruction = Copy(HERE, "COPY", sources, "/", **options)  # type: ignore[arg-type]
+        return take(instruction, self.tree()).digest()
