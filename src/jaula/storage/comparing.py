@@ -3,8 +3,8 @@
 Content, type, mode, owner, links, device numbers, attributes and times; what is missing and what is
 too much. Both are read through directory descriptors, no link is followed.
 
-Left out: a security module's labels, which the host gives, and times of directories that nothing
-states.
+Left out: a security module's labels, which the host gives, and what no archive states: the times of
+some directories, everything about whiteouts but that they are there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from jaula.storage.trees import open_folder, walk
+from jaula.storage.trees import is_whiteout, open_folder, walk
 
 _PIECE = 1 << 20
 _LABELS = ("security.selinux", "security.apparmor", "security.SMACK64")
@@ -76,7 +76,10 @@ class _Comparing:
                         yield _told(place, f"it is a {_KINDS[kind]}, not a {other}")
                         entries.remove(entry)
                         continue
-                    yield from self._facts(place, name, there, folder)
+                    if not is_whiteout(facts):
+                        yield from self._facts(place, name, there, folder)
+                    elif not is_whiteout(os.stat(name, dir_fd=there, follow_symlinks=False)):
+                        yield _told(place, "it is a device, not a whiteout")
                 for name in sorted(names):
                     yield _told(path + b"/" + name if path else name, "it is not in the layer")
             finally:
