@@ -28,7 +28,6 @@ from jaula.engine import (
     policy,
     ports,
     presets,
-    signals,
     storage_options,
 )
 from jaula.engine.container import Container
@@ -39,6 +38,7 @@ from jaula.engine.specbuild import build, process, resources, security, sharing
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.registry import documents
 from jaula.network import files
+from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.calls import ContainerCreated
 from jaula.state.records import ContainerRecord
