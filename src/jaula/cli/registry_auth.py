@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.images.registry.credentials import CredentialFile, Login
+    from jaula.images.registry.keyring import Keyring
 
 HUB = "docker.io"
 HUB_KEY = "https://index.docker.io/v1/"
@@ -33,7 +34,12 @@ def file() -> CredentialFile:
     """The file of this person."""
     from jaula.images.registry import credentials
 
-    return credentials.CredentialFile(credentials.place())
+    def keyring(path: str) -> Keyring | None:
+        from jaula.images.registry.keyring import available
+
+        return available(path)
+
+    return credentials.CredentialFile(credentials.place(), keyring)
 
 
 def found(server: str) -> Login:

@@ -1,4 +1,4 @@
-"""Kernel keyrings: keyctl(2)."""
+"""Kernel keyrings: keyctl(2), add_key(2), keyrings(7)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,34 @@ import ctypes
 
 from jaula.kernel.libc import MACHINE, syscall
 
+NR_add_key = {"x86_64": 248, "aarch64": 217}.get(MACHINE, 248)
 NR_keyctl = {"x86_64": 250, "aarch64": 219}.get(MACHINE, 250)
-KEYCTL_JOIN_SESSION_KEYRING = 1
 
-_keyctl = syscall("keyctl", NR_keyctl, ctypes.c_int, ctypes.c_char_p)
+KEYCTL_JOIN_SESSION_KEYRING = 1
+KEYCTL_SETPERM = 5
+KEYCTL_UNLINK = 9
+KEYCTL_SEARCH = 10
+KEYCTL_READ = 11
+KEYCTL_GET_PERSISTENT = 22
+
+KEY_SPEC_PROCESS_KEYRING = -2
+KEY_SPEC_USER_KEYRING = -4
+KEY_POS_ALL = 0x3F000000
+KEY_USR_ALL = 0x003F0000
+PAYLOAD_LIMIT = 32767
+"""Bytes of a key of the type ``user``."""
+
+_add_key = syscall(
+    "add_key",
+    NR_add_key,
+    *(ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int),
+)
+_join = syscall("keyctl", NR_keyctl, ctypes.c_int, ctypes.c_char_p)
+_numbers = syscall("keyctl", NR_keyctl, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+_search = syscall(
+    "keyctl", NR_keyctl, ctypes.c_int, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int
+)
+_read = syscall("keyctl", NR_keyctl, ctypes.c_int, ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t)
 
 
 def join_new_session() -> None:
@@ -19,7 +43,46 @@ def join_new_session() -> None:
     inherit that is worse than before and is not an error.
     """
     try:
-        _keyctl(KEYCTL_JOIN_SESSION_KEYRING, None)
+        _join(KEYCTL_JOIN_SESSION_KEYRING, None)
     except OSError as error:
         if error.errno not in (38, 122):
             raise
+
+
+def add_key(description: str, payload: bytes, keyring: int) -> int:
+    """A key of the type ``user``, in place of one that is called so; its serial number."""
+    held = ctypes.create_string_buffer(
+        payload, len(payload)
+    )  # errors show arguments that are bytes
+    return _add_key(b"user", description.encode(), ctypes.addressof(held), len(payload), keyring)
+
+
+def setperm(key: int, permissions: int) -> None:
+    """keyctl(2), ``KEYCTL_SETPERM``."""
+    _numbers(KEYCTL_SETPERM, key, permissions)
+
+
+def search(keyring: int, description: str) -> int:
+    """The serial number of a key of the type ``user``. ENOKEY: there is none."""
+    return _search(KEYCTL_SEARCH, keyring, b"user", description.encode(), 0)
+
+
+def read(key: int) -> bytes:
+    """A key's payload."""
+    buffer = ctypes.create_string_buffer(PAYLOAD_LIMIT)
+    size = _read(KEYCTL_READ, key, ctypes.addressof(buffer), PAYLOAD_LIMIT)
+    return buffer.raw[: min(size, PAYLOAD_LIMIT)]
+
+
+def unlink(key: int, keyring: int) -> None:
+    """Take a key out of a keyring; without another link it is gone."""
+    _numbers(KEYCTL_UNLINK, key, keyring)
+
+
+def persistent() -> int:
+    """This user's persistent keyring, linked to the process's own so that it can be used.
+
+    It outlives logins and expires when it was not used for three days
+    (``/proc/sys/kernel/keys/persistent_keyring_expiry``). EOPNOTSUPP where the kernel has none.
+    """
+    return _numbers(KEYCTL_GET_PERSISTENT, -1, KEY_SPEC_PROCESS_KEYRING)

@@ -30,12 +30,13 @@ def run(options: Options) -> int:
         if kept.known:
             print("Authenticating with existing credentials...", flush=True)
             try:
-                return _keep(client, server, kept)
+                return _keep(client, server, kept, clear=options.on("plain-text"))
             except EngineError as error:
                 if error.code != UNAUTHORIZED:
                     raise
                 sys.stderr.write(f"Login did not succeed, error: {error.message}\n")
-    return _keep(client, server, Login(*_asked(options, server)))
+    given_login = Login(*_asked(options, server))
+    return _keep(client, server, given_login, clear=options.on("plain-text"))
 
 
 def _asked(options: Options, server: str) -> tuple[str, str]:
@@ -67,7 +68,7 @@ def _asked(options: Options, server: str) -> tuple[str, str]:
     return user, password
 
 
-def _keep(client: Client, server: str, login: Login) -> int:
+def _keep(client: Client, server: str, login: Login, *, clear: bool) -> int:
     """Have the engine try the credentials; store them where they are taken."""
     from jaula.errors import JaulaError
 
@@ -77,7 +78,7 @@ def _keep(client: Client, server: str, login: Login) -> int:
         login = login._replace(password="", identity_token=token)
     file = registry_auth.file()
     try:
-        if file.store(registry_auth.key(server), login):
+        if file.store(registry_auth.key(server), login, clear=clear):
             sys.stderr.write(
                 f"WARNING! Your password will be stored unencrypted in {file.path}.\n"
                 "Configure a credential helper to remove this warning. See\n"
@@ -96,14 +97,18 @@ COMMAND = Command(
     flags=(
         Flag("password", "p", "string", "Password; others see it in the list of processes"),
         Flag("password-stdin", "", "bool", "Take the password from stdin"),
+        Flag("plain-text", "", "bool",
+             "Keep the password in the file, where docker and podman read it as well"),
         Flag("username", "u", "string", "Username"),
     ),
     most=1,
     description=(
         "The engine tries the credentials at SERVER (Docker Hub where none is named). They are "
-        "then kept by the credential helper that config.json names (credsStore, credHelpers), or "
-        "in the file itself, which only its owner can read: $REGISTRY_AUTH_FILE, "
-        "$DOCKER_CONFIG/config.json, or ~/.docker/config.json, which docker uses as well."
+        "then kept by the credential helper that config.json names (credsStore, credHelpers); "
+        "without one in the kernel's keyring, until the machine is started anew or nobody has "
+        "used them for three days. Where the kernel has no keyring for this user, or with "
+        "--plain-text, they are in the file itself, which only its owner can read: "
+        "$REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, or ~/.docker/config.json."
     ),
     examples=(("From a script", "jaula login -u me --password-stdin registry.example.com < pw"),),
     see_also=("logout", "pull", "push"),

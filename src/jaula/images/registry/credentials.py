@@ -18,9 +18,13 @@ import secrets
 import shutil
 import subprocess
 from base64 import b64decode, b64encode
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaula.errors import InvalidRequest, JaulaError, NotFound
+from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from jaula.images.registry.keyring import Keyring
 
 _LIMIT = 4 << 20  # bytes of a configuration file
 _ANSWER_LIMIT = 1 << 20  # bytes of a helper's answer
@@ -46,10 +50,19 @@ class Login(NamedTuple):
 
 
 class CredentialFile:
-    """One configuration file and the helpers that it names."""
+    """One configuration file, the helpers that it names, and the kernel's keyring.
 
-    def __init__(self, path: str) -> None:
+    ``keyring`` gives the one that belongs to a file; without it, or where the kernel has none,
+    secrets that no helper takes are in the file.
+    """
+
+    def __init__(self, path: str, keyring: Callable[[str], Keyring | None] | None = None) -> None:
         self.path = path
+        self._open_keyring = keyring
+
+    @property
+    def _keyring(self) -> Keyring | None:
+        return self._open_keyring(os.path.realpath(self.path)) if self._open_keyring else None
 
     def find(self, key: str) -> Login:
         """The credentials for a registry; empty where there are none.
@@ -66,10 +79,17 @@ class CredentialFile:
         entry = auths.get(key)
         if entry is None:
             entry = next((auths[name] for name in auths if _same(name, key)), None)
-        return _decoded(entry, key) if isinstance(entry, dict) else Login()
+        if not isinstance(entry, dict):
+            return Login()
+        if not entry and (keyring := self._keyring) is not None:
+            return keyring.find(key)
+        return _decoded(entry, key)
 
-    def store(self, key: str, login: Login) -> bool:
-        """Keep credentials; whether they are in clear in the file."""
+    def store(self, key: str, login: Login, *, clear: bool = False) -> bool:
+        """Keep credentials; whether they are in clear in the file, as ``clear`` wants them.
+
+        The first of these takes them: the file's helper, the kernel's keyring, the file.
+        """
         document = self.document()
         helper = _helper_of(document, key)
         auths = _auths(document)
@@ -82,6 +102,8 @@ class CredentialFile:
             }
             _call(helper, "store", json.dumps(document_of))
             auths[key] = {}  # that there is something, as Docker notes it
+        elif not clear and self._keep(key, login):
+            helper, auths[key] = "keyring", {}
         else:
             pair = f"{login.user}:{'' if login.identity_token else login.password}"
             auths[key] = {"auth": b64encode(pair.encode()).decode()}
@@ -89,6 +111,17 @@ class CredentialFile:
                 auths[key]["identitytoken"] = login.identity_token
         self.replace(document)
         return not helper
+
+    def _keep(self, key: str, login: Login) -> bool:
+        """Whether the kernel's keyring has taken the credentials."""
+        keyring = self._keyring
+        if keyring is None:
+            return False
+        try:
+            keyring.store(key, login)
+        except Unavailable:
+            return False  # the file takes them, and the person is told so
+        return True
 
     def erase(self, key: str) -> bool:
         """Forget credentials; whether there were any."""
@@ -101,7 +134,10 @@ class CredentialFile:
                 _call(helper, "erase", key)
             except NotFound:
                 helper = ""
+        keyring = self._keyring if names and not helper else None
         for name in names:
+            if keyring is not None and not auths[name]:
+                keyring.erase(key)
             del auths[name]
         if names:
             self.replace(document)
