@@ -17,6 +17,7 @@ from jaula.images.build.language.instructions import (
     Cmd,
     Entrypoint,
     Env,
+    Expose,
     Healthcheck,
     Instruction,
     Maintainer,
@@ -138,6 +139,24 @@ def _names(stages: Iterable[Stage]) -> Iterator[Remark]:
             seen.add(stage.name)
 
 
+def _ports(instruction: Expose) -> Iterator[Remark]:
+    for text in instruction.ports:
+        number, _, protocol = text.partition("/")
+        if ":" in number and "$" not in number:
+            yield Remark(
+                "ExposeInvalidFormat",
+                "EXPOSE instruction should not define an IP address or host-port mapping, "
+                f"found '{plain(text)}'",
+                instruction.place,
+            )
+        if protocol != protocol.lower() and "$" not in protocol:
+            yield Remark(
+                "ExposeProtoCasing",
+                f"Defined protocol '{plain(protocol)}' in EXPOSE instruction should be lowercase",
+                instruction.place,
+            )
+
+
 def _secrets(instruction: Env | Arg) -> Iterator[Remark]:
     for name, _ in instruction.pairs:
         words = set(name.lower().split("_"))
@@ -176,6 +195,8 @@ def _stage(stage: Stage) -> Iterator[Remark]:
             yield Remark("MaintainerDeprecated", message, place)
         elif isinstance(instruction, Env | Arg):
             yield from _secrets(instruction)
+        elif isinstance(instruction, Expose):
+            yield from _ports(instruction)
         elif isinstance(instruction, Workdir):
             if not absolute and not instruction.path.startswith(("/", "$")):
                 yield Remark(

@@ -66,24 +66,20 @@ def _command(said: Sentence) -> tuple[tuple[str, ...], bool, str]:
 
 
 def cmd(said: Sentence) -> Cmd:
-    """An empty list is no command."""
+    """An empty list, or nothing at all, is no command."""
     listed = json_list(said.rest)
     return Cmd(said.place, "", *_form(said, listed))
 
 
 def entrypoint(said: Sentence) -> Entrypoint:
-    """An empty list is no entry point."""
+    """An empty list, or nothing at all, is no entry point."""
     return Entrypoint(said.place, "", *_form(said, json_list(said.rest)))
 
 
 def _form(said: Sentence, listed: tuple[str, ...] | None) -> tuple[tuple[str, ...], bool]:
     if listed is not None:
         return listed, False
-    if not said.rest:
-        raise Mistake(
-            f"{said.word} requires at least one argument", hint=f"{said.word} [] for none"
-        )
-    return (said.rest,), True
+    return ((said.rest,), True) if said.rest else ((), False)
 
 
 def shell(said: Sentence) -> Shell:

@@ -224,6 +224,8 @@ class _Planner:
                 if name and name not in origins:
                     try:
                         origins[name] = self._origin(name, stage.index)
+                        if origins[name].stage == stage.index:
+                            raise Mistake(f"invalid from flag value {name}: it is this stage")
                     except Mistake as mistake:
                         raise self._at(mistake, instruction) from None
         needs = sorted({o.stage for o in (base, *origins.values()) if o.kind is Source.STAGE})

@@ -1,4 +1,8 @@
-"""Ports of an EXPOSE: ``80``, ``80/udp``, ``8000-8010/tcp``."""
+"""Ports of an EXPOSE: ``80``, ``80/udp``, ``8000-8010/tcp``.
+
+As Docker, an address or port of the host before it (``127.0.0.1:8080:80``) is read over: it means
+nothing there, and Dockerfiles have it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,9 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 def ports(text: str) -> list[str]:
     """Each one as ``80/tcp``; raises :class:`Mistake`."""
-    number, slash, protocol = text.partition("/")
-    protocol = protocol.lower() if slash else "tcp"
-    first, dash, last = number.partition("-")
+    number, _, protocol = text.partition("/")
+    protocol = protocol.lower() or "tcp"
+    first, dash, last = number.rpartition(":")[2].partition("-")
     begin = _port(first)
     end = _port(last) if dash else begin
     if protocol not in _PROTOCOLS or not 0 < begin <= end:
