@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.distribution import apart, held_for
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
+from jaula.images.reference import familiar
 from jaula.images.trust.gate import ImageRefused
 from jaula.spec.api import RegistryAuth, SignatureAdd
 from jaula.spec.image import Descriptor
@@ -116,10 +117,12 @@ class Trust:
                 f"unknown form {form[:40]!r}", hint=f"one of {', '.join(write.FORMS)}"
             )
         image = self._parts.images.resolve(name)
+        called = familiar(name)
+        shown = called if called in (*image.names, *image.digests) else image.id
 
         def work() -> Document:
             with open_root(self._parts.snapshots.view(image.layers)) as root:
-                return write.FORMS[form](image, inventory.take(root))
+                return write.FORMS[form](image, shown, inventory.take(root))
 
         return await asyncio.to_thread(work)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+import tempfile
 from collections.abc import Iterator
 from time import monotonic
 
@@ -36,7 +37,7 @@ def packages(tree: Tree) -> Iterator[Package]:
         place = f"{directory}/rpmdb.sqlite"
         data = tree.read(place, _LIMIT)
         if data:
-            yield from _of(data, place)
+            yield from _of(data, tree.read(f"{place}-wal", _LIMIT) or b"", place)
             return
     for directory in _DIRECTORIES:
         for name, kind in (("Packages.db", "ndb"), ("Packages", "Berkeley DB")):
@@ -47,8 +48,8 @@ def packages(tree: Tree) -> Iterator[Package]:
                 )
 
 
-def _of(data: bytes, place: str) -> Iterator[Package]:
-    for blob in _blobs(data, place):
+def _of(data: bytes, log: bytes, place: str) -> Iterator[Package]:
+    for blob in _blobs(data, log, place):
         try:
             header = read_header(blob)
         except (struct.error, IndexError) as error:
@@ -72,14 +73,23 @@ def _of(data: bytes, place: str) -> Iterator[Package]:
         )
 
 
-def _blobs(data: bytes, place: str) -> Iterator[bytes]:
-    """The headers, in order; a view or a trigger of that name is not run."""
-    if data[18:20] == b"\2\2":  # write-ahead logging, which a database in memory cannot have
-        data = data[:18] + b"\1\1" + data[20:]
-    database = sqlite3.connect(":memory:", isolation_level=None)
+def _blobs(data: bytes, log: bytes, place: str) -> Iterator[bytes]:
+    """The headers, in order; a view or a trigger of that name is not run.
+
+    ``log`` is the write-ahead log, in which the last changes may still be: SQLite adds them to a
+    copy.
+    """
+    with tempfile.TemporaryDirectory(prefix="jaula-sbom-") as copy:
+        for name, content in (("db", data), ("db-wal", log)):
+            with open(f"{copy}/{name}", "xb") as file:
+                file.write(content)
+        yield from _read(f"{copy}/db", place)
+
+
+def _read(path: str, place: str) -> Iterator[bytes]:
+    database = sqlite3.connect(path, isolation_level=None)
     ends = monotonic() + _SECONDS
     try:
-        database.deserialize(data)
         database.set_progress_handler(lambda: monotonic() > ends, 10_000)
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 64 << 20)
         database.execute("PRAGMA trusted_schema = OFF")

@@ -19,16 +19,18 @@ from jaula.images.store import Image
 
 Document = dict[str, Any]
 
+_SPDX = "https://spdx.org/spdxdocs"
 _UNKNOWN = "NOASSERTION"
 _EPOCH = "1970-01-01T00:00:00Z"
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z")
+_ADDRESS = str.maketrans("<>", "()")  # SPDX has a person's address in parentheses
 _URL = re.compile(r"https?://[!-~]{1,400}", re.ASCII)
 
 
-def spdx(image: Image, found: Inventory) -> Document:
-    """An SPDX document: the image contains the packages."""
+def spdx(image: Image, name: str, found: Inventory) -> Document:
+    """An SPDX document: the image, called ``name``, contains the packages."""
     quoted: dict[str, str] = {}
-    system, name = found.system, _name(image)
+    system = found.system
     described = {
         "SPDXID": "SPDXRef-Image",
         "name": name,
@@ -83,7 +85,7 @@ def spdx(image: Image, found: Inventory) -> Document:
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
         "name": name,
-        "documentNamespace": f"https://spdx.org/spdxdocs/{_slug(name)}-{_identity(image, found)}",
+        "documentNamespace": f"{_SPDX}/{_slug(name)}-{_identity(image, name, found)}",
         "creationInfo": {
             "created": _moment(image.created),
             "creators": [f"Tool: jaula-{__version__}"],
@@ -99,8 +101,8 @@ def spdx(image: Image, found: Inventory) -> Document:
     return document
 
 
-def cyclonedx(image: Image, found: Inventory) -> Document:
-    """A CycloneDX document: the packages are the components of the image."""
+def cyclonedx(image: Image, name: str, found: Inventory) -> Document:
+    """A CycloneDX document: the packages are the components of the image, called ``name``."""
     seen: dict[str, int] = {}
     components = []
     for package in found.packages:
@@ -133,7 +135,7 @@ def cyclonedx(image: Image, found: Inventory) -> Document:
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{_identity(image, found)}",
+        "serialNumber": f"urn:uuid:{_identity(image, name, found)}",
         "version": 1,
         "metadata": {
             "timestamp": _moment(image.created),
@@ -143,7 +145,7 @@ def cyclonedx(image: Image, found: Inventory) -> Document:
             "component": {
                 "type": "container",
                 "bom-ref": "image",
-                "name": _name(image),
+                "name": name,
                 "version": image.id,
             },
         },
@@ -151,20 +153,19 @@ def cyclonedx(image: Image, found: Inventory) -> Document:
     }
 
 
-FORMS: dict[str, Callable[[Image, Inventory], Document]] = {"spdx": spdx, "cyclonedx": cyclonedx}
-
-
-def _name(image: Image) -> str:
-    return image.names[0] if image.names else image.id
+FORMS: dict[str, Callable[[Image, str, Inventory], Document]] = {
+    "spdx": spdx,
+    "cyclonedx": cyclonedx,
+}
 
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", name)
 
 
-def _identity(image: Image, found: Inventory) -> uuid.UUID:
+def _identity(image: Image, name: str, found: Inventory) -> uuid.UUID:
     """The same for the same content."""
-    told = [image.id, _name(image), __version__, *(p.purl(found.system) for p in found.packages)]
+    told = [image.id, name, __version__, *(p.purl(found.system) for p in found.packages)]
     digest = hashlib.sha256("\n".join(told).encode()).digest()
     return uuid.UUID(bytes=digest[:16], version=4)
 
@@ -175,7 +176,8 @@ def _moment(created: str) -> str:
 
 
 def _supplier(package: Package) -> str:
-    return f"Organization: {package.supplier}" if package.supplier else _UNKNOWN
+    supplier = package.supplier.translate(_ADDRESS)
+    return f"Organization: {supplier}" if supplier else _UNKNOWN
 
 
 def _declared(text: str, quoted: dict[str, str]) -> str:

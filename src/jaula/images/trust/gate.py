@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
-from jaula.images.reference import Reference, could_be_id, parse
+from jaula.images.reference import Reference, could_be_id, familiar, parse
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.documents import Document
 from jaula.images.registry.repository import Repository
-from jaula.images.store import Image, ImageStore, familiar
+from jaula.images.store import Image, ImageStore
 from jaula.images.trust import signature as signatures
 from jaula.images.trust.evidence import Evidence, EvidenceStore
 from jaula.images.trust.rules import Rule, Rules, Verdict
