@@ -176,6 +176,20 @@ class VolumeStore:
         """Volumes without a directory for their files."""
         return [volume.name for volume in self.list() if not self.is_there(volume.name)]
 
+    def strays(self) -> Names:
+        """What is no volume: neither files nor a description are there."""
+        return [
+            name
+            for name in sorted(os.listdir(self._directory))
+            if not name.startswith((_HALF_MADE, _GOING))
+            and not self.is_there(name)
+            and not self.exists(name)
+        ]
+
+    def remove_stray(self, name: str) -> None:
+        """Remove an empty directory. Raises ``OSError`` for what holds anything."""
+        (self._directory / name).rmdir()
+
     def leftovers(self, before: int) -> Names:
         """What was not finished by ``before``, in nanoseconds since the epoch."""
         return marked(self._directory, _HALF_MADE, _GOING, before=before)

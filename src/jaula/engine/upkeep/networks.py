@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 from jaula.engine.upkeep.finding import Facts, Finding
 
@@ -15,6 +14,5 @@ def check(facts: Facts) -> Iterator[Finding]:
     expected["bridge"] = facts.parts.config.bridge
     for name, link in expected.items():
         if not network.has_interface(link):
-            repair = partial(network.ensure, name)
-            problem = f"its bridge {link} is not there"
-            yield Finding("network", name, problem, "it is made again, without containers", repair)
+            advice = "restart the engine, which makes it and connects what runs"
+            yield Finding("network", name, f"its bridge {link} is not there", advice)

@@ -18,6 +18,9 @@ def check(facts: Facts) -> Iterator[Finding]:
     for name in store.empty():
         advice = "they cannot be brought back; remove it with `jaula volume rm`"
         yield Finding("volume", name, "the directory of its files is gone", advice)
+    for name in store.strays():
+        repair = partial(store.remove_stray, name)
+        yield Finding("volume", name, "it is no volume", "it is removed if it is empty", repair)
     for left in store.leftovers(facts.begun):
         repair = partial(store.remove_leftover, left)
         yield Finding("volume", left, "it was never finished", "it is removed", repair)
