@@ -15,6 +15,8 @@ ASK = {
     "network": "jaula network ls --format '{{.Name}}'",
     "volume": "jaula volume ls --format '{{.Name}}'",
     "context": "jaula context ls -q",
+    "secret": "jaula secret ls --format '{{.Name}}'",
+    "config": "jaula config ls --format '{{.Name}}'",
 }
 
 

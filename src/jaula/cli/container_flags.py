@@ -225,6 +225,22 @@ FLAGS = (
     Flag("rm", "", "bool", "Remove the container when it exits"),
     Flag("runtime", "", "string", "Runtime to use"),
     Flag(
+        "secret",
+        "",
+        "list",
+        "Give a secret (name[,target=,mode=,uid=,gid=]), below /run/secrets",
+        group=FILES,
+        completes="secret",
+    ),
+    Flag(
+        "config",
+        "",
+        "list",
+        "Give a config (name[,target=,mode=,uid=,gid=])",
+        group=FILES,
+        completes="config",
+    ),
+    Flag(
         "security-opt",
         "",
         "list",

@@ -137,6 +137,11 @@ def _host(options: Options) -> dict[str, Any]:
         from jaula.cli import mounts
 
         host["Mounts"] = [mounts.document(word) for word in texts("mount")]
+    for flag, name in (("secret", "Secrets"), ("config", "Configs")):
+        if options.given(flag):
+            from jaula.cli import secret_options
+
+            host[name] = [secret_options.document(word, flag) for word in texts(flag)]
     if options.given("ulimit"):
         host["Ulimits"] = [_ulimit(word) for word in texts("ulimit")]
     if options.given("device"):

@@ -30,9 +30,11 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.resolving import Resolvers
     from jaula.engine.runtimes import Runtimes
     from jaula.engine.sandboxes import Sandboxes
+    from jaula.engine.secret_store import SecretStore
     from jaula.images.store import ImageStore
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
+    from jaula.state.vault import Vault
     from jaula.storage import snapshots
     from jaula.storage.layers import LayerStore
     from jaula.storage.volumes import VolumeStore
@@ -43,6 +45,8 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     registry.load()
     networks = NetworkRegistry(database)
     networks.load()
+    secrets = SecretStore(database, Vault(paths.root))
+    secrets.load()
     rootless = places.user() is not None
     warnings: tuple[str, ...] = ()
     if rootless:
@@ -83,6 +87,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             images=images,
             gate=_gate(config, images),
             volumes=VolumeStore(paths),
+            secrets=secrets,
             network=network,
             networks=networks,
             resolvers=Resolvers(network),

@@ -16,6 +16,7 @@ import msgspec
 from jaula.cgroups import paths as cgroup_paths
 from jaula.config import OWN_RUNTIME
 from jaula.engine import (
+    delivering,
     health,
     hostfacts,
     keepid,
@@ -78,6 +79,7 @@ async def create(
     parts.gate.running(image, body.image)
     merged = merge.merge(body, image.config)
     merged = msgspec.structs.replace(merged, host_config=_joined(parts, merged.host_config))
+    merged = delivering.resolved(parts, merged)
     members = _members(parts, merged)
     container_id = names.new_id()
     warnings = check(parts, merged)

@@ -19,6 +19,7 @@ from jaula.engine.views.distribution import Distribution
 from jaula.engine.views.execs import Execs
 from jaula.engine.views.images import Images
 from jaula.engine.views.networks import Networks
+from jaula.engine.views.secrets import Secrets
 from jaula.engine.views.system import System
 from jaula.engine.views.trust import Trust
 from jaula.engine.views.upkeep import Upkeep
@@ -47,6 +48,8 @@ class View:
         self.distribution = Distribution(engine, visitor)
         self.trust = Trust(engine, visitor)
         self.volumes = Volumes(engine, visitor)
+        self.secrets = Secrets(engine.secrets, visitor)
+        self.configs = Secrets(engine.configs, visitor)
         self.networks = Networks(engine, visitor)
         self.system = System(engine, visitor)
         self.upkeep = Upkeep(engine, visitor)

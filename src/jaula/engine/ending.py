@@ -14,7 +14,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from jaula.engine import health, policy, states
+from jaula.engine import delivering, health, policy, states
 from jaula.engine.connecting import Connector
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
@@ -156,6 +156,7 @@ class Ending:
             from jaula.kernel import mounts
 
             mounts.umount2(str(shm), mounts.MNT.DETACH)
+        delivering.take_back(str(directory / delivering.PLACE))
         shutil.rmtree(directory, ignore_errors=True)
 
     async def _auto_remove(self, container: Container) -> None:

@@ -18,6 +18,8 @@ from jaula.engine.execs import Execs
 from jaula.engine.health_monitors import HealthMonitors
 from jaula.engine.images import Images
 from jaula.engine.networks import Networks
+from jaula.engine.secret_store import Kind
+from jaula.engine.secrets import Secrets
 from jaula.engine.system import System
 from jaula.engine.trusting import Trust
 from jaula.engine.upkeep.upkeep import Upkeep
@@ -47,6 +49,8 @@ class Engine:
         self.builds = Builds(parts, self.containers, self.distribution)
         self.trust = Trust(parts, self.distribution)
         self.volumes = Volumes(parts)
+        self.secrets = Secrets(parts, Kind.SECRET)
+        self.configs = Secrets(parts, Kind.CONFIG)
         self.networks = Networks(parts)
         self.system = System(parts, self)
         self.upkeep = Upkeep(parts)

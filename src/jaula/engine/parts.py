@@ -13,6 +13,7 @@ from jaula.engine.registry import Registry
 from jaula.engine.resolving import Resolvers
 from jaula.engine.runtimes import Runtimes
 from jaula.engine.sandboxes import Sandboxes
+from jaula.engine.secret_store import SecretStore
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.state.database import Database
 
@@ -45,6 +46,7 @@ class Parts:
     images: ImageStore
     gate: Gate
     volumes: VolumeStore
+    secrets: SecretStore
     network: NetworkManager
     networks: NetworkRegistry
     resolvers: Resolvers

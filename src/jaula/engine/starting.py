@@ -17,6 +17,7 @@ import msgspec
 from jaula.confine.idranges import IdRange
 from jaula.engine import (
     container_files,
+    delivering,
     foreign,
     hostfacts,
     keepid,
@@ -256,7 +257,7 @@ class Starter:
             files=container_files.write(
                 parts, record, shares, place.endpoints, links.hosts(linked)
             ),
-            mounts=record.mounts,
+            mounts=(*record.mounts, *delivering.deliver(parts, record, uids, gids)),
             beneath=record.beneath,
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,
             level=record.level,

@@ -12,6 +12,7 @@ from jaula.engine.authority import rule as rules
 from jaula.engine.authority.asks import Kind
 from jaula.engine.authority.rule import Access, Others
 from jaula.engine.deed import Deed
+from jaula.engine.secret_store import Kind as Secret
 from jaula.errors import NotFound
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.parts import Parts
     from jaula.errors import NotAuthorized
-    from jaula.spec.api import ContainerCreate
+    from jaula.spec.api import ContainerCreate, HostConfig
     from jaula.spec.calls import Origin
     from jaula.state.journal import Journal
 
@@ -75,10 +76,12 @@ class Visitor:
 
     def has(self, container: Container, level: Others) -> bool:
         """Whether a container is the caller's, or its rule reaches to others' like that."""
+        return self.reaches(container.record.owner, level)
+
+    def reaches(self, owner: str, level: Others) -> bool:
+        """Whether something of that owner is the caller's, or within its reach."""
         return (
-            container.record.owner == self.caller.key
-            or self.rule.access is Access.ALL
-            or self.rule.others >= level
+            owner == self.caller.key or self.rule.access is Access.ALL or self.rule.others >= level
         )
 
     def read(self, ref: str) -> None:
@@ -95,10 +98,8 @@ class Visitor:
 
     def _reach(self, container: Container, level: Others, verb: str) -> None:
         if not self.has(container, level):
-            owner = container.record.owner
-            whose = f"of uid {owner}" if owner.isdigit() else f"of {owner}"
             raise self.refusal(
-                f"{verb} container {container.name} {whose}",
+                f"{verb} container {container.name} of {_whose(container.record.owner)}",
                 f'that owner may, or the operator grants others = "{level.name.lower()}"',
             )
 
@@ -144,6 +145,24 @@ class Visitor:
                 continue  # the use case says so in its own words
             self._reach(container, Others.CONTROL, "share with")
 
+    def own_secret(self, kind: Secret, ref: str) -> None:
+        """Raise unless the caller may use and change a secret or config. Unknown ones are none."""
+        try:
+            record = self.parts.secrets.find(kind, ref)
+        except NotFound:
+            return  # the use case says so in its own words
+        if not self.reaches(record.owner, Others.CONTROL):
+            raise self.refusal(
+                f"use {kind} {record.name} of {_whose(record.owner)}",
+                'that owner may, or the operator grants others = "control"',
+            )
+
+    def given(self, host: HostConfig) -> None:
+        """Raise unless the caller may use all secrets and configs that a container is to have."""
+        for kind, references in ((Secret.SECRET, host.secrets), (Secret.CONFIG, host.configs)):
+            for reference in references:
+                self.own_secret(kind, reference.source)
+
     @property
     def mighty(self) -> bool:
         """Whether the caller has root's power over the host anyway."""
@@ -180,3 +199,7 @@ class Visitor:
     ) -> Deed:
         """Begin a request that changes something; ``lessens``: it only takes away."""
         return Deed(self, action, about, argv, image, lessens)
+
+
+def _whose(owner: str) -> str:
+    return f"uid {owner}" if owner.isdigit() else owner

@@ -167,6 +167,17 @@ class Resources(_Document, frozen=True, kw_only=True):
     io_maximum_bandwidth: UInt64 = msgspec.field(name="IOMaximumBandwidth", default=0)
 
 
+class SecretReference(_Document, frozen=True, kw_only=True):
+    """A secret or config that a container is to have; ``id`` is the engine's to fill in."""
+
+    source: str = ""  # name or id
+    target: str = ""  # a name or an absolute path; empty: as it is called
+    uid: str = msgspec.field(name="UID", default="0")
+    gid: str = msgspec.field(name="GID", default="0")
+    mode: UInt32 | None = None  # None: 0444
+    id: str = msgspec.field(name="ID", default="")
+
+
 class HostConfig(Resources, frozen=True, kw_only=True):
     """The part of a container's configuration that depends on the host."""
 
@@ -210,6 +221,9 @@ class HostConfig(Resources, frozen=True, kw_only=True):
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     init: bool | None = None
+    # Our own, see jaula.engine.delivering.
+    secrets: tuple[SecretReference, ...] = ()
+    configs: tuple[SecretReference, ...] = ()
     # Our own, see jaula.engine.presets.
     profile: str = ""  # default, strict or docker; empty: the engine's default
     profile_keeps: tuple[str, ...] = ()  # members that are meant although 0, false or empty
@@ -308,6 +322,16 @@ class VolumeCreate(_Document, frozen=True, kw_only=True):
     driver: str = ""
     driver_opts: dict[str, str] = {}
     labels: dict[str, str] = {}
+
+
+class SecretSpec(_Document, frozen=True, kw_only=True):
+    """``POST /secrets/create`` and the like; ``data`` is base64."""
+
+    name: str = ""
+    labels: dict[str, str] = {}
+    data: str = ""
+    driver: DriverConfig | None = None
+    templating: DriverConfig | None = None
 
 
 class IPAMPool(_Document, frozen=True, kw_only=True):

@@ -29,24 +29,29 @@ _PUT = {
     " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
     "build_steps": "INSERT INTO build_steps (id, document) VALUES (?, ?)"
     " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
+    "secrets": "INSERT INTO secrets (id, document) VALUES (?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET document = excluded.document",
 }
 _DELETE = {
     "containers": "DELETE FROM containers WHERE id = ?",
     "settings": "DELETE FROM settings WHERE id = ?",
     "networks": "DELETE FROM networks WHERE id = ?",
     "build_steps": "DELETE FROM build_steps WHERE id = ?",
+    "secrets": "DELETE FROM secrets WHERE id = ?",
 }
 _GET = {
     "containers": "SELECT document FROM containers WHERE id = ?",
     "settings": "SELECT document FROM settings WHERE id = ?",
     "networks": "SELECT document FROM networks WHERE id = ?",
     "build_steps": "SELECT document FROM build_steps WHERE id = ?",
+    "secrets": "SELECT document FROM secrets WHERE id = ?",
 }
 _ALL = {
     "containers": "SELECT id, document FROM containers",
     "settings": "SELECT id, document FROM settings",
     "networks": "SELECT id, document FROM networks",
     "build_steps": "SELECT id, document FROM build_steps",
+    "secrets": "SELECT id, document FROM secrets",
 }
 _DISK_ERRORS = ("disk is full", "disk I/O error", "readonly database", "unable to open")
 

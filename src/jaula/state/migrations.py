@@ -9,4 +9,5 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     ("CREATE TABLE networks (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
     ("CREATE TABLE build_steps (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
+    ("CREATE TABLE secrets (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
 )

@@ -13,6 +13,7 @@ from jaula.api.routes import (
     execs,
     images,
     networks,
+    secrets,
     streams,
     swarm,
     system,
@@ -36,5 +37,6 @@ ROUTES: Routes = (
     *upkeep.ROUTES,
     *volumes.ROUTES,
     *networks.ROUTES,
+    *secrets.ROUTES,
     *swarm.ROUTES,
 )

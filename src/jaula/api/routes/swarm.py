@@ -43,6 +43,4 @@ ROUTES: Routes = (
     ("GET", "/nodes/*", manager),
     ("GET", "/services/*", manager),
     ("GET", "/tasks/*", manager),
-    ("GET", "/secrets/*", manager),
-    ("GET", "/configs/*", manager),
 )

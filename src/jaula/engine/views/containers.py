@@ -49,6 +49,7 @@ class Containers:
             body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
             body = _by_runtime(body, parts.runtimes.choose(body.host_config.runtime))
             asks = deed.judged((*asking.of_create(body), *visitor.inherited(body)))
+            visitor.given(body.host_config)
             created = await self._inner.create(
                 body, name, platform, owner=visitor.owner, beneath=visitor.prefixes(asks)
             )

@@ -87,7 +87,7 @@ memory_reservation memory_swap memory_swappiness oom_kill_disable pids_limit uli
 cpu_percent io_maximum_iops io_maximum_bandwidth container_id_file log_config port_bindings
 restart_policy auto_remove volume_driver console_size cap_drop dns dns_options dns_search
 extra_hosts group_add cgroup links publish_all_ports readonly_rootfs storage_opt tmpfs shm_size
-sysctls isolation init profile profile_keeps
+sysctls isolation init profile profile_keeps secrets configs
 """
 JUDGED_FIELDS = """
 cgroup_parent devices device_cgroup_rules device_requests binds network_mode volumes_from

@@ -1,0 +1,7 @@
+"""``jaula secret create``."""
+
+from __future__ import annotations
+
+from jaula.cli import secret_commands
+
+COMMAND = secret_commands.create("secret")

@@ -1,0 +1,7 @@
+"""``jaula secret inspect``."""
+
+from __future__ import annotations
+
+from jaula.cli import secret_commands
+
+COMMAND = secret_commands.inspect("secret")
