@@ -16,6 +16,7 @@ from jaula.engine.building import pruning
 from jaula.engine.building.build import Build
 from jaula.engine.building.cache import BuildCache
 from jaula.engine.building.mount_caches import MountCaches
+from jaula.engine.building.mounts import remove_places, step_places
 from jaula.engine.building.receiving import from_address, from_body
 from jaula.engine.building.session import Sessions
 from jaula.engine.building.threads import in_thread
@@ -55,6 +56,8 @@ class Builds:
 
     def sweep(self) -> None:
         """Remove what a killed engine's builds left; before anything is served."""
+        for place in step_places(self.parts.config.paths):
+            remove_places(place)
         shutil.rmtree(self._work, ignore_errors=True)
         self.mount_caches.sweep()
 

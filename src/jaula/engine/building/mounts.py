@@ -1,11 +1,12 @@
 """``RUN --mount``: what a step sees besides its own files.
 
-Every mount is made here, resolved, shown with the container's owners and attached below the step's
-directory in ``run``, before the container starts; the runtime then binds those places. So a path in
+Every mount is made here, resolved, shown with the container's owners and attached below a
+directory of the step's in ``run``, before the container starts; the runtime binds those places. So a path in
 a Dockerfile is looked up once, inside of what it is a path of (``RESOLVE_IN_ROOT``), and what the
 container gets is that very file or directory, whatever a step beside it changes meanwhile.
 
 The places exist in the engine's own mount namespace only. When the engine is killed they are gone.
+What they are attached to is removed by name and never with what is in it: that may be a cache.
 
 Facts: an overlay cannot be id-mapped, its layers can (:mod:`jaula.runtime.rootfs`). Linux before
 6.15 clones no part of a detached mount, so a root is attached before a directory of it is taken.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from pathlib import Path
 
+    from jaula.config import Paths
     from jaula.engine import keepid
     from jaula.engine.container import Container
     from jaula.engine.parts import Parts
@@ -107,6 +109,7 @@ class StepMounts:
         self._parts = parts
         self._wanted = tuple(wanted)
         self._attached: list[str] = []
+        self._place: Path | None = None
         for mount in self._wanted:
             if mount.target:
                 mountpoints.destination(mount.target)
@@ -128,7 +131,8 @@ class StepMounts:
                 sandbox = await self._parts.runtime.sandbox(uids, network=False, gid_mappings=gids)
             try:
                 user_fd = sandbox.user_fd if sandbox is not None else None
-                make = _Making(self._parts, container, (uids, gids or uids), user_fd)
+                self._place = places(self._parts.config.paths) / container.id
+                make = _Making(self._parts, container, (uids, gids or uids), user_fd, self._place)
                 found = await in_own_thread(lambda: make.all(self._wanted, self._attached))
                 container.bundle = make.bundle
             finally:
@@ -146,20 +150,27 @@ class StepMounts:
     def detach(self) -> None:
         """Take them away; from any thread, as often as one likes."""
         while self._attached:
-            place = self._attached.pop()
-            mounts.umount2(place, MNT.DETACH)
+            mounts.umount2(self._attached.pop(), MNT.DETACH)
+        if self._place is not None:
+            remove_places(self._place)
+            self._place = None
 
 
 class _Making:
     """Makes the mounts of one start; in a thread of its own."""
 
     def __init__(
-        self, parts: Parts, container: Container, maps: keepid.Maps, user_fd: int | None
+        self,
+        parts: Parts,
+        container: Container,
+        maps: keepid.Maps,
+        user_fd: int | None,
+        place: Path,
     ) -> None:
         self._maps = maps
         self._user_fd = user_fd
         self._owner = (mappings.host_id(maps[0], 0), mappings.host_id(maps[1], 0))
-        self._run = parts.config.paths.container_run(container.id) / "mounts"
+        self._run = place
         self._kept = parts.config.paths.container(container.id)
         wanted = container.record.body.host_config
         label = security.labels(wanted, parts.host, container.record.level).mount
@@ -341,6 +352,33 @@ class _Making:
         mounts.move_mount(tree, str(place))
         self._attached.append(str(place))
         return str(place)
+
+
+def places(paths: Paths) -> Path:
+    """Where the mounts of all steps are attached."""
+    return paths.run / "builds"
+
+
+def step_places(paths: Paths) -> tuple[Path, ...]:
+    """The directories of steps that are there."""
+    try:
+        return tuple(places(paths).iterdir())
+    except FileNotFoundError:
+        return ()
+
+
+def remove_places(directory: Path) -> None:
+    """Remove what mounts were attached to: empty files and directories, nothing else."""
+    try:
+        found = tuple(directory.iterdir())
+    except FileNotFoundError:
+        return
+    for place in found:
+        if place.is_dir():
+            place.rmdir()
+        else:
+            place.unlink()
+    directory.rmdir()
 
 
 class _opened:

@@ -1,0 +1,202 @@
+"""Builds through the API: a context as a dictionary, the messages that came, a client's session."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import secrets
+import socket
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from harness.engine import PrivateEngine, UnixConnection
+from jaula.spec import buildsession as protocol
+from jaula.spec.buildsession import Kind
+
+Files = Mapping[str, str | bytes | tarfile.TarInfo]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build said; ``image`` is '' where there is none."""
+
+    status: int
+    messages: list[dict[str, Any]]
+
+    @property
+    def text(self) -> str:
+        return "".join(m.get("stream", "") for m in self.messages)
+
+    @property
+    def image(self) -> str:
+        found = [m["aux"]["ID"] for m in self.messages if "aux" in m]
+        return str(found[-1]) if found else ""
+
+    @property
+    def error(self) -> str:
+        found = [m.get("error") or m.get("message") or "" for m in self.messages]
+        return str(next((text for text in found if text), ""))
+
+    @property
+    def cached(self) -> int:
+        return self.text.count("Using cache")
+
+
+def context(files: Files, *, time: int = 1_700_000_000) -> bytes:
+    """A tar of the files; a TarInfo stands as it is under its name."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            if isinstance(content, tarfile.TarInfo):
+                tar.addfile(content)
+                continue
+            data = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), time
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def query(**parameters: Any) -> str:
+    """Parameters as a client sends them: documents as JSON."""
+    plain = {
+        name: json.dumps(value) if isinstance(value, dict | list) else str(value)
+        for name, value in parameters.items()
+    }
+    return urlencode(plain)
+
+
+def build(
+    engine: PrivateEngine, files: Files | bytes, *, timeout: float = 120.0, **parameters: Any
+) -> Built:
+    """Build; ``files`` hold the Dockerfile."""
+    body = files if isinstance(files, bytes) else context(files)
+    reply = engine.request(
+        "POST",
+        f"/build?{query(**parameters)}",
+        body,
+        timeout=timeout,
+        headers={"Content-Type": "application/x-tar"},
+    )
+    lines = reply.body.decode().split("\n")
+    return Built(reply.status, [json.loads(line) for line in lines if line])
+
+
+def done(engine: PrivateEngine, files: Files, **parameters: Any) -> Built:
+    """Build what must succeed."""
+    built = build(engine, files, **parameters)
+    assert built.status == 200 and not built.error and built.image, built
+    return built
+
+
+def output(engine: PrivateEngine, image: str, *words: str) -> str:
+    """What a command prints in a container of an image."""
+    made = engine.cli("jaula", "run", "--rm", image, *words)
+    assert made.returncode == 0, made.stderr
+    return made.stdout
+
+
+def files_of(engine: PrivateEngine, image: str) -> dict[str, bytes]:
+    """The regular files of an image's topmost layers, by path, as an export shows them."""
+    created = engine.request("POST", "/containers/create", {"Image": image, "Cmd": ["x"]}).json()
+    try:
+        data = engine.request("GET", f"/containers/{created['Id']}/export").body
+    finally:
+        engine.request("DELETE", f"/containers/{created['Id']}")
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.isreg() else None
+            if file is not None:
+                found["/" + member.name] = file.read()
+    return found
+
+
+@contextlib.contextmanager
+def running(engine: PrivateEngine, files: Files, **parameters: Any) -> Iterator[socket.socket]:
+    """A build that goes on; closing the socket is a client that leaves."""
+    connection = UnixConnection(str(engine.socket))
+    body = context(files)
+    connection.request("POST", f"/build?{query(**parameters)}", body, {"Content-Type": "x"})
+    sock = connection.sock
+    try:
+        yield sock
+    finally:
+        connection.close()
+
+
+@dataclass
+class Session:
+    """The client's end of a build's session, in a thread."""
+
+    engine: PrivateEngine
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    contexts: dict[str, bytes] = field(default_factory=dict)  # tars
+    agent: Callable[[bytes], bytes] | None = None  # answers what a connection sends
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    def __enter__(self) -> Session:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.connect(str(self.engine.socket))
+        self._sock.sendall(
+            f"POST /build/session?session={self.id} HTTP/1.1\r\nHost: x\r\n"
+            f"Connection: Upgrade\r\nUpgrade: {protocol.PROTOCOL}\r\n\r\n".encode()
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = self._sock.recv(4096)
+            assert piece, head
+            head += piece
+        assert head.startswith(b"HTTP/1.1 101"), head
+        self._pending = head.partition(b"\r\n\r\n")[2]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+        self._thread.join(10)
+
+    def _read(self, size: int) -> bytes:
+        while len(self._pending) < size:
+            piece = self._sock.recv(65536)
+            if not piece:
+                raise EOFError
+            self._pending += piece
+        data, self._pending = self._pending[:size], self._pending[size:]
+        return data
+
+    def _serve(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                kind, stream, length = protocol.head(self._read(protocol.HEAD_SIZE))
+                self._answer(kind, stream, self._read(length))
+
+    def _answer(self, kind: Kind, stream: int, payload: bytes) -> None:
+        if kind is Kind.DATA and self.agent is not None:
+            self._say(Kind.DATA, stream, self.agent(payload))
+        if kind not in (Kind.SECRET, Kind.CONTEXT, Kind.SSH):
+            return
+        id = protocol.asked(payload)
+        self.asked.append((kind.name.lower(), id))
+        if kind is Kind.SSH and self.agent is not None:
+            return
+        known = {Kind.SECRET: self.secrets, Kind.CONTEXT: self.contexts}.get(kind, {})
+        if id not in known:
+            self._say(Kind.FAIL, stream, protocol.UNKNOWN.encode())
+            return
+        content = known[id]
+        for start in range(0, len(content), protocol.PIECE):
+            self._say(Kind.DATA, stream, content[start : start + protocol.PIECE])
+        self._say(Kind.END, stream, b"")
+
+    def _say(self, kind: Kind, stream: int, payload: bytes) -> None:
+        self._sock.sendall(protocol.frame(kind, stream, payload))

@@ -1,0 +1,147 @@
+"""The cache: content counts, time does not; what it keeps is not garbage until it is pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from harness import builds
+from harness.engine import PrivateEngine
+
+
+def files(busybox: str, *, content: str = "x", label: str = "a", command: str = "date") -> Any:
+    text = (
+        f"FROM {busybox}\nLABEL l={label}\nCOPY file other* /\nRUN {command} > /made\n"
+        "RUN cat /file /made\nENV A=b\n"
+    )
+    return {"Dockerfile": text, "file": content}
+
+
+@pytest.fixture
+def image(busybox: str) -> str:
+    return busybox
+
+
+def test_a_second_build_does_nothing_and_gives_the_same_image(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    first = builds.done(engine, files(busybox))
+    second = builds.done(engine, files(busybox))
+    assert first.image == second.image
+    assert second.cached == 5
+    later = builds.context(files(busybox), time=1_800_000_000)
+    assert builds.build(engine, later).image == first.image
+
+
+def test_a_label_makes_no_program_run_again_and_content_does(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    builds.done(engine, files(busybox))
+    labelled = builds.done(engine, files(busybox, label="other"))
+    assert labelled.text.count("Running in") == 0
+    changed = builds.done(engine, files(busybox, content="y"))
+    assert changed.text.count("Running in") == 2
+    again = builds.done(engine, files(busybox), nocache=1)
+    assert again.text.count("Running in") == 2
+
+
+def test_a_mode_counts_and_a_line_break_in_the_dockerfile_does_not(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    plain = {"Dockerfile": f"FROM {busybox}\nCOPY f /f\nRUN echo a &&   echo b\n", "f": "1"}
+    builds.done(engine, plain)
+    spaced = {"Dockerfile": f"# words\nFROM {busybox}\n\nCOPY f \\\n  /f\nRUN echo a &&   echo b\n"}
+    assert builds.done(engine, spaced | {"f": "1"}).cached == 2
+
+
+def test_two_builds_of_one_time_are_the_same_bit_for_bit(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    text = (
+        f"FROM {busybox}\nARG SOURCE_DATE_EPOCH\nCOPY f /d/f\nWORKDIR /w\n"
+        "RUN mkdir m && date +%N > /dev/null && touch m/a && ln m/a m/b && rm /etc/group\n"
+        "COPY --link f /linked\n"
+    )
+    made = []
+    for time in (1_650_000_000, 1_660_000_000):
+        context = builds.context({"Dockerfile": text, "f": "x"}, time=time)
+        arguments = {"SOURCE_DATE_EPOCH": "1700000000"}
+        built = builds.build(engine, context, nocache=1, buildargs=arguments)
+        assert built.image, built
+        made.append(built.image)
+        assert engine.request("POST", "/build/prune?all=1").status == 200
+        found = engine.request("GET", f"/images/{built.image}/json").json()
+        assert found["Created"] == "2023-11-14T22:13:20Z"
+        engine.request("DELETE", f"/images/{built.image}?force=1")
+    assert made[0] == made[1]
+
+
+def test_what_the_cache_holds_survives_its_image_and_the_engine(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    from conftest import load_image
+
+    engine = new_engine()
+    busybox = load_image(engine, "busybox")
+    first = builds.done(engine, files(busybox), t="kept:1")
+    assert engine.request("DELETE", "/images/kept:1?force=1").status == 200
+    engine.kill()
+    engine.start()
+    again = builds.done(engine, files(busybox))
+    assert again.image == first.image
+    assert again.text.count("Running in") == 0
+
+
+def test_pruning_takes_what_no_image_shares_and_frees_what_it_says(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    from conftest import load_image
+
+    engine = new_engine()
+    busybox = load_image(engine, "busybox")
+    command = "head -c 1000000 /dev/urandom"
+    builds.done(engine, files(busybox, command=command), t="kept:1")
+    text = f"FROM {busybox}\nRUN --mount=type=cache,target=/c head -c 5000 /dev/zero > /c/f\n"
+    builds.done(engine, {"Dockerfile": text})
+
+    def used() -> dict[str, dict[str, Any]]:
+        found = engine.request("GET", "/system/df").json()["BuildCache"]
+        return {entry["ID"]: entry for entry in found}
+
+    before = used()
+    assert sum(e["Size"] for e in before.values() if e["Shared"]) > 2_000_000
+    mounts = [e for e in before.values() if e["Type"] == "exec.cachemount"]
+    assert [(e["Size"], e["Description"]) for e in mounts] == [(5000, "mount /c")]
+    answer = engine.request("POST", "/build/prune").json()
+    assert answer["SpaceReclaimed"] == sum(e["Size"] for e in before.values() if not e["Shared"])
+    assert set(answer["CachesDeleted"]) == {i for i, e in before.items() if not e["Shared"]}
+    assert all(entry["Shared"] for entry in used().values())
+    assert builds.output(engine, "kept:1", "true") == ""
+    engine.request("DELETE", "/images/kept:1?force=1")
+    free = sum(e["Size"] for e in used().values())
+    answer = engine.request("POST", "/build/prune?all=1").json()
+    assert answer["SpaceReclaimed"] == free > 2_000_000
+    assert not used()
+    layers = {p.name for p in (engine.root / "lib" / "layers").iterdir()}
+    found = engine.request("GET", f"/images/{busybox}/json").json()["RootFS"]["Layers"]
+    assert layers == {layer.removeprefix("sha256:") for layer in found}
+
+
+def test_filters_and_room_that_may_stay(new_engine: Callable[..., PrivateEngine]) -> None:
+    from conftest import load_image
+
+    engine = new_engine()
+    busybox = load_image(engine, "busybox")
+    builds.done(engine, files(busybox, command="head -c 100000 /dev/zero"))
+    removed = engine.request("DELETE", f"/images/{builds.done(engine, files(busybox)).image}")
+    assert removed.status == 200
+    kept = engine.request("POST", "/build/prune?all=1&keep-storage=100000000").json()
+    assert kept == {"CachesDeleted": None, "SpaceReclaimed": 0}
+    old = builds.query(all=1, filters={"until": ["24h"]})
+    assert not engine.request("POST", f"/build/prune?{old}").json()["CachesDeleted"]
+    wrong = builds.query(filters={"nonsense": ["1"]})
+    reply = engine.request("POST", f"/build/prune?{wrong}")
+    assert reply.status == 400
+    assert "nonsense" in reply.json()["message"]
