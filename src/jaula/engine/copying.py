@@ -64,7 +64,7 @@ class Copying:
                     emit(described)
                     pieces = _Pieces(emit)
                     copy = CopyOut(pieces.add, view.inside)
-                    copy.write(place, what.name, devices=view.dev)
+                    copy.write(place, what.name, without=(view.dev, *view.secret))
                     pieces.end()
                 finally:
                     os.close(place)
@@ -131,6 +131,8 @@ def _found(view: View, what: Wanted, name: str, *, keep: bool = False) -> tuple[
     try:
         described = inside.describe(view.root, place, what)
         inside.refuse_kernels(place, what.path)
+        if os.fstat(place).st_dev in view.secret:
+            raise NotAuthorized(f"{what.path} is a secret or a config, of which nothing is copied")
     except BaseException:
         os.close(place)
         raise

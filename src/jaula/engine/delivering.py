@@ -120,6 +120,12 @@ def deliver(
         raise
 
 
+def targets(record: ContainerRecord) -> tuple[str, ...]:
+    """Where a container has what was delivered."""
+    host = record.body.host_config
+    return tuple(reference.target for reference in (*host.secrets, *host.configs))
+
+
 def _wanted(parts: Parts, record: ContainerRecord) -> Iterator[tuple[SecretReference, bytes]]:
     host = record.body.host_config
     for kind, references in ((Kind.SECRET, host.secrets), (Kind.CONFIG, host.configs)):

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from jaula.engine import lending
+from jaula.engine import delivering, lending
 from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
@@ -39,11 +39,18 @@ NOBODY = 65534  # what the kernel shows for an id that is not in a namespace
 
 
 class View:
-    """An open root; ``outside`` and ``inside`` translate owners to and from the file system's."""
+    """An open root; ``outside`` and ``inside`` translate owners to and from the file system's.
 
-    def __init__(self, root: int, ids: Rows, dev: int = 0) -> None:
+    ``dev`` and ``secret`` are the file systems of ``/dev`` and of what was delivered for one run
+    (:mod:`jaula.engine.delivering`), 0 and none where there are none.
+    """
+
+    def __init__(
+        self, root: int, ids: Rows, dev: int = 0, secret: frozenset[int] = frozenset()
+    ) -> None:
         self.root = root
         self.dev = dev
+        self.secret = secret
         self._ids = ids
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
@@ -79,22 +86,23 @@ def look(
     root = lending.root(container)
     try:
         with rootfs.acting_as(View(root, ids).outside(0, 0)):
-            return work(View(root, ids, _device(root)))
+            secret = frozenset(_device(root, path) for path in delivering.targets(record))
+            return work(View(root, ids, _device(root, "/dev"), secret - {0}))
     finally:
         os.close(root)
 
 
-def _device(root: int) -> int:
-    """The file system of ``/dev``, where that is a mount of its own; 0: it is none."""
+def _device(root: int, path: str) -> int:
+    """The file system at ``path``, where that is another one than the root's; 0: it is none."""
     try:
-        dev = paths.open_in_root(root, "/dev", os.O_PATH | os.O_DIRECTORY)
+        place = paths.open_in_root(root, path, os.O_PATH)
     except OSError:
         return 0
     try:
-        number = os.fstat(dev).st_dev
+        number = os.fstat(place).st_dev
         return 0 if number == os.fstat(root).st_dev else number
     finally:
-        os.close(dev)
+        os.close(place)
 
 
 # -- a container that does not run ---------------------------------------------------------------

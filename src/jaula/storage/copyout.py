@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
@@ -48,18 +48,21 @@ class CopyOut:
         self._writer = TarWriter(sink)
         self._owner = owner
         self._links: dict[tuple[int, int], bytes] = {}
+        self._without: Collection[int] = ()
 
-    def write(self, place: int, name: str, *, devices: int = 0) -> None:
+    def write(self, place: int, name: str, *, without: Collection[int] = ()) -> None:
         """The thing at ``place``, an ``O_PATH`` descriptor, under ``name``; ends the archive.
 
-        A directory on the file system ``devices`` (an ``st_dev``) that is met below is left empty.
+        Of file systems ``without`` (their ``st_dev``) that are met below there are no files, only
+        the directory at which they are mounted.
         Raises :class:`~jaula.errors.InvalidRequest` on a kernel file system.
         """
         refuse_kernels(place, f"/{name}")
         facts = os.fstat(place)
         path = os.fsencode(name)
         if stat.S_ISDIR(facts.st_mode):
-            self._tree(place, path, facts, devices)
+            self._without = without
+            self._tree(place, path, facts)
         else:
             self.one(place, path, facts)
         self.finish()
@@ -72,7 +75,7 @@ class CopyOut:
         """End the archive."""
         self._writer.finish()
 
-    def _tree(self, place: int, path: bytes, facts: os.stat_result, devices: int) -> None:
+    def _tree(self, place: int, path: bytes, facts: os.stat_result) -> None:
         root = paths.openat2(place, ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
             entry = self._entry(path, DIRECTORY, facts)
@@ -80,7 +83,7 @@ class CopyOut:
             self._writer.add(entry)
             for below, folder, entries in walk(root):
                 here = os.fstat(folder).st_dev
-                if below and (is_kernels(folder) or (devices and here == devices)):
+                if below and (is_kernels(folder) or here in self._without):
                     entries.clear()
                     continue
                 for name, found in entries:
@@ -99,7 +102,8 @@ class CopyOut:
             return  # it went away meanwhile
         try:
             facts = os.fstat(place)
-            if stat.S_ISDIR(facts.st_mode) or not is_kernels(place):
+            hidden = is_kernels(place) or facts.st_dev in self._without
+            if stat.S_ISDIR(facts.st_mode) or not hidden:
                 self.one(place, path, facts)
         finally:
             os.close(place)
