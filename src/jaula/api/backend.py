@@ -20,6 +20,7 @@ from jaula.spec.api import (
     NetworkConnect,
     NetworkCreate,
     NetworkDisconnect,
+    ManifestListAdd,
     RegistryAuth,
     SecretSpec,
     SignatureAdd,
@@ -123,6 +124,9 @@ class Distribution(Protocol):
     async def login(self, auth: RegistryAuth) -> Document: ...
     async def inspect(self, name: str, auth: RegistryAuth | None) -> Document: ...
     async def manifest(self, name: str, auth: RegistryAuth | None) -> Document: ...
+    async def push_list(
+        self, name: str, body: ManifestListAdd, auth: RegistryAuth | None
+    ) -> Document: ...
     async def search(
         self, term: str, limit: int, filters: Filters, auth: RegistryAuth | None
     ) -> Documents: ...

@@ -15,7 +15,7 @@ from jaula.engine.threads import in_own_thread, produced
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
 from jaula.images.reference import DEFAULT_DOMAIN, Reference
-from jaula.spec.api import RegistryAuth
+from jaula.spec.api import ManifestListAdd, RegistryAuth
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
@@ -151,6 +151,22 @@ class Distribution:
                 client.repository(wanted.domain, wanted.path, held, cancel), wanted, cancel
             )
         )
+
+    async def push_list(
+        self, name: str, body: ManifestListAdd, auth: RegistryAuth | None
+    ) -> Document:
+        """Send a list of manifests that the registry has already; its digest."""
+        from jaula.images.registry.lists import push_list
+
+        wanted = references.parse(name)
+        members = [references.parse(member) for member in body.members]
+        held, client = held_for(auth, wanted.domain), self.client
+        digest = await apart(
+            lambda cancel: push_list(
+                client, wanted, body.content, body.media_type, members, held, cancel
+            )
+        )
+        return {"Digest": digest}
 
     async def search(
         self, term: str, limit: int, filters: Filters, auth: RegistryAuth | None

@@ -395,6 +395,14 @@ class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
         return f"RegistryAuth(server_address={self.server_address!r})"
 
 
+class ManifestListAdd(_Document, frozen=True, kw_only=True):
+    """``PUT /jaula/manifests/{name}``: a list, and the names of what it lists, with digests."""
+
+    content: bytes
+    media_type: str
+    members: tuple[str, ...] = ()
+
+
 class SignatureAdd(_Document, frozen=True, kw_only=True):
     """``POST /jaula/signatures/{name}``: what was signed, and by which signature.
 

@@ -12,7 +12,7 @@ from jaula.api.lines import lines
 from jaula.api.reply import Answer, Stream
 from jaula.api.router import Routes
 from jaula.errors import InvalidRequest
-from jaula.spec.api import RegistryAuth
+from jaula.spec.api import ManifestListAdd, RegistryAuth
 
 
 def auth(call: Call) -> RegistryAuth | None:
@@ -61,10 +61,17 @@ async def manifest(call: Call) -> Answer:
     return reply.json(await call.engine.distribution.manifest(call.name, auth(call)))
 
 
+async def push_list(call: Call) -> Answer:
+    """``PUT /jaula/manifests/{name...}``."""
+    body = await call.document(ManifestListAdd)
+    return reply.json(await call.engine.distribution.push_list(call.name, body, auth(call)))
+
+
 ROUTES: Routes = (
     ("POST", "/auth", login),
     ("GET", "/images/search", search),
     ("POST", "/images/{name...}/push", push),
     ("GET", "/distribution/{name...}/json", inspect),
     ("GET", "/jaula/manifests/{name...}", manifest),
+    ("PUT", "/jaula/manifests/{name...}", push_list),
 )

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from jaula.cli import registry_auth
+from jaula.cli import manifest_lists, registry_auth
 from jaula.cli.client import Client, quote
+from jaula.cli.failure import Failure
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.spec.light import decode, pretty
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-OCI = "application/vnd.oci.image.manifest.v1+json"
-
 
 def run(options: Options) -> int:
-    """Print what a registry has under a name: a manifest, or a list of them."""
+    """Print a list that was begun here, or what a registry has under a name."""
+    if len(options.arguments) == 2:
+        return _member(*options.arguments, verbose=options.on("verbose"))
     name = options.arguments[0]
+    made = manifest_lists.ManifestList(manifest_lists.full_name(name))
+    if made.exists:
+        shown = made.manifests() if options.on("verbose") else decode(made.document()[1])
+        print(pretty(shown, "\t"))
+        return 0
     found = Client(Settings.host).document(
         "GET",
         f"/jaula/manifests/{quote(name, '/:@')}",
@@ -30,40 +32,38 @@ def run(options: Options) -> int:
         return 0
     manifests = found.get("Manifests")
     if manifests is None:
-        print(pretty(_detail(name, found), "\t"))
+        print(pretty(manifest_lists.described(name, found), "\t"))
         return 0
     repository = name.partition("@")[0]
-    shown = [_detail(f"{repository}@{m['Descriptor']['digest']}", m) for m in manifests]
-    print(pretty(shown, "\t"))
+    details = [
+        manifest_lists.described(f"{repository}@{m['Descriptor']['digest']}", m) for m in manifests
+    ]
+    print(pretty(details, "\t"))
     return 0
 
 
-def _detail(name: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    from base64 import b64encode
-
-    descriptor = dict(manifest["Descriptor"])
-    if manifest.get("Platform"):
-        descriptor["platform"] = manifest["Platform"]
-    content = manifest["Content"]
-    kind = "OCIManifest" if descriptor["mediaType"] == OCI else "SchemaV2Manifest"
-    return {
-        "Ref": name,
-        "Descriptor": descriptor,
-        "Raw": b64encode(content.encode()).decode(),
-        kind: decode(content),
-    }
+def _member(list_name: str, name: str, *, verbose: bool) -> int:
+    made = manifest_lists.ManifestList(manifest_lists.full_name(list_name))
+    wanted = manifest_lists.full_name(name)
+    listed = made.manifests() if made.exists else []
+    manifest = next((m for m in listed if m["Ref"] == wanted), None)
+    if manifest is None:
+        raise Failure(f"manifest for image {wanted} does not exist in {made.name}")
+    print(pretty(manifest if verbose else decode(manifest_lists.raw(manifest)), "\t"))
+    return 0
 
 
 COMMAND = Command(
-    "[OPTIONS] NAME[:TAG|@DIGEST]",
+    "[OPTIONS] [MANIFEST_LIST] NAME[:TAG|@DIGEST]",
     "Show what a registry has under a name",
     run,
     flags=(Flag("verbose", "v", "bool", "Show each manifest of a list, with its descriptor"),),
     least=1,
-    most=1,
+    most=2,
     description=(
-        "Prints the manifest, or the list of manifests for several platforms, without fetching "
-        "the image. The engine asks the registry, with its certificates and proxies."
+        "Prints a list that was begun here (manifest create); otherwise the manifest, or the list "
+        "of manifests for several platforms, that a registry has, without fetching the image. The "
+        "engine asks the registry, with its certificates and proxies."
     ),
     examples=(("For which platforms an image is", "jaula manifest inspect debian:13"),),
     see_also=("pull", "image inspect"),

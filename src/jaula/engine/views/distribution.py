@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.engine import Engine
     from jaula.engine.visitor import Visitor
-    from jaula.spec.api import RegistryAuth
+    from jaula.spec.api import ManifestListAdd, RegistryAuth
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -56,6 +56,13 @@ class Distribution:
     async def manifest(self, name: str, auth: RegistryAuth | None) -> Document:
         self._visitor.run()
         return await self._inner.manifest(name, auth)
+
+    async def push_list(
+        self, name: str, body: ManifestListAdd, auth: RegistryAuth | None
+    ) -> Document:
+        with self._visitor.deed("manifest push", name) as deed:
+            deed.images()
+            return await self._inner.push_list(name, body, auth)
 
     async def search(
         self, term: str, limit: int, filters: Filters, auth: RegistryAuth | None

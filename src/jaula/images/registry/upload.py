@@ -117,6 +117,15 @@ class Upload:
 
         return again(ask, self._target.patience, self._cancel)
 
+    def mount(self, digest: str, name: str) -> bool:
+        """Have a blob of another repository of this registry here; whether the registry did it."""
+        if self.has(digest):
+            return True
+        place = self._begin(digest, name)
+        if place is not None:
+            self._abandon(place)
+        return place is None
+
     def _abandon(self, place: Url) -> None:
         """Tell the registry that an upload is not wanted; it would forget it by itself, later."""
         try:

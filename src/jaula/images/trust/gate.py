@@ -51,6 +51,7 @@ class Gate:
         self._lock = threading.Lock()
         self._error: InvalidRequest | None = None
         self._rules = self._file.read(required=required) if self._file else Rules()
+        self.evidence.keep_only(store.manifests())
 
     def rules(self) -> Rules:
         """The rules of now. Raises :class:`ImageRefused` where the file cannot be read."""

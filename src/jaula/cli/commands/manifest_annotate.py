@@ -1,0 +1,48 @@
+"""``jaula manifest annotate``."""
+
+from __future__ import annotations
+
+from jaula.cli import manifest_lists
+from jaula.cli.failure import Failure
+from jaula.cli.flags import Command, Flag, Options
+
+FIELDS = {"arch": "architecture", "os": "os", "os-version": "os.version", "variant": "variant"}
+
+
+def run(options: Options) -> int:
+    """Say for which platform an image of a list is."""
+    name, member = (manifest_lists.full_name(text) for text in options.arguments)
+    made = manifest_lists.ManifestList(name)
+    if not made.exists:
+        raise Failure(f"No such manifest: {name}")
+    manifest = next((m for m in made.manifests() if m["Ref"] == member), None)
+    if manifest is None:
+        raise Failure(f"manifest for image {member} does not exist in {name}")
+    platform = dict(manifest["Descriptor"].get("platform") or {})
+    for flag, field in FIELDS.items():
+        if options.given(flag):
+            platform[field] = options.text(flag)
+    features = [word for text in options.texts("os-features") for word in text.split(",") if word]
+    if features:
+        platform["os.features"] = [*platform.get("os.features", ()), *features]
+    manifest["Descriptor"]["platform"] = platform
+    made.put(manifest)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] MANIFEST_LIST MANIFEST",
+    "Say for which platform an image of a list is",
+    run,
+    flags=(
+        Flag("arch", "", "string", "Architecture"),
+        Flag("os", "", "string", "Operating system"),
+        Flag("os-features", "", "list", "Features of the operating system"),
+        Flag("os-version", "", "string", "Version of the operating system"),
+        Flag("variant", "", "string", "Variant of the architecture"),
+    ),
+    least=2,
+    most=2,
+    examples=(("An older ARM", "jaula manifest annotate --variant v6 r.io/web:1 r.io/web:arm"),),
+    see_also=("manifest create", "manifest push"),
+)
