@@ -115,7 +115,10 @@ class Bridge:
 
         A host that forwards no longer listens to router advertisements (accept_ra 1), from which
         it may have its own default route, so what listened before is told to go on (2).
+        Nobody else on the bridge can have its addresses, so they are not tried out first: for that
+        second or two nothing that is forwarded would find a container.
         """
+        sysctl.write(f"ipv6/conf/{self.name}/accept_dad", "0")
         sysctl.write(f"ipv6/conf/{self.name}/disable_ipv6", "0")
         sysctl.write(f"ipv6/conf/{self.name}/accept_ra", "0")
         self._netlink.send(

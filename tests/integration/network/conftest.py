@@ -22,11 +22,13 @@ from jaula.kernel.links import add_address, add_default_route, add_veth, mac_byt
 from jaula.kernel.namespaces import CLONE, make, open_namespace, setns, unshare
 from jaula.kernel.netlink import visiting
 from jaula.kernel.rtnetlink import Rtnetlink
-from jaula.network import NetworkManager
+from jaula.network import NetworkManager, sysctl
 from jaula.spec.endpoint import Endpoint
+from jaula.spec.network import Network
 
 HOST_OUTER, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2
 HOST_SECOND = "198.51.100.3"
+HOST_OUTER6, OUTSIDE6 = "2001:db8::1", "2001:db8::2"
 
 
 def new_namespace() -> int:
@@ -94,15 +96,21 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         link, other = near.link("up0"), far.link("eth0")
         assert link is not None
         assert other is not None
+        for netns, name in ((host, "up0"), (outside, "eth0")):
+            with visiting(netns):
+                sysctl.write(f"ipv6/conf/{name}/accept_dad", "0")  # usable at once
         near.send(
             set_link(link.index, up=True),
             add_address(link.index, HOST_OUTER, 24),
             add_address(link.index, HOST_SECOND, 24),
+            add_address(link.index, HOST_OUTER6, 64),
         )
         far.send(
             set_link(other.index, up=True),
             add_address(other.index, OUTSIDE, 24),
             add_default_route(HOST_OUTER),
+            add_address(other.index, OUTSIDE6, 64),
+            add_default_route(HOST_OUTER6),
         )
         near.send(add_default_route(OUTSIDE))
     paths = Paths(tmp_path / "root", tmp_path / "run")
@@ -119,8 +127,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def listen(netns: int, address: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    family = _family(address)
     with visiting(netns):
-        server = socket.socket(socket.AF_INET, kind)
+        server = socket.socket(family, kind)
+    if family == socket.AF_INET6:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind((address, port))
     if kind == socket.SOCK_STREAM:
@@ -129,16 +140,25 @@ def listen(netns: int, address: str, port: int, kind: int = socket.SOCK_STREAM) 
     return server
 
 
-def client(netns: int, kind: int = socket.SOCK_STREAM, timeout: float = 0.4) -> socket.socket:
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def client(
+    netns: int,
+    kind: int = socket.SOCK_STREAM,
+    timeout: float = 0.4,
+    family: int = socket.AF_INET,
+) -> socket.socket:
     with visiting(netns):
-        made = socket.socket(socket.AF_INET, kind)
+        made = socket.socket(family, kind)
     made.settimeout(timeout)
     return made
 
 
 def talks(netns: int, target: tuple[str, int], server: socket.socket) -> str | None:
     """Connect and exchange a line with ``server``; the address it saw, None if it never came."""
-    with client(netns) as near:
+    with client(netns, family=_family(target[0])) as near:
         try:
             near.connect(target)
         except OSError:
@@ -155,7 +175,7 @@ def talks(netns: int, target: tuple[str, int], server: socket.socket) -> str | N
 
 def talks_udp(netns: int, target: tuple[str, int], server: socket.socket) -> str | None:
     """The same by datagrams."""
-    with client(netns, socket.SOCK_DGRAM) as near:
+    with client(netns, socket.SOCK_DGRAM, family=_family(target[0])) as near:
         try:
             near.sendto(b"ping", target)
         except OSError:
@@ -169,8 +189,27 @@ def talks_udp(netns: int, target: tuple[str, int], server: socket.socket) -> str
         server.sendto(b"pong", seen)
         answer, source = near.recvfrom(16)
         assert answer == b"pong"
-        assert source == target
+        assert source[:2] == target
         return str(seen[0])
+
+
+def network(name: str, **options: object) -> Network:
+    """A document of a network, on a bridge of a name of its own."""
+    identity = secrets.token_hex(32)
+    fields: dict[str, object] = {"created": 0, "bridge": f"jlt-{identity[:8]}", **options}
+    return Network(name=name, id=identity, **fields)  # type: ignore[arg-type]
+
+
+def join(lab: Lab, name: str, **options: object) -> Box:
+    """A further container, on a network that was defined."""
+    base = 500000 + 65536 * len(lab.boxes)
+    made = make(CLONE.NEWNET, [(0, base, 65536)], [(0, base, 65536)])
+    container_id = secrets.token_hex(32)
+    with visiting(lab.host):
+        endpoint = lab.manager.attach(name, container_id, made["net"], **options)  # type: ignore[arg-type]
+    box = Box(container_id, made["net"], made["user"], endpoint)
+    lab.boxes.append(box)
+    return box
 
 
 def run_nft(netns: int, *words: str) -> str:

@@ -397,4 +397,4 @@ def test_the_nft_program_does_where_the_library_is_missing(
         assert talks(lab.host, ("127.0.0.1", 8080), server) is not None
     with visiting(lab.host):
         lab.manager.unpublish(box.id)
-    assert "8080" not in run_nft(lab.host, "list", "ruleset")
+    assert " 8080 " not in run_nft(lab.host, "list", "ruleset")

@@ -1,0 +1,206 @@
+"""Published ports and the host's own firewall: what its input rules drop reaches no container."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from jaula.kernel.netlink import visiting
+from jaula.network import NetworkManager, PortRequest, firewall
+
+from .conftest import (
+    HOST_OUTER,
+    HOST_OUTER6,
+    OUTSIDE,
+    OUTSIDE6,
+    Box,
+    Lab,
+    client,
+    join,
+    listen,
+    network,
+    run_nft,
+    talks,
+    talks_udp,
+)
+from .host_rules import FIREWALLS
+
+OPEN, CLOSED = 8080, 9090
+
+
+@pytest.fixture
+def box(lab: Lab) -> Iterator[Box]:
+    """A container with two published ports of each protocol, in both families."""
+    with visiting(lab.host):
+        lab.manager.define(network("six", ipv6=True))
+    made = join(lab, "six")
+    publish(lab, made)
+    return made
+
+
+def publish(lab: Lab, made: Box) -> None:
+    with visiting(lab.host):
+        lab.manager.publish(
+            made.endpoint,
+            [
+                PortRequest(80, protocol, host_port=port)
+                for port in (OPEN, CLOSED)
+                for protocol in ("tcp", "udp")
+            ],
+        )
+
+
+def reached(lab: Lab, made: Box, port: int, *, sender: int | None = None) -> dict[str, str | None]:
+    """The sender's address as the container saw it, by protocol and family; None if it did not."""
+    source = lab.outside if sender is None else sender
+    found: dict[str, str | None] = {}
+    for family, every, host in (("4", "0.0.0.0", HOST_OUTER), ("6", "::", HOST_OUTER6)):
+        with listen(made.net, every, 80) as tcp:
+            found[f"tcp{family}"] = talks(source, (host, port), tcp)
+        with listen(made.net, every, 80, socket.SOCK_DGRAM) as udp:
+            found[f"udp{family}"] = talks_udp(source, (host, port), udp)
+    return found
+
+
+EVERYTHING = {"tcp4": OUTSIDE, "udp4": OUTSIDE, "tcp6": OUTSIDE6, "udp6": OUTSIDE6}
+NOTHING = dict.fromkeys(EVERYTHING)
+
+
+def test_without_rules_of_the_host_ports_are_open_and_senders_are_seen(lab: Lab, box: Box) -> None:
+    assert reached(lab, box, OPEN) == EVERYTHING
+
+
+@pytest.mark.parametrize("kind", FIREWALLS)
+def test_a_port_is_reached_if_the_hosts_firewall_lets_it_in(lab: Lab, box: Box, kind: str) -> None:
+    with visiting(lab.host):
+        FIREWALLS[kind](OPEN)
+    assert reached(lab, box, OPEN) == EVERYTHING
+    assert reached(lab, box, CLOSED) == NOTHING
+    with visiting(lab.host):
+        FIREWALLS[kind](0)
+    assert reached(lab, box, OPEN) == NOTHING
+
+
+@pytest.mark.parametrize("kind", FIREWALLS)
+def test_the_hosts_own_programs_reach_ports_whatever_is_let_in(
+    lab: Lab, box: Box, kind: str
+) -> None:
+    with visiting(lab.host):
+        FIREWALLS[kind](0)
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(lab.host, ("127.0.0.1", OPEN), server) is not None
+        assert talks(lab.host, (HOST_OUTER, OPEN), server) is not None
+
+
+def test_containers_of_other_networks_are_judged_like_anybody(lab: Lab, box: Box) -> None:
+    other = lab.box()
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(other.net, (HOST_OUTER, OPEN), server) is not None
+        with visiting(lab.host):
+            FIREWALLS["nftables"](OPEN)
+        assert talks(other.net, (HOST_OUTER, OPEN), server) is not None
+        assert talks(other.net, (HOST_OUTER, CLOSED), server) is None
+
+
+def test_a_rejected_port_is_refused_at_once_and_a_banned_sender_is_dropped(
+    lab: Lab, box: Box
+) -> None:
+    run_nft(lab.host, "add table inet own")
+    run_nft(lab.host, "add set inet own banned { type ipv4_addr; flags timeout; }")
+    run_nft(lab.host, "add chain inet own in { type filter hook input priority 0; }")
+    run_nft(lab.host, "add rule inet own in ip saddr @banned drop")
+    run_nft(lab.host, f"add rule inet own in tcp dport {CLOSED} reject with tcp reset")
+    with client(lab.outside) as near, pytest.raises(ConnectionRefusedError):
+        near.connect((HOST_OUTER, CLOSED))
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(lab.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
+        run_nft(lab.host, f"add element inet own banned {{ {OUTSIDE} }}")
+        assert talks(lab.outside, (HOST_OUTER, OPEN), server) is None
+        run_nft(lab.host, f"delete element inet own banned {{ {OUTSIDE} }}")
+        assert talks(lab.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
+
+
+def test_rules_see_the_hosts_port_and_interface_and_count_one_packet_a_connection(
+    lab: Lab, box: Box
+) -> None:
+    run_nft(lab.host, "add table ip own")
+    run_nft(lab.host, "add chain ip own in { type filter hook input priority 0; policy drop; }")
+    run_nft(lab.host, f"add rule ip own in iif up0 tcp dport {OPEN} ct state new counter accept")
+    with listen(box.net, "0.0.0.0", 80) as server:
+        for _ in range(3):
+            assert talks(lab.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
+    assert "counter packets 3 " in run_nft(lab.host, "list", "chain", "ip", "own", "in")
+
+
+def test_a_firewall_that_tracks_no_connections_to_a_port_still_leads_there(
+    lab: Lab, box: Box
+) -> None:
+    run_nft(lab.host, "add table inet own")
+    run_nft(lab.host, "add chain inet own pre { type filter hook prerouting priority -310; }")
+    run_nft(lab.host, f"add rule inet own pre tcp dport {OPEN} notrack")
+    assert reached(lab, box, OPEN) == EVERYTHING
+
+
+def test_a_first_datagram_larger_than_the_bridges_mtu_arrives(lab: Lab) -> None:
+    with visiting(lab.host):
+        lab.manager.define(network("small", mtu=1280))
+    made = join(lab, "small")
+    publish(lab, made)
+    with (
+        listen(made.net, "0.0.0.0", 80, socket.SOCK_DGRAM) as server,
+        client(lab.outside, socket.SOCK_DGRAM) as near,
+    ):
+        near.sendto(b"x" * 4000, (HOST_OUTER, OPEN))
+        assert len(server.recv(8192)) == 4000
+
+
+def test_nothing_is_translated_once_the_tables_are_gone(lab: Lab, box: Box) -> None:
+    for family in ("ip", "ip6"):
+        table = firewall.table_name(
+            next(e.network for e in lab.manager.endpoints("six")) and bridge_of(lab)
+        )
+        run_nft(lab.host, "delete", "table", family, table)
+    assert reached(lab, box, OPEN) == NOTHING
+
+
+def bridge_of(lab: Lab) -> str:
+    tables = run_nft(lab.host, "list", "tables", "ip6").split()
+    return tables[2].removeprefix("jaula_")
+
+
+def test_past_the_firewall_ports_are_open_whatever_it_says(lab: Lab) -> None:
+    """As Docker's are: in a network with the option, or for a whole engine."""
+    with visiting(lab.host):
+        lab.manager.define(network("open", ipv6=True, past_firewall=True))
+        FIREWALLS["nftables"](0)
+        run_nft(lab.host, "flush chain inet filter forward")
+        run_nft(lab.host, "chain inet filter forward { policy accept; }")
+    made = join(lab, "open")
+    publish(lab, made)
+    assert reached(lab, made, OPEN) == EVERYTHING
+
+
+def test_an_engine_can_publish_past_the_firewall_by_default(lab: Lab) -> None:
+    lab.manager.close()
+    with visiting(lab.host):
+        lab.manager = NetworkManager(
+            lab.config.paths, replace(lab.config, publish_past_firewall=True)
+        )
+    made = lab.box()
+    publish(lab, made)
+    run_nft(lab.host, "add table inet own")
+    run_nft(lab.host, "add chain inet own in { type filter hook input priority 0; policy drop; }")
+    with listen(made.net, "0.0.0.0", 80) as server:
+        assert talks(lab.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
+
+
+def test_an_internal_network_gets_no_port_by_the_address_of_its_gateway(lab: Lab, box: Box) -> None:
+    with visiting(lab.host):
+        lab.manager.define(network("vault", internal=True))
+        gateway = str(lab.manager.ensure("vault").gateway)
+    inner = join(lab, "vault")
+    with listen(box.net, "0.0.0.0", 80) as server:
+        assert talks(inner.net, (gateway, OPEN), server) is None
