@@ -15,10 +15,11 @@ from typing import Any
 from jaula.errors import InvalidRequest
 from jaula.images.blobs import hex_of
 from jaula.images.reference import could_be_id, parse
-from jaula.images.trust import signature
 from jaula.images.trust.evidence import EvidenceStore
+from jaula.images.trust.gate import vouched
 from jaula.images.trust.rules import Rule, Rules, Verdict
 from jaula.images.trust.rules_file import File
+from jaula.images.trust.signature import Unsigned
 from jaula.spec.image import MANIFESTS, Index, Manifest, decode
 
 
@@ -48,19 +49,10 @@ class ImageRules:
         store, reason = EvidenceStore(self._evidence), "no signature of it is kept"
         reference = parse(asked)
         for manifest in self._manifests(id):
-            evidence = store.of(manifest)
-            if evidence is None:
-                continue
             try:
-                found = signature.find(
-                    evidence.signatures,
-                    rule.keys,
-                    evidence.signed(manifest),
-                    rule.claimed(reference),
-                    None if reference.digest else reference.tag,
-                )
-            except signature.Unsigned as error:
-                reason = error.message
+                found = vouched(store, manifest, rule, reference)
+            except Unsigned as error:
+                reason = error.message or reason
                 continue
             told = f"{manifest[:19]}... signed by {found.key} (sha256:{found.fingerprint[:12]}...)"
             return True, told, str(store.path(manifest))

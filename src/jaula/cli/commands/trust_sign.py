@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 
 from jaula.cli import registry_auth, signing
-from jaula.cli.client import Client
+from jaula.cli.client import Client, quote
 from jaula.cli.failure import Failure, UsageError
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
@@ -33,16 +33,28 @@ def run(options: Options) -> int:
     if wanted.digest is None:
         signing.check_local(client, name, wanted.repository, found["digest"])
     key = signing.private_key(options.text("key"))
-    text = payload.write(payload.Claim(found["digest"], identity, notes))
-    body = {
-        "Payload": b64encode(text).decode(),
-        "Signature": b64encode(key.sign(text)).decode(),
-        "Referring": options.on("referrer"),
-    }
-    signed = f"{wanted.repository}@{found['digest']}"
-    client.document("POST", signing.place(signed), (), body, registry_auth.headers(name))
-    print(f"Signed {signed}\nby sha256:{key.public.fingerprint}")
+    digests = [found["digest"]]
+    if options.on("recursive"):
+        digests += _listed(client, f"{wanted.repository}@{found['digest']}")
+    for digest in digests:
+        text = payload.write(payload.Claim(digest, identity, notes))
+        body = {
+            "Payload": b64encode(text).decode(),
+            "Signature": b64encode(key.sign(text)).decode(),
+            "Referring": options.on("referrer"),
+        }
+        signed = f"{wanted.repository}@{digest}"
+        client.document("POST", signing.place(signed), (), body, registry_auth.headers(name))
+        print(f"Signed {signed}", flush=True)
+    print(f"by sha256:{key.public.fingerprint}")
     return 0
+
+
+def _listed(client: Client, name: str) -> list[str]:
+    """Digests of the manifests of a list; none where the name is an image's."""
+    place = f"/jaula/manifests/{quote(name, '/:@')}"
+    found = client.document("GET", place, (), None, registry_auth.headers(name))
+    return [member["Descriptor"]["digest"] for member in found.get("Manifests") or ()]
 
 
 def _notes(texts: list[str]) -> dict[str, str]:
@@ -64,6 +76,7 @@ COMMAND = Command(
         Flag("identity", "", "string",
              "The name that is signed, with a tag or without (default: the image's repository)"),
         Flag("key", "k", "string", "Private key (required)", completes="file"),
+        Flag("recursive", "r", "bool", "Sign the images of a list as well, each by itself"),
         Flag("referrer", "", "bool",
              "Keep the signature as a manifest that refers to the image, not under a tag"),
     ),

@@ -1,6 +1,7 @@
 """What was found at a pull, kept for when the image is run: signatures, and whose they are.
 
-One file for each image manifest, ``<root>/trust/<digits>.json``. Nothing in it is believed: the
+One file for each image manifest, ``<root>/trust/<digits>.json``, with what each repository had
+that it was pulled from. Nothing in it is believed: the
 signatures are verified each time, against the keys of the rules of that time, and the index is
 compared with its digest.
 """
@@ -20,13 +21,15 @@ from jaula.images.trust.artifact import sha256
 from jaula.images.trust.signature import Signature
 from jaula.spec.image import DOCUMENT_LIMIT, Index, decode
 
-_LIMIT = 16 << 20  # bytes; 64 payloads and an index are less
+_REPOSITORIES = 7  # besides the newest: the same image may be had from several
+_LIMIT = 128 << 20  # bytes; so many times 64 payloads and an index are less
 _SUFFIX = ".json"
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """``index`` is the list of manifests that was signed, where the manifest itself was not."""
+    """What one repository had; ``index`` is the list that was signed, if not the manifest was."""
 
+    repository: str  # DOMAIN/PATH
     signatures: tuple[Signature, ...]
     index: bytes = b""
 
@@ -53,31 +56,33 @@ class EvidenceStore:
         """Where it is kept, there or not."""
         return self._directory / (hex_of(manifest) + _SUFFIX)
 
-    def of(self, manifest: str) -> Evidence | None:
+    def of(self, manifest: str) -> tuple[Evidence, ...]:
         """What is kept about a manifest. Raises :class:`CorruptState` where it cannot be read."""
         path = self.path(manifest)
         try:
             with path.open("rb") as file:
                 data = file.read(_LIMIT + 1)
         except FileNotFoundError:
-            return None
+            return ()
         try:
             if len(data) > _LIMIT:
                 raise msgspec.DecodeError("it is too large")
-            return msgspec.json.decode(data, type=Evidence)
+            return msgspec.json.decode(data, type=tuple[Evidence, ...])
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise CorruptState(f"{path} is damaged: {error}", hint="pull the image again") from None
 
     def keep(self, manifest: str, evidence: Evidence) -> None:
-        """Write it down, in place of what was there."""
+        """Write it down, in place of what the same repository had."""
         assert len(evidence.index) <= DOCUMENT_LIMIT, "an index was read under that limit"
         path = self.path(manifest)
+        others = [e for e in self.of(manifest) if e.repository != evidence.repository]
+        kept = (*others[-_REPOSITORIES:], evidence)
         temporary = path.with_suffix(f".{secrets.token_hex(6)}")
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             with open(fd, "wb") as file:
-                file.write(msgspec.json.encode(evidence))
+                file.write(msgspec.json.encode(kept))
             os.rename(temporary, path)
         except OSError as error:
             temporary.unlink(missing_ok=True)

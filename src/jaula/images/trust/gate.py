@@ -97,7 +97,8 @@ class Gate:
         told = []
         for document in documents:
             found = tuple(shelf.find(source, document.digest, cancel))
-            evidence = Evidence(found, document.data if document.is_index else b"")
+            index = document.data if document.is_index else b""
+            evidence = Evidence(f"{reference.domain}/{reference.path}", found, index)
             try:
                 signatures.find(found, rule.keys, document.digest, rule.claimed(reference), tag)
             except Unsigned as error:
@@ -163,20 +164,31 @@ class Gate:
             raise refusal(shown, rule, "it has no name that a signature could be for")
         reason = "none of its signatures is known here; pull it again"
         for manifest in manifests:
-            evidence = self.evidence.of(manifest)
-            if evidence is None:
-                continue
             try:
-                return signatures.find(
-                    evidence.signatures,
-                    rule.keys,
-                    evidence.signed(manifest),
-                    rule.claimed(reference),
-                    None if reference.digest else reference.tag,
-                )
+                return vouched(self.evidence, manifest, rule, reference)
             except Unsigned as error:
-                reason = error.message
+                reason = error.message or reason
         raise refusal(shown, rule, reason)
+
+
+def vouched(store: EvidenceStore, manifest: str, rule: Rule, reference: Reference) -> Vouched:
+    """The signature of a manifest, among those that are kept, that a rule wants for a name.
+
+    Raises :class:`Unsigned`, with an empty message where nothing is kept.
+    """
+    reason = ""
+    for evidence in store.of(manifest):
+        try:
+            return signatures.find(
+                evidence.signatures,
+                rule.keys,
+                evidence.signed(manifest),
+                rule.claimed(reference),
+                None if reference.digest else reference.tag,
+            )
+        except Unsigned as error:
+            reason = error.message
+    raise Unsigned(reason)
 
 
 def names(image: Image, asked: str) -> list[Reference]:
