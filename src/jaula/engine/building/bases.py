@@ -41,6 +41,7 @@ async def find(
     """The image of a name for a platform; fetched where it is not here, or ``pull`` says so.
 
     :raises NotFound: nobody has it.
+    :raises ImageRefused: the operator's policy does not let it be built upon.
     """
     if not pull:
         try:
@@ -49,6 +50,7 @@ async def find(
         except NotFound:
             pass
         else:
+            parts.gate.running(image, name)
             return image
     domain = parse(name).domain
     auth = auths.get(domain) or auths.get(_INDEX if domain == _HUB else domain)
