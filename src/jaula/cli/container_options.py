@@ -92,7 +92,7 @@ def _host(options: Options) -> dict[str, Any]:
         "Dns": texts("dns"),
         "DnsOptions": texts("dns-option") + texts("dns-opt"),
         "DnsSearch": texts("dns-search"),
-        "ExtraHosts": [_host_line(word) for word in texts("add-host")],
+        "ExtraHosts": [host_line(word) for word in texts("add-host")],
         "GroupAdd": texts("group-add"),
         "Isolation": text("isolation"),
         "Links": texts("link"),
@@ -143,7 +143,7 @@ def _host(options: Options) -> dict[str, Any]:
 
             host[name] = [secret_options.document(word, flag) for word in texts(flag)]
     if options.given("ulimit"):
-        host["Ulimits"] = [_ulimit(word) for word in texts("ulimit")]
+        host["Ulimits"] = [ulimit(word) for word in texts("ulimit")]
     if options.given("device"):
         host["Devices"] = [_device(word) for word in texts("device")]
     return host
@@ -261,7 +261,8 @@ def _restart(text: str) -> dict[str, Any]:
     return {"Name": name, "MaximumRetryCount": int(count)}
 
 
-def _host_line(word: str) -> str:
+def host_line(word: str) -> str:
+    """``--add-host`` as the API takes it. Raises UsageError."""
     name, equals, address = word.partition("=")
     if not equals:
         name, equals, address = word.partition(":")
@@ -316,7 +317,8 @@ def _profile(path: str) -> str:
         raise UsageError(f"compacting json for seccomp profile ({path}) failed: {error}") from None
 
 
-def _ulimit(word: str) -> dict[str, Any]:
+def ulimit(word: str) -> dict[str, Any]:
+    """``--ulimit`` as the API takes it. Raises UsageError."""
     name, equals, value = word.partition("=")
     soft, colon, hard = value.partition(":")
     try:

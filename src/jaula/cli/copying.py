@@ -258,7 +258,7 @@ def download(
         root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise Failure(f"{directory}: {(error.strerror or '').lower()}") from None
-    body = _Body(response.chunks())
+    body = Body(response.chunks())
     owns = archive and os.geteuid() == 0
     try:
         CopyIn(
@@ -299,7 +299,7 @@ class Renamed:
         return self._new + b"/" + name
 
 
-class _Body:
+class Body:
     """The pieces of an answer as a file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:

@@ -52,6 +52,7 @@ COMMANDS = {
     "tag": "tag",
     "rmi": "rmi",
     "history": "history",
+    "build": "build",
     "daemon": "daemon",
     "check": "check",
     "doctor": "doctor",
@@ -61,6 +62,8 @@ COMMANDS = {
     "demo": "demo",
     "completion": "completion",
     "help": "help_",
+    "builder build": "build",
+    "builder prune": "builder_prune",
     "container attach": "attach",
     "container commit": "commit",
     "container cp": "cp",
@@ -100,6 +103,7 @@ COMMANDS = {
     "context update": "context_update",
     "context use": "context_use",
     "image bootstrap": "image_bootstrap",
+    "image build": "build",
     "image history": "history",
     "image import": "import_",
     "image inspect": "image_inspect",
@@ -168,6 +172,7 @@ ALIASES = {
 }
 
 GROUPS = {
+    "builder": "Build images",
     "container": "Manage containers",
     "config": "Manage configs: files for containers",
     "context": "Manage contexts: names for engines",

@@ -1,0 +1,46 @@
+"""``jaula builder prune``."""
+
+from __future__ import annotations
+
+from jaula.cli import pruning
+from jaula.cli.client import Client, filters
+from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Remove what is kept for further builds."""
+    every = options.on("all")
+    warning = "This will remove all dangling build cache."
+    if every:
+        warning = "This will remove all build cache."
+    pruning.confirm(warning, force=options.on("force"))
+    query = (
+        ("all", every),
+        ("keep-storage", options.number("keep-storage") or ""),
+        ("filters", filters(options.texts("filter"))),
+    )
+    found = Client(Settings.host).document("POST", "/build/prune", query) or {}
+    pruning.tell("Deleted build cache objects", list(found.get("CachesDeleted") or ()))
+    pruning.reclaimed(found.get("SpaceReclaimed") or 0)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS]",
+    "Remove build cache",
+    run,
+    flags=(
+        Flag("all", "a", "bool", "Also what images share"),
+        Flag("filter", "", "list", "Only what matches (until=24h, type=regular)"),
+        Flag("force", "f", "bool", "Do not ask"),
+        Flag("keep-storage", "", "size", "Bytes of cache that may stay"),
+    ),
+    most=0,
+    description=(
+        "Removes the layers of build steps, which the next build would use again, and the "
+        "directories of RUN --mount=type=cache. No image is changed."
+    ),
+    examples=(("What was not used for a week", "jaula builder prune -f --filter until=168h"),),
+    see_also=("build", "system df", "image prune"),
+)
