@@ -16,6 +16,7 @@ import msgspec
 from jaula.engine.authority.asks import Ask, Kind
 from jaula.engine.building import bases, copying, keys
 from jaula.engine.building.messages import Messages
+from jaula.engine.building.receiving import from_address, from_session
 from jaula.engine.building.stage import StageRun
 from jaula.engine.building.state import StageState, document
 from jaula.engine.building.threads import in_thread
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     Tell = Callable[[dict[str, Any]], Awaitable[None]]
 
 EPOCH = "SOURCE_DATE_EPOCH"
+_IMAGE = "docker-image://"
 _NETWORK = "network.host"
 _INSECURE = "security.insecure"
 
@@ -233,7 +235,7 @@ class Build:
             finding = bases.find(
                 self.parts,
                 self._distribution,
-                self.options.contexts.get(name, name),
+                name,
                 platform,
                 pull=self.options.pull,
                 auths=self.options.auths,
@@ -273,12 +275,21 @@ class Build:
             case Source.STAGE:
                 return (await self.stage(origin.stage)).state.diff_ids
             case Source.IMAGE:
-                image = await self.image(origin.name, self.options.platform, tell)
-                self.keep_layers(bases.state_of(self.parts, image))
-                return image.layers
+                image_name = origin.name
             case Source.SCRATCH:
                 return ()
-        return None
+            case Source.CONTEXT:
+                image_name = self.image_behind(origin.name)
+        if not image_name:
+            return None
+        image = await self.image(image_name, self.options.platform, tell)
+        self.keep_layers(bases.state_of(self.parts, image))
+        return image.layers
+
+    def image_behind(self, context: str) -> str:
+        """The image that a context is, '' for one that is a directory."""
+        given = self.options.contexts.get(context, "")
+        return given.removeprefix(_IMAGE) if given.startswith(_IMAGE) else ""
 
     async def tree(
         self, planned: PlannedStage, name: str, held: ExitStack, tell: Tell
@@ -307,13 +318,14 @@ class Build:
         return await asyncio.shield(task)
 
     async def _receive(self, name: str) -> str:
-        from jaula.engine.building.receiving import from_session
-
-        if self.session is None:
-            raise InvalidRequest(f"the context {name!r} needs a session of the client's")
         path = self._directory / f"context-{len(self._contexts)}"
-        path.mkdir(mode=0o700)
-        await from_session(self.session, name, str(path), self.cancellation)
+        path.mkdir(mode=0o755)
+        if address := self.options.contexts.get(name):
+            await from_address(address, str(path), self.remotes, self.cancellation)
+        elif self.session is not None:
+            await from_session(self.session, name, str(path), self.cancellation)
+        else:
+            raise InvalidRequest(f"the context {name!r} needs a session of the client's")
         return str(path)
 
     # -- limits --------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """``RUN --mount``: what a step sees besides its own files.
 
 Every mount is made here, resolved, shown with the container's owners and attached below a
-directory of the step's in ``run``, before the container starts; the runtime binds those places. So a path in
-a Dockerfile is looked up once, inside of what it is a path of (``RESOLVE_IN_ROOT``), and what the
-container gets is that very file or directory, whatever a step beside it changes meanwhile.
+directory of the step's in ``run``, before the container starts; the runtime binds those places.
+So a path in a Dockerfile is looked up once, inside of what it is a path of (``RESOLVE_IN_ROOT``),
+and what the container gets is that very file or directory, whatever a step beside it changes.
 
 The places exist in the engine's own mount namespace only. When the engine is killed they are gone.
 What they are attached to is removed by name and never with what is in it: that may be a cache.

@@ -20,6 +20,8 @@ from jaula.images.build.language.scope import Scope
 from jaula.images.build.taking import take
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.state.records import BuildStep
+from jaula.storage.folders import opened
+from jaula.storage.trees import copy_tree
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -87,16 +89,42 @@ class StageRun:
                 base = below.scope
             case Source.SCRATCH:
                 state = StageState(platform=bases.wanted_platform(platform))
-            case _:
-                image = await build.image(planned.base.name, platform, self._channel.put)
-                state = bases.state_of(self._parts, image)
-                self._cached = True
+            case Source.IMAGE:
+                state = await self._image(planned.base.name, platform)
+            case Source.CONTEXT if image := build.image_behind(planned.base.name):
+                state = await self._image(image, platform)
+            case Source.CONTEXT:
+                state = StageState(platform=bases.wanted_platform(platform))
+                layer = await self._whole(planned.base.name)
+                state = state.step(f"FROM {planned.base.name}", build.now(), layer)
         # triggers of the base are among the instructions already
         config = msgspec.structs.replace(state.config, on_build=())
         state = msgspec.structs.replace(state, config=config)
         build.keep_layers(state)
         self.state = state
         self.scope = Scope(build.plan, config.env, base)
+
+    async def _image(self, name: str, platform: str) -> StageState:
+        image = await self._build.image(name, platform, self._channel.put)
+        return bases.state_of(self._parts, image)
+
+    async def _whole(self, context: str) -> Layer | None:
+        """A directory of the client's as a root."""
+        build = self._build
+        path = await build.context_path(context)
+
+        def work() -> Layer | None:
+            with opened(path) as directory:
+                return copying.filled(
+                    self._parts,
+                    (),
+                    lambda root: copy_tree(directory, root),
+                    build.pin,
+                    newest=build.newest,
+                    exact=True,
+                )
+
+        return await in_thread(work)
 
     # -- instructions ------------------------------------------------------------------------
 
