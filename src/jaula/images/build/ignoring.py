@@ -24,6 +24,9 @@ _PATTERNS = 10_000
 _LONGEST = 4096
 """Bounds of a file: patterns, and characters of one."""
 
+_REMEMBERED = 4096
+"""Directories whose judgement is kept for what is in them."""
+
 
 def files(dockerfile: str) -> tuple[str, str]:
     """Where patterns are looked for; the first that is there counts."""
@@ -35,6 +38,7 @@ class Ignore:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns: list[_Pattern] = []
+        self._judged: dict[str, tuple[int, bool]] = {}
         for text in patterns:
             text = text.strip()
             except_ = text.startswith("!")
@@ -58,21 +62,49 @@ class Ignore:
 
     def leaves_out(self, path: str) -> bool:
         """Whether ``path``, relative to the context's root, stays out."""
+        above, _, _ = path.rpartition("/")
+        return self._judge(path, self._of_directory(above) if above else (0, False))[1]
+
+    def _of_directory(self, path: str) -> tuple[int, bool]:
+        """As :meth:`_judge`, for a path that others lie below."""
+        known = self._judged.get(path)
+        if known is None:
+            known = (0, False)
+            end = -1
+            while end < len(path):
+                end = path.find("/", end + 1)
+                end = len(path) if end < 0 else end
+                part = path[:end]
+                known = self._judged.get(part) or self._judge(part, known)
+                self._judged[part] = known
+            if len(self._judged) > _REMEMBERED:
+                self._judged = {path: known}
+        return known
+
+    def _judge(self, path: str, above: tuple[int, bool]) -> tuple[int, bool]:
+        """The patterns that match (a bit each), and whether the path stays out.
+
+        ``above`` is the same for the directory that it is in: what matched that matches this. A
+        pattern that would change nothing is not looked at, and so does not count below either.
+        """
+        matched = above[0]
         out = False
         seen: _Path | None = None
+        bit = 1
         for pattern in self._patterns:
-            if pattern.except_ is not out:
-                continue  # it would change nothing
-            if pattern.literal:
-                found = path == pattern.text or path.startswith(pattern.below)
-            elif pattern.needed not in path:
-                found = False
-            else:
-                seen = seen or _Path(path)
-                found = seen.matches(pattern)
+            found = bool(matched & bit)
+            if not found and pattern.except_ is out:
+                if pattern.literal:
+                    found = path == pattern.text
+                elif pattern.needed in path:
+                    seen = seen or _Path(path)
+                    found = seen.matches(pattern)
+                if found:
+                    matched |= bit
             if found:
                 out = not pattern.except_
-        return out
+            bit <<= 1
+        return matched, out
 
     def may_hold(self, directory: str) -> bool:
         """Whether something below a ``directory`` that stays out may be an exception."""
@@ -230,7 +262,7 @@ class _Path:
         self._names = (bit - 1) & ~self._slashes
 
     def matches(self, pattern: _Pattern) -> bool:
-        """Whether the pattern matches the path or a directory that it is in."""
+        """Whether the pattern matches the whole path."""
         at = 1
         for token in pattern.tokens:
             if isinstance(token, str):
@@ -248,7 +280,7 @@ class _Path:
                 at = (at & sum(inside)) << 1
             if not at:
                 return False
-        return bool(at & (self._end | self._slashes))
+        return bool(at & self._end)
 
     def _run(self, at: int) -> int:
         """All positions that are reached from those of ``at`` within their names."""
