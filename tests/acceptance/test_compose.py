@@ -143,3 +143,45 @@ def test_run_stop_start_and_kill(project: Project) -> None:
     project.run("start", "store")
     project.run("kill", "store")
     assert "store" in project.run("ps", "-a", "--format", "{{.Service}}")
+
+
+CONFIDENTIAL = """
+services:
+  box:
+    image: busybox
+    init: true
+    command: sleep 600
+    secrets:
+      - of_file
+      - source: of_environment
+        target: /etc/renamed
+        mode: 0440
+        uid: "7"
+    configs:
+      - source: of_content
+        target: /etc/site.conf
+      - of_environment
+secrets:
+  of_file: {file: ./password.txt}
+  of_environment: {environment: PASSWORD}
+configs:
+  of_content:
+    content: |
+      port = 80
+  of_environment: {environment: PASSWORD}
+"""
+
+
+def test_secrets_and_configs_of_every_source(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PASSWORD", "hunter2")
+    (project.directory / "password.txt").write_text("of the file")
+    project.write(CONFIDENTIAL)
+    project.run("up", "-d")
+    assert project.inside("box", "cat", "/run/secrets/of_file") == "of the file"
+    assert project.inside("box", "cat", "/etc/renamed") == "hunter2"
+    assert project.inside("box", "stat", "-c", "%a %u", "/etc/renamed") == "440 7\n"
+    assert project.inside("box", "cat", "/etc/site.conf") == "port = 80\n"
+    assert project.inside("box", "cat", "/of_environment") == "hunter2"
+    assert "hunter2" not in project.inside("box", "env")

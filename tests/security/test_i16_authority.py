@@ -514,3 +514,30 @@ def test_events_show_nothing_of_others(guarded: PrivateEngine, member: Visitor) 
         shown = [json.loads(line) for line in reply.body.splitlines()]
     assert b"a-secret-argument" not in reply.body
     assert not [e for e in shown if e["Type"] == "container" and e["Actor"]["ID"] == name]
+
+
+def test_a_secret_is_its_owners(guarded: PrivateEngine) -> None:
+    member, other = Visitor(guarded, MEMBER, GROUP), Visitor(guarded, OTHER, GROUP)
+    made = member.request("POST", "/secrets/create", {"Name": "hers", "Data": "aHVudGVyMg=="})
+    config = member.request("POST", "/configs/create", {"Name": "hers", "Data": "aHVudGVyMg=="})
+    assert (made.status, config.status) == (201, 201)
+    try:
+        body = {"Image": "busybox", "HostConfig": {"Secrets": [{"Source": "hers"}]}}
+        for reply in (
+            other.request("POST", "/containers/create", body),
+            other.request("DELETE", "/secrets/hers"),
+            other.request("POST", "/secrets/hers/update?version=1", {"Labels": {}}),
+            other.request("DELETE", "/configs/hers"),
+        ):
+            assert reply.status == 403
+            assert "use " in reply.json()["message"]
+        assert "Data" not in other.request("GET", "/configs/hers").json()["Spec"]
+        assert "Data" in member.request("GET", "/configs/hers").json()["Spec"]
+        by_id = {"Image": "busybox", "HostConfig": {"Secrets": [{"Source": made.json()["ID"][:6]}]}}
+        assert other.request("POST", "/containers/create", by_id).status == 403
+        created = member.request("POST", "/containers/create", body)
+        assert created.status == 201
+        member.request("DELETE", f"/containers/{created.json()['Id']}")
+    finally:
+        assert member.request("DELETE", "/secrets/hers").status == 204
+        assert member.request("DELETE", "/configs/hers").status == 204

@@ -1,0 +1,77 @@
+"""What is sealed: only the key opens it, and only for what it was sealed about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.errors import CorruptState
+from jaula.state.vault import Vault
+
+
+def test_what_is_sealed_is_opened_by_the_next_engine(tmp_path: Path) -> None:
+    sealed = Vault(tmp_path).seal(b"hunter2", "secret x")
+    assert b"hunter2" not in sealed
+    assert Vault(tmp_path).open(sealed, "secret x") == b"hunter2"
+    assert Vault(tmp_path).seal(b"hunter2", "secret x") != sealed
+
+
+def test_the_key_is_its_owners_alone(tmp_path: Path) -> None:
+    os.umask(0o022)
+    Vault(tmp_path).seal(b"", "x")
+    key = tmp_path / "secrets.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert len(key.read_bytes()) == 32
+    assert [path.name for path in tmp_path.iterdir()] == ["secrets.key"]
+
+
+def test_it_is_bound_to_what_it_is_about(tmp_path: Path) -> None:
+    vault = Vault(tmp_path)
+    sealed = vault.seal(b"hunter2", "secret x")
+    with pytest.raises(CorruptState, match="secret y cannot be decrypted"):
+        vault.open(sealed, "secret y")
+
+
+@given(place=st.integers(0, 34), bit=st.integers(0, 7))
+def test_any_changed_bit_is_found(
+    tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
+) -> None:
+    vault = Vault(tmp_path_factory.mktemp("vault"))
+    sealed = bytearray(vault.seal(b"hunter2", "x"))
+    sealed[place] ^= 1 << bit
+    with pytest.raises(CorruptState):
+        vault.open(bytes(sealed), "x")
+
+
+@pytest.mark.parametrize("sealed", [b"", b"x", b"x" * 12, b"x" * 27])
+def test_what_is_too_short_is_refused(tmp_path: Path, sealed: bytes) -> None:
+    vault = Vault(tmp_path)
+    vault.seal(b"", "x")
+    with pytest.raises(CorruptState):
+        vault.open(sealed, "x")
+
+
+def test_a_key_that_is_gone_or_open_to_others_or_another_is_told(tmp_path: Path) -> None:
+    vault, key = Vault(tmp_path), tmp_path / "secrets.key"
+    sealed = vault.seal(b"hunter2", "x")
+    whole = key.read_bytes()
+    key.chmod(0o640)
+    with pytest.raises(CorruptState, match="can be read by others"):
+        vault.open(sealed, "x")
+    key.chmod(0o600)
+    key.write_bytes(whole[:-1])
+    with pytest.raises(CorruptState, match="has not 32 bytes"):
+        vault.open(sealed, "x")
+    key.write_bytes(bytes(32))
+    with pytest.raises(CorruptState, match="another one"):
+        vault.open(sealed, "x")
+    key.unlink()
+    with pytest.raises(CorruptState, match="is gone"):
+        vault.open(sealed, "x")
+    key.symlink_to("/dev/zero")
+    with pytest.raises(CorruptState, match=r"secrets\.key"):
+        vault.seal(b"", "x")
