@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from jaula.engine.threads import consumed, produced
-from jaula.errors import Conflict, InvalidRequest, JaulaError
+from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
-    from jaula.images.store import Image
+    from jaula.images.store import Image, Removed
 
 Filters = dict[str, list[str]]
 Document = dict[str, Any]
@@ -101,7 +101,13 @@ class Images:
 
         :raises Conflict: a container uses it.
         """
-        image = self._parts.images.resolve(ref)
+        return [dict(step) for step in await self._remove(ref, force=force)]
+
+    async def _remove(self, ref: str, *, force: bool) -> Removed:
+        try:
+            image = self._parts.images.resolve(ref)
+        except CorruptState:
+            return await asyncio.to_thread(self._parts.images.remove, ref)
         in_use = None
         for container in self._parts.registry:
             if container.record.image != image.id:
@@ -118,7 +124,7 @@ class Images:
             for action, name in step.items():
                 verb = "untag" if action == "Untagged" else "delete"
                 self._parts.events.emit("image", verb, image.id, {"name": name})
-        return [dict(step) for step in done]
+        return done
 
     async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
         """Load an archive; Docker's messages."""
@@ -202,11 +208,11 @@ class Images:
             if not all(has_label(image, v) == (k == "label") for k, v in labels):
                 continue
             try:
-                done = await self.remove(image.id, force=True, noprune=False)
+                done = await self._remove(image.id, force=True)
             except JaulaError:
                 continue  # a container was made from it meanwhile
             deleted += done
-            freed += image.size if any("Deleted" in step for step in done) else 0
+            freed += done.freed
         self._parts.events.emit("image", "prune", "", {"reclaimed": str(freed)})
         return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
 

@@ -177,32 +177,9 @@ class System:
 
     async def df(self) -> dict[str, Any]:
         """Docker's disk usage document."""
-        return await asyncio.to_thread(self._df)
+        from jaula.engine import disk_usage
 
-    def _df(self) -> dict[str, Any]:
-        parts, engine = self._parts, self._engine
-        containers = engine.containers.list(all=True, limit=None, filters={}, size=True)
-        volumes = engine.volumes.list({})["Volumes"]
-        used = engine.volumes.used()
-        for volume in volumes:
-            volume["UsageData"] = {
-                "RefCount": len(used.get(volume["Name"], ())),
-                "Size": parts.volumes.usage(volume["Name"]),
-            }
-        images = engine.images.list(all=True, filters={}, digests=False)
-        sizes = {
-            layer: parts.layers.info(layer).size for i in parts.images.list() for layer in i.layers
-        }
-        users = Counter(layer for i in parts.images.list() for layer in i.layers)
-        for summary, image in zip(images, parts.images.list(), strict=False):
-            summary["SharedSize"] = sum(sizes[n] for n in image.layers if users[n] > 1)
-        return {
-            "LayersSize": sum(sizes.values()),
-            "Images": images,
-            "Containers": containers,
-            "Volumes": volumes,
-            "BuildCache": engine.builds.usage(),
-        }
+        return await asyncio.to_thread(disk_usage.document, self._engine)
 
     def events(
         self, since: float | None, until: float | None, filters: dict[str, list[str]]

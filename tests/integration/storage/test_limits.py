@@ -6,6 +6,7 @@ import errno
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ import pytest
 from harness import disks
 from jaula.config import Paths
 from jaula.errors import Unsupported
-from jaula.kernel import btrfs
+from jaula.kernel import btrfs, capabilities
 from jaula.storage.layers import LayerStore
 from jaula.storage.snapshots import SnapshotDriver, driver, open_root
 
 Tar = Callable[..., bytes]
 MEGA = 1 << 20
+CAP_SYS_RESOURCE = 1 << 24
 DISKS = {
     "btrfs": (("mkfs.btrfs", "-q"), ""),
     "ext4": (("mkfs.ext4", "-q", "-O", "quota,project"), "prjquota"),
@@ -48,8 +50,24 @@ def layer(snapshots: SnapshotDriver, tar: Tar) -> tuple[str, ...]:
     return (layers.extract(io.BytesIO(tar(("base", os.urandom(5 * MEGA))))).diff_id,)
 
 
+@contextmanager
+def without_leave_to_exceed() -> Iterator[None]:
+    """As in a container: with CAP_SYS_RESOURCE ext4 lets a process exceed its quota."""
+    effective, permitted, inheritable = capabilities.capget()
+    capabilities.capset(effective & ~CAP_SYS_RESOURCE, permitted, inheritable)
+    try:
+        yield
+    finally:
+        capabilities.capset(effective, permitted, inheritable)
+
+
 def fill(root: int, name: str, most: int) -> int:
     """Write until it is refused; the bytes that were taken."""
+    with without_leave_to_exceed():
+        return _fill(root, name, most)
+
+
+def _fill(root: int, name: str, most: int) -> int:
     written = 0
     try:
         descriptor = os.open(name, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=root)

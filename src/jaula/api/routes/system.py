@@ -18,7 +18,7 @@ _PING_HEADERS = (
 
 _DF_SECTIONS = {
     "container": ("Containers",),
-    "image": ("Images", "LayersSize"),
+    "image": ("Images", "LayersSize", "LayersReclaimable"),
     "volume": ("Volumes",),
     "build-cache": ("BuildCache", "BuilderSize"),
 }

@@ -37,7 +37,9 @@ def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
     volumes, caches = found.get("Volumes") or [], found.get("BuildCache") or []
     used = [image for image in images if image.get("Containers", 0) > 0]
     layers = found.get("LayersSize") or 0
-    kept = sum(image["Size"] - max(image.get("SharedSize", 0), 0) for image in used)
+    unused = found.get("LayersReclaimable")
+    if unused is None:  # as Docker's command has it, which does not know what used images share
+        unused = layers - sum(image["Size"] - max(image.get("SharedSize", 0), 0) for image in used)
     running = [item for item in containers if item["State"] in ("running", "paused", "restarting")]
     ended = [item for item in containers if item not in running]
     linked = [
@@ -45,15 +47,15 @@ def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
     loose = [volume for volume in volumes if volume not in linked]
     return [
-        _row("Images", images, used, layers, layers - kept if used else layers),
+        _row("Images", images, used, layers, unused),
         _row("Containers", containers, running, _written(containers), _written(ended)),
         _row("Local Volumes", volumes, linked, _volumes(volumes), _volumes(loose)),
         _row(
             "Build Cache",
             caches,
             [cache for cache in caches if cache.get("InUse")],
-            sum(cache.get("Size", 0) for cache in caches if not cache.get("Shared")),
-            sum(cache.get("Size", 0) for cache in caches if not cache.get("InUse")),
+            _cached(caches),
+            _cached([cache for cache in caches if not cache.get("InUse")]),
         ),
     ]
 
@@ -76,6 +78,11 @@ def _volumes(volumes: list[Any]) -> int:
     return sum(max((volume.get("UsageData") or {}).get("Size", 0), 0) for volume in volumes)
 
 
+def _cached(caches: list[Any]) -> int:
+    """What an image has as well is counted there."""
+    return sum(cache.get("Size", 0) for cache in caches if not cache.get("Shared"))
+
+
 def _reclaimable(row: dict[str, Any]) -> str:
     text = units.shown(row["Reclaimable"])
     if row["Type"] == "Build Cache":
@@ -84,14 +91,14 @@ def _reclaimable(row: dict[str, Any]) -> str:
 
 
 def verbose(found: dict[str, Any]) -> str:
-    """Every image, container and volume with its size."""
+    """Every image, container, volume and remembered step of a build with its size."""
     images: dict[str, listing.Column] = {
         "Repository": ("REPOSITORY", lambda row: _name(row)[0]),
         "Tag": ("TAG", lambda row: _name(row)[1]),
         "ID": ("IMAGE ID", lambda row: cut(row["Id"])),
         "CreatedSince": ("CREATED", lambda row: moments.ago(row["Created"])),
         "Size": ("SIZE", lambda row: units.shown(row["Size"], 3)),
-        "SharedSize": ("SHARED SIZE", lambda row: units.shown(max(row.get("SharedSize", 0), 0), 3)),
+        "SharedSize": ("SHARED SIZE", lambda row: units.shown(max(row.get("SharedSize", 0), 0))),
         "UniqueSize": (
             "UNIQUE SIZE",
             lambda row: units.shown(row["Size"] - max(row.get("SharedSize", 0), 0)),
@@ -105,6 +112,16 @@ def verbose(found: dict[str, Any]) -> str:
     }
     containers = container_columns.columns(whole=False)
     containers["Size"] = ("SIZE", lambda row: units.shown(row.get("SizeRw") or 0, 3))
+    caches: list[Any] = found.get("BuildCache") or []
+    cached: dict[str, listing.Column] = {
+        "ID": ("CACHE ID", lambda row: cut(row["ID"])),
+        "CacheType": ("CACHE TYPE", lambda row: row.get("Type", "")),
+        "Size": ("SIZE", lambda row: units.shown(row.get("Size", 0), 3)),
+        "CreatedSince": ("CREATED", lambda row: _since(row.get("CreatedAt"))),
+        "LastUsedSince": ("LAST USED", lambda row: _since(row.get("LastUsedAt"))),
+        "UsageCount": ("USAGE", lambda row: str(row.get("UsageCount", 0))),
+        "Shared": ("SHARED", lambda row: "true" if row.get("Shared") else "false"),
+    }
     parts = []
     for heading, rows, columns, names in (
         ("Images", found.get("Images"), images, tuple(images)),
@@ -115,10 +132,19 @@ def verbose(found: dict[str, Any]) -> str:
             ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"),
         ),
         ("Local Volumes", found.get("Volumes"), volumes, tuple(volumes)),
+        ("Build cache", caches, cached, tuple(cached)),
     ):
         default = "\t".join(f"{{{{.{name}}}}}" for name in names)
-        parts.append(f"{heading} space usage:\n\n" + listing.text(rows or [], columns, default))
+        title = f"{heading} space usage:"
+        if rows is caches:
+            title = f"{heading} usage: {units.shown(_cached(caches))}"
+        parts.append(f"{title}\n\n" + listing.text(rows or [], columns, default))
     return "\n".join(parts)
+
+
+def _since(text: str | None) -> str:
+    """An RFC 3339 time as a span up to now; empty where there is none."""
+    return moments.ago(moments.epoch(text)) if text else ""
 
 
 def _name(image: dict[str, Any]) -> tuple[str, str]:
