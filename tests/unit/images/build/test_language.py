@@ -470,7 +470,7 @@ def test_a_trigger_that_is_none_names_its_image(text: str) -> None:
 
 
 def test_a_text_of_one_instruction_is_read_alone() -> None:
-    assert parse_one("# escape=`\nENV a=\\\n b").source == "ENV a=b"
+    assert parse_one("# escape=`\nENV a=\\\nb").source == "ENV a=b"
 
 
 # -- checks --------------------------------------------------------------------------------------

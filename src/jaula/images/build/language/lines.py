@@ -36,9 +36,12 @@ class Lines(msgspec.Struct, frozen=True):
     remarks: tuple[Remark, ...]
 
 
-def split(rows: tuple[str, ...], name: str) -> Lines:
-    """``rows`` are the file's lines without their ``\\n``. Raises :class:`Mistake`."""
-    directives, at = _directives(rows, name)
+def split(rows: tuple[str, ...], name: str, escape: str = "") -> Lines:
+    """``rows`` are the file's lines without their ``\\n``; raises :class:`Mistake`.
+
+    With an ``escape`` they are a part of a file whose directives are known.
+    """
+    directives, at = (Directives(escape), 0) if escape else _directives(rows, name)
     reader = _Reader(rows, name, directives.escape)
     lines: list[Line] = []
     while at < len(rows):

@@ -84,23 +84,24 @@ def parse_trigger(
 ) -> Instruction:
     """The instruction of an ONBUILD, which stands at ``place`` of what was built upon ``base``."""
     name = f"ONBUILD of {base}" if base else "ONBUILD"
-    rows = _rows(text, name)
-    try:
-        instruction = parse_one("\n".join(rows), escape)
-    except Mistake as mistake:
-        raise mistake.at(name, 1, rows) from None
+    instruction = parse_one(text, escape, name=name)
     if isinstance(instruction, From | Maintainer | Onbuild):
-        raise Mistake(f"{instruction.word} isn't allowed as an ONBUILD trigger").at(name, 1, rows)
+        raise Mistake(f"{instruction.word} isn't allowed as an ONBUILD trigger").at(
+            name, 1, text.split("\n")
+        )
     return msgspec.structs.replace(instruction, place=place)
 
 
-def parse_one(text: str, escape: str = "\\") -> Instruction:
-    """Read a text that is a single instruction; directives are comments in it."""
-    rows = _rows(text, "")
-    found = split(("", *rows), "")
-    if len(found.lines) != 1:
-        raise Mistake(f"one instruction is wanted, there are {len(found.lines)}")
-    return read(found.lines[0], escape)
+def parse_one(text: str, escape: str = "\\", *, name: str = "instruction") -> Instruction:
+    """Read a text that is a single instruction, called ``name``; directives are comments in it."""
+    rows = _rows(text, name)
+    try:
+        found = split(rows, name, escape)
+        if len(found.lines) != 1:
+            raise Mistake(f"one instruction is wanted, there are {len(found.lines)}")
+        return read(found.lines[0], escape)
+    except Mistake as mistake:
+        raise mistake.at(name, 1, rows) from None
 
 
 def _rows(text: str | bytes, name: str) -> tuple[str, ...]:
