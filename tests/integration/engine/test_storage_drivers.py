@@ -1,0 +1,115 @@
+"""Containers on every storage driver, through the engine: run, write, diff, commit, limit."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import load_image
+from harness import disks, layers, leaks
+from harness.engine import PrivateEngine
+
+
+@pytest.fixture(params=["overlay", "btrfs", "vfs"])
+def engine(
+    request: pytest.FixtureRequest, worker_index: int, tmp_path: Path
+) -> Iterator[PrivateEngine]:
+    """An engine on a disk of btrfs, with a small image."""
+    with disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
+        private = PrivateEngine(
+            (worker_index + 31) % 250 + 1,
+            root=Path(os.path.realpath(top)) / f"jlt{os.getpid()}",
+            extra_flags=("--storage-driver", str(request.param)),
+        )
+        private.root.mkdir()
+        private.start()
+        try:
+            load_image(private, "busybox")
+            yield private
+            private.discard()
+            left = leaks.of_engine(private)
+            assert not left, f"left behind by the engine: {left}"
+        finally:
+            if private.process is not None:
+                private.kill()
+            leaks.clean_up(private)
+            private.delete_directories()
+
+
+def jaula(engine: PrivateEngine, *words: str, status: int = 0) -> str:
+    done = engine.cli("jaula", *words)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_containers_life(engine: PrivateEngine) -> None:
+    write = "echo new > /etc/new; rm /etc/passwd; chmod 700 /tmp; mkdir -p /a/b; id -u > /a/b/c"
+    jaula(engine, "run", "--name", "c1", "busybox", "sh", "-c", write)
+    told = jaula(engine, "diff", "c1").splitlines()
+    assert {"A /etc/new", "D /etc/passwd", "C /tmp", "A /a/b/c", "C /etc"} <= set(told)
+    jaula(engine, "commit", "c1", "made")
+    look = "cat /etc/new /a/b/c; ls /etc/passwd; stat -c %a /tmp"
+    out = jaula(engine, "run", "--rm", "made", "sh", "-c", look)
+    assert out.splitlines()[:2] == ["new", "0"]
+    assert "No such file" in out
+    assert jaula(engine, "run", "--rm", "busybox", "ls", "/etc/passwd") == "/etc/passwd\n"
+    assert engine.request("GET", "/info").json()["Driver"] in engine.extra_flags
+    assert jaula(engine, "system", "check", "--contents") == "Nothing is wrong.\n"
+    jaula(engine, "start", "c1")
+    jaula(engine, "rm", "-f", "c1")
+    jaula(engine, "rmi", "made")
+
+
+def test_containers_survive_the_engine(engine: PrivateEngine) -> None:
+    jaula(engine, "run", "-d", "--name", "c1", "busybox", "sh", "-c", "echo x > /x; sleep 99")
+    engine.kill()
+    engine.start()
+    assert jaula(engine, "exec", "c1", "cat", "/x") == "x\n"
+    assert jaula(engine, "system", "check") == "Nothing is wrong.\n"
+
+
+def test_a_limited_container_cannot_fill_the_disk(engine: PrivateEngine) -> None:
+    fill = "dd if=/dev/urandom of=/big bs=1M count=60 2>&1; sync; echo wrote $(wc -c < /big)"
+    words = ("run", "--name", "c1", "--storage-opt", "size=20m", "busybox", "sh", "-c", fill)
+    if "btrfs" not in engine.extra_flags:
+        assert "--storage-opt size= is not possible on btrfs" in jaula(engine, *words, status=125)
+        assert jaula(engine, "ps", "-aq") == ""
+        return
+    out = jaula(engine, *words)
+    assert "Disk quota exceeded" in out
+    assert 15 << 20 < int(out.split()[-1]) <= 20 << 20
+    out = jaula(engine, "run", "--rm", "busybox", "sh", "-c", fill)
+    assert out.split()[-1] == str(60 << 20)
+    jaula(engine, "rm", "c1")
+
+
+def test_an_image_of_two_hundred_layers(
+    engine: PrivateEngine, busybox_archive: Path, tmp_path: Path
+) -> None:
+    deep = tmp_path / "deep.tar"
+    deep.write_bytes(of_two_hundred_layers(busybox_archive))
+    with deep.open("rb") as file:
+        done = engine.cli("jaula", "load", stdin=file)
+    assert done.returncode == 0, done.stderr
+    look = "ls / | grep -c ^f; cat /last; echo more > /more"
+    assert jaula(engine, "run", "--name", "c1", "deep:1", "sh", "-c", look) == "199\n199\n"
+    jaula(engine, "commit", "c1", "deeper:1")
+    assert jaula(engine, "run", "--rm", "deeper:1", "cat", "/last", "/more") == "199\nmore\n"
+    assert len(jaula(engine, "history", "-q", "deeper:1").split()) == 201
+    jaula(engine, "rm", "c1")
+    jaula(engine, "rmi", "deeper:1", "deep:1")
+
+
+def of_two_hundred_layers(busybox: Path) -> bytes:
+    """An archive; the base is busybox's layer."""
+    with tarfile.open(busybox) as tar:
+        listed = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        base = tar.extractfile(listed[0]["Layers"][0]).read()  # type: ignore[union-attr]
+    every = [base]
+    every += [layers.layer(((f"f{n}", str(n)), ("last", f"{n}\n"))) for n in range(1, 200)]
+    return layers.image("deep:1", *((each, layers.digest(each)) for each in every))
