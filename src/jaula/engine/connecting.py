@@ -100,6 +100,7 @@ class Connector:
                 interface=memberships.free_interface(e.interface for e in place.endpoints),
                 default_route=not place.endpoints,
                 names=memberships.names(record, settings) if name != DEFAULT else (),
+                links=memberships.linked(record, settings) if name != DEFAULT else {},
             )
         )
 
@@ -202,6 +203,7 @@ class Connector:
             interface=memberships.free_interface(e.interface for e in here),
             default_route=not outside,
             names=memberships.names(record, settings) if name != DEFAULT else (),
+            links=memberships.linked(record, settings) if name != DEFAULT else {},
         )
         try:
             if not outside:

@@ -1,8 +1,9 @@
 """``--link``: the names of other containers in a container's hosts file and variables.
 
-Follows docker docs, "Legacy container links". Containers of a user's own network find each other by
-name anyhow; links serve the default network. A name stands for the address that the other container
-has when this one starts. The other one's variables, which may hold secrets, are not passed on.
+Follows docker docs, "Legacy container links". On the default network a name stands for the address
+that the other container has when this one starts, and the variables that it was made with are
+passed on. On a user's network a link is one more name that this container alone has for another,
+which the resolver knows (:mod:`jaula.network.directory`); the other need not run then.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 _MARKS = str.maketrans("-.", "__")
+_OWN = ("HOME", "PATH")  # say nothing to another container
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -46,13 +48,24 @@ def check(parts: Parts, texts: Iterable[str], network_mode: str) -> None:
     An unknown container is no 404: the docker command takes that for a missing image.
     """
     for text in texts:
-        if network_mode in ("host", "none") or network_mode.startswith("container:"):
+        if _alone(network_mode):
             raise InvalidRequest("conflicting options: links and a network that is not the own")
         ref = parse(text).ref
+        if not by_address(network_mode):
+            continue
         try:
             parts.registry.find(ref)
         except NotFound as error:
             raise InvalidRequest(f"could not get container for {ref}: {error.message}") from None
+
+
+def by_address(network_mode: str) -> bool:
+    """Whether links are entries of the hosts file: on the default network alone."""
+    return network_mode in ("", "default", "bridge")
+
+
+def _alone(network_mode: str) -> bool:
+    return network_mode in ("host", "none") or network_mode.startswith("container:")
 
 
 def found(parts: Parts, record: ContainerRecord) -> list[tuple[Link, Container, str]]:
@@ -60,6 +73,8 @@ def found(parts: Parts, record: ContainerRecord) -> list[tuple[Link, Container, 
 
     :raises Conflict: one does not run, or has no network with it.
     """
+    if not by_address(record.body.host_config.network_mode):
+        return []
     mine = set(_networks(record))
     linked = []
     for text in record.body.host_config.links:
@@ -98,7 +113,7 @@ def hosts(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
 def environment(
     record: ContainerRecord, linked: Iterable[tuple[Link, Container, str]]
 ) -> tuple[str, ...]:
-    """The variables ``ALIAS_NAME``, ``ALIAS_PORT`` and those of every exposed port."""
+    """``ALIAS_NAME``, ``ALIAS_PORT``, those of every exposed port, and ``ALIAS_ENV_...``."""
     variables = []
     for link, other, address in linked:
         prefix = link.alias.upper().translate(_MARKS)
@@ -115,4 +130,7 @@ def environment(
                 f"{start}_PORT={number}",
                 f"{start}_PROTO={protocol}",
             ]
+        for name, _, value in (text.partition("=") for text in other.record.body.env):
+            if name not in _OWN:
+                variables.append(f"{prefix}_ENV_{name}={value}")
     return tuple(variables)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 
+from jaula.engine import links
 from jaula.engine.names import short
 from jaula.errors import InvalidRequest
 from jaula.kernel.links import mac_bytes
@@ -17,6 +18,7 @@ from jaula.state.records import ContainerRecord
 
 DEFAULT = "bridge"
 _ALONE = ("host", "none")
+_ID_LENGTH = 64
 
 Members = dict[str, EndpointSettings]
 
@@ -75,10 +77,8 @@ def check(name: str, network: Network | None, settings: EndpointSettings) -> Non
             if name == "none"
             else "container cannot be disconnected from host network or connected to host network"
         )
-    if settings.links:
-        raise InvalidRequest(
-            "links are not supported", hint="containers of a network find each other by name"
-        )
+    for text in settings.links:
+        links.parse(text)
     if network is None and settings.aliases:
         raise InvalidRequest("network-scoped aliases are only supported for user-defined networks")
     ipam = settings.ipam_config
@@ -108,6 +108,18 @@ def names(record: ContainerRecord, settings: EndpointSettings) -> tuple[str, ...
     """What others of a user's network may call a container, its own name first."""
     found = (record.name, *settings.aliases, short(record.id), record.hostname)
     return tuple(dict.fromkeys(name for name in found if name))
+
+
+def linked(record: ContainerRecord, settings: EndpointSettings) -> dict[str, str]:
+    """What a container calls others on a user's network: their names by alias, in lower case."""
+    found = map(links.parse, (*record.body.host_config.links, *settings.links))
+    return {link.alias.lower(): _known_as(link.ref) for link in found}
+
+
+def _known_as(ref: str) -> str:
+    """What the resolver knows a container by: not its whole id."""
+    whole = len(ref) == _ID_LENGTH and not ref.strip("0123456789abcdef")
+    return short(ref) if whole else ref
 
 
 def free_interface(taken: Iterable[str]) -> str:

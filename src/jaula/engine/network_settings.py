@@ -61,7 +61,7 @@ def _entry(
     own = name not in PREDEFINED
     return {
         "IPAMConfig": _ipam(wanted.ipam_config),
-        "Links": None,
+        "Links": list(wanted.links) or None,
         "Aliases": list(wanted.aliases) if own else None,
         "DriverOpts": dict(wanted.driver_opts) or None,
         "NetworkID": id_of(name),

@@ -37,10 +37,14 @@ def answer(query: dns.Query, own: Sequence[Endpoint], peers: Peers, *, limit: in
 
 
 def called(name: str, own: Sequence[Endpoint], peers: Peers) -> list[Endpoint]:
-    """Who has a name, on the first of the asker's networks where somebody has it."""
+    """Who has a name, on the first of the asker's networks where somebody has it.
+
+    The asker's own links come before what others are called.
+    """
     for endpoint in own:
         suffix = f".{endpoint.network.lower()}"
-        wanted = {name, name.removesuffix(suffix)} - {""}
+        asked = {name, name.removesuffix(suffix)} - {""}
+        wanted = {endpoint.links.get(word, word).lower() for word in asked}
         found = [e for e in peers(endpoint.network) if wanted & {n.lower() for n in e.names}]
         if found:
             return found

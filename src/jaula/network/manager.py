@@ -241,6 +241,7 @@ class NetworkManager:
         interface: str = "eth0",
         default_route: bool = True,
         names: tuple[str, ...] = (),
+        links: dict[str, str] | None = None,
     ) -> Endpoint:
         """Give the namespace an interface on the network's bridge, with addresses and routes.
 
@@ -260,7 +261,15 @@ class NetworkManager:
                     f" network {network}"
                 )
             joining = Joining(
-                container_id, container_name, ip, ip6, mac, interface, default_route, names
+                container_id,
+                container_name,
+                ip,
+                ip6,
+                mac,
+                interface,
+                default_route,
+                names,
+                links or {},
             )
             return segment.connect(joining, netns_fd)
 

@@ -84,9 +84,10 @@ class Parent:
         try:
             self.links.send(request)
         except OSError as exc:
+            reason = exc.strerror
             if exc.errno in _ABSENT:
-                raise Unsupported(f"this kernel has no links of kind {kind}: {exc}") from exc
-            raise JaulaError(f"cannot make the interface {self.plan.name}: {exc}") from exc
+                raise Unsupported(f"this kernel has no links of kind {kind}", hint=reason) from exc
+            raise JaulaError(f"cannot make the interface {self.plan.name}: {reason}") from exc
 
     def connect(self, endpoint: Endpoint, netns_fd: int) -> Endpoint:
         """An interface on the parent, in that namespace and down; the endpoint with its MAC.

@@ -76,15 +76,15 @@ def places(request: PortRequest, *, ipv6: bool, relays: bool) -> tuple[str, ...]
     if not request.host_ip:
         return (ANY, ANY6) if ipv6 or relays else (ANY,)
     if ":" in request.host_ip and not relays:
-        if not ipv6:
-            raise Unsupported(
-                f"cannot publish on {request.host_ip}: the container has no IPv6 address",
-                hint="make its network with --ipv6, or name an IPv4 address of the host",
-            )
         if request.host_ip == "::1":
             raise Unsupported(
                 "cannot publish on ::1: the kernel translates nothing from there",
                 hint="use 127.0.0.1",
+            )
+        if not ipv6:
+            raise Unsupported(
+                f"cannot publish on {request.host_ip}: the container has no IPv6 address",
+                hint="make its network with --ipv6, or name an IPv4 address of the host",
             )
     return (request.host_ip,)
 

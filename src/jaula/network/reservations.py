@@ -20,6 +20,9 @@ from jaula.spec.endpoint import ANY, ANY6, PublishedPort
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
+NOWHERE = Target()
+
+
 class PortUnavailable(JaulaError):
     """A host port is taken, by another container or by another program."""
 
@@ -76,7 +79,7 @@ class Reservations:
         self._held: dict[str, list[Taken]] = {}
 
     def reserve(
-        self, container_id: str, requests: Iterable[PortRequest], target: Target = Target()
+        self, container_id: str, requests: Iterable[PortRequest], target: Target = NOWHERE
     ) -> list[PublishedPort]:
         """Take the ports of one container, all or none.
 

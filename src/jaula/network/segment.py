@@ -38,6 +38,7 @@ class Joining(msgspec.Struct, frozen=True):
     interface: str = "eth0"
     default_route: bool = True
     names: tuple[str, ...] = ()
+    links: dict[str, str] = {}
 
 
 class Segment(ABC):
@@ -123,6 +124,7 @@ class Segment(ABC):
             prefix6=self.addresses6.subnet.prefixlen if self.addresses6 else 0,
             gateway6=str(self.addresses6.gateway) if self.addresses6 and not self._internal else "",
             names=joining.names,
+            links=joining.links,
             internal=self._internal,
             publishes=self.publishes,
         )

@@ -43,6 +43,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     prefix6: int = 0
     gateway6: str = ""
     names: tuple[str, ...] = ()  # what other containers of the network may call it
+    links: dict[str, str] = {}  # what this container alone calls others: their names by alias
     internal: bool = False  # the network leads nowhere else
     on_link: bool = False  # every address is reached on the interface, without a gateway
     publishes: bool = True  # ports of the host can lead here

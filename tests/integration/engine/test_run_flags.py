@@ -37,7 +37,8 @@ def test_a_link_is_a_name_and_variables(engine: PrivateEngine, busybox: str, pro
         assert f"DB_1_PORT_5432_TCP=tcp://{address}:5432" in shown.stdout
         assert f"DB_1_PORT_5432_TCP_ADDR={address}" in shown.stdout
         assert f"{address}\tdb-1" in shown.stdout
-        assert "SECRET" not in shown.stdout
+        assert "DB_1_ENV_SECRET=x" in shown.stdout
+        assert "DB_1_ENV_PATH" not in shown.stdout
         engine.cli("jaula", "kill", other)
         refused = engine.cli(*words, "true")
         assert "Cannot link to a non running container" in refused.stderr

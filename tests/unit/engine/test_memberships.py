@@ -97,7 +97,7 @@ ASKED = Network("shop", "a" * 64, 0, "br-x", asked_pools=True)
         ("host", None, EndpointSettings()),
         ("none", None, EndpointSettings()),
         ("bridge", None, WEB),
-        ("shop", NETWORK, EndpointSettings(links=("a:b",))),
+        ("shop", NETWORK, EndpointSettings(links=("a:",))),
         (
             "shop",
             NETWORK,
@@ -113,6 +113,17 @@ def test_what_a_network_cannot_give_is_refused(
 ) -> None:
     with pytest.raises(InvalidRequest):
         memberships.check(name, network, settings)
+
+
+def test_links_are_names_of_ones_own_for_others() -> None:
+    settings = EndpointSettings(links=("shop-db-1:DB", "/cache:/me/fast", f"{'ab' * 32}:id", "me"))
+    memberships.check("shop", NETWORK, settings)
+    assert memberships.linked(record(), settings) == {
+        "db": "shop-db-1",
+        "fast": "cache",
+        "id": "abababababab",
+        "me": "me",
+    }
 
 
 def test_what_it_can_give_passes() -> None:

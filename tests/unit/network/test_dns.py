@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,6 +196,17 @@ def test_names_are_those_of_the_askers_networks_and_no_others() -> None:
     assert called("pool") == ["10.0.0.3", "10.0.0.4"]
     for unknown in ("secret", "secret.other", "db.front", "nobody", "", "front", ".front"):
         assert called(unknown) == []
+
+
+def test_a_link_is_a_name_that_its_container_alone_has() -> None:
+    own = [msgspec.structs.replace(OWN[0], links={"store": "web", "db": "www"}), *OWN[1:]]
+
+    def found(name: str, asker: list[Endpoint]) -> list[str]:
+        return [e.ipv4 for e in directory.called(name, asker, lambda n: NETWORKS[n])]
+
+    assert found("store", own) == found("store.front", own) == ["10.0.0.2"]
+    assert found("db", own) == ["10.0.0.2"], "it comes before what another is called"
+    assert found("store", OWN) == []
 
 
 def answered(name: str, kind: int = dns.A) -> bytes | None:

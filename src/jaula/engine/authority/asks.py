@@ -9,14 +9,14 @@ The names are used in the policy file, in refusals and in the audit log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 
 import msgspec
 
 from jaula.config import OWN_RUNTIME
 from jaula.confine import apparmor_profile, capabilities, landlock, masks
-from jaula.engine import mountpoints
+from jaula.engine import links, mountpoints, volume_sources
 from jaula.engine.specbuild import security, sharing
 from jaula.engine.specbuild.sharing import Kind as Had
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, NetworkCreate, Resources
@@ -114,6 +114,18 @@ def of_network(body: NetworkCreate) -> tuple[Ask, ...]:
     )
 
 
+def of_volume(options: Mapping[str, str]) -> tuple[Ask, ...]:
+    """A volume that is a mount of something of the host or of the network.
+
+    The engine mounts it with root's rights and follows the links on the way, so a directory of the
+    host is as a device here, whatever mounts somebody may ask for.
+    """
+    source = volume_sources.parse(options)
+    if source is None or source.in_memory:
+        return ()
+    return (Ask(Kind.DEVICE, source.device),)
+
+
 def of_exec(body: ExecCreate) -> tuple[Ask, ...]:
     """A further process."""
     return (Ask(Kind.PRIVILEGED),) if body.privileged else ()
@@ -146,12 +158,16 @@ def _namespaces(host: HostConfig) -> Iterator[Ask]:
             yield Ask(Kind.OTHERS, share.container)
     for text in host.volumes_from:
         yield Ask(Kind.OTHERS, text.partition(":")[0])
+    if links.by_address(host.network_mode):  # they pass on the other's variables
+        for text in host.links:
+            yield Ask(Kind.OTHERS, links.parse(text).ref)
 
 
 def _mounts(body: ContainerCreate) -> Iterator[Ask]:
     foreign = body.host_config.runtime not in ("", OWN_RUNTIME)
     for wish in mountpoints.wishes(body):
         mount = wish.mount
+        yield from of_volume(wish.driver_opts)
         if mount.type == "bind":
             yield Ask(Kind.HOST_MOUNT, mount.source, writable=not mount.read_only, foreign=foreign)
             if mount.propagation in ("shared", "rshared"):

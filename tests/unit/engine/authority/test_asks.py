@@ -46,6 +46,8 @@ def test_a_plain_container_asks_for_nothing() -> None:
         ({"PidMode": "host", "IpcMode": "host"}, ["host-namespace=pid", "host-namespace=ipc"]),
         ({"NetworkMode": "container:x"}, ["others=x"]),
         ({"VolumesFrom": ["y:ro"]}, ["others=y"]),
+        ({"Links": ["/z:db"]}, ["others=z"]),
+        ({"Links": ["/z:db"], "NetworkMode": "shop"}, []),
         ({"Runtime": "crun", "Annotations": {"a": "b"}}, ["annotation=a"]),
         ({"Annotations": {"a": "b"}}, []),
         ({"OomScoreAdj": 5}, []),
@@ -86,13 +88,13 @@ cpu_realtime_period cpu_realtime_runtime cpuset_cpus cpuset_mems kernel_memory k
 memory_reservation memory_swap memory_swappiness oom_kill_disable pids_limit ulimits cpu_count
 cpu_percent io_maximum_iops io_maximum_bandwidth container_id_file log_config port_bindings
 restart_policy auto_remove volume_driver console_size cap_drop dns dns_options dns_search
-extra_hosts group_add cgroup links publish_all_ports readonly_rootfs storage_opt tmpfs shm_size
+extra_hosts group_add cgroup publish_all_ports readonly_rootfs storage_opt tmpfs shm_size
 sysctls isolation init profile profile_keeps secrets configs
 """
 JUDGED_FIELDS = """
 cgroup_parent devices device_cgroup_rules device_requests binds network_mode volumes_from
 annotations cap_add cgroupns_mode ipc_mode oom_score_adj pid_mode privileged security_opt
-uts_mode userns_mode runtime mounts masked_paths readonly_paths
+uts_mode userns_mode runtime mounts masked_paths readonly_paths links
 """
 
 
