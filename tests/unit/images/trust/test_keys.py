@@ -1,0 +1,184 @@
+"""Keys and their files: ours, cosign's and skopeo's."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from jaula.errors import InvalidRequest
+from jaula.images.trust import keyfile, keys
+
+# Made by cosign 2.5 and skopeo 1.18 for this test, both under this password.
+PASSWORD = b"pw"
+COSIGN = b"""-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----
+eyJrZGYiOnsibmFtZSI6InNjcnlwdCIsInBhcmFtcyI6eyJOIjo2NTUzNiwiciI6
+OCwicCI6MX0sInNhbHQiOiJRMmlTOEtIamUwMmZSWlZtYnZRV3Z3WHdOLzhLMUJa
+cE04byt6VzEySmtzPSJ9LCJjaXBoZXIiOnsibmFtZSI6Im5hY2wvc2VjcmV0Ym94
+Iiwibm9uY2UiOiJBNHl0VWgwMVhrV2l6TkI2bGVidHhQNWNjZW04THRmayJ9LCJj
+aXBoZXJ0ZXh0IjoiNXkyZnpYRmI5WDFJNk04VkI5YnltSjByeVVkemVacVY2aGxk
+dEE5RFRoTlhtY2tLMkdMb29yRytIVmptYnAzZWJwNGNBNDlaOG15ZmpIWmNlR0Fu
+Y2dxWEdkcEtpcVhGaVMrZEZ1eXQ4S2hFRFRrN3Fub3RlS3gya2xOcU9XSWdmSWpq
+MzcwMnhva1VnTkgwR1FuT21yREFpZ25GYlVZMjExMUNhdW9laUdlajVqYnVxOW5m
+YVNaTXZMSXA1a3ljZkpMekRFaGxJQUVsT1E9PSJ9
+-----END ENCRYPTED SIGSTORE PRIVATE KEY-----
+"""
+COSIGN_PUBLIC = b"""-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEwnt57IDgpV45B5AFWvkrLOPgpWVK
+T4meSZ34J1NEllR+LVfzsrveQan9x4y83Rp721OYcCofgal0ICgvVqhPEQ==
+-----END PUBLIC KEY-----
+"""
+SKOPEO = b"""-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----
+eyJrZGYiOnsibmFtZSI6InNjcnlwdCIsInBhcmFtcyI6eyJOIjo2NTUzNiwiciI6
+OCwicCI6MX0sInNhbHQiOiJJRllGUW40K2t4cEY5T1o0NDhBM3FYM2hFZGVoVTh5
+d0lOcW9hOHU3MEIwPSJ9LCJjaXBoZXIiOnsibmFtZSI6Im5hY2wvc2VjcmV0Ym94
+Iiwibm9uY2UiOiJzMFJDQ2FlSnNkQXhTdWhmL2xwQmw3ZlRwTEFsOU9JOCJ9LCJj
+aXBoZXJ0ZXh0IjoiMHRleGpzYkNiMTA4THFZOE13clBaQ25WZk9hSC9yTGtZYThR
+N2tsYVplOFNFKzBhU1RZQzB6aHFVTG1DS1Z1YXZpVkRjRGxjRjZ6MTdHSDdMU2Iy
+TTZ6b3BHT24wWElUTW8wMUwrYlVYVjcxTWRYVWNkaVo4TWJ4UGFTNFVaZ0JCYjZl
+ZEVtYXE0ejNkdUNsc2JoVDYwdk9venJTMGFHN1g0ZFBOV0syQVNuK1hiU3hNRzZC
+ZlZGTS9GbndWK042a2srdTZkcXIzY0pHV0E9PSJ9
+-----END ENCRYPTED COSIGN PRIVATE KEY-----
+"""
+
+
+def test_cosigns_private_key_is_read() -> None:
+    assert keyfile.read(COSIGN, PASSWORD, "cosign.key").public.pem == COSIGN_PUBLIC
+
+
+def test_skopeos_private_key_is_read() -> None:
+    key = keyfile.read(SKOPEO, PASSWORD, "sk.private")
+    assert key.public.algorithm == "ecdsa"
+
+
+def test_another_password_is_refused_without_a_word_of_the_key() -> None:
+    with pytest.raises(InvalidRequest, match=r"^k: the password is wrong, or the file is damaged$"):
+        keyfile.read(COSIGN, b"PW", "k")
+
+
+@pytest.mark.parametrize("algorithm", keys.ALGORITHMS)
+def test_a_key_signs_what_its_public_half_verifies(algorithm: str) -> None:
+    key = keys.generate(algorithm)
+    again = keyfile.read(keyfile.write(key, b"word"), b"word", "k")
+    public = keys.public_key(again.public.pem, "k.pub")
+    assert public.algorithm == algorithm
+    assert public.fingerprint == key.public.fingerprint
+    signature = again.sign(b"data")
+    assert public.verifies(signature, b"data")
+    assert not public.verifies(signature, b"Data")
+    assert not public.verifies(signature[:-1], b"data")
+    assert not public.verifies(b"", b"data")
+    assert not keys.generate(algorithm).public.verifies(signature, b"data")
+
+
+def test_files_of_openssl_are_read() -> None:
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+    key = keys.generate()
+    inner = load_der_private_key(key.der, None)
+    plain = inner.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    sealed = inner.private_bytes(
+        form.Encoding.PEM, form.PrivateFormat.PKCS8, form.BestAvailableEncryption(b"w")
+    )
+    assert keyfile.read(plain, b"", "k").public.pem == key.public.pem
+    assert keyfile.read(sealed, b"w", "k").public.pem == key.public.pem
+    with pytest.raises(InvalidRequest, match="the password is wrong"):
+        keyfile.read(sealed, b"x", "k")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"not json",
+        b"[]",
+        b"{}",
+        json.dumps({"kdf": {"name": "argon2"}}).encode(),
+        b"[" * 5000,
+    ],
+)
+def test_a_file_that_is_none_is_refused(document: bytes) -> None:
+    inner = base64.b64encode(document)
+    pem = b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (
+        keyfile.LABEL.encode(),
+        inner,
+        keyfile.LABEL.encode(),
+    )
+    with pytest.raises(InvalidRequest, match=r"^k is damaged"):
+        keyfile.read(pem, b"", "k")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"N": 1 << 22, "r": 8, "p": 1},  # four gigabytes
+        {"N": 65537, "r": 8, "p": 1},
+        {"N": 0, "r": 8, "p": 1},
+        {"N": 65536, "r": 8, "p": 10**6},
+        {"N": 65536, "r": -8, "p": 1},
+    ],
+)
+def test_a_file_cannot_make_us_compute_for_ever(params: dict[str, int]) -> None:
+    pem = COSIGN.decode()
+    inner = "".join(pem.split("-----")[2].split())
+    document = json.loads(base64.b64decode(inner))
+    document["kdf"]["params"] = params
+    text = base64.b64encode(json.dumps(document).encode()).decode()
+    with pytest.raises(InvalidRequest, match="scrypt parameters"):
+        keyfile.read(pem.replace(pem.split("-----")[2], f"\n{text}\n").encode(), PASSWORD, "k")
+
+
+@pytest.mark.parametrize(
+    ("pem", "what"),
+    [
+        (b"", "is no public key"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "is no public key"),
+        (COSIGN, "holds a private key"),
+    ],
+)
+def test_what_is_no_public_key_is_refused(pem: bytes, what: str) -> None:
+    with pytest.raises(InvalidRequest, match=what):
+        keys.public_key(pem, "k.pub")
+
+
+def test_keys_of_other_kinds_are_refused() -> None:
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+    for other in (
+        ec.generate_private_key(ec.SECP384R1()),
+        rsa.generate_private_key(public_exponent=65537, key_size=2048),
+    ):
+        public = other.public_key().public_bytes(
+            form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo
+        )
+        private = other.private_bytes(
+            form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()
+        )
+        with pytest.raises(InvalidRequest, match="neither an ECDSA key on P-256 nor an Ed25519"):
+            keys.public_key(public, "k.pub")
+        with pytest.raises(InvalidRequest, match="neither an ECDSA key on P-256 nor an Ed25519"):
+            keyfile.read(private, b"", "k")
+    with pytest.raises(InvalidRequest, match="unknown algorithm"):
+        keys.generate("rsa")
+
+
+def test_a_private_key_is_never_shown() -> None:
+    key = keys.generate()
+    assert repr(key) == "PrivateKey(...)"
+
+
+def test_loading_the_policy_loads_no_cryptography_where_no_key_is_named(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[images]\n"*" = "reject"\n')
+    code = (
+        "import sys; from jaula.images.trust.rules_file import File; "
+        f"assert File({str(policy)!r}).read().in_force; "
+        "assert 'cryptography' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "src"})

@@ -1,0 +1,61 @@
+"""The cipher of private key files, against a vector of NaCl's own tests."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from jaula.errors import InvalidRequest
+from jaula.images.trust import secretbox
+
+# NaCl's tests/secretbox.c: key, nonce, message, and the box after its sixteen zeros.
+KEY = bytes.fromhex("1b27556473e985d462cd51197a9a46c76009549eac6474f206c4ee0844f68389")
+NONCE = bytes.fromhex("69696ee955b62b73cd62bda875fc73d68219e0036b7a0b37")
+MESSAGE = bytes.fromhex(
+    "be075fc53c81f2d5cf141316ebeb0c7b5228c52a4c62cbd44b66849b64244ffc"
+    "e5ecbaaf33bd751a1ac728d45e6c61296cdc3c01233561f41db66cce314adb31"
+    "0e3be8250c46f06dceea3a7fa1348057e2f6556ad6b1318a024a838f21af1fde"
+    "048977eb48f59ffd4924ca1c60902e52f0a089bc76897040e082f93776384864"
+    "5e0705"
+)
+BOX = bytes.fromhex(
+    "f3ffc7703f9400e52a7dfb4b3d3305d98e993b9f48681273c29650ba32fc76ce"
+    "48332ea7164d96a4476fb8c531a1186ac0dfc17c98dce87b4da7f011ec48c972"
+    "71d2c20f9b928fe2270d6fb863d51738b48eeee314a7cc8ab932164548e526ae"
+    "90224368517acfeabd6bb3732bc0e9da99832b61ca01b6de56244a9e88d5f9b3"
+    "7973f622a43d14a6599b1f654cb45a74e355a5"
+)
+
+
+def test_a_box_is_nacls() -> None:
+    assert secretbox.seal(MESSAGE, NONCE, KEY) == BOX
+    assert secretbox.unseal(BOX, NONCE, KEY) == MESSAGE
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 64, 200])
+def test_what_is_sealed_is_unsealed(size: int) -> None:
+    message, nonce, key = os.urandom(size), os.urandom(24), os.urandom(32)
+    assert secretbox.unseal(secretbox.seal(message, nonce, key), nonce, key) == message
+
+
+@pytest.mark.parametrize("position", [0, 15, 16, len(BOX) - 1])
+def test_a_bit_that_changed_is_found(position: int) -> None:
+    changed = bytearray(BOX)
+    changed[position] ^= 1
+    with pytest.raises(InvalidRequest, match="password is wrong, or the file is damaged"):
+        secretbox.unseal(bytes(changed), NONCE, KEY)
+
+
+@pytest.mark.parametrize(
+    ("box", "nonce", "key"),
+    [
+        (b"short", NONCE, KEY),
+        (bytes(secretbox.LIMIT + 1), NONCE, KEY),
+        (BOX, b"short", KEY),
+        (BOX, NONCE, b"short"),
+    ],
+)
+def test_other_lengths_are_refused(box: bytes, nonce: bytes, key: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="length"):
+        secretbox.unseal(box, nonce, key)

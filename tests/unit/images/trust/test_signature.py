@@ -1,0 +1,71 @@
+"""Which of several signatures counts, and what is said where none does."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.images.trust import keys, signature
+from jaula.images.trust.payload import Claim, write
+from jaula.images.trust.signature import Signature, Unsigned
+
+DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
+PLACE = "r.io/team/app"
+KEY, STRANGER = keys.generate(), keys.generate("ed25519")
+
+
+def made(key: keys.PrivateKey = KEY, digest: str = DIGEST, name: str = PLACE) -> Signature:
+    text = write(Claim(digest, name))
+    return Signature(text, key.sign(text))
+
+
+def find(*signatures: Signature, tag: str | None = "1") -> signature.Vouched:
+    return signature.find(signatures, [KEY.public], DIGEST, PLACE, tag)
+
+
+def test_the_one_that_counts_is_found_among_others() -> None:
+    found = find(made(STRANGER), made(digest=OTHER), made(name="r.io/x"), made())
+    assert found.fingerprint == KEY.public.fingerprint
+    assert found.claim == Claim(DIGEST, PLACE)
+
+
+def test_any_of_several_keys_will_do() -> None:
+    trusted = [keys.generate().public, STRANGER.public]
+    found = signature.find([made(STRANGER)], trusted, DIGEST, PLACE, "1")
+    assert found.fingerprint == STRANGER.public.fingerprint
+
+
+def test_no_signature_is_said() -> None:
+    with pytest.raises(Unsigned, match=r"^it has no signature$"):
+        find()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (made(STRANGER), "1 by other keys"),
+        (made(digest=OTHER), "1 of another image"),
+        (made(name="r.io/x"), r"1 for another name \(r.io/x\)"),
+        (made(name="r.io/team/app:2"), r"1 for another name \(r.io/team/app:2\)"),
+        (Signature(b"hello", KEY.sign(b"hello")), "1 that cannot be read"),
+        (Signature(write(Claim(DIGEST, PLACE)), made(digest=OTHER).value), "1 by other keys"),
+    ],
+)
+def test_what_kept_it_from_counting_is_said(given: Signature, reason: str) -> None:
+    with pytest.raises(Unsigned, match=f"no signature that counts: {reason}$"):
+        find(given)
+
+
+def test_reasons_are_counted() -> None:
+    with pytest.raises(Unsigned, match="2 by other keys, 1 of another image"):
+        find(made(STRANGER), made(STRANGER), made(digest=OTHER))
+
+
+def test_only_so_many_are_looked_at() -> None:
+    with pytest.raises(Unsigned):
+        find(*[made(STRANGER)] * signature.COUNT_LIMIT, made())
+
+
+def test_what_a_name_says_does_not_reach_a_terminal() -> None:
+    with pytest.raises(Unsigned) as caught:
+        find(made(name="\x1b]0;x"))
+    assert "\x1b" not in caught.value.message
