@@ -14,6 +14,9 @@ from jaula.images.registry.repository import Repository
 class Admission(Protocol):
     """The policy, as a pull sees it."""
 
+    def asked(self, reference: Reference) -> None:
+        """Raise an error for a name that is refused whatever it leads to."""
+
     def arriving(
         self,
         source: Repository,

@@ -50,6 +50,8 @@ def pull(
     Raises :class:`NotFound`, :class:`Unreachable` and what else a registry answers, before the
     first message where it is about the name.
     """
+    if client.admission is not None:
+        client.admission.asked(reference)
     found = _find(client, reference, platform, held, cancel)
     shown = str(reference)
     if reference.digest is not None:
@@ -93,6 +95,8 @@ def pull_all(
     cancel: Cancellation,
 ) -> list[Image]:
     """Fetch every tag of a repository; ``reference``'s own tag means nothing."""
+    if client.admission is not None:
+        client.admission.asked(reference)
     source = client.sources(reference, held, cancel)[-1]
     try:
         tags = list(source.tags(cancel))

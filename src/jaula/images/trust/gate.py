@@ -73,6 +73,12 @@ class Gate:
 
     # -- coming in -------------------------------------------------------------------------------
 
+    def asked(self, reference: Reference) -> None:
+        """Judge a name before its registry is spoken to. Raises :class:`ImageRefused`."""
+        rule = self.rules().of(reference)
+        if rule.verdict is Verdict.REJECT:
+            raise refusal(str(reference), rule)
+
     def arriving(
         self,
         source: Repository,
