@@ -173,7 +173,9 @@ class OverlayDriver:
             raise CorruptState(f"the snapshot's document {document} is damaged: {error}") from error
 
     def _lowers(self, layers: Sequence[str]) -> tuple[str, ...]:
-        return tuple(self._layers.path(layer) for layer in reversed(layers))
+        # Of a layer that is there twice the upper one shows all that the lower one could, and
+        # overlayfs takes no directory twice.
+        return tuple(self._layers.path(layer) for layer in dict.fromkeys(reversed(layers)))
 
 
 def probe(directory: Path, *, user_xattr: bool = False) -> None:
