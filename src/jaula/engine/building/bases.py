@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jaula.engine.building.state import Layer, StageState
-from jaula.errors import NotFound
+from jaula.errors import JaulaError, NotFound
 from jaula.images.platforms import host
 from jaula.images.reference import parse
 from jaula.images.registry import documents
@@ -52,12 +52,15 @@ async def find(
         else:
             parts.gate.running(image, name)
             return image
+        await tell({"status": f"Unable to find image '{parse(name)}' locally"})
     domain = parse(name).domain
     auth = auths.get(domain) or auths.get(_INDEX if domain == _HUB else domain)
-    async for message in distribution.pull(str(parse(name)), "", platform or None, auth):
-        if "error" in message:
-            raise NotFound(str(message["error"]))
-        await tell(message)
+    try:
+        async for message in distribution.pull(str(parse(name)), "", platform or None, auth):
+            await tell(message)
+    except JaulaError as error:
+        error.message = f"image {name} cannot be had: {error.message}"
+        raise
     return parts.images.resolve(name)
 
 

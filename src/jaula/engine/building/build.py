@@ -20,7 +20,7 @@ from jaula.engine.building.receiving import from_address, from_session
 from jaula.engine.building.stage import StageRun
 from jaula.engine.building.state import StageState, document
 from jaula.engine.building.threads import in_thread
-from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.errors import InvalidRequest, NotAuthorized, NotFound
 from jaula.images.build import contexts
 from jaula.images.build.language.instructions import Network, Security
 from jaula.images.build.language.parsing import parse
@@ -135,11 +135,11 @@ class Build:
     async def _read(self, text: str | None) -> None:
         """The plan; images that stages begin with are fetched on the way, for their triggers."""
         options = self.options
+        self._has_context = text is None
+        found = (options.dockerfile or contexts.NAMES[0], text or "")
         if text is None:
-            text = await in_thread(self._dockerfile)
-        else:
-            self._has_context = False
-        read = parse(text, options.dockerfile)
+            found = await in_thread(self._dockerfile)
+        read = parse(found[1], found[0])
         arguments = {name: v for name, v in options.build_args.items() if v is not None}
         here = shown(bases.wanted_platform(""))
         planning = partial(
@@ -172,12 +172,16 @@ class Build:
             channel.close()
         self.total = sum(1 + len(planned.instructions) for planned in self.plan.stages)
 
-    def _dockerfile(self) -> str:
+    def _dockerfile(self) -> tuple[str, str]:
+        """Its name in the context, and its text."""
         with opened(self._directory / "context") as context:
-            found = contexts.dockerfile(context, self.options.dockerfile)
+            try:
+                found = contexts.dockerfile(context, self.options.dockerfile)
+            except NotFound as error:  # 404 is for images
+                raise InvalidRequest(error.message, hint=error.hint) from None
             repository = bool(self.options.remote)
             contexts.leave_out(context, found.name, everything=repository)
-        return found.text
+        return found.name, found.text
 
     async def _carry_out(self) -> None:
         loop = asyncio.get_running_loop()

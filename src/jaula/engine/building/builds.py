@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine import create as creating
+from jaula.engine import memberships
 from jaula.engine.building import pruning
 from jaula.engine.building.build import Build
 from jaula.engine.building.cache import BuildCache
@@ -23,6 +25,7 @@ from jaula.engine.building.threads import in_thread
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.images.reference import parse
 from jaula.images.registry.cancellation import Cancellation
+from jaula.spec.api import ContainerCreate
 from jaula.storage.trees import FOLDER
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ class Builds:
         self.sessions = Sessions()
         self._work = parts.config.paths.root / "build" / "work"
         self._running: dict[str, tuple[str, asyncio.Task[Image]]] = {}
+        self._tasks: set[asyncio.Task[Image]] = set()
 
     def sweep(self) -> None:
         """Remove what a killed engine's builds left; before anything is served."""
@@ -74,11 +78,7 @@ class Builds:
         :raises InvalidRequest: the context or the Dockerfile cannot be read.
         :raises StepFailed: a step's program failed.
         """
-        for name in options.names:
-            if parse(name).digest is not None:
-                raise InvalidRequest(f"{name!r} names a digest; an image is given a name and a tag")
-        if options.build_id and options.build_id in self._running:
-            raise Conflict(f"build {options.build_id} is running already")
+        self._check(options)
         async with AsyncExitStack() as held:
             session = None
             if options.session:
@@ -96,6 +96,8 @@ class Builds:
                 await from_body(stream, context, cancellation)
             build = Build(self, options, directory, owner, judge, session, remotes, cancellation)
             task = asyncio.get_running_loop().create_task(build.run(text))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
             held.push_async_callback(_ended, task, cancellation)
             if options.build_id:
                 self._running[options.build_id] = (owner, task)
@@ -111,6 +113,19 @@ class Builds:
                 raise Conflict("the build was cancelled") from None
             for message in self._done(options, image):
                 yield message
+
+    def _check(self, options: BuildOptions) -> None:
+        """What is wrong whatever the Dockerfile says."""
+        for name in options.names:
+            if parse(name).digest is not None:
+                raise InvalidRequest(f"{name!r} names a digest; an image is given a name and a tag")
+        if options.squash:
+            raise InvalidRequest("squash is only supported with experimental mode")
+        if options.build_id and options.build_id in self._running:
+            raise Conflict(f"build {options.build_id} is running already")
+        body = ContainerCreate(cmd=("true",), host_config=options.host)
+        creating.check(self.parts, body)
+        memberships.chosen(body, self.parts.networks.find)
 
     def _directory(self) -> Path:
         directory = self._work / os.urandom(16).hex()
@@ -176,8 +191,10 @@ class Builds:
     async def close(self) -> None:
         """End every build; nothing is left of them."""
         self.sessions.close()
-        for _, task in tuple(self._running.values()):
+        tasks = tuple(self._tasks)
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _ended(task: asyncio.Task[Image], cancellation: Cancellation) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from jaula.config import OWN_RUNTIME
 from jaula.engine import labelling, names
 from jaula.engine.building import keys, layers
-from jaula.engine.building.threads import in_thread
+from jaula.engine.building.threads import in_thread, whole
 from jaula.engine.container import Container
 from jaula.engine.specbuild import process
 from jaula.errors import JaulaError, StepFailed
@@ -91,9 +91,7 @@ async def run(
         ours, theirs = socket.socketpair()
         with ours:
             container.pending.append((theirs.detach(), AttachStream()))
-            async with container.lock:
-                await containers.starter.start(container)
-                containers.watch(container)
+            await whole(_start(containers, container))
             async for text in _texts(ours):
                 await output(text)
             await container.exited.wait()
@@ -108,7 +106,7 @@ async def run(
             mount_points=mounts.targets,
         )
     finally:
-        await asyncio.shield(_removed(containers, container, mounts))
+        await whole(_removed(containers, container, mounts))
 
 
 async def _made(containers: Containers, state: StageState, command: Command) -> Container:
@@ -134,9 +132,15 @@ async def _made(containers: Containers, state: StageState, command: Command) -> 
         os.makedirs(parts.config.paths.container(container_id), mode=0o710, exist_ok=True)
         await in_thread(parts.snapshots.create, container_id, record.layers)
     except BaseException:
-        await asyncio.shield(containers.ending.remove(container, volumes=False))
+        await whole(containers.ending.remove(container, volumes=False))
         raise
     return container
+
+
+async def _start(containers: Containers, container: Container) -> None:
+    async with container.lock:
+        await containers.starter.start(container)
+        containers.watch(container)
 
 
 async def _removed(containers: Containers, container: Container, mounts: StepMounts) -> None:
