@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NAMES = {"user": "user", "pid": "pid", "ipc": "ipc", "network": "net"}
 """OCI type: file below /proc/PID/ns."""
 
+_GENERATIONS = 3
+"""Looks at a process's parent: its helper, the same while it ends, the shim."""
+
 
 def borrow(lender: Container, kinds: Iterable[str]) -> dict[str, int]:
     """Descriptors of a running container's namespaces, by OCI type; the caller closes them.
@@ -67,10 +70,29 @@ class _places:
 
     def take(self) -> dict[str, int]:
         """All of them, if the process is the container's."""
-        if _parent(self._process) != self._container.record.shim_pid:
+        if not self._is_of(self._container.record.shim_pid):
             raise self._gone()
         found, self._found = self._found, {}
         return found
+
+    def _is_of(self, shim: int) -> bool:
+        """Whether it descends from the shim: by a helper until that ends, then as its child."""
+        for _ in range(_GENERATIONS):
+            parent = _parent(self._process)
+            if parent == shim:
+                return True
+            try:
+                helper = os.open(f"/proc/{parent}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # it has ended, and the next look finds the shim
+            try:
+                if _parent(helper) == shim:
+                    return True
+            except (FileNotFoundError, ProcessLookupError):
+                pass  # the same
+            finally:
+                os.close(helper)
+        return False
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         os.close(self._process)

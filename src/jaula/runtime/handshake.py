@@ -14,6 +14,7 @@ from __future__ import annotations
 import _socket
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -25,6 +26,7 @@ from jaula.runtime.limits import set_limits
 from jaula.spec.runtime import Process
 
 HOOKS_DONE = b"D"
+_LOOKS, _BETWEEN = 20, 0.005  # at a process that has hung up, and seconds between them
 
 
 def follow(
@@ -86,7 +88,7 @@ def follow(
                 channel.send(mine, b"G%d" % pid)
         well = waits if start_later else told and not hooks_left
         if failure is None and not well:
-            failure = RuntimeFailure(lost)
+            failure = RuntimeFailure(f"{lost}: {_how(pid or stage_pid)}")
         if failure is not None:
             raise failure
         if check is not None and not waits:
@@ -102,6 +104,21 @@ def follow(
         mine.close()
     os.waitpid(stage_pid, 0)
     return pid, master
+
+
+def _how(pid: int) -> str:
+    """How one of our children, which hung up a moment ago, has ended; it stays to be reaped."""
+    flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    for _ in range(_LOOKS):
+        try:
+            found = os.waitid(os.P_PID, pid, flags)
+        except ChildProcessError:
+            return "somebody else has reaped it"
+        if found is not None:
+            exited = found.si_code == os.CLD_EXITED
+            return f"{'exit status' if exited else 'signal'} {found.si_status}"
+        time.sleep(_BETWEEN)
+    return "it still runs"
 
 
 def _end(pid: int) -> None:
