@@ -103,20 +103,41 @@ class CopyIn:
     # -- directories ----------------------------------------------------------------------------
 
     def _folder(self, path: bytes) -> int:
-        """An ``O_PATH`` descriptor of a directory below ours, made where it is missing."""
+        """An ``O_PATH`` descriptor of a directory below ours, made where it is missing.
+
+        From the deepest one that is there downwards, in a loop: archives hold paths of any depth.
+        """
+        missing = []
+        while (descriptor := self._found(path)) is None:
+            missing.append(path)
+            path = posixpath.dirname(path)
+        for path in reversed(missing):
+            descriptor = self._remember(path, self._make_folder(descriptor, path))
+        return descriptor
+
+    def _found(self, path: bytes) -> int | None:
+        """A directory that is there, or None."""
         descriptor = self._folders.get(path)
         if descriptor is not None:
             self._folders.move_to_end(path)
             return descriptor
-        whole = posixpath.join(self._directory, path) if path else self._directory
         try:
-            descriptor = paths.open_in_root(self._root, whole, os.O_PATH | os.O_DIRECTORY)
+            descriptor = paths.open_in_root(
+                self._root, self._whole(path), os.O_PATH | os.O_DIRECTORY
+            )
         except FileNotFoundError:
             if not path:
                 raise
-            descriptor = self._make_parent(path)
+            return None
+        return self._remember(path, descriptor)
+
+    def _whole(self, path: bytes) -> bytes:
+        return posixpath.join(self._directory, path) if path else self._directory
+
+    def _remember(self, path: bytes, descriptor: int) -> int:
+        """Keep it open for what follows, if it is no directory of the kernel's."""
         try:
-            refuse_kernels(descriptor, _shown(whole))
+            refuse_kernels(descriptor, _shown(self._whole(path)))
         except BaseException:
             os.close(descriptor)
             raise
@@ -125,17 +146,13 @@ class CopyIn:
             os.close(self._folders.popitem(last=False)[1])
         return descriptor
 
-    def _make_parent(self, path: bytes) -> int:
-        above, name = posixpath.split(path)
-        parent = os.dup(self._folder(above))
+    def _make_folder(self, parent: int, path: bytes) -> int:
+        name = posixpath.basename(path)
         try:
-            try:
-                os.mkdir(name, 0o755, dir_fd=parent)
-            except FileExistsError:
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-            made = paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
-        finally:
-            os.close(parent)
+            os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        made = paths.openat2(parent, name, os.O_PATH | os.O_NOFOLLOW, resolve=_ITSELF)
         if self._parents is not None:
             os.chown(f"/proc/self/fd/{made}", *self._parents)
         return made
