@@ -1,0 +1,102 @@
+"""TCP between two network namespaces, by sockets of this program: how much, how fast."""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from jaula.kernel.netlink import visiting
+
+PORT = 5201
+PIECE = 1 << 18
+SECONDS = 1.0
+ROUND_TRIPS, CONNECTIONS = 2000, 300
+
+
+@contextmanager
+def serving(netns: int, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+    """A process that serves each connection to PORT in a namespace."""
+    with visiting(netns):
+        listening = socket.create_server(("0.0.0.0", PORT), backlog=64)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            while True:
+                near, _ = listening.accept()
+                with near:
+                    serve(near)
+        finally:
+            os._exit(0)
+    listening.close()
+    try:
+        yield
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def drain(near: socket.socket) -> None:
+    """Read to the end, then say how many bytes there were."""
+    count, buffer = 0, bytearray(PIECE)
+    while size := near.recv_into(buffer):
+        count += size
+    near.sendall(struct.pack(">Q", count))
+
+
+def echo(near: socket.socket) -> None:
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while data := near.recv(64):
+        near.sendall(data)
+
+
+def dial(netns: int, target: tuple[str, int]) -> socket.socket:
+    with visiting(netns):
+        made = socket.socket()
+    made.settimeout(10)
+    made.connect(target)
+    return made
+
+
+def throughput(source: int, target: tuple[str, int], server: int) -> float:
+    """Gbit/s over one connection."""
+    with serving(server, drain), dial(source, target) as near:
+        data = bytes(PIECE)
+        start = time.perf_counter()
+        while time.perf_counter() - start < SECONDS:
+            near.sendall(data)
+        near.shutdown(socket.SHUT_WR)
+        (count,) = struct.unpack(">Q", near.recv(8, socket.MSG_WAITALL))
+        return float(count) * 8 / (time.perf_counter() - start) / 1e9
+
+
+def round_trip(source: int, target: tuple[str, int], server: int) -> float:
+    """Microseconds for one byte there and back: the median."""
+    with serving(server, echo), dial(source, target) as near:
+        near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        taken = []
+        for _ in range(ROUND_TRIPS):
+            start = time.perf_counter()
+            near.sendall(b"x")
+            near.recv(1)
+            taken.append(time.perf_counter() - start)
+        return statistics.median(taken) * 1e6
+
+
+def connecting(source: int, target: tuple[str, int], server: int) -> float:
+    """Microseconds to connect: the median."""
+    taken = []
+    with serving(server, lambda near: None):
+        for _ in range(CONNECTIONS):
+            with visiting(source):
+                near = socket.socket()
+            with near:
+                near.settimeout(10)
+                start = time.perf_counter()
+                near.connect(target)
+                taken.append(time.perf_counter() - start)
+    return statistics.median(taken) * 1e6
