@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
-START_TIMEOUT = 120.0 if "JAULA_VM" in os.environ else 30.0  # seconds; emulation is slow
-STOP_TIMEOUT = 30.0
+SLOW = 8 if "JAULA_VM" in os.environ else 1  # emulation, on a machine that has other work too
+START_TIMEOUT = 30.0 * SLOW  # seconds
+STOP_TIMEOUT = 30.0 * SLOW
+COMMAND_TIMEOUT = 60.0 * SLOW
 
 
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: str, timeout: float = 60.0) -> None:
+    def __init__(self, path: str, timeout: float = COMMAND_TIMEOUT) -> None:
         super().__init__("jaula", timeout=timeout)
         self._path = path
 
@@ -132,7 +134,7 @@ class PrivateEngine:
         path: str,
         body: Any = None,
         *,
-        timeout: float = 60.0,
+        timeout: float = COMMAND_TIMEOUT,
         headers: dict[str, str] | None = None,
     ) -> Reply:
         """One request on a connection of its own. ``body``: bytes as they are, else JSON."""
@@ -202,7 +204,7 @@ class PrivateEngine:
         settings: dict[str, Any] = {
             "capture_output": True,
             "text": True,
-            "timeout": 60,
+            "timeout": COMMAND_TIMEOUT,
             "env": self.environment(),
         }
         if "input" not in options and "stdin" not in options:
