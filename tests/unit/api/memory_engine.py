@@ -11,6 +11,7 @@ from typing import Any
 
 from jaula.errors import Conflict, InvalidRequest, NotFound, NotModified, RuntimeFailure
 from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
+from jaula.spec.build import BuildOptions, PruneOptions
 from jaula.spec.calls import AttachOptions, ContainerCreated, LogOptions, WaitResult
 from jaula.storage.inside import PathStat
 
@@ -341,10 +342,44 @@ class System:
         return None
 
 
+class Builds:
+    """Remembers what was asked; a build says one line and ends, or fails as told."""
+
+    def __init__(self) -> None:
+        self.asked: list[BuildOptions] = []
+        self.pruned: list[PruneOptions] = []
+        self.context = b""
+        self.error: Exception | None = None
+
+    async def build(
+        self, options: BuildOptions, stream: AsyncIterator[bytes]
+    ) -> AsyncIterator[Document]:
+        self.asked.append(options)
+        self.context = b"".join([piece async for piece in stream])
+        yield {"stream": "Step 1/1 : FROM x\n"}
+        if self.error is not None:
+            raise self.error
+
+    async def cancel(self, build_id: str) -> None:
+        raise NotFound(f"no build {build_id}")
+
+    async def prune(self, options: PruneOptions) -> Document:
+        self.pruned.append(options)
+        return {"CachesDeleted": None, "SpaceReclaimed": 0}
+
+    def check_session(self, id: str) -> None:
+        return None
+
+    async def session(self, id: str, descriptor: int, early: bytes) -> None:
+        os.write(descriptor, b"session " + id.encode() + b" " + early)
+        os.close(descriptor)
+
+
 class MemoryEngine(SimpleNamespace):
     containers: Containers
     execs: Execs
     images: Images
+    builds: Builds
     volumes: Volumes
     networks: Networks
     system: System
@@ -355,6 +390,7 @@ class MemoryEngine(SimpleNamespace):
             containers=Containers(),
             execs=Execs(),
             images=images,
+            builds=Builds(),
             distribution=images,
             volumes=Volumes(),
             networks=Networks(),

@@ -6,7 +6,7 @@ import pytest
 
 from jaula.api.refusals import PageNotFound
 from jaula.api.router import Router
-from jaula.api.routes import ROUTES, absent, containers, execs, images, networks, swarm, system
+from jaula.api.routes import ROUTES, build, containers, execs, images, networks, swarm, system
 
 ROUTER = Router(ROUTES)
 
@@ -34,7 +34,7 @@ ROUTER = Router(ROUTES)
         ("GET", "/plugins/a/b/json", system.plugin, "a/b"),
         ("GET", "/nodes", swarm.manager, ""),
         ("POST", "/services/create", swarm.manager, "create"),
-        ("POST", "/build/prune", absent.prune_build_cache, ""),
+        ("POST", "/build/prune", build.prune, ""),
     ],
 )
 def test_each_path_finds_its_handler(method: str, path: str, handler: object, name: str) -> None:
