@@ -84,10 +84,12 @@ def test_a_namespaced_one_is_set_inside_and_not_on_the_host(
     assert host_value(name) == before
 
 
-def test_the_domain_name_is_the_containers_own(engine: PrivateEngine, busybox: str) -> None:
-    """The kernel lets only the host's root write it, so without a user namespace."""
+@pytest.mark.parametrize("flags", [(), ("--userns", "host")], ids=" ".join)
+def test_the_domain_name_is_the_containers_own(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
+) -> None:
     before = host_value("kernel.domainname")
-    flags = ("--userns", "host", "--sysctl", "kernel.domainname=example.test")
+    flags = (*flags, "--sysctl", "kernel.domainname=example.test")
     shown = run(engine, busybox, *flags, inside="cat /proc/sys/kernel/domainname")
     assert shown == "example.test"
     assert host_value("kernel.domainname") == before

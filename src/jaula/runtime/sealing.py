@@ -8,7 +8,7 @@ import stat
 
 import msgspec
 
-from jaula.kernel import mounts
+from jaula.kernel import mounts, process
 from jaula.kernel.paths import (
     RESOLVE,
     open_in_root,
@@ -20,9 +20,15 @@ from jaula.runtime.operations import (
     is_procfs,
 )
 
+_DOMAINNAME = "kernel/domainname"
+
 
 class Sysctl(msgspec.Struct, frozen=True):
-    """Write a namespaced sysctl through the container's own /proc, and read it back."""
+    """Write a namespaced sysctl through the container's own /proc, and read it back.
+
+    The file of the domain name belongs to the host's root, whoever owns the namespace
+    (kernel/utsname_sysctl.c): that one is set by its system call, and read back from the file.
+    """
 
     name: str
     value: str
@@ -42,12 +48,17 @@ class Sysctl(msgspec.Struct, frozen=True):
             if not is_procfs(proc):
                 raise OSError(errno.EPERM, "not the kernel's proc file system", "/proc")
             beneath = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_XDEV
-            fd = openat2(proc, f"sys/{path}", os.O_RDWR, resolve=beneath)
+            by_call = path == _DOMAINNAME
+            if by_call:
+                process.setdomainname(self.value)
+            access = os.O_RDONLY if by_call else os.O_RDWR
+            fd = openat2(proc, f"sys/{path}", access, resolve=beneath)
         finally:
             os.close(proc)
         try:
-            os.write(fd, self.value.encode())
-            os.lseek(fd, 0, os.SEEK_SET)
+            if not by_call:
+                os.write(fd, self.value.encode())
+                os.lseek(fd, 0, os.SEEK_SET)
             found = os.read(fd, 4096).decode().split()
         finally:
             os.close(fd)
