@@ -231,7 +231,7 @@ def _root_cgroups(facts: Facts) -> Iterator[Finding]:
 
 
 def _delegation(facts: Facts) -> Iterator[Finding]:
-    subject, lost = "cgroups", "no limits, no pause, no figures of use"
+    subject, lost = "cgroups", "no limits, no --profile strict, no pause, no figures of use"
     if not facts.unified:
         found = f"v1, which is not delegated to users: {lost}"
         mend = ""
@@ -253,6 +253,8 @@ def _delegation(facts: Facts) -> Iterator[Finding]:
             " /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload"
         )
         found = f"v2, not delegated: {', '.join(missing)}: no such limits"
+        if {"memory", "pids"} & set(missing):
+            found += ", no --profile strict"
         yield Finding(subject, State.COSTS, found, mend)
     else:
         yield Finding(subject, State.OK, "v2, delegated by systemd")

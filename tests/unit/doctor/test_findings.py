@@ -143,6 +143,12 @@ def test_a_data_directory_that_cannot_be_made_hinders() -> None:
 
 def test_cgroups_cost_by_what_is_not_delegated() -> None:
     assert "v1" in found("cgroups", unified=False).found
+    for row in (
+        found("cgroups", unified=False),
+        found("cgroups", user_manager=False),
+        found("cgroups", controllers=frozenset({"memory"})),
+    ):
+        assert "no --profile strict" in row.found
     assert found("cgroups", user_manager=False).mend == "sudo loginctl enable-linger me"
     row = found("cgroups", controllers=frozenset({"memory", "pids"}))
     assert row.state is State.COSTS
