@@ -70,6 +70,8 @@ def _apply(mount: dict[str, Any], key: str, value: str, word: str) -> None:
     elif key == "volume-label":
         name, _, text = value.partition("=")
         mount.setdefault("VolumeOptions", {}).setdefault("Labels", {})[name] = text
+    elif key == "volume-subpath":
+        mount.setdefault("VolumeOptions", {})["Subpath"] = value
     elif key == "volume-driver":
         mount.setdefault("VolumeOptions", {}).setdefault("DriverConfig", {})["Name"] = value
     elif key == "volume-opt":

@@ -31,6 +31,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.runtimes import Runtimes
     from jaula.engine.sandboxes import Sandboxes
     from jaula.engine.secret_store import SecretStore
+    from jaula.engine.volume_mounts import VolumeMounts
     from jaula.images.store import ImageStore
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
@@ -45,6 +46,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     registry.load()
     networks = NetworkRegistry(database)
     networks.load()
+    volumes = VolumeStore(paths)
     secrets = SecretStore(database, Vault(paths.root))
     secrets.load()
     rootless = places.user() is not None
@@ -86,7 +88,8 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             layers=layers,
             images=images,
             gate=_gate(config, images),
-            volumes=VolumeStore(paths),
+            volumes=volumes,
+            volume_mounts=VolumeMounts(volumes, registry),
             secrets=secrets,
             network=network,
             networks=networks,

@@ -143,6 +143,7 @@ class Ending:
         """Give back what a running container held: address, ports, ids."""
         record = container.record
         self._connector.release(record)
+        self._parts.volume_mounts.leave(container)
         if record.range_start:
             self._parts.ranges.give_back(record.range_start)
         if record.borrowed_start:

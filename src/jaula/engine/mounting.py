@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine import volume_sources
 from jaula.engine.mountpoints import Wish
 from jaula.engine.names import new_id
 from jaula.errors import InvalidRequest, NotFound
@@ -73,12 +74,18 @@ class Mounting:
             labels = dict(wish.labels)
             if wish.mount.anonymous:
                 labels["com.docker.volume.anonymous"] = ""
+            volume_sources.parse(wish.driver_opts)
             volumes.create(name, labels, wish.driver_opts)
             self._made.append(name)
             self._parts.events.emit("volume", "create", name, {"driver": "local"})
-            if not wish.mount.no_copy:
+            if not wish.mount.no_copy and not wish.driver_opts:
                 await asyncio.to_thread(self._copy_up, record, name, wish.mount.destination)
-        return msgspec.structs.replace(wish.mount, name=name, source=str(volumes.path(name)))
+        shown = volume_sources.parse(volumes.get(name).options)
+        read_only = wish.mount.read_only or not (shown is None or shown.writable)
+        source = str(volumes.path(name))
+        if wish.mount.subpath:
+            source = f"{source}/{wish.mount.subpath}"
+        return msgspec.structs.replace(wish.mount, name=name, source=source, read_only=read_only)
 
     def _copy_up(self, record: ContainerRecord, name: str, destination: str) -> None:
         from jaula.storage.snapshots import open_root

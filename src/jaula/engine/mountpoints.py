@@ -111,7 +111,7 @@ def _bind(text: str, driver: str) -> Wish:
         if "\0" in source:
             raise InvalidRequest("a mount's source holds a NUL byte")
         path = posixpath.normpath("/" + source.lstrip("/"))
-        options = ("rbind", propagation or "rprivate")
+        options = ("rbind", propagation or "rprivate", *(("rro",) if read_only else ()))
         return Wish(
             MountRecord(
                 "bind",
@@ -232,8 +232,7 @@ def _mount_volume(mount: Mount, place: str) -> Wish:
             f'invalid mount config for type "volume": "{mount.source}" is no volume name',
             hint="for a host directory use type=bind",
         )
-    if wanted and wanted.subpath:
-        raise InvalidRequest('invalid mount config for type "volume": subpaths are not supported')
+    subpath = _subpath(wanted.subpath) if wanted and wanted.subpath else ""
     driver = wanted.driver_config if wanted else None
     _check_driver(driver.name if driver else "")
     return Wish(
@@ -246,11 +245,23 @@ def _mount_volume(mount: Mount, place: str) -> Wish:
             read_only=mount.read_only,
             options=_VOLUME_OPTIONS,
             anonymous=not mount.source,
-            no_copy=bool(wanted and wanted.no_copy),
+            no_copy=bool(subpath or (wanted and wanted.no_copy)),
+            subpath=subpath,
         ),
         labels=wanted.labels if wanted else {},
         driver_opts=driver.options if driver else {},
     )
+
+
+def _subpath(text: str) -> str:
+    """A path within a volume; links in it are not followed."""
+    plain = posixpath.normpath(text)
+    if text.startswith("/") or plain.split("/")[0] == ".." or "\0" in text:
+        raise InvalidRequest(
+            'invalid mount config for type "volume": subpath must be a relative path within'
+            " the volume"
+        )
+    return "" if plain == "." else plain
 
 
 def _mount_tmpfs(mount: Mount, place: str) -> Wish:

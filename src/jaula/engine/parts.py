@@ -15,6 +15,7 @@ from jaula.engine.runtimes import Runtimes
 from jaula.engine.sandboxes import Sandboxes
 from jaula.engine.secret_store import SecretStore
 from jaula.engine.specbuild.facts import HostFacts
+from jaula.engine.volume_mounts import VolumeMounts
 from jaula.state.database import Database
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Parts:
     images: ImageStore
     gate: Gate
     volumes: VolumeStore
+    volume_mounts: VolumeMounts
     secrets: SecretStore
     network: NetworkManager
     networks: NetworkRegistry

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from jaula.engine import delivering, lending
-from jaula.errors import InvalidRequest, RuntimeFailure
+from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.runtime import mappings, rootfs
@@ -145,6 +145,8 @@ def _stopped(
         root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
         try:
             for mount in sorted(record.mounts, key=lambda m: m.destination.count("/")):
+                if mount.type == "volume":
+                    _mount_volume(parts, mount.name)
                 if mount.type != "tmpfs":
                     _attach(root, mount, record.beneath)
             if record.body.host_config.readonly_rootfs:
@@ -177,12 +179,23 @@ def _passing_overlay(source: OverlayRoot) -> int:
         os.close(memory)
 
 
+def _mount_volume(parts: Parts, name: str) -> None:
+    from jaula.engine import volume_mounts
+
+    try:
+        volume_mounts.attach(parts.volumes.get(name))
+    except NotFound:
+        return  # it was removed by hand
+
+
 def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
     """A volume or directory of the host at its place; left out where its source is gone."""
     from jaula.runtime.preparation import open_source
 
     fitting = [b for b in bounds if beneath.below(mount.source, b) is not None]
     bound = max(fitting, key=len) if fitting and mount.type == "bind" else None
+    if mount.subpath:
+        bound = mount.source.removesuffix(f"/{mount.subpath}")
     recursive = "rbind" in mount.options
     try:
         tree = open_source(mount.source, bound, recursive=recursive)

@@ -93,6 +93,7 @@ class Starter:
                 container.change(level=level)
                 record = container.record
             runtime = await self._parts.runtimes.command(record.body.host_config.runtime)
+            await self._parts.volume_mounts.use(record)
             request = self._prepare(container, shares, joined, place, runtime)
             if self._parts.host.selinux:
                 await asyncio.to_thread(
@@ -145,6 +146,7 @@ class Starter:
     def _failed(self, container: Container, place: Place, error: BaseException) -> None:
         container.close_pending()
         self._parts.resolvers.close_one(container.id)
+        self._parts.volume_mounts.leave(container)
         place.give_back()
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)

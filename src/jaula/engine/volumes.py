@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine import volume_sources
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.spec.api import VolumeCreate
 
@@ -28,16 +29,12 @@ class Volumes:
         """Make a volume, or give back the one of that name."""
         if body.driver not in ("", "local"):
             raise NotFound(f"plugin {body.driver!r} not found: only the local driver is there")
-        if body.driver_opts:
-            raise InvalidRequest(
-                f"unknown volume options: {', '.join(sorted(body.driver_opts))}",
-                hint="the local driver takes none here",
-            )
+        volume_sources.parse(body.driver_opts)
         known = bool(body.name) and self._parts.volumes.exists(body.name)
         labels = dict(body.labels)
         if not body.name:
             labels[_ANONYMOUS] = ""
-        volume = self._parts.volumes.create(body.name, labels, {})
+        volume = self._parts.volumes.create(body.name, labels, body.driver_opts)
         if not known:
             self._parts.events.emit("volume", "create", volume.name, {"driver": "local"})
         return _document(volume)
@@ -94,7 +91,7 @@ class Volumes:
                 continue
             if not all(_fits(volume, key, values, used) for key, values in wanted.items()):
                 continue
-            freed += await asyncio.to_thread(self._parts.volumes.usage, volume.name)
+            freed += max(0, await asyncio.to_thread(self._parts.volumes.usage, volume.name))
             await self.remove(volume.name, force=True)
             removed.append(volume.name)
         self._parts.events.emit("volume", "prune", "", {"reclaimed": str(freed)})

@@ -14,6 +14,7 @@ from the effective set, which have to be raised again before the mount is made.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Sequence
 
@@ -266,6 +267,40 @@ def mount_setattr(
     attributes = mount_attr(int(set), int(clear), int(propagation), userns_fd)
     flags = (AT_EMPTY_PATH if not path else 0) | (AT_RECURSIVE if recursive else 0)
     _mount_setattr(fd, _bytes(path), flags, ctypes.addressof(attributes), ctypes.sizeof(attributes))
+
+
+def mount_id(fd: int) -> int:
+    """The mount that a descriptor is on (proc_pid_fdinfo(5)), in this thread's namespace."""
+    with open(f"/proc/thread-self/fdinfo/{fd}", "rb") as file:
+        for line in file:
+            if line.startswith(b"mnt_id:"):
+                return int(line[7:])
+    raise OSError(errno.ENOSYS, "the kernel tells no mount's number")
+
+
+def is_mount_point(path: str) -> bool:
+    """Whether something is mounted at ``path``, a bind of its own file system too."""
+    place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        above = os.open(os.path.dirname(path), os.O_PATH | os.O_CLOEXEC)
+        try:
+            return mount_id(place) != mount_id(above)
+        finally:
+            os.close(above)
+    finally:
+        os.close(place)
+
+
+def mount_points() -> list[str]:
+    """Where something is mounted in this thread's namespace (proc_pid_mountinfo(5))."""
+    with open("/proc/thread-self/mountinfo", "rb") as file:
+        return [os.fsdecode(_unescaped(line.split(b" ", 5)[4])) for line in file]
+
+
+def _unescaped(path: bytes) -> bytes:
+    """Blank, tab, newline and backslash are ``\\`` and three octal digits there."""
+    first, *rest = path.split(b"\\")
+    return first + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in rest)
 
 
 def idmap(fd: int, userns_fd: int, *, recursive: bool = False) -> None:

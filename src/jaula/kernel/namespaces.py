@@ -21,6 +21,7 @@ class CLONE(IntFlag):
     """Flags of clone3, unshare and setns (include/uapi/linux/sched.h)."""
 
     NEWTIME = 0x00000080
+    FS = 0x00000200
     PIDFD = 0x00001000
     PARENT = 0x00008000
     NEWNS = 0x00020000

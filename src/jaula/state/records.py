@@ -45,6 +45,7 @@ class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     options: tuple[str, ...] = ()
     anonymous: bool = False
     no_copy: bool = False
+    subpath: str = ""  # of the volume; no link is followed on the way there
     mapped: bool = False  # a mount whose owners are shown as the container's already
 
 

@@ -102,7 +102,8 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
     """Remove ``name``, whatever it is; nothing there is no error.
 
     Directories that are found inside are moved up beside the first before they are emptied, so
-    that neither depth nor the length of a path matters.
+    that neither depth nor the length of a path matters. What is mounted inside is left alone: that
+    raises ``OSError`` (EXDEV, EBUSY).
     """
     try:
         if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
@@ -110,14 +111,14 @@ def remove_tree(parent_fd: int, name: bytes) -> None:
             return
     except FileNotFoundError:
         return
-    top = os.open(name, FOLDER, dir_fd=parent_fd)
+    top = paths.openat2(parent_fd, name, FOLDER, resolve=paths.RESOLVE.NO_XDEV)
     try:
         serial = 0
         deeper = _empty(top, top, None)
         while deeper:
             moved: list[bytes] = []
             for folder in deeper:
-                descriptor = os.open(folder, FOLDER, dir_fd=top)
+                descriptor = paths.openat2(top, folder, FOLDER, resolve=paths.RESOLVE.NO_XDEV)
                 try:
                     for found in _empty(descriptor, top, serial):
                         moved.append(found)

@@ -19,8 +19,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from jaula.config import Paths
-from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.kernel import paths as kernel_paths
+from jaula.kernel.mounts import mount_points
 from jaula.storage.folders import marked, opened, remove_marked, write_new
 from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
 
@@ -66,15 +67,12 @@ class VolumeStore:
     ) -> Volume:
         """Make a volume; one of that name that is there already is given back, as Docker does.
 
-        An empty name asks for a random one. Raises :class:`InvalidRequest`.
+        An empty name asks for a random one. What ``options`` mean is the caller's to know; they are
+        kept. Raises :class:`InvalidRequest`.
         """
         name = check_name(name or secrets.token_hex(32))
-        if options:
-            raise InvalidRequest(
-                f"volume {name!r}: the local driver has no option {next(iter(sorted(options)))!r}",
-                hint="a mount of another kind is made with --mount type=tmpfs or type=bind",
-            )
-        document = _Document(datetime.now(UTC).isoformat(timespec="seconds"), labels or {}, {})
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        document = _Document(created, labels or {}, options or {})
         half = f"{_HALF_MADE}{secrets.token_hex(8)}"
         try:
             with opened(self._directory) as parent:
@@ -132,13 +130,22 @@ class VolumeStore:
         return found
 
     def usage(self, name: str) -> int:
-        """Bytes of the volume's files."""
+        """Bytes of the volume's files; -1 for one that is a mount of something else."""
+        if self.get(name).options:
+            return -1
         with opened(self.get(name).path) as descriptor:
             return size_on_disk(descriptor)
 
     def remove(self, name: str) -> None:
-        """Remove a volume with all it holds; raises :class:`NotFound`."""
-        self.get(name)
+        """Remove a volume with all it holds; raises :class:`NotFound`.
+
+        Raises :class:`Conflict` where something is mounted in it, of which nothing is removed.
+        """
+        data = os.path.realpath(self.get(name).path)
+        if any(f"{place}/".startswith(f"{data}/") for place in mount_points()):
+            raise Conflict(
+                f"remove {name}: volume is in use - something is mounted in it", hint="unmount it"
+            )
         gone = f"{_GOING}{secrets.token_hex(8)}"
         with opened(self._directory) as parent:
             try:

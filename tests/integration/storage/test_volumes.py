@@ -74,9 +74,11 @@ def test_a_removed_volume_is_gone(volumes: VolumeStore, paths: Paths) -> None:
         volumes.get("../layers")
 
 
-def test_options_that_local_has_not_are_refused(volumes: VolumeStore) -> None:
-    with pytest.raises(InvalidRequest, match="'device'"):
-        volumes.create("data", options={"device": "/dev/sda"})
+def test_options_are_kept_and_what_they_show_is_not_counted(volumes: VolumeStore) -> None:
+    options = {"type": "none", "device": "/usr", "o": "bind"}
+    volumes.create("data", options=options)
+    assert volumes.get("data").options == options
+    assert volumes.usage("data") == -1
 
 
 def test_it_is_filled_from_the_image(volumes: VolumeStore, image: int) -> None:

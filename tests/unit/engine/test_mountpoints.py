@@ -6,7 +6,15 @@ import pytest
 
 from jaula.engine.mountpoints import Wish, wishes
 from jaula.errors import InvalidRequest
-from jaula.spec.api import BindOptions, ContainerCreate, Empty, HostConfig, Mount, TmpfsOptions
+from jaula.spec.api import (
+    BindOptions,
+    ContainerCreate,
+    Empty,
+    HostConfig,
+    Mount,
+    TmpfsOptions,
+    VolumeOptions,
+)
 
 
 def read(**host: object) -> tuple[Wish, ...]:
@@ -19,7 +27,9 @@ def test_a_bind_is_private_and_its_source_is_made() -> None:
     mount = wish.mount
     assert (mount.type, mount.source, mount.destination) == ("bind", "/a", "/dst")
     assert mount.read_only
-    assert mount.options == ("rbind", "rprivate")
+    assert mount.options == ("rbind", "rprivate", "rro")
+    (wish,) = read(binds=("/a:/dst",))
+    assert wish.mount.options == ("rbind", "rprivate")
 
 
 def test_a_named_volume_is_nosuid_and_nodev() -> None:
@@ -126,3 +136,24 @@ def test_nothing_is_mounted_over_what_the_kernel_is_told_through(place: str) -> 
 def test_figures_in_proc_can_be_replaced() -> None:
     (wish,) = read(binds=("/var/lib/figures/meminfo:/proc/meminfo:ro",))
     assert wish.mount.destination == "/proc/meminfo"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("a", "a"), ("./a//b/", "a/b"), (".", ""), ("a/..", ""), ("a/../b", "b")]
+)
+def test_a_part_of_a_volume_is_a_path_within_it(given: str, found: str) -> None:
+    mount = Mount(
+        type="volume", source="v", target="/m", volume_options=VolumeOptions(subpath=given)
+    )
+    (wish,) = read(mounts=(mount,))
+    assert wish.mount.subpath == found
+    assert wish.mount.no_copy == bool(found)
+
+
+@pytest.mark.parametrize("given", ["/a", "..", "../a", "a/../../b", "a\0b"])
+def test_a_path_out_of_a_volume_is_refused(given: str) -> None:
+    mount = Mount(
+        type="volume", source="v", target="/m", volume_options=VolumeOptions(subpath=given)
+    )
+    with pytest.raises(InvalidRequest, match="must be a relative path within the volume"):
+        read(mounts=(mount,))

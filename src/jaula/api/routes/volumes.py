@@ -6,7 +6,10 @@ from jaula.api import reply
 from jaula.api.call import Call
 from jaula.api.reply import Answer
 from jaula.api.router import Routes
+from jaula.errors import Unavailable
 from jaula.spec.api import VolumeCreate
+
+_NAMED_APART_SINCE = (1, 42)
 
 
 async def list_(call: Call) -> Answer:
@@ -31,8 +34,17 @@ async def remove(call: Call) -> Answer:
 
 
 async def prune(call: Call) -> Answer:
-    """``POST /volumes/prune``."""
-    return reply.json(await call.engine.volumes.prune(call.query.filters()))
+    """``POST /volumes/prune``; older clients mean volumes with a name too."""
+    filters = call.query.filters()
+    if call.version < _NAMED_APART_SINCE:
+        filters["all"] = ["true"]
+    return reply.json(await call.engine.volumes.prune(filters))
+
+
+async def update(call: Call) -> Answer:
+    """``PUT /volumes/{name}`` is about volumes of a cluster; the text is Docker's."""
+    await call.ignore_body()
+    raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
 
 
 ROUTES: Routes = (
@@ -40,5 +52,6 @@ ROUTES: Routes = (
     ("POST", "/volumes/create", create),
     ("POST", "/volumes/prune", prune),
     ("GET", "/volumes/{name}", inspect),
+    ("PUT", "/volumes/{name}", update),
     ("DELETE", "/volumes/{name}", remove),
 )

@@ -73,10 +73,12 @@ def build(body: ContainerCreate, facts: Facts, confinement: Confinement, shares:
 
 
 def _bounds(facts: Facts) -> dict[str, str]:
-    """The host's directories that bound mounts of somebody who may have no others."""
+    """What bounds a mount: a volume its subpath, a directory of the host somebody's mounts."""
     bounds = {}
     for mount in facts.mounts:
-        if mount.type == "bind":
+        if mount.subpath:
+            bounds[mount.source] = mount.source.removesuffix(f"/{mount.subpath}")
+        elif mount.type == "bind":
             fitting = [p for p in facts.beneath if beneath.below(mount.source, p) is not None]
             bound = max(fitting, key=len, default="/")
             if bound != "/":  # below the root is everything, whatever links say

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.authority import asks as asking
+
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.visitor import Visitor
@@ -23,6 +25,7 @@ class Volumes:
     async def create(self, body: VolumeCreate) -> Document:
         with self._visitor.deed("volume create", body.name) as deed:
             deed.volumes()
+            deed.judged(asking.of_volume(body.driver_opts))
             return await self._inner.create(body)
 
     def list(self, filters: Filters) -> Document:
