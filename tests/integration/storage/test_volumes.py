@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaula.config import Paths
-from jaula.errors import CorruptState, InvalidRequest, NotFound
+from jaula.errors import CorruptState, NotFound
 from jaula.storage.volumes import VolumeStore
 
 
