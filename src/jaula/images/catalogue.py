@@ -79,18 +79,25 @@ class Catalogue:
 
     def forget(self, id: str) -> None:
         """Take an image away, with all its manifests and names."""
-        for manifest in self._ids.pop(id, ()):
-            self._index.drop(manifest)
+        manifests = self._ids.pop(id, ())
+        self._index.drop(manifests)
+        for manifest in manifests:
             self.contents.pop(manifest, None)
 
     def forget_nameless(self, id: str) -> None:
         """Take away manifests of an image without a name, where another one has names."""
         named = [m for m in self._ids[id] if self._index.names_of(m)]
-        if named:
-            for digest in set(self._ids[id]) - set(named):
-                self._index.drop(digest)
+        nameless = set(self._ids[id]) - set(named)
+        if named and nameless:
+            self._index.drop(nameless)
+            for digest in nameless:
                 self.contents.pop(digest, None)
             self._ids[id] = tuple(named)
+
+    def forget_all_nameless(self) -> None:
+        """The same for every image: what an interrupted change left."""
+        for id in self._ids:
+            self.forget_nameless(id)
 
     # -- looking up -----------------------------------------------------------------------------
 

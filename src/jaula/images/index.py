@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from jaula.errors import CorruptState, InvalidRequest, Unavailable
@@ -79,13 +79,13 @@ class NameIndex:
         ]
         self._replace(kept + added, Descriptor(kind, manifest, size))
 
-    def unset(self, name: str) -> None:
-        """Take a name away; the image stays."""
-        self._replace([d for d in self.descriptors if d.annotations.get(REF_NAME) != name])
+    def unset(self, names: Collection[str]) -> None:
+        """Take names away; the images stay."""
+        self._replace([d for d in self.descriptors if d.annotations.get(REF_NAME) not in names])
 
-    def drop(self, manifest: str) -> None:
-        """Take a manifest away, with all its names."""
-        self._store(tuple(d for d in self.descriptors if d.digest != manifest))
+    def drop(self, manifests: Collection[str]) -> None:
+        """Take manifests away, with all their names."""
+        self._store(tuple(d for d in self.descriptors if d.digest not in manifests))
 
     def _replace(self, wanted: list[Descriptor], added: Descriptor | None = None) -> None:
         """Store ``wanted``; whatever was listed before stays listed, without a name if need be."""

@@ -211,23 +211,24 @@ class ImageStore:
                     else f"unable to delete {short(image.id)} (must be forced) - {in_use}"
                 )
             done = Removed({"Untagged": name} for name in names)
-            for name in names:
-                self._index.unset(name)
-            self._catalogue.forget_nameless(image.id)
-            if not others and in_use is None:
-                self._catalogue.forget(image.id)
-                done.append({"Deleted": image.id})
-                gone, done.freed = self._collect()
-                done.extend({"Deleted": layer} for layer in gone)
+            if others or in_use is not None:
+                self._index.unset(names)
+                self._catalogue.forget_nameless(image.id)
+                return done
+            self._catalogue.forget(image.id)
+            done.append({"Deleted": image.id})
+            gone, done.freed = self._collect()
+            done.extend({"Deleted": layer} for layer in gone)
             return done
 
     def _remove_damaged(self, name: str) -> Removed:
         manifest = self._index.names[name]
-        self._index.unset(name)
         done = Removed([{"Untagged": name}])
-        if not self._index.names_of(manifest):
+        if self._index.names_of(manifest) != (name,):
+            self._index.unset((name,))
+        else:
             del self._catalogue.damaged[manifest]
-            self._index.drop(manifest)
+            self._index.drop((manifest,))
             done.append({"Deleted": manifest})
             gone, done.freed = self._collect()
             done.extend({"Deleted": layer} for layer in gone)
@@ -275,6 +276,7 @@ class ImageStore:
 
     def sweep(self) -> Names:
         """Remove what a crash left half-made; call it before anything is loaded."""
+        self._catalogue.forget_all_nameless()
         return self._index.sweep() + self.layers.sweep() + self.blobs.sweep() + self.collect()
 
 

@@ -6,11 +6,12 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from harness import disks
 from jaula.config import Paths
 from jaula.images.archive import load
 from jaula.images.store import ImageStore
@@ -119,6 +120,13 @@ def make() -> Maker:
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     return Paths(tmp_path / "root", tmp_path / "run")
+
+
+@pytest.fixture
+def on_btrfs(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of btrfs."""
+    with disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
+        yield top
 
 
 @pytest.fixture
