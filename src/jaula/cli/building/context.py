@@ -44,6 +44,11 @@ class Context:
     def send(self, sink: Sink) -> None:
         """Write the tar that is sent. Nothing where the engine fetches the context."""
 
+    def known_as(self, text: str) -> str:
+        """What the engine says, with the Dockerfile's name as a person knows it."""
+        ours, theirs = self.renamed
+        return text.replace(ours, theirs) if ours else text
+
 
 class Remote(Context):
     """An address."""

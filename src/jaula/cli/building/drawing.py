@@ -49,6 +49,9 @@ class Drawing:
         self._end.set()
         self._thread.join()
         with self._lock:
+            for step in self._steps:
+                if step.state == "started":  # another one failed, or the person has enough
+                    step.seconds, step.state = step.elapsed, "canceled"
             self._draw(whole=kind is None)
 
     def _run(self) -> None:
@@ -103,8 +106,7 @@ class Drawing:
             found.append(_step(step, columns))
             lines = self._lines.get(step.number, ())
             shown = _FAILED if step.state == "failed" else _SHOWN
-            for line in list(lines)[-shown:]:
-                found.append(f" => => {line}"[:columns])
+            found += [f" => => {line}"[:columns] for line in list(lines)[-shown:]]
             if step.state == "started":
                 found += [
                     f" => => {layer}: {status}"[:columns]
@@ -115,11 +117,11 @@ class Drawing:
 
 
 def _step(step: Step, columns: int) -> str:
-    mark = {"cached": "CACHED ", "failed": "ERROR "}.get(step.state, "")
+    mark = {"cached": "CACHED ", "failed": "ERROR ", "canceled": "CANCELED "}.get(step.state, "")
     clock = f"{step.elapsed:.1f}s"
     room = max(columns - len(clock) - 1, 10)
     text = f" => {mark}{printable(step.title)}"[:room].ljust(room)
-    colour = _RED if step.state == "failed" else "" if step.state == "started" else _BLUE
+    colour = {"failed": _RED, "done": _BLUE, "cached": _BLUE}.get(step.state, "")
     return f"{colour}{text} {clock}{_PLAIN if colour else ''}"
 
 

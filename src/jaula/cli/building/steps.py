@@ -32,7 +32,7 @@ _ID = 12  # digits of an image's short id
 
 
 class Step:
-    """One instruction of a stage. ``state`` is started, cached, done or failed."""
+    """One instruction of a stage. ``state`` is started, cached, done, failed or canceled."""
 
     def __init__(self, number: int, about: dict[str, Any]) -> None:
         self.number = number
@@ -59,15 +59,10 @@ class Step:
 
 
 class Reading:
-    """Reads a build's messages and tells ``view``; ``image`` and ``error`` are known at the end.
+    """Reads a build's messages and tells ``view``; ``image`` and ``error`` are known at the end."""
 
-    ``renamed`` is a name that stands for another one in what the engine says: a Dockerfile that
-    was sent under a name of our own.
-    """
-
-    def __init__(self, view: View, renamed: tuple[str, str] = ("", "")) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
-        self._renamed = renamed
         self._steps: dict[int, Step] = {}
         self.image = ""
         self.error = ""
@@ -82,7 +77,7 @@ class Reading:
         about = message.get("jaula") or {}
         error = message.get("error") or (message.get("errorDetail") or {}).get("message")
         if error:
-            self.error = self._known_as(str(error))
+            self.error = str(error)
         elif "state" in about:
             self._state(about)
         elif "aux" in message:
@@ -96,10 +91,6 @@ class Reading:
         elif "stream" in message:
             self._stream(self._steps.get(about.get("step", 0)), about, str(message["stream"]))
 
-    def _known_as(self, text: str) -> str:
-        ours, theirs = self._renamed
-        return text.replace(ours, theirs) if ours else text
-
     def _state(self, about: dict[str, Any]) -> None:
         number = int(about.get("step") or 0)
         if about["state"] == "started":
@@ -112,7 +103,7 @@ class Reading:
             step.pending = ""
         step.state = str(about["state"])
         step.seconds = int(about.get("ms") or 0) / 1000
-        step.error = self._known_as(str(about.get("error") or ""))
+        step.error = str(about.get("error") or "")
         self._view.ended(step)
 
     def _stream(self, step: Step | None, about: dict[str, Any], text: str) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaula.cli.building.steps import View
 
 _PROGRESS = ("auto", "plain", "tty", "json", "rawjson", "quiet")
+_WORDS = f"one of {', '.join(_PROGRESS)} is wanted"
 _LIMITS = "Limits of each RUN"
 
 
@@ -38,30 +39,35 @@ def run(options: Options) -> int:
     names = options.texts("tag") + [name for output in written for name in output.names]
     progress = options.text("progress", "auto")
     if progress not in _PROGRESS:
-        raise UsageError(f'invalid argument "{progress}" for "--progress" flag: {_PROGRESS}')
+        raise UsageError(f'invalid argument "{progress}" for "--progress" flag: {_WORDS}')
     secrets = offers.secrets(options.texts("secret"))
+    agents = offers.Agents(options.texts("ssh"))
     elsewhere, here = offers.contexts(options.texts("build-context"))
     context = contexts.find(options.arguments[0], options.text("file"))
     iid = options.text("iidfile")
     _forget(iid)
     client, began = Client(Settings.host), time()
     with ExitStack() as held:
-        agents = held.enter_context(offers.Agents(options.texts("ssh")))
+        sockets = held.enter_context(agents)
         parameters = request.query(options, context, names)
         if elsewhere or here:
             named = elsewhere | dict.fromkeys(here, "")
             parameters.append(("buildcontexts", encode(named)))
-        if secrets or agents or here:
+        if secrets or sockets or here:
             from jaula.cli.building.session import Session
 
             sources = {name: contexts.further(path).send for name, path in here.items()}
-            session = held.enter_context(Session(client, secrets, agents, sources))
+            session = held.enter_context(Session(client, secrets, sockets, sources))
             parameters.append(("session", session.id))
         compress = options.on("compress")
-        messages = request.send(client, parameters, context, compress=compress)
         if options.on("quiet"):
             progress = "quiet"
-        image = _shown(messages, progress, context)
+        try:
+            messages = request.send(client, parameters, context, compress=compress)
+            image = _shown(messages, progress, context)
+        except Failure as error:
+            error.message = context.known_as(error.message)
+            raise
     _finish(client, options, written, image, began)
     return 0
 
@@ -77,14 +83,14 @@ def _shown(messages: Iterator[dict[str, Any]], progress: str, context: Context) 
         from jaula.cli.building.drawing import Drawing
 
         with Drawing() as view:
-            reading = Reading(view, context.renamed)
+            reading = Reading(view)
             reading.run(messages)
     else:
         if progress in ("json", "rawjson"):
             messages, view = views.as_json(messages), views.Nothing()
         else:
             view = views.Kept() if progress == "quiet" else views.Plain()
-        reading = Reading(view, context.renamed)
+        reading = Reading(view)
         reading.run(messages)
         if reading.error and isinstance(view, views.Kept):
             view.tell()

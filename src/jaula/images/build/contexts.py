@@ -129,8 +129,9 @@ def leave_out(directory: int, name: str, *, everything: bool) -> None:
         return
     if not everything:
         for path in (name, *ignoring.files(name)):
-            if ignore.leaves_out(path):
+            while path and ignore.leaves_out(path):
                 _remove(directory, os.fsencode(path))
+                path = posixpath.dirname(path)  # which was sent for its sake
         return
     ignored: list[bytes] = []
     for above, _, entries in walk(directory):

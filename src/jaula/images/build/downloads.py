@@ -16,6 +16,7 @@ import http.client
 import ipaddress
 import os
 import posixpath
+import socket
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
 
@@ -86,11 +87,13 @@ class Downloads:
         connection = Connection(url, proxy, tls, self._patience)
         try:
             self._cancel.check()
+            if proxy is None and not self._host_network:
+                _look_up(url, text)
             connection.connect()
             held = connection.held
             assert held is not None
             if proxy is None and not self._host_network:
-                refuse_host(held.getpeername()[0], text)
+                refuse_host(held.getpeername()[0], text)  # a name may have another address by now
             with self._cancel.interrupting(held):
                 connection.request(
                     "GET",
@@ -159,6 +162,12 @@ def refuse_host(peer: str, text: str) -> None:
             f"{_shown(text)} is served by {peer}, which is for the host alone",
             hint="build with --network host where that is right and allowed",
         )
+
+
+def _look_up(url: Url, text: str) -> None:
+    """Refuse a name before anybody is asked: whether a port is open is the host's business, too."""
+    for found in socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM):
+        refuse_host(str(found[4][0]), text)
 
 
 def _check_space(target: int, size: int) -> None:

@@ -84,12 +84,15 @@ def _copy(
     mode: Change | None,
     cancel: Cancellation | None,
 ) -> None:
+    unpacking = isinstance(source, archives.Packed)
+    if unpacking:  # what is in an archive has owners and modes of its own
+        mode = None
+
     def owned(uid: int, gid: int) -> Ids:
-        if owner is not None:
+        if owner is not None and not unpacking:
             return owner
         return (uid, gid) if source.keeps_owners else (0, 0)
 
-    unpacking = isinstance(source, archives.Packed)
     copying = CopyIn(
         folder,
         "/",

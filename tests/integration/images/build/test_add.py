@@ -71,10 +71,10 @@ def test_a_directory_of_archives_is_copied_as_it_is(room: Room) -> None:
     assert (room.root / "o/a.tar").read_bytes() == data
 
 
-def test_owners_can_be_given(room: Room) -> None:
-    (room.context / "a.tar").write_bytes(archive([owned(file("n/a", b"x"), 3, 4)]))
-    found = room.add("a.tar", to="/", owner=(7, 8))
-    assert found == {"n/": "755 7:8", "n/a": "644 7:8 x"}
+def test_chown_and_chmod_are_not_for_what_is_in_an_archive(room: Room) -> None:
+    (room.context / "a.tar").write_bytes(archive([owned(file("a", b"x"), 3, 4)]))
+    found = room.add("a.tar", to="/new/", owner=(7, 8), chmod="600")
+    assert found == {"new/": "755 7:8", "new/a": "644 3:4 x"}
 
 
 def test_what_is_there_is_merged_and_replaced(room: Room) -> None:
