@@ -99,10 +99,15 @@ class Trust:
     def _found(
         self, name: str, auth: RegistryAuth | None, cancel: Cancellation
     ) -> tuple[Repository, Found]:
+        from jaula.images.registry import failures
+
         wanted = references.parse(name)
         held = held_for(auth, wanted.domain)
         source = self._distribution.client.repository(wanted.domain, wanted.path, held, cancel)
-        return source, source.manifest(wanted.digest or wanted.tag or "", cancel)
+        try:
+            return source, source.manifest(wanted.digest or wanted.tag or "", cancel)
+        except failures.Refused as error:
+            raise failures.pull_error(error, wanted.repository, str(wanted)) from None
 
     async def sbom(self, name: str, form: str) -> Document:
         """The packages in an image, as a document of the form that is asked for.
