@@ -102,10 +102,12 @@ def owner_of(parts: Parts, diff_ids: Sequence[str], text: str) -> tuple[int, int
 
     Without a group it is the user's own, or for a number the same number.
     """
-    user, colon, _ = text.partition(":")
-    if all(part.isascii() and part.isdigit() for part in text.split(":")) and text:
-        first = int(user)
-        return first, int(text.partition(":")[2]) if colon else first
+    user, colon, group = text.partition(":")
+    if user.isdigit() and (group.isdigit() or not colon) and text.isascii():
+        ids = int(user[:11]), int((group if colon else user)[:11])
+        if max(ids) > users.MAX_ID:
+            raise InvalidRequest(f"invalid --chown {text[:64]!r}: ids end at {users.MAX_ID}")
+        return ids
     with viewed(parts, diff_ids) as root:
         found = users.resolve(root, text, ())
     return found.uid, found.gid if colon or not user.isdigit() else found.uid
