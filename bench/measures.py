@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import clients
 from engines import IMAGE, Engine, Rootfs, parent, pss_bytes, status_bytes
 
 HERE = Path(__file__).resolve().parent
@@ -246,6 +247,7 @@ ALL: dict[str, Measure] = {
     "burst": burst,
     "floor": floor,
     "phases": phases,
+    **clients.ALL,
 }
 TITLES = {key: (measure.__doc__ or key) for key, measure in ALL.items()}
-HIGHER_IS_BETTER = frozenset({"burst"})
+HIGHER_IS_BETTER = frozenset({"burst"}) | clients.HIGHER_IS_BETTER
