@@ -11,7 +11,7 @@ from html import escape
 from jaula import __version__
 from jaula.audit.reports import picture
 from jaula.audit.reports.report import Report, about
-from jaula.audit.row import Row
+from jaula.audit.row import Row, Verdict
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8080800c;
@@ -31,7 +31,7 @@ th:nth-child(1) { width: 17%; } th:nth-child(4) { width: 22%; } th:nth-child(5) 
 td.holds { color: var(--holds); } td.relaxed { color: var(--relaxed); }
 td.fails { color: var(--fails); } td.unknown { color: var(--unknown); }
 details { font-size: .9rem; margin: .2rem 0 .4rem; } summary { cursor: pointer; }
-svg { width: 100%; height: auto; max-width: 860px; font: 13px system-ui, sans-serif; }
+svg { width: 100%; height: auto; max-width: 860px; margin-top: 1rem; font: 13px system-ui, sans-serif; }
 svg a { text-decoration: none; } svg rect { fill: var(--soft); stroke-width: 1.5; }
 svg text { fill: currentColor; } svg .title { font-weight: 700; }
 svg .holds rect { stroke: var(--holds); } svg .relaxed rect { stroke: var(--relaxed);
@@ -39,8 +39,18 @@ svg .holds rect { stroke: var(--holds); } svg .relaxed rect { stroke: var(--rela
 svg .unknown rect { stroke: var(--unknown); stroke-dasharray: 2 3; }
 svg .program rect { stroke: currentColor; }
 .summary { font-size: 1.05rem; }
+@media (max-width: 46rem) {
+  thead { display: none; }
+  tr { display: block; border-top: 1px solid var(--line); padding: .4rem 0; }
+  td { display: grid; grid-template-columns: 6.5rem 1fr; border: 0; padding: .1rem 0; }
+  td::before { content: attr(data-column); font-size: .85rem; opacity: .75; }
+}
+@media print { details { display: none; } tr { break-inside: avoid; } }
 """
 
+COLUMNS = ("Check", "Asked for", "In effect", "Evidence", "Verdict")
+
+_ORDER = (Verdict.FAILS, Verdict.UNKNOWN, Verdict.RELAXED)
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -67,7 +77,9 @@ def render(reports: Sequence[Report]) -> str:
 
 
 def _section(report: Report, anchor: str) -> str:
+    drawn = [layer for layer, _, _ in picture.LAYERS]
     layers = list(dict.fromkeys(row.layer for row in report.rows))
+    layers.sort(key=lambda layer: drawn.index(layer) if layer in drawn else len(drawn))
     drawing = (
         picture.draw(_plain(report.name), report.rows, anchor) if report.kind == "container" else ""
     )
@@ -77,8 +89,15 @@ def _section(report: Report, anchor: str) -> str:
     )
     return (
         f'<section id="{anchor}"><h2>{escape(report.kind)} {_text(report.name)}</h2>'
-        f'<p class="summary">{_counts(report)}</p>{drawing}{tables}</section>'
+        f'<p class="summary">{_counts(report)}</p>{_remarkable(report)}{drawing}{tables}</section>'
     )
+
+
+def _remarkable(report: Report) -> str:
+    """The rows that do not simply hold, first of all; empty where there are none."""
+    rows = [row for row in report.rows if row.verdict is not Verdict.HOLDS]
+    rows.sort(key=lambda row: _ORDER.index(row.verdict))
+    return f"<h3>What does not hold, or is weaker than the default</h3>{_table(rows)}" * bool(rows)
 
 
 def _counts(report: Report) -> str:
@@ -94,20 +113,28 @@ def _layer(layer: str, rows: Sequence[Row], anchor: str) -> str:
         f"References: {escape(', '.join(each.references))}.</p></details>"
         for each in checks.values()
     )
-    lines = "".join(_row(row) for row in rows)
-    return (
-        f'<h3 id="{anchor}">{escape(layer)}</h3>{notes}<table><thead><tr><th>Check</th>'
-        "<th>Asked for</th><th>In effect</th><th>Evidence</th><th>Verdict</th></tr></thead>"
-        f"<tbody>{lines}</tbody></table>"
-    )
+    return f'<h3 id="{anchor}">{escape(layer)}</h3>{notes}{_table(rows)}'
+
+
+def _table(rows: Sequence[Row]) -> str:
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
+    body = "".join(map(_row, rows))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _row(row: Row) -> str:
-    return (
-        f"<tr><td>{_text(row.id)}</td><td>{_text(row.requested)}</td>"
-        f"<td>{_text(row.effective)}</td><td><code>{_text(row.evidence)}</code></td>"
-        f'<td class="verdict {picture.COLOURS[row.verdict]}">{escape(str(row.verdict))}</td></tr>'
+    cells = (
+        ("", _text(row.id)),
+        ("", _text(row.requested)),
+        ("", _text(row.effective)),
+        ("", f"<code>{_text(row.evidence)}</code>"),
+        (f' class="verdict {picture.COLOURS[row.verdict]}"', escape(str(row.verdict))),
     )
+    shown = "".join(
+        f'<td data-column="{name}"{kind}><span>{text}</span></td>'
+        for name, (kind, text) in zip(COLUMNS, cells, strict=True)
+    )
+    return f"<tr>{shown}</tr>"
 
 
 def _text(value: str) -> str:

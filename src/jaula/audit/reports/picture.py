@@ -13,6 +13,7 @@ from jaula.audit.row import Row, Verdict
 
 LAYERS: tuple[tuple[str, str, str], ...] = (
     ("profile", "profile", "what an operator demands of this container"),
+    ("image", "image", "who vouches for what it runs"),
     ("cgroups", "cgroups", "ceilings: memory, CPU, processes"),
     ("namespaces", "namespaces", "own processes, mounts, network, names"),
     ("users", "user mapping", "root inside is a nobody outside"),
