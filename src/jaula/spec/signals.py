@@ -12,7 +12,7 @@ def parse(text: str) -> int:
 
     :raises InvalidRequest: there is no such signal.
     """
-    plain = text.strip().upper()
+    plain = text.strip().upper()[:20]  # longer than any name or number
     if plain.isascii() and plain.isdigit():
         number = int(plain)
         if 1 <= number <= int(signal.SIGRTMAX):
@@ -26,8 +26,8 @@ def parse(text: str) -> int:
         known = {s.name.removeprefix("SIG"): int(s) for s in signal.Signals}
         if base in known and not (plus or minus):
             return known[base]
-        if base in ("RTMIN", "RTMAX") and offset.isdigit():
+        if base in ("RTMIN", "RTMAX") and offset.isascii() and offset.isdigit():
             number = known[base] + (int(offset) if plus else -int(offset))
             if int(signal.SIGRTMIN) <= number <= int(signal.SIGRTMAX):
                 return number
-    raise InvalidRequest(f"invalid signal: {text}")
+    raise InvalidRequest(f"invalid signal: {text[:80]}")

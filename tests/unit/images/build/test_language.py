@@ -453,7 +453,7 @@ def test_no_more_than_some_lines_of_it_are_shown_and_nothing_that_moves_a_cursor
         ("FROM a\nRUN x\0", 2, "a zero byte"),
         ("FROM a\nRUN \ud800", 2, "a surrogate"),
         (b"FROM a\nRUN \xff", 2, "not UTF-8: byte 0xff"),
-        ("#" * (4 << 20) + "\n", 1, "holds more than 4194304 bytes"),
+        ("#" * (2 << 20) + "\n", 1, "holds more than 2097152 bytes"),
         ("FROM a\n" * 1001, 1001, "more than 1000 stages"),
         ("FROM a\n" + "USER a\n" * 10_000, 10_001, "more than 10000 instructions"),
     ],

@@ -99,7 +99,10 @@ def _env(config: ImageConfig, said: Env) -> dict[str, Any]:
 
 
 def _expose(config: ImageConfig, said: Expose) -> dict[str, Any]:
-    added: dict[str, EmptyObject] = {port: {} for text in said.ports for port in ports(text)}
+    added: dict[str, EmptyObject] = {}
+    for text in said.ports:
+        numbers, protocol = ports(text)
+        added |= {f"{number}/{protocol}": {} for number in numbers}
     return {"exposed_ports": config.exposed_ports | added}
 
 

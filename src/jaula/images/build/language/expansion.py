@@ -37,6 +37,9 @@ from jaula.images.build.language.substitution import Substitution
 from jaula.images.build.language.words import fields
 from jaula.spec import signals
 
+_PORTS = 3 * 65535
+"""Of one EXPOSE: every one there is."""
+
 _CONTENTS = 16 << 20
 """Characters of the here-documents of one instruction."""
 
@@ -128,8 +131,8 @@ def _each(words: Sequence[str], put: Substitution) -> tuple[str, ...]:
 
 def _expose(instruction: Expose, put: Substitution) -> Instruction:
     found = tuple(port for word in instruction.ports for port in fields(put(word)))
-    for text in found:
-        ports(text)
+    if sum(len(ports(text)[0]) for text in found) > _PORTS:
+        raise Mistake(f"more than {_PORTS} ports")
     return msgspec.structs.replace(instruction, ports=found)
 
 

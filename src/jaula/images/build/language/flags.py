@@ -24,20 +24,26 @@ class Kind(Enum):
 def take(text: str) -> tuple[list[str], str]:
     """The flags at the beginning of ``text``, and the rest."""
     words: list[str] = []
-    text = text.lstrip(SPACES)
-    while text.startswith("--"):
-        word, text = _word(text)
-        text = text.lstrip(SPACES)
+    at = _behind_spaces(text, 0)
+    while text.startswith("--", at):
+        word, at = _word(text, at)
+        at = _behind_spaces(text, at)
         if word == "--":
             break
         words.append(word)
-    return words, text
+    return words, text[at:]
 
 
-def _word(text: str) -> tuple[str, str]:
+def _behind_spaces(text: str, at: int) -> int:
+    while at < len(text) and text[at] in SPACES:
+        at += 1
+    return at
+
+
+def _word(text: str, at: int) -> tuple[str, int]:
+    """The word that begins at a position, and where it ends."""
     made: list[str] = []
     quote = ""
-    at = 0
     while at < len(text):
         char = text[at]
         at += 1
@@ -52,7 +58,7 @@ def _word(text: str) -> tuple[str, str]:
             at += 1
         else:
             made.append(char)
-    return "".join(made), text[at:]
+    return "".join(made), at
 
 
 class Flags:

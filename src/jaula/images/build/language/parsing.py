@@ -22,7 +22,7 @@ from jaula.images.build.language.lines import split
 from jaula.images.build.language.mistakes import Mistake
 from jaula.images.build.language.reading import read
 
-LIMIT = 4 << 20
+LIMIT = 2 << 20
 """Bytes of a Dockerfile."""
 
 STAGES_LIMIT = 1000

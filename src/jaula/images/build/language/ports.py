@@ -11,8 +11,8 @@ from jaula.images.build.language.mistakes import Mistake, plain
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
-def ports(text: str) -> list[str]:
-    """Each one as ``80/tcp``; raises :class:`Mistake`."""
+def ports(text: str) -> tuple[range, str]:
+    """The numbers and the protocol; raises :class:`Mistake`."""
     number, _, protocol = text.partition("/")
     protocol = protocol.lower() or "tcp"
     first, dash, last = number.rpartition(":")[2].partition("-")
@@ -20,7 +20,7 @@ def ports(text: str) -> list[str]:
     end = _port(last) if dash else begin
     if protocol not in _PROTOCOLS or not 0 < begin <= end:
         raise Mistake(f"invalid containerPort: {plain(text)}", hint="80, 80/udp or 8000-8010")
-    return [f"{port}/{protocol}" for port in range(begin, end + 1)]
+    return range(begin, end + 1), protocol
 
 
 def _port(text: str) -> int:

@@ -53,7 +53,8 @@ class Substitution:
 
     def __call__(self, word: str) -> str:
         """The word's value; raises :class:`Mistake`, which names the word."""
-        if not any(char in word for char in self._special):
+        quoted = self._quotes and ('"' in word or "'" in word)
+        if "$" not in word and self._escape not in word and not quoted:
             return word
         self._text, self._at, self._left = word, 0, _WORK
         try:

@@ -11,6 +11,11 @@ SPACES = (
 )
 """White space around a line and between words that may be quoted (Unicode's list)."""
 
+_PLAIN = frozenset(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@=,%*?[]{}()<>|&;!^~#`"
+)
+"""What needs no quotes."""
+
 _BETWEEN = str.maketrans("\t\v\f\r", "    ")
 
 
@@ -66,7 +71,7 @@ def quote(text: str) -> str:
 
     Line breaks become ``\\n``, so that it stays one line (that does not read back).
     """
-    if text and text.isprintable() and not any(char in " \"'\\$" for char in text):
+    if text and _PLAIN.issuperset(text):
         return text
     inside = text.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
     return '"' + inside.replace("\n", "\\n") + '"'

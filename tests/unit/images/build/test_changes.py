@@ -1,0 +1,107 @@
+"""What instructions change of a configuration, in a build and with ``--change``."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.errors import InvalidRequest
+from jaula.images.build.language.changes import apply, change
+from jaula.images.build.language.instructions import Instruction
+from jaula.images.build.language.mistakes import Mistake
+from jaula.images.build.language.parsing import parse_one
+from jaula.spec.image import Healthcheck, ImageConfig
+
+BASE = ImageConfig(
+    env=("PATH=/bin",), cmd=("sh",), working_dir="/srv", labels={"a": "1"}, shell=("/bin/ash", "-c")
+)
+
+
+def one(text: str) -> Instruction:
+    return parse_one(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("CMD a b", "cmd", ("/bin/ash", "-c", "a b")),
+        ('CMD ["a"]', "cmd", ("a",)),
+        ("CMD []", "cmd", ()),
+        ("ENTRYPOINT a b", "entrypoint", ("/bin/ash", "-c", "a b")),
+        ("ENV PATH=/x A=1", "env", ("PATH=/x", "A=1")),
+        ("LABEL b=2", "labels", {"a": "1", "b": "2"}),
+        (
+            "EXPOSE 80 5-6/UDP 127.0.0.1:8080:81",
+            "exposed_ports",
+            {
+                "80/tcp": {},
+                "5/udp": {},
+                "6/udp": {},
+                "81/tcp": {},
+            },
+        ),
+        ("VOLUME /a /b", "volumes", {"/a": {}, "/b": {}}),
+        ("WORKDIR sub/../x/", "working_dir", "/srv/x"),
+        ("WORKDIR ../../..", "working_dir", "/"),
+        ("WORKDIR //a//b", "working_dir", "/a/b"),
+        ("USER a:b", "user", "a:b"),
+        ("STOPSIGNAL 9", "stop_signal", "9"),
+        ('SHELL ["a"]', "shell", ("a",)),
+        ("ONBUILD RUN a", "on_build", ("RUN a",)),
+        ("HEALTHCHECK NONE", "healthcheck", Healthcheck(("NONE",))),
+    ],
+)
+def test_an_instruction_changes_its_field(text: str, field: str, value: object) -> None:
+    changed = change(BASE, one(text))
+    assert getattr(changed, field) == value
+
+
+@pytest.mark.parametrize("text", ["RUN x", "COPY a b", "ADD a b", "ARG a=b", "MAINTAINER x"])
+def test_what_is_about_files_changes_no_configuration(text: str) -> None:
+    assert change(BASE, one(text)) is BASE
+
+
+def test_an_entry_point_takes_the_command_of_the_base_away() -> None:
+    assert change(BASE, one('ENTRYPOINT ["x"]')).cmd == ()
+    assert change(BASE, one('ENTRYPOINT ["x"]'), own_command=True).cmd == ("sh",)
+    assert apply(BASE, ["CMD a", "ENTRYPOINT b"]).cmd == ("/bin/ash", "-c", "a")
+    assert apply(BASE, ["ENTRYPOINT b", "CMD a"]).cmd == ("/bin/ash", "-c", "a")
+
+
+def test_changes_are_in_the_whole_language() -> None:
+    changed = apply(
+        BASE,
+        [
+            "ENV A='x y' \\\n  B=${PATH%in}",
+            "LABEL c=$A",
+            'SHELL ["/bin/bash", "-c"]',
+            "CMD run",
+            "HEALTHCHECK --interval=5s CMD true",
+            "ONBUILD RUN <<EOF\nx\nEOF",
+        ],
+    )
+    assert changed.env == ("PATH=/bin", "A=x y", "B=/b")
+    assert changed.labels == {"a": "1", "c": "x y"}
+    assert changed.cmd == ("/bin/bash", "-c", "run")
+    assert changed.healthcheck == Healthcheck(("CMD-SHELL", "true"), 5 * 10**9)
+    assert changed.on_build == ("RUN <<EOF\nx\nEOF",)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("RUN x", "RUN is not a valid change command (there are CMD, ENTRYPOINT, ENV, EXPOSE,"),
+        ("FROM x", "FROM is not a valid change command"),
+        ("COPY a b", "COPY is not a valid change command"),
+        ("FOO x", "unknown instruction: FOO"),
+        ("", "one instruction is wanted, there are 0"),
+        ("USER a\nUSER b", "one instruction is wanted, there are 2"),
+        ("EXPOSE x", "invalid containerPort: x"),
+        ("ENV a=${b:?c}", 'failed to process "${b:?c}": b: c'),
+    ],
+)
+def test_a_change_that_is_none_is_named(line: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        apply(BASE, [line])
+    assert not isinstance(caught.value, Mistake)
+    assert caught.value.message.startswith(f"--change {line!r}: {reason}".replace("\\n", "\ufffd"))
+    assert "\n" not in caught.value.message
