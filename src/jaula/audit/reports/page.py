@@ -31,7 +31,8 @@ th:nth-child(1) { width: 17%; } th:nth-child(4) { width: 22%; } th:nth-child(5) 
 td.holds { color: var(--holds); } td.relaxed { color: var(--relaxed); }
 td.fails { color: var(--fails); } td.unknown { color: var(--unknown); }
 details { font-size: .9rem; margin: .2rem 0 .4rem; } summary { cursor: pointer; }
-svg { width: 100%; height: auto; max-width: 860px; margin-top: 1rem; font: 13px system-ui, sans-serif; }
+svg { width: 100%; height: auto; max-width: 860px; margin-top: 1rem;
+  font: 13px system-ui, sans-serif; }
 svg a { text-decoration: none; } svg rect { fill: var(--soft); stroke-width: 1.5; }
 svg text { fill: currentColor; } svg .title { font-weight: 700; }
 svg .holds rect { stroke: var(--holds); } svg .relaxed rect { stroke: var(--relaxed);
