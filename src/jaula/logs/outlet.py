@@ -11,11 +11,20 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable
-from socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
+from socket import MSG_DONTWAIT, MSG_NOSIGNAL
+from typing import Protocol
 
 _AGAIN = 1.0  # seconds between two attempts to connect
 _FAREWELL = 2.0  # seconds that the last records have at the end
 _FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.EINPROGRESS, errno.ENOTCONN)
+
+
+class Link(Protocol):
+    """A socket, or what can be used as one. ``awaits``, if it has that, is what to poll for."""
+
+    def send(self, data: memoryview, flags: int, /) -> int: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
 
 
 class Outlet:
@@ -25,7 +34,7 @@ class Outlet:
     dropped when its connection breaks.
     """
 
-    def __init__(self, connect: Callable[[], socket], limit: int, *, stream: bool) -> None:
+    def __init__(self, connect: Callable[[], Link], limit: int, *, stream: bool) -> None:
         self.dropped = 0
         self.error = ""
         self._connect = connect
@@ -34,7 +43,7 @@ class Outlet:
         self._held: deque[bytes] = deque()
         self._size = 0
         self._sent = 0  # bytes of the first record that are gone already
-        self._socket: socket | None = connect()
+        self._socket: Link | None = connect()
         self._next = 0.0
 
     def send(self, record: bytes) -> None:
@@ -106,7 +115,7 @@ class Outlet:
             if left <= 0:
                 break
             poll = select.poll()
-            poll.register(self._socket.fileno(), select.POLLOUT)
+            poll.register(self._socket.fileno(), getattr(self._socket, "awaits", select.POLLOUT))
             poll.poll(min(left, 0.2) * 1000)
         while self._held:
             self._drop(0)

@@ -1,7 +1,8 @@
 """The log driver ``syslog``: each line as a message to a syslog daemon.
 
 Follows docker docs "Syslog logging driver" for the options, RFC 3164 and RFC 5424 for the forms,
-and RFC 6587 section 3.4.2 (a line feed ends a message) on streams. TLS is not spoken.
+RFC 6587 section 3.4.2 (a line feed ends a message) on streams, and RFC 5425 for TLS, with that
+same end of a message, as Docker has it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
-from jaula.logs.outlet import Outlet
+from jaula.logs.outlet import Link, Outlet
 from jaula.logs.remote import COMMON, RemoteWriter, buffer_size
 from jaula.logs.timestamp import Clock
 
@@ -29,17 +30,33 @@ _FACILITIES = (
 _SEVERITY = {"stdout": 6, "stderr": 3}  # info, err
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _FORMATS = ("", "rfc3164", "rfc5424", "rfc5424micro")
-_OWN = ("syslog-address", "syslog-facility", "syslog-format")
+_TLS_FILES = ("syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key")
+_OWN = (
+    *("syslog-address", "syslog-facility", "syslog-format"),
+    *(*_TLS_FILES, "syslog-tls-skip-verify"),
+)
+_TLS = "tcp+tls"
+_SETTLE = 2.0  # seconds
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """``scheme`` is unixgram, unix, udp or tcp; ``place`` a path or ``host:port``."""
+    """``scheme`` is unixgram, unix, udp, tcp or tcp+tls; ``place`` a path or ``host:port``.
+
+    ``files`` are those of TLS, empty where they are not given.
+    """
 
     scheme: str
     place: str
     facility: int
     form: str
     limit: int
+    files: tuple[str, ...] = ("", "", "")
+    verify: bool = True
+
+
+def files_of(given: Mapping[str, str]) -> tuple[str, ...]:
+    """Files of the host that are read for these options."""
+    return tuple(given[name] for name in _TLS_FILES if given.get(name))
 
 
 def check(given: Mapping[str, str]) -> Settings:
@@ -55,7 +72,23 @@ def check(given: Mapping[str, str]) -> Settings:
         _facility(given.get("syslog-facility", "daemon")),
         form,
         buffer_size("syslog", given),
+        *_secured(scheme, given),
     )
+
+
+def _secured(scheme: str, given: Mapping[str, str]) -> tuple[tuple[str, ...], bool]:
+    found = tuple(given.get(name, "") for name in _TLS_FILES)
+    skip = given.get("syslog-tls-skip-verify", "")
+    if skip not in ("", "true", "false", "1", "0"):
+        raise InvalidRequest(f"syslog-tls-skip-verify {skip!r}: true or false is wanted")
+    if scheme != _TLS and (any(found) or skip):
+        raise InvalidRequest("syslog-tls options are for tcp+tls:// addresses")
+    for path in found:
+        if path and (not path.startswith("/") or "\0" in path):
+            raise InvalidRequest(f"syslog TLS file {path!r}: an absolute path is wanted")
+    if bool(found[1]) != bool(found[2]):
+        raise InvalidRequest("syslog-tls-cert and syslog-tls-key are wanted together")
+    return found, skip not in ("true", "1")
 
 
 def _facility(text: str) -> int:
@@ -70,12 +103,11 @@ def _address(text: str) -> tuple[str, str]:
     if not text:
         return "unixgram", LOCAL
     scheme, separator, place = text.partition("://")
-    if scheme == "tcp+tls":
-        raise InvalidRequest("syslog over TLS is not spoken", hint="send to a relay on this host")
-    if not separator or scheme not in ("tcp", "udp", "unix", "unixgram"):
+    if not separator or scheme not in ("tcp", _TLS, "udp", "unix", "unixgram"):
         raise InvalidRequest(
             f"invalid syslog address {text!r}",
-            hint="unix:///dev/log, unixgram:///dev/log, udp://host:514 or tcp://host:514",
+            hint="unix:///dev/log, unixgram:///dev/log, udp://host:514, tcp://host:514 or"
+            " tcp+tls://host:6514",
         )
     if scheme.startswith("unix"):
         if not place.startswith("/") or len(place) > 107:
@@ -83,7 +115,7 @@ def _address(text: str) -> tuple[str, str]:
         return scheme, place
     host, _, port = place.rpartition(":")
     if not host or host.endswith(":"):
-        host, port = place, "514"
+        host, port = place, "6514" if scheme == _TLS else "514"
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise InvalidRequest(f"syslog address {text!r} has no valid port")
     return scheme, f"{host.strip('[]')}:{port}"
@@ -92,15 +124,41 @@ def _address(text: str) -> tuple[str, str]:
 def open_writer(given: Mapping[str, str]) -> RemoteWriter:
     """Raises ``InvalidRequest`` for an option, ``OSError`` where nobody listens locally."""
     settings = check(given)
-    stream = settings.scheme in ("tcp", "unix")
+    stream = settings.scheme in ("tcp", _TLS, "unix")
     outlet = Outlet(_connector(settings), settings.limit, stream=stream)
     tag = given.get("tag", "") or given.get("container-id", "")[:12]
     form = _form(settings, tag, b"\n" if stream else b"")
     return RemoteWriter(outlet, form)
 
 
-def _connector(settings: Settings) -> Callable[[], socket.socket]:
-    kind = socket.SOCK_STREAM if settings.scheme in ("tcp", "unix") else socket.SOCK_DGRAM
+def _connector(settings: Settings) -> Callable[[], Link]:
+    if settings.scheme == _TLS:
+        return _securing(settings)
+    return _plain_connector(settings)
+
+
+def _securing(settings: Settings) -> Callable[[], Link]:
+    from jaula import tls
+    from jaula.logs.secured import SecuredLink
+
+    context = tls.client_context(*settings.files, verify=settings.verify)
+    connect = _plain_connector(settings)
+    name = settings.place.rpartition(":")[0]
+    patience = _SETTLE  # for the first connection only: later ones are made while it writes
+
+    def secured() -> SecuredLink:
+        nonlocal patience
+        link = SecuredLink(connect(), tls.Codec(context, server=False, name=name))
+        link.settle(patience)
+        patience = 0.0
+        return link
+
+    return secured
+
+
+def _plain_connector(settings: Settings) -> Callable[[], socket.socket]:
+    stream = settings.scheme in ("tcp", _TLS, "unix")
+    kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
     if settings.scheme.startswith("unix"):
         family, target = socket.AF_UNIX, settings.place
     else:
@@ -115,7 +173,7 @@ def _connector(settings: Settings) -> Callable[[], socket.socket]:
             try:
                 sock.connect(target)
             except BlockingIOError:
-                if settings.scheme != "tcp":
+                if settings.scheme not in ("tcp", _TLS):
                     raise  # who listens there does not keep up
         except BaseException:
             sock.close()

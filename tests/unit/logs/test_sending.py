@@ -184,7 +184,6 @@ def test_a_reader_that_does_not_read_costs_a_bounded_buffer(
 @pytest.mark.parametrize(
     "options",
     [
-        {"syslog-address": "tcp+tls://h:1"},
         {"syslog-address": "nonsense"},
         {"syslog-address": "tcp://h:99999"},
         {"syslog-address": "unix://relative"},

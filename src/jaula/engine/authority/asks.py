@@ -19,6 +19,7 @@ from jaula.confine import apparmor_profile, capabilities, landlock, masks
 from jaula.engine import links, mountpoints, volume_sources
 from jaula.engine.specbuild import security, sharing
 from jaula.engine.specbuild.sharing import Kind as Had
+from jaula.logs import syslog
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, NetworkCreate, Resources
 from jaula.state.records import ContainerRecord, MountRecord
 
@@ -72,6 +73,7 @@ def of_create(body: ContainerCreate) -> tuple[Ask, ...]:
         *_devices(host),
         *_security(host),
         *_placement(host),
+        *_logging(host),
     )
 
 
@@ -208,6 +210,12 @@ def _security(host: HostConfig) -> Iterator[Ask]:
     ):
         if given is not None and not set(given) >= set(usual):
             yield Ask(Kind.SECURITY_OPTION, SYSTEM_PATHS)
+
+
+def _logging(host: HostConfig) -> Iterator[Ask]:
+    """Files of the host that a log driver reads."""
+    for path in syslog.files_of(host.log_config.config):
+        yield Ask(Kind.HOST_MOUNT, path, writable=False)
 
 
 def _placement(host: HostConfig) -> Iterator[Ask]:

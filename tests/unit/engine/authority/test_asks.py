@@ -86,7 +86,7 @@ cpu_shares memory nano_cpus blkio_weight blkio_weight_device blkio_device_read_b
 blkio_device_write_bps blkio_device_read_iops blkio_device_write_iops cpu_period cpu_quota
 cpu_realtime_period cpu_realtime_runtime cpuset_cpus cpuset_mems kernel_memory kernel_memory_tcp
 memory_reservation memory_swap memory_swappiness oom_kill_disable pids_limit ulimits cpu_count
-cpu_percent io_maximum_iops io_maximum_bandwidth container_id_file log_config port_bindings
+cpu_percent io_maximum_iops io_maximum_bandwidth container_id_file port_bindings
 restart_policy auto_remove volume_driver console_size cap_drop dns dns_options dns_search
 extra_hosts group_add cgroup publish_all_ports readonly_rootfs storage_opt tmpfs shm_size
 sysctls isolation init profile profile_keeps secrets configs
@@ -94,7 +94,7 @@ sysctls isolation init profile profile_keeps secrets configs
 JUDGED_FIELDS = """
 cgroup_parent devices device_cgroup_rules device_requests binds network_mode volumes_from
 annotations cap_add cgroupns_mode ipc_mode oom_score_adj pid_mode privileged security_opt
-uts_mode userns_mode runtime mounts masked_paths readonly_paths links
+uts_mode userns_mode runtime mounts masked_paths readonly_paths log_config links
 """
 
 
