@@ -1,0 +1,336 @@
+"""Reading the databases of package managers, whole and hostile."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.images.sbom import inventory, rpm, tree
+from jaula.images.sbom.package import Inventory, Package, System
+
+DPKG = b"""Package: libc6
+Status: install ok installed
+Architecture: amd64
+Source: glibc (2.41-12)
+Version: 2.41-12+deb13u1
+Maintainer: GNU Libc Maintainers <debian-glibc@lists.debian.org>
+Homepage: https://www.gnu.org/software/libc/libc.html
+Description: GNU C Library
+ with a second line
+ Version: 9
+
+Package: gone
+Status: deinstall ok config-files
+Version: 1
+
+Package: half
+Status: install ok unpacked
+Version: 1
+
+Package: no-version
+Status: install ok installed
+"""
+APK = b"""C:Q1abc=
+P:musl
+V:1.2.5-r9
+A:x86_64
+L:MIT
+o:musl
+U:https://musl.libc.org/
+m:Somebody <a@b.c>
+F:lib
+R:ld-musl-x86_64.so.1
+
+P:busybox
+V:1.37.0-r12
+A:x86_64
+L:GPL-2.0-only
+
+V:1
+"""
+DIST_INFO = b"""Metadata-Version: 2.4
+Name: Flask.Thing
+Version: 3.1
+License-Expression: BSD-3-Clause
+Author-email: A <a@b.c>
+
+Name: not-this
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+def put(root: Path, path: str, data: bytes = b"") -> Path:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+    return file
+
+
+def take(root: Path) -> Inventory:
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return inventory.take(fd)
+    finally:
+        os.close(fd)
+
+
+def names(root: Path) -> list[str]:
+    return [f"{p.kind}:{p.name}={p.version}" for p in take(root).packages]
+
+
+def test_an_image_without_packages_has_none(root: Path) -> None:
+    root.mkdir()
+    assert take(root) == Inventory(System(), ())
+
+
+def test_installed_packages_of_dpkg_are_found(root: Path) -> None:
+    put(root, "var/lib/dpkg/status", DPKG)
+    put(root, "usr/lib/os-release", b'ID=debian\nVERSION_ID="13"\nPRETTY_NAME="Debian 13"\n')
+    (root / "etc").mkdir()
+    (root / "etc/os-release").symlink_to("/usr/lib/os-release")
+    found = take(root)
+    assert found.system == System("debian", "13", "Debian 13")
+    [libc] = found.packages
+    assert libc == Package(
+        kind="deb",
+        name="libc6",
+        version="2.41-12+deb13u1",
+        architecture="amd64",
+        source="glibc",
+        supplier="GNU Libc Maintainers <debian-glibc@lists.debian.org>",
+        homepage="https://www.gnu.org/software/libc/libc.html",
+        found="var/lib/dpkg/status",
+    )
+    assert libc.purl(found.system) == (
+        "pkg:deb/debian/libc6@2.41-12%2Bdeb13u1?arch=amd64&distro=debian-13"
+    )
+
+
+def test_packages_of_images_without_dpkg_itself_are_found(root: Path) -> None:
+    put(root, "var/lib/dpkg/status.d/base", b"Package: base-files\nVersion: 13\n")
+    put(root, "var/lib/dpkg/status.d/base.md5sums", b"Package: x\nVersion: 1\n")
+    assert names(root) == ["deb:base-files=13"]
+
+
+def test_packages_of_apk_are_found_once(root: Path) -> None:
+    put(root, "lib/apk/db/installed", APK)
+    (root / "usr").mkdir()
+    (root / "usr/lib").symlink_to("../lib")
+    assert names(root) == ["apk:busybox=1.37.0-r12", "apk:musl=1.2.5-r9"]
+    assert take(root).packages[1].licence == "MIT"
+
+
+def test_packages_of_languages_are_found_wherever_they_are(root: Path) -> None:
+    put(root, "opt/v/lib/python3.13/site-packages/flask_thing-3.1.dist-info/METADATA", DIST_INFO)
+    put(root, "usr/lib/python3/dist-packages/old-1.egg-info", b"Name: old\nVersion: 1\n")
+    put(root, "usr/lib/python3/dist-packages/e-2.egg-info/PKG-INFO", b"Name: e\nVersion: 2\n")
+    put(root, "app/node_modules/a/package.json", b'{"name": "a", "version": "1", "license": "MIT"}')
+    put(
+        root,
+        "app/node_modules/a/node_modules/@s/b/package.json",
+        b'{"name": "@s/b", "version": "2", "license": {"type": "ISC"}}',
+    )
+    put(root, "app/package.json", b'{"name": "the-app", "version": "9"}')
+    put(root, "app/node_modules/a/test/package.json", b'{"name": "t", "version": "1"}')
+    put(root, "app/node_modules/broken/package.json", b"{" * 100_000)
+    put(root, "app/node_modules/strange/package.json", b'{"name": 1, "version": []}')
+    assert names(root) == [
+        "npm:@s/b=2",
+        "npm:a=1",
+        "pypi:Flask.Thing=3.1",
+        "pypi:e=2",
+        "pypi:old=1",
+    ]
+    by_name = {p.name: p for p in take(root).packages}
+    assert by_name["Flask.Thing"].purl(System()) == "pkg:pypi/flask-thing@3.1"
+    assert by_name["@s/b"].purl(System()) == "pkg:npm/%40s/b@2"
+    assert by_name["@s/b"].licence == "ISC"
+
+
+# -- rpm ---------------------------------------------------------------------------------------
+
+
+def header(**values: str | int) -> bytes:
+    """A header as rpm stores it, without its magic."""
+    tags = {
+        "name": 1000, "version": 1001, "release": 1002, "epoch": 1003, "vendor": 1011,
+        "licence": 1014, "arch": 1022,
+    }  # fmt: skip
+    entries, store = b"", b""
+    for name, value in values.items():
+        if isinstance(value, int):
+            store += b"\0" * (-len(store) % 4)
+            entries += struct.pack(">IIiI", tags[name], 4, len(store), 1)
+            store += struct.pack(">I", value)
+        else:
+            entries += struct.pack(">IIiI", tags[name], 6, len(store), 1)
+            store += value.encode() + b"\0"
+    return struct.pack(">II", len(values), len(store)) + entries + store
+
+
+HELLO = header(name="hello", version="1.2", release="3", epoch=2, licence="MIT", arch="noarch")
+PUBKEY = header(name="gpg-pubkey", version="abc", release="1")
+
+
+def rpmdb(root: Path, *blobs: bytes, statement: str = "", journal: str = "DELETE") -> Path:
+    path = root / "var/lib/rpm/rpmdb.sqlite"
+    path.parent.mkdir(parents=True)
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA journal_mode={journal}")
+    database.execute(
+        statement or "CREATE TABLE 'Packages' (hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL)"
+    )
+    for blob in blobs:
+        database.execute("INSERT INTO Packages (blob) VALUES (?)", (blob,))
+    database.commit()
+    database.close()
+    return path
+
+
+def test_packages_of_rpm_are_found_and_its_keys_are_none(root: Path) -> None:
+    rpmdb(root, HELLO, PUBKEY)
+    [found] = take(root).packages
+    assert (found.name, found.version, found.licence) == ("hello", "1.2-3", "MIT")
+    fedora = System("fedora", "42")
+    assert found.purl(fedora) == ("pkg:rpm/fedora/hello@1.2-3?arch=noarch&distro=fedora-42&epoch=2")
+
+
+def test_what_is_still_in_the_write_ahead_log_counts(root: Path) -> None:
+    path = rpmdb(root, HELLO, journal="WAL")
+    writer = sqlite3.connect(path)
+    writer.execute("PRAGMA wal_autocheckpoint=0")
+    writer.execute("INSERT INTO Packages (blob) VALUES (?)", (header(name="new", version="1"),))
+    writer.commit()
+    assert path.with_name("rpmdb.sqlite-wal").stat().st_size
+    before = path.read_bytes()
+    assert names(root) == ["rpm:hello=1.2-3", "rpm:new=1"]
+    assert path.read_bytes() == before
+    writer.close()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("Packages", "Berkeley DB"), ("Packages.db", "ndb")])
+def test_older_databases_are_an_error_in_clear_words(root: Path, name: str, kind: str) -> None:
+    put(root, f"usr/lib/sysimage/rpm/{name}", b"x")
+    with pytest.raises(Unsupported, match=f"{kind}'s, which is not read"):
+        take(root)
+
+
+ENDLESS = (
+    "CREATE VIEW Packages AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n FROM c) "
+    "SELECT n AS hnum, n AS blob FROM c"
+)
+
+
+@pytest.mark.parametrize("statement", [ENDLESS, "CREATE TABLE Other (x)"])
+def test_a_database_that_is_no_database_of_packages_is_refused(root: Path, statement: str) -> None:
+    rpmdb(root, statement=statement)
+    with pytest.raises(InvalidRequest, match="no table of packages"):
+        take(root)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"SQLite format 3\0" + bytes(84), b"x" * 5000, b"SQLite format 3\0" + b"\xff" * 8000],
+)
+def test_a_damaged_database_is_refused(root: Path, data: bytes) -> None:
+    put(root, "var/lib/rpm/rpmdb.sqlite", data)
+    with pytest.raises(InvalidRequest):
+        take(root)
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"",
+        b"\0" * 7,
+        struct.pack(">II", 5000, 0),
+        struct.pack(">II", 1, 1 << 30),
+        HELLO[:-40],
+    ],
+)
+def test_a_damaged_header_is_refused(root: Path, blob: bytes) -> None:
+    rpmdb(root, blob)
+    with pytest.raises(InvalidRequest, match="is damaged"):
+        take(root)
+
+
+def test_a_tag_that_points_nowhere_is_left() -> None:
+    entry = struct.pack(">IIiI", 1000, 6, 9999, 1) + struct.pack(">IIiI", 1001, 6, -5, 1)
+    assert rpm.read_header(struct.pack(">II", 2, 4) + entry + b"abc\0") == {}
+
+
+# -- hostile trees -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    secret = tmp_path / "secret"
+    secret.write_bytes(DPKG)
+    yield secret
+    assert secret.read_bytes() == DPKG
+
+
+@pytest.mark.parametrize("target", ["/secret", "../../../../../secret", "../../../../../../../"])
+def test_a_link_does_not_lead_outside(root: Path, outside: Path, target: str) -> None:
+    (root / "var/lib/dpkg").mkdir(parents=True)
+    (root / "var/lib/dpkg/status").symlink_to(target)
+    assert names(root) == []
+
+
+def test_a_link_to_a_directory_is_not_walked(root: Path, tmp_path: Path) -> None:
+    put(tmp_path, "elsewhere/x-1.dist-info/METADATA", DIST_INFO)
+    root.mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "loop").symlink_to(".")
+    assert names(root) == []
+
+
+def test_what_is_no_file_is_not_opened_for_long(root: Path) -> None:
+    for path in ("var/lib/dpkg", "lib/apk/db", "etc"):
+        (root / path).mkdir(parents=True)
+    os.mkfifo(root / "var/lib/dpkg/status")
+    os.mkfifo(root / "lib/apk/db/installed")
+    (root / "etc/os-release").mkdir()
+    assert names(root) == []
+
+
+def test_a_file_beyond_its_limit_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaula.images.sbom.dpkg._LIMIT", 10)
+    put(root, "var/lib/dpkg/status", DPKG)
+    with pytest.raises(InvalidRequest, match="/status is larger than 10 bytes"):
+        take(root)
+
+
+def test_more_files_than_the_budget_are_an_error(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "MOST_ENTRIES", 50)
+    for number in range(60):
+        put(root, f"f{number}")
+    with pytest.raises(InvalidRequest, match="more than 50 files"):
+        take(root)
+
+
+def test_a_deep_tree_ends(root: Path) -> None:
+    path = root
+    for _ in range(200):
+        path = path / "d"
+    path.mkdir(parents=True)
+    assert names(root) == []
+
+
+def test_texts_are_lines_that_a_terminal_can_show(root: Path) -> None:
+    put(root, "var/lib/dpkg/status.d/x", b"Package: a\x1b[2Jb\xff\nVersion: 1" + b"2" * 9999)
+    [found] = take(root).packages
+    assert "\x1b" not in found.name
+    assert len(found.version) <= 512
