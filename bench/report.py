@@ -8,6 +8,7 @@ import platform
 import statistics
 from pathlib import Path
 
+import confinement
 import measures
 import runtimes
 
@@ -35,6 +36,9 @@ def table(results: dict[str, object]) -> str:
     of_runtimes = results.get("runtimes")
     if isinstance(of_runtimes, dict):
         text += "\n" + runtimes.table(of_runtimes)
+    of_layers = results.get("confinement")
+    if isinstance(of_layers, dict):
+        text += "\n" + confinement.table(of_layers)
     return text
 
 
