@@ -79,4 +79,6 @@ def state_of(parts: Parts, image: Image) -> StageState:
         platform=image.platform,
         author=image.document.author,
         created=image.created,
+        base_layers=len(image.layers),
+        base_history=len(image.document.history),
     )

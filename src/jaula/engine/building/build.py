@@ -15,12 +15,14 @@ import msgspec
 
 from jaula.engine.authority.asks import Ask, Kind
 from jaula.engine.building import bases, copying, keys
+from jaula.engine.building.lending import find_step
 from jaula.engine.building.messages import Messages
 from jaula.engine.building.receiving import from_address, from_session
+from jaula.engine.building.squashing import squashed
 from jaula.engine.building.stage import StageRun
-from jaula.engine.building.state import StageState, document
+from jaula.engine.building.state import Layer, StageState, document
 from jaula.engine.building.threads import in_thread
-from jaula.errors import InvalidRequest, NotAuthorized, NotFound
+from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.images.build import contexts
 from jaula.images.build.language.instructions import Network, Security
 from jaula.images.build.language.parsing import parse
@@ -94,6 +96,7 @@ class Build:
         self._pins = ExitStack()
         self._pinned: set[str] = set()
         self._has_context = True
+        self._lenders: asyncio.Task[tuple[StageState, ...]] | None = None
         self._contexts: dict[str, asyncio.Task[str]] = {}
 
     # -- time ----------------------------------------------------------------------------------
@@ -163,8 +166,9 @@ class Build:
                         triggers[planned.base.name] = image.config.on_build
             if triggers:
                 self.plan = planning(triggers=triggers)
-            for remark in self.plan.remarks:
-                await channel.put({"remark": _remark(remark)})
+            if self.options.steps:
+                for remark in self.plan.remarks:
+                    await channel.put({"remark": msgspec.to_builtins(remark)})
             if self.plan.unused:
                 names = ", ".join(self.plan.unused)
                 await channel.say(f"[Warning] One or more build-args [{names}] were not consumed\n")
@@ -214,6 +218,8 @@ class Build:
 
     async def _image(self) -> Image:
         last = (await self.stage(self.plan.stages[-1].stage.index)).state
+        if self.options.squash:
+            last = await in_thread(squashed, self.parts, last, self.now(), self.pin, self.newest)
         described = self._document(last)
         blobs = [layer.blob for layer in last.layers]
         names = [str(parse_reference(name)) for name in self.options.names]
@@ -263,6 +269,28 @@ class Build:
     def own(self, key: str) -> str:
         """A step's key among those of whoever builds: nobody finds what another one made."""
         return keys.owned(key, self.owner)
+
+    async def lent(self, key: str, tell: Tell) -> tuple[Layer | None, str] | None:
+        """A step of the images that ``cachefrom`` names; None where they do not have it."""
+        if self._lenders is None:
+            self._lenders = asyncio.get_running_loop().create_task(self._find_lenders(tell))
+        found = find_step(await asyncio.shield(self._lenders), key)
+        if found is not None and found[0] is not None:
+            self.pin(found[0].diff_id)
+            self.pin(found[0].blob.digest)
+        return found
+
+    async def _find_lenders(self, tell: Tell) -> tuple[StageState, ...]:
+        lenders = []
+        for name in self.options.cache_from:
+            try:
+                image = await self.image(name, self.options.platform, tell)
+            except JaulaError as error:  # as Docker: a build goes on without
+                await tell({"status": f"Nothing of {name} is used: {error.message}"})
+                continue
+            lenders.append(bases.state_of(self.parts, image))
+            self.keep_layers(lenders[-1])
+        return tuple(lenders)
 
     # -- where files come from -----------------------------------------------------------------
 
@@ -371,7 +399,3 @@ def _epoch(options: BuildOptions) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 11):
         raise InvalidRequest(f"{EPOCH} {text[:40]!r} is no number of seconds since 1970")
     return int(text)
-
-
-def _remark(remark: object) -> object:
-    return msgspec.to_builtins(remark)

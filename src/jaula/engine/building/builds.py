@@ -119,8 +119,6 @@ class Builds:
         for name in options.names:
             if parse(name).digest is not None:
                 raise InvalidRequest(f"{name!r} names a digest; an image is given a name and a tag")
-        if options.squash:
-            raise InvalidRequest("squash is only supported with experimental mode")
         if options.build_id and options.build_id in self._running:
             raise Conflict(f"build {options.build_id} is running already")
         body = ContainerCreate(cmd=("true",), host_config=options.host)

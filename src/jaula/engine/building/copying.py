@@ -37,7 +37,7 @@ def viewed(parts: Parts, diff_ids: Sequence[str]) -> Iterator[int]:
         with open_root(parts.snapshots.view(diff_ids)) as root:
             yield root
         return
-    with _own_directory(parts) as path, opened(path) as root:
+    with own_directory(parts) as path, opened(path) as root:
         yield root
 
 
@@ -55,7 +55,7 @@ def filled(
     ``newest`` and ``exact`` are as of :func:`~.layers.take`. None where nothing was changed.
     """
     if not diff_ids:
-        with _own_directory(parts) as path:
+        with own_directory(parts) as path:
             with opened(path) as root:
                 fill(root)
                 if not os.listdir(root):
@@ -114,7 +114,7 @@ def owner_of(parts: Parts, diff_ids: Sequence[str], text: str) -> tuple[int, int
 
 
 @contextmanager
-def _own_directory(parts: Parts) -> Iterator[str]:
+def own_directory(parts: Parts) -> Iterator[str]:
     """An empty root directory that goes with the block, or with the next start of an engine."""
     snapshot = names.new_id()
     top = parts.config.paths.container(snapshot)

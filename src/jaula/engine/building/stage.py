@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.building import bases, copying, keys, running
+from jaula.engine.building.lending import noted
 from jaula.engine.building.mounts import StepMounts
 from jaula.engine.building.state import Layer, StageState
 from jaula.engine.building.step_mounts import Requests
@@ -182,7 +183,7 @@ class StageRun:
 
         key = keys.of_directory(state, path, build.epoch)
         layer, created = await self._step(key, instruction, make)
-        self.state = state.step(instruction.source, created, layer, config)
+        self.state = state.step(instruction.source, created, layer, config, comment=noted(key))
 
     async def _copy(self, instruction: words.Copy | words.Add) -> None:
         state, parts, build = self.state, self._parts, self._build
@@ -216,7 +217,7 @@ class StageRun:
 
             key = keys.of_copy(state, instruction.source, content, link=link, epoch=build.epoch)
             layer, created = await self._step(key, instruction, make)
-        self.state = state.step(instruction.source, created, layer)
+        self.state = state.step(instruction.source, created, layer, comment=noted(key))
 
     async def _run(self, instruction: words.Run) -> None:
         state, build = self.state, self._build
@@ -264,7 +265,8 @@ class StageRun:
             )
             layer, created = await self._step(key, instruction, make)
         about = f"|{len(given)} {' '.join(given)} " if given else ""
-        self.state = state.step(f"RUN {about}{' '.join(arguments)}", created, layer)
+        text = f"RUN {about}{' '.join(arguments)}"
+        self.state = state.step(text, created, layer, comment=noted(key))
 
     # -- the cache ---------------------------------------------------------------------------
 
@@ -273,14 +275,18 @@ class StageRun:
     ) -> Made:
         """What the cache has under ``key``, else what ``make`` makes, which is kept."""
         build = self._build
-        key = build.own(key)
-        if not build.options.no_cache and (known := build.cache.find(key)) is not None:
-            self._cached = True
-            layer = None
-            if known.layer:
-                layer = Layer(known.layer, Descriptor(LAYER_TAR, known.blob, known.blob_size))
-                build.pin(known.layer)
-            return layer, build.time_of(known.created)
+        own = build.own(key)
+        if not build.options.no_cache:
+            if (known := build.cache.find(own)) is not None:
+                self._cached = True
+                layer = None
+                if known.layer:
+                    layer = Layer(known.layer, Descriptor(LAYER_TAR, known.blob, known.blob_size))
+                    build.pin(known.layer)
+                return layer, build.time_of(known.created)
+            if (lent := await build.lent(key, self._channel.put)) is not None:
+                self._cached = True
+                return lent
         layer = await make()
         created = build.now()
         step = BuildStep(instruction=instruction.headline[:_SHOWN], created=created)
@@ -292,7 +298,7 @@ class StageRun:
                 blob_size=layer.blob.size,
                 size=self._parts.layers.info(layer.diff_id).size,
             )
-        build.cache.keep(key, step)
+        build.cache.keep(own, step)
         return layer, created
 
 

@@ -31,18 +31,35 @@ class StageState(msgspec.Struct, frozen=True, kw_only=True):
     author: str = ""
     created: str = ""
     command_set: bool = False  # this stage has a CMD of its own
+    base_layers: int = 0  # so many are the base image's
+    base_history: int = 0
 
     @property
     def diff_ids(self) -> tuple[str, ...]:
         """The layers, base first."""
         return tuple(layer.diff_id for layer in self.layers)
 
+    @property
+    def own_history(self) -> tuple[History, ...]:
+        """The steps of the build."""
+        return self.history[self.base_history :]
+
     def step(
-        self, text: str, created: str, layer: Layer | None = None, config: ImageConfig | None = None
+        self,
+        text: str,
+        created: str,
+        layer: Layer | None = None,
+        config: ImageConfig | None = None,
+        *,
+        comment: str = "",
     ) -> StageState:
-        """After one more step; ``text`` is what its history says."""
+        """After one more step; ``text`` and ``comment`` are what its history says."""
         told = History(
-            created=created, created_by=text, author=self.author, empty_layer=layer is None
+            created=created,
+            created_by=text,
+            author=self.author,
+            comment=comment,
+            empty_layer=layer is None,
         )
         return msgspec.structs.replace(
             self,

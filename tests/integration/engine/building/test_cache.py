@@ -145,3 +145,37 @@ def test_filters_and_room_that_may_stay(new_engine: Callable[..., PrivateEngine]
     reply = engine.request("POST", f"/build/prune?{wrong}")
     assert reply.status == 400
     assert "nonsense" in reply.json()["message"]
+
+
+def test_an_image_lends_its_steps(new_engine: Callable[..., PrivateEngine]) -> None:
+    from conftest import load_image
+
+    engine = new_engine()
+    busybox = load_image(engine, "busybox")
+    first = builds.done(engine, files(busybox), t="lender:1")
+    engine.request("POST", "/build/prune?all=1")
+    lent = builds.done(engine, files(busybox), cachefrom=["lender:1", "nobody/has:this"])
+    assert lent.text.count("Running in") == 0
+    assert builds.files_of(engine, lent.image) == builds.files_of(engine, first.image)
+    other = builds.done(engine, files(busybox, content="y"), cachefrom=["lender:1"])
+    assert other.text.count("Running in") == 2
+
+
+def test_a_squashed_image_is_the_same_with_one_layer(engine: PrivateEngine, busybox: str) -> None:
+    text = (
+        f"FROM {busybox}\nRUN mkdir /d && echo 1 > /d/a && echo 2 > /b && ln /b /hard\n"
+        "RUN rm /d/a /etc/group && rm -r /home && mkdir /home && echo h > /home/h\n"
+        "RUN rm -r /d && echo file > /d && chown 3:4 /b\nENV A=b\n"
+    )
+    whole = builds.done(engine, {"Dockerfile": text})
+    one = builds.done(engine, {"Dockerfile": text}, squash=1)
+    layers, base = (
+        engine.request("GET", f"/images/{name}/json").json()["RootFS"]["Layers"]
+        for name in (one.image, busybox)
+    )
+    assert layers[:-1] == base
+    assert builds.files_of(engine, one.image) == builds.files_of(engine, whole.image)
+    assert "/etc/group" not in builds.files_of(engine, one.image)
+    history = engine.request("GET", f"/images/{one.image}/history").json()
+    assert history[0]["Comment"] == "squashed 3 layers"
+    assert builds.output(engine, one.image, "stat", "-c", "%u:%g", "/b") == "3:4\n"
