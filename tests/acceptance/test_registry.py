@@ -222,9 +222,12 @@ def test_a_password_is_tried_kept_used_and_forgotten(
         program, "login", "-u", USER, "--password-stdin", guarded.name, input=PASSWORD + "\n"
     )
     assert (done.returncode, done.stdout) == (0, "Login Succeeded\n"), done.stderr
-    assert "WARNING! Your password will be stored unencrypted in" in done.stderr
+    warning = "WARNING! Your password will be stored unencrypted in"
+    assert (warning in done.stderr) == (program == "docker")
     file = Path(engine.environment()["DOCKER_CONFIG"]) / "config.json"
     assert file.stat().st_mode & 0o777 == 0o600
+    kept = json.loads(file.read_text())["auths"][guarded.name]
+    assert bool(kept) == (program == "docker")  # jaula's is in the kernel's keyring
     must(engine, program, "push", name)
     must(engine, program, "rmi", name)
     must(engine, program, "pull", name)
@@ -263,13 +266,28 @@ def test_a_helper_keeps_the_password(
     assert engine.cli("docker", "push", name, env=environment).returncode == 1
 
 
+def test_a_password_is_kept_in_the_file_where_that_is_asked_for(
+    engine: PrivateEngine, guarded: Registry, busybox: str
+) -> None:
+    name = f"{guarded.name}/{containers.unique('clear')}:1"
+    must(engine, "jaula", "tag", busybox, name)
+    words = ("login", "--plain-text", "-u", USER, "--password-stdin", guarded.name)
+    done = engine.cli("jaula", *words, input=PASSWORD)
+    assert done.returncode == 0
+    assert "WARNING! Your password will be stored unencrypted in" in done.stderr
+    must(engine, "docker", "push", name)  # finds it, too
+    must(engine, "jaula", "logout", guarded.name)
+    assert engine.cli("docker", "push", name).returncode == 1
+
+
 def test_a_token_is_fetched_for_each_thing_that_is_done(
     engine: PrivateEngine, by_token: Registry, tokens: TokenServer, busybox: str
 ) -> None:
     name = f"{by_token.name}/{containers.unique('token')}:1"
     must(engine, "jaula", "tag", busybox, name)
     done = engine.cli(
-        "jaula", "login", "-u", USER, "--password-stdin", by_token.name, input=PASSWORD
+        *("jaula", "login", "--plain-text", "-u", USER, "--password-stdin", by_token.name),
+        input=PASSWORD,
     )
     assert done.returncode == 0, done.stderr
     # The token server gave an identity token in place of the password.

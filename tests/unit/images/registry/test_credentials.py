@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.errors import InvalidRequest, JaulaError
+from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.images.registry.credentials import CredentialFile, Login, place
+from jaula.images.registry.keyring import available
 
 HUB = "https://index.docker.io/v1/"
 HELPER = """#!/bin/sh
@@ -179,3 +180,95 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert place() == "/d/config.json"
     monkeypatch.setenv("REGISTRY_AUTH_FILE", "/a/auth.json")
     assert place() == "/a/auth.json"
+
+
+# -- the kernel's keyring ----------------------------------------------------------------------
+
+
+class Held:
+    """A keyring in memory, which may be full."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Login] = {}
+        self.full = False
+
+    def find(self, key: str) -> Login:
+        return self.kept.get(key, Login())
+
+    def store(self, key: str, login: Login) -> None:
+        if self.full:
+            raise Unavailable("quota")
+        self.kept[key] = login
+
+    def erase(self, key: str) -> bool:
+        return self.kept.pop(key, None) is not None
+
+
+@pytest.fixture
+def held() -> Held:
+    return Held()
+
+
+@pytest.fixture
+def kept(tmp_path: Path, held: Held) -> CredentialFile:
+    return CredentialFile(str(tmp_path / "config.json"), lambda path: held)  # type: ignore[arg-type,return-value]
+
+
+def test_the_keyring_takes_what_no_helper_takes(kept: CredentialFile, held: Held) -> None:
+    login = Login("maria", "s3cret")
+    assert kept.store("r:5000", login) is False
+    assert json.loads(Path(kept.path).read_text()) == {"auths": {"r:5000": {}}}
+    assert kept.find("r:5000") == login
+    assert kept.find("other:5000") == Login()
+    assert kept.erase("r:5000") is True
+    assert held.kept == {}
+    assert kept.find("r:5000") == Login()
+
+
+def test_what_is_in_clear_is_read_and_replaced(kept: CredentialFile, held: Held) -> None:
+    assert kept.store("r:5000", Login("maria", "old"), clear=True) is True
+    assert held.kept == {}
+    assert kept.find("r:5000").password == "old"
+    assert kept.store("r:5000", Login("maria", "new")) is False
+    assert "old" not in Path(kept.path).read_text()
+    assert kept.find("r:5000").password == "new"
+
+
+def test_a_full_keyring_is_no_reason_to_lose_a_password(kept: CredentialFile, held: Held) -> None:
+    held.full = True
+    assert kept.store("r:5000", Login("maria", "s3cret")) is True
+    assert kept.find("r:5000").password == "s3cret"
+
+
+def test_without_a_keyring_the_file_takes_it(tmp_path: Path) -> None:
+    file = CredentialFile(str(tmp_path / "config.json"), lambda path: None)
+    assert file.store("r:5000", Login("maria", "s3cret")) is True
+    assert file.find("r:5000").password == "s3cret"
+
+
+def test_a_helper_comes_before_the_keyring(kept: CredentialFile, held: Held, helper: Path) -> None:
+    write(kept, {"credsStore": "test"})
+    assert kept.store("r:5000", Login("maria", "s3cret")) is False
+    assert held.kept == {}
+    assert "store" in helper.read_text()
+    kept.erase("r:5000")
+
+
+def test_the_kernels_keyring_keeps_and_forgets(tmp_path: Path) -> None:
+    keyring = available(str(tmp_path))
+    if keyring is None:
+        pytest.skip("this kernel gives no keyring here")
+    other = available(str(tmp_path / "other"))
+    assert other is not None
+    keyring.store("r:5000", Login("maria", "s3cret \u00e9"))
+    try:
+        assert keyring.find("r:5000") == Login("maria", "s3cret \u00e9")
+        assert other.find("r:5000") == Login()
+        keyring.store("r:5000", Login(identity_token="t"))
+        assert keyring.find("r:5000").identity_token == "t"
+        with pytest.raises(Unavailable, match="too large"):
+            keyring.store("r:5000", Login("maria", "x" * 40_000))
+    finally:
+        assert keyring.erase("r:5000") is True
+    assert keyring.erase("r:5000") is False
+    assert keyring.find("r:5000") == Login()
