@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import load_image
 
+from conftest import load_image
 from harness import builds, leaks
 from harness.engine import PrivateEngine
 
