@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -264,3 +265,11 @@ def test_an_ordinary_users_certificates_are_looked_for_at_home(
         "/home/m/.config/docker/certs.d",
     )
     assert registry_settings.take({"registry_certs": "/x"}).certificates == ("/x",)
+
+
+def test_the_page_about_settings_has_every_key_and_no_other() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "settings.md").read_text()
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    assert sorted(key for row in rows for key in re.findall(r"`([^`]+)`", row)) == sorted(
+        daemon_file._settings()
+    )
