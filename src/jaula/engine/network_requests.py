@@ -14,7 +14,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unsupported
 from jaula.kernel.links import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
-from jaula.network.manager import check_bridge_name
+from jaula.network.bridge import check_bridge_name
 from jaula.network.parent import DUMMY_PREFIX
 from jaula.spec.api import NetworkCreate
 from jaula.spec.endpoint import ANY

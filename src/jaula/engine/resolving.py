@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING
 
 from jaula.network import directory, dns, files, nameserver
-from jaula.network.manager import BRIDGE
+from jaula.network.segments import BRIDGE
 
 if TYPE_CHECKING:
     from jaula.network.manager import NetworkManager

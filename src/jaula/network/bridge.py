@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -19,7 +20,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 
-from jaula.errors import Conflict
+from jaula.errors import Conflict, InvalidRequest
 from jaula.kernel.links import (
     add_address,
     add_bridge,
@@ -37,6 +38,16 @@ from jaula.spec.endpoint import Endpoint
 
 CARRIER_SECONDS = 0.25
 ATTEMPTS = 32
+
+
+_bridge_name = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
+
+
+def check_bridge_name(name: str) -> str:
+    """The name of a bridge that nft and the kernel take; InvalidRequest for another."""
+    if not _bridge_name.fullmatch(name):
+        raise InvalidRequest(f"invalid bridge name {name!r}")
+    return name
 
 
 class BridgePlan(msgspec.Struct, frozen=True):

@@ -10,74 +10,60 @@ A detach does not remove the container's interface: the kernel does when the nam
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Collection, Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network
 
 import msgspec
 
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.links import mac_bytes
-from jaula.kernel.rtnetlink import Rtnetlink
-from jaula.network import firewall, hostroutes, plans
+from jaula.network import firewall
 from jaula.network.addresses import Addresses, Subnet, parse_subnet
 from jaula.network.addressplan import AddressPlan
-from jaula.network.bridge import Bridge, BridgePlan
+from jaula.network.bridge import BridgePlan, check_bridge_name
 from jaula.network.bridged import BridgedSegment
 from jaula.network.firewall import Limits
 from jaula.network.nftables import Nft, open_nft
-from jaula.network.parent import Parent
-from jaula.network.parented import ParentedSegment
 from jaula.network.pools import parse_pools
 from jaula.network.ports import PortRequest
 from jaula.network.publisher import Publisher
 from jaula.network.reservations import Binder
-from jaula.network.segment import Joining, Segment
+from jaula.network.segment import Joining
+from jaula.network.segments import BRIDGE, Segments, has_interface
 from jaula.network.watch import RulesetWatch
 from jaula.spec.endpoint import Endpoint, PublishedPort
-from jaula.spec.network import PARENTED, Network
-
-BRIDGE = "bridge"
-"""Name of the default network."""
-
-_bridge_name = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
-
-
-def check_bridge_name(name: str) -> str:
-    """The name of a bridge that nft and the kernel take; InvalidRequest for another."""
-    if not _bridge_name.fullmatch(name):
-        raise InvalidRequest(f"invalid bridge name {name!r}")
-    return name
+from jaula.spec.network import Network
 
 
 class NetworkManager:
-    """All bridge networks of one engine, the default one among them."""
+    """All networks of one engine, the default one among them."""
 
     def __init__(self, paths: Paths, config: EngineConfig, *, binder: Binder | None = None) -> None:
         """``binder`` takes ports where our own network namespace is not the host's."""
         fixed = parse_subnet(config.bridge_subnet) if config.bridge_subnet else None
-        self._pools = parse_pools(config.address_pool)
-        self._plan = BridgePlan(
-            check_bridge_name(config.bridge), AddressPlan(fixed=fixed, pools=self._pools)
-        )
-        self._limits = Limits(past_firewall=config.publish_past_firewall)
+        pools = parse_pools(config.address_pool)
+        self._bridge = check_bridge_name(config.bridge)
         self._lock = threading.RLock()
         self._nft: Nft | None = None
-        self._segments: dict[str, Segment] = {}
+        self._segments = Segments(
+            pools,
+            BridgePlan(self._bridge, AddressPlan(fixed=fixed, pools=pools)),
+            Limits(past_firewall=config.publish_past_firewall),
+            self._open,
+        )
         self._publisher = Publisher(binder)
         self._watch: RulesetWatch | None = None
 
     # -- networks ----------------------------------------------------------------------------
 
     def ensure(self, network: str = BRIDGE) -> Addresses:
-        """Make bridge and firewall if they are not there; cheap when they are.
+        """Make what the host has of a network if it is not there; cheap when it is.
 
         Raises ``NotFound`` for a network that was not defined.
         """
         with self._lock:
-            return self._segment(network).ensure()
+            return self._segments.find(network).ensure()
 
     def define(self, network: Network) -> Network:
         """Make a user's network; the document with the subnets that it has now.
@@ -86,125 +72,31 @@ class NetworkManager:
         ``JaulaError`` if no subnet is free. Nothing is left then.
         """
         with self._lock:
-            if network.name in self._segments:
-                raise Conflict(f"network with name {network.name} already exists")
-            network = plans.with_ipv6(network, self._pools, self._taken6())
-            segment = self._new(network)
-            try:
-                addresses = segment.ensure()
-            except BaseException:
-                segment.close()
-                raise
-            self._segments[network.name] = segment
-            return plans.with_subnet(network, addresses)
-
-    def _new(self, network: Network) -> Segment:
-        addresses6 = plans.addresses6(network)
-        if network.driver in PARENTED:
-            self._check_parent(network)
-            return ParentedSegment(
-                network.name,
-                Parent(plans.parent_plan(network)),
-                plans.address_plan(network, self._pools),
-                self._promised,
-                internal=network.internal,
-                addresses6=addresses6,
-            )
-        return BridgedSegment(
-            network.name,
-            Bridge(plans.bridge_plan(network, self._pools), self._promised),
-            self._open(),
-            limits=plans.limits(network),
-            addresses6=addresses6,
-        )
-
-    def _check_parent(self, network: Network) -> None:
-        """The mode passthru has the parent for itself (Docker's words)."""
-        for other in self._parented(network.parent):
-            for one, name in ((other.parent.plan, other.network), (network, network.name)):
-                if one.mode == "passthru":
-                    raise NotAuthorized(
-                        f"cannot use mode passthru of network {name}: macvlan network"
-                        f" {other.network} is already using parent interface {network.parent}"
-                    )
-
-    def _parented(self, parent: str) -> list[ParentedSegment]:
-        return [
-            s
-            for s in self._segments.values()
-            if isinstance(s, ParentedSegment) and s.name == parent
-        ]
-
-    def parent_comes_with(self, parent: str) -> bool:
-        """Whether a parent has to be made for a network, or was made for another one."""
-        with self._lock:
-            mine = self._parented(parent)
-            return any(s.parent.plan.made for s in mine) or not self.has_interface(parent)
-
-    def _taken6(self) -> list[IPv6Network]:
-        with Rtnetlink() as links:
-            host = hostroutes.networks6(links)
-        return [*host, *(s for s in self.subnets() if isinstance(s, IPv6Network))]
-
-    def has_interface(self, name: str) -> bool:
-        """Whether the host has an interface of that name."""
-        with self._lock, Rtnetlink() as links:
-            return links.link(name) is not None
+            return self._segments.define(network)
 
     def undefine(self, name: str) -> None:
-        """Remove a user's network, which nobody is attached to."""
+        """Remove a user's network; Conflict if somebody is attached to it."""
         with self._lock:
-            segment = self._segments.get(name)
-            if segment is None or name == BRIDGE:
-                return
-            if segment.endpoints:
-                raise Conflict(f"network {name} has active endpoints")
-            if not isinstance(segment, ParentedSegment) or self._parented(segment.name) == [
-                segment
-            ]:
-                segment.take_down()
-            segment.close()
-            del self._segments[name]
+            self._segments.undefine(name)
 
     def clear(self, network: Network) -> None:
         """Remove what a creation or a removal that was cut off has left of a network."""
         with self._lock:
-            if network.driver in PARENTED:
-                if not self._parented(network.parent):
-                    parent = Parent(plans.parent_plan(network))
-                    parent.remove()
-                    parent.close()
-                return
-            bridge = Bridge(BridgePlan(network.bridge))
-            try:
-                self._open().run(firewall.delete(network.bridge, ipv6=True))
-                bridge.delete_bridge()
-            finally:
-                bridge.close()
+            self._segments.clear(network)
+
+    def parent_comes_with(self, parent: str) -> bool:
+        """Whether a parent has to be made for a network, or was made for another one."""
+        with self._lock:
+            return self._segments.parent_comes_with(parent)
+
+    def has_interface(self, name: str) -> bool:
+        """Whether the host has an interface of that name."""
+        return has_interface(name)
 
     def subnets(self) -> list[Subnet]:
         """Those of all networks that are set up."""
         with self._lock:
-            found: list[Subnet] = []
-            for segment in self._segments.values():
-                found += [a.subnet for a in (segment.addresses, segment.addresses6) if a]
-            return found
-
-    def _promised(self) -> list[IPv4Network]:
-        return [subnet for subnet in self.subnets() if isinstance(subnet, IPv4Network)]
-
-    def _segment(self, network: str) -> Segment:
-        found = self._segments.get(network)
-        if found is None:
-            if network != BRIDGE:
-                raise NotFound(f"network {network} not found")
-            bridge = Bridge(self._plan, self._promised)
-            found = BridgedSegment(BRIDGE, bridge, self._open(), limits=self._limits)
-            self._segments[BRIDGE] = found
-        return found
-
-    def _bridged(self) -> list[BridgedSegment]:
-        return [s for s in self._segments.values() if isinstance(s, BridgedSegment)]
+            return self._segments.subnets()
 
     def _open(self) -> Nft:
         if self._nft is None:
@@ -215,10 +107,10 @@ class NetworkManager:
         """What an operator should know: changed settings, and firewalls that cut containers off."""
         with self._lock:
             listing = self._open().run("list chains", json=True)
-            own = [segment.name for segment in self._bridged()] or [self._plan.name]
+            own = [segment.name for segment in self._segments.bridged()] or [self._bridge]
             return (
                 *self._publisher.told,
-                *(line for segment in self._segments.values() for line in segment.told),
+                *(line for segment in self._segments for line in segment.told),
                 *(
                     f"the firewall chain {chain} drops what it does not know: let {own[0]}"
                     " pass in it, or containers do not reach outside"
@@ -254,7 +146,7 @@ class NetworkManager:
             except ValueError as exc:
                 raise InvalidRequest(f"invalid MAC address {mac!r}") from exc
         with self._lock:
-            segment = self._segment(network)
+            segment = self._segments.find(network)
             if container_id in segment.endpoints:
                 raise NotAuthorized(
                     f"endpoint with name {container_name or container_id[:12]} already exists in"
@@ -277,7 +169,7 @@ class NetworkManager:
         """Make an interface of a container the one of its default routes, if it has none."""
         with self._lock:
             try:
-                self._segment(endpoint.network).lead_outside(endpoint, netns_fd)
+                self._segments.find(endpoint.network).lead_outside(endpoint, netns_fd)
             except OSError as exc:
                 raise JaulaError(
                     f"failed to route {endpoint.container_name} by {endpoint.network}: {exc}"
@@ -296,7 +188,7 @@ class NetworkManager:
         for a container that lives on (16 ms); some kinds of network need its namespace for that.
         """
         with self._lock:
-            segment = self._segment(endpoint.network)
+            segment = self._segments.find(endpoint.network)
             known = segment.endpoints.get(endpoint.container_id)
             if known is not None and known.endpoint_id == endpoint.endpoint_id:
                 if known.ports:
@@ -311,7 +203,7 @@ class NetworkManager:
         Raises ``NotFound`` if the endpoint is not attached, ``Conflict`` if the container has one.
         """
         with self._lock:
-            endpoints = self._segment(endpoint.network).endpoints
+            endpoints = self._segments.find(endpoint.network).endpoints
             known = endpoints.get(endpoint.container_id)
             if known is None or known.endpoint_id != endpoint.endpoint_id or known.ports:
                 raise NotFound(f"endpoint {endpoint.endpoint_id[:12]} is not ready to be used")
@@ -328,7 +220,7 @@ class NetworkManager:
         """The endpoint of a container that is called otherwise by now."""
         with self._lock:
             changed = msgspec.structs.replace(endpoint, container_name=container_name, names=names)
-            self._segment(endpoint.network).endpoints[endpoint.container_id] = changed
+            self._segments.find(endpoint.network).endpoints[endpoint.container_id] = changed
             return changed
 
     def endpoint(self, container_id: str, network: str = BRIDGE) -> Endpoint | None:
@@ -342,8 +234,8 @@ class NetworkManager:
         with self._lock:
             return tuple(
                 endpoint
-                for name, segment in self._segments.items()
-                if network in (None, name)
+                for segment in self._segments
+                if network in (None, segment.network)
                 for endpoint in segment.endpoints.values()
             )
 
@@ -359,7 +251,7 @@ class NetworkManager:
         if not ports:
             return []
         with self._lock:
-            segment = self._segment(endpoint.network)
+            segment = self._segments.find(endpoint.network)
             if not isinstance(segment, BridgedSegment):
                 raise Conflict(f"no port of the host leads to network {segment.network}")
             return self._publisher.publish(segment, endpoint, ports)
@@ -367,7 +259,7 @@ class NetworkManager:
     def unpublish(self, container_id: str) -> None:
         """Take back all published ports of a container."""
         with self._lock:
-            self._publisher.unpublish(self._bridged(), container_id)
+            self._publisher.unpublish(self._segments.bridged(), container_id)
 
     # -- after a crash, and the end ------------------------------------------------------------
 
@@ -383,7 +275,7 @@ class NetworkManager:
             self.ensure()
             for endpoint in endpoints:
                 try:
-                    segment = self._segment(endpoint.network)
+                    segment = self._segments.find(endpoint.network)
                     if endpoint.container_id not in segment.endpoints:
                         segment.adopt(endpoint)
                 except JaulaError as exc:
@@ -396,7 +288,7 @@ class NetworkManager:
                     kept = msgspec.structs.replace(endpoint, ports=())
                 segment.endpoints[endpoint.container_id] = kept
             self._publisher.keep_only(self.endpoints())
-            for bridged in self._bridged():
+            for bridged in self._segments.bridged():
                 bridged.load_firewall()
         return problems
 
@@ -413,7 +305,7 @@ class NetworkManager:
             if not self._segments or not self.watch().table_deleted():
                 return False
             listing = self._open().run("list tables")
-            found = [s for s in self._bridged() if s.is_missing(listing)]
+            found = [s for s in self._segments.bridged() if s.is_missing(listing)]
             for segment in found:
                 segment.load_firewall()
                 for endpoint in segment.endpoints.values():
@@ -428,8 +320,8 @@ class NetworkManager:
                 if endpoint.container_id not in live:
                     self.detach(endpoint)
                     removed.append(endpoint.container_id)
-            self._segment(BRIDGE)
-            for segment in self._segments.values():
+            self._segments.find(BRIDGE)
+            for segment in self._segments:
                 removed += segment.sweep()
         return removed
 
@@ -439,23 +331,17 @@ class NetworkManager:
         Returns whether all are gone. Forwarding stays on: others may rely on it by now.
         """
         with self._lock:
-            self._segment(BRIDGE)
-            for segment in self._segments.values():
-                if segment.endpoints and not force:
-                    continue
-                for endpoint in tuple(segment.endpoints.values()):
+            self._segments.find(BRIDGE)
+            if force:
+                for endpoint in self.endpoints():
                     self.detach(endpoint, delete_interface=True)
-                if not (isinstance(segment, ParentedSegment) and segment.parent.plan.made):
-                    segment.take_down()
-            return all(segment.addresses is None for segment in self._segments.values())
+            return self._segments.take_down(idle_only=not force)
 
     def close(self) -> None:
         """Give up sockets; what was set up stays, for the next engine to restore."""
         with self._lock:
             self._publisher.close()
-            for segment in self._segments.values():
-                segment.close()
-            self._segments.clear()
+            self._segments.close()
             if self._nft is not None:
                 self._nft.close()
             if self._watch is not None:

@@ -147,7 +147,7 @@ def _family(address: str) -> int:
 def client(
     netns: int,
     kind: int = socket.SOCK_STREAM,
-    timeout: float = 0.4,
+    timeout: float = 0.8,
     family: int = socket.AF_INET,
 ) -> socket.socket:
     with visiting(netns):
@@ -156,9 +156,11 @@ def client(
     return made
 
 
-def talks(netns: int, target: tuple[str, int], server: socket.socket) -> str | None:
+def talks(
+    netns: int, target: tuple[str, int], server: socket.socket, *, timeout: float = 0.8
+) -> str | None:
     """Connect and exchange a line with ``server``; the address it saw, None if it never came."""
-    with client(netns, family=_family(target[0])) as near:
+    with client(netns, timeout=timeout, family=_family(target[0])) as near:
         try:
             near.connect(target)
         except OSError:
