@@ -42,11 +42,14 @@ OPTIONAL = {
     "container": {
         r"\.GraphDriver\.Data\.MergedDir": "nothing is mounted on the host",
         r"\.HostConfig\.LogConfig\.Config\..*": "the default has limits",
-        r"\.HostConfig\.Profile|\.Landlock|\.Owner|\.Relaxations": "this engine's own",
+        r"\.HostConfig\.(Secrets|Configs|Profile)|\.Landlock|\.Owner|\.Relaxations": "this engine's own",
         r"\.State\.Health\.Log\[\].*": "whether a probe has run yet",
     },
     "list": {r".*\.DNSNames\[\]": "told in lists as well"},
-    "disk": {r".*\.DNSNames\[\]": "told in lists as well"},
+    "disk": {
+        r".*\.DNSNames\[\]": "told in lists as well",
+        r"\.LayersReclaimable": "what a prune would free, known here",
+    },
     "statistics": {
         r"\.blkio_stats\..*": "whether the container has read anything from a disk",
         r"\.id|\.name": "told in the first sample, too",
