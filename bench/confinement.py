@@ -1,9 +1,9 @@
 """What confinement costs a start: the same container with and without its layers, in turn.
 
 One engine, one connection; a container is created and removed around what is timed: the request
-that starts it, and the wait until its program, which does nothing, has ended. Each layer is left out
-by the flag that a user would give. Compared is what a quarter of the rounds stay below: other work
-of the machine makes a start slower and never faster.
+that starts it, and the wait until its program, which does nothing, has ended. Each layer is left
+out by the flag that a user would give. Compared is what a quarter of the rounds stay below: other
+work of the machine makes a start slower and never faster.
 """
 
 from __future__ import annotations
