@@ -124,6 +124,7 @@ def test_an_ignore_file_is_read_or_refused(patterns: list[str], path: str) -> No
         "FROM a\nRUN " + "--x=y " * 200_000,
         "FROM a\nRUN " + "<<A " * 200_000,
         "FROM a\nRUN " + "cat 1<<A" * 200_000,
+        "FROM a\nRUN " + "<< A " * 200_000 + "\nA\n" * 200_000,
         "FROM a\nCMD [" + '"a",' * 250_000 + '"b"]',
         "\n" * 2_000_000,
         "#\n" * 1_000_000,

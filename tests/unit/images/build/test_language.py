@@ -142,6 +142,35 @@ def test_heredocs_of_copy_are_files() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("RUN << EOF\nx\nEOF", "x\n"),
+        ("RUN <<- 'EOF'\n\tx\n\tEOF", "x\n"),
+        ("RUN cat << EOF  >a <<-  B\nx\nEOF\n\ty\n\tB", "cat <<EOF  >a <<-B\nx\nEOF\n\ty\nB"),
+        ("RUN a<< << EOF\nx\nEOF", "a<< <<EOF\nx\nEOF"),
+        ("RUN cat <<A << B\nx\nA\ny\nB", "cat <<A <<B\nx\nA\ny\nB"),
+    ],
+)
+def test_white_space_before_a_heredocs_name_is_allowed(text: str, command: str) -> None:
+    run = one(text)
+    assert isinstance(run, Run)
+    assert run.command == (command,)
+
+
+def test_white_space_before_a_heredocs_name_is_allowed_in_copy() -> None:
+    copy = one("COPY a << EOF /x\ny\nEOF")
+    assert isinstance(copy, Copy)
+    assert (copy.sources, copy.target) == (("a",), "/x")
+    assert copy.heredocs == (Heredoc("EOF", "y\n", True),)
+
+
+def test_arithmetic_is_no_heredoc() -> None:
+    text = "RUN echo $((1 << 2)) $((x << y ))\nRUN echo 3 << 4 << EOF\n"
+    instructions = parse(f"FROM a\n{text}").stages[0].instructions
+    assert [i.place for i in instructions] == [Place(2, 2), Place(3, 3)]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "RUN cat <<<EOF",

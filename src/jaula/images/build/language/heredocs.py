@@ -7,11 +7,17 @@ neither does what stands in quotes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from jaula.images.build.language.flags import take
 from jaula.images.build.language.forms import json_list
+from jaula.images.build.language.mistakes import Mistake
 from jaula.images.build.language.words import halves, quoted
+
+_LIMIT = 1000
+"""Here-documents of one instruction."""
 
 _TAKERS = frozenset({"run", "copy", "add"})
 
@@ -24,19 +30,42 @@ class Marker(msgspec.Struct, frozen=True):
     tabs: bool
 
 
-def markers(line: str, escape: str) -> list[Marker]:
-    """What an instruction's whole line announces, in order."""
+def markers(line: str, escape: str, ends: Callable[[Marker], bool]) -> tuple[list[Marker], str]:
+    """What an instruction's whole line announces, in order, and the line with each in one word.
+
+    White space before the name is allowed where the name is a plain word and ``ends`` knows a line
+    that is this name alone: ``1 << 2`` and ``x << y`` are arithmetic.
+    """
     if "<<" not in line:
-        return []
+        return [], line
     word, rest = halves(line)
     if word.lower() == "onbuild":
         word, rest = halves(rest)
     if word.lower() not in _TAKERS:
-        return []
+        return [], line
     rest = take(rest)[1]
     if rest.startswith("[") and json_list(rest) is not None:
-        return []
-    return [found for word in quoted(rest, escape) if (found := marker(word)) is not None]
+        return [], line
+    found: list[Marker] = []
+    at = len(line) - len(rest)
+    words = quoted(rest, escape)
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        at = line.index(word, at) + len(word)
+        one = marker(word)
+        if one is None and following and word.rstrip("-").endswith("<<"):
+            one = marker(word + following)
+            if one is None or not _is_plain(one.name) or not ends(one):
+                continue
+            line = line[:at] + line[line.index(following, at) :]
+        if one is not None:
+            found.append(one)
+            if len(found) > _LIMIT:
+                raise Mistake(f"more than {_LIMIT} here-documents")
+    return found, line
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.replace("_", "a").isalnum() and not name[0].isdecimal()
 
 
 def marker(word: str) -> Marker | None:

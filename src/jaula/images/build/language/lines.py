@@ -74,6 +74,7 @@ class _Reader:
     def __init__(self, rows: tuple[str, ...], name: str, escape: str) -> None:
         self.rows, self.name, self.escape = rows, name, escape
         self.remarks: list[Remark] = []
+        self._last: dict[str, int] | None = None
 
     def line(self, at: int, lines: list[Line]) -> int:
         """Add the line that begins with row ``at`` and say where the next one does."""
@@ -88,7 +89,10 @@ class _Reader:
         text = text.strip(SPACES)
         if not text:
             return at
-        announced = markers(text, self.escape)
+        try:
+            announced, text = markers(text, self.escape, lambda marker: self._ends(marker, at))
+        except Mistake as mistake:
+            raise mistake.at(self.name, first, self.rows[first - 1 : at]) from None
         if not announced:
             lines.append(Line(Place(first, at), text))
             return at
@@ -126,6 +130,15 @@ class _Reader:
         if short.endswith(self.escape) and not short.endswith(self.escape * 2):
             return short[:-1], True
         return row, False
+
+    def _ends(self, marker: Marker, at: int) -> bool:
+        """Whether a row from ``at`` on is the last one of such a here-document."""
+        if self._last is None:  # the last row of each text; with tabs in front it counts as both
+            self._last = {}
+            for number, row in enumerate(self.rows):
+                text = row.rstrip("\r")
+                self._last[text] = self._last["\t" + text.lstrip("\t")] = number
+        return self._last.get("\t" + marker.name if marker.tabs else marker.name, -1) >= at
 
     def _heredoc(self, marker: Marker, first: int, at: int) -> tuple[Heredoc, str, int]:
         begin = at
