@@ -6,7 +6,8 @@ with four significant digits, and memory in ``stats`` counts in 1024 again: Dock
 
 from __future__ import annotations
 
-from jaula.spec.quantities import is_decimal, nanoseconds
+from jaula.spec.quantities import is_decimal
+from jaula.spec.quantities import nanoseconds as nanoseconds
 from jaula.spec.quantities import size as size
 
 SHOWN = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
