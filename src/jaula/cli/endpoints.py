@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from jaula.cli.flags import Options
 
 _FIELDS = {"ip": "IPv4Address", "ip6": "IPv6Address"}
+_NAMES = {
+    "alias": "Aliases",
+    "mac-address": "MacAddress",
+    "link": "Links",
+    "driver-opt": "DriverOpts",
+}
 
 
 def mode(options: Options) -> str:
@@ -80,23 +86,26 @@ def _parse(word: str) -> tuple[str, dict[str, Any]]:
             name = value
         elif key == "alias":
             settings["alias"].append(value)
+        elif key == "driver-opt":
+            option, equals, text = value.partition("=")
+            if not equals:
+                raise UsageError(f"invalid driver-opt {value!r}: it is no key=value")
+            settings.setdefault("driver-opt", {})[option] = text
         elif key in ("ip", "ip6", "mac-address"):
             settings[key] = value
         else:
-            raise UsageError(f"invalid network option {key!r}: name, alias, ip, ip6, mac-address")
+            raise UsageError(
+                f"invalid network option {key!r}: name, alias, ip, ip6, mac-address, driver-opt"
+            )
     if not name:
         raise UsageError(f"invalid network {word!r}: name= is missing")
     return name, settings
 
 
 def endpoint(settings: dict[str, Any]) -> dict[str, Any]:
-    """``EndpointSettings`` of what was given: alias, ip, ip6, mac-address."""
-    found: dict[str, Any] = {}
-    if settings.get("alias"):
-        found["Aliases"] = settings["alias"]
+    """``EndpointSettings`` of what was given: alias, ip, ip6, mac-address, link, driver-opt."""
+    found: dict[str, Any] = {_NAMES[key]: settings[key] for key in _NAMES if settings.get(key)}
     addresses = {_FIELDS[key]: settings[key] for key in _FIELDS if settings.get(key)}
     if addresses:
         found["IPAMConfig"] = addresses
-    if settings.get("mac-address"):
-        found["MacAddress"] = settings["mac-address"]
     return found

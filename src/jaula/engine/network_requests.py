@@ -58,8 +58,11 @@ def check(body: NetworkCreate) -> None:
         raise NotFound(f'plugin "{body.driver}" not found')
     if body.ipam is not None and body.ipam.driver not in ("", "default"):
         raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
-    if body.config_only:
-        raise Unsupported(f"cannot create network {body.name}: --config-only is for swarms")
+    if body.config_only or (body.config_from or {}).get("Network"):
+        raise Unsupported(
+            f"cannot create network {body.name}: there are no networks that are settings only",
+            hint="give the options to each network",
+        )
 
 
 def network(

@@ -360,6 +360,7 @@ class NetworkCreate(_Document, frozen=True, kw_only=True):
     attachable: bool = False
     ingress: bool = False
     config_only: bool = False
+    config_from: dict[str, str] | None = None
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from jaula.cli import endpoints
 from jaula.cli.client import Client, quote
+from jaula.cli.container_options import pairs
+from jaula.cli.failure import UsageError
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
 
@@ -15,7 +17,11 @@ def run(options: Options) -> int:
         "alias": options.texts("alias"),
         "ip": options.text("ip"),
         "ip6": options.text("ip6"),
+        "link": options.texts("link"),
+        "driver-opt": pairs(options.texts("driver-opt"), "driver-opt"),
     }
+    if options.given("link-local-ip"):
+        raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
     body = {"Container": container, "EndpointConfig": endpoints.endpoint(settings)}
     Client(Settings.host).document("POST", f"/networks/{quote(network)}/connect", (), body)
     return 0
@@ -27,8 +33,11 @@ COMMAND = Command(
     run,
     flags=(
         Flag("alias", "", "list", "Another name of the container on this network"),
+        Flag("driver-opt", "", "list", "Option of the driver (key=value); kept and shown"),
         Flag("ip", "", "string", "IPv4 address"),
         Flag("ip6", "", "string", "IPv6 address"),
+        Flag("link", "", "list", "Name another container for this one (name[:alias])"),
+        Flag("link-local-ip", "", "list", "Link-local address (refused)"),
     ),
     least=2,
     most=2,

@@ -19,14 +19,20 @@ def run(options: Options) -> int:
         "Name": options.arguments[0],
         "CheckDuplicate": True,
         "Driver": options.text("driver", "bridge"),
+        "Scope": options.text("scope"),
+        "Ingress": options.on("ingress"),
+        "ConfigOnly": options.on("config-only"),
+        "ConfigFrom": {"Network": options.text("config-from")},
         "EnableIPv6": options.on("ipv6"),
         "Internal": options.on("internal"),
         "Attachable": options.on("attachable"),
         "Options": pairs(options.texts("opt"), "opt"),
         "Labels": pairs(options.texts("label"), "label"),
     }
-    if pools := _pools(options):
-        body["IPAM"] = {"Driver": "default", "Config": pools}
+    pools, driver = _pools(options), options.text("ipam-driver", "default")
+    if pools or options.given("ipam-driver") or options.given("ipam-opt"):
+        choices = pairs(options.texts("ipam-opt"), "ipam-opt")
+        body["IPAM"] = {"Driver": driver, "Options": choices, "Config": pools}
     print(Client(Settings.host).document("POST", "/networks/create", (), body)["Id"])
     return 0
 
@@ -59,13 +65,20 @@ COMMAND = Command(
     flags=(
         Flag("attachable", "", "bool", "Kept for clients; every container may be connected"),
         Flag("aux-address", "", "list", "Address that no container gets (name=address)"),
-        Flag("driver", "d", "string", "Driver", default="bridge"),
+        Flag("config-from", "", "string", "Network whose settings to copy (refused)"),
+        Flag("config-only", "", "bool", "Settings only, no network (refused)"),
+        Flag("driver", "d", "string", "Driver", default="bridge",
+             completes=("bridge", "macvlan", "ipvlan")),
         Flag("gateway", "", "list", "Address of the host in the subnet"),
+        Flag("ingress", "", "bool", "Routing mesh of a swarm (refused)"),
         Flag("internal", "", "bool", "No way out of the network, and none in"),
         Flag("ip-range", "", "list", "Part of the subnet that addresses are taken from"),
+        Flag("ipam-driver", "", "string", "Where addresses come from", default="default"),
+        Flag("ipam-opt", "", "list", "Kept for clients; the default driver has no options"),
         Flag("ipv6", "", "bool", "IPv6 too"),
         Flag("label", "", "list", "Set metadata (key=value)"),
         Flag("opt", "o", "list", "Option of the driver (key=value)"),
+        Flag("scope", "", "string", "local; swarm is refused"),
         Flag("subnet", "", "list", "Subnet in CIDR form"),
     ),
     least=1,
@@ -74,6 +87,10 @@ COMMAND = Command(
     examples=(
         ("A network, and a container on it", "jaula network create shop"),
         ("Without a way out", "jaula network create --internal vault"),
+        (
+            "On the wire of one of the host's interfaces",
+            "jaula network create -d macvlan -o parent=eth0 --subnet 192.0.2.0/24 wire",
+        ),
         ("With a subnet", "jaula network create --subnet 10.50.0.0/24 lab"),
     ),
     see_also=("network ls", "network connect", "run"),
