@@ -28,6 +28,7 @@ HANDSHAKE_SECONDS = 10.0
 MOST_SHAKING, MOST_OF_ONE = 256, 32  # clients in their handshake: in all, and of one address
 MOST_INSIDE = 1024
 _FAREWELL_SECONDS = 2.0
+_QUIET_SECONDS = 5.0  # between two lines of the log about clients that were not let in
 _NO_DESCRIPTORS_PAUSE = 1.0  # seconds
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -63,6 +64,8 @@ class Entrance:
         self._adopt = adopt
         self._shaking: dict[asyncio.Task[None], str] = {}  # oldest first, with its address
         self._inside: set[asyncio.Task[None]] = set()
+        self._unsaid = 0  # clients that were not let in, of which the log says nothing yet
+        self._quiet_until = 0.0
         self._accepting = loop.create_task(self._accept())
 
     async def _accept(self) -> None:
@@ -109,7 +112,7 @@ class Entrance:
                 async with asyncio.timeout(HANDSHAKE_SECONDS):
                     await self._shake(client, codec)
             except Failed as error:
-                _log.info("client %s was not let in: %s", origin.address, error)
+                self._refused(origin, error)
                 return
             except TimeoutError:
                 return
@@ -125,6 +128,16 @@ class Entrance:
             with ours:
                 await self._adopt(theirs, origin)
                 await Carrying(client, codec, ours).run()
+
+    def _refused(self, origin: Remote, error: Failed) -> None:
+        """Say so, but not as often as somebody might like to fill the log."""
+        self._unsaid += 1
+        now = self._loop.time()
+        if now < self._quiet_until:
+            return
+        more = f" ({self._unsaid - 1} others before)" if self._unsaid > 1 else ""
+        _log.info("client %s was not let in: %s%s", origin.address, error, more)
+        self._unsaid, self._quiet_until = 0, now + _QUIET_SECONDS
 
     async def _shake(self, client: socket.socket, codec: Codec) -> None:
         done = False

@@ -56,6 +56,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
         driver, warnings = cgroups.delegated(reason), _lacking(str(paths.run), reason)
     else:
         driver = cgroups.detect()
+    warnings += _unproven(config)
     layers = LayerStore(paths)
     images = ImageStore(paths, layers)
     ranges = _own_ids() if rootless else Ranges(config.subid_start, config.subid_count)
@@ -110,6 +111,16 @@ def _gate(config: EngineConfig, images: ImageStore) -> Gate:
     if not path and places.user() is None:
         path = policy_file.DEFAULT_PATH
     return Gate(images, config.paths.trust, path, required=bool(config.policy))
+
+
+def _unproven(config: EngineConfig) -> tuple[str, ...]:
+    """What everybody who asks ``info`` is to know of the TCP sockets."""
+    if config.tls is not None:
+        return ()
+    return tuple(
+        f"API is accessible on tcp://{host}:{port} without TLS, to every process of this host"
+        for host, port in config.tcp
+    )
 
 
 def _lacking(run: str, no_cgroup: str) -> tuple[str, ...]:
