@@ -168,7 +168,7 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
         "PidsLimit": parts.host.pids_limit if wanted.pids_limit is None else wanted.pids_limit,
         "MaskedPaths": list(masked),
         "ReadonlyPaths": list(readonly),
-        "CgroupParent": wanted.cgroup_parent or f"/{parts.config.cgroup_parent}",
+        "CgroupParent": wanted.cgroup_parent,
         "Profile": wanted.profile or presets.DEFAULT,
         "OomKillDisable": bool(wanted.oom_kill_disable),
     }
