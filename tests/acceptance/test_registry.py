@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness import containers
-from harness.engine import PrivateEngine
+from harness.engine import PROJECT, PrivateEngine
 from harness.registry import (
     PASSWORD,
     USER,
@@ -24,7 +26,7 @@ from harness.registry import (
     make_certificates,
     token_server,
 )
-from harness.scripted_registry import ScriptedRegistry, config_of, layer
+from harness.scripted_registry import Request, ScriptedRegistry, config_of, layer
 
 pytestmark = pytest.mark.needs("docker-registry")
 
@@ -505,3 +507,35 @@ def test_events_tell_of_pulls_and_pushes(
     events = [json.loads(line) for line in reply.body.splitlines()]
     told = {(event["Action"], event["Actor"]["ID"]) for event in events}
     assert {("push", pushed), ("pull", pushed)} <= told
+
+
+def test_an_interrupt_ends_a_pull_and_leaves_nothing(engine: PrivateEngine) -> None:
+    def stall(request: Request) -> None:
+        request.head(200, "application/octet-stream", Content_Length="1000000")
+        request.wfile.write(b"x" * 1000)
+        request.wfile.flush()
+        stalled.set()
+        time.sleep(60)
+
+    stalled = threading.Event()
+    with ScriptedRegistry(layer("stalled")) as registry:
+        data = registry.layers[0]
+        registry.scripts[registry.blob_path(data)] = stall
+        before = sorted(os.listdir(engine.root / "lib" / "images" / "blobs" / "sha256"))
+        pull = subprocess.Popen(
+            [str(PROJECT / "jaula"), "pull", f"{registry.name}/box:1"],
+            env=engine.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert stalled.wait(30)
+        pull.send_signal(signal.SIGINT)
+        out, error = pull.communicate(timeout=30)
+        assert pull.returncode == 130
+        assert "Traceback" not in out + error
+        deadline = time.monotonic() + 30
+        while sorted(os.listdir(engine.root / "lib" / "images" / "blobs" / "sha256")) != before:
+            assert time.monotonic() < deadline, engine.log_tail()
+            time.sleep(0.05)
