@@ -49,7 +49,7 @@ ROWS: tuple[tuple[str, str, str, str, str], ...] = (
     ("5.20 propagation", "{{range $mnt := .Mounts}}{{json $mnt.Propagation}}{{end}}", "",
      r'.*"rshared".*', ""),
     ("5.21 host uts", "{{.HostConfig.UTSMode}}", "", "host", ""),
-    ("5.25 cgroup parent", "{{.HostConfig.CgroupParent}}", "", "/elsewhere", ""),
+    ("5.25 cgroup parent", "{{.HostConfig.CgroupParent}}", "", r"/elsewhere.*", ""),
     ("5.29 processes", "{{.HostConfig.PidsLimit}}", "100", "(-1|0|<nil>)", r"[1-9]\d*"),
     ("5.31 host user namespace", "{{.HostConfig.UsernsMode}}", "(private)?", "host",
      "(private)?"),
@@ -74,7 +74,7 @@ KEPT = (
 BROKEN = (
     "--privileged --cap-add SYS_ADMIN --security-opt seccomp=unconfined --network host "
     "--restart always --pid host --ipc host --uts host --userns host --pids-limit -1 "
-    "--device /dev/fuse --cgroup-parent /elsewhere -v /etc:/host -v /srv:/srv:rshared"
+    "--device /dev/fuse --cgroup-parent /{parent} -v /etc:/host -v /srv:/srv:rshared"
 )
 
 
@@ -82,9 +82,11 @@ BROKEN = (
 def told(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
     """What the docker command prints for every template, by container."""
     socket = ("-v", f"{engine.socket}:/engine.sock")
+    parent = containers.unique("elsewhere")
+    broken_flags = BROKEN.format(parent=parent).split()
     with (
         containers.running(engine, busybox, flags=tuple(KEPT.split())) as kept,
-        containers.running(engine, busybox, flags=(*BROKEN.split(), *socket)) as broken,
+        containers.running(engine, busybox, flags=(*broken_flags, *socket)) as broken,
         containers.running(engine, busybox) as plain,
     ):
         found: dict[str, list[str]] = {"kept": [], "broken": [], "plain": []}
@@ -96,6 +98,10 @@ def told(engine: PrivateEngine, busybox: str) -> Iterator[dict[str, list[str]]]:
             for name, answer in zip(found, answers, strict=True):
                 found[name].append(answer.strip())
         yield found
+    trees = Path("/sys/fs/cgroup")
+    for place in [trees / parent, *trees.glob(f"*/{parent}")]:
+        if place.is_dir() and not place.parent.is_symlink():
+            place.rmdir()
 
 
 @pytest.mark.parametrize("number", range(len(ROWS)), ids=[row[0] for row in ROWS])
