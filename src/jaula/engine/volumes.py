@@ -81,7 +81,7 @@ class Volumes:
 
     async def prune(self, filters: Filters) -> Document:
         """Remove unused volumes: anonymous ones, with ``all`` the others too."""
-        everything = any(v.lower() in ("true", "1", "t") for v in filters.get("all", ()))
+        everything = "all" in filters and _truth("all", filters["all"])
         wanted = {key: values for key, values in filters.items() if key != "all"}
         _check(wanted)
         used = self.used()
@@ -117,8 +117,7 @@ def _fits(volume: Volume, key: str, values: list[str], used: dict[str, list[str]
         case "driver":
             return "local" in values
         case "dangling":
-            wanted = any(v.lower() in ("true", "1", "t") for v in values)
-            return wanted == (volume.name not in used)
+            return _truth(key, values) == (volume.name not in used)
         case "label" | "label!":
             has = all(_has_label(volume, value) for value in values)
             return has == (key == "label")
@@ -129,6 +128,16 @@ def _check(filters: Filters) -> None:
     for key in filters:
         if key not in ("name", "driver", "dangling", "label", "label!"):
             raise InvalidRequest(f"invalid filter '{key}'")
+    if "dangling" in filters:
+        _truth("dangling", filters["dangling"])
+
+
+def _truth(key: str, values: list[str]) -> bool:
+    """As moby ``filters.GetBoolOrDefault`` reads it; the text is its own, too."""
+    yes, no = bool({"1", "true"} & set(values)), bool({"0", "false"} & set(values))
+    if yes == no:
+        raise InvalidRequest(f"invalid filter '{key}=[{' '.join(values)}]'")
+    return yes
 
 
 def _has_label(volume: Volume, wanted: str) -> bool:

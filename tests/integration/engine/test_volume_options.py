@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -249,3 +250,17 @@ def test_read_only_binds_are_so_all_the_way_down(
             subprocess.run([*inside, "umount", "-l", below], check=True)
     finally:
         subprocess.run(["umount", "-l", str(tmp_path / "below")], check=True)
+
+
+@pytest.mark.parametrize("values", [["maybe"], ["true", "false"], []])
+def test_a_filter_that_is_neither_true_nor_false_is_refused(
+    engine: PrivateEngine, values: list[str]
+) -> None:
+    shown = f"[{' '.join(values)}]"
+    for method, path, key in (
+        ("GET", "/volumes", "dangling"),
+        ("POST", "/volumes/prune", "all"),
+    ):
+        query = json.dumps({key: values}).replace(" ", "")
+        reply = engine.request(method, f"{path}?filters={query}")
+        assert (reply.status, reply.json()["message"]) == (400, f"invalid filter '{key}={shown}'")
