@@ -178,6 +178,41 @@ def test_an_engine_that_is_confined_itself_stacks_the_profile(
         assert engine.cli("jaula", "kill", name).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("engines", "flags"),
+    [(("--storage-driver", "vfs"), ()), (("--add-runtime", "runc=runc"), ("--runtime", "runc"))],
+    ids=["vfs", "runc"],
+)
+@pytest.mark.needs("runc")
+def test_the_profile_holds_with_another_storage_driver_or_runtime(
+    new_engine: Callable[..., PrivateEngine], engines: tuple[str, ...], flags: tuple[str, ...]
+) -> None:
+    engine = new_engine(*engines)
+    image = load_image(engine, "busybox")
+    with containers.running(engine, image, flags=flags) as name:
+        assert current(containers.pid(engine, name)) == DEFAULT
+        done = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/apparmor/current")
+        assert done.stdout == f"{DEFAULT}\n", done.stderr
+
+
+def test_a_profile_that_no_longer_enforces_is_found(
+    engine: PrivateEngine, busybox: str, profile: str
+) -> None:
+    flags = ("--security-opt", f"apparmor={profile}")
+    with containers.running(engine, busybox, flags=flags) as name:
+        assert verdict(engine, name) == "holds"
+        text = f"profile {profile} flags=(complain) {{ file, }}"
+        subprocess.run(["apparmor_parser", "-r", "-K"], input=text, text=True, check=True)
+        assert verdict(engine, name) == "FAILS"
+
+
+def verdict(engine: PrivateEngine, name: str) -> str:
+    """Of the row about the profile."""
+    done = engine.cli("jaula", "verify", "--format", "json", name)
+    rows = {row["id"]: row["verdict"] for row in json.loads(done.stdout)}
+    return str(rows["apparmor profile"])
+
+
 def test_info_and_verify_tell(engine: PrivateEngine, plain: str) -> None:
     document = engine.request("GET", "/info").json()
     assert "name=apparmor,profile=jaula-default" in document["SecurityOptions"]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from conftest import load_image
 from harness import containers
 from harness.avc import Denials
 from harness.engine import PrivateEngine
@@ -259,6 +260,31 @@ def test_containers_that_share_memory_share_their_level(
         assert done.returncode == 0, done.stderr
         done = engine.cli("jaula", "exec", other, "cat", "/dev/shm/x")
         assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("engines", "flags"),
+    [(("--storage-driver", "vfs"), ()), (("--add-runtime", "runc=runc"), ("--runtime", "runc"))],
+    ids=["vfs", "runc"],
+)
+@pytest.mark.needs("runc")
+def test_labels_hold_with_another_storage_driver_or_runtime(
+    new_engine: Callable[..., PrivateEngine], engines: tuple[str, ...], flags: tuple[str, ...]
+) -> None:
+    engine = new_engine(*engines)
+    image = load_image(engine, "busybox")
+    with containers.running(engine, image, flags=flags) as name:
+        document = containers.inspect(engine, name)
+        process = document["State"]["Pid"]
+        assert current(process) == document["ProcessLabel"]
+        assert f":{TYPE}:s0:c" in document["ProcessLabel"]
+        for path in ("/", "/bin/busybox", "/etc/hosts"):
+            assert label(f"/proc/{process}/root{path}") == document["MountLabel"], path
+        done = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/current")
+        assert done.stdout.rstrip("\0\n") == document["ProcessLabel"], done.stderr
+        done = engine.cli("jaula", "verify", "--format", "json", name)
+        rows = {row["id"]: row["verdict"] for row in json.loads(done.stdout)}
+        assert (rows["selinux label"], rows["selinux files"]) == ("holds", "holds")
 
 
 def test_info_and_verify_tell(engine: PrivateEngine, plain: str) -> None:
