@@ -541,3 +541,33 @@ def test_a_secret_is_its_owners(guarded: PrivateEngine) -> None:
     finally:
         assert member.request("DELETE", "/secrets/hers").status == 204
         assert member.request("DELETE", "/configs/hers").status == 204
+
+
+def test_a_volume_that_shows_the_host_is_asked_for_as_a_device(guarded: PrivateEngine) -> None:
+    bind = {"type": "none", "device": "/etc", "o": "bind"}
+    inline = {"Type": "volume", "Source": "sly", "Target": "/m"}
+    inline |= {"VolumeOptions": {"DriverConfig": {"Name": "local", "Options": bind}}}
+    body = {"Image": "busybox", "HostConfig": {"Mounts": [inline]}}
+    for person in (Visitor(guarded, MEMBER, GROUP), Visitor(guarded, OTHER, MOUNTERS)):
+        for path, request in (
+            ("/volumes/create", {"Name": "sly", "DriverOpts": bind}),
+            ("/volumes/create", {"Name": "sly", "DriverOpts": bind | {"type": "tmpfs"}}),
+            ("/containers/create", body),
+        ):
+            reply = person.request("POST", path, request)
+            assert reply.status == 403
+            assert "may not ask for device=/etc" in reply.json()["message"]
+        assert person.request("GET", "/volumes/sly").status == 404
+    memory = {"Name": "memory", "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}}
+    member = Visitor(guarded, MEMBER, GROUP)
+    assert member.request("POST", "/volumes/create", memory).status == 201
+    assert member.request("DELETE", "/volumes/memory").status == 204
+
+
+def test_a_log_drivers_files_are_files_of_the_host(guarded: PrivateEngine) -> None:
+    options = {"syslog-address": "tcp+tls://127.0.0.1:1", "syslog-tls-ca-cert": "/etc/shadow"}
+    log = {"Type": "syslog", "Config": options}
+    body = {"Image": "busybox", "HostConfig": {"LogConfig": log}}
+    reply = Visitor(guarded, MEMBER, GROUP).request("POST", "/containers/create", body)
+    assert reply.status == 403
+    assert "may not ask for host-mount=/etc/shadow:ro" in reply.json()["message"]

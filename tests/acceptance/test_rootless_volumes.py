@@ -1,0 +1,48 @@
+"""An ordinary user's engine: secrets, and volumes that are a mount of something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.rootless import RootlessHost
+
+pytestmark = [pytest.mark.xdist_group("rootless")]
+
+
+@pytest.fixture(scope="module")
+def host(busybox_archive: Path) -> Iterator[RootlessHost]:
+    with RootlessHost() as made:
+        made.load(busybox_archive)
+        yield made
+
+
+def test_a_secret_is_in_memory_with_its_owner(host: RootlessHost) -> None:
+    host.jaula("secret", "create", "db", "-", input="hunter2")
+    script = "cat /run/secrets/db /etc/pw; stat -c ' %u %a' /etc/pw; stat -f -c %T /run/secrets"
+    flags = ("--secret", "db", "--secret", "db,target=/etc/pw,uid=7,mode=0400")
+    shown = host.jaula("run", "--rm", *flags, "busybox", "sh", "-c", script)
+    assert shown.stdout == "hunter2hunter2 7 400\ntmpfs\n"
+    host.jaula("secret", "rm", "db")
+
+
+def test_a_volume_in_memory_and_one_of_the_own_files(host: RootlessHost) -> None:
+    host.jaula("volume", "create", "-o", "type=tmpfs", "-o", "device=x", "-o", "o=size=1m", "mem")
+    shown = host.jaula("run", "--rm", "-v", "mem:/m", "busybox", "stat", "-f", "-c", "%T", "/m")
+    assert shown.stdout == "tmpfs\n"
+    options = ("-o", "type=none", "-o", "o=bind", "-o", f"device={host.home}")
+    host.jaula("volume", "create", *options, "own")
+    host.jaula("run", "--rm", "-v", "own:/m", "busybox", "touch", "/m/made-inside")
+    assert host.run("ls", str(host.home)).stdout.count("made-inside") == 1
+    part = "type=volume,source=own,target=/m,volume-subpath=made-inside"
+    host.jaula("run", "--rm", "--mount", part, "busybox", "test", "-f", "/m")
+    host.jaula("volume", "rm", "mem", "own")
+    assert host.run("ls", str(host.home)).stdout.count("made-inside") == 1
+
+
+def test_a_tcp_socket_is_refused_with_a_way_out(host: RootlessHost) -> None:
+    done = host.jaula("daemon", "-H", "tcp://127.0.0.1:1", "--insecure-tcp", expect=None)
+    assert done.returncode == 125
+    assert "an ordinary user's engine is in a network namespace of its own" in done.stderr
