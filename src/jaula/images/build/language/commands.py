@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import TypeVar
+
 from jaula.images.build.language.forms import json_list
-from jaula.images.build.language.heredocs import marker
+from jaula.images.build.language.heredocs import file_name, marker
 from jaula.images.build.language.instructions import (
     Cmd,
     Entrypoint,
@@ -20,6 +23,8 @@ from jaula.images.build.language.words import halves
 from jaula.spec import image
 from jaula.spec.quantities import nanoseconds
 
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
 _SHORTEST = 10**6
 """Nanoseconds; Docker's shortest interval, but for 0, which is the default."""
 
@@ -31,21 +36,20 @@ def run(said: Sentence) -> Run:
     if said.flags.texts("device"):
         raise Mistake("RUN --device: a build step has no devices of the host")
     mounts = tuple(parse_mount(text) for text in said.flags.texts("mount"))
-    try:
-        network = Network(said.flags.text("network") or "default")
-        security = Security(said.flags.text("security") or "sandbox")
-    except ValueError as error:
-        kind = Security if "Security" in str(error) else Network
-        raise Mistake(
-            f"security {said.flags.text('security')!r} is not valid"
-            if kind is Security
-            else f"unsupported network mode: {plain(said.flags.text('network'))!r}",
-            hint=f"there are {', '.join(kind)}",
-        ) from None
+    network = _choice(Network, said.flags.text("network"), "unsupported network mode")
+    security = _choice(Security, said.flags.text("security"), "unsupported security mode")
     command, shell_form, script = _command(said)
     return Run(
         said.place, "", command, shell_form, said.heredocs, mounts, network, security, script
     )
+
+
+def _choice(kind: type[_Choice], text: str, what: str) -> _Choice:
+    """The member that ``text`` names, the first one for ''."""
+    for member in kind:
+        if text in (member.value, ""):
+            return member
+    raise Mistake(f"{what}: {plain(text)!r}", hint=f"there are {', '.join(kind)}")
 
 
 def _command(said: Sentence) -> tuple[tuple[str, ...], bool, str]:
@@ -61,6 +65,7 @@ def _command(said: Sentence) -> tuple[tuple[str, ...], bool, str]:
         return (f"{said.rest}\n{said.documents}",), True, ""
     content = said.heredocs[0].content
     if content.startswith("#!"):
+        file_name(said.heredocs[0].name)
         return (), False, content
     return (content,), True, ""
 

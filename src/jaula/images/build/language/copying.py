@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.images.build.language.forms import json_list
-from jaula.images.build.language.heredocs import marker
+from jaula.images.build.language.heredocs import file_name, marker
 from jaula.images.build.language.instructions import Add, Copy, Heredoc
 from jaula.images.build.language.mistakes import Mistake, plain
 from jaula.images.build.language.sentence import Sentence
@@ -74,7 +74,7 @@ def _paths(said: Sentence) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
     for word in words:
         found = marker(word)
         if found is not None and found.name in by_name:
-            heredocs.append(by_name[found.name])
+            heredocs.append(by_name[file_name(found.name)])
         else:
             sources.append(word)
     return tuple(sources), tuple(heredocs), target

@@ -13,11 +13,14 @@ import msgspec
 
 from jaula.images.build.language.flags import take
 from jaula.images.build.language.forms import json_list
-from jaula.images.build.language.mistakes import Mistake
+from jaula.images.build.language.mistakes import Mistake, plain
 from jaula.images.build.language.words import halves, quoted
 
 _LIMIT = 1000
 """Here-documents of one instruction."""
+
+_NAME_MAX = 255
+"""Bytes of a file's name (``limits.h``)."""
 
 _TAKERS = frozenset({"run", "copy", "add"})
 
@@ -75,8 +78,8 @@ def marker(word: str) -> Marker | None:
         return None
     tabs = rest.startswith("-")
     rest = rest.removeprefix("-")
-    name, plain = _unquoted(rest)
-    return Marker(name, plain, tabs) if name else None
+    name, bare = _unquoted(rest)
+    return Marker(name, bare, tabs) if name else None
 
 
 def _unquoted(text: str) -> tuple[str, bool]:
@@ -100,6 +103,13 @@ def _unquoted(text: str) -> tuple[str, bool]:
             made.append(char)
     name = "".join(made)
     return ("", False) if quote else (name, name == text)
+
+
+def file_name(name: str) -> str:
+    """The name of a here-document that becomes a file; raises :class:`Mistake` where it is none."""
+    if "/" in name or name in (".", "..") or len(name.encode()) > _NAME_MAX:
+        raise Mistake(f"heredoc name {plain(name)!r} cannot be a file's name")
+    return name
 
 
 def without_tabs(content: str) -> str:
