@@ -43,6 +43,10 @@ COMMAND = Command(
     ),
     least=2,
     most=2,
+    description=(
+        "What is not said is what the image's own configuration says. A list is pushed only where "
+        "each of its images has an architecture and an operating system."
+    ),
     examples=(("An older ARM", "jaula manifest annotate --variant v6 r.io/web:1 r.io/web:arm"),),
     see_also=("manifest create", "manifest push"),
 )
