@@ -15,18 +15,21 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
 from jaula.images.reference import Reference, could_be_id, familiar, parse
-from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.documents import Document
-from jaula.images.registry.repository import Repository
 from jaula.images.store import Image, ImageStore
 from jaula.images.trust import signature as signatures
 from jaula.images.trust.evidence import Evidence, EvidenceStore
 from jaula.images.trust.rules import Rule, Rules, Verdict
 from jaula.images.trust.rules_file import File
 from jaula.images.trust.signature import Unsigned, Vouched
+
+if TYPE_CHECKING:
+    from jaula.images.registry.cancellation import Cancellation
+    from jaula.images.registry.documents import Document
+    from jaula.images.registry.repository import Repository
 
 
 class ImageRefused(NotAuthorized):
