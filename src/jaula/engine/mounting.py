@@ -78,8 +78,8 @@ class Mounting:
             volumes.create(name, labels, wish.driver_opts)
             self._made.append(name)
             self._parts.events.emit("volume", "create", name, {"driver": "local"})
-            if not wish.mount.no_copy and not wish.driver_opts:
-                await asyncio.to_thread(self._copy_up, record, name, wish.mount.destination)
+        if not wish.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
+            await asyncio.to_thread(self._copy_up, record, name, wish.mount.destination)
         shown = volume_sources.parse(volumes.get(name).options)
         read_only = wish.mount.read_only or not (shown is None or shown.writable)
         source = str(volumes.path(name))

@@ -14,6 +14,7 @@ import errno
 import os
 import re
 import secrets
+import threading
 from datetime import UTC, datetime
 
 import msgspec
@@ -58,6 +59,7 @@ class VolumeStore:
     def __init__(self, paths: Paths) -> None:
         self._directory = paths.volumes
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._filling = threading.Lock()  # containers that share an empty volume come at once
 
     def create(
         self,
@@ -210,6 +212,11 @@ class VolumeStore:
         """Remove what a crash left half-made or half-removed."""
         return remove_marked(self._directory, _HALF_MADE, _GOING)
 
+    def is_empty(self, name: str) -> bool:
+        """Whether nothing has been put into a volume yet."""
+        with opened(self.get(name).path) as directory:
+            return not os.listdir(directory)
+
     def populate(self, name: str, root_fd: int, path: str) -> bool:
         """Copy what an image has at ``path`` into an empty volume; whether anything was done.
 
@@ -223,7 +230,7 @@ class VolumeStore:
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:
-            with opened(self.get(name).path) as target:
+            with self._filling, opened(self.get(name).path) as target:
                 if os.listdir(target):
                     return False
                 copy_tree(source, target)

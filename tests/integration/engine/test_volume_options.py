@@ -264,3 +264,21 @@ def test_a_filter_that_is_neither_true_nor_false_is_refused(
         query = json.dumps({key: values}).replace(" ", "")
         reply = engine.request(method, f"{path}?filters={query}")
         assert (reply.status, reply.json()["message"]) == (400, f"invalid filter '{key}={shown}'")
+
+
+@pytest.mark.parametrize(
+    "flag", ["-v={name}:/etc", "--mount=type=volume,source={name},target=/etc"]
+)
+def test_an_empty_volume_gets_what_the_image_has_there(
+    engine: PrivateEngine, busybox: str, flag: str
+) -> None:
+    name = containers.unique("filled")
+    assert engine.request("POST", "/volumes/create", {"Name": name}).status == 201
+    try:
+        words = ("run", "--rm", flag.format(name=name), busybox)
+        first = engine.cli("jaula", *words, "sh", "-c", "cat /etc/passwd; rm /etc/group")
+        assert first.stdout.startswith("root:x:0:0:"), first.stderr
+        again = engine.cli("jaula", *words, "ls", "/etc/group")
+        assert again.returncode == 1, "a volume that holds something is left as it is"
+    finally:
+        engine.request("DELETE", f"/volumes/{name}")
