@@ -1,0 +1,169 @@
+"""An image as an archive and at a registry: what each engine takes to bring it in and out."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from engines import PROJECT, Engine, wait_for
+
+Samples = dict[str, list[float]]
+PORT = 5055
+NAME = f"127.0.0.1:{PORT}/bench:1"
+TITLES = {
+    "load": "`load` of an archive, ms",
+    "save": "`save` to a file, ms",
+    "pull": "`pull`, ms",
+    "again": "`pull` when everything is there, ms",
+}
+"""What is measured, in this order."""
+MANIFESTS = ", ".join(
+    (
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.oci.image.manifest.v1+json",
+    )
+)
+
+
+def make_archive(base: Path) -> Path:
+    """The archive of a Debian of 120 MB."""
+    archive = base / "debian.tar"
+    code = "import sys; from jaula.images.bootstrap import build; build(*sys.argv[1:])"
+    subprocess.run(
+        [PROJECT / ".venv/bin/python", "-c", code, "debian", archive],
+        check=True,
+        env={"PYTHONPATH": str(PROJECT / "src"), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+    )
+    return archive
+
+
+def measure(
+    base: Path, engines: Sequence[Engine], archive: Path, rounds: int
+) -> dict[str, Samples]:
+    """Milliseconds of each command of each engine; the first round is not counted."""
+    registry = _registry(base)
+    try:
+        image = _names(archive)[0]
+        engines[0].run("load", "-i", str(archive), stdout=subprocess.DEVNULL)
+        engines[0].run("tag", image, NAME)
+        _publish(engines[0])
+        found: dict[str, Samples] = {key: {e.name: [] for e in engines} for key in TITLES}
+        for number in range(rounds + 1):
+            for engine in engines:
+                for key, value in _round(engine, base, archive, image).items():
+                    if number:
+                        found[key][engine.name].append(value)
+            print(f"round {number} of {rounds}", file=sys.stderr)
+        found["again"]["round trips"] = [_round_trips() for _ in range(rounds)]
+        return found
+    finally:
+        registry.terminate()
+        registry.wait(20)
+
+
+def _round(engine: Engine, base: Path, archive: Path, image: str) -> dict[str, float]:
+    out = base / "saved.tar"
+    out.unlink(missing_ok=True)
+    _forget(engine)
+    took = {"load": _timed(lambda: _run(engine, "load", "-i", str(archive)))}
+    took["save"] = _timed(lambda: _run(engine, "save", "-o", str(out), image))
+    out.unlink()
+    _forget(engine)
+    insecure = ("--tls-verify=false",) if engine.name == "podman" else ()
+    took["pull"] = _timed(lambda: _run(engine, "pull", *insecure, NAME))
+    took["again"] = _timed(lambda: _run(engine, "pull", *insecure, NAME))
+    return took
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1e3
+
+
+def _run(engine: Engine, *words: str) -> None:
+    engine.run(*words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def _forget(engine: Engine) -> None:
+    listed = engine.run("images", "-aq", "--no-trunc", capture_output=True, text=True)
+    if listed.stdout.split():
+        _run(engine, "rmi", "-f", *dict.fromkeys(listed.stdout.split()))
+
+
+def _publish(engine: Engine) -> None:
+    insecure = ("--tls-verify=false",) if engine.name == "podman" else ()
+    _run(engine, "push", *insecure, NAME)
+
+
+def _names(archive: Path) -> list[str]:
+    import tarfile
+
+    with tarfile.open(archive) as tar:
+        file = tar.extractfile("manifest.json")
+        assert file is not None
+        return list(json.load(file)[0]["RepoTags"])
+
+
+def _registry(base: Path) -> subprocess.Popen[bytes]:
+    settings = {
+        "version": 0.1,
+        "log": {"level": "error"},
+        "storage": {"filesystem": {"rootdirectory": str(base / "registry")}},
+        "http": {"addr": f"127.0.0.1:{PORT}"},
+    }
+    file = base / "registry.yml"
+    file.write_text(json.dumps(settings))  # JSON is YAML
+    process = subprocess.Popen(
+        ["docker-registry", "serve", str(file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(_is_up, "the registry")
+    return process
+
+
+def _is_up() -> bool:
+    with suppress(OSError):
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status == 200
+    return False
+
+
+def _round_trips() -> float:
+    """What the network and the registry take of a pull that fetches nothing."""
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=5)
+        connection.request("GET", "/v2/bench/manifests/1", headers={"Accept": MANIFESTS})
+        connection.getresponse().read()
+
+    return _timed(ask)
+
+
+def table(results: dict[str, Samples]) -> str:
+    """The median of each engine, and jaula's as a part of docker's and podman's."""
+    lines = [
+        "| measure | docker | podman | jaula | jaula / docker | jaula / podman |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for key, title in TITLES.items():
+        medians = {name: statistics.median(v) for name, v in results[key].items() if v}
+        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in ("docker", "podman", "jaula")]
+        cells += [
+            f"{medians['jaula'] / medians[n]:.2f}" if {n, "jaula"} <= set(medians) else ""
+            for n in ("docker", "podman")
+        ]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    trips = statistics.median(results["again"]["round trips"])
+    lines += ["", f"One round trip to the registry: {trips:.1f} ms."]
+    return "\n".join(lines) + "\n"
