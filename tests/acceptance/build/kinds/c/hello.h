@@ -1,0 +1,1 @@
+#define GREETING "hello %s, version %s, user %d\n"
