@@ -113,6 +113,8 @@ class EngineConfig:
     storage_driver: str | None = None  # None: probe
     bridge: str = "jaula0"
     bridge_subnet: str | None = None  # CIDR; None: from the pool
+    bridge_ipv6: bool = False
+    bridge_subnet6: str = ""  # CIDR; empty: a unique local one of this machine's
     address_pool: str = "172.30.0.0/15,10.208.0.0/12"  # each NETWORK or NETWORK@SIZE
     host_binding: str = ""  # where ports are published that name no address; empty: everywhere
     publish_past_firewall: bool = False  # published ports are open whatever the host's rules say

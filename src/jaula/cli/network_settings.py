@@ -1,7 +1,7 @@
 """What an operator says about networks: flags of the engine, and keys of its configuration file.
 
-Source: docker docs, "dockerd": ``ip``, ``default-address-pools``. ``publish-past-firewall`` is the
-engine's own.
+Source: docker docs, "dockerd": ``ip``, ``ipv6``, ``fixed-cidr-v6``, ``default-address-pools``.
+``publish-past-firewall`` is the engine's own.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from jaula.cli.flags import Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.cli.daemon_file import Setting
 
 FLAGS = (
     Flag("address-pool", "", "string", "Networks to choose subnets from (CIDR[@SIZE], by commas)",
          default="172.30.0.0/15,10.208.0.0/12"),
+    Flag("ipv6", "", "bool", "IPv6 on the default network"),
+    Flag("fixed-cidr-v6", "", "string", "IPv6 network of the default bridge (CIDR)"),
     Flag("ip", "", "string", "Address of the host where ports are published by default"),
     Flag("publish-past-firewall", "", "bool",
          "Published ports are open whatever the host's input rules say, as Docker's"),
@@ -26,6 +30,7 @@ def take(settings: dict[str, object]) -> None:
     import ipaddress
 
     from jaula.errors import InvalidRequest
+    from jaula.network.addresses import parse_subnet6
     from jaula.network.pools import parse_pools
 
     if "ip" in settings:
@@ -34,6 +39,12 @@ def take(settings: dict[str, object]) -> None:
             settings["host_binding"] = str(ipaddress.ip_address(text))
         except ValueError as error:
             raise InvalidRequest(f"invalid --ip: {error}") from None
+    settings["bridge_ipv6"] = bool(settings.pop("ipv6", False))
+    if "fixed_cidr_v6" in settings:
+        text = str(settings.pop("fixed_cidr_v6"))
+        if not settings["bridge_ipv6"]:
+            raise InvalidRequest("--fixed-cidr-v6 is given without --ipv6")
+        settings["bridge_subnet6"] = str(parse_subnet6(text))
     if "address_pool" in settings:
         parse_pools(str(settings["address_pool"]))
 
@@ -45,16 +56,25 @@ def keys() -> dict[str, Setting]:
     return {
         "default-address-pools": file.Setting(("address-pool",), _pools),
         "ip": file.Setting(("ip",), lambda key, value: {"ip": file.text_of(key, value)}),
-        "publish-past-firewall": file.Setting(("publish-past-firewall",), _past),
+        "ipv6": file.Setting(("ipv6",), _switch("ipv6")),
+        "fixed-cidr-v6": file.Setting(
+            ("fixed-cidr-v6",), lambda key, value: {"fixed_cidr_v6": file.text_of(key, value)}
+        ),
+        "publish-past-firewall": file.Setting(
+            ("publish-past-firewall",), _switch("publish_past_firewall")
+        ),
     }
 
 
-def _past(key: str, value: object) -> dict[str, object]:
-    from jaula.errors import InvalidRequest
+def _switch(field: str) -> Callable[[str, object], dict[str, object]]:
+    def read(key: str, value: object) -> dict[str, object]:
+        from jaula.errors import InvalidRequest
 
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{key}: true or false is wanted, not {str(value)[:80]}")
-    return {"publish_past_firewall": value}
+        if not isinstance(value, bool):
+            raise InvalidRequest(f"{key}: true or false is wanted, not {str(value)[:80]}")
+        return {field: value}
+
+    return read
 
 
 def _pools(key: str, value: object) -> dict[str, object]:

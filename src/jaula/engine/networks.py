@@ -74,7 +74,8 @@ class Networks:
         pools: tuple[Pool, ...] = ()
         if name == "bridge":
             addresses = self._parts.network.ensure()
-            pools = (Pool(str(addresses.subnet), str(addresses.gateway)),)
+            six = self._parts.network.addresses6()
+            pools = tuple(Pool(str(a.subnet), str(a.gateway)) for a in (addresses, six) if a)
             options = {
                 "com.docker.network.bridge.default_bridge": "true",
                 ICC_OPTION: "true",
@@ -91,6 +92,7 @@ class Networks:
             "",
             driver=PREDEFINED[name],
             pools=pools,
+            ipv6=len(pools) > 1,
             driver_options=options,
         )
         return network_documents.document(network)

@@ -16,7 +16,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import msgspec
 
@@ -63,6 +63,13 @@ class BridgePlan(msgspec.Struct, frozen=True):
     gateway6: str = ""
     prefix6: int = 0
     group: int = 0
+
+    def addresses6(self) -> Addresses | None:
+        """Every address of the IPv6 subnet; None without IPv6."""
+        if not self.gateway6:
+            return None
+        subnet = IPv6Network((self.gateway6, self.prefix6), strict=False)
+        return Addresses(subnet, IPv6Address(self.gateway6))
 
 
 def _nothing() -> Sequence[IPv4Network]:

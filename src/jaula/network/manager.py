@@ -18,10 +18,8 @@ import msgspec
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.links import mac_bytes
-from jaula.network import firewall
-from jaula.network.addresses import Addresses, Subnet, parse_subnet
-from jaula.network.addressplan import AddressPlan
-from jaula.network.bridge import BridgePlan, check_bridge_name
+from jaula.network import defaultplan, firewall
+from jaula.network.addresses import Addresses, Subnet
 from jaula.network.bridged import BridgedSegment
 from jaula.network.firewall import Limits
 from jaula.network.nftables import Nft, open_nft
@@ -41,14 +39,14 @@ class NetworkManager:
 
     def __init__(self, paths: Paths, config: EngineConfig, *, binder: Binder | None = None) -> None:
         """``binder`` takes ports where our own network namespace is not the host's."""
-        fixed = parse_subnet(config.bridge_subnet) if config.bridge_subnet else None
         pools = parse_pools(config.address_pool)
-        self._bridge = check_bridge_name(config.bridge)
+        plan = defaultplan.plan(config, pools)
+        self._bridge = plan.name
         self._lock = threading.RLock()
         self._nft: Nft | None = None
         self._segments = Segments(
             pools,
-            BridgePlan(self._bridge, AddressPlan(fixed=fixed, pools=pools)),
+            plan,
             Limits(past_firewall=config.publish_past_firewall),
             self._open,
         )
@@ -64,6 +62,11 @@ class NetworkManager:
         """
         with self._lock:
             return self._segments.find(network).ensure()
+
+    def addresses6(self, network: str = BRIDGE) -> Addresses | None:
+        """The IPv6 addresses of a network; None without IPv6."""
+        with self._lock:
+            return self._segments.find(network).addresses6
 
     def define(self, network: Network) -> Network:
         """Make a user's network; the document with the subnets that it has now.

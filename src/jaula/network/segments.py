@@ -69,8 +69,13 @@ class Segments:
         if found is None:
             if name != BRIDGE:
                 raise NotFound(f"network {name} not found")
-            bridge = Bridge(self._plan, self._promised)
-            found = BridgedSegment(BRIDGE, bridge, self._nft(), limits=self._limits)
+            found = BridgedSegment(
+                BRIDGE,
+                Bridge(self._plan, self._promised),
+                self._nft(),
+                limits=self._limits,
+                addresses6=self._plan.addresses6(),
+            )
             self._by_name[BRIDGE] = found
         return found
 

@@ -157,7 +157,7 @@ def test_an_engines_settings_for_networks_hold(
     engine = new_engine(start=False)
     engine.extra_flags += (
         *("--address-pool", f"10.196.{engine.index}.0/24@26", "--ip", "127.0.0.3"),
-        "--publish-past-firewall",
+        *("--publish-past-firewall", "--ipv6", "--fixed-cidr-v6", f"fd96:{engine.index:x}::/64"),
     )
     engine.start()
     made = [create(engine, f"pool{number}") for number in range(5)]
@@ -168,7 +168,16 @@ def test_an_engines_settings_for_networks_hold(
     found = inspect(engine, "pool3")
     assert found["IPAM"]["Config"][0]["Subnet"] == f"10.196.{engine.index}.192/26"
     assert found["Options"] == {"io.jaula.publish_past_firewall": "true"}
+    default = inspect(engine, "bridge")
+    assert default["EnableIPv6"] is True
+    assert default["IPAM"]["Config"][1]["Subnet"] == f"fd96:{engine.index:x}::/64"
+    assert default["Options"]["io.jaula.publish_past_firewall"] == "true"
     image = load(engine, busybox_archive)
+    with running(engine, image) as six:
+        assert endpoints(engine, six)["bridge"]["GlobalIPv6Address"].startswith("fd96:")
+        assert "1 packets received" in inside(
+            engine, six, "ping", "-c1", f"fd96:{engine.index:x}::1"
+        )
     for name in ("bridge", "pool0"):
         with running(engine, image, flags=("--network", name, "-p", "80")) as bound:
             assert [p["HostIp"] for p in ports(engine, bound)["80/tcp"]] == ["127.0.0.3"]

@@ -100,6 +100,8 @@ def test_unknown_keys_are_named_all_at_once() -> None:
         {"default-address-pools": [{"base": "10.0.0.0/8", "size": 31}]},
         {"default-address-pools": [{"base": "10.0.0.0/8", "size": 7}]},
         {"publish-past-firewall": "yes"},
+        {"ipv6": 1},
+        {"ip": 7},
         {"default-address-pools": [{"base": "10.0.0.0/8", "more": 1}]},
         {"log-opts": {"max-size": 10}},
         {"log-opts": {"max-size": "ten"}},
