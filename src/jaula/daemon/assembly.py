@@ -104,12 +104,10 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
 
 def _gate(config: EngineConfig, images: ImageStore) -> Gate:
     """The rules about images, from the file that says who may ask for what."""
-    from jaula.engine.authority import policy_file
+    from jaula.daemon import authority
     from jaula.images.trust.gate import Gate
 
-    path = config.policy
-    if not path and places.user() is None:
-        path = policy_file.DEFAULT_PATH
+    path = authority.path_of(config)
     return Gate(images, config.paths.trust, path, required=bool(config.policy))
 
 

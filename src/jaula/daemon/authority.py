@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from jaula.engine.authority.policy import Policy
 
 
+def path_of(config: EngineConfig) -> str:
+    """The policy's file, which need not be there unless the configuration names it.
+
+    Empty for an ordinary user's own engine: the machine's policy is not about it.
+    """
+    from jaula.engine.authority import policy_file
+
+    own = places.user() is not None
+    return config.policy or ("" if own else policy_file.DEFAULT_PATH)
+
+
 def policy(config: EngineConfig) -> Policy:
     """Who may ask for what: a file's word, or root and the socket's group.
 
@@ -34,9 +45,9 @@ def policy(config: EngineConfig) -> Policy:
         except KeyError:
             return None
 
-    path = config.policy or policy_file.DEFAULT_PATH
-    if not config.policy and places.user() is not None:
-        return Policy()  # an ordinary user's own engine: the machine's policy is not about it
+    path = path_of(config)
+    if not path:
+        return Policy()
     found = policy_file.load(path, required=bool(config.policy), user=user, group=group)
     if found is not None:
         return found

@@ -67,6 +67,7 @@ class Reloading:
             presets.check_name(config.default_profile)
             policy = authority.policy(config)
             context = context_of(config.tls) if config.tls and self.entrances else None
+            parts.gate.follow(authority.path_of(config), required=bool(config.policy))
         except JaulaError as error:
             _log.error("the settings are not reloaded: %s", error)
             return

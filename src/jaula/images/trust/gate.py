@@ -48,20 +48,24 @@ class Gate:
         """
         self._store = store
         self.evidence = EvidenceStore(directory)
-        self.path = os.path.abspath(path) if path else ""
-        self._file = File(self.path) if path else None
-        self._required = required
         self._lock = threading.Lock()
-        self._error: InvalidRequest | None = None
-        self._rules = self._file.read(required=required) if self._file else Rules()
+        self.follow(path, required=required)
         self.evidence.keep_only(store.manifests())
+
+    def follow(self, path: str, *, required: bool) -> None:
+        """Go by this file from now on. Raises :class:`InvalidRequest`, and goes by the former."""
+        path = os.path.abspath(path) if path else ""
+        file = File(path) if path else None
+        rules = file.read(required=required) if file else Rules()
+        with self._lock:
+            self.path, self._required = path, required
+            self._file, self._rules = file, rules
+            self._error: InvalidRequest | None = None
 
     def rules(self) -> Rules:
         """The rules of now. Raises :class:`ImageRefused` where the file cannot be read."""
-        if self._file is None:
-            return self._rules
         with self._lock:
-            if self._file.changed:
+            if self._file is not None and self._file.changed:
                 try:
                     self._rules = self._file.read(required=self._required)
                     self._error = None

@@ -18,7 +18,7 @@ from harness.scripted_registry import (
     digest,
     layer,
 )
-from jaula.errors import CorruptState
+from jaula.errors import CorruptState, InvalidRequest
 from jaula.images.reference import parse
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.failures import Refused
@@ -228,6 +228,21 @@ def test_a_change_of_the_rules_counts_at_once(signed: Signed) -> None:
     with pytest.raises(ImageRefused, match="No such file"):
         signed.run()
     signed.rule('"accept"')
+    signed.run()
+
+
+def test_another_file_may_be_followed(signed: Signed, tmp_path: Path) -> None:
+    signed.rule('"accept"')
+    signed.pull()
+    other = tmp_path / "other.toml"
+    with pytest.raises(InvalidRequest, match="No such file"):
+        signed.gate.follow(str(other), required=True)
+    signed.run()
+    other.write_text('[images]\n"*" = "reject"\n')
+    signed.gate.follow(str(other), required=True)
+    with pytest.raises(ImageRefused):
+        signed.run()
+    signed.gate.follow("", required=False)
     signed.run()
 
 

@@ -248,3 +248,13 @@ def test_without_a_file_the_sockets_group_runs_containers_and_nobody_else_does()
     assert policy.rule_of(caller(1000, 701)).access is Access.NONE
     assert policy.rule_of(caller(0)).access is Access.ALL
     assert without_file(None, None).rule_of(caller(1000, 0)).access is Access.NONE
+
+
+def test_a_file_about_images_alone_says_nothing_of_people(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('[images]\n"*" = "reject"\n')
+    assert policy_file.load(str(file), required=True, user=USERS.get, group=GROUPS.get) is None
+    file.write_text('[images]\n"*" = "reject"\n[default]\naccess = "none"\n')
+    found = policy_file.load(str(file), required=True, user=USERS.get, group=GROUPS.get)
+    assert found is not None
+    assert found.rule_of(caller(2000)).access is Access.NONE
