@@ -89,6 +89,11 @@ FEATURES: tuple[Feature, ...] = (
     _f(_NET, "bridge", "BRIDGE", probes.bridge, "bridge networks: only none and host work"),
     _f(_NET, "nftables", "NF_TABLES NFT_NAT NFT_MASQ", probes.nftables,
        "published ports and the way out of bridge networks"),
+    _f(_NET, "handing over", "NFT_DUP_IPV4 NF_CONNTRACK_ZONES NFT_FIB_IPV4", probes.judged_ports,
+       "published ports that obey the host's firewall: only the host reaches them"),
+    _f(_NET, "macvlan", "MACVLAN", probes.macvlan, "networks of the driver macvlan"),
+    _f(_NET, "ipvlan", "IPVLAN", probes.ipvlan, "networks of the driver ipvlan"),
+    _f(_NET, "vlan", "VLAN_8021Q", probes.vlan, "making parents such as eth0.10 for networks"),
     _f(_NET, "bridge filter", "NF_TABLES_BRIDGE", None, "guarding addresses on the bridge"),
     _f(_NET, "connection tracking", "NF_CONNTRACK", None, "address translation"),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from jaula.cgroups import hierarchies
 from jaula.confine import lsm
-from jaula.kernel import links, mounts, namespaces, netlink, paths, process, seccomp
+from jaula.kernel import links, mounts, namespaces, netlink, paths, process, rtnetlink, seccomp
 from jaula.kernel.namespaces import CLONE
 
 Probe = Callable[[], str | None]
@@ -167,6 +167,62 @@ def nftables() -> str | None:
         )
 
     return in_child(act)
+
+
+def judged_ports() -> str | None:
+    """The rules of a bridge, in a network namespace that ends at once."""
+
+    def act() -> None:
+        from ipaddress import IPv4Network
+
+        from jaula.network import firewall
+        from jaula.network import nftables as nft
+
+        namespaces.unshare(CLONE.NEWNET)
+        nft.open_nft().run(firewall.ruleset("jprobe0", IPv4Network("192.0.2.0/24"), ()))
+
+    return in_child(act)
+
+
+def _on_parent(request: Callable[[int, int], netlink.Request]) -> str | None:
+    """Whether the kernel makes a link on another, in a network namespace that ends at once.
+
+    ``request`` is given the index of the parent and the namespace.
+    """
+
+    def act() -> None:
+        namespaces.unshare(CLONE.NEWNET)
+        netns = namespaces.open_namespace("thread-self", "net")
+        with rtnetlink.Rtnetlink() as sockets:
+            sockets.send(links.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
+            parent = sockets.link("jprobe0")
+            assert parent is not None
+            sockets.send(request(parent.index, netns))
+
+    return in_child(act)
+
+
+def macvlan() -> str | None:
+    """A link with a MAC of its own on another."""
+    return _on_parent(
+        lambda parent, netns: links.add_macvlan(
+            "jprobe2", parent=parent, netns=netns, mode="bridge", mac=None
+        )
+    )
+
+
+def ipvlan() -> str | None:
+    """A link with the MAC of another."""
+    return _on_parent(
+        lambda parent, netns: links.add_ipvlan(
+            "jprobe2", parent=parent, netns=netns, mode="l2", flag="bridge"
+        )
+    )
+
+
+def vlan() -> str | None:
+    """A link for tagged frames."""
+    return _on_parent(lambda parent, _: links.add_vlan("jprobe0.9", parent=parent, tag=9))
 
 
 def _trees() -> hierarchies.Hierarchies:
