@@ -1,7 +1,9 @@
 """The mounts: nothing but what was asked for, with the flags that were asked for.
 
 Evidence: /proc/<pid>/mountinfo, and for binds the identity (device and inode) of the source on the
-host against the destination in the container. Volumes are nosuid and nodev always (statement I17).
+host against the destination in the container. A volume with options is a mount that only the shim
+and the engine see, so there the source is looked at with the shim's eyes. Volumes are nosuid and
+nodev always (statement I17). Secrets and configs are read-only and in memory.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from jaula.audit.subject import Subject
 from jaula.kernel.paths import open_in_root
 
 FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
+_MEMORY_FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 OPEN_TREES = ("/dev/pts", "/sys/fs/cgroup")
 """Below these the container's own file systems of the kernel may have mounts of their own."""
 
@@ -43,6 +46,29 @@ def check(subject: Subject) -> Iterator[Row]:
     yield _flags(subject, asked)
     for destination, request in asked.items():
         yield _one(subject, destination, request)
+    yield from _delivered(subject)
+
+
+def _targets(subject: Subject) -> list[str]:
+    """Where secrets and configs are to be."""
+    references = [r for key in ("Secrets", "Configs") for r in subject.host_config.get(key) or ()]
+    return [_clean(str(reference.get("Target"))) for reference in references]
+
+
+def _delivered(subject: Subject) -> Iterator[Row]:
+    """One row where there are secrets or configs."""
+    wrong = []
+    for target in _targets(subject):
+        found = top(subject.mounts, target) or top(subject.mounts, os.path.dirname(target))
+        if found is None or found.fstype != "tmpfs":
+            wrong.append(f"{target} is not in memory")
+        elif lost := _MEMORY_FLAGS - _effective(found):
+            wrong.append(f"{target} lacks {','.join(sorted(lost))}")
+    if _targets(subject):
+        yield Row(
+            "secrets and configs", "mounts", f"in memory, {','.join(sorted(_MEMORY_FLAGS))}",
+            "; ".join(wrong) or "all are", subject.path("mountinfo"), judge(not wrong, None),
+        )  # fmt: skip
 
 
 def _inventory(subject: Subject) -> Row:
@@ -83,6 +109,9 @@ def _inventory(subject: Subject) -> Row:
 def _engine_file(subject: Subject, path: str) -> bool:
     """Whether a bind that the user did not write is one that the engine makes."""
     if path in ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/sbin/docker-init"):
+        return True
+    targets = _targets(subject)
+    if path in targets or any(os.path.dirname(target) == path for target in targets):
         return True
     shares = {
         "/proc": subject.text("PidMode"),
@@ -154,18 +183,26 @@ def _one(subject: Subject, destination: str, request: Mapping[str, Any]) -> Row:
 
 
 def _same(subject: Subject, source: str, destination: str) -> bool:
-    """Whether the destination is the very file or directory of the host."""
-    there = os.stat(source)
+    """Whether the destination is the very file or directory of the host, or of its shim's view."""
+    here = _identity(subject, destination)
+    if here == _facts(os.stat(source)):
+        return True
+    try:
+        return here == _facts(os.stat(f"{subject.proc_root}/{subject.status('PPid')}/root{source}"))
+    except FileNotFoundError:
+        return False
+
+
+def _identity(subject: Subject, destination: str) -> tuple[int, int, int]:
     fd = open_in_root(subject.root, destination, os.O_PATH)
     try:
-        here = os.fstat(fd)
+        return _facts(os.fstat(fd))
     finally:
         os.close(fd)
-    return (there.st_dev, there.st_ino, stat.S_IFMT(there.st_mode)) == (
-        here.st_dev,
-        here.st_ino,
-        stat.S_IFMT(here.st_mode),
-    )
+
+
+def _facts(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
 
 
 def _effective(mount: MountLine) -> frozenset[str]:

@@ -1,0 +1,64 @@
+"""verify of what the engine itself mounts for a container: secrets, and volumes with options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness import containers
+from harness.engine import PrivateEngine
+from harness.forked import child
+from jaula.kernel import mounts, namespaces
+from jaula.kernel.mounts import MS
+
+
+@pytest.fixture
+def box(engine: PrivateEngine, busybox: str) -> Iterator[str]:
+    secret, volume = containers.unique("secret"), containers.unique("vol")
+    options = ("-o", "type=tmpfs", "-o", "device=tmpfs")
+    assert engine.cli("jaula", "secret", "create", secret, "-", input="x").returncode == 0
+    assert engine.cli("jaula", "volume", "create", *options, volume).returncode == 0
+    flags = ("--secret", secret, "--secret", f"{secret},target=/etc/pw", "-v", f"{volume}:/m")
+    with containers.running(engine, busybox, "sleep", "600", flags=flags) as name:
+        yield name
+    engine.request("DELETE", f"/secrets/{secret}")
+    engine.request("DELETE", f"/volumes/{volume}")
+
+
+def failing(engine: PrivateEngine, name: str) -> set[str]:
+    done = engine.cli("jaula", "verify", "--format", "json", name)
+    return {row["id"] for row in json.loads(done.stdout) if row["verdict"] == "FAILS"}
+
+
+def mounted(engine: PrivateEngine, name: str, act: Callable[[], None]) -> None:
+    """Do something to the container's mounts behind the engine's back."""
+    pid = int(containers.inspect(engine, name)["State"]["Pid"])
+
+    def work() -> None:
+        namespaces.setns(namespaces.open_namespace(pid, "mnt"))
+        act()
+
+    child(work)
+
+
+def test_they_hold(engine: PrivateEngine, box: str) -> None:
+    assert failing(engine, box) == set()
+
+
+@pytest.mark.parametrize("place", ["/run/secrets", "/etc/pw"])
+def test_one_that_was_made_writable_is_found(engine: PrivateEngine, box: str, place: str) -> None:
+    flags = MS.REMOUNT | MS.BIND | MS.NOSUID | MS.NODEV | MS.NOEXEC
+    mounted(engine, box, lambda: mounts.mount("", place, None, flags))
+    assert "secrets and configs" in failing(engine, box)
+
+
+def test_one_that_lies_on_the_disk_is_found(engine: PrivateEngine, box: str) -> None:
+    mounted(engine, box, lambda: mounts.umount2("/etc/pw"))
+    assert "secrets and configs" in failing(engine, box)
+
+
+def test_a_volume_that_is_another_file_system_is_found(engine: PrivateEngine, box: str) -> None:
+    mounted(engine, box, lambda: mounts.mount("x", "/m", "tmpfs", MS.NOSUID | MS.NODEV))
+    assert "volume /m" in failing(engine, box)
