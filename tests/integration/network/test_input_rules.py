@@ -10,6 +10,7 @@ import pytest
 
 from jaula.kernel.netlink import visiting
 from jaula.network import NetworkManager, PortRequest, firewall
+from jaula.network.nftables import FirewallError, Library
 
 from .conftest import (
     HOST_OUTER,
@@ -158,10 +159,8 @@ def test_a_first_datagram_larger_than_the_bridges_mtu_arrives(lab: Lab) -> None:
 
 
 def test_nothing_is_translated_once_the_tables_are_gone(lab: Lab, box: Box) -> None:
+    table = firewall.table_name(bridge_of(lab))
     for family in ("ip", "ip6"):
-        table = firewall.table_name(
-            next(e.network for e in lab.manager.endpoints("six")) and bridge_of(lab)
-        )
         run_nft(lab.host, "delete", "table", family, table)
     assert reached(lab, box, OPEN) == NOTHING
 
@@ -204,3 +203,25 @@ def test_an_internal_network_gets_no_port_by_the_address_of_its_gateway(lab: Lab
     inner = join(lab, "vault")
     with listen(box.net, "0.0.0.0", 80) as server:
         assert talks(inner.net, (gateway, OPEN), server) is None
+
+
+def test_where_the_kernel_cannot_show_packets_to_the_rules_nothing_comes_from_outside(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel without ``dup``: closed, and said so."""
+    run = Library.run
+
+    def refuse(self: Library, commands: str, *, json: bool = False) -> str:
+        if "dup to" in commands:
+            raise FirewallError("no such file or directory")
+        return run(self, commands, json=json)
+
+    monkeypatch.setattr(Library, "run", refuse)
+    made = lab.box()
+    publish(lab, made)
+    with listen(made.net, "0.0.0.0", 80) as server:
+        assert talks(lab.host, ("127.0.0.1", OPEN), server) is not None
+        assert talks(lab.host, (HOST_OUTER, OPEN), server) is not None
+        assert talks(lab.outside, (HOST_OUTER, OPEN), server) is None
+    with visiting(lab.host):
+        assert any("are reached from this host only" in line for line in lab.manager.warnings())
