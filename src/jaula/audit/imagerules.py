@@ -8,7 +8,8 @@ policy refuses is found out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ class ImageRules:
         self._evidence = Path(str(told.get("Evidence") or "/nonexistent"))
         self._layout = self._evidence.parent / "images"
 
-    def read(self) -> Rules:
-        """The rules as they are in the file now. Raises :class:`InvalidRequest`."""
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules as they are in the file. Raises :class:`InvalidRequest`."""
         return File(self.path).read(required=False) if self.path else Rules()
 
     def rule_of(self, asked: str, rules: Rules) -> Rule:
@@ -58,19 +60,21 @@ class ImageRules:
             return True, told, str(store.path(manifest))
         return False, reason, str(self._evidence)
 
-    def _manifests(self, id: str) -> Iterator[str]:
-        """Digests of the manifests that lead to a configuration, each compared with its content."""
+    def _manifests(self, id: str) -> list[str]:
+        """Digests of the manifests that lead to a configuration."""
+        return [manifest for manifest, config in self._configurations.items() if config == id]
+
+    @cached_property
+    def _configurations(self) -> dict[str, str]:
+        """Of each manifest, compared with its digest, the digest of its configuration."""
         data = (self._layout / "index.json").read_bytes()
-        for digest in dict.fromkeys(
-            d.digest
-            for d in decode(data, Index, "the index of images").manifests
-            if d.media_type in MANIFESTS
-        ):
+        listed = decode(data, Index, "the index of images").manifests
+        found = {}
+        for digest in dict.fromkeys(d.digest for d in listed if d.media_type in MANIFESTS):
             try:
                 blob = (self._layout / "blobs" / "sha256" / hex_of(digest)).read_bytes()
             except FileNotFoundError:
                 continue
-            if "sha256:" + hashlib.sha256(blob).hexdigest() != digest:
-                continue
-            if decode(blob, Manifest, f"manifest {digest}").config.digest == id:
-                yield digest
+            if "sha256:" + hashlib.sha256(blob).hexdigest() == digest:
+                found[digest] = decode(blob, Manifest, f"manifest {digest}").config.digest
+        return found

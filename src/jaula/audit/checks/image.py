@@ -31,7 +31,7 @@ def check(subject: Subject) -> Iterator[Row]:
     asked = str((subject.inspect.get("Config") or {}).get("Image") or "")
     place = policy.path or "no policy is configured"
     try:
-        rules = policy.read()
+        rules = policy.rules
     except InvalidRequest as error:
         yield Row("image policy", "image", "rules that can be read", error.message, place,
                   Verdict.FAILS)  # fmt: skip

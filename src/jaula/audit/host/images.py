@@ -28,7 +28,7 @@ def check(host: Host) -> Iterator[Row]:
     policy = ImageRules(host.image_policy)
     place = policy.path or "no policy is configured"
     try:
-        rules = policy.read()
+        rules = policy.rules
     except InvalidRequest as error:
         yield Row("image policy", "host", "rules that can be read", error.message, place,
                   Verdict.FAILS)  # fmt: skip
