@@ -298,6 +298,25 @@ def test_a_label_that_was_changed_is_found(own: tuple[str, int, Look]) -> None:
         os.setxattr(place, "security.selinux", label)
 
 
+@pytest.mark.skipif(
+    not (lsm.selinux() or lsm.apparmor()),
+    reason="processes have labels under a module that gives them",
+)
+def test_a_process_with_another_label_is_found(own: tuple[str, int, Look]) -> None:
+    """It has no more capabilities than the container, and its filter is of no interest here."""
+    _, pid, look = own
+    script = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "/bin/sleep", "100")
+    words = ["nsenter", "-t", str(pid), "-p", "-U", *script]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True) as inside:
+        try:
+            containers.eventually(
+                lambda: " runs " in look()["processes"].effective, "the label is told"
+            )
+            assert failing(look()) == {"processes"}
+        finally:
+            os.killpg(inside.pid, 9)
+
+
 def test_a_bound_part_of_the_host_is_named(engine: PrivateEngine, busybox: str) -> None:
     flags = ("-v", "/etc:/host:ro")
     with containers.running(engine, busybox, flags=flags) as name:

@@ -3,7 +3,8 @@
 Evidence: /proc/<pid>/task/<tid>/status of each thread of each process that is in the container's
 mount namespace, or in its process namespace with its user namespace or the host's. A process that
 somebody put there from the host (nsenter(1)) brings the capabilities of the host's root along and
-has no filter; so has one of ``exec --privileged``, which the engine knows.
+has no filter; so has one of ``exec --privileged``, which the engine knows. Where labels are given,
+/proc/<pid>/attr says which one a process has.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Iterator
 from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
+from jaula.confine import lsm
 from jaula.confine.capabilities import decode, mask
+from jaula.kernel.apparmor import parse_current
 from jaula.kernel.capabilities import masks_of_status
 
 MOST = 10_000  # threads that are looked at
@@ -26,7 +29,7 @@ ABOUT = About(
     reason="One process with more power than the container is enough: what runs beside it can "
     "use it by ptrace, by its descriptors, or by a file that it reads.",
     references=("I7", "I22", "CIS 5.23", "CIS 5.24", "CVE-2016-9962", "nsenter(1)"),
-    evidence="/proc/<pid>/task/<tid>/status and /proc/<pid>/ns of every process inside",
+    evidence="/proc/<pid>/task/<tid>/status, /proc/<pid>/attr and ns of every process inside",
     advice="end the process; use jaula exec, which gives what the container has, not nsenter",
 )
 
@@ -37,13 +40,15 @@ def check(subject: Subject) -> Iterator[Row]:
     filtered = subject.linux.seccomp is not None
     found, wrong = 0, []
     for pid in inside(subject):
+        label = strange_label(subject, pid)
         for status in statuses(subject, pid):
             found += 1
             if found > MOST:
                 raise ValueError(f"more than {MOST} threads in the container")
-            if fault := excess(status, allowed, filtered, subject.process.no_new_privileges):
-                name = _value(status, "Name")
-                wrong.append(f"{name} {pid}: {fault}")
+            fault = excess(status, allowed, filtered, subject.process.no_new_privileges)
+            if fault or label:
+                told = ", ".join(filter(None, (fault, label)))
+                wrong.append(f"{_value(status, 'Name')} {pid}: {told}")
     by = None
     if wrong and subject.inspect.get("ExecIDs"):
         by = "exec --privileged"
@@ -82,6 +87,33 @@ def statuses(subject: Subject, pid: int) -> Iterator[str]:
             continue
         if "\nState:\tZ" not in text:
             yield text
+
+
+def strange_label(subject: Subject, pid: int) -> str:
+    """What label a process has that is not the container's; empty: none.
+
+    A program may change its SELinux type and its AppArmor profile where the policy says so. Its
+    level, which keeps containers apart, stays, and none becomes unconfined.
+    """
+    level = (subject.process.selinux_label or "").split(":", 3)[3:]
+    profile = subject.process.apparmor_profile or "unconfined"
+    try:
+        if lsm.selinux() and level:
+            found = _text(f"{subject.proc_root}/{pid}/attr/current")
+            if found.split(":", 3)[3:] != level:
+                return f"runs as {found}"
+        if lsm.apparmor() and profile != "unconfined":
+            found = _text(f"{subject.proc_root}/{pid}/attr/apparmor/current")
+            if parse_current(found)[0] == "unconfined":
+                return "runs unconfined"
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended
+    return ""
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read().rstrip("\0\n")
 
 
 def excess(status: str, allowed: int, filtered: bool, no_new_privileges: bool) -> str:
