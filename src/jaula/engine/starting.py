@@ -38,6 +38,7 @@ from jaula.engine.specbuild.sharing import Sharing
 from jaula.engine.states import Action
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
 from jaula.runtime.messages import LogSetup, StartRequest
+from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord
 
@@ -279,7 +280,7 @@ class Starter:
             container_id=record.id,
             bundle=bundle,
             run_dir=str(run_dir),
-            root=parts.snapshots.root(record.id),
+            root=_root(parts, record),
             log=LogSetup(driver, identified(driver, options, record), log_path(parts, record.id)),
             tty=body.tty,
             stdin_open=body.open_stdin,
@@ -319,6 +320,14 @@ class Starter:
             context = f',context="{label}"' if label else ""
             mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
         return path
+
+
+def _root(parts: Parts, record: ContainerRecord) -> RootSource:
+    """How its root is mounted; of a step of a build nothing needs to outlive a loss of power."""
+    root = parts.snapshots.root(record.id)
+    if record.build and isinstance(root, OverlayRoot):
+        return msgspec.structs.replace(root, volatile=True)
+    return root
 
 
 def cgroup_path(parts: Parts, record: ContainerRecord) -> str:

@@ -57,7 +57,9 @@ class Users:
     def _look(self, record: ContainerRecord, user: str, groups: tuple[str, ...]) -> UserFacts:
         from jaula.storage.snapshots import open_root
 
-        with open_root(self._parts.snapshots.root(record.id)) as root:
+        snapshots = self._parts.snapshots
+        source = snapshots.root(record.id) if record.started_at else snapshots.view(record.layers)
+        with open_root(source) as root:
             return _facts(users.resolve(root, user, groups))
 
 

@@ -16,7 +16,8 @@ class OverlayRoot(msgspec.Struct, frozen=True, tag="overlay"):
     All paths are absolute host paths that the engine made. ``upper`` and ``work`` are None for a
     read-only view. ``id_mapped`` is as for :class:`DirectoryRoot`. ``user_xattr`` says that
     overlayfs's own attributes are of the user namespace (``user.overlay.*``), since those of the
-    other kind are the host root's.
+    other kind are the host root's. ``volatile`` says that nothing is ever forced to the disk,
+    neither by a program nor when it is unmounted; such an upper directory is mounted once.
     """
 
     lowers: tuple[str, ...]
@@ -24,11 +25,13 @@ class OverlayRoot(msgspec.Struct, frozen=True, tag="overlay"):
     work: str | None = None
     id_mapped: bool = True
     user_xattr: bool = False
+    volatile: bool = False
 
     @property
     def options(self) -> tuple[tuple[str, str | None], ...]:
         """Further options of the mount; None: a flag."""
-        return (("userxattr", None),) if self.user_xattr else ()
+        flags = (("userxattr", self.user_xattr), ("volatile", self.volatile and bool(self.upper)))
+        return tuple((name, None) for name, wanted in flags if wanted)
 
 
 class DirectoryRoot(msgspec.Struct, frozen=True, tag="directory"):

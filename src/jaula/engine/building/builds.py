@@ -21,6 +21,7 @@ from jaula.engine.building.mount_caches import MountCaches
 from jaula.engine.building.mounts import remove_places, step_places
 from jaula.engine.building.receiving import from_address, from_body
 from jaula.engine.building.session import Sessions
+from jaula.engine.building.supplies import CONTEXT, Supplies
 from jaula.engine.building.threads import in_thread
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.images.reference import parse
@@ -29,9 +30,7 @@ from jaula.spec.api import ContainerCreate
 from jaula.storage.trees import FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from jaula.engine.authority.asks import Ask
+    from jaula.engine.building.entitlements import Judge
     from jaula.engine.containers import Containers
     from jaula.engine.distribution import Distribution
     from jaula.engine.parts import Parts
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.builds")
 Document = dict[str, Any]
-_CONTEXT = "context"
 
 
 class Builds:
@@ -71,7 +69,7 @@ class Builds:
         stream: AsyncIterator[bytes],
         *,
         owner: str,
-        judge: Callable[[tuple[Ask, ...]], object],
+        judge: Judge,
     ) -> AsyncIterator[Document]:
         """Build an image; Docker's messages. It ends when nobody reads them any more.
 
@@ -88,13 +86,16 @@ class Builds:
             cancellation = Cancellation()
             held.callback(cancellation.cancel)
             remotes = self._remotes(options, directory, held, cancellation)
-            context = str(directory / _CONTEXT)
+            context = str(directory / CONTEXT)
             text = None
             if options.remote and options.remote != "client-session":
                 text = await from_address(options.remote, context, remotes, cancellation)
             else:
                 await from_body(stream, context, cancellation)
-            build = Build(self, options, directory, owner, judge, session, remotes, cancellation)
+            supplies = Supplies(
+                self.parts, self.distribution, options, directory, session, remotes, cancellation
+            )
+            build = Build(self, options, directory, owner, judge, supplies)
             task = asyncio.get_running_loop().create_task(build.run(text))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -127,7 +128,7 @@ class Builds:
 
     def _directory(self) -> Path:
         directory = self._work / os.urandom(16).hex()
-        (directory / _CONTEXT).mkdir(mode=0o755, parents=True)
+        (directory / CONTEXT).mkdir(mode=0o755, parents=True)
         directory.chmod(0o700)
         return directory
 

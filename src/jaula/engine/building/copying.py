@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jaula.confine import users
 from jaula.engine import names
 from jaula.engine.building import layers
 from jaula.errors import InvalidRequest
 from jaula.kernel import paths
+from jaula.spec.rootfs import OverlayRoot
 from jaula.storage.folders import opened
 from jaula.storage.snapshots import open_root
 
@@ -64,7 +67,10 @@ def filled(
     snapshot = names.new_id()
     try:
         parts.snapshots.create(snapshot, diff_ids)
-        with open_root(parts.snapshots.root(snapshot)) as root:
+        source = parts.snapshots.root(snapshot)
+        if isinstance(source, OverlayRoot):
+            source = msgspec.structs.replace(source, volatile=True)
+        with open_root(source) as root:
             fill(root)
         return layers.take(parts, snapshot, pin, newest=newest, exact=exact)
     finally:

@@ -262,6 +262,7 @@ class _Making:
             work,
             id_mapped=self._user_fd is not None,
             user_xattr=self._user_fd is None and bool(self._maps[0]),
+            volatile=True,
         )
         if upper is None and len(root.lowers) == 1:
             return self._mapped(mounts.clone_tree(root.lowers[0]), read_only=True)

@@ -29,7 +29,8 @@ from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from typing import Any
 
     from jaula.engine.building.mounts import StepMounts
     from jaula.engine.building.state import Layer, StageState
@@ -78,8 +79,11 @@ async def run(
     mounts: StepMounts,
     output: Callable[[str], Awaitable[None]],
     pin: layers.Pin,
+    later: Callable[[Coroutine[Any, Any, None]], object],
 ) -> Layer | None:
     """Run it to its end; the layer of what it changed, None where it changed nothing.
+
+    What is left to be removed then is given to ``later``.
 
     :raises StepFailed: its status is not 0.
     :raises RuntimeFailure: it cannot be started.
@@ -97,7 +101,7 @@ async def run(
             await container.exited.wait()
         await in_thread(mounts.detach)
         _check(container.record, command)
-        return await in_thread(
+        layer = await in_thread(
             layers.take,
             parts,
             container.id,
@@ -105,8 +109,11 @@ async def run(
             newest=command.newest,
             mount_points=mounts.targets,
         )
-    finally:
+    except BaseException:
         await whole(_removed(containers, container, mounts))
+        raise
+    later(_removed(containers, container, mounts))
+    return layer
 
 
 async def _made(containers: Containers, state: StageState, command: Command) -> Container:

@@ -23,21 +23,20 @@ from jaula.storage.trees import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jaula.engine.building.clock import Clock
     from jaula.engine.building.state import Layer, StageState
     from jaula.engine.parts import Parts
 
 
-def squashed(
-    parts: Parts, state: StageState, created: str, pin: layers.Pin, newest: int | None
-) -> StageState:
+def squashed(parts: Parts, state: StageState, clock: Clock, pin: layers.Pin) -> StageState:
     """The same image with one layer of the build's own; its history tells all steps."""
     base, own = state.layers[: state.base_layers], state.layers[state.base_layers :]
     if not own:
         return state
-    layer = _one(parts, [layer.diff_id for layer in own], pin, newest)
+    layer = _one(parts, [layer.diff_id for layer in own], pin, clock.newest)
     steps = tuple(msgspec.structs.replace(step, empty_layer=True) for step in state.own_history)
     last = History(
-        created=created, comment=f"squashed {len(own)} layers", empty_layer=layer is None
+        created=clock.now(), comment=f"squashed {len(own)} layers", empty_layer=layer is None
     )
     return msgspec.structs.replace(
         state,

@@ -81,38 +81,34 @@ class StageRun:
 
     async def _from(self) -> None:
         planned, build = self._planned, self._build
+        supplies, tell = build.supplies, self._channel.put
         platform = planned.platform or build.options.platform
         base = None
         match planned.base.kind:
             case Source.STAGE:
-                below = await build.stage(planned.base.stage)
+                below = await supplies.stage(planned.base.stage)
                 state = msgspec.structs.replace(below.state, command_set=False)
                 base = below.scope
             case Source.SCRATCH:
                 state = StageState(platform=bases.wanted_platform(platform))
             case Source.IMAGE:
-                state = await self._image(planned.base.name, platform)
-            case Source.CONTEXT if image := build.image_behind(planned.base.name):
-                state = await self._image(image, platform)
+                state = await supplies.begin(planned.base.name, platform, tell)
+            case Source.CONTEXT if image := supplies.image_behind(planned.base.name):
+                state = await supplies.begin(image, platform, tell)
             case Source.CONTEXT:
                 state = StageState(platform=bases.wanted_platform(platform))
                 layer = await self._whole(planned.base.name)
-                state = state.step(f"FROM {planned.base.name}", build.now(), layer)
+                state = state.step(f"FROM {planned.base.name}", build.clock.now(), layer)
         # triggers of the base are among the instructions already
         config = msgspec.structs.replace(state.config, on_build=())
         state = msgspec.structs.replace(state, config=config)
-        build.keep_layers(state)
         self.state = state
         self.scope = Scope(build.plan, config.env, base)
-
-    async def _image(self, name: str, platform: str) -> StageState:
-        image = await self._build.image(name, platform, self._channel.put)
-        return bases.state_of(self._parts, image)
 
     async def _whole(self, context: str) -> Layer | None:
         """A directory of the client's as a root."""
         build = self._build
-        path = await build.context_path(context)
+        path = await build.supplies.context_path(context)
 
         def work() -> Layer | None:
             with opened(path) as directory:
@@ -120,8 +116,8 @@ class StageRun:
                     self._parts,
                     (),
                     lambda root: copy_tree(directory, root),
-                    build.pin,
-                    newest=build.newest,
+                    build.supplies.pin,
+                    newest=build.clock.newest,
                     exact=True,
                 )
 
@@ -135,7 +131,9 @@ class StageRun:
         match instruction:
             case words.Arg():
                 self._cached = True  # nothing is made
-                self.state = state.step(instruction.source, state.created or self._build.now())
+                self.state = state.step(
+                    instruction.source, state.created or self._build.clock.now()
+                )
             case words.Run():
                 await self._run(instruction)
             case words.Copy() | words.Add():
@@ -173,15 +171,15 @@ class StageRun:
                 parts,
                 state.diff_ids,
                 copying.make_directory(path, owner),
-                build.pin,
-                newest=build.newest,
+                build.supplies.pin,
+                newest=build.clock.newest,
                 exact=True,
             )
 
         async def make() -> Layer | None:
             return await in_thread(work)
 
-        key = keys.of_directory(state, path, build.epoch)
+        key = keys.of_directory(state, path, build.clock.epoch)
         layer, created = await self._step(key, instruction, make)
         self.state = state.step(instruction.source, created, layer, config, comment=noted(key))
 
@@ -190,8 +188,10 @@ class StageRun:
         origin = instruction.origin if isinstance(instruction, words.Copy) else ""
         link = instruction.link
         with ExitStack() as held:
-            tree = await build.tree(self._planned, origin, held, self._channel.put)
-            taking = await in_thread(take, instruction, tree, build.remotes, build.cancellation)
+            tree = await build.supplies.tree(self._planned, origin, held, self._channel.put)
+            taking = await in_thread(
+                take, instruction, tree, build.supplies.remotes, build.supplies.cancellation
+            )
             for text in taking.unmatched:
                 await self._channel.say(f" ---> nothing matches {text}\n")
             content = [await in_thread(taking.digest)]
@@ -207,21 +207,23 @@ class StageRun:
                     parts,
                     below,
                     lambda root: taking.place(root, workdir, owner),
-                    build.pin,
-                    newest=build.newest,
+                    build.supplies.pin,
+                    newest=build.clock.newest,
                     exact=not origin,
                 )
 
             async def make() -> Layer | None:
                 return await in_thread(work)
 
-            key = keys.of_copy(state, instruction.source, content, link=link, epoch=build.epoch)
+            key = keys.of_copy(
+                state, instruction.source, content, link=link, epoch=build.clock.epoch
+            )
             layer, created = await self._step(key, instruction, make)
         self.state = state.step(instruction.source, created, layer, comment=noted(key))
 
     async def _run(self, instruction: words.Run) -> None:
         state, build = self.state, self._build
-        host = build.host_of(instruction)
+        host = build.limits_of(instruction)
         requests = Requests(build, self._planned, state, instruction, self._channel.put)
         async with requests:
             arguments = (
@@ -241,7 +243,7 @@ class StageRun:
                     environment=(*given, *state.config.env, *hidden, *requests.environment),
                     host=host,
                     build=build.id,
-                    newest=build.newest,
+                    newest=build.clock.newest,
                 )
                 await self._channel.say(" ---> Running in a container\n")
                 return await running.run(
@@ -250,7 +252,8 @@ class StageRun:
                     command,
                     StepMounts(self._parts, wanted),
                     self._channel.say,
-                    build.pin,
+                    build.supplies.pin,
+                    build.later,
                 )
 
             key = keys.of_run(
@@ -261,7 +264,7 @@ class StageRun:
                 mounted=await requests.digests(),
                 network=host.network_mode,
                 hosts=host.extra_hosts,
-                epoch=build.epoch,
+                epoch=build.clock.epoch,
             )
             layer, created = await self._step(key, instruction, make)
         about = f"|{len(given)} {' '.join(given)} " if given else ""
@@ -282,13 +285,13 @@ class StageRun:
                 layer = None
                 if known.layer:
                     layer = Layer(known.layer, Descriptor(LAYER_TAR, known.blob, known.blob_size))
-                    build.pin(known.layer)
-                return layer, build.time_of(known.created)
-            if (lent := await build.lent(key, self._channel.put)) is not None:
+                    build.supplies.pin(known.layer)
+                return layer, build.clock.of(known.created)
+            if (lent := await build.supplies.lent(key, self._channel.put)) is not None:
                 self._cached = True
                 return lent
         layer = await make()
-        created = build.now()
+        created = build.clock.now()
         step = BuildStep(instruction=instruction.headline[:_SHOWN], created=created)
         if layer is not None:
             step = msgspec.structs.replace(

@@ -87,7 +87,9 @@ class Requests:
                 found.append("\n".join((*layers, mount.source)))
                 continue
             with ExitStack() as held:
-                tree = await self._build.tree(self._planned, mount.origin, held, self._tell)
+                tree = await self._build.supplies.tree(
+                    self._planned, mount.origin, held, self._tell
+                )
                 if tree is None:
                     raise InvalidRequest("there is no build context that could be mounted")
                 sources = await in_thread(selection.select, tree, mount.source or ".")
@@ -95,7 +97,7 @@ class Requests:
         return found
 
     async def _layers(self, origin: str) -> tuple[str, ...] | None:
-        return await self._build.layers_of(self._planned, origin, self._tell)
+        return await self._build.supplies.layers_of(self._planned, origin, self._tell)
 
     async def mounts(self) -> list[StepMount]:
         """The mounts themselves; secrets are asked for and caches taken now."""
@@ -135,7 +137,7 @@ class Requests:
     async def _lowers(self, origin: str) -> tuple[tuple[str, ...], str]:
         layers = await self._layers(origin) if origin else None
         if layers is None:
-            path = await self._build.context_path(origin)
+            path = await self._build.supplies.context_path(origin)
             return (path,), f"the context {origin}" if origin else "the build context"
         if not layers:
             raise InvalidRequest(f"{origin!r} has no files that could be mounted")
@@ -186,7 +188,7 @@ class Requests:
     # -- what only the client has --------------------------------------------------------------
 
     async def _secret(self, mount: RunMount) -> list[StepMount]:
-        session = self._build.session
+        session = self._build.supplies.session
         content = None if session is None else await session.secret(mount.id)
         if content is None:
             if mount.required:
@@ -212,7 +214,7 @@ class Requests:
         return found
 
     def _agent(self, mount: RunMount) -> list[StepMount]:
-        session = self._build.session
+        session = self._build.supplies.session
         if session is None:
             if mount.required:
                 raise NotFound(
