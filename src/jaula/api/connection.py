@@ -116,7 +116,10 @@ class Connection(asyncio.Protocol):
             self.phase = Phase.GONE
             return
         if self.peer is None:
-            self.peer = peer.of(sock)
+            try:
+                self.peer = peer.of(sock)
+            except OSError:
+                transport.abort()  # it has left already
         self._task = self._owner.spawn(self._converse(self))
 
     def data_received(self, data: bytes) -> None:

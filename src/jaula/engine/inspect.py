@@ -176,7 +176,10 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
     for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts"):
         echo[name] = echo[name] or None  # Docker's null for 'none given'
     echo["Mounts"] = [{k: v for k, v in one.items() if v} for one in echo["Mounts"]]
-    for name in ("Sysctls", "Tmpfs", "Mounts", "Annotations", "StorageOpt"):
+    for name in (
+        *("Sysctls", "Tmpfs", "Mounts", "Annotations", "StorageOpt"),
+        *("Secrets", "Configs"),
+    ):
         if not echo[name]:
             del echo[name]
     if wanted.init is None:
