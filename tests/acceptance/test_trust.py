@@ -385,6 +385,24 @@ def test_an_archive_does_not_go_around_the_policy(guarded: Guarded, tmp_path: Pa
     assert name not in jaula(engine, "images", "--format", "{{.Repository}}:{{.Tag}}")
 
 
+def test_a_build_starts_from_no_image_that_is_refused(guarded: Guarded, tmp_path: Path) -> None:
+    engine = guarded.engine
+    name = push(engine, guarded.registry, "busybox")
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nRUN echo made > /f\n")
+    build = ("build", "-t", "mine:1", "--build-arg", f"BASE={name}", str(context))
+    jaula(engine, *build)
+    guarded.rules(team=SIGNED)
+    rule = f'rule "{guarded.registry.name}/team" = signed by team.pub'
+    assert rule in refused(engine, *build)[1]
+    jaula(engine, "rmi", "-f", name)
+    assert rule in refused(engine, *build)[1]  # it is not fetched either
+    assert guarded.run("mine:1") == (0, "ran\n")
+    (context / "Dockerfile").write_text(f"FROM busybox\nCOPY --from={name} /etc /e\n")
+    assert rule in refused(engine, "build", str(context))[1]
+
+
 def test_a_list_is_signed_with_what_it_lists(guarded: Guarded, keys: Path) -> None:
     engine, registry = guarded.engine, guarded.registry
     member = push(engine, registry, "busybox")
