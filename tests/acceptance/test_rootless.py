@@ -320,6 +320,7 @@ def test_limits_that_nothing_could_keep_are_refused(host: RootlessHost, sleeper:
 def test_published_ports_reach_the_container(host: RootlessHost) -> None:
     host.jaula("run", "-d", "--name", "web", "-p", "18080:80", "busybox", "sh", "-c", WEB)
     until(lambda: fetch(host, "127.0.0.1", 18080) == "hello\n", "the server answers")
+    assert fetch(host, "[::1]", 18080) == "hello\n", "in both families"
     assert fetch(host, UPLINK, 18080) == "hello\n"
     inside = host.jaula("run", "--rm", "busybox", "wget", "-qO-", f"http://{UPLINK}:18080/")
     assert inside.stdout == "hello\n"
