@@ -3,7 +3,9 @@
 Each entry: the release that brought the hole in, the mainline release that closed it, and the
 stable releases that did. A branch that is not listed and is older than the mainline repair never
 got one.
-Sources: the CVE records of the kernel's own numbering authority and the stable changelogs.
+Sources: the CVE records of the kernel's own numbering authority (CVE-2026-31431 as it stood on
+2026-08-05) and the stable changelogs. What a distribution repairs under a number of its own is in
+neither: :func:`identify` says where a number tells nothing.
 """
 
 from __future__ import annotations
