@@ -6,6 +6,7 @@ Docker's reference of ``docker run`` says what each means; the API document that
 
 from __future__ import annotations
 
+from jaula.cli import content_trust
 from jaula.cli.flags import Flag
 
 NAMESPACES, LIMITS, RIGHTS, FILES, NET, LOGS, HEALTH = (
@@ -66,13 +67,7 @@ FLAGS = (
     Flag("device-read-iops", "", "list", "Reads a second (path:rate)", group=LIMITS),
     Flag("device-write-bps", "", "list", "Bytes a second written (path:rate)", group=LIMITS),
     Flag("device-write-iops", "", "list", "Writes a second (path:rate)", group=LIMITS),
-    Flag(
-        "disable-content-trust",
-        "",
-        "bool",
-        "Pull without the signatures of Docker's content trust",
-        default="true",
-    ),
+    content_trust.FLAG,
     Flag("dns", "", "list", "DNS server", group=NET),
     Flag("dns-option", "", "list", "Option of the resolver", group=NET),
     Flag("dns-search", "", "list", "DNS search domain", group=NET),

@@ -164,6 +164,9 @@ def _kept(options: Options) -> list[str]:
 
 
 _NUMBERS = (
+    ("cpu-rt-runtime", "CpuRealtimeRuntime"),
+    ("cpu-rt-period", "CpuRealtimePeriod"),
+    ("blkio-weight", "BlkioWeight"),
     ("cpu-period", "CpuPeriod"),
     ("cpu-quota", "CpuQuota"),
     ("cpu-shares", "CpuShares"),
@@ -178,11 +181,8 @@ _NUMBERS = (
 
 
 _NUMBERS_OF_CREATE = (
-    ("blkio-weight", "BlkioWeight"),
     ("cpu-count", "CpuCount"),
     ("cpu-percent", "CpuPercent"),
-    ("cpu-rt-period", "CpuRealtimePeriod"),
-    ("cpu-rt-runtime", "CpuRealtimeRuntime"),
     ("io-maxbandwidth", "IOMaximumBandwidth"),
     ("io-maxiops", "IOMaximumIOps"),
     ("kernel-memory", "KernelMemory"),

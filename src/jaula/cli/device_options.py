@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaula.cli import content_trust
 from jaula.cli.failure import UsageError
 
 TYPE_CHECKING = False
@@ -27,8 +28,7 @@ def add(options: Options, host: dict[str, Any]) -> None:
             host[name] = [_device_limit(word, flag, member) for word in words]
     if options.given("gpus"):
         host["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
-    if not options.on("disable-content-trust", True):
-        raise UsageError("Docker's content trust is not checked; pull by digest instead")
+    content_trust.check(options)
     if options.given("link-local-ip"):
         raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
 

@@ -7,10 +7,14 @@ import sys
 from jaula.cli import inspecting, listing, moments
 from jaula.cli.client import Client, filters, quote
 from jaula.cli.container_options import pairs
-from jaula.cli.failure import Failure
+from jaula.cli.failure import Failure, UsageError
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.several import each
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 LIMIT = 1 << 20  # bytes, more than the engine takes
 
@@ -102,17 +106,24 @@ def inspect(noun: str) -> Command:
 
     def run(options: Options) -> int:
         client = Client(Settings.host)
-        return inspecting.show(
+        if not options.on("pretty"):
+            return inspecting.show(
+                options.arguments,
+                options.text("format"),
+                lambda name: client.get(f"/{noun}s/{quote(name)}"),
+            )
+        if options.given("format"):
+            raise UsageError("--format is incompatible with human friendly format", status=1)
+        return each(
             options.arguments,
-            options.text("format"),
-            lambda name: client.get(f"/{noun}s/{quote(name)}"),
+            lambda name: print(_pretty(client.get(f"/{noun}s/{quote(name)}"))),
         )
 
     return Command(
         f"[OPTIONS] {noun.upper()} [{noun.upper()}...]",
         f"Display detailed information on one or more {noun}s",
         run,
-        flags=(inspecting.FORMAT,),
+        flags=(inspecting.FORMAT, Flag("pretty", "", "bool", "Print for people, not as JSON")),
         least=1,
         description=(
             "Prints Docker's document of each as JSON, or what the template chooses."
@@ -122,6 +133,22 @@ def inspect(noun: str) -> Command:
         see_also=(f"{noun} ls",),
         completes=noun,
     )
+
+
+def _pretty(document: dict[str, Any]) -> str:
+    """Docker's lines for one secret or config; the content where it is told."""
+    spec = document["Spec"]
+    lines = [f"ID:\t\t\t{document['ID']}", f"Name:\t\t\t{spec['Name']}"]
+    if spec.get("Labels"):
+        lines.append("Labels:")
+        lines += [f" - {k}={v}" if v else f" - {k}" for k, v in sorted(spec["Labels"].items())]
+    lines.append(f"Created at:            \t{document['CreatedAt']}")
+    lines.append(f"Updated at:            \t{document['UpdatedAt']}")
+    if spec.get("Data"):
+        from base64 import b64decode
+
+        lines += ["Data:", b64decode(spec["Data"]).decode(errors="replace")]
+    return "\n".join(lines)
 
 
 def rm(noun: str) -> Command:

@@ -106,7 +106,7 @@ async def remove(call: Call) -> Answer:
     """``DELETE /containers/{id}``."""
     query = call.query
     if query.flag("link"):
-        raise Unsupported("links between containers do not exist in this engine")
+        raise Unsupported("a link lasts as long as its container, it cannot be removed alone")
     await call.engine.containers.remove(
         call.name, force=query.flag("force"), volumes=query.flag("v")
     )

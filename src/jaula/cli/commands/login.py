@@ -97,8 +97,12 @@ COMMAND = Command(
     flags=(
         Flag("password", "p", "string", "Password; others see it in the list of processes"),
         Flag("password-stdin", "", "bool", "Take the password from stdin"),
-        Flag("plain-text", "", "bool",
-             "Keep the password in the file, where docker and podman read it as well"),
+        Flag(
+            "plain-text",
+            "",
+            "bool",
+            "Keep the password in the file, where docker and podman read it as well",
+        ),
         Flag("username", "u", "string", "Username"),
     ),
     most=1,

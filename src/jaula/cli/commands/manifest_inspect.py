@@ -57,7 +57,10 @@ COMMAND = Command(
     "[OPTIONS] [MANIFEST_LIST] NAME[:TAG|@DIGEST]",
     "Show what a registry has under a name",
     run,
-    flags=(Flag("verbose", "v", "bool", "Show each manifest of a list, with its descriptor"),),
+    flags=(
+        Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
+        Flag("verbose", "v", "bool", "Show each manifest of a list, with its descriptor"),
+    ),
     least=1,
     most=2,
     description=(

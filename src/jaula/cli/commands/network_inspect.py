@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.cli import inspecting
 from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Options
+from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
 
 
@@ -22,7 +22,10 @@ COMMAND = Command(
     "[OPTIONS] NETWORK [NETWORK...]",
     "Display detailed information on one or more networks",
     run,
-    flags=(inspecting.FORMAT,),
+    flags=(
+        inspecting.FORMAT,
+        Flag("verbose", "v", "bool", "Nothing: there are no services to be told of"),
+    ),
     least=1,
     description="Prints Docker's document of each network as JSON, or what the template chooses.",
     examples=(("A network's document", "jaula network inspect bridge"),),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli import pulling
+from jaula.cli import content_trust, pulling
 from jaula.cli.client import Client
 from jaula.cli.creation import with_tag
 from jaula.cli.failure import UsageError
@@ -13,6 +13,7 @@ from jaula.cli.registry_auth import HUB, domain
 
 def run(options: Options) -> int:
     """Fetch the image; with ``--all-tags`` every tag of its repository."""
+    content_trust.check(options)
     image = options.arguments[0]
     quiet, every = options.on("quiet"), options.on("all-tags")
     _, tag = pulling.split(image)
@@ -43,6 +44,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all-tags", "a", "bool", "Pull every tag of the repository"),
+        content_trust.FLAG,
         Flag("platform", "", "string", "Platform of the image (os/arch)"),
         Flag("quiet", "q", "bool", "Suppress progress"),
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import pulling, registry_auth
+from jaula.cli import content_trust, pulling, registry_auth
 from jaula.cli.client import Client, quote
 from jaula.cli.creation import with_tag
 from jaula.cli.failure import UsageError
@@ -14,6 +14,7 @@ from jaula.cli.main import Settings
 
 def run(options: Options) -> int:
     """Send the image; with ``--all-tags`` every tag of its repository."""
+    content_trust.check(options)
     image = options.arguments[0]
     quiet, every = options.on("quiet"), options.on("all-tags")
     name, tag = pulling.split(image)
@@ -40,6 +41,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all-tags", "a", "bool", "Push every tag of the repository"),
+        content_trust.FLAG,
         Flag("quiet", "q", "bool", "Suppress progress"),
     ),
     least=1,

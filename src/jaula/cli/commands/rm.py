@@ -11,7 +11,11 @@ from jaula.cli.several import each
 def run(options: Options) -> int:
     """Remove every container named."""
     client = Client(Settings.host)
-    query = (("force", options.on("force")), ("v", options.on("volumes")))
+    query = (
+        ("force", options.on("force")),
+        ("link", options.on("link")),
+        ("v", options.on("volumes")),
+    )
     return each(
         options.arguments,
         lambda name: client.request("DELETE", f"/containers/{quote(name)}", query),
@@ -24,6 +28,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("force", "f", "bool", "Kill a container that runs (SIGKILL)"),
+        Flag("link", "l", "bool", "Refused: a link lasts as long as its container"),
         Flag("volumes", "v", "bool", "Remove its anonymous volumes too"),
     ),
     least=1,

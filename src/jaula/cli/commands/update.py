@@ -12,8 +12,11 @@ from jaula.cli.main import Settings
 from jaula.cli.several import each
 
 NAMES = (
+    "blkio-weight",
     "cpu-period",
     "cpu-quota",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
     "cpu-shares",
     "cpus",
     "cpuset-cpus",

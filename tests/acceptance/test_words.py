@@ -1,0 +1,80 @@
+"""Docker's commands and flags are jaula's: compared with the help of the docker command itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from harness.engine import PROJECT
+
+pytestmark = pytest.mark.needs("docker")
+
+NOT_HERE = {
+    "checkpoint": "no checkpoints of Docker's kind",
+    "plugin": "no plugins",
+    **dict.fromkeys(("swarm", "node", "service", "stack"), "no orchestration"),
+    **dict.fromkeys(("buildx",), "a plugin of the docker command"),
+}
+"""Commands that the help of ``jaula`` does not have, with the reason."""
+
+CLUSTER = {
+    *("--availability", "--group", "--limit-bytes", "--required-bytes", "--scope"),
+    *("--secret", "--sharing", "--topology-preferred", "--topology-required", "--type"),
+}
+DRIVER = {"--driver", "-d", "--template-driver"}
+FLAGS_NOT_HERE = {
+    "start": {"--checkpoint", "--checkpoint-dir"},  # no checkpoints of Docker's kind
+    "volume create": CLUSTER,
+    "volume ls": {"--cluster"},
+    "volume update": None,  # for volumes of a cluster alone
+    "secret create": DRIVER,  # there is one way to keep them
+    "config create": DRIVER,
+    "run": {"--help"},  # there as in every command, listed nowhere
+    "create": {"--help"},
+}
+"""Flags that are not there, or None for the whole command."""
+
+
+def said(program: str, *words: str) -> str:
+    done = subprocess.run(
+        [program, *words, "--help"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout
+
+
+def commands(*words: str) -> list[tuple[str, ...]]:
+    """Every command of docker at and below ``words``."""
+    found: list[tuple[str, ...]] = []
+    groups = re.findall(r"^[\w ]*Commands:\n((?:  .*\n)+)", said("docker", *words), re.MULTILINE)
+    for name in re.findall(r"^  ([\w-]+)\*? ", "".join(groups), re.MULTILINE):
+        if name not in NOT_HERE and name not in ("compose", "trust"):
+            found += commands(*words, name) or [(*words, name)]
+    return found
+
+
+def flags(text: str) -> set[str]:
+    long = re.findall(r"^ +(?:-\w, )?(--[\w-]+)", text, re.MULTILINE)
+    return {*long, *re.findall(r"^ +(-\w), --", text, re.MULTILINE)}
+
+
+def test_every_command_has_dockers_flags() -> None:
+    missing = {}
+    found = commands()
+    assert len(found) > 70, found
+    for words in found:
+        name = " ".join(words).removeprefix("container ")
+        without = FLAGS_NOT_HERE.get(name, set())
+        if without is None:
+            continue
+        ours = said(str(PROJECT / "jaula"), *words)
+        lost = flags(said("docker", *words)) - flags(ours) - without
+        if "Usage:" not in ours or lost:
+            missing[name] = sorted(lost) or "no such command"
+    assert missing == {}
