@@ -34,7 +34,7 @@ def create(noun: str) -> Command:
         body = {
             "Name": name,
             "Labels": pairs(options.texts("label"), "label"),
-            "Data": b64encode(_content(noun, source)).decode(),
+            "Data": b64encode(_content(source)).decode(),
         }
         print(Client(Settings.host).document("POST", f"/{noun}s/create", (), body)["ID"])
         return 0
@@ -52,7 +52,7 @@ def create(noun: str) -> Command:
     )
 
 
-def _content(noun: str, source: str) -> bytes:
+def _content(source: str) -> bytes:
     if source == "-":
         return sys.stdin.buffer.read(LIMIT)
     try:
