@@ -16,11 +16,12 @@ from jaula.errors import JaulaError
 from jaula.spec.buildsession import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
     from typing import Any
 
     from jaula.engine.building.session import Session, Stream
 
+_USUAL = "default"  # the id of --ssh without a name
 _PIECE = 1 << 14
 _CONNECTIONS = 64  # at a time
 
@@ -93,6 +94,17 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._sock is not None:
             self._sock.close()
+
+
+@contextlib.contextmanager
+def listening(session: Session, loop: asyncio.AbstractEventLoop, path: str) -> Iterator[None]:
+    """The client's usual agent at a path, for work in another thread than the loop's."""
+    agent = Agent(session, _USUAL, loop)
+    agent.listen(path)
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(agent.close(), loop).result()
 
 
 def _bind(sock: socket.socket, path: str) -> None:

@@ -9,18 +9,20 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import create as creating
 from jaula.engine import memberships
 from jaula.engine.building import pruning
+from jaula.engine.building.agents import listening
 from jaula.engine.building.build import Build
 from jaula.engine.building.cache import BuildCache
 from jaula.engine.building.mount_caches import MountCaches
 from jaula.engine.building.mounts import remove_places, step_places
 from jaula.engine.building.receiving import from_address, from_body
-from jaula.engine.building.session import Sessions
+from jaula.engine.building.session import Session, Sessions
 from jaula.engine.building.supplies import CONTEXT, Supplies
 from jaula.engine.building.threads import in_thread
 from jaula.errors import Conflict, InvalidRequest, NotFound
@@ -85,7 +87,7 @@ class Builds:
             held.push_async_callback(self._cleared, directory)
             cancellation = Cancellation()
             held.callback(cancellation.cancel)
-            remotes = self._remotes(options, directory, held, cancellation)
+            remotes = self._remotes(options, directory, held, session, cancellation)
             context = str(directory / CONTEXT)
             text = None
             if options.remote and options.remote != "client-session":
@@ -137,6 +139,7 @@ class Builds:
         options: BuildOptions,
         directory: Path,
         held: AsyncExitStack,
+        session: Session | None,
         cancellation: Cancellation,
     ) -> Remotes:
         from jaula.images.build.downloads import Downloads
@@ -150,7 +153,12 @@ class Builds:
         proxies = configured(config.http_proxy, config.https_proxy, config.no_proxy, os.environ)
         host_network = options.host.network_mode == "host"
         downloads = Downloads(proxies, cancellation, host_network=host_network)
-        repositories = Repositories(cancellation, host_network=host_network)
+        agent = None
+        if session is not None:
+            agent = partial(listening, session, asyncio.get_running_loop())
+        repositories = Repositories(
+            cancellation, host_network=host_network, proxies=proxies, agent=agent
+        )
         return held.enter_context(Remotes(descriptor, downloads, repositories))
 
     async def _cleared(self, directory: Path) -> None:

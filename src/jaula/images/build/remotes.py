@@ -9,7 +9,7 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.images.build import gitaddress
 from jaula.images.build.downloads import Downloads
-from jaula.images.build.repositories import Repositories, without_git
+from jaula.images.build.repositories import TREE, Repositories, without_git
 from jaula.images.build.sources import File, Folder, Tree
 from jaula.storage.trees import FOLDER
 
@@ -60,9 +60,12 @@ class Remotes:
         address = gitaddress.parse(url)
         if checksum:
             address = msgspec.structs.replace(address, commit=checksum)
-        tree = self._new(url)
-        self._repositories.check_out(address, tree.root)
-        return Folder(tree, os.fsencode(address.subdir), None if keep_git_dir else without_git)
+        room = self._new(url)
+        self._repositories.check_out(address, room.root)
+        root = os.open(TREE, FOLDER, dir_fd=room.root)
+        self._open.append(root)
+        keep = None if keep_git_dir else without_git
+        return Folder(Tree(root, url), os.fsencode(address.subdir), keep)
 
     def _new(self, url: str) -> Tree:
         name = f"fetched-{len(self._open)}"

@@ -17,13 +17,20 @@ import shutil
 import socket
 import subprocess
 import sys
-from urllib.parse import urlsplit
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from urllib.parse import quote, urlsplit
+
+import msgspec
 
 from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
 from jaula.images.build import gitaddress, gitcage
 from jaula.images.build.downloads import refuse_host
 from jaula.images.build.gitaddress import GitAddress
+from jaula.images.registry.address import Url
 from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.proxies import Proxies, Proxy
 from jaula.kernel import paths
 
 NOBODY = 65534
@@ -31,6 +38,24 @@ _PATIENCE = 600.0  # seconds for one command
 _DEEP = 6  # submodules in submodules
 _MANY = 128  # submodules in all
 _SAID = 2000  # characters of git's words that are passed on
+TREE = "tree"
+"""Where the files are, in the directory that they are checked out to."""
+_SOCKET = "agent"
+_NO_REDIRECTS = ("-c", "http.followRedirects=false")
+_SSH = (
+    "ssh -F /dev/null -oBatchMode=yes -oStrictHostKeyChecking=accept-new -oForwardAgent=no"
+    f" -oUserKnownHostsFile={gitcage.ROOM}/known-hosts"
+)
+_VARIABLES = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "/bin/false",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+}
 _PORTS = {"http": 80, "https": 443, "git": 9418, "ssh": 22}
 _SETTINGS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never"),
@@ -42,29 +67,40 @@ _SETTINGS = (
 )
 
 
+Agent = Callable[[str], AbstractContextManager[None]]
+"""Makes the client's ssh agent listen at a path of a socket, for as long as the context lasts."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """How git gets to one repository: settings on its command line, variables."""
+
+    settings: tuple[str, ...] = ()
+    variables: Mapping[str, str] = {}
+
+
 class Repositories:
-    """Checks out for one build. ``ssh_socket`` is an ssh agent that ``user`` can reach, or ''."""
+    """Checks out for one build. ``agent`` is used for addresses of ssh only."""
 
     def __init__(
         self,
         cancel: Cancellation,
         *,
         host_network: bool = False,
+        proxies: Proxies | None = None,
+        agent: Agent | None = None,
         user: tuple[int, int] = (NOBODY, NOBODY),
-        ssh_socket: str = "",
-        environment: dict[str, str] | None = None,
     ) -> None:
         self._cancel = cancel
         self._host_network = host_network
+        self._proxies = proxies or Proxies("", "", "")
+        self._agent = agent
         self._user = user
-        self._ssh_socket = ssh_socket
-        self._environment = environment or {}
         self._submodules = 0
 
     def check_out(self, address: GitAddress, directory: int) -> str:
-        """Put a commit's files into an empty directory, with ``.git``; the commit's name.
+        """Put a commit's files into ``tree`` of an empty directory; the commit's name.
 
-        The directory becomes the user's.
+        ``.git`` is among them. The directory becomes the user's, and git sees no other.
 
         :raises InvalidRequest: another commit than was asked for, or an address that is refused.
         :raises NotFound: no such branch, tag or commit.
@@ -72,9 +108,12 @@ class Repositories:
         """
         if shutil.which("git") is None:
             raise Unsupported("git is not installed", hint="it fetches repositories for builds")
-        os.chown(f"/proc/self/fd/{directory}", *self._user)
+        os.mkdir(TREE, 0o755, dir_fd=directory)
+        for place in (TREE, "."):
+            os.chown(place, *self._user, dir_fd=directory)
         try:
-            commit = self._check_out(address, directory, ".", 0)
+            with self._listening(directory):
+                commit = self._check_out(address, directory, TREE, 0)
         except _Failed as error:
             raise Unavailable(f"{address.url} cannot be checked out: {error.said}") from None
         if not commit.startswith(address.commit):
@@ -83,23 +122,31 @@ class Repositories:
             )
         return commit
 
+    @contextmanager
+    def _listening(self, directory: int) -> Iterator[None]:
+        if self._agent is None:
+            yield
+            return
+        with self._agent(f"/proc/self/fd/{directory}/{_SOCKET}"):
+            os.chown(_SOCKET, *self._user, dir_fd=directory, follow_symlinks=False)
+            yield
+
     def _check_out(self, address: GitAddress, directory: int, where: str, depth: int) -> str:
-        settings = self._pinned(address.url)
-        url = address.url
-        self._git(directory, where, ["init", "-q"], settings)
-        self._git(directory, where, ["remote", "add", "origin", "--", url], settings)
-        wanted = self._fetched(address, directory, where, settings)
-        self._git(directory, where, ["checkout", "-q", "--force", "--detach", wanted], settings)
-        commit = self._git(directory, where, ["rev-parse", "HEAD"], settings).strip()
+        url, route = address.url, self._route(address.url)
+        self._git(directory, where, ["init", "-q"], route)
+        self._git(directory, where, ["remote", "add", "origin", "--", url], route)
+        wanted = self._fetched(address, directory, where, route)
+        self._git(directory, where, ["checkout", "-q", "--force", "--detach", wanted], route)
+        commit = self._git(directory, where, ["rev-parse", "HEAD"], route).strip()
         self._add_submodules(url, directory, where, depth)
         return commit
 
-    def _fetched(self, address: GitAddress, directory: int, where: str, settings: list[str]) -> str:
+    def _fetched(self, address: GitAddress, directory: int, where: str, route: Route) -> str:
         """Fetch what is asked for; what to check out."""
         ref = address.ref or "HEAD"
         fetch = ["fetch", "-q", "--no-tags", "--no-recurse-submodules", "--depth=1"]
         try:
-            self._git(directory, where, [*fetch, "origin", "--", ref], settings)
+            self._git(directory, where, [*fetch, "origin", "--", ref], route)
             return "FETCH_HEAD"
         except _Failed as error:
             if not (8 <= len(ref) <= 64 and set(ref) <= set("0123456789abcdef")):
@@ -107,9 +154,9 @@ class Repositories:
         everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
         try:  # a server that gives no single commits
             whole = ["fetch", "-q", "--no-recurse-submodules", "origin", "--", *everything]
-            self._git(directory, where, whole, settings)
+            self._git(directory, where, whole, route)
             found = ["rev-parse", "-q", "--verify", "--end-of-options", f"{ref}^{{commit}}"]
-            return self._git(directory, where, found, settings).strip()
+            return self._git(directory, where, found, route).strip()
         except _Failed as error:
             raise self._explained(address, error) from None
 
@@ -123,7 +170,7 @@ class Repositories:
 
     def _add_submodules(self, url: str, directory: int, where: str, depth: int) -> None:
         """Check out every submodule at the commit that the repository names."""
-        staged = self._git(directory, where, ["ls-files", "-z", "--stage"], [])
+        staged = self._git(directory, where, ["ls-files", "-z", "--stage"])
         links = {}
         for line in staged.split("\0"):
             described, _, path = line.partition("\t")
@@ -132,7 +179,7 @@ class Repositories:
         if not links:
             return
         listed = ["config", "-z", "--file", ".gitmodules", "--list"]
-        settings = self._git(directory, where, listed, [])
+        settings = self._git(directory, where, listed)
         for path, origin in _origins(settings).items():
             if path not in links:
                 continue
@@ -154,18 +201,23 @@ class Repositories:
 
     # -- git ------------------------------------------------------------------------------------
 
-    def _git(self, directory: int, where: str, words: list[str], settings: list[str]) -> str:
+    def _git(
+        self,
+        directory: int,
+        where: str,
+        words: list[str],
+        route: Route = Route(),  # noqa: B008 - frozen
+    ) -> str:
         """What git prints. Raises :class:`_Failed`."""
         self._cancel.check()
         cage = [sys.executable, "-I", "-S", "-X", "utf8", gitcage.__file__]
         cage += [str(self._user[0]), str(self._user[1]), str(directory), "--"]
-        command = [*cage, "git", *_SETTINGS, *settings, "-C", where, *words]
         with subprocess.Popen(
-            command,
+            [*cage, "git", *_SETTINGS, *route.settings, "-C", where, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=self._variables(),
+            env={**_VARIABLES, **route.variables},
             cwd="/",
             pass_fds=(directory,),
             start_new_session=True,
@@ -190,46 +242,48 @@ class Repositories:
             _end(running)
             raise
 
-    def _variables(self) -> dict[str, str]:
-        keep = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-        found = {name: self._environment[name] for name in keep if name in self._environment}
-        return found | {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": "/nonexistent",
-            "LC_ALL": "C",
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ASKPASS": "/bin/false",
-            "GIT_LFS_SKIP_SMUDGE": "1",
-            "SSH_AUTH_SOCK": self._ssh_socket,
-        }
-
-    def _pinned(self, url: str) -> list[str]:
-        """Settings that lead git to an address that was judged."""
+    def _route(self, url: str) -> Route:
+        """The way to a repository, by an address that was judged."""
         scheme, host, port = _place(url)
-        ssh = "ssh -F /dev/null -oBatchMode=yes -oStrictHostKeyChecking=accept-new"
-        ssh += " -oUserKnownHostsFile=/tmp/.git/known-hosts -oForwardAgent=no"
-        settings = ["-c", f"core.sshCommand={ssh}"]
-        if self._host_network:
-            return settings
-        proxied = any(name.lower().endswith("s_proxy") for name in self._variables())
-        if scheme in ("http", "https") and proxied:
-            return [*settings, "-c", "http.followRedirects=false"]
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise Unavailable(f"{url} cannot be fetched: {error.strerror or error}") from None
-        peer = str(found[0][4][0])
-        refuse_host(peer, url)
         if scheme in ("http", "https"):
-            shown = f"[{peer}]" if ":" in peer else peer
-            pin = f"http.curloptResolve={host}:{port}:{shown}"
-            return [*settings, "-c", pin, "-c", "http.followRedirects=false"]
-        if scheme == "ssh":
-            return ["-c", f"core.sshCommand={ssh} -oHostName={peer} -oHostKeyAlias={host}"]
+            proxy = self._proxies.of(Url(scheme, host, port))
+            if proxy is not None:
+                address = f"http://{_credentials(proxy)}{proxy.host}:{proxy.port}"
+                return Route(_NO_REDIRECTS, {f"{scheme}_proxy": address})
+        peer = "" if self._host_network else _judged(url, host, port)
         shown = f"[{peer}]" if ":" in peer else peer
-        return [*settings, "-c", f"url.git://{shown}:{port}/.insteadOf=git://{_authority(url)}/"]
+        if scheme in ("http", "https"):
+            if not peer:
+                return Route()
+            return Route(("-c", f"http.curloptResolve={host}:{port}:{shown}", *_NO_REDIRECTS))
+        if scheme == "ssh":
+            agent = f"{gitcage.ROOM}/{_SOCKET}"
+            pin = f" -oHostName={peer} -oHostKeyAlias={host}" if peer else ""
+            settings = ("-c", f"core.sshCommand={_SSH}{pin}")
+            return Route(settings, {"SSH_AUTH_SOCK": agent} if self._agent else {})
+        if not peer:
+            return Route()
+        there = urlsplit(url).netloc
+        return Route(("-c", f"url.git://{shown}:{port}/.insteadOf=git://{there}/"))
+
+
+def _judged(url: str, host: str, port: int) -> str:
+    """The address that a name has now. Raises :class:`InvalidRequest` for one of the host's own."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(f"{url} cannot be fetched: {error.strerror or error}") from None
+    peer = str(found[0][4][0])
+    refuse_host(peer, url)
+    return peer
+
+
+def _credentials(proxy: Proxy) -> str:
+    """``user:password@``, in a variable that only git's own user can read."""
+    if not proxy.authorization:
+        return ""
+    user, _, password = b64decode(proxy.authorization.partition(" ")[2]).decode().partition(":")
+    return f"{quote(user, safe='')}:{quote(password, safe='')}@"
 
 
 class _Failed(Exception):
@@ -267,10 +321,6 @@ def _place(url: str) -> tuple[str, str, int]:
     if not parts.hostname:
         raise InvalidRequest(f"{url} names no host")
     return parts.scheme, parts.hostname, port or _PORTS[parts.scheme]
-
-
-def _authority(url: str) -> str:
-    return urlsplit(url).netloc
 
 
 def _origins(listed: str) -> dict[str, str]:
