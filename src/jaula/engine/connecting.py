@@ -17,6 +17,7 @@ from jaula.engine.ports import wishes
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
 from jaula.network.ports import PortRequest
 from jaula.spec.api import EndpointSettings
+from jaula.spec.endpoint import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -107,7 +108,9 @@ class Connector:
     def _publish(self, record: ContainerRecord, endpoint: Endpoint) -> Endpoint:
         """Publish a container's ports on the network that leads outside; the endpoint with them."""
         network = self._parts.networks.get(endpoint.network)
-        anywhere = network.host_binding if network else self._parts.config.host_binding
+        anywhere = (network and network.host_binding) or self._parts.config.host_binding
+        if anywhere == ANY:  # Docker's word for both families
+            anywhere = ""
         ports = [
             PortRequest(
                 w.container_port, w.protocol, w.host_ip or anywhere, w.host_port, w.host_port_end

@@ -14,8 +14,8 @@ Filters = dict[str, list[str]]
 Document = dict[str, Any]
 
 
-def document(network: Network) -> Document:
-    """One network, without its containers."""
+def document(network: Network, *, past_firewall: bool = False) -> Document:
+    """One network, without its containers; ``past_firewall`` is the engine's setting."""
     return {
         "Name": network.name,
         "Id": network.id,
@@ -34,15 +34,15 @@ def document(network: Network) -> Document:
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
         "Containers": {},
-        "Options": _options(network),
+        "Options": _options(network, past_firewall),
         "Labels": dict(network.labels),
     }
 
 
-def _options(network: Network) -> dict[str, str]:
+def _options(network: Network, past_firewall: bool) -> dict[str, str]:
     """What was asked, and what the engine's settings relax."""
-    relaxed = {PAST_OPTION: "true"} if network.past_firewall else {}
-    return {**network.driver_options, **relaxed}
+    relaxed = past_firewall and network.past_firewall is None and network.driver == "bridge"
+    return {**network.driver_options, **({PAST_OPTION: "true"} if relaxed else {})}
 
 
 def _pool(pool: Pool) -> Document:

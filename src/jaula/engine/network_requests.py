@@ -17,7 +17,6 @@ from jaula.kernel.links import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from jaula.network.bridge import check_bridge_name
 from jaula.network.parent import DUMMY_PREFIX
 from jaula.spec.api import NetworkCreate
-from jaula.spec.endpoint import ANY
 from jaula.spec.network import (
     BINDING_OPTION,
     ICC_OPTION,
@@ -65,13 +64,10 @@ def check(body: NetworkCreate) -> None:
         )
 
 
-def network(
-    body: NetworkCreate, identity: str, *, past_firewall: bool = False, bindings: str = ""
-) -> Network:
+def network(body: NetworkCreate, identity: str) -> Network:
     """The record of a network that is not made yet, without its subnets.
 
-    ``past_firewall`` and ``bindings`` hold for networks that say nothing about it. Whether a parent
-    comes with the network is for the caller to see.
+    Whether a parent comes with the network is for the caller to see.
 
     :raises InvalidRequest: an option's value.
     """
@@ -95,8 +91,8 @@ def network(
         bridge=check_bridge_name(options.get(NAME_OPTION) or f"br-{identity[:12]}"),
         icc=_flag(options, ICC_OPTION),
         masquerade=_flag(options, MASQUERADE_OPTION),
-        host_binding=_binding(options.get(BINDING_OPTION, "")) or bindings,
-        past_firewall=_flag(options, PAST_OPTION, default=past_firewall),
+        host_binding=_binding(options.get(BINDING_OPTION, "")),
+        past_firewall=_flag(options, PAST_OPTION) if PAST_OPTION in options else None,
     )
 
 
@@ -131,17 +127,16 @@ def _one_of(options: dict[str, str], name: str, known: Iterable[str], default: s
     return found
 
 
-def _flag(options: dict[str, str], name: str, *, default: bool = True) -> bool:
-    text = options.get(name, str(default)).lower()
+def _flag(options: dict[str, str], name: str) -> bool:
+    text = options.get(name, "true").lower()
     if text not in _TRUE + _FALSE:
         raise InvalidRequest(f"invalid value for {name}: {options[name]!r} is not true or false")
     return text in _TRUE
 
 
 def _binding(text: str) -> str:
-    """'' for every address, which is what Docker's 0.0.0.0 means."""
     try:
-        return str(IPv4Address(text)) if text not in ("", ANY) else ""
+        return str(IPv4Address(text)) if text else ""
     except AddressValueError as error:
         raise InvalidRequest(f"invalid value for {BINDING_OPTION}: {error}") from None
 

@@ -18,7 +18,6 @@ from jaula.spec.network import (
     ICC_OPTION,
     MASQUERADE_OPTION,
     NAME_OPTION,
-    PAST_OPTION,
     Network,
     Pool,
 )
@@ -64,12 +63,13 @@ class Networks:
         return self._document(self._parts.networks.find(ref), containers=True)
 
     def _document(self, name: str, *, containers: bool) -> Document:
-        network = self._parts.networks.get(name)
-        found = self._predefined(name) if network is None else network_documents.document(network)
+        network = self._parts.networks.get(name) or self._predefined(name)
+        relaxed = self._parts.config.publish_past_firewall
+        found = network_documents.document(network, past_firewall=relaxed)
         found["Containers"] = self._members(name) if containers else {}
         return found
 
-    def _predefined(self, name: str) -> Document:
+    def _predefined(self, name: str) -> Network:
         options: dict[str, str] = {}
         pools: tuple[Pool, ...] = ()
         if name == "bridge":
@@ -83,9 +83,7 @@ class Networks:
                 BINDING_OPTION: self._parts.config.host_binding or "0.0.0.0",
                 NAME_OPTION: self._parts.config.bridge,
             }
-            if self._parts.config.publish_past_firewall:
-                options[PAST_OPTION] = "true"
-        network = Network(
+        return Network(
             name,
             network_id(name),
             self._parts.started_at,
@@ -95,7 +93,6 @@ class Networks:
             ipv6=len(pools) > 1,
             driver_options=options,
         )
-        return network_documents.document(network)
 
     def _members(self, name: str) -> Document:
         found: Document = {}
@@ -162,13 +159,7 @@ class Networks:
         if parts.networks.get(body.name) is not None:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
-        config = parts.config
-        network = network_requests.network(
-            body,
-            identity,
-            past_firewall=config.publish_past_firewall,
-            bindings=config.host_binding,
-        )
+        network = network_requests.network(body, identity)
         if network.parent:
             made = parts.network.parent_comes_with(network.parent)
             network = msgspec.structs.replace(network, made_parent=made)

@@ -166,6 +166,7 @@ def addresses6(network: Network) -> Addresses | None:
     )
 
 
-def limits(network: Network) -> Limits:
-    """What its options change in the firewall."""
-    return Limits(network.internal, network.icc, network.masquerade, network.past_firewall)
+def limits(network: Network, *, past_firewall: bool = False) -> Limits:
+    """What its options change in the firewall; ``past_firewall`` holds if they do not say."""
+    past = past_firewall if network.past_firewall is None else network.past_firewall
+    return Limits(network.internal, network.icc, network.masquerade, past)

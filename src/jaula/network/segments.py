@@ -110,7 +110,7 @@ class Segments:
             network.name,
             Bridge(plans.bridge_plan(network, self._pools), self._promised),
             self._nft(),
-            limits=plans.limits(network),
+            limits=plans.limits(network, past_firewall=self._limits.past_firewall),
             addresses6=addresses6,
         )
 

@@ -55,8 +55,8 @@ class Network(msgspec.Struct, frozen=True, omit_defaults=True):
     attachable: bool = False
     icc: bool = True
     masquerade: bool = True
-    host_binding: str = ""
-    past_firewall: bool = False
+    host_binding: str = ""  # where ports are published by default; '': where the engine says
+    past_firewall: bool | None = None  # of published ports; None: as the engine says
     mtu: int = 0
     parent: str = ""
     made_parent: bool = False  # it came with the network, and goes with it

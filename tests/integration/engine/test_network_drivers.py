@@ -181,7 +181,15 @@ def test_an_engines_settings_for_networks_hold(
     for name in ("bridge", "pool0"):
         with running(engine, image, flags=("--network", name, "-p", "80")) as bound:
             assert [p["HostIp"] for p in ports(engine, bound)["80/tcp"]] == ["127.0.0.3"]
+    option = {"io.jaula.publish_past_firewall": "false"}
     assert engine.request("DELETE", "/networks/pool1").status == 204
+    assert create(engine, "closed", Options=option).status == 201
+    assert inspect(engine, "closed")["Options"] == option
+    assert engine.request("DELETE", "/networks/closed").status == 204
+    engine.extra_flags = tuple(f for f in engine.extra_flags if f != "--publish-past-firewall")
+    assert engine.stop() == 0
+    engine.start()
+    assert inspect(engine, "pool3")["Options"] == {}, "the engine's setting is not the network's"
     assert create(engine, "again").status == 201
     for name in ("pool0", "again", "pool2", "pool3"):
         assert engine.request("DELETE", f"/networks/{name}").status == 204

@@ -105,6 +105,16 @@ def test_the_link_local_address_follows_from_the_mac() -> None:
     assert link_local("02:42:ac:11:00:02") == IPv6Address("fe80::42:acff:fe11:2")
 
 
+def test_a_network_that_says_nothing_publishes_as_the_engine_does() -> None:
+    silent = plans.limits(NETWORK)
+    assert not silent.past_firewall
+    assert plans.limits(NETWORK, past_firewall=True).past_firewall
+    closed = Network("shop", "ab" * 32, 0, "br-x", past_firewall=False)
+    assert not plans.limits(closed, past_firewall=True).past_firewall
+    opened = Network("shop", "ab" * 32, 0, "br-x", past_firewall=True)
+    assert plans.limits(opened).past_firewall
+
+
 def test_options_change_the_rules() -> None:
     subnet = IPv4Network("10.0.0.0/24")
     usual = firewall.ruleset("br-x", subnet, [])

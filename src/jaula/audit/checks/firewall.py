@@ -86,7 +86,7 @@ def limits(document: Mapping[str, Any]) -> Limits:
         internal=bool(document.get("Internal")),
         icc=on("enable_icc"),
         masquerade=on("enable_ip_masquerade"),
-        past_firewall=str(options.get(PAST_OPTION, "false")).lower() == "true",
+        past_firewall=str(options.get(PAST_OPTION, "false")).lower() in ("1", "t", "true"),
     )
 
 
