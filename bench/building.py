@@ -1,0 +1,157 @@
+"""A Dockerfile of ten steps: what each builder takes for it, with and without its cache.
+
+The Dockerfile is of the usual kind: variables, a working directory, dependencies before the
+source, four programs that run, a user, a command. Nothing in it uses the network, so what is
+measured is the builder and not a mirror.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from engines import IMAGE, Engine, Podman
+
+Samples = dict[str, list[float]]
+TITLES = {
+    "whole": "build of ten steps, nothing cached, ms",
+    "cached": "the same, all cached, ms",
+    "changed": "the same, one source file changed, ms",
+}
+"""What is measured, in this order."""
+TAG = "bench-built:1"
+
+DOCKERFILE = f"""\
+FROM {IMAGE}
+ENV APP=/app LANG=C.UTF-8
+WORKDIR /app
+COPY requirements.txt .
+RUN mkdir -p /opt/lib && for i in 1 2 3 4 5; do cp requirements.txt /opt/lib/$i; done
+COPY src/ src/
+RUN cat src/* | md5sum > digest
+RUN echo 'worker:x:1000:1000::/app:/bin/sh' >> /etc/passwd
+RUN chown -R 1000:1000 /app
+USER 1000
+CMD ["sh", "-c", "cat digest"]
+"""
+
+
+class Buildah(Podman):
+    """buildah with runc, with the store of a podman of its own.
+
+    It asks for more open files and processes than may be had everywhere: it is told what there is.
+    """
+
+    name = "buildah"
+
+    def start(self) -> None:
+        limits = (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))
+        words = [f"{name}={hard}:{hard}" for name, hard in _hard(limits)]
+        self._settings.write_text(f"[containers]\ndefault_ulimits = {json.dumps(words)}\n")
+
+    @property
+    def _settings(self) -> Path:
+        return self.base / "containers.conf"
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {"CONTAINERS_CONF_OVERRIDE": str(self._settings)}
+
+    def words(self, *words: str) -> list[str]:
+        if words[0] in ("build", "rmi"):
+            return [
+                "buildah",
+                *("--root", str(self.base / "lib"), "--runroot", str(self.base / "run")),
+                *words[:1],
+                *(("--runtime", "runc") if words[0] == "build" else ()),
+                *words[1:],
+            ]
+        return super().words(*words)
+
+
+def _hard(limits: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+    for name, which in limits:
+        hard = resource.getrlimit(which)[1]
+        if hard != resource.RLIM_INFINITY:
+            yield name, hard
+
+
+def make_context(base: Path, files: int = 40) -> Path:
+    """A directory with the Dockerfile and a source tree of some 160 kB, always the same."""
+    context = base / "context"
+    (context / "src").mkdir(parents=True)
+    (context / "Dockerfile").write_text(DOCKERFILE)
+    (context / "requirements.txt").write_text("one==1\ntwo==2\n")
+    for number in range(files):
+        lines = (hashlib.sha256(f"{number}:{n}".encode()).hexdigest() for n in range(64))
+        (context / "src" / f"module{number}.py").write_text("\n".join(lines) + "\n")
+    return context
+
+
+def measure(engines: Sequence[Engine], context: Path, rounds: int) -> dict[str, Samples]:
+    """Milliseconds of each build of each builder; the first round is not counted."""
+    found: dict[str, Samples] = {key: {e.name: [] for e in engines} for key in TITLES}
+    for number in range(rounds + 1):
+        for engine in engines:
+            for key, value in _round(engine, context, number).items():
+                if number:
+                    found[key][engine.name].append(value)
+        print(f"round {number} of {rounds}", file=sys.stderr)
+    return found
+
+
+def _round(engine: Engine, context: Path, number: int) -> dict[str, float]:
+    source = context / "src" / "module0.py"
+    before = source.read_text()
+    took = {"whole": _timed(lambda: _build(engine, context, "--no-cache"))}
+    _build(engine, context)  # buildah takes nothing from a build that was told to keep nothing
+    took["cached"] = _timed(lambda: _build(engine, context))
+    try:
+        source.write_text(f"{before}{engine.name} {number}\n")
+        took["changed"] = _timed(lambda: _build(engine, context))
+    finally:
+        source.write_text(before)
+    return took
+
+
+def _build(engine: Engine, context: Path, *words: str) -> None:
+    layers = ("--layers",) if isinstance(engine, Buildah) and "--no-cache" not in words else ()
+    quiet = ("--quiet",) if isinstance(engine, Buildah) else ("-q",)
+    engine.run(
+        *("build", *quiet, *layers, *words, "-t", TAG, str(context)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return (time.perf_counter() - start) * 1e3
+
+
+def table(results: dict[str, Samples]) -> str:
+    """The median of each builder, and jaula's as a part of the others'."""
+    lines = [
+        "| measure | docker | buildah | jaula | jaula / docker | jaula / buildah |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for key, title in TITLES.items():
+        medians = {name: statistics.median(v) for name, v in results[key].items() if v}
+        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in _SHOWN]
+        cells += [
+            f"{medians['jaula'] / medians[n]:.2f}" if {n, "jaula"} <= set(medians) else ""
+            for n in _SHOWN[:2]
+        ]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+_SHOWN = ("docker", "buildah", "jaula")
