@@ -7,31 +7,19 @@ and what the container gets is that very file or directory, whatever a step besi
 
 The places exist in the engine's own mount namespace only. When the engine is killed they are gone.
 What they are attached to is removed by name and never with what is in it: that may be a cache.
-
-Facts: an overlay cannot be id-mapped, its layers can (:mod:`jaula.runtime.rootfs`). Linux before
-6.15 clones no part of a detached mount, so a root is attached before a directory of it is taken.
 """
 
 from __future__ import annotations
 
-import os
-import posixpath
-import stat
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from jaula.engine import mountpoints
-from jaula.engine.rootview import apart
-from jaula.engine.specbuild import security
+from jaula.engine.building.attaching import Attaching
+from jaula.engine.building.mount_kinds import Hidden
 from jaula.engine.threads import in_own_thread
-from jaula.errors import InvalidRequest, JaulaError
-from jaula.kernel import mounts, paths
-from jaula.kernel.mounts import MNT, MOUNT_ATTR
-from jaula.runtime import mappings, rootfs
-from jaula.spec.rootfs import OverlayRoot
-from jaula.state.records import MountRecord
+from jaula.kernel import mounts
+from jaula.kernel.mounts import MNT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -39,67 +27,9 @@ if TYPE_CHECKING:
 
     from jaula.config import Paths
     from jaula.engine import keepid
+    from jaula.engine.building.mount_kinds import StepMount
     from jaula.engine.container import Container
     from jaula.engine.parts import Parts
-
-_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")
-_SECRET_PLACE = 1 << 20  # bytes of the file system that holds one secret
-_NAME = "content"
-
-
-class Bound(msgspec.Struct, frozen=True, kw_only=True):
-    """Part of a tree; ``lowers`` are directories, the topmost first.
-
-    ``writable``: what is written is lost at the end of the step. ``about`` is for errors.
-    """
-
-    target: str
-    lowers: tuple[str, ...]
-    source: str = "/"
-    writable: bool = False
-    about: str = ""
-
-
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory of the engine's that steps share (``type=cache``), or one file in it."""
-
-    target: str
-    path: str
-    writable: bool = True
-
-
-class Fresh(msgspec.Struct, frozen=True, kw_only=True):
-    """A file system in memory; ``size`` is bytes, 0 for no limit."""
-
-    target: str
-    size: int = 0
-
-
-class Hidden(msgspec.Struct, frozen=True, kw_only=True):
-    """A file in memory that only this step sees; ``variable`` instead of a target."""
-
-    target: str = ""
-    content: bytes = b""
-    mode: int = 0o400
-    uid: int = 0
-    gid: int = 0
-    variable: str = ""
-
-    def __repr__(self) -> str:
-        return f"Hidden(target={self.target!r})"
-
-
-class Listening(msgspec.Struct, frozen=True, kw_only=True):
-    """A socket; ``listen`` begins to serve at the path that it is given, until the step's end."""
-
-    target: str
-    listen: Callable[[str], None]
-    mode: int = 0o600
-    uid: int = 0
-    gid: int = 0
-
-
-StepMount = Bound | Kept | Fresh | Hidden | Listening
 
 
 class StepMounts:
@@ -132,7 +62,7 @@ class StepMounts:
             try:
                 user_fd = sandbox.user_fd if sandbox is not None else None
                 self._place = places(self._parts.config.paths) / container.id
-                make = _Making(self._parts, container, (uids, gids or uids), user_fd, self._place)
+                make = Attaching(self._parts, container, (uids, gids or uids), user_fd, self._place)
                 found = await in_own_thread(lambda: make.all(self._wanted, self._attached))
                 container.bundle = make.bundle
             finally:
@@ -154,205 +84,6 @@ class StepMounts:
         if self._place is not None:
             remove_places(self._place)
             self._place = None
-
-
-class _Making:
-    """Makes the mounts of one start; in a thread of its own."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        container: Container,
-        maps: keepid.Maps,
-        user_fd: int | None,
-        place: Path,
-    ) -> None:
-        self._maps = maps
-        self._user_fd = user_fd
-        self._owner = (mappings.host_id(maps[0], 0), mappings.host_id(maps[1], 0))
-        self._run = place
-        self._kept = parts.config.paths.container(container.id)
-        wanted = container.record.body.host_config
-        label = security.labels(wanted, parts.host, container.record.level).mount
-        self._label = (label or None) if parts.host.selinux else None
-        self._attached: list[str] = []
-        self.bundle = ""  # in memory, where variables are secret
-
-    def all(self, wanted: Sequence[StepMount], attached: list[str]) -> tuple[MountRecord, ...]:
-        """Make all; ``attached`` grows by each place, so that whatever fails can be undone."""
-        self._attached = attached
-        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found: dict[str, MountRecord] = {}
-        if any(isinstance(mount, Hidden) and mount.variable for mount in wanted):
-            self.bundle = self._memory("bundle")
-        for index, mount in enumerate(wanted):
-            try:
-                record = self._one(index, mount)
-            except OSError as error:
-                where = mount.target or getattr(mount, "variable", "")
-                raise InvalidRequest(
-                    f"the mount at {where} cannot be made: {error.strerror or error}"
-                ) from error
-            if record is not None:
-                found[record.destination] = record
-        return tuple(found.values())
-
-    def _one(self, index: int, mount: StepMount) -> MountRecord | None:
-        if isinstance(mount, Fresh):
-            size = (f"size={mount.size}",) if mount.size else ()
-            options = ("nosuid", "nodev", "mode=1777", *size)
-            return MountRecord("tmpfs", mountpoints.destination(mount.target), options=options)
-        if isinstance(mount, Hidden) and not mount.target:
-            return None
-        match mount:
-            case Bound():
-                place, read_only = self._bound(index, mount), not mount.writable
-            case Kept():
-                place, read_only = self._kept_tree(index, mount), not mount.writable
-            case Hidden():
-                place, read_only = self._secret(index, mount), True
-            case Listening():
-                place, read_only = self._socket(index, mount), False
-        return MountRecord(
-            "bind",
-            mountpoints.destination(mount.target),
-            source=place,
-            read_only=read_only,
-            propagation="rprivate",
-            options=_OPTIONS,
-            mapped=True,
-        )
-
-    # -- trees -------------------------------------------------------------------------------
-
-    def _bound(self, index: int, mount: Bound) -> str:
-        tree = self._root(index, mount)
-        try:
-            if mount.source.strip("/") in ("", "."):
-                return self._attach(tree, self._folder(index))
-            whole = self._attach(tree, self._folder(f"{index}-whole"))
-        finally:
-            os.close(tree)
-        with _opened(whole) as root:
-            try:
-                found = paths.open_in_root(root, mount.source, os.O_PATH)
-            except OSError as error:
-                raise InvalidRequest(
-                    f"{mount.source!r} is not in {mount.about or 'the context'}: {error.strerror}"
-                ) from error
-        try:
-            part = mounts.clone_tree("", dir_fd=found)
-            try:
-                return self._attach(part, self._like(index, found))
-            finally:
-                os.close(part)
-        finally:
-            os.close(found)
-
-    def _root(self, index: int, mount: Bound) -> int:
-        upper = work = None
-        if mount.writable:
-            top = self._kept / f"mount-{index}"
-            upper, work = str(top / "upper"), str(top / "work")
-            for place in (top, top / "upper", top / "work"):
-                place.mkdir(mode=0o755)
-        root = OverlayRoot(
-            mount.lowers,
-            upper,
-            work,
-            id_mapped=self._user_fd is not None,
-            user_xattr=self._user_fd is None and bool(self._maps[0]),
-            volatile=True,
-        )
-        if upper is None and len(root.lowers) == 1:
-            return self._mapped(mounts.clone_tree(root.lowers[0]), read_only=True)
-        return apart(
-            lambda: rootfs.mount_root(root, self._user_fd, self._owner, context=self._label)
-        )
-
-    def _kept_tree(self, index: int, mount: Kept) -> str:
-        tree = self._mapped(mounts.clone_tree(mount.path), read_only=not mount.writable)
-        try:
-            with _opened(mount.path) as found:
-                return self._attach(tree, self._like(index, found))
-        finally:
-            os.close(tree)
-
-    def _mapped(self, tree: int, *, read_only: bool) -> int:
-        try:
-            if self._user_fd is not None:
-                mounts.idmap(tree, self._user_fd)
-            attributes = MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV
-            mounts.mount_setattr(tree, set=attributes | (MOUNT_ATTR.RDONLY if read_only else 0))
-        except BaseException:
-            os.close(tree)
-            raise
-        return tree
-
-    # -- single files ------------------------------------------------------------------------
-
-    def _secret(self, index: int, mount: Hidden) -> str:
-        folder = self._memory(index, executable=mount.mode & 0o111 != 0)
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-        with _opened(folder) as parent:
-            descriptor = os.open(_NAME, flags, 0o600, dir_fd=parent)
-            with open(descriptor, "wb", buffering=0) as file:
-                file.write(mount.content)
-                os.fchown(descriptor, *self._ids(mount.uid, mount.gid))
-                os.fchmod(descriptor, mount.mode)
-        return f"{folder}/{_NAME}"
-
-    def _socket(self, index: int, mount: Listening) -> str:
-        folder = self._memory(index)
-        path = f"{folder}/{_NAME}"
-        mount.listen(path)
-        os.chown(path, *self._ids(mount.uid, mount.gid))
-        os.chmod(path, mount.mode)
-        return path
-
-    def _memory(self, name: int | str, *, executable: bool = False) -> str:
-        options: tuple[tuple[str, str | None], ...] = (
-            ("mode", "0755"),
-            ("size", str(_SECRET_PLACE)),
-        )
-        if self._label:
-            options = (*options, ("context", self._label))
-        attributes = MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV
-        attributes |= MOUNT_ATTR(0) if executable else MOUNT_ATTR.NOEXEC
-        try:  # Linux 6.4: what is in it never reaches a swap
-            tree = mounts.new_filesystem("tmpfs", (*options, ("noswap", None)), attributes)
-        except OSError:
-            tree = mounts.new_filesystem("tmpfs", options, attributes)
-        try:
-            return self._attach(tree, self._folder(name))
-        finally:
-            os.close(tree)
-
-    def _ids(self, uid: int, gid: int) -> tuple[int, int]:
-        try:
-            return mappings.host_id(self._maps[0], uid), mappings.host_id(self._maps[1], gid)
-        except JaulaError as error:
-            raise InvalidRequest(error.message, hint=error.hint) from None
-
-    # -- places ------------------------------------------------------------------------------
-
-    def _folder(self, name: int | str) -> Path:
-        place = self._run / str(name)
-        place.mkdir(mode=0o700)
-        return place
-
-    def _like(self, index: int, found: int) -> Path:
-        """A directory or a file to attach ``found`` to."""
-        if stat.S_ISDIR(os.fstat(found).st_mode):
-            return self._folder(index)
-        place = self._run / str(index)
-        place.touch(mode=0o600)
-        return place
-
-    def _attach(self, tree: int, place: Path) -> str:
-        mounts.move_mount(tree, str(place))
-        self._attached.append(str(place))
-        return str(place)
 
 
 def places(paths: Paths) -> Path:
@@ -380,22 +111,3 @@ def remove_places(directory: Path) -> None:
         else:
             place.unlink()
     directory.rmdir()
-
-
-class _opened:
-    """An ``O_PATH`` descriptor of a place of the engine's own."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> int:
-        self._fd = os.open(self._path, os.O_PATH | os.O_CLOEXEC)
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-
-
-def target_of(text: str, working_dir: str) -> str:
-    """A mount's target, which may be relative to the working directory. Pure."""
-    return posixpath.normpath(posixpath.join("/", working_dir, text))

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from jaula.engine.building.agents import Agent
-from jaula.engine.building.mounts import (
+from jaula.engine.building.mount_kinds import (
     Bound,
     Fresh,
     Hidden,
