@@ -126,7 +126,11 @@ class Entrance:
             ours.setblocking(False)
             theirs.setblocking(False)
             with ours:
-                await self._adopt(theirs, origin)
+                try:
+                    await self._adopt(theirs, origin)
+                except BaseException:
+                    theirs.close()
+                    raise
                 await Carrying(client, codec, ours).run()
 
     def _refused(self, origin: Remote, error: Failed) -> None:
@@ -166,12 +170,13 @@ class Entrance:
     def stop(self) -> None:
         """Let nobody in any more."""
         self._accepting.cancel()
-        self._sock.close()
         for task in tuple(self._shaking):
             task.cancel()
 
     async def close(self) -> None:
         """End what is left of connections, once what was behind them has ended."""
+        await asyncio.wait((self._accepting,))
+        self._sock.close()  # not before: its number could be another's while it is waited for
         if self._inside:
             _, late = await asyncio.wait(self._inside, timeout=_FAREWELL_SECONDS)
             for task in late:
