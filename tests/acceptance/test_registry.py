@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -266,6 +267,42 @@ def test_a_helper_keeps_the_password(
         must(engine, program, "push", name, env=environment)
     must(engine, "jaula", "logout", guarded.name, env=environment)
     assert engine.cli("docker", "push", name, env=environment).returncode == 1
+
+
+def test_docker_finds_what_the_keyring_keeps_by_our_helper(
+    engine: PrivateEngine, guarded: Registry, busybox: str, tmp_path: Path
+) -> None:
+    helper = tmp_path / "docker-credential-jaula"
+    helper.write_text(
+        f"#!/bin/sh\nPYTHONPATH={PROJECT}/src exec {sys.executable} "
+        '-m jaula.cli.credential_helper "$@"\n'
+    )
+    helper.chmod(0o755)
+    environment = engine.environment() | {
+        "DOCKER_CONFIG": str(tmp_path),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    name = f"{guarded.name}/{containers.unique('found')}:1"
+    must(engine, "jaula", "tag", busybox, name)
+    words = ("login", "-u", USER, "--password-stdin", guarded.name)
+    done = engine.cli("jaula", *words, input=PASSWORD, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert PASSWORD not in (tmp_path / "config.json").read_text()
+    must(engine, "docker", "push", name, env=environment)
+    listed = subprocess.run(
+        [helper, "list"], env=environment, input="", capture_output=True, text=True
+    )
+    assert json.loads(listed.stdout) == {guarded.name: USER}
+    must(engine, "docker", "logout", guarded.name, env=environment)
+    assert engine.cli("jaula", "push", name, env=environment).returncode == 1
+    done = engine.cli("docker", *words, input=PASSWORD, env=environment)
+    assert done.returncode == 0, done.stderr
+    must(engine, "jaula", "push", name, env=environment)
+    must(engine, "jaula", "logout", guarded.name, env=environment)
+    asked = subprocess.run(
+        [helper, "get"], env=environment, input=guarded.name, capture_output=True, text=True
+    )
+    assert (asked.returncode, asked.stdout) == (1, "credentials not found in native keychain\n")
 
 
 def test_a_password_is_kept_in_the_file_where_that_is_asked_for(

@@ -30,8 +30,10 @@ _LIMIT = 4 << 20  # bytes of a configuration file
 _ANSWER_LIMIT = 1 << 20  # bytes of a helper's answer
 _PATIENCE = 60  # seconds that a helper may take: it may ask a person
 _HELPER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}", re.ASCII)
-_TOKEN_USER = "<token>"
-_NOT_FOUND = "credentials not found in native keychain"
+TOKEN_USER = "<token>"
+NOT_FOUND = "credentials not found in native keychain"
+OWN_HELPER = "jaula"
+"""The helper that gives other programs what the kernel's keyring has; we need no program for it."""
 
 
 class Login(NamedTuple):
@@ -97,18 +99,19 @@ class CredentialFile:
         if helper:
             document_of = {
                 "ServerURL": key,
-                "Username": _TOKEN_USER if login.identity_token else login.user,
+                "Username": TOKEN_USER if login.identity_token else login.user,
                 "Secret": login.identity_token or login.password,
             }
             _call(helper, "store", json.dumps(document_of))
             auths[key] = {}  # that there is something, as Docker notes it
         elif not clear and self._keep(key, login):
-            helper, auths[key] = "keyring", {}
+            helper, auths[key] = OWN_HELPER, {}
         else:
             pair = f"{login.user}:{'' if login.identity_token else login.password}"
             auths[key] = {"auth": b64encode(pair.encode()).decode()}
             if login.identity_token:
                 auths[key]["identitytoken"] = login.identity_token
+        _name_own(document, key, named=helper == OWN_HELPER and _is_installed(OWN_HELPER))
         self.replace(document)
         return not helper
 
@@ -140,6 +143,7 @@ class CredentialFile:
                 keyring.erase(key)
             del auths[name]
         if names:
+            _name_own(document, key, named=False)
             self.replace(document)
         return bool(names or helper)
 
@@ -220,11 +224,29 @@ def _helper_of(document: dict[str, Any], key: str) -> str:
     name = helpers.get(_host(key)) or helpers.get(key) if isinstance(helpers, dict) else None
     if name is None:
         name = document.get("credsStore")
-    if not name:
+    if not name or name == OWN_HELPER:
         return ""
     if not isinstance(name, str) or not _HELPER.fullmatch(name):
         raise InvalidRequest(f"{str(name)[:80]!r} is no name of a credential helper")
     return name
+
+
+def _name_own(document: dict[str, Any], key: str, *, named: bool) -> None:
+    """Have other programs find what the keyring has by our own helper, or not any more."""
+    helpers = document.get("credHelpers")
+    if named:
+        document["credHelpers"] = {
+            **(helpers if isinstance(helpers, dict) else {}),
+            _host(key): OWN_HELPER,
+        }
+    elif isinstance(helpers, dict) and helpers.get(_host(key)) == OWN_HELPER:
+        del helpers[_host(key)]
+        if not helpers:
+            del document["credHelpers"]
+
+
+def _is_installed(helper: str) -> bool:
+    return shutil.which(f"docker-credential-{helper}") is not None
 
 
 def _get(helper: str, key: str) -> Login:
@@ -239,7 +261,7 @@ def _get(helper: str, key: str) -> Login:
         raise JaulaError(f"docker-credential-{helper} answered with no credentials") from None
     if not isinstance(user, str) or not isinstance(secret, str):
         raise JaulaError(f"docker-credential-{helper} answered with no credentials")
-    if user == _TOKEN_USER:
+    if user == TOKEN_USER:
         return Login(identity_token=secret)
     return Login(user, secret)
 
@@ -264,7 +286,7 @@ def _call(helper: str, verb: str, given: str) -> str:
         raise JaulaError(f"error getting credentials - err: {program}: {error}") from None
     answer = done.stdout[:_ANSWER_LIMIT].decode("utf-8", "replace").strip()
     if done.returncode:
-        if answer == _NOT_FOUND:
+        if answer == NOT_FOUND:
             raise NotFound(answer)
         raise JaulaError(
             f"error getting credentials - err: exit status {done.returncode}, out: `{answer[:300]}`"

@@ -272,3 +272,26 @@ def test_the_kernels_keyring_keeps_and_forgets(tmp_path: Path) -> None:
         assert keyring.erase("r:5000") is True
     assert keyring.erase("r:5000") is False
     assert keyring.find("r:5000") == Login()
+
+
+def test_other_programs_are_told_of_our_helper_where_it_is(
+    kept: CredentialFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "docker-credential-jaula"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    write(kept, {"credHelpers": {"other": "test"}})
+    kept.store("r:5000", Login("maria", "s3cret"))
+    document = json.loads(Path(kept.path).read_text())
+    assert document["credHelpers"] == {"other": "test", "r:5000": "jaula"}
+    assert kept.find("r:5000").password == "s3cret"  # without the program
+    kept.store("r:5000", Login("maria", "s3cret"), clear=True)
+    assert json.loads(Path(kept.path).read_text())["credHelpers"] == {"other": "test"}
+    kept.store("r:5000", Login("maria", "s3cret"))
+    kept.erase("r:5000")
+    assert json.loads(Path(kept.path).read_text()) == {
+        "credHelpers": {"other": "test"},
+        "auths": {},
+    }
