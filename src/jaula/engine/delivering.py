@@ -46,12 +46,12 @@ def resolved(parts: Parts, body: ContainerCreate) -> ContainerCreate:
     """The request with the id of each secret and config that it names, and everything checked.
 
     :raises InvalidRequest: there is none of that name, or a target, owner or mode that cannot
-        be, or two have one target.
+        be, or something else is to be at the target.
     """
     host = body.host_config
     if not (host.secrets or host.configs):
         return body
-    seen: set[str] = set()
+    seen = {wish.mount.destination for wish in mountpoints.wishes(body)}
     found = {}
     for kind, references in ((Kind.SECRET, host.secrets), (Kind.CONFIG, host.configs)):
         found[kind] = tuple(_resolved(parts, kind, one, seen) for one in references)
@@ -68,7 +68,7 @@ def _resolved(
         raise InvalidRequest(error.message) from None
     target = mountpoints.destination(target_of(kind, reference, record.name))
     if target in seen:
-        raise InvalidRequest(f"duplicate mount point: {target} is the target of two of them")
+        raise InvalidRequest(f"Duplicate mount point: {target}")
     seen.add(target)
     for text in (reference.uid, reference.gid):
         if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text) < SIZE):
@@ -153,10 +153,11 @@ def _write(
     gids: tuple[IDMapping, ...],
 ) -> tuple[MountRecord, ...]:
     root = mappings.host_id(uids, 0), mappings.host_id(gids, 0)
-    together = not any(m.destination.startswith(DIRECTORY + "/") for m in record.mounts)
+    together = not any(f"{m.destination}/".startswith(DIRECTORY + "/") for m in record.mounts)
     found: list[MountRecord] = []
     directory = f"{place}/together"
-    os.mkdir(directory, 0o755)
+    os.mkdir(directory)
+    os.chmod(directory, 0o755)
     os.chown(directory, *root)
     for number, (reference, data) in enumerate(wanted):
         folder, name = posixpath.split(reference.target)

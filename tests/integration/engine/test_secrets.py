@@ -53,7 +53,8 @@ def test_they_are_files_in_memory_with_owner_and_mode(
         f"cat /run/secrets/{db} /etc/deep/pw; echo; stat -c '%u %g %a' /run/secrets/own;"
         "stat -f -c %T /run/secrets /etc/deep/pw; cat /etc/site.conf; echo;"
         "grep -c ' /run/secrets tmpfs ro,nosuid,nodev,noexec' /proc/mounts;"
-        "touch /run/secrets/x 2>&1; id -u; su -s /bin/sh nobody -c 'cat /run/secrets/own' 2>&1; true",
+        "touch /run/secrets/x 2>&1; id -u;"
+        "su -s /bin/sh nobody -c 'cat /run/secrets/own' 2>&1; true",
     )
     lines = out.splitlines()
     assert lines[0] == VALUE * 2
@@ -129,7 +130,9 @@ def test_one_in_use_stays_and_a_second_of_its_name_is_refused(
         (("--secret", "{db},uid=root"), "is no id inside a container"),
         (("--secret", "{db},uid=65536"), "is no id inside a container"),
         (("--secret", "{db},mode=4755"), "is more than rights"),
-        (("--secret", "{db}", "--secret", "{db}"), "is the target of two"),
+        (("--secret", "{db}", "--secret", "{db}"), "Duplicate mount point: /run/secrets/{db}"),
+        (("--secret", "{db},target=/m", "-v", "/m"), "Duplicate mount point: /m"),
+        (("--secret", "{db},target=/m", "--tmpfs", "/m"), "Duplicate mount point: /m"),
     ],
 )
 def test_what_cannot_be_is_one_clear_error(
@@ -143,7 +146,22 @@ def test_what_cannot_be_is_one_clear_error(
     given = [word.replace("{db}", db) for word in words]
     done = engine.cli("jaula", "run", "--rm", *given, busybox, "true")
     assert done.returncode == 125
-    assert message in done.stderr
+    assert message.replace("{db}", db) in done.stderr
+
+
+def test_they_lie_beside_mounts_of_the_persons_own(
+    engine: PrivateEngine, busybox: str, made: Callable[..., str], tmp_path: Path
+) -> None:
+    db = made()
+    (tmp_path / "own").write_text("of the host")
+    for words in (
+        ("-v", f"{tmp_path}/own:/run/secrets/own"),
+        ("-v", f"{tmp_path}:/run/secrets"),
+    ):
+        script = (
+            f"cat /run/secrets/own /run/secrets/{db}; grep -c 'secrets/{db} tmpfs' /proc/mounts"
+        )
+        assert run(engine, busybox, *words, "--secret", db, script) == f"of the host{VALUE}1\n"
 
 
 @pytest.mark.parametrize(
