@@ -37,6 +37,7 @@ NOBODY = 65534
 _PATIENCE = 600.0  # seconds for one command
 _DEEP = 6  # submodules in submodules
 _MANY = 128  # submodules in all
+_TELLING = ("fatal:", "error:", "remote:", "Host key")
 _SAID = 2000  # characters of git's words that are passed on
 TREE = "tree"
 """Where the files are, in the directory that they are checked out to."""
@@ -304,7 +305,7 @@ def _end(running: subprocess.Popen[bytes]) -> None:
 
 def _said(stderr: bytes) -> str:
     lines = stderr[-_SAID:].decode("utf-8", "replace").splitlines()
-    shown = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
+    shown = [line for line in lines if line.startswith(_TELLING) or "denied" in line] or lines
     text = "; ".join(line.strip() for line in shown)
     return "".join(c for c in text if c.isprintable())
 

@@ -169,8 +169,8 @@ def test_the_clients_ssh_agent_is_there_in_gits_place(tmp_path: Path) -> None:
         def serve() -> None:
             client, _ = agent.accept()
             with client:
-                client.recv(100)
-                client.sendall(b"\0\0\0\5\x0c\0\0\0\0")  # no keys (RFC draft-miller-ssh-agent)
+                while client.recv(100):
+                    client.sendall(b"\0\0\0\5\x0c\0\0\0\0")  # no keys (RFC draft-miller-ssh-agent)
 
         thread = threading.Thread(target=serve)
         thread.start()
