@@ -82,6 +82,9 @@ def wrong(rows: dict[str, Row]) -> dict[str, str]:
     return {name: row.effective for name, row in rows.items() if row.verdict is not Verdict.HOLDS}
 
 
+NO_LABELS = ("--security-opt", "apparmor=unconfined", "--security-opt", "label=disable")
+"""Without mandatory access control, which stops some of what others should have stopped."""
+
 MANY_LIMITS = (
     "--cpus 0.2 --cpuset-cpus 0 --tmpfs /small:size=1m --shm-size 2m --ulimit nofile=64:64 "
     "--ulimit fsize=8192 --ulimit memlock=65536 --ulimit core=0 --ulimit nproc=500"
@@ -123,16 +126,16 @@ def test_everything_is_refused(engine: PrivateEngine, busybox: str, flags: tuple
          "loopback of the host"),
         (("--network", "host"), {"NetworkMode": "none"}, {"tried: network"},
          "a container of another network (ECONNREFUSED"),
-        (("--security-opt", "systempaths=unconfined", "--userns", "host"),
+        ((*NO_LABELS, "--security-opt", "systempaths=unconfined", "--userns", "host"),
          {"MaskedPaths": None, "ReadonlyPaths": None, "SecurityOpt": None, "UsernsMode": ""},
          {"tried: kernel files"}, "/proc/sys/kernel/core_pattern"),
-        (("--security-opt", "systempaths=unconfined", "--userns", "host"),
+        ((*NO_LABELS, "--security-opt", "systempaths=unconfined", "--userns", "host"),
          {"MaskedPaths": None, "ReadonlyPaths": None, "SecurityOpt": None, "UsernsMode": ""},
          {"tried: read-only paths"}, "/proc/bus"),
-        (("--security-opt", "systempaths=unconfined"),
+        ((*NO_LABELS, "--security-opt", "systempaths=unconfined"),
          {"MaskedPaths": None, "ReadonlyPaths": None, "SecurityOpt": None},
          {"tried: masked paths"}, "/proc/keys read"),
-        (("-v", "/tmp:/tmp"), {}, {"tried: others"}, "a file of the host"),
+        ((*NO_LABELS, "-v", "/tmp:/tmp"), {}, {"tried: others"}, "a file of the host"),
     ],
 )  # fmt: skip
 def test_a_protection_that_is_missing_is_seen_by_deed(

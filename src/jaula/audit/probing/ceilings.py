@@ -35,7 +35,7 @@ MAX_SPACE = 1 << 30  # bytes; where a limit were not in effect, so much would be
 MAX_LOCKED = 64 << 20  # bytes, likewise
 PAGE = 4096
 MILLISECOND = 1_000_000  # nanoseconds
-LONGEST = 2000 * MILLISECOND  # a child has three seconds
+LONGEST = 2000 * MILLISECOND
 SLICE = 5 * MILLISECOND  # what a processor takes of a quota at once: sched_cfs_bandwidth_slice_us
 O_RDWR_CREAT = 0o102
 INFINITY = (1 << 64) - 1
@@ -134,11 +134,12 @@ def processors(limits: Limits) -> list[Attempt]:
 def burning(quota: int, period: int, processors: int) -> tuple[int, int, int] | None:
     """(threads, nanoseconds of wall time, most that they may get); None where it cannot be told.
 
-    Ten periods are used, which touch eleven. Each processor may still hold a slice of a quota.
+    Ten periods are used, which touch eleven; one more is for clocks that are no better than that.
+    Each processor may still hold a slice of a quota.
     """
     wall = min(max(10 * period * 1000, 300 * MILLISECOND), LONGEST)
     threads = min(2 * quota // period + 2, processors, MAX_BURNERS)
-    most = quota * 1000 * (wall // (period * 1000) + 1) + SLICE * processors
+    most = quota * 1000 * (wall // (period * 1000) + 2) + SLICE * processors
     return (threads, wall, most) if most < threads * wall * 19 // 20 else None
 
 

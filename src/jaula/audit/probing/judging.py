@@ -10,7 +10,7 @@ import msgspec
 
 from jaula.audit.probing.about import ABOUT
 from jaula.audit.probing.attempts import SIGALRM, Attempt
-from jaula.audit.probing.program import Answer
+from jaula.audit.probing.program import ALARM, Answer
 from jaula.audit.row import Row, Verdict
 
 
@@ -40,7 +40,7 @@ def outcome(attempt: Attempt, status: Answer, steps: Sequence[Answer]) -> Outcom
         if signal in attempt.signals:
             return Outcome(attempt, True, f"ended by signal {signal}")
         if signal == SIGALRM:
-            return Outcome(attempt, None, "no answer in 3 seconds")
+            return Outcome(attempt, None, f"no answer in {ALARM} seconds")
     decides = attempt.decides % len(attempt.steps)
     for number, step in enumerate(steps[: decides + 1]):
         if not step.reached:

@@ -22,8 +22,8 @@ from jaula.audit.probing.attempts import call
 from jaula.audit.probing.program import BEGIN, Entry
 from jaula.confine import lsm
 
-SLEEP = (Entry(BEGIN), call("pause")) * 100
-"""Each child ends after three seconds by its alarm."""
+SLEEP = (Entry(BEGIN), call("pause")) * (300 // program.ALARM)
+"""Five minutes: each child ends by its alarm."""
 
 OWNED, LABELLED = "/.jaula-probe-owned", "/.jaula-probe-labelled"
 """Where the twin has the two files."""

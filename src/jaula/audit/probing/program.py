@@ -7,7 +7,7 @@ ABI, ``int 0x80`` as linux/arch/x86/entry describes it. Pure.
 The table is a list of entries; each group begins with a fork, so that what a call does to its
 process, or the end of it, stays there:
 
-    begin    fork; the child takes an alarm of 3 seconds, the parent waits for its status
+    begin    fork; the child takes an alarm of 20 seconds, the parent waits for its status
     call     a 64-bit or x32 call (bit 30 of the number); six arguments
     call32   the same through int 0x80; arguments are cut to 32 bits, all data lies below 4 GB
     threads  make threads until one is refused, or as many as asked; they end with the child
@@ -31,6 +31,7 @@ BEGIN, CALL, CALL32, THREADS, END, BURN = range(6)
 ENTRY, ANSWER = 64, 16  # bytes
 CODE_AT, DATA_AT = 0x400000, 0x800000
 PAGE = 0x1000
+ALARM = 20  # seconds; an emulated machine takes long to make thousands of threads
 
 Argument = int | bytes
 """A number, or bytes that the program's data holds and whose address is passed."""
@@ -146,7 +147,7 @@ def machine_code(entries: int) -> bytes:
     a.jump("next")
 
     a.label("child")
-    a.number("bf", 3)  # mov edi, seconds
+    a.number("bf", ALARM)  # mov edi, seconds
     a.number("b8", 37)  # mov eax, SYS_alarm
     a("0f 05")
     a.label("step")
