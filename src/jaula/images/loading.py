@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from jaula.errors import InvalidRequest
+from jaula.images.archive_files import ArchiveFiles
 from jaula.images.platforms import best
 from jaula.images.reference import parse
 from jaula.images.store import Image, ImageStore, check_document, short
 from jaula.spec.image import (
     CONFIG,
     DOCKER_CONFIG,
-    DOCUMENT_LIMIT,
     INDEXES,
     LAYER_GZIP,
     LAYER_TAR,
@@ -37,17 +37,13 @@ from jaula.spec.image import (
     Manifest,
     decode,
 )
-from jaula.storage.compression import MAGIC_LENGTH, Compression, Source, plain, recognise
-from jaula.storage.extractor import clean
-from jaula.storage.tar_reader import HARD_LINK, REGULAR, SYMLINK, Limits, TarReader, shown
+from jaula.storage.compression import MAGIC_LENGTH, Compression, Source, recognise
 
 Message = dict[str, object]
 Admit = Callable[[str, str], None]
 
 _CONTAINERD_NAME = "io.containerd.image.name"
-_FILES_LIMIT = 20_000
 _IMAGES_LIMIT = 1_000
-_DOCUMENTS = (b"manifest.json", b"index.json", b"oci-layout", b"repositories")
 _MEDIA_TYPES = {
     Compression.NONE: LAYER_TAR,
     Compression.GZIP: LAYER_GZIP,
@@ -81,9 +77,9 @@ def load(
 
     Raises :class:`InvalidRequest` for an archive that is damaged, hostile or no image.
     """
-    archive = _Archive(store)
-    try:
-        archive.read(stream)
+    with ArchiveFiles(store) as files:
+        files.read(stream)
+        archive = _Archive(store, files)
         incoming = archive.images()
         if admit is not None:
             for image in incoming:
@@ -91,8 +87,6 @@ def load(
                     admit(name, image.config)
         for image in incoming:
             yield from _add(store, archive, image, quiet)
-    finally:
-        archive.close()
 
 
 def _add(
@@ -109,6 +103,7 @@ def _add(
     layers = []
     with store.pinned(diff_ids):
         for digest, diff_id in zip(incoming.layers, diff_ids, strict=True):
+            archive.wait(digest)
             layers.append(_unpack(store, digest, diff_id))
             if not quiet:
                 size = layers[-1].size
@@ -149,53 +144,20 @@ def _unpack(store: ImageStore, digest: str, diff_id: str) -> Descriptor:
 
 
 class _Archive:
-    """The files of an archive as blobs, by name, pinned until :meth:`close`."""
+    """What an archive's documents say, held against the files that are in it."""
 
-    def __init__(self, store: ImageStore) -> None:
+    def __init__(self, store: ImageStore, files: ArchiveFiles) -> None:
         self._store = store
-        self._digests: dict[bytes, str] = {}  # of files, by name
-        self._links: dict[bytes, bytes] = {}
-        self._documents: dict[bytes, bytes] = {}
-        self._pins: list[object] = []
-        self._held: set[str] = set()
+        self._files = files
 
-    def read(self, stream: Source) -> None:
-        source, _ = plain(stream)
-        reader = TarReader(source, limits=Limits(entries=_FILES_LIMIT))
-        for entry in reader:
-            name = clean(entry.name)
-            if entry.type in (SYMLINK, HARD_LINK):
-                folder = name.rpartition(b"/")[0] if entry.type == SYMLINK else b""
-                self._links[name] = _target(folder, entry.link)
-            elif entry.type == REGULAR:
-                if name in _DOCUMENTS:
-                    self._documents[name] = reader.read(DOCUMENT_LIMIT, shown(name))
-                else:
-                    self._digests[name] = self._keep(reader)
-
-    def _keep(self, reader: TarReader) -> str:
-        with self._store.blobs.writer() as blob:
-            for piece in reader.data():
-                blob.write(piece)
-            digest = blob.digest
-            if digest not in self._held:
-                pin = self._store.pinned((digest,))
-                pin.__enter__()
-                self._pins.append(pin)
-                self._held.add(digest)
-            return blob.commit()
-
-    def close(self) -> None:
-        for pin in self._pins:
-            pin.__exit__(None, None, None)  # type: ignore[attr-defined]
-        self._store.collect()
-
-    # -- documents ------------------------------------------------------------------------------
+    def wait(self, digest: str) -> None:
+        """Until a layer that is being unpacked is there, or was refused."""
+        self._files.wait(digest)
 
     def images(self) -> list[_Incoming]:
-        if b"manifest.json" in self._documents:
+        if b"manifest.json" in self._files.documents:
             found = self._docker()
-        elif b"index.json" in self._documents:
+        elif b"index.json" in self._files.documents:
             found = self._layout()
         else:
             raise InvalidRequest(
@@ -211,23 +173,13 @@ class _Archive:
         return found
 
     def document(self, digest: str) -> bytes:
-        if digest not in self._held:
+        if digest not in self._files.held:
             raise InvalidRequest(f"the archive does not hold the blob {digest}")
         return self._store.blobs.document(digest)
 
-    def _file(self, name: str) -> str:
-        path = clean(name.encode())
-        for _ in range(8):
-            if path in self._digests:
-                return self._digests[path]
-            if path not in self._links:
-                break
-            path = self._links[path]
-        raise InvalidRequest(f"the archive does not hold the file {name[:200]!r} that it lists")
-
     def _docker(self) -> list[_Incoming]:
         images = decode(
-            self._documents[b"manifest.json"], tuple[ArchiveImage, ...], "manifest.json"
+            self._files.documents[b"manifest.json"], tuple[ArchiveImage, ...], "manifest.json"
         )
         found = []
         for image in images:
@@ -236,12 +188,12 @@ class _Archive:
                     f"an image lists {len(image.layers)} layers, at most {LAYERS_LIMIT} work"
                 )
             names = tuple(_name(tag) for tag in image.repo_tags)
-            layers = tuple(self._file(layer) for layer in image.layers)
-            found.append(_Incoming(self._file(image.config), layers, names))
+            layers = tuple(self._files.find(layer) for layer in image.layers)
+            found.append(_Incoming(self._files.find(image.config), layers, names))
         return found
 
     def _layout(self) -> list[_Incoming]:
-        index = decode(self._documents[b"index.json"], Index, "index.json")
+        index = decode(self._files.documents[b"index.json"], Index, "index.json")
         images: dict[str, _Incoming] = {}
         for descriptor in index.manifests:
             annotated = descriptor.annotations.get(_CONTAINERD_NAME) or descriptor.annotations.get(
@@ -290,7 +242,10 @@ class _Archive:
                 raise InvalidRequest(
                     f"layer {layer.digest} has the media type {layer.media_type!r}"
                 )
-            if layer.digest not in self._held or self._store.blobs.size(layer.digest) != layer.size:
+            if (
+                layer.digest not in self._files.held
+                or self._store.blobs.size(layer.digest) != layer.size
+            ):
                 raise InvalidRequest(
                     f"the archive does not hold the layer {layer.digest} as described"
                 )
@@ -304,16 +259,3 @@ def _name(text: str) -> str:
     if reference.digest is not None:
         raise InvalidRequest(f"the archive names an image {text[:200]!r}; a digest is no name")
     return str(reference)
-
-
-def _target(folder: bytes, link: bytes) -> bytes:
-    """Where a link of the archive leads, inside the archive; old archives share layers by links."""
-    parts = folder.split(b"/") if folder and not link.startswith(b"/") else []
-    for part in link.split(b"/"):
-        if part == b"..":
-            if not parts:
-                raise InvalidRequest("a link of the archive leads out of it")
-            parts.pop()
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)

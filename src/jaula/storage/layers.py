@@ -25,7 +25,7 @@ import msgspec
 from jaula.config import Paths
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.storage.comparing import Deviation, deviations
-from jaula.storage.compression import Source, plain
+from jaula.storage.compression import Plain, Source, plain
 from jaula.storage.extractor import Extractor
 from jaula.storage.folders import marked, opened, remove_marked, write_new
 from jaula.storage.tar_reader import Limits, TarReader
@@ -95,6 +95,14 @@ class LayerStore:
             return self._unpack(reader, lambda: diff_id, diff_id)
         finally:
             reader.close()  # unmapped with its last piece, which a traceback may still hold
+
+    def extract_arriving(self, tar: Source, diff_id: Callable[[], str]) -> LayerInfo:
+        """Unpack an uncompressed tar that still comes; ``diff_id`` is asked when its end was read.
+
+        The caller has computed it, and waits to see whether there was a layer in it at all.
+        """
+        reader = TarReader(Plain(b"", tar), limits=self._limits)
+        return self._unpack(reader, diff_id, None)
 
     def _unpack(
         self, reader: TarReader, diff_id: Callable[[], str], expected: str | None

@@ -289,6 +289,11 @@ class TarReader:
         return entry
 
 
+def is_header(data: memoryview) -> bool:
+    """Whether data begins as an archive of POSIX or GNU does."""
+    return len(data) >= BLOCK and bytes(data[257:262]) == b"ustar"
+
+
 def shown(name: bytes) -> str:
     """A name for a message: printable and short."""
     text = name[:200].decode(errors="backslashreplace")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import layers
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.archive import load
 from jaula.images.store import ImageStore
+from jaula.storage.layers import LayerStore
 
 Loaded = Callable[[bytes], list[str]]
 
@@ -281,3 +284,66 @@ def test_a_load_that_nobody_reads_to_its_end_leaves_nothing(
     messages.close()  # type: ignore[attr-defined]
     assert store.list() == []
     assert rest(tmp_path) == []
+
+
+def big_layer(*members: layers.Member) -> bytes:
+    """A layer that is worth unpacking while it comes."""
+    return layers.layer((("filling", b"f" * 1_500_000), *members))
+
+
+def test_a_large_layer_is_unpacked_while_it_comes(
+    store: ImageStore, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LayerStore, "extract_plain", _in_vain(LayerStore.extract_plain))
+    data = big_layer(("etc/note", "large"))
+    loaded(layers.image("app:1", (data, layers.digest(data))))
+    path = Path(store.layers.path(store.resolve("app:1").layers[0]))
+    assert (path / "etc/note").read_text() == "large"
+
+
+def _in_vain(extract: Any) -> Any:
+    def checked(store: LayerStore, tar: Any, diff_id: str) -> Any:
+        assert store.has(diff_id)
+        return extract(store, tar, diff_id)
+
+    return checked
+
+
+def test_a_large_tar_that_no_image_needs_may_be_anything(
+    store: ImageStore, loaded: Loaded, tmp_path: Path
+) -> None:
+    hostile = big_layer(("../escape", "x"))
+    data = layers.layer((("a", "x"),))
+    archive = layers.image("app:1", (data, layers.digest(data)))
+    with tarfile.open(fileobj=io.BytesIO(archive)) as image:
+        members = [(m.name, image.extractfile(m).read()) for m in image]  # type: ignore[union-attr]
+    loaded(layers.layer([("other.tar", hostile), *members, ("more.tar", big_layer())]))
+    assert store.resolve("app:1")
+    assert len(rest(tmp_path)) == 4
+
+
+def test_a_large_layer_that_is_refused_is_refused_once_an_image_needs_it(
+    loaded: Loaded, tmp_path: Path
+) -> None:
+    data = big_layer(("../escape", "x"))
+    with pytest.raises(InvalidRequest, match="leaves the layer's directory"):
+        loaded(layers.image("app:1", (data, layers.digest(data))))
+    assert rest(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
+def test_an_archive_that_ends_in_a_large_layer_leaves_nothing(
+    loaded: Loaded, tmp_path: Path, part: float
+) -> None:
+    data = big_layer(("etc/note", "x"))
+    archive = layers.image("app:1", (data, layers.digest(data)))
+    with pytest.raises(InvalidRequest, match="truncated"):
+        loaded(archive[: int(len(archive) * part)])
+    assert rest(tmp_path) == []
+
+
+def test_the_same_large_layer_twice(store: ImageStore, loaded: Loaded, tmp_path: Path) -> None:
+    data = big_layer(("etc/note", "x"))
+    loaded(layers.image("app:1", *[(data, layers.digest(data))] * 2))
+    assert len(store.resolve("app:1").layers) == 2
+    assert len(rest(tmp_path)) == 4

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 
 from jaula.errors import JaulaError, NotFound
+from jaula.images.crew import Crew
 from jaula.images.reference import Reference, parse
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
 from jaula.images.registry.compressing import compressed, is_plain
-from jaula.images.registry.crew import Crew
 from jaula.images.registry.progress import Board, Message, amount, status
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.tokens import Credentials

@@ -15,10 +15,10 @@ import threading
 from collections.abc import Callable
 
 from jaula.errors import JaulaError, Unavailable
+from jaula.images.arriving import Arriving
+from jaula.images.crew import Crew
 from jaula.images.registry import progress
-from jaula.images.registry.arriving import Arriving
 from jaula.images.registry.cancellation import Cancellation, Cancelled
-from jaula.images.registry.crew import Crew
 from jaula.images.registry.download import receive
 from jaula.images.registry.progress import Board
 from jaula.images.registry.repository import Repository
