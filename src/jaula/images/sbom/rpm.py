@@ -1,10 +1,10 @@
-"""Packages of rpm: the SQLite database ``rpmdb.sqlite``, which every rpm since 4.16 can have.
+"""Packages of rpm: its databases ``rpmdb.sqlite`` and ``Packages.db`` (:mod:`.ndb`).
 
 Sources: rpm's ``docs/manual/format_header.md`` and ``tags.md``; sqlite.org, "Defense Against The
 Dark Arts". A header is a table of tags before a store of values.
 
-The older databases, Berkeley's (``Packages``) and ndb (``Packages.db``), are not read, which is an
-error: such an image would seem to hold no packages.
+The oldest kind, Berkeley's (``Packages``), is not read, which is an error: such an image would seem
+to hold no packages.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from time import monotonic
 
 from jaula.errors import InvalidRequest, Unsupported
+from jaula.images.sbom import ndb
 from jaula.images.sbom.package import Package, text
 from jaula.images.sbom.tree import Tree
 
@@ -32,24 +33,31 @@ Header = dict[int, "str | int"]
 
 
 def packages(tree: Tree) -> Iterator[Package]:
-    """Everything in the database. Raises :class:`Unsupported` for the older kinds."""
+    """Everything in the database. Raises :class:`Unsupported` for Berkeley's."""
     for directory in _DIRECTORIES:
         place = f"{directory}/rpmdb.sqlite"
         data = tree.read(place, _LIMIT)
         if data:
-            yield from _of(data, tree.read(f"{place}-wal", _LIMIT) or b"", place)
+            log = tree.read(f"{place}-wal", _LIMIT) or b""
+            yield from _of(_blobs(data, log, place), place)
             return
     for directory in _DIRECTORIES:
-        for name, kind in (("Packages.db", "ndb"), ("Packages", "Berkeley DB")):
-            if tree.exists(f"{directory}/{name}"):
-                raise Unsupported(
-                    f"the image's rpm database /{directory}/{name} is {kind}'s, which is not read",
-                    hint="rpmdb --rebuilddb --define '_db_backend sqlite' in the image",
-                )
+        place = f"{directory}/Packages.db"
+        data = tree.read(place, _LIMIT)
+        if data:
+            yield from _of(ndb.blobs(data, place), place)
+            return
+    for directory in _DIRECTORIES:
+        if tree.exists(f"{directory}/Packages"):
+            raise Unsupported(
+                f"the image's rpm database /{directory}/Packages is Berkeley DB's, which is not "
+                "read",
+                hint="rpmdb --rebuilddb --define '_db_backend sqlite' in the image",
+            )
 
 
-def _of(data: bytes, log: bytes, place: str) -> Iterator[Package]:
-    for blob in _blobs(data, log, place):
+def _of(blobs: Iterator[bytes], place: str) -> Iterator[Package]:
+    for blob in blobs:
         try:
             header = read_header(blob)
         except (struct.error, IndexError) as error:

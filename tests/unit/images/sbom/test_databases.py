@@ -218,10 +218,45 @@ def test_what_is_still_in_the_write_ahead_log_counts(root: Path) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize(("name", "kind"), [("Packages", "Berkeley DB"), ("Packages.db", "ndb")])
-def test_older_databases_are_an_error_in_clear_words(root: Path, name: str, kind: str) -> None:
-    put(root, f"usr/lib/sysimage/rpm/{name}", b"x")
-    with pytest.raises(Unsupported, match=f"{kind}'s, which is not read"):
+def ndb(*blobs: bytes, **damage: bytes) -> bytes:
+    """A database of the kind ndb, of one page of slots."""
+    slots = [struct.pack("<4sIII", b"Slot", 0, 0, 0)] * 254
+    data, offset = b"", 256
+    for number, blob in enumerate(blobs, 1):
+        whole = struct.pack("<4sIII", b"BlbS", number, 1, len(blob)) + blob + b"\0" * 12
+        whole += b"\0" * (-len(whole) % 16)
+        slots[number * 2] = struct.pack("<4sIII", b"Slot", number, offset, len(whole) // 16)
+        data, offset = data + whole, offset + len(whole) // 16
+    head = damage.get("head", struct.pack("<4sIIIIIII", b"RpmP", 0, 2, 1, 2, 0, 0, 0))
+    return head + b"".join(slots) + data
+
+
+def test_packages_of_the_database_of_suse_are_found(root: Path) -> None:
+    put(root, "usr/lib/sysimage/rpm/Packages.db", ndb(HELLO, PUBKEY, header(name="b", version="1")))
+    assert names(root) == ["rpm:b=1", "rpm:hello=1.2-3"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x",
+        ndb(head=struct.pack("<4sIIIIIII", b"RpmX", 0, 2, 1, 2, 0, 0, 0)),
+        ndb(head=struct.pack("<4sIIIIIII", b"RpmP", 0, 2, 1 << 30, 2, 0, 0, 0)),
+        ndb(HELLO)[:4200],
+        ndb(HELLO).replace(b"BlbS", b"BlbX"),
+        ndb(HELLO).replace(b"Slot", b"slot", 1),
+        ndb(HELLO).replace(struct.pack("<II", 1, 256), struct.pack("<II", 1, 1 << 31)),
+    ],
+)
+def test_a_damaged_database_of_suse_is_refused(root: Path, data: bytes) -> None:
+    put(root, "usr/lib/sysimage/rpm/Packages.db", data)
+    with pytest.raises(InvalidRequest):
+        take(root)
+
+
+def test_the_oldest_database_is_an_error_in_clear_words(root: Path) -> None:
+    put(root, "var/lib/rpm/Packages", b"x")
+    with pytest.raises(Unsupported, match="Berkeley DB's, which is not read"):
         take(root)
 
 
