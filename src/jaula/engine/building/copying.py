@@ -61,8 +61,8 @@ def filled(
         with own_directory(parts) as path:
             with opened(path) as root:
                 fill(root)
-                if not os.listdir(root):
-                    return None
+            if not os.listdir(path):
+                return None
             return layers.from_directory(parts, path, pin, newest=newest, exact=exact)
     snapshot = names.new_id()
     try:

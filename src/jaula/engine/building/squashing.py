@@ -54,8 +54,8 @@ def _one(
                 with opened(parts.layers.path(diff_id)) as source:
                     copy_tree(source, target, whiteout=_hide)
                     _make_opaque(source, target)
-            if not os.listdir(target):
-                return None
+        if not os.listdir(path):  # opened anew: btrfs shows what there was when it was opened
+            return None
         return layers.from_directory(parts, path, pin, newest=newest)
 
 
