@@ -6,10 +6,9 @@ Nothing here asks the engine: a value is checked for its form, the engine checks
 
 from __future__ import annotations
 
-from posix import environ
-
 from jaula.cli import device_options, endpoints, health_options
 from jaula.cli.failure import UsageError
+from jaula.cli.variables import variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,12 +200,6 @@ def update(options: Options) -> dict[str, Any]:
     if options.given("restart"):
         body["RestartPolicy"] = _restart(options.text("restart"))
     return body
-
-
-def variable(name: str) -> str | None:
-    """A variable of the client's own environment."""
-    value = environ.get(name.encode("utf-8", "surrogateescape"))
-    return None if value is None else value.decode("utf-8", "surrogateescape")
 
 
 def environment(options: Options) -> list[str]:

@@ -10,8 +10,9 @@ with dockerd, an unknown key is an error, and so is a setting that is given as a
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from jaula.cli.daemon_setting import Setting, number_of, object_of, text_of, texts_of, wrong
 from jaula.config import OWN_RUNTIME, RuntimeConfig
 from jaula.errors import InvalidRequest
 from jaula.logs.options import size
@@ -21,13 +22,6 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 1 << 20  # bytes
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
-
-
-class Setting(NamedTuple):
-    """One key: the flags that set the same, and how its value becomes settings of the engine."""
-
-    flags: tuple[str, ...]
-    read: Callable[[str, Any], dict[str, object]]
 
 
 def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
@@ -122,41 +116,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _wrong(key: str, wanted: str, value: object) -> InvalidRequest:
-    return InvalidRequest(f"{key}: {wanted} is wanted, not {json.dumps(value)[:80]}")
-
-
-def text_of(key: str, value: object) -> str:
-    """A text that is not empty."""
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise _wrong(key, "a text", value)
-    return value
-
-
-def texts_of(key: str, value: object) -> list[str]:
-    """A list of texts."""
-    if not isinstance(value, list):
-        raise _wrong(key, "a list of texts", value)
-    return [text_of(key, item) for item in value]
-
-
-def number_of(key: str, value: object) -> int:
-    """A whole number from 0 on."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
-        raise _wrong(key, "a number", value)
-    return value
-
-
-def object_of(key: str, value: object, known: Collection[str] | None = None) -> dict[str, Any]:
-    """An object; ``known`` names the keys that it may have."""
-    if not isinstance(value, dict):
-        raise _wrong(key, "an object", value)
-    for name in value:
-        if known is not None and name not in known:
-            raise InvalidRequest(f"{key}: unknown key {name!r}", hint=f"known: {', '.join(known)}")
-    return value
-
-
 def _text(field: str) -> Callable[[str, Any], dict[str, object]]:
     return lambda key, value: {field: text_of(key, value)}
 
@@ -167,14 +126,14 @@ def _number(field: str) -> Callable[[str, Any], dict[str, object]]:
 
 def _flag(key: str, value: object) -> dict[str, object]:
     if not isinstance(value, bool):
-        raise _wrong(key, "true or false", value)
+        raise wrong(key, "true or false", value)
     return {key.replace("-", "_"): value}
 
 
 def _hosts(key: str, value: object) -> dict[str, object]:
     found = texts_of(key, value)
     if not found:
-        raise _wrong(key, "a list of addresses", value)
+        raise wrong(key, "a list of addresses", value)
     return {"hosts": tuple(found)}
 
 
@@ -204,7 +163,7 @@ def _log_opts(key: str, value: object) -> dict[str, object]:
         elif text.isascii() and text.isdigit() and len(text) < 6 and int(text):
             found["log_max_file"] = int(text)
         else:
-            raise _wrong(f"{key}: {name}", "a number from 1 on, as text,", text)
+            raise wrong(f"{key}: {name}", "a number from 1 on, as text,", text)
     return found
 
 
@@ -214,7 +173,7 @@ def _ulimits(key: str, value: object) -> dict[str, object]:
         return {}
     limit = object_of(f"{key}: nofile", limits["nofile"], ("Name", "Soft", "Hard"))
     if limit.get("Name", "nofile") != "nofile":
-        raise _wrong(f"{key}: nofile: Name", '"nofile"', limit["Name"])
+        raise wrong(f"{key}: nofile: Name", '"nofile"', limit["Name"])
     hard = number_of(f"{key}: nofile: Hard", limit.get("Hard"))
     soft = number_of(f"{key}: nofile: Soft", limit.get("Soft", hard))
     if soft > hard:

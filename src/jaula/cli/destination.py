@@ -7,9 +7,10 @@ environment or the configuration names.
 
 from __future__ import annotations
 
-from posix import environ, geteuid
+from posix import geteuid
 
 from jaula.cli.failure import Failure, Unreachable
+from jaula.cli.variables import text as variable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,11 +39,6 @@ class Destination:
     def __init__(self, host: str = "", security: Security | None = None) -> None:
         self.host = host
         self.security = security
-
-
-def variable(name: str) -> str:
-    """An environment variable, empty where it is not set."""
-    return environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
 
 
 def find(host: str = "") -> Destination:

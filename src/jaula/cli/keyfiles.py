@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaula.cli.failure import UsageError
+from jaula.cli.variables import variable
 
 
 def lines(path: str) -> list[str]:
@@ -33,8 +34,6 @@ def lines(path: str) -> list[str]:
 
 def variables(path: str) -> list[str]:
     """As ``lines``; a name without a value is taken from the environment, or left out."""
-    from jaula.cli.container_options import variable
-
     found = []
     for line in lines(path):
         if "=" in line:

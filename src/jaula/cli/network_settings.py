@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.cli.daemon_file import Setting
+    from jaula.cli.daemon_setting import Setting
 
 FLAGS = (
     Flag("address-pool", "", "string", "Networks to choose subnets from (CIDR[@SIZE], by commas)",
@@ -51,7 +51,7 @@ def take(settings: dict[str, object]) -> None:
 
 def keys() -> dict[str, Setting]:
     """The keys of the configuration file."""
-    from jaula.cli import daemon_file as file
+    from jaula.cli import daemon_setting as file
 
     return {
         "default-address-pools": file.Setting(("address-pool",), _pools),
@@ -78,7 +78,7 @@ def _switch(field: str) -> Callable[[str, object], dict[str, object]]:
 
 
 def _pools(key: str, value: object) -> dict[str, object]:
-    from jaula.cli import daemon_file as file
+    from jaula.cli import daemon_setting as file
     from jaula.errors import InvalidRequest
     from jaula.network.pools import address_pool
 

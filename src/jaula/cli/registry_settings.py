@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.cli.daemon_file import Setting
+    from jaula.cli.daemon_setting import Setting
     from jaula.config import RegistryConfig
 
 FLAGS = (
@@ -82,7 +82,7 @@ def _own_certificates() -> tuple[str, ...]:
 
 def keys() -> dict[str, Setting]:
     """The keys of the configuration file."""
-    from jaula.cli import daemon_file as file
+    from jaula.cli import daemon_setting as file
 
     def texts(key: str, value: object) -> dict[str, object]:
         return {_FILE_LISTS[key]: tuple(file.texts_of(key, value))}

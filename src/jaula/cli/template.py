@@ -11,7 +11,9 @@ called is computed when it is asked for.
 
 from __future__ import annotations
 
+from jaula.cli.template_functions import FUNCTIONS
 from jaula.cli.template_grammar import bad, read
+from jaula.cli.template_values import MISSING, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,17 +22,6 @@ if TYPE_CHECKING:
     from jaula.cli.template_grammar import Node
 
 
-class Missing:
-    """The value of a key that is not there."""
-
-    def __str__(self) -> str:
-        return "<no value>"
-
-    def __bool__(self) -> bool:
-        return False
-
-
-MISSING = Missing()
 STRICT = "strict"  # beside the variables, whose names begin with $
 
 
@@ -168,24 +159,7 @@ def _fields(value: Any, names: list[str]) -> Any:
     return value
 
 
-def shown(value: Any) -> str:
-    """A value as Go prints it."""
-    if value is None:
-        return "<nil>"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-        return str(int(value))
-    if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{shown(value[key])}" for key in sorted(value)) + "]"
-    if isinstance(value, (list, tuple)):
-        return "[" + " ".join(shown(item) for item in value) + "]"
-    return str(value)
-
-
 def _call(name: str, arguments: list[Any]) -> Any:
-    from jaula.cli.template_functions import FUNCTIONS
-
     try:
         return FUNCTIONS[name](*arguments)
     except (TypeError, ValueError, IndexError, KeyError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli.template import MISSING, shown
+from jaula.cli.template_values import MISSING, shown
 from jaula.spec import light as documents
 
 TYPE_CHECKING = False

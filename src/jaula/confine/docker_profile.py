@@ -15,7 +15,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from jaula.confine.seccomp import ACTIONS, COMPARISONS, FLAGS
+from jaula.confine.seccomp_words import ACTIONS, COMPARISONS, FLAGS
 from jaula.errors import InvalidRequest
 from jaula.kernel.capabilities import NAMES
 from jaula.kernel.seccomp import ARCHITECTURES, NATIVE

@@ -28,6 +28,7 @@ from collections.abc import Collection
 import msgspec
 
 from jaula.confine.filter import Condition, Rule, assemble
+from jaula.confine.seccomp_words import ACTIONS, COMPARISONS, FLAGS
 from jaula.confine.syscalls import (
     FAMILIES,
     GROUPS,
@@ -44,28 +45,8 @@ if sys.version_info >= (3, 12):
     from _sha2 import sha256
 else:
     from _sha256 import sha256  # type: ignore[import-not-found,unused-ignore]
-from jaula.kernel.seccomp import ARCHITECTURES, NATIVE, SECCOMP_FILTER_FLAG
+from jaula.kernel.seccomp import ARCHITECTURES, NATIVE
 from jaula.spec.runtime import Capabilities, Seccomp, Syscall, SyscallArg
-
-ACTIONS: dict[str, int] = {
-    "SCMP_ACT_KILL": kernel.SECCOMP_RET_KILL_THREAD,
-    "SCMP_ACT_KILL_THREAD": kernel.SECCOMP_RET_KILL_THREAD,
-    "SCMP_ACT_KILL_PROCESS": kernel.SECCOMP_RET_KILL_PROCESS,
-    "SCMP_ACT_TRAP": kernel.SECCOMP_RET_TRAP,
-    "SCMP_ACT_ERRNO": kernel.SECCOMP_RET_ERRNO,
-    "SCMP_ACT_TRACE": kernel.SECCOMP_RET_TRACE,
-    "SCMP_ACT_NOTIFY": kernel.SECCOMP_RET_USER_NOTIF,
-    "SCMP_ACT_LOG": kernel.SECCOMP_RET_LOG,
-    "SCMP_ACT_ALLOW": kernel.SECCOMP_RET_ALLOW,
-}
-_OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
-COMPARISONS = frozenset(f"SCMP_CMP_{operator}" for operator in _OPERATORS)
-FLAGS: dict[str, int] = {
-    "SECCOMP_FILTER_FLAG_TSYNC": SECCOMP_FILTER_FLAG.TSYNC,
-    "SECCOMP_FILTER_FLAG_LOG": SECCOMP_FILTER_FLAG.LOG,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": SECCOMP_FILTER_FLAG.SPEC_ALLOW,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": SECCOMP_FILTER_FLAG.WAIT_KILLABLE_RECV,
-}
 
 _SECOND_ABI = {"SCMP_ARCH_X86_64": "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64": "SCMP_ARCH_ARM"}
 _FORMAT = b"jaula-bpf-1\n"

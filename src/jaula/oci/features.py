@@ -11,7 +11,7 @@ import ctypes
 
 from jaula import __version__
 from jaula.cgroups.systemd.annotations import PREFIX as UNIT_PROPERTIES
-from jaula.confine import seccomp as filters
+from jaula.confine import seccomp_words
 from jaula.kernel import capabilities, seccomp
 from jaula.runtime import mountplan
 from jaula.runtime.validation.linux import NAMESPACES
@@ -71,12 +71,14 @@ def _seccomp() -> dict[str, Any]:
         return {"enabled": False}
     return {
         "enabled": True,
-        "actions": sorted(filters.ACTIONS),
-        "operators": sorted(filters.COMPARISONS),
+        "actions": sorted(seccomp_words.ACTIONS),
+        "operators": sorted(seccomp_words.COMPARISONS),
         "archs": sorted(set(seccomp.ARCHITECTURES) - _NEWER),
-        "knownFlags": sorted(filters.FLAGS),
+        "knownFlags": sorted(seccomp_words.FLAGS),
         "supportedFlags": sorted(
-            name for name, flag in filters.FLAGS.items() if seccomp.filter_flag_available(flag)
+            name
+            for name, flag in seccomp_words.FLAGS.items()
+            if seccomp.filter_flag_available(flag)
         ),
     }
 

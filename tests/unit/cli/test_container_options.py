@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import container_options, table
+from jaula.cli import container_options, table, variables
 from jaula.cli.failure import UsageError
 from jaula.cli.flags import parse
 
@@ -106,7 +106,7 @@ def test_volumes_and_binds_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_variables_come_from_files_then_flags_then_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(container_options, "environ", {b"FROM": b"outside", b"\xff": b"\xfe"})
+    monkeypatch.setattr(variables, "environ", {b"FROM": b"outside", b"\xff": b"\xfe"})
     file = tmp_path / "env"
     file.write_bytes(b"\xef\xbb\xbf# comment\n\n  A= spaced \r\nFROM\nNOT_SET\n")
     found = document("-e", "B=", "--env-file", str(file), "-e", "FROM", "-e", "GONE", "busybox")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli import context_archive, contexts, destination
+from jaula.cli import context_archive, contexts, destination, variables
 from jaula.cli.contexts import Context
 from jaula.cli.destination import Wishes
 from jaula.cli.failure import Failure
@@ -33,7 +33,7 @@ class Given:
     def variables(self, **given: str) -> None:
         for name, value in given.items():
             self._monkeypatch.setitem(os.environ, name, value)
-            self._monkeypatch.setitem(destination.environ, name.encode(), value.encode())
+            self._monkeypatch.setitem(variables.environ, name.encode(), value.encode())
 
     def options(self, **given: object) -> None:
         for name, value in given.items():
@@ -44,7 +44,7 @@ class Given:
 def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Given:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-        monkeypatch.delitem(destination.environ, name.encode(), raising=False)
+        monkeypatch.delitem(variables.environ, name.encode(), raising=False)
     found = Given(monkeypatch, tmp_path)
     found.options(host="", context="", tls=False, tlsverify=None)
     found.options(tlscacert="", tlscert="", tlskey="")
