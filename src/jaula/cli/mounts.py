@@ -45,7 +45,29 @@ def document(word: str) -> dict[str, Any]:
     ):
         if key in mount and kind != owner:
             raise _bad(word, f"cannot mix '{owner}-*' options with mount type '{kind}'")
+    _check_recursion(mount, word)
     return mount
+
+
+def _check_recursion(mount: dict[str, Any], word: str) -> None:
+    """What the values of bind-recursive need beside them (docker/cli ``opts/mount.go``)."""
+    options = mount.get("BindOptions", {})
+    for key, value in (
+        ("ReadOnlyNonRecursive", "writable"),
+        ("ReadOnlyForceRecursive", "readonly"),
+    ):
+        if options.get(key) and not mount.get("ReadOnly"):
+            raise _bad(
+                word,
+                f"option 'bind-recursive={value}' requires 'readonly' to be specified in"
+                " conjunction",
+            )
+    if options.get("ReadOnlyForceRecursive") and options.get("Propagation") != "rprivate":
+        raise _bad(
+            word,
+            "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be"
+            " specified in conjunction",
+        )
 
 
 def _apply(mount: dict[str, Any], key: str, value: str, word: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -285,3 +286,24 @@ def test_a_name_that_could_be_taken_for_something_else_is_none(
     assert found.name == name
     assert found.fingerprint.startswith("sha256:")
     assert json.dumps(found.address) == '"1.2.3.4:5"'
+
+
+def test_malformed_handshakes_end_alone(places: SimpleNamespace) -> None:
+    chance = random.Random(7)
+
+    async def test(server: Secured) -> None:
+        for number in range(150):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            start = (b"", b"\x16\x03\x01", b"\x16\x03\x03\x00\x40\x01", b"\x15\x03\x03\x00\x02")
+            writer.write(start[number % 4] + chance.randbytes(chance.randrange(400)))
+            if number % 3:
+                writer.write_eof()
+                await reader.read()
+            writer.close()
+        client = await server.client(places.alice)
+        assert (await client.ask("GET", "/_ping")).body == b"OK"
+        client.close()
+        await eventually(lambda: not server.entrance._shaking)
+        assert len(server.seen) == 1
+
+    secured(places, test)
