@@ -9,8 +9,9 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.images.build import gitaddress
 from jaula.images.build.downloads import Downloads
+from jaula.images.build.folders import Folder
 from jaula.images.build.repositories import TREE, Repositories, without_git
-from jaula.images.build.sources import File, Folder, Tree
+from jaula.images.build.sources import File, Tree
 from jaula.storage.trees import FOLDER
 
 _PREFIX = "sha256:"

@@ -4,9 +4,6 @@ Only what is needed is fetched: one commit where the server gives single ones. g
 (:mod:`~.gitcage`), without hooks, filters and configuration of anybody, and with the protocols that
 an address may have. Submodules are fetched one by one by the same rules instead of by git, which
 would do as the repository says.
-
-The host's loopback and link-local addresses are refused as in :mod:`~.downloads`: the name is
-looked up here, the address is judged, and git is told to use that one.
 """
 
 from __future__ import annotations
@@ -14,23 +11,17 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
-import socket
 import subprocess
 import sys
-from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from urllib.parse import quote, urlsplit
-
-import msgspec
 
 from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
 from jaula.images.build import gitaddress, gitcage
-from jaula.images.build.downloads import refuse_host
 from jaula.images.build.gitaddress import GitAddress
-from jaula.images.registry.address import Url
+from jaula.images.build.gitroutes import SOCKET, Route, Routes
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.proxies import Proxies, Proxy
+from jaula.images.registry.proxies import Proxies
 from jaula.kernel import paths
 
 NOBODY = 65534
@@ -41,12 +32,6 @@ _TELLING = ("fatal:", "error:", "remote:", "Host key")
 _SAID = 2000  # characters of git's words that are passed on
 TREE = "tree"
 """Where the files are, in the directory that they are checked out to."""
-_SOCKET = "agent"
-_NO_REDIRECTS = ("-c", "http.followRedirects=false")
-_SSH = (
-    "ssh -F /dev/null -oBatchMode=yes -oStrictHostKeyChecking=accept-new -oForwardAgent=no"
-    f" -oUserKnownHostsFile={gitcage.ROOM}/known-hosts"
-)
 _VARIABLES = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/nonexistent",
@@ -57,7 +42,6 @@ _VARIABLES = {
     "GIT_ASKPASS": "/bin/false",
     "GIT_LFS_SKIP_SMUDGE": "1",
 }
-_PORTS = {"http": 80, "https": 443, "git": 9418, "ssh": 22}
 _SETTINGS = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never"),
     *("-c", "protocol.https.allow=always", "-c", "protocol.http.allow=always"),
@@ -70,13 +54,6 @@ _SETTINGS = (
 
 Agent = Callable[[str], AbstractContextManager[None]]
 """Makes the client's ssh agent listen at a path of a socket, for as long as the context lasts."""
-
-
-class Route(msgspec.Struct, frozen=True):
-    """How git gets to one repository: settings on its command line, variables."""
-
-    settings: tuple[str, ...] = ()
-    variables: Mapping[str, str] = {}
 
 
 class Repositories:
@@ -92,8 +69,9 @@ class Repositories:
         user: tuple[int, int] = (NOBODY, NOBODY),
     ) -> None:
         self._cancel = cancel
-        self._host_network = host_network
-        self._proxies = proxies or Proxies("", "", "")
+        self._routes = Routes(
+            proxies or Proxies("", "", ""), host_network=host_network, agent=agent is not None
+        )
         self._agent = agent
         self._user = user
         self._submodules = 0
@@ -128,12 +106,12 @@ class Repositories:
         if self._agent is None:
             yield
             return
-        with self._agent(f"/proc/self/fd/{directory}/{_SOCKET}"):
-            os.chown(_SOCKET, *self._user, dir_fd=directory, follow_symlinks=False)
+        with self._agent(f"/proc/self/fd/{directory}/{SOCKET}"):
+            os.chown(SOCKET, *self._user, dir_fd=directory, follow_symlinks=False)
             yield
 
     def _check_out(self, address: GitAddress, directory: int, where: str, depth: int) -> str:
-        url, route = address.url, self._route(address.url)
+        url, route = address.url, self._routes.to(address.url)
         self._git(directory, where, ["init", "-q"], route)
         self._git(directory, where, ["remote", "add", "origin", "--", url], route)
         wanted = self._fetched(address, directory, where, route)
@@ -243,49 +221,6 @@ class Repositories:
             _end(running)
             raise
 
-    def _route(self, url: str) -> Route:
-        """The way to a repository, by an address that was judged."""
-        scheme, host, port = _place(url)
-        if scheme in ("http", "https"):
-            proxy = self._proxies.of(Url(scheme, host, port))
-            if proxy is not None:
-                address = f"http://{_credentials(proxy)}{proxy.host}:{proxy.port}"
-                return Route(_NO_REDIRECTS, {f"{scheme}_proxy": address})
-        peer = "" if self._host_network else _judged(url, host, port)
-        shown = f"[{peer}]" if ":" in peer else peer
-        if scheme in ("http", "https"):
-            if not peer:
-                return Route()
-            return Route(("-c", f"http.curloptResolve={host}:{port}:{shown}", *_NO_REDIRECTS))
-        if scheme == "ssh":
-            agent = f"{gitcage.ROOM}/{_SOCKET}"
-            pin = f" -oHostName={peer} -oHostKeyAlias={host}" if peer else ""
-            settings = ("-c", f"core.sshCommand={_SSH}{pin}")
-            return Route(settings, {"SSH_AUTH_SOCK": agent} if self._agent else {})
-        if not peer:
-            return Route()
-        there = urlsplit(url).netloc
-        return Route(("-c", f"url.git://{shown}:{port}/.insteadOf=git://{there}/"))
-
-
-def _judged(url: str, host: str, port: int) -> str:
-    """The address that a name has now. Raises :class:`InvalidRequest` for one of the host's own."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Unavailable(f"{url} cannot be fetched: {error.strerror or error}") from None
-    peer = str(found[0][4][0])
-    refuse_host(peer, url)
-    return peer
-
-
-def _credentials(proxy: Proxy) -> str:
-    """``user:password@``, in a variable that only git's own user can read."""
-    if not proxy.authorization:
-        return ""
-    user, _, password = b64decode(proxy.authorization.partition(" ")[2]).decode().partition(":")
-    return f"{quote(user, safe='')}:{quote(password, safe='')}@"
-
 
 class _Failed(Exception):
     """git ended with an error; ``said`` is what it printed."""
@@ -308,20 +243,6 @@ def _said(stderr: bytes) -> str:
     shown = [line for line in lines if line.startswith(_TELLING) or "denied" in line] or lines
     text = "; ".join(line.strip() for line in shown)
     return "".join(c for c in text if c.isprintable())
-
-
-def _place(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of an address that was read."""
-    if "://" not in url:
-        return "ssh", url.partition("@")[2].partition(":")[0], 22
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        raise InvalidRequest(f"{url} has a port that is none") from None
-    if not parts.hostname:
-        raise InvalidRequest(f"{url} names no host")
-    return parts.scheme, parts.hostname, port or _PORTS[parts.scheme]
 
 
 def _origins(listed: str) -> dict[str, str]:

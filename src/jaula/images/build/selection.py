@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import wildcards
+from jaula.images.build.folders import Folder, Inside, Keep
 from jaula.images.build.ignoring import Ignore
-from jaula.images.build.sources import File, Folder, Inside, Keep, Source, Tree
+from jaula.images.build.sources import File, Source, Tree
 from jaula.kernel import paths
 from jaula.storage.trees import walk
 
