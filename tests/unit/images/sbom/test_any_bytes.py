@@ -1,0 +1,80 @@
+"""Whatever the bytes are, a reader answers with packages or with one of our errors."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaula.errors import JaulaError
+from jaula.images.sbom import inventory, ndb, rpm, stanzas
+from jaula.images.sbom.package import System
+
+PLACES = (
+    "var/lib/dpkg/status",
+    "lib/apk/db/installed",
+    "var/lib/rpm/rpmdb.sqlite",
+    "var/lib/rpm/Packages.db",
+    "a/x.dist-info/METADATA",
+    "node_modules/x/package.json",
+    "etc/os-release",
+)
+TEXTS = st.text().map(str.encode) | st.binary() | st.lists(
+    st.sampled_from([b"Package: a\n", b"Version: 1\n", b"\n", b" x\n", b"P:a\n", b"V:1\n", b":\n",
+                     b"Status: install ok installed\n", b"Name: b\n", b"ID=\"\n", b"\0", b"\xff"])
+).map(b"".join)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+@given(data=TEXTS)
+@settings(max_examples=60)
+def test_a_database_of_any_bytes(place: str, data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / place
+        file.parent.mkdir(parents=True)
+        file.write_bytes(data)
+        root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            found = inventory.take(root)
+        except JaulaError:
+            return
+        finally:
+            os.close(root)
+        for package in found.packages:
+            assert package.purl(found.system).isascii()
+
+
+@given(st.binary(max_size=400))
+def test_a_header_of_any_bytes(data: bytes) -> None:
+    try:
+        rpm.read_header(data)
+    except (IndexError, struct.error):
+        return
+
+
+@given(st.binary(max_size=64).map(lambda tail: b"RpmP\0\0\0\0" + tail + bytes(8192)))
+def test_a_database_of_slots_of_any_bytes(data: bytes) -> None:
+    try:
+        list(ndb.blobs(data, "it"))
+    except JaulaError:
+        return
+
+
+@given(TEXTS)
+def test_stanzas_of_any_bytes(data: bytes) -> None:
+    for stanza in stanzas.read(data):
+        assert all(name == name.lower() for name in stanza)
+
+
+@given(st.text(), st.text(), st.text())
+def test_a_package_of_any_text_has_a_purl(name: str, version: str, id: str) -> None:
+    from jaula.images.sbom.package import Package, text
+
+    for kind in ("deb", "npm", "pypi"):
+        package = Package(kind=kind, name=text(name), version=text(version))
+        assert package.purl(System(text(id))).startswith(f"pkg:{kind}/")

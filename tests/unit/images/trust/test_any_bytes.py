@@ -1,0 +1,59 @@
+"""Whatever a registry, a key's file or a policy holds, the answer is ours or one of our errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.errors import JaulaError
+from jaula.images.trust import artifact, keyfile, keys, payload, rules_file
+from jaula.images.trust.signature import Signature, Unsigned, find
+
+KEY = keys.generate()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(
+        st.sampled_from(["layers", "config", "critical", "optional", "manifests", "digest", "kdf",
+                         "annotations", "mediaType", "size", "x"]), inner),
+)  # fmt: skip
+DATA = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        payload.read,
+        lambda data: artifact.read(data, "it"),
+        lambda data: artifact.referrers(data, "it"),
+        lambda data: artifact.config_with(Signature(b"", b""), data),
+        lambda data: artifact.manifest_with(Signature(b"", b""), b"{}", data),
+        lambda data: artifact.referrers_with(b"{}", data),
+        lambda data: keyfile.read(data, b"", "k"),
+        lambda data: keyfile.read(keyfile._armoured(data), b"", "k"),
+        lambda data: keys.public_key(data, "k"),
+        lambda data: rules_file.parse(data, lambda name: data),
+    ],
+)
+@given(data=DATA)
+def test_any_bytes_are_read_or_refused(read: Callable[[bytes], Any], data: bytes) -> None:
+    try:
+        read(data)
+    except JaulaError:
+        return
+
+
+@given(st.binary(), st.binary())
+def test_no_bytes_are_a_signature_by_chance(text: bytes, value: bytes) -> None:
+    with pytest.raises(Unsigned):
+        find([Signature(text, value)], [KEY.public], "sha256:" + "ab" * 32, "r.io/x", "1")
+
+
+@given(st.text(), st.text(), st.text() | st.none())
+def test_any_name_is_compared(name: str, repository: str, tag: str | None) -> None:
+    claim = payload.Claim("sha256:" + "ab" * 32, name)
+    assert payload.names(claim, repository, tag) in (True, False)
