@@ -38,23 +38,30 @@ class VolumeMounts:
         self._volumes = volumes
         self._registry = registry
         self._lock = asyncio.Lock()
+        self._held: dict[str, set[str]] = {}  # by volume: containers since they began to start
 
     async def use(self, record: ContainerRecord) -> None:
         """Mount what a container that is being started needs.
 
+        It stays until :meth:`leave`, which is to be called also where the start fails.
+
         :raises Unavailable: something cannot be mounted.
         """
         for volume, source in self._mounted(record):
+            self._held.setdefault(volume.name, set()).add(record.id)
             async with self._lock:
                 if not mounts.is_mount_point(volume.path):
                     holder = self._holder(volume.name, source)
                     await asyncio.to_thread(_make, volume, source, holder)
 
     def leave(self, container: Container) -> None:
-        """Unmount what no running container but this one has."""
+        """Unmount what no container but this one has, running or being started."""
         for volume, _ in self._mounted(container.record):
-            users = self._users(volume.name)
-            if all(user.id == container.id for user in users):
+            users = self._held.pop(volume.name, set())
+            users |= {user.id for user in self._users(volume.name)}
+            if users := users - {container.id}:
+                self._held[volume.name] = users
+            else:
                 _unmount(volume.path)
 
     def _mounted(self, record: ContainerRecord) -> Iterator[tuple[Volume, VolumeSource]]:

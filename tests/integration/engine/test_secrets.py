@@ -185,6 +185,7 @@ def test_requests_that_cannot_be(
     assert message in reply.json()["message"]
 
 
+@pytest.mark.needs("docker")
 def test_dockers_commands_have_them(
     engine: PrivateEngine, busybox: str, made: Callable[..., str]
 ) -> None:
