@@ -65,6 +65,7 @@ def unpack(data: bytes) -> Context:
             str(endpoint.get("Host") or ""),
             endpoint.get("SkipTLSVerify") is True,
             files,
+            meta,
         )
     except (KeyError, TypeError, AttributeError):
         raise Failure("invalid context: it names no docker endpoint") from None

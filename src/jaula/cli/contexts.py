@@ -28,22 +28,32 @@ _KEYS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
 
 
 class Context(NamedTuple):
-    """One context. ``files`` are its PEM files by name, where they were read."""
+    """One context. ``files`` are its PEM files by name, where they were read.
+
+    ``kept`` is the document as it was: others may have written more into it, which stays.
+    """
 
     name: str
     description: str = ""
     host: str = ""
     skip_verify: bool = False
     files: dict[str, bytes] = {}
+    kept: dict[str, Any] = {}
 
     def document(self) -> dict[str, Any]:
         """``meta.json``."""
-        endpoint = {"Host": self.host, "SkipTLSVerify": self.skip_verify}
-        return {
-            "Name": self.name,
-            "Metadata": {"Description": self.description} if self.description else {},
-            "Endpoints": {ENDPOINT: endpoint},
-        }
+        metadata, endpoints = _table(self.kept, "Metadata"), _table(self.kept, "Endpoints")
+        metadata.pop("Description", None)
+        if self.description:
+            metadata["Description"] = self.description
+        endpoints[ENDPOINT] = {"Host": self.host, "SkipTLSVerify": self.skip_verify}
+        return self.kept | {"Name": self.name, "Metadata": metadata, "Endpoints": endpoints}
+
+
+def _table(document: dict[str, Any], key: str) -> dict[str, Any]:
+    """A copy of a member that is an object; empty where it is none."""
+    found = document.get(key)
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def check_name(name: str) -> str:
@@ -103,16 +113,14 @@ def find(name: str) -> Context:
         raise Failure(
             f'context "{name}": context not found: open {path}: no such file or directory'
         )
-    metadata, endpoints = document.get("Metadata"), document.get("Endpoints")
-    endpoint = endpoints.get(ENDPOINT) if isinstance(endpoints, dict) else None
-    endpoint = endpoint if isinstance(endpoint, dict) else {}
-    description = metadata.get("Description") if isinstance(metadata, dict) else ""
+    endpoint = _table(_table(document, "Endpoints"), ENDPOINT)
     return Context(
         name,
-        str(description or ""),
+        str(_table(document, "Metadata").get("Description") or ""),
         str(endpoint.get("Host") or ""),
         endpoint.get("SkipTLSVerify") is True,
         _files(name),
+        document,
     )
 
 
@@ -143,7 +151,7 @@ def save(context: Context) -> None:
     """Keep a context, in the place of one of the same name."""
     meta, tls = meta_path(context.name), tls_path(context.name)
     os.makedirs(meta, mode=0o755, exist_ok=True)
-    shutil.rmtree(tls, ignore_errors=True)
+    shutil.rmtree(os.path.join(tls, ENDPOINT), ignore_errors=True)
     for file_name, data in context.files.items():
         os.makedirs(os.path.join(tls, ENDPOINT), mode=0o700, exist_ok=True)
         _write(os.path.join(tls, ENDPOINT, file_name), data, 0o600)

@@ -129,6 +129,19 @@ def test_the_store_is_dockers(given: Given) -> None:
     assert "currentContext" not in json.loads((given.directory / "config.json").read_text())
 
 
+def test_what_others_wrote_into_a_context_stays(given: Given) -> None:
+    contexts.save(Context("one", "text", "unix:///x"))
+    path = Path(contexts.meta_path("one")) / "meta.json"
+    document = json.loads(path.read_text())
+    document["Metadata"]["Team"] = "red"
+    document["Endpoints"]["kubernetes"] = {"Host": "https://k"}
+    path.write_text(json.dumps(document))
+    contexts.save(contexts.find("one")._replace(description="", host="unix:///y"))
+    document["Endpoints"]["docker"]["Host"] = "unix:///y"
+    del document["Metadata"]["Description"]
+    assert json.loads(path.read_text()) == document
+
+
 def _damage(content: str) -> None:
     contexts.save(Context("one", host="unix:///x"))
     (Path(contexts.meta_path("one")) / "meta.json").write_text(content)
@@ -165,7 +178,8 @@ def _tar(*members: tuple[str, bytes]) -> bytes:
 
 def test_what_is_exported_can_be_imported(given: Given) -> None:
     context = Context("one", "text", "tcp://h:1", True, {"ca.pem": b"a", "key.pem": b"k"})
-    assert context_archive.unpack(context_archive.pack(context)) == context._replace(name="")
+    again = context_archive.unpack(context_archive.pack(context))
+    assert again._replace(kept={}) == context._replace(name="")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("meta.json", json.dumps(context.document()))

@@ -16,7 +16,7 @@ def run(options: Options) -> int:
     found = contexts.find(name)
     if options.given("docker"):
         made = contexts.endpoint(options.text("docker"))
-        found = made._replace(name=name, description=found.description)
+        found = made._replace(name=name, description=found.description, kept=found.kept)
     if options.given("description"):
         found = found._replace(description=options.text("description"))
     contexts.save(found)
