@@ -11,6 +11,7 @@ image, for nobody knows what it would have said.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.documents import Document
     from jaula.images.registry.repository import Repository
+
+log = logging.getLogger("jaula.trust")
 
 
 class ImageRefused(NotAuthorized):
@@ -69,8 +72,10 @@ class Gate:
                 try:
                     self._rules = self._file.read(required=self._required)
                     self._error = None
+                    log.info("rules about images: %s", self._rules.source or "none")
                 except InvalidRequest as error:
                     self._error = error
+                    log.error("no image is accepted: %s", error)
             if self._error is not None:
                 raise ImageRefused(
                     f"no image is accepted while the policy cannot be read: {self._error.message}",
