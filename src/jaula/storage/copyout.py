@@ -11,7 +11,6 @@ have no place in an archive.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Collection
@@ -29,7 +28,7 @@ from jaula.storage.tar_reader import (
     Entry,
 )
 from jaula.storage.tar_writer import Sink, TarWriter
-from jaula.storage.tree_archive import TYPES, exactly
+from jaula.storage.tree_archive import TYPES, attributes_of, exactly
 from jaula.storage.trees import walk
 
 Owner = Callable[[int, int], tuple[int, int]]
@@ -144,21 +143,6 @@ class CopyOut:
         if kind in (CHARACTER, BLOCK_DEVICE):
             entry.major, entry.minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)
         return entry
-
-
-def attributes_of(place: int) -> dict[str, bytes]:
-    """File capabilities and attributes of users; labels belong to the host that set them."""
-    where = b"/proc/self/fd/%d" % place
-    found: dict[str, bytes] = {}
-    try:
-        for attribute in os.listxattr(where):
-            users = attribute.startswith("user.") and not attribute.startswith("user.overlay.")
-            if users or attribute == "security.capability":
-                found[attribute] = os.getxattr(where, attribute)
-    except OSError as error:
-        if error.errno not in (errno.ENOTSUP, errno.ENODATA, errno.ENOENT):
-            raise
-    return found
 
 
 def _join(path: bytes, inner: bytes) -> bytes:

@@ -23,11 +23,36 @@ from typing import Protocol
 import msgspec
 
 from jaula.errors import InvalidRequest
+from jaula.storage.tar_entry import (
+    BLOCK,
+    BLOCK_DEVICE,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    HARD_LINK,
+    REGULAR,
+    SYMLINK,
+    Entry,
+)
 
-BLOCK = 512
+__all__ = [
+    "BLOCK",
+    "BLOCK_DEVICE",
+    "CHARACTER",
+    "DIRECTORY",
+    "FIFO",
+    "HARD_LINK",
+    "REGULAR",
+    "SYMLINK",
+    "Entry",
+    "Limits",
+    "Stream",
+    "TarReader",
+    "is_header",
+    "shown",
+]
+
 _WINDOW = 1 << 20
-
-REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0123456"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -43,31 +68,6 @@ class Stream(Protocol):
     """What a reader needs of a source."""
 
     def readinto(self, buffer: memoryview, /) -> int | None: ...
-
-
-class Entry:
-    """One member of an archive. ``name`` is as written; ``mtime`` is in nanoseconds."""
-
-    __slots__ = (
-        "gid",
-        "link",
-        "major",
-        "minor",
-        "mode",
-        "mtime",
-        "name",
-        "size",
-        "type",
-        "uid",
-        "xattrs",
-    )
-
-    def __init__(self) -> None:
-        self.name = b""
-        self.link = b""
-        self.type = REGULAR
-        self.mode = self.uid = self.gid = self.size = self.mtime = self.major = self.minor = 0
-        self.xattrs: dict[str, bytes] = {}
 
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from jaula.storage.tar_reader import BLOCK, BLOCK_DEVICE, CHARACTER, DIRECTORY, REGULAR, Entry
+from jaula.storage.tar_entry import BLOCK, BLOCK_DEVICE, CHARACTER, DIRECTORY, REGULAR, Entry
 
 _RECORD = 20 * BLOCK  # tar's blocking factor
 _EIGHT = 0o7777777

@@ -6,11 +6,12 @@ owners. Sockets have no place in an archive and are left out, as Docker does.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 
-from jaula.storage.tar_reader import (
+from jaula.storage.tar_entry import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,
@@ -98,3 +99,18 @@ def exactly(descriptor: int, size: int) -> Iterator[bytes]:
         data = os.read(descriptor, min(size, 1 << 20)) or bytes(min(size, 1 << 20))
         size -= len(data)
         yield data
+
+
+def attributes_of(place: int) -> dict[str, bytes]:
+    """File capabilities and attributes of users; labels belong to the host that set them."""
+    where = b"/proc/self/fd/%d" % place
+    found: dict[str, bytes] = {}
+    try:
+        for attribute in os.listxattr(where):
+            users = attribute.startswith("user.") and not attribute.startswith("user.overlay.")
+            if users or attribute == "security.capability":
+                found[attribute] = os.getxattr(where, attribute)
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENODATA, errno.ENOENT):
+            raise
+    return found

@@ -14,9 +14,8 @@ import os
 import stat
 
 from jaula.storage.changes import overlay_differences
-from jaula.storage.copyout import attributes_of
 from jaula.storage.snapshots import Choice
-from jaula.storage.tar_reader import (
+from jaula.storage.tar_entry import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,
@@ -26,7 +25,7 @@ from jaula.storage.tar_reader import (
     Entry,
 )
 from jaula.storage.tar_writer import Sink, TarWriter, entry
-from jaula.storage.tree_archive import TYPES, exactly
+from jaula.storage.tree_archive import TYPES, attributes_of, exactly
 from jaula.storage.trees import is_opaque, is_whiteout, opaque, open_folder, remove_tree, walk
 
 _WHITEOUT = b".wh."

@@ -12,10 +12,9 @@ import stat
 
 from jaula.cli.failure import Failure
 from jaula.storage import tar_writer
-from jaula.storage.copyout import attributes_of
-from jaula.storage.tar_reader import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, Entry
+from jaula.storage.tar_entry import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, Entry
 from jaula.storage.tar_writer import Sink, TarWriter
-from jaula.storage.tree_archive import TYPES, exactly
+from jaula.storage.tree_archive import TYPES, attributes_of, exactly
 from jaula.storage.trees import walk
 
 TYPE_CHECKING = False

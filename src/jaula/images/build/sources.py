@@ -17,7 +17,6 @@ import msgspec
 
 from jaula.kernel import paths
 from jaula.storage import tar_writer
-from jaula.storage.copyout import attributes_of
 from jaula.storage.tar_reader import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -26,7 +25,7 @@ from jaula.storage.tar_reader import (
     SYMLINK,
     Entry,
 )
-from jaula.storage.tree_archive import TYPES, exactly
+from jaula.storage.tree_archive import TYPES, attributes_of, exactly
 
 
 class Tree(msgspec.Struct, frozen=True):

@@ -22,9 +22,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
+from jaula.images.registry.authfile import place
 
 if TYPE_CHECKING:
     from jaula.images.registry.keyring import Keyring
+
+__all__ = ["CredentialFile", "Login", "place"]
 
 _LIMIT = 4 << 20  # bytes of a configuration file
 _ANSWER_LIMIT = 1 << 20  # bytes of a helper's answer
@@ -179,15 +182,6 @@ class CredentialFile:
         except BaseException:
             os.unlink(temporary)
             raise
-
-
-def place() -> str:
-    """The file in use: ``$REGISTRY_AUTH_FILE``, ``$DOCKER_CONFIG/config.json``, Docker's own."""
-    named = os.environ.get("REGISTRY_AUTH_FILE")
-    if named:
-        return named
-    directory = os.environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")
-    return os.path.join(directory, "config.json")
 
 
 def _auths(document: dict[str, Any]) -> dict[str, Any]:
