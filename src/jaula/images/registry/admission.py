@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from jaula.images.reference import Reference
@@ -19,7 +19,7 @@ class Admission(Protocol):
 
     def arriving(
         self,
-        source: Repository,
+        sources: Sequence[Repository],
         reference: Reference,
         named: Document,
         manifest: Document,
@@ -27,5 +27,6 @@ class Admission(Protocol):
     ) -> Callable[[], None]:
         """Raise an error for an image that may not; else what to do when it is stored.
 
+        ``sources`` are where it is fetched from, and where it would be if not there.
         ``named`` is what the name leads to, ``manifest`` the image's: the same, or one of an index.
         """

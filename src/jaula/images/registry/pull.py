@@ -30,9 +30,13 @@ _WAKE = 0.5  # seconds after which a pull looks whether it was cancelled
 
 
 class _Found(msgspec.Struct, frozen=True):
-    """What a name leads to: the document that has the name, and the image's manifest."""
+    """What a name leads to: the document that has the name, and the image's manifest.
+
+    ``later`` are the sources that would have been asked next.
+    """
 
     source: Repository
+    later: tuple[Repository, ...]
     named: Document
     manifest: Document
 
@@ -60,7 +64,7 @@ def pull(
     stored: Callable[[], None] | None = None
     if client.admission is not None:
         stored = client.admission.arriving(
-            found.source, reference, found.named, found.manifest, cancel
+            (found.source, *found.later), reference, found.named, found.manifest, cancel
         )
     config = _config(client.store, found.source, manifest.config, cancel)
     document = check_document(config, manifest.config.digest)
@@ -125,7 +129,7 @@ def _find(
     cancel: Cancellation,
 ) -> _Found:
     sources = client.sources(reference, held, cancel)
-    for source in sources:
+    for number, source in enumerate(sources, 1):
         try:
             named = source.manifest(reference.digest or reference.tag or "", cancel)
             manifest = named
@@ -143,7 +147,7 @@ def _find(
                 shown = str(reference)
                 raise failures.pull_error(error, reference.repository, shown) from None
             raise
-        return _Found(source, named, manifest)
+        return _Found(source, tuple(sources[number:]), named, manifest)
     raise AssertionError("the last source answers or raises")
 
 

@@ -1,7 +1,8 @@
 """Whether an image may come in, and whether it may run: the rules of now, applied to one image.
 
 * At a pull the rule of the name decides before a layer is fetched. Where it wants a signature, the
-  registry is asked for those of the image's manifest and of the index that led to it.
+  registry is asked for those of the image's manifest and of the index that led to it; a mirror
+  that has none is not the last word.
 * When a container is made, and each time it is started, the rule of the name that was asked for
   decides again. An image that is asked for by its id may run if it may under one of its names.
 
@@ -14,7 +15,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +95,7 @@ class Gate:
 
     def arriving(
         self,
-        source: Repository,
+        sources: Sequence[Repository],
         reference: Reference,
         named: Document,
         manifest: Document,
@@ -113,7 +115,7 @@ class Gate:
         tag = None if reference.digest else reference.tag
         documents = (manifest,) if named.digest == manifest.digest else (named, manifest)
         told = []
-        for document in documents:
+        for source, document in product(sources, documents):
             found = tuple(shelf.find(source, document.digest, cancel))
             index = document.data if document.is_index else b""
             evidence = Evidence(f"{reference.domain}/{reference.path}", found, index)
@@ -123,7 +125,7 @@ class Gate:
                 told.append(error.message)
                 continue
             return lambda: self._keep(manifest.digest, evidence)
-        raise refusal(str(reference), rule, told[-1] if told[0] == told[-1] else "; ".join(told))
+        raise refusal(str(reference), rule, "; ".join(dict.fromkeys(told)))
 
     def _keep(self, manifest: str, evidence: Evidence) -> None:
         self.evidence.keep(manifest, evidence)

@@ -20,6 +20,7 @@ from harness.scripted_registry import (
 )
 from jaula.errors import CorruptState, InvalidRequest
 from jaula.images.reference import parse
+from jaula.images.registry import hosts
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.failures import Refused
 from jaula.images.trust import artifact, keys, payload, shelf
@@ -363,3 +364,38 @@ def test_signatures_that_are_put_there_are_found(
         assert (tag in kept.manifests) is not referring
         listed = artifact.referrers_tag(image.digest) in kept.manifests
         assert listed is (referring and not lists)
+
+
+def test_a_mirror_without_signatures_is_not_the_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedRegistry(layer()) as mirror, ScriptedRegistry(layer()) as registry:
+        signed = Signed(tmp_path, registry)
+        rule = '"docker.io" = { signed-by = "team.pub", signed-as = "docker.io/x/box" }'
+        signed.policy.write_text(f"[images]\n{rule}\n")
+        monkeypatch.setattr(hosts, "HUB", registry.name)
+        signed.puller = Puller(tmp_path / "other", {"mirrors": (mirror.url,)})
+        signed.gate = Gate(signed.puller.store, tmp_path / "trust", str(signed.policy))
+        signed.puller.client.admission = signed.gate
+        for place in (mirror, registry):
+            at_hub(place)
+        with pytest.raises(ImageRefused, match=r"it has no signature"):
+            signed.puller.pull("x/box:1")
+        made = signed.sign(name="docker.io/x/box")
+        signed.tag(made)
+        signed.puller.pull("x/box:1")
+        assert mirror.asked("/blobs/")
+        assert [h for h in registry.asked("/blobs/") if h] == registry.asked(digest(made.payload))
+
+
+def at_hub(registry: ScriptedRegistry) -> None:
+    """Serve ``x/box`` as ``box`` is served."""
+    honest = registry.honest
+
+    def named(request: Request) -> None:
+        path = request.path.replace("/v2/x/box/", "/v2/box/")
+        request.path = path
+        script = registry.scripts.get(f"{request.command} {path.partition('?')[0]}")
+        (script or honest)(request)
+
+    registry.honest = named  # type: ignore[method-assign]
