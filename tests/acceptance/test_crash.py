@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ def mortal(new_engine: NewEngine) -> PrivateEngine:
     private = new_engine()
     load_image(private, "busybox")
     return private
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch of a time in a document."""
+    return datetime.fromisoformat(text[:26] + "+00:00").timestamp()
 
 
 def ticks(engine: PrivateEngine, name: str) -> int:
@@ -71,6 +77,44 @@ def test_a_container_that_removes_itself_is_removed_by_the_next_engine(
         lambda: mortal.request("GET", "/containers/tt/json").status == 404, "the container is gone"
     )
     containers.assert_clean(mortal)
+
+
+def test_the_pause_before_a_restart_goes_on_with_the_next_engine(mortal: PrivateEngine) -> None:
+    """Killed in the middle of a pause: neither is the count of starts lost nor the pause cut."""
+    words = ("run", "-d", "--name", "tt", "--restart", "on-failure:6", "busybox", "false")
+    assert mortal.cli("docker", *words).returncode == 0
+    eventually(lambda: inspect(mortal, "tt")["RestartCount"] == 4, "four restarts")
+    eventually(lambda: inspect(mortal, "tt")["State"]["Restarting"], "the fifth pause, of 1.6 s")
+    ended = inspect(mortal, "tt")["State"]["FinishedAt"]
+    mortal.kill()
+    mortal.start()
+    eventually(lambda: inspect(mortal, "tt")["RestartCount"] == 5, "the pause ends")
+    eventually(lambda: inspect(mortal, "tt")["State"]["Restarting"], "the sixth pause")
+    again = inspect(mortal, "tt")["State"]["FinishedAt"]
+    assert moment(again) - moment(ended) >= 1.5
+    mortal.kill()
+    time.sleep(1)
+    mortal.start()
+    found = inspect(mortal, "tt")
+    assert (found["State"]["Status"], found["RestartCount"]) == ("restarting", 5)
+    assert found["State"]["FinishedAt"] == again
+    assert mortal.cli("docker", "wait", "tt").stdout == "1\n"
+    found = inspect(mortal, "tt")
+    assert (found["State"]["Status"], found["RestartCount"]) == ("exited", 6)
+    assert moment(found["State"]["FinishedAt"]) - moment(again) >= 3.1
+
+
+def test_stopped_in_the_pause_it_stays_stopped(mortal: PrivateEngine) -> None:
+    words = ("run", "-d", "--name", "tt", "--restart", "always", "busybox", "false")
+    assert mortal.cli("docker", *words).returncode == 0
+    eventually(lambda: inspect(mortal, "tt")["RestartCount"] >= 3, "three restarts")
+    mortal.kill()
+    mortal.start()
+    assert mortal.cli("docker", "stop", "tt").returncode == 0
+    count = inspect(mortal, "tt")["RestartCount"]
+    time.sleep(2)
+    found = inspect(mortal, "tt")
+    assert (found["State"]["Status"], found["RestartCount"]) == ("exited", count)
 
 
 def test_a_published_port_answers_after_the_engine_has_died(mortal: PrivateEngine) -> None:

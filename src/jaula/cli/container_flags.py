@@ -87,6 +87,14 @@ FLAGS = (
         metavar="duration",
         group=HEALTH,
     ),
+    Flag(
+        "health-on-failure",
+        "",
+        "string",
+        "What follows when it is unhealthy: none, restart",
+        metavar="action",
+        group=HEALTH,
+    ),
     Flag("health-retries", "", "int", "Failures in a row that make it unhealthy", group=HEALTH),
     Flag(
         "health-start-interval",

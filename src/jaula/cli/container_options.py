@@ -224,7 +224,7 @@ def _labels(options: Options) -> dict[str, str]:
         from jaula.cli import keyfiles
 
         words += keyfiles.lines(path)
-    return pairs(words + options.texts("label"), "label")
+    return pairs(words + options.texts("label"), "label") | health_options.labels(options)
 
 
 def pairs(words: list[str], flag: str, *, needs_value: bool = False) -> dict[str, str]:

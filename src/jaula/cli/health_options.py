@@ -16,6 +16,14 @@ _TIMES = {
     "health-start-period": "StartPeriod",
     "health-timeout": "Timeout",
 }
+REACTION = "io.jaula.health-on-failure"
+"""The label by which the engine knows what ``--health-on-failure`` asks for."""
+
+
+def labels(options: Options) -> dict[str, str]:
+    """The labels that the flags make."""
+    flag = "health-on-failure"
+    return {REACTION: options.text(flag)} if options.given(flag) else {}
 
 
 def document(options: Options) -> dict[str, Any] | None:

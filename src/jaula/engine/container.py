@@ -39,7 +39,6 @@ class Container:
         if not self.live:
             self.exited.set()
         self.restart: asyncio.Task[None] | None = None
-        self.restart_delay = 0.0
         self.prepare: Callable[[keepid.Maps], Awaitable[None]] | None = None
         self.hidden_env: tuple[str, ...] = ()
         self.bundle = ""

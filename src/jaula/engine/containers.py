@@ -104,8 +104,7 @@ class Containers(Looking):
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.live:
                 raise NotModified(f"container {container.name} is already running")
-            container.restart_delay = 0.0
-            container.change(restart_count=0)
+            container.change(restart_count=0, restart_delay=0.0)
             await self._start(container)
 
     async def _start(self, container: Container) -> None:
@@ -200,11 +199,23 @@ class Containers(Looking):
         await self._stop(container, timeout, signal)
         self._emit(container, "stop")
 
+    async def renew(self, container: Container) -> None:
+        """End an unhealthy container; it starts again as by a restart policy."""
+        log.warning("container %s is unhealthy and is started again", container.name)
+        container.change(renewing=True)
+        self.ending.book(container)
+        await self._end(container, None, None)
+
     async def _stop(self, container: Container, timeout: int | None, signal: str | None) -> None:
-        body = container.record.body
-        number = signals.parse(signal or body.stop_signal or "SIGTERM")
+        if signal:
+            signals.parse(signal)  # refused before it is on record that somebody stops it
         container.change(manually_stopped=True)
         self.ending.book(container)
+        await self._end(container, timeout, signal)
+
+    async def _end(self, container: Container, timeout: int | None, signal: str | None) -> None:
+        body = container.record.body
+        number = signals.parse(signal or body.stop_signal or "SIGTERM")
         if timeout is None:
             timeout = STOP_TIMEOUT if body.stop_timeout is None else body.stop_timeout
         self._emit(container, "kill", {"signal": str(number)})

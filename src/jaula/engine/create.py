@@ -166,6 +166,7 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
                 "conflicting options: port publishing and the container type network mode"
             )
     health.check(body.healthcheck)
+    warnings += health.check_reaction(body)
     if host.network_mode.startswith("container:") and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the network mode")
     if shares.uts.host and body.hostname:

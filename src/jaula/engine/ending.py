@@ -66,12 +66,17 @@ class Ending:
             container.shim = None
         started = end.started_at or record.started_at / 1e9
         ran_for = max(0.0, (end.finished_at or time.time()) - started)
-        again = not container.removing and policy.wanted(
-            record.body.host_config.restart_policy,
-            exit_code=end.exit_code,
-            count=record.restart_count,
-            stopped=record.manually_stopped,
+        renewed = record.renewing and not record.manually_stopped
+        again = not container.removing and (
+            renewed
+            or policy.wanted(
+                record.body.host_config.restart_policy,
+                exit_code=end.exit_code,
+                count=record.restart_count,
+                stopped=record.manually_stopped,
+            )
         )
+        pause = policy.delay(record.restart_delay, ran_for) if again else 0.0
         action = Action.EXIT_TO_RESTART if again else Action.EXIT
         self.release(container)
         container.change(
@@ -82,6 +87,8 @@ class Ending:
             oom_killed=end.oom_killed,
             error=end.error,
             health=health.ended(record.health),
+            restart_delay=pause,
+            renewing=False,
             finished_at=int((end.finished_at or time.time()) * 1e9),
             range_start=0,
             range_size=0,
@@ -106,8 +113,7 @@ class Ending:
         result = WaitResult(end.exit_code)
         if again:
             container.tell(("next-exit",), result)
-            container.restart_delay = policy.delay(container.restart_delay, ran_for)
-            container.restart = self.spawn(self._restart(container, container.restart_delay))
+            container.restart = self.spawn(self._restart(container, pause))
             self._forget_run(container)
             return
         container.tell(("next-exit", "not-running"), result)
@@ -178,6 +184,16 @@ class Ending:
             except JaulaError as error:
                 log.warning("container %s does not start again: %s", container.name, error)
                 self.give_up(container)
+
+    def resume(self, container: Container) -> None:
+        """Go on with what a former engine began: the pause before the next start, or what is left.
+
+        The clock may have been set meanwhile, so the pause is never longer than it was.
+        """
+        record = container.record
+        left = record.finished_at / 1e9 + record.restart_delay - time.time()
+        pause = min(max(left, 0.0), record.restart_delay)
+        container.restart = self.spawn(self._restart(container, pause))
 
     def give_up(self, container: Container) -> None:
         """A container that was to start again will not."""

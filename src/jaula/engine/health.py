@@ -18,6 +18,10 @@ from jaula.spec.durations import go
 from jaula.spec.image import Healthcheck as ImageHealthcheck
 from jaula.state.records import HealthRecord, HealthResult, HealthStatus
 
+REACTION = "io.jaula.health-on-failure"
+"""A label that says what follows when a container is unhealthy; Docker has nothing of the kind."""
+_REACTIONS = ("none", "restart")
+
 LOG_LENGTH = 5  # results that are kept
 OUTPUT_LENGTH = 4096  # bytes of output that are kept of each
 _MILLISECOND = 1_000_000
@@ -74,6 +78,29 @@ def check(wanted: Healthcheck | None) -> None:
         )
     if kind in (("CMD",), ("CMD-SHELL",)) and len(wanted.test) < 2:
         raise InvalidRequest("a health check needs a command")
+
+
+def check_reaction(body: ContainerCreate) -> tuple[str, ...]:
+    """Refuse a value of :data:`REACTION` that is none; warnings. Raises ``InvalidRequest``."""
+    asked = body.labels.get(REACTION)
+    if asked is None:
+        return ()
+    if asked not in _REACTIONS:
+        raise InvalidRequest(
+            f"invalid label {REACTION}={asked!r}", hint=f"one of {', '.join(_REACTIONS)}"
+        )
+    if not restarts(body):
+        return ()
+    if body.host_config.auto_remove:
+        raise InvalidRequest(f"can't create 'AutoRemove' container with {REACTION}={asked}")
+    if probe_of(body) is None:
+        return (f"The container has no health check, so {REACTION}={asked} has no effect",)
+    return ()
+
+
+def restarts(body: ContainerCreate) -> bool:
+    """Whether the container is to be started again when it is unhealthy."""
+    return body.labels.get(REACTION) == "restart"
 
 
 def probe_of(body: ContainerCreate) -> Probe | None:

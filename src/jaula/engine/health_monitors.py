@@ -102,6 +102,14 @@ class HealthMonitors:
                 container.id,
                 attributes(record),
             )
+            if following.status is HealthStatus.UNHEALTHY and health.restarts(record.body):
+                self._containers.ending.spawn(self._renew(container))
+
+    async def _renew(self, container: Container) -> None:
+        try:
+            await self._containers.renew(container)
+        except JaulaError as error:
+            log.warning("container %s does not end: %s", container.name, error)
 
     # -- one probe ---------------------------------------------------------------------------
 

@@ -153,10 +153,11 @@ async def _restart(parts: Parts, containers: Containers) -> None:
         record = container.record
         ended = record.status is Status.EXITED
         if record.status is Status.RESTARTING and container.restart is None:
-            containers.ending.give_up(container)
-        elif not ended or not record.started_at:
+            containers.ending.resume(container)
             continue
-        elif record.body.host_config.auto_remove:
+        if not ended or not record.started_at:
+            continue
+        if record.body.host_config.auto_remove:
             async with container.lock:
                 if container.id in parts.registry and not container.live:
                     await containers.ending.remove(container, volumes=True)

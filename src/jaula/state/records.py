@@ -104,6 +104,8 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: int = 0
     finished_at: int = 0
     restart_count: int = 0
+    restart_delay: float = 0.0  # seconds between its last end and the start that follows
+    renewing: bool = False  # it is being ended, since it is unhealthy, to start again
     manually_stopped: bool = False
     range_start: int = 0
     range_size: int = 0

@@ -218,3 +218,84 @@ services:
             timeout=60,
             check=True,
         )
+
+
+REACTION = "io.jaula.health-on-failure"
+
+
+@pytest.mark.parametrize(
+    ("program", "flags"),
+    [
+        ("jaula", ("--health-on-failure", "restart")),
+        ("docker", ("--label", f"{REACTION}=restart", "--restart", "on-failure:1")),
+    ],
+)
+def test_an_unhealthy_container_is_started_again(
+    engine: PrivateEngine, busybox: str, program: str, flags: tuple[str, ...]
+) -> None:
+    name = containers.unique("h")
+    probe = ("--health-cmd", "! test -e /ill", *FAST, "--health-retries", "2")
+    words = ("run", "-d", "--init", "--name", name, *flags, *probe, busybox, "sleep", "600")
+    done = engine.cli(program, *words)
+    assert done.returncode == 0, done.stderr
+    try:
+        becomes(engine, name, "healthy")
+        first = containers.pid(engine, name)
+        for count in (1, 2):
+            engine.cli("docker", "exec", name, "touch", "/ill")
+            renewed(engine, name, count)
+            engine.cli("docker", "exec", name, "rm", "/ill")
+            becomes(engine, name, "healthy")
+        assert containers.pid(engine, name) != first
+        engine.cli("docker", "exec", name, "touch", "/ill")
+        assert engine.cli("docker", "stop", "-t", "1", name).returncode == 0
+        time.sleep(1)
+        assert containers.inspect(engine, name)["State"]["Status"] == "exited"
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def renewed(engine: PrivateEngine, name: str, count: int) -> None:
+    """Wait until it runs for another time."""
+
+    def runs() -> bool:
+        found = containers.inspect(engine, name)
+        return bool(found["RestartCount"] == count and found["State"]["Pid"])
+
+    containers.eventually(runs, f"restart {count}")
+
+
+def test_without_the_option_an_unhealthy_container_runs_on(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    flags = (*FAST, "--health-cmd", "false", "--health-retries", "1")
+    flags = (*flags, "--health-on-failure", "none", "--restart", "always")
+    with containers.running(engine, busybox, flags=flags) as name:
+        becomes(engine, name, "unhealthy")
+        time.sleep(0.7)
+        assert containers.inspect(engine, name)["RestartCount"] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--label", f"{REACTION}=explode"), "one of none, restart"),
+        (("--label", f"{REACTION}=restart", "--rm", "--health-cmd", "true"), "AutoRemove"),
+    ],
+)
+def test_a_reaction_that_cannot_be_is_refused(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], words: str
+) -> None:
+    done = engine.cli("docker", "create", *flags, busybox, "true")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert words in done.stderr
+
+
+def test_a_reaction_without_a_check_is_warned_of(engine: PrivateEngine, busybox: str) -> None:
+    name = containers.unique("h")
+    label = ("--label", f"{REACTION}=restart")
+    done = engine.cli("docker", "create", "--name", name, *label, busybox, "true")
+    try:
+        assert "no health check" in done.stderr
+    finally:
+        engine.request("DELETE", f"/containers/{name}")
