@@ -194,10 +194,10 @@ class Conversation:
                     else:
                         batch.schedule()
                     await connection.drain()
-            except JaulaError as problem:
+            except Exception as problem:  # noqa: BLE001 - the border; there is no status any more
                 if answer.last_words is None or isinstance(problem, Disconnected):
                     raise
-                batch.add(answer.last_words(problem))
+                batch.add(answer.last_words(_refusal(problem, "in a stream")))
             batch.flush()
             connection.write(h11.EndOfMessage())
             await connection.drain()

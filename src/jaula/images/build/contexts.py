@@ -19,6 +19,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import archives, gitaddress, ignoring
+from jaula.images.build.faults import explained
 from jaula.images.build.placing import Target, place
 from jaula.images.build.watching import Watched
 from jaula.kernel import paths
@@ -59,8 +60,9 @@ def receive(
     source, _ = plain(stream)
     reader = TarReader(source, limits=limits)
     copying = CopyIn(directory, "/", owner=lambda uid, gid: (0, 0), parents=(0, 0))
-    copying.run(Watched(reader, directory, None, cancel))
-    reader.drain()
+    with explained("the build context"):
+        copying.run(Watched(reader, directory, None, cancel))
+        reader.drain()
 
 
 def is_repository(address: str) -> bool:

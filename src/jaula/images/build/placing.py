@@ -15,12 +15,12 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jaula.errors import InvalidRequest, Unavailable
+from jaula.errors import InvalidRequest
 from jaula.images.build import archives
+from jaula.images.build.faults import explained
 from jaula.images.build.sources import Source
 from jaula.images.build.watching import Watched
 from jaula.kernel import paths
@@ -60,20 +60,19 @@ def place(
     :raises InvalidRequest: they do not fit what is there.
     :raises Unavailable: the disk is full.
     """
-    if len(sources) > 1 and not target.directory and not all(s.fills for s in sources):
-        with _explained(target):
-            if not _is_directory(root, target.path):
-                raise InvalidRequest(
-                    f"more than one file cannot become {target.text!r}",
-                    hint="a directory as target ends with a slash",
-                )
-    for source in sources:
-        with _explained(target):
+    with explained(f"cannot copy to {target.text!r}"):
+        several = len(sources) > 1 and not all(source.fills for source in sources)
+        if several and not target.directory and not _is_directory(root, target.path):
+            raise InvalidRequest(
+                f"more than one file cannot become {target.text!r}",
+                hint="a directory as target ends with a slash",
+            )
+        for source in sources:
             folder, name = _landing(root, target, source, owner or (0, 0))
-        try:
-            _copy(source, folder, name, owner, mode, cancel)
-        finally:
-            os.close(folder)
+            try:
+                _copy(source, folder, name, owner, mode, cancel)
+            finally:
+                os.close(folder)
 
 
 def _copy(
@@ -154,19 +153,3 @@ def _is_directory(root: int, path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-@contextmanager
-def _explained(target: Target) -> Iterator[None]:
-    """What the kernel refuses, as an error about the target."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unavailable(
-                f"cannot copy to {target.text!r}: {reason}", hint="free some space and try again"
-            ) from error
-        if error.errno == errno.ENOTDIR:
-            reason = "a file is in the way of one of its directories"
-        raise InvalidRequest(f"cannot copy to {target.text!r}: {reason}") from error

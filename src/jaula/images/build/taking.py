@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from jaula.errors import InvalidRequest
 from jaula.images.build import archives, gitaddress, modes, selection
 from jaula.images.build.digests import digest
+from jaula.images.build.faults import explained
 from jaula.images.build.language.instructions import Add, Copy
 from jaula.images.build.placing import Target, place
 from jaula.images.build.sources import File, Source, Text, Tree
@@ -48,7 +49,8 @@ class Taking:
 
     def digest(self) -> str:
         """``sha256:...`` of what is taken; the instruction's own text is not in it."""
-        return digest(self.sources, self._cancel)
+        with explained("what is to be copied cannot be read"):
+            return digest(self.sources, self._cancel)
 
     def place(self, root: int, workdir: str, owner: tuple[int, int] | None) -> None:
         """Copy below ``root``, a descriptor of a root directory that is written to.
