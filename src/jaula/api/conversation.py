@@ -194,7 +194,7 @@ class Conversation:
                     else:
                         batch.schedule()
                     await connection.drain()
-            except Exception as problem:  # noqa: BLE001 - the border; there is no status any more
+            except Exception as problem:  # the border; there is no status any more
                 if answer.last_words is None or isinstance(problem, Disconnected):
                     raise
                 batch.add(answer.last_words(_refusal(problem, "in a stream")))
