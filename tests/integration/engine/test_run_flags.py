@@ -62,7 +62,7 @@ def test_volumes_come_from_another_container(
         )
         assert "Read-only file system" in done.stderr
     refused = engine.cli("docker", "create", "--volumes-from", "nobody", busybox, "true")
-    assert "could not get container for nobody" in refused.stderr
+    assert "No such container: nobody" in refused.stderr
 
 
 def test_a_rule_of_the_device_allow_list_opens_a_device(
