@@ -502,6 +502,16 @@ def test_ports_of_a_container_that_ended_without_an_engine_are_free_again(
 # -- proofs
 
 
+def test_a_twin_tries_what_must_fail(host: RootlessHost, sleeper: str) -> None:
+    """A container of the same user has the same ids, and nothing else is let through."""
+    found = json.loads(host.jaula("verify", "--probe", "--format", "json", sleeper).stdout)
+    tried = {row["id"]: row for row in found if row["id"].startswith("tried: ")}
+    assert {"tried: network", "tried: ceilings"} <= set(tried)
+    weaker = {name: row["requested"] for name, row in tried.items() if row["verdict"] != "holds"}
+    assert set(weaker) == {"tried: others"}
+    assert "without root" in weaker["tried: others"]
+
+
 def test_verify_proves_and_says_what_is_relaxed(host: RootlessHost, sleeper: str) -> None:
     rows = json.loads(host.jaula("verify", "--format", "json", sleeper).stdout)
     text = json.dumps(rows)

@@ -88,9 +88,8 @@ def _files(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The two files, and the binds that show them to a twin."""
     with open(f"/proc/{found['State']['Pid']}/uid_map", encoding="ascii") as file:
         owner = int(file.read().split()[1])
-    directory = tempfile.mkdtemp(prefix="jaula-probe-", dir="/run")
+    directory = _directory()
     try:
-        os.chmod(directory, 0o755)
         owned = _secret(f"{directory}/owned", 0o600)
         os.chown(owned, owner, owner)
         if not lsm.selinux():
@@ -103,6 +102,15 @@ def _files(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         shutil.rmtree(directory)
 
 
+def _directory() -> str:
+    """A new directory that others may pass; for root below /run, since /tmp may be ``noexec``."""
+    directory = tempfile.mkdtemp(
+        prefix="jaula-probe-", dir="/run" if os.access("/run", os.W_OK) else None
+    )
+    os.chmod(directory, 0o755)
+    return directory
+
+
 def _secret(path: str, mode: int) -> str:
     with open(path, "w", encoding="ascii") as file:
         file.write("only one container may read this\n")
@@ -113,9 +121,8 @@ def _secret(path: str, mode: int) -> str:
 @contextmanager
 def executable(image: bytes) -> Iterator[str]:
     """A program as a file that any user of any container may execute."""
-    directory = tempfile.mkdtemp(prefix="jaula-probe-", dir="/run")
+    directory = _directory()
     try:
-        os.chmod(directory, 0o755)
         path = f"{directory}/probe"
         with open(path, "wb") as file:
             file.write(image)
