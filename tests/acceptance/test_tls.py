@@ -104,6 +104,36 @@ def _words(program: str, *words: str) -> list[str]:
     return [str(PROJECT / "jaula") if program == "jaula" else program, *words]
 
 
+@pytest.mark.needs("docker-compose")
+def test_compose_by_tls(secured: Secured, tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n  box: {image: busybox, init: true, command: sleep 600}\n"
+    )
+
+    def compose(*words: str) -> str:
+        where = ("--project-directory", str(tmp_path), "-p", "tls")
+        done = secured.cli("docker-compose", *where, *words, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return str(done.stdout)
+
+    compose("up", "-d")
+    assert compose("exec", "-T", "box", "echo", "hi") == "hi\n"
+    assert "box" in compose("ps")
+    compose("down", "-t", "1")
+
+
+def test_a_terminal_is_left_by_the_detach_keys(secured: Secured) -> None:
+    secured.cli("docker", "run", "-dit", "--name", "box", "busybox", "sh")
+    words = _words("docker", "attach", "--detach-keys", "ctrl-x", "box")
+    with Terminal(words, secured.environment("alice")) as terminal:
+        terminal.send("echo here-$((40+2))\n")
+        terminal.expect("here-42")
+        terminal.send("\x18")
+        assert terminal.wait() in (0, 1)
+    running = secured.cli("docker", "inspect", "-f", "{{.State.Running}}", "box")
+    assert running.stdout == "true\n"
+
+
 def test_docker_py_by_tls(secured: Secured, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # they win over what it is given
         monkeypatch.delenv(variable, raising=False)
