@@ -8,6 +8,7 @@ would do as the repository says.
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import shutil
@@ -88,8 +89,17 @@ class Repositories:
         if shutil.which("git") is None:
             raise Unsupported("git is not installed", hint="it fetches repositories for builds")
         os.mkdir(TREE, 0o755, dir_fd=directory)
-        for place in (TREE, "."):
-            os.chown(place, *self._user, dir_fd=directory)
+        try:
+            for place in (TREE, "."):
+                os.chown(place, *self._user, dir_fd=directory)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise Unsupported(
+                f"{address.url}: git runs as the user {self._user[0]}, who does not exist for this"
+                " engine",
+                hint="give the user more ids in /etc/subuid and /etc/subgid",
+            ) from None
         try:
             with self._listening(directory):
                 commit = self._check_out(address, directory, TREE, 0)

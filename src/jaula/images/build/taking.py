@@ -47,10 +47,10 @@ class Taking:
         self._mode = modes.parse(instruction.chmod) if instruction.chmod else None
         self._cancel = cancel
 
+    @explained("what is to be copied cannot be read")
     def digest(self) -> str:
         """``sha256:...`` of what is taken; the instruction's own text is not in it."""
-        with explained("what is to be copied cannot be read"):
-            return digest(self.sources, self._cancel)
+        return digest(self.sources, self._cancel)
 
     def place(self, root: int, workdir: str, owner: tuple[int, int] | None) -> None:
         """Copy below ``root``, a descriptor of a root directory that is written to.
@@ -68,6 +68,7 @@ class Taking:
         )
 
 
+@explained("what is to be copied cannot be had")
 def take(
     instruction: Copy | Add,
     tree: Tree | None,
