@@ -36,7 +36,7 @@ BAD_RUNS: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "a reference in capitals": (("UPPER", "true"), 125, ("lowercase",)),
     "a bad container name": (
         *(("--name", "bad/name", "IMAGE", "true"), 125),
-        ("invalid container name", "bad/name"),
+        ("Invalid container name", "bad/name"),
     ),
     "a memory limit below the minimum": (("-m", "1m", "IMAGE", "true"), 125, ("6MB",)),
     "a memory limit that is no number": (("-m", "lots", "IMAGE", "true"), 125, ("lots",)),

@@ -86,6 +86,10 @@ class Call:
         except RecursionError:
             raise InvalidRequest("invalid JSON: nested too deep") from None
 
+    async def body_size(self) -> int:
+        """Bytes of a body that is read and dropped."""
+        return len(await self._document_bytes())
+
     async def ignore_body(self) -> None:
         """Read and drop a body that has no meaning here (bounded as a document is)."""
         await self._document_bytes()

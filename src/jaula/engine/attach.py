@@ -30,10 +30,7 @@ async def attach(engine: Looking, container: Container, fd: int, options: Attach
     """
     owned = True
     try:
-        if container.record.status is Status.PAUSED:
-            raise Conflict(
-                f"container {container.id} is paused, unpause the container before attach"
-            )
+        check(container)
         if options.logs:
             await _replay(engine, container, fd, options)
         if not options.stream:
@@ -51,6 +48,15 @@ async def attach(engine: Looking, container: Container, fd: int, options: Attach
     finally:
         if owned:
             os.close(fd)
+
+
+def check(container: Container) -> None:
+    """Refuse what can be told before the connection is given away.
+
+    :raises Conflict: the container is paused.
+    """
+    if container.record.status is Status.PAUSED:
+        raise Conflict(f"container {container.name} is paused, unpause the container before attach")
 
 
 def stream_of(container: Container, options: AttachOptions) -> AttachStream:

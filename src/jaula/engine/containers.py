@@ -358,7 +358,10 @@ class Containers(Looking):
         name, old = names.check_name(new), container.name
         if name == old:
             raise InvalidRequest("Renaming a container with the same name as its current name")
-        self.parts.registry.reserve(name, container.id)
+        try:
+            self.parts.registry.reserve(name, container.id)
+        except Conflict as error:
+            raise Conflict(f"Error when allocating new name: {error.message}") from None
         container.change(name=name)
         try:
             self.parts.registry.save(container)
@@ -375,10 +378,11 @@ class Containers(Looking):
         container = self.find(ref)
         if container.live or container.record.status is Status.RESTARTING:
             if not force:
-                state = "paused" if container.record.status is Status.PAUSED else "running"
+                state = str(container.record.status)
+                way = "stop the container before removing or force remove"
                 raise Conflict(
-                    f"cannot remove container {ref!r}: container is {state}: stop the container"
-                    " before removing or force remove"
+                    f'cannot remove container "/{container.name}": container is {state}'
+                    + (" and must be unpaused first" if state == Status.PAUSED else f": {way}")
                 )
             container.removing = True
             if container.record.status is Status.RESTARTING:
@@ -414,14 +418,19 @@ class Containers(Looking):
         await attaching.attach(self, self.find_or_close(ref, fd), fd, options)
 
     def tty(self, ref: str, *, control: bool = False) -> bool:
-        """Whether its streams are one terminal; ``control`` is judged before it comes here."""
-        return self.find(ref).record.body.tty
+        """Whether its streams are one terminal; with ``control`` it must be possible to attach."""
+        container = self.find(ref)
+        if control:
+            attaching.check(container)
+        return container.record.body.tty
 
     async def resize(self, ref: str, h: int, w: int) -> None:
         """Set the size of its terminal."""
         container = self.find(ref)
         if container.shim is None or not container.live:
             raise Conflict(f"container {container.id} is not running")
+        if not container.record.body.tty:
+            return  # nothing has a size; Docker says yes as well
         await container.shim.resize("", h, w)
         self._emit(container, "resize", {"height": str(h), "width": str(w)})
 

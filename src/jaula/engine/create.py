@@ -70,7 +70,7 @@ async def create(
     body = keepid.completed(body, owner, rootless=parts.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
-    _check_platform(platform)
+    _check_platform(platform, body.image)
     if name:
         name = names.check_name(name)
         parts.registry.check_free(name)
@@ -202,9 +202,15 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _check_platform(platform: str | None) -> None:
+def _check_platform(platform: str | None, image: str) -> None:
     if not platform:
         return
+    for part in platform.split("/"):
+        if not part.isascii() or not part.replace("-", "").replace("_", "").isalnum():
+            raise InvalidRequest(
+                f'"{part[:80]}" is an invalid component of "{platform[:80]}"',
+                hint="write OS[/ARCHITECTURE[/VARIANT]]",
+            )
     machine = host_platform.machine()
     here = _ARCHITECTURES.get(machine, machine)
     system, _, architecture = platform.partition("/")
@@ -212,7 +218,8 @@ def _check_platform(platform: str | None) -> None:
         architecture and architecture.partition("/")[0] not in (here, machine)
     ):
         raise NotFound(
-            f"image with the platform {platform} was not found: this host is linux/{here}"
+            f"image with reference {image} was found but does not match the specified platform:"
+            f" wanted {platform}, actual: linux/{here}"
         )
 
 

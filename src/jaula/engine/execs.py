@@ -74,7 +74,9 @@ class Execs:
 
     def _check(self, container: Container) -> None:
         if container.record.status is Status.PAUSED:
-            raise Conflict(f"container {container.id} is paused, unpause the container before exec")
+            raise Conflict(
+                f"Container {container.name} is paused, unpause the container before exec"
+            )
         if not container.live or container.shim is None:
             raise Conflict(f"container {container.id} is not running")
 

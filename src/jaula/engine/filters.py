@@ -89,7 +89,10 @@ def _check_values(filters: Filters) -> None:
             raise InvalidRequest(f"invalid filter 'exited={value}': not a number")
     for value in filters.get("health", ()):
         if value not in ("starting", "healthy", "unhealthy", "none"):
-            raise InvalidRequest(f"invalid filter 'health={value}'")
+            raise InvalidRequest(f"unrecognized filter value for health: {value}")
+    for value in filters.get("is-task", ()):
+        if value not in ("true", "1", "false", "0"):
+            raise InvalidRequest(f"invalid filter 'is-task=[{value}]'")
 
 
 def _bound(ordered: list[Container], filters: Filters, key: str) -> int | None:

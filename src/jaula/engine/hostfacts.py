@@ -40,6 +40,7 @@ def read(
         memory_nodes=nodes or frozenset({0}),
         total_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         swap_accounting="swap" in features,
+        io_weights="io.weight" in features,
         selinux=policy.active,
         selinux_types=policy.types,
         selinux_spc=policy.spc,

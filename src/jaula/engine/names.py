@@ -49,7 +49,7 @@ def check_name(name: str) -> str:
     plain = name.removeprefix("/")
     if not _NAME.fullmatch(plain) or len(plain) > 255:
         raise InvalidRequest(
-            f"invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )
     return plain
 

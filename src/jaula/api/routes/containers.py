@@ -14,6 +14,7 @@ from jaula.spec.api import ContainerCreate, ContainerUpdate
 from jaula.spec.calls import CommitOptions
 
 _DNS_NAMES_APART = (1, 45)
+_NO_OBJECT = 7  # bytes that hold no JSON object with a member
 
 
 async def create(call: Call) -> Answer:
@@ -57,6 +58,11 @@ async def start(call: Call) -> Answer:
     """``POST /containers/{id}/start``."""
     if call.query.text("checkpoint"):
         raise Unsupported("starting from a checkpoint is not possible with this engine")
+    if await call.body_size() > _NO_OBJECT:
+        raise InvalidRequest(
+            "starting container with non-empty request body was deprecated since API v1.22 and"
+            " removed in v1.24"
+        )
     await call.engine.containers.start(call.name)
     return reply.NO_CONTENT
 
@@ -170,6 +176,12 @@ async def commit(call: Call) -> Answer:
     return reply.json({"Id": await call.engine.containers.commit(ref, options)}, 201)
 
 
+async def checkpoints(call: Call) -> Answer:
+    """``/containers/{id}/checkpoints``: Docker has them as an experiment, with CRIU."""
+    await call.ignore_body()
+    raise Unsupported("checkpoints are not possible with this engine")
+
+
 async def spec(call: Call) -> Answer:
     """The OCI document that the runtime was given."""
     return Reply(200, call.engine.containers.spec(call.name), reply.JSON)
@@ -193,5 +205,7 @@ ROUTES: Routes = (
     ("GET", "/containers/{id}/top", top),
     ("GET", "/containers/{id}/changes", changes),
     ("DELETE", "/containers/{id}", remove),
+    ("GET", "/containers/{id}/checkpoints", checkpoints),
+    ("POST", "/containers/{id}/checkpoints", checkpoints),
     ("GET", "/jaula/containers/{id}/spec", spec),
 )

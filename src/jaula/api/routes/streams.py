@@ -17,6 +17,7 @@ from jaula.spec import detach_keys
 from jaula.spec.calls import AttachOptions, LogOptions, WaitResult
 
 _CONDITIONS = ("not-running", "next-exit", "removed")
+_CONDITIONS_SINCE = (1, 30)
 _MULTIPLEXED_SINCE = (1, 42)
 
 
@@ -114,10 +115,12 @@ async def stats(call: Call) -> Answer:
 
 async def wait(call: Call) -> Answer:
     """The head goes out before the container ends, so a client knows that its wait is in place."""
-    condition = call.query.text("condition") or _CONDITIONS[0]
+    condition = _CONDITIONS[0]
+    if call.version >= _CONDITIONS_SINCE:
+        condition = call.query.text("condition") or condition
     if condition not in _CONDITIONS:
         raise InvalidRequest(
-            f"invalid condition: {condition[:80]!r}", hint="one of " + ", ".join(_CONDITIONS)
+            f'invalid condition: "{condition[:80]}"', hint="one of " + ", ".join(_CONDITIONS)
         )
     future = await call.engine.containers.wait(call.name, condition)
     return Stream(_outcome(future), at_once=True)

@@ -16,6 +16,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     memory_nodes: frozenset[int] = frozenset({0})
     total_memory: int = 0  # bytes
     swap_accounting: bool = True
+    io_weights: bool = True
     selinux: bool = False
     selinux_types: Types = Types()
     selinux_spc: bool = False  # the policy has a type for privileged containers

@@ -37,7 +37,7 @@ def check(limits: api.Resources, host: HostFacts) -> tuple[str, ...]:
 
     :raises InvalidRequest: a value out of range or a combination that means nothing.
     """
-    return (*_check_memory(limits, host), *_check_cpu(limits, host), *_check_others(limits))
+    return (*_check_memory(limits, host), *_check_cpu(limits, host), *_check_others(limits, host))
 
 
 def _check_memory(limits: api.Resources, host: HostFacts) -> list[str]:
@@ -46,11 +46,12 @@ def _check_memory(limits: api.Resources, host: HostFacts) -> list[str]:
     if memory < 0 or 0 < memory < MINIMUM_MEMORY:
         raise InvalidRequest("Minimum memory limit allowed is 6MB")
     if swap > 0 and memory <= 0:
-        raise InvalidRequest("You should always set the Memory limit when using Memoryswap limit")
+        raise InvalidRequest(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        )
     if 0 < swap < memory:
         raise InvalidRequest(
-            "Minimum memoryswap limit should be larger than memory limit,"
-            " see usage for --memory-swap"
+            "Minimum memoryswap limit should be larger than memory limit, see usage"
         )
     if swap < -1:
         raise InvalidRequest(f"invalid memory-swap {swap}: use -1 for no limit")
@@ -66,8 +67,7 @@ def _check_memory(limits: api.Resources, host: HostFacts) -> list[str]:
         raise InvalidRequest("Minimum memory reservation allowed is 6MB")
     if memory > 0 and limits.memory_reservation > memory:
         raise InvalidRequest(
-            "Minimum memory limit can not be less than memory reservation limit,"
-            " see usage for --memory-reservation"
+            "Minimum memory limit can not be less than memory reservation limit, see usage"
         )
     if limits.oom_kill_disable and memory <= 0:
         warnings.append(
@@ -83,7 +83,7 @@ def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
     count = len(host.online_cpus)
     if limits.nano_cpus > 0 and (limits.cpu_period > 0 or limits.cpu_quota > 0):
         given = "CPU Period" if limits.cpu_period > 0 else "CPU Quota"
-        raise InvalidRequest(f"Conflicting options: Nano CPUs and {given} cannot both be set.")
+        raise InvalidRequest(f"Conflicting options: Nano CPUs and {given} cannot both be set")
     if limits.nano_cpus < 0 or limits.nano_cpus > count * 1_000_000_000:
         raise InvalidRequest(
             f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
@@ -122,7 +122,7 @@ def _check_set(what: str, text: str, available: frozenset[int]) -> None:
         )
 
 
-def _check_others(limits: api.Resources) -> list[str]:
+def _check_others(limits: api.Resources, host: HostFacts) -> list[str]:
     if limits.pids_limit is not None and limits.pids_limit < -1:
         raise InvalidRequest(f"invalid pids limit {limits.pids_limit}: use -1 for no limit")
     if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
@@ -139,6 +139,9 @@ def _check_others(limits: api.Resources) -> list[str]:
             hint="name device nodes with --device",
         )
     rlimits(limits, (0, 0))
+    if (limits.blkio_weight or limits.blkio_weight_device) and not host.io_weights:
+        why = "Your kernel does not support Block I/O weight or the cgroup is not mounted."
+        return [f"{why} Weight discarded."]
     return []
 
 

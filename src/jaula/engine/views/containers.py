@@ -135,7 +135,7 @@ class Containers:
             self._visitor.control(ref)
         else:
             self._visitor.read(ref)
-        return self._inner.tty(ref)
+        return self._inner.tty(ref, control=control)
 
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
         self._visitor.read(ref)
