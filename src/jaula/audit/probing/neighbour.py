@@ -60,8 +60,8 @@ def made(api: Api, inspect: Mapping[str, Any], inside: str) -> Iterator[Neighbou
                     "LogConfig": {"Type": "none", "Config": {}},
                 },
             }
-            made = api.document("POST", "/containers/create", (("name", name),), body)
-            where = f"/containers/{made['Id']}"
+            container = api.document("POST", "/containers/create", (("name", name),), body)
+            where = f"/containers/{container['Id']}"
             try:
                 api.request("POST", f"{where}/start")
                 found = api.document("GET", f"{where}/json")
