@@ -9,6 +9,7 @@ import secrets
 import socket
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,7 @@ class Built:
         return self.text.count("Using cache")
 
 
-def context(files: Files, *, time: int = 1_700_000_000) -> bytes:
+def context(files: Files, *, mtime: int = 1_700_000_000) -> bytes:
     """A tar of the files; a TarInfo stands as it is under its name."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
@@ -57,7 +58,7 @@ def context(files: Files, *, time: int = 1_700_000_000) -> bytes:
                 continue
             data = content.encode() if isinstance(content, str) else content
             info = tarfile.TarInfo(name)
-            info.size, info.mtime = len(data), time
+            info.size, info.mtime = len(data), mtime
             tar.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
 
@@ -92,6 +93,15 @@ def done(engine: PrivateEngine, files: Files, **parameters: Any) -> Built:
     built = build(engine, files, **parameters)
     assert built.status == 200 and not built.error and built.image, built
     return built
+
+
+def nothing_left(engine: PrivateEngine) -> bool:
+    """Whether no build's directory is there; it goes a moment after the build's last message."""
+    work = engine.root / "lib" / "build" / "work"
+    deadline = time.monotonic() + 10
+    while any(work.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(work.iterdir())
 
 
 def output(engine: PrivateEngine, image: str, *words: str) -> str:

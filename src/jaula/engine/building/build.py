@@ -197,7 +197,17 @@ class Build:
         blobs = [layer.blob for layer in last.layers]
         names = [str(parse_reference(name)) for name in self.options.names]
         described = encode(self._document(last))
+        if (known := self._known(described, names)) is not None:
+            return known
         return await in_thread(self.parts.images.add, described, blobs, names)
+
+    def _known(self, described: bytes, names: list[str]) -> Image | None:
+        """The image where it is there and has the names already: then nothing is written."""
+        try:
+            image = self.parts.images.resolve("sha256:" + hashlib.sha256(described).hexdigest())
+        except NotFound:
+            return None
+        return image if set(names) <= set(image.names) else None
 
     def _document(self, state: StageState) -> ImageDocument:
         return document(state, dict(self.options.labels), self.clock.now())

@@ -7,8 +7,8 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,7 @@ class Builds:
         self._work = parts.config.paths.root / "build" / "work"
         self._running: dict[str, tuple[str, asyncio.Task[Image]]] = {}
         self._tasks: set[asyncio.Task[Image]] = set()
+        self._cleaning: set[asyncio.Task[None]] = set()
 
     def sweep(self) -> None:
         """Remove what a killed engine's builds left; before anything is served."""
@@ -84,7 +85,7 @@ class Builds:
             if options.session:
                 session = await self.sessions.find(options.session, owner)
             directory = self._directory()
-            held.push_async_callback(self._cleared, directory)
+            tidying = held.enter_context(self._tidied(directory))
             cancellation = Cancellation()
             held.callback(cancellation.cancel)
             remotes = self._remotes(options, directory, held, session, cancellation)
@@ -114,8 +115,20 @@ class Builds:
                 if not task.cancelled():
                     raise
                 raise Conflict("the build was cancelled") from None
+            tidying.whole = True
             for message in self._done(options, image):
                 yield message
+
+    @contextmanager
+    def _tidied(self, directory: Path) -> Iterator[_Tidying]:
+        """Remove a build's directory afterwards; nobody waits for it but the engine's end."""
+        tidying = _Tidying(self.parts, directory)
+        try:
+            yield tidying
+        finally:
+            task = asyncio.get_running_loop().create_task(in_thread(tidying.run))
+            self._cleaning.add(task)
+            task.add_done_callback(self._cleaning.discard)
 
     def _check(self, options: BuildOptions) -> None:
         """What is wrong whatever the Dockerfile says."""
@@ -161,9 +174,6 @@ class Builds:
         )
         return held.enter_context(Remotes(descriptor, downloads, repositories))
 
-    async def _cleared(self, directory: Path) -> None:
-        await in_thread(_clear, self.parts, directory)
-
     def _done(self, options: BuildOptions, image: Image) -> list[Document]:
         names = [str(parse(name)) for name in options.names]
         for name in names:
@@ -202,6 +212,7 @@ class Builds:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._cleaning, return_exceptions=True)
 
 
 async def _ended(task: asyncio.Task[Image], cancellation: Cancellation) -> None:
@@ -213,6 +224,16 @@ async def _ended(task: asyncio.Task[Image], cancellation: Cancellation) -> None:
         await asyncio.shield(asyncio.gather(task, return_exceptions=True))
 
 
-def _clear(parts: Parts, directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    parts.images.collect()
+class _Tidying:
+    """What is left to do after a build; one that came to its end leaves no garbage."""
+
+    def __init__(self, parts: Parts, directory: Path) -> None:
+        self.whole = False
+        self._parts = parts
+        self._directory = directory
+
+    def run(self) -> None:
+        """Do it, in a thread."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+        if not self.whole:
+            self._parts.images.collect()

@@ -31,7 +31,7 @@ def test_a_second_build_does_nothing_and_gives_the_same_image(
     second = builds.done(engine, files(busybox))
     assert first.image == second.image
     assert second.cached == 5
-    later = builds.context(files(busybox), time=1_800_000_000)
+    later = builds.context(files(busybox), mtime=1_800_000_000)
     assert builds.build(engine, later).image == first.image
 
 
@@ -65,8 +65,8 @@ def test_two_builds_of_one_time_are_the_same_bit_for_bit(
         "COPY --link f /linked\n"
     )
     made = []
-    for time in (1_650_000_000, 1_660_000_000):
-        context = builds.context({"Dockerfile": text, "f": "x"}, time=time)
+    for mtime in (1_650_000_000, 1_660_000_000):
+        context = builds.context({"Dockerfile": text, "f": "x"}, mtime=mtime)
         arguments = {"SOURCE_DATE_EPOCH": "1700000000"}
         built = builds.build(engine, context, nocache=1, buildargs=arguments)
         assert built.image, built

@@ -56,8 +56,7 @@ def test_steps_mounts_and_the_cache(engine: PrivateEngine) -> None:
     found = builds.files_of(engine, built.image)
     assert (found["/w/a"], found["/linked"]) == (b"a\n", b"content")
     assert "/m/new" not in found
-    work = engine.root / "lib" / "build" / "work"
-    assert not list(work.iterdir())
+    assert builds.nothing_left(engine)
 
 
 def test_one_time_gives_one_digest(engine: PrivateEngine) -> None:
