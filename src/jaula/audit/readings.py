@@ -72,19 +72,26 @@ class Readings:
         return {}
 
     def expected(
-        self, bridge: str, subnet: IPv4Network, subnet6: IPv6Network | None, limits: Limits
+        self,
+        bridge: str,
+        subnet: IPv4Network,
+        subnet6: IPv6Network | None,
+        limits: Limits,
+        guard: str,
     ) -> Rules:
         """The rules that an engine makes for a bridge, as this kernel prints them.
+
+        ``guard`` is the bridge that the rules of all bridges' ports are named after.
 
         They are loaded in a network namespace that ends at once, so that what is compared has been
         through the same kernel and the same nft.
         """
-        key = (bridge, subnet, subnet6, limits)
+        key = (bridge, subnet, subnet6, limits, guard)
         if key not in self._expected:
             text = firewall.ruleset(bridge, subnet, (), limits)
             if subnet6 is not None:
                 text += firewall.ruleset6(bridge, subnet6, limits)
-            text += portguard.ruleset(bridge, (), limits, ipv6=subnet6 is not None)
+            text += portguard.ruleset(guard, ())
             self._expected[key] = rules(listing_of(text))
         return self._expected[key]
 

@@ -22,7 +22,8 @@ RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
 IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
-IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA, IFLA_BRPORT_MODE = 4, 5, 4
+IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
+IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED = 4, 33
 IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 8, 1
 IFLA_MACVLAN_MODE, IFLA_VLAN_ID = 1, 1
 IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS = 1, 2
@@ -167,11 +168,13 @@ def set_link(
     group: int | None = None,
     no_link_local: bool = False,
     hairpin: bool | None = None,
+    isolated: bool | None = None,
 ) -> Request:
     """Change a link named by its name or index; what is None stays.
 
     ``no_link_local`` sets the IPv6 address generation mode 'none', to be asked before ``up``.
-    ``hairpin`` is for a port of a bridge: whether a frame may leave where it came in.
+    ``hairpin`` and ``isolated`` are for a port of a bridge: whether a frame may leave where it came
+    in, and whether none goes between it and other isolated ports.
     """
     index = link if isinstance(link, int) else 0
     change = IFF_UP if up is not None else 0
@@ -191,10 +194,15 @@ def set_link(
     if no_link_local:
         mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
         body += nest(IFLA_AF_SPEC, nest(socket.AF_INET6, mode))
-    if hairpin is not None:
-        port = nest(IFLA_INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, bytes([hairpin])))
-        body += nest(IFLA_LINKINFO, attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0"), port)
-    kind = RTM_SETLINK if hairpin is None else RTM_NEWLINK  # only the latter reads slave data
+    port = b"".join(
+        attribute(number, bytes([value]))
+        for number, value in ((IFLA_BRPORT_MODE, hairpin), (IFLA_BRPORT_ISOLATED, isolated))
+        if value is not None
+    )
+    if port:
+        slave = attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0") + nest(IFLA_INFO_SLAVE_DATA, port)
+        body += nest(IFLA_LINKINFO, slave)
+    kind = RTM_NEWLINK if port else RTM_SETLINK  # only the former reads slave data
     return Request(kind, 0, body, f"set link {link}")
 
 

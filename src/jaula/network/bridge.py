@@ -32,7 +32,6 @@ from jaula.kernel.rtnetlink import IF_OPER_UP, Rtnetlink
 from jaula.network import hostroutes, interior, sysctl
 from jaula.network.addresses import Addresses, mac_of
 from jaula.network.addressplan import AddressPlan
-from jaula.network.portguard import port_group
 from jaula.network.segment import PORT_PREFIX
 from jaula.spec.endpoint import Endpoint
 
@@ -54,7 +53,8 @@ class BridgePlan(msgspec.Struct, frozen=True):
     """What a bridge is to be. ``mtu`` 0 is that of the host's default route.
 
     ``gateway6`` with its prefix is the bridge's IPv6 address; '' without IPv6. ``group`` is the
-    bridge's interface group.
+    bridge's interface group, ``port_group`` that of the hosts' ends of its containers' links,
+    which do not reach each other with ``isolated``.
     """
 
     name: str
@@ -63,6 +63,8 @@ class BridgePlan(msgspec.Struct, frozen=True):
     gateway6: str = ""
     prefix6: int = 0
     group: int = 0
+    port_group: int = 0
+    isolated: bool = False
 
     def addresses6(self) -> Addresses | None:
         """Every address of the IPv6 subnet; None without IPv6."""
@@ -218,11 +220,17 @@ class Bridge:
                 mtu=self._mtu,
                 peer_name=endpoint.interface,
                 master=self._index,
-                group=port_group(self.name),
+                group=self._plan.port_group,
                 peer_netns=netns_fd,
                 peer_mac=endpoint.mac,
             ),
-            set_link(endpoint.host_interface, no_link_local=True, hairpin=True, up=True),
+            set_link(
+                endpoint.host_interface,
+                no_link_local=True,
+                hairpin=True,
+                isolated=self._plan.isolated,
+                up=True,
+            ),
         )
         interior.configure(endpoint, netns_fd, default_route=default_route)
         self._await_carrier(endpoint.host_interface)

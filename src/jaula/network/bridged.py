@@ -8,10 +8,11 @@ from ipaddress import IPv4Network, IPv6Network
 import msgspec
 
 from jaula.errors import JaulaError
-from jaula.network import firewall, portguard, publishing
+from jaula.network import firewall, publishing
 from jaula.network.addresses import Addresses
 from jaula.network.bridge import Bridge
 from jaula.network.firewall import OPEN, Limits
+from jaula.network.guard import PortGuard
 from jaula.network.nftables import FirewallError, Nft
 from jaula.network.segment import Segment
 from jaula.spec.endpoint import Endpoint, PublishedPort
@@ -27,6 +28,7 @@ class BridgedSegment(Segment):
         network: str,
         bridge: Bridge,
         nft: Nft,
+        guard: PortGuard,
         *,
         limits: Limits = OPEN,
         addresses6: Addresses | None = None,
@@ -34,8 +36,8 @@ class BridgedSegment(Segment):
         super().__init__(network, internal=limits.internal, addresses6=addresses6)
         self.bridge = bridge
         self._nft = nft
+        self._guard = guard
         self._limits = limits
-        self._guards_ports = True
 
     @property
     def name(self) -> str:
@@ -50,6 +52,7 @@ class BridgedSegment(Segment):
             except OSError as exc:
                 raise JaulaError(f"cannot set up the bridge {self.name}: {exc}") from exc
             self.told += told
+            self._guard.ensure()
             self._load(addresses)
             self.addresses = addresses
         return self.addresses
@@ -71,19 +74,6 @@ class BridgedSegment(Segment):
                 f" cannot show packets to the host's input rules first: {exc.message};"
                 " --publish-past-firewall publishes without them"
             )
-        if not self._guards_ports:
-            return
-        ipv6 = self.addresses6 is not None
-        rows = list(self.endpoints.values())
-        try:
-            self._nft.run(portguard.ruleset(self.name, rows, self._limits, ipv6=ipv6))
-        except FirewallError as exc:
-            if not self._limits.icc:
-                raise
-            self._guards_ports = False
-            self.told.append(
-                f"containers on {self.name} can use each other's addresses: {exc.message}"
-            )
 
     def _text(self, addresses: Addresses) -> str:
         rows = list(self.endpoints.values())
@@ -99,16 +89,16 @@ class BridgedSegment(Segment):
     def _link(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> Endpoint:
         try:
             self.bridge.connect(endpoint, netns_fd, default_route=default_route)
-            if self._guards_ports:
-                self._add(portguard.admit(self.name, endpoint, verb="add"))
+            if self._guard.admit(endpoint):
+                self.load_firewall()
         except (OSError, JaulaError):
             self.bridge.delete(endpoint.host_interface)
             raise
         return endpoint
 
     def _dismiss(self, endpoint: Endpoint) -> None:
-        if self._guards_ports:
-            self._delete(portguard.admit(self.name, endpoint, verb="delete"))
+        if self._guard.dismiss(endpoint):
+            self.load_firewall()
 
     def delete_interface(self, endpoint: Endpoint, netns_fd: int | None) -> None:
         """Remove both ends of the link."""
@@ -127,9 +117,7 @@ class BridgedSegment(Segment):
     def is_missing(self, listing: str) -> bool:
         """Whether tables that should be there are not in the output of ``nft list tables``."""
         ipv6 = self.addresses6 is not None
-        return self.addresses is not None and firewall.missing(
-            listing, self.name, self._guards_ports, ipv6
-        )
+        return self.addresses is not None and firewall.missing(listing, self.name, ipv6)
 
     def sweep(self) -> list[str]:
         """Remove ports of the bridge that belong to no endpoint; their names."""
@@ -139,7 +127,7 @@ class BridgedSegment(Segment):
     def take_down(self) -> None:
         """Remove firewall and bridge."""
         ipv6 = self.addresses6 is not None
-        self._nft.run(firewall.delete(self.name, bridge_family=self._guards_ports, ipv6=ipv6))
+        self._nft.run(firewall.delete(self.name, ipv6=ipv6))
         self.bridge.delete_bridge()
         self.addresses = None
 

@@ -11,6 +11,7 @@ from jaula.network.addresses import local_subnet6, parse_subnet, parse_subnet6
 from jaula.network.addressplan import AddressPlan
 from jaula.network.bridge import BridgePlan, check_bridge_name
 from jaula.network.pools import AddressPool
+from jaula.network.portguard import port_group
 
 
 def plan(config: EngineConfig, pools: tuple[AddressPool, ...]) -> BridgePlan:
@@ -23,6 +24,7 @@ def plan(config: EngineConfig, pools: tuple[AddressPool, ...]) -> BridgePlan:
         ),
         gateway6=str(subnet6[1]) if subnet6 else "",
         prefix6=subnet6.prefixlen if subnet6 else 0,
+        port_group=port_group(config.bridge),
     )
 
 

@@ -1,9 +1,9 @@
 """The firewall of one bridge, as text for nft(8). Pure.
 
 Everything is in tables of the engine's own, named after the bridge: one of family ip, one of ip6
-where the network has IPv6, and one of family bridge (:mod:`jaula.network.portguard`). Publishing a
-port or adding a container is an element of a map or set, so the cost of a packet and of a change
-does not grow with their number.
+where the network has IPv6. One of family bridge is for all bridges together
+(:mod:`jaula.network.portguard`). Publishing a port or adding a container is an element of a map or
+set, so the cost of a packet and of a change does not grow with their number.
 
 What the rules grant, where BRIDGE is the engine's bridge and SUBNET its addresses:
 
@@ -20,7 +20,8 @@ What the rules grant, where BRIDGE is the engine's bridge and SUBNET its address
 * from one bridge to another: dropped, unless it goes to a published port.
 * an internal network: nothing leaves the bridge and nothing enters it, but for the host itself at
   the gateway's address; published ports are not given to it (its bridge is of the interface group
-  INTERNAL). One without ``icc``: its containers do not reach each other, nor by published ports.
+  INTERNAL). One without ``icc``: its containers do not reach each other, nor by published ports;
+  the bridge itself keeps them apart (:mod:`jaula.network.bridge`).
 
 Facts about several firewalls: a packet must be accepted by every base chain of a hook; a drop is
 final, an accept ends one chain only. So these rules need no other firewall's policy, but another
@@ -148,26 +149,22 @@ def _forward(bridge: str, limits: Limits) -> str:
     return f"  chain forward {{\n    {lines}\n  }}"
 
 
-def delete(bridge: str, *, bridge_family: bool = True, ipv6: bool = False) -> str:
+def delete(bridge: str, *, ipv6: bool = False) -> str:
     """Remove the tables, whether or not they are there."""
     name = table_name(bridge)
     return "".join(
-        f"table {family} {name} {{ }}\ndelete table {family} {name}\n"
-        for family in _families(bridge_family, ipv6)
+        f"table {family} {name} {{ }}\ndelete table {family} {name}\n" for family in _families(ipv6)
     )
 
 
-def _families(bridge_family: bool, ipv6: bool) -> tuple[str, ...]:
-    return ("ip", *(("ip6",) if ipv6 else ()), *(("bridge",) if bridge_family else ()))
+def _families(ipv6: bool) -> tuple[str, ...]:
+    return ("ip", "ip6") if ipv6 else ("ip",)
 
 
-def missing(listing: str, bridge: str, bridge_family: bool, ipv6: bool = False) -> bool:
+def missing(listing: str, bridge: str, ipv6: bool = False) -> bool:
     """Whether a table of this bridge is not in the output of ``nft list tables``."""
     lines = listing.splitlines()
-    return any(
-        f"table {family} {table_name(bridge)}" not in lines
-        for family in _families(bridge_family, ipv6)
-    )
+    return any(f"table {family} {table_name(bridge)}" not in lines for family in _families(ipv6))
 
 
 def foreign_drops(listing: str, *bridges: str) -> list[str]:

@@ -113,6 +113,7 @@ class NetworkManager:
             own = [segment.name for segment in self._segments.bridged()] or [self._bridge]
             return (
                 *self._publisher.told,
+                *self._segments.guard.told,
                 *(line for segment in self._segments for line in segment.told),
                 *(
                     f"the firewall chain {chain} drops what it does not know: let {own[0]}"
@@ -291,6 +292,7 @@ class NetworkManager:
                     kept = msgspec.structs.replace(endpoint, ports=())
                 segment.endpoints[endpoint.container_id] = kept
             self._publisher.keep_only(self.endpoints())
+            self._segments.guard.load()
             for bridged in self._segments.bridged():
                 bridged.load_firewall()
         return problems
@@ -308,12 +310,16 @@ class NetworkManager:
             if not self._segments or not self.watch().table_deleted():
                 return False
             listing = self._open().run("list tables")
+            guard = self._segments.guard
             found = [s for s in self._segments.bridged() if s.is_missing(listing)]
+            unguarded = guard.is_missing(listing)
+            if unguarded:
+                guard.load()
             for segment in found:
                 segment.load_firewall()
                 for endpoint in segment.endpoints.values():
                     self._publisher.forget_flows(endpoint.ports)  # made when nothing was translated
-            return bool(found)
+            return unguarded or bool(found)
 
     def sweep(self, live: Collection[str]) -> list[str]:
         """Remove what is left of containers whose ids are not in ``live``; say what it was."""

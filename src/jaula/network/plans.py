@@ -115,7 +115,9 @@ def _replace(network: Network, pools: tuple[Pool, ...]) -> Network:
     return msgspec.structs.replace(network, pools=pools)
 
 
-def bridge_plan(network: Network, pools: tuple[AddressPool, ...]) -> BridgePlan:
+def bridge_plan(
+    network: Network, pools: tuple[AddressPool, ...], port_group: int = 0
+) -> BridgePlan:
     """What its bridge is to be. ``pools`` are where the engine takes subnets from."""
     asked6 = network.ipv6_pool
     return BridgePlan(
@@ -125,6 +127,8 @@ def bridge_plan(network: Network, pools: tuple[AddressPool, ...]) -> BridgePlan:
         gateway6=asked6.gateway if asked6 else "",
         prefix6=parse_subnet6(asked6.subnet).prefixlen if asked6 else 0,
         group=INTERNAL if network.internal else 0,
+        port_group=port_group,
+        isolated=not network.icc,
     )
 
 

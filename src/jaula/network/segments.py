@@ -15,11 +15,13 @@ from jaula.network.addresses import Subnet
 from jaula.network.bridge import Bridge, BridgePlan
 from jaula.network.bridged import BridgedSegment
 from jaula.network.firewall import Limits
+from jaula.network.guard import PortGuard
 from jaula.network.nftables import Nft
 from jaula.network.parent import Parent
 from jaula.network.parented import ParentedSegment
 from jaula.network.pools import AddressPool
 from jaula.network.segment import Segment
+from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import PARENTED, Network
 
 BRIDGE = "bridge"
@@ -44,6 +46,10 @@ class Segments:
         self._limits = limits
         self._nft = nft
         self._by_name: dict[str, Segment] = {}
+        self.guard = PortGuard(plan.name, nft, self._ports)
+
+    def _ports(self) -> Iterator[Endpoint]:
+        return (endpoint for s in self.bridged() for endpoint in s.endpoints.values())
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -73,6 +79,7 @@ class Segments:
                 BRIDGE,
                 Bridge(self._plan, self._promised),
                 self._nft(),
+                self.guard,
                 limits=self._limits,
                 addresses6=self._plan.addresses6(),
             )
@@ -108,8 +115,9 @@ class Segments:
             )
         return BridgedSegment(
             network.name,
-            Bridge(plans.bridge_plan(network, self._pools), self._promised),
+            Bridge(plans.bridge_plan(network, self._pools, self._plan.port_group), self._promised),
             self._nft(),
+            self.guard,
             limits=plans.limits(network, past_firewall=self._limits.past_firewall),
             addresses6=addresses6,
         )
@@ -172,7 +180,10 @@ class Segments:
                 used = any(other.endpoints for other in self.parented(segment.name))
             if not (idle_only and used):
                 segment.take_down()
-        return all(segment.addresses is None for segment in self)
+        gone = all(segment.addresses is None for segment in self)
+        if gone:
+            self.guard.remove()
+        return gone
 
     def subnets(self) -> list[Subnet]:
         """Those of all networks that are set up."""

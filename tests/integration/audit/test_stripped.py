@@ -200,7 +200,8 @@ def table(engine: PrivateEngine) -> Iterator[str]:
 
     def there() -> bool:
         done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
-        return not firewall.missing(done.stdout, engine.bridge, True)
+        guard = f"table bridge {name}" in done.stdout.splitlines()
+        return guard and not firewall.missing(done.stdout, engine.bridge)
 
     containers.eventually(there, "the engine puts its tables back")
 

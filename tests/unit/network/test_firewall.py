@@ -87,11 +87,11 @@ def test_forward_chains_of_others_that_drop_are_found() -> None:
 
 
 def test_a_missing_table_is_found_in_the_listing() -> None:
-    both = "table ip jaula0\ntable bridge jaula0\n"
-    assert not firewall.missing(both, "jaula0", True)
-    assert firewall.missing("table ip jaula0\n", "jaula0", True)
-    assert not firewall.missing("table ip jaula0\n", "jaula0", False)
-    assert firewall.missing("table ip jaula00\n", "jaula0", False)
+    both = "table ip jaula0\ntable ip6 jaula0\n"
+    assert not firewall.missing(both, "jaula0", ipv6=True)
+    assert firewall.missing("table ip jaula0\n", "jaula0", ipv6=True)
+    assert not firewall.missing("table ip jaula0\n", "jaula0")
+    assert firewall.missing("table ip jaula00\n", "jaula0")
 
 
 def test_truncated_and_hostile_netlink_news_end_the_reading() -> None:

@@ -126,6 +126,7 @@ def test_options_change_the_rules() -> None:
     assert 'oifname != "br-x" accept' not in inner.replace('iifname != "br-x" oifname', "")
     apart = firewall.ruleset("br-x", subnet, [], Limits(icc=False))
     assert 'iifname "br-x" drop' in apart
-    assert "chain forward" in portguard.ruleset("br-x", [], Limits(icc=False))
-    assert "chain forward" not in portguard.ruleset("br-x", [])
-    assert "nd-router-advert" in portguard.ruleset("br-x", [], ipv6=True)
+    assert "nd-router-advert" in portguard.ruleset("br-x", [])
+    parted = Network("shop", "ab" * 32, 0, "br-x", icc=False)
+    assert plans.bridge_plan(parted, ()).isolated
+    assert not plans.bridge_plan(NETWORK, ()).isolated

@@ -16,7 +16,7 @@ from jaula.audit.readings import Rules, rules
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
 from jaula.network.firewall import Limits, table_name
-from jaula.spec.network import PARENTED, PAST_OPTION
+from jaula.spec.network import NAME_OPTION, PARENTED, PAST_OPTION
 
 ABOUT = About(
     id="firewall",
@@ -65,9 +65,10 @@ def _bridge(
         yield Row(f"firewall{label}", "network", f"{address} held to its port",
                   "no set of the engine's knows it", EVIDENCE, Verdict.FAILS)  # fmt: skip
         return
-    bridge = _bridge_of(table)
+    guard = _bridge_of(table)
+    bridge = _named(document) or guard
     subnet = IPv4Network(f"{address}/{endpoint.get('IPPrefixLen') or 16}", strict=False)
-    wanted = subject.readings.expected(bridge, subnet, subnet6(document), limits(document))
+    wanted = subject.readings.expected(bridge, subnet, subnet6(document), limits(document), guard)
     found = rules(objects)
     wrong = differences(wanted, found)
     count = sum(len(body) for body in wanted.values())
@@ -125,6 +126,13 @@ def known(objects: list[dict[str, Any]], address: str, mac: str) -> str | None:
                 if parts[1:] == [mac.lower(), address]:
                     return str(found["table"])
     return None
+
+
+def _named(document: Mapping[str, Any]) -> str:
+    """The bridge of a user's network; '' for the default one's."""
+    if not document or document.get("Name") == "bridge":
+        return ""
+    return str((document.get("Options") or {}).get(NAME_OPTION) or f"br-{document['Id'][:12]}")
 
 
 def _bridge_of(table: str) -> str:
