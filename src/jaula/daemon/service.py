@@ -15,6 +15,8 @@ from jaula.kernel import process
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from jaula.api.entrance import Entrance
+    from jaula.api.server import Server
     from jaula.config import EngineConfig
     from jaula.runtime.client import Runtime
 
@@ -96,14 +98,7 @@ async def _serve(
     server = await api.serve(doors.enter, sockets)
     log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
     reloading = Reloading(engine, doors, reread)
-    for sock in network:
-        sock.setblocking(False)
-        if context is not None:
-            reloading.entrances.append(await server.listen_secured(sock, context))
-        else:
-            log.warning("whoever is on this host can speak to the engine: there is no TLS")
-            await server.listen(sock)
-        log.info("and on tcp://%s:%d", *sock.getsockname()[:2])
+    reloading.entrances = await _open(server, network, context)
     loop.add_signal_handler(signal.SIGHUP, reloading.now)
     _notify("READY=1")
     await stop.wait()
@@ -120,6 +115,25 @@ async def _serve(
             hint="start the engine again; containers run on",
         )
     log.info("engine ended; containers run on")
+
+
+async def _open(
+    server: Server, network: list[socket.socket], context: SSLContext | None
+) -> list[Entrance]:
+    """Serve on TCP sockets; those with TLS are the answer."""
+    import logging
+
+    log = logging.getLogger("jaula.engine")
+    made = []
+    for sock in network:
+        sock.setblocking(False)
+        if context is not None:
+            made.append(await server.listen_secured(sock, context))
+        else:
+            log.warning("whoever is on this host can speak to the engine: there is no TLS")
+            await server.listen(sock)
+        log.info("and on tcp://%s:%d", *sock.getsockname()[:2])
+    return made
 
 
 def _context(config: EngineConfig) -> SSLContext | None:
