@@ -215,13 +215,27 @@ class Address:
         host, _, port = self.host.rpartition(":")
         if not port.isdigit():
             host, port = self.host, "2376" if self.security else "2375"
-        family, kind, protocol, _, target = _socket.getaddrinfo(
-            host.strip("[]") or "localhost", int(port), 0, _socket.SOCK_STREAM
-        )[0]
-        connection = _socket.socket(family, kind, protocol)
-        connection.connect(target)
+        name = host.strip("[]") or "localhost"
+        connection = _connected(name, int(port))
         if self.security is None:
             return connection
         from jaula.cli import secured
 
-        return secured.connect(connection, host.strip("[]") or "localhost", self.security)
+        return secured.connect(connection, name, self.security)
+
+
+def _connected(name: str, port: int) -> _socket.socket:
+    """A TCP connection to the first of a name's addresses that answers. Raises OSError."""
+    refused = OSError(f"no address of {name} is known")
+    for family, kind, protocol, _, target in _socket.getaddrinfo(
+        name, port, 0, _socket.SOCK_STREAM
+    ):
+        connection = _socket.socket(family, kind, protocol)
+        try:
+            connection.connect(target)
+        except OSError as error:
+            connection.close()
+            refused = error
+        else:
+            return connection
+    raise refused

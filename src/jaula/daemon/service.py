@@ -132,7 +132,8 @@ async def _open(
         else:
             log.warning("whoever is on this host can speak to the engine: there is no TLS")
             await server.listen(sock)
-        log.info("and on tcp://%s:%d", *sock.getsockname()[:2])
+        host, port = sock.getsockname()[:2]
+        log.info("and on tcp://%s:%d", f"[{host}]" if ":" in host else host, port)
     return made
 
 
