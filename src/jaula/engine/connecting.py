@@ -320,6 +320,7 @@ def restore_networks(parts: Parts) -> None:
                 parts.network.define(network)
         except JaulaError as error:
             log.warning("network %s does not work: %s", network.name, error)
+            parts.network.expect(network)
 
 
 async def restore_resolvers(parts: Parts, containers: Iterable[Container]) -> None:

@@ -77,6 +77,11 @@ class NetworkManager:
         with self._lock:
             return self._segments.define(network)
 
+    def expect(self, network: Network) -> None:
+        """Keep a network that could not be set up, and lies on a link that may come later."""
+        with self._lock:
+            self._segments.expect(network)
+
     def undefine(self, name: str) -> None:
         """Remove a user's network; Conflict if somebody is attached to it."""
         with self._lock:

@@ -22,7 +22,7 @@ from jaula.kernel.links import (
     set_link,
 )
 from jaula.kernel.netlink import Request
-from jaula.kernel.rtnetlink import Link, Rtnetlink
+from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.spec.endpoint import Endpoint
 
 DUMMY_PREFIX = "dm-"
@@ -50,7 +50,6 @@ class Parent:
     def __init__(self, plan: ParentPlan) -> None:
         self.plan = plan
         self.links = Rtnetlink()
-        self._link: Link | None = None
 
     def set_up(self) -> None:
         """Find the parent or make it.
@@ -58,14 +57,12 @@ class Parent:
         :raises JaulaError: it is not there and cannot be made.
         """
         name = self.plan.name
-        self._link = self.links.link(name)
-        if self._link is None:
+        if self.links.link(name) is None:
             if not self.plan.made:
                 raise NotFound(f"the parent interface {name} is not there")
             self._make()
         if self.plan.made:
             self.links.send(set_link(name, up=True))
-            self._link = self.links.link(name)
 
     def _make(self) -> None:
         name = self.plan.name
@@ -94,9 +91,10 @@ class Parent:
 
         :raises OSError: the kernel refused.
         """
-        link, plan = self._link, self.plan
+        plan = self.plan
+        link = self.links.link(plan.name)  # it may have come back with another number
         if link is None:
-            raise OSError(errno.ENODEV, f"{plan.name} is gone")
+            raise OSError(errno.ENODEV, f"the parent interface {plan.name} is gone")
         mtu = plan.mtu or link.mtu
         if plan.driver == "ipvlan":
             self._send(
@@ -130,7 +128,6 @@ class Parent:
         """Remove the parent if it came with the network."""
         if self.plan.made:
             self.links.send(delete_link(self.plan.name), ignore=(errno.ENODEV,))
-        self._link = None
 
     def close(self) -> None:
         """Give up the socket."""

@@ -101,6 +101,11 @@ class Segments:
         self._by_name[network.name] = segment
         return plans.with_subnet(network, addresses)
 
+    def expect(self, network: Network) -> None:
+        """Let a network of a former engine, whose parent is not there now, be set up when it is."""
+        if network.driver in PARENTED and network.name not in self._by_name:
+            self._by_name[network.name] = self._new(network)
+
     def _new(self, network: Network) -> Segment:
         addresses6 = plans.addresses6(network)
         if network.driver in PARENTED:

@@ -8,8 +8,15 @@ import secrets
 
 import pytest
 
-from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unsupported
-from jaula.kernel.links import add_default_route, add_dummy, add_vlan
+from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound, Unsupported
+from jaula.kernel.links import (
+    add_default_route,
+    add_dummy,
+    add_veth,
+    add_vlan,
+    delete_link,
+    set_link,
+)
 from jaula.kernel.netlink import Request, visiting
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
@@ -245,3 +252,24 @@ def test_ipvlan_that_routes_needs_no_gateway(lab: Lab, mode: str) -> None:
         assert [r.gateway for r in inside.routes() if not r.destination and r.index][:1] == [""]
     with listen(second.net, "0.0.0.0", PORT) as server:
         assert talks(first.net, (second.address, PORT), server) == first.address
+
+
+def test_a_parent_that_comes_later_or_comes_back_is_used(lab: Lab) -> None:
+    plan = on_wire("late", parent="late0")
+    with visiting(lab.host):
+        with pytest.raises(JaulaError, match="late0 is not there"):
+            lab.manager.define(plan)
+        lab.manager.expect(plan)
+    with pytest.raises(JaulaError, match="late0 is not there"):
+        join(lab, "late")
+    for _ in range(2):
+        with Rtnetlink(lab.host) as links:
+            links.send(add_veth("late0", mtu=1500, peer_name="late1"))
+            links.send(set_link("late0", up=True), set_link("late1", up=True))
+        box = join(lab, "late")
+        with Rtnetlink(lab.host) as links:
+            links.send(delete_link("late0"))
+        with Rtnetlink(box.net) as inside:
+            assert inside.link("eth0") is None, "it goes with its parent"
+    with pytest.raises(JaulaError, match="late0 is gone"):
+        join(lab, "late")
