@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 
+_SHOWN = 200  # characters of a path in messages
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OURS = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
 
@@ -31,3 +32,8 @@ def explained(what: str) -> Iterator[None]:
         if error.errno == errno.ENOTDIR:
             reason = "a file is in the way of a directory"
         raise InvalidRequest(f"{what}: {reason}") from error
+
+
+def shown(path: str) -> str:
+    """A path as messages have it: quoted, and cut where it is very long."""
+    return repr(path if len(path) <= _SHOWN else path[:_SHOWN] + "...")

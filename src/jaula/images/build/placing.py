@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest
 from jaula.images.build import archives
-from jaula.images.build.faults import explained
+from jaula.images.build.faults import explained, shown
 from jaula.images.build.sources import Source
 from jaula.images.build.watching import Watched
 from jaula.kernel import paths
@@ -60,11 +60,11 @@ def place(
     :raises InvalidRequest: they do not fit what is there.
     :raises Unavailable: the disk is full.
     """
-    with explained(f"cannot copy to {target.text!r}"):
+    with explained(f"cannot copy to {shown(target.text)}"):
         several = len(sources) > 1 and not all(source.fills for source in sources)
         if several and not target.directory and not _is_directory(root, target.path):
             raise InvalidRequest(
-                f"more than one file cannot become {target.text!r}",
+                f"more than one file cannot become {shown(target.text)}",
                 hint="a directory as target ends with a slash",
             )
         for source in sources:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import wildcards
+from jaula.images.build.faults import shown
 from jaula.images.build.folders import Folder, Inside, Keep
 from jaula.images.build.ignoring import Ignore
 from jaula.images.build.sources import File, Source, Tree
@@ -135,7 +136,7 @@ def excluding(patterns: Sequence[str]) -> Excludes | None:
 
 
 def _missing(tree: Tree, text: str) -> NotFound:
-    return NotFound(f"{text!r} is not in {tree.title}", hint=_hint(tree))
+    return NotFound(f"{shown(text)} is not in {tree.title}", hint=_hint(tree))
 
 
 def _hint(tree: Tree) -> str | None:
@@ -148,5 +149,5 @@ def _unreachable(tree: Tree, text: str, error: OSError) -> InvalidRequest | NotF
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return _missing(tree, text)
     if error.errno == errno.ELOOP:
-        return InvalidRequest(f"{text!r} in {tree.title} is a link that leads in a circle")
-    return InvalidRequest(f"{text!r} in {tree.title} cannot be opened: {error.strerror}")
+        return InvalidRequest(f"{shown(text)} in {tree.title} is a link that leads in a circle")
+    return InvalidRequest(f"{shown(text)} in {tree.title} cannot be opened: {error.strerror}")
