@@ -59,7 +59,7 @@ class SecretRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SecretStore:
-    """All of them; the database's table in memory, without anything in clear."""
+    """All of them. Their contents stay in the database; records without them are in memory."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
@@ -68,7 +68,9 @@ class SecretStore:
 
     def load(self) -> None:
         """Read every record. Raises ``CorruptState``."""
-        self._known = dict(self._database.all(TABLE, SecretRecord))
+        self._known = {
+            key: _head(record) for key, record in self._database.all(TABLE, SecretRecord)
+        }
 
     def of(self, kind: Kind) -> Iterator[SecretRecord]:
         """All of one kind, in order of name."""
@@ -112,14 +114,20 @@ class SecretStore:
         """Other labels; nothing else of a record can change."""
         return self._save(
             msgspec.structs.replace(
-                record, labels=labels, updated=time.time_ns(), index=record.index + 1
+                self._whole(record), labels=labels, updated=time.time_ns(), index=record.index + 1
             )
         )
 
     def _save(self, record: SecretRecord) -> SecretRecord:
         self._database.put(TABLE, record.id, record)
-        self._known[record.id] = record
+        self._known[record.id] = _head(record)
         return record
+
+    def _whole(self, record: SecretRecord) -> SecretRecord:
+        found = self._database.get(TABLE, record.id, SecretRecord)
+        if found is None:
+            raise NotFound(f"{record.kind} {record.name} not found")
+        return found
 
     def remove(self, record: SecretRecord) -> None:
         """Forget one."""
@@ -128,7 +136,12 @@ class SecretStore:
 
     def data(self, record: SecretRecord) -> bytes:
         """The content, in clear."""
-        return self._vault.open(record.sealed, record.about)
+        whole = self._whole(record)
+        return self._vault.open(whole.sealed, whole.about)
+
+
+def _head(record: SecretRecord) -> SecretRecord:
+    return msgspec.structs.replace(record, sealed=b"")
 
 
 def _check(kind: Kind, name: str, data: bytes) -> None:
