@@ -10,6 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from jaula.confine import selinux
 from jaula.engine import mountpoints
 from jaula.engine.building.mount_kinds import Bound, Fresh, Hidden, Kept, Listening
 from jaula.engine.rootview import apart
@@ -20,6 +21,7 @@ from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.runtime import mappings, rootfs
 from jaula.spec.rootfs import OverlayRoot
 from jaula.state.records import MountRecord
+from jaula.storage.relabel import relabel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +56,10 @@ class Attaching:
         wanted = container.record.body.host_config
         label = security.labels(wanted, parts.host, container.record.level).mount
         self._label = (label or None) if parts.host.selinux else None
+        self._shared_label = ""
+        if self._label:
+            shared = parts.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL)
+            self._shared_label = str(shared)
         self._attached: list[str] = []
         self.bundle = ""  # in memory, where variables are secret
 
@@ -135,8 +141,11 @@ class Attaching:
             upper, work = str(top / "upper"), str(top / "work")
             for place in (top, top / "upper", top / "work"):
                 place.mkdir(mode=0o755)
+        lowers = mount.lowers
+        if self._label and len(lowers) == 1:  # only an overlay shows another label than the files'
+            lowers = (*lowers, str(self._folder(f"{index}-empty")))
         root = OverlayRoot(
-            mount.lowers,
+            lowers,
             upper,
             work,
             id_mapped=self._user_fd is not None,
@@ -150,6 +159,9 @@ class Attaching:
         )
 
     def _kept_tree(self, index: int, mount: Kept) -> str:
+        if self._label:
+            with _opened(mount.path) as found:
+                relabel(found, self._shared_label)
         tree = self._mapped(mounts.clone_tree(mount.path), read_only=not mount.writable)
         try:
             with _opened(mount.path) as found:

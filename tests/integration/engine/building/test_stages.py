@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
+from pathlib import Path
 
 import pytest
 
 from harness import builds
 from harness.engine import PrivateEngine
+from harness.registry import PASSWORD, USER, Registry, basic_auth
 
 _MEET = (
     "RUN --mount=type=cache,id={id},target=/c touch /c/{mine};"
@@ -107,3 +111,28 @@ def test_a_failed_stage_ends_the_others(engine: PrivateEngine, busybox: str) -> 
     assert time.monotonic() - began < 20
     assert "returned a non-zero code: 7" in built.error
     assert built.messages[-1]["errorDetail"]["code"] == 7
+
+
+def test_a_base_comes_from_a_registry_with_the_builds_credentials(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    with Registry(tmp_path, auth=basic_auth(tmp_path)) as registry:
+        name = f"{registry.name}/base:1"
+        login = {"username": USER, "password": PASSWORD, "serveraddress": registry.name}
+        header = base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
+        engine.request("POST", f"/images/{busybox}/tag?repo={registry.name}/base&tag=1")
+        pushed = engine.request(
+            "POST", f"/images/{registry.name}/base/push?tag=1", headers={"X-Registry-Auth": header}
+        )
+        assert b"error" not in pushed.body, pushed
+        engine.request("DELETE", f"/images/{name}")
+        body = builds.context({"Dockerfile": f"FROM {name}\nRUN echo pulled\n"})
+        logins = base64.urlsafe_b64encode(json.dumps({registry.name: login}).encode()).decode()
+        for headers, status in (({}, False), ({"X-Registry-Config": logins}, True)):
+            reply = engine.request("POST", "/build?pull=1&nocache=1", body, headers=headers)
+            assert (b"pulled\\n" in reply.body.replace(b"echo pulled", b"")) is status, reply
+        assert (
+            f"image {name} cannot be had"
+            in engine.request("POST", "/build?pull=1", body).body.decode()
+        )
+        engine.request("DELETE", f"/images/{name}?force=1")
