@@ -10,8 +10,10 @@ useless to the container and useful to whoever finds it on the host (statement I
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Device, DeviceCgroup
@@ -44,12 +46,16 @@ DEFAULT_RULES: tuple[DeviceCgroup, ...] = tuple(
 )
 """What is allowed; everything else is denied by the engine's first rule."""
 
+_IDS = 65536
+_NOBODY = 65534  # the kernel's overflow id
 
-def parse_device(text: str) -> tuple[Device, DeviceCgroup]:
-    """The node and the permission that ``--device`` asks for.
+
+def parse_device(text: str) -> tuple[tuple[Device, DeviceCgroup], ...]:
+    """The nodes and the permissions that ``--device`` asks for.
 
     ``/dev/kvm``, ``/dev/kvm:rw``, ``/dev/sda:/dev/disk`` and ``/dev/sda:/dev/disk:r`` are
-    understood. Raises ``InvalidRequest`` for another form and for what is no device on the host.
+    understood; a directory means every device below it. Raises ``InvalidRequest`` for another form
+    and for what is no device on the host.
     """
     parts = text.split(":")
     if len(parts) > 3 or not parts[0]:
@@ -64,19 +70,36 @@ def parse_device(text: str) -> tuple[Device, DeviceCgroup]:
         if not _is_access(access):
             raise InvalidRequest(f"invalid device mode: {access}", hint="letters of rwm, once each")
     path = _inside(inside, text)
+    problem = f'error gathering device information while adding custom device "{host}": '
     try:
         facts = os.stat(host if host.startswith("/") else "")
     except (OSError, ValueError):
-        raise InvalidRequest(
-            f'error gathering device information while adding custom device "{host}": '
-            "no such file or directory"
-        ) from None
+        raise InvalidRequest(f"{problem}no such file or directory") from None
+    if stat.S_ISDIR(facts.st_mode):
+        if os.path.realpath(host) == "/dev":
+            raise InvalidRequest(f"{problem}it is every device of the host", hint="name some")
+        found = tuple(_below(os.path.normpath(host), path, access))
+    else:
+        found = tuple(_node(facts, path, access))
+    if not found:
+        raise InvalidRequest(f"{problem}not a device node")
+    return found
+
+
+def _below(directory: str, inside: str, access: str) -> Iterator[tuple[Device, DeviceCgroup]]:
+    """The devices of a directory of the host and of those in it; links are not followed."""
+    for parent, folders, names in os.walk(directory):
+        folders.sort()
+        for name in sorted(names):
+            path = f"{parent}/{name}"
+            with contextlib.suppress(FileNotFoundError):  # a device that was just taken away
+                yield from _node(os.lstat(path), inside + path[len(directory) :], access)
+
+
+def _node(facts: os.stat_result, path: str, access: str) -> Iterator[tuple[Device, DeviceCgroup]]:
     kind = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}.get(stat.S_IFMT(facts.st_mode))
     if kind is None:
-        raise InvalidRequest(
-            f'error gathering device information while adding custom device "{host}": '
-            "not a device node"
-        )
+        return
     major, minor = os.major(facts.st_rdev), os.minor(facts.st_rdev)
     node = Device(
         path=path,
@@ -84,10 +107,15 @@ def parse_device(text: str) -> tuple[Device, DeviceCgroup]:
         major=major,
         minor=minor,
         file_mode=stat.S_IMODE(facts.st_mode),
-        uid=facts.st_uid,
-        gid=facts.st_gid,
+        uid=_known(facts.st_uid),
+        gid=_known(facts.st_gid),
     )
-    return node, DeviceCgroup(allow=True, type=kind, major=major, minor=minor, access=access)
+    yield node, DeviceCgroup(allow=True, type=kind, major=major, minor=minor, access=access)
+
+
+def _known(owner: int) -> int:
+    """An id as a container with 65,536 of them has it; what is beyond belongs to nobody there."""
+    return owner if owner < _IDS else _NOBODY
 
 
 def _is_access(text: str) -> bool:

@@ -195,7 +195,7 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
     for text in host.device_cgroup_rules:
         build.cgroup_rule(text)
     for mapping in host.devices:
-        build.device(mapping)
+        build.devices(mapping)
     for entry in host.extra_hosts:
         files.parse_extra_host(entry)
     files.resolv_conf("", dns=host.dns, search=host.dns_search, options=host.dns_options)

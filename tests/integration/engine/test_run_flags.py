@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,35 @@ def test_a_rule_of_the_device_allow_list_opens_a_device(
     with containers.running(engine, busybox, flags=flags) as name:
         rules = containers.inspect(engine, name)["HostConfig"]["DeviceCgroupRules"]
         assert rules == ["c 1:5 r"]
+
+
+@pytest.mark.parametrize("program", ["jaula", "docker"])
+def test_a_directory_of_devices_is_every_device_in_it(
+    engine: PrivateEngine, busybox: str, program: str, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "text").touch()
+    for name, minor, owner in (("null", 3, 70000), ("deep/zero", 5, 0)):
+        os.mknod(tmp_path / name, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
+        os.chmod(tmp_path / name, 0o666)
+        os.chown(tmp_path / name, owner, owner)
+    script = "cd /dev/some; find . -type c | sort; stat -c %u null; head -c 2 deep/zero | wc -c"
+    words = ("run", "--rm", "--device", f"{tmp_path}:/dev/some", busybox, "sh", "-c", script)
+    done = engine.cli(program, *words)
+    assert done.stdout.split() == ["./deep/zero", "./null", "65534", "2"], done.stderr
+
+
+def test_a_device_is_opened_as_its_letters_say(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    """By one that no container has otherwise: the control node of loop devices."""
+    node = tmp_path / "control"
+    os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(10, 237))
+    os.chmod(node, 0o666)
+    script = "(: < /dev/it) && echo read; (: > /dev/it) && echo written; true"
+    for letters, opened in (("r", ["read"]), ("w", ["written"]), ("rw", ["read", "written"])):
+        words = ("run", "--rm", "--device", f"{node}:/dev/it:{letters}", busybox)
+        done = engine.cli("docker", *words, "sh", "-c", script)
+        assert done.stdout.split() == opened, done
+        assert ("Operation not permitted" in done.stderr) == (letters != "rw"), done

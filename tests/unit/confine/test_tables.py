@@ -37,7 +37,7 @@ def test_nothing_that_docker_masks_is_open() -> None:
     ],
 )
 def test_a_device_is_described(text: str, path: str, access: str) -> None:
-    node, rule = devices.parse_device(text)
+    ((node, rule),) = devices.parse_device(text)
     assert (node.path, node.type, node.major, node.minor) == (path, "c", 1, 3)
     assert (rule.allow, rule.type, rule.major, rule.minor, rule.access) == (True, "c", 1, 3, access)
 

@@ -130,19 +130,19 @@ def devices_of(
     nodes = list(devices_table.DEFAULT_DEVICES)
     rules = [DeviceCgroup(allow=False, access="rwm"), *devices_table.DEFAULT_RULES]
     for mapping in host.devices:
-        node, rule = device(mapping)
-        nodes.append(node)
-        rules.append(rule)
+        for node, rule in devices(mapping):
+            nodes.append(node)
+            rules.append(rule)
     rules += [cgroup_rule(text) for text in host.device_cgroup_rules]
     if host.privileged and host.userns_mode == "host":
         rules = [DeviceCgroup(allow=True, access="rwm")]
         for path in facts.devices:
-            nodes.append(devices_table.parse_device(path)[0])
+            nodes += [node for node, _ in devices_table.parse_device(path)]
     return tuple({node.path: node for node in nodes}.values()), tuple(rules)
 
 
-def device(mapping: DeviceMapping) -> tuple[Device, DeviceCgroup]:
-    """``--device``: a node of the host's and what may be done with it.
+def devices(mapping: DeviceMapping) -> tuple[tuple[Device, DeviceCgroup], ...]:
+    """``--device``: a node of the host's, or those of a directory, and what may be done with it.
 
     :raises InvalidRequest: there is no such node, or the permissions are none.
     """
