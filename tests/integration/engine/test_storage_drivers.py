@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,30 +16,40 @@ from harness import disks, layers, leaks
 from harness.engine import PrivateEngine
 
 
+@contextmanager
+def engine_on(top: Path, driver: str, index: int) -> Iterator[PrivateEngine]:
+    """An engine with its files on a disk of its own, with a small image."""
+    private = PrivateEngine(
+        index,
+        root=top / f"jlt{os.getpid()}",
+        extra_flags=("--storage-driver", driver),
+    )
+    private.root.mkdir()
+    private.start()
+    try:
+        load_image(private, "busybox")
+        yield private
+        private.discard()
+        left = leaks.of_engine(private)
+        assert not left, f"left behind by the engine: {left}"
+    finally:
+        if private.process is not None:
+            private.kill()
+        leaks.clean_up(private)
+        private.delete_directories()
+
+
 @pytest.fixture(params=["overlay", "btrfs", "vfs"])
 def engine(
     request: pytest.FixtureRequest, worker_index: int, tmp_path: Path
 ) -> Iterator[PrivateEngine]:
-    """An engine on a disk of btrfs, with a small image."""
-    with disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top:
-        private = PrivateEngine(
-            (worker_index + 31) % 250 + 1,
-            root=Path(os.path.realpath(top)) / f"jlt{os.getpid()}",
-            extra_flags=("--storage-driver", str(request.param)),
-        )
-        private.root.mkdir()
-        private.start()
-        try:
-            load_image(private, "busybox")
-            yield private
-            private.discard()
-            left = leaks.of_engine(private)
-            assert not left, f"left behind by the engine: {left}"
-        finally:
-            if private.process is not None:
-                private.kill()
-            leaks.clean_up(private)
-            private.delete_directories()
+    """An engine with each driver, on btrfs."""
+    index = (worker_index + 31) % 250 + 1
+    with (
+        disks.mounted(tmp_path, "mkfs.btrfs", "-q") as top,
+        engine_on(top, str(request.param), index) as private,
+    ):
+        yield private
 
 
 def jaula(engine: PrivateEngine, *words: str, status: int = 0) -> str:
@@ -73,19 +84,41 @@ def test_containers_survive_the_engine(engine: PrivateEngine) -> None:
     assert jaula(engine, "system", "check") == "Nothing is wrong.\n"
 
 
+FILL = "dd if=/dev/urandom of=/big bs=1M count=60 2>&1; sync; echo wrote $(wc -c < /big)"
+
+
+def check_limit(engine: PrivateEngine) -> None:
+    words = ("run", "--name", "c1", "--storage-opt", "size=20m", "busybox", "sh", "-c", FILL)
+    out = jaula(engine, *words)
+    assert "Disk quota exceeded" in out or "No space left on device" in out
+    assert 15 << 20 < int(out.split()[-1]) <= 20 << 20
+    out = jaula(engine, "run", "--rm", "busybox", "sh", "-c", FILL)
+    assert out.split()[-1] == str(60 << 20)
+    jaula(engine, "rm", "c1")
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+@pytest.mark.parametrize(
+    "maker", [("mkfs.ext4", "-q", "-O", "quota,project"), ("mkfs.xfs", "-q")], ids=["ext4", "xfs"]
+)
+def test_a_project_limits_a_container(
+    maker: tuple[str, ...], driver: str, worker_index: int, tmp_path: Path
+) -> None:
+    index = (worker_index + 61) % 250 + 1
+    with (
+        disks.mounted(tmp_path, *maker, options="prjquota") as top,
+        engine_on(top, driver, index) as engine,
+    ):
+        check_limit(engine)
+
+
 def test_a_limited_container_cannot_fill_the_disk(engine: PrivateEngine) -> None:
-    fill = "dd if=/dev/urandom of=/big bs=1M count=60 2>&1; sync; echo wrote $(wc -c < /big)"
-    words = ("run", "--name", "c1", "--storage-opt", "size=20m", "busybox", "sh", "-c", fill)
+    words = ("run", "--name", "c1", "--storage-opt", "size=20m", "busybox", "sh", "-c", FILL)
     if "btrfs" not in engine.extra_flags:
         assert "--storage-opt size= is not possible on btrfs" in jaula(engine, *words, status=125)
         assert jaula(engine, "ps", "-aq") == ""
         return
-    out = jaula(engine, *words)
-    assert "Disk quota exceeded" in out
-    assert 15 << 20 < int(out.split()[-1]) <= 20 << 20
-    out = jaula(engine, "run", "--rm", "busybox", "sh", "-c", fill)
-    assert out.split()[-1] == str(60 << 20)
-    jaula(engine, "rm", "c1")
+    check_limit(engine)
 
 
 def test_an_image_of_two_hundred_layers(

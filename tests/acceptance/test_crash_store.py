@@ -1,0 +1,99 @@
+"""The engine is killed while images come and go: the next one has a store in which all is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import load_image
+from harness import layers
+from harness.engine import PROJECT, PrivateEngine
+
+NewEngine = Callable[..., PrivateEngine]
+ROUNDS = 4
+
+
+@pytest.fixture
+def mortal(new_engine: NewEngine) -> PrivateEngine:
+    private = new_engine()
+    load_image(private, "busybox")
+    return private
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """An image of 600 files and 9 MB."""
+    files = [(f"d{n % 20}/f{n}", os.urandom(15_000)) for n in range(600)]
+    both = [layers.layer(files[:300]), layers.layer(files[300:])]
+    place = tmp_path / "archive.tar"
+    place.write_bytes(layers.image("many:1", *((each, layers.digest(each)) for each in both)))
+    return place
+
+
+def load(engine: PrivateEngine, archive: Path) -> None:
+    with archive.open("rb") as file:
+        done = engine.cli("jaula", "load", stdin=file)
+    assert done.returncode == 0, done.stderr
+
+
+def killed_during(engine: PrivateEngine, *words: str, stdin: Path | None = None) -> None:
+    """Begin a command, kill the engine at some moment of it, start the next one."""
+    with contextlib.ExitStack() as held:
+        archive = held.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
+        client = subprocess.Popen(
+            [str(PROJECT / "jaula"), *words],
+            env=engine.environment(),
+            stdin=archive,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(random.uniform(0.02, 0.4))
+        engine.kill()
+        client.terminate()
+        client.wait(20)
+    engine.start()
+
+
+def check_whole(engine: PrivateEngine) -> None:
+    for words in (("system", "check", "--contents"), ("image", "verify", "--all")):
+        done = engine.cli("jaula", *words, timeout=180)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert engine.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
+
+
+def test_killed_during_a_load(mortal: PrivateEngine, archive: Path) -> None:
+    for _ in range(ROUNDS):
+        killed_during(mortal, "load", stdin=archive)
+        check_whole(mortal)
+    load(mortal, archive)
+    check_whole(mortal)
+
+
+def test_killed_during_a_removal(mortal: PrivateEngine, archive: Path) -> None:
+    for _ in range(ROUNDS):
+        load(mortal, archive)
+        killed_during(mortal, "rmi", "-f", "many:1")
+        check_whole(mortal)
+
+
+def test_killed_during_a_prune(mortal: PrivateEngine, archive: Path) -> None:
+    for _ in range(ROUNDS):
+        load(mortal, archive)
+        mortal.cli("jaula", "create", "--name", "keeper", "busybox")
+        killed_during(mortal, "image", "prune", "-af")
+        check_whole(mortal)
+
+
+def test_killed_during_a_commit(mortal: PrivateEngine) -> None:
+    write = "head -c 30000000 /dev/urandom > /big"
+    assert mortal.cli("jaula", "run", "--name", "c1", "busybox", "sh", "-c", write).returncode == 0
+    for _ in range(ROUNDS):
+        killed_during(mortal, "commit", "c1", "made")
+        check_whole(mortal)
