@@ -1,0 +1,78 @@
+"""From a request to a network's record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jaula.engine import network_documents, network_requests
+from jaula.errors import InvalidRequest, JaulaError, Unsupported
+from jaula.spec.api import NetworkCreate
+
+ID = "ab" * 32
+PAST = "io.jaula.publish_past_firewall"
+BINDING = "com.docker.network.bridge.host_binding_ipv4"
+
+
+def body(**fields: Any) -> NetworkCreate:
+    return NetworkCreate(name="shop", **fields)
+
+
+def test_a_bridge_is_named_after_the_network_and_follows_the_engines_settings() -> None:
+    made = network_requests.network(body(), ID)
+    assert (made.driver, made.bridge, made.parent) == ("bridge", "br-abababababab", "")
+    assert (made.past_firewall, made.host_binding) == (None, "")
+    relaxed = network_documents.document(made, past_firewall=True)
+    assert relaxed["Options"] == {PAST: "true"}
+    assert network_documents.document(made)["Options"] == {}
+
+
+def test_what_a_network_says_itself_holds() -> None:
+    options = {PAST: "false", BINDING: "127.0.0.1"}
+    made = network_requests.network(body(options=options), ID)
+    assert (made.past_firewall, made.host_binding) == (False, "127.0.0.1")
+    assert network_documents.document(made, past_firewall=True)["Options"] == options
+
+
+def test_macvlan_and_ipvlan_lie_on_a_parent() -> None:
+    options = {"parent": "eth0.10", "macvlan_mode": "private"}
+    made = network_requests.network(body(driver="macvlan", options=options), ID)
+    assert (made.driver, made.parent, made.mode) == ("macvlan", "eth0.10", "private")
+    assert (made.bridge, made.internal) == ("", False)
+    other = network_requests.network(body(driver="ipvlan", options={"parent": "eth0"}), ID)
+    assert (other.mode, other.flag) == ("l2", "bridge")
+    assert PAST not in network_documents.document(made, past_firewall=True)["Options"]
+
+
+def test_without_a_parent_they_are_internal() -> None:
+    made = network_requests.network(body(driver="macvlan"), ID)
+    assert (made.parent, made.internal) == ("dm-abababababab", True)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options"),
+    [
+        ("macvlan", {"parent": "a/b"}),
+        ("macvlan", {"parent": "sixteen_letters_"}),
+        ("macvlan", {"parent": ".."}),
+        ("macvlan", {"macvlan_mode": "l2"}),
+        ("ipvlan", {"ipvlan_mode": "bridge"}),
+        ("ipvlan", {"ipvlan_flag": "passthru"}),
+        ("bridge", {PAST: "perhaps"}),
+        ("bridge", {BINDING: "::1"}),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(driver: str, options: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        network_requests.network(body(driver=driver, options=options), ID)
+
+
+def test_kinds_of_networks_that_are_not_there_are_refused() -> None:
+    network_requests.check(body(driver="macvlan"))
+    for fields in ({"config_only": True}, {"config_from": {"Network": "other"}}):
+        with pytest.raises(Unsupported, match="settings only"):
+            network_requests.check(body(**fields))
+    network_requests.check(body(config_from={"Network": ""}))
+    with pytest.raises(JaulaError, match="swarm"):
+        network_requests.check(body(ingress=True))
