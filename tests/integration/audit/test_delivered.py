@@ -62,3 +62,20 @@ def test_one_that_lies_on_the_disk_is_found(engine: PrivateEngine, box: str) -> 
 def test_a_volume_that_is_another_file_system_is_found(engine: PrivateEngine, box: str) -> None:
     mounted(engine, box, lambda: mounts.mount("x", "/m", "tmpfs", MS.NOSUID | MS.NODEV))
     assert "volume /m" in failing(engine, box)
+
+
+def test_a_part_of_the_host_that_a_volume_shows_is_named(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    volume = containers.unique("vol")
+    options = ("-o", "type=none", "-o", "device=/etc", "-o", "o=bind")
+    assert engine.cli("jaula", "volume", "create", *options, volume).returncode == 0
+    flags = ("-v", f"{volume}:/m:ro")
+    try:
+        with containers.running(engine, busybox, "sleep", "600", flags=flags) as name:
+            done = engine.cli("jaula", "verify", "--format", "json", name)
+            (row,) = [r for r in json.loads(done.stdout) if r["id"] == "host directories"]
+            assert row["verdict"] == "relaxed"
+            assert row["requested"] == "-v /etc:/m"
+    finally:
+        engine.request("DELETE", f"/volumes/{volume}")

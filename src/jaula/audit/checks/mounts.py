@@ -184,24 +184,28 @@ def _one(subject: Subject, destination: str, request: Mapping[str, Any]) -> Row:
 
 def _same(subject: Subject, source: str, destination: str) -> bool:
     """Whether the destination is the very file or directory of the host, or of its shim's view."""
-    here = _identity(subject, destination)
-    if here == _facts(os.stat(source)):
+    here = identity(subject, destination)
+    if here == identity_of(os.stat(source)):
         return True
     try:
-        return here == _facts(os.stat(f"{subject.proc_root}/{subject.status('PPid')}/root{source}"))
+        return here == identity_of(
+            os.stat(f"{subject.proc_root}/{subject.status('PPid')}/root{source}")
+        )
     except FileNotFoundError:
         return False
 
 
-def _identity(subject: Subject, destination: str) -> tuple[int, int, int]:
+def identity(subject: Subject, destination: str) -> tuple[int, int, int]:
+    """Which file or directory a place of the container is."""
     fd = open_in_root(subject.root, destination, os.O_PATH)
     try:
-        return _facts(os.fstat(fd))
+        return identity_of(os.fstat(fd))
     finally:
         os.close(fd)
 
 
-def _facts(found: os.stat_result) -> tuple[int, int, int]:
+def identity_of(found: os.stat_result) -> tuple[int, int, int]:
+    """The same, of what stat(2) said."""
     return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
 
 

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 
 from jaula.audit.about import About
+from jaula.audit.checks.mounts import identity, identity_of
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 
@@ -55,11 +56,13 @@ ABOUT = About(
 
 def check(subject: Subject) -> Iterator[Row]:
     """One row for directories, one for sockets."""
-    sources = [
-        (os.path.realpath(str(mount.get("Source") or "")), str(mount.get("Destination")))
-        for mount in subject.inspect.get("Mounts") or ()
-        if mount.get("Type") == "bind"
-    ]
+    sources = []
+    for mount in subject.inspect.get("Mounts") or ():
+        source, target = str(mount.get("Source") or ""), str(mount.get("Destination"))
+        if mount.get("Type") == "bind":
+            sources.append((os.path.realpath(source), target))
+        elif mount.get("Type") == "volume":
+            sources += [(path, target) for path in _shown(subject, target)]
     system = [f"-v {source}:{target}" for source, target in sources if source in SYSTEM]
     sockets = [f"-v {source}:{target}" for source, target in sources if exposes(source)]
     evidence = f"stat(2) of {len(sources)} sources"
@@ -69,6 +72,15 @@ def check(subject: Subject) -> Iterator[Row]:
             name, "mounts", by or "none", f"{len(found)} bound" if found else "none", evidence,
             judge(True, by),
         )  # fmt: skip
+
+
+def _shown(subject: Subject, destination: str) -> list[str]:
+    """The directory of the system that a volume is a bind of, by its options."""
+    try:
+        here = identity(subject, destination)
+    except FileNotFoundError:
+        return []  # which the inventory of mounts tells
+    return [path for path in SYSTEM if os.path.exists(path) and identity_of(os.stat(path)) == here]
 
 
 def exposes(source: str) -> bool:
