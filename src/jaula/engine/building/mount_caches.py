@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaula.images.build.language.instructions import Sharing
 from jaula.storage.folders import opened, remove_marked
 from jaula.storage.trees import size_on_disk
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.config import Paths
+    from jaula.images.build.language.instructions import Sharing
 
 _NEW = "new-"
 _DATA = "data"
@@ -46,9 +46,9 @@ class MountCaches:
         async with self._free:
             while True:
                 path = str(self._directory / f"{name}-{number}" / _DATA)
-                if not self._users.get(path) or sharing is Sharing.SHARED:
+                if not self._users.get(path) or sharing == "shared":
                     break
-                if sharing is Sharing.LOCKED:
+                if sharing == "locked":
                     await self._free.wait()
                 else:
                     number += 1

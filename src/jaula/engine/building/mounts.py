@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from jaula.engine import mountpoints
 from jaula.engine.building.attaching import Attaching
 from jaula.engine.building.mount_kinds import Hidden
+from jaula.engine.building.step_places import places, remove_places
 from jaula.engine.threads import in_own_thread
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MNT
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from pathlib import Path
 
-    from jaula.config import Paths
     from jaula.engine import keepid
     from jaula.engine.building.mount_kinds import StepMount
     from jaula.engine.container import Container
@@ -84,30 +84,3 @@ class StepMounts:
         if self._place is not None:
             remove_places(self._place)
             self._place = None
-
-
-def places(paths: Paths) -> Path:
-    """Where the mounts of all steps are attached."""
-    return paths.run / "builds"
-
-
-def step_places(paths: Paths) -> tuple[Path, ...]:
-    """The directories of steps that are there."""
-    try:
-        return tuple(places(paths).iterdir())
-    except FileNotFoundError:
-        return ()
-
-
-def remove_places(directory: Path) -> None:
-    """Remove what mounts were attached to: empty files and directories, nothing else."""
-    try:
-        found = tuple(directory.iterdir())
-    except FileNotFoundError:
-        return
-    for place in found:
-        if place.is_dir():
-            place.rmdir()
-        else:
-            place.unlink()
-    directory.rmdir()
