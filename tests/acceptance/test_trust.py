@@ -437,7 +437,6 @@ def test_the_policy_is_shown_with_what_decides(guarded: Guarded) -> None:
 def test_verify_says_which_rule_holds(guarded: Guarded, keys: Path) -> None:
     engine = guarded.engine
     name = push(engine, guarded.registry, "busybox")
-    jaula(engine, "image", "sign", "--key", f"{keys}/team.key", name)
 
     def row(*words: str) -> dict[str, str]:
         done = engine.cli("jaula", "verify", "--format", "json", *words)
@@ -451,7 +450,7 @@ def test_verify_says_which_rule_holds(guarded: Guarded, keys: Path) -> None:
         assert row("--host")["requested"] == "no policy is in force"
         guarded.rules(team=SIGNED)
         assert row(box)["verdict"] == "FAILS"
-        jaula(engine, "pull", "-q", name)
+        jaula(engine, "image", "sign", "--key", f"{keys}/team.key", name)  # and it is known here
         found = row(box)
         assert (found["verdict"], "signed by team.pub" in found["effective"]) == ("holds", True)
         assert row("--host")["requested"] == "rules"

@@ -73,7 +73,7 @@ class Trust:
         return await apart(work)
 
     async def sign(self, name: str, body: SignatureAdd, auth: RegistryAuth | None) -> Document:
-        """Put a signature beside an image at its registry.
+        """Put a signature beside an image at its registry; it counts for the image here as well.
 
         :raises InvalidRequest: it is about another image than the one that has the name there.
         """
@@ -92,6 +92,8 @@ class Trust:
             image = Descriptor(found.media_type, found.digest, len(found.data))
             made = Signature(body.payload, body.signature)
             shelf.add(source, image, made, cancel, referring=body.referring)
+            if found.digest in self._parts.images.manifests():
+                self._parts.gate.learn(source, found.digest, name, cancel)
             return {"Descriptor": _described(found)}
 
         return await apart(work)

@@ -127,6 +127,14 @@ class Gate:
             return lambda: self._keep(manifest.digest, evidence)
         raise refusal(str(reference), rule, "; ".join(dict.fromkeys(told)))
 
+    def learn(self, source: Repository, manifest: str, name: str, cancel: Cancellation) -> None:
+        """Keep the signatures that a registry has of an image that is here already."""
+        from jaula.images.trust import shelf
+
+        reference = parse(name)
+        found = tuple(shelf.find(source, manifest, cancel))
+        self._keep(manifest, Evidence(f"{reference.domain}/{reference.path}", found))
+
     def _keep(self, manifest: str, evidence: Evidence) -> None:
         self.evidence.keep(manifest, evidence)
         self.evidence.keep_only(self._store.manifests())
