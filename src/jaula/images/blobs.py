@@ -12,6 +12,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -98,7 +99,11 @@ class BlobStore:
             raise _full(error) from error
 
     def put(self, data: bytes) -> str:
-        """Store a document; its digest."""
+        """Store a document; its digest. One that is there and right is left."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        with suppress(NotFound, CorruptState, InvalidRequest):
+            self.document(digest, len(data))
+            return digest
         with self.writer() as blob:
             blob.write(data)
             return blob.commit()

@@ -72,12 +72,20 @@ class NameIndex:
     ) -> None:
         """Give ``manifest`` more names; another image loses them, and stays without a name."""
         taken = set(names)
-        kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in taken]
         kind = media_type or self.media_type(manifest)
+        if self._says(manifest, size, taken, kind):
+            return
+        kept = [d for d in self.descriptors if d.annotations.get(REF_NAME) not in taken]
         added = [
             Descriptor(kind, manifest, size, annotations={REF_NAME: name}) for name in sorted(taken)
         ]
         self._replace(kept + added, Descriptor(kind, manifest, size))
+
+    def _says(self, manifest: str, size: int, names: Collection[str], kind: str) -> bool:
+        """Whether nothing would change: writing waits for the disk."""
+        found = [d for d in self.descriptors if d.digest == manifest]
+        same = found and all((d.size, d.media_type) == (size, kind) for d in found)
+        return bool(same) and all(self.names.get(name) == manifest for name in names)
 
     def unset(self, names: Collection[str]) -> None:
         """Take names away; the images stay."""
