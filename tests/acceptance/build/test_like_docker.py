@@ -33,15 +33,15 @@ CONTEXTS = {
     "links in the image": (
         "echo x > f; mkdir s; echo y > s/f",
         (
-            "RUN mkdir -p /real /t && ln -s /real /link && ln -s /made /dangling && echo o > /real/o "
-            "&& ln -s /real/o /lo && ln -s ../etc/shells /up\n"
+            "RUN mkdir -p /real /t && ln -s /real /link && ln -s /made /dangling "
+            "&& echo o > /real/o && ln -s /real/o /lo && ln -s ../etc/shells /up\n"
             "COPY f /link/\nCOPY f /lo\nCOPY f /dangling\nCOPY s /link\nCOPY f /up\n"
         ),
     ),
     "patterns": (
         (
-            "echo a > a.txt; echo b > b.txt; mkdir -p d1/x d2; echo c > d1/c.txt; echo e > d2/e.txt; "
-            "echo f > d1/x/f; echo 0 > 'arr[0]'"
+            "echo a > a.txt; echo b > b.txt; mkdir -p d1/x d2; echo c > d1/c.txt; "
+            "echo e > d2/e.txt; echo f > d1/x/f; echo 0 > 'arr[0]'"
         ),
         "COPY *.txt /w/\nCOPY d?/*.txt /w2/\nCOPY d* /w3/\nCOPY arr[[]0] /\n",
     ),
