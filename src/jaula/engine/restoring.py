@@ -43,6 +43,7 @@ async def restore(parts: Parts, containers: Containers) -> None:
     try:
         # In this thread: nobody is served yet, and the firewall library keeps megabytes for each
         # thread that calls it.
+        parts.network.take_over()
         connecting.restore_networks(parts)
         for problem in parts.network.restore(endpoints):
             log.warning("network: %s", problem)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from ipaddress import IPv4Network, IPv6Network
 
 import msgspec
@@ -29,6 +29,7 @@ class BridgedSegment(Segment):
         bridge: Bridge,
         nft: Nft,
         guard: PortGuard,
+        kept: Callable[[], str],
         *,
         limits: Limits = OPEN,
         addresses6: Addresses | None = None,
@@ -37,6 +38,7 @@ class BridgedSegment(Segment):
         self.bridge = bridge
         self._nft = nft
         self._guard = guard
+        self._kept = kept
         self._limits = limits
 
     @property
@@ -53,7 +55,8 @@ class BridgedSegment(Segment):
                 raise JaulaError(f"cannot set up the bridge {self.name}: {exc}") from exc
             self.told += told
             self._guard.ensure()
-            self._load(addresses)
+            if firewall.missing(self._kept(), self.name, self.addresses6 is not None):
+                self._load(addresses)
             self.addresses = addresses
         return self.addresses
 

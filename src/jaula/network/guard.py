@@ -15,23 +15,32 @@ from jaula.spec.endpoint import Endpoint
 class PortGuard:
     """One table for every bridge. ``endpoints`` gives those that are on them now.
 
+    ``kept`` is as in :class:`jaula.network.segments.Segments`.
+
     On a kernel that has no rules for bridges it does nothing, and ``told`` says what that means.
     """
 
     def __init__(
-        self, bridge: str, nft: Callable[[], Nft], endpoints: Callable[[], Iterable[Endpoint]]
+        self,
+        bridge: str,
+        nft: Callable[[], Nft],
+        endpoints: Callable[[], Iterable[Endpoint]],
+        kept: Callable[[], str],
     ) -> None:
         self.told: list[str] = []
         self._bridge = bridge
         self._nft = nft
         self._endpoints = endpoints
+        self._kept = kept
         self._loaded = False
         self._works = True
 
     def ensure(self) -> None:
-        """Load the table if that was not done."""
+        """Load the table if that was not done, and it is not one that is kept for now."""
         if not self._loaded:
-            self.load()
+            self._loaded = True
+            if self.is_missing(self._kept()):
+                self.load()
 
     def load(self) -> None:
         """Put the table in place, whole, whatever is there now."""

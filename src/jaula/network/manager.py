@@ -272,6 +272,15 @@ class NetworkManager:
 
     # -- after a crash, and the end ------------------------------------------------------------
 
+    def take_over(self) -> None:
+        """Before networks are defined that a former engine had: let its rules stand.
+
+        Live containers have their connections meanwhile. :meth:`restore` replaces the rules, each
+        table at once.
+        """
+        with self._lock:
+            self._segments.kept = self._open().run("list tables")
+
     def restore(self, endpoints: Iterable[Endpoint]) -> list[str]:
         """Take over the endpoints of live containers from their records, and set up everything.
 
@@ -297,6 +306,7 @@ class NetworkManager:
                     kept = msgspec.structs.replace(endpoint, ports=())
                 segment.endpoints[endpoint.container_id] = kept
             self._publisher.keep_only(self.endpoints())
+            self._segments.kept = ""
             self._segments.guard.load()
             for bridged in self._segments.bridged():
                 bridged.load_firewall()

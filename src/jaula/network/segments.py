@@ -32,6 +32,8 @@ class Segments:
     """The networks. ``plan`` and ``limits`` are the default one's, which is made when asked for.
 
     Subnets that nobody chose are taken from ``pools``; ``nft`` gives the firewall's commands.
+    ``kept`` names tables of a former engine that are to stay as they are until they are loaded
+    anew with all endpoints: the output of ``nft list tables``, or ''.
     """
 
     def __init__(
@@ -46,7 +48,11 @@ class Segments:
         self._limits = limits
         self._nft = nft
         self._by_name: dict[str, Segment] = {}
-        self.guard = PortGuard(plan.name, nft, self._ports)
+        self.kept = ""
+        self.guard = PortGuard(plan.name, nft, self._ports, self._are_kept)
+
+    def _are_kept(self) -> str:
+        return self.kept
 
     def _ports(self) -> Iterator[Endpoint]:
         return (endpoint for s in self.bridged() for endpoint in s.endpoints.values())
@@ -80,6 +86,7 @@ class Segments:
                 Bridge(self._plan, self._promised),
                 self._nft(),
                 self.guard,
+                self._are_kept,
                 limits=self._limits,
                 addresses6=self._plan.addresses6(),
             )
@@ -123,6 +130,7 @@ class Segments:
             Bridge(plans.bridge_plan(network, self._pools, self._plan.port_group), self._promised),
             self._nft(),
             self.guard,
+            self._are_kept,
             limits=plans.limits(network, past_firewall=self._limits.past_firewall),
             addresses6=addresses6,
         )

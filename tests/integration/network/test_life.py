@@ -16,7 +16,18 @@ from jaula.kernel.netlink import visiting
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import NetworkManager, PortRequest, PortUnavailable
 
-from .conftest import HOST_OUTER, OUTSIDE, Lab, client, listen, new_namespace, run_nft, talks
+from .conftest import (
+    HOST_OUTER,
+    OUTSIDE,
+    Lab,
+    client,
+    join,
+    listen,
+    network,
+    new_namespace,
+    run_nft,
+    talks,
+)
 
 
 def link_names(lab: Lab) -> set[str]:
@@ -398,3 +409,30 @@ def test_the_nft_program_does_where_the_library_is_missing(
     with visiting(lab.host):
         lab.manager.unpublish(box.id)
     assert " 8080 " not in run_nft(lab.host, "list", "ruleset")
+
+
+def test_the_rules_of_a_killed_engine_stand_until_the_next_one_has_its_own(lab: Lab) -> None:
+    with visiting(lab.host):
+        made = lab.manager.define(network("shop"))
+    box, plain = join(lab, "shop"), lab.box()
+    with visiting(lab.host):
+        lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+        known = lab.manager.endpoints()
+    manager = lab.new_manager()
+    with listen(box.net, "0.0.0.0", 80) as server, listen(plain.net, "0.0.0.0", 80) as other:
+
+        def serves() -> bool:
+            outside = talks(lab.outside, (HOST_OUTER, 8080), server) == OUTSIDE
+            return outside and talks(lab.host, (plain.address, 80), other) is not None
+
+        with visiting(lab.host):
+            manager.take_over()
+            manager.define(made)
+            manager.ensure()
+        assert serves(), "nothing was replaced by rules that know no endpoint"
+        with visiting(lab.host):
+            assert manager.restore(known) == []
+        assert serves()
+        with visiting(lab.host):
+            manager.define(network("new"))
+        assert serves()
