@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from typing import BinaryIO
 
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.documents import Document
 from jaula.images.registry.failures import Refused
@@ -37,18 +37,23 @@ class _Memory:
 def find(source: Repository, digest: str, cancel: Cancellation) -> list[Signature]:
     """The signatures of an image, at most :data:`~jaula.images.trust.signature.COUNT_LIMIT`.
 
-    Raises what the registry answers; that there are none is no error.
+    Raises what the registry answers; that there are none is no error, and what is damaged or gone
+    counts as little as none.
     """
     found: list[Signature] = []
-    tagged = _tagged(source, artifact.tag_of(digest), cancel)
-    if tagged is not None:
-        found += _signatures(source, tagged, cancel)
-    for referrer in _referrers(source, digest, cancel)[:_REFERRERS_LIMIT]:
+    try:
+        listed = [r.digest for r in _referrers(source, digest, cancel)[:_REFERRERS_LIMIT]]
+    except InvalidRequest:
+        listed = []
+    for reference in (artifact.tag_of(digest), *listed):
         if len(found) >= COUNT_LIMIT:
             break
-        document = source.manifest(referrer.digest, cancel)
-        if not document.is_index:
-            found += _signatures(source, document, cancel)
+        try:
+            document = _found(source, reference, cancel)
+            if document is not None:
+                found += _signatures(source, document, cancel)
+        except (InvalidRequest, Unsupported):
+            continue
     return list(dict.fromkeys(found))[:COUNT_LIMIT]
 
 
@@ -65,7 +70,7 @@ def add(
         _refer(target, image, signature, cancel)
         return
     tag = artifact.tag_of(image.digest)
-    existing = _tagged(target, tag, cancel)
+    existing = _found(target, tag, cancel)
     config = None
     if existing is not None:
         known = artifact.read(existing.data, f"the manifest {tag}")
@@ -82,8 +87,12 @@ def _refer(
     target: Repository, image: Descriptor, signature: Signature, cancel: Cancellation
 ) -> None:
     """A manifest with all signatures: cosign reads the last one that refers to an image alone."""
-    listed = _referrers(target, image.digest, cancel)
-    former = target.manifest(listed[-1].digest, cancel) if listed else None
+    listed = [
+        referrer
+        for referrer in _referrers(target, image.digest, cancel)
+        if referrer.artifact_type == artifact.ARTIFACT_TYPE
+    ]
+    former = _found(target, listed[-1].digest, cancel) if listed else None
     config = None
     if former is not None:
         known = artifact.read(former.data, f"manifest {former.digest}")
@@ -99,7 +108,7 @@ def _refer(
     if upload.manifest(digest, manifest, MANIFEST, subject=image.digest):
         return
     tag = artifact.referrers_tag(image.digest)
-    existing = _tagged(target, tag, cancel)
+    existing = _found(target, tag, cancel)
     index = artifact.referrers_with(
         manifest, existing.data if existing else None, former.digest if former else ""
     )
@@ -115,9 +124,10 @@ def _sent(target: Repository, blobs: tuple[bytes, ...], cancel: Cancellation) ->
     return upload
 
 
-def _tagged(source: Repository, tag: str, cancel: Cancellation) -> Document | None:
+def _found(source: Repository, reference: str, cancel: Cancellation) -> Document | None:
+    """The manifest of a tag or digest; None where there is none."""
     try:
-        return source.manifest(tag, cancel)
+        return source.manifest(reference, cancel)
     except Refused as error:
         if error.answered == 404:
             return None
@@ -140,7 +150,7 @@ def _referrers(source: Repository, digest: str, cancel: Cancellation) -> list[ar
 
     data = again(ask, source.patience, cancel)
     if data is None:
-        listed = _tagged(source, artifact.referrers_tag(digest), cancel)
+        listed = _found(source, artifact.referrers_tag(digest), cancel)
         data = listed.data if listed is not None and listed.is_index else None
     return artifact.referrers(data, what) if data is not None else []
 

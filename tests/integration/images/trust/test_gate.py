@@ -161,6 +161,32 @@ def test_a_payload_that_was_exchanged_does_not_count(signed: Signed) -> None:
         signed.pull()
 
 
+def test_what_is_damaged_hides_no_signature(signed: Signed) -> None:
+    """Others may be able to push beside an image; they cannot make it unsigned by that."""
+    image = digest(signed.registry.manifest)
+    made = signed.sign()
+    signed.refer(made, by_tag=False)
+    path = f"/v2/box/referrers/{image}"
+    good = artifact.referrers_with(
+        artifact.manifest_with(
+            made,
+            artifact.config_with(made, None),
+            subject=Descriptor(MANIFEST, image, len(signed.registry.manifest)),
+        ),
+        artifact.referrers_with(b"gone", artifact.referrers_with(b"{}", None)),
+    )
+    signed.serve(digest(b"{}"), b"{}")
+    signed.serve(artifact.tag_of(image), b'{"schemaVersion": 1}')
+    signed.registry.scripts[path] = lambda request: request.answer(200, good, INDEX)
+    signed.pull()
+
+
+def test_a_damaged_list_hides_no_signature(signed: Signed) -> None:
+    signed.tag(signed.sign())
+    signed.serve(artifact.referrers_tag(digest(signed.registry.manifest)), b"{", INDEX)
+    signed.pull()
+
+
 def test_a_registry_that_fails_is_no_registry_without_signatures(signed: Signed) -> None:
     tag = artifact.tag_of(digest(signed.registry.manifest))
     signed.registry.scripts[f"GET /v2/box/manifests/{tag}"] = lambda r: r.answer(500, b"{}")
