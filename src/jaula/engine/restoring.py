@@ -199,6 +199,7 @@ def _sweep(parts: Parts) -> None:
                 remove(name)
             shutil.rmtree(parent / name, ignore_errors=True)
             log.info("swept %s", parent / name)
+    parts.snapshots.sweep()
     parts.volumes.sweep()
     parts.images.sweep()
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jaula.errors import JaulaError
+from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.images.image import Image
 from jaula.images.store import ImageStore
 
@@ -93,5 +93,7 @@ class Verification:
             with self._store.blobs.open(blob) as file:
                 for deviation in self._store.layers.check(file, layer):
                     yield Damage("layer", layer, deviation.problem, deviation.path)
-        except JaulaError as error:
+        except (InvalidRequest, CorruptState, NotFound) as error:
             yield Damage("layer", layer, error.message)
+        except OSError as error:
+            yield Damage("layer", layer, f"it cannot be read: {error.strerror}")
