@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from jaula.errors import InvalidRequest
-from jaula.logs import local
+from jaula.logs import aside, local
 from jaula.logs.json_file import JsonFileWriter
 from jaula.logs.json_file import check as check_json_file
 from jaula.logs.none import NoneWriter
@@ -49,18 +49,24 @@ def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter
     """A writer for a container. ``path`` is a host path that the engine chose.
 
     Raises ``InvalidRequest`` for an unknown driver or option, ``OSError`` where ``path`` cannot be
-    opened.
+    opened. With ``mode=non-blocking`` a driver of files forks.
     """
-    return _factory(driver)(path, options)
+    factory = _factory(driver)
+    if driver not in READABLE:
+        return factory(path, options)
+    buffer, own = aside.split(options)
+    if not buffer:
+        return factory(path, own)
+    return aside.AsideWriter(lambda: factory(path, own), buffer)
 
 
 def validate(driver: str, options: Mapping[str, str]) -> None:
     """The checks of :func:`open_writer` without opening anything; raises ``InvalidRequest``."""
     _factory(driver)
     if driver == "json-file":
-        check_json_file(options)
+        check_json_file(aside.split(options)[1])
     elif driver == "local":
-        local.check(options)
+        local.check(aside.split(options)[1])
     elif driver == "journald":
         from jaula.logs import journald
 

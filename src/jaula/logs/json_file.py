@@ -24,7 +24,7 @@ MAX_SIZE = 10_000_000  # bytes
 MAX_FILE = 3
 _MODE = 0o640
 _OPTIONS = (
-    *("max-size", "max-file", "labels", "labels-regex", "env", "env-regex", "tag"),
+    *("max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"),
     "attributes",  # from the engine: a JSON object made of the container and the five before
 )
 
@@ -146,6 +146,7 @@ class JsonFileWriter:
 def check(given: Mapping[str, str]) -> tuple[int, int]:
     """(bytes a file, files) that the options ask for. Raises ``InvalidRequest``."""
     options.known("json-file", given, _OPTIONS)
+    options.plain("json-file", given)
     max_size = options.size("max-size", given["max-size"]) if "max-size" in given else MAX_SIZE
     max_file = options.count("max-file", given["max-file"]) if "max-file" in given else MAX_FILE
     return max_size, max_file

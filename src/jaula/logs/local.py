@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jaula.errors import InvalidRequest
 from jaula.logs import options
 from jaula.logs.json_file import JsonFileWriter
 
@@ -26,8 +25,7 @@ def open_writer(path: str, given: Mapping[str, str]) -> JsonFileWriter:
 def check(given: Mapping[str, str]) -> tuple[int, int]:
     """(bytes a file, files) that the options ask for. Raises ``InvalidRequest``."""
     options.known("local", given, ("max-size", "max-file", "compress"))
-    if given.get("compress", "false") not in ("false", "0"):
-        raise InvalidRequest("the local log driver does not compress", hint="compress=false")
+    options.plain("local", given)
     max_size = options.size("max-size", given["max-size"]) if "max-size" in given else MAX_SIZE
     max_file = options.count("max-file", given["max-file"]) if "max-file" in given else MAX_FILE
     return max_size, max_file

@@ -25,6 +25,12 @@ def known(driver: str, options: Mapping[str, str], names: Collection[str]) -> No
             )
 
 
+def plain(driver: str, given: Mapping[str, str]) -> None:
+    """Raises ``InvalidRequest`` where rotated files were to be compressed."""
+    if given.get("compress", "false") not in ("false", "0"):
+        raise InvalidRequest(f"the {driver} log driver does not compress", hint="compress=false")
+
+
 def size(name: str, value: str) -> int:
     """Bytes of ``10m``, ``1.5g``, ``4096``, ``20MB``; -1 and 0 are no limit and give 0."""
     if value in ("-1", "0"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,46 @@ def test_details_are_the_labels_and_variables_that_were_chosen(
             lambda: engine.cli(program, "logs", "--details", name).stdout == " one\n two\n",
             "lines without attributes",
         )
+
+
+@pytest.mark.parametrize("mode", ["blocking", "non-blocking"])
+def test_a_log_that_hangs_holds_a_container_up_unless_it_may_not(
+    engine: PrivateEngine, busybox: str, mode: str
+) -> None:
+    """The log file is made a fifo that nobody reads, as a disk that does not answer."""
+    name = containers.unique("log")
+    script = "yes 0123456789 | head -c 500000; sleep 0.5; echo done >&2"
+    flags = ("--log-opt", f"mode={mode}", "--log-opt", "max-size=-1")
+    words = ("create", "--name", name, *flags, busybox, "sh", "-c", script)
+    assert engine.cli("docker", *words).returncode == 0
+    path = Path(containers.inspect(engine, name)["LogPath"])
+    os.mkfifo(path)
+    try:
+        engine.request("POST", f"/containers/{name}/start")
+        if mode == "non-blocking":
+            assert engine.cli("docker", "wait", name, timeout=30).stdout == "0\n"
+        else:
+            time.sleep(2)
+            assert containers.inspect(engine, name)["State"]["Running"]
+            with path.open("rb") as reader:  # the disk is back
+                while b"done" not in reader.read1(1 << 16):
+                    continue
+            assert engine.cli("docker", "wait", name, timeout=30).stdout == "0\n"
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_a_log_that_may_not_block_is_complete_when_the_container_ends(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    name = containers.unique("log")
+    flags = ("--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=4m")
+    script = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; printf end"
+    done = engine.cli("docker", "run", "--name", name, *flags, busybox, "sh", "-c", script)
+    try:
+        assert engine.cli("docker", "logs", name).stdout == done.stdout
+        assert done.stdout.endswith("1999\nend")
+        config = containers.inspect(engine, name)["HostConfig"]["LogConfig"]["Config"]
+        assert (config["mode"], config["max-buffer-size"]) == ("non-blocking", "4m")
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
