@@ -134,7 +134,9 @@ class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``layer`` is a diff id, '' where nothing changed; ``blob`` is the digest of its archive and
     ``blob_size`` that one's bytes. ``created`` is RFC 3339, as the image's history shows it.
-    ``used_at`` is when it last spared a build the work, ``uses`` how often.
+    ``used_at`` is when it last spared a build the work, ``uses`` how often. ``key`` is the
+    digest without whose it is, as an image's history tells it; a ``quick`` one is the same step
+    under another digest, for which no file needs to be read.
     """
 
     instruction: str
@@ -146,7 +148,8 @@ class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):
     made_at: int = 0
     used_at: int = 0
     uses: int = 0
-    parent: str = ""
+    key: str = ""
+    quick: bool = False
 
 
 class EngineIdentity(msgspec.Struct, frozen=True):

@@ -8,8 +8,6 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from jaula.engine.building import bases, keys
 from jaula.engine.building.clock import Clock
 from jaula.engine.building.entitlements import limits_of
@@ -133,9 +131,7 @@ class Build:
                         triggers[planned.base.name] = image.config.on_build
             if triggers:
                 self.plan = planning(triggers=triggers)
-            if options.steps:
-                for remark in self.plan.remarks:
-                    await channel.put({"remark": msgspec.to_builtins(remark)})
+            await channel.remarks(self.plan.remarks)
             if self.plan.unused:
                 names = ", ".join(self.plan.unused)
                 await channel.say(f"[Warning] One or more build-args [{names}] were not consumed\n")

@@ -65,11 +65,17 @@ class BuildCache:
 
     def forget(self, key: str) -> bool:
         """Drop a step, whose layer and blob may be garbage then; whether it was there."""
-        self._database.delete(_TABLE, key)
-        with self._lock:
-            return self._steps.pop(key, None) is not None
+        step = self._steps.get(key)
+        if step is None:
+            return False
+        quick = [k for k, other in self._steps.items() if other.quick and other.key == step.key]
+        for name in (key, *quick):
+            self._database.delete(_TABLE, name)
+            with self._lock:
+                self._steps.pop(name, None)
+        return True
 
     def all(self) -> list[tuple[str, BuildStep]]:
-        """Every step with its key; from any thread."""
+        """Every step with its key, each once; from any thread."""
         with self._lock:
-            return list(self._steps.items())
+            return [(key, step) for key, step in self._steps.items() if not step.quick]

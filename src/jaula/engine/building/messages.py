@@ -12,8 +12,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from jaula.images.build.language.dockerfile import Remark
 
 Document = dict[str, Any]
 
@@ -60,6 +65,12 @@ class Channel:
         if self._messages.steps:
             ms = round((time.monotonic() - self._began) * 1000)
             await self.put({"jaula": {"state": state, "ms": ms} | more})
+
+    async def remarks(self, remarks: Iterable[Remark]) -> None:
+        """What looks odd in the Dockerfile, for those who asked for steps."""
+        if self._messages.steps:
+            for remark in remarks:
+                await self.put({"remark": msgspec.to_builtins(remark)})
 
     def taken(self) -> None:
         """The reader took something."""

@@ -26,8 +26,12 @@ _STEP, _MOUNT = "regular", "exec.cachemount"
 
 def listed(builds: Builds) -> list[Document]:
     """Docker's documents, the longest unused first."""
-    shared = {layer for image in builds.parts.images.list() for layer in image.layers}
-    found = [_step(key, step, shared) for key, step in builds.cache.all()]
+    shared = _of_images(builds)
+    counted: set[str] = set()
+    found = []
+    for key, step in sorted(builds.cache.all(), key=lambda pair: (pair[1].used_at, pair[0])):
+        found.append(_step(key, step, shared, again=step.layer in counted))
+        counted.add(step.layer)
     for name, id, size, changed, used in builds.mount_caches.list():
         at = timestamp.text(int(changed * 1e9))
         found.append(
@@ -46,14 +50,19 @@ def listed(builds: Builds) -> list[Document]:
     return sorted(found, key=lambda document: (document["LastUsedAt"], document["ID"]))
 
 
-def _step(key: str, step: BuildStep, shared: set[str]) -> Document:
+def _of_images(builds: Builds) -> set[str]:
+    return {layer for image in builds.parts.images.list() for layer in image.layers}
+
+
+def _step(key: str, step: BuildStep, shared: set[str], *, again: bool) -> Document:
+    """``again``: the layer was counted already, with a step that came to the same."""
     return {
         "ID": key,
         "Type": _STEP,
         "Description": step.instruction,
         "InUse": False,
         "Shared": step.layer in shared,
-        "Size": step.size + step.blob_size,
+        "Size": 0 if again else step.size + step.blob_size,
         "CreatedAt": timestamp.text(step.made_at),
         "LastUsedAt": timestamp.text(step.used_at),
         "UsageCount": step.uses + 1,
@@ -67,6 +76,7 @@ async def prune(builds: Builds, options: PruneOptions) -> Document:
     """
     found = await in_thread(listed, builds)
     chosen = [document for document in found if _fits(document, options)]
+    before = _held(builds)
     left = sum(document["Size"] for document in found if not document["Shared"])
     removed, freed = [], 0
     for document in chosen:
@@ -74,15 +84,22 @@ async def prune(builds: Builds, options: PruneOptions) -> Document:
             break
         if document["Type"] == _MOUNT:
             gone = await in_thread(builds.mount_caches.remove, document["ID"])
+            freed += document["Size"] if gone else 0
         else:
             gone = builds.cache.forget(document["ID"])
         if gone:
             removed.append(document["ID"])
-            size = 0 if document["Shared"] else document["Size"]
-            left -= size
-            freed += size
+            left -= 0 if document["Shared"] else document["Size"]
+    stay = _held(builds).keys() | _of_images(builds)
+    freed += sum(size for layer, size in before.items() if layer not in stay)
     await in_thread(builds.parts.images.collect)
     return {"CachesDeleted": removed or None, "SpaceReclaimed": freed}
+
+
+def _held(builds: Builds) -> dict[str, int]:
+    """What the layers of steps take, archives included, in bytes."""
+    steps = (step for _, step in builds.cache.all() if step.layer)
+    return {step.layer: step.size + step.blob_size for step in steps}
 
 
 def _fits(document: Document, options: PruneOptions) -> bool:

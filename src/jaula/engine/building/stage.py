@@ -18,7 +18,7 @@ from jaula.images.build.language import instructions as words
 from jaula.images.build.language.changes import change, shell_command
 from jaula.images.build.language.plan import Source
 from jaula.images.build.language.scope import Scope
-from jaula.images.build.taking import take
+from jaula.images.build.taking import Taking, take
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.state.records import BuildStep
 from jaula.storage.folders import opened
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jaula.images.build.language.instructions import Instruction
     from jaula.images.build.language.plan import PlannedStage
 
+Ids = tuple[int, int]
 Made = tuple[Layer | None, str]
 """A step's layer, and when it was made."""
 
@@ -126,11 +127,12 @@ class StageRun:
     # -- instructions ------------------------------------------------------------------------
 
     async def _carry_out(self, instruction: Instruction) -> None:
-        state = self.state
+        state, told = self.state, len(self.scope.remarks)
         instruction = self.scope.take(instruction)
+        await self._channel.remarks(self.scope.remarks[told:])
         match instruction:
             case words.Arg():
-                self._cached = True  # nothing is made
+                self._cached = not self._build.options.no_cache  # nothing is made
                 self.state = state.step(
                     instruction.source, state.created or self._build.clock.now()
                 )
@@ -184,42 +186,64 @@ class StageRun:
         self.state = state.step(instruction.source, created, layer, config, comment=noted(key))
 
     async def _copy(self, instruction: words.Copy | words.Add) -> None:
-        state, parts, build = self.state, self._parts, self._build
+        state, supplies = self.state, self._build.supplies
         origin = instruction.origin if isinstance(instruction, words.Copy) else ""
-        link = instruction.link
+        owner = None
+        if instruction.chown:
+            owner = await in_thread(
+                copying.owner_of, self._parts, state.diff_ids, instruction.chown
+            )
+        layers = None
+        if origin:
+            layers = await supplies.layers_of(self._planned, origin, self._channel.put)
+        quick = ""
+        if layers is not None:  # they do not change, so nothing of them needs to be read
+            quick = self._key_of_copy(instruction, ["layers", *layers], owner)
+            if (known := self._found(quick)) is not None:
+                layer, created = self._taken(known)
+                comment = noted(known.key)
+                self.state = state.step(instruction.source, created, layer, comment=comment)
+                return
         with ExitStack() as held:
-            tree = await build.supplies.tree(self._planned, origin, held, self._channel.put)
+            tree = await supplies.tree(self._planned, origin, held, self._channel.put)
             taking = await in_thread(
-                take, instruction, tree, build.supplies.remotes, build.supplies.cancellation
+                take, instruction, tree, supplies.remotes, supplies.cancellation
             )
             for text in taking.unmatched:
                 await self._channel.say(f" ---> nothing matches {text}\n")
-            content = [await in_thread(taking.digest)]
-            owner = None
-            if instruction.chown:
-                owner = await in_thread(copying.owner_of, parts, state.diff_ids, instruction.chown)
-                content.append(f"{owner[0]}:{owner[1]}")
-
-            def work() -> Layer | None:
-                below = () if link else state.diff_ids
-                workdir = state.config.working_dir or "/"
-                return copying.filled(
-                    parts,
-                    below,
-                    lambda root: taking.place(root, workdir, owner),
-                    build.supplies.pin,
-                    newest=build.clock.newest,
-                    exact=not origin,
-                )
-
-            async def make() -> Layer | None:
-                return await in_thread(work)
-
-            key = keys.of_copy(
-                state, instruction.source, content, link=link, epoch=build.clock.epoch
+            content = await in_thread(taking.digest)
+            key = self._key_of_copy(instruction, [content], owner)
+            layer, created = await self._step(
+                key, instruction, lambda: self._placed(instruction, taking, owner), quick
             )
-            layer, created = await self._step(key, instruction, make)
         self.state = state.step(instruction.source, created, layer, comment=noted(key))
+
+    def _key_of_copy(
+        self, instruction: words.Copy | words.Add, content: list[str], owner: Ids | None
+    ) -> str:
+        owners = [f"{owner[0]}:{owner[1]}"] if owner is not None else []
+        return keys.of_copy(
+            self.state,
+            instruction.source,
+            [*content, *owners],
+            link=instruction.link,
+            epoch=self._build.clock.epoch,
+        )
+
+    async def _placed(
+        self, instruction: words.Copy | words.Add, taking: Taking, owner: Ids | None
+    ) -> Layer | None:
+        state, build = self.state, self._build
+        workdir = state.config.working_dir or "/"
+        return await in_thread(
+            copying.filled,
+            self._parts,
+            () if instruction.link else state.diff_ids,
+            lambda root: taking.place(root, workdir, owner),
+            build.supplies.pin,
+            newest=build.clock.newest,
+            exact=not (isinstance(instruction, words.Copy) and instruction.origin),
+        )
 
     async def _run(self, instruction: words.Run) -> None:
         state, build = self.state, self._build
@@ -274,35 +298,56 @@ class StageRun:
     # -- the cache ---------------------------------------------------------------------------
 
     async def _step(
-        self, key: str, instruction: Instruction, make: Callable[[], Awaitable[Layer | None]]
+        self,
+        key: str,
+        instruction: Instruction,
+        make: Callable[[], Awaitable[Layer | None]],
+        quick: str = "",
     ) -> Made:
-        """What the cache has under ``key``, else what ``make`` makes, which is kept."""
+        """What the cache has under ``key``, else what ``make`` makes, which is kept.
+
+        It is kept under the key ``quick`` as well, if there is one.
+        """
         build = self._build
-        own = build.own(key)
-        if not build.options.no_cache:
-            if (known := build.cache.find(own)) is not None:
-                self._cached = True
-                layer = None
-                if known.layer:
-                    layer = Layer(known.layer, Descriptor(LAYER_TAR, known.blob, known.blob_size))
-                    build.supplies.pin(known.layer)
-                return layer, build.clock.of(known.created)
-            if (lent := await build.supplies.lent(key, self._channel.put)) is not None:
-                self._cached = True
-                return lent
-        layer = await make()
-        created = build.clock.now()
-        step = BuildStep(instruction=instruction.headline[:_SHOWN], created=created)
-        if layer is not None:
-            step = msgspec.structs.replace(
-                step,
-                layer=layer.diff_id,
-                blob=layer.blob.digest,
-                blob_size=layer.blob.size,
-                size=self._parts.layers.info(layer.diff_id).size,
-            )
-        build.cache.keep(own, step)
-        return layer, created
+        known = self._found(key)
+        if known is None:
+            lent = None
+            if not build.options.no_cache:
+                lent = await build.supplies.lent(key, self._channel.put)
+            self._cached = lent is not None
+            layer, created = lent or (await make(), build.clock.now())
+            known = self._record(key, instruction, layer, created)
+            build.cache.keep(build.own(key), known)
+        if quick:
+            build.cache.keep(build.own(quick), msgspec.structs.replace(known, quick=True))
+        return self._taken(known)
+
+    def _found(self, key: str) -> BuildStep | None:
+        build = self._build
+        known = None if build.options.no_cache else build.cache.find(build.own(key))
+        self._cached = known is not None
+        return known
+
+    def _taken(self, known: BuildStep) -> Made:
+        layer = None
+        if known.layer:
+            layer = Layer(known.layer, Descriptor(LAYER_TAR, known.blob, known.blob_size))
+            self._build.supplies.keep((layer,))
+        return layer, self._build.clock.of(known.created)
+
+    def _record(
+        self, key: str, instruction: Instruction, layer: Layer | None, created: str
+    ) -> BuildStep:
+        step = BuildStep(instruction=instruction.headline[:_SHOWN], created=created, key=key)
+        if layer is None:
+            return step
+        return msgspec.structs.replace(
+            step,
+            layer=layer.diff_id,
+            blob=layer.blob.digest,
+            blob_size=layer.blob.size,
+            size=self._parts.layers.info(layer.diff_id).size,
+        )
 
 
 _SHOWN = 200  # characters of an instruction that a record holds
