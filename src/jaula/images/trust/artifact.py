@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from typing import Any
 
 import msgspec
 
 from jaula.errors import InvalidRequest
+from jaula.images.registry.documents import sha256
 from jaula.images.trust import payload
 from jaula.images.trust.signature import Signature
 from jaula.spec.image import CONFIG, INDEX, MANIFEST, Descriptor, Digest, decode
@@ -56,11 +56,6 @@ def tag_of(digest: str) -> str:
 def referrers_tag(digest: str) -> str:
     """The tag of the list of referrers, at registries that do not make one themselves."""
     return digest.replace(":", "-")
-
-
-def sha256(data: bytes) -> str:
-    """A blob's digest."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def described(signature: Signature) -> Descriptor:

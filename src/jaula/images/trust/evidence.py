@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.errors import CorruptState, Unavailable
 from jaula.images.blobs import hex_of
-from jaula.images.trust.artifact import sha256
+from jaula.images.registry.documents import sha256
 from jaula.images.trust.signature import Signature
 from jaula.spec.image import DOCUMENT_LIMIT, Index, decode
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.documents import Document
+from jaula.images.registry.documents import Document, sha256
 from jaula.images.registry.failures import Refused
 from jaula.images.registry.repository import Repository, again
 from jaula.images.registry.session import check
@@ -28,7 +28,7 @@ class _Memory:
     """Small blobs on their way into a registry."""
 
     def __init__(self, *blobs: bytes) -> None:
-        self._blobs = {artifact.sha256(data): data for data in blobs}
+        self._blobs = {sha256(data): data for data in blobs}
 
     def open(self, digest: str) -> BinaryIO:
         return io.BytesIO(self._blobs[digest])
@@ -104,7 +104,7 @@ def _refer(
         signature, config, former.data if former else None, subject=image
     )
     upload = _sent(target, (config, signature.payload), cancel)
-    digest = artifact.sha256(manifest)
+    digest = sha256(manifest)
     if upload.manifest(digest, manifest, MANIFEST, subject=image.digest):
         return
     tag = artifact.referrers_tag(image.digest)
@@ -118,7 +118,7 @@ def _refer(
 def _sent(target: Repository, blobs: tuple[bytes, ...], cancel: Cancellation) -> Upload:
     upload = Upload(target, _Memory(*blobs), cancel)
     for data in blobs:
-        blob = Descriptor("", artifact.sha256(data), len(data))
+        blob = Descriptor("", sha256(data), len(data))
         if not upload.has(blob.digest):
             upload.send(blob, lambda sent: None)
     return upload

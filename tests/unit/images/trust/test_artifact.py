@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jaula.errors import InvalidRequest
+from jaula.images.registry.documents import sha256
 from jaula.images.trust import artifact, payload
 from jaula.images.trust.signature import Signature
 from jaula.spec.image import INDEX, MANIFEST, Descriptor
@@ -29,7 +30,7 @@ def test_a_second_signature_joins_the_first() -> None:
     manifest = artifact.manifest_with(SECOND, config, manifest)
     found = artifact.read(manifest, "it")
     assert [artifact.value_of(layer) for layer in found.layers] == [FIRST.value, SECOND.value]
-    assert found.config.digest == artifact.sha256(config)
+    assert found.config.digest == sha256(config)
     ids = json.loads(config)["rootfs"]["diff_ids"]
     assert ids == [layer.digest for layer in found.layers]
 
@@ -67,9 +68,9 @@ def test_a_list_of_referrers_keeps_what_is_of_others() -> None:
     existing = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [other]}
     first = artifact.referrers_with(b"m1", json.dumps(existing).encode())
     assert json.loads(first)["manifests"][0] == other
-    assert [r.digest for r in artifact.referrers(first, "it")] == [artifact.sha256(b"m1")]
-    second = artifact.referrers_with(b"m2", first, artifact.sha256(b"m1"))
-    assert [r.digest for r in artifact.referrers(second, "it")] == [artifact.sha256(b"m2")]
+    assert [r.digest for r in artifact.referrers(first, "it")] == [sha256(b"m1")]
+    second = artifact.referrers_with(b"m2", first, sha256(b"m1"))
+    assert [r.digest for r in artifact.referrers(second, "it")] == [sha256(b"m2")]
     assert len(json.loads(second)["manifests"]) == 2
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from jaula.errors import CorruptState, InvalidRequest
-from jaula.images.trust.artifact import sha256
+from jaula.images.registry.documents import sha256
 from jaula.images.trust.evidence import Evidence, EvidenceStore
 from jaula.images.trust.signature import Signature
 from jaula.spec.image import MANIFEST, Descriptor, Index
