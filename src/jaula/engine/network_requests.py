@@ -15,7 +15,7 @@ import msgspec
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unsupported
 from jaula.kernel.links import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from jaula.network.bridge import check_bridge_name
-from jaula.network.parent import DUMMY_PREFIX
+from jaula.network.parent import dummy_name
 from jaula.spec.api import NetworkCreate
 from jaula.spec.network import (
     BINDING_OPTION,
@@ -111,7 +111,7 @@ def _parented(common: Network, driver: str) -> Network:
     return msgspec.structs.replace(
         common,
         driver=driver,
-        parent=parent or f"{DUMMY_PREFIX}{common.id[:12]}",
+        parent=parent or dummy_name(common.id),
         internal=common.internal or not parent,
         mode=mode,
         flag=flag,

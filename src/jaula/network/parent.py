@@ -25,13 +25,13 @@ from jaula.kernel.netlink import Request
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.spec.endpoint import Endpoint
 
-DUMMY_PREFIX = "dm-"
 LAST_TAG = 4094
 _ABSENT = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOTSUP)
 
 
 class ParentPlan(msgspec.Struct, frozen=True):
-    """What lies on the parent ``name``. ``made`` says that the parent came with the network.
+    """What lies on the parent ``name``. ``made`` says that the parent came with the network, and
+    ``dummy`` that it leads nowhere.
 
     ``driver`` is macvlan or ipvlan; ``mode`` and ``flag`` are its own. ``mtu`` 0 is the parent's.
     """
@@ -42,6 +42,12 @@ class ParentPlan(msgspec.Struct, frozen=True):
     flag: str = "bridge"
     mtu: int = 0
     made: bool = False
+    dummy: bool = False
+
+
+def dummy_name(network_id: str) -> str:
+    """The parent of a network that was given none."""
+    return f"dm-{network_id[:12]}"
 
 
 class Parent:
@@ -66,7 +72,7 @@ class Parent:
 
     def _make(self) -> None:
         name = self.plan.name
-        if name.startswith(DUMMY_PREFIX):
+        if self.plan.dummy:
             self._send(add_dummy(name), "dummy")
             return
         base, tag = vlan_of(name)

@@ -21,7 +21,7 @@ from jaula.network.addresses import (
 from jaula.network.addressplan import AddressPlan
 from jaula.network.bridge import BridgePlan
 from jaula.network.firewall import INTERNAL, Limits
-from jaula.network.parent import ParentPlan
+from jaula.network.parent import ParentPlan, dummy_name
 from jaula.network.pools import AddressPool, choose_subnet6
 from jaula.spec.network import Network, Pool
 
@@ -141,6 +141,7 @@ def parent_plan(network: Network) -> ParentPlan:
         network.flag or "bridge",
         mtu=network.mtu,
         made=network.made_parent,
+        dummy=network.parent == dummy_name(network.id),
     )
 
 
