@@ -30,9 +30,9 @@ _ABSENT = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOTSUP)
 
 
 class ParentPlan(msgspec.Struct, frozen=True):
-    """What lies on the parent ``name``. ``made`` says that the parent came with the network, and
-    ``dummy`` that it leads nowhere.
+    """What lies on the parent ``name``.
 
+    ``made`` says that the parent came with the network, and ``dummy`` that it leads nowhere.
     ``driver`` is macvlan or ipvlan; ``mode`` and ``flag`` are its own. ``mtu`` 0 is the parent's.
     """
 
