@@ -29,8 +29,9 @@ class Peer(msgspec.Struct, frozen=True):
 class Remote(msgspec.Struct, frozen=True):
     """Who is at the other end of a TCP connection, as far as a certificate proved it.
 
-    ``fingerprint`` is ``sha256:`` and the digest of the certificate, ``name`` the one common name of
-    its subject, if it has one. Both are empty for a client without TLS. ``address`` is the client's.
+    ``fingerprint`` is ``sha256:`` and the digest of the certificate, ``name`` the one common name
+    of its subject, if it has one. Both are empty for a client without TLS. ``address`` is the
+    client's.
     """
 
     address: str
