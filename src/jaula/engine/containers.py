@@ -286,7 +286,7 @@ class Containers(Looking):
         self._emit(container, "restart")
 
     async def kill(self, ref: str, signal: str | None) -> None:
-        """Send a signal to the first process.
+        """Send a signal to the first process; SIGKILL is waited for.
 
         :raises Conflict: it does not run.
         """
@@ -303,7 +303,10 @@ class Containers(Looking):
             container.change(manually_stopped=True)
             self.ending.book(container)
         self._emit(container, "kill", {"signal": str(number)})
-        await self._signal(container, number)
+        if number == 9:
+            await self._kill(container)  # as Docker: who is answered may remove it
+        else:
+            await self._signal(container, number)
 
     async def pause(self, ref: str) -> None:
         """Stop every process of a container where it is."""

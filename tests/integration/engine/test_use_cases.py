@@ -224,6 +224,16 @@ def test_a_paused_container_refuses_exec_and_can_be_killed(
     assert result["StatusCode"] == 137
 
 
+def test_who_killed_it_may_remove_it_at_once(
+    engine: PrivateEngine, make: Callable[..., str]
+) -> None:
+    for _ in range(5):
+        container = make("sleep", "600")
+        start(engine, container)
+        assert engine.request("POST", f"/containers/{container}/kill").status == 204
+        assert engine.request("DELETE", f"/containers/{container}").status == 204
+
+
 def test_limits_are_changed_while_it_runs(engine: PrivateEngine, make: Callable[..., str]) -> None:
     container = make("sleep", "600", host={"Memory": 64 << 20})
     start(engine, container)
