@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.building import bases, copying, keys, running
+from jaula.engine.building.cached_steps import CachedSteps
 from jaula.engine.building.lending import noted
 from jaula.engine.building.mounts import StepMounts
-from jaula.engine.building.state import Layer, StageState
+from jaula.engine.building.state import StageState
 from jaula.engine.building.step_mounts import Requests
 from jaula.engine.building.threads import in_thread
 from jaula.images.build.language import instructions as words
@@ -19,22 +20,17 @@ from jaula.images.build.language.changes import change, shell_command
 from jaula.images.build.language.plan import Source
 from jaula.images.build.language.scope import Scope
 from jaula.images.build.taking import Taking, take
-from jaula.spec.image import LAYER_TAR, Descriptor
-from jaula.state.records import BuildStep
 from jaula.storage.folders import opened
 from jaula.storage.trees import copy_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from jaula.engine.building.build import Build
     from jaula.engine.building.messages import Channel
+    from jaula.engine.building.state import Layer
     from jaula.images.build.language.instructions import Instruction
     from jaula.images.build.language.plan import PlannedStage
 
 Ids = tuple[int, int]
-Made = tuple[Layer | None, str]
-"""A step's layer, and when it was made."""
 
 
 class StageRun:
@@ -48,7 +44,7 @@ class StageRun:
         self._first = self._number = first
         self.state = StageState()
         self.scope = Scope(build.plan)
-        self._cached = False
+        self._steps = CachedSteps(build, channel)
 
     async def run(self) -> None:
         """Carry it out; ``state`` and ``scope`` are what it has come to.
@@ -72,13 +68,13 @@ class StageRun:
     async def _begin(self, instruction: Instruction) -> None:
         await self._channel.begin(self._number, self._build.total, instruction.headline)
         self._number += 1
-        self._cached = False
+        self._steps.cached = False
 
     async def _end(self) -> None:
-        if self._cached and self._number > self._first + 1:
+        if self._steps.cached and self._number > self._first + 1:
             await self._channel.say(" ---> Using cache\n")
         await self._channel.say(f" ---> {self._build.id_of(self.state)}\n")
-        await self._channel.state("cached" if self._cached else "done")
+        await self._channel.state("cached" if self._steps.cached else "done")
 
     async def _from(self) -> None:
         planned, build = self._planned, self._build
@@ -132,7 +128,7 @@ class StageRun:
         await self._channel.remarks(self.scope.remarks[told:])
         match instruction:
             case words.Arg():
-                self._cached = not self._build.options.no_cache  # nothing is made
+                self._steps.cached = not self._build.options.no_cache  # nothing is made
                 self.state = state.step(
                     instruction.source, state.created or self._build.clock.now()
                 )
@@ -154,7 +150,7 @@ class StageRun:
         if isinstance(instruction, words.Cmd):
             state = msgspec.structs.replace(state, command_set=True)
         key = keys.of_change(state, instruction.source)
-        _, created = await self._step(key, instruction, _nothing)
+        _, created = await self._steps.step(key, instruction, _nothing)
         self.state = state.step(instruction.source, created, config=config)
 
     async def _workdir(self, instruction: words.Workdir) -> None:
@@ -182,7 +178,7 @@ class StageRun:
             return await in_thread(work)
 
         key = keys.of_directory(state, path, build.clock.epoch)
-        layer, created = await self._step(key, instruction, make)
+        layer, created = await self._steps.step(key, instruction, make)
         self.state = state.step(instruction.source, created, layer, config, comment=noted(key))
 
     async def _copy(self, instruction: words.Copy | words.Add) -> None:
@@ -199,21 +195,23 @@ class StageRun:
         quick = ""
         if layers is not None:  # they do not change, so nothing of them needs to be read
             quick = self._key_of_copy(instruction, ["layers", *layers], owner)
-            if (known := self._found(quick)) is not None:
-                layer, created = self._taken(known)
+            if (known := self._steps.found(quick)) is not None:
+                layer, created = self._steps.taken(known)
                 comment = noted(known.key)
                 self.state = state.step(instruction.source, created, layer, comment=comment)
                 return
         with ExitStack() as held:
             tree = await supplies.tree(self._planned, origin, held, self._channel.put)
-            taking = await in_thread(
-                take, instruction, tree, supplies.remotes, supplies.cancellation
-            )
+
+            def look() -> tuple[Taking, str]:
+                taking = take(instruction, tree, supplies.remotes, supplies.cancellation)
+                return taking, taking.digest()
+
+            taking, content = await in_thread(look)
             for text in taking.unmatched:
                 await self._channel.say(f" ---> nothing matches {text}\n")
-            content = await in_thread(taking.digest)
             key = self._key_of_copy(instruction, [content], owner)
-            layer, created = await self._step(
+            layer, created = await self._steps.step(
                 key, instruction, lambda: self._placed(instruction, taking, owner), quick
             )
         self.state = state.step(instruction.source, created, layer, comment=noted(key))
@@ -290,67 +288,10 @@ class StageRun:
                 hosts=host.extra_hosts,
                 epoch=build.clock.epoch,
             )
-            layer, created = await self._step(key, instruction, make)
+            layer, created = await self._steps.step(key, instruction, make)
         about = f"|{len(given)} {' '.join(given)} " if given else ""
         text = f"RUN {about}{' '.join(arguments)}"
         self.state = state.step(text, created, layer, comment=noted(key))
-
-    # -- the cache ---------------------------------------------------------------------------
-
-    async def _step(
-        self,
-        key: str,
-        instruction: Instruction,
-        make: Callable[[], Awaitable[Layer | None]],
-        quick: str = "",
-    ) -> Made:
-        """What the cache has under ``key``, else what ``make`` makes, which is kept.
-
-        It is kept under the key ``quick`` as well, if there is one.
-        """
-        build = self._build
-        known = self._found(key)
-        if known is None:
-            lent = None
-            if not build.options.no_cache:
-                lent = await build.supplies.lent(key, self._channel.put)
-            self._cached = lent is not None
-            layer, created = lent or (await make(), build.clock.now())
-            known = self._record(key, instruction, layer, created)
-            build.cache.keep(build.own(key), known)
-        if quick:
-            build.cache.keep(build.own(quick), msgspec.structs.replace(known, quick=True))
-        return self._taken(known)
-
-    def _found(self, key: str) -> BuildStep | None:
-        build = self._build
-        known = None if build.options.no_cache else build.cache.find(build.own(key))
-        self._cached = known is not None
-        return known
-
-    def _taken(self, known: BuildStep) -> Made:
-        layer = None
-        if known.layer:
-            layer = Layer(known.layer, Descriptor(LAYER_TAR, known.blob, known.blob_size))
-            self._build.supplies.keep((layer,))
-        return layer, self._build.clock.of(known.created)
-
-    def _record(
-        self, key: str, instruction: Instruction, layer: Layer | None, created: str
-    ) -> BuildStep:
-        step = BuildStep(instruction=instruction.headline[:_SHOWN], created=created, key=key)
-        if layer is None:
-            return step
-        return msgspec.structs.replace(
-            step,
-            layer=layer.diff_id,
-            blob=layer.blob.digest,
-            blob_size=layer.blob.size,
-            size=self._parts.layers.info(layer.diff_id).size,
-        )
-
-
-_SHOWN = 200  # characters of an instruction that a record holds
 
 
 async def _nothing() -> None:
