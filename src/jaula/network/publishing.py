@@ -15,7 +15,9 @@ over by the chain ``judged``, the last of that hook:
 
 That is the way of a connection's first packet. The rest belongs to a tracked connection, is
 translated before it is routed, and forwarded at full speed. If this table is gone nothing is
-translated, so nothing passes.
+translated, so nothing passes. Until there was an answer, ``again`` hands over what follows as well:
+forward rules that let established connections pass would drop it, for datagrams that are
+never answered for ever.
 
 Facts about ``dup``: it lowers the time to live by one and sets "don't fragment", which is taken
 back here so that a first datagram larger than the bridge's MTU arrives. ``oifname`` in ``output``
@@ -118,6 +120,10 @@ def chains(family: Family, closed_to: Iterable[str], *, past_firewall: bool, han
     iifname "lo" accept
     {f.name} daddr {f.loopback} accept{closed}
     fib daddr type local jump hand_over
+  }}
+  chain again {{
+    type filter hook prerouting priority mangle; policy accept;
+    ct state new ct status dnat iifname != "lo" fib daddr type local jump hand_over
   }}
   chain hand_over {{
     {keys} @open dup to {f.gate} device "lo" drop

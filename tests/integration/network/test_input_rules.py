@@ -86,6 +86,21 @@ def test_a_port_is_reached_if_the_hosts_firewall_lets_it_in(lab: Lab, box: Box, 
 
 
 @pytest.mark.parametrize("kind", FIREWALLS)
+def test_datagrams_that_are_never_answered_keep_arriving(lab: Lab, box: Box, kind: str) -> None:
+    """Though the host forwards established connections only, and so as Docker's ports do."""
+    with visiting(lab.host):
+        FIREWALLS[kind](OPEN)
+    for every, host in (("0.0.0.0", HOST_OUTER), ("::", HOST_OUTER6)):
+        with (
+            listen(box.net, every, 80, socket.SOCK_DGRAM) as server,
+            client(lab.outside, socket.SOCK_DGRAM, family=server.family) as near,
+        ):
+            for number in range(3):
+                near.sendto(b"%d" % number, (host, OPEN))
+                assert server.recv(16) == b"%d" % number
+
+
+@pytest.mark.parametrize("kind", FIREWALLS)
 def test_the_hosts_own_programs_reach_ports_whatever_is_let_in(
     lab: Lab, box: Box, kind: str
 ) -> None:
