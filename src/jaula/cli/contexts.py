@@ -241,7 +241,7 @@ def destination(name: str) -> Destination:
     paths = [os.path.join(place, n) if n in found.files else "" for n in TLS_FILES]
     if not any(paths) and not found.skip_verify:
         return Destination(found.host)
-    if found.host.startswith("unix://"):
+    if found.host.startswith(("unix://", "ssh://")):
         return Destination(found.host)
     authority, certificate, key = paths
     return Destination(

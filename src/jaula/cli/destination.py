@@ -113,7 +113,7 @@ def _configured() -> str:
 
 
 def _is_tcp(host: str) -> bool:
-    return bool(host) and not host.startswith(("unix://", "/"))
+    return bool(host) and not host.startswith(("unix://", "ssh://", "/"))
 
 
 def _security() -> Security | None:

@@ -186,7 +186,7 @@ class Connection:
 
 
 class Address:
-    """Where an engine listens: ``unix:///path`` or ``tcp://host:port``."""
+    """Where an engine listens: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``."""
 
     def __init__(self, text: str, security: Security | None = None) -> None:
         self.text = text
@@ -194,13 +194,15 @@ class Address:
         scheme, separator, rest = text.partition("://")
         if not separator:
             scheme, rest = ("unix", text) if text.startswith("/") else ("tcp", text)
-        if scheme not in ("unix", "tcp") or not rest:
+        if scheme not in ("unix", "tcp", "ssh") or not rest:
             raise Unreachable(
-                f"cannot understand the host {text!r}: unix:///path or tcp://host:port is wanted"
+                f"cannot understand the host {text!r}: unix:///path, tcp://host:port or"
+                " ssh://user@host is wanted"
             )
         self.is_unix = scheme == "unix"
+        self.is_ssh = scheme == "ssh"
         self.path = rest
-        self.host = "jaula" if self.is_unix else rest.rstrip("/")
+        self.host = rest.rstrip("/") if scheme == "tcp" else "jaula"
 
     def connect(self) -> _socket.socket:
         """A connected socket. Raises OSError."""
@@ -212,6 +214,10 @@ class Address:
                 connection.close()
                 raise
             return connection
+        if self.is_ssh:
+            from jaula.cli import dialing
+
+            return dialing.connect(self.path)
         host, _, port = self.host.rpartition(":")
         if not port.isdigit():
             host, port = self.host, "2376" if self.security else "2375"

@@ -22,7 +22,9 @@ ROOT = flags.Command(
     "A Linux container engine that proves its isolation",
     run=lambda options: 0,
     flags=(
-        flags.Flag("host", "H", "list", "Engine to talk to: unix:///path or tcp://host:port"),
+        flags.Flag(
+            "host", "H", "list", "Engine to talk to: unix:///path, tcp://host:port, ssh://host"
+        ),
         flags.Flag("context", "c", "string", "Context to use (overrides JAULA_HOST, DOCKER_HOST)"),
         flags.Flag("tls", "", "bool", "Use TLS; implied by --tlsverify"),
         flags.Flag("tlsverify", "", "bool", "Use TLS, and the engine must prove who it is"),

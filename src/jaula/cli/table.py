@@ -138,6 +138,7 @@ COMMANDS = {
     "system check": "system_check",
     "system df": "system_df",
     "system events": "events",
+    "system dial-stdio": "dial_stdio",
     "system info": "info",
     "system prune": "system_prune",
     "trust generate-key": "trust_generate_key",

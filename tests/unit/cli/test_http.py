@@ -126,7 +126,7 @@ def test_nobody_behind_a_named_socket_is_told(tmp_path: Path) -> None:
         Client(f"unix://{tmp_path}/none").get("/x")
 
 
-@pytest.mark.parametrize("text", ["http://x", "unix://", "ssh://a", "://"])
+@pytest.mark.parametrize("text", ["http://x", "unix://", "ftp://a", "ssh://", "://"])
 def test_an_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Unreachable):
         Address(text)
