@@ -162,18 +162,24 @@ class Extractor:
         self.states_root = True
 
     def _describe(self, descriptor: int, entry: Entry) -> None:
-        os.fchown(descriptor, entry.uid, entry.gid)
-        os.fchmod(descriptor, entry.mode)  # after chown, which clears set-user-ID and capabilities
+        """Owner, mode and attributes; each change costs the file system more than the look."""
+        facts = os.fstat(descriptor)
+        changed = (facts.st_uid, facts.st_gid) != (entry.uid, entry.gid)
+        if changed:
+            os.fchown(descriptor, entry.uid, entry.gid)
+        if changed or stat.S_IMODE(facts.st_mode) != entry.mode:
+            # after chown, which clears set-user-ID and capabilities
+            os.fchmod(descriptor, entry.mode)
         for attribute, value in entry.xattrs.items():
             if not attribute.startswith(_DROPPED):
                 set_attribute(descriptor, attribute, value)
 
     def _file(self, parent: int, path: bytes, name: bytes, entry: Entry, reader: TarReader) -> None:
         try:
-            descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+            descriptor = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=parent)
         except FileExistsError:
             parent = self._clear(path, name)
-            descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+            descriptor = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=parent)
         try:
             if entry.size:
                 self._reserve(descriptor, entry.size)
@@ -181,12 +187,7 @@ class Extractor:
                     written = os.write(descriptor, piece)
                     while written < len(piece):
                         written += os.write(descriptor, piece[written:])
-            os.fchown(descriptor, entry.uid, entry.gid)
-            os.fchmod(descriptor, entry.mode)
-            if entry.xattrs:
-                for attribute, value in entry.xattrs.items():
-                    if not attribute.startswith(_DROPPED):
-                        set_attribute(descriptor, attribute, value)
+            self._describe(descriptor, entry)
             os.utime(descriptor, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(descriptor)
@@ -205,13 +206,13 @@ class Extractor:
     def _directory(self, parent: int, path: bytes, name: bytes, entry: Entry) -> None:
         hides = False
         try:
-            os.mkdir(name, 0o700, dir_fd=parent)
+            os.mkdir(name, entry.mode & 0o777, dir_fd=parent)
         except FileExistsError:
             facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if not stat.S_ISDIR(facts.st_mode):
                 hides = is_whiteout(facts)
                 parent = self._clear(path, name)
-                os.mkdir(name, 0o700, dir_fd=parent)
+                os.mkdir(name, entry.mode & 0o777, dir_fd=parent)
         descriptor = os.open(name, FOLDER, dir_fd=parent)
         self._remember(path, descriptor)
         self._describe(descriptor, entry)
