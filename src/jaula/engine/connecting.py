@@ -1,4 +1,4 @@
-"""Connecting containers to networks: at their start, while they run, and after an engine's end.
+"""Connecting containers to networks: at their start, and while they run.
 
 A container on the default network gets a sandbox that was prepared; one that is on users' networks
 only gets its interfaces at its start. The first network that is not internal has the default
@@ -298,7 +298,7 @@ class Connector:
         if changed:
             self._book_endpoints(container, changed)
 
-    # -- the end, and the next engine ----------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------
 
     def release(self, record: ContainerRecord) -> None:
         """Give back every address and port of a container that has ended."""
@@ -306,40 +306,6 @@ class Connector:
         for endpoint in record.endpoints:
             self._parts.network.detach(endpoint)
         self.told(record, record.endpoints, "disconnect")
-
-
-def restore_networks(parts: Parts) -> None:
-    """Set up every network on record; sweep those whose making was cut off."""
-    for network in parts.networks:
-        try:
-            if network.ipv4_pool is None:
-                parts.network.clear(network)
-                parts.networks.forget(network)
-                log.info("the making of network %s was cut off and is undone", network.name)
-            else:
-                parts.network.define(network)
-        except JaulaError as error:
-            log.warning("network %s does not work: %s", network.name, error)
-            parts.network.expect(network)
-
-
-async def restore_resolvers(parts: Parts, containers: Iterable[Container]) -> None:
-    """Answer again the questions of containers that a former engine started."""
-    for container in containers:
-        record = container.record
-        if all(endpoint.network == DEFAULT for endpoint in record.endpoints):
-            continue
-        try:
-            fds = lending.borrow(container, ("network",))
-            try:
-                servers = record.body.host_config.dns
-                await parts.resolvers.open(record.id, fds["network"], servers)
-                if record.endpoint is not None and not record.endpoint.internal:
-                    parts.network.lead_outside(record.endpoint, fds["network"])
-            finally:
-                os.close(fds["network"])
-        except JaulaError as error:
-            log.warning("container %s has no resolver: %s", container.name, error)
 
 
 def _ordered(endpoints: list[Endpoint]) -> list[Endpoint]:

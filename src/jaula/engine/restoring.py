@@ -15,7 +15,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from jaula.engine import connecting, foreign, policy
+from jaula.engine import foreign, network_restoring, policy
 from jaula.engine.starting import cgroup_path
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.messages import Event, ExitRecord
@@ -44,13 +44,13 @@ async def restore(parts: Parts, containers: Containers) -> None:
         # In this thread: nobody is served yet, and the firewall library keeps megabytes for each
         # thread that calls it.
         parts.network.take_over()
-        connecting.restore_networks(parts)
+        network_restoring.restore_networks(parts)
         for problem in parts.network.restore(endpoints):
             log.warning("network: %s", problem)
         parts.network.sweep({e.container_id for e in endpoints})
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
-    await connecting.restore_resolvers(parts, living)
+    await network_restoring.restore_resolvers(parts, living)
     await _undo_starts(parts, containers)
     for container in [c for c in parts.registry if c.live and c.shim is None]:
         await _ended(parts, containers, container)
