@@ -66,6 +66,7 @@ async def create(
     :raises Conflict: the name is in use.
     :raises InvalidRequest: anything else in the request that cannot be.
     """
+    body = _without_zeros(body)
     body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
     body = keepid.completed(body, owner, rootless=parts.host.rootless)
     if not body.image:
@@ -200,6 +201,14 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
         files.parse_extra_host(entry)
     files.resolv_conf("", dns=host.dns, search=host.dns_search, options=host.dns_options)
     return tuple(warnings)
+
+
+def _without_zeros(body: ContainerCreate) -> ContainerCreate:
+    """The docker command sends 0 where nobody gave a limit of processes: no wish for none."""
+    host = body.host_config
+    if host.pids_limit != 0:
+        return body
+    return msgspec.structs.replace(body, host_config=msgspec.structs.replace(host, pids_limit=None))
 
 
 def _check_platform(platform: str | None, image: str) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from jaula.config import OWN_RUNTIME
 from jaula.confine import landlock
-from jaula.engine import network_settings, presets
+from jaula.engine import links, network_settings, presets
 from jaula.engine.authority import asks
 from jaula.engine.hostfacts import fresh
 from jaula.engine.logging_options import log_options
@@ -78,7 +78,7 @@ def document(parts: Parts, container: Container) -> dict[str, Any]:
             if record.storage_driver == "overlay"
             else None,
         },
-        "Mounts": [mount(m) for m in record.mounts],
+        "Mounts": mounts(record),
         "Config": config(record),
         "NetworkSettings": network_settings.settings(record, parts.networks.id_of),
     }
@@ -171,9 +171,11 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
         "CgroupParent": wanted.cgroup_parent,
         "Profile": wanted.profile or presets.DEFAULT,
         "OomKillDisable": bool(wanted.oom_kill_disable),
+        "Links": [links.parse(text).shown(record.name) for text in wanted.links],
+        "MemorySwappiness": None if wanted.memory_swappiness == -1 else wanted.memory_swappiness,
     }
     del echo["ProfileKeeps"]  # what it says is in the members themselves
-    for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts"):
+    for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts", "Links"):
         echo[name] = echo[name] or None  # Docker's null for 'none given'
     echo["Mounts"] = [{k: v for k, v in one.items() if v} for one in echo["Mounts"]]
     for name in (
@@ -187,6 +189,12 @@ def host_config(parts: Parts, record: ContainerRecord) -> dict[str, Any]:
     for name in ("KernelMemory", "KernelMemoryTCP"):  # limits that the kernel has no more
         del echo[name]
     return echo
+
+
+def mounts(record: ContainerRecord) -> list[dict[str, Any]]:
+    """``Mounts``: what ``--tmpfs`` asked for is told as ``HostConfig.Tmpfs`` alone."""
+    apart = record.body.host_config.tmpfs
+    return [mount(m) for m in record.mounts if m.type != "tmpfs" or m.destination not in apart]
 
 
 def mount(record: MountRecord) -> dict[str, Any]:

@@ -32,6 +32,10 @@ class Link(msgspec.Struct, frozen=True):
     ref: str
     alias: str
 
+    def shown(self, name: str) -> str:
+        """As ``inspect`` of the container ``name`` has it."""
+        return f"/{self.ref}:/{name}/{self.alias}"
+
 
 def parse(text: str) -> Link:
     """``NAME``, ``NAME:ALIAS``, or what ``inspect`` shows (``/NAME:/ME/ALIAS``)."""

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import network_settings
-from jaula.engine.inspect import mount
+from jaula.engine.inspect import mounts
 from jaula.errors import NotFound
 from jaula.spec.durations import human
 from jaula.state.records import ContainerRecord, HealthRecord, HealthStatus, Status
@@ -33,7 +33,7 @@ def summary(parts: Parts, container: Container) -> dict[str, Any]:
         "Status": status(record, time.time()),
         "HostConfig": {"NetworkMode": "bridge" if mode in ("", "default") else mode},
         "NetworkSettings": {"Networks": network_settings.networks(record, parts.networks.id_of)},
-        "Mounts": [mount(m) for m in record.mounts],
+        "Mounts": mounts(record),
     }
 
 

@@ -42,8 +42,10 @@ OPTIONAL = {
     "container": {
         r"\.GraphDriver\.Data\.MergedDir": "nothing is mounted on the host",
         r"\.HostConfig\.LogConfig\.Config\..*": "the default has limits",
-        r"\.HostConfig\.(Secrets|Configs|Profile)|\.Landlock|\.Owner|\.Relaxations": "this engine's own",
+        r"\.HostConfig\.(Secrets|Configs|Profile)": "this engine's own",
+        r"\.Landlock|\.Owner|\.Relaxations": "this engine's own",
         r"\.State\.Health\.Log\[\].*": "whether a probe has run yet",
+        r"\.ExecIDs\[\]": "whether one runs at the moment",
     },
     "list": {r".*\.DNSNames\[\]": "told in lists as well"},
     "disk": {
@@ -54,6 +56,7 @@ OPTIONAL = {
         r"\.blkio_stats\..*": "whether the container has read anything from a disk",
         r"\.id|\.name": "told in the first sample, too",
         r"\.memory_stats\.(failcnt|stats\..*)": "zeros are told",
+        r"\.pids_stats\.limit": "processes are limited by default",
     },
     "info": {r"\.Runtimes\.\*\.status.*": "jaula-runtime features tells it"},
     "image": {r"\.GraphDriver\.Data\..*": "layers are directories that no program should touch"},
@@ -85,7 +88,7 @@ def theirs(dockerd: BridgedDockerd) -> Iterator[Ask]:
 @pytest.fixture(scope="module")
 def ours(engine: PrivateEngine, busybox: str) -> Iterator[Ask]:
     _furnish(lambda *words: engine.cli("docker", *words, check=True))
-    yield lambda path: engine.request("GET", f"/v1.45{path}").json()
+    yield lambda path: engine.request("GET", path).json()
     _clear(lambda *words: engine.cli("docker", *words, check=True))
 
 
@@ -109,7 +112,7 @@ def _curl(dockerd: BridgedDockerd, path: str) -> Any:
     connection = http.client.HTTPConnection("docker", timeout=60)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(dockerd.room.path(dockerd.address.removeprefix("unix://"))))
-    connection.request("GET", f"/v1.45{path}")
+    connection.request("GET", path)
     return json.loads(connection.getresponse().read())
 
 
@@ -135,9 +138,11 @@ def shape(value: Any, name: str = "", key: str = "") -> Iterator[tuple[str, str]
             yield name, "null"
 
 
+@pytest.mark.parametrize("version", ["1.24", "1.40", "1.41", "1.43", "1.44", "1.45"])
 @pytest.mark.parametrize("title", DOCUMENTS)
-def test_has_the_same_keys(title: str, ours: Ask, theirs: Ask) -> None:
-    mine, other = (set(shape(ask(DOCUMENTS[title]))) for ask in (ours, theirs))
+def test_has_the_same_keys(title: str, version: str, ours: Ask, theirs: Ask) -> None:
+    path = f"/v{version}{DOCUMENTS[title]}"
+    mine, other = (set(shape(ask(path))) for ask in (ours, theirs))
     known = {path for path, _ in mine & other}
     keys_of_mine, keys_of_other = ({path for path, _ in found} for found in (mine, other))
     reasons = OPTIONAL.get(title.split()[0], {})

@@ -224,6 +224,16 @@ def test_a_paused_container_refuses_exec_and_can_be_killed(
     assert result["StatusCode"] == 137
 
 
+@pytest.mark.parametrize("program", ["docker", "jaula"])
+def test_processes_are_limited_unless_somebody_says_otherwise(
+    engine: PrivateEngine, busybox: str, program: str
+) -> None:
+    for flags, limit in (((), "4096"), (("--pids-limit", "-1"), "max")):
+        words = ("sh", "-c", "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null")
+        done = engine.cli(program, "run", "--rm", *flags, busybox, *words)
+        assert done.stdout.strip() == limit, done.stderr
+
+
 def test_who_killed_it_may_remove_it_at_once(
     engine: PrivateEngine, make: Callable[..., str]
 ) -> None:

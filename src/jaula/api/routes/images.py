@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.api import reply
+from jaula.api import older, reply
 from jaula.api.call import Call
 from jaula.api.lines import lines
 from jaula.api.reply import Answer, Stream
@@ -19,12 +19,12 @@ async def list_(call: Call) -> Answer:
     documents = call.engine.images.list(
         all=query.flag("all"), filters=query.filters(), digests=query.flag("digests")
     )
-    return reply.json(documents)
+    return reply.json(older.images(documents, call.version))
 
 
 async def inspect(call: Call) -> Answer:
     """``GET /images/{name...}/json``."""
-    return reply.json(call.engine.images.inspect(call.name))
+    return reply.json(older.image(call.engine.images.inspect(call.name), call.version))
 
 
 async def history(call: Call) -> Answer:

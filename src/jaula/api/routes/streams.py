@@ -18,6 +18,7 @@ from jaula.spec.calls import AttachOptions, LogOptions, WaitResult
 
 _CONDITIONS = ("not-running", "next-exit", "removed")
 _CONDITIONS_SINCE = (1, 30)
+_ONE_SHOT_SINCE = (1, 41)
 _MULTIPLEXED_SINCE = (1, 42)
 
 
@@ -106,7 +107,8 @@ async def _framed(records: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[by
 
 async def stats(call: Call) -> Answer:
     """``GET /containers/{id}/stats``."""
-    stream, one_shot = call.query.flag("stream", True), call.query.flag("one-shot")
+    stream = call.query.flag("stream", True)
+    one_shot = call.version >= _ONE_SHOT_SINCE and call.query.flag("one-shot")
     if stream and one_shot:
         raise InvalidRequest("cannot have stream=true and one-shot=true")
     samples = call.engine.containers.stats(call.name, stream=stream, one_shot=one_shot)

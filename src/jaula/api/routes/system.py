@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.api import reply
+from jaula.api import older, reply
 from jaula.api.call import Call
 from jaula.api.lines import lines
 from jaula.api.reply import Answer, Reply, Stream
@@ -43,12 +43,13 @@ async def version(call: Call) -> Answer:
 
 async def info(call: Call) -> Answer:
     """``GET /info``."""
-    return reply.json(await call.engine.system.info())
+    return reply.json(older.info(await call.engine.system.info(), call.version))
 
 
 async def disk_usage(call: Call) -> Answer:
     """``type`` narrows the answer to some kinds of object; each names members of the document."""
     document = await call.engine.system.df()
+    document["Images"] = older.images(document["Images"], call.version)
     kinds = call.query.texts("type")
     unknown = [kind for kind in kinds if kind not in _DF_SECTIONS]
     if unknown:

@@ -1,0 +1,52 @@
+"""Members of documents that later versions of the API have lost, for clients of older ones.
+
+Source: Docker Engine API, "API version history": an image's ``VirtualSize`` went with 1.44 and its
+``ContainerConfig`` with 1.45, the engine's ``KernelMemory`` with 1.42 and its ``ExecutionDriver``
+with 1.25.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Version = tuple[int, int]
+
+_NO_VIRTUAL_SIZE = (1, 44)
+_NO_CONTAINER_CONFIG = (1, 45)
+_NO_KERNEL_MEMORY = (1, 42)
+_NO_EXECUTION_DRIVER = (1, 25)
+
+_CONTAINER_CONFIG: dict[str, Any] = {
+    **dict.fromkeys(("Hostname", "Domainname", "User", "Image", "WorkingDir"), ""),
+    **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr"), False),
+    **dict.fromkeys(("Tty", "OpenStdin", "StdinOnce"), False),
+    **dict.fromkeys(("Env", "Cmd", "Volumes", "Entrypoint", "OnBuild", "Labels"), None),
+}
+"""The container of which an image was made, which no image tells any more."""
+
+
+def image(document: dict[str, Any], version: Version) -> dict[str, Any]:
+    """``GET /images/{name}/json``."""
+    if version < _NO_CONTAINER_CONFIG:
+        document = document | {"ContainerConfig": _CONTAINER_CONFIG}
+    return _with_virtual_size(document, version)
+
+
+def images(documents: list[dict[str, Any]], version: Version) -> list[dict[str, Any]]:
+    """``GET /images/json``, and the images of ``GET /system/df``."""
+    return [_with_virtual_size(document, version) for document in documents]
+
+
+def _with_virtual_size(document: dict[str, Any], version: Version) -> dict[str, Any]:
+    if version < _NO_VIRTUAL_SIZE:
+        return document | {"VirtualSize": document["Size"]}
+    return document
+
+
+def info(document: dict[str, Any], version: Version) -> dict[str, Any]:
+    """``GET /info``."""
+    if version < _NO_KERNEL_MEMORY:
+        document = document | {"KernelMemory": False}
+    if version < _NO_EXECUTION_DRIVER:
+        document = document | {"ExecutionDriver": "<not supported>"}
+    return document
