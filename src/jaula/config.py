@@ -117,6 +117,7 @@ class EngineConfig:
     bridge_subnet6: str = ""  # CIDR; empty: a unique local one of this machine's
     address_pool: str = "172.30.0.0/15,10.208.0.0/12"  # each NETWORK or NETWORK@SIZE
     host_binding: str = ""  # where ports are published that name no address; empty: everywhere
+    network_options: dict[str, str] = field(default_factory=dict)  # of users' bridges, by default
     publish_past_firewall: bool = False  # published ports are open whatever the host's rules say
     subid_start: int = 1_000_000_000
     subid_count: int = 1_000_000_000

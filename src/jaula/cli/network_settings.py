@@ -20,6 +20,7 @@ FLAGS = (
     Flag("ipv6", "", "bool", "IPv6 on the default network"),
     Flag("fixed-cidr-v6", "", "string", "IPv6 network of the default bridge (CIDR)"),
     Flag("ip", "", "string", "Address of the host where ports are published by default"),
+    Flag("default-network-opt", "", "list", "Option of new networks (bridge=KEY=VALUE)"),
     Flag("publish-past-firewall", "", "bool",
          "Published ports are open whatever the host's input rules say, as Docker's"),
 )  # fmt: skip
@@ -45,8 +46,26 @@ def take(settings: dict[str, object]) -> None:
         if not settings["bridge_ipv6"]:
             raise InvalidRequest("--fixed-cidr-v6 is given without --ipv6")
         settings["bridge_subnet6"] = str(parse_subnet6(text))
+    if given := settings.pop("default_network_opt", ()):
+        settings["network_options"] = _options(given)
     if "address_pool" in settings:
         parse_pools(str(settings["address_pool"]))
+
+
+def _options(given: object) -> dict[str, str]:
+    """Options of bridges from ``bridge=KEY=VALUE``. Raises ``InvalidRequest``."""
+    from jaula.errors import InvalidRequest
+
+    found = {}
+    for text in given if isinstance(given, list | tuple) else ():
+        driver, _, option = str(text).partition("=")
+        key, equals, value = option.partition("=")
+        if driver != "bridge" or not key or not equals:
+            raise InvalidRequest(
+                f"invalid default network option {text!r}", hint="write bridge=KEY=VALUE"
+            )
+        found[key] = value
+    return found
 
 
 def keys() -> dict[str, Setting]:
@@ -56,6 +75,7 @@ def keys() -> dict[str, Setting]:
     return {
         "default-address-pools": file.Setting(("address-pool",), _pools),
         "ip": file.Setting(("ip",), lambda key, value: {"ip": file.text_of(key, value)}),
+        "default-network-opts": file.Setting(("default-network-opt",), _network_opts),
         "ipv6": file.Setting(("ipv6",), _switch("ipv6")),
         "fixed-cidr-v6": file.Setting(
             ("fixed-cidr-v6",), lambda key, value: {"fixed_cidr_v6": file.text_of(key, value)}
@@ -75,6 +95,15 @@ def _switch(field: str) -> Callable[[str, object], dict[str, object]]:
         return {field: value}
 
     return read
+
+
+def _network_opts(key: str, value: object) -> dict[str, object]:
+    from jaula.cli import daemon_setting as file
+
+    options = file.object_of(key, value, ("bridge",)).get("bridge", {})
+    rows = file.object_of(f"{key}: bridge", options).items()
+    found = [f"bridge={name}={file.text_of(f'{key}: {name}', text)}" for name, text in rows]
+    return {"default_network_opt": tuple(found)}
 
 
 def _pools(key: str, value: object) -> dict[str, object]:

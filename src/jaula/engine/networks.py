@@ -159,6 +159,9 @@ class Networks:
         if parts.networks.get(body.name) is not None:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
+        if body.driver in ("", "default", "bridge"):
+            options = {**parts.config.network_options, **body.options}
+            body = msgspec.structs.replace(body, options=options)
         network = network_requests.network(body, identity)
         if network.parent:
             made = parts.network.parent_comes_with(network.parent)

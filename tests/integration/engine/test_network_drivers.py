@@ -157,6 +157,7 @@ def test_an_engines_settings_for_networks_hold(
     engine = new_engine(start=False)
     engine.extra_flags += (
         *("--address-pool", f"10.196.{engine.index}.0/24@26", "--ip", "127.0.0.3"),
+        *("--default-network-opt", "bridge=com.docker.network.driver.mtu=1399"),
         *("--publish-past-firewall", "--ipv6", "--fixed-cidr-v6", f"fd96:{engine.index:x}::/64"),
     )
     engine.start()
@@ -167,7 +168,8 @@ def test_an_engines_settings_for_networks_hold(
     assert "network prune" in message
     found = inspect(engine, "pool3")
     assert found["IPAM"]["Config"][0]["Subnet"] == f"10.196.{engine.index}.192/26"
-    assert found["Options"] == {"io.jaula.publish_past_firewall": "true"}
+    mtu = {"com.docker.network.driver.mtu": "1399"}
+    assert found["Options"] == mtu | {"io.jaula.publish_past_firewall": "true"}
     default = inspect(engine, "bridge")
     assert default["EnableIPv6"] is True
     assert default["IPAM"]["Config"][1]["Subnet"] == f"fd96:{engine.index:x}::/64"
@@ -184,12 +186,12 @@ def test_an_engines_settings_for_networks_hold(
     option = {"io.jaula.publish_past_firewall": "false"}
     assert engine.request("DELETE", "/networks/pool1").status == 204
     assert create(engine, "closed", Options=option).status == 201
-    assert inspect(engine, "closed")["Options"] == option
+    assert inspect(engine, "closed")["Options"] == mtu | option
     assert engine.request("DELETE", "/networks/closed").status == 204
     engine.extra_flags = tuple(f for f in engine.extra_flags if f != "--publish-past-firewall")
     assert engine.stop() == 0
     engine.start()
-    assert inspect(engine, "pool3")["Options"] == {}, "the engine's setting is not the network's"
+    assert inspect(engine, "pool3")["Options"] == mtu, "the engine's setting is not the network's"
     assert create(engine, "again").status == 201
     for name in ("pool0", "again", "pool2", "pool3"):
         assert engine.request("DELETE", f"/networks/{name}").status == 204

@@ -51,6 +51,7 @@ def test_dockers_keys_are_understood() -> None:
             "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 10, "Hard": 20}},
             "runtimes": {"runc": {"path": "runc"}, "sb": {"path": "/r", "runtimeArgs": ["--x"]}},
             "default-runtime": "runc",
+            "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}},
         }
     )
     assert found == {
@@ -69,6 +70,7 @@ def test_dockers_keys_are_understood() -> None:
         "nofile": (10, 20),
         "runtimes": (RuntimeConfig("runc", "runc"), RuntimeConfig("sb", "/r", ("--x",))),
         "default_runtime": "runc",
+        "default_network_opt": ("bridge=com.docker.network.driver.mtu=1400",),
     }
 
 
@@ -101,6 +103,8 @@ def test_unknown_keys_are_named_all_at_once() -> None:
         {"default-address-pools": [{"base": "10.0.0.0/8", "size": 7}]},
         {"publish-past-firewall": "yes"},
         {"ipv6": 1},
+        {"default-network-opts": {"macvlan": {}}},
+        {"default-network-opts": {"bridge": {"a": 1}}},
         {"ip": 7},
         {"default-address-pools": [{"base": "10.0.0.0/8", "more": 1}]},
         {"log-opts": {"max-size": 10}},
