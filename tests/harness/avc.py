@@ -17,8 +17,12 @@ class Denials:
     """The denials since this object was made."""
 
     def __init__(self) -> None:
-        self._before = len(log())
+        self._known = set(log())  # each begins with its time; old ones leave the kernel's log
 
     def found(self, *words: str) -> list[str]:
         """Those that hold all the words."""
-        return [line for line in log()[self._before :] if all(word in line for word in words)]
+        return [
+            line
+            for line in log()
+            if line not in self._known and all(word in line for word in words)
+        ]

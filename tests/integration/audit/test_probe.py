@@ -113,18 +113,18 @@ def test_everything_is_refused(engine: PrivateEngine, busybox: str, flags: tuple
 @pytest.mark.parametrize(
     ("flags", "asked", "groups", "attempt"),
     [
-        (("--security-opt", "seccomp=unconfined"), {"SecurityOpt": None},
+        ((*NO_LABELS, "--security-opt", "seccomp=unconfined"), {"SecurityOpt": None},
          {"tried: calls x86_64", "tried: sockets x86_64"}, "io_uring_setup"),
-        (("--security-opt", "seccomp=unconfined"), {"SecurityOpt": None},
+        ((*NO_LABELS, "--security-opt", "seccomp=unconfined"), {"SecurityOpt": None},
          {"tried: calls i386", "tried: sockets i386"}, "by socketcall"),
         (("--privileged",), {"Privileged": False}, {"tried: calls x86_64"}, "mount"),
         (("--pid", "host"), {"PidMode": ""}, {"tried: others"}, "a process of the host"),
         (("--ipc", "host"), {"IpcMode": ""}, {"tried: others"}, "shared memory of the host"),
-        (("--network", "host"), {"NetworkMode": "none"}, {"tried: network"},
+        ((*NO_LABELS, "--network", "host"), {"NetworkMode": "none"}, {"tried: network"},
          "abstract socket of the host"),
-        (("--network", "host"), {"NetworkMode": "none"}, {"tried: network"},
+        ((*NO_LABELS, "--network", "host"), {"NetworkMode": "none"}, {"tried: network"},
          "loopback of the host"),
-        (("--network", "host"), {"NetworkMode": "none"}, {"tried: network"},
+        ((*NO_LABELS, "--network", "host"), {"NetworkMode": "none"}, {"tried: network"},
          "a container of another network (ECONNREFUSED"),
         ((*NO_LABELS, "--security-opt", "systempaths=unconfined", "--userns", "host"),
          {"MaskedPaths": None, "ReadonlyPaths": None, "SecurityOpt": None, "UsernsMode": ""},
@@ -162,7 +162,7 @@ def test_a_protection_that_is_missing_is_seen_by_deed(
         (("--cap-add", "sys_admin"), "--cap-add sys_admin"),
         (("--network", "host"), "--network=host"),
         (("--pid", "host"), "--pid=host"),
-        (("--userns", "host"), "--userns=host"),
+        ((*NO_LABELS, "--userns", "host"), "--userns=host"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -227,7 +227,7 @@ def namespaced(spec: runtime.Spec) -> runtime.Spec:
 
 
 def test_ids_that_are_another_containers_too_are_seen(engine: PrivateEngine, busybox: str) -> None:
-    with containers.running(engine, busybox, flags=("--userns", "host")) as name:
+    with containers.running(engine, busybox, flags=(*NO_LABELS, "--userns", "host")) as name:
         row = tried(engine, name, {"UsernsMode": ""}, namespaced)["tried: others"]
     assert row.verdict is Verdict.FAILS
     assert "a file of another container's root" in row.effective

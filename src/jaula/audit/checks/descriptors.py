@@ -39,11 +39,13 @@ def check(subject: Subject) -> Iterator[Row]:
         try:
             target = subject.link(f"fd/{name}")
             mount = _mount_id(subject.read(f"fdinfo/{name}"))
-            device = _device(subject.path(f"fd/{name}"))
+            facts = os.stat(subject.path(f"fd/{name}"))
         except FileNotFoundError:  # closed meanwhile
             continue
         count += 1
-        if leads_out(int(name), target, mount in known, device):
+        if stat.S_ISFIFO(facts.st_mode):
+            continue  # a pipe; under SELinux one that has a name, and so a label
+        if leads_out(int(name), target, mount in known, _device(facts)):
             outside.append(f"{name} -> {target}")
     effective = f"{count} open" + (
         f"; outside: {', '.join(outside)}" if outside else ", none outside"
@@ -71,8 +73,7 @@ def leads_out(
     return kind in ("mnt", "net", "pid", "user", "uts", "ipc", "cgroup", "time")
 
 
-def _device(path: str) -> tuple[int, int] | None:
-    facts = os.stat(path)
+def _device(facts: os.stat_result) -> tuple[int, int] | None:
     if not stat.S_ISCHR(facts.st_mode):
         return None
     return os.major(facts.st_rdev), os.minor(facts.st_rdev)
