@@ -53,6 +53,9 @@ def translate(
 
     ``namespaces`` are paths by type, ``binds`` sources by the mount's index, ``devices`` sources by
     the path inside (None: the runtime makes nodes). ``console`` is rows and columns, 0: as it is.
+
+    /dev/mqueue is left out where it would be labelled in a user namespace: runtimes set the label
+    of its root, which only the host's root owns. mq_open(3) works without it.
     """
     linux, process = spec.linux, spec.process
     assert linux is not None
@@ -60,6 +63,7 @@ def translate(
     mounts = [
         _bind(mount, binds[index]) if index in binds else mount
         for index, mount in enumerate(spec.mounts)
+        if not (mount.type == "mqueue" and linux.mount_label and "user" in namespaces)
     ]
     if devices is not None:
         mounts += [Mount(path, at, "bind", _DEVICE_OPTIONS) for path, at in devices.items()]

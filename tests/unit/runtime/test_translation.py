@@ -100,3 +100,14 @@ def test_the_consoles_size_is_in_the_process() -> None:
 def test_a_place_is_covered_only_where_nothing_needed_lies() -> None:
     assert scratch.choose(("/usr/bin/runc", "--flag"), ("/nosuch", "/usr", "/etc")) == "/etc"
     assert scratch.choose((), ("/", "/etc")) == "/etc"
+
+
+def test_message_queues_that_nobody_could_label_are_left_out() -> None:
+    queues = Mount("/dev/mqueue", "mqueue", "mqueue", ("nosuid",))
+    with_queues = structs.replace(SPEC, mounts=(*SPEC.mounts, queues))
+    assert queues in translated(with_queues).mounts
+    assert SPEC.linux is not None
+    linux = structs.replace(SPEC.linux, mount_label="a_u:object_r:b_t:s0")
+    labelled = structs.replace(with_queues, linux=linux)
+    assert queues not in translated(labelled).mounts
+    assert queues in translated(labelled, namespaces={}).mounts
