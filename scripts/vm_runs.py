@@ -43,20 +43,24 @@ class Run(NamedTuple):
     options: tuple[str, ...] = ("-n", "2")
 
 
+DEEDS = (
+    "tests/security/test_i05_kernel_files.py",
+    "tests/security/test_i22_joining.py",
+    "tests/integration/audit/test_probe.py",
+)
+STRIPPED = "tests/integration/audit/test_stripped.py"
 RUNS = (
+    Run("apparmor", ("--lsm", "apparmor"), ("tests/security/test_i09_apparmor.py", STRIPPED)),
+    Run("selinux", ("--lsm", "selinux"), ("tests/security/test_i09_selinux.py", STRIPPED)),
     Run(
-        "apparmor",
+        "apparmor-deeds",
         ("--lsm", "apparmor"),
-        ("tests/security/test_i09_apparmor.py", "tests/security/test_i05_kernel_files.py",
-         "tests/security/test_i06_masks.py", "tests/security/test_i22_joining.py",
-         "tests/integration/audit/test_stripped.py", "tests/integration/audit/test_probe.py"),
+        ("tests/security/test_i06_masks.py", *DEEDS),
     ),
     Run(
-        "selinux",
+        "selinux-deeds",
         ("--lsm", "selinux"),
-        ("tests/security/test_i09_selinux.py", "tests/security/test_i03_paths.py",
-         "tests/security/test_i05_kernel_files.py", "tests/security/test_i22_joining.py",
-         "tests/integration/audit/test_stripped.py", "tests/integration/audit/test_probe.py"),
+        ("tests/security/test_i03_paths.py", *DEEDS),
     ),
     Run("rootless", ("--init", "systemd"), ("tests/acceptance/test_rootless_delegated.py",), ()),
     Run(
