@@ -32,6 +32,16 @@ def images(client: Client, conditions: str) -> tuple[list[str], int]:
     return lines, found.get("SpaceReclaimed") or 0
 
 
+def build_cache(client: Client, conditions: list[str], *, every: bool) -> tuple[list[str], int]:
+    """Prune what builds keep; the lines to show and the bytes. It has no labels to go by."""
+    from jaula.cli.client import filters
+
+    known = filters([text for text in conditions if not text.startswith("label")])
+    query = (("all", every), ("filters", known))
+    found = client.document("POST", "/build/prune", query) or {}
+    return list(found.get("CachesDeleted") or ()), found.get("SpaceReclaimed") or 0
+
+
 def named(client: Client, kind: str, conditions: str) -> tuple[list[str], int]:
     """Prune containers, networks or volumes; the lines to show and the bytes."""
     found = client.document("POST", f"/{kind}/prune", (("filters", conditions),)) or {}

@@ -158,3 +158,25 @@ def test_a_build_takes_what_it_keeps_and_prune_frees_it(
     reply = engine.request("POST", "/build/prune?all=1")
     assert reply.json()["SpaceReclaimed"] == cached
     assert images_on_disk(engine) == before
+
+
+def test_system_prune_frees_everything_that_nobody_uses(
+    filled: PrivateEngine, busybox_archive: Path
+) -> None:
+    load_archive(filled, busybox_archive)
+    text = "FROM busybox\nRUN head -c 54321 /dev/urandom > /f\n"
+    context = layers.layer((("Dockerfile", text),))
+    reply = filled.request(
+        "POST", "/build?t=built", context, headers={"Content-Type": "application/x-tar"}
+    )
+    assert b"Successfully built" in reply.body, reply.body
+    filled.cli("jaula", "create", "--name", "user", "one:1", "/bin/sh")
+    filled.cli("jaula", "rm", "user")
+    done = filled.cli("jaula", "system", "prune", "-af")
+    assert done.returncode == 0, done.stderr
+    assert "Deleted Images:" in done.stdout
+    assert "Deleted build cache objects:" in done.stdout
+    assert images_on_disk(filled) == 0
+    asked = filled.cli("jaula", "system", "prune", input="n\n").stdout
+    theirs = filled.cli("docker", "system", "prune", input="n\n").stdout
+    assert asked.split() == theirs.split()

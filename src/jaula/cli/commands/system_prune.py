@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask once, then prune containers, networks, volumes and images."""
+    """Ask once, then prune containers, networks, volumes, images and what builds keep."""
     client = Client(Settings.host)
     everything, volumes = options.on("all"), options.on("volumes")
     rows = [
@@ -19,6 +19,7 @@ def run(options: Options) -> int:
         "all images without at least one container associated to them"
         if everything
         else "all dangling images",
+        "all build cache" if everything else "unused build cache",
     ]
     warning = "This will remove:\n" + "".join(f"  - {row}\n" for row in rows)
     pruning.confirm(warning, force=options.on("force"))
@@ -35,6 +36,9 @@ def run(options: Options) -> int:
     lines, freed = pruning.images(client, filters([*conditions, dangling]))
     total += freed
     pruning.tell("Deleted Images", lines)
+    lines, freed = pruning.build_cache(client, conditions, every=everything)
+    total += freed
+    pruning.tell("Deleted build cache objects", lines)
     pruning.reclaimed(total)
     return 0
 
@@ -50,7 +54,10 @@ COMMAND = Command(
         Flag("volumes", "", "bool", "Remove anonymous volumes too"),
     ),
     most=0,
-    description="Containers that have ended, networks and images that nothing refers to.",
+    description=(
+        "Containers that have ended, networks and images that nothing refers to, and what is kept "
+        "for further builds."
+    ),
     examples=(("Without a question", "jaula system prune -f"),),
-    see_also=("system df", "container prune", "image prune", "volume prune"),
+    see_also=("system df", "container prune", "image prune", "volume prune", "builder prune"),
 )
