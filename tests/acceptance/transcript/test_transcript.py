@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.transcript.scenes import SCENES
+from acceptance.transcript.scenes import EVENTS, EXEC, FILES, LIFE, RUN, SCENES, UPDATES
 from harness.callers.dockerd import BridgedDockerd
 from harness.engine import PrivateEngine
 from harness.transcript import Run, Said, Scene, play
@@ -32,6 +32,45 @@ def test_says_the_same(
     theirs = _play(
         lambda *words, **more: dockerd(*words, expect=None, **more), scene, tmp_path / "b"
     )
+    _compare(scene, ours, theirs)
+
+
+# With 1.24 the docker command waits for ever where a container did not start.
+OLDER = [
+    *(pytest.param("1.41", s, id=f"1.41-{s.name}") for s in (LIFE, RUN, EXEC, FILES, UPDATES)),
+    pytest.param("1.41", EVENTS, id="1.41-events"),
+    pytest.param("1.24", LIFE, id="1.24-life"),
+]
+
+
+@pytest.mark.parametrize(("version", "scene"), OLDER)
+def test_says_the_same_to_an_older_client(
+    version: str,
+    scene: Scene,
+    engine: PrivateEngine,
+    busybox: str,
+    dockerd: BridgedDockerd,
+    tmp_path: Path,
+) -> None:
+    older = {"DOCKER_API_VERSION": version}
+    ours = _play(
+        lambda *words, **more: engine.cli(
+            "docker", *words, env=engine.environment() | older, **more
+        ),
+        scene,
+        tmp_path / "a",
+    )
+    theirs = _play(
+        lambda *words, **more: dockerd(
+            *words, expect=None, env=dockerd.environment() | older, **more
+        ),
+        scene,
+        tmp_path / "b",
+    )
+    _compare(scene, ours, theirs)
+
+
+def _compare(scene: Scene, ours: list[Said], theirs: list[Said]) -> None:
     different = [
         _shown(step.words, mine, other)
         for step, mine, other in zip(scene.steps, ours, theirs, strict=True)
