@@ -96,6 +96,10 @@ def test_the_next_engine_finds_the_cgroups_of_its_containers(
     host: SystemdUser, limited: Path
 ) -> None:
     os.kill(host.engine(), signal.SIGKILL)
+    answers = lambda: host.jaula("version", expect=None).returncode == 0  # noqa: E731
+    until(
+        answers, "the next engine answers"
+    )  # a command waits for it, but not as long as emulation
     host.jaula("pause", "limited")
     assert (limited / "cgroup.freeze").read_text() == "1\n"
     host.jaula("unpause", "limited")
