@@ -130,10 +130,12 @@ class TarReader:
                 raise InvalidRequest(f"the archive is larger than {self._limits.bytes} bytes")
         return self._end - self._position
 
-    def _skip(self, count: int) -> None:
+    def _skip(self, count: int, *, needed: bool = True) -> None:
         while count:
             there = self._fill(min(count, _WINDOW))
             if not there:
+                if not needed:
+                    return
                 raise InvalidRequest("the archive is truncated inside an entry")
             step = min(there, count)
             self._position += step
@@ -170,7 +172,9 @@ class TarReader:
 
     def next(self) -> Entry | None:
         """The next entry, None at the end; what was not read of the present one is skipped."""
-        self._skip(self._unread + self._padding)
+        self._skip(self._unread)
+        # The docker command sends contexts whose last entry has none, and no end either.
+        self._skip(self._padding, needed=False)
         self._unread = self._padding = 0
         extended: dict[bytes, bytes] = {}
         for _ in range(16):

@@ -270,3 +270,14 @@ def test_memory_does_not_grow_with_the_archive() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20
+
+
+def test_the_last_entry_needs_no_padding_and_the_archive_no_end() -> None:
+    """As the docker command sends it where the Dockerfile is not in the context."""
+    whole = archive(member("a", size=3), member("b", size=3))
+    cut = whole[: 3 * 512 + 3]
+    reader = TarReader(io.BytesIO(cut))
+    assert [reader.read(10, "it") for _ in reader] == [b"xxx", b"xxx"]
+    assert [entry.name for entry in entries(cut)] == [b"a", b"b"]
+    with pytest.raises(InvalidRequest, match="truncated"):
+        entries(cut[:-1])
