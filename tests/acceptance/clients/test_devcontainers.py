@@ -1,0 +1,193 @@
+"""The Dev Containers command, which VS Code's extension is built on, unchanged: a workspace's life.
+
+It drives the docker command: bind mounts, labels and filters by them, a long shell over the input
+of an exec, events, and images that it builds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.engine import PROJECT, PrivateEngine
+from harness.terminal import Terminal
+
+pytestmark = [pytest.mark.needs("npm"), pytest.mark.needs("docker")]
+
+PACKAGE = "@devcontainers/cli@0.89.0"
+DOCKERFILE = """\
+FROM busybox
+ARG WORD=none
+RUN echo dev:x:1234:1234::/home/dev:/bin/sh >> /etc/passwd && echo dev:x:1234: >> /etc/group
+RUN mkdir -p /home/dev && chown 1234:1234 /home/dev && echo "$WORD" > /word
+"""
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """The command, installed once for this clone; no script of its package is run."""
+    place = PROJECT / ".venv" / "node-devcontainers"
+    place.mkdir(exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = place / "node_modules" / ".bin" / "devcontainer"
+        if not found.exists():
+            quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock")
+            subprocess.run(["npm", "install", *quiet, PACKAGE], cwd=place, check=True, timeout=300)
+    return found
+
+
+@pytest.fixture
+def devcontainer(engine: PrivateEngine, program: Path, tmp_path: Path) -> Command:
+    """Run it for the workspace ``tmp_path/ws``."""
+
+    def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(program), words[0], "--workspace-folder", str(tmp_path / "ws"), *words[1:]],
+            env=environment(engine, tmp_path),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            **options,
+        )
+
+    return run
+
+
+def environment(engine: PrivateEngine, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "home").mkdir(exist_ok=True)
+    return engine.environment() | {"HOME": str(tmp_path / "home"), "DOCKER_BUILDKIT": "0"}
+
+
+def workspace(tmp_path: Path, **settings: Any) -> Path:
+    place = tmp_path / "ws"
+    folder = place / ".devcontainer"
+    folder.mkdir(parents=True)
+    (folder / "devcontainer.json").write_text(json.dumps({"name": "test", **settings}))
+    return place
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    assert found["outcome"] == "success"
+    return found
+
+
+def remove(engine: PrivateEngine, place: Path) -> None:
+    label = f"label=devcontainer.local_folder={place}"
+    found = engine.cli("docker", "ps", "-aq", "--filter", label).stdout.split()
+    assert engine.cli("docker", "rm", "-f", "-v", *found).returncode == 0
+
+
+def test_a_workspace_comes_up_and_goes_on_where_it_was(
+    engine: PrivateEngine, busybox: str, devcontainer: Command, program: Path, tmp_path: Path
+) -> None:
+    place = workspace(
+        tmp_path,
+        image=busybox,
+        updateRemoteUserUID=False,
+        containerEnv={"COLOUR": "green"},
+        remoteEnv={"SHAPE": "round"},
+        mounts=["source=dc-cache,target=/cache,type=volume"],
+        runArgs=["--init", "--label", "own=label"],
+        onCreateCommand="echo made > made",
+        postStartCommand="date +%s%N >> /tmp/started",
+    )
+    try:
+        first = outcome(devcontainer("up"))
+        assert (place / "made").read_text() == "made\n"
+        done = devcontainer(
+            *("exec", "sh", "-c", "echo $COLOUR $SHAPE; pwd; touch /cache/x; exit 4")
+        )
+        assert (done.returncode, done.stdout) == (4, "green round\n/workspaces/ws\n"), done.stderr
+        assert outcome(devcontainer("up"))["containerId"] == first["containerId"]
+        since = str(int(subprocess.check_output(["date", "+%s"])) - 1)
+        name = first["containerId"]
+        assert engine.cli("docker", "stop", "-t", "1", name).returncode == 0
+        assert outcome(devcontainer("up"))["containerId"] == name
+        started = engine.cli("docker", "exec", name, "wc", "-l", "/tmp/started").stdout.split()
+        assert started[0] == "2"
+        told = engine.cli(
+            *("docker", "events", "--since", since, "--until", "0s", "--format", "{{json .}}"),
+            *("--filter", "event=start", "--filter", f"label=devcontainer.local_folder={place}"),
+        )
+        assert [json.loads(line)["id"] for line in told.stdout.splitlines()] == [name]
+        words = [str(program), "exec", "--workspace-folder", str(place), "sh"]
+        with Terminal(words, environment(engine, tmp_path)) as terminal:
+            terminal.expect("# ")
+            terminal.send("tty; echo $SHAPE-$TERM; exit 5\n")
+            terminal.expect(r"/dev/pts/0\s+round-xterm")
+            assert terminal.process.wait(20) == 5
+    finally:
+        remove(engine, place)
+        engine.cli("docker", "volume", "rm", "dc-cache")
+
+
+def test_an_image_is_built_for_a_workspace_and_its_user(
+    engine: PrivateEngine, busybox: str, devcontainer: Command, tmp_path: Path
+) -> None:
+    build = {"dockerfile": "Dockerfile", "args": {"WORD": "built"}}
+    place = workspace(tmp_path, build=build, remoteUser="dev", updateRemoteUserUID=False)
+    (place / ".devcontainer" / "Dockerfile").write_text(DOCKERFILE)
+    os.chown(place, 1234, 1234)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(parent.stat().st_mode | 0o011)
+    try:
+        assert outcome(devcontainer("up", "--buildkit", "never"))["remoteUser"] == "dev"
+        done = devcontainer("exec", "sh", "-c", "id -un; cat /word; echo mine > mine")
+        assert (done.returncode, done.stdout) == (0, "dev\nbuilt\n"), done.stderr
+        facts = (place / "mine").stat()
+        assert (facts.st_uid, facts.st_gid) == (1234, 1234)
+    finally:
+        remove(engine, place)
+        images = engine.cli("docker", "images", "-q", "vsc-ws-*").stdout.split()
+        assert engine.cli("docker", "rmi", "-f", *set(images)).returncode == 0
+        engine.cli("docker", "builder", "prune", "-af")
+
+
+def test_a_tree_is_copied_in_and_out_as_it_is(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    """What the extension does by hand: a container made by labels, ``docker cp``, inspect."""
+    source = tmp_path / "tree"
+    (source / "deep" / "er").mkdir(parents=True)
+    (source / "deep" / "er" / "file").write_text("content\n")
+    (source / "deep" / "run").write_text("#!/bin/sh\necho ran\n")
+    (source / "deep" / "run").chmod(0o751)
+    (source / "link").symlink_to("deep/er/file")
+    os.link(source / "deep" / "run", source / "hard")
+    folder = f"dev.folder={tmp_path}"
+    made = engine.cli("docker", "run", "-d", "--init", "-l", folder, busybox, "sleep", "600")
+    name = made.stdout.strip()
+    try:
+        found = engine.cli("docker", "ps", "-q", "-a", "--no-trunc", "--filter", f"label={folder}")
+        assert found.stdout.split() == [name]
+        for kind, status in (("container", 0), ("image", 1)):
+            assert engine.cli("docker", "inspect", "--type", kind, name).returncode == status
+        assert engine.cli("docker", "cp", str(source), f"{name}:/tmp").returncode == 0
+        assert engine.cli("docker", "exec", name, "/tmp/tree/hard").stdout == "ran\n"
+        done = engine.cli("docker", "cp", f"{name}:/tmp/tree/.", str(tmp_path / "back"))
+        assert done.returncode == 0, done.stderr
+        done = subprocess.run(
+            ["diff", "-r", "--no-dereference", str(source), str(tmp_path / "back")],
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout) == (0, "")
+        back = tmp_path / "back"
+        assert (back / "deep" / "run").stat().st_mode & 0o777 == 0o751
+        assert (back / "link").readlink() == Path("deep/er/file")
+        assert (back / "hard").samefile(back / "deep" / "run")
+    finally:
+        engine.cli("docker", "rm", "-f", name)
