@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,3 +155,48 @@ def test_errors_are_the_sdks_own(client: docker.DockerClient, busybox: str) -> N
     assert caught.value.status_code == 400
     with pytest.raises(APIError, match="connection refused"):
         client.containers.run("127.0.0.1:9/nosuch")
+
+
+@pytest.mark.parametrize("version", ["1.24", "1.30", "1.41", "1.43"])
+def test_a_client_of_an_older_version_is_served_as_before(
+    engine: PrivateEngine, busybox: str, version: str
+) -> None:
+    """A day's work in a version that the client names."""
+    older = docker.DockerClient(base_url=engine.host, timeout=30, version=version)
+    script = ["sh", "-c", "echo out; echo err >&2; read line; echo got $line; exit 3"]
+    container = older.containers.create(busybox, script, stdin_open=True, mem_limit="64m")
+    try:
+        sock = container.attach_socket(params={"stdin": 1, "stream": 1})
+        container.start()
+        container.pause()
+        assert older.containers.get(container.id).status == "paused"
+        container.unpause()
+        done = container.exec_run(["sh", "-c", "echo inside; exit 5"])
+        assert (done.exit_code, done.output) == (5, b"inside\n")
+        stats = container.stats(stream=False)
+        assert stats["memory_stats"]["limit"] == 64 << 20
+        assert stats["cpu_stats"]["system_cpu_usage"] >= stats["precpu_stats"]["system_cpu_usage"]
+        container.update(mem_limit="96m", memswap_limit="192m")
+        sock._sock.sendall(b"words\n")
+        assert container.wait()["StatusCode"] == 3
+        assert container.logs(stderr=False) == b"out\ngot words\n"
+        assert container.logs(stdout=False) == b"err\n"
+        container.reload()
+        assert container.attrs["HostConfig"]["Memory"] == 96 << 20
+        image = older.images.get(busybox)
+        assert image.attrs["VirtualSize"] == image.attrs["Size"]
+        assert [one.id for one in older.containers.list(all=True, filters={"id": container.id})]
+        actions = [
+            event["Action"].partition(":")[0]
+            for event in older.events(
+                since=1,
+                until=int(time.time()) + 1,
+                filters={"container": container.id},
+                decode=True,
+            )
+        ]
+        assert actions[:3] == ["create", "attach", "start"]
+        assert {"pause", "unpause", "exec_create", "exec_start", "update", "die"} <= set(actions)
+    finally:
+        container.remove(force=True)
+        older.close()
