@@ -82,17 +82,24 @@ class Query:
         return int(value)
 
     def timestamp(self, name: str) -> float | None:
-        """Seconds since the epoch with a fraction of up to nine digits; None where absent."""
+        """Seconds since the epoch; None where absent. Raises InvalidRequest."""
+        found = self.nanoseconds(name)
+        return None if found is None else found / 1e9
+
+    def nanoseconds(self, name: str) -> int | None:
+        """The same as nanoseconds: seconds with a fraction, of which nine digits count."""
         value = self.text(name).strip()
         if not value:
             return None
         seconds, _, fraction = value.partition(".")
-        digits = (seconds.removeprefix("-") or "0") + (fraction or "0")
+        whole = seconds.removeprefix("-")
+        digits = (whole or "0") + (fraction or "0")
         if not (digits.isascii() and digits.isdecimal() and len(digits) <= 30):
             raise InvalidRequest(
                 f"{name} {value[:40]!r} is not a time", hint="write seconds since 1970"
             )
-        return float(value)
+        found = int(whole or "0") * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
+        return -found if seconds.startswith("-") else found
 
     def filters(self) -> dict[str, list[str]]:
         """The ``filters`` document: ``{"name": {"value": true}}`` or ``{"name": ["value"]}``."""

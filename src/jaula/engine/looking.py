@@ -91,8 +91,7 @@ class Looking:
             raise InvalidRequest("configured logging driver does not support reading")
         path = log_path(self.parts, container.id)
         before = details(self.parts.config, container.record) if options.details else b""
-        since = None if options.since is None else int(options.since * 1e9)
-        until = None if options.until is None else int(options.until * 1e9)
+        until = None if options.until is None else options.until + 1
         if not options.follow:
             from jaula.logs.reader import read
 
@@ -100,7 +99,7 @@ class Looking:
                 path,
                 stdout=options.stdout,
                 stderr=options.stderr,
-                since=since,
+                since=options.since,
                 until=until,
                 tail=options.tail,
             )
@@ -119,7 +118,7 @@ class Looking:
             container.exited,
             stdout=options.stdout,
             stderr=options.stderr,
-            since=since,
+            since=options.since,
             until=until,
             tail=options.tail,
         ):

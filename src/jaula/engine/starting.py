@@ -100,6 +100,7 @@ class Starter:
                 await asyncio.to_thread(
                     labelling.label_files, self._parts, record, shares, request.root
                 )
+            begun = time.time_ns()  # before it can say anything: logs are asked for from then on
             shim = await self._parts.runtime.start(
                 request,
                 place.sandbox,
@@ -123,7 +124,7 @@ class Starter:
             exit_code=0,
             error="",
             oom_killed=False,
-            started_at=time.time_ns(),
+            started_at=begun,
             finished_at=record.finished_at,
             manually_stopped=False,
             range_start=place.reserved.start if place.reserved else 0,

@@ -62,15 +62,16 @@ class AttachOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The query of a logs request: times in seconds since the epoch, ``tail`` None for all lines.
+    """The query of a logs request: times in nanoseconds since the epoch, both inclusive.
 
-    With ``timestamps`` the engine starts each line with its RFC 3339 time and a blank.
+    ``tail`` is None for all lines. With ``timestamps`` the engine starts each line with its RFC
+    3339 time and a blank.
     """
 
     stdout: bool = False
     stderr: bool = False
-    since: float | None = None
-    until: float | None = None
+    since: int | None = None
+    until: int | None = None
     tail: int | None = None
     follow: bool = False
     timestamps: bool = False

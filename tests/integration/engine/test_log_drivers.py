@@ -146,3 +146,23 @@ def test_a_log_that_may_not_block_is_complete_when_the_container_ends(
         assert (config["mode"], config["max-buffer-size"]) == ("non-blocking", "4m")
     finally:
         engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_logs_since_the_start_are_all_of_this_run(engine: PrivateEngine, busybox: str) -> None:
+    """Clients ask for them by the time that inspect tells, and go on by a line's own time."""
+    name = containers.unique("log")
+    words = ("run", "--name", name, busybox, "sh", "-c", "echo one; echo two; echo three")
+    assert engine.cli("docker", *words).returncode == 0
+    try:
+        engine.cli("docker", "start", "-a", name)
+        assert len(engine.cli("docker", "logs", name).stdout.split()) == 6
+        started = containers.inspect(engine, name)["State"]["StartedAt"]
+        told = engine.cli("docker", "logs", "-t", "--since", started, name).stdout.splitlines()
+        assert [line.split()[1] for line in told] == ["one", "two", "three"]
+        at = told[-1].split()[0]
+        assert "three" in engine.cli("docker", "logs", "--since", at, name).stdout
+        assert engine.cli("docker", "logs", "--until", at, name).stdout.split()[-1] == "three"
+        later = f"{at[:-2]}{int(at[-2]) + 1}Z" if at[-2] != "9" else at
+        assert later == at or engine.cli("docker", "logs", "--since", later, name).stdout == ""
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")

@@ -88,6 +88,21 @@ def test_timestamps(text: str, wanted: float | None) -> None:
     assert Query(f"since={text}").timestamp("since") == wanted
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("1795532665.123456789", 1_795_532_665_123_456_789),
+        ("1795532665.1", 1_795_532_665_100_000_000),
+        ("1795532665.1234567891", 1_795_532_665_123_456_789),
+        ("-1.5", -1_500_000_000),
+        (".5", 500_000_000),
+        ("7.", 7_000_000_000),
+    ],
+)
+def test_no_nanosecond_is_lost(text: str, wanted: int) -> None:
+    assert Query(f"since={text}").nanoseconds("since") == wanted
+
+
 @pytest.mark.parametrize("text", ["nan", "inf", "1e5", "2026-01-01", "1.2.3", "9" * 40, "1.-5"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="not a time"):

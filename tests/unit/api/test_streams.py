@@ -74,7 +74,7 @@ def test_logs_are_framed_unless_there_is_a_terminal(
         assert answer.body == body
         assert server.engine.containers.calls[-1] == (
             "logs",
-            LogOptions(stdout=True, stderr=True, since=12.5, tail=3, timestamps=True),
+            LogOptions(stdout=True, stderr=True, since=12_500_000_000, tail=3, timestamps=True),
         )
         assert (await client.ask("GET", "/containers/a/logs")).status == 400
         assert (await client.ask("GET", "/containers/nosuch/logs?stdout=1")).status == 404

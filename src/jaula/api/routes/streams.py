@@ -74,8 +74,8 @@ async def logs(call: Call) -> Answer:
     options = LogOptions(
         stdout=query.flag("stdout"),
         stderr=query.flag("stderr"),
-        since=query.timestamp("since") or None,
-        until=query.timestamp("until") or None,
+        since=query.nanoseconds("since") or None,
+        until=query.nanoseconds("until") or None,
         tail=tail(query),
         follow=query.flag("follow"),
         timestamps=query.flag("timestamps"),
