@@ -1,10 +1,10 @@
 """What confinement costs a start: the same container with and without its layers, in turn.
 
 One engine, one connection. Timed is the request that starts a container, of which a tenth of the
-rounds is looked at; read is the processor time that its cgroup has used when the program runs, which
-is the work of the process that becomes it. Each layer is left out by the flag that a user would give.
-On a busy machine the first also holds waits for processors and for locks of the kernel that others
-have; the second hardly does.
+rounds is looked at; read is the processor time that its cgroup has used when the program runs,
+which is the work of the process that becomes it. Each layer is left out by the flag that a user
+would give. On a busy machine the first also holds waits for processors and for locks of the kernel
+that others have; the second hardly does.
 """
 
 from __future__ import annotations
