@@ -403,7 +403,7 @@ def test_the_nft_program_does_where_the_library_is_missing(
     box = lab.box()
     with visiting(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
-        assert lab.manager.warnings() == ()
+        assert all("forwarding was off" in line for line in lab.manager.warnings())
     with listen(box.net, "0.0.0.0", 80) as server:
         assert talks(lab.host, ("127.0.0.1", 8080), server) is not None
     with visiting(lab.host):
