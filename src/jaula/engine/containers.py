@@ -277,6 +277,7 @@ class Containers(Looking):
         try:
             if container.live:
                 await self._stop(container, timeout, signal)
+                self._emit(container, "stop")
         finally:
             container.removing = False
         async with container.lock:

@@ -14,7 +14,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from jaula.engine import delivering, health, policy, states
+from jaula.engine import delivering, health, mount_events, policy, states
 from jaula.engine.connecting import Connector
 from jaula.engine.container import Container
 from jaula.engine.create import attributes
@@ -102,6 +102,7 @@ class Ending:
         saved = remove or self.book(container)
         if end.error:  # whoever ended it may not have been able to remove its cgroup
             self.lingering.remove(container)
+        mount_events.unmounted(self._parts.events, record)
         self._parts.events.emit(
             "container",
             "die",

@@ -146,7 +146,9 @@ class Looking:
 
         container = self.find(ref)
         self.require_running(container)
-        return await top(self.parts, container, ps_args)
+        told = await top(self.parts, container, ps_args)
+        self.parts.events.emit("container", "top", container.id, self.attributes(container))
+        return told
 
     async def changes(self, ref: str) -> Documents:
         """What differs from the image."""

@@ -28,7 +28,7 @@ def merge(body: ContainerCreate, image: ImageConfig) -> ContainerCreate:
         entrypoint = ()  # "--entrypoint ''" resets the image's
     return msgspec.structs.replace(
         body,
-        env=merge_environment((), (*image.env, *body.env)),
+        env=_environment(body.env, image.env),
         cmd=cmd,
         entrypoint=entrypoint,
         working_dir=body.working_dir or image.working_dir,
@@ -40,3 +40,11 @@ def merge(body: ContainerCreate, image: ImageConfig) -> ContainerCreate:
         shell=body.shell or image.shell,
         healthcheck=health.merged(body.healthcheck, image.healthcheck),
     )
+
+
+def _environment(own: tuple[str, ...], image: tuple[str, ...]) -> tuple[str, ...]:
+    """The request's variables in its order, then the image's that it does not name."""
+    merged = merge_environment((), (*image, *own))
+    by_name = {entry.partition("=")[0]: entry for entry in merged}
+    order = dict.fromkeys(entry.partition("=")[0] for entry in (*own, *image))
+    return tuple(by_name[name] for name in order if name in by_name)

@@ -25,6 +25,7 @@ from jaula.engine import (
     lending,
     links,
     memberships,
+    mount_events,
     states,
 )
 from jaula.engine.connecting import Connector
@@ -137,6 +138,7 @@ class Starter:
         )
         self._book(container)
         self.connector.told(container.record, place.endpoints, "connect")
+        mount_events.mounted(self._parts.events, record)
         self._parts.events.emit("container", "start", container.id, attributes(record))
         self._parts.sandboxes.refill()
 

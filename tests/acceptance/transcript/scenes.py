@@ -398,6 +398,25 @@ EVENTS = Scene(
             "events --since 60s --until 0s --filter container=t-4 --format {{.Action}}",
             unordered=True,
         ),
+        step("volume create tr-v"),
+        step(f"run -d --init --name t-1 -v tr-v:/v -e X=1 -e PATH=/bin {IMAGE} sleep 99"),
+        step("inspect -f {{.Config.Env}} t-1"),
+        step("top t-1", differs="pids of the host"),
+        step("update -m 80m --memory-swap -1 t-1"),
+        step("export -o {here}/t.tar t-1"),
+        step("restart -t 1 t-1"),
+        step("kill t-1"),
+        step("rm t-1"),
+        step("volume rm tr-v"),
+        step(f"run --rm {IMAGE} sleep 1.1"),
+        step(
+            "events --since 60s --until 0s --filter container=t-1 --format {{.Type}}.{{.Action}}",
+            unordered=True,
+        ),
+        step(
+            "events --since 60s --until 0s --filter volume=tr-v"
+            " --format {{.Action}}|{{.Actor.Attributes}}",
+        ),
     ),
 )
 

@@ -19,7 +19,7 @@ IMAGE = ImageConfig(
 def test_the_image_fills_in_what_the_request_lacks() -> None:
     merged = merge(ContainerCreate(image="i", env=("X=2", "Y=3"), labels={"b": "mine"}), IMAGE)
     assert process.arguments(merged) == ("/init", "sh")
-    assert merged.env == ("PATH=/bin", "X=2", "Y=3")
+    assert merged.env == ("X=2", "Y=3", "PATH=/bin")
     assert merged.user == "app"
     assert merged.labels == {"a": "image", "b": "mine"}
 
