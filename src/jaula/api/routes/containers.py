@@ -205,6 +205,7 @@ ROUTES: Routes = (
     ("GET", "/containers/{id}/top", top),
     ("GET", "/containers/{id}/changes", changes),
     ("DELETE", "/containers/{id}", remove),
+    ("DELETE", "/containers/{name...}", remove),  # of a link: /CONTAINER/ALIAS
     ("GET", "/containers/{id}/checkpoints", checkpoints),
     ("POST", "/containers/{id}/checkpoints", checkpoints),
     ("GET", "/jaula/containers/{id}/spec", spec),
