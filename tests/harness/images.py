@@ -6,6 +6,9 @@ import io
 import shutil
 import tarfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
 
 from harness.engine import PrivateEngine
 
@@ -76,9 +79,10 @@ def import_image(engine: PrivateEngine, name: str, entries: Iterable[Entry]) -> 
 
 def host_tools(engine: PrivateEngine) -> tuple[str, ...]:
     """Words for ``run`` that put the host's /usr, Python included, read-only in a container."""
+    if Path("/sys/fs/selinux/enforce").exists():
+        pytest.skip("under SELinux no container may execute the host's programs")
     merged = [link("lib", "usr/lib"), link("lib64", "usr/lib64"), directory("usr")]
     name = "host-tools"
     if engine.request("GET", f"/images/{name}/json").status == 404:
         import_image(engine, name, busybox_entries() + merged)
-    # What SELinux calls the host's programs, no container may execute.
-    return ("--security-opt", "label=disable", "-v", "/usr:/usr:ro", name)
+    return ("-v", "/usr:/usr:ro", name)
