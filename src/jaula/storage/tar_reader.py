@@ -77,7 +77,11 @@ _TIMES = 2**41 * 1_000_000_000  # nanoseconds; file systems hold less and clamp
 
 
 class TarReader:
-    """The entries of one archive, in order. ``tap`` is given every byte that is read, once."""
+    """The entries of one archive, in order.
+
+    ``tap`` is given every byte that is read, once. ``padded`` says that the last entry's padding
+    must be there.
+    """
 
     def __init__(
         self,
@@ -85,8 +89,10 @@ class TarReader:
         *,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         tap: Callable[[memoryview], object] | None = None,
+        padded: bool = True,
     ) -> None:
         self._limits = limits
+        self._padded = padded
         self._tap = tap
         self._stream: Stream | None
         self._position = 0
@@ -173,8 +179,7 @@ class TarReader:
     def next(self) -> Entry | None:
         """The next entry, None at the end; what was not read of the present one is skipped."""
         self._skip(self._unread)
-        # The docker command sends contexts whose last entry has none, and no end either.
-        self._skip(self._padding, needed=False)
+        self._skip(self._padding, needed=self._padded)
         self._unread = self._padding = 0
         extended: dict[bytes, bytes] = {}
         for _ in range(16):

@@ -58,7 +58,8 @@ def receive(
     :raises Unavailable: the disk is full.
     """
     source, _ = plain(stream)
-    reader = TarReader(source, limits=limits)
+    # The docker command's contexts may end with their last entry's last byte.
+    reader = TarReader(source, limits=limits, padded=False)
     copying = CopyIn(directory, "/", owner=lambda uid, gid: (0, 0), parents=(0, 0))
     with explained("the build context"):
         copying.run(Watched(reader, directory, None, cancel))
