@@ -58,18 +58,8 @@ def worker_index(worker_id: str) -> int:
 @pytest.fixture(scope="session")
 def engine(worker_index: int) -> Iterator[PrivateEngine]:
     """An engine for all tests of this worker. Nothing of it may be left at the end."""
-    private = PrivateEngine(worker_index)
-    private.start()
-    try:
+    with leaks.nothing_left(PrivateEngine(worker_index)) as private:
         yield private
-        private.discard()
-        left = leaks.of_engine(private)
-        assert not left, f"left behind by the engine: {left}"
-    finally:
-        if private.process is not None:
-            private.kill()
-        leaks.clean_up(private)
-        private.delete_directories()
 
 
 @pytest.fixture

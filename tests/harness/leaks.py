@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.engine import PrivateEngine
@@ -97,3 +98,19 @@ def clean_up(engine: PrivateEngine) -> None:
                     time.sleep(0.05)
     if bridge(engine):
         subprocess.run(["ip", "link", "del", engine.bridge], check=False)
+
+
+@contextlib.contextmanager
+def nothing_left(private: PrivateEngine) -> Iterator[PrivateEngine]:
+    """A private engine from its start to its end, of which nothing may be left then."""
+    try:
+        private.start()
+        yield private
+        private.discard()
+        left = of_engine(private)
+        assert not left, f"left behind by the engine: {left}"
+    finally:
+        if private.process is not None:
+            private.kill()
+        clean_up(private)
+        private.delete_directories()

@@ -16,6 +16,7 @@ import requests
 import schemathesis
 from docker.transport import UnixHTTPAdapter
 
+from harness import leaks
 from harness.engine import PROJECT, PrivateEngine
 
 pytestmark = [
@@ -40,14 +41,8 @@ def own(worker_index: int) -> Iterator[PrivateEngine]:
         (worker_index + 57) % 250 + 1,
         extra_flags=("--registry-mirror", "http://127.0.0.1:9"),
     )
-    private.start()
-    try:
+    with leaks.nothing_left(private):
         yield private
-        private.discard()
-    finally:
-        if private.process is not None:
-            private.kill()
-        private.delete_directories()
 
 
 @pytest.fixture(scope="module")

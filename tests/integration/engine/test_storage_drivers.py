@@ -25,18 +25,9 @@ def engine_on(top: Path, driver: str, index: int) -> Iterator[PrivateEngine]:
         extra_flags=("--storage-driver", driver),
     )
     private.root.mkdir()
-    private.start()
-    try:
+    with leaks.nothing_left(private):
         load_image(private, "busybox")
         yield private
-        private.discard()
-        left = leaks.of_engine(private)
-        assert not left, f"left behind by the engine: {left}"
-    finally:
-        if private.process is not None:
-            private.kill()
-        leaks.clean_up(private)
-        private.delete_directories()
 
 
 @pytest.fixture(params=["overlay", "btrfs", "vfs"])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import load_image
+from harness import leaks
 from harness.engine import PrivateEngine
 
 Rows = list[dict[str, Any]]
@@ -21,21 +22,9 @@ OLD = "0" * 63
 @pytest.fixture(scope="module")
 def kept(worker_index: int) -> Iterator[PrivateEngine]:
     """An engine whose directories may be spoiled, and are whole again after each test."""
-    from harness import leaks
-
-    private = PrivateEngine((worker_index + 57) % 250 + 1)
-    private.start()
-    try:
+    with leaks.nothing_left(PrivateEngine((worker_index + 57) % 250 + 1)) as private:
         load_image(private, "busybox")
         yield private
-        private.discard()
-        left = leaks.of_engine(private)
-        assert not left, f"left behind by the engine: {left}"
-    finally:
-        if private.process is not None:
-            private.kill()
-        leaks.clean_up(private)
-        private.delete_directories()
 
 
 @pytest.fixture(autouse=True)

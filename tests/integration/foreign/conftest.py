@@ -52,18 +52,9 @@ def flags() -> list[str]:
 def host(worker_index: int) -> Iterator[PrivateEngine]:
     """An engine for the tests of this directory. Nothing of it may be left at the end."""
     private = PrivateEngine((worker_index + 57) % 250 + 1, extra_flags=tuple(flags()))
-    private.start()
-    try:
+    with leaks.nothing_left(private):
         load_image(private, "busybox")
         yield private
-        private.discard()
-        left = leaks.of_engine(private)
-        assert not left, f"left behind by the engine: {left}"
-    finally:
-        if private.process is not None:
-            private.kill()
-        leaks.clean_up(private)
-        private.delete_directories()
 
 
 @pytest.fixture

@@ -24,18 +24,9 @@ def engine(
             extra_flags=("--storage-driver", str(request.param)),
         )
         private.root.mkdir()
-        private.start()
-        try:
+        with leaks.nothing_left(private):
             load_image(private, "busybox")
             yield private
-            private.discard()
-            left = leaks.of_engine(private)
-            assert not left, f"left behind by the engine: {left}"
-        finally:
-            if private.process is not None:
-                private.kill()
-            leaks.clean_up(private)
-            private.delete_directories()
 
 
 def test_steps_mounts_and_the_cache(engine: PrivateEngine) -> None:
