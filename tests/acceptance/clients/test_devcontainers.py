@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def test_a_workspace_comes_up_and_goes_on_where_it_was(
         assert outcome(devcontainer("up"))["containerId"] == name
         started = engine.cli("docker", "exec", name, "wc", "-l", "/tmp/started").stdout.split()
         assert started[0] == "2"
+        time.sleep(1.1)  # the docker command names whole seconds
         told = engine.cli(
             *("docker", "events", "--since", since, "--until", "0s", "--format", "{{json .}}"),
             *("--filter", "event=start", "--filter", f"label=devcontainer.local_folder={place}"),
