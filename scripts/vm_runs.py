@@ -111,6 +111,7 @@ def outcome(status: int, output: str) -> Outcome:
     """What the table tells of a run's output."""
     machine = MACHINE.search(output)
     lines = [found[1].strip() for found in map(SUMMARY.match, output.splitlines()) if found]
+    lines = [re.sub(r", \d+ warnings?$", "", line) for line in lines]
     summary = lines[-1] if lines else f"did not end by itself: status {status}"
     return Outcome(status, machine[1].strip() if machine else "did not start", summary, output)
 
