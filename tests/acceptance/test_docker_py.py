@@ -183,6 +183,8 @@ def test_a_client_of_an_older_version_is_served_as_before(
         assert container.logs(stdout=False) == b"err\n"
         container.reload()
         assert container.attrs["HostConfig"]["Memory"] == 96 << 20
+        ipc = "private" if version in ("1.41", "1.43") else "shareable"
+        assert container.attrs["HostConfig"]["IpcMode"] == ipc
         image = older.images.get(busybox)
         assert image.attrs["VirtualSize"] == image.attrs["Size"]
         assert [one.id for one in older.containers.list(all=True, filters={"id": container.id})]

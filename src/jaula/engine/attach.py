@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING
 
-from jaula.errors import Conflict
+from jaula.errors import Conflict, JaulaError
 from jaula.runtime.messages import AttachStream
 from jaula.spec import detach_keys
 from jaula.spec.calls import AttachOptions, LogOptions
@@ -16,6 +17,8 @@ from jaula.state.records import Status
 if TYPE_CHECKING:
     from jaula.engine.container import Container
     from jaula.engine.looking import Looking
+
+log = logging.getLogger("jaula.containers")
 
 PENDING_LIMIT = 32  # clients that wait for one container's start; the runtime takes 60 sockets
 
@@ -57,6 +60,18 @@ def check(container: Container) -> None:
     """
     if container.record.status is Status.PAUSED:
         raise Conflict(f"container {container.name} is paused, unpause the container before attach")
+
+
+async def join_late(container: Container) -> None:
+    """Hand on the clients that came while the container was being started."""
+    for fd, stream in container.take_pending():
+        if container.shim is None:
+            os.close(fd)
+            continue
+        try:
+            await container.shim.attach(fd, stream)
+        except JaulaError as error:  # it has ended already, and the client is hung up on
+            log.info("container %s: a client came too late: %s", container.name, error)
 
 
 def stream_of(container: Container, options: AttachOptions) -> AttachStream:

@@ -119,6 +119,7 @@ class Containers(Looking):
             if container.record.body.host_config.auto_remove:
                 await self.ending.remove(container, volumes=True)
             raise
+        await attaching.join_late(container)
         self.health.started(container)
         self.watch(container)
 

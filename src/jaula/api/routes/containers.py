@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from jaula.api import reply
 from jaula.api.call import Call
 from jaula.api.query import Query
@@ -14,12 +16,17 @@ from jaula.spec.api import ContainerCreate, ContainerUpdate
 from jaula.spec.calls import CommitOptions
 
 _DNS_NAMES_APART = (1, 45)
+_IPC_PRIVATE_SINCE = (1, 40)  # what a container's IPC namespace is where nothing was asked for
+_STOP_SIGNAL_SINCE = (1, 42)
 _NO_OBJECT = 7  # bytes that hold no JSON object with a member
 
 
 async def create(call: Call) -> Answer:
     """``POST /containers/create``."""
     body = await call.document(ContainerCreate, required=True)
+    if call.version < _IPC_PRIVATE_SINCE and not body.host_config.ipc_mode:
+        host = msgspec.structs.replace(body.host_config, ipc_mode="shareable")
+        body = msgspec.structs.replace(body, host_config=host)
     query = call.query
     created = await call.engine.containers.create(
         body, query.optional("name"), query.optional("platform")
@@ -67,17 +74,19 @@ async def start(call: Call) -> Answer:
     return reply.NO_CONTENT
 
 
+def _stop_signal(call: Call) -> str | None:
+    return call.query.optional("signal") if call.version >= _STOP_SIGNAL_SINCE else None
+
+
 async def stop(call: Call) -> Answer:
     """``POST /containers/{id}/stop``."""
-    seconds, signal = call.query.integer("t"), call.query.optional("signal")
-    await call.engine.containers.stop(call.name, seconds, signal)
+    await call.engine.containers.stop(call.name, call.query.integer("t"), _stop_signal(call))
     return reply.NO_CONTENT
 
 
 async def restart(call: Call) -> Answer:
     """``POST /containers/{id}/restart``."""
-    seconds, signal = call.query.integer("t"), call.query.optional("signal")
-    await call.engine.containers.restart(call.name, seconds, signal)
+    await call.engine.containers.restart(call.name, call.query.integer("t"), _stop_signal(call))
     return reply.NO_CONTENT
 
 
