@@ -48,6 +48,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             )
 
 
+@pytest.fixture(autouse=True)
+def null_device() -> Iterator[None]:
+    """The host's null device has its owner and mode after every test; they are mended if not.
+
+    It is what programs get for a missing stream, and so the first file of the host that is hit where
+    something meant for a container's files goes astray. Tests that run beside may be the cause.
+    """
+    yield
+    found = os.stat("/dev/null")
+    if os.geteuid() == 0 and (found.st_uid, found.st_gid, found.st_mode & 0o7777) != (0, 0, 0o666):
+        os.chown("/dev/null", 0, 0)
+        os.chmod("/dev/null", 0o666)
+        pytest.fail(f"/dev/null was {found.st_uid}:{found.st_gid} {found.st_mode & 0o7777:o}")
+
+
 @pytest.fixture(scope="session")
 def worker_index(worker_id: str) -> int:
     """A number that no other engine of this or another test run on the machine uses."""
