@@ -52,8 +52,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def null_device() -> Iterator[None]:
     """The host's null device has its owner and mode after every test; they are mended if not.
 
-    It is what programs get for a missing stream, and so the first file of the host that is hit where
-    something meant for a container's files goes astray. Tests that run beside may be the cause.
+    It is what programs get for a missing stream, so the first file of the host that is hit where
+    something meant for a container goes astray. Tests that run beside may be the cause.
     """
     yield
     found = os.stat("/dev/null")
