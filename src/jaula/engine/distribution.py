@@ -44,9 +44,7 @@ class Distribution:
             from jaula.images.registry.client import RegistryClient
 
             parts = self._parts
-            self._made = RegistryClient(
-                parts.images, parts.config.registry, admission=parts.gate
-            )
+            self._made = RegistryClient(parts.images, parts.config.registry, admission=parts.gate)
         return self._made
 
     def renew(self) -> None:

@@ -9,6 +9,7 @@ namespace.
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 from typing import NoReturn
 
@@ -73,7 +74,7 @@ def start(
         flags = differing(init_pid)
         if terms.initial_cpus:
             os.sched_setaffinity(0, terms.initial_cpus)
-        stage_pid, stage_pidfd = clone_into(cgroup, theirs)
+        stage_pid, stage_pidfd = clone_into(cgroup, theirs, lambda error: _refused(sync, error))
         if stage_pid == 0:
             mine.close()
             _stage(init_pidfd, flags, prepared, stdio, wanted.terminal, terms, sync)
@@ -107,6 +108,13 @@ def _close(*fds: int) -> None:
     for fd in fds:
         if fd >= 0:
             os.close(fd)
+
+
+def _refused(sync: _socket.socket, error: OSError) -> NoReturn:
+    """The cgroup takes nobody; where it is gone, its container has ended, which the maker says."""
+    if error.errno == errno.ENODEV:
+        os._exit(125)
+    report(sync, error, "cgroup")
 
 
 def _stage(

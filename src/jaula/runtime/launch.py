@@ -18,7 +18,7 @@ from jaula.runtime import channel, confined, hooks, init, joining, labels, mount
 from jaula.runtime.become import Prepared
 from jaula.runtime.birth import clone_into
 from jaula.runtime.born import Born, memory_limit
-from jaula.runtime.handshake import follow
+from jaula.runtime.handshake import follow, report
 from jaula.runtime.hierarchies import container_directories, own_places, v1_hierarchies
 from jaula.runtime.keep import Keep
 from jaula.runtime.mappings import host_id
@@ -183,7 +183,9 @@ def _fork(
 ) -> tuple[int, int]:
     """Fork the stage and wait until the program runs or waits: (init's pid, terminal master)."""
     mine, theirs = channel.pair()
-    stage_pid, stage_pidfd = clone_into(cgroup, keep.fds)
+    stage_pid, stage_pidfd = clone_into(
+        cgroup, keep.fds, lambda error: report(theirs, error, "cgroup")
+    )
     if stage_pid == 0:
         mine.close()
         init.stage(blueprint, theirs)

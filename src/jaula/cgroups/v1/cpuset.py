@@ -53,6 +53,11 @@ def stats(read: Reader) -> CpusetStats:
     )
 
 
+def is_empty(directory: int) -> bool:
+    """Whether it takes no process yet, and has nothing to hand on."""
+    return not all(files.read(directory, name) for name in _LISTS)
+
+
 def prepare(parent: int, child: int) -> None:
     """Fill a new cpuset from its parent's where it is empty, and let its children inherit."""
     for name in _LISTS:

@@ -133,12 +133,14 @@ class Driver:
             if "cpuset" in hierarchy.controllers:
                 self._prepare_cpuset(hierarchy, ancestor)
 
-    @staticmethod
-    def _prepare_cpuset(hierarchy: Hierarchy, relative: str) -> None:
+    def _prepare_cpuset(self, hierarchy: Hierarchy, relative: str) -> None:
         child = os.open(relative, _DIRECTORY, dir_fd=hierarchy.root)
         try:
             parent = os.open(os.path.dirname(relative) or ".", _DIRECTORY, dir_fd=hierarchy.root)
             try:
+                if cpuset.is_empty(parent) and os.path.dirname(relative):
+                    # Made by a start beside this one, which has not come to fill it.
+                    self._prepare_cpuset(hierarchy, os.path.dirname(relative))
                 cpuset.prepare(parent, child)
             finally:
                 os.close(parent)
