@@ -217,6 +217,13 @@ def test_a_project_from_build_to_down(project: Project) -> None:
     assert not [v for v in volumes if v["Name"].startswith(name)]
 
 
+def test_jaula_compose_is_compose_with_this_engine(project: Project) -> None:
+    where = ("--project-directory", str(project.directory), "-p", project.name)
+    done = project.engine.cli("jaula", "compose", *where, "up", "-d", "--build", "store")
+    assert done.returncode == 0, done.stderr
+    assert project.states() == {"store-1": "running"}
+
+
 def test_up_in_the_foreground_ends_with_its_services(project: Project) -> None:
     process = project.start("up", "--build", "store", "worker")
     try:

@@ -74,6 +74,7 @@ class Command:
         least: int = 0,
         most: int | None = None,
         interspersed: bool = True,
+        raw: bool = False,
         description: str = "",
         examples: Sequence[tuple[str, str]] = (),
         exit_status: Sequence[tuple[str, str]] = (),
@@ -88,6 +89,7 @@ class Command:
         self.least = least
         self.most = most
         self.interspersed = interspersed
+        self.raw = raw  # every word is an argument
         self.description = description
         self.examples = tuple(examples)
         self.exit_status = tuple(exit_status)
@@ -140,6 +142,9 @@ def parse(command: Command, words: Sequence[str]) -> Options:
     Raises UsageError in Docker's words. ``--help`` is recorded as the flag ``help``.
     """
     options = Options(command)
+    if command.raw:
+        options.arguments = list(words)
+        return options
     by_name = {flag.name: flag for flag in command.flags}
     by_short = {flag.short: flag for flag in command.flags if flag.short}
     by_name.setdefault("help", HELP)

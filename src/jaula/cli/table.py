@@ -53,6 +53,7 @@ COMMANDS = {
     "rmi": "rmi",
     "history": "history",
     "build": "build",
+    "compose": "compose",
     "daemon": "daemon",
     "check": "check",
     "doctor": "doctor",

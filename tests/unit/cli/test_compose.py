@@ -1,0 +1,67 @@
+"""Handing over to compose: which program, with which words and variables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaula.cli import destination, main, table
+from jaula.cli.commands import compose
+from jaula.cli.failure import Failure
+from jaula.cli.flags import parse
+from jaula.cli.secured import Security
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A compose that is this person's plugin, and the only one."""
+    monkeypatch.setattr(compose, "PLUGINS", ())
+    monkeypatch.setattr(destination, "directory", lambda: str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
+    path = tmp_path / "cli-plugins" / "docker-compose"
+    path.parent.mkdir()
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_plugin_of_the_person_is_found_first(program: Path) -> None:
+    assert compose.find() == str(program)
+    program.chmod(0o644)
+    with pytest.raises(Failure, match="apt install docker-compose") as caught:
+        compose.find()
+    assert caught.value.status == 127
+
+
+def test_every_word_is_handed_on(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *words: seen.append(words))
+    monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
+    monkeypatch.setenv("DOCKER_CONTEXT", "other")
+    words = ["-f", "a.yaml", "--profile", "x", "version", "--", "--format", "json"]
+    main.main(["-H", "unix:///there.sock", "compose", *words])
+    ((path, arguments, environment),) = seen
+    assert (path, arguments) == (str(program), [str(program), *words])
+    assert environment["DOCKER_HOST"] == "unix:///there.sock"
+    assert environment["DOCKER_BUILDKIT"] == "0"
+    assert "DOCKER_CONTEXT" not in environment
+
+
+def test_its_own_help_is_handed_on_as_well() -> None:
+    command = table.load("compose")
+    assert parse(command, ["--help"]).arguments == ["--help"]
+
+
+def test_certificates_are_told_by_their_directory() -> None:
+    given = Security("/c/ca.pem", "/c/cert.pem", "/c/key.pem")
+    expected = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/c"}
+    assert compose.certificates(given) == expected
+    for other in (
+        Security("/c/ca.pem", "/d/cert.pem", "/c/key.pem"),
+        Security("/c/own.pem", "/c/cert.pem", "/c/key.pem"),
+    ):
+        with pytest.raises(Failure, match=r"ca\.pem, cert\.pem, key\.pem"):
+            compose.certificates(other)
