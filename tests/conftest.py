@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from harness.engine import PROJECT, PrivateEngine
 # A machine that is busy makes an example slow, not wrong.
 hypothesis.settings.register_profile("jaula", deadline=None)
 hypothesis.settings.load_profile("jaula")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs beside it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NEED_ROOT = ("integration", "security", "acceptance")
 TESTS = Path(__file__).parent

@@ -5,10 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,14 +69,6 @@ MAPS = (
 
 
 @pytest.fixture(scope="module")
-def dockerd(busybox_archive: Path) -> Iterator[BridgedDockerd]:
-    runc = shutil.which("runc", path="/usr/sbin:/usr/bin:/sbin:/bin")
-    assert runc, "there is no runc"
-    with BridgedDockerd(Path(runc), busybox_archive) as caller:
-        yield caller
-
-
-@pytest.fixture(scope="module")
 def theirs(dockerd: BridgedDockerd) -> Iterator[Ask]:
     _furnish(dockerd)
     yield lambda path: _curl(dockerd, path)
@@ -86,10 +76,10 @@ def theirs(dockerd: BridgedDockerd) -> Iterator[Ask]:
 
 
 @pytest.fixture(scope="module")
-def ours(engine: PrivateEngine, busybox: str) -> Iterator[Ask]:
-    _furnish(lambda *words: engine.cli("docker", *words, check=True))
-    yield lambda path: engine.request("GET", path).json()
-    _clear(lambda *words: engine.cli("docker", *words, check=True))
+def ours(own: PrivateEngine) -> Iterator[Ask]:
+    _furnish(lambda *words: own.cli("docker", *words, check=True))
+    yield lambda path: own.request("GET", path).json()
+    _clear(lambda *words: own.cli("docker", *words, check=True))
 
 
 def _furnish(docker: Callable[..., object]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +14,11 @@ from harness.transcript import Run, Said, Scene, play
 pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript")]
 
 
-@pytest.fixture(scope="module")
-def dockerd(busybox_archive: Path) -> Iterator[BridgedDockerd]:
-    runc = shutil.which("runc", path="/usr/sbin:/usr/bin:/sbin:/bin")
-    assert runc, "there is no runc"
-    with BridgedDockerd(Path(runc), busybox_archive) as caller:
-        yield caller
-
-
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
 def test_says_the_same(
-    scene: Scene, engine: PrivateEngine, busybox: str, dockerd: BridgedDockerd, tmp_path: Path
+    scene: Scene, own: PrivateEngine, dockerd: BridgedDockerd, tmp_path: Path
 ) -> None:
-    ours = _play(lambda *words, **more: engine.cli("docker", *words, **more), scene, tmp_path / "a")
+    ours = _play(lambda *words, **more: own.cli("docker", *words, **more), scene, tmp_path / "a")
     theirs = _play(
         lambda *words, **more: dockerd(*words, expect=None, **more), scene, tmp_path / "b"
     )
@@ -47,16 +37,13 @@ OLDER = [
 def test_says_the_same_to_an_older_client(
     version: str,
     scene: Scene,
-    engine: PrivateEngine,
-    busybox: str,
+    own: PrivateEngine,
     dockerd: BridgedDockerd,
     tmp_path: Path,
 ) -> None:
     older = {"DOCKER_API_VERSION": version}
     ours = _play(
-        lambda *words, **more: engine.cli(
-            "docker", *words, env=engine.environment() | older, **more
-        ),
+        lambda *words, **more: own.cli("docker", *words, env=own.environment() | older, **more),
         scene,
         tmp_path / "a",
     )
@@ -82,7 +69,7 @@ def _compare(scene: Scene, ours: list[Said], theirs: list[Said]) -> None:
 def _play(run: Run, scene: Scene, directory: Path) -> list[Said]:
     directory.mkdir()
     clean = [
-        ("rm", "-f", "-v", "t-1", "t-2", "t-3", "t-4"),
+        ("rm", "-f", "-v", "t-1", "t-2", "t-3", "t-4", "t-5"),
         ("network", "rm", "tr-net", "tr-two", "tr-bad"),
         ("volume", "rm", "tr-v"),
         ("rmi", "-f", *(f"tr/{name}:1" for name in ("new", "root", "other", "built", "bad", "x"))),
