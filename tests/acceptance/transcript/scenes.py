@@ -399,7 +399,7 @@ EVENTS = Scene(
             unordered=True,
         ),
         step("volume create tr-v"),
-        step(f"run -d --init --name t-5 -v tr-v:/v -e X=1 -e PATH=/bin {IMAGE} sleep 99"),
+        step(f"run -d --init --name t-5 -v tr-v:/v -e X=1 {IMAGE} sleep 99"),
         step("inspect -f {{.Config.Env}} t-5"),
         step("top t-5", differs="pids of the host"),
         step("update -m 80m --memory-swap -1 t-5"),
