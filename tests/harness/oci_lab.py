@@ -26,6 +26,7 @@ from jaula.oci.template import template
 from jaula.spec.runtime import encode
 
 RUNTIME = PROJECT / "jaula-runtime"
+RELATIVE_TO = "jaula-runtime"  # the cgroup that relative paths, and none, are below
 SECONDS = 20.0  # that any one command may take
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
@@ -148,11 +149,16 @@ class Lab:
     def cgroups(self) -> list[str]:
         """Cgroups whose path has the lab's name, in every hierarchy."""
         found = []
-        for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
-            for place in hierarchy.glob(f"*{self.cgroup}*"):
-                inside = [str(child) for child in place.iterdir() if child.is_dir()]
-                found += inside or ([] if place.name == self.cgroup else [str(place)])
+        for place in self._places():
+            inside = [str(child) for child in place.iterdir() if child.is_dir()]
+            found += inside or ([] if place.name == self.cgroup else [str(place)])
         return [f"cgroup {path}" for path in found]
+
+    def _places(self) -> Iterator[Path]:
+        """The lab's cgroups at the top of each hierarchy, and where paths are relative to."""
+        for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
+            for parent in (hierarchy, hierarchy / RELATIVE_TO):
+                yield from parent.glob(f"*{self.cgroup}*")
 
     def others(self) -> list[str]:
         """Mounts and sockets of the host that carry the lab's directory, and state directories."""
@@ -189,11 +195,11 @@ class Lab:
                 self.command("delete", "--force", name)
         self._reap()
         self.adopt(False)
-        for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
-            for place in hierarchy.glob(f"*{self.cgroup}*"):
-                for group in sorted(place.glob("**/"), reverse=True):
-                    with contextlib.suppress(OSError):
-                        group.rmdir()
+        for place in list(self._places()):
+            above = [place.parent] if place.parent.name == RELATIVE_TO else []
+            for group in [*sorted(place.glob("**/"), reverse=True), *above]:
+                with contextlib.suppress(OSError):  # another lab's may be there as well
+                    group.rmdir()
 
 
 class Bundle:

@@ -72,7 +72,7 @@ def sample(parts: Parts, container: Container) -> dict[str, Any]:
         return document
     try:
         with parts.cgroups.open(cgroup_path(parts, record)) as cgroup:
-            stats = cgroup.stats(detailed=True)
+            stats = cgroup.stats()
     except NotFound:
         return document  # it ended a moment ago
     document["cpu_stats"] = _cpu(stats)

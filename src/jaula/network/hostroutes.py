@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 
 from jaula.kernel.links import RT_TABLE_LOCAL
@@ -14,32 +15,23 @@ LEAST_MTU = 576  # RFC 791
 
 def networks(links: Rtnetlink) -> list[IPv4Network]:
     """What the host routes or has an address in, so that no subnet shadows it."""
-    rows = [
-        IPv4Network((row.address, row.prefix), strict=False)
-        for row in links.addresses()
-        if row.family == socket.AF_INET
-    ]
-    rows += [
-        IPv4Network((row.destination, row.prefix), strict=False)
-        for row in links.routes()
-        if row.family == socket.AF_INET and row.destination and row.table != RT_TABLE_LOCAL
-    ]
-    return rows
+    return [IPv4Network(found, strict=False) for found in _known(links, socket.AF_INET)]
 
 
 def networks6(links: Rtnetlink) -> list[IPv6Network]:
     """The same for IPv6, without what every interface has."""
-    rows = [
-        IPv6Network((row.address, row.prefix), strict=False)
-        for row in links.addresses()
-        if row.family == socket.AF_INET6
-    ]
-    rows += [
-        IPv6Network((row.destination, row.prefix), strict=False)
-        for row in links.routes()
-        if row.family == socket.AF_INET6 and row.destination and row.table != RT_TABLE_LOCAL
-    ]
+    rows = [IPv6Network(found, strict=False) for found in _known(links, socket.AF_INET6)]
     return [row for row in rows if not (row.is_link_local or row.is_multicast)]
+
+
+def _known(links: Rtnetlink, family: int) -> Iterator[tuple[str, int]]:
+    """Address and prefix of each interface, and of each route that the main tables have."""
+    for address in links.addresses():
+        if address.family == family:
+            yield address.address, address.prefix
+    for route in links.routes():
+        if route.family == family and route.destination and route.table != RT_TABLE_LOCAL:
+            yield route.destination, route.prefix
 
 
 def uplink_mtu(links: Rtnetlink) -> int:

@@ -117,7 +117,9 @@ class Cgroup:
         read_cpuacct, read = self.reader("cpuacct"), self.reader("memory")
         times = cpuacct.usage(read_cpuacct)
         throttling = cpu.throttling(self.reader("cpu"))
-        by_cpu = cpuacct.by_cpu(read_cpuacct) if detailed else ((), (), ())
+        by_cpu = (
+            cpuacct.by_cpu(read_cpuacct) if detailed else (cpuacct.totals(read_cpuacct), (), ())
+        )
         return Stats(
             cpu=CpuStats(*times, *throttling, *by_cpu),
             memory=memory.stats(read, detailed=detailed),

@@ -18,15 +18,23 @@ class Cpuacct:
         return ()
 
 
+def totals(read: Reader) -> tuple[int, ...]:
+    """Nanoseconds of each CPU, in their order."""
+    return tuple(int(word) for word in (read("cpuacct.usage_percpu") or "").split())
+
+
 def by_cpu(read: Reader) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """(total, user, system) nanoseconds of each CPU, in their order.
 
     ``cpuacct.usage_all`` is a table with the head ``cpu user system``.
     """
-    total = tuple(int(word) for word in (read("cpuacct.usage_percpu") or "").split())
     rows = [line.split() for line in (read("cpuacct.usage_all") or "").splitlines()[1:]]
     numbers = [row for row in rows if len(row) == 3 and all(word.isdigit() for word in row)]
-    return total, tuple(int(row[1]) for row in numbers), tuple(int(row[2]) for row in numbers)
+    return (
+        totals(read),
+        tuple(int(row[1]) for row in numbers),
+        tuple(int(row[2]) for row in numbers),
+    )
 
 
 def usage(read: Reader) -> tuple[int, int, int]:
