@@ -14,17 +14,15 @@ a rule that never matches would be a hole that looks like a wall.
 
 from __future__ import annotations
 
-import errno
-import os
 import posixpath
 import re
-import stat
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
 
+from jaula import trustedfile
 from jaula.confine import capabilities
 from jaula.engine.authority import policy as policies
 from jaula.engine.authority.policy import Policy
@@ -47,22 +45,9 @@ def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | 
 
     Raises ``InvalidRequest``, also for a file that others than root could have written.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ENOENT and not required:
-            return None
-        raise InvalidRequest(f"policy {path}: {error.strerror}") from None
-    with open(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise InvalidRequest(f"policy {path}: it is no regular file")
-        if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
-            raise InvalidRequest(
-                f"policy {path}: others than the engine's user can write it",
-                hint="chown root and chmod go-w",
-            )
-        data = file.read(MAX_SIZE + 1)
+    data = trustedfile.read(path, MAX_SIZE, "policy", required=required)
+    if data is None:
+        return None
     try:
         found = parse(data, user=user, group=group)
         if set(_document(data)) == {IMAGES}:

@@ -11,12 +11,11 @@ keys belong to the engine's user, and nobody else can write them: whoever can, d
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
+from jaula import trustedfile
 from jaula.errors import InvalidRequest
 from jaula.images.reference import parse as parse_reference
 from jaula.images.trust import keys
@@ -47,7 +46,7 @@ class File:
         Raises :class:`InvalidRequest`.
         """
         self.stamps = {self.path: stamp(self.path)}
-        data = _content(self.path, MAX_SIZE, "policy", required=required)
+        data = trustedfile.read(self.path, MAX_SIZE, "policy", required=required)
         if data is None:
             return Rules()
         try:
@@ -65,7 +64,7 @@ class File:
     def _key(self, name: str) -> bytes:
         path = os.path.join(os.path.dirname(os.path.abspath(self.path)), name)
         self.stamps[path] = stamp(path)
-        data = _content(path, keys.PEM_LIMIT, "key", required=True)
+        data = trustedfile.read(path, keys.PEM_LIMIT, "key", required=True)
         assert data is not None, "a required file is read or refused"
         return data
 
@@ -149,26 +148,3 @@ def _signed_as(about: str, value: object) -> str:
         raise InvalidRequest(f"{about} signed-as: a repository is wanted, without a tag")
     reference = parse_reference(value)
     return f"{reference.domain}/{reference.path}"
-
-
-def _content(path: str, limit: int, what: str, *, required: bool) -> bytes | None:
-    """A file that nobody but the engine's user could have written."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ENOENT and not required:
-            return None
-        raise InvalidRequest(f"{what} {path}: {error.strerror}") from None
-    with open(fd, "rb") as file:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise InvalidRequest(f"{what} {path}: it is no regular file")
-        if facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
-            raise InvalidRequest(
-                f"{what} {path}: others than the engine's user can write it",
-                hint="chown root and chmod go-w",
-            )
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise InvalidRequest(f"{what} {path}: it has more than {limit} bytes")
-    return data
