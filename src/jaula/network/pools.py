@@ -60,14 +60,7 @@ def choose_subnet(pools: Iterable[AddressPool], taken: Iterable[IPv4Network]) ->
 
     A default route takes nothing. Raises ``JaulaError`` when the pools are used up.
     """
-    usable = [pool for pool in pools if isinstance(pool.base, IPv4Network)]
-    busy = [network for network in taken if network.prefixlen > 0]
-    for pool in usable:
-        assert isinstance(pool.base, IPv4Network)
-        found = _first_free(pool.base, pool.size, busy)
-        if found is not None:
-            return found
-    raise _used_up(usable)
+    return _first_of([p for p in pools if isinstance(p.base, IPv4Network)], IPv4Network, taken)
 
 
 def choose_subnet6(
@@ -75,15 +68,17 @@ def choose_subnet6(
 ) -> IPv6Network | None:
     """The same for IPv6; None where no pool is for it, ``JaulaError`` when they are used up."""
     usable = [pool for pool in pools if isinstance(pool.base, IPv6Network)]
+    return _first_of(usable, IPv6Network, taken) if usable else None
+
+
+def _first_of(pools: list[AddressPool], kind: type[_S], taken: Iterable[_S]) -> _S:
     busy = [network for network in taken if network.prefixlen > 0]
-    for pool in usable:
-        assert isinstance(pool.base, IPv6Network)
+    for pool in pools:
+        assert isinstance(pool.base, kind)
         found = _first_free(pool.base, pool.size, busy)
         if found is not None:
             return found
-    if usable:
-        raise _used_up(usable)
-    return None
+    raise _used_up(pools)
 
 
 def _first_free(base: _S, size: int, busy: list[_S]) -> _S | None:

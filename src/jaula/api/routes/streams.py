@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from msgspec import structs
+
 from jaula.api import reply, stdcopy
 from jaula.api.call import Call
 from jaula.api.lines import close, lines
@@ -39,25 +41,28 @@ def refusal(tty: bool) -> Callable[[JaulaError], bytes]:
     return words
 
 
+def wishes(query: Query) -> AttachOptions:
+    """What a client that attaches asks for."""
+    keys = query.optional("detachKeys")
+    return AttachOptions(
+        stream=query.flag("stream"),
+        logs=query.flag("logs"),
+        stdin=query.flag("stdin"),
+        stdout=query.flag("stdout"),
+        stderr=query.flag("stderr"),
+        detach_keys=detach_keys.parse(keys) if keys is not None else None,
+    )
+
+
 async def attach(call: Call) -> Answer:
     """``POST /containers/{id}/attach``."""
     await call.ignore_body()
     query, engine, ref = call.query, call.engine.containers, call.name
-    keys = query.optional("detachKeys")
-    sequence = detach_keys.parse(keys) if keys is not None else None
+    options = wishes(query)
     tty = engine.tty(ref, control=True)
 
     async def take(descriptor: int, early: bytes) -> None:
-        options = AttachOptions(
-            stream=query.flag("stream"),
-            logs=query.flag("logs"),
-            stdin=query.flag("stdin"),
-            stdout=query.flag("stdout"),
-            stderr=query.flag("stderr"),
-            detach_keys=sequence,
-            early=early,
-        )
-        await engine.attach(ref, descriptor, options)
+        await engine.attach(ref, descriptor, structs.replace(options, early=early))
 
     return Hijack(content_type(call, tty), take, refusal(tty))
 

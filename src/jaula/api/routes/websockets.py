@@ -11,14 +11,15 @@ import asyncio
 import codecs
 import socket
 
+from msgspec import structs
+
 from jaula.api import version, websocket
 from jaula.api.call import Call
 from jaula.api.reply import Answer, Hijack
 from jaula.api.router import Routes
+from jaula.api.routes.streams import wishes
 from jaula.api.websocket import BadFrame, Decoder, Opcode
 from jaula.errors import InvalidRequest, NotAuthorized
-from jaula.spec import detach_keys
-from jaula.spec.calls import AttachOptions
 
 _BINARY_SINCE = (1, 28)
 _PIECE = 1 << 16
@@ -35,17 +36,8 @@ async def attach(call: Call) -> Answer:
     if origin and origin.partition("://")[2] != call.header(b"host"):
         raise NotAuthorized(f"a page of {origin[:80]} may not attach to containers")
     proof = websocket.accept(call.header(b"sec-websocket-key"))
-    query, engine, ref = call.query, call.engine.containers, call.name
-    keys = query.optional("detachKeys")
-    options = AttachOptions(
-        stream=query.flag("stream"),
-        logs=query.flag("logs"),
-        stdin=query.flag("stdin"),
-        stdout=query.flag("stdout"),
-        stderr=query.flag("stderr"),
-        detach_keys=detach_keys.parse(keys) if keys is not None else None,
-        framed=False,
-    )
+    engine, ref = call.engine.containers, call.name
+    options = structs.replace(wishes(call.query), framed=False)
     engine.tty(ref, control=True)
     binary = call.version >= _BINARY_SINCE
 

@@ -71,16 +71,36 @@ def add(
         return
     tag = artifact.tag_of(image.digest)
     existing = _found(target, tag, cancel)
-    config = None
-    if existing is not None:
-        known = artifact.read(existing.data, f"the manifest {tag}")
-        if artifact.described(signature) in known.layers:
-            return
-        config = target.config(known.config, cancel)
-    config = artifact.config_with(signature, config)
-    manifest = artifact.manifest_with(signature, config, existing.data if existing else None)
+    added = _with(signature, target, existing, f"the manifest {tag}", cancel)
+    if added is None:
+        return
+    config, manifest = added
     upload = _sent(target, (config, signature.payload), cancel)
     upload.manifest(tag, manifest, MANIFEST)
+
+
+def _with(
+    signature: Signature,
+    target: Repository,
+    former: Document | None,
+    about: str,
+    cancel: Cancellation,
+    *,
+    subject: Descriptor | None = None,
+) -> tuple[bytes, bytes] | None:
+    """Configuration and manifest with one signature more than ``former``; None if it is there.
+
+    ``about`` names ``former`` in errors.
+    """
+    config = None
+    if former is not None:
+        known = artifact.read(former.data, about)
+        if artifact.described(signature) in known.layers:
+            return None
+        config = target.config(known.config, cancel)
+    config = artifact.config_with(signature, config)
+    data = former.data if former else None
+    return config, artifact.manifest_with(signature, config, data, subject=subject)
 
 
 def _refer(
@@ -93,16 +113,11 @@ def _refer(
         if referrer.artifact_type == artifact.ARTIFACT_TYPE
     ]
     former = _found(target, listed[-1].digest, cancel) if listed else None
-    config = None
-    if former is not None:
-        known = artifact.read(former.data, f"manifest {former.digest}")
-        if artifact.described(signature) in known.layers:
-            return
-        config = target.config(known.config, cancel)
-    config = artifact.config_with(signature, config)
-    manifest = artifact.manifest_with(
-        signature, config, former.data if former else None, subject=image
-    )
+    about = f"manifest {former.digest}" if former else ""
+    added = _with(signature, target, former, about, cancel, subject=image)
+    if added is None:
+        return
+    config, manifest = added
     upload = _sent(target, (config, signature.payload), cancel)
     digest = sha256(manifest)
     if upload.manifest(digest, manifest, MANIFEST, subject=image.digest):
