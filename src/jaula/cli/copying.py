@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.cli.http import Connection, Response
-    from jaula.storage.tar_reader import Entry, TarReader
+    from jaula.storage.tar_entry import Entry
+    from jaula.storage.tar_reader import TarReader
 
 _DIRECTORY = 1 << 31  # Go's fs.ModeDir
 _LINK = 1 << 27

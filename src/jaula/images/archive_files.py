@@ -21,16 +21,8 @@ from jaula.spec.image import DOCUMENT_LIMIT
 from jaula.storage.compression import Source, plain
 from jaula.storage.extractor import clean
 from jaula.storage.layers import LayerStore
-from jaula.storage.tar_reader import (
-    HARD_LINK,
-    REGULAR,
-    SYMLINK,
-    Entry,
-    Limits,
-    TarReader,
-    is_header,
-    shown,
-)
+from jaula.storage.tar_entry import HARD_LINK, REGULAR, SYMLINK, Entry, shown
+from jaula.storage.tar_reader import Limits, TarReader, is_header
 
 _FILES_LIMIT = 20_000
 _DOCUMENTS = (b"manifest.json", b"index.json", b"oci-layout", b"repositories")

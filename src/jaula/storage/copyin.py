@@ -28,7 +28,7 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Un
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
 from jaula.storage.inside import is_kernels, refuse_kernels
-from jaula.storage.tar_reader import (
+from jaula.storage.tar_entry import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,
@@ -38,7 +38,7 @@ from jaula.storage.tar_reader import (
     SYMLINK,
     Entry,
 )
-from jaula.storage.tar_reader import shown as _shown
+from jaula.storage.tar_entry import shown as _shown
 from jaula.storage.trees import FOLDER, may_make, remove_tree
 
 Owner = Callable[[int, int], tuple[int, int]]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
 from jaula.storage.inside import is_kernels, refuse_kernels
-from jaula.storage.tar_reader import (
+from jaula.storage.tar_entry import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,

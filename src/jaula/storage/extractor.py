@@ -23,7 +23,7 @@ from contextlib import contextmanager
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.kernel import paths, userns
-from jaula.storage.tar_reader import (
+from jaula.storage.tar_entry import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,
@@ -32,9 +32,9 @@ from jaula.storage.tar_reader import (
     REGULAR,
     SYMLINK,
     Entry,
-    TarReader,
     shown,
 )
+from jaula.storage.tar_reader import TarReader
 from jaula.storage.trees import (
     FOLDER,
     is_whiteout,

@@ -34,3 +34,9 @@ class Entry:
         self.type = REGULAR
         self.mode = self.uid = self.gid = self.size = self.mtime = self.major = self.minor = 0
         self.xattrs: dict[str, bytes] = {}
+
+
+def shown(name: bytes) -> str:
+    """A name for a message: printable and short."""
+    text = name[:200].decode(errors="backslashreplace")
+    return repr(text if len(name) <= 200 else text + "...")

@@ -23,34 +23,8 @@ from typing import Protocol
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.storage.tar_entry import (
-    BLOCK,
-    BLOCK_DEVICE,
-    CHARACTER,
-    DIRECTORY,
-    FIFO,
-    HARD_LINK,
-    REGULAR,
-    SYMLINK,
-    Entry,
-)
-
-__all__ = [
-    "BLOCK",
-    "BLOCK_DEVICE",
-    "CHARACTER",
-    "DIRECTORY",
-    "FIFO",
-    "HARD_LINK",
-    "REGULAR",
-    "SYMLINK",
-    "Entry",
-    "Limits",
-    "Stream",
-    "TarReader",
-    "is_header",
-    "shown",
-]
+from jaula.storage.tar_entry import BLOCK, DIRECTORY, HARD_LINK, REGULAR, Entry, shown
+from jaula.storage.tar_pax import apply, pax_records
 
 _WINDOW = 1 << 20
 
@@ -198,7 +172,7 @@ class TarReader:
                     extended.update(pax_records(data))
                 continue
             if extended:
-                _apply(entry, extended)
+                apply(entry, extended)
             self._entries += 1
             if self._entries > self._limits.entries:
                 raise InvalidRequest(f"the archive has more than {self._limits.entries} entries")
@@ -303,12 +277,6 @@ def is_header(data: memoryview) -> bool:
     return len(data) >= BLOCK and bytes(data[257:262]) == b"ustar"
 
 
-def shown(name: bytes) -> str:
-    """A name for a message: printable and short."""
-    text = name[:200].decode(errors="backslashreplace")
-    return repr(text if len(name) <= 200 else text + "...")
-
-
 def number(field: bytes) -> int:
     """A numeric field: octal digits, or GNU base-256 where the first bit is set."""
     if field[0] & 0x80:
@@ -341,70 +309,3 @@ def _verify(header: memoryview, checksum: bytes) -> None:
         raise InvalidRequest(
             "this is no tar archive, or it is damaged: a header's checksum is wrong"
         )
-
-
-def pax_records(data: bytes) -> dict[bytes, bytes]:
-    """The records of a pax header: ``LENGTH KEY=VALUE\\n``; a later record wins."""
-    records: dict[bytes, bytes] = {}
-    position = 0
-    while position < len(data):
-        blank = data.find(b" ", position, position + 20)
-        digits = data[position:blank] if blank > 0 else b""
-        if not digits.isdigit():
-            raise InvalidRequest("a pax header holds a record without a length")
-        end = position + int(digits)
-        record = data[blank + 1 : end]
-        key, equals, value = record.partition(b"=")
-        if (
-            end > len(data)
-            or end <= blank + 1
-            or not equals
-            or not value.endswith(b"\n")
-            or not key
-        ):
-            raise InvalidRequest("a pax header holds a malformed record")
-        records[key] = value[:-1]
-        position = end
-    return records
-
-
-def _apply(entry: Entry, records: dict[bytes, bytes]) -> None:
-    for key, value in records.items():
-        if key == b"path":
-            entry.name = value
-        elif key == b"linkpath":
-            if entry.type in b"12":
-                entry.link = value
-        elif key == b"size":
-            entry.size = _decimal(value)
-        elif key == b"uid":
-            entry.uid = _decimal(value)
-        elif key == b"gid":
-            entry.gid = _decimal(value)
-        elif key == b"mtime":
-            entry.mtime = _nanoseconds(value)
-        elif key.startswith(b"SCHILY.xattr."):
-            try:
-                entry.xattrs[key[13:].decode()] = value
-            except UnicodeDecodeError as error:
-                raise InvalidRequest("a pax header names an attribute that is not UTF-8") from error
-        elif key.startswith(b"GNU.sparse"):
-            raise InvalidRequest(
-                f"entry {shown(entry.name)} is a sparse file, which layers do not use"
-            )
-
-
-def _decimal(value: bytes) -> int:
-    if not value.isdigit() or len(value) > 20:
-        raise InvalidRequest(f"a pax header has the number {shown(value)}")
-    return int(value)
-
-
-def _nanoseconds(value: bytes) -> int:
-    """Seconds with a fraction of any length, perhaps negative, as nanoseconds rounded down."""
-    seconds, _, fraction = value.partition(b".")
-    negative = seconds.startswith(b"-")
-    total = _decimal(seconds.removeprefix(b"-") or b"0") * 1_000_000_000
-    if fraction:
-        total += _decimal(fraction[:9].ljust(9, b"0"))
-    return -total if negative else total

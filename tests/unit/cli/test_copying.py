@@ -6,7 +6,7 @@ import pytest
 
 from jaula.cli.copying import End, Renamed, decide, split
 from jaula.cli.failure import Failure
-from jaula.storage.tar_reader import Entry
+from jaula.storage.tar_entry import Entry
 
 FILE = End("f", exists=True, directory=False)
 TREE = End("d", exists=True, directory=True)

@@ -11,17 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.storage.tar_reader import (
-    DIRECTORY,
-    HARD_LINK,
-    REGULAR,
-    SYMLINK,
-    Entry,
-    Limits,
-    TarReader,
-    number,
-    pax_records,
-)
+from jaula.storage.tar_entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
+from jaula.storage.tar_pax import pax_records
+from jaula.storage.tar_reader import Limits, TarReader, number
 
 
 def archive(*members: tarfile.TarInfo, format: int = tarfile.PAX_FORMAT) -> bytes:

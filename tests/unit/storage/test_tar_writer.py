@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.storage.tar_reader import DIRECTORY, REGULAR, SYMLINK, TarReader
+from jaula.storage.tar_entry import DIRECTORY, REGULAR, SYMLINK
+from jaula.storage.tar_reader import TarReader
 from jaula.storage.tar_writer import TarWriter, entry
 
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda n: b"\0" not in n and n.strip(b"/"))

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.cli.client import Client
-    from jaula.storage.tar_reader import Entry, TarReader
+    from jaula.storage.tar_entry import Entry
+    from jaula.storage.tar_reader import TarReader
 
 _KINDS = ("local", "tar", "oci", "docker", "image")
 _KEYS = ("type", "dest", "name", "tar", "push", "compression", "force-compression")

@@ -16,7 +16,8 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.images.build.sources import Archive, File
 from jaula.storage.compression import plain
-from jaula.storage.tar_reader import Entry, TarReader
+from jaula.storage.tar_entry import Entry
+from jaula.storage.tar_reader import TarReader
 
 
 class Packed(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.images.build.archives import Packed
-from jaula.storage.tar_reader import REGULAR
+from jaula.storage.tar_entry import REGULAR
 
 if TYPE_CHECKING:
     from jaula.images.build.sources import Source

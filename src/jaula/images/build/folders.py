@@ -10,13 +10,7 @@ import msgspec
 
 from jaula.images.build.sources import Archive, Tree, described
 from jaula.kernel import paths
-from jaula.storage.tar_reader import (
-    DIRECTORY,
-    HARD_LINK,
-    REGULAR,
-    SYMLINK,
-    Entry,
-)
+from jaula.storage.tar_entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
 from jaula.storage.tree_archive import TYPES, exactly
 from jaula.storage.trees import attributes, walk
 

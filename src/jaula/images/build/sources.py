@@ -17,14 +17,7 @@ import msgspec
 
 from jaula.kernel import paths
 from jaula.storage import tar_writer
-from jaula.storage.tar_reader import (
-    BLOCK_DEVICE,
-    CHARACTER,
-    DIRECTORY,
-    REGULAR,
-    SYMLINK,
-    Entry,
-)
+from jaula.storage.tar_entry import BLOCK_DEVICE, CHARACTER, DIRECTORY, REGULAR, SYMLINK, Entry
 from jaula.storage.tree_archive import TYPES, attributes_of, exactly
 
 

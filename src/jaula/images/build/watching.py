@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaula.images.build.sources import Archive
-from jaula.storage.tar_reader import DIRECTORY, REGULAR, SYMLINK, Entry
+from jaula.storage.tar_entry import DIRECTORY, REGULAR, SYMLINK, Entry
 
 if TYPE_CHECKING:
     from jaula.images.build.modes import Change
