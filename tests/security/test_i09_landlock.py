@@ -25,7 +25,9 @@ FIRST_ID = 1_990_000_000
 SPY = """
 while :; do
   for p in /proc/[0-9]*; do
-    test -d "$p" && ! readlink "$p/exe" >/dev/null 2>&1 && test -d "$p" && echo "stranger $p"
+    grep -q '^sleep$' "$p/comm" 2>/dev/null || continue  # not what is still joining
+    readlink "$p/exe" >/dev/null 2>&1 && echo "known $p" && continue
+    test -d "$p" && echo "stranger $p"
   done
   sleep 0.1
 done
@@ -127,7 +129,12 @@ def test_a_default_container_is_in_a_domain_and_an_exec_is_not(
 def test_it_can_be_switched_off(engine: PrivateEngine, busybox: str, option: str) -> None:
     flags = ("--security-opt", f"landlock={option}")
     with containers.running(engine, busybox, "sh", "-c", SPY, flags=flags) as name:
-        engine.cli("jaula", "exec", name, "sleep", "1")
+        assert engine.cli("jaula", "exec", "-d", name, "sleep", "600").returncode == 0
+
+        def seen() -> bool:
+            return "known" in engine.cli("jaula", "logs", name).stdout
+
+        containers.eventually(seen, "the exec'd process is looked into")
         assert "stranger" not in engine.cli("jaula", "logs", name).stdout
         assert containers.inspect(engine, name)["Landlock"] == ""
 

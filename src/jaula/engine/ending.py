@@ -87,6 +87,7 @@ class Ending:
             oom_killed=end.oom_killed,
             error=end.error,
             health=health.ended(record.health),
+            restart_count=record.restart_count + again,
             restart_delay=pause,
             renewing=False,
             finished_at=int((end.finished_at or time.time()) * 1e9),
@@ -178,8 +179,6 @@ class Ending:
         async with container.lock:
             if container.record.status is not Status.RESTARTING:
                 return
-            # Counted before: it may have ended again when the start returns.
-            container.change(restart_count=container.record.restart_count + 1)
             try:
                 await self._start(container)
             except JaulaError as error:
