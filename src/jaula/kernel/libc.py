@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 libc = ctypes.PyDLL(None, use_errno=True)
 

@@ -7,16 +7,18 @@ owners have no names, since names mean nothing in another file system.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 from jaula.storage.tar_entry import BLOCK, BLOCK_DEVICE, CHARACTER, DIRECTORY, REGULAR, Entry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeAlias
 
 _RECORD = 20 * BLOCK  # tar's blocking factor
 _EIGHT = 0o7777777
 _ELEVEN = 0o77777777777
 
-
-Sink = Callable[[bytes | memoryview], object]
+Sink: TypeAlias = "Callable[[bytes | memoryview], object]"
 """Takes the archive's bytes as they come; a file's ``write``, for one."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 
 from jaula.storage.tar_entry import (
     BLOCK_DEVICE,
@@ -23,6 +22,10 @@ from jaula.storage.tar_entry import (
 )
 from jaula.storage.tar_writer import Sink, TarWriter
 from jaula.storage.trees import attributes, walk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TYPES = {
     stat.S_IFREG: REGULAR,

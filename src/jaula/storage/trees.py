@@ -13,9 +13,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
 
 from jaula.kernel import paths, userns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 OPAQUE = "trusted.overlay.opaque"
 USER_OPAQUE = "user.overlay.opaque"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from time import time
 
 from jaula.cli import packages
@@ -47,8 +46,19 @@ def run(options: Options) -> int:
     iid = options.text("iidfile")
     _forget(iid)
     client, began = Client(Settings.host), time()
-    with ExitStack() as held:
-        sockets = held.enter_context(agents)
+    compress = options.on("compress")
+    if options.on("quiet"):
+        progress = "quiet"
+
+    def sent() -> str:
+        try:
+            messages = request.send(client, parameters, context, compress=compress)
+            return _shown(messages, progress, context)
+        except Failure as error:
+            error.message = context.known_as(error.message)
+            raise
+
+    with agents as sockets:
         parameters = request.query(options, context, names)
         if elsewhere or here:
             named = elsewhere | dict.fromkeys(here, "")
@@ -57,17 +67,11 @@ def run(options: Options) -> int:
             from jaula.cli.building.session import Session
 
             sources = {name: contexts.further(path).send for name, path in here.items()}
-            session = held.enter_context(Session(client, secrets, sockets, sources))
-            parameters.append(("session", session.id))
-        compress = options.on("compress")
-        if options.on("quiet"):
-            progress = "quiet"
-        try:
-            messages = request.send(client, parameters, context, compress=compress)
-            image = _shown(messages, progress, context)
-        except Failure as error:
-            error.message = context.known_as(error.message)
-            raise
+            with Session(client, secrets, sockets, sources) as session:
+                parameters.append(("session", session.id))
+                image = sent()
+        else:
+            image = sent()
     _finish(client, options, written, image, began)
     return 0
 

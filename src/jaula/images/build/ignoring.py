@@ -13,10 +13,12 @@ all positions that it can have come to, one bit each, so no pattern and no path 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
-from enum import Enum, auto
 
 from jaula.errors import InvalidRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NAME = ".dockerignore"
 
@@ -135,11 +137,21 @@ def _escaped(path: str) -> str:
     return "".join("\\" + char if char in "\\*?[]" else char for char in path)
 
 
-class _Wild(Enum):
-    ANY = auto()  # one character but a slash
-    RUN = auto()  # any number of them
-    DIRECTORIES = auto()  # nothing, or anything up to a slash
-    ALL = auto()  # anything at all: the rest of the path
+class _Wild:
+    """What stands for characters; there is one of each. No Enum: the client would wait for it."""
+
+
+_ANY = _Wild()
+"""One character but a slash."""
+
+_RUN = _Wild()
+"""Any number of them."""
+
+_DIRECTORIES = _Wild()
+"""Nothing, or anything up to a slash."""
+
+_ALL = _Wild()
+"""Anything at all: the rest of the path."""
 
 
 class _Class:
@@ -194,15 +206,15 @@ def _tokens(text: str) -> list[_Token]:
             if text[at : at + 1] == "/":
                 at += 1
             if at == size:
-                made.append(_Wild.ALL)
+                made.append(_ALL)
             elif at == 2 and not any(c in "*?[\\" for c in text[at:]):
-                return [_Wild.ALL, *text[at:]]  # '**name' is all that ends with it
+                return [_ALL, *text[at:]]  # '**name' is all that ends with it
             else:
-                made.append(_Wild.DIRECTORIES)
+                made.append(_DIRECTORIES)
         elif char == "*":
-            made.append(_Wild.RUN)
+            made.append(_RUN)
         elif char == "?":
-            made.append(_Wild.ANY)
+            made.append(_ANY)
         elif char == "[":
             found, at = _class(text, at)
             made.append(found)
@@ -267,13 +279,13 @@ class _Path:
         for token in pattern.tokens:
             if isinstance(token, str):
                 at = (at & self._masks.get(token, 0)) << 1
-            elif token is _Wild.ANY:
+            elif token is _ANY:
                 at = (at & self._names) << 1
-            elif token is _Wild.RUN:
+            elif token is _RUN:
                 at = self._run(at)
-            elif token is _Wild.DIRECTORIES:
+            elif token is _DIRECTORIES:
                 at |= self._slashes << 1 & -(at & -at)
-            elif token is _Wild.ALL:
+            elif token is _ALL:
                 at = (self._end << 1) - (at & -at)
             elif isinstance(token, _Class):
                 inside = (bits for char, bits in self._masks.items() if token.holds(char))
