@@ -111,7 +111,7 @@ def assert_clean(engine: PrivateEngine, seconds: float = 15.0) -> None:
     deadline = time.monotonic() + seconds
     while left := leaks.of_containers(engine):
         if time.monotonic() > deadline:
-            raise AssertionError(f"left behind: {left}")
+            raise AssertionError(f"left behind: {left}, with {leaks.processes(engine)}")
         time.sleep(0.05)
 
 
