@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from harness import rpmdb
 from harness.engine import PrivateEngine
+from harness.images import directory, file, import_image
 
 
 def test_the_packages_of_an_image_are_listed(
@@ -23,6 +25,34 @@ def test_the_packages_of_an_image_are_listed(
     words = ("image", "sbom", "--format", "cyclonedx", "-o", str(file), debian)
     assert engine.cli("jaula", *words).returncode == 0
     assert json.loads(file.read_text())["bomFormat"] == "CycloneDX"
+
+
+def test_the_packages_of_an_image_with_the_oldest_database_of_rpm_are_listed(
+    engine: PrivateEngine, tmp_path: Path
+) -> None:
+    headers = [
+        rpmdb.header(name=f"p{number}", version="7", release="1", summary="s" * 9000, arch="noarch")
+        for number in range(1, 40)
+    ]
+    pairs = [(0, b"\x27\0\0\0"), *enumerate(headers, 1)]
+    database = rpmdb.written(tmp_path / "Packages", pairs).read_bytes()
+    system = b'ID="centos"\nVERSION_ID="7"\n'
+    places = [directory(name) for name in ("etc", "var", "var/lib", "var/lib/rpm")]
+    for name, content, status, told in (
+        ("oldest", database, 0, ""),
+        ("cut-off", database[: len(database) // 2], 1, "var/lib/rpm/Packages is damaged: page "),
+    ):
+        entries = [file("etc/os-release", system), file("var/lib/rpm/Packages", content)]
+        image = import_image(engine, name, places + entries)
+        try:
+            done = engine.cli("jaula", "image", "sbom", image)
+            assert (done.returncode, told in done.stderr) == (status, True), done.stderr
+            if status == 0:
+                listed = {p["name"] for p in json.loads(done.stdout)["packages"]}
+                assert {f"p{number}" for number in range(1, 40)} <= listed
+                assert "pkg:rpm/centos/p39@7-1?arch=noarch&distro=centos-7" in done.stdout
+        finally:
+            engine.cli("jaula", "rmi", image)
 
 
 def test_bad_input_is_one_clear_line(engine: PrivateEngine, busybox: str) -> None:

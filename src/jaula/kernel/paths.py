@@ -181,11 +181,13 @@ def read_file_in_root(root_fd: int, path: str, limit: int) -> bytes:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(22, "not a regular file", path)
-        data = b""
-        while chunk := os.read(fd, min(1 << 16, limit + 1 - len(data))):
-            data += chunk
-            if len(data) > limit:
+        chunks: list[bytes] = []
+        room = limit + 1
+        while chunk := os.read(fd, min(1 << 20, room)):
+            chunks.append(chunk)
+            room -= len(chunk)
+            if not room:
                 raise OSError(27, f"larger than {limit} bytes", path)
-        return data
+        return b"".join(chunks)
     finally:
         os.close(fd)

@@ -16,8 +16,7 @@ _READERS = (dpkg.packages, apk.packages, rpm.packages, languages.packages)
 def take(root: int) -> Inventory:
     """What is installed below a descriptor of an image's root.
 
-    Raises :class:`InvalidRequest` for files that are damaged or too large, and
-    :class:`~jaula.errors.Unsupported` for a database of a kind that is not read.
+    Raises :class:`InvalidRequest` for files that are damaged or too large.
     """
     tree = Tree(root)
     found: dict[Package, None] = {}

@@ -1,10 +1,10 @@
-"""Packages of rpm: its databases ``rpmdb.sqlite`` and ``Packages.db`` (:mod:`.ndb`).
+"""Packages of rpm: its databases ``rpmdb.sqlite``, ``Packages.db`` and ``Packages``.
 
-Sources: rpm's ``docs/manual/format_header.md`` and ``tags.md``; sqlite.org, "Defense Against The
-Dark Arts". A header is a table of tags before a store of values.
+Sources: rpm's ``docs/manual/format_header.md``, ``tags.md`` and ``lib/backend/dbi.c``; sqlite.org,
+"Defense Against The Dark Arts". A header is a table of tags before a store of values. SQLite's
+database is read here, the others by :mod:`.ndb` and :mod:`.bdb`.
 
-The oldest kind, Berkeley's (``Packages``), is not read, which is an error: such an image would seem
-to hold no packages.
+Where there are several, the first kind of these counts, as for rpm itself when it looks for one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import tempfile
 from collections.abc import Iterator
 from time import monotonic
 
-from jaula.errors import InvalidRequest, Unsupported
-from jaula.images.sbom import ndb
+from jaula.errors import InvalidRequest
+from jaula.images.sbom import bdb, ndb
 from jaula.images.sbom.package import Package, text
 from jaula.images.sbom.tree import Tree
 
@@ -33,7 +33,7 @@ Header = dict[int, "str | int"]
 
 
 def packages(tree: Tree) -> Iterator[Package]:
-    """Everything in the database. Raises :class:`Unsupported` for Berkeley's."""
+    """Everything in the database."""
     for directory in _DIRECTORIES:
         place = f"{directory}/rpmdb.sqlite"
         data = tree.read(place, _LIMIT)
@@ -41,19 +41,13 @@ def packages(tree: Tree) -> Iterator[Package]:
             log = tree.read(f"{place}-wal", _LIMIT) or b""
             yield from _of(_blobs(data, log, place), place)
             return
-    for directory in _DIRECTORIES:
-        place = f"{directory}/Packages.db"
-        data = tree.read(place, _LIMIT)
-        if data:
-            yield from _of(ndb.blobs(data, place), place)
-            return
-    for directory in _DIRECTORIES:
-        if tree.exists(f"{directory}/Packages"):
-            raise Unsupported(
-                f"the image's rpm database /{directory}/Packages is Berkeley DB's, which is not "
-                "read",
-                hint="rpmdb --rebuilddb --define '_db_backend sqlite' in the image",
-            )
+    for name, blobs in (("Packages.db", ndb.blobs), ("Packages", bdb.blobs)):
+        for directory in _DIRECTORIES:
+            place = f"{directory}/{name}"
+            data = tree.read(place, _LIMIT)
+            if data:
+                yield from _of(blobs(data, place), place)
+                return
 
 
 def _of(blobs: Iterator[bytes], place: str) -> Iterator[Package]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from time import monotonic
 
@@ -58,20 +57,6 @@ class Tree:
             raise
         try:
             return sorted(name for name, _ in self._listed(fd))
-        finally:
-            os.close(fd)
-
-    def exists(self, path: str) -> bool:
-        """Whether a regular file with something in it is there."""
-        try:
-            fd = paths.open_in_root(self._root, path, os.O_PATH)
-        except OSError as error:
-            if error.errno in _ABSENT:
-                return False
-            raise
-        try:
-            facts = os.fstat(fd)
-            return stat.S_ISREG(facts.st_mode) and facts.st_size > 0
         finally:
             os.close(fd)
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.rpmdb import made
 from jaula.errors import JaulaError
-from jaula.images.sbom import inventory, ndb, rpm, stanzas
+from jaula.images.sbom import bdb, inventory, ndb, rpm, stanzas
 from jaula.images.sbom.package import System
 
 PLACES = (
@@ -20,6 +21,7 @@ PLACES = (
     "lib/apk/db/installed",
     "var/lib/rpm/rpmdb.sqlite",
     "var/lib/rpm/Packages.db",
+    "var/lib/rpm/Packages",
     "a/x.dist-info/METADATA",
     "node_modules/x/package.json",
     "etc/os-release",
@@ -63,6 +65,30 @@ def test_a_database_of_slots_of_any_bytes(data: bytes) -> None:
         list(ndb.blobs(data, "it"))
     except JaulaError:
         return
+
+
+HASH_FILE = bytes(made([(struct.pack("<I", n), b"header" * n * n) for n in range(12)]))
+CHANGES = st.tuples(
+    st.integers(0, len(HASH_FILE) // 512 - 1),  # page
+    st.integers(8, 40) | st.integers(0, 511),  # place in it
+    st.binary(min_size=1, max_size=4)
+    | st.integers(0, len(HASH_FILE) // 512).map(lambda n: struct.pack("<I", n)),
+)
+
+
+@given(st.lists(CHANGES, min_size=1, max_size=6), st.none() | st.integers(0, len(HASH_FILE)))
+@settings(max_examples=400)
+def test_a_hash_file_with_any_changes(
+    changes: list[tuple[int, int, bytes]], cut: int | None
+) -> None:
+    data = bytearray(HASH_FILE)
+    for page, place, change in changes:
+        data[page * 512 + place : page * 512 + place + len(change)] = change
+    try:
+        found = list(bdb.blobs(bytes(data[:cut]), "it"))
+    except JaulaError:
+        return
+    assert sum(map(len, found)) <= len(data)
 
 
 @given(TEXTS)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jaula.errors import InvalidRequest, Unsupported
+from harness.rpmdb import header, made, written
+from jaula.errors import InvalidRequest
 from jaula.images.sbom import inventory, rpm, tree
 from jaula.images.sbom.package import Inventory, Package, System
 
@@ -160,31 +161,13 @@ def test_packages_of_languages_are_found_wherever_they_are(root: Path) -> None:
 # -- rpm ---------------------------------------------------------------------------------------
 
 
-def header(**values: str | int) -> bytes:
-    """A header as rpm stores it, without its magic."""
-    tags = {
-        "name": 1000, "version": 1001, "release": 1002, "epoch": 1003, "vendor": 1011,
-        "licence": 1014, "arch": 1022,
-    }  # fmt: skip
-    entries, store = b"", b""
-    for name, value in values.items():
-        if isinstance(value, int):
-            store += b"\0" * (-len(store) % 4)
-            entries += struct.pack(">IIiI", tags[name], 4, len(store), 1)
-            store += struct.pack(">I", value)
-        else:
-            entries += struct.pack(">IIiI", tags[name], 6, len(store), 1)
-            store += value.encode() + b"\0"
-    return struct.pack(">II", len(values), len(store)) + entries + store
-
-
 HELLO = header(name="hello", version="1.2", release="3", epoch=2, licence="MIT", arch="noarch")
 PUBKEY = header(name="gpg-pubkey", version="abc", release="1")
 
 
 def rpmdb(root: Path, *blobs: bytes, statement: str = "", journal: str = "DELETE") -> Path:
     path = root / "var/lib/rpm/rpmdb.sqlite"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(path)
     database.execute(f"PRAGMA journal_mode={journal}")
     database.execute(
@@ -254,10 +237,27 @@ def test_a_damaged_database_of_suse_is_refused(root: Path, data: bytes) -> None:
         take(root)
 
 
-def test_the_oldest_database_is_an_error_in_clear_words(root: Path) -> None:
+def test_packages_of_the_oldest_database_are_found(root: Path) -> None:
+    written(root / "var/lib/rpm/Packages", [(0, b"\2\0\0\0"), (1, HELLO), (2, PUBKEY)])
+    [found] = take(root).packages
+    assert (found.name, found.version, found.epoch) == ("hello", "1.2-3", "2")
+    assert found.found == "var/lib/rpm/Packages"
+
+
+def test_a_damaged_oldest_database_is_refused(root: Path) -> None:
     put(root, "var/lib/rpm/Packages", b"x")
-    with pytest.raises(Unsupported, match="Berkeley DB's, which is not read"):
+    with pytest.raises(InvalidRequest, match=r"^var/lib/rpm/Packages is damaged: "):
         take(root)
+
+
+def test_of_several_databases_of_rpm_that_of_the_newest_kind_counts(root: Path) -> None:
+    old = header(name="old", version="1")
+    put(root, "usr/lib/sysimage/rpm/Packages", made([(b"\1\0\0\0", old)]))
+    assert names(root) == ["rpm:old=1"]
+    put(root, "var/lib/rpm/Packages.db", ndb(header(name="newer", version="1")))
+    assert names(root) == ["rpm:newer=1"]
+    rpmdb(root, HELLO)
+    assert names(root) == ["rpm:hello=1.2-3"]
 
 
 ENDLESS = (
