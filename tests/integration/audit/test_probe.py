@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 
+from conftest import load_image
 from harness import containers
 from harness.engine import PrivateEngine
 from jaula.audit.probing import twin
@@ -290,8 +291,10 @@ def test_ipv6_of_a_network_is_named_as_asked_for(engine: PrivateEngine, busybox:
 
 
 def test_a_twin_leaves_nothing_and_writes_to_no_volume(
-    engine: PrivateEngine, busybox: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_engine: Callable[..., PrivateEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engine = new_engine()  # in which no other test keeps a container
+    busybox = load_image(engine, "busybox")
     made: list[str] = []
     real = tempfile.mkdtemp
     monkeypatch.setattr(tempfile, "mkdtemp", lambda **kw: made.append(real(**kw)) or made[-1])

@@ -20,7 +20,11 @@ Popen = subprocess.Popen[bytes]
 
 def places(engine: PrivateEngine, name: str) -> list[Path]:
     """The directories of a container's cgroup that are there."""
-    ending = containers.inspect(engine, name)["Id"]
+    return places_of(engine, containers.inspect(engine, name)["Id"])
+
+
+def places_of(engine: PrivateEngine, ending: str) -> list[Path]:
+    """The same by the container's id, for one that may have been removed."""
     trees = [CGROUPS, *(tree for tree in CGROUPS.iterdir() if tree.is_dir())]
     found = [place for tree in trees for place in (tree / engine.cgroup_parent).rglob(ending)]
     return sorted({place.resolve() for place in found})
@@ -60,9 +64,11 @@ def test_it_goes_although_the_container_was_removed(
 ) -> None:
     with containers.running(engine, busybox) as name:
         move_in(engine, name, guest)
+        ident = containers.inspect(engine, name)["Id"]
         assert engine.request("DELETE", f"/containers/{name}?force=1").status == 204
+        assert places_of(engine, ident)
         guest.kill()
-        containers.assert_clean(engine)
+        containers.eventually(lambda: not places_of(engine, ident), "the cgroup is removed")
 
 
 def test_a_restart_waits_for_it(engine: PrivateEngine, busybox: str, guest: Popen) -> None:
