@@ -179,6 +179,21 @@ def test_containers_of_others_are_out_of_reach(
         assert b"of-root" not in seen.body
 
 
+def test_a_link_is_of_the_container_that_has_it(guarded: PrivateEngine, member: Visitor) -> None:
+    made = member.create("busybox", "links-store")
+    assert made.status == 201
+    with containers.running(guarded, "busybox") as name:
+        of_root = guarded.request
+        body = {"Image": "busybox", "HostConfig": {"Links": ["links-store:db", f"{name}:own"]}}
+        assert of_root("POST", "/containers/create?name=links-web", body).status == 201
+        for alias in ("db", "own"):  # whoever the other is
+            refused = member.request("DELETE", f"/containers/links-web/{alias}?link=1")
+            assert refused.status == 403, refused
+        assert of_root("DELETE", "/containers/links-web/db?link=1").status == 204
+        assert of_root("DELETE", "/containers/links-web").status == 204
+    assert member.request("DELETE", "/containers/links-store").status == 204
+
+
 @pytest.mark.parametrize("mode", ["NetworkMode", "PidMode", "VolumesFrom"])
 def test_nobody_joins_what_is_anothers(guarded: PrivateEngine, member: Visitor, mode: str) -> None:
     with containers.running(guarded, "busybox") as name:

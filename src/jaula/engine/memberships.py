@@ -111,8 +111,13 @@ def names(record: ContainerRecord, settings: EndpointSettings) -> tuple[str, ...
 
 
 def linked(record: ContainerRecord, settings: EndpointSettings) -> dict[str, str]:
-    """What a container calls others on a user's network: their names by alias, in lower case."""
-    found = map(links.parse, (*record.body.host_config.links, *settings.links))
+    """What a container calls others on a user's network: their names by alias, in lower case.
+
+    Links on the default network are lines of the hosts file, and of no other network.
+    """
+    host = record.body.host_config
+    own = () if links.by_address(host.network_mode) else host.links
+    found = map(links.parse, (*own, *settings.links))
     return {link.alias.lower(): _known_as(link.ref) for link in found}
 
 

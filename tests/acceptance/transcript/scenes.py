@@ -267,6 +267,42 @@ NETWORKS = Scene(
     ),
 )
 
+NO_LINKS = ("rm --link t-1", "rm --link absent", "rm --link absent/al", "rm --link t-2/absent")
+
+LINKS = Scene(
+    "links",
+    (
+        step(SLEEPER),
+        step(
+            f"run -d --init --name t-2 --link t-1:al --link t-1 --stop-timeout 1 {IMAGE} sleep 99"
+        ),
+        step("exec t-2 grep -w t-1 /etc/hosts", unordered=True),
+        step("inspect -f {{range.HostConfig.Links}}{{println.}}{{end}} t-2", unordered=True),
+        step("stop t-1"),
+        step(f"run -d --init --name t-3 --stop-timeout 1 {IMAGE} sleep 99"),
+        step("start t-1"),
+        step("exec t-2 grep -w t-1 /etc/hosts", unordered=True),
+        step("exec t-2 ping -c 1 -W 2 al", differs="times of the packets"),
+        *(step(line) for line in NO_LINKS),
+        step("rm --link t-3/al"),
+        step("rm --link t-2/al"),
+        step("rm --link t-2/al"),
+        step("exec t-2 grep -w t-1 /etc/hosts"),
+        step("exec t-2 grep -c -w al /etc/hosts"),
+        step("inspect -f {{.HostConfig.Links}} t-2"),
+        step("rm -f -v --link /t-2/t-1"),
+        step("inspect -f", "{{json .HostConfig.Links}}", "t-2"),
+        step("ps -a --filter name=t- --format {{.Names}}:{{.State}}"),
+        step("stop t-1"),
+        step("restart t-2"),
+        step("exec t-2 grep -c -w t-1 /etc/hosts"),
+        step("network create tr-net"),
+        step(f"run -d --init --name t-4 --network tr-net --link t-2:al {IMAGE} sleep 99"),
+        step("rm --link t-4/al"),
+        step("rm -f t-4"),
+    ),
+)
+
 VOLUMES = Scene(
     "volumes",
     (
@@ -457,6 +493,7 @@ SCENES = (
     FILES,
     IMAGES,
     NETWORKS,
+    LINKS,
     VOLUMES,
     UPDATES,
     PORTS,
