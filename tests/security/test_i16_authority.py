@@ -150,6 +150,21 @@ def test_a_member_runs_containers_with_the_defaults(
     assert member.request("DELETE", f"/containers/{name}?force=1").status == 204
 
 
+def test_settings_of_another_are_judged_as_ones_own(
+    guarded: PrivateEngine, member: Visitor
+) -> None:
+    body = {"IPAM": {"Config": [{"Subnet": "198.51.100.0/24"}]}, "Options": {"parent": "lo"}}
+    plan = {"Name": "plan", "ConfigOnly": True}
+    assert member.request("POST", "/networks/create", plan | body).status == 403
+    assert guarded.request("POST", "/networks/create", plan | body).status == 201
+    for driver in ("bridge", "macvlan"):
+        asked = {"Name": "taken", "Driver": driver, "ConfigFrom": {"Network": "plan"}}
+        refused = member.request("POST", "/networks/create", asked)
+        assert refused.status == 403, refused
+        assert "network-option=subnet=198.51.100.0/24" in message(refused)
+    assert guarded.request("DELETE", "/networks/plan").status == 204
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [

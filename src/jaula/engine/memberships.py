@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 from jaula.engine import links
 from jaula.engine.names import short
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.kernel.links import mac_bytes
 from jaula.spec.api import ContainerCreate, EndpointSettings
 from jaula.spec.network import Network
@@ -68,7 +68,7 @@ def of(record: ContainerRecord) -> Members:
 def check(name: str, network: Network | None, settings: EndpointSettings) -> None:
     """Refuse what this network cannot give; ``network`` is None for the default one.
 
-    :raises InvalidRequest: what is wrong.
+    :raises JaulaError: what is wrong.
     """
     if name in _ALONE:
         raise InvalidRequest(
@@ -77,6 +77,7 @@ def check(name: str, network: Network | None, settings: EndpointSettings) -> Non
             if name == "none"
             else "container cannot be disconnected from host network or connected to host network"
         )
+    check_kind(network)
     for text in settings.links:
         links.parse(text)
     if network is None and settings.aliases:
@@ -102,6 +103,15 @@ def check(name: str, network: Network | None, settings: EndpointSettings) -> Non
             mac_bytes(settings.mac_address)
         except ValueError:
             raise InvalidRequest(f"invalid MAC address: {settings.mac_address}") from None
+
+
+def check_kind(network: Network | None) -> None:
+    """Refuse a network that is settings alone.
+
+    :raises NotAuthorized: it is one.
+    """
+    if network is not None and network.config_only:
+        raise NotAuthorized("cannot create endpoint on configuration-only network")
 
 
 def names(record: ContainerRecord, settings: EndpointSettings) -> tuple[str, ...]:
