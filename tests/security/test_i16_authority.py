@@ -150,6 +150,21 @@ def test_a_member_runs_containers_with_the_defaults(
     assert member.request("DELETE", f"/containers/{name}?force=1").status == 204
 
 
+def test_settings_of_another_are_judged_as_ones_own(
+    guarded: PrivateEngine, member: Visitor
+) -> None:
+    body = {"IPAM": {"Config": [{"Subnet": "198.51.100.0/24"}]}, "Options": {"parent": "lo"}}
+    plan = {"Name": "plan", "ConfigOnly": True}
+    assert member.request("POST", "/networks/create", plan | body).status == 403
+    assert guarded.request("POST", "/networks/create", plan | body).status == 201
+    for driver in ("bridge", "macvlan"):
+        asked = {"Name": "taken", "Driver": driver, "ConfigFrom": {"Network": "plan"}}
+        refused = member.request("POST", "/networks/create", asked)
+        assert refused.status == 403, refused
+        assert "network-option=subnet=198.51.100.0/24" in message(refused)
+    assert guarded.request("DELETE", "/networks/plan").status == 204
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -177,6 +192,21 @@ def test_containers_of_others_are_out_of_reach(
         seen = member.request("GET", f"/containers/{name}/json")
         assert seen.status == 200
         assert b"of-root" not in seen.body
+
+
+def test_a_link_is_of_the_container_that_has_it(guarded: PrivateEngine, member: Visitor) -> None:
+    made = member.create("busybox", "links-store")
+    assert made.status == 201
+    with containers.running(guarded, "busybox") as name:
+        of_root = guarded.request
+        body = {"Image": "busybox", "HostConfig": {"Links": ["links-store:db", f"{name}:own"]}}
+        assert of_root("POST", "/containers/create?name=links-web", body).status == 201
+        for alias in ("db", "own"):  # whoever the other is
+            refused = member.request("DELETE", f"/containers/links-web/{alias}?link=1")
+            assert refused.status == 403, refused
+        assert of_root("DELETE", "/containers/links-web/db?link=1").status == 204
+        assert of_root("DELETE", "/containers/links-web").status == 204
+    assert member.request("DELETE", "/containers/links-store").status == 204
 
 
 @pytest.mark.parametrize("mode", ["NetworkMode", "PidMode", "VolumesFrom"])

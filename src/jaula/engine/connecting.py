@@ -51,7 +51,7 @@ class Connector:
         """
         members = memberships.of(record)
         for name in members:
-            self._parts.networks.find(name)
+            memberships.check_kind(self._parts.networks.get(self._parts.networks.find(name)))
         first = self._first(members)
         for name in (first, *(n for n in members if n != first)):
             await self._join(record, place, name, members[name], maps)

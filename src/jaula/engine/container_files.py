@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jaula.engine.specbuild import build
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from jaula.engine.parts import Parts
     from jaula.spec.endpoint import Endpoint
 
+log = logging.getLogger("jaula.network")
+
 _NAMES = ("hosts", "hostname", "resolv.conf")
+_HOSTS_LIMIT = 1 << 20  # bytes; it is the container's to write
 _INIT = "init-program"
 _INITS = (
     "/usr/bin/docker-init",
@@ -38,7 +42,7 @@ def write(
 ) -> dict[str, str]:
     """hosts, resolv.conf and hostname, written anew for each start.
 
-    ``linked`` are further lines of hosts, in the form of ``--add-host``.
+    ``linked`` are further lines of hosts.
     """
     host = record.body.host_config
     directory = _directory(parts, record, shares)
@@ -55,7 +59,8 @@ def write(
                 record.hostname,
                 domain=record.body.domainname,
                 more=addresses,
-                extra=(*host.extra_hosts, *linked),
+                extra=host.extra_hosts,
+                linked=linked,
                 gateway=gateway,
             )
         resolv = _read("/etc/resolv.conf")
@@ -114,6 +119,32 @@ def add_addresses(parts: Parts, record: ContainerRecord, endpoint: Endpoint) -> 
     )
     text = _read(path)
     _write(path, text + ("" if text.endswith("\n") or not text else "\n") + "".join(lines))
+
+
+def change_hosts(parts: Parts, record: ContainerRecord, change: Callable[[bytes], bytes]) -> None:
+    """Change a container's hosts file where it is; what the container has added stays.
+
+    The file is a mount in the container, so it is never replaced, and no reader finds it empty.
+    """
+    path = parts.config.paths.container(record.id) / "hosts"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # it has not been started yet
+    with open(descriptor, "r+b", buffering=0) as file:
+        before = file.read(_HOSTS_LIMIT + 1) or b""
+        if len(before) > _HOSTS_LIMIT:
+            log.warning("container %s: its hosts file is too long to be changed", record.name)
+            return
+        after = change(before)
+        if after == before:
+            return
+        pairs = enumerate(zip(before, after, strict=False))
+        same = next((i for i, (old, new) in pairs if old != new), min(len(before), len(after)))
+        file.seek(same)
+        file.write(after[same:])
+        if len(after) < len(before):
+            file.truncate(len(after))
 
 
 def own(parts: Parts, record: ContainerRecord, shares: Sharing) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine import attach as attaching
 from jaula.engine import create as creating
-from jaula.engine import foreign, names, policy
+from jaula.engine import foreign, linking, names, policy
 from jaula.engine.container import Container
 from jaula.engine.copying import Copying
 from jaula.engine.create import attributes
@@ -399,6 +399,19 @@ class Containers(Looking):
             # An automatic removal may have been faster.
             if container.id in self.parts.registry:
                 await self.ending.remove(container, volumes=volumes)
+
+    def parent_of_link(self, name: str) -> Container:
+        """The container that has a legacy link: ``web`` for ``web/db``.
+
+        :raises NotFound: there is no such link.
+        """
+        return linking.parent(self.parts, name)
+
+    async def remove_link(self, name: str) -> None:
+        """Take a legacy link away from a container, which may run."""
+        container = self.parent_of_link(name)
+        async with container.lock:
+            linking.remove(self.parts, name)
 
     async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
         """A future for the end that ``condition`` names."""

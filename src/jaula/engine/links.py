@@ -3,7 +3,8 @@
 Follows docker docs, "Legacy container links". On the default network a name stands for the address
 that the other container has when this one starts, and the variables that it was made with are
 passed on. On a user's network a link is one more name that this container alone has for another,
-which the resolver knows (:mod:`jaula.network.directory`); the other need not run then.
+which the resolver knows (:mod:`jaula.network.directory`); the other need not run then. What
+becomes of links while containers run is in :mod:`~.linking`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import msgspec
 
 from jaula.engine.ports import parse_port
 from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.network import link_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from jaula.engine.container import Container
     from jaula.engine.parts import Parts
@@ -79,7 +81,7 @@ def found(parts: Parts, record: ContainerRecord) -> list[tuple[Link, Container, 
     """
     if not by_address(record.body.host_config.network_mode):
         return []
-    mine = set(_networks(record))
+    mine = networks(record)
     linked = []
     for text in record.body.host_config.links:
         link = parse(text)
@@ -89,28 +91,41 @@ def found(parts: Parts, record: ContainerRecord) -> list[tuple[Link, Container, 
                 f"Cannot link to a non running container: /{other.name}"
                 f" AS /{record.name}/{link.alias}"
             )
-        addresses = [e.ipv4 or e.ipv6 for e in other.record.endpoints if e.network in mine]
-        if not addresses:
+        address = address_on(mine, other.record)
+        if not address:
             raise Conflict(
                 f"cannot link to {other.name}: it has no network with {record.name}",
                 hint="connect both to one network",
             )
-        linked.append((link, other, addresses[0]))
+        linked.append((link, other, address))
     return linked
 
 
-def _networks(record: ContainerRecord) -> Iterable[str]:
+def networks(record: ContainerRecord) -> Collection[str]:
+    """Those that a container is on, by name."""
     from jaula.engine import memberships
 
     return memberships.of(record)
 
 
+def address_on(networks: Collection[str], record: ContainerRecord) -> str:
+    """A container's address on the first of its networks that is one of these; '' for none."""
+    return next((e.ipv4 or e.ipv6 for e in record.endpoints if e.network in networks), "")
+
+
+def called(texts: Iterable[str], alias: str) -> tuple[str, ...]:
+    """Those of a container's links that have an alias."""
+    return tuple(text for text in texts if parse(text).alias == alias)
+
+
 def hosts(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
-    """Lines for the hosts file as ``--add-host`` has them."""
+    """Lines for the hosts file.
+
+    :raises InvalidRequest: an alias that cannot stand there.
+    """
     return [
-        f"{name}:{address}"
+        link_lines.line(address, link.alias, other.record.hostname, other.name)
         for link, other, address in linked
-        for name in dict.fromkeys((link.alias, other.record.hostname, other.name))
     ]
 
 

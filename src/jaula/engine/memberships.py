@@ -10,7 +10,7 @@ from ipaddress import ip_address
 
 from jaula.engine import links
 from jaula.engine.names import short
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.kernel.links import mac_bytes
 from jaula.spec.api import ContainerCreate, EndpointSettings
 from jaula.spec.network import Network
@@ -68,7 +68,7 @@ def of(record: ContainerRecord) -> Members:
 def check(name: str, network: Network | None, settings: EndpointSettings) -> None:
     """Refuse what this network cannot give; ``network`` is None for the default one.
 
-    :raises InvalidRequest: what is wrong.
+    :raises JaulaError: what is wrong.
     """
     if name in _ALONE:
         raise InvalidRequest(
@@ -77,6 +77,7 @@ def check(name: str, network: Network | None, settings: EndpointSettings) -> Non
             if name == "none"
             else "container cannot be disconnected from host network or connected to host network"
         )
+    check_kind(network)
     for text in settings.links:
         links.parse(text)
     if network is None and settings.aliases:
@@ -104,6 +105,15 @@ def check(name: str, network: Network | None, settings: EndpointSettings) -> Non
             raise InvalidRequest(f"invalid MAC address: {settings.mac_address}") from None
 
 
+def check_kind(network: Network | None) -> None:
+    """Refuse a network that is settings alone.
+
+    :raises NotAuthorized: it is one.
+    """
+    if network is not None and network.config_only:
+        raise NotAuthorized("cannot create endpoint on configuration-only network")
+
+
 def names(record: ContainerRecord, settings: EndpointSettings) -> tuple[str, ...]:
     """What others of a user's network may call a container, its own name first."""
     found = (record.name, *settings.aliases, short(record.id), record.hostname)
@@ -111,8 +121,13 @@ def names(record: ContainerRecord, settings: EndpointSettings) -> tuple[str, ...
 
 
 def linked(record: ContainerRecord, settings: EndpointSettings) -> dict[str, str]:
-    """What a container calls others on a user's network: their names by alias, in lower case."""
-    found = map(links.parse, (*record.body.host_config.links, *settings.links))
+    """What a container calls others on a user's network: their names by alias, in lower case.
+
+    Links on the default network are lines of the hosts file, and of no other network.
+    """
+    host = record.body.host_config
+    own = () if links.by_address(host.network_mode) else host.links
+    found = map(links.parse, (*own, *settings.links))
     return {link.alias.lower(): _known_as(link.ref) for link in found}
 
 

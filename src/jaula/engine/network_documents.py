@@ -26,13 +26,13 @@ def document(network: Network, *, past_firewall: bool = False) -> Document:
         "IPAM": {
             "Driver": "default",
             "Options": None if network.name in PREDEFINED else {},
-            "Config": [_pool(pool) for pool in network.pools],
+            "Config": _pools(network),
         },
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {},
         "Options": _options(network, past_firewall),
         "Labels": dict(network.labels),
@@ -45,11 +45,18 @@ def _options(network: Network, past_firewall: bool) -> dict[str, str]:
     return {**network.driver_options, **({PAST_OPTION: "true"} if relaxed else {})}
 
 
+def _pools(network: Network) -> list[Document] | None:
+    """Of settings alone those that were asked for; none are null there."""
+    found = [_pool(pool) for pool in network.pools]
+    return found or (None if network.config_only else [])
+
+
 def _pool(pool: Pool) -> Document:
     found: Document = {"Subnet": pool.subnet}
     if pool.ip_range:
         found["IPRange"] = pool.ip_range
-    found["Gateway"] = pool.gateway
+    if pool.gateway:
+        found["Gateway"] = pool.gateway
     if pool.auxiliary:
         found["AuxiliaryAddresses"] = dict(pool.auxiliary)
     return found

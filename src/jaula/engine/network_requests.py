@@ -12,7 +12,8 @@ from ipaddress import AddressValueError, IPv4Address
 
 import msgspec
 
-from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unsupported
+from jaula.engine import config_networks
+from jaula.errors import InvalidRequest, NotAuthorized, NotFound
 from jaula.kernel.links import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from jaula.network.bridge import check_bridge_name
 from jaula.network.parent import dummy_name
@@ -47,21 +48,23 @@ def check(body: NetworkCreate) -> None:
             if body.name
             else "network name cannot be empty"
         )
-    if body.driver == "overlay" or body.scope == "swarm" or body.ingress:
-        raise NotAuthorized(
-            "This node is not a swarm manager: a network of that kind needs one",
-        )
+    if body.driver == "overlay":
+        raise _swarm()
+    config_networks.check(body)
+    if body.scope == "swarm" or body.ingress:
+        raise _swarm()
+    if body.ipam is not None and body.ipam.driver not in ("", "default"):
+        raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
+    if body.config_only:
+        return  # it is for whatever driver is named by those that are made from it
     if body.driver in ("host", "null"):
         raise NotAuthorized(f'only one instance of "{body.driver}" network is allowed')
     if body.driver not in ("", "default", "bridge", *PARENTED):
         raise NotFound(f'plugin "{body.driver}" not found')
-    if body.ipam is not None and body.ipam.driver not in ("", "default"):
-        raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
-    if body.config_only or (body.config_from or {}).get("Network"):
-        raise Unsupported(
-            f"cannot create network {body.name}: there are no networks that are settings only",
-            hint="give the options to each network",
-        )
+
+
+def _swarm() -> NotAuthorized:
+    return NotAuthorized("This node is not a swarm manager: a network of that kind needs one")
 
 
 def network(body: NetworkCreate, identity: str) -> Network:
@@ -83,6 +86,7 @@ def network(body: NetworkCreate, identity: str) -> Network:
         mtu=_mtu(options.get(MTU_OPTION, "")),
         driver_options=options,
         labels=body.labels,
+        config_from=config_networks.source(body),
     )
     if body.driver in PARENTED:
         return _parented(common, body.driver)

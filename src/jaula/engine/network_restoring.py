@@ -22,6 +22,8 @@ log = logging.getLogger("jaula.network")
 def restore_networks(parts: Parts) -> None:
     """Set up every network on record; sweep those whose making was cut off."""
     for network in parts.networks:
+        if network.config_only:
+            continue
         try:
             if network.ipv4_pool is None:
                 parts.network.clear(network)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine import network_documents, network_requests
+from jaula.engine import config_networks, network_documents, network_requests
 from jaula.engine.connecting import Connector
 from jaula.engine.names import new_id
 from jaula.engine.network_registry import PREDEFINED, network_id
@@ -150,6 +150,7 @@ class Networks:
         """Make a network.
 
         :raises Conflict: the name is in use.
+        :raises NotFound: the settings that it is to be made from are not there.
         :raises NotAuthorized: the name is a predefined one's, or a subnet overlaps another's.
         """
         parts = self._parts
@@ -159,6 +160,9 @@ class Networks:
         if parts.networks.get(body.name) is not None:
             raise Conflict(f"network with name {body.name} already exists")
         identity = new_id()
+        if body.config_only:
+            return self._made(config_networks.settings(body, identity))
+        body = self._with_settings(body)
         if body.driver in ("", "default", "bridge"):
             options = {**parts.config.network_options, **body.options}
             body = msgspec.structs.replace(body, options=options)
@@ -186,17 +190,31 @@ class Networks:
             parts.networks.forget(network)
             raise
         try:
-            parts.networks.save(defined)
+            return self._made(defined)
         except JaulaError:
             parts.network.undefine(defined.name)
             raise
-        self._emit("create", defined)
-        return {"Id": identity, "Warning": ""}
+
+    def whole(self, body: NetworkCreate) -> NetworkCreate:
+        """All that a request asks for, in its own words or by the name of settings."""
+        try:
+            return self._with_settings(body)
+        except NotFound:
+            return body  # the making says so
+
+    def _with_settings(self, body: NetworkCreate) -> NetworkCreate:
+        source = config_networks.source(body)
+        return config_networks.applied(body, self._parts.networks.get(source)) if source else body
+
+    def _made(self, network: Network) -> Document:
+        self._parts.networks.save(network)
+        self._emit("create", network)
+        return {"Id": network.id, "Warning": ""}
 
     async def remove(self, ref: str) -> None:
         """Remove a network that no running container is on.
 
-        :raises NotAuthorized: it is predefined, or has containers.
+        :raises NotAuthorized: it is predefined, has containers, or its settings are in use.
         """
         name = self._parts.networks.find(ref)
         network = self._parts.networks.get(name)
@@ -206,18 +224,26 @@ class Networks:
             raise NotAuthorized(
                 f"error while removing network: network {name} id {network.id} has active endpoints"
             )
-        self._parts.network.undefine(name)
+        if network.config_only:
+            if any(other.config_from == name for other in self._parts.networks):
+                raise NotAuthorized(
+                    f'error while removing network: configuration network "{name}" is in use'
+                )
+        else:
+            self._parts.network.undefine(name)
         self._parts.networks.forget(network)
         self._emit("destroy", network)
 
     async def prune(self, filters: Filters) -> Document:
-        """Remove every user's network that no running container is on.
+        """Remove every user's network that no running container is on; settings stay.
 
         :raises InvalidRequest: another filter than ``until``, ``label`` and ``label!``.
         """
         removed = []
         for network in self._parts.networks:
-            if not network_documents.prunes(network, filters) or self._used(network.name):
+            if not network_documents.prunes(network, filters):
+                continue
+            if network.config_only or self._used(network.name):
                 continue
             try:
                 await self.remove(network.name)

@@ -23,6 +23,7 @@ from jaula.engine import (
     keepid,
     labelling,
     lending,
+    linking,
     links,
     memberships,
     mount_events,
@@ -137,6 +138,8 @@ class Starter:
             ports=endpoint.ports if endpoint else (),
         )
         self._book(container)
+        if record.started_at:  # else nobody can be linked to it yet
+            linking.follow(self._parts, container)
         self.connector.told(container.record, place.endpoints, "connect")
         mount_events.mounted(self._parts.events, record)
         self._parts.events.emit("container", "start", container.id, attributes(record))

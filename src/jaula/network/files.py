@@ -34,12 +34,13 @@ def hosts(
     address: str | None = None,
     more: Iterable[str] = (),
     extra: Iterable[str] = (),
+    linked: Iterable[str] = (),
     gateway: str | None = None,
 ) -> str:
     """/etc/hosts: localhost, ``extra`` entries as ``NAME:ADDRESS``, then the container itself.
 
-    ``more`` are its addresses beyond ``address``; ``gateway`` stands for ``host-gateway``. Raises
-    ``InvalidRequest`` for a malformed entry.
+    ``linked`` are whole lines, of links. ``more`` are its addresses beyond ``address``;
+    ``gateway`` stands for ``host-gateway``. Raises ``InvalidRequest`` for a malformed entry.
     """
     lines = [_LOCAL]
     for entry in extra:
@@ -52,6 +53,7 @@ def hosts(
                 )
             where = gateway
         lines.append(f"{where}\t{name}\n")
+    lines += linked
     lines += own_lines(hostname, domain, [*([address] if address is not None else []), *more])
     return "".join(lines)
 
@@ -67,7 +69,7 @@ def parse_extra_host(entry: str) -> tuple[str, str]:
     separator = "=" if "=" in entry else ":"
     name, found, address = entry.partition(separator)
     address = address.removeprefix("[").removesuffix("]") if found else ""
-    if not _is_name(name) or not address:
+    if not is_name(name) or not address:
         raise InvalidRequest(f"bad format for add-host: {entry!r}", hint="write NAME:ADDRESS")
     if address != HOST_GATEWAY and not _is_address(address):
         raise InvalidRequest(f"invalid IP address in add-host: {address!r}")
@@ -141,12 +143,12 @@ def resolver_conf(
 
 def hostname(name: str) -> str:
     """/etc/hostname."""
-    if not _is_name(name) or len(name) > 63:
+    if not is_name(name) or len(name) > 63:
         raise InvalidRequest(f"invalid hostname {name!r}")
     return name + "\n"
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
     """A word of letters, digits, dots, dashes and underscores, so that it cannot start a line."""
     return (
         0 < len(text) <= 253

@@ -40,7 +40,8 @@ class Network(msgspec.Struct, frozen=True, omit_defaults=True):
     ``pools`` are none until the network has been set up, and then one for IPv4 and at most one
     for IPv6. ``asked_pools`` says that a person chose the subnet, so that fixed addresses can be
     relied upon. ``driver_options`` is what was asked, for those who look. Either ``bridge`` or
-    ``parent`` is the name of the host's interface.
+    ``parent`` is the name of the host's interface, but for a network that is settings alone
+    (``config_only``). ``config_from`` is the one from whose settings this was made.
     """
 
     name: str
@@ -64,6 +65,8 @@ class Network(msgspec.Struct, frozen=True, omit_defaults=True):
     flag: str = ""  # ipvlan_flag
     driver_options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    config_only: bool = False
+    config_from: str = ""
 
     @property
     def ipv4_pool(self) -> Pool | None:

@@ -267,6 +267,98 @@ NETWORKS = Scene(
     ),
 )
 
+SETTINGS = (
+    "--subnet 10.231.7.0/24 --gateway 10.231.7.9 --ip-range 10.231.7.64/26 --label a=b"
+    " -o com.docker.network.driver.mtu=1400"
+)
+OWN_SETTINGS = ("--subnet 10.231.8.0/24", "--label x=y", "--ipv6", "-o a=b", "--ipam-driver nosuch")
+NO_SETTINGS = ("--internal", "--attachable", "--ingress", "--scope local", "--config-from tr-conf")
+
+CONFIG_NETWORKS = Scene(
+    "networks of settings",
+    (
+        step(f"network create --config-only {SETTINGS} tr-conf"),
+        step("network create --config-only tr-conf"),
+        step("network create --config-only host"),
+        step("network ls --filter driver=null", columns=True),
+        step("network ls --filter name=tr- --filter type=custom --format {{.Name}}:{{.Driver}}"),
+        step("network inspect tr-conf"),
+        step("network create --config-from tr-conf tr-net"),
+        step("network inspect tr-net"),
+        step(f"run --rm --network tr-net {IMAGE} cat /sys/class/net/eth0/mtu"),
+        step(f"run --rm --network tr-net {IMAGE} sh -c", "ip route | grep default"),
+        *(step(f"network create --config-from tr-conf {line} tr-bad") for line in OWN_SETTINGS),
+        *(step(f"network create --config-only {line} tr-bad") for line in NO_SETTINGS),
+        step("network create --config-from absent tr-bad"),
+        step("network create --config-from tr-net tr-bad"),
+        step("network create --config-from bridge tr-bad"),
+        step("network create -d nosuch --config-from tr-conf tr-bad"),
+        step("network create --config-from tr-conf tr-bad"),  # the subnet is in use
+        step("network create --config-only --subnet nonsense tr-bad", but=(OWN_WORDS,)),
+        step("network create --config-only -d nosuch tr-bad"),
+        step("network inspect tr-bad"),
+        step("network create --config-from tr-bad --internal --attachable tr-two"),
+        step("network inspect -f {{.Internal}}{{.Attachable}}{{.ConfigFrom}}{{.Options}} tr-two"),
+        step("network rm tr-two tr-bad"),
+        step("network create --config-only -o com.docker.network.driver.mtu=x tr-bad"),
+        step("network create --config-from tr-bad tr-two", but=(OWN_WORDS,)),
+        step("network rm tr-bad"),
+        step(SLEEPER),
+        step("network connect tr-conf t-1"),
+        step("network disconnect tr-conf t-1"),
+        step(f"run --network tr-conf {IMAGE} true", but=(OWN_WORDS,)),
+        step("network rm tr-conf"),
+        step("network rm tr-net"),
+        step("network rm tr-conf"),
+        step("network create --config-only --subnet 10.231.7.0/24 tr-conf"),
+        step("network create -d macvlan --config-from tr-conf tr-net", but=(OWN_WORDS,)),
+        step("network inspect -f {{.Driver}}{{.Internal}}{{.ConfigFrom}} tr-net"),
+        step("network rm tr-conf"),
+        step("network rm tr-net"),
+        step("network create -d ipvlan --config-from tr-conf tr-net", but=(OWN_WORDS,)),
+        step("network inspect -f {{.Driver}}{{.Internal}}{{.ConfigFrom}} tr-net"),
+        step("network prune -f"),
+        step("network ls --filter name=tr-", columns=True),
+        step("network rm tr-conf"),
+    ),
+)
+
+NO_LINKS = ("rm --link t-1", "rm --link absent", "rm --link absent/al", "rm --link t-2/absent")
+
+LINKS = Scene(
+    "links",
+    (
+        step(SLEEPER),
+        step(
+            f"run -d --init --name t-2 --link t-1:al --link t-1 --stop-timeout 1 {IMAGE} sleep 99"
+        ),
+        step("exec t-2 grep -w t-1 /etc/hosts", unordered=True),
+        step("inspect -f {{range.HostConfig.Links}}{{println.}}{{end}} t-2", unordered=True),
+        step("stop t-1"),
+        step(f"run -d --init --name t-3 --stop-timeout 1 {IMAGE} sleep 99"),
+        step("start t-1"),
+        step("exec t-2 grep -w t-1 /etc/hosts", unordered=True),
+        step("exec t-2 ping -c 1 -W 2 al", differs="times of the packets"),
+        *(step(line) for line in NO_LINKS),
+        step("rm --link t-3/al"),
+        step("rm --link t-2/al"),
+        step("rm --link t-2/al"),
+        step("exec t-2 grep -w t-1 /etc/hosts"),
+        step("exec t-2 grep -c -w al /etc/hosts"),
+        step("inspect -f {{.HostConfig.Links}} t-2"),
+        step("rm -f -v --link /t-2/t-1"),
+        step("inspect -f", "{{json .HostConfig.Links}}", "t-2"),
+        step("ps -a --filter name=t- --format {{.Names}}:{{.State}}"),
+        step("stop t-1"),
+        step("restart t-2"),
+        step("exec t-2 grep -c -w t-1 /etc/hosts"),
+        step("network create tr-net"),
+        step(f"run -d --init --name t-4 --network tr-net --link t-2:al {IMAGE} sleep 99"),
+        step("rm --link t-4/al"),
+        step("rm -f t-4"),
+    ),
+)
+
 VOLUMES = Scene(
     "volumes",
     (
@@ -457,6 +549,8 @@ SCENES = (
     FILES,
     IMAGES,
     NETWORKS,
+    CONFIG_NETWORKS,
+    LINKS,
     VOLUMES,
     UPDATES,
     PORTS,

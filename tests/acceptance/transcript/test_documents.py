@@ -29,6 +29,9 @@ DOCUMENTS = {
     "history": "/images/busybox/history",
     "network": "/networks/doc-net",
     "default network": "/networks/bridge",
+    "network of settings": "/networks/doc-conf",
+    "network of settings that are none": "/networks/doc-none",
+    "network from settings": "/networks/doc-from",
     "volume": "/volumes/doc-vol",
     "list of volumes": "/volumes",
     "version": "/version",
@@ -84,6 +87,10 @@ def ours(own: PrivateEngine) -> Iterator[Ask]:
 
 def _furnish(docker: Callable[..., object]) -> None:
     docker("network", "create", "--label", "a=b", "doc-net")
+    pool = ("--subnet", "10.231.6.0/24", "--gateway", "10.231.6.9")
+    docker("network", "create", "--config-only", *pool, "doc-conf")
+    docker("network", "create", "--config-only", "doc-none")
+    docker("network", "create", "--config-from", "doc-conf", "doc-from")
     docker("volume", "create", "--label", "a=b", "doc-vol")
     flags = ("--init", "--network", "doc-net", "-v", "doc-vol:/data", "--tmpfs", "/t", "-l", "a=b")
     limits = ("-m", "64m", "--cpus", "0.5", "--ulimit", "nofile=64:64", "-p", "127.0.0.1::80")
@@ -94,7 +101,7 @@ def _furnish(docker: Callable[..., object]) -> None:
 
 def _clear(docker: Callable[..., object]) -> None:
     docker("rm", "-f", "doc-1", "doc-2")
-    docker("network", "rm", "doc-net")
+    docker("network", "rm", "doc-net", "doc-from", "doc-conf", "doc-none")
     docker("volume", "rm", "doc-vol")
 
 

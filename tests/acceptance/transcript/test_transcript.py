@@ -70,7 +70,7 @@ def _play(run: Run, scene: Scene, directory: Path) -> list[Said]:
     directory.mkdir()
     clean = [
         ("rm", "-f", "-v", "t-1", "t-2", "t-3", "t-4", "t-5"),
-        ("network", "rm", "tr-net", "tr-two", "tr-bad"),
+        ("network", "rm", "tr-net", "tr-two", "tr-bad", "tr-conf"),
         ("volume", "rm", "tr-v"),
         ("rmi", "-f", *(f"tr/{name}:1" for name in ("new", "root", "other", "built", "bad", "x"))),
     ]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jaula.engine import network_documents, network_requests
-from jaula.errors import InvalidRequest, JaulaError, Unsupported
-from jaula.spec.api import NetworkCreate
+from jaula.errors import InvalidRequest, JaulaError
+from jaula.spec.api import IPAM, NetworkCreate
 
 ID = "ab" * 32
 PAST = "io.jaula.publish_past_firewall"
@@ -70,9 +70,26 @@ def test_an_option_that_cannot_be_is_refused(driver: str, options: dict[str, str
 
 def test_kinds_of_networks_that_are_not_there_are_refused() -> None:
     network_requests.check(body(driver="macvlan"))
-    for fields in ({"config_only": True}, {"config_from": {"Network": "other"}}):
-        with pytest.raises(Unsupported, match="settings only"):
+    for fields in ({"ingress": True}, {"driver": "overlay"}, {"scope": "swarm"}):
+        with pytest.raises(JaulaError, match="swarm"):
             network_requests.check(body(**fields))
-    network_requests.check(body(config_from={"Network": ""}))
-    with pytest.raises(JaulaError, match="swarm"):
-        network_requests.check(body(ingress=True))
+    with pytest.raises(JaulaError, match='plugin "nosuch" not found'):
+        network_requests.check(body(driver="nosuch"))
+
+
+def test_settings_are_of_no_driver() -> None:
+    for driver in ("", "macvlan", "host", "nosuch"):
+        network_requests.check(body(driver=driver, config_only=True))
+    for fields in ({"driver": "overlay"}, {"name": "a/b"}, {"ipam": IPAM(driver="nosuch")}):
+        with pytest.raises(JaulaError):
+            network_requests.check(NetworkCreate(**{"name": "plan", "config_only": True} | fields))
+
+
+def test_a_network_says_whose_settings_it_has() -> None:
+    for driver in ("bridge", "macvlan", "ipvlan"):
+        made = network_requests.network(
+            body(driver=driver, config_from={"Network": "plan"}, options={"parent": "eth0"}), ID
+        )
+        assert made.config_from == "plan"
+        assert network_documents.document(made)["ConfigFrom"] == {"Network": "plan"}
+    assert network_requests.network(body(config_from={"Network": ""}), ID).config_from == ""

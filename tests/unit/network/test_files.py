@@ -16,14 +16,16 @@ def test_hosts_names_localhost_extra_hosts_and_the_container() -> None:
         domain="example.org",
         address="172.30.0.2",
         extra=["db:10.0.0.7", "six=[fd00::7]", "up:host-gateway"],
+        linked=["172.30.0.9\tstore host\n"],
         gateway="172.30.0.1",
     )
     lines = text.splitlines()
     assert lines[0] == "127.0.0.1\tlocalhost"
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         "10.0.0.7\tdb",
         "fd00::7\tsix",
         "172.30.0.1\tup",
+        "172.30.0.9\tstore host",
         "172.30.0.2\tweb.example.org web",
     ]
 

@@ -118,10 +118,11 @@ async def rename(call: Call) -> Answer:
 
 
 async def remove(call: Call) -> Answer:
-    """``DELETE /containers/{id}``."""
+    """``DELETE /containers/{id}``; with ``link`` the name is that of a link."""
     query = call.query
     if query.flag("link"):
-        raise Unsupported("a link lasts as long as its container, it cannot be removed alone")
+        await call.engine.containers.remove_link(call.name)
+        return reply.NO_CONTENT
     await call.engine.containers.remove(
         call.name, force=query.flag("force"), volumes=query.flag("v")
     )

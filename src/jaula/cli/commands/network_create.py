@@ -65,8 +65,8 @@ COMMAND = Command(
     flags=(
         Flag("attachable", "", "bool", "Kept for clients; every container may be connected"),
         Flag("aux-address", "", "list", "Address that no container gets (name=address)"),
-        Flag("config-from", "", "string", "Network whose settings to copy (refused)"),
-        Flag("config-only", "", "bool", "Settings only, no network (refused)"),
+        Flag("config-from", "", "string", "Network of settings to make this one from"),
+        Flag("config-only", "", "bool", "Settings for other networks, and no network"),
         Flag(
             "driver",
             "d",
@@ -97,6 +97,8 @@ COMMAND = Command(
             "On the wire of one of the host's interfaces",
             "jaula network create -d macvlan -o parent=eth0 --subnet 192.0.2.0/24 wire",
         ),
+        ("Settings alone", "jaula network create --config-only --subnet 10.51.0.0/24 plan"),
+        ("A network with these settings", "jaula network create --config-from plan shop"),
         ("With a subnet", "jaula network create --subnet 10.50.0.0/24 lab"),
     ),
     see_also=("network ls", "network connect", "run"),

@@ -18,7 +18,7 @@ def run(options: Options) -> int:
     )
     return each(
         options.arguments,
-        lambda name: client.request("DELETE", f"/containers/{quote(name)}", query),
+        lambda name: client.request("DELETE", f"/containers/{quote(name.strip('/'), '/')}", query),
     )
 
 
@@ -28,7 +28,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("force", "f", "bool", "Kill a container that runs (SIGKILL)"),
-        Flag("link", "l", "bool", "Refused: a link lasts as long as its container"),
+        Flag("link", "l", "bool", "Take a link away (CONTAINER/ALIAS); no container is removed"),
         Flag("volumes", "v", "bool", "Remove its anonymous volumes too"),
     ),
     least=1,

@@ -96,6 +96,12 @@ class Containers:
             deed.container(ref)
             await self._inner.remove(ref, force=force, volumes=volumes)
 
+    async def remove_link(self, name: str) -> None:
+        with self._visitor.deed("container unlink", name, lessens=True) as deed:
+            deed.run()
+            deed.container(self._inner.parent_of_link(name).id)
+            await self._inner.remove_link(name)
+
     async def wait(self, ref: str, condition: str) -> Future[WaitResult]:
         self._visitor.look()
         return await self._inner.wait(ref, condition)

@@ -33,7 +33,7 @@ class Networks:
 
     async def create(self, body: NetworkCreate) -> Document:
         with self._visitor.deed("network create", body.name) as deed:
-            deed.judged(asking.of_network(body))
+            deed.judged(asking.of_network(self._inner.whole(body)))
             return await self._inner.create(body)
 
     async def remove(self, ref: str) -> None:
