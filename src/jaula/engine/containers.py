@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import attach as attaching
@@ -19,10 +18,11 @@ from jaula.engine.copying import Copying
 from jaula.engine.create import attributes
 from jaula.engine.ending import Ending
 from jaula.engine.looking import Looking
+from jaula.engine.losing import Losing
+from jaula.engine.reaching import Reaching
 from jaula.engine.starting import Starter, cgroup_path
-from jaula.engine.states import LIVE, Action, after
+from jaula.engine.states import LIVE
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
-from jaula.runtime import leftovers
 from jaula.runtime.messages import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, ContainerUpdate
@@ -35,13 +35,9 @@ if TYPE_CHECKING:
     from jaula.engine.health_monitors import HealthMonitors
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
-    from jaula.runtime.client import Shim
     from jaula.storage.inside import PathStat
 
 log = logging.getLogger("jaula.containers")
-
-STOP_TIMEOUT = 10  # seconds; Docker's
-_KILL_TIMEOUT = 10.0  # seconds that a killed process may take to go
 
 
 class Containers(Looking):
@@ -50,7 +46,9 @@ class Containers(Looking):
     def __init__(self, parts: Parts, users: Users) -> None:
         super().__init__(parts)
         self.ending = Ending(parts, self._start)
-        self.starter = Starter(parts, users, self.on_event, self.ending.book, self.clear_lost)
+        self.losing = Losing(parts, self.ending)
+        self._reaching = Reaching(parts, self._emit)
+        self.starter = Starter(parts, users, self.on_event, self.ending.book, self.losing.clear)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early: dict[str, ExitRecord] = {}
         self.copying = Copying(self)
@@ -129,61 +127,11 @@ class Containers(Looking):
         if (end := self._early.pop(container.id, None)) is not None:
             self.ending.exited(container, end)
         elif shim is not None:
-            shim.on_gone = lambda: self._lost(container)
+            shim.on_gone = lambda: self.losing.lost(container)
             if shim.gone:
-                self._lost(container)
+                self.losing.lost(container)
             else:
                 self.health.follow(container)
-
-    def _lost(self, container: Container) -> None:
-        """The shim's channel closed without an exit: read what it left, or say it was lost."""
-        if not container.live:
-            return
-        run_dir = self.parts.config.paths.container_run(container.id)
-        end = self.parts.runtime.exit_record(str(run_dir))
-        if end is not None:
-            self.ending.exited(container, end)
-            return
-        end = ExitRecord(137, 9, finished_at=time.time(), error="the container's shim was killed")
-        if (run_dir / foreign.NAME).exists():
-            self.ending.spawn(self._clear_lost(container, end))
-            return
-        self._clear_cgroup(container)
-        self.ending.exited(container, end)
-
-    async def _clear_lost(self, container: Container, end: ExitRecord) -> None:
-        await self.clear_lost(container)
-        self.ending.exited(container, end)
-
-    async def clear_lost(self, container: Container) -> None:
-        """Do what a lost shim cannot: end a container's processes, remove its cgroup."""
-        other = None
-        try:
-            if (other := self._foreign(container)) is not None:
-                self._clear_cgroup(container, destroy=False)
-                await other.delete()
-        except JaulaError as error:
-            log.warning("container %s: %s", container.name, error)
-        self._clear_cgroup(container)
-        if other is not None:
-            path = cgroup_path(self.parts, container.record)
-            for place in await asyncio.to_thread(leftovers.remove, path):
-                log.warning("container %s: %s is in use", container.name, place)
-
-    def _clear_cgroup(self, container: Container, *, destroy: bool = True) -> None:
-        try:
-            with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
-                cgroup.kill()
-                if destroy:
-                    cgroup.destroy()
-        except NotFound:
-            return
-        except JaulaError as error:
-            log.warning("cgroup of container %s: %s", container.name, error)
-
-    def _foreign(self, container: Container) -> foreign.Foreign | None:
-        """The other runtime that made the container; None where it was our own."""
-        return foreign.Foreign.of(self.parts.config.paths.container_run(container.id))
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
         """Ask a container to end, and kill it after ``timeout`` seconds (-1: never).
@@ -205,69 +153,18 @@ class Containers(Looking):
         log.warning("container %s is unhealthy and is started again", container.name)
         container.change(renewing=True)
         self.ending.book(container)
-        await self._end(container, None, None)
+        await self._reaching.end(container, None, None)
 
     async def _stop(self, container: Container, timeout: int | None, signal: str | None) -> None:
         if signal:
             signals.parse(signal)  # refused before it is on record that somebody stops it
         container.change(manually_stopped=True)
         self.ending.book(container)
-        await self._end(container, timeout, signal)
-
-    async def _end(self, container: Container, timeout: int | None, signal: str | None) -> None:
-        body = container.record.body
-        number = signals.parse(signal or body.stop_signal or "SIGTERM")
-        if timeout is None:
-            timeout = STOP_TIMEOUT if body.stop_timeout is None else body.stop_timeout
-        self._emit(container, "kill", {"signal": str(number)})
-        await self._signal(container, number)
-        try:
-            await asyncio.wait_for(container.exited.wait(), None if timeout < 0 else timeout)
-        except TimeoutError:
-            self._emit(container, "kill", {"signal": "9"})
-            await self._kill(container)
-
-    async def _signal(self, container: Container, number: int) -> None:
-        shim = container.shim
-        if shim is None:
-            return
-        try:
-            await self._deliver(container, shim, number)
-        except JaulaError:
-            if container.live and not shim.gone:
-                raise
-        if container.record.status is Status.PAUSED:
-            await self._thaw(container)
-
-    async def _deliver(self, container: Container, shim: Shim, number: int) -> None:
-        """By the runtime that knows the process; SIGKILL reaches it in any case."""
-        other = self._foreign(container)
-        if other is None:
-            await shim.signal(number)
-            return
-        try:
-            await other.kill(number)
-        except foreign.Gone:
-            return  # its end is being told
-        except RuntimeFailure as error:
-            if number != 9:
-                raise
-            log.warning("container %s: %s; killing its process", container.name, error)
-            await shim.signal(number)
+        await self._reaching.end(container, timeout, signal)
 
     async def end(self, container: Container) -> None:
         """Kill one that runs, and wait for its end."""
-        await self._kill(container)
-
-    async def _kill(self, container: Container) -> None:
-        await self._signal(container, 9)
-        try:
-            await asyncio.wait_for(container.exited.wait(), _KILL_TIMEOUT)
-        except TimeoutError:
-            raise JaulaError(
-                f"container {container.name} was killed but does not end",
-                hint="a process of it may hang in the kernel",
-            ) from None
+        await self._reaching.kill(container)
 
     async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
         """Stop, if it runs, and start."""
@@ -306,9 +203,9 @@ class Containers(Looking):
             self.ending.book(container)
         self._emit(container, "kill", {"signal": str(number)})
         if number == 9:
-            await self._kill(container)  # as Docker: who is answered may remove it
+            await self._reaching.kill(container)  # as Docker: who is answered may remove it
         else:
-            await self._signal(container, number)
+            await self._reaching.signal(container, number)
 
     async def pause(self, ref: str) -> None:
         """Stop every process of a container where it is."""
@@ -318,16 +215,7 @@ class Containers(Looking):
                 raise Conflict(f"Container {container.id} is already paused")
             if not container.live:
                 raise Conflict(f"container {container.id} is not running")
-            following = after(container.record.status, Action.PAUSE, container.name)
-            if (other := self._foreign(container)) is not None:
-                await other.pause()
-            else:
-                with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
-                    await asyncio.to_thread(cgroup.freeze)
-            if container.live:
-                container.change(status=following)
-                self.parts.registry.save(container)
-                self._emit(container, "pause")
+            await self._reaching.freeze(container)
 
     async def unpause(self, ref: str) -> None:
         """Let a paused container go on."""
@@ -335,25 +223,8 @@ class Containers(Looking):
         async with container.lock:
             if container.record.status is not Status.PAUSED:
                 raise Conflict(f"Container {container.id} is not paused")
-            await self._thaw(container)
+            await self._reaching.thaw(container)
             self._emit(container, "unpause")
-
-    async def _thaw(self, container: Container) -> None:
-        if (other := self._foreign(container)) is not None:
-            try:
-                await other.resume()
-            except RuntimeFailure as error:
-                log.warning("container %s: %s; thawing its cgroup", container.name, error)
-        try:
-            with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
-                cgroup.thaw()
-        except NotFound:
-            if other is None:
-                raise
-        if container.record.status is not Status.PAUSED:
-            return  # it has ended meanwhile
-        container.change(status=after(container.record.status, Action.UNPAUSE, container.name))
-        self.parts.registry.save(container)
 
     async def rename(self, ref: str, new: str) -> None:
         """Give a container another name."""
@@ -394,7 +265,7 @@ class Containers(Looking):
                 self.ending.give_up(container)
             else:
                 self._emit(container, "kill", {"signal": "9"})
-                await self._kill(container)
+                await self._reaching.kill(container)
         async with container.lock:
             # An automatic removal may have been faster.
             if container.id in self.parts.registry:
@@ -492,7 +363,7 @@ class Containers(Looking):
             merged, resources, warnings = merged_limits(
                 container.record.body, body, self.parts.host
             )
-            other = self._foreign(container) if container.live else None
+            other = foreign.runtime_of(self.parts, container) if container.live else None
             if other is not None and resources is not None:
                 await other.update(resources)
             elif container.live and resources is not None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from jaula.engine.container import Container
+    from jaula.engine.parts import Parts
     from jaula.spec.runtime import Resources
 
 NAME = "runtime.json"
@@ -191,3 +193,8 @@ async def communicate(
             await child.wait()
         printed = output.close(), complaint.close()
     return child.returncode or 0, *printed
+
+
+def runtime_of(parts: Parts, container: Container) -> Foreign | None:
+    """The other runtime that made a container; None where it was our own."""
+    return Foreign.of(parts.config.paths.container_run(container.id))

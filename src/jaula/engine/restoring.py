@@ -83,7 +83,7 @@ async def _end_steps(parts: Parts, containers: Containers) -> None:
         run_dir = parts.config.paths.container_run(step.id)
         if run_dir.exists():
             await _end(parts, step, str(run_dir))
-        await containers.clear_lost(step)
+        await containers.losing.clear(step)
         shutil.rmtree(run_dir, ignore_errors=True)
         parts.registry.forget(step)  # its files are swept with all that no record knows
 
@@ -100,7 +100,7 @@ async def _undo_starts(parts: Parts, containers: Containers) -> None:
         if await _end(parts, container, str(run_dir)):
             log.info("the start of container %s was cut off and is undone", container.name)
         if (run_dir / foreign.NAME).exists():
-            await containers.clear_lost(container)
+            await containers.losing.clear(container)
         shutil.rmtree(run_dir, ignore_errors=True)
 
 
@@ -130,7 +130,7 @@ async def _ended(parts: Parts, containers: Containers, container: Container) -> 
     run_dir = str(parts.config.paths.container_run(container.id))
     end = parts.runtime.exit_record(run_dir)
     if end is None:
-        await containers.clear_lost(container)
+        await containers.losing.clear(container)
         end = ExitRecord(
             255, finished_at=time.time(), error="it ended while no engine and no shim was there"
         )
