@@ -18,14 +18,12 @@ from jaula.spec.api import (
     ContainerUpdate,
     ExecCreate,
     ManifestListAdd,
-    NetworkConnect,
-    NetworkCreate,
-    NetworkDisconnect,
     RegistryAuth,
     SecretSpec,
     SignatureAdd,
     VolumeCreate,
 )
+from jaula.spec.api_networks import NetworkConnect, NetworkCreate, NetworkDisconnect
 from jaula.spec.build import BuildOptions, PruneOptions
 from jaula.spec.calls import AttachOptions, CommitOptions, ContainerCreated, LogOptions, WaitResult
 

@@ -12,7 +12,7 @@ from jaula.api.query import Query
 from jaula.api.refusals import TooLarge
 from jaula.api.reply import Answer
 from jaula.errors import InvalidRequest
-from jaula.spec import api as documents
+from jaula.spec import decoding
 from jaula.spec.calls import Origin
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
@@ -71,14 +71,14 @@ class Call:
         if not data:
             if required:
                 raise InvalidRequest("invalid JSON: got EOF while reading request body")
-            return documents.decode(b"", kind)
+            return decoding.decode(b"", kind)
         media, _, _ = self.header(b"content-type").partition(";")
         if media.strip().lower() not in ("", "application/json"):
             raise InvalidRequest(
                 f"unsupported Content-Type header ({media[:80]}): must be 'application/json'"
             )
         try:
-            return documents.decode(data, kind)
+            return decoding.decode(data, kind)
         except msgspec.ValidationError as problem:
             raise InvalidRequest(f"invalid request body: {problem}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as problem:

@@ -13,7 +13,7 @@ import msgspec
 
 from jaula.errors import NotAuthorized, NotFound
 from jaula.network import plans
-from jaula.spec.api import IPAM, IPAMPool, NetworkCreate
+from jaula.spec.api_networks import IPAM, IPAMPool, NetworkCreate
 from jaula.spec.network import Network, Pool
 
 DRIVER = "null"

@@ -16,7 +16,7 @@ from jaula.engine.memberships import DEFAULT
 from jaula.engine.ports import wishes
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
 from jaula.network.ports import PortRequest
-from jaula.spec.api import EndpointSettings
+from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import ANY
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from jaula.engine import links
 from jaula.engine.names import short
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.kernel.links import mac_bytes
-from jaula.spec.api import ContainerCreate, EndpointSettings
+from jaula.spec.api import ContainerCreate
+from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.network import Network
 from jaula.state.records import ContainerRecord
 

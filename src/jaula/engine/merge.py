@@ -10,7 +10,8 @@ import msgspec
 
 from jaula.engine import health
 from jaula.engine.specbuild.process import merge_environment
-from jaula.spec.api import ContainerCreate, Empty
+from jaula.spec.api import ContainerCreate
+from jaula.spec.decoding import Empty
 from jaula.spec.image import ImageConfig
 
 

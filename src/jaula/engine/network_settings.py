@@ -9,7 +9,7 @@ from jaula.engine import memberships
 from jaula.engine.memberships import DEFAULT
 from jaula.engine.network_registry import PREDEFINED
 from jaula.engine.ports import parse_port
-from jaula.spec.api import EndpointIPAMConfig, EndpointSettings
+from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings
 from jaula.spec.endpoint import Endpoint
 from jaula.state.records import ContainerRecord
 

@@ -12,7 +12,12 @@ from jaula.engine.names import new_id
 from jaula.engine.network_registry import PREDEFINED, network_id
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.network import plans
-from jaula.spec.api import EndpointSettings, NetworkConnect, NetworkCreate, NetworkDisconnect
+from jaula.spec.api_networks import (
+    EndpointSettings,
+    NetworkConnect,
+    NetworkCreate,
+    NetworkDisconnect,
+)
 from jaula.spec.network import (
     BINDING_OPTION,
     ICC_OPTION,

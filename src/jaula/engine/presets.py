@@ -19,7 +19,8 @@ import msgspec
 from jaula.config import OWN_RUNTIME
 from jaula.engine import mountpoints
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, HostConfig, LogConfig, NetworkingConfig
+from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
+from jaula.spec.api_networks import NetworkingConfig
 
 DEFAULT, STRICT, DOCKER = "default", "strict", "docker"
 NAMES = (DEFAULT, STRICT, DOCKER)

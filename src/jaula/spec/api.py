@@ -2,40 +2,24 @@
 
 Source: the Docker Engine API, version 1.45 (``swagger.yaml``: ContainerConfig, HostConfig,
 Resources, NetworkingConfig, ExecConfig, VolumeCreateOptions ...). Field names are the document's
-own (PascalCase on the wire). Unknown fields are ignored, a value of a wrong type is refused.
+own.
 
-Facts about Docker's decoder (Go's ``encoding/json``): ``null`` leaves a field as it was, so it
-means 'absent' everywhere; ``Cmd``, ``Entrypoint`` and ``Shell`` may be one string; a ``null``
-member of a map is that map's zero value. :func:`decode` gives the same reading. Where absent and
-empty differ for the engine the field is ``... | None`` with None for absent.
+Where absent and empty differ for the engine the field is ``... | None`` with None for absent. How a
+body is read is in :mod:`jaula.spec.decoding`, documents about networks in
+:mod:`jaula.spec.api_networks`.
 
 What the fields may hold (limits, names, grammars) is the engine's to check.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
-
 import msgspec
 
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-UInt16 = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
-UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
-UInt64 = Annotated[int, msgspec.Meta(ge=0)]
+from jaula.spec.api_networks import NetworkingConfig
+from jaula.spec.decoding import Document, Empty, Int64, UInt16, UInt32, UInt64
 
 
-class _Document(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
-    pass
-
-
-class Empty(_Document, frozen=True, kw_only=True):
-    """The value of a set written as a map: ``{"80/tcp": {}}``."""
-
-
-# -- containers -------------------------------------------------------------------------------
-
-
-class Healthcheck(_Document, frozen=True, kw_only=True):
+class Healthcheck(Document, frozen=True, kw_only=True):
     """Durations are nanoseconds; 0 takes the image's value, then the default."""
 
     test: tuple[str, ...] = ()
@@ -46,38 +30,38 @@ class Healthcheck(_Document, frozen=True, kw_only=True):
     retries: Int64 = 0
 
 
-class PortBinding(_Document, frozen=True, kw_only=True):
+class PortBinding(Document, frozen=True, kw_only=True):
     host_ip: str = ""
     host_port: str = ""  # "", "8080" or "8000-8010"
 
 
-class RestartPolicy(_Document, frozen=True, kw_only=True):
+class RestartPolicy(Document, frozen=True, kw_only=True):
     name: str = ""  # "", no, always, unless-stopped, on-failure
     maximum_retry_count: Int64 = 0
 
 
-class LogConfig(_Document, frozen=True, kw_only=True):
+class LogConfig(Document, frozen=True, kw_only=True):
     type: str = ""
     config: dict[str, str] = {}
 
 
-class WeightDevice(_Document, frozen=True, kw_only=True):
+class WeightDevice(Document, frozen=True, kw_only=True):
     path: str = ""
     weight: UInt16 = 0
 
 
-class ThrottleDevice(_Document, frozen=True, kw_only=True):
+class ThrottleDevice(Document, frozen=True, kw_only=True):
     path: str = ""
     rate: UInt64 = 0
 
 
-class DeviceMapping(_Document, frozen=True, kw_only=True):
+class DeviceMapping(Document, frozen=True, kw_only=True):
     path_on_host: str = ""
     path_in_container: str = ""
     cgroup_permissions: str = ""
 
 
-class DeviceRequest(_Document, frozen=True, kw_only=True):
+class DeviceRequest(Document, frozen=True, kw_only=True):
     driver: str = ""
     count: Int64 = 0
     device_ids: tuple[str, ...] = msgspec.field(name="DeviceIDs", default=())
@@ -85,13 +69,13 @@ class DeviceRequest(_Document, frozen=True, kw_only=True):
     options: dict[str, str] = {}
 
 
-class Ulimit(_Document, frozen=True, kw_only=True):
+class Ulimit(Document, frozen=True, kw_only=True):
     name: str = ""
     soft: Int64 = 0
     hard: Int64 = 0
 
 
-class BindOptions(_Document, frozen=True, kw_only=True):
+class BindOptions(Document, frozen=True, kw_only=True):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
@@ -99,24 +83,24 @@ class BindOptions(_Document, frozen=True, kw_only=True):
     read_only_force_recursive: bool = False
 
 
-class DriverConfig(_Document, frozen=True, kw_only=True):
+class DriverConfig(Document, frozen=True, kw_only=True):
     name: str = ""
     options: dict[str, str] = {}
 
 
-class VolumeOptions(_Document, frozen=True, kw_only=True):
+class VolumeOptions(Document, frozen=True, kw_only=True):
     no_copy: bool = False
     labels: dict[str, str] = {}
     driver_config: DriverConfig | None = None
     subpath: str = ""
 
 
-class TmpfsOptions(_Document, frozen=True, kw_only=True):
+class TmpfsOptions(Document, frozen=True, kw_only=True):
     size_bytes: Int64 = 0
     mode: UInt32 = 0
 
 
-class Mount(_Document, frozen=True, kw_only=True):
+class Mount(Document, frozen=True, kw_only=True):
     type: str = ""  # bind, volume, tmpfs, npipe, cluster
     source: str = ""
     target: str = ""
@@ -127,7 +111,7 @@ class Mount(_Document, frozen=True, kw_only=True):
     tmpfs_options: TmpfsOptions | None = None
 
 
-class Resources(_Document, frozen=True, kw_only=True):
+class Resources(Document, frozen=True, kw_only=True):
     """Limits that ``HostConfig`` and the update body share. 0 means 'not set'."""
 
     cpu_shares: Int64 = 0
@@ -167,7 +151,7 @@ class Resources(_Document, frozen=True, kw_only=True):
     io_maximum_bandwidth: UInt64 = msgspec.field(name="IOMaximumBandwidth", default=0)
 
 
-class SecretReference(_Document, frozen=True, kw_only=True):
+class SecretReference(Document, frozen=True, kw_only=True):
     """A secret or config that a container is to have; ``id`` is the engine's to fill in."""
 
     source: str = ""  # name or id
@@ -229,25 +213,7 @@ class HostConfig(Resources, frozen=True, kw_only=True):
     profile_keeps: tuple[str, ...] = ()  # members that are meant although 0, false or empty
 
 
-class EndpointIPAMConfig(_Document, frozen=True, kw_only=True):
-    ipv4_address: str = msgspec.field(name="IPv4Address", default="")
-    ipv6_address: str = msgspec.field(name="IPv6Address", default="")
-    link_local_ips: tuple[str, ...] = msgspec.field(name="LinkLocalIPs", default=())
-
-
-class EndpointSettings(_Document, frozen=True, kw_only=True):
-    ipam_config: EndpointIPAMConfig | None = msgspec.field(name="IPAMConfig", default=None)
-    links: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
-    mac_address: str = ""
-    driver_opts: dict[str, str] = {}
-
-
-class NetworkingConfig(_Document, frozen=True, kw_only=True):
-    endpoints_config: dict[str, EndpointSettings] = {}
-
-
-class ContainerCreate(_Document, frozen=True, kw_only=True):
+class ContainerCreate(Document, frozen=True, kw_only=True):
     """``POST /containers/create``."""
 
     hostname: str = ""
@@ -287,7 +253,7 @@ class ContainerUpdate(Resources, frozen=True, kw_only=True):
 # -- exec -------------------------------------------------------------------------------------
 
 
-class ExecCreate(_Document, frozen=True, kw_only=True):
+class ExecCreate(Document, frozen=True, kw_only=True):
     """``POST /containers/{id}/exec``."""
 
     user: str = ""
@@ -304,7 +270,7 @@ class ExecCreate(_Document, frozen=True, kw_only=True):
     cmd: tuple[str, ...] = ()
 
 
-class ExecStart(_Document, frozen=True, kw_only=True):
+class ExecStart(Document, frozen=True, kw_only=True):
     """``POST /exec/{id}/start``; it comes before the hijacked stream."""
 
     detach: bool = False
@@ -312,10 +278,10 @@ class ExecStart(_Document, frozen=True, kw_only=True):
     console_size: tuple[UInt32, UInt32] | None = None  # height, width
 
 
-# -- volumes, networks, registry ----------------------------------------------------------------
+# -- volumes, secrets, registry ------------------------------------------------------------------
 
 
-class VolumeCreate(_Document, frozen=True, kw_only=True):
+class VolumeCreate(Document, frozen=True, kw_only=True):
     """``POST /volumes/create``; an empty name asks for a random one."""
 
     name: str = ""
@@ -324,7 +290,7 @@ class VolumeCreate(_Document, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
 
 
-class SecretSpec(_Document, frozen=True, kw_only=True):
+class SecretSpec(Document, frozen=True, kw_only=True):
     """``POST /secrets/create`` and the like; ``data`` is base64."""
 
     name: str = ""
@@ -332,51 +298,6 @@ class SecretSpec(_Document, frozen=True, kw_only=True):
     data: str = ""
     driver: DriverConfig | None = None
     templating: DriverConfig | None = None
-
-
-class IPAMPool(_Document, frozen=True, kw_only=True):
-    subnet: str = ""
-    ip_range: str = msgspec.field(name="IPRange", default="")
-    gateway: str = ""
-    auxiliary_addresses: dict[str, str] = {}
-
-
-class IPAM(_Document, frozen=True, kw_only=True):
-    driver: str = ""
-    options: dict[str, str] = {}
-    config: tuple[IPAMPool, ...] = ()
-
-
-class NetworkCreate(_Document, frozen=True, kw_only=True):
-    """``POST /networks/create``."""
-
-    name: str = ""
-    check_duplicate: bool = False
-    driver: str = ""
-    scope: str = ""
-    enable_ipv6: bool = msgspec.field(name="EnableIPv6", default=False)
-    ipam: IPAM | None = msgspec.field(name="IPAM", default=None)
-    internal: bool = False
-    attachable: bool = False
-    ingress: bool = False
-    config_only: bool = False
-    config_from: dict[str, str] | None = None
-    options: dict[str, str] = {}
-    labels: dict[str, str] = {}
-
-
-class NetworkConnect(_Document, frozen=True, kw_only=True):
-    """``POST /networks/{id}/connect``."""
-
-    container: str = ""
-    endpoint_config: EndpointSettings | None = None
-
-
-class NetworkDisconnect(_Document, frozen=True, kw_only=True):
-    """``POST /networks/{id}/disconnect``."""
-
-    container: str = ""
-    force: bool = False
 
 
 class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
@@ -396,7 +317,7 @@ class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
         return f"RegistryAuth(server_address={self.server_address!r})"
 
 
-class ManifestListAdd(_Document, frozen=True, kw_only=True):
+class ManifestListAdd(Document, frozen=True, kw_only=True):
     """``PUT /jaula/manifests/{name}``: a list, and the names of what it lists, with digests."""
 
     content: bytes
@@ -404,7 +325,7 @@ class ManifestListAdd(_Document, frozen=True, kw_only=True):
     members: tuple[str, ...] = ()
 
 
-class SignatureAdd(_Document, frozen=True, kw_only=True):
+class SignatureAdd(Document, frozen=True, kw_only=True):
     """``POST /jaula/signatures/{name}``: what was signed, and by which signature.
 
     ``referring``: it becomes a manifest that refers to the image, not a tag beside it.
@@ -413,59 +334,3 @@ class SignatureAdd(_Document, frozen=True, kw_only=True):
     payload: bytes
     signature: bytes
     referring: bool = False
-
-
-# -- decoding -----------------------------------------------------------------------------------
-
-_ZERO_OF_MAP: dict[str, Any] = {
-    "ExposedPorts": {},
-    "Volumes": {},
-    "EndpointsConfig": {},
-    "PortBindings": [],
-    "Labels": "",
-    "Annotations": "",
-    "StorageOpt": "",
-    "Tmpfs": "",
-    "Sysctls": "",
-    "DriverOpts": "",
-    "Options": "",
-    "Config": "",
-    "AuxiliaryAddresses": "",
-}
-"""Members that are maps keyed by the client: a null in them stands for this value."""
-
-_STRING_OR_LIST = frozenset({"Cmd", "Entrypoint", "Shell"})
-
-
-def _members(document: dict[str, Any], zero: Any) -> dict[str, Any]:
-    """Null members left out, or replaced by ``zero`` where the object is a client's map."""
-    plain: dict[str, Any] = {}
-    for name, value in document.items():
-        if value is None:
-            if zero is not None:
-                plain[name] = zero
-        elif isinstance(value, dict):
-            plain[name] = _members(value, None if zero is not None else _ZERO_OF_MAP.get(name))
-        elif isinstance(value, list):
-            plain[name] = [_members(v, None) if isinstance(v, dict) else v for v in value]
-        elif zero is None and name in _STRING_OR_LIST and isinstance(value, str):
-            plain[name] = [value] if value else []
-        else:
-            plain[name] = value
-    return plain
-
-
-_Type = TypeVar("_Type", bound=msgspec.Struct)
-
-
-def decode(data: bytes, kind: type[_Type]) -> _Type:
-    """Read a request's JSON body as Docker does; no body at all is an empty document.
-
-    Raises ``msgspec.DecodeError`` (``ValidationError`` for a wrong type) and ``RecursionError``.
-    """
-    document = msgspec.json.decode(data) if data.strip() else {}
-    if document is None:
-        document = {}
-    if isinstance(document, dict):
-        document = _members(document, None)
-    return msgspec.convert(document, kind)

@@ -10,7 +10,8 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.spec.api import ContainerCreate, EndpointSettings
+from jaula.spec.api import ContainerCreate
+from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import Endpoint, PublishedPort
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaula.engine import config_networks, network_documents
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
-from jaula.spec.api import IPAM, IPAMPool, NetworkCreate
+from jaula.spec.api_networks import IPAM, IPAMPool, NetworkCreate
 from jaula.spec.network import Network, Pool
 
 ID = "ab" * 32

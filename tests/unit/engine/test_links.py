@@ -9,7 +9,8 @@ import pytest
 from jaula.engine import links, memberships
 from jaula.engine.links import Link
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, EndpointSettings, HostConfig
+from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import Endpoint
 from jaula.state.records import ContainerRecord
 

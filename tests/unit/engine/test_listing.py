@@ -13,7 +13,8 @@ from jaula.engine.container import Container
 from jaula.engine.registry import Registry
 from jaula.engine.stats import parse_net_dev
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.spec.api import ContainerCreate, Empty
+from jaula.spec.api import ContainerCreate
+from jaula.spec.decoding import Empty
 from jaula.spec.endpoint import PublishedPort
 from jaula.state.database import Database
 from jaula.state.records import ContainerRecord, Status

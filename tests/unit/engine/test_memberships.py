@@ -7,13 +7,8 @@ import pytest
 from jaula.engine import memberships
 from jaula.engine.resolving import RATE, Allowance
 from jaula.errors import InvalidRequest, NotFound
-from jaula.spec.api import (
-    ContainerCreate,
-    EndpointIPAMConfig,
-    EndpointSettings,
-    HostConfig,
-    NetworkingConfig,
-)
+from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
 from jaula.spec.network import Network
 from jaula.state.records import ContainerRecord
 

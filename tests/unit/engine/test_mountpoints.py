@@ -9,12 +9,12 @@ from jaula.errors import InvalidRequest
 from jaula.spec.api import (
     BindOptions,
     ContainerCreate,
-    Empty,
     HostConfig,
     Mount,
     TmpfsOptions,
     VolumeOptions,
 )
+from jaula.spec.decoding import Empty
 
 
 def read(**host: object) -> tuple[Wish, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from jaula.engine import network_documents, network_requests
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.spec.api import IPAM, NetworkCreate
+from jaula.spec.api_networks import IPAM, NetworkCreate
 
 ID = "ab" * 32
 PAST = "io.jaula.publish_past_firewall"

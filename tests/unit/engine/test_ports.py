@@ -7,7 +7,8 @@ import pytest
 from jaula.engine.ports import PortWish, wishes
 from jaula.errors import InvalidRequest
 from jaula.spec import signals
-from jaula.spec.api import ContainerCreate, Empty, HostConfig, PortBinding
+from jaula.spec.api import ContainerCreate, HostConfig, PortBinding
+from jaula.spec.decoding import Empty
 
 
 def body(port: str, host_port: str = "", host_ip: str = "", **more: object) -> ContainerCreate:

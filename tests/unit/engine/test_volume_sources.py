@@ -9,7 +9,8 @@ from jaula.engine.authority import asks
 from jaula.engine.authority.asks import Ask, Kind
 from jaula.engine.volume_sources import VolumeSource
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate, decode
+from jaula.spec.api import ContainerCreate
+from jaula.spec.decoding import decode
 
 
 def parse(**options: str) -> VolumeSource:

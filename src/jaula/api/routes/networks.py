@@ -6,7 +6,7 @@ from jaula.api import reply
 from jaula.api.call import Call
 from jaula.api.reply import Answer
 from jaula.api.router import Routes
-from jaula.spec.api import NetworkConnect, NetworkCreate, NetworkDisconnect
+from jaula.spec.api_networks import NetworkConnect, NetworkCreate, NetworkDisconnect
 
 
 async def list_(call: Call) -> Answer:

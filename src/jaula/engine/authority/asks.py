@@ -20,7 +20,8 @@ from jaula.engine import links, mountpoints, volume_sources
 from jaula.engine.specbuild import security, sharing
 from jaula.engine.specbuild.sharing import Kind as Had
 from jaula.logs import syslog
-from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, NetworkCreate, Resources
+from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, Resources
+from jaula.spec.api_networks import NetworkCreate
 from jaula.state.records import ContainerRecord, MountRecord
 
 

@@ -9,7 +9,7 @@ from jaula.engine.authority import asks as asking
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.visitor import Visitor
-    from jaula.spec.api import NetworkConnect, NetworkCreate, NetworkDisconnect
+    from jaula.spec.api_networks import NetworkConnect, NetworkCreate, NetworkDisconnect
 
 Document = dict[str, Any]
 Documents = list[Document]

@@ -1,0 +1,74 @@
+"""Documents about networks that clients of the Docker Engine API send.
+
+Source: the Docker Engine API, version 1.45 (``swagger.yaml``: NetworkingConfig, EndpointSettings,
+IPAM, NetworkCreateRequest ...). See :mod:`jaula.spec.api` for what all documents have in common.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.spec.decoding import Document
+
+
+class EndpointIPAMConfig(Document, frozen=True, kw_only=True):
+    ipv4_address: str = msgspec.field(name="IPv4Address", default="")
+    ipv6_address: str = msgspec.field(name="IPv6Address", default="")
+    link_local_ips: tuple[str, ...] = msgspec.field(name="LinkLocalIPs", default=())
+
+
+class EndpointSettings(Document, frozen=True, kw_only=True):
+    ipam_config: EndpointIPAMConfig | None = msgspec.field(name="IPAMConfig", default=None)
+    links: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    mac_address: str = ""
+    driver_opts: dict[str, str] = {}
+
+
+class NetworkingConfig(Document, frozen=True, kw_only=True):
+    endpoints_config: dict[str, EndpointSettings] = {}
+
+
+class IPAMPool(Document, frozen=True, kw_only=True):
+    subnet: str = ""
+    ip_range: str = msgspec.field(name="IPRange", default="")
+    gateway: str = ""
+    auxiliary_addresses: dict[str, str] = {}
+
+
+class IPAM(Document, frozen=True, kw_only=True):
+    driver: str = ""
+    options: dict[str, str] = {}
+    config: tuple[IPAMPool, ...] = ()
+
+
+class NetworkCreate(Document, frozen=True, kw_only=True):
+    """``POST /networks/create``."""
+
+    name: str = ""
+    check_duplicate: bool = False
+    driver: str = ""
+    scope: str = ""
+    enable_ipv6: bool = msgspec.field(name="EnableIPv6", default=False)
+    ipam: IPAM | None = msgspec.field(name="IPAM", default=None)
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: dict[str, str] | None = None
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class NetworkConnect(Document, frozen=True, kw_only=True):
+    """``POST /networks/{id}/connect``."""
+
+    container: str = ""
+    endpoint_config: EndpointSettings | None = None
+
+
+class NetworkDisconnect(Document, frozen=True, kw_only=True):
+    """``POST /networks/{id}/disconnect``."""
+
+    container: str = ""
+    force: bool = False
