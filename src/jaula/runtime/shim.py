@@ -245,7 +245,11 @@ class Shim:
 
     def _reaper(self, pid: int, pidfd: int) -> Callable[[int], None]:
         def reap(_: int) -> None:
-            if os.waitpid(pid, os.WNOHANG)[0]:
+            try:
+                ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is not None
+            except ChildProcessError:  # a log's process, which its writer has reaped
+                ended = True
+            if ended:
                 self.poller.forget(pidfd)
                 os.close(pidfd)
                 self.strays.discard(pid)
