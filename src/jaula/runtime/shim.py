@@ -317,11 +317,13 @@ class Shim:
             self.leaving.append((time.monotonic() + LINGER, streams))
 
     def _turn(self) -> None:
-        """One round of the loop, and the farewells that are due after it."""
+        """One round of the loop, what the log has to do, and the farewells that are due after."""
+        pause = self.streams.tend()
         if not self.leaving:
-            self.poller.turn()
+            self.poller.turn(pause)
             return
-        self.poller.turn(max(0.0, min(due for due, _ in self.leaving) - time.monotonic()))
+        farewell = max(0.0, min(due for due, _ in self.leaving) - time.monotonic())
+        self.poller.turn(farewell if pause is None else min(farewell, pause))
         now = time.monotonic()
         for entry in list(self.leaving):
             if not entry[1].clients or entry[0] <= now:
