@@ -119,11 +119,8 @@ def beside(path: str, inode: int, step: int) -> int | None:
 
     After a file that was rotated away altogether comes the oldest that is left.
     """
-    for attempt in range(_TRIES):
-        names = files(path)
-        at = position(names, inode)
-        if at is None and attempt < _TRIES - 1:
-            continue  # a name may be missed while it changes
+    for _ in range(_TRIES):
+        names, at = _found(path, inode)
         if at is None and step <= 0:
             return None
         wanted = 0 if at is None else at + step
@@ -133,13 +130,26 @@ def beside(path: str, inode: int, step: int) -> int | None:
             descriptor = opened(names[wanted])
         except FileNotFoundError:
             continue
-        if at is None or _apart(path, inode, os.fstat(descriptor).st_ino) == step:
+        if at is None or apart(path, inode, os.fstat(descriptor).st_ino) == step:
             return descriptor
         os.close(descriptor)  # names have moved between the look and the opening
     return None
 
 
-def _apart(path: str, inode: int, other: int) -> int | None:
-    names = files(path)
-    here, there = position(names, inode), position(names, other)
+def apart(path: str, inode: int, other: int) -> int | None:
+    """How many files ``other`` comes after ``inode``; None where one was rotated away."""
+    names, here = _found(path, inode)
+    there = None if here is None else position(names, other)
+    if there is None:
+        names, there = _found(path, other)
+        here = None if there is None else position(names, inode)
     return None if here is None or there is None else there - here
+
+
+def _found(path: str, inode: int) -> tuple[list[str], int | None]:
+    """The files and which of them is the one of ``inode``; it may be missed while names move."""
+    for _ in range(_TRIES):
+        names = files(path)
+        if (at := position(names, inode)) is not None:
+            return names, at
+    return names, None

@@ -73,17 +73,18 @@ class Walk:
         """Whether that is the file behind which it was not to go, or what it was packed into."""
         if self._end is None or inode == self._end.inode:
             return self._end is not None
-        names = series.files(self._path)
         # Not by the origin it tells: the end may have got the inode of an older file.
-        at = series.position(names, self._end.inode)
-        return at is not None and at == series.position(names, inode)
+        left = series.apart(self._path, inode, self._end.inode)
+        return left is not None and left <= 0
 
     def _not_beyond(self, following: int) -> int:
         """``following``; or where all up to the end were rotated away, the end, which is open."""
         if self._end is None:
             return following
-        if series.position(series.files(self._path), self._end.inode) is not None:
+        if os.fstat(self._newest).st_nlink:
             return following
+        if series.apart(self._path, self._end.inode, self._end.inode) is not None:
+            return following  # packed
         os.close(following)
         return os.dup(self._newest)
 
