@@ -52,7 +52,9 @@ def newest_plain(names: Iterable[str], base: str) -> int:
 def moves(names: Iterable[str], base: str, max_file: int) -> list[tuple[str, str]]:
     """Renames that make room for a new ``base``, in their order; '' is the name of what goes.
 
-    Whichever of them is the last that is done, no record is there twice or in another's place.
+    Whichever of them is the last that is done, no record is there twice or in another's place. What
+    goes is removed first: ext4 writes a file out that is renamed over another (auto_da_alloc), for
+    which the container would wait.
     """
     found: dict[int, list[str]] = {}
     for name in sorted(names):
