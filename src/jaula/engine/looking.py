@@ -93,16 +93,15 @@ class Looking:
         before = details(self.parts.config, container.record) if options.details else b""
         until = None if options.until is None else options.until + 1
         if not options.follow:
-            from jaula.logs.reader import read
+            from jaula.logs.reader import last, read
+            from jaula.logs.record import Selection
 
-            stored = read(
-                path,
-                stdout=options.stdout,
-                stderr=options.stderr,
-                since=options.since,
-                until=until,
-                tail=options.tail,
-            )
+            chosen = Selection(options.stdout, options.stderr, options.since, until)
+            if options.tail is None:
+                stored = read(path, chosen)
+            else:  # in a thread: packed files are read whole for their ends
+                found = await asyncio.to_thread(last, path, options.tail, chosen)
+                stored = iter(found)
             for count, record in enumerate(stored):
                 if count % 256 == 255:
                     await asyncio.sleep(0)

@@ -13,15 +13,13 @@ times the text; what fits is less than the number says.
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import socket
 from collections.abc import Callable, Mapping
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
 from jaula.logs.protocol import LogWriter
+from jaula.logs.worker import Worker
 
 BUFFER = 1_000_000  # bytes, as Docker's
 _SMALLEST = 256 * 1024  # a piece of output must fit with all that is counted with it
@@ -67,9 +65,7 @@ class AsideWriter:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)
             except PermissionError:  # without CAP_NET_ADMIN: as much as anybody may have
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-            self._pid = os.fork()
-            if not self._pid:
-                _serve(theirs, make)
+            self._worker = Worker(lambda: _serve(theirs, make), (theirs.fileno(),))
         self._closed = False
         self._stuck = False  # it did not answer in time
 
@@ -97,42 +93,35 @@ class AsideWriter:
         finally:
             self._socket.settimeout(None)
 
+    def tend(self) -> float | None:
+        return None  # the process does that
+
     def close(self) -> None:
         if self._closed:
             return
         self.flush()
         self._closed = True
         self._socket.close()
-        descriptor = os.pidfd_open(self._pid)
-        try:
-            if self._stuck or not _readable(descriptor):
-                os.kill(self._pid, signal.SIGKILL)
-            if _readable(descriptor):  # one that hangs in the kernel is left to its fate
-                os.waitpid(self._pid, 0)
-        finally:
-            os.close(descriptor)
-
-
-def _readable(descriptor: int) -> bool:
-    """Wait for something to read, or for the end of a process; whether it came in time."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(_PATIENCE * 1000))
+        if self._stuck or not self._worker.ended(_PATIENCE):
+            self._worker.kill()
+            self._worker.ended(_PATIENCE)
+        self._worker.close()
 
 
 def _serve(theirs: socket.socket, make: Callable[[], LogWriter]) -> None:
-    """The process: write what comes until the other end is closed. Does not return."""
-    try:
-        kept = theirs.fileno()
-        os.closerange(3, kept)
-        os.closerange(kept + 1, 1 << 30)
-        writer = make()
-        while message := theirs.recv(_PIECE):
-            if message[0] == _FLUSH:
-                writer.flush()
-                theirs.send(b"done", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            else:
-                writer.write(_NAMES[message[0]], message[1:])
-        writer.close()
-    finally:
-        os._exit(0)
+    """The process: write what comes until the other end is closed."""
+    writer = make()
+    while True:
+        theirs.settimeout(writer.tend())
+        try:
+            message = theirs.recv(_PIECE)
+        except TimeoutError:
+            continue
+        if not message:
+            break
+        if message[0] == _FLUSH:
+            writer.flush()
+            theirs.send(b"done", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        else:
+            writer.write(_NAMES[message[0]], message[1:])
+    writer.close()

@@ -3,7 +3,7 @@
 The kernel tells of growth by inotify on the log's directory; where no watch can be had (the limit
 of instances is reached) the file is looked at ten times a second, and now and then in any case.
 
-A rotated file keeps its inode, so the place that was reached is found again under its new name.
+Which file comes after the one that is read is :mod:`jaula.logs.walk`'s affair.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from collections.abc import AsyncIterator, Iterator
 
 from jaula.kernel.libc import function
 from jaula.logs import timestamp
-from jaula.logs.reader import Cursor, Place, Record, Selection, files, last, select
+from jaula.logs.reader import last
+from jaula.logs.record import Record, Selection, select
+from jaula.logs.walk import Walk
 
 _POLL = 0.1  # seconds, without a watch
 _LOOK = 2.0  # seconds, with one
@@ -44,9 +46,13 @@ async def follow(
     """
     selection = Selection(stdout, stderr, since, until)
     _, end = selection.bounds()
-    with contextlib.closing(Tail(path)) as source, _watch(path) as changed:
-        if tail is not None and (stored := last(path, tail, selection, source.skip())):
-            yield stored
+    with contextlib.closing(Walk(path)) as source, _watch(path) as changed:
+        if tail is not None:
+            place = source.skip()
+            # Packed files are read whole for it, for which other clients shall not wait.
+            stored = await asyncio.to_thread(last, path, tail, selection, place)
+            if stored:
+                yield stored
         while True:
             ending = stop.is_set()  # asked before the read: what was written before is then seen
             changed.clear()
@@ -59,61 +65,6 @@ async def follow(
             if ending or (until and time.time_ns() >= until):
                 return
             await _either(changed, stop)
-
-
-class Tail:
-    """The place that a follower has reached in a log, over rotations."""
-
-    def __init__(self, path: str) -> None:
-        """At the beginning of the oldest file."""
-        self._path = path
-        self._cursor: Cursor | None = None
-        self._move_to(files(path)[0])
-
-    def skip(self) -> Place | None:
-        """Go to the end of what is there, and tell where that is."""
-        self._move_to(self._path)
-        if self._cursor is None:
-            return None
-        self._cursor.to_end()
-        return self._cursor.place()
-
-    def more(self) -> list[Record]:
-        """The next block of records; [] where there is none yet."""
-        while True:
-            if self._cursor is None:
-                self._move_to(files(self._path)[0])
-                if self._cursor is None:
-                    return []
-            following = self._following(self._cursor)  # before the read, so that none is missed
-            if records := self._cursor.more():
-                return records
-            if following is None:
-                return []
-            self._move_to(following)
-
-    def close(self) -> None:
-        """Close the file; more calls do nothing."""
-        if self._cursor is not None:
-            os.close(self._cursor.descriptor)
-            self._cursor = None
-
-    def _following(self, cursor: Cursor) -> str | None:
-        """The name of the file that comes after the one being read, if it is not the newest."""
-        inode = os.fstat(cursor.descriptor).st_ino
-        names = files(self._path)
-        for index, name in enumerate(names):
-            try:
-                if os.stat(name).st_ino == inode:
-                    return names[index + 1] if index + 1 < len(names) else None
-            except FileNotFoundError:
-                continue  # being rotated at this moment
-        return names[0] if os.path.exists(names[0]) else None  # rotated away altogether
-
-    def _move_to(self, name: str) -> None:
-        self.close()
-        with contextlib.suppress(FileNotFoundError):
-            self._cursor = Cursor(os.open(name, os.O_RDONLY | os.O_CLOEXEC))
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """The log driver ``json-file``: one JSON document a line, in Docker's form, rotated by size.
 
 ``{"log":"text\\n","stream":"stdout","time":"2006-01-02T15:04:05.999999999Z"}``. Source: docker docs
-"JSON File logging driver". The file named is the newest; ``.1`` is the one before, up to
-``max-file``.
+"JSON File logging driver". The file named is the newest; the others are
+:mod:`jaula.logs.rotation`'s.
 
 Facts about speed: a chunk of many lines is escaped by one call of the JSON encoder and cut into
 records by one ``bytes.replace``: a NUL is put after each newline, so that the escaped pair cannot
@@ -16,13 +16,15 @@ from collections.abc import Mapping
 
 import msgspec
 
+from jaula.errors import InvalidRequest
 from jaula.logs import options
 from jaula.logs.lines import Lines
+from jaula.logs.options import Limits
+from jaula.logs.rotation import MODE, Rotation
 from jaula.logs.timestamp import Clock
 
 MAX_SIZE = 10_000_000  # bytes
 MAX_FILE = 3
-_MODE = 0o640
 _OPTIONS = (
     *("max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"),
     "attributes",  # from the engine: a JSON object made of the container and the five before
@@ -41,6 +43,7 @@ class JsonFileWriter:
         *,
         max_size: int = MAX_SIZE,
         max_file: int = MAX_FILE,
+        compress: bool = False,
         attributes: str = "",
     ) -> None:
         """Opens ``path`` to append; ``max_size`` is bytes, 0 for no limit. Raises ``OSError``.
@@ -51,7 +54,7 @@ class JsonFileWriter:
         self.error = ""
         self._path = path
         self._max_size = max_size
-        self._max_file = max_file
+        self._rotation = Rotation(path, Limits(max_size, max_file, compress), self._complain)
         self._attributes = f'"attrs":{attributes},' if attributes else ""
         self._clock = Clock()
         self._streams = {"stdout": Lines(), "stderr": Lines()}
@@ -63,9 +66,18 @@ class JsonFileWriter:
     @classmethod
     def from_options(cls, path: str, given: Mapping[str, str]) -> JsonFileWriter:
         """Raises ``InvalidRequest`` for an option that is unknown or out of range."""
-        max_size, max_file = check(given)
-        attributes = given.get("attributes", "")
-        return cls(path, max_size=max_size, max_file=max_file, attributes=attributes)
+        return cls.within(path, check(given), given.get("attributes", ""))
+
+    @classmethod
+    def within(cls, path: str, limits: Limits, attributes: str = "") -> JsonFileWriter:
+        """With what was asked for as one value."""
+        return cls(
+            path,
+            max_size=limits.max_size,
+            max_file=limits.max_file,
+            compress=limits.compress,
+            attributes=attributes,
+        )
 
     def write(self, stream: str, data: bytes) -> None:
         if self._descriptor < 0:
@@ -86,6 +98,10 @@ class JsonFileWriter:
         for stream, lines in self._streams.items():
             if rest := lines.finish():
                 self._append(_records(rest, stream, self._clock.now(), self._attributes))
+        self._rotation.settle()
+
+    def tend(self) -> float | None:
+        return self._rotation.tend()
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -95,7 +111,7 @@ class JsonFileWriter:
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._path, flags, _MODE)
+        self._descriptor = os.open(self._path, flags, MODE)
         self._size = os.fstat(self._descriptor).st_size
         # A writer that was killed may have left half a record, which must not swallow the next.
         self._torn = self._size > 0 and os.pread(self._descriptor, 1, self._size - 1) != b"\n"
@@ -129,27 +145,26 @@ class JsonFileWriter:
             records = records[written:]
 
     def _rotate(self) -> None:
-        """Move every file one number up and begin anew; the oldest goes."""
-        names = [self._path, *(f"{self._path}.{n}" for n in range(1, self._max_file))]
-        for newer, older in zip(names[-2::-1], names[:0:-1], strict=True):
-            try:
-                os.replace(newer, older)
-            except FileNotFoundError:
-                continue
-        if self._max_file == 1:
-            os.unlink(self._path)  # not truncated: who reads it keeps what it had
+        """Begin a new file; what was written becomes the first of those behind."""
+        self._rotation.turn()
         before = self._descriptor
         self._open()
         os.close(before)
+        self._rotation.pack()
+
+    def _complain(self, text: str) -> None:
+        self.error = text
 
 
-def check(given: Mapping[str, str]) -> tuple[int, int]:
-    """(bytes a file, files) that the options ask for. Raises ``InvalidRequest``."""
+def check(given: Mapping[str, str]) -> Limits:
+    """What the options ask for. Raises ``InvalidRequest``, in Docker's words."""
     options.known("json-file", given, _OPTIONS)
-    options.plain("json-file", given)
-    max_size = options.size("max-size", given["max-size"]) if "max-size" in given else MAX_SIZE
-    max_file = options.count("max-file", given["max-file"]) if "max-file" in given else MAX_FILE
-    return max_size, max_file
+    found = options.limits(given, Limits(MAX_SIZE, MAX_FILE, compress=False))
+    if found.compress and (found.max_file < 2 or not found.max_size):
+        raise InvalidRequest(
+            "compress cannot be true when max-file is less than 2 or max-size is not set"
+        )
+    return found
 
 
 def _records(data: bytes, stream: str, stamp: str, attributes: str = "") -> bytes:

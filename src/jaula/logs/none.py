@@ -15,5 +15,8 @@ class NoneWriter:
     def flush(self) -> None:
         pass
 
+    def tend(self) -> float | None:
+        return None
+
     def close(self) -> None:
         pass

@@ -7,12 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+import msgspec
+
 from jaula.errors import InvalidRequest
 
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _UNITS: dict[str, int] = {"b": 1} | {
     letter + end: 1000**power for letter, power in _POWERS.items() for end in ("", "b", "ib")
 }
+
+
+_BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
+    ("0", "f", "F", "FALSE", "false", "False"), False
+)
+"""What Go's strconv.ParseBool takes."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bytes a file may have (0: any number), files, and whether those behind are packed."""
+
+    max_size: int
+    max_file: int
+    compress: bool
 
 
 def known(driver: str, options: Mapping[str, str], names: Collection[str]) -> None:
@@ -25,10 +41,20 @@ def known(driver: str, options: Mapping[str, str], names: Collection[str]) -> No
             )
 
 
-def plain(driver: str, given: Mapping[str, str]) -> None:
-    """Raises ``InvalidRequest`` where rotated files were to be compressed."""
-    if given.get("compress", "false") not in ("false", "0"):
-        raise InvalidRequest(f"the {driver} log driver does not compress", hint="compress=false")
+def limits(given: Mapping[str, str], default: Limits) -> Limits:
+    """``max-size``, ``max-file`` and ``compress``. Raises ``InvalidRequest``."""
+    return Limits(
+        size("max-size", given["max-size"]) if "max-size" in given else default.max_size,
+        count("max-file", given["max-file"]) if "max-file" in given else default.max_file,
+        boolean("compress", given["compress"]) if "compress" in given else default.compress,
+    )
+
+
+def boolean(name: str, value: str) -> bool:
+    """What Go takes for one."""
+    if value not in _BOOLEANS:
+        raise InvalidRequest(f"invalid boolean value for {name}: {value!r}", hint="true or false")
+    return _BOOLEANS[value]
 
 
 def size(name: str, value: str) -> int:

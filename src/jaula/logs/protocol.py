@@ -23,7 +23,14 @@ class LogWriter(Protocol):
         ...
 
     def flush(self) -> None:
-        """Write what is held back."""
+        """Write what is held back, and end soon what goes on beside."""
+        ...
+
+    def tend(self) -> float | None:
+        """Go on with what goes on beside; seconds until the next call, None where nothing does.
+
+        The shim calls it in each round of its loop.
+        """
         ...
 
     def close(self) -> None:

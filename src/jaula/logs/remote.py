@@ -67,6 +67,9 @@ class RemoteWriter:
         self._outlet.push()
         self._note()
 
+    def tend(self) -> float | None:
+        return None
+
     def close(self) -> None:
         if not self._closed:
             self.flush()

@@ -245,7 +245,11 @@ class Shim:
 
     def _reaper(self, pid: int, pidfd: int) -> Callable[[int], None]:
         def reap(_: int) -> None:
-            if os.waitpid(pid, os.WNOHANG)[0]:
+            try:
+                ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is not None
+            except ChildProcessError:  # a log's process, which its writer has reaped
+                ended = True
+            if ended:
                 self.poller.forget(pidfd)
                 os.close(pidfd)
                 self.strays.discard(pid)
@@ -313,11 +317,13 @@ class Shim:
             self.leaving.append((time.monotonic() + LINGER, streams))
 
     def _turn(self) -> None:
-        """One round of the loop, and the farewells that are due after it."""
+        """One round of the loop, what the log has to do, and the farewells that are due after."""
+        pause = self.streams.tend()
         if not self.leaving:
-            self.poller.turn()
+            self.poller.turn(pause)
             return
-        self.poller.turn(max(0.0, min(due for due, _ in self.leaving) - time.monotonic()))
+        farewell = max(0.0, min(due for due, _ in self.leaving) - time.monotonic())
+        self.poller.turn(farewell if pause is None else min(farewell, pause))
         now = time.monotonic()
         for entry in list(self.leaving):
             if not entry[1].clients or entry[0] <= now:

@@ -196,6 +196,10 @@ class Streams:
         if self.log is not None:
             self.log.flush()
 
+    def tend(self) -> float | None:
+        """Let the log go on with what it does beside; seconds until the next call, if any."""
+        return None if self.log is None else self.log.tend()
+
     # clients
 
     def attach(self, sock: socket.socket, wants: AttachStream) -> None:

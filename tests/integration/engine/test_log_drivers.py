@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -166,3 +168,117 @@ def test_logs_since_the_start_are_all_of_this_run(engine: PrivateEngine, busybox
         assert later == at or engine.cli("docker", "logs", "--since", later, name).stdout == ""
     finally:
         engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+PACKING = (*("--log-opt", "compress=true", "--log-opt", "max-size=20k", "--log-opt", "max-file=3"),)
+COUNTING = "i=0; while [ $i -lt 1500 ]; do echo line $i; i=$((i+1)); done"
+
+
+def log_of(engine: PrivateEngine, name: str) -> Path:
+    """``inspect`` tells that of json-file only, as Docker does."""
+    ident = containers.inspect(engine, name)["Id"]
+    return engine.root / "lib" / "containers" / ident / f"{ident}-json.log"
+
+
+def shim_of(engine: PrivateEngine, name: str) -> int:
+    return containers.parent(containers.pid(engine, name))
+
+
+def names_beside(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.parent.glob(f"{path.name}*"))
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_rotated_files_are_packed_and_read_as_the_others_are(
+    engine: PrivateEngine, busybox: str, driver: str
+) -> None:
+    flags = ("--log-driver", driver, *PACKING)
+    with containers.running(
+        engine, busybox, "sh", "-c", f"{COUNTING}; sleep 600", flags=flags
+    ) as name:
+        path = log_of(engine, name)
+        wanted = [path.name, f"{path.name}.1.gz", f"{path.name}.2.gz"]
+        containers.eventually(lambda: names_beside(path) == wanted, "the packed files")
+        containers.eventually(
+            lambda: engine.cli("docker", "logs", "--tail", "1", name).stdout == "line 1499\n",
+            "the last line",
+        )
+        shown = engine.cli("docker", "logs", name).stdout.splitlines()
+        assert shown == [f"line {number}" for number in range(1500 - len(shown), 1500)]
+        assert 300 < len(shown) < 1000
+        for program in ("docker", "jaula"):
+            tail = engine.cli(program, "logs", "--tail", "5", name).stdout
+            assert tail == "".join(f"line {number}\n" for number in range(1495, 1500))
+            tail = engine.cli(program, "logs", "--tail", "400", name).stdout
+            assert tail.splitlines() == shown[-400:]
+        stamped = engine.cli("docker", "logs", "--timestamps", name).stdout.splitlines()
+        since = stamped[50].split()[0]
+        found = engine.cli("docker", "logs", "--since", since, name).stdout.splitlines()
+        first = next(n for n, line in enumerate(stamped) if line.startswith(since))
+        assert found == shown[first:]
+        shim = shim_of(engine, name)
+        assert not Path(f"/proc/{shim}/task/{shim}/children").read_text().split()[1:], (
+            "what packed is not reaped"
+        )
+    assert not path.parent.exists(), "packed files are left"
+
+
+def test_who_follows_sees_every_line_while_files_are_packed(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    name = containers.unique("log")
+    script = f"{COUNTING} | while read line; do echo $line; done; sleep 1; echo end"
+    flags = ("--log-opt", "compress=true", "--log-opt", "max-size=20k", "--log-opt", "max-file=9")
+    try:
+        words = ("run", "-d", "--name", name, *flags, busybox, "sh", "-c", script)
+        assert engine.cli("docker", *words).returncode == 0
+        shown = engine.cli("docker", "logs", "-f", name, timeout=60).stdout.splitlines()
+        assert shown == [*(f"line {number}" for number in range(1500)), "end"]
+        again = engine.cli("docker", "logs", name).stdout.splitlines()
+        assert again == shown
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_a_shim_that_is_killed_while_a_file_is_packed_leaves_the_log_whole(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    """Output without an end is packed all the time; the container starts again on its log."""
+    name = containers.unique("log")
+    flags = ("--log-opt", "compress=true", "--log-opt", "max-size=2m", "--log-opt", "max-file=4")
+    script = "i=0; while :; do echo $i; i=$((i+1)); done"
+    words = ("run", "-d", "--name", name, *flags, busybox, "sh", "-c", script)
+    try:
+        assert engine.cli("docker", *words).returncode == 0
+        path = log_of(engine, name)
+        for number in range(4):
+            containers.eventually(lambda: f"{path.name}.1.gz" in names_beside(path), "packed")
+            time.sleep(0.2 + number * 0.07)
+            os.kill(shim_of(engine, name), signal.SIGKILL)
+            containers.eventually(
+                lambda: not containers.inspect(engine, name)["State"]["Running"], "its end"
+            )
+            shown = engine.cli("docker", "logs", name, timeout=60).stdout.splitlines()
+            steps = {int(b) - int(a) for a, b in itertools.pairwise(shown) if b != "0"}
+            assert steps == {1}, "a record is missing, or there twice"
+            assert engine.cli("docker", "start", name).returncode == 0
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("compress=true", "max-file=1"), "compress cannot be true when max-file is less than 2"),
+        (("compress=true", "max-size=-1"), "or max-size is not set"),
+        (("compress=maybe",), "invalid boolean value for compress"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused_at_create(
+    engine: PrivateEngine, busybox: str, words: tuple[str, ...], said: str
+) -> None:
+    flags = [part for word in words for part in ("--log-opt", word)]
+    done = engine.cli("docker", "create", *flags, busybox, "true")
+    assert done.returncode != 0
+    assert said in done.stderr

@@ -76,13 +76,24 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_process_that_was_killed_is_told_and_costs_the_log_only(tmp_path: Path) -> None:
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
     assert isinstance(writer, AsideWriter)
-    os.kill(writer._pid, 9)
+    os.kill(writer._worker.pid, 9)
     time.sleep(0.1)
     writer.write("stdout", b"lost\n")
     writer.flush()
     assert writer.dropped == 5
     assert "Broken pipe" in writer.error
     writer.close()
+
+
+def test_a_process_that_somebody_else_reaped_is_let_go(tmp_path: Path) -> None:
+    """As the shim may that looks after what another runtime left."""
+    before = children()
+    writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
+    assert isinstance(writer, AsideWriter)
+    os.kill(writer._worker.pid, 9)
+    os.waitpid(writer._worker.pid, 0)
+    writer.close()
+    assert children() == before
 
 
 def test_a_log_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ class Log:
     def flush(self) -> None:
         """Nothing is kept back."""
 
+    def tend(self) -> float | None:
+        """Nothing goes on beside."""
+
     def close(self) -> None:
         """Nothing is open."""
 

@@ -1,0 +1,116 @@
+"""The packed form of a log file: what other programs read of it, and what is read of damage."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.logs.gzipped import origin, pack, unpacked
+
+LINES = b"".join(b'{"log":"line %d\\n"}\n' % (n * 7919 % 1009) for n in range(2000))
+
+
+@contextmanager
+def holding(data: bytes) -> Iterator[int]:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        yield file.fileno()
+
+
+def packed(data: bytes) -> tuple[bytes, int]:
+    """The packed form of ``data``, and the inode that the plain file had."""
+    with holding(data) as source, tempfile.TemporaryFile() as target:
+        pack(source, target.fileno())
+        target.seek(0)
+        return target.read(), os.fstat(source).st_ino
+
+
+def read(data: bytes) -> bytes:
+    with holding(data) as descriptor:
+        return b"".join(unpacked(descriptor))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_come_back_and_other_programs_read_them(data: bytes) -> None:
+    form, inode = packed(data)
+    assert gzip.decompress(form) == data
+    assert read(form) == data
+    with holding(form) as descriptor:
+        assert origin(descriptor) == inode
+
+
+def test_what_gzip_made_is_read_and_tells_no_origin() -> None:
+    form = gzip.compress(LINES)
+    assert read(form) == LINES
+    with holding(form) as descriptor:
+        assert origin(descriptor) == 0
+
+
+@pytest.mark.parametrize("cut", [*range(40), 500, 3000, -9, -8, -5, -1])
+def test_of_a_cut_file_comes_what_was_before_the_cut(cut: int) -> None:
+    form, _ = packed(LINES)
+    found = read(form[:cut])
+    assert LINES.startswith(found)
+    assert len(found) >= len(LINES) * (cut % len(form)) // len(form) - 2 * 65536 // 10
+    if -9 < cut < 0:
+        assert found == LINES, "the end was cut off behind the text"
+
+
+def test_a_wrong_checksum_hides_nothing() -> None:
+    form, _ = packed(LINES)
+    assert read(form[:-8] + bytes(8)) == LINES
+
+
+def test_a_wrong_byte_costs_what_comes_after_it() -> None:
+    noise = bytes(range(256)) * 4 + os.urandom(200_000)
+    form, _ = packed(noise)
+    at = 100_000
+    found = read(form[:at] + bytes(300) + form[at + 300 :])
+    assert noise[: at - 1000] == found[: at - 1000]
+
+
+@given(st.binary(max_size=200))
+def test_hostile_bytes_are_read_as_something_or_nothing(data: bytes) -> None:
+    for form in (data, b"\x1f\x8b" + data, packed(b"")[0][:24] + data):
+        read(form)
+        with holding(form) as descriptor:
+            assert (origin(descriptor) is None) is not form.startswith(b"\x1f\x8b")
+
+
+def test_a_bomb_is_unpacked_in_small_blocks() -> None:
+    bomb = gzip.compress(bytes(100_000_000))
+    tracemalloc.start()
+    try:
+        with holding(bomb) as descriptor:
+            assert sum(len(block) for block in unpacked(descriptor)) == 100_000_000
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_packing_takes_the_memory_of_a_block(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(LINES * 400)
+    source = os.open(tmp_path / "plain", os.O_RDONLY)
+    target = os.open(tmp_path / "packed", os.O_WRONLY | os.O_CREAT)
+    tracemalloc.start()
+    try:
+        pack(source, target)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+        os.close(source)
+        os.close(target)
+    whole = zlib.decompress((tmp_path / "packed").read_bytes(), 31)
+    assert whole == LINES * 400

@@ -1,0 +1,129 @@
+"""Names of a log's files: their order, and how they move."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.logs import gzipped, series
+from jaula.logs.series import beside, moves, newest_plain, number, opened, ordered, position
+
+
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [
+        ("log", (0, False)),
+        ("log.1", (1, False)),
+        ("log.2.gz", (2, True)),
+        ("log.999", (999, False)),
+        ("log.gz", None),
+        ("log.", None),
+        ("log..gz", None),
+        ("log.0", None),
+        ("log.01", None),
+        ("log.1.gz.part", None),
+        ("log.gz.part", None),
+        ("log.1.gz.gz", None),
+        ("log.-1", None),
+        ("log.१", None),
+        ("log.99999", None),
+        ("logs.1", None),
+        ("", None),
+    ],
+)
+def test_a_name_is_a_file_of_the_log_or_none(name: str, which: tuple[int, bool] | None) -> None:
+    assert number(name, "log") == which
+
+
+@given(st.lists(st.text(alphabet=".gzlog0123part", max_size=12)))
+def test_any_directory_has_an_order_that_ends_with_the_newest(names: list[str]) -> None:
+    found = ordered(names, "log")
+    numbers = [which[0] for name in found if (which := number(name, "log"))]
+    assert found[-1] == "log"
+    assert numbers == sorted(set(numbers), reverse=True)
+    assert set(found) <= {*names, "log"}
+
+
+def test_the_plain_form_is_read_where_there_are_both() -> None:
+    for names in (["log.1.gz", "log.1", "log"], ["log.1", "log.1.gz"]):
+        assert ordered(names, "log") == ["log.1", "log"]
+
+
+def test_what_is_to_be_packed_is_the_newest_plain_one() -> None:
+    assert newest_plain(["log", "log.3", "log.2", "log.1.gz"], "log") == 2
+    assert newest_plain(["log", "log.1", "log.1.gz", "log.2.gz"], "log") == 0
+    assert newest_plain(["log", "log.gz.part"], "log") == 0
+
+
+FORMS = st.sampled_from(["", "plain", "packed", "both"])
+
+
+@given(st.lists(FORMS, max_size=5), st.integers(1, 6))
+def test_a_rotation_that_stops_anywhere_leaves_the_records_in_order(
+    forms: list[str], max_file: int
+) -> None:
+    disk = {"log": 0}
+    for place, form in enumerate(forms, 1):
+        if form in ("plain", "both"):
+            disk[f"log.{place}"] = place
+        if form in ("packed", "both"):
+            disk[f"log.{place}.gz"] = place
+
+    def contents() -> list[int]:
+        """The contents in their order, of which number 0 is the newest."""
+        return [disk[name] for name in ordered(disk, "log") if name in disk]
+
+    before = contents()
+    for old, new in moves(list(disk), "log", max_file):
+        content = disk.pop(old)
+        if new:
+            assert new not in disk, "something would be overwritten"
+            disk[new] = content
+        assert contents() == before[len(before) - len(contents()) :]
+    assert "log" not in disk
+    assert contents() == before[len(before) - len(contents()) :]
+    assert all((number(name, "log") or (0,))[0] < max_file for name in disk)
+    kept = [place for place in before if place + 1 < max_file]
+    assert contents() == kept
+
+
+def test_a_file_that_was_packed_meanwhile_is_found(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    for name in ("log", "log.1", "log.2"):
+        (tmp_path / name).write_bytes(name.encode())
+    held = opened(f"{path}.1")
+    try:
+        inode = os.fstat(held).st_ino
+        with (tmp_path / "log.1").open("rb") as plain, (tmp_path / "log.1.gz").open("wb") as form:
+            gzipped.pack(plain.fileno(), form.fileno())
+        os.unlink(f"{path}.1")
+        assert position(series.files(path), inode) == 1
+        for step, text in ((1, b"log"), (-1, b"log.2")):
+            descriptor = beside(path, inode, step)
+            assert descriptor is not None
+            assert os.read(descriptor, 99) == text
+            os.close(descriptor)
+        again = opened(f"{path}.1")  # the name that was found before it was packed
+        assert gzipped.origin(again) == inode
+        os.close(again)
+        assert beside(path, inode, 2) is None
+        assert beside(path, inode, -2) is None
+    finally:
+        os.close(held)
+
+
+def test_after_a_file_that_is_gone_comes_the_oldest_that_is_left(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    (tmp_path / "gone").write_bytes(b"x")
+    (tmp_path / "log.1").write_bytes(b"oldest")
+    (tmp_path / "log").write_bytes(b"newest")
+    inode = (tmp_path / "gone").stat().st_ino
+    descriptor = beside(path, inode, 1)
+    assert descriptor is not None
+    assert os.read(descriptor, 99) == b"oldest"
+    os.close(descriptor)
+    assert beside(path, inode, -1) is None

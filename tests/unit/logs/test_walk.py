@@ -1,0 +1,84 @@
+"""Readers beside a writer that rotates and packs as fast as it can."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from jaula.logs.follow import follow
+from jaula.logs.json_file import JsonFileWriter
+from jaula.logs.reader import last, read
+from jaula.logs.record import Record, Selection
+from jaula.logs.walk import Walk
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+COUNT = 60_000
+
+
+def numbers(records: list[Record]) -> list[int]:
+    return [int(record.log) for record in records]
+
+
+def write_all(path: str) -> None:
+    """Sixty files, of which none is rotated away."""
+    writer = JsonFileWriter(path, max_size=80_000, max_file=200, compress=True)
+    for start in range(0, COUNT, 500):
+        writer.write("stdout", b"".join(b"%d\n" % n for n in range(start, start + 500)))
+        writer.tend()
+        time.sleep(0.002)
+    writer.close()
+
+
+def test_every_reader_sees_each_record_once_while_names_move(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    pid = os.fork()
+    if not pid:
+        try:
+            write_all(path)
+        finally:
+            os._exit(0)
+
+    async def scenario() -> tuple[list[int], int]:
+        stop, followed, looks = asyncio.Event(), list[int](), 0
+
+        async def following() -> None:
+            async for batch in follow(path, stop):
+                followed.extend(numbers(batch))
+
+        task = asyncio.create_task(following())
+        while not os.waitpid(pid, os.WNOHANG)[0]:  # noqa: ASYNC222
+            found = numbers(list(read(path)))
+            assert found == list(range(len(found)))
+            tail = numbers(await asyncio.to_thread(last, path, 3000, Selection()))
+            assert tail == list(range(tail[0], tail[0] + len(tail))) if tail else not tail
+            looks += 1
+            await asyncio.sleep(0.003)
+        stop.set()
+        async with asyncio.timeout(30):
+            await task
+        return followed, looks
+
+    followed, looks = asyncio.run(scenario())
+    assert followed == list(range(COUNT))
+    assert looks > 1
+    assert any(name.endswith(".gz") for name in os.listdir(tmp_path))
+
+
+def test_a_bounded_walk_ends_where_the_log_did_though_all_was_rotated_away(tmp_path: Path) -> None:
+    path = str(tmp_path / "log")
+    writer = JsonFileWriter(path, max_size=2_000, max_file=2)
+    writer.write("stdout", b"1\n2\n")
+    walk = Walk(path, bounded=True)
+    for number in range(3, 200):
+        writer.write("stdout", b"%d\n" % number)
+    writer.close()
+    found = []
+    while records := walk.more():
+        found += numbers(records)
+    walk.close()
+    assert found[:2] == [1, 2]
+    assert max(found) < 40, "it goes on behind the file that was the newest"
