@@ -125,6 +125,7 @@ class EngineConfig:
     log_driver: str = "json-file"
     log_max_size: int = 10_000_000  # bytes; Docker's unit suffixes are decimal for logs
     log_max_file: int = 3
+    log_options: dict[str, str] = field(default_factory=dict)  # of log_driver, by default
     pids_limit: int = 4096
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard
     sandbox_pool: int = 4

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from jaula.cli.daemon_setting import Setting, number_of, object_of, text_of, texts_of, wrong
 from jaula.config import OWN_RUNTIME, RuntimeConfig
 from jaula.errors import InvalidRequest
-from jaula.logs.options import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -43,9 +42,9 @@ def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
 
 
 def _settings() -> dict[str, Setting]:
-    from jaula.cli import network_settings, registry_settings
+    from jaula.cli import log_settings, network_settings, registry_settings
 
-    return SETTINGS | network_settings.keys() | registry_settings.keys()
+    return SETTINGS | log_settings.keys() | network_settings.keys() | registry_settings.keys()
 
 
 def check_conflicts(document: Mapping[str, Any], given: Mapping[str, str]) -> None:
@@ -154,19 +153,6 @@ def _bip(key: str, value: object) -> dict[str, object]:
     return {"bridge_subnet": str(bridge.network)}
 
 
-def _log_opts(key: str, value: object) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, text in object_of(key, value, ("max-size", "max-file")).items():
-        text = text_of(f"{key}: {name}", text)
-        if name == "max-size":
-            found["log_max_size"] = size(f"{key}: {name}", text)
-        elif text.isascii() and text.isdigit() and len(text) < 6 and int(text):
-            found["log_max_file"] = int(text)
-        else:
-            raise wrong(f"{key}: {name}", "a number from 1 on, as text,", text)
-    return found
-
-
 def _ulimits(key: str, value: object) -> dict[str, object]:
     limits = object_of(key, value, ("nofile",))
     if "nofile" not in limits:
@@ -207,8 +193,6 @@ SETTINGS: dict[str, Setting] = {
     "bridge": Setting(("bridge",), _text("bridge")),
     "bip": Setting(("bridge-subnet",), _bip),
     "cgroup-parent": Setting(("cgroup-parent",), _text("cgroup_parent")),
-    "log-driver": Setting(("log-driver",), _text("log_driver")),
-    "log-opts": Setting(("log-max-size", "log-max-file"), _log_opts),
     "default-ulimits": Setting(("nofile",), _ulimits),
     "default-profile": Setting(("default-profile",), _text("default_profile")),
     "policy": Setting(("policy",), _text("policy")),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jaula import tls
 from jaula.daemon import authority
-from jaula.engine import presets
+from jaula.engine import logging_options, presets
 from jaula.errors import JaulaError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 RELOADED = (
     *("debug", "default_profile", "default_runtime", "runtimes", "runtime_timeout", "registry"),
-    *("log_driver", "log_max_size", "log_max_file", "pids_limit", "nofile", "policy"),
+    *("log_driver", "log_max_size", "log_max_file", "log_options"),
+    *("pids_limit", "nofile", "policy"),
 )
 """Fields of the configuration that a running engine takes over; paths of TLS are, too."""
 
@@ -65,6 +66,7 @@ class Reloading:
         try:
             config, late = merged(parts.config, self._reread())
             presets.check_name(config.default_profile)
+            logging_options.check(config)
             policy = authority.policy(config)
             context = context_of(config.tls) if config.tls and self.entrances else None
             parts.gate.follow(authority.path_of(config), required=bool(config.policy))

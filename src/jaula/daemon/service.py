@@ -64,13 +64,14 @@ async def _serve(
 
     from jaula.api import server as api
     from jaula.daemon.reloading import Reloading
-    from jaula.engine import presets
+    from jaula.engine import logging_options, presets
     from jaula.engine.doors import Doors
     from jaula.state.journal import Journal
 
     log = logging.getLogger("jaula.engine")
     try:
         presets.check_name(config.default_profile)
+        logging_options.check(config)
         policy = authority.policy(config)
         context = _context(config)
         engine = assembly.engine(config, runtime)

@@ -20,6 +20,8 @@ def log_options(config: EngineConfig, wanted: LogConfig) -> tuple[str, dict[str,
     """
     driver = wanted.type or config.log_driver
     options = dict(wanted.config)
+    if driver == config.log_driver:
+        options = config.log_options | options
     if driver == "json-file":
         options.setdefault("max-size", str(config.log_max_size))
         options.setdefault("max-file", str(config.log_max_file))
@@ -33,6 +35,15 @@ def log_options(config: EngineConfig, wanted: LogConfig) -> tuple[str, dict[str,
         expand(options.get("tag", ""), {})
     drivers.validate(driver, options)
     return driver, options
+
+
+def check(config: EngineConfig) -> None:
+    """Raises ``InvalidRequest`` where no container could have the engine's own driver."""
+    try:
+        log_options(config, LogConfig())
+    except InvalidRequest as error:
+        message = f"invalid logging driver or options: {error.message}"
+        raise InvalidRequest(message, hint=error.hint) from None
 
 
 def identified(driver: str, options: dict[str, str], record: ContainerRecord) -> dict[str, str]:

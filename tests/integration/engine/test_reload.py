@@ -90,7 +90,16 @@ def test_what_needs_a_restart_is_said_and_the_rest_is_taken_over(
     assert made.info()["Debug"] is True
 
 
-@pytest.mark.parametrize("text", ["{", '{"nosuch": 1}', '{"default-profile": "nosuch"}', None])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"nosuch": 1}',
+        '{"default-profile": "nosuch"}',
+        '{"log-opts": {"nosuch": "1"}}',
+        None,
+    ],
+)
 def test_what_cannot_be_read_changes_nothing(
     configured: Callable[..., Configured], text: str | None
 ) -> None:

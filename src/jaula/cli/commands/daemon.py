@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli import network_settings, registry_settings
+from jaula.cli import log_settings, network_settings, registry_settings
 from jaula.cli.failure import Failure, UsageError
 from jaula.cli.flags import Command, Flag, Options
 
@@ -85,6 +85,7 @@ def _config(options: Options) -> EngineConfig:
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
     registry = registry_settings.take(settings)
     network_settings.take(settings)
+    log_settings.take(settings)
     config = EngineConfig(paths=paths, registry=registry, **settings)  # type: ignore[arg-type]
     daemon_file.check_runtimes(config.runtimes, config.default_runtime)
     return config
@@ -163,10 +164,6 @@ FLAGS = (
     Flag("subid-count", "", "int", "Number of those ids", default="1000000000"),
     Flag("userns-remap", "", "string", "User whose ids in /etc/subuid and /etc/subgid to use"),
     Flag("cgroup-parent", "", "string", "Cgroup that holds the containers'", default="jaula"),
-    Flag("log-driver", "", "string", "Logging driver of new containers", default="json-file",
-         completes=("json-file", "none")),
-    Flag("log-max-size", "", "int", "Bytes after which a log is rotated", default="10000000"),
-    Flag("log-max-file", "", "int", "Files that are kept of a log", default="3"),
     Flag("pids-limit", "", "int", "Processes at most in a container", default="4096"),
     Flag("nofile", "", "string", "Open files at most (soft[:hard])", default="1024:524288"),
     Flag("selinux-type", "", "string", "SELinux type of containers (default: the policy's)"),
@@ -180,6 +177,7 @@ FLAGS = (
          default="60"),
     Flag("policy", "", "string", "Who may ask for what (default /etc/jaula/policy.toml)",
          completes="file"),
+    *log_settings.FLAGS,
     *network_settings.FLAGS,
     *registry_settings.FLAGS,
     Flag("debug", "D", "bool", "Say more in the log"),
