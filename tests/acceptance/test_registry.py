@@ -548,7 +548,7 @@ def test_events_tell_of_pulls_and_pushes(
 
 def test_an_interrupt_ends_a_pull_and_leaves_nothing(engine: PrivateEngine) -> None:
     def stall(request: Request) -> None:
-        request.head(200, "application/octet-stream", Content_Length="1000000")
+        request.head(200, "application/octet-stream", Content_Length=str(len(data)))
         request.wfile.write(b"x" * 1000)
         request.wfile.flush()
         stalled.set()
@@ -570,7 +570,7 @@ def test_an_interrupt_ends_a_pull_and_leaves_nothing(engine: PrivateEngine) -> N
         assert stalled.wait(30)
         pull.send_signal(signal.SIGINT)
         out, error = pull.communicate(timeout=30)
-        assert pull.returncode == 130
+        assert pull.returncode == 130, out + error
         assert "Traceback" not in out + error
         deadline = time.monotonic() + 30
         while sorted(os.listdir(engine.root / "lib" / "images" / "blobs" / "sha256")) != before:
