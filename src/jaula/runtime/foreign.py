@@ -203,7 +203,7 @@ def _make(
                 tty.set_size(master, *console)
             return pid, master, ours
         context = labels.for_files(_spec(run_dir)) if wanted.selinux_label else None
-        theirs, ours = stdio_pipes(*owner, stdin_open, keep.fds, context=context)
+        theirs, ours = stdio_pipes(*owner, stdin_open, keep.fds, context=context, host_null=False)
         words = (*call, "--pid-file", pid_file)
         try:
             command.call(runtime, run_dir, *words, ident, stdio=theirs, program=_program(wanted))

@@ -16,21 +16,31 @@ from jaula.kernel import mounts
 
 
 def stdio_pipes(
-    uid: int, gid: int, stdin_open: bool, theirs: list[int], *, context: str | None = None
+    uid: int,
+    gid: int,
+    stdin_open: bool,
+    theirs: list[int],
+    *,
+    context: str | None = None,
+    host_null: bool = True,
 ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Pipes owned by the container's user, so that /dev/stdout can be opened again by name.
 
     The container's ends are appended to ``theirs``, which the caller closes after the fork; the
     shim's ends are not blocking, and -1 where stdin is closed. ``context`` is an SELinux label for
-    files, which the pipes get.
+    files, which the pipes get. Without ``host_null`` a closed stdin is a pipe at its end and not
+    the host's null device, for runtimes that give whatever they get to the container's user.
     """
     (reading, writing), (output, output_theirs), (error, error_theirs) = _pipes(context)
+    given = [reading, output_theirs, error_theirs]
     if not stdin_open:
-        os.close(reading)
         os.close(writing)
-        reading, writing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+        writing = -1
+        if host_null:
+            os.close(given.pop(0))
+            reading = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     theirs.extend((reading, output_theirs, error_theirs))
-    for fd in (output_theirs, error_theirs, *((reading,) if stdin_open else ())):
+    for fd in given:
         os.fchown(fd, uid, gid)
     for fd in (writing, output, error):
         if fd >= 0:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import containers, leaks
-from harness.engine import PrivateEngine
+from harness.engine import PROJECT, PrivateEngine
 
 IMAGE = "busybox"
 LIMIT = 2  # seconds that these runtimes are given
@@ -140,3 +140,30 @@ def test_a_runtime_that_hangs_in_kill_does_not_keep_a_container_alive(
         assert done.returncode == 0, done.stderr
         containers.eventually(lambda: not os.path.exists(f"/proc/{pid}"), "it ends")
     containers.assert_clean(engine)
+
+
+def test_a_runtime_that_gives_its_stdio_away_gives_nothing_of_the_host(
+    own: Callable[..., PrivateEngine], tmp_path: Path
+) -> None:
+    """As crun does: what it gets as 0 to 2 belongs to the container's user from then on."""
+    giving = tmp_path / "giving"
+    giving.write_text(
+        "#!/bin/sh\n"
+        "for word; do case $word in create|exec) chown -L 7:8 /proc/$$/fd/[012] ;; esac; done\n"
+        f'exec {PROJECT / "jaula-runtime"} "$@"\n'
+    )
+    giving.chmod(0o755)
+    engine = own("--add-runtime", f"giving={giving}")
+    before = os.stat("/dev/null")
+    words = ("run", "-d", "--name", "box", "--runtime", "giving", IMAGE, "sleep", "600")
+    done = engine.cli("jaula", *words)
+    assert done.returncode == 0, done.stderr
+    shown = engine.cli("jaula", "exec", "box", "sh", "-c", "cat; stat -L -c %u /proc/self/fd/1")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    after = os.stat("/dev/null")
+    assert (after.st_uid, after.st_gid, after.st_mode) == (
+        before.st_uid,
+        before.st_gid,
+        before.st_mode,
+    )
+    assert engine.cli("jaula", "logs", "box").returncode == 0
