@@ -152,7 +152,7 @@ class Lab:
         for place in self._places():
             inside = [str(child) for child in place.iterdir() if child.is_dir()]
             found += inside or ([] if place.name == self.cgroup else [str(place)])
-        return [f"cgroup {path}" for path in found]
+        return [f"cgroup {path}" for path in dict.fromkeys(found)]  # on v2 some are met twice
 
     def _places(self) -> Iterator[Path]:
         """The lab's cgroups at the top of each hierarchy, and where paths are relative to."""

@@ -69,7 +69,9 @@ class Stage:
     def finish(self) -> None:
         """Nothing but the container's mounts is left."""
         if self._nodes_attached:
-            mounts.umount2(f"/proc/self/fd/{self.prepared[NODES]}", mounts.MNT.DETACH)
+            # Not by /proc: in a mount namespace that was joined it is of other processes.
+            os.fchdir(self.prepared[NODES])
+            mounts.umount2(".", mounts.MNT.DETACH)
             self._nodes_attached = False
 
     def share(self) -> None:

@@ -205,10 +205,10 @@ def test_volumes_belong_to_the_containers_root(
 ) -> None:
     (tmp_path / "given").write_text("from the host")
     script = "cat /b/given; echo made > /v/file; ls -ln /v/file; echo no > /b/given"
-    code, out, _ = run(
+    code, out, error = run(
         host, runtime, "-v", "vol:/v", "-v", f"{tmp_path}:/b:ro", IMAGE, "sh", "-c", script
     )
-    assert code == 1  # the bind is read-only
+    assert code == 1, error  # the bind is read-only
     assert re.match(r"from the host-rw-r--r-- +1 0 +0 ", out)
     assert run(host, runtime, "-v", "vol:/v", IMAGE, "cat", "/v/file")[1] == "made\n"
     assert run(host, "jaula", "-v", "vol:/v", IMAGE, "cat", "/v/file")[1] == "made\n"
