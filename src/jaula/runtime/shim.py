@@ -13,7 +13,6 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -23,6 +22,7 @@ from jaula.kernel import process, tty
 from jaula.runtime import channel, confined, execute, foreign, launch, leftovers, messages, midwife
 from jaula.runtime.born import Born
 from jaula.runtime.engines import Engines
+from jaula.runtime.farewells import Farewells
 from jaula.runtime.keep import Keep
 from jaula.runtime.mappings import host_id
 from jaula.runtime.messages import (
@@ -40,10 +40,10 @@ from jaula.runtime.messages import (
 )
 from jaula.runtime.poller import Poller
 from jaula.runtime.ports import Cgroup, LogWriter, Parts
+from jaula.runtime.strays import Strays
 from jaula.runtime.streams import Streams
 from jaula.spec import runtime as oci
 
-LINGER = 10.0  # seconds that attached clients have to read the last output
 EXIT_NAME = "exit.json"
 UNNAMED = "/jaula/unnamed"  # the cgroup of a spec that names none
 
@@ -65,8 +65,8 @@ class Shim:
         self.engines = Engines(self.poller, request.run_dir, self._answer, self._settle)
         self.execs: dict[str, _Execed] = {}
         self.ended: ExitRecord | None = None
-        self.leaving: list[tuple[float, Streams]] = []
-        self.strays: set[int] = set()
+        self.farewells = Farewells()
+        self.strays = Strays(self.poller)
         self.started_at = 0.0
         self.ooms = 0
         self.oom_fd: int | None = None
@@ -228,33 +228,11 @@ class Shim:
         return started.pid
 
     def _settle(self) -> None:
-        """After an answer: the helper has ended, and what another runtime left is ours to reap.
-
-        A process that it had put into the container's pid namespace keeps init from being reaped
-        for as long as it is a zombie (pid_namespaces(7)).
-        """
+        """After an answer: the helper has ended, and what another runtime left is ours to reap."""
         self.midwife.settle()
-        if self.request.runtime is None:
-            return
-        known = {self.running.pid, *(execed.pid for execed in self.execs.values())}
-        for pid in foreign.children():
-            if pid not in known and pid not in self.strays:
-                pidfd = process.pidfd_open(pid)
-                self.strays.add(pid)
-                self.poller.watch(pidfd, select.EPOLLIN, self._reaper(pid, pidfd))
-
-    def _reaper(self, pid: int, pidfd: int) -> Callable[[int], None]:
-        def reap(_: int) -> None:
-            try:
-                ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is not None
-            except ChildProcessError:  # a log's process, which its writer has reaped
-                ended = True
-            if ended:
-                self.poller.forget(pidfd)
-                os.close(pidfd)
-                self.strays.discard(pid)
-
-        return reap
+        if self.request.runtime is not None:
+            execed = (each.pid for each in self.execs.values())
+            self.strays.look({self.running.pid, *execed})
 
     def _make_exec(self, request: ExecRequest) -> Born:
         """In the helper: what the container's spec says holds for the new process as well."""
@@ -307,28 +285,13 @@ class Shim:
         os.close(execed.pidfd)
         execed.streams.drain()
         self.engines.tell(ExecExited(exec_id, process.exit_code(status)[0]))
-        self._let_go(execed.streams)
-
-    def _let_go(self, streams: Streams) -> None:
-        """Close now, or when the last client has caught up or its time is over."""
-        if streams.finish():
-            streams.close()
-        else:
-            self.leaving.append((time.monotonic() + LINGER, streams))
+        self.farewells.add(execed.streams)
 
     def _turn(self) -> None:
         """One round of the loop, what the log has to do, and the farewells that are due after."""
-        pause = self.streams.tend()
-        if not self.leaving:
-            self.poller.turn(pause)
-            return
-        farewell = max(0.0, min(due for due, _ in self.leaving) - time.monotonic())
-        self.poller.turn(farewell if pause is None else min(farewell, pause))
-        now = time.monotonic()
-        for entry in list(self.leaving):
-            if not entry[1].clients or entry[0] <= now:
-                self.leaving.remove(entry)
-                entry[1].close()
+        pauses = (self.streams.tend(), self.farewells.pause())
+        self.poller.turn(min((pause for pause in pauses if pause is not None), default=None))
+        self.farewells.close_due()
 
     # the end
 
@@ -396,8 +359,8 @@ class Shim:
         while self.ended is None:
             self._turn()
         self.engines.vanish()
-        self._let_go(self.streams)
-        while self.leaving:
+        self.farewells.add(self.streams)
+        while self.farewells:
             self._turn()
 
 
