@@ -363,7 +363,11 @@ class Containers(Looking):
             merged, resources, warnings = merged_limits(
                 container.record.body, body, self.parts.host
             )
-            other = foreign.runtime_of(self.parts, container) if container.live else None
+            other = (
+                foreign.runtime_of(self.parts.config.paths, container.id)
+                if container.live
+                else None
+            )
             if other is not None and resources is not None:
                 await other.update(resources)
             elif container.live and resources is not None:

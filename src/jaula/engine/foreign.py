@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from jaula.engine.container import Container
-    from jaula.engine.parts import Parts
+    from jaula.config import Paths
     from jaula.spec.runtime import Resources
 
 NAME = "runtime.json"
@@ -195,6 +194,6 @@ async def communicate(
     return child.returncode or 0, *printed
 
 
-def runtime_of(parts: Parts, container: Container) -> Foreign | None:
+def runtime_of(paths: Paths, container_id: str) -> Foreign | None:
     """The other runtime that made a container; None where it was our own."""
-    return Foreign.of(parts.config.paths.container_run(container.id))
+    return Foreign.of(paths.container_run(container_id))

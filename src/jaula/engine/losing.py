@@ -52,7 +52,7 @@ class Losing:
         """End a container's processes, remove its cgroup."""
         other = None
         try:
-            if (other := foreign.runtime_of(self._parts, container)) is not None:
+            if (other := foreign.runtime_of(self._parts.config.paths, container.id)) is not None:
                 self._clear_cgroup(container, destroy=False)
                 await other.delete()
         except JaulaError as error:

@@ -83,7 +83,7 @@ class Reaching:
 
     async def _deliver(self, container: Container, shim: Shim, number: int) -> None:
         """By the runtime that knows the process; SIGKILL reaches it in any case."""
-        other = foreign.runtime_of(self._parts, container)
+        other = foreign.runtime_of(self._parts.config.paths, container.id)
         if other is None:
             await shim.signal(number)
             return
@@ -100,7 +100,7 @@ class Reaching:
     async def freeze(self, container: Container) -> None:
         """Stop every process where it is. The caller holds the container's lock."""
         following = after(container.record.status, Action.PAUSE, container.name)
-        if (other := foreign.runtime_of(self._parts, container)) is not None:
+        if (other := foreign.runtime_of(self._parts.config.paths, container.id)) is not None:
             await other.pause()
         else:
             with self._parts.cgroups.open(cgroup_path(self._parts, container.record)) as cgroup:
@@ -112,7 +112,7 @@ class Reaching:
 
     async def thaw(self, container: Container) -> None:
         """Let a paused one go on."""
-        if (other := foreign.runtime_of(self._parts, container)) is not None:
+        if (other := foreign.runtime_of(self._parts.config.paths, container.id)) is not None:
             try:
                 await other.resume()
             except RuntimeFailure as error:
