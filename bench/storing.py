@@ -44,6 +44,17 @@ def make_archive(base: Path) -> Path:
     return archive
 
 
+def mount_disk(directory: Path) -> Path:
+    """A file system of the bench's own, mounted in its own mount namespace."""
+    image, base = directory / "disk", directory / "stores"
+    base.mkdir()
+    with image.open("wb") as file:
+        file.truncate(16 << 30)
+    subprocess.run(["mkfs.xfs", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, base], check=True)
+    return base
+
+
 def measure(
     base: Path, engines: Sequence[Engine], archive: Path, rounds: int
 ) -> dict[str, Samples]:

@@ -12,7 +12,8 @@ import sys
 
 from jaula.cli.registry_auth import key as key_of
 from jaula.errors import JaulaError, NotFound
-from jaula.images.registry.credentials import NOT_FOUND, TOKEN_USER, Login, place
+from jaula.images.registry.authfile import place
+from jaula.images.registry.credentials import NOT_FOUND, TOKEN_USER, Login
 from jaula.images.registry.keyring import Keyring
 
 TYPE_CHECKING = False

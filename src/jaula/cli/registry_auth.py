@@ -32,14 +32,15 @@ def key(server: str) -> str:
 
 def file() -> CredentialFile:
     """The file of this person."""
-    from jaula.images.registry import credentials
+    from jaula.images.registry.authfile import place
+    from jaula.images.registry.credentials import CredentialFile
 
     def keyring(path: str) -> Keyring | None:
         from jaula.images.registry.keyring import available
 
         return available(path)
 
-    return credentials.CredentialFile(credentials.place(), keyring)
+    return CredentialFile(place(), keyring)
 
 
 def found(server: str) -> Login:
@@ -69,7 +70,7 @@ def headers_for(server: str) -> tuple[tuple[str, str], ...]:
     """The same, for a registry's name."""
     from os import path
 
-    from jaula.images.registry.credentials import place
+    from jaula.images.registry.authfile import place
 
     if not path.exists(place()):
         return ()

@@ -3,7 +3,7 @@
 Sources: docker docs, "docker login" (``auths``, ``credsStore``, ``credHelpers``), the protocol of
 github.com/docker/docker-credential-helpers, containers-auth.json(5). The client reads and writes
 them; the engine is only told what it needs for one request. Standard library only, since the
-client loads no packages.
+client loads no packages, and what starts programs or makes random names when it is needed.
 
 A helper is a program ``docker-credential-NAME`` that is given ``get``, ``store`` or ``erase``, and
 speaks JSON. Its name is a plain word, so a configuration file cannot name any other program.
@@ -13,26 +13,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
-import shutil
-import subprocess
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
-from jaula.images.registry.authfile import place
 
 if TYPE_CHECKING:
     from jaula.images.registry.keyring import Keyring
 
-__all__ = ["CredentialFile", "Login", "place"]
-
 _LIMIT = 4 << 20  # bytes of a configuration file
 _ANSWER_LIMIT = 1 << 20  # bytes of a helper's answer
 _PATIENCE = 60  # seconds that a helper may take: it may ask a person
-_HELPER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}", re.ASCII)
+_HELPER = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+_HELPER_LENGTH = 64
 TOKEN_USER = "<token>"
 NOT_FOUND = "credentials not found in native keychain"
 OWN_HELPER = "jaula"
@@ -171,6 +165,8 @@ class CredentialFile:
 
     def replace(self, document: dict[str, Any]) -> None:
         """Replace the file as a whole, readable by its owner alone; a link stays one."""
+        import secrets
+
         path = os.path.realpath(self.path)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         temporary = f"{path}.{secrets.token_hex(6)}"
@@ -220,9 +216,13 @@ def _helper_of(document: dict[str, Any], key: str) -> str:
         name = document.get("credsStore")
     if not name or name == OWN_HELPER:
         return ""
-    if not isinstance(name, str) or not _HELPER.fullmatch(name):
+    if not isinstance(name, str) or not _is_helper(name):
         raise InvalidRequest(f"{str(name)[:80]!r} is no name of a credential helper")
     return name
+
+
+def _is_helper(name: str) -> bool:
+    return len(name) <= _HELPER_LENGTH and name[0] not in "._-" and _HELPER.issuperset(name)
 
 
 def _name_own(document: dict[str, Any], key: str, *, named: bool) -> None:
@@ -240,6 +240,8 @@ def _name_own(document: dict[str, Any], key: str, *, named: bool) -> None:
 
 
 def _is_installed(helper: str) -> bool:
+    import shutil
+
     return shutil.which(f"docker-credential-{helper}") is not None
 
 
@@ -261,6 +263,9 @@ def _get(helper: str, key: str) -> Login:
 
 
 def _call(helper: str, verb: str, given: str) -> str:
+    import shutil
+    import subprocess
+
     program = f"docker-credential-{helper}"
     path = shutil.which(program)
     if path is None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.images.registry.credentials import CredentialFile, Login, place
+from jaula.images.registry.authfile import place
+from jaula.images.registry.credentials import CredentialFile, Login
 from jaula.images.registry.keyring import available
 
 HUB = "https://index.docker.io/v1/"
