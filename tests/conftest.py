@@ -24,6 +24,7 @@ hypothesis.settings.load_profile("jaula")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs beside it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 NEED_ROOT = ("integration", "security", "acceptance")
 TESTS = Path(__file__).parent
