@@ -199,9 +199,11 @@ def _become(caller: int, line: list[str], stdio: tuple[int, int, int], report: i
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != caller:
             os._exit(1)
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        # A pipe at its end: crun gives even an unused null device to the container's user.
+        nothing, writing = os.pipe2(os.O_CLOEXEC)
+        os.close(writing)
         for number, fd in enumerate(stdio):
-            os.dup2(fd if fd >= 0 else null, number)
+            os.dup2(fd if fd >= 0 else nothing, number)
         process.close_on_exec_from(3)
         process.reset_signals()
         os.execve(line[0], line, environment())

@@ -142,8 +142,9 @@ def test_a_runtime_that_hangs_in_kill_does_not_keep_a_container_alive(
     containers.assert_clean(engine)
 
 
+@pytest.mark.parametrize("terminal", [(), ("-t",)], ids=["pipes", "terminal"])
 def test_a_runtime_that_gives_its_stdio_away_gives_nothing_of_the_host(
-    own: Callable[..., PrivateEngine], tmp_path: Path
+    own: Callable[..., PrivateEngine], tmp_path: Path, terminal: tuple[str, ...]
 ) -> None:
     """As crun does: what it gets as 0 to 2 belongs to the container's user from then on."""
     giving = tmp_path / "giving"
@@ -155,7 +156,8 @@ def test_a_runtime_that_gives_its_stdio_away_gives_nothing_of_the_host(
     giving.chmod(0o755)
     engine = own("--add-runtime", f"giving={giving}")
     before = os.stat("/dev/null")
-    words = ("run", "-d", "--name", "box", "--runtime", "giving", IMAGE, "sleep", "600")
+    flags = ("-d", *terminal, "--name", "box", "--runtime", "giving")
+    words = ("run", *flags, IMAGE, "sleep", "600")
     done = engine.cli("jaula", *words)
     assert done.returncode == 0, done.stderr
     shown = engine.cli("jaula", "exec", "box", "sh", "-c", "cat; stat -L -c %u /proc/self/fd/1")
