@@ -61,6 +61,7 @@ def start(spec: Spec, terms: Terms, runtime: ForeignRuntime, run_dir: str) -> Bo
             root=scratch.root,
             namespaces=scratch.namespaces,
             binds=scratch.binds,
+            locked=scratch.locked,
             devices=scratch.devices if ns.user_fd is not None else None,
             console=console,
             oci_version=runtime.oci_version,

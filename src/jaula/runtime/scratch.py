@@ -40,16 +40,22 @@ def _inside(path: str, directory: str) -> bool:
     return path == directory or path.startswith(f"{directory}/")
 
 
+_LOCKED = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
+"""Options of mounts that a less privileged mount namespace cannot take away."""
+
+
 class Scratch:
     """The tmpfs, and what was put there.
 
-    ``binds`` are paths by index, ``devices`` by the path inside, ``namespaces`` by type.
+    ``binds`` are paths by index, ``locked`` the options that each has and a user namespace must
+    keep, ``devices`` by the path inside, ``namespaces`` by type.
     """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.root = f"{directory}/root"
         self.binds: dict[int, str] = {}
+        self.locked: dict[int, tuple[str, ...]] = {}
         self.devices: dict[str, str] = {}
         self.namespaces: dict[str, str] = {}
 
@@ -86,6 +92,8 @@ class Scratch:
             os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         mounts.move_mount(tree, place)
         self.binds[index] = place
+        flags = os.statvfs(place).f_flag
+        self.locked[index] = tuple(name for name, flag in _LOCKED.items() if flags & flag)
 
     def take_namespace(self, kind: str, fd: int) -> None:
         """Bind a namespace, for runtimes that take it by path.

@@ -45,14 +45,16 @@ def translate(
     root: str,
     namespaces: Mapping[str, str],
     binds: Mapping[int, str],
+    locked: Mapping[int, tuple[str, ...]],
     devices: Mapping[str, str] | None,
     console: tuple[int, int],
     oci_version: str,
 ) -> Spec:
     """The document for another runtime.
 
-    ``namespaces`` are paths by type, ``binds`` sources by the mount's index, ``devices`` sources by
-    the path inside (None: the runtime makes nodes). ``console`` is rows and columns, 0: as it is.
+    ``namespaces`` are paths by type, ``binds`` sources by the mount's index, ``locked`` the options
+    that these have, ``devices`` sources by the path inside (None: the runtime makes nodes).
+    ``console`` is rows and columns, 0: as it is.
 
     /dev/mqueue is left out where it would be labelled in a user namespace: runtimes set the label
     of its root, which only the host's root owns. mq_open(3) works without it.
@@ -61,7 +63,7 @@ def translate(
     assert linux is not None
     assert process is not None
     mounts = [
-        _bind(mount, binds[index]) if index in binds else mount
+        _bind(mount, binds[index], locked[index]) if index in binds else mount
         for index, mount in enumerate(spec.mounts)
         if not (mount.type == "mqueue" and linux.mount_label and "user" in namespaces)
     ]
@@ -96,14 +98,16 @@ def _with_sandbox(
     return (*entries, *(Namespace(kind) for kind in sorted(missing)))
 
 
-def _bind(mount: Mount, source: str) -> Mount:
+def _bind(mount: Mount, source: str, locked: tuple[str, ...]) -> Mount:
     """The id map and the attributes are on the prepared mount; a copy of it has them too.
 
-    The options stay, since a runtime that remounts must ask for no less than what is locked.
+    A runtime that remounts must ask for no less than what is locked: the mount's own options, and
+    those of where it comes from (runc 1.1 is refused otherwise).
     """
     options = tuple(option for option in mount.options if option not in _MAP_OPTIONS)
     if "bind" not in options and "rbind" not in options:
         options = ("bind", *options)
+    options += tuple(option for option in locked if option not in options)
     return Mount(mount.destination, source, "bind", options)
 
 

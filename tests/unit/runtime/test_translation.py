@@ -44,6 +44,7 @@ def translated(spec: Spec = SPEC, **changed: object) -> Spec:
         "root": "/mnt/root",
         "namespaces": {"user": "/mnt/user"},
         "binds": {1: "/mnt/1", 2: "/mnt/2"},
+        "locked": {1: ("nosuid", "nodev"), 2: ()},
         "devices": {"/dev/fuse": "/mnt/device0"},
         "console": (0, 0),
         "oci_version": "1.2.0",
@@ -63,7 +64,7 @@ def test_what_was_prepared_is_named_by_path() -> None:
     assert found.linux.uid_mappings == MAP  # beside the path
     assert found.mounts == (
         Mount("/proc", "proc", "proc", ("nosuid",)),
-        Mount("/v", "/mnt/1", "bind", ("rbind", "rprivate", "ro")),
+        Mount("/v", "/mnt/1", "bind", ("rbind", "rprivate", "ro", "nosuid", "nodev")),
         Mount("/w", "/mnt/2", "bind", ("bind",)),
         Mount("/dev/fuse", "/mnt/device0", "bind", ("bind", "rprivate", "nosuid", "noexec")),
     )
@@ -79,7 +80,7 @@ def test_without_a_user_namespace_the_runtime_makes_the_nodes() -> None:
 
 def test_a_bind_that_hears_of_the_host_needs_a_root_that_does() -> None:
     slave = Mount("/s", "/host/s", "bind", ("rbind", "rslave"))
-    found = translated(structs.replace(SPEC, mounts=(slave,)), binds={0: "/mnt/0"})
+    found = translated(structs.replace(SPEC, mounts=(slave,)), binds={0: "/mnt/0"}, locked={0: ()})
     assert found.linux is not None
     assert found.linux.rootfs_propagation == "rslave"
     assert "rslave" in found.mounts[0].options
