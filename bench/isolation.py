@@ -27,8 +27,8 @@ from engines import IMAGE, Engine
 from jaula.audit.probing import attempts, judging, program, sharedmemory
 from jaula.audit.probing import reach as connections
 from jaula.audit.probing.reach import Surroundings
-from jaula.confine.capabilities import decode
-from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
+from jaula.security.capabilities import decode
+from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = "<!-- isolation: begin -->", "<!-- isolation: end -->"

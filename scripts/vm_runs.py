@@ -71,7 +71,7 @@ RUNS = (
     Run(
         "cgroup2",
         (),
-        ("tests/integration/cgroups", "tests/integration/runtime", "tests/integration/confine",
+        ("tests/integration/cgroups", "tests/integration/runtime", "tests/integration/security",
          "tests/integration/audit", "tests/integration/engine/test_profiles.py",
          "tests/integration/engine/test_audit_log.py"),
     ),

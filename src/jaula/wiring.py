@@ -16,9 +16,9 @@ def runtime_parts(no_cgroup: str = "") -> Parts:
     ``no_cgroup`` says why an ordinary user's engine has none to give, where that is so.
     """
     from jaula import cgroups
-    from jaula.confine.seccomp import program
     from jaula.logs import open_writer
     from jaula.rootless import places
+    from jaula.security.seccomp.seccomp import program
 
     driver = cgroups.detect() if places.user() is None else cgroups.delegated(no_cgroup)
     return Parts(cast(CgroupDriver, driver), open_writer, program)

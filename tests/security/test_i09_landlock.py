@@ -14,12 +14,13 @@ from msgspec import structs
 from harness import containers
 from harness.engine import PROJECT, PrivateEngine
 from harness.runtime_lab import make_spec
-from jaula.confine import lsm, seccomp
-from jaula.confine.landlock import Landlock
-from jaula.confine.mandatory import Request
+from jaula.security.landlock import Landlock
+from jaula.security.lsm import detect
+from jaula.security.lsm.interface import LabelRequest
+from jaula.security.seccomp import seccomp
 from jaula.spec import runtime as oci
 
-ABI = lsm.landlock()
+ABI = detect.landlock()
 pytestmark = pytest.mark.skipif(ABI < 2, reason="this kernel has no Landlock of version 2")
 FIRST_ID = 1_990_000_000
 SPY = """
@@ -62,7 +63,7 @@ def run_with_leak(
     assert made.linux is not None
     profile = seccomp.default_profile(made.process.capabilities)
     made = structs.replace(made, linux=structs.replace(made.linux, seccomp=profile))
-    made = Landlock(ABI).confine(made, Request(options))
+    made = Landlock(ABI).confine(made, LabelRequest(options))
     (bundle / "config.json").write_bytes(oci.encode(made))
     program = (sys.executable, "-I", "-S", "-X", "utf8", str(PROJECT / "src/jaula/oci/__main__.py"))
     state = ("--root", str(bundle.parent / "state"))

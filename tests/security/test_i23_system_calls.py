@@ -19,8 +19,8 @@ from harness.engine import PrivateEngine
 from jaula.audit.probing import attempts
 from jaula.audit.probing.attempts import call
 from jaula.audit.probing.program import Answer, Entry
-from jaula.confine.syscalls import FAMILIES as ALLOWED
 from jaula.kernel import seccomp
+from jaula.security.seccomp.default_profile import FAMILIES as ALLOWED
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the i386 and x32 ABIs are of x86"
@@ -176,8 +176,8 @@ def test_the_row_fails_without_the_protection(bare: Found, row: str) -> None:
 
 def test_the_families_are_a_range_and_not_a_list_of_exceptions() -> None:
     """Two rules with ``!=`` would be alternatives and refuse nothing: there are none."""
-    from jaula.confine.capabilities import resolve
-    from jaula.confine.seccomp import default_profile
+    from jaula.security.capabilities import resolve
+    from jaula.security.seccomp.seccomp import default_profile
 
     for rule in default_profile(resolve()).syscalls:
         if set(rule.names) & {"socket", "socketpair", "socketcall"}:

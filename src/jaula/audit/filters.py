@@ -11,8 +11,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
-from jaula.confine.filter import severity
 from jaula.kernel.seccomp import SECCOMP_RET_ALLOW, X32_SYSCALL_BIT
+from jaula.security.seccomp.compiler import severity
 
 ABIS: tuple[tuple[str, int, int], ...] = (
     ("x86_64", 0xC000003E, 0),

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Callable
 
 from jaula.cgroups import hierarchies
-from jaula.confine import lsm
 from jaula.kernel import links, mounts, namespaces, netlink, paths, process, rtnetlink, seccomp
 from jaula.kernel.namespaces import CLONE
+from jaula.security.lsm import detect
 
 Probe = Callable[[], str | None]
 
@@ -278,17 +278,17 @@ def cpu_quota() -> str | None:
 
 def selinux() -> str | None:
     """SELinux with a policy."""
-    return None if lsm.selinux() else "not in force"
+    return None if detect.selinux() else "not in force"
 
 
 def apparmor() -> str | None:
     """AppArmor."""
-    return None if lsm.apparmor() else "not in force"
+    return None if detect.apparmor() else "not in force"
 
 
 def landlock() -> str | None:
     """Landlock."""
-    return None if lsm.landlock() else "not in force"
+    return None if detect.landlock() else "not in force"
 
 
 def user_namespaces_allowed() -> str | None:

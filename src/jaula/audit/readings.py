@@ -12,10 +12,10 @@ from typing import Any
 from jaula.audit import mountinfo
 from jaula.audit.imagerules import ImageRules
 from jaula.audit.mountinfo import MountLine
-from jaula.confine import seccomp
 from jaula.network import firewall, nftables, portguard
 from jaula.network.firewall import Limits
 from jaula.network.nftables import FirewallError
+from jaula.security.seccomp import seccomp
 from jaula.spec.runtime import Seccomp
 
 Rules = dict[tuple[str, str], list[Any]]

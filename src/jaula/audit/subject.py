@@ -23,9 +23,9 @@ from typing import Any
 from jaula.audit import mountinfo
 from jaula.audit.mountinfo import MountLine
 from jaula.audit.readings import Readings
-from jaula.confine import capabilities
 from jaula.errors import Conflict, InvalidRequest
 from jaula.rootless import places
+from jaula.security import capabilities
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
 
 RESOLVE_LIMIT = 1 << 20

@@ -12,7 +12,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from jaula.confine import apparmor_profile, lsm
+from jaula.security.lsm import apparmor_profile, detect
 
 _NOTE = "apparmor-profile"
 _PLACES = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin"
@@ -24,12 +24,12 @@ def load(run: Path) -> str:
 
     ``run`` is the engine's run directory, which does not survive a boot.
     """
-    if not lsm.apparmor():
+    if not detect.apparmor():
         return ""
-    loaded = lsm.apparmor_profiles()
+    loaded = detect.apparmor_profiles()
     if loaded is None:
         return "AppArmor's profiles cannot be seen: /sys/kernel/security is not mounted"
-    text = apparmor_profile.text(engine=lsm.apparmor_current() or "unconfined")
+    text = apparmor_profile.text(engine=detect.apparmor_current() or "unconfined")
     digest = hashlib.sha256(text.encode()).hexdigest()
     note = run / _NOTE
     if apparmor_profile.NAME in loaded and _noted(note) == digest:

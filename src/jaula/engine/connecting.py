@@ -22,10 +22,10 @@ from jaula.spec.endpoint import ANY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from jaula.confine.idranges import IdRange
     from jaula.engine.container import Container
     from jaula.engine.parts import Parts
     from jaula.engine.place import Place
+    from jaula.security.id_ranges import IdRange
     from jaula.spec.endpoint import Endpoint
     from jaula.state.records import ContainerRecord
 

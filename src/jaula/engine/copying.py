@@ -152,7 +152,7 @@ def _extract(
     _check_target(view, what, name)
     owner = view.outside
     if user:
-        from jaula.confine import users
+        from jaula.security import users
 
         resolved = users.resolve(view.root, user, ())
         fixed = view.outside(resolved.uid, resolved.gid)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.confine.idranges import SIZE
 from jaula.engine import mountpoints
 from jaula.engine.secret_store import Kind
 from jaula.engine.specbuild import security
@@ -24,6 +23,7 @@ from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MS
 from jaula.runtime import mappings
+from jaula.security.id_ranges import SIZE
 from jaula.spec.api import ContainerCreate, SecretReference
 from jaula.state.records import MountRecord
 

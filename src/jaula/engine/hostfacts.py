@@ -9,10 +9,10 @@ from collections.abc import Collection
 
 import msgspec
 
-from jaula.confine import lsm, selinuxpolicy
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.engine.specbuild.resources import parse_set
 from jaula.kernel import capabilities, userns
+from jaula.security.lsm import detect, selinux_policy
 
 _SYS_RESOURCE = 24  # CAP_SYS_RESOURCE, linux/capability.h
 
@@ -32,7 +32,7 @@ def read(
     ``warnings`` are added to what is found out here. An ordinary user's engine without cgroups has
     no default limit of processes, since nothing could keep it.
     """
-    policy = selinuxpolicy.read(process=container_type, file=file_type)
+    policy = selinux_policy.read(process=container_type, file=file_type)
     nodes = _set("/sys/devices/system/node/online")
     bounding = capabilities.read_status_masks(os.getpid())["bounding"]
     return HostFacts(
@@ -44,9 +44,9 @@ def read(
         selinux=policy.active,
         selinux_types=policy.types,
         selinux_spc=policy.spc,
-        apparmor=lsm.apparmor() and not rootless,  # only root's engine can load its profile
-        apparmor_profiles=lsm.apparmor_profiles(),
-        landlock=lsm.landlock(),
+        apparmor=detect.apparmor() and not rootless,  # only root's engine can load its profile
+        apparmor_profiles=detect.apparmor_profiles(),
+        landlock=detect.landlock(),
         hostname=socket.gethostname(),
         kernel=os.uname().release,
         capabilities=bounding,
@@ -71,7 +71,7 @@ def fresh(facts: HostFacts) -> HostFacts:
     """The same with what changes while an engine runs: the AppArmor profiles."""
     if not facts.apparmor:
         return facts
-    return msgspec.structs.replace(facts, apparmor_profiles=lsm.apparmor_profiles())
+    return msgspec.structs.replace(facts, apparmor_profiles=detect.apparmor_profiles())
 
 
 def _grantable(wanted: tuple[int, int]) -> tuple[int, int]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.config import OWN_RUNTIME
-from jaula.confine import landlock
 from jaula.engine import links, network_settings, presets
 from jaula.engine.authority import asks
 from jaula.engine.hostfacts import fresh
@@ -17,6 +16,7 @@ from jaula.engine.specbuild.security import covered, profile
 from jaula.engine.specbuild.security import labels as security_labels
 from jaula.engine.starting import log_path
 from jaula.logs import timestamp
+from jaula.security import landlock
 from jaula.spec.landlock import ANNOTATION, decode
 from jaula.state.records import ContainerRecord, HealthRecord, MountRecord, Status
 

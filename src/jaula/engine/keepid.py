@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.confine import idranges
-from jaula.confine.idranges import IdRange
 from jaula.errors import InvalidRequest
+from jaula.security import id_ranges
+from jaula.security.id_ranges import IdRange
 from jaula.spec.api import ContainerCreate
 from jaula.spec.runtime import IDMapping
 from jaula.state.records import ContainerRecord
@@ -48,4 +48,4 @@ def maps(record: ContainerRecord, ids: IdRange) -> Maps | None:
 def _maps(owner: str, gid: int, ids: IdRange) -> Maps:
     if not owner.isdigit():
         raise InvalidRequest(f"--userns=keep-id: {owner} has no user id on this host")
-    return idranges.keeping(ids, int(owner)), idranges.keeping(ids, gid)
+    return id_ranges.keeping(ids, int(owner)), id_ranges.keeping(ids, gid)

@@ -1,6 +1,6 @@
 """SELinux labels of a container: chosen when it is made, on its files before each start.
 
-Decided in :mod:`jaula.confine.selinux`; done here, since it takes the registry, the policy and the
+Decided in :mod:`jaula.security.lsm.selinux`; done here, since it takes the registry, the policy and the
 files. On a host without SELinux nothing happens.
 
 What is labelled: the root and every fresh file system by the mount itself (``mountLabel`` of the
@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from jaula.confine import selinux, systemtrees
 from jaula.engine import container_files
 from jaula.engine.specbuild import security
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.errors import JaulaError
 from jaula.kernel import selinuxfs
+from jaula.security.lsm import relabel_denylist, selinux
 from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.storage.relabel import relabel
 
@@ -104,7 +104,7 @@ def check_mount(parts: Parts, mount: MountRecord) -> None:
     """
     if not parts.host.selinux or mount.type != "bind" or not wish(mount):
         return
-    systemtrees.check(os.path.realpath(mount.source), own=_own(parts))
+    relabel_denylist.check(os.path.realpath(mount.source), own=_own(parts))
 
 
 def _own(parts: Parts) -> tuple[str, str]:
@@ -119,7 +119,7 @@ def _label(path: str, label: str, *, own: tuple[str, str] | None = None) -> None
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         if own is not None:
-            systemtrees.check(os.readlink(f"/proc/self/fd/{fd}"), own=own)
+            relabel_denylist.check(os.readlink(f"/proc/self/fd/{fd}"), own=own)
         relabel(fd, label)
     finally:
         os.close(fd)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from jaula.confine.idranges import IdRange
+from jaula.security.id_ranges import IdRange
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaula.confine import idranges
-from jaula.confine.idranges import IdRange
+from jaula.security import id_ranges
+from jaula.security.id_ranges import IdRange
 from jaula.spec.runtime import IDMapping
 
 
@@ -58,13 +58,13 @@ class Ranges:
 
         :raises Unavailable: every range is in use.
         """
-        chosen = idranges.allocate(self._used, self._start, self._count)
+        chosen = id_ranges.allocate(self._used, self._start, self._count)
         self._used[chosen.start] = 1
         return chosen
 
     def mappings(self, ids: IdRange) -> tuple[IDMapping, ...]:
         """The id map of a container, the same for users and groups."""
-        return idranges.mappings(ids)
+        return id_ranges.mappings(ids)
 
     def hold(self, starts: Iterable[int]) -> None:
         """Mark ranges of containers that were running already; one may be several's."""

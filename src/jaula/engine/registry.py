@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.confine.categories import choose, level, pair
 from jaula.engine.container import Container
 from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.security.lsm.selinux_mcs import choose, level, pair
 from jaula.state.database import Database
 from jaula.state.records import ContainerRecord
 

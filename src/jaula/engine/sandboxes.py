@@ -12,9 +12,9 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from jaula.confine.idranges import IdRange
 from jaula.engine.names import new_id
 from jaula.errors import JaulaError
+from jaula.security.id_ranges import IdRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.confine.idranges import IdRange
 from jaula.engine import (
     container_files,
     delivering,
@@ -40,6 +39,7 @@ from jaula.engine.specbuild.sharing import Sharing
 from jaula.engine.states import Action
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
 from jaula.runtime.messages import LogSetup, StartRequest
+from jaula.security.id_ranges import IdRange
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
-from jaula.confine import lsm
-from jaula.confine.apparmor import AppArmor
-from jaula.confine.landlock import Landlock
-from jaula.confine.selinux import SELinux
 from jaula.engine import hostfacts
 from jaula.errors import JaulaError
 from jaula.logs import drivers, timestamp
+from jaula.security.landlock import Landlock
+from jaula.security.lsm import detect
+from jaula.security.lsm.apparmor import AppArmor
+from jaula.security.lsm.selinux import SELinux
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class System:
             options.append("name=rootless")
         for mandatory in (
             SELinux(active=host.selinux),
-            AppArmor(active=host.apparmor, loaded=lsm.apparmor_profiles()),
+            AppArmor(active=host.apparmor, loaded=detect.apparmor_profiles()),
         ):
             if mandatory.enabled():
                 options.append(mandatory.shown())

@@ -2,7 +2,7 @@
 
 A container that never ran has the files of its image, so the answer for one image and user is the
 same for all of them and needs no look into a file system. Statement I8 is kept by
-:mod:`jaula.confine.users`.
+:mod:`jaula.security.users`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from jaula.confine import users
 from jaula.engine import lending
 from jaula.engine.specbuild.facts import UserFacts
+from jaula.security import users
 from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ LATER = (
     "jaula.oci.foreground",
     "jaula.cgroups.v1.driver",
     "jaula.cgroups.v2.driver",
-    "jaula.confine.seccomp",
+    "jaula.security.seccomp.seccomp",
     "jaula.runtime.hooks",
     "jaula.runtime.landlock",
 )

@@ -11,10 +11,10 @@ import ctypes
 
 from jaula import __version__
 from jaula.cgroups.systemd.annotations import PREFIX as UNIT_PROPERTIES
-from jaula.confine import seccomp_words
 from jaula.kernel import capabilities, seccomp
 from jaula.runtime import mountplan
 from jaula.runtime.validation.linux import NAMESPACES
+from jaula.security.seccomp import constants
 from jaula.spec.landlock import ANNOTATION as LANDLOCK
 from jaula.spec.runtime import OCI_VERSION, Hooks
 
@@ -71,14 +71,12 @@ def _seccomp() -> dict[str, Any]:
         return {"enabled": False}
     return {
         "enabled": True,
-        "actions": sorted(seccomp_words.ACTIONS),
-        "operators": sorted(seccomp_words.COMPARISONS),
+        "actions": sorted(constants.ACTIONS),
+        "operators": sorted(constants.COMPARISONS),
         "archs": sorted(set(seccomp.ARCHITECTURES) - _NEWER),
-        "knownFlags": sorted(seccomp_words.FLAGS),
+        "knownFlags": sorted(constants.FLAGS),
         "supportedFlags": sorted(
-            name
-            for name, flag in seccomp_words.FLAGS.items()
-            if seccomp.filter_flag_available(flag)
+            name for name, flag in constants.FLAGS.items() if seccomp.filter_flag_available(flag)
         ),
     }
 

@@ -40,7 +40,7 @@ def seccomp_cache(settings: Settings) -> str:
 
 def seccomp_program(seccomp: Seccomp, cache: str | None) -> tuple[bytes, int]:
     """A filter's program; the compiler is loaded by the first who needs it."""
-    from jaula.confine.seccomp import program
+    from jaula.security.seccomp.seccomp import program
 
     return program(seccomp, cache)
 

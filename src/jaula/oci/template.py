@@ -7,8 +7,8 @@ the file.
 
 from __future__ import annotations
 
-from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
-from jaula.confine.seccomp import default_profile
+from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
+from jaula.security.seccomp.seccomp import default_profile
 from jaula.spec import runtime as oci
 
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")

@@ -12,7 +12,7 @@ from jaula.audit.checks import devices as check
 from jaula.audit.mountinfo import parse
 from jaula.cgroups import rules
 from jaula.cgroups.v2 import devices
-from jaula.confine.devices import DEFAULT_RULES
+from jaula.security.devices import DEFAULT_RULES
 from jaula.spec.runtime import DeviceCgroup
 
 

@@ -20,7 +20,7 @@ from harness import containers
 from harness.engine import PrivateEngine
 from jaula.audit.probing import twin
 from jaula.audit.row import Row, Verdict
-from jaula.confine import lsm
+from jaula.security.lsm import detect
 from jaula.spec import runtime
 
 pytestmark = pytest.mark.skipif(
@@ -31,7 +31,7 @@ GROUPS = {
     *(f"tried: sockets {abi}" for abi in ("x86_64", "i386", "x32")),
     *("tried: terminal", "tried: capabilities", "tried: masked paths", "tried: kernel files"),
     *("tried: read-only paths", "tried: devices", "tried: network", "tried: others"),
-    *(("tried: labels",) if lsm.selinux() or lsm.apparmor() else ()),
+    *(("tried: labels",) if detect.selinux() or detect.apparmor() else ()),
     "tried: ceilings",
 }
 

@@ -17,9 +17,10 @@ from harness import containers
 from harness.engine import SLOW, PrivateEngine
 from jaula.audit.row import Row, Verdict
 from jaula.audit.verify import verify
-from jaula.confine import lsm, seccomp
 from jaula.kernel import seccomp as kernel_seccomp
 from jaula.network import firewall
+from jaula.security.lsm import detect
+from jaula.security.seccomp import seccomp
 from jaula.spec import runtime
 
 Look = Callable[[], dict[str, Row]]
@@ -288,7 +289,7 @@ def test_ipv6_that_was_switched_on_is_found(own: tuple[str, int, Look]) -> None:
     assert failing(look()) == {"ipv6"}
 
 
-@pytest.mark.skipif(not lsm.selinux(), reason="there are labels under SELinux only")
+@pytest.mark.skipif(not detect.selinux(), reason="there are labels under SELinux only")
 def test_labels_that_are_not_the_specs_are_found(engine: PrivateEngine, busybox: str) -> None:
     """Files have theirs by the mount and processes by their exec: neither can be changed later."""
     with containers.running(engine, busybox) as name:
@@ -310,7 +311,7 @@ def test_labels_that_are_not_the_specs_are_found(engine: PrivateEngine, busybox:
 
 
 @pytest.mark.skipif(
-    not (lsm.selinux() or lsm.apparmor()),
+    not (detect.selinux() or detect.apparmor()),
     reason="processes have labels under a module that gives them",
 )
 def test_a_process_with_another_label_is_found(own: tuple[str, int, Look]) -> None:

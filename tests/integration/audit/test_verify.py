@@ -20,14 +20,14 @@ import pytest
 from harness.engine import PrivateEngine
 from jaula.audit.row import Row, Verdict, passed
 from jaula.audit.verify import render, verify
-from jaula.confine import lsm
 from jaula.errors import Conflict
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
+from jaula.security.lsm import detect
 from jaula.spec import runtime
 from jaula.spec.runtime import Spec
 
-LANDLOCK = {"landlock"} if lsm.landlock() > 1 else set()  # whose default such a flag lifts
+LANDLOCK = {"landlock"} if detect.landlock() > 1 else set()  # whose default such a flag lifts
 
 Start = Callable[..., "Proof"]
 

@@ -9,20 +9,20 @@ import pytest
 from msgspec import structs
 
 from jaula.audit.filters import decode, more_permissive, run
-from jaula.confine.capabilities import resolve
-from jaula.confine.filter import Condition, Rule, assemble
-from jaula.confine.seccomp import build, default_profile
 from jaula.kernel.seccomp import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
+from jaula.security.capabilities import resolve
+from jaula.security.seccomp.compiler import ArgCondition, SyscallRule, assemble
+from jaula.security.seccomp.seccomp import build, default_profile
 from jaula.spec.runtime import Syscall
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86_64")
 
 REFUSE = SECCOMP_RET_ERRNO | errno.EPERM
-ALLOW = Rule(SECCOMP_RET_ALLOW)
+ALLOW = SyscallRule(SECCOMP_RET_ALLOW)
 PROFILE = default_profile(resolve())
 
 
-def program(table: dict[int, list[Rule]]) -> bytes:
+def program(table: dict[int, list[SyscallRule]]) -> bytes:
     return assemble([("SCMP_ARCH_X86_64", table)], REFUSE)
 
 
@@ -52,19 +52,24 @@ def test_a_call_that_is_let_through_is_named(extra: int) -> None:
 
 
 def test_a_hole_in_an_argument_is_found() -> None:
-    family = Condition(0, "SCMP_CMP_EQ", 2)
-    ours = program({41: [Rule(SECCOMP_RET_ALLOW, (family,))]})
-    wider = Condition(0, "SCMP_CMP_LE", 38)
-    theirs = program({41: [Rule(SECCOMP_RET_ALLOW, (wider,))]})
+    family = ArgCondition(0, "SCMP_CMP_EQ", 2)
+    ours = program({41: [SyscallRule(SECCOMP_RET_ALLOW, (family,))]})
+    wider = ArgCondition(0, "SCMP_CMP_LE", 38)
+    theirs = program({41: [SyscallRule(SECCOMP_RET_ALLOW, (wider,))]})
     assert more_permissive(ours, [theirs]) == ["x86_64 41"]
     assert more_permissive(theirs, [ours]) == []
 
 
 def test_two_rules_that_each_refuse_one_family_refuse_none() -> None:
     """The trap of address families: alternatives with ``!=`` let everything through."""
-    ours = program({41: [Rule(SECCOMP_RET_ALLOW, (Condition(0, "SCMP_CMP_EQ", 2),))]})
+    ours = program({41: [SyscallRule(SECCOMP_RET_ALLOW, (ArgCondition(0, "SCMP_CMP_EQ", 2),))]})
     trap = program(
-        {41: [Rule(SECCOMP_RET_ALLOW, (Condition(0, "SCMP_CMP_NE", f),)) for f in (38, 40)]}
+        {
+            41: [
+                SyscallRule(SECCOMP_RET_ALLOW, (ArgCondition(0, "SCMP_CMP_NE", f),))
+                for f in (38, 40)
+            ]
+        }
     )
     assert more_permissive(ours, [trap]) == ["x86_64 41"]
 

@@ -8,9 +8,10 @@ from msgspec import structs
 from jaula.audit.checks import landlock
 from jaula.audit.row import Verdict
 from jaula.audit.subject import Subject
-from jaula.confine import capabilities, seccomp
-from jaula.confine.landlock import Landlock
-from jaula.confine.mandatory import Request
+from jaula.security import capabilities
+from jaula.security.landlock import Landlock
+from jaula.security.lsm.interface import LabelRequest
+from jaula.security.seccomp import seccomp
 from jaula.spec.runtime import Linux, Namespace, Process, Spec
 
 
@@ -25,7 +26,7 @@ def spec(*options: str, add: tuple[str, ...] = ()) -> Spec:
         process=Process(cwd="/", capabilities=sets),
         linux=Linux(namespaces=(Namespace("pid"),), seccomp=seccomp.default_profile(sets)),
     )
-    return Landlock(7).confine(bare, Request(options))
+    return Landlock(7).confine(bare, LabelRequest(options))
 
 
 def verdict(given: Spec, *options: str, **host: object) -> tuple[Verdict, str]:

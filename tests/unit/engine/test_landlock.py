@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.confine.idranges import IdRange, mappings
 from jaula.engine.specbuild import build, security, sharing
 from jaula.engine.specbuild.facts import Facts, HostFacts
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import known
+from jaula.security.id_ranges import IdRange, mappings
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.landlock import ANNOTATION, Ruleset, decode
 from jaula.spec.runtime import Spec

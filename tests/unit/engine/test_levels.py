@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jaula.confine import categories
 from jaula.engine import labelling
 from jaula.engine.container import Container
 from jaula.engine.registry import Registry
 from jaula.errors import Unavailable
+from jaula.security.lsm import selinux_mcs
 from jaula.spec.api import ContainerCreate
 from jaula.state.database import Database
 from jaula.state.records import ContainerRecord, MountRecord
@@ -25,7 +25,7 @@ def registry(tmp_path: Path) -> Registry:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four categories, so six pairs."""
-    choose = categories.choose
+    choose = selinux_mcs.choose
     monkeypatch.setattr("jaula.engine.registry.choose", lambda used: choose(used, count=4))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jaula.confine import selinux
-from jaula.confine.idranges import IdRange, mappings
 from jaula.engine.specbuild import build, security, sharing
 from jaula.engine.specbuild.facts import Facts, HostFacts
 from jaula.errors import InvalidRequest
+from jaula.security.id_ranges import IdRange, mappings
+from jaula.security.lsm import selinux
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.runtime import Spec, encode
 from jaula.state.records import MountRecord

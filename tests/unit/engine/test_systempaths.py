@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
 from jaula.engine.authority import asks
 from jaula.engine.specbuild import security, systempaths
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.errors import InvalidRequest
+from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 from jaula.spec.api import ContainerCreate, HostConfig
 
 

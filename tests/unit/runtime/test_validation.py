@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.confine import seccomp as confine_seccomp
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.runtime import validation
 from jaula.runtime.validation import host, seccomp, sysctl
+from jaula.security.seccomp import seccomp as confine_seccomp
 from jaula.spec.runtime import Memory, Process, Resources, Spec, decode
 
 GOOD: dict[str, Any] = {

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from jaula.audit.about import About
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
-from jaula.confine.capabilities import DEFAULT, decode, mask
 from jaula.kernel.capabilities import SETS, masks_of_status
+from jaula.security.capabilities import DEFAULT, decode, mask
 
 ABOUT = About(
     id="capabilities",

@@ -17,8 +17,8 @@ from jaula.audit.checks.cgroups import Cgroups
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
 from jaula.config import OWN_RUNTIME
-from jaula.confine.devices import DEFAULT_DEVICES, DEFAULT_RULES
 from jaula.kernel.paths import open_in_root
+from jaula.security.devices import DEFAULT_DEVICES, DEFAULT_RULES
 from jaula.spec.runtime import DeviceCgroup
 
 SEPARATE = ("pts", "shm", "mqueue")

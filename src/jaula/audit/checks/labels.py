@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
-from jaula.confine import lsm
 from jaula.kernel.apparmor import parse_current
 from jaula.runtime.labels import runs_under
+from jaula.security.lsm import detect
 
 ABOUT = About(
     id="labels",
@@ -29,7 +29,7 @@ ABOUT = About(
 
 def check(subject: Subject) -> Iterator[Row]:
     """One row for each module that labels, or one that says there is none."""
-    selinux, apparmor = lsm.selinux(), lsm.apparmor()
+    selinux, apparmor = detect.selinux(), detect.apparmor()
     if selinux:
         yield _selinux(subject)
         yield _files(subject)
@@ -39,7 +39,7 @@ def check(subject: Subject) -> Iterator[Row]:
         labelled = subject.process.selinux_label or subject.process.apparmor_profile
         yield Row(
             "label", "lsm", labelled or "none: neither SELinux nor AppArmor here",
-            f"modules in force: {', '.join(lsm.active()) or 'not told'}",
+            f"modules in force: {', '.join(detect.active()) or 'not told'}",
             "/sys/kernel/security/lsm, lsm_list_modules(2)",
             judge(not labelled or labelled == "unconfined", None),
         )  # fmt: skip
@@ -49,7 +49,7 @@ def _selinux(subject: Subject) -> Row:
     wanted = subject.process.selinux_label
     actual = subject.read("attr/current").rstrip("\0\n")
     by = lifted(subject)
-    mode = "" if lsm.selinux_enforcing() else ", permissive"
+    mode = "" if detect.selinux_enforcing() else ", permissive"
     holds = actual == wanted if wanted else by is not None
     return Row(
         "selinux label", "lsm", wanted or f"none ({by or 'not asked for'})", actual + mode,

@@ -16,8 +16,8 @@ from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 from jaula.config import OWN_RUNTIME
-from jaula.confine.landlock import DEFAULT_FROM, Landlock, objection, parse
-from jaula.confine.mandatory import Request
+from jaula.security.landlock import DEFAULT_FROM, Landlock, objection, parse
+from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.landlock import ANNOTATION
 from jaula.spec.runtime import Spec
 
@@ -41,7 +41,7 @@ def check(subject: Subject) -> Iterator[Row]:
     runtime = subject.text("Runtime")
     foreign = runtime not in ("", OWN_RUNTIME)
     words = ("off",) if foreign else subject.security_option("landlock")
-    request = Request(words, subject.privileged)
+    request = LabelRequest(words, subject.privileged)
     wanted, given = module.requested(module.confine(bare, request)), module.requested(subject.spec)
     options = parse(request.options)
     by = None

@@ -15,8 +15,8 @@ from jaula.audit.about import About
 from jaula.audit.mountinfo import top
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
-from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
 from jaula.kernel.paths import open_in_root
+from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 
 NULL = os.makedev(1, 3)
 

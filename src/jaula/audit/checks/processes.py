@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
-from jaula.confine import lsm
-from jaula.confine.capabilities import decode, mask
 from jaula.kernel.apparmor import parse_current
 from jaula.kernel.capabilities import masks_of_status
+from jaula.security.capabilities import decode, mask
+from jaula.security.lsm import detect
 
 MOST = 10_000  # threads that are looked at
 
@@ -98,11 +98,11 @@ def strange_label(subject: Subject, pid: int) -> str:
     level = (subject.process.selinux_label or "").split(":", 3)[3:]
     profile = subject.process.apparmor_profile or "unconfined"
     try:
-        if lsm.selinux() and level:
+        if detect.selinux() and level:
             found = _text(f"{subject.proc_root}/{pid}/attr/current")
             if found.split(":", 3)[3:] != level:
                 return f"runs as {found}"
-        if lsm.apparmor() and profile != "unconfined":
+        if detect.apparmor() and profile != "unconfined":
             found = _text(f"{subject.proc_root}/{pid}/attr/apparmor/current")
             if parse_current(found)[0] == "unconfined":
                 return "runs unconfined"

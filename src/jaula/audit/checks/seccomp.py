@@ -17,9 +17,9 @@ from jaula.audit import filters
 from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
-from jaula.confine.syscalls import GROUPS
 from jaula.kernel import ptrace
 from jaula.kernel.seccomp import resolve
+from jaula.security.seccomp.default_profile import GROUPS
 from jaula.spec.runtime import Seccomp
 
 MODES = {"0": "off", "1": "strict", "2": "filter"}

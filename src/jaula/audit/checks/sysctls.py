@@ -14,8 +14,8 @@ from jaula.audit import probes
 from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
-from jaula.confine.sysctls import IPC, UTS, normal
 from jaula.kernel import namespaces
+from jaula.security.sysctls import IPC, UTS, normal
 
 ABOUT = About(
     id="sysctls",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from jaula.audit.about import About
 from jaula.audit.host.facts import Host
 from jaula.audit.row import Row, judge
-from jaula.confine import lsm
+from jaula.security.lsm import detect
 
 ABOUT = About(
     id="host-modules",
@@ -22,9 +22,9 @@ ABOUT = About(
 
 def check(host: Host) -> Iterator[Row]:
     """One row for what labels, one for Landlock."""
-    found = lsm.active()
+    found = detect.active()
     labelling = [name for name in ("selinux", "apparmor") if name in found]
-    permissive = "selinux" in labelling and not lsm.selinux_enforcing()
+    permissive = "selinux" in labelling and not detect.selinux_enforcing()
     weak = None
     if permissive:
         weak = "SELinux only logs"
@@ -33,7 +33,7 @@ def check(host: Host) -> Iterator[Row]:
     evidence = "/sys/kernel/security/lsm, lsm_list_modules(2)"
     yield Row("labels", "host", "SELinux or AppArmor" + (f" ({weak})" if weak else ""),
               ", ".join(found) or "none told", evidence, judge(True, weak))  # fmt: skip
-    version = lsm.landlock()
+    version = detect.landlock()
     weak = None if version else "this kernel has none"
     yield Row("landlock", "host", "in force" + (f" ({weak})" if weak else ""),
               f"version {version}" if version else "none", "landlock_create_ruleset(2)",

@@ -15,9 +15,9 @@ from jaula.audit.probing.ceilings import Limits, ceilings
 from jaula.audit.probing.neighbour import Neighbour
 from jaula.audit.probing.reach import Surroundings
 from jaula.audit.subject import Subject
-from jaula.confine import lsm
-from jaula.confine.masks import MASKED_PATHS, READONLY_PATHS
 from jaula.engine.storage_options import size_limit
+from jaula.security.lsm import detect
+from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 from jaula.spec.runtime import Mount
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -109,9 +109,9 @@ def same_ids(subject: Subject) -> str | None:
 def mandatory(subject: Subject, neighbour: Neighbour) -> list[attempts.Attempt]:
     """What labels stop, where a security module labels."""
     found = []
-    if lsm.selinux() and neighbour.label:
+    if detect.selinux() and neighbour.label:
         found += labels.selinux(neighbour.label, label_checks.lifted(subject))
-    if lsm.apparmor():
+    if detect.apparmor():
         found += labels.apparmor(label_checks.unconfined(subject))
     return found
 

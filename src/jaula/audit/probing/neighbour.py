@@ -20,7 +20,7 @@ from jaula.audit.probing import program
 from jaula.audit.probing.api import Api
 from jaula.audit.probing.attempts import call
 from jaula.audit.probing.program import BEGIN, Entry
-from jaula.confine import lsm
+from jaula.security.lsm import detect
 
 SLEEP = (Entry(BEGIN), call("pause")) * (300 // program.ALARM)
 """Five minutes: each child ends by its alarm."""
@@ -45,7 +45,7 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 def made(api: Api, inspect: Mapping[str, Any], inside: str) -> Iterator[Neighbour]:
     """The neighbour while the block lasts. ``inside``: where its program is to be."""
     name = f"jaula-probe-{str(inspect.get('Id'))[:12]}-{os.urandom(3).hex()}"
-    label = ",z" if lsm.selinux() else ""
+    label = ",z" if detect.selinux() else ""
     network = api.document("POST", "/networks/create", (), {"Name": name})["Id"]
     try:
         with executable(program.build(SLEEP)) as path:
@@ -92,7 +92,7 @@ def _files(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     try:
         owned = _secret(f"{directory}/owned", 0o600)
         os.chown(owned, owner, owner)
-        if not lsm.selinux():
+        if not detect.selinux():
             yield (f"{owned}:{OWNED}:ro",)
             return
         labelled = _secret(f"{directory}/labelled", 0o644)

@@ -23,9 +23,9 @@ from jaula.audit.probing.choices import Bait
 from jaula.audit.probing.neighbour import executable, made
 from jaula.audit.row import Row, Verdict
 from jaula.audit.subject import Subject
-from jaula.confine import lsm
 from jaula.errors import Unsupported
 from jaula.kernel.libc import MACHINE
+from jaula.security.lsm import detect
 from jaula.spec.runtime import Spec
 
 INSIDE = "/.jaula-probe"
@@ -119,7 +119,7 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
     }
     if volumes:
         config["Volumes"] = volumes  # new ones, empty, removed with the twin
-    label = ",z" if lsm.selinux() else ""
+    label = ",z" if detect.selinux() else ""
     host |= {
         "Binds": [*map(readonly, host.get("Binds") or ()), f"{path}:{INSIDE}:ro{label}", *binds],
         "Mounts": [{**mount, "ReadOnly": mount.get("Type") != "tmpfs"}

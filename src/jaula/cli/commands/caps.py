@@ -13,8 +13,8 @@ def run(options: Options) -> int:
     from jaula.cli import packages
 
     packages.enable()
-    from jaula.confine import capabilities
     from jaula.errors import JaulaError
+    from jaula.security import capabilities
 
     words = options.arguments
     try:
@@ -32,7 +32,7 @@ def run(options: Options) -> int:
 
 
 def _decoded(mask: int) -> str:
-    from jaula.confine import capabilities
+    from jaula.security import capabilities
 
     return f"{mask:016x}=" + ",".join(name.lower() for name in capabilities.decode(mask))
 

@@ -15,11 +15,12 @@ from enum import StrEnum
 import msgspec
 
 from jaula.config import OWN_RUNTIME
-from jaula.confine import apparmor_profile, capabilities, landlock, masks
 from jaula.engine import links, mountpoints, volume_sources
 from jaula.engine.specbuild import security, sharing
 from jaula.engine.specbuild.sharing import Kind as Had
 from jaula.logs import syslog
+from jaula.security import capabilities, landlock, masked_paths
+from jaula.security.lsm import apparmor_profile
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, Resources
 from jaula.spec.api_networks import NetworkCreate
 from jaula.state.records import ContainerRecord, MountRecord
@@ -206,8 +207,8 @@ def _security(host: HostConfig) -> Iterator[Ask]:
     if options.system_paths:
         yield Ask(Kind.SECURITY_OPTION, SYSTEM_PATHS)
     for given, usual in (
-        (host.masked_paths, masks.MASKED_PATHS),
-        (host.readonly_paths, masks.READONLY_PATHS),
+        (host.masked_paths, masked_paths.MASKED_PATHS),
+        (host.readonly_paths, masked_paths.READONLY_PATHS),
     ):
         if given is not None and not set(given) >= set(usual):
             yield Ask(Kind.SECURITY_OPTION, SYSTEM_PATHS)

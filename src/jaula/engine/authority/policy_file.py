@@ -23,11 +23,11 @@ from typing import Any, Final
 import msgspec
 
 from jaula import trustedfile
-from jaula.confine import capabilities
 from jaula.engine.authority import policy as policies
 from jaula.engine.authority.policy import Policy
 from jaula.engine.authority.rule import Access, HostMount, Others, Rule
 from jaula.errors import InvalidRequest
+from jaula.security import capabilities
 
 DEFAULT_PATH: Final = "/etc/jaula/policy.toml"
 MAX_SIZE: Final = 1 << 20  # bytes

@@ -10,7 +10,6 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from jaula.confine import selinux
 from jaula.engine import mountpoints
 from jaula.engine.building.mount_kinds import Bound, Fresh, Hidden, Kept, Listening
 from jaula.engine.rootview import apart
@@ -19,6 +18,7 @@ from jaula.errors import InvalidRequest, JaulaError
 from jaula.kernel import mounts, paths
 from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.runtime import mappings, rootfs
+from jaula.security.lsm import selinux
 from jaula.spec.rootfs import OverlayRoot
 from jaula.state.records import MountRecord
 from jaula.storage.relabel import relabel

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.confine import users
 from jaula.engine import names
 from jaula.engine.building import layers
 from jaula.errors import InvalidRequest
 from jaula.kernel import paths
+from jaula.security import users
 from jaula.spec.rootfs import OverlayRoot
 from jaula.storage.folders import opened
 from jaula.storage.snapshots import open_root

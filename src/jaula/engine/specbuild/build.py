@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.confine import devices as devices_table
-from jaula.confine import sysctls
-from jaula.confine.apparmor import AppArmor
-from jaula.confine.landlock import Landlock
-from jaula.confine.mandatory import MandatoryAccess, Request
-from jaula.confine.selinux import SELinux
 from jaula.engine.specbuild import mounts, process, resources, sharing
 from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.security import Confinement
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.errors import InvalidRequest
+from jaula.security import devices as devices_table
+from jaula.security import sysctls
+from jaula.security.landlock import Landlock
+from jaula.security.lsm.apparmor import AppArmor
+from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
+from jaula.security.lsm.selinux import SELinux
 from jaula.spec import beneath
 from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
 from jaula.spec.runtime import (
@@ -86,7 +86,9 @@ def _bounds(facts: Facts) -> dict[str, str]:
     return {beneath.ANNOTATION: beneath.encode(bounds)} if bounds else {}
 
 
-def _modules(facts: Facts, confinement: Confinement) -> tuple[tuple[MandatoryAccess, Request], ...]:
+def _modules(
+    facts: Facts, confinement: Confinement
+) -> tuple[tuple[MandatoryAccess, LabelRequest], ...]:
     """Mandatory access control, each module with what was asked of it."""
     host = facts.host
     selinux = SELinux(

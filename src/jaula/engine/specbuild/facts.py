@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.confine.selinux import Types
+from jaula.security.lsm.selinux import Types
 from jaula.spec.runtime import IDMapping
 from jaula.state.records import MountRecord
 

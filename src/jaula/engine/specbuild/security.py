@@ -15,10 +15,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jaula.confine import apparmor, capabilities, landlock, mandatory, seccomp, selinux
 from jaula.engine.specbuild import systempaths
 from jaula.engine.specbuild.facts import HostFacts
 from jaula.errors import InvalidRequest
+from jaula.security import capabilities, landlock
+from jaula.security.lsm import apparmor, interface, selinux
+from jaula.security.seccomp import seccomp
 from jaula.spec.api import HostConfig
 from jaula.spec.runtime import Capabilities, Seccomp
 
@@ -49,9 +51,9 @@ class Confinement(msgspec.Struct, frozen=True):
     masked: tuple[str, ...]
     readonly: tuple[str, ...]
     no_new_privileges: bool
-    apparmor: mandatory.Request
-    label: mandatory.Request
-    landlock: mandatory.Request
+    apparmor: interface.LabelRequest
+    label: interface.LabelRequest
+    landlock: interface.LabelRequest
     proc: tuple[str, ...] = ()
 
 
@@ -181,16 +183,18 @@ def _seccomp(
     return seccomp.from_docker(wanted.encode(), sets, host.kernel)
 
 
-def _apparmor(wanted: tuple[str, ...], host: HostFacts, *, privileged: bool) -> mandatory.Request:
+def _apparmor(
+    wanted: tuple[str, ...], host: HostFacts, *, privileged: bool
+) -> interface.LabelRequest:
     """What :meth:`apparmor.AppArmor.confine` puts into the spec."""
     apparmor.choose(wanted, host.apparmor_profiles, privileged=privileged, active=host.apparmor)
-    return mandatory.Request(wanted, privileged)
+    return interface.LabelRequest(wanted, privileged)
 
 
-def _label(wanted: tuple[str, ...], *, privileged: bool) -> mandatory.Request:
+def _label(wanted: tuple[str, ...], *, privileged: bool) -> interface.LabelRequest:
     """What :meth:`selinux.SELinux.confine` puts into the spec."""
     selinux.parse(wanted)
-    return mandatory.Request(wanted, privileged)
+    return interface.LabelRequest(wanted, privileged)
 
 
 def labels(host_config: HostConfig, host: HostFacts, level: str) -> selinux.Labels:
@@ -215,7 +219,7 @@ def profile(host_config: HostConfig, host: HostFacts) -> str:
 
 def _landlock(
     wanted: tuple[str, ...], host: HostFacts, *, privileged: bool, foreign: bool
-) -> mandatory.Request:
+) -> interface.LabelRequest:
     """What :meth:`landlock.Landlock.confine` decides on, once the spec is there.
 
     The rules are an annotation of our own, which no other runtime obeys.
@@ -227,7 +231,7 @@ def _landlock(
                 "--security-opt landlock: the runtime that was chosen does not know such rules",
                 hint="--runtime jaula does",
             )
-        return mandatory.Request(("off",), privileged)
+        return interface.LabelRequest(("off",), privileged)
     if options.asked:
         landlock.decide((), root_readonly=False, options=options, abi=host.landlock)
-    return mandatory.Request(wanted, privileged)
+    return interface.LabelRequest(wanted, privileged)

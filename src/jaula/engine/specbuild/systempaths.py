@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from jaula.confine import masks
 from jaula.errors import InvalidRequest
+from jaula.security import masked_paths
 
 ALL = "ALL"
 _HIDEPID = ("0", "1", "2", "4", "off", "noaccess", "invisible", "ptraceable")
@@ -50,8 +50,10 @@ def decide(
     ``masked`` and ``readonly`` are the request's own lists, None where it has none; ``lifted``:
     ours do not count then. Raises ``InvalidRequest`` for a path to be unmasked that is in neither.
     """
-    covered = tuple(masked if masked is not None else () if lifted else masks.MASKED_PATHS)
-    guarded = tuple(readonly if readonly is not None else () if lifted else masks.READONLY_PATHS)
+    covered = tuple(masked if masked is not None else () if lifted else masked_paths.MASKED_PATHS)
+    guarded = tuple(
+        readonly if readonly is not None else () if lifted else masked_paths.READONLY_PATHS
+    )
     for pattern in unmask:
         if not lifted and not any(_matches(path, pattern) for path in (*covered, *guarded)):
             raise InvalidRequest(

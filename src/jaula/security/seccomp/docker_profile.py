@@ -15,10 +15,10 @@ from collections.abc import Collection
 
 import msgspec
 
-from jaula.confine.seccomp_words import ACTIONS, COMPARISONS, FLAGS
 from jaula.errors import InvalidRequest
 from jaula.kernel.capabilities import NAMES
 from jaula.kernel.seccomp import ARCHITECTURES, NATIVE
+from jaula.security.seccomp.constants import ACTIONS, COMPARISONS, FLAGS
 from jaula.spec.runtime import Seccomp, Syscall, SyscallArg
 
 MAX_BYTES = 1 << 20

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.confine import apparmor, apparmor_profile
-from jaula.confine.apparmor import AppArmor
-from jaula.confine.mandatory import Request
 from jaula.errors import InvalidRequest
 from jaula.kernel.apparmor import parse_current, parse_profiles
 from jaula.runtime.labels import runs_under
+from jaula.security.lsm import apparmor, apparmor_profile
+from jaula.security.lsm.apparmor import AppArmor
+from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.runtime import Process, Spec
 
 GOLDEN = Path(__file__).parent / "golden" / "jaula-default"
@@ -122,7 +122,7 @@ def test_asking_for_the_default_where_it_is_missing_is_refused() -> None:
 
 def test_a_spec_gets_the_profile() -> None:
     module = AppArmor(active=True, loaded=LOADED)
-    done = module.confine(Spec(process=Process(cwd="/")), Request())
+    done = module.confine(Spec(process=Process(cwd="/")), LabelRequest())
     assert module.requested(done) == "jaula-default"
     assert module.shown() == "name=apparmor,profile=jaula-default"
     assert AppArmor(active=True, loaded={}).shown() == "name=apparmor,profile=unconfined"

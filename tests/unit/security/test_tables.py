@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.confine import devices, idranges, lsm, masks, sysctls
-from jaula.confine.idranges import IdRange
 from jaula.errors import InvalidRequest, Unavailable
+from jaula.security import devices, id_ranges, masked_paths, sysctls
+from jaula.security.id_ranges import IdRange
+from jaula.security.lsm import detect
 from jaula.spec.runtime import IDMapping
 
 DOCKER_MASKS = {
@@ -18,9 +19,9 @@ DOCKER_READONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sys
 
 
 def test_nothing_that_docker_masks_is_open() -> None:
-    assert set(masks.MASKED_PATHS) >= DOCKER_MASKS
-    assert set(masks.READONLY_PATHS) >= DOCKER_READONLY
-    assert not set(masks.MASKED_PATHS) & set(masks.READONLY_PATHS)
+    assert set(masked_paths.MASKED_PATHS) >= DOCKER_MASKS
+    assert set(masked_paths.READONLY_PATHS) >= DOCKER_READONLY
+    assert not set(masked_paths.MASKED_PATHS) & set(masked_paths.READONLY_PATHS)
 
 
 # -- devices ---------------------------------------------------------------------------------
@@ -67,37 +68,37 @@ def test_the_default_rules_allow_no_whole_class_of_devices() -> None:
 def test_ranges_never_overlap_until_all_are_in_use() -> None:
     used: set[int] = set()
     for _ in range(16):
-        found = idranges.allocate(used, 1000, 16 * 100 + 99, 100)
+        found = id_ranges.allocate(used, 1000, 16 * 100 + 99, 100)
         assert found.start >= 1000
         assert found.start + 100 <= 1000 + 1699
         assert all(abs(found.start - other) >= 100 for other in used)
         used.add(found.start)
     with pytest.raises(Unavailable, match="16 ranges"):
-        idranges.allocate(used, 1000, 16 * 100 + 99, 100)
+        id_ranges.allocate(used, 1000, 16 * 100 + 99, 100)
 
 
 def test_a_range_given_back_is_found_again() -> None:
     used = {1000, 1200, 1300}
-    assert idranges.allocate(used | {1400}, 1000, 500, 100) == IdRange(1100, 100)
+    assert id_ranges.allocate(used | {1400}, 1000, 500, 100) == IdRange(1100, 100)
 
 
 def test_a_range_of_an_engine_configured_otherwise_is_not_touched() -> None:
     used = {1050}
     starts = set()
     for _ in range(3):
-        starts.add(idranges.allocate(used | starts, 1000, 500, 100).start)
+        starts.add(id_ranges.allocate(used | starts, 1000, 500, 100).start)
     assert starts == {1200, 1300, 1400}
     with pytest.raises(Unavailable):
-        idranges.allocate(used | starts, 1000, 500, 100)
+        id_ranges.allocate(used | starts, 1000, 500, 100)
 
 
 def test_too_few_ids_for_one_range_is_a_clear_error() -> None:
     with pytest.raises(Unavailable):
-        idranges.allocate((), 0, 65535)
+        id_ranges.allocate((), 0, 65535)
 
 
 def test_a_range_is_mapped_from_zero() -> None:
-    assert idranges.mappings(IdRange(70000)) == (IDMapping(0, 70000, 65536),)
+    assert id_ranges.mappings(IdRange(70000)) == (IDMapping(0, 70000, 65536),)
 
 
 # -- sysctls ---------------------------------------------------------------------------------
@@ -150,6 +151,6 @@ def test_dots_and_slashes_name_the_same_sysctl() -> None:
 
 
 def test_security_modules_are_told() -> None:
-    assert "capability" in lsm.active()
-    assert lsm.landlock() >= 0
-    assert lsm.selinux_enforcing() <= lsm.selinux()
+    assert "capability" in detect.active()
+    assert detect.landlock() >= 0
+    assert detect.selinux_enforcing() <= detect.selinux()

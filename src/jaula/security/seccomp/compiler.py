@@ -67,7 +67,7 @@ Code = list[tuple[int, int, int, int]]
 """Instructions as (code, jt, jf, k); every block ends in a return, so blocks can be joined."""
 
 
-class Condition(msgspec.Struct, frozen=True):
+class ArgCondition(msgspec.Struct, frozen=True):
     """One comparison of an argument; ``op`` as OCI names it (``SCMP_CMP_*``).
 
     For ``SCMP_CMP_MASKED_EQ`` ``value`` is the mask and ``value_two`` what must be left.
@@ -79,11 +79,11 @@ class Condition(msgspec.Struct, frozen=True):
     value_two: int = 0
 
 
-class Rule(msgspec.Struct, frozen=True):
+class SyscallRule(msgspec.Struct, frozen=True):
     """An answer (SECCOMP_RET_*, data in the low 16 bits) where every condition holds."""
 
     answer: int
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ArgCondition, ...] = ()
 
 
 def severity(answer: int) -> int:
@@ -91,7 +91,9 @@ def severity(answer: int) -> int:
     return _SEVERITY.index(answer & 0xFFFF0000)
 
 
-def assemble(tables: Sequence[tuple[str, Mapping[int, Sequence[Rule]]]], default: int) -> bytes:
+def assemble(
+    tables: Sequence[tuple[str, Mapping[int, Sequence[SyscallRule]]]], default: int
+) -> bytes:
     """The program for ``(architecture name, rules by number)`` pairs, the likeliest first.
 
     ``default`` answers for calls without a rule that matches. Where it is an errno, a call with a
@@ -99,7 +101,7 @@ def assemble(tables: Sequence[tuple[str, Mapping[int, Sequence[Rule]]]], default
     falls back to an older call. An architecture that is absent is answered with KILL_PROCESS; x32
     that is absent with ENOSYS, as by a kernel that is built without it.
     """
-    by_token: dict[int, list[tuple[str, Mapping[int, Sequence[Rule]]]]] = {}
+    by_token: dict[int, list[tuple[str, Mapping[int, Sequence[SyscallRule]]]]] = {}
     for name, table in tables:
         token = ARCHITECTURES["SCMP_ARCH_X86_64" if name == "SCMP_ARCH_X32" else name]
         by_token.setdefault(token, []).append((name, table))
@@ -117,7 +119,7 @@ def assemble(tables: Sequence[tuple[str, Mapping[int, Sequence[Rule]]]], default
 
 
 def _segments(
-    members: Iterable[tuple[str, Mapping[int, Sequence[Rule]]]], default: int
+    members: Iterable[tuple[str, Mapping[int, Sequence[SyscallRule]]]], default: int
 ) -> list[tuple[int, Code]]:
     """(first number, code) pairs that cover 32 bits; neighbours with equal code are joined."""
     found: list[tuple[int, Code]] = []
@@ -158,7 +160,7 @@ def _tree(segments: Sequence[tuple[int, Code]]) -> Code:
     return [(BPF_JGE_K, 0, 1, pivot), (BPF_JA, 0, 0, len(below)), *below, *above]
 
 
-def _call(rules: Sequence[Rule], default: int) -> Code:
+def _call(rules: Sequence[SyscallRule], default: int) -> Code:
     """Conditional rules by severity, then the most restrictive unconditional one or the default."""
     general = [rule.answer for rule in rules if not rule.conditions]
     last = min(general, key=severity) if general else default
@@ -174,7 +176,7 @@ def _call(rules: Sequence[Rule], default: int) -> Code:
     return [*code, _return(last)]
 
 
-def _test(condition: Condition, rest: int) -> Code:
+def _test(condition: ArgCondition, rest: int) -> Code:
     """Go on where the condition holds, else jump over the ``rest`` instructions that follow."""
     first = OFFSET_ARGS + 8 * condition.index
     low_at, high_at = (first, first + 4) if sys.byteorder == "little" else (first + 4, first)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.confine import capabilities
 from jaula.errors import InvalidRequest
 from jaula.kernel.capabilities import NAMES, masks_of_status
+from jaula.security import capabilities
 
 
 def masks(**request: object) -> int:

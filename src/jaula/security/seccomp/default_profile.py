@@ -24,7 +24,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Group(msgspec.Struct, frozen=True):
+class SyscallGroup(msgspec.Struct, frozen=True):
     """Calls allowed for one reason; with ``capability``, only to a container that has it."""
 
     name: str
@@ -33,11 +33,11 @@ class Group(msgspec.Struct, frozen=True):
     capability: str | None = None
 
 
-def _group(name: str, reason: str, calls: str, capability: str | None = None) -> Group:
-    return Group(name, reason, tuple(calls.split()), capability)
+def _group(name: str, reason: str, calls: str, capability: str | None = None) -> SyscallGroup:
+    return SyscallGroup(name, reason, tuple(calls.split()), capability)
 
 
-GROUPS: tuple[Group, ...] = (
+GROUPS: tuple[SyscallGroup, ...] = (
     _group(
         "files",
         "open, read and write files in the container's own mounts; permissions decide",

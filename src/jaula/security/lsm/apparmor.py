@@ -1,7 +1,7 @@
 """AppArmor for containers: which profile a container's processes run under. Decisions only.
 
 Follows apparmor(7) and Docker's ``--security-opt apparmor=``. Without an option a container gets
-the engine's own profile (:mod:`jaula.confine.apparmor_profile`), ``--privileged`` none.
+the engine's own profile (:mod:`jaula.security.lsm.apparmor_profile`), ``--privileged`` none.
 
 Facts about changing a profile: it is written to attr/apparmor/exec and takes effect at the next
 execve. From a confined process with no_new_privs only a change to a subset is possible; a stack of
@@ -14,10 +14,10 @@ from collections.abc import Mapping
 
 from msgspec import structs
 
-from jaula.confine.apparmor_profile import NAME
-from jaula.confine.mandatory import Request
 from jaula.errors import InvalidRequest
 from jaula.kernel.apparmor import parse_current
+from jaula.security.lsm.apparmor_profile import NAME
+from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.runtime import Process, Spec
 
 UNCONFINED = "unconfined"
@@ -63,7 +63,7 @@ def choose(
 
 
 class AppArmor:
-    """A :class:`~jaula.confine.mandatory.MandatoryAccess` of a host with these profiles."""
+    """A :class:`~jaula.security.lsm.interface.MandatoryAccess` of a host with these profiles."""
 
     name = "apparmor"
     option = "apparmor"
@@ -79,7 +79,7 @@ class AppArmor:
         has = self.loaded is None or NAME in self.loaded
         return f"name=apparmor,profile={NAME if has else UNCONFINED}"
 
-    def confine(self, spec: Spec, request: Request) -> Spec:
+    def confine(self, spec: Spec, request: LabelRequest) -> Spec:
         """The profile in the spec's process section."""
         profile = choose(
             request.options, self.loaded, privileged=request.privileged, active=self.active

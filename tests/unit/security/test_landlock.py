@@ -5,20 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jaula.confine import capabilities, seccomp
-from jaula.confine.landlock import (
-    READ,
-    Landlock,
-    Options,
-    decide,
-    describe,
-    objection,
-    parse,
-)
-from jaula.confine.mandatory import MandatoryAccess, Request
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import known
+from jaula.security import capabilities
+from jaula.security.landlock import READ, Landlock, Options, decide, describe, objection, parse
+from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
+from jaula.security.seccomp import seccomp
 from jaula.spec.landlock import ANNOTATION, PathRule, PortRule, decode
 from jaula.spec.runtime import Linux, Mount, Namespace, Process, Root, Seccomp, Spec, Syscall
 
@@ -129,7 +122,7 @@ def test_an_option_that_does_not_exist_is_refused(words: str) -> None:
 @pytest.mark.parametrize("abi", range(2, 8))
 def test_a_default_container_is_confined(abi: int) -> None:
     assert objection(spec(), abi=abi) == ""
-    made = Landlock(abi).confine(spec(), Request())
+    made = Landlock(abi).confine(spec(), LabelRequest())
     assert decode(made.annotations[ANNOTATION]).handled_access_fs == known(abi).access_fs
     assert made.annotations["mine"] == "kept"
 
@@ -154,23 +147,23 @@ LISTED = Seccomp("SCMP_ACT_ALLOW", syscalls=(Syscall(("ptrace",), "SCMP_ACT_ERRN
 )
 def test_the_default_leaves_alone_what_it_would_break(made: Spec, abi: int, why: str) -> None:
     assert why in objection(made, abi=abi)
-    assert Landlock(abi).confine(made, Request()) == made
+    assert Landlock(abi).confine(made, LabelRequest()) == made
 
 
 def test_privileged_is_left_alone_unless_it_asks() -> None:
-    assert Landlock(7).confine(spec(), Request(privileged=True)) == spec()
-    asked = Landlock(7).confine(spec(caps=("all",)), Request(("on",), privileged=True))
+    assert Landlock(7).confine(spec(), LabelRequest(privileged=True)) == spec()
+    asked = Landlock(7).confine(spec(caps=("all",)), LabelRequest(("on",), privileged=True))
     assert ANNOTATION in asked.annotations
 
 
 def test_off_is_off() -> None:
     for word in ("off", "unconfined"):
-        assert Landlock(7).confine(spec(), Request((word,))) == spec()
+        assert Landlock(7).confine(spec(), LabelRequest((word,))) == spec()
 
 
 def test_asking_on_a_kernel_without_it_is_an_error() -> None:
     with pytest.raises(InvalidRequest, match="no Landlock"):
-        Landlock(0).confine(spec(), Request(("on",)))
+        Landlock(0).confine(spec(), LabelRequest(("on",)))
 
 
 def test_people_can_read_the_rules() -> None:
@@ -180,7 +173,7 @@ def test_people_can_read_the_rules() -> None:
         "/ rx, /proc rwx, /dev rwx, tcp-bind 80, tcp-connect none, scope-signal, exec too"
     )
     module: MandatoryAccess = Landlock(7)
-    assert module.requested(module.confine(spec(), Request())) == "/ rwx"
+    assert module.requested(module.confine(spec(), LabelRequest())) == "/ rwx"
     assert module.requested(spec()) == ""
     assert module.shown() == "name=landlock,abi=7"
     assert module.enabled()

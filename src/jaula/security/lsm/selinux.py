@@ -5,7 +5,7 @@ Follows selinux(8), Docker's ``--security-opt label=`` and the ``lxc_contexts`` 
 
 Two things separate containers from the host and from each other. The type: what the policy lets a
 ``container_t`` touch is little more than ``container_file_t``. And the level: a pair of categories
-that no other container has (:mod:`jaula.confine.categories`), on its processes and on its files.
+that no other container has (:mod:`jaula.security.lsm.selinux_mcs`), on its processes and on its files.
 
 Facts about labels: the label is written to attr/exec and takes effect at the next execve, which the
 kernel refuses where the policy does not allow the transition. A mount made with ``context=`` shows
@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from jaula.confine.mandatory import Request
 from jaula.errors import InvalidRequest, Unsupported
+from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.runtime import Linux, Process, Spec
 
 DISABLE = "disable"
@@ -152,7 +152,7 @@ def decide(
     return Labels(str(process), mount)
 
 
-def unconfined(spec: Spec, request: Request) -> bool:
+def unconfined(spec: Spec, request: LabelRequest) -> bool:
     """Whether a container sees so much of the host that a label would only break it, as in Docker.
 
     That is ``--privileged``, and the host's pid or ipc namespace.
@@ -162,7 +162,7 @@ def unconfined(spec: Spec, request: Request) -> bool:
 
 
 class SELinux:
-    """A :class:`~jaula.confine.mandatory.MandatoryAccess`, of a host whose policy is loaded or not.
+    """A :class:`~jaula.security.lsm.interface.MandatoryAccess`, of a host whose policy is loaded or not.
 
     ``level`` is the container's own, ``spc`` whether the policy knows the privileged type.
     """
@@ -184,7 +184,7 @@ class SELinux:
     def shown(self) -> str:
         return "name=selinux"
 
-    def confine(self, spec: Spec, request: Request) -> Spec:
+    def confine(self, spec: Spec, request: LabelRequest) -> Spec:
         """The labels of the process and of the mounts; nothing where there is no policy."""
         options = parse(request.options)
         if not self.active:

@@ -2,16 +2,16 @@
 
 Follows selinux(8) and the policy's own files: /etc/selinux/config names the policy,
 ``contexts/lxc_contexts`` below it the contexts of containers. Decided in
-:mod:`jaula.confine.selinux`.
+:mod:`jaula.security.lsm.selinux`.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaula.confine import lsm, selinux
-from jaula.confine.selinux import Types
 from jaula.kernel import selinuxfs
+from jaula.security.lsm import detect, selinux
+from jaula.security.lsm.selinux import Types
 
 _CONFIG = "/etc/selinux/config"
 _CONTEXTS = "/etc/selinux/{}/contexts/lxc_contexts"
@@ -31,7 +31,7 @@ def read(*, process: str = "", file: str = "") -> Policy:
 
     Raises ``InvalidRequest`` where those are none.
     """
-    if not lsm.selinux():
+    if not detect.selinux():
         return Policy()
     types = selinux.read_types(_contexts(), process=process, file=file)
     unknown = [

@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jaula.confine import seccomp
-from jaula.confine.capabilities import DEFAULT, resolve
-from jaula.confine.syscalls import FAMILIES, GROUPS
 from jaula.errors import InvalidRequest
 from jaula.kernel import seccomp as kernel
 from jaula.kernel.seccomp import NATIVE
+from jaula.security.capabilities import DEFAULT, resolve
+from jaula.security.seccomp import seccomp
+from jaula.security.seccomp.default_profile import FAMILIES, GROUPS
 from jaula.spec.runtime import Seccomp, Syscall, SyscallArg
-from unit.confine.bpf import run
+from unit.security.seccomp.bpf import run
 
 ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 ABIS = [NATIVE, *([] if NATIVE != "SCMP_ARCH_X86_64" else ["SCMP_ARCH_X86"])]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaula.confine.filter import Condition, Rule, assemble
 from jaula.kernel.seccomp import NATIVE
-from unit.confine.bpf import run
+from jaula.security.seccomp.compiler import ArgCondition, SyscallRule, assemble
+from unit.security.seccomp.bpf import run
 
 ALLOW, EPERM, KILL = 0x7FFF0000, 0x00050001, 0x80000000
 ENOSYS = 0x00050026
@@ -22,20 +22,20 @@ MEANING = {
     "SCMP_CMP_MASKED_EQ": lambda a, v, w: a & v == w,
 }
 CONDITIONS = st.builds(
-    Condition, st.integers(0, 5), st.sampled_from(list(MEANING)), NUMBERS, NUMBERS
+    ArgCondition, st.integers(0, 5), st.sampled_from(list(MEANING)), NUMBERS, NUMBERS
 )
 
 
-def holds(condition: Condition, args: list[int]) -> bool:
+def holds(condition: ArgCondition, args: list[int]) -> bool:
     return MEANING[condition.op](args[condition.index], condition.value, condition.value_two)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(CONDITIONS, min_size=1, max_size=4), st.lists(NUMBERS, min_size=6, max_size=6))
 def test_conditions_of_a_rule_hold_together_on_64_bit_arguments(
-    conditions: list[Condition], args: list[int]
+    conditions: list[ArgCondition], args: list[int]
 ) -> None:
-    code = assemble([(NATIVE, {7: [Rule(ALLOW, tuple(conditions))]})], EPERM)
+    code = assemble([(NATIVE, {7: [SyscallRule(ALLOW, tuple(conditions))]})], EPERM)
     expected = ALLOW if all(holds(c, args) for c in conditions) else EPERM
     assert run(code, NATIVE, 7, args) == expected
 
@@ -44,8 +44,8 @@ def test_conditions_of_a_rule_hold_together_on_64_bit_arguments(
 @given(NUMBERS, NUMBERS, st.sampled_from(list(MEANING)))
 def test_comparisons_agree_near_their_border(value: int, mask: int, op: str) -> None:
     for argument in {value, (value + 1) % 2**64, (value - 1) % 2**64, value ^ 2**32, mask}:
-        condition = Condition(0, op, value, mask)
-        code = assemble([(NATIVE, {7: [Rule(ALLOW, (condition,))]})], EPERM)
+        condition = ArgCondition(0, op, value, mask)
+        code = assemble([(NATIVE, {7: [SyscallRule(ALLOW, (condition,))]})], EPERM)
         assert run(code, NATIVE, 7, [argument]) == (
             ALLOW if holds(condition, [argument]) else EPERM
         )
@@ -56,7 +56,7 @@ def test_comparisons_agree_near_their_border(value: int, mask: int, op: str) -> 
     st.dictionaries(st.integers(0, 500), st.sampled_from([ALLOW, KILL, 0x00050005]), max_size=400)
 )
 def test_every_number_gets_its_answer(answers: dict[int, int]) -> None:
-    code = assemble([(NATIVE, {n: [Rule(a)] for n, a in answers.items()})], EPERM)
+    code = assemble([(NATIVE, {n: [SyscallRule(a)] for n, a in answers.items()})], EPERM)
     above = ENOSYS if answers else EPERM
     for number in range(520):
         default = EPERM if answers and number <= max(answers) else above
@@ -64,30 +64,33 @@ def test_every_number_gets_its_answer(answers: dict[int, int]) -> None:
 
 
 def test_the_most_restrictive_rule_that_matches_decides() -> None:
-    one = (Condition(0, "SCMP_CMP_EQ", 1),)
-    small = (Condition(0, "SCMP_CMP_LT", 5),)
-    rules = [Rule(ALLOW), Rule(EPERM, small), Rule(KILL, one)]
+    one = (ArgCondition(0, "SCMP_CMP_EQ", 1),)
+    small = (ArgCondition(0, "SCMP_CMP_LT", 5),)
+    rules = [SyscallRule(ALLOW), SyscallRule(EPERM, small), SyscallRule(KILL, one)]
     code = assemble([(NATIVE, {7: rules})], ENOSYS)
     assert [run(code, NATIVE, 7, [n]) for n in (1, 2, 9)] == [KILL, EPERM, ALLOW]
 
 
 def test_a_general_refusal_is_not_softened_by_a_condition() -> None:
-    rules = [Rule(EPERM), Rule(ALLOW, (Condition(0, "SCMP_CMP_EQ", 1),))]
+    rules = [SyscallRule(EPERM), SyscallRule(ALLOW, (ArgCondition(0, "SCMP_CMP_EQ", 1),))]
     code = assemble([(NATIVE, {7: rules})], ENOSYS)
     assert run(code, NATIVE, 7, [1]) == EPERM
 
 
 def test_an_architecture_that_is_not_listed_is_killed() -> None:
-    code = assemble([("SCMP_ARCH_X86_64", {1: [Rule(ALLOW)]})], EPERM)
+    code = assemble([("SCMP_ARCH_X86_64", {1: [SyscallRule(ALLOW)]})], EPERM)
     assert run(code, "SCMP_ARCH_X86", 1) == KILL
     assert run(code, "SCMP_ARCH_AARCH64", 1) == KILL
 
 
 def test_x32_answers_enosys_unless_listed() -> None:
     number = 0x40000001
-    code = assemble([("SCMP_ARCH_X86_64", {1: [Rule(ALLOW)]})], EPERM)
+    code = assemble([("SCMP_ARCH_X86_64", {1: [SyscallRule(ALLOW)]})], EPERM)
     assert run(code, "SCMP_ARCH_X32", number) == ENOSYS
-    both = [("SCMP_ARCH_X86_64", {1: [Rule(ALLOW)]}), ("SCMP_ARCH_X32", {number: [Rule(ALLOW)]})]
+    both = [
+        ("SCMP_ARCH_X86_64", {1: [SyscallRule(ALLOW)]}),
+        ("SCMP_ARCH_X32", {number: [SyscallRule(ALLOW)]}),
+    ]
     code = assemble(both, EPERM)
     assert run(code, "SCMP_ARCH_X32", number) == ALLOW
     assert run(code, "SCMP_ARCH_X32", 0x40000000) == EPERM
@@ -99,5 +102,5 @@ def test_the_number_of_a_call_that_a_tracer_skipped_is_let_through() -> None:
 
 
 def test_a_deny_list_has_no_enosys_range() -> None:
-    code = assemble([(NATIVE, {7: [Rule(EPERM)]})], ALLOW)
+    code = assemble([(NATIVE, {7: [SyscallRule(EPERM)]})], ALLOW)
     assert [run(code, NATIVE, n) for n in (6, 7, 8, 1000)] == [ALLOW, EPERM, ALLOW, ALLOW]

@@ -14,12 +14,12 @@ import subprocess
 import pytest
 
 from harness.forked import child, refused
-from jaula.confine import seccomp
-from jaula.confine.capabilities import DEFAULT, mask, resolve
 from jaula.kernel import capabilities, namespaces
 from jaula.kernel import seccomp as kernel
 from jaula.kernel.libc import libc
 from jaula.kernel.namespaces import CLONE
+from jaula.security.capabilities import DEFAULT, mask, resolve
+from jaula.security.seccomp import seccomp
 
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the i386 and x32 ABIs are of x86")
 

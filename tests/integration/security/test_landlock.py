@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from harness.forked import child, refused
-from jaula.confine.landlock import Options, decide, parse
 from jaula.errors import JaulaError
 from jaula.kernel import landlock as kernel
 from jaula.kernel import mounts, namespaces, process
 from jaula.kernel.libc import libc
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import landlock as runtime
+from jaula.security.landlock import Options, decide, parse
 from jaula.spec.landlock import ANNOTATION, Ruleset, encode
 from jaula.spec.runtime import Mount
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.confine import users
-from jaula.confine.users import ResolvedUser
 from jaula.errors import InvalidRequest
+from jaula.security import users
+from jaula.security.users import ResolvedUser
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh

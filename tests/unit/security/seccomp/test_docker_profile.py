@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jaula.confine.seccomp import from_docker
 from jaula.errors import InvalidRequest
 from jaula.kernel.seccomp import NATIVE
+from jaula.security.seccomp.seccomp import from_docker
 
 
 def parse(

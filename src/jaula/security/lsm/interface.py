@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from jaula.spec.runtime import Spec
 
 
-class Request(NamedTuple):
+class LabelRequest(NamedTuple):
     """What was asked for: the values of the module's ``--security-opt``, in their order."""
 
     options: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class MandatoryAccess(Protocol):
         """An entry of ``SecurityOptions`` in ``info``: ``name=landlock,abi=7``."""
         ...
 
-    def confine(self, spec: Spec, request: Request) -> Spec:
+    def confine(self, spec: Spec, request: LabelRequest) -> Spec:
         """The spec with this module's confinement in it, or as it was where there is to be none.
 
         Pure. Raises ``InvalidRequest`` for an option that does not exist, or that this kernel

@@ -28,13 +28,13 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from jaula.confine import lsm
-from jaula.confine.mandatory import Request
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import LANDLOCK_ACCESS_NET as NET
 from jaula.kernel.landlock import LANDLOCK_SCOPE as SCOPE
 from jaula.kernel.landlock import known
+from jaula.security.lsm import detect
+from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.landlock import ANNOTATION, PathRule, PortRule, Ruleset, decode, encode
 from jaula.spec.runtime import Mount, Seccomp, Spec
 
@@ -200,7 +200,7 @@ def _letters(access: int) -> str:
 
 
 class Landlock:
-    """A :class:`~jaula.confine.mandatory.MandatoryAccess`.
+    """A :class:`~jaula.security.lsm.interface.MandatoryAccess`.
 
     ``abi`` is the version that the kernel has, 0 for none.
     """
@@ -213,7 +213,7 @@ class Landlock:
 
     @classmethod
     def of_this_host(cls) -> Landlock:
-        return cls(lsm.landlock())
+        return cls(detect.landlock())
 
     def enabled(self) -> bool:
         return self.abi > 0
@@ -221,7 +221,7 @@ class Landlock:
     def shown(self) -> str:
         return f"name=landlock,abi={self.abi}"
 
-    def confine(self, spec: Spec, request: Request) -> Spec:
+    def confine(self, spec: Spec, request: LabelRequest) -> Spec:
         """A container gets rules where it asks for some, or where nothing speaks against it."""
         options = parse(request.options)
         if options.off:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.confine import categories, selinux, systemtrees
-from jaula.confine.mandatory import Request
-from jaula.confine.selinux import Context, Labels, SELinux, Types
 from jaula.errors import InvalidRequest, Unavailable
+from jaula.security.lsm import relabel_denylist, selinux, selinux_mcs
+from jaula.security.lsm.interface import LabelRequest
+from jaula.security.lsm.selinux import Context, Labels, SELinux, Types
 from jaula.spec.runtime import Linux, Namespace, Process, Spec
 
 OWN = tuple(Namespace(kind) for kind in ("mount", "pid", "ipc", "user"))
@@ -112,11 +112,11 @@ def test_what_is_not_confined_keeps_its_files_to_itself() -> None:
 
 def test_a_spec_gets_both_labels_and_only_with_a_policy() -> None:
     module = SELinux(active=True, level="s0:c1,c2")
-    done = module.confine(spec(), Request())
+    done = module.confine(spec(), LabelRequest())
     assert module.requested(done) == decide().process
     assert done.linux is not None
     assert done.linux.mount_label == decide().mount
-    assert SELinux(active=False).confine(spec(), Request()) == spec()
+    assert SELinux(active=False).confine(spec(), LabelRequest()) == spec()
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_container_that_sees_the_host_is_not_confined(
     namespaces: tuple[Namespace, ...], privileged: bool, kind: str
 ) -> None:
     module = SELinux(active=True, level="s0:c1,c2")
-    done = module.confine(spec(namespaces), Request((), privileged))
+    done = module.confine(spec(namespaces), LabelRequest((), privileged))
     assert f":{kind}:" in module.requested(done)
 
 
@@ -146,25 +146,25 @@ def test_a_context_is_a_context() -> None:
 
 
 def test_a_pair_is_free_and_ordered() -> None:
-    low, high = categories.choose(set())
-    assert 0 <= low < high < categories.CATEGORIES
-    assert categories.pair(categories.level(low, high)) == (low, high)
+    low, high = selinux_mcs.choose(set())
+    assert 0 <= low < high < selinux_mcs.CATEGORIES
+    assert selinux_mcs.pair(selinux_mcs.level(low, high)) == (low, high)
 
 
 def test_every_pair_is_given_once_and_then_it_is_said() -> None:
     used: set[tuple[int, int]] = set()
     for _ in range(10):  # 5 categories give 10 pairs
-        found = categories.choose(used, count=5)
+        found = selinux_mcs.choose(used, count=5)
         assert found not in used
         used.add(found)
     with pytest.raises(Unavailable, match="all 10 pairs"):
-        categories.choose(used, count=5)
+        selinux_mcs.choose(used, count=5)
     used.discard((1, 3))
-    assert categories.choose(used, count=5) == (1, 3)
+    assert selinux_mcs.choose(used, count=5) == (1, 3)
 
 
 def test_a_random_source_that_repeats_is_no_obstacle() -> None:
-    assert categories.choose({(0, 1)}, count=4, number=lambda _: 0) == (0, 2)
+    assert selinux_mcs.choose({(0, 1)}, count=4, number=lambda _: 0) == (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_random_source_that_repeats_is_no_obstacle() -> None:
     ],
 )
 def test_a_level_is_a_pair_or_not(text: str, found: tuple[int, int] | None) -> None:
-    assert categories.pair(text) == found
+    assert selinux_mcs.pair(text) == found
 
 
 # -- what is never relabelled ------------------------------------------------------------------
@@ -203,7 +203,7 @@ ENGINE = ("/var/lib/jaula", "/run/jaula")
 )  # fmt: skip
 def test_the_system_is_never_relabelled(path: str) -> None:
     with pytest.raises(InvalidRequest, match="relabeling of"):
-        systemtrees.check(path, own=ENGINE)
+        relabel_denylist.check(path, own=ENGINE)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def test_the_system_is_never_relabelled(path: str) -> None:
     ],
 )  # fmt: skip
 def test_a_directory_of_ones_own_may_be_relabelled(path: str) -> None:
-    systemtrees.check(path, own=ENGINE)
+    relabel_denylist.check(path, own=ENGINE)
 
 
 def test_what_holds_the_engines_files_is_not_relabelled() -> None:
     with pytest.raises(InvalidRequest, match="the engine's own files"):
-        systemtrees.check("/data", own=("/data/jaula/lib", "/run/jaula"))
+        relabel_denylist.check("/data", own=("/data/jaula/lib", "/run/jaula"))

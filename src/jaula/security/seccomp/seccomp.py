@@ -1,8 +1,8 @@
 """The system call filter of a container: the default profile, and programs from specs.
 
 Follows the OCI runtime specification (``config-linux.md``, Seccomp) for the document. The calls
-themselves are in :mod:`jaula.confine.syscalls`, the layout of the program in
-:mod:`jaula.confine.filter`, Docker's profile files in :mod:`jaula.confine.docker_profile`; loading
+themselves are in :mod:`jaula.security.seccomp.default_profile`, the layout of the program in
+:mod:`jaula.security.seccomp.compiler`, Docker's profile files in :mod:`jaula.security.seccomp.docker_profile`; loading
 is the runtime's (:mod:`jaula.kernel.seccomp`).
 
 Facts about 32-bit ABIs: on x86_64 every process can make i386 calls with ``int 0x80``, so i386 is
@@ -27,9 +27,11 @@ from collections.abc import Collection
 
 import msgspec
 
-from jaula.confine.filter import Condition, Rule, assemble
-from jaula.confine.seccomp_words import ACTIONS, COMPARISONS, FLAGS
-from jaula.confine.syscalls import (
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.kernel import seccomp as kernel
+from jaula.security.seccomp.compiler import ArgCondition, SyscallRule, assemble
+from jaula.security.seccomp.constants import ACTIONS, COMPARISONS, FLAGS
+from jaula.security.seccomp.default_profile import (
     FAMILIES,
     GROUPS,
     NAMESPACE_FLAGS,
@@ -37,8 +39,6 @@ from jaula.confine.syscalls import (
     SOCKETCALL_MAKERS,
     TERMINAL_REQUESTS,
 )
-from jaula.errors import InvalidRequest, Unsupported
-from jaula.kernel import seccomp as kernel
 
 # The interpreter's own, without hashlib, which would map OpenSSL into the zygote.
 if sys.version_info >= (3, 12):
@@ -102,14 +102,14 @@ def build(seccomp: Seccomp) -> bytes:
     twice makes the comparisons alternatives. Raises ``InvalidRequest`` for an unknown action,
     comparison or architecture, ``Unsupported`` without libseccomp.
     """
-    tables: list[tuple[str, dict[int, list[Rule]]]] = []
+    tables: list[tuple[str, dict[int, list[SyscallRule]]]] = []
     for architecture in dict.fromkeys((NATIVE, *seccomp.architectures)):
         if architecture not in ARCHITECTURES:
             raise InvalidRequest(f"unknown seccomp architecture {architecture!r}")
         tables.append((architecture, {}))
     for syscall in seccomp.syscalls:
         rules = [
-            Rule(answer(syscall.action, syscall.errno_ret), conditions)
+            SyscallRule(answer(syscall.action, syscall.errno_ret), conditions)
             for conditions in _alternatives(syscall.args)
         ]
         for name in syscall.names:
@@ -154,7 +154,7 @@ def answer(action: str, errno_ret: int | None) -> int:
     return value | data
 
 
-def _alternatives(args: tuple[SyscallArg, ...]) -> list[tuple[Condition, ...]]:
+def _alternatives(args: tuple[SyscallArg, ...]) -> list[tuple[ArgCondition, ...]]:
     """The condition lists of one OCI rule, of which any one is enough."""
     conditions = []
     for arg in args:
@@ -166,7 +166,7 @@ def _alternatives(args: tuple[SyscallArg, ...]) -> list[tuple[Condition, ...]]:
             raise InvalidRequest(f"seccomp argument index {arg.index} is not between 0 and 5")
         if arg.value >> 64 or arg.value_two >> 64:
             raise InvalidRequest("a seccomp argument value is not an unsigned 64-bit number")
-        conditions.append(Condition(arg.index, arg.op, arg.value, arg.value_two))
+        conditions.append(ArgCondition(arg.index, arg.op, arg.value, arg.value_two))
     if len({condition.index for condition in conditions}) < len(conditions):
         return [(condition,) for condition in conditions]
     return [tuple(conditions)]
@@ -231,7 +231,7 @@ def from_docker(
     data: bytes, capabilities: Capabilities | Collection[str], kernel_release: str | None = None
 ) -> Seccomp:
     """The filter of a Docker profile file (``--security-opt seccomp=FILE``)."""
-    from jaula.confine.docker_profile import parse  # not needed by zygote, shim and init
+    from jaula.security.seccomp.docker_profile import parse  # not needed by zygote, shim and init
 
     held = capabilities.bounding if isinstance(capabilities, Capabilities) else capabilities
     return parse(data, held, kernel_release or os.uname().release)

@@ -1,0 +1,1 @@
+"""Create a container's first process: namespaces, root file system, devices, cgroup, clone."""

@@ -1,0 +1,1 @@
+"""Linux security modules: AppArmor and SELinux."""
