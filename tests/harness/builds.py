@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from harness.engine import PrivateEngine, UnixConnection
-from jaula.spec import buildsession as protocol
-from jaula.spec.buildsession import Kind
+from jaula.spec import build_session as protocol
+from jaula.spec.build_session import SessionRequestKind
 
 Files = Mapping[str, str | bytes | tarfile.TarInfo]
 
@@ -190,23 +190,30 @@ class Session:
                 kind, stream, length = protocol.head(self._read(protocol.HEAD_SIZE))
                 self._answer(kind, stream, self._read(length))
 
-    def _answer(self, kind: Kind, stream: int, payload: bytes) -> None:
-        if kind is Kind.DATA and self.agent is not None:
-            self._say(Kind.DATA, stream, self.agent(payload))
-        if kind not in (Kind.SECRET, Kind.CONTEXT, Kind.SSH):
+    def _answer(self, kind: SessionRequestKind, stream: int, payload: bytes) -> None:
+        if kind is SessionRequestKind.DATA and self.agent is not None:
+            self._say(SessionRequestKind.DATA, stream, self.agent(payload))
+        if kind not in (
+            SessionRequestKind.SECRET,
+            SessionRequestKind.CONTEXT,
+            SessionRequestKind.SSH,
+        ):
             return
         id = protocol.asked(payload)
         self.asked.append((kind.name.lower(), id))
-        if kind is Kind.SSH and self.agent is not None:
+        if kind is SessionRequestKind.SSH and self.agent is not None:
             return
-        known = {Kind.SECRET: self.secrets, Kind.CONTEXT: self.contexts}.get(kind, {})
+        known = {
+            SessionRequestKind.SECRET: self.secrets,
+            SessionRequestKind.CONTEXT: self.contexts,
+        }.get(kind, {})
         if id not in known:
-            self._say(Kind.FAIL, stream, protocol.UNKNOWN.encode())
+            self._say(SessionRequestKind.FAIL, stream, protocol.UNKNOWN.encode())
             return
         content = known[id]
         for start in range(0, len(content), protocol.PIECE):
-            self._say(Kind.DATA, stream, content[start : start + protocol.PIECE])
-        self._say(Kind.END, stream, b"")
+            self._say(SessionRequestKind.DATA, stream, content[start : start + protocol.PIECE])
+        self._say(SessionRequestKind.END, stream, b"")
 
-    def _say(self, kind: Kind, stream: int, payload: bytes) -> None:
+    def _say(self, kind: SessionRequestKind, stream: int, payload: bytes) -> None:
         self._sock.sendall(protocol.frame(kind, stream, payload))

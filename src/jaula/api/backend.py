@@ -24,8 +24,14 @@ from jaula.spec.api import (
     VolumeCreate,
 )
 from jaula.spec.api_networks import NetworkConnect, NetworkCreate, NetworkDisconnect
+from jaula.spec.api_params import (
+    AttachOptions,
+    CommitOptions,
+    ContainerCreated,
+    LogOptions,
+    WaitResult,
+)
 from jaula.spec.build import BuildOptions, PruneOptions
-from jaula.spec.calls import AttachOptions, CommitOptions, ContainerCreated, LogOptions, WaitResult
 
 Document = dict[str, Any]
 Documents = list[Document]

@@ -13,7 +13,7 @@ from jaula.api.refusals import TooLarge
 from jaula.api.reply import Answer
 from jaula.errors import InvalidRequest
 from jaula.spec import decoding
-from jaula.spec.calls import Origin
+from jaula.spec.api_params import Origin
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
 

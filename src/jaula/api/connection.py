@@ -28,7 +28,7 @@ import h11
 
 from jaula.api import peer
 from jaula.api.refusals import BadHeader, Disconnected, TooSlow
-from jaula.spec.calls import Origin, Remote
+from jaula.spec.api_params import Origin, Remote
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
 HIGH_WATER = 256 * 1024  # bytes of unread input, or unsent output, that stop the other side

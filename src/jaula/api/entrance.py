@@ -21,7 +21,7 @@ from ssl import SSLContext
 from jaula import tls
 from jaula.api import peer
 from jaula.api.carrying import Carrying
-from jaula.spec.calls import Remote
+from jaula.spec.api_params import Remote
 from jaula.tls import Codec, Failed
 
 HANDSHAKE_SECONDS = 10.0

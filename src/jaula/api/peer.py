@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterable
 from hashlib import sha256
 
-from jaula.spec.calls import Origin, Peer, Remote
+from jaula.spec.api_params import Origin, Peer, Remote
 
 FINGERPRINT = "sha256:"
 _LONGEST = 64  # characters of a common name: RFC 5280, appendix A.1, ub-common-name

@@ -13,7 +13,7 @@ from jaula.api.connection import Connection
 from jaula.api.conversation import Conversation
 from jaula.api.router import Router
 from jaula.api.routes import ROUTES
-from jaula.spec.calls import Origin, Remote
+from jaula.spec.api_params import Origin, Remote
 
 if TYPE_CHECKING:
     from ssl import SSLContext

@@ -180,7 +180,7 @@ def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
     """The status in the answer of ``wait``; asked again where the engine went away meanwhile."""
     from jaula.cli.client import checked
     from jaula.cli.failure import EngineError, Failure
-    from jaula.spec import light as documents
+    from jaula.spec import fast_json as documents
 
     attempts = 100
     while True:

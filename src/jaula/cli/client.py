@@ -10,7 +10,7 @@ from __future__ import annotations
 from jaula.cli import destination
 from jaula.cli.failure import EngineError, Unreachable
 from jaula.cli.http import Address, Connection, Response
-from jaula.spec import light as documents
+from jaula.spec import fast_json as documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

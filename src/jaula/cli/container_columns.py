@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.cli import moments, units
 from jaula.cli.listing import cut, shortened
-from jaula.spec.light import encode
+from jaula.spec.fast_json import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

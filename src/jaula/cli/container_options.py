@@ -299,7 +299,7 @@ def _security(words: list[str], host: dict[str, Any]) -> None:
 
 
 def _profile(path: str) -> str:
-    from jaula.spec import light as documents
+    from jaula.spec import fast_json as documents
 
     try:
         with open(path, "rb") as file:

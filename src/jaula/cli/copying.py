@@ -16,7 +16,7 @@ import stat
 
 from jaula.cli.client import Client, checked, quote, target
 from jaula.cli.failure import EngineError, Failure, Unreachable
-from jaula.spec import light as documents
+from jaula.spec import fast_json as documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

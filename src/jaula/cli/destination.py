@@ -102,7 +102,7 @@ def _configured() -> str:
         return ""
     if b"currentContext" not in data:
         return ""
-    from jaula.spec.light import decode
+    from jaula.spec.fast_json import decode
 
     try:
         found = decode(data)

@@ -6,7 +6,7 @@ import sys
 
 from jaula.cli.failure import EngineError
 from jaula.cli.flags import Flag
-from jaula.spec.light import pretty
+from jaula.spec.fast_json import pretty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def show(names: list[str], form: str, find: Callable[[str], Any]) -> int:
                 raise
             missing.append(error.message)
     if form in ("", "json"):
-        from jaula.spec.light import encode
+        from jaula.spec.fast_json import encode
 
         print(pretty(found) if not form else encode(found))
     else:

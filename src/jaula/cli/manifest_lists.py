@@ -10,7 +10,7 @@ import os
 from base64 import b64decode, b64encode
 
 from jaula.cli.failure import Failure
-from jaula.spec.light import decode, encode
+from jaula.spec.fast_json import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

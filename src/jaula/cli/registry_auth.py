@@ -79,7 +79,7 @@ def headers_for(server: str) -> tuple[tuple[str, str], ...]:
         return ()
     from base64 import urlsafe_b64encode
 
-    from jaula.spec.light import encode
+    from jaula.spec.fast_json import encode
 
     text = encode(document(server, login)).encode()
     return (("X-Registry-Auth", urlsafe_b64encode(text).decode()),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.cli.template_values import MISSING, shown
-from jaula.spec import light as documents
+from jaula.spec import fast_json as documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ with four significant digits, and memory in ``stats`` counts in 1024 again: Dock
 
 from __future__ import annotations
 
-from jaula.spec.quantities import is_decimal
-from jaula.spec.quantities import nanoseconds as nanoseconds
-from jaula.spec.quantities import size as size
+from jaula.spec.units import is_decimal
+from jaula.spec.units import nanoseconds as nanoseconds
+from jaula.spec.units import size as size
 
 SHOWN = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 SHOWN_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jaula.errors import Conflict, JaulaError
 from jaula.runtime.messages import AttachStream
 from jaula.spec import detach_keys
-from jaula.spec.calls import AttachOptions, LogOptions
+from jaula.spec.api_params import AttachOptions, LogOptions
 from jaula.state.records import Status
 
 if TYPE_CHECKING:

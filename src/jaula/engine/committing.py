@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jaula.engine.parts import Parts
     from jaula.images.store import Image
     from jaula.spec.api import ContainerCreate
-    from jaula.spec.calls import CommitOptions
+    from jaula.spec.api_params import CommitOptions
     from jaula.state.records import ContainerRecord
 
 

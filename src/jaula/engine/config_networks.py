@@ -14,7 +14,7 @@ import msgspec
 from jaula.errors import NotAuthorized, NotFound
 from jaula.network import plans
 from jaula.spec.api_networks import IPAM, IPAMPool, NetworkCreate
-from jaula.spec.network import Network, Pool
+from jaula.spec.network import NetworkRecord, Pool
 
 DRIVER = "null"
 
@@ -54,7 +54,7 @@ def check(body: NetworkCreate) -> None:
         )
 
 
-def settings(body: NetworkCreate, identity: str) -> Network:
+def settings(body: NetworkCreate, identity: str) -> NetworkRecord:
     """The record of a network that is settings alone.
 
     :raises JaulaError: a subnet, gateway, range or address that cannot be.
@@ -66,7 +66,7 @@ def settings(body: NetworkCreate, identity: str) -> Network:
         pool if given.gateway else msgspec.structs.replace(pool, gateway="")
         for pool, given in zip(checked, (pool for pool in asked if pool.subnet), strict=True)
     )
-    return Network(
+    return NetworkRecord(
         body.name,
         identity,
         time.time_ns(),
@@ -80,7 +80,7 @@ def settings(body: NetworkCreate, identity: str) -> Network:
     )
 
 
-def applied(body: NetworkCreate, found: Network | None) -> NetworkCreate:
+def applied(body: NetworkCreate, found: NetworkRecord | None) -> NetworkCreate:
     """A request with the settings that it asks for; ``found`` is the network of that name.
 
     :raises NotFound: there is none, or it is no network of settings.

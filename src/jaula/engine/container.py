@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.engine.states import LIVE
-from jaula.spec.calls import WaitResult
+from jaula.spec.api_params import WaitResult
 from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:

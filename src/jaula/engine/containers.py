@@ -26,7 +26,7 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModi
 from jaula.runtime.messages import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, ContainerUpdate
-from jaula.spec.calls import AttachOptions, CommitOptions, ContainerCreated, WaitResult
+from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.state.records import Status
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from jaula.images.registry import documents
 from jaula.network import files
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, HostConfig
-from jaula.spec.calls import ContainerCreated
+from jaula.spec.api_params import ContainerCreated
 from jaula.state.records import ContainerRecord
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.authority.rule import Access, Others
 from jaula.errors import JaulaError
-from jaula.spec.calls import Peer, Remote
+from jaula.spec.api_params import Peer, Remote
 from jaula.state.entries import Entry
 
 if TYPE_CHECKING:

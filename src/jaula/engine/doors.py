@@ -30,7 +30,7 @@ from jaula.state.entries import Entry
 if TYPE_CHECKING:
     from jaula.engine.authority.policy import Policy
     from jaula.engine.engine import Engine
-    from jaula.spec.calls import Origin
+    from jaula.spec.api_params import Origin
     from jaula.state.journal import Journal
 
 log = logging.getLogger("jaula.engine")

@@ -22,7 +22,7 @@ from jaula.engine.lingering import Lingering
 from jaula.engine.states import Action
 from jaula.errors import Conflict, JaulaError, Unavailable
 from jaula.runtime.messages import ExitRecord
-from jaula.spec.calls import WaitResult
+from jaula.spec.api_params import WaitResult
 from jaula.state.records import Status
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from jaula.engine.logging_options import details
 from jaula.engine.starting import log_path
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.logs.drivers import READABLE
-from jaula.spec.calls import LogOptions
+from jaula.spec.api_params import LogOptions
 
 if TYPE_CHECKING:
     from jaula.engine.container import Container

@@ -14,7 +14,7 @@ from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.kernel.links import mac_bytes
 from jaula.spec.api import ContainerCreate
 from jaula.spec.api_networks import EndpointSettings
-from jaula.spec.network import Network
+from jaula.spec.network import NetworkRecord
 from jaula.state.records import ContainerRecord
 
 DEFAULT = "bridge"
@@ -66,7 +66,7 @@ def of(record: ContainerRecord) -> Members:
     return {DEFAULT: wanted.get(DEFAULT) or wanted.get("default") or EndpointSettings()}
 
 
-def check(name: str, network: Network | None, settings: EndpointSettings) -> None:
+def check(name: str, network: NetworkRecord | None, settings: EndpointSettings) -> None:
     """Refuse what this network cannot give; ``network`` is None for the default one.
 
     :raises JaulaError: what is wrong.
@@ -106,7 +106,7 @@ def check(name: str, network: Network | None, settings: EndpointSettings) -> Non
             raise InvalidRequest(f"invalid MAC address: {settings.mac_address}") from None
 
 
-def check_kind(network: Network | None) -> None:
+def check_kind(network: NetworkRecord | None) -> None:
     """Refuse a network that is settings alone.
 
     :raises NotAuthorized: it is one.

@@ -1,4 +1,4 @@
-"""Docker's document of a network (Engine API 1.45, ``Network``). Pure."""
+"""Docker's document of a network (Engine API 1.45, ``NetworkRecord``). Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from jaula.engine.filters import moment
 from jaula.engine.network_registry import PREDEFINED
 from jaula.errors import InvalidRequest
 from jaula.logs import timestamp
-from jaula.spec.network import PAST_OPTION, Network, Pool
+from jaula.spec.network import PAST_OPTION, NetworkRecord, Pool
 
 Filters = dict[str, list[str]]
 Document = dict[str, Any]
 
 
-def document(network: Network, *, past_firewall: bool = False) -> Document:
+def document(network: NetworkRecord, *, past_firewall: bool = False) -> Document:
     """One network, without its containers; ``past_firewall`` is the engine's setting."""
     return {
         "Name": network.name,
@@ -39,13 +39,13 @@ def document(network: Network, *, past_firewall: bool = False) -> Document:
     }
 
 
-def _options(network: Network, past_firewall: bool) -> dict[str, str]:
+def _options(network: NetworkRecord, past_firewall: bool) -> dict[str, str]:
     """What was asked, and what the engine's settings relax."""
     relaxed = past_firewall and network.past_firewall is None and network.driver == "bridge"
     return {**network.driver_options, **({PAST_OPTION: "true"} if relaxed else {})}
 
 
-def _pools(network: Network) -> list[Document] | None:
+def _pools(network: NetworkRecord) -> list[Document] | None:
     """Of settings alone those that were asked for; none are null there."""
     found = [_pool(pool) for pool in network.pools]
     return found or (None if network.config_only else [])
@@ -69,7 +69,7 @@ def has_label(labels: dict[str, str], wanted: str) -> bool:
     return found is not None and (not equals or found == value)
 
 
-def prunes(network: Network, filters: Filters) -> bool:
+def prunes(network: NetworkRecord, filters: Filters) -> bool:
     """Whether prune may take a network: ``until``, ``label`` and ``label!``.
 
     :raises InvalidRequest: another filter.

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 
 from jaula.errors import InvalidRequest, NotFound
-from jaula.spec.network import Network
+from jaula.spec.network import NetworkRecord
 from jaula.state.database import Database
 
 TABLE = "networks"
@@ -28,21 +28,21 @@ class NetworkRegistry:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._by_name: dict[str, Network] = {}
+        self._by_name: dict[str, NetworkRecord] = {}
 
     def load(self) -> None:
         """Read every record.
 
         :raises CorruptState: one cannot be read.
         """
-        for _, network in self._database.all(TABLE, Network):
+        for _, network in self._database.all(TABLE, NetworkRecord):
             self._by_name[network.name] = network
 
-    def __iter__(self) -> Iterator[Network]:
+    def __iter__(self) -> Iterator[NetworkRecord]:
         """Users' networks."""
         return iter(tuple(self._by_name.values()))
 
-    def get(self, name: str) -> Network | None:
+    def get(self, name: str) -> NetworkRecord | None:
         """A user's network of exactly that name."""
         return self._by_name.get(name)
 
@@ -77,16 +77,16 @@ class NetworkRegistry:
             raise NotFound(f"network {ref} not found")
         return found[0]
 
-    def note(self, network: Network) -> None:
+    def note(self, network: NetworkRecord) -> None:
         """Write that a network is being made; nobody finds it before :meth:`save`."""
         self._database.put(TABLE, network.id, network)
 
-    def save(self, network: Network) -> None:
+    def save(self, network: NetworkRecord) -> None:
         """Write a network that is there."""
         self._database.put(TABLE, network.id, network)
         self._by_name[network.name] = network
 
-    def forget(self, network: Network) -> None:
+    def forget(self, network: NetworkRecord) -> None:
         """Remove a record."""
         self._database.delete(TABLE, network.id)
         self._by_name.pop(network.name, None)

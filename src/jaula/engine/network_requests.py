@@ -30,7 +30,7 @@ from jaula.spec.network import (
     PARENT_OPTION,
     PARENTED,
     PAST_OPTION,
-    Network,
+    NetworkRecord,
 )
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -67,7 +67,7 @@ def _swarm() -> NotAuthorized:
     return NotAuthorized("This node is not a swarm manager: a network of that kind needs one")
 
 
-def network(body: NetworkCreate, identity: str) -> Network:
+def network(body: NetworkCreate, identity: str) -> NetworkRecord:
     """The record of a network that is not made yet, without its subnets.
 
     Whether a parent comes with the network is for the caller to see.
@@ -75,7 +75,7 @@ def network(body: NetworkCreate, identity: str) -> Network:
     :raises InvalidRequest: an option's value.
     """
     options = body.options
-    common = Network(
+    common = NetworkRecord(
         body.name,
         identity,
         time.time_ns(),
@@ -100,7 +100,7 @@ def network(body: NetworkCreate, identity: str) -> Network:
     )
 
 
-def _parented(common: Network, driver: str) -> Network:
+def _parented(common: NetworkRecord, driver: str) -> NetworkRecord:
     """A network without a parent gets a link that leads nowhere, so it is internal."""
     options = common.driver_options
     parent = options.get(PARENT_OPTION, "")

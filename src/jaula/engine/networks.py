@@ -23,7 +23,7 @@ from jaula.spec.network import (
     ICC_OPTION,
     MASQUERADE_OPTION,
     NAME_OPTION,
-    Network,
+    NetworkRecord,
     Pool,
 )
 
@@ -74,7 +74,7 @@ class Networks:
         found["Containers"] = self._members(name) if containers else {}
         return found
 
-    def _predefined(self, name: str) -> Network:
+    def _predefined(self, name: str) -> NetworkRecord:
         options: dict[str, str] = {}
         pools: tuple[Pool, ...] = ()
         if name == "bridge":
@@ -88,7 +88,7 @@ class Networks:
                 BINDING_OPTION: self._parts.config.host_binding or "0.0.0.0",
                 NAME_OPTION: self._parts.config.bridge,
             }
-        return Network(
+        return NetworkRecord(
             name,
             network_id(name),
             self._parts.started_at,
@@ -211,7 +211,7 @@ class Networks:
         source = config_networks.source(body)
         return config_networks.applied(body, self._parts.networks.get(source)) if source else body
 
-    def _made(self, network: Network) -> Document:
+    def _made(self, network: NetworkRecord) -> Document:
         self._parts.networks.save(network)
         self._emit("create", network)
         return {"Id": network.id, "Warning": ""}
@@ -258,7 +258,7 @@ class Networks:
         self._parts.events.emit("network", "prune", "", {"reclaimed": "0"})
         return {"NetworksDeleted": removed or None}
 
-    def _emit(self, action: str, network: Network) -> None:
+    def _emit(self, action: str, network: NetworkRecord) -> None:
         about = {"name": network.name, "type": network.driver}
         self._parts.events.emit("network", action, network.id, about)
 

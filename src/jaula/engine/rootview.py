@@ -24,7 +24,7 @@ from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.runtime import mappings, rootfs
-from jaula.spec import beneath
+from jaula.spec import bind_root
 from jaula.spec.rootfs import OverlayRoot
 from jaula.spec.runtime import IDMapping
 
@@ -192,7 +192,7 @@ def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
     """A volume or directory of the host at its place; left out where its source is gone."""
     from jaula.runtime.preparation import open_source
 
-    fitting = [b for b in bounds if beneath.below(mount.source, b) is not None]
+    fitting = [b for b in bounds if bind_root.below(mount.source, b) is not None]
     bound = max(fitting, key=len) if fitting and mount.type == "bind" else None
     if mount.subpath:
         bound = mount.source.removesuffix(f"/{mount.subpath}")

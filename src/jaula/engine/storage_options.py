@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jaula.errors import InvalidRequest
-from jaula.spec import quantities
+from jaula.spec import units
 
 _LEAST = 1 << 20  # bytes; with less a container cannot even be started everywhere
 
@@ -23,7 +23,7 @@ def size_limit(options: Mapping[str, str]) -> int | None:
         if name.lower() != "size":
             raise InvalidRequest(f"unknown option {name[:80]!r} in --storage-opt", hint="size=10g")
         try:
-            found = quantities.size(text)
+            found = units.size(text)
         except ValueError:
             found = 0
         if found < _LEAST:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jaula.engine.parts import Parts
     from jaula.errors import NotAuthorized
     from jaula.spec.api import ContainerCreate, HostConfig
-    from jaula.spec.calls import Origin
+    from jaula.spec.api_params import Origin
     from jaula.state.journal import Journal
 
 _OPERATOR = "ask the operator, whose policy decides it"

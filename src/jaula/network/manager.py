@@ -31,7 +31,7 @@ from jaula.network.segment import Joining
 from jaula.network.segments import BRIDGE, Segments, has_interface
 from jaula.network.watch import RulesetWatch
 from jaula.spec.endpoint import Endpoint, PublishedPort
-from jaula.spec.network import Network
+from jaula.spec.network import NetworkRecord
 
 
 class NetworkManager:
@@ -68,7 +68,7 @@ class NetworkManager:
         with self._lock:
             return self._segments.find(network).addresses6
 
-    def define(self, network: Network) -> Network:
+    def define(self, network: NetworkRecord) -> NetworkRecord:
         """Make a user's network; the document with the subnets that it has now.
 
         Raises ``Conflict`` if an interface of its bridge's name is there and no bridge, and
@@ -77,7 +77,7 @@ class NetworkManager:
         with self._lock:
             return self._segments.define(network)
 
-    def expect(self, network: Network) -> None:
+    def expect(self, network: NetworkRecord) -> None:
         """Keep a network that could not be set up, and lies on a link that may come later."""
         with self._lock:
             self._segments.expect(network)
@@ -87,7 +87,7 @@ class NetworkManager:
         with self._lock:
             self._segments.undefine(name)
 
-    def clear(self, network: Network) -> None:
+    def clear(self, network: NetworkRecord) -> None:
         """Remove what a creation or a removal that was cut off has left of a network."""
         with self._lock:
             self._segments.clear(network)

@@ -23,7 +23,7 @@ from jaula.network.bridge import BridgePlan
 from jaula.network.firewall import INTERNAL, Limits
 from jaula.network.parent import ParentPlan, dummy_name
 from jaula.network.pools import AddressPool, choose_subnet6
-from jaula.spec.network import Network, Pool
+from jaula.spec.network import NetworkRecord, Pool
 
 
 def check_pools(pools: Iterable[Pool], taken: Iterable[Subnet], *, ipv6: bool) -> tuple[Pool, ...]:
@@ -90,8 +90,8 @@ def _inside(text: str, subnet: Subnet, what: str) -> str:
 
 
 def with_ipv6(
-    network: Network, pools: Iterable[AddressPool] = (), taken: Iterable[IPv6Network] = ()
-) -> Network:
+    network: NetworkRecord, pools: Iterable[AddressPool] = (), taken: Iterable[IPv6Network] = ()
+) -> NetworkRecord:
     """A network that is to have IPv6 gets a subnet if none was asked for.
 
     It is the first of the IPv6 pools that is not ``taken``; without such a pool, a unique local
@@ -103,7 +103,7 @@ def with_ipv6(
     return _replace(network, (*network.pools, Pool(str(subnet), str(subnet[1]))))
 
 
-def with_subnet(network: Network, addresses: Addresses) -> Network:
+def with_subnet(network: NetworkRecord, addresses: Addresses) -> NetworkRecord:
     """The network with the IPv4 subnet that its bridge has got."""
     if network.ipv4_pool is not None:
         return network
@@ -111,12 +111,12 @@ def with_subnet(network: Network, addresses: Addresses) -> Network:
     return _replace(network, (chosen, *network.pools))
 
 
-def _replace(network: Network, pools: tuple[Pool, ...]) -> Network:
+def _replace(network: NetworkRecord, pools: tuple[Pool, ...]) -> NetworkRecord:
     return msgspec.structs.replace(network, pools=pools)
 
 
 def bridge_plan(
-    network: Network, pools: tuple[AddressPool, ...], port_group: int = 0
+    network: NetworkRecord, pools: tuple[AddressPool, ...], port_group: int = 0
 ) -> BridgePlan:
     """What its bridge is to be. ``pools`` are where the engine takes subnets from."""
     asked6 = network.ipv6_pool
@@ -132,7 +132,7 @@ def bridge_plan(
     )
 
 
-def parent_plan(network: Network) -> ParentPlan:
+def parent_plan(network: NetworkRecord) -> ParentPlan:
     """What lies on the interface of a macvlan or ipvlan network."""
     return ParentPlan(
         network.parent,
@@ -145,7 +145,7 @@ def parent_plan(network: Network) -> ParentPlan:
     )
 
 
-def address_plan(network: Network, pools: tuple[AddressPool, ...]) -> AddressPlan:
+def address_plan(network: NetworkRecord, pools: tuple[AddressPool, ...]) -> AddressPlan:
     """The IPv4 addresses that a network is to have."""
     asked = network.ipv4_pool
     if asked is None:
@@ -158,7 +158,7 @@ def address_plan(network: Network, pools: tuple[AddressPool, ...]) -> AddressPla
     )
 
 
-def addresses6(network: Network) -> Addresses | None:
+def addresses6(network: NetworkRecord) -> Addresses | None:
     """The IPv6 addresses of a network; None without IPv6."""
     pool = network.ipv6_pool
     if pool is None:
@@ -171,7 +171,7 @@ def addresses6(network: Network) -> Addresses | None:
     )
 
 
-def limits(network: Network, *, past_firewall: bool = False) -> Limits:
+def limits(network: NetworkRecord, *, past_firewall: bool = False) -> Limits:
     """What its options change in the firewall; ``past_firewall`` holds if they do not say."""
     past = past_firewall if network.past_firewall is None else network.past_firewall
     return Limits(network.internal, network.icc, network.masquerade, past)

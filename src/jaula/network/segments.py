@@ -22,7 +22,7 @@ from jaula.network.parented import ParentedSegment
 from jaula.network.pools import AddressPool
 from jaula.network.segment import Segment
 from jaula.spec.endpoint import Endpoint
-from jaula.spec.network import PARENTED, Network
+from jaula.spec.network import PARENTED, NetworkRecord
 
 BRIDGE = "bridge"
 """Name of the default network."""
@@ -93,7 +93,7 @@ class Segments:
             self._by_name[BRIDGE] = found
         return found
 
-    def define(self, network: Network) -> Network:
+    def define(self, network: NetworkRecord) -> NetworkRecord:
         """Make a user's network; the document with the subnets that it has now."""
         if network.name in self._by_name:
             raise Conflict(f"network with name {network.name} already exists")
@@ -108,12 +108,12 @@ class Segments:
         self._by_name[network.name] = segment
         return plans.with_subnet(network, addresses)
 
-    def expect(self, network: Network) -> None:
+    def expect(self, network: NetworkRecord) -> None:
         """Let a network of a former engine, whose parent is not there now, be set up when it is."""
         if network.driver in PARENTED and network.name not in self._by_name:
             self._by_name[network.name] = self._new(network)
 
-    def _new(self, network: Network) -> Segment:
+    def _new(self, network: NetworkRecord) -> Segment:
         addresses6 = plans.addresses6(network)
         if network.driver in PARENTED:
             self._check_parent(network)
@@ -135,7 +135,7 @@ class Segments:
             addresses6=addresses6,
         )
 
-    def _check_parent(self, network: Network) -> None:
+    def _check_parent(self, network: NetworkRecord) -> None:
         """The mode passthru has the parent for itself (Docker's words)."""
         for other in self.parented(network.parent):
             modes = {other.network: other.parent.plan.mode, network.name: network.mode}
@@ -163,7 +163,7 @@ class Segments:
         segment.close()
         del self._by_name[name]
 
-    def clear(self, network: Network) -> None:
+    def clear(self, network: NetworkRecord) -> None:
         """Remove what a creation or a removal that was cut off has left of a network."""
         if network.driver in PARENTED:
             if not self.parented(network.parent):

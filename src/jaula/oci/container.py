@@ -19,7 +19,7 @@ import fcntl
 import os
 
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
-from jaula.spec import light
+from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Record:
 
     def encode(self) -> bytes:
         """The record as JSON."""
-        return light.encode({name: getattr(self, name) for name in self.__slots__}).encode(
+        return fast_json.encode({name: getattr(self, name) for name in self.__slots__}).encode(
             "utf-8", "surrogateescape"
         )
 
@@ -199,7 +199,7 @@ class Container:
         Raises ``CorruptState``.
         """
         try:
-            return Record(**light.decode(self.read(STATE)))
+            return Record(**fast_json.decode(self.read(STATE)))
         except FileNotFoundError:
             return Record(id=self.id, bundle="")
         except (ValueError, TypeError, KeyError):

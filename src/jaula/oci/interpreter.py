@@ -87,9 +87,9 @@ def _within_reach(words: Sequence[str], owner: int) -> bool:
         data = _read(f"{_bundle(words)}/config.json")
         if b'"uidMappings"' not in data:
             return True
-        from jaula.spec import light
+        from jaula.spec import fast_json
 
-        return reaches(light.decode(data), owner)
+        return reaches(fast_json.decode(data), owner)
     except (OSError, ValueError, RecursionError):
         return True  # what is wrong with it is told by who reads it for good
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 
-from jaula.spec import light
+from jaula.spec import fast_json
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -46,7 +46,7 @@ class Log:
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._json:
-            line = light.encode({"level": level, "msg": text, "time": now})
+            line = fast_json.encode({"level": level, "msg": text, "time": now})
         else:
-            line = f"time={light.encode(now)} level={level} msg={light.encode(text)}"
+            line = f"time={fast_json.encode(now)} level={level} msg={fast_json.encode(text)}"
         os.write(self._fd, f"{line}\n".encode(errors="replace"))

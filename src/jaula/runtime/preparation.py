@@ -18,7 +18,7 @@ from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import devices, mountoptions, mountplan
 from jaula.runtime.keep import Keep
 from jaula.runtime.operations import NODES, NULL, shape
-from jaula.spec import beneath
+from jaula.spec import bind_root
 from jaula.spec.runtime import IDMapping, Mount, Spec
 
 
@@ -42,7 +42,7 @@ def prepare(
         owner = (0, 0)
     ready: dict[int, int] = {}
     nodes = devices.wanted(spec.linux.devices)
-    bounds = beneath.decode(spec.annotations.get(beneath.ANNOTATION, ""))
+    bounds = bind_root.decode(spec.annotations.get(bind_root.ANNOTATION, ""))
     labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
         options = mountoptions.of(mount)
@@ -88,7 +88,7 @@ def open_source(source: str, bound: str | None, *, recursive: bool) -> int:
         return mounts.clone_tree(source, recursive=recursive)
     directory = os.open(bound, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        rest = beneath.below(source, bound)
+        rest = bind_root.below(source, bound)
         if rest is None:
             raise OSError(errno.EXDEV, f"it does not lie below {bound}", source)
         try:

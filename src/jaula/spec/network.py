@@ -34,7 +34,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
     auxiliary: dict[str, str] = {}
 
 
-class Network(msgspec.Struct, frozen=True, omit_defaults=True):
+class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One network. ``created`` is in nanoseconds since the epoch, ``mtu`` 0 that of the host.
 
     ``pools`` are none until the network has been set up, and then one for IPv4 and at most one

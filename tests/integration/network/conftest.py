@@ -24,7 +24,7 @@ from jaula.kernel.netlink import visiting
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import NetworkManager, sysctl
 from jaula.spec.endpoint import Endpoint
-from jaula.spec.network import Network
+from jaula.spec.network import NetworkRecord
 
 HOST_OUTER, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2
 HOST_SECOND = "198.51.100.3"
@@ -195,11 +195,11 @@ def talks_udp(netns: int, target: tuple[str, int], server: socket.socket) -> str
         return str(seen[0])
 
 
-def network(name: str, **options: object) -> Network:
+def network(name: str, **options: object) -> NetworkRecord:
     """A document of a network, on a bridge of a name of its own."""
     identity = secrets.token_hex(32)
     fields: dict[str, object] = {"created": 0, "bridge": f"jlt-{identity[:8]}", **options}
-    return Network(name=name, id=identity, **fields)  # type: ignore[arg-type]
+    return NetworkRecord(name=name, id=identity, **fields)  # type: ignore[arg-type]
 
 
 def join(lab: Lab, name: str, **options: object) -> Box:

@@ -22,7 +22,7 @@ from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
 from jaula.network.parent import dummy_name
 from jaula.network.plans import check_pools
-from jaula.spec.network import Network, Pool
+from jaula.spec.network import NetworkRecord, Pool
 
 from .conftest import HOST_OUTER, OUTSIDE, Lab, join, listen, new_namespace, talks
 
@@ -51,7 +51,7 @@ needs_vlan = pytest.mark.skipif(
 )
 
 
-def on_wire(name: str, driver: str = "macvlan", **options: object) -> Network:
+def on_wire(name: str, driver: str = "macvlan", **options: object) -> NetworkRecord:
     identity = secrets.token_hex(32)
     pool = Pool(SUBNET, OUTSIDE, "198.51.100.64/26", {"host": HOST_OUTER})
     pools = check_pools([pool], [], ipv6=False)
@@ -66,11 +66,11 @@ def on_wire(name: str, driver: str = "macvlan", **options: object) -> Network:
         **options,
     }
     fields["parent"] = fields["parent"] or dummy_name(identity)
-    return Network(name=name, id=identity, **fields)  # type: ignore[arg-type]
+    return NetworkRecord(name=name, id=identity, **fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=[("macvlan", "bridge"), ("ipvlan", "l2")], ids=lambda kind: kind[0])
-def wire(lab: Lab, request: pytest.FixtureRequest) -> Network:
+def wire(lab: Lab, request: pytest.FixtureRequest) -> NetworkRecord:
     driver, mode = request.param
     made = on_wire("wire", driver, mode=mode)
     with visiting(lab.host):
@@ -82,7 +82,7 @@ def wire(lab: Lab, request: pytest.FixtureRequest) -> Network:
     return made
 
 
-def test_who_reaches_whom_on_the_wire(lab: Lab, wire: Network) -> None:
+def test_who_reaches_whom_on_the_wire(lab: Lab, wire: NetworkRecord) -> None:
     """As between machines that hang on one cable, the host left out."""
     first, second = lab.boxes[0], join(lab, "wire")
     bridged = lab.box()
@@ -104,7 +104,7 @@ def test_who_reaches_whom_on_the_wire(lab: Lab, wire: Network) -> None:
 
 
 def test_an_endpoint_has_the_address_range_gateway_and_mac_of_its_network(
-    lab: Lab, wire: Network
+    lab: Lab, wire: NetworkRecord
 ) -> None:
     first = lab.boxes[0]
     assert first.address == "198.51.100.64"
@@ -122,14 +122,14 @@ def test_an_endpoint_has_the_address_range_gateway_and_mac_of_its_network(
 
 
 def test_no_port_of_the_host_leads_there_and_its_firewall_is_not_asked(
-    lab: Lab, wire: Network
+    lab: Lab, wire: NetworkRecord
 ) -> None:
     assert not lab.boxes[0].endpoint.publishes
     with visiting(lab.host), pytest.raises(Exception, match="no port of the host leads to"):
         lab.manager.publish(lab.boxes[0].endpoint, [PortRequest(80, host_port=8080)])
 
 
-def test_the_next_engine_goes_on_and_a_container_can_leave(lab: Lab, wire: Network) -> None:
+def test_the_next_engine_goes_on_and_a_container_can_leave(lab: Lab, wire: NetworkRecord) -> None:
     first = lab.boxes[0]
     manager = lab.new_manager()
     with visiting(lab.host):

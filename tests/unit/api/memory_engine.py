@@ -11,8 +11,8 @@ from typing import Any
 
 from jaula.errors import Conflict, InvalidRequest, NotFound, NotModified, RuntimeFailure
 from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
+from jaula.spec.api_params import AttachOptions, ContainerCreated, LogOptions, WaitResult
 from jaula.spec.build import BuildOptions, PruneOptions
-from jaula.spec.calls import AttachOptions, ContainerCreated, LogOptions, WaitResult
 from jaula.storage.inside import PathStat
 
 Document = dict[str, Any]

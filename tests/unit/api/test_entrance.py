@@ -19,7 +19,7 @@ from harness.certificates import Authority, fingerprint
 from jaula import tls
 from jaula.api import entrance, peer
 from jaula.api.server import Server
-from jaula.spec.calls import AttachOptions, Origin, Remote
+from jaula.spec.api_params import AttachOptions, Origin, Remote
 from unit.api.client import Client, eventually
 from unit.api.memory_engine import MemoryEngine
 

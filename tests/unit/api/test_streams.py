@@ -9,7 +9,7 @@ import json
 import pytest
 
 from jaula.api import server as servers
-from jaula.spec.calls import LogOptions, WaitResult
+from jaula.spec.api_params import LogOptions, WaitResult
 from unit.api.client import Client, Served, eventually, served
 
 

@@ -10,7 +10,7 @@ import pytest
 from jaula.engine import config_networks, network_documents
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
 from jaula.spec.api_networks import IPAM, IPAMPool, NetworkCreate
-from jaula.spec.network import Network, Pool
+from jaula.spec.network import NetworkRecord, Pool
 
 ID = "ab" * 32
 POOL = IPAMPool(
@@ -23,7 +23,7 @@ def body(**fields: Any) -> NetworkCreate:
     return NetworkCreate(name="shop", **fields)
 
 
-def plan(**fields: Any) -> Network:
+def plan(**fields: Any) -> NetworkRecord:
     return config_networks.settings(body(config_only=True, **fields), ID)
 
 
@@ -104,13 +104,13 @@ def test_a_network_takes_all_of_them() -> None:
     assert (whole.driver, whole.internal, whole.name) == ("ipvlan", True, "shop")
 
 
-@pytest.mark.parametrize("found", [None, Network("plan", ID, 1, "br-1")])
-def test_settings_that_are_not_there_are_not_found(found: Network | None) -> None:
+@pytest.mark.parametrize("found", [None, NetworkRecord("plan", ID, 1, "br-1")])
+def test_settings_that_are_not_there_are_not_found(found: NetworkRecord | None) -> None:
     with pytest.raises(NotFound, match='configuration network "plan" does not exist'):
         config_networks.applied(body(**FROM), found)
 
 
 def test_records_from_before_there_were_settings_are_networks() -> None:
     old = b'{"name":"shop","id":"ab","created":1,"bridge":"br-1"}'
-    network = msgspec.json.decode(old, type=Network)
+    network = msgspec.json.decode(old, type=NetworkRecord)
     assert (network.config_only, network.config_from) == (False, "")

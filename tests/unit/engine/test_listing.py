@@ -192,6 +192,6 @@ def test_waiters_are_told_once_and_by_condition() -> None:
 
 
 def filters_result(code: int):  # type: ignore[no-untyped-def]
-    from jaula.spec.calls import WaitResult
+    from jaula.spec.api_params import WaitResult
 
     return WaitResult(code)

@@ -9,7 +9,7 @@ from jaula.engine.resolving import RATE, Allowance
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
-from jaula.spec.network import Network
+from jaula.spec.network import NetworkRecord
 from jaula.state.records import ContainerRecord
 
 KNOWN = {"bridge": "bridge", "host": "host", "none": "none", "shop": "shop", "ab12": "shop"}
@@ -82,8 +82,8 @@ def at(**addresses: str) -> EndpointSettings:
     return EndpointSettings(ipam_config=EndpointIPAMConfig(**addresses))
 
 
-NETWORK = Network("shop", "a" * 64, 0, "br-x")
-ASKED = Network("shop", "a" * 64, 0, "br-x", asked_pools=True)
+NETWORK = NetworkRecord("shop", "a" * 64, 0, "br-x")
+ASKED = NetworkRecord("shop", "a" * 64, 0, "br-x", asked_pools=True)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ ASKED = Network("shop", "a" * 64, 0, "br-x", asked_pools=True)
     ],
 )
 def test_what_a_network_cannot_give_is_refused(
-    name: str, network: Network | None, settings: EndpointSettings
+    name: str, network: NetworkRecord | None, settings: EndpointSettings
 ) -> None:
     with pytest.raises(InvalidRequest):
         memberships.check(name, network, settings)

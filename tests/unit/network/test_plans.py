@@ -11,9 +11,9 @@ from jaula.network import firewall, plans, portguard
 from jaula.network.addresses import Addresses, link_local
 from jaula.network.firewall import Limits
 from jaula.network.pools import parse_pools
-from jaula.spec.network import Network, Pool
+from jaula.spec.network import NetworkRecord, Pool
 
-NETWORK = Network("shop", "ab" * 32, 0, "br-abababababab")
+NETWORK = NetworkRecord("shop", "ab" * 32, 0, "br-abababababab")
 
 
 def test_a_subnet_is_completed_with_its_first_address_as_gateway() -> None:
@@ -58,20 +58,20 @@ def test_two_subnets_of_one_family_are_refused() -> None:
 
 def test_a_network_with_ipv6_gets_a_unique_local_subnet_of_its_own() -> None:
     assert plans.with_ipv6(NETWORK) == NETWORK
-    six = plans.with_ipv6(Network("shop", "ab" * 32, 0, "br-x", ipv6=True))
+    six = plans.with_ipv6(NetworkRecord("shop", "ab" * 32, 0, "br-x", ipv6=True))
     pool = six.ipv6_pool
     assert pool is not None
     assert pool.subnet == "fdab:abab:abab:abab::/64"
     assert pool.gateway == "fdab:abab:abab:abab::1"
     assert plans.with_ipv6(six) == six
-    other = plans.with_ipv6(Network("b", "cd" * 32, 0, "br-y", ipv6=True))
+    other = plans.with_ipv6(NetworkRecord("b", "cd" * 32, 0, "br-y", ipv6=True))
     assert other.ipv6_pool != pool
 
 
 def test_the_bridges_plan_follows_from_the_pools() -> None:
     pool = parse_pools("172.30.0.0/15")
     assert plans.bridge_plan(NETWORK, pool).ipv4.fixed is None
-    asked = Network(
+    asked = NetworkRecord(
         *("shop", "ab" * 32, 0, "br-x"),
         pools=(
             Pool("10.0.0.0/24", "10.0.0.254", "10.0.0.16/28", {"p": "10.0.0.17"}),
@@ -109,9 +109,9 @@ def test_a_network_that_says_nothing_publishes_as_the_engine_does() -> None:
     silent = plans.limits(NETWORK)
     assert not silent.past_firewall
     assert plans.limits(NETWORK, past_firewall=True).past_firewall
-    closed = Network("shop", "ab" * 32, 0, "br-x", past_firewall=False)
+    closed = NetworkRecord("shop", "ab" * 32, 0, "br-x", past_firewall=False)
     assert not plans.limits(closed, past_firewall=True).past_firewall
-    opened = Network("shop", "ab" * 32, 0, "br-x", past_firewall=True)
+    opened = NetworkRecord("shop", "ab" * 32, 0, "br-x", past_firewall=True)
     assert plans.limits(opened).past_firewall
 
 
@@ -127,6 +127,6 @@ def test_options_change_the_rules() -> None:
     apart = firewall.ruleset("br-x", subnet, [], Limits(icc=False))
     assert 'iifname "br-x" drop' in apart
     assert "nd-router-advert" in portguard.ruleset("br-x", [])
-    parted = Network("shop", "ab" * 32, 0, "br-x", icc=False)
+    parted = NetworkRecord("shop", "ab" * 32, 0, "br-x", icc=False)
     assert plans.bridge_plan(parted, ()).isolated
     assert not plans.bridge_plan(NETWORK, ()).isolated

@@ -20,7 +20,7 @@ from jaula.api.router import Routes
 from jaula.errors import InvalidRequest, JaulaError, StepFailed
 from jaula.spec.api import HostConfig, RegistryAuth, Ulimit
 from jaula.spec.build import BuildOptions, PruneOptions
-from jaula.spec.buildsession import PROTOCOL
+from jaula.spec.build_session import PROTOCOL
 
 _Kind = TypeVar("_Kind")
 _MAX_NAMES = 128
@@ -144,7 +144,7 @@ async def cancel(call: Call) -> Answer:
 
 
 async def session(call: Call) -> Answer:
-    """``POST /build/session``: see :mod:`jaula.spec.buildsession`."""
+    """``POST /build/session``: see :mod:`jaula.spec.build_session`."""
     if call.header(b"upgrade").lower() != PROTOCOL:
         raise InvalidRequest("a session is an upgrade", hint=f"send Upgrade: {PROTOCOL}")
     id, builds = call.query.text("session"), call.engine.builds

@@ -13,7 +13,7 @@ from jaula.api.reply import Answer, Reply
 from jaula.api.router import Routes
 from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.spec.api import ContainerCreate, ContainerUpdate
-from jaula.spec.calls import CommitOptions
+from jaula.spec.api_params import CommitOptions
 
 _DNS_NAMES_APART = (1, 45)
 _IPC_PRIVATE_SINCE = (1, 40)  # what a container's IPC namespace is where nothing was asked for

@@ -16,7 +16,7 @@ from jaula.api.reply import Answer, Hijack, Stream
 from jaula.api.router import Routes
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.spec import detach_keys
-from jaula.spec.calls import AttachOptions, LogOptions, WaitResult
+from jaula.spec.api_params import AttachOptions, LogOptions, WaitResult
 
 _CONDITIONS = ("not-running", "next-exit", "removed")
 _CONDITIONS_SINCE = (1, 30)

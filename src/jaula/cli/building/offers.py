@@ -68,7 +68,7 @@ def secrets(words: Iterable[str]) -> dict[str, Callable[[], bytes]]:
 
 
 def _file(id: str, path: str) -> Callable[[], bytes]:
-    from jaula.spec.buildsession import SECRET_LIMIT
+    from jaula.spec.build_session import SECRET_LIMIT
 
     try:
         size = os.stat(path).st_size

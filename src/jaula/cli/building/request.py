@@ -6,7 +6,7 @@ import os
 
 from jaula.cli.client import checked, target
 from jaula.cli.failure import Unreachable, UsageError
-from jaula.spec.light import decode_lines, encode
+from jaula.spec.fast_json import decode_lines, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The client's end of a build's session: secrets, the ssh agent, directories.
 
-Follows :mod:`jaula.spec.buildsession`. A thread of its own answers while the main one shows
+Follows :mod:`jaula.spec.build_session`. A thread of its own answers while the main one shows
 progress. Nothing is sent that was not named on the command line.
 """
 
@@ -12,8 +12,8 @@ import socket
 import threading
 
 from jaula.cli.failure import Failure
-from jaula.spec import buildsession as protocol
-from jaula.spec.buildsession import Kind
+from jaula.spec import build_session as protocol
+from jaula.spec.build_session import SessionRequestKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,29 +110,29 @@ class Session:
             del self._pending[:end]
             self._act(kind, number, payload)
 
-    def _act(self, kind: Kind, number: int, payload: bytes) -> None:
-        if kind in (Kind.SECRET, Kind.SSH, Kind.CONTEXT):
+    def _act(self, kind: SessionRequestKind, number: int, payload: bytes) -> None:
+        if kind in (SessionRequestKind.SECRET, SessionRequestKind.SSH, SessionRequestKind.CONTEXT):
             try:
                 self._answer(kind, number, protocol.asked(payload))
             except (Failure, OSError) as error:
                 self._fail(number, str(error))
         elif (agent := self._streams.get(number)) is not None:
             try:
-                if kind is Kind.DATA:
+                if kind is SessionRequestKind.DATA:
                     agent.sendall(payload)
                 else:
                     agent.shutdown(socket.SHUT_WR)
             except OSError:
                 self._drop(number)
 
-    def _answer(self, kind: Kind, number: int, id: str) -> None:
-        if kind is Kind.SECRET and id in self._secrets:
+    def _answer(self, kind: SessionRequestKind, number: int, id: str) -> None:
+        if kind is SessionRequestKind.SECRET and id in self._secrets:
             self._data(number, self._secrets[id]())
-            self._send(protocol.frame(Kind.END, number))
-        elif kind is Kind.CONTEXT and id in self._contexts:
+            self._send(protocol.frame(SessionRequestKind.END, number))
+        elif kind is SessionRequestKind.CONTEXT and id in self._contexts:
             self._contexts[id](lambda data: self._data(number, data))
-            self._send(protocol.frame(Kind.END, number))
-        elif kind is Kind.SSH and id in self._agents:
+            self._send(protocol.frame(SessionRequestKind.END, number))
+        elif kind is SessionRequestKind.SSH and id in self._agents:
             agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 agent.connect(self._agents[id])
@@ -153,7 +153,7 @@ class Session:
             self._data(number, data)
         else:
             self._drop(number)
-            self._send(protocol.frame(Kind.END, number))
+            self._send(protocol.frame(SessionRequestKind.END, number))
 
     def _drop(self, number: int) -> None:
         agent = self._streams.pop(number)
@@ -164,10 +164,10 @@ class Session:
         view = memoryview(data)
         for start in range(0, len(view), protocol.PIECE):
             piece = bytes(view[start : start + protocol.PIECE])
-            self._send(protocol.frame(Kind.DATA, number, piece))
+            self._send(protocol.frame(SessionRequestKind.DATA, number, piece))
 
     def _fail(self, number: int, text: str) -> None:
-        self._send(protocol.frame(Kind.FAIL, number, text.encode()[:1000]))
+        self._send(protocol.frame(SessionRequestKind.FAIL, number, text.encode()[:1000]))
 
     def _send(self, frame: bytes) -> None:
         self._sock.sendall(frame)

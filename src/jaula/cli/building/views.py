@@ -78,7 +78,7 @@ class Nothing:
 
 def as_json(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """``--progress json``: the messages as they are, one a line, on their way."""
-    from jaula.spec.light import encode
+    from jaula.spec.fast_json import encode
 
     for message in messages:
         sys.stderr.write(encode(message) + "\n")

@@ -13,7 +13,7 @@ from jaula.cli.client import Client
 from jaula.cli.failure import Failure, UsageError
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.spec.light import encode
+from jaula.spec.fast_json import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _finish(
         with open(iid, "w", encoding="ascii") as file:
             file.write(image)
     if options.text("metadata-file"):
-        from jaula.spec.light import pretty
+        from jaula.spec.fast_json import pretty
 
         names = ",".join(options.texts("tag"))
         known = {"containerimage.config.digest": image, "image.name": names}

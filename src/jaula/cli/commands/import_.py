@@ -10,7 +10,7 @@ from jaula.cli.commands.load import pieces
 from jaula.cli.failure import Failure
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.spec.light import decode_lines
+from jaula.spec.fast_json import decode_lines
 
 
 def run(options: Options) -> int:

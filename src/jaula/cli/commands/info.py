@@ -20,7 +20,7 @@ def run(options: Options) -> int:
     form = options.text("format")
     if form:
         from jaula.cli.template import Template, unescape
-        from jaula.spec.light import encode
+        from jaula.spec.fast_json import encode
 
         print(encode(found) if form == "json" else Template(unescape(form)).render(found))
         return 0

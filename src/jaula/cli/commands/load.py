@@ -9,7 +9,7 @@ from jaula.cli.client import Client
 from jaula.cli.failure import Failure
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.spec.light import decode_lines
+from jaula.spec.fast_json import decode_lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from jaula.cli.client import Client, quote
 from jaula.cli.failure import Failure
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.spec.light import decode, pretty
+from jaula.spec.fast_json import decode, pretty
 
 
 def run(options: Options) -> int:

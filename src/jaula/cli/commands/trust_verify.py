@@ -7,7 +7,7 @@ from jaula.cli.client import Client
 from jaula.cli.failure import Failure, UsageError
 from jaula.cli.flags import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.spec.light import encode
+from jaula.spec.fast_json import encode
 
 UNSIGNED = 1
 

@@ -33,7 +33,7 @@ def run(options: Options) -> int:
     form = options.text("format")
     document = {"Client": client, "Server": server}
     if form == "json":
-        from jaula.spec.light import encode
+        from jaula.spec.fast_json import encode
 
         print(encode(document))
     elif form:

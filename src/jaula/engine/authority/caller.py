@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.spec.calls import Origin, Remote
+from jaula.spec.api_params import Origin, Remote
 
 ROOT = 0
 ANONYMOUS = "nobody"

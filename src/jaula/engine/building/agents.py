@@ -13,7 +13,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from jaula.errors import JaulaError
-from jaula.spec.buildsession import Kind
+from jaula.spec.build_session import SessionRequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -69,7 +69,7 @@ class Agent:
     async def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(JaulaError, OSError):
             client.setblocking(False)
-            stream = await self._session.ask(Kind.SSH, self._id)
+            stream = await self._session.ask(SessionRequestKind.SSH, self._id)
             try:
                 inward = asyncio.ensure_future(self._inward(client, stream))
                 try:

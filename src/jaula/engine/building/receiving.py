@@ -12,7 +12,7 @@ from jaula.engine.building.threads import in_thread
 from jaula.engine.threads import feed
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import contexts
-from jaula.spec.buildsession import Kind
+from jaula.spec.build_session import SessionRequestKind
 from jaula.storage.folders import opened
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def from_session(session: Session, name: str, path: str, cancel: Cancellat
 
     :raises InvalidRequest: the client has none of that name.
     """
-    stream = await session.ask(Kind.CONTEXT, name)
+    stream = await session.ask(SessionRequestKind.CONTEXT, name)
     try:
         await from_body(stream.data(), path, cancel)
     except NotFound:

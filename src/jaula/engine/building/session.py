@@ -1,4 +1,4 @@
-"""The engine's end of a build's session (:mod:`jaula.spec.buildsession`).
+"""The engine's end of a build's session (:mod:`jaula.spec.build_session`).
 
 A session belongs to whoever opened it: a build that names it must be the same caller's. What comes
 on it is held in memory only.
@@ -12,8 +12,8 @@ import socket
 from collections.abc import AsyncIterator
 
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from jaula.spec import buildsession as protocol
-from jaula.spec.buildsession import Kind
+from jaula.spec import build_session as protocol
+from jaula.spec.build_session import SessionRequestKind
 
 _PATIENCE = 5.0  # seconds that a session may take to come after the build that names it
 _ANSWER = 60.0  # seconds for a secret
@@ -27,7 +27,7 @@ class Stream:
     def __init__(self, session: Session, number: int) -> None:
         self._session = session
         self.number = number
-        self.frames: asyncio.Queue[tuple[Kind, bytes]] = asyncio.Queue(_WAITING)
+        self.frames: asyncio.Queue[tuple[SessionRequestKind, bytes]] = asyncio.Queue(_WAITING)
 
     async def data(self) -> AsyncIterator[bytes]:
         """What the client sends until its END.
@@ -37,9 +37,9 @@ class Stream:
         """
         while True:
             kind, payload = await self.frames.get()
-            if kind is Kind.DATA:
+            if kind is SessionRequestKind.DATA:
                 yield payload
-            elif kind is Kind.END:
+            elif kind is SessionRequestKind.END:
                 return
             else:
                 text = payload.decode(errors="replace")[:200]
@@ -51,11 +51,11 @@ class Stream:
         """Send bytes to the client."""
         for start in range(0, len(data), protocol.PIECE):
             piece = data[start : start + protocol.PIECE]
-            await self._session.send(protocol.frame(Kind.DATA, self.number, piece))
+            await self._session.send(protocol.frame(SessionRequestKind.DATA, self.number, piece))
 
     async def end(self) -> None:
         """Say that nothing more comes."""
-        await self._session.send(protocol.frame(Kind.END, self.number))
+        await self._session.send(protocol.frame(SessionRequestKind.END, self.number))
 
     def close(self) -> None:
         """Forget it; what still comes is dropped."""
@@ -112,7 +112,7 @@ class Session:
         for stream in self._streams.values():
             while stream.frames.full():
                 stream.frames.get_nowait()
-            stream.frames.put_nowait((Kind.FAIL, _GONE.encode()))
+            stream.frames.put_nowait((SessionRequestKind.FAIL, _GONE.encode()))
 
     def forget(self, stream: Stream) -> None:
         """A stream is over; the reader may be waiting for room in it."""
@@ -130,7 +130,7 @@ class Session:
             except OSError as error:
                 raise Unavailable(f"{_GONE}: {error.strerror}") from error
 
-    async def ask(self, kind: Kind, id: str) -> Stream:
+    async def ask(self, kind: SessionRequestKind, id: str) -> Stream:
         """Open a stream. Raises :class:`Unavailable`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._open.wait(), _PATIENCE)
@@ -145,7 +145,7 @@ class Session:
 
     async def secret(self, id: str) -> bytes | None:
         """The bytes of a secret, None where the client has none of that name."""
-        stream = await self.ask(Kind.SECRET, id)
+        stream = await self.ask(SessionRequestKind.SECRET, id)
         try:
             return await asyncio.wait_for(_whole(stream, id), _ANSWER)
         except NotFound:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.visitor import Visitor
     from jaula.spec.api import ContainerCreate, ContainerUpdate
-    from jaula.spec.calls import (
+    from jaula.spec.api_params import (
         AttachOptions,
         CommitOptions,
         ContainerCreated,

@@ -17,7 +17,7 @@ from jaula.oci import parts
 from jaula.oci.call import SWITCH, VALUE, Call
 from jaula.oci.container import Container
 from jaula.oci.removal import open_process
-from jaula.spec import light
+from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,4 +111,4 @@ def _say(kind: str, container_id: str, data: object = None) -> None:
     document: dict[str, object] = {"type": kind, "id": container_id}
     if data is not None:
         document["data"] = data
-    os.write(1, f"{light.encode(document)}\n".encode())
+    os.write(1, f"{fast_json.encode(document)}\n".encode())

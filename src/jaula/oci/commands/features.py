@@ -7,7 +7,7 @@ import os
 from jaula.errors import InvalidRequest
 from jaula.oci.call import Call
 from jaula.oci.features import features
-from jaula.spec import light
+from jaula.spec import fast_json
 
 FLAGS: dict[str, str] = {}
 USAGE = ""
@@ -17,5 +17,5 @@ def run(call: Call) -> int:
     """Print the document of features.md."""
     if call.arguments:
         raise InvalidRequest(f'"features" takes no argument, {len(call.arguments)} given')
-    os.write(1, f"{light.pretty(features())}\n".encode())
+    os.write(1, f"{fast_json.pretty(features())}\n".encode())
     return 0

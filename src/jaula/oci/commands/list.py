@@ -7,7 +7,7 @@ import os
 from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.oci.call import SWITCH, VALUE, Call
 from jaula.oci.container import Container, Record
-from jaula.spec import light
+from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def run(call: Call) -> int:
     if call.options.on("quiet"):
         text = "".join(f"{record.id}\n" for record, _ in found)
     elif style == "json":
-        text = light.encode([_document(*one) for one in found]) + "\n" if found else "null\n"
+        text = fast_json.encode([_document(*one) for one in found]) + "\n" if found else "null\n"
     else:
         text = _table([_row(*one) for one in found])
     os.write(1, text.encode("utf-8", "surrogateescape"))

@@ -8,7 +8,7 @@ from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.oci.bundle import CONFIG
 from jaula.oci.call import SWITCH, VALUE, Call
 from jaula.oci.template import template
-from jaula.spec import light
+from jaula.spec import fast_json
 from jaula.spec.runtime import encode
 
 FLAGS = {"bundle": VALUE, "b": "bundle", "rootless": SWITCH}
@@ -20,10 +20,10 @@ def run(call: Call) -> int:
     if call.arguments:
         raise InvalidRequest(f'"spec" takes no argument, {len(call.arguments)} given')
     spec = template(rootless=call.options.on("rootless"), uid=os.geteuid(), gid=os.getegid())
-    document = light.decode(encode(spec))
+    document = fast_json.decode(encode(spec))
     document["process"].setdefault("user", {"uid": 0, "gid": 0})  # a default, shown to be edited
     document = {"ociVersion": document.pop("ociVersion"), **document}
-    text = light.pretty(document, "\t")
+    text = fast_json.pretty(document, "\t")
     path = os.path.join(call.options.get("bundle") or ".", CONFIG)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:

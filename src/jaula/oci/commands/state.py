@@ -6,7 +6,7 @@ import os
 
 from jaula.oci.call import Call
 from jaula.oci.container import Container
-from jaula.spec import light
+from jaula.spec import fast_json
 
 FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
@@ -18,5 +18,5 @@ def run(call: Call) -> int:
         record = container.record()
         status = container.status(record)
     document = {**record.document(status), "owner": ""}
-    os.write(1, f"{light.pretty(document, '  ')}\n".encode("utf-8", "surrogateescape"))
+    os.write(1, f"{fast_json.pretty(document, '  ')}\n".encode("utf-8", "surrogateescape"))
     return 0

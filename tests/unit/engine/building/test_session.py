@@ -10,8 +10,8 @@ import pytest
 
 from jaula.engine.building.session import Session, Sessions
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
-from jaula.spec import buildsession as protocol
-from jaula.spec.buildsession import Kind
+from jaula.spec import build_session as protocol
+from jaula.spec.build_session import SessionRequestKind
 
 Client = Callable[[socket.socket], Awaitable[None]]
 ID = "a" * 32
@@ -36,14 +36,14 @@ def talk(client: Client, ask: Callable[[Session], Awaitable[None]]) -> None:
     asyncio.run(test())
 
 
-async def _read(sock: socket.socket) -> tuple[Kind, int, bytes]:
+async def _read(sock: socket.socket) -> tuple[SessionRequestKind, int, bytes]:
     loop = asyncio.get_running_loop()
     head = await loop.sock_recv(sock, protocol.HEAD_SIZE)
     kind, stream, length = protocol.head(head)
     return kind, stream, await loop.sock_recv(sock, length) if length else b""
 
 
-def answering(*frames: tuple[Kind, bytes]) -> Client:
+def answering(*frames: tuple[SessionRequestKind, bytes]) -> Client:
     async def client(sock: socket.socket) -> None:
         while True:
             _, stream, _ = await _read(sock)
@@ -59,25 +59,32 @@ def test_a_secret_is_what_comes_until_the_end() -> None:
         assert await session.secret("s") == b"onetwo"
         assert await session.secret("s") == b"onetwo"
 
-    talk(answering((Kind.DATA, b"one"), (Kind.DATA, b"two"), (Kind.END, b"")), ask)
+    talk(
+        answering(
+            (SessionRequestKind.DATA, b"one"),
+            (SessionRequestKind.DATA, b"two"),
+            (SessionRequestKind.END, b""),
+        ),
+        ask,
+    )
 
 
 def test_what_the_client_does_not_have_is_none() -> None:
     async def ask(session: Session) -> None:
         assert await session.secret("s") is None
 
-    talk(answering((Kind.FAIL, protocol.UNKNOWN.encode())), ask)
+    talk(answering((SessionRequestKind.FAIL, protocol.UNKNOWN.encode())), ask)
 
 
 @pytest.mark.parametrize(
     ("frames", "error"),
     [
-        (((Kind.FAIL, b"it burns"),), Unavailable),
-        (((Kind.DATA, bytes(protocol.PIECE)),) * 9, InvalidRequest),
+        (((SessionRequestKind.FAIL, b"it burns"),), Unavailable),
+        (((SessionRequestKind.DATA, bytes(protocol.PIECE)),) * 9, InvalidRequest),
     ],
 )
 def test_a_secret_that_cannot_be_had(
-    frames: tuple[tuple[Kind, bytes], ...], error: type[JaulaError]
+    frames: tuple[tuple[SessionRequestKind, bytes], ...], error: type[JaulaError]
 ) -> None:
     async def ask(session: Session) -> None:
         with pytest.raises(error):
@@ -86,7 +93,9 @@ def test_a_secret_that_cannot_be_had(
     talk(answering(*frames), ask)
 
 
-@pytest.mark.parametrize("last", [b"", b"\xff" * 9, protocol.frame(Kind.DATA, 99, b"nobody's")])
+@pytest.mark.parametrize(
+    "last", [b"", b"\xff" * 9, protocol.frame(SessionRequestKind.DATA, 99, b"nobody's")]
+)
 def test_a_client_that_leaves_or_breaks_off_fails_what_is_asked(last: bytes) -> None:
     async def client(sock: socket.socket) -> None:
         await _read(sock)
@@ -97,7 +106,7 @@ def test_a_client_that_leaves_or_breaks_off_fails_what_is_asked(last: bytes) -> 
         with pytest.raises(Unavailable):
             await session.secret("s")
         with pytest.raises(Unavailable):
-            await session.ask(Kind.SSH, "x")
+            await session.ask(SessionRequestKind.SSH, "x")
 
     talk(client, ask)
 

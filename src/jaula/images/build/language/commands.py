@@ -21,7 +21,7 @@ from jaula.images.build.language.mounts import parse_mount
 from jaula.images.build.language.sentence import Sentence
 from jaula.images.build.language.words import halves
 from jaula.spec import image
-from jaula.spec.quantities import nanoseconds
+from jaula.spec.units import nanoseconds
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaula.images.build.language.instructions import MountKind, RunMount, Sharing
 from jaula.images.build.language.mistakes import Mistake, nearest, plain
-from jaula.spec.quantities import size
+from jaula.spec.units import size
 
 _ALIASES = {
     "src": "source",

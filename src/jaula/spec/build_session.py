@@ -12,9 +12,9 @@ with numbers of its choice, and the client answers on them:
 =======  ========  ===========================================================================
 kind     sender    payload
 =======  ========  ===========================================================================
-SECRET   engine    JSON, :class:`Ask`: send the secret's bytes as DATA, then END
-SSH      engine    JSON, :class:`Ask`: connect to the agent; DATA goes both ways until an END
-CONTEXT  engine    JSON, :class:`Ask`: send the directory as a tar, as of ``/build``, then END
+SECRET   engine    JSON, :class:`SessionRequest`: send the secret's bytes as DATA, then END
+SSH      engine    JSON, :class:`SessionRequest`: connect to the agent; DATA goes both ways until an END
+CONTEXT  engine    JSON, :class:`SessionRequest`: send the directory as a tar, as of ``/build``, then END
 DATA     both      bytes of the stream
 END      both      nothing more comes from the sender; each side sends one, a failed stream none
 FAIL     both      text for people: the stream cannot be had; it is over
@@ -42,7 +42,7 @@ _HEAD = struct.Struct("!BII")
 HEAD_SIZE = _HEAD.size
 
 
-class Kind(IntEnum):
+class SessionRequestKind(IntEnum):
     """What a frame is."""
 
     SECRET = 1
@@ -53,7 +53,7 @@ class Kind(IntEnum):
     FAIL = 18
 
 
-class Ask(msgspec.Struct, frozen=True):
+class SessionRequest(msgspec.Struct, frozen=True):
     """What a stream is to be: the ``id`` of a secret or an agent, the name of a context."""
 
     id: str
@@ -63,31 +63,31 @@ class BadFrame(ValueError):
     """The other side does not keep to the protocol."""
 
 
-def frame(kind: Kind, stream: int, payload: bytes = b"") -> bytes:
+def frame(kind: SessionRequestKind, stream: int, payload: bytes = b"") -> bytes:
     """One frame."""
     if len(payload) > PIECE:
         raise BadFrame(f"a payload has {len(payload)} bytes, {PIECE} at most")
     return _HEAD.pack(kind, stream, len(payload)) + payload
 
 
-def ask(kind: Kind, stream: int, id: str) -> bytes:
+def ask(kind: SessionRequestKind, stream: int, id: str) -> bytes:
     """The frame that opens a stream."""
-    return frame(kind, stream, msgspec.json.encode(Ask(id)))
+    return frame(kind, stream, msgspec.json.encode(SessionRequest(id)))
 
 
 def asked(payload: bytes) -> str:
     """The id in the payload of one."""
     try:
-        return msgspec.json.decode(payload, type=Ask).id
+        return msgspec.json.decode(payload, type=SessionRequest).id
     except msgspec.DecodeError as error:
         raise BadFrame(f"an opening frame is damaged: {error}") from None
 
 
-def head(data: bytes) -> tuple[Kind, int, int]:
+def head(data: bytes) -> tuple[SessionRequestKind, int, int]:
     """Kind, stream and length of the payload from :data:`HEAD_SIZE` bytes; raises BadFrame."""
     number, stream, length = _HEAD.unpack(data)
     try:
-        kind = Kind(number)
+        kind = SessionRequestKind(number)
     except ValueError:
         raise BadFrame(f"a frame of the unknown kind {number}") from None
     if length > PIECE:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.spec import light
+from jaula.spec import fast_json
 
 VALUES = st.recursive(
     st.none()
@@ -25,31 +25,31 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_what_is_encoded_is_decoded_again(value: object) -> None:
-    assert light.decode(light.encode(value).encode()) == value
-    assert json.loads(light.encode(value)) == value
-    assert json.loads(light.pretty(value)) == value
+    assert fast_json.decode(fast_json.encode(value).encode()) == value
+    assert json.loads(fast_json.encode(value)) == value
+    assert json.loads(fast_json.pretty(value)) == value
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"a":}', b"{} {}", b"\xff", b"[1,]", b"<html>"])
 def test_what_is_not_one_document_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
-        light.decode(data)
+        fast_json.decode(data)
 
 
 def test_lines_are_found_in_any_cut() -> None:
     data = b'{"a":1}\r\n{"b":[2]}\n\n{"c":"\xc3\xa9"}'
     for cut in range(1, len(data)):
         pieces = [data[at : at + cut] for at in range(0, len(data), cut)]
-        assert list(light.decode_lines(pieces)) == [{"a": 1}, {"b": [2]}, {"c": "é"}]
+        assert list(fast_json.decode_lines(pieces)) == [{"a": 1}, {"b": [2]}, {"c": "é"}]
 
 
 def test_documents_without_a_line_end_between_them_are_found() -> None:
-    assert list(light.decode_lines([b'{"a":1}{"b":2}'])) == [{"a": 1}, {"b": 2}]
+    assert list(fast_json.decode_lines([b'{"a":1}{"b":2}'])) == [{"a": 1}, {"b": 2}]
 
 
 def test_pretty_documents_look_like_dockers() -> None:
     value = {"a": [], "b": {}, "c": [1, {"d": None}]}
-    assert light.pretty([value]) == (
+    assert fast_json.pretty([value]) == (
         '[\n    {\n        "a": [],\n        "b": {},\n        "c": [\n            1,\n'
         '            {\n                "d": null\n            }\n        ]\n    }\n]'
     )
