@@ -13,15 +13,15 @@ import os
 from collections.abc import Mapping
 
 from jaula.cgroups import hierarchies
-from jaula.cgroups.entry import enter
-from jaula.cgroups.place import own_cgroup
+from jaula.cgroups.attach import enter
+from jaula.cgroups.cgroup_path import own_cgroup
 from jaula.cgroups.protocol import Cgroup, CgroupDriver, Stats
 from jaula.errors import Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cgroups.v1.driver import Driver as V1Driver
-    from jaula.cgroups.v2.driver import Driver as V2Driver
+    from jaula.cgroups.v1.driver import V1Driver
+    from jaula.cgroups.v2.driver import V2Driver
 
 __all__ = [
     "ENGINE_LEAF",
@@ -52,17 +52,17 @@ def delegated(reason: str = "") -> CgroupDriver:
     The engine is in the leaf :data:`ENGINE_LEAF` of a delegated cgroup of v2; containers are beside
     it. v1 knows no safe delegation. ``reason`` says why there is no such cgroup, if that is known.
     """
-    from jaula.cgroups import absent
-    from jaula.cgroups.v2.driver import Driver as V2Driver
+    from jaula.cgroups import null_driver
+    from jaula.cgroups.v2.driver import V2Driver
 
     tree = unified()
     if tree is not None:
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             base = delegated_base(tree, own_cgroup(file.read()))
         if base is not None:
-            return absent.Driver(V2Driver(f"{tree}{base}", rootless=True))
+            return null_driver.NullDriver(V2Driver(f"{tree}{base}", rootless=True))
     hint = "jaula doctor tells how a user gets one"
-    return absent.Driver(None, reason or "the engine has no delegated cgroup", hint)
+    return null_driver.NullDriver(None, reason or "the engine has no delegated cgroup", hint)
 
 
 def unified() -> str | None:
@@ -98,12 +98,14 @@ def select(
     if not systemd:
         if not rootless:  # as other runtimes do: an init system inside looks for its hierarchy
             return _files(found, rootless=False, named=(hierarchies.SYSTEMD,))
-        from jaula.cgroups import absent
+        from jaula.cgroups import null_driver as cgroup_null_driver
 
         mounted = bool(found.legacy) or found.unified is not None
-        return absent.Driver(_files(found, rootless=True, named=()) if mounted else None)
+        return cgroup_null_driver.NullDriver(
+            _files(found, rootless=True, named=()) if mounted else None
+        )
     from jaula.cgroups.systemd import annotations as texts  # 15 ms that only those pay who ask
-    from jaula.cgroups.systemd.driver import Driver as SystemdDriver
+    from jaula.cgroups.systemd.driver import SystemdDriver
 
     return SystemdDriver(
         _files(found, rootless=rootless, named=(hierarchies.SYSTEMD, "")),
@@ -124,11 +126,11 @@ def _files(
     if found.legacy:
         mounts = {hierarchies.SYSTEMD: found.named, "": found.unified}
         extra = [(name, mount) for name in named if (mount := mounts[name])]
-        from jaula.cgroups.v1.driver import Driver as V1Driver
+        from jaula.cgroups.v1.driver import V1Driver
 
         return V1Driver(found.legacy, extra)
     if found.unified is not None:
-        from jaula.cgroups.v2.driver import Driver as V2Driver
+        from jaula.cgroups.v2.driver import V2Driver
 
         return V2Driver(found.unified, rootless=rootless)
     raise Unsupported(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from jaula.cgroups.file_writes import Step
 from jaula.cgroups.files import Reader
-from jaula.cgroups.writes import Step
 from jaula.spec.runtime import Resources
 
 

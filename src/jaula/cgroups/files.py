@@ -2,7 +2,7 @@
 
 Source: Linux ``Documentation/admin-guide/cgroup-v2.rst`` ("Interface Files", "Format") and
 ``admin-guide/cgroup-v1/``. Everything here raises ``OSError``; what a refusal means to the caller
-is said by :mod:`jaula.cgroups.writes`.
+is said by :mod:`jaula.cgroups.file_writes`.
 
 Facts about these files: a write is one message, so a value goes out in one ``write(2)``; the file
 is generated at open or at the first read, so it is opened afresh for every look; descriptors are

@@ -6,9 +6,9 @@ and less mean no limit.
 
 from __future__ import annotations
 
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader, limit, number
 from jaula.cgroups.protocol import PidsStats
-from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
 
@@ -20,7 +20,7 @@ class Pids:
         if resources.pids is None:
             return ()
         wanted = resources.pids.limit
-        return (Write("pids.max", str(wanted) if wanted > 0 else "max"),)
+        return (FileWrite("pids.max", str(wanted) if wanted > 0 else "max"),)
 
 
 def stats(read: Reader) -> PidsStats:

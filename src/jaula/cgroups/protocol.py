@@ -11,7 +11,7 @@ How a process gets in:
 
 * v2: ``directory_fd()`` and ``CLONE_INTO_CGROUP``; the process is born there.
 * v1: ``entry()`` opens one file per hierarchy; the new process itself, while it has one thread,
-  writes ``0`` to each (:func:`jaula.cgroups.entry.enter`). This takes 0.15 ms. ``add(pid)`` from
+  writes ``0`` to each (:func:`jaula.cgroups.attach.enter`). This takes 0.15 ms. ``add(pid)`` from
   outside takes a lock that waits for an RCU grace period when nobody took it lately: 7-15 ms.
 * A cgroup namespace has its root at the cgroup its creator is in, so it is unshared after entry
   (v1) or made in the same ``clone3`` (v2).
@@ -170,7 +170,7 @@ class Cgroup(Protocol):
         ...
 
     def entry(self) -> tuple[int, ...]:
-        """Descriptors for :func:`jaula.cgroups.entry.enter`; the caller closes them."""
+        """Descriptors for :func:`jaula.cgroups.attach.enter`; the caller closes them."""
         ...
 
     def settle(self) -> None:

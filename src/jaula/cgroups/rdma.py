@@ -6,8 +6,8 @@ Source: OCI config-linux.md "RDMA"; kernel ``admin-guide/cgroup-v1/rdma.rst``: a
 
 from __future__ import annotations
 
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader
-from jaula.cgroups.writes import Step, Write
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
 
@@ -24,5 +24,5 @@ class Rdma:
             pairs = (("hca_handle", limit.hca_handles), ("hca_object", limit.hca_objects))
             line = " ".join(f"{key}={value}" for key, value in pairs if value is not None)
             if line:
-                steps.append(Write("rdma.max", f"{device} {line}"))
+                steps.append(FileWrite("rdma.max", f"{device} {line}"))
         return tuple(steps)

@@ -18,7 +18,7 @@ import os
 
 from jaula import cgroups
 from jaula.cgroups import ENGINE_LEAF
-from jaula.cgroups.place import own_cgroup
+from jaula.cgroups.cgroup_path import own_cgroup
 from jaula.errors import JaulaError
 
 KEEPER_LEAF = "keeper"

@@ -10,7 +10,7 @@ import pytest
 
 from jaula.audit.checks import devices as check
 from jaula.audit.mountinfo import parse
-from jaula.cgroups import rules
+from jaula.cgroups import device_rules
 from jaula.cgroups.v2 import devices
 from jaula.security.devices import DEFAULT_RULES
 from jaula.spec.runtime import DeviceCgroup
@@ -34,13 +34,13 @@ def group() -> Iterator[Path]:
 def load(group: Path, wanted: tuple[DeviceCgroup, ...]) -> None:
     directory = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        devices.apply(directory, str(group), rules.normal(wanted))
+        devices.apply(directory, str(group), device_rules.normal(wanted))
     finally:
         os.close(directory)
 
 
 def test_the_program_in_the_kernel_is_told_from_any_other(group: Path) -> None:
-    expected = devices.assemble(rules.normal(DEFAULT_RULES))
+    expected = devices.assemble(device_rules.normal(DEFAULT_RULES))
     assert check.loaded(str(group)) == []
     load(group, DEFAULT_RULES)
     ((_, code, tag),) = check.loaded(str(group))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jaula import cgroups
-from jaula.cgroups.place import place
+from jaula.cgroups.cgroup_path import place
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.cgroups.systemd.annotations import PREFIX
 from jaula.errors import Conflict, InvalidRequest

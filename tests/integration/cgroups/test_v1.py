@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from jaula.cgroups.protocol import CgroupDriver
-from jaula.cgroups.v1.driver import Driver
+from jaula.cgroups.v1.driver import V1Driver
 
 
 @pytest.fixture
 def cpusets(driver: CgroupDriver) -> Path:
-    if not isinstance(driver, Driver):
+    if not isinstance(driver, V1Driver):
         pytest.skip("this host has cgroup v2")
     mounts = [Path(h.mount) for h in driver.hierarchies if "cpuset" in h.controllers]
     if not mounts:

@@ -9,8 +9,8 @@ import pytest
 
 from jaula import cgroups
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
-from jaula.cgroups.v2.cgroup import Cgroup as V2Cgroup
-from jaula.cgroups.v2.driver import LEAF, Driver
+from jaula.cgroups.v2.cgroup import V2Cgroup
+from jaula.cgroups.v2.driver import LEAF, V2Driver
 from jaula.errors import Conflict, Unsupported
 from jaula.spec.runtime import Network, Pids, Resources
 
@@ -47,7 +47,7 @@ def test_processes_at_the_top_of_what_is_delegated_move_to_a_leaf(
     cgroup: Cgroup, start: Start
 ) -> None:
     process = started(start, cgroup)
-    delegated = Driver(cgroup.locations()["pids"])
+    delegated = V2Driver(cgroup.locations()["pids"])
     with delegated.create("/parent/one") as inner:
         inner.apply(Resources(pids=Pids(limit=5)))
         assert inner.limits()["pids.max"] == "5"

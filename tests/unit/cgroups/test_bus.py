@@ -16,7 +16,7 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, Proxy, prep_socket
 
 from jaula.cgroups.systemd.bus import Address, Connection
-from jaula.cgroups.systemd.properties import Property
+from jaula.cgroups.systemd.properties import UnitProperty
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Unavailable
 
 NAME = "org.freedesktop.systemd1"
@@ -101,9 +101,11 @@ def connected(address: str) -> Connection:
 def test_a_unit_is_started_changed_and_stopped(address: str, manager: Manager) -> None:
     with connected(address) as systemd:
         assert systemd.manager_property("Version") == "257.1"
-        systemd.start("a.scope", [Property("PIDs", "au", [5]), Property("Delegate", "b", True)])
-        systemd.set("a.scope", [Property("AllowedCPUs", "ay", b"\x03")])
-        systemd.set("a.scope", [Property("DeviceAllow", "a(ss)", [("/dev/null", "r")])])
+        systemd.start(
+            "a.scope", [UnitProperty("PIDs", "au", [5]), UnitProperty("Delegate", "b", True)]
+        )
+        systemd.set("a.scope", [UnitProperty("AllowedCPUs", "ay", b"\x03")])
+        systemd.set("a.scope", [UnitProperty("DeviceAllow", "a(ss)", [("/dev/null", "r")])])
         systemd.stop("a.scope")
         systemd.forget("a.scope")
     assert manager.calls == [

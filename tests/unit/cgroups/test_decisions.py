@@ -7,15 +7,15 @@ from collections.abc import Mapping
 
 import pytest
 
-from jaula.cgroups import features, pids, writes
+from jaula.cgroups import features, file_writes, pids
 from jaula.cgroups.controller import Controller
+from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
 from jaula.cgroups.files import Reader
 from jaula.cgroups.v1 import blkio, cpu, cpuset, devices, hugetlb, memory
 from jaula.cgroups.v2 import cpu as cpu2
 from jaula.cgroups.v2 import hugetlb as hugetlb2
 from jaula.cgroups.v2 import io as io2
 from jaula.cgroups.v2 import memory as memory2
-from jaula.cgroups.writes import Remark, Step, Write
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Unsupported
 from jaula.spec.runtime import (
     CPU,
@@ -41,7 +41,7 @@ def decided(
     controller: Controller, resources: Resources, now: Mapping[str, str] | None = None
 ) -> list[tuple[str, str]]:
     steps: tuple[Step, ...] = controller.decide(resources, having(now or {}))
-    return [(s.file, s.value) if isinstance(s, Write) else ("remark", s.text) for s in steps]
+    return [(s.file, s.value) if isinstance(s, FileWrite) else ("remark", s.text) for s in steps]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_v1_memory_writes_in_the_order_that_the_kernel_takes(
 
 def test_v1_memory_lives_without_swap_accounting() -> None:
     steps = memory.Memory().decide(Resources(memory=Memory(limit=10, swap=20)), having({}))
-    assert [step.missing != "" for step in steps if isinstance(step, Write)] == [False, True]
+    assert [step.missing != "" for step in steps if isinstance(step, FileWrite)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_a_bad_page_size_is_refused(size: str) -> None:
 def test_what_v2_cannot_do_is_remarked() -> None:
     asked = Resources(memory=Memory(limit=10, swappiness=1, disable_oom_killer=True))
     assert [name for name, _ in decided(memory2.Memory(), asked)][1:] == ["remark", "remark"]
-    assert Remark("x").describe() == "x"
-    assert Write("pids.max", "3").describe() == "write '3' to pids.max"
+    assert WriteWarning("x").describe() == "x"
+    assert FileWrite("pids.max", "3").describe() == "write '3' to pids.max"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_what_v2_cannot_do_is_remarked() -> None:
     ],
 )
 def test_a_refusal_says_what_was_asked(number: int, kind: type[JaulaError]) -> None:
-    error = writes.refusal("/jaula/x", Write("pids.max", "3"), OSError(number, "why"))
+    error = file_writes.refusal("/jaula/x", FileWrite("pids.max", "3"), OSError(number, "why"))
     assert type(error) is kind
     assert "cannot set pids.max of cgroup /jaula/x to '3'" in error.message
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cgroups.rules import normal
+from jaula.cgroups.device_rules import normal
 from jaula.cgroups.v2.devices import assemble
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.spec.runtime import DeviceCgroup

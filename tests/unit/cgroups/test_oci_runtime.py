@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cgroups import absent, cpulist, pagesize, pressure, rules
-from jaula.cgroups.defaultdevices import DEFAULT, with_default_devices
+from jaula.cgroups import cpulist, device_rules, hugetlb_page_size, null_driver, pressure
+from jaula.cgroups.default_devices import DEFAULT, with_default_devices
 from jaula.cgroups.events import events_document
+from jaula.cgroups.file_writes import FileWrite
 from jaula.cgroups.protocol import (
     BlkioStats,
     CpuStats,
@@ -24,7 +25,6 @@ from jaula.cgroups.v1 import blkio, cpuacct
 from jaula.cgroups.v1.hugetlb import Hugetlb
 from jaula.cgroups.v1.network import NetCls, NetPrio
 from jaula.cgroups.v2 import unified
-from jaula.cgroups.writes import Write
 from jaula.errors import InvalidRequest, NotAuthorized, Unsupported
 from jaula.spec.runtime import (
     CPU,
@@ -47,7 +47,7 @@ def test_default_devices_come_behind_the_spec_s_rules() -> None:
     assert with_default_devices(own) == (*own, *DEFAULT)
     assert with_default_devices(()) == (DENY_ALL, *DEFAULT)
     assert with_default_devices(own[1:]) == (DENY_ALL, *own[1:], *DEFAULT)
-    assert not any(rule.everything for rule in rules.normal(DEFAULT))
+    assert not any(rule.everything for rule in device_rules.normal(DEFAULT))
 
 
 def test_the_privileged_stay_so_with_default_devices() -> None:
@@ -61,7 +61,7 @@ def test_a_malformed_first_rule_is_refused() -> None:
 
 
 def test_without_a_cgroup_a_container_runs_but_not_with_limits() -> None:
-    cgroup = absent.Cgroup("/x")
+    cgroup = null_driver.NullCgroup("/x")
     assert cgroup.apply(Resources(devices=(DENY_ALL,))) == ()
     assert cgroup.apply(Resources(memory=Memory(), cpu=CPU(shares=0), pids=Pids(limit=-1))) == ()
     with pytest.raises(Unsupported, match=r"cannot limit memory, cpu: .*no cgroup"):
@@ -74,13 +74,13 @@ def test_without_a_cgroup_a_container_runs_but_not_with_limits() -> None:
 
 
 def test_a_host_without_cgroups_and_one_that_forbids_them_give_none() -> None:
-    class Forbidding(absent.Driver):
-        def create(self, path: str) -> absent.Cgroup:
+    class Forbidding(null_driver.NullDriver):
+        def create(self, path: str) -> null_driver.NullCgroup:
             raise NotAuthorized(f"cannot make cgroup {path}: Permission denied")
 
-    assert absent.Driver(None).create("/x").pids() == ()
-    assert absent.Driver(None).open("/x").stats() == Stats()
-    made = absent.Driver(Forbidding(None)).create("/x")
+    assert null_driver.NullDriver(None).create("/x").pids() == ()
+    assert null_driver.NullDriver(None).open("/x").stats() == Stats()
+    made = null_driver.NullDriver(Forbidding(None)).create("/x")
     with pytest.raises(Unsupported, match="Permission denied"):
         made.apply(Resources(pids=Pids(limit=5)))
 
@@ -92,8 +92,8 @@ def test_rdma_names_only_what_is_asked() -> None:
         "n": Rdma(),
     }
     assert RdmaController().decide(Resources(rdma=asked), NOTHING) == (
-        Write("rdma.max", "mlx5_0 hca_handle=2 hca_object=2000"),
-        Write("rdma.max", "m1 hca_object=0"),
+        FileWrite("rdma.max", "mlx5_0 hca_handle=2 hca_object=2000"),
+        FileWrite("rdma.max", "m1 hca_object=0"),
     )
     with pytest.raises(InvalidRequest, match="bad rdma device"):
         RdmaController().decide(Resources(rdma={"a b": Rdma(hca_handles=1)}), NOTHING)
@@ -102,8 +102,8 @@ def test_rdma_names_only_what_is_asked() -> None:
 def test_network_class_and_priorities() -> None:
     network = Network(class_id=1048577, priorities=(InterfacePriority(name="eth0", priority=5),))
     asked = Resources(network=network)
-    assert NetCls().decide(asked, NOTHING) == (Write("net_cls.classid", "1048577"),)
-    assert NetPrio().decide(asked, NOTHING) == (Write("net_prio.ifpriomap", "eth0 5"),)
+    assert NetCls().decide(asked, NOTHING) == (FileWrite("net_cls.classid", "1048577"),)
+    assert NetPrio().decide(asked, NOTHING) == (FileWrite("net_prio.ifpriomap", "eth0 5"),)
     bad = Network(priorities=(InterfacePriority(name="a b", priority=5),))
     with pytest.raises(InvalidRequest, match="bad network interface name"):
         NetPrio().decide(Resources(network=bad), NOTHING)
@@ -111,20 +111,20 @@ def test_network_class_and_priorities() -> None:
 
 def test_v1_limits_reserved_huge_pages_where_the_kernel_can() -> None:
     asked = Resources(hugepage_limits=(HugepageLimit(page_size="2MB", limit=5),))
-    plain = Write("hugetlb.2MB.limit_in_bytes", "5")
+    plain = FileWrite("hugetlb.2MB.limit_in_bytes", "5")
     assert Hugetlb().decide(asked, NOTHING) == (plain,)
     name = "hugetlb.2MB.rsvd.limit_in_bytes"
-    assert Hugetlb().decide(asked, {name: "9"}.get) == (plain, Write(name, "5"))
+    assert Hugetlb().decide(asked, {name: "9"}.get) == (plain, FileWrite(name, "5"))
 
 
 def test_page_sizes_have_the_names_of_the_kernel() -> None:
-    assert [pagesize.named(kib) for kib in (64, 2048, 32768, 1048576)] == [
+    assert [hugetlb_page_size.named(kib) for kib in (64, 2048, 32768, 1048576)] == [
         "64KB",
         "2MB",
         "32MB",
         "1GB",
     ]
-    assert all(pagesize.checked(size) == size for size in pagesize.of_host())
+    assert all(hugetlb_page_size.checked(size) == size for size in hugetlb_page_size.of_host())
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_a_unified_value_of_several_lines_is_several_writes() -> None:
     now = {"io.max": "", "cgroup.max.depth": "max"}.get
     asked = {"io.max": "8:0 rbps=1\n8:16 rbps=2\n", "cgroup.max.depth": "3"}
     assert unified.decide(asked, ["io"], now) == (
-        Write("io.max", "8:0 rbps=1"),
-        Write("io.max", "8:16 rbps=2"),
-        Write("cgroup.max.depth", "3"),
+        FileWrite("io.max", "8:0 rbps=1"),
+        FileWrite("io.max", "8:16 rbps=2"),
+        FileWrite("cgroup.max.depth", "3"),
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaula.cgroups.systemd import annotations
 from jaula.cgroups.systemd.cgroup import major
 from jaula.cgroups.systemd.driver import units
-from jaula.cgroups.systemd.properties import INFINITY, Property, of_resources, of_scope
+from jaula.cgroups.systemd.properties import INFINITY, UnitProperty, of_resources, of_scope
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import CPU, BlockIO, DeviceCgroup, Memory, Pids, Resources
 
@@ -191,7 +191,7 @@ def test_device_rules_that_it_cannot_say_are_left_to_the_cgroup(
 )
 def test_annotations_in_text_form(name: str, text: str, found: tuple[str, str, Any]) -> None:
     given = {annotations.PREFIX + name: text, "org.other": "x"}
-    assert annotations.properties(given) == (Property(*found),)
+    assert annotations.properties(given) == (UnitProperty(*found),)
 
 
 @pytest.mark.parametrize(

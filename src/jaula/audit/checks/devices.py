@@ -131,11 +131,11 @@ def _rules(subject: Subject, by: str | None) -> Row:
 
 def _program(subject: Subject, directory: str, wanted: set[str], by: str | None) -> Row:
     """The BPF programs of a v2 cgroup against the one that the spec's rules compile to."""
-    from jaula.cgroups import rules
+    from jaula.cgroups import device_rules
     from jaula.cgroups.v2 import devices
 
     resources = subject.linux.resources
-    expected = devices.assemble(rules.normal(resources.devices if resources else ()))
+    expected = devices.assemble(device_rules.normal(resources.devices if resources else ()))
     programs = loaded(directory)
     ours = [number for number, code, tag in programs if same(expected, code, tag)]
     runtime = subject.text("Runtime")

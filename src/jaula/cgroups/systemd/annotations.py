@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaula.cgroups.systemd.properties import Property
+from jaula.cgroups.systemd.properties import UnitProperty
 from jaula.errors import InvalidRequest
 
 PREFIX = "org.systemd.property."
@@ -38,14 +38,14 @@ _RANGES = {
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
 
 
-def properties(annotations: Mapping[str, str]) -> tuple[Property, ...]:
+def properties(annotations: Mapping[str, str]) -> tuple[UnitProperty, ...]:
     """Raises ``InvalidRequest`` that names the annotation."""
     return tuple(
         _property(key, value) for key, value in annotations.items() if key.startswith(PREFIX)
     )
 
 
-def _property(key: str, text: str) -> Property:
+def _property(key: str, text: str) -> UnitProperty:
     name = key.removeprefix(PREFIX)
     if len(name) < 2 or not name.isascii() or not name.isalpha() or not name[0].isupper():
         raise InvalidRequest(f"annotation {key!r} does not name a property of systemd")
@@ -59,8 +59,8 @@ def _property(key: str, text: str) -> Property:
     if name.endswith("Sec") and not name.endswith("USec") and signature in "ynqiuxtd":
         if value < 0:
             raise InvalidRequest(f"annotation {key} has the value {text!r}: less than nothing")
-        return Property(name.removesuffix("Sec") + "USec", "t", int(value * 1_000_000))
-    return Property(name, signature, value)
+        return UnitProperty(name.removesuffix("Sec") + "USec", "t", int(value * 1_000_000))
+    return UnitProperty(name, signature, value)
 
 
 def _value(text: str) -> tuple[str, Any]:

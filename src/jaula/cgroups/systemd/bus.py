@@ -21,7 +21,7 @@ from typing import Any, Self
 from jeepney import DBusAddress, new_method_call
 from jeepney.low_level import HeaderFields, Message, MessageType, Parser
 
-from jaula.cgroups.systemd.properties import Property
+from jaula.cgroups.systemd.properties import UnitProperty
 from jaula.errors import (
     Conflict,
     InvalidRequest,
@@ -100,7 +100,7 @@ class Connection:
         ((_, value),) = self._call(_PROPERTIES, "Get", "ss", (_MANAGER.interface, name))
         return str(value)
 
-    def start(self, unit: str, properties: Iterable[Property]) -> None:
+    def start(self, unit: str, properties: Iterable[UnitProperty]) -> None:
         """Make a transient unit and wait until it is there.
 
         Raises ``Conflict`` where one of that name exists.
@@ -112,7 +112,7 @@ class Connection:
             self.forget(unit)
             raise JaulaError(f"systemd could not start unit {unit}: {result}")
 
-    def set(self, unit: str, properties: Iterable[Property]) -> None:
+    def set(self, unit: str, properties: Iterable[UnitProperty]) -> None:
         """Change properties of a unit until the next boot."""
         body = (unit, True, [p.wire() for p in properties])
         self._call(_MANAGER, "SetUnitProperties", "sba(sv)", body)

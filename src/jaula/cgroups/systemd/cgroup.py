@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Protocol, Self
 
+from jaula.cgroups.file_writes import Step
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import Cgroup as AnyCgroup
 from jaula.cgroups.protocol import Stats
 from jaula.cgroups.systemd.bus import Address, Connection
-from jaula.cgroups.systemd.placeholder import Placeholder
+from jaula.cgroups.systemd.pause_process import PauseProcess
 from jaula.cgroups.systemd.properties import of_resources
-from jaula.cgroups.writes import Step
 from jaula.errors import Conflict
 from jaula.spec.runtime import Resources
 
@@ -24,7 +24,7 @@ class Inner(AnyCgroup, Protocol):
     def reader(self, controller: str) -> Reader: ...
 
 
-class Cgroup:
+class SystemdCgroup:
     """See :class:`jaula.cgroups.protocol.Cgroup`, whose contract this keeps."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Cgroup:
         inner: Inner,
         version: int,
         address: Address,
-        placeholder: Placeholder | None,
+        placeholder: PauseProcess | None,
         *,
         without_device_rules: bool,
     ) -> None:

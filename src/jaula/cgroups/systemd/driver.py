@@ -1,8 +1,8 @@
 """The systemd driver: the last part of a path is a unit, the one above it the unit's slice.
 
-A path is the one that :mod:`jaula.cgroups.place` gives: ``/a.slice/a-b.slice/jaula-ID.scope``. For
+A path is the one that :mod:`jaula.cgroups.cgroup_path` gives: ``/a.slice/a-b.slice/jaula-ID.scope``. For
 a user's manager it is below the manager's own cgroup, and a cgroup's ``path`` has that in front;
-:meth:`Driver.open` takes both.
+:meth:`SystemdDriver.open` takes both.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Protocol
 
 from jaula.cgroups import paths
 from jaula.cgroups.systemd.bus import Address, Connection
-from jaula.cgroups.systemd.cgroup import Cgroup, Inner
-from jaula.cgroups.systemd.placeholder import Placeholder
-from jaula.cgroups.systemd.properties import Property, of_scope
+from jaula.cgroups.systemd.cgroup import Inner, SystemdCgroup
+from jaula.cgroups.systemd.pause_process import PauseProcess
+from jaula.cgroups.systemd.properties import UnitProperty, of_scope
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unsupported
 
 
@@ -30,7 +30,7 @@ class Files(Protocol):
     def warnings(self) -> tuple[str, ...]: ...
 
 
-class Driver:
+class SystemdDriver:
     """Keeps the contract of :class:`jaula.cgroups.protocol.CgroupDriver`."""
 
     name = "systemd"
@@ -40,7 +40,7 @@ class Driver:
         host: Files,
         *,
         user: bool = False,
-        properties: Iterable[Property] = (),
+        properties: Iterable[UnitProperty] = (),
         without_device_rules: bool = False,
         address: Address | None = None,
     ) -> None:
@@ -54,11 +54,11 @@ class Driver:
         self._address = address or (Address.user() if user else Address.system())
         self.version = host.version
 
-    def create(self, path: str) -> Cgroup:
+    def create(self, path: str) -> SystemdCgroup:
         parent, unit = units(path)
         with Connection(self._address) as systemd:
             full = self._root(systemd) + path
-            placeholder = Placeholder() if unit.endswith(".scope") else None
+            placeholder = PauseProcess() if unit.endswith(".scope") else None
             try:
                 wanted = (
                     *of_scope(
@@ -86,7 +86,7 @@ class Driver:
                 raise
         return self._cgroup(unit, inner, placeholder)
 
-    def open(self, path: str) -> Cgroup:
+    def open(self, path: str) -> SystemdCgroup:
         _, unit = units(path)
         try:
             return self._cgroup(unit, self._host.open(path), None)
@@ -122,8 +122,8 @@ class Driver:
         systemd.stop(unit)
         systemd.forget(unit)
 
-    def _cgroup(self, unit: str, inner: Inner, placeholder: Placeholder | None) -> Cgroup:
-        return Cgroup(
+    def _cgroup(self, unit: str, inner: Inner, placeholder: PauseProcess | None) -> SystemdCgroup:
+        return SystemdCgroup(
             unit,
             inner,
             self.version,

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from jaula.cgroups import cpulist, rules
+from jaula.cgroups import cpulist, device_rules
+from jaula.cgroups.device_rules import DeviceRule
 from jaula.cgroups.files import Reader, limit
-from jaula.cgroups.rules import Rule
 from jaula.cgroups.v2 import cpu as v2cpu
 from jaula.cgroups.v2 import io as v2io
 from jaula.cgroups.v2 import memory as v2memory
@@ -27,7 +27,7 @@ _PERIOD = 100_000  # microseconds, the kernel's own
 _STEP = 10_000  # microseconds a second: systemd keeps a quota in whole percents
 
 
-class Property(msgspec.Struct, frozen=True):
+class UnitProperty(msgspec.Struct, frozen=True):
     """A property with the D-Bus signature of its value."""
 
     name: str
@@ -41,27 +41,27 @@ class Property(msgspec.Struct, frozen=True):
 
 def of_scope(
     unit: str, parent: str, pid: int | None, description: str, version: int
-) -> tuple[Property, ...]:
+) -> tuple[UnitProperty, ...]:
     """Of a new unit in the slice ``parent``; without ``pid`` for a slice, which holds none."""
     accounting = ("Memory", "CPU", "IO" if version == 2 else "BlockIO", "Tasks")
-    kind: tuple[Property, ...]
+    kind: tuple[UnitProperty, ...]
     if unit.endswith(".slice"):
-        kind = (Property("Wants", "as", [parent]),)
+        kind = (UnitProperty("Wants", "as", [parent]),)
     else:
-        kind = (Property("Slice", "s", parent), Property("Delegate", "b", True))
+        kind = (UnitProperty("Slice", "s", parent), UnitProperty("Delegate", "b", True))
     return (
-        Property("Description", "s", description),
+        UnitProperty("Description", "s", description),
         *kind,
-        *((Property("PIDs", "au", [pid]),) if pid is not None else ()),
-        *(Property(f"{name}Accounting", "b", True) for name in accounting),
-        Property("DefaultDependencies", "b", False),
-        Property("CollectMode", "s", "inactive-or-failed"),
+        *((UnitProperty("PIDs", "au", [pid]),) if pid is not None else ()),
+        *(UnitProperty(f"{name}Accounting", "b", True) for name in accounting),
+        UnitProperty("DefaultDependencies", "b", False),
+        UnitProperty("CollectMode", "s", "inactive-or-failed"),
     )
 
 
 def of_resources(
     resources: Resources, read: Reader, *, version: int, systemd: int, devices: str | None
-) -> tuple[Property, ...]:
+) -> tuple[UnitProperty, ...]:
     """Of the limits. ``read`` reads the cgroup as it is, ``version`` is that of its files.
 
     ``devices`` is the text of ``/proc/devices``, None to leave device rules to the cgroup.
@@ -74,7 +74,11 @@ def of_resources(
             *_cpu(resources, read, version, systemd),
             *_others(resources, version),
             *(_unified(resources.unified, systemd) if version == 2 else ()),
-            *(_devices(rules.normal(resources.devices), devices) if devices is not None else ()),
+            *(
+                _devices(device_rules.normal(resources.devices), devices)
+                if devices is not None
+                else ()
+            ),
         )
     }
     return tuple(found.values())
@@ -84,40 +88,40 @@ def _bytes(value: int) -> int:
     return INFINITY if value < 0 else value
 
 
-def _memory(resources: Resources, read: Reader, version: int) -> Iterator[Property]:
+def _memory(resources: Resources, read: Reader, version: int) -> Iterator[UnitProperty]:
     memory = resources.memory
     if memory is None:
         return
     if memory.limit:
         name = "MemoryMax" if version == 2 else "MemoryLimit"
-        yield Property(name, "t", _bytes(memory.limit))
+        yield UnitProperty(name, "t", _bytes(memory.limit))
     if version == 1:
         return
     if memory.reservation:
-        yield Property("MemoryLow", "t", _bytes(memory.reservation))
+        yield UnitProperty("MemoryLow", "t", _bytes(memory.reservation))
     now = limit(read(v2memory.LIMIT))
     swap = v2memory.swap_alone(memory.limit or None, memory.swap or None, now)
     if swap is not None:
-        yield Property("MemorySwapMax", "t", INFINITY if swap == "max" else int(swap))
+        yield UnitProperty("MemorySwapMax", "t", INFINITY if swap == "max" else int(swap))
 
 
-def _cpu(resources: Resources, read: Reader, version: int, systemd: int) -> Iterator[Property]:
+def _cpu(resources: Resources, read: Reader, version: int, systemd: int) -> Iterator[UnitProperty]:
     cpu = resources.cpu
     if cpu is None:
         return
     if version == 2 and cpu.idle == 1 and systemd >= 252:
-        yield Property("CPUWeight", "t", 0)
+        yield UnitProperty("CPUWeight", "t", 0)
     elif cpu.shares and version == 2:
-        yield Property("CPUWeight", "t", v2cpu.weight(cpu.shares))
+        yield UnitProperty("CPUWeight", "t", v2cpu.weight(cpu.shares))
     elif cpu.shares:
-        yield Property("CPUShares", "t", cpu.shares)
+        yield UnitProperty("CPUShares", "t", cpu.shares)
     if cpu.quota or cpu.period:
         quota, period = _in_force(read, version)
         yield from _quota(cpu.quota or quota, cpu.period or period, systemd)
     if systemd >= 244:
         for name, text in (("AllowedCPUs", cpu.cpus), ("AllowedMemoryNodes", cpu.mems)):
             if text:
-                yield Property(name, "ay", cpulist.bits(text))
+                yield UnitProperty(name, "ay", cpulist.bits(text))
 
 
 def _in_force(read: Reader, version: int) -> tuple[int, int]:
@@ -133,27 +137,27 @@ def _in_force(read: Reader, version: int) -> tuple[int, int]:
     )
 
 
-def _quota(quota: int, period: int, systemd: int) -> Iterator[Property]:
+def _quota(quota: int, period: int, systemd: int) -> Iterator[UnitProperty]:
     if systemd >= 242:
-        yield Property("CPUQuotaPeriodUSec", "t", period)
+        yield UnitProperty("CPUQuotaPeriodUSec", "t", period)
     if quota < 0:
-        yield Property("CPUQuotaPerSecUSec", "t", INFINITY)
+        yield UnitProperty("CPUQuotaPerSecUSec", "t", INFINITY)
         return
     # Rounded up, so that what is written to the cgroup afterwards fits below it.
     a_second = quota * 1_000_000 // period
-    yield Property("CPUQuotaPerSecUSec", "t", -(-a_second // _STEP) * _STEP)
+    yield UnitProperty("CPUQuotaPerSecUSec", "t", -(-a_second // _STEP) * _STEP)
 
 
-def _others(resources: Resources, version: int) -> Iterator[Property]:
+def _others(resources: Resources, version: int) -> Iterator[UnitProperty]:
     if resources.pids is not None:
         most = resources.pids.limit
-        yield Property("TasksMax", "t", most if most > 0 else INFINITY)
+        yield UnitProperty("TasksMax", "t", most if most > 0 else INFINITY)
     block = resources.block_io
     if block is not None and block.weight:
         if version == 2:
-            yield Property("IOWeight", "t", v2io.weight(block.weight))
+            yield UnitProperty("IOWeight", "t", v2io.weight(block.weight))
         else:
-            yield Property("BlockIOWeight", "t", block.weight)
+            yield UnitProperty("BlockIOWeight", "t", block.weight)
 
 
 _UNIFIED = {
@@ -169,12 +173,12 @@ _UNIFIED = {
 }
 
 
-def _unified(unified: Mapping[str, str], systemd: int) -> Iterator[Property]:
+def _unified(unified: Mapping[str, str], systemd: int) -> Iterator[UnitProperty]:
     for name, raw in unified.items():
         value = raw.strip()
         if name in _UNIFIED:
             word = value.removeprefix("default ")
-            yield Property(_UNIFIED[name], "t", _number(name, word))
+            yield UnitProperty(_UNIFIED[name], "t", _number(name, word))
         elif name == "cpu.max":
             words = value.split()
             if not 1 <= len(words) <= 2:
@@ -185,10 +189,10 @@ def _unified(unified: Mapping[str, str], systemd: int) -> Iterator[Property]:
                 raise InvalidRequest(f"unified resource {name!r} value invalid: {raw!r}")
             yield from _quota(quota, period, systemd)
         elif name == "cpu.idle" and value == "1" and systemd >= 252:
-            yield Property("CPUWeight", "t", 0)
+            yield UnitProperty("CPUWeight", "t", 0)
         elif name in ("cpuset.cpus", "cpuset.mems") and systemd >= 244:
             kind = "AllowedCPUs" if name == "cpuset.cpus" else "AllowedMemoryNodes"
-            yield Property(kind, "ay", cpulist.bits(value))
+            yield UnitProperty(kind, "ay", cpulist.bits(value))
 
 
 def _number(name: str, word: str) -> int:
@@ -199,7 +203,7 @@ def _number(name: str, word: str) -> int:
     return int(word)
 
 
-def _devices(given: tuple[Rule, ...], table: str) -> Iterator[Property]:
+def _devices(given: tuple[DeviceRule, ...], table: str) -> Iterator[UnitProperty]:
     """The rules where systemd can say them: all allowed, or those allowed of none.
 
     A list that takes something away again is kept by the cgroup alone.
@@ -209,8 +213,8 @@ def _devices(given: tuple[Rule, ...], table: str) -> Iterator[Property]:
         return
     rest = given[start + 1 :]
     if given[start].allow and all(rule.allow for rule in rest):
-        yield Property("DevicePolicy", "s", "auto")
-        yield Property("DeviceAllow", "a(ss)", [])
+        yield UnitProperty("DevicePolicy", "s", "auto")
+        yield UnitProperty("DeviceAllow", "a(ss)", [])
         return
     names = [_device_names(rule, table) for rule in rest]
     if given[start].allow or not all(rule.allow for rule in rest) or not all(names):
@@ -218,12 +222,12 @@ def _devices(given: tuple[Rule, ...], table: str) -> Iterator[Property]:
     allowed = [
         (name, rule.access) for rule, found in zip(rest, names, strict=True) for name in found
     ]
-    yield Property("DevicePolicy", "s", "strict")
-    yield Property("DeviceAllow", "a(ss)", [])  # forget those of before
-    yield Property("DeviceAllow", "a(ss)", allowed)
+    yield UnitProperty("DevicePolicy", "s", "strict")
+    yield UnitProperty("DeviceAllow", "a(ss)", [])  # forget those of before
+    yield UnitProperty("DeviceAllow", "a(ss)", allowed)
 
 
-def _device_names(rule: Rule, table: str) -> tuple[str, ...]:
+def _device_names(rule: DeviceRule, table: str) -> tuple[str, ...]:
     """What systemd calls the rule's devices; () where it has no word for them."""
     found: list[str] = []
     for kind in rule.kinds:

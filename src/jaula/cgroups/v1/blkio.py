@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import BlkioStats, IoCount, IoEntry
-from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import BlockIO, Resources
 
 _NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in force"
@@ -37,16 +37,16 @@ class Blkio:
 def _weights(block: BlockIO, current: Reader) -> Iterator[Step]:
     prefix = "blkio" if current("blkio.weight") is not None else "blkio.bfq"
     if block.weight:
-        yield Write(f"{prefix}.weight", str(block.weight), missing=_NO_WEIGHT)
+        yield FileWrite(f"{prefix}.weight", str(block.weight), missing=_NO_WEIGHT)
     if block.leaf_weight:
-        yield Write("blkio.leaf_weight", str(block.leaf_weight), missing=_NO_WEIGHT)
+        yield FileWrite("blkio.leaf_weight", str(block.leaf_weight), missing=_NO_WEIGHT)
     for device in block.weight_device:
         key = f"{device.major}:{device.minor}"
         if device.weight:
-            yield Write(f"{prefix}.weight_device", f"{key} {device.weight}", missing=_NO_WEIGHT)
+            yield FileWrite(f"{prefix}.weight_device", f"{key} {device.weight}", missing=_NO_WEIGHT)
         if device.leaf_weight:
             leaf = f"{key} {device.leaf_weight}"
-            yield Write("blkio.leaf_weight_device", leaf, missing=_NO_WEIGHT)
+            yield FileWrite("blkio.leaf_weight_device", leaf, missing=_NO_WEIGHT)
 
 
 def _throttles(block: BlockIO) -> Iterator[Step]:
@@ -58,7 +58,7 @@ def _throttles(block: BlockIO) -> Iterator[Step]:
     ):
         for device in devices:
             value = f"{device.major}:{device.minor} {device.rate}"
-            yield Write(f"blkio.throttle.{name}_device", value)
+            yield FileWrite(f"blkio.throttle.{name}_device", value)
 
 
 LISTS = (

@@ -11,15 +11,17 @@ from typing import Self
 
 import msgspec
 
-from jaula.cgroups import files, killing, pids, tree
+from jaula.cgroups import directory as cgroup_directory
+from jaula.cgroups import files, pids
+from jaula.cgroups import kill as cgroup_kill
 from jaula.cgroups.controller import Controller
+from jaula.cgroups.file_writes import Step, gone, perform
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import CpusetStats, CpuStats, Stats
 from jaula.cgroups.rdma import Rdma
 from jaula.cgroups.v1 import blkio, cpu, cpuacct, cpuset, freezer, hugetlb, memory, oom
 from jaula.cgroups.v1.devices import Devices
 from jaula.cgroups.v1.network import NetCls, NetPrio
-from jaula.cgroups.writes import Step, gone, perform
 from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
 from jaula.spec.runtime import Resources
 
@@ -52,7 +54,7 @@ class Hierarchy(msgspec.Struct, frozen=True):
     root: int
 
 
-class Cgroup:
+class V1Cgroup:
     """See :class:`jaula.cgroups.protocol.Cgroup`, whose contract this keeps."""
 
     def __init__(self, path: str, relative: str, hierarchies: tuple[Hierarchy, ...]) -> None:
@@ -91,7 +93,7 @@ class Cgroup:
     def add(self, pid: int) -> None:
         for hierarchy in self._hierarchies:
             directory = self._required(hierarchy.controllers[0])
-            tree.add(directory, self.path, pid, hint=f"refused in {hierarchy.mount}")
+            cgroup_directory.add(directory, self.path, pid, hint=f"refused in {hierarchy.mount}")
 
     def entry(self) -> tuple[int, ...]:
         opened: list[int] = []
@@ -145,12 +147,12 @@ class Cgroup:
 
     def kill(self) -> None:
         """Those that cgroups below have frozen are let go too, else they would not die."""
-        killing.kill(self.path, self._pids, self._stop_for_kill, self._thaw_all)
+        cgroup_kill.kill(self.path, self._pids, self._stop_for_kill, self._thaw_all)
 
     def destroy(self, timeout: float = 2.0) -> None:
         deadline = time.monotonic() + timeout
         for hierarchy in self._hierarchies:
-            tree.remove(hierarchy.root, self._relative, deadline)
+            cgroup_directory.remove(hierarchy.root, self._relative, deadline)
         self.close()
 
     def oom_kills(self) -> int:
@@ -198,7 +200,9 @@ class Cgroup:
         for hierarchy in self._hierarchies:
             if controller in hierarchy.controllers:
                 try:
-                    directory = os.open(self._relative, tree.DIRECTORY, dir_fd=hierarchy.root)
+                    directory = os.open(
+                        self._relative, cgroup_directory.DIRECTORY, dir_fd=hierarchy.root
+                    )
                 except FileNotFoundError:
                     return None
                 self._directories.update(dict.fromkeys(hierarchy.controllers, directory))
@@ -215,12 +219,12 @@ class Cgroup:
         for name in ("pids", "freezer", "memory", *CONTROLLERS):
             directory = self._directory(name)
             if directory is not None:
-                return tree.pids(directory)
+                return cgroup_directory.pids(directory)
         return set()  # removed since
 
     def _thaw_all(self) -> None:
         directory = self._directory("freezer")
-        for level in tree.walk(directory) if directory is not None else ():
+        for level in cgroup_directory.walk(directory) if directory is not None else ():
             try:
                 freezer.thaw(level)
             except OSError as error:

@@ -5,9 +5,9 @@ Source: OCI config-linux.md "CPU"; kernel ``scheduler/sched-bwc.rst``. Times are
 
 from __future__ import annotations
 
-from jaula.cgroups import bursts
+from jaula.cgroups import cpu_burst
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader, flat_keyed
-from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
 _NO_RT = "this kernel has no real-time group scheduling, the limit is not in force"
@@ -24,27 +24,27 @@ class Cpu:
             return ()
         steps: list[Step] = []
         if cpu.idle is not None:
-            steps.append(Write("cpu.idle", str(cpu.idle), missing=_NO_IDLE))
+            steps.append(FileWrite("cpu.idle", str(cpu.idle), missing=_NO_IDLE))
         idle = current("cpu.idle") == "1" if cpu.idle is None else cpu.idle == 1
         if cpu.shares and not idle:  # an idle group's shares are fixed, a write is refused
-            steps.append(Write("cpu.shares", str(cpu.shares)))
-        burst = bursts.step(cpu.burst, "cpu.cfs_burst_us", current)
+            steps.append(FileWrite("cpu.shares", str(cpu.shares)))
+        burst = cpu_burst.step(cpu.burst, "cpu.cfs_burst_us", current)
         steps += burst.before
-        period = Write("cpu.cfs_period_us", str(cpu.period)) if cpu.period else None
-        quota = Write("cpu.cfs_quota_us", str(cpu.quota)) if cpu.quota else None
+        period = FileWrite("cpu.cfs_period_us", str(cpu.period)) if cpu.period else None
+        quota = FileWrite("cpu.cfs_quota_us", str(cpu.quota)) if cpu.quota else None
         if period and quota:
             # Each write is checked against the other value that is in force at that moment, so
             # the quota is lifted before both change.
             if current("cpu.cfs_quota_us") not in ("-1", None):
-                steps.append(Write("cpu.cfs_quota_us", "-1"))
+                steps.append(FileWrite("cpu.cfs_quota_us", "-1"))
             steps += (period, quota)
         else:
             steps += [step for step in (period, quota) if step]
         steps += burst.after
         if cpu.realtime_period:
-            steps.append(Write("cpu.rt_period_us", str(cpu.realtime_period), missing=_NO_RT))
+            steps.append(FileWrite("cpu.rt_period_us", str(cpu.realtime_period), missing=_NO_RT))
         if cpu.realtime_runtime:
-            steps.append(Write("cpu.rt_runtime_us", str(cpu.realtime_runtime), missing=_NO_RT))
+            steps.append(FileWrite("cpu.rt_runtime_us", str(cpu.realtime_runtime), missing=_NO_RT))
         return tuple(steps)
 
 

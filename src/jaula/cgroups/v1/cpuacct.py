@@ -5,8 +5,8 @@ Source: kernel ``admin-guide/cgroup-v1/cpuacct.rst``. The files are in nanosecon
 
 from __future__ import annotations
 
+from jaula.cgroups.file_writes import Step
 from jaula.cgroups.files import Reader, number
-from jaula.cgroups.writes import Step
 from jaula.spec.runtime import Resources
 
 

@@ -8,9 +8,9 @@ fill them from the parent's at ``mkdir``, which saves four file accesses a conta
 from __future__ import annotations
 
 from jaula.cgroups import cpulist, files
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import CpusetStats
-from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
 _LISTS = ("cpuset.cpus", "cpuset.mems")
@@ -25,7 +25,7 @@ class Cpuset:
         if cpu is None:
             return ()
         wanted = zip(_LISTS, (cpu.cpus, cpu.mems), strict=True)
-        return tuple(Write(name, value) for name, value in wanted if value)
+        return tuple(FileWrite(name, value) for name, value in wanted if value)
 
 
 FLAGS = (

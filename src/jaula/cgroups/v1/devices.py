@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula.cgroups.device_rules import normal
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader
-from jaula.cgroups.rules import normal
-from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
 
@@ -27,9 +27,9 @@ def _writes(resources: Resources) -> Iterator[Step]:
     for rule in normal(resources.devices):
         file = "devices.allow" if rule.allow else "devices.deny"
         if rule.everything:
-            yield Write(file, "a")
+            yield FileWrite(file, "a")
             continue
         for kind in rule.kinds:
             major = "*" if rule.major is None else rule.major
             minor = "*" if rule.minor is None else rule.minor
-            yield Write(file, f"{kind} {major}:{minor} {rule.access}")
+            yield FileWrite(file, f"{kind} {major}:{minor} {rule.access}")

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from jaula.cgroups import features, files, paths, tree
+from jaula.cgroups import directory, features, files, paths
 from jaula.cgroups.v1 import cpuset
-from jaula.cgroups.v1.cgroup import CONTROLLERS, Cgroup, Hierarchy
+from jaula.cgroups.v1.cgroup import CONTROLLERS, Hierarchy, V1Cgroup
 from jaula.errors import NotAuthorized, NotFound
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _V2_NAMES = {"blkio": "io"}
 
 
-class Driver:
+class V1Driver:
     """The hierarchies found on the host, each by a descriptor."""
 
     name = "cgroupfs"
@@ -42,7 +42,7 @@ class Driver:
             for name, mount in named
         )
 
-    def create(self, path: str) -> Cgroup:
+    def create(self, path: str) -> V1Cgroup:
         relative = paths.relative(path)
         done: list[Hierarchy] = []
         try:
@@ -53,9 +53,9 @@ class Driver:
             for hierarchy in done:
                 os.rmdir(relative, dir_fd=hierarchy.root)
             raise
-        return Cgroup(f"/{relative}", relative, self.hierarchies)
+        return V1Cgroup(f"/{relative}", relative, self.hierarchies)
 
-    def adopt(self, path: str) -> Cgroup:
+    def adopt(self, path: str) -> V1Cgroup:
         """One that the service manager made in its hierarchies, processes and all.
 
         It is made in the others. Raises ``InvalidRequest`` for a bad path.
@@ -66,14 +66,14 @@ class Driver:
                 self._make(hierarchy, relative)
             elif "cpuset" in hierarchy.controllers:
                 self._prepare_cpuset(hierarchy, relative)
-        return Cgroup(f"/{relative}", relative, self.hierarchies)
+        return V1Cgroup(f"/{relative}", relative, self.hierarchies)
 
-    def open(self, path: str) -> Cgroup:
+    def open(self, path: str) -> V1Cgroup:
         relative = paths.relative(path)
         present = tuple(h for h in self.hierarchies if files.exists(h.root, relative))
         if not present:
             raise NotFound(f"no such cgroup: /{relative}")
-        return Cgroup(f"/{relative}", relative, present)
+        return V1Cgroup(f"/{relative}", relative, present)
 
     def controllers(self) -> frozenset[str]:
         names = {name for hierarchy in self.hierarchies for name in hierarchy.controllers}
@@ -99,7 +99,7 @@ class Driver:
         return frozenset(
             feature
             for feature, controller, file in probes
-            if controller in roots and tree.offers(roots[controller], file)
+            if controller in roots and directory.offers(roots[controller], file)
         )
 
     def warnings(self) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ class Driver:
             self._make(hierarchy, relative)
             return
         except FileExistsError:
-            tree.remove_leftover(hierarchy.root, relative)
+            directory.remove_leftover(hierarchy.root, relative)
             self._make(hierarchy, relative)
             return
         except PermissionError as error:

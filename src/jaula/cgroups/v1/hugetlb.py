@@ -5,10 +5,10 @@ Source: OCI config-linux.md "Huge page limits"; kernel ``admin-guide/cgroup-v1/h
 
 from __future__ import annotations
 
-from jaula.cgroups import pagesize
+from jaula.cgroups import hugetlb_page_size
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader, number
 from jaula.cgroups.protocol import HugetlbStats
-from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
 
@@ -21,18 +21,18 @@ class Hugetlb:
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
         steps: list[Step] = []
         for limit in resources.hugepage_limits:
-            prefix = f"hugetlb.{pagesize.checked(limit.page_size)}"
-            steps.append(Write(f"{prefix}.limit_in_bytes", str(limit.limit)))
+            prefix = f"hugetlb.{hugetlb_page_size.checked(limit.page_size)}"
+            steps.append(FileWrite(f"{prefix}.limit_in_bytes", str(limit.limit)))
             reserved = f"{prefix}.rsvd.limit_in_bytes"
             if current(reserved) is not None:  # Linux 5.7; before, use alone is limited
-                steps.append(Write(reserved, str(limit.limit)))
+                steps.append(FileWrite(reserved, str(limit.limit)))
         return tuple(steps)
 
 
 def stats(read: Reader) -> dict[str, HugetlbStats]:
     """By page size; what is reserved where the kernel counts that, else what is used."""
     found: dict[str, HugetlbStats] = {}
-    for size in pagesize.of_host():
+    for size in hugetlb_page_size.of_host():
         for prefix in (f"hugetlb.{size}.rsvd", f"hugetlb.{size}"):
             usage = read(f"{prefix}.usage_in_bytes")
             if usage is not None:

@@ -7,10 +7,10 @@ keeps limit <= memsw at each step, so the order of the two writes follows the di
 
 from __future__ import annotations
 
-from jaula.cgroups import memoryuse
+from jaula.cgroups import memory_usage
+from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
 from jaula.cgroups.files import Reader, flat_keyed, limit, number
 from jaula.cgroups.protocol import MemoryCounter, MemoryStats
-from jaula.cgroups.writes import Remark, Step, Write
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
 
@@ -31,7 +31,7 @@ class Memory:
         memory = resources.memory
         if memory is None:
             return ()
-        memoryuse.check(memory, current, "memory.usage_in_bytes", "memory.max_usage_in_bytes")
+        memory_usage.check(memory, current, "memory.usage_in_bytes", "memory.max_usage_in_bytes")
         wanted, swap = memory.limit or None, memory.swap or None
         if wanted and swap and wanted > 0 and 0 < swap < wanted:
             raise InvalidRequest(
@@ -40,21 +40,21 @@ class Memory:
             )
         steps: list[Step] = _ordered(wanted, swap, current)
         if memory.reservation:
-            steps.append(Write("memory.soft_limit_in_bytes", str(memory.reservation)))
+            steps.append(FileWrite("memory.soft_limit_in_bytes", str(memory.reservation)))
         if memory.swappiness is not None:
-            steps.append(Write("memory.swappiness", str(memory.swappiness)))
+            steps.append(FileWrite("memory.swappiness", str(memory.swappiness)))
         if memory.disable_oom_killer:
-            steps.append(Write("memory.oom_control", "1"))
+            steps.append(FileWrite("memory.oom_control", "1"))
         if memory.kernel:
-            steps.append(Remark(_NO_KMEM))
+            steps.append(WriteWarning(_NO_KMEM))
         return tuple(steps)
 
 
 def _ordered(wanted: int | None, swap: int | None, current: Reader) -> list[Step]:
     if wanted == -1 and swap is None:
         swap = -1  # else the old memsw would still limit memory
-    limit_step = Write(LIMIT, str(wanted)) if wanted else None
-    swap_step = Write(SWAP, str(swap), missing=_NO_SWAP) if swap else None
+    limit_step = FileWrite(LIMIT, str(wanted)) if wanted else None
+    swap_step = FileWrite(SWAP, str(swap), missing=_NO_SWAP) if swap else None
     if limit_step is None or swap_step is None:
         return [step for step in (limit_step, swap_step) if step]
     now = limit(current(SWAP), UNLIMITED)

@@ -6,8 +6,8 @@ Source: OCI config-linux.md "Network"; kernel ``admin-guide/cgroup-v1/net_cls.rs
 
 from __future__ import annotations
 
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader
-from jaula.cgroups.writes import Step, Write
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
 
@@ -22,7 +22,7 @@ class NetCls:
         network = resources.network
         if network is None or network.class_id is None:
             return ()
-        return (Write("net_cls.classid", str(network.class_id)),)
+        return (FileWrite("net_cls.classid", str(network.class_id)),)
 
 
 class NetPrio:
@@ -37,6 +37,6 @@ class NetPrio:
             if not name or len(name) > _INTERFACE_LONGEST or not name.isascii() or " " in name:
                 raise InvalidRequest(f"bad network interface name {name!r}")
         return tuple(
-            Write("net_prio.ifpriomap", f"{interface.name} {interface.priority}")
+            FileWrite("net_prio.ifpriomap", f"{interface.name} {interface.priority}")
             for interface in resources.network.priorities
         )

@@ -10,13 +10,23 @@ import os
 import time
 from typing import Self
 
-from jaula.cgroups import files, killing, pids, rules, tree
+from jaula.cgroups import (
+    device_rules,
+    files,
+    pids,
+)
+from jaula.cgroups import (
+    directory as cgroup_directory,
+)
+from jaula.cgroups import (
+    kill as cgroup_kill,
+)
 from jaula.cgroups.controller import Controller
+from jaula.cgroups.file_writes import FileWrite, Step, gone, perform
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import CpusetStats, Stats
 from jaula.cgroups.rdma import Rdma
 from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, oom, unified
-from jaula.cgroups.writes import Step, Write, gone, perform
 from jaula.errors import NotFound, Unavailable, Unsupported
 from jaula.spec.runtime import Resources
 
@@ -33,7 +43,7 @@ CONTROLLERS: tuple[Controller, ...] = (
 FREEZE_TIMEOUT = 2.0  # seconds
 
 
-class Cgroup:
+class V2Cgroup:
     """See :class:`jaula.cgroups.protocol.Cgroup`, whose contract this keeps."""
 
     def __init__(
@@ -63,14 +73,14 @@ class Cgroup:
             raise Unsupported(
                 "network class and priorities of a cgroup need cgroup v1, this host has v2"
             )
-        rules.normal(resources.devices)
+        device_rules.normal(resources.devices)
         present = (self._read("cgroup.controllers") or "").split()
         plans = [
             (controller.name, controller.decide(resources, self._read))
             for controller in CONTROLLERS
         ]
         for name, steps in plans:
-            if name not in present and any(isinstance(step, Write) for step in steps):
+            if name not in present and any(isinstance(step, FileWrite) for step in steps):
                 raise Unsupported(
                     f"cannot limit {name} of cgroup {self.path}: the controller is not available",
                     hint="run without that limit, or have it delegated",
@@ -83,7 +93,7 @@ class Cgroup:
         for _, steps in self.plan(resources):
             warnings += perform(self._directory, self.path, steps)
         if resources.devices and not self._without_device_rules:
-            devices.apply(self._directory, self.path, rules.normal(resources.devices))
+            devices.apply(self._directory, self.path, device_rules.normal(resources.devices))
         return tuple(warnings)
 
     def reader(self, controller: str) -> Reader:
@@ -91,7 +101,7 @@ class Cgroup:
         return self._read
 
     def add(self, pid: int) -> None:
-        tree.add(self._directory, self.path, pid)
+        cgroup_directory.add(self._directory, self.path, pid)
 
     def entry(self) -> tuple[int, ...]:
         flags = os.O_WRONLY | os.O_CLOEXEC
@@ -119,7 +129,7 @@ class Cgroup:
         )
 
     def pids(self) -> tuple[int, ...]:
-        return tuple(sorted(tree.pids(self._directory))) if self._directory >= 0 else ()
+        return tuple(sorted(cgroup_directory.pids(self._directory))) if self._directory >= 0 else ()
 
     def freeze(self) -> None:
         freezer.freeze(self._directory, self.path, FREEZE_TIMEOUT)
@@ -146,7 +156,9 @@ class Cgroup:
     def kill_one_by_one(self) -> None:
         """What :meth:`kill` does on kernels without ``cgroup.kill``."""
         directory = self._directory
-        killing.kill(self.path, lambda: tree.pids(directory), self._stop_for_kill, self.thaw)
+        cgroup_kill.kill(
+            self.path, lambda: cgroup_directory.pids(directory), self._stop_for_kill, self.thaw
+        )
 
     def _stop_for_kill(self) -> bool:
         try:
@@ -156,7 +168,7 @@ class Cgroup:
         return True
 
     def destroy(self, timeout: float = 2.0) -> None:
-        tree.remove(self._root, self._relative, time.monotonic() + timeout)
+        cgroup_directory.remove(self._root, self._relative, time.monotonic() + timeout)
         self.close()
 
     def oom_kills(self) -> int:

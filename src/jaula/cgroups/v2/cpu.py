@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from math import log2
 
-from jaula.cgroups import bursts, pressure
+from jaula.cgroups import cpu_burst, pressure
+from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
 from jaula.cgroups.files import Reader, flat_keyed
 from jaula.cgroups.protocol import CpuStats
-from jaula.cgroups.writes import Remark, Step, Write
 from jaula.spec.runtime import Resources
 
 _LOWEST_SHARES, _HIGHEST_SHARES = 2, 262144
@@ -30,17 +30,17 @@ class Cpu:
             return ()
         steps: list[Step] = []
         if cpu.idle is not None:
-            steps.append(Write("cpu.idle", str(cpu.idle), missing=_NO_IDLE))
+            steps.append(FileWrite("cpu.idle", str(cpu.idle), missing=_NO_IDLE))
         idle = current("cpu.idle") == "1" if cpu.idle is None else cpu.idle == 1
         if cpu.shares and not idle:  # an idle cgroup's weight is fixed, a write is refused
-            steps.append(Write("cpu.weight", str(weight(cpu.shares))))
-        burst = bursts.step(cpu.burst, "cpu.max.burst", current)
+            steps.append(FileWrite("cpu.weight", str(weight(cpu.shares))))
+        burst = cpu_burst.step(cpu.burst, "cpu.max.burst", current)
         steps += burst.before
         if cpu.quota or cpu.period:
-            steps.append(Write("cpu.max", _bandwidth(cpu.quota, cpu.period, current)))
+            steps.append(FileWrite("cpu.max", _bandwidth(cpu.quota, cpu.period, current)))
         steps += burst.after
         if cpu.realtime_period or cpu.realtime_runtime:
-            steps.append(Remark(_NO_RT))
+            steps.append(WriteWarning(_NO_RT))
         return tuple(steps)
 
 

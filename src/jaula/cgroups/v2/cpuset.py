@@ -7,9 +7,9 @@ taken without an error and has no effect: ``.effective`` tells, and is shown wit
 from __future__ import annotations
 
 from jaula.cgroups import cpulist
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import CpusetStats
-from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
 
@@ -22,7 +22,7 @@ class Cpuset:
         if cpu is None:
             return ()
         wanted = (("cpuset.cpus", cpu.cpus), ("cpuset.mems", cpu.mems))
-        return tuple(Write(name, value) for name, value in wanted if value)
+        return tuple(FileWrite(name, value) for name, value in wanted if value)
 
 
 def stats(read: Reader) -> CpusetStats:

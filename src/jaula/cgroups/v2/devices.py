@@ -16,7 +16,7 @@ import errno
 import os
 from collections.abc import Sequence
 
-from jaula.cgroups.rules import Rule
+from jaula.cgroups.device_rules import DeviceRule
 from jaula.cgroups.v2 import bpf
 from jaula.errors import JaulaError, Unsupported
 
@@ -29,7 +29,7 @@ _DENY = bpf.set_value(bpf.R0, 0) + bpf.exit_()
 _ALLOW = bpf.set_value(bpf.R0, 1) + bpf.exit_()
 
 
-def assemble(rules: Sequence[Rule]) -> bytes:
+def assemble(rules: Sequence[DeviceRule]) -> bytes:
     """The program for ``rules``. Pure. Raises ``Unsupported`` for more than a thousand."""
     if len(rules) > _LONGEST:
         raise Unsupported(f"{len(rules)} device rules, {_LONGEST} are the most")
@@ -49,7 +49,7 @@ def assemble(rules: Sequence[Rule]) -> bytes:
     return b"".join(code)
 
 
-def _block(rule: Rule) -> bytes:
+def _block(rule: DeviceRule) -> bytes:
     letters = sum(_ACCESS[letter] for letter in rule.access)
     if rule.allow:
         body = bpf.and_value(bpf.R2, 7 & ~letters)
@@ -72,7 +72,7 @@ def _block(rule: Rule) -> bytes:
     return block
 
 
-def apply(directory: int, path: str, rules: Sequence[Rule]) -> None:
+def apply(directory: int, path: str, rules: Sequence[DeviceRule]) -> None:
     """Put the rules in force, in place of those of before; there is no moment without any.
 
     Raises ``Unsupported`` where the kernel lacks such programs or forbids them to the caller.

@@ -11,9 +11,10 @@ from __future__ import annotations
 import errno
 import os
 
-from jaula.cgroups import features, files, paths, tree
-from jaula.cgroups.v2 import moving
-from jaula.cgroups.v2.cgroup import Cgroup
+from jaula.cgroups import directory as cgroup_directory
+from jaula.cgroups import features, files, paths
+from jaula.cgroups.v2 import migrate
+from jaula.cgroups.v2.cgroup import V2Cgroup
 from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound, Unsupported
 
 LEAF = "jaula-init"
@@ -31,7 +32,7 @@ _REFUSALS = (
 _WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma")
 
 
-class Driver:
+class V2Driver:
     """The tree found on the host, by a descriptor of its mount point."""
 
     name = "cgroupfs"
@@ -40,10 +41,10 @@ class Driver:
     def __init__(self, mount: str, *, rootless: bool = False) -> None:
         """``rootless``: no device rules, which take a privilege, and a look at who may move in."""
         self.mount = mount
-        self.root = os.open(mount, tree.DIRECTORY)
+        self.root = os.open(mount, cgroup_directory.DIRECTORY)
         self._rootless = rootless
 
-    def create(self, path: str) -> Cgroup:
+    def create(self, path: str) -> V2Cgroup:
         relative = paths.relative(path)
         above = paths.ancestors(relative)
         self._delegate(self.root, "/")
@@ -52,20 +53,20 @@ class Driver:
         self._make(relative)
         if self._rootless:
             try:
-                moving.check(self.mount, f"/{relative}")
+                migrate.check(self.mount, f"/{relative}")
             except BaseException:
                 os.rmdir(relative, dir_fd=self.root)
                 raise
         return self._opened(relative)
 
-    def adopt(self, path: str) -> Cgroup:
+    def adopt(self, path: str) -> V2Cgroup:
         """One that the service manager made and keeps a process in; raises ``NotFound``.
 
         The manager switches on the controllers that it knows; the others are as far as they can be.
         """
         relative = paths.relative(path)
         for ancestor in (".", *paths.ancestors(relative)):
-            directory = os.open(ancestor, tree.DIRECTORY, dir_fd=self.root)
+            directory = os.open(ancestor, cgroup_directory.DIRECTORY, dir_fd=self.root)
             try:
                 self._enable_what_can_be(directory)
             finally:
@@ -73,13 +74,13 @@ class Driver:
         adopted = self.open(path)
         if self._rootless:
             try:
-                moving.check(self.mount, adopted.path)
+                migrate.check(self.mount, adopted.path)
             except BaseException:
                 adopted.close()
                 raise
         return adopted
 
-    def open(self, path: str) -> Cgroup:
+    def open(self, path: str) -> V2Cgroup:
         relative = paths.relative(path)
         try:
             return self._opened(relative)
@@ -111,15 +112,15 @@ class Driver:
             for feature in names
         }
         probes = (("swap", "memory.swap.max"), ("io.weight", "io.weight"))
-        found |= {feature for feature, file in probes if tree.offers(self.root, file)}
+        found |= {feature for feature, file in probes if cgroup_directory.offers(self.root, file)}
         return frozenset(found)
 
     def warnings(self) -> tuple[str, ...]:
         return features.warnings(self.features(), self.version)
 
-    def _opened(self, relative: str) -> Cgroup:
-        directory = os.open(relative, tree.DIRECTORY, dir_fd=self.root)
-        return Cgroup(
+    def _opened(self, relative: str) -> V2Cgroup:
+        directory = os.open(relative, cgroup_directory.DIRECTORY, dir_fd=self.root)
+        return V2Cgroup(
             f"/{relative}",
             relative,
             self.mount,
@@ -135,7 +136,7 @@ class Driver:
             pass
         except PermissionError as error:
             raise _forbidden(relative, error) from error
-        directory = os.open(relative, tree.DIRECTORY, dir_fd=self.root)
+        directory = os.open(relative, cgroup_directory.DIRECTORY, dir_fd=self.root)
         try:
             self._delegate(directory, f"/{relative}")
         finally:
@@ -145,7 +146,7 @@ class Driver:
         try:
             os.mkdir(relative, 0o755, dir_fd=self.root)
         except FileExistsError:
-            tree.remove_leftover(self.root, relative)
+            cgroup_directory.remove_leftover(self.root, relative)
             os.mkdir(relative, 0o755, dir_fd=self.root)
         except PermissionError as error:
             raise _forbidden(relative, error) from error
@@ -208,7 +209,7 @@ class Driver:
             os.mkdir(LEAF, 0o755, dir_fd=directory)
         except FileExistsError:
             pass
-        leaf = os.open(LEAF, tree.DIRECTORY, dir_fd=directory)
+        leaf = os.open(LEAF, cgroup_directory.DIRECTORY, dir_fd=directory)
         try:
             for pid in processes:
                 try:

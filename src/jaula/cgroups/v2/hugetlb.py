@@ -5,10 +5,10 @@ Source: OCI config-linux.md "Huge page limits"; kernel ``admin-guide/cgroup-v2.r
 
 from __future__ import annotations
 
-from jaula.cgroups import pagesize
+from jaula.cgroups import hugetlb_page_size
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader, flat_keyed, number
 from jaula.cgroups.protocol import HugetlbStats
-from jaula.cgroups.writes import Step, Write
 from jaula.spec.runtime import Resources
 
 _NO_RESERVATION = "this kernel does not limit reserved huge pages"
@@ -21,16 +21,16 @@ class Hugetlb:
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
         steps: list[Step] = []
         for limit in resources.hugepage_limits:
-            prefix = f"hugetlb.{pagesize.checked(limit.page_size)}"
-            steps.append(Write(f"{prefix}.max", str(limit.limit)))
-            steps.append(Write(f"{prefix}.rsvd.max", str(limit.limit), missing=_NO_RESERVATION))
+            prefix = f"hugetlb.{hugetlb_page_size.checked(limit.page_size)}"
+            steps.append(FileWrite(f"{prefix}.max", str(limit.limit)))
+            steps.append(FileWrite(f"{prefix}.rsvd.max", str(limit.limit), missing=_NO_RESERVATION))
         return tuple(steps)
 
 
 def stats(read: Reader) -> dict[str, HugetlbStats]:
     """By page size; v2 keeps no peak. What is reserved where the kernel counts that, else used."""
     found: dict[str, HugetlbStats] = {}
-    for size in pagesize.of_host():
+    for size in hugetlb_page_size.of_host():
         for prefix in (f"hugetlb.{size}.rsvd", f"hugetlb.{size}"):
             if (usage := read(f"{prefix}.current")) is not None:
                 failures = flat_keyed(read(f"hugetlb.{size}.events")).get("max", 0)

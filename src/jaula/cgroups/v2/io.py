@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.cgroups import pressure
+from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import BlkioStats, IoEntry
-from jaula.cgroups.writes import Remark, Step, Write
 from jaula.spec.runtime import BlockIO, Resources
 
 _NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in force"
@@ -39,13 +39,13 @@ def _weights(block: BlockIO, bfq: bool) -> Iterator[Step]:
     file = "io.bfq.weight" if bfq else "io.weight"
     if block.weight:
         value = block.weight if bfq else weight(block.weight)
-        yield Write(file, str(value), missing=_NO_WEIGHT)
+        yield FileWrite(file, str(value), missing=_NO_WEIGHT)
     for device in block.weight_device:
         if device.weight:
             value = device.weight if bfq else weight(device.weight)
-            yield Write(file, f"{device.major}:{device.minor} {value}", missing=_NO_WEIGHT)
+            yield FileWrite(file, f"{device.major}:{device.minor} {value}", missing=_NO_WEIGHT)
     if block.leaf_weight or any(device.leaf_weight for device in block.weight_device):
-        yield Remark(_NO_LEAF)
+        yield WriteWarning(_NO_LEAF)
 
 
 def _throttles(block: BlockIO) -> Iterator[Step]:
@@ -57,7 +57,7 @@ def _throttles(block: BlockIO) -> Iterator[Step]:
     ):
         for device in devices:
             rate = str(device.rate) if device.rate else "max"
-            yield Write("io.max", f"{device.major}:{device.minor} {name}={rate}")
+            yield FileWrite("io.max", f"{device.major}:{device.minor} {name}={rate}")
 
 
 def stats(read: Reader, *, detailed: bool = False) -> BlkioStats:

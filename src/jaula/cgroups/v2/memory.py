@@ -6,10 +6,10 @@ is memory plus swap; v2 has a limit for swap alone, so one is taken from the oth
 
 from __future__ import annotations
 
-from jaula.cgroups import memoryuse, pressure
+from jaula.cgroups import memory_usage, pressure
+from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
 from jaula.cgroups.files import Reader, flat_keyed, limit, number
 from jaula.cgroups.protocol import MemoryCounter, MemoryStats
-from jaula.cgroups.writes import Remark, Step, Write
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
 
@@ -30,22 +30,22 @@ class Memory:
         memory = resources.memory
         if memory is None:
             return ()
-        memoryuse.check(memory, current, "memory.current", "memory.peak")
+        memory_usage.check(memory, current, "memory.current", "memory.peak")
         steps: list[Step] = []
         swap = swap_alone(memory.limit or None, memory.swap or None, limit(current(LIMIT)))
         if swap is not None:
-            steps.append(Write(SWAP, swap, missing=_NO_SWAP))
+            steps.append(FileWrite(SWAP, swap, missing=_NO_SWAP))
         if memory.limit:
-            steps.append(Write(LIMIT, _bytes(memory.limit)))
+            steps.append(FileWrite(LIMIT, _bytes(memory.limit)))
         if memory.reservation:
-            steps.append(Write("memory.low", _bytes(memory.reservation)))
+            steps.append(FileWrite("memory.low", _bytes(memory.reservation)))
         for asked, text in (
             (memory.swappiness is not None, _NO_SWAPPINESS),
             (memory.kernel, _NO_KMEM),
             (memory.disable_oom_killer, _NO_OOM),
         ):
             if asked:
-                steps.append(Remark(text))
+                steps.append(WriteWarning(text))
         return tuple(steps)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader
-from jaula.cgroups.writes import Step, Write
 from jaula.errors import InvalidRequest, Unsupported
 
 _CORE = ("cgroup.max.depth", "cgroup.max.descendants")
@@ -31,7 +31,7 @@ def decide(
             raise Unsupported(
                 f"unified resource {name!r} can't be set: no such limit in this kernel"
             )
-        steps += [Write(name, line) for line in value.strip().splitlines()]
+        steps += [FileWrite(name, line) for line in value.strip().splitlines()]
     return tuple(steps)
 
 

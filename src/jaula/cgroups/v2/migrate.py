@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from jaula.cgroups.place import own_cgroup
+from jaula.cgroups.cgroup_path import own_cgroup
 from jaula.errors import NotAuthorized
 
 

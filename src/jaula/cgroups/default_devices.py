@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaula.cgroups import rules
+from jaula.cgroups import device_rules
 from jaula.spec.runtime import DeviceCgroup
 
 _DENY_ALL = DeviceCgroup(allow=False, access="rwm")
@@ -42,5 +42,5 @@ def with_default_devices(devices: Iterable[DeviceCgroup]) -> tuple[DeviceCgroup,
     ``InvalidRequest`` for a malformed rule.
     """
     given = tuple(devices)
-    complete = bool(given) and rules.normal(given[:1])[0].everything
+    complete = bool(given) and device_rules.normal(given[:1])[0].everything
     return (*(() if complete else (_DENY_ALL,)), *given, *DEFAULT)

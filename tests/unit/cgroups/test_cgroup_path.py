@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.cgroups import paths
-from jaula.cgroups.place import expand, own_cgroup, place
-from jaula.cgroups.v2 import moving
+from jaula.cgroups.cgroup_path import expand, own_cgroup, place
+from jaula.cgroups.v2 import migrate
 from jaula.errors import InvalidRequest, Unsupported
 
 USER = "/user.slice/user-1000.slice/user@1000.service"
@@ -137,7 +137,7 @@ def test_whatever_is_asked_the_place_is_a_clean_path_or_a_clear_error(
 
 
 def test_the_closest_cgroup_above_two() -> None:
-    assert moving.common("/a/b/c", "/a/b/d/e") == "/a/b"
-    assert moving.common("/a/b", "/a/b/c") == "/a/b"
-    assert moving.common("/", "/a") == ""
-    assert moving.common("/ab", "/a") == ""
+    assert migrate.common("/a/b/c", "/a/b/d/e") == "/a/b"
+    assert migrate.common("/a/b", "/a/b/c") == "/a/b"
+    assert migrate.common("/", "/a") == ""
+    assert migrate.common("/ab", "/a") == ""

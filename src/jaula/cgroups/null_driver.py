@@ -1,7 +1,7 @@
 """Where no cgroup can be made: a user without a delegated tree, above all on v1.
 
-:class:`Driver` goes to the host's driver first. Where the kernel forbids it a cgroup, it gives a
-:class:`Cgroup` that holds nothing: the container runs with the caller's own limits, and one that
+:class:`NullDriver` goes to the host's driver first. Where the kernel forbids it a cgroup, it gives a
+:class:`NullCgroup` that holds nothing: the container runs with the caller's own limits, and one that
 asks for limits of its own is refused.
 """
 
@@ -20,7 +20,7 @@ from jaula.spec.runtime import Resources
 IN_SCOPE = "run it in a delegated cgroup: systemd-run --user --scope -p Delegate=yes ..."
 
 
-class Cgroup:
+class NullCgroup:
     """Keeps the contract of :class:`jaula.cgroups.protocol.Cgroup` for want of a cgroup.
 
     Processes are not found by it: ``pids`` is empty, ``kill`` and ``destroy`` have nothing to do.
@@ -98,7 +98,7 @@ class Cgroup:
         return None
 
 
-class Driver:
+class NullDriver:
     """The host's driver as far as it may be used; ``host`` is None where no cgroup is mounted."""
 
     def __init__(
@@ -115,19 +115,19 @@ class Driver:
 
     def create(self, path: str) -> AnyCgroup:
         if self._host is None:
-            return Cgroup(path, self._reason, self._hint)
+            return NullCgroup(path, self._reason, self._hint)
         try:
             return self._host.create(path)
         except NotAuthorized as error:
-            return Cgroup(path, error.message, self._hint)
+            return NullCgroup(path, error.message, self._hint)
 
     def open(self, path: str) -> AnyCgroup:
         if self._host is None:
-            return Cgroup(path, self._reason, self._hint)
+            return NullCgroup(path, self._reason, self._hint)
         try:
             return self._host.open(path)
         except NotFound:
-            return Cgroup(path)
+            return NullCgroup(path)
 
     def controllers(self) -> frozenset[str]:
         return self._host.controllers() if self._host else frozenset()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader, number
-from jaula.cgroups.writes import Step, Write
 
 _NO_BURST = "this kernel has no cfs burst, it is not in force"
 
@@ -25,5 +25,5 @@ def step(wanted: int | None, file: str, current: Reader) -> Burst:
     """``wanted`` is microseconds, None to leave it."""
     if wanted is None:
         return Burst()
-    write = Write(file, str(wanted), missing=_NO_BURST)
+    write = FileWrite(file, str(wanted), missing=_NO_BURST)
     return Burst(before=(write,)) if wanted < number(current(file)) else Burst(after=(write,))

@@ -16,7 +16,7 @@ from jaula.spec.runtime import DeviceCgroup
 _HIGHEST = 2**32 - 1
 
 
-class Rule(msgspec.Struct, frozen=True):
+class DeviceRule(msgspec.Struct, frozen=True):
     """``kinds`` is one or both of ``c`` and ``b``; ``access`` is in the order ``rwm``."""
 
     allow: bool
@@ -36,19 +36,19 @@ class Rule(msgspec.Struct, frozen=True):
         )
 
 
-def normal(devices: Iterable[DeviceCgroup]) -> tuple[Rule, ...]:
+def normal(devices: Iterable[DeviceCgroup]) -> tuple[DeviceRule, ...]:
     """Checked rules in the same order; raises ``InvalidRequest``."""
     return tuple(_rule(device) for device in devices)
 
 
-def _rule(device: DeviceCgroup) -> Rule:
+def _rule(device: DeviceCgroup) -> DeviceRule:
     kinds = {"a": ("c", "b"), "c": ("c",), "u": ("c",), "b": ("b",)}.get(device.type or "a")
     if kinds is None:
         raise InvalidRequest(f"bad device rule type {device.type!r}", hint="a, b or c")
     access = "rwm" if device.access is None else device.access
     if not access or set(access) - set("rwm"):
         raise InvalidRequest(f"bad device access {access!r}", hint="letters of rwm")
-    return Rule(
+    return DeviceRule(
         device.allow,
         kinds,
         _number("major", device.major),

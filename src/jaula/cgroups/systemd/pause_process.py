@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _prctl = function("prctl", ctypes.c_int, ctypes.c_ulong)
 
 
-class Placeholder:
+class PauseProcess:
     """Forked at once; ends with :meth:`end`, or with the thread that made it."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from jaula.cgroups import files
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound, Unsupported
 
 
-class Write(msgspec.Struct, frozen=True):
+class FileWrite(msgspec.Struct, frozen=True):
     """One value for one file of a controller.
 
     ``missing`` is the warning where the kernel has no such file and the container may run without;
@@ -29,7 +29,7 @@ class Write(msgspec.Struct, frozen=True):
         return f"write {self.value!r} to {self.file}"
 
 
-class Remark(msgspec.Struct, frozen=True):
+class WriteWarning(msgspec.Struct, frozen=True):
     """Something asked that this version of cgroups cannot do and a container can run without."""
 
     text: str
@@ -38,14 +38,14 @@ class Remark(msgspec.Struct, frozen=True):
         return self.text
 
 
-Step = Write | Remark
+Step = FileWrite | WriteWarning
 
 
 def perform(directory: int, path: str, steps: Iterable[Step]) -> list[str]:
     """Do the writes in the cgroup ``directory`` (``path`` is for messages); returns warnings."""
     warnings: list[str] = []
     for step in steps:
-        if isinstance(step, Remark):
+        if isinstance(step, WriteWarning):
             warnings.append(step.text)
             continue
         try:
@@ -58,7 +58,7 @@ def perform(directory: int, path: str, steps: Iterable[Step]) -> list[str]:
     return warnings
 
 
-def refusal(path: str, step: Write, error: OSError) -> JaulaError:
+def refusal(path: str, step: FileWrite, error: OSError) -> JaulaError:
     """The error that says what was asked and what the kernel answered."""
     asked = f"cannot set {step.file} of cgroup {path} to {step.value!r}"
     if error.errno == errno.ENOENT:
