@@ -33,7 +33,8 @@ from integration.network.conftest import (
 from jaula.kernel.links import add_address, mac_bytes
 from jaula.kernel.netlink import visiting
 from jaula.kernel.rtnetlink import Rtnetlink
-from jaula.network import PortRequest, firewall
+from jaula.network import PortRequest
+from jaula.network.firewall import bridge_rules
 
 METADATA = "169.254.169.254"
 """Where clouds answer with credentials of the machine; here the machine outside answers."""
@@ -59,7 +60,7 @@ class Town:
 
     @property
     def table(self) -> str:
-        return firewall.table_name("jltbr0")
+        return bridge_rules.table_name("jltbr0")
 
     def place(self, name: str) -> int:
         places = {"first": self.first.net, "second": self.second.net, "host": self.lab.host,

@@ -16,12 +16,12 @@ from harness import containers
 from harness.containers import running, unique
 from harness.engine import PrivateEngine
 from jaula.kernel.netlink import visiting
-from jaula.network import dns
+from jaula.network.dns import message
 
 RESOLVER = ("127.0.0.11", 53)
 
 
-def ask(name: str, identity: int = 7, kind: int = dns.A) -> bytes:
+def ask(name: str, identity: int = 7, kind: int = message.A) -> bytes:
     labels = b"".join(bytes([len(p)]) + p.encode() for p in name.split("."))
     head = struct.pack(">HHHHHH", identity, 0x0100, 1, 0, 0, 0)
     return head + labels + b"\0" + struct.pack(">HH", kind, 1)
@@ -83,7 +83,7 @@ class Upstream:
         self.tcp.close()
 
     def answer(self, data: bytes, address: str = "192.0.2.1") -> bytes:
-        return dns.answer(dns.parse(data), [address])
+        return message.answer(message.parse(data), [address])
 
     def _datagrams(self) -> None:
         while not self.ended.is_set():
@@ -93,7 +93,7 @@ class Upstream:
                 continue
             self.asked.append(data)
             if self.spoof:
-                wrong_id = dns.with_id(data, int.from_bytes(data[:2], "big") ^ 1)
+                wrong_id = message.with_id(data, int.from_bytes(data[:2], "big") ^ 1)
                 self.udp.sendto(self.answer(wrong_id, "203.0.113.66"), source)
                 other = ask("other.example", int.from_bytes(data[:2], "big"))
                 self.udp.sendto(self.answer(other, "203.0.113.66"), source)
@@ -171,16 +171,16 @@ def test_answers_to_something_else_are_not_taken(place: Place) -> None:
 @pytest.mark.parametrize("place", [True], indirect=True, ids=["internal"])
 def test_from_an_internal_network_no_question_leaves(place: Place) -> None:
     answer = exchange(place.netns, ask("secret.example.org"))
-    assert code(answer) == dns.SERVFAIL
-    assert code(exchange_tcp(place.netns, ask("secret.example.org"))[0]) == dns.SERVFAIL
-    assert code(exchange(place.netns, ask(place.name))) == dns.NOERROR
+    assert code(answer) == message.SERVFAIL
+    assert code(exchange_tcp(place.netns, ask("secret.example.org"))[0]) == message.SERVFAIL
+    assert code(exchange(place.netns, ask(place.name))) == message.NOERROR
     assert place.upstream.asked == []
 
 
 def test_a_silent_server_is_an_error_and_not_for_ever(place: Place) -> None:
     place.upstream.silent = True
     began = time.monotonic()
-    assert code(exchange(place.netns, ask("example.org"))) == dns.SERVFAIL
+    assert code(exchange(place.netns, ask("example.org"))) == message.SERVFAIL
     assert time.monotonic() - began < 7
 
 
@@ -228,7 +228,7 @@ def test_a_flood_is_answered_slowly_and_the_engine_goes_on(
         for thread in threads:
             thread.join()
     deadline = time.monotonic() + 15
-    while code(exchange(place.netns, ask(place.name))) != dns.NOERROR:
+    while code(exchange(place.netns, ask(place.name))) != message.NOERROR:
         assert time.monotonic() < deadline
 
 
@@ -240,7 +240,7 @@ def test_connections_are_counted_and_idle_ones_end(place: Place) -> None:
             assert one_more.recv(1) == b""
         opened[0].settimeout(15)
         assert opened[0].recv(1) == b""
-        assert code(exchange_tcp(place.netns, ask(place.name))[0]) == dns.NOERROR
+        assert code(exchange_tcp(place.netns, ask(place.name))[0]) == message.NOERROR
     finally:
         for sock in opened:
             sock.close()
@@ -258,7 +258,7 @@ def test_packets_that_are_no_questions_harm_nobody(place: Place, data: bytes) ->
         near.sendall(len(data).to_bytes(2, "big") + data)
     with client(place.netns, socket.SOCK_STREAM) as near:
         near.sendall(b"\xff\xff" + data)
-    assert code(exchange(place.netns, ask(place.name))) == dns.NOERROR
+    assert code(exchange(place.netns, ask(place.name))) == message.NOERROR
 
 
 def test_nobody_else_reaches_a_containers_resolver(

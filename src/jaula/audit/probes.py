@@ -157,7 +157,7 @@ def nftables() -> str | None:
     """A table with address translation, in a network namespace that ends at once."""
 
     def act() -> None:
-        from jaula.network import nftables as nft
+        from jaula.network.firewall import nftables as nft
 
         namespaces.unshare(CLONE.NEWNET)
         firewall = nft.open_nft()
@@ -175,11 +175,11 @@ def judged_ports() -> str | None:
     def act() -> None:
         from ipaddress import IPv4Network
 
-        from jaula.network import firewall
-        from jaula.network import nftables as nft
+        from jaula.network.firewall import bridge_rules
+        from jaula.network.firewall import nftables as nft
 
         namespaces.unshare(CLONE.NEWNET)
-        nft.open_nft().run(firewall.ruleset("jprobe0", IPv4Network("192.0.2.0/24"), ()))
+        nft.open_nft().run(bridge_rules.ruleset("jprobe0", IPv4Network("192.0.2.0/24"), ()))
 
     return in_child(act)
 

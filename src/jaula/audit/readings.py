@@ -12,9 +12,9 @@ from typing import Any
 from jaula.audit import mountinfo
 from jaula.audit.imagerules import ImageRules
 from jaula.audit.mountinfo import MountLine
-from jaula.network import firewall, nftables, portguard
-from jaula.network.firewall import Limits
-from jaula.network.nftables import FirewallError
+from jaula.network.firewall import antispoof_rules, bridge_rules, nftables
+from jaula.network.firewall.bridge_rules import Limits
+from jaula.network.firewall.nftables import FirewallError
 from jaula.security.seccomp import seccomp
 from jaula.spec.runtime import Seccomp
 
@@ -88,10 +88,10 @@ class Readings:
         """
         key = (bridge, subnet, subnet6, limits, guard)
         if key not in self._expected:
-            text = firewall.ruleset(bridge, subnet, (), limits)
+            text = bridge_rules.ruleset(bridge, subnet, (), limits)
             if subnet6 is not None:
-                text += firewall.ruleset6(bridge, subnet6, limits)
-            text += portguard.ruleset(guard, ())
+                text += bridge_rules.ruleset6(bridge, subnet6, limits)
+            text += antispoof_rules.ruleset(guard, ())
             self._expected[key] = rules(listing_of(text))
         return self._expected[key]
 

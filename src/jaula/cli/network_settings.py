@@ -31,8 +31,8 @@ def take(settings: dict[str, object]) -> None:
     import ipaddress
 
     from jaula.errors import InvalidRequest
-    from jaula.network.addresses import parse_subnet6
-    from jaula.network.pools import parse_pools
+    from jaula.network.ipam.addresses import parse_subnet6
+    from jaula.network.ipam.pools import parse_pools
 
     if "ip" in settings:
         text = str(settings.pop("ip"))
@@ -109,7 +109,7 @@ def _network_opts(key: str, value: object) -> dict[str, object]:
 def _pools(key: str, value: object) -> dict[str, object]:
     from jaula.cli import daemon_setting as file
     from jaula.errors import InvalidRequest
-    from jaula.network.pools import address_pool
+    from jaula.network.ipam.pools import address_pool
 
     if not isinstance(value, list) or not value:
         raise InvalidRequest(f"{key}: a list of pools is wanted, not {str(value)[:80]}")

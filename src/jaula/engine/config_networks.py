@@ -12,7 +12,7 @@ import time
 import msgspec
 
 from jaula.errors import NotAuthorized, NotFound
-from jaula.network import plans
+from jaula.network import config
 from jaula.spec.api_networks import IPAM, IPAMPool, NetworkCreate
 from jaula.spec.network import NetworkRecord, Pool
 
@@ -61,7 +61,7 @@ def settings(body: NetworkCreate, identity: str) -> NetworkRecord:
     """
     wanted = body.ipam.config if body.ipam else ()
     asked = [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in wanted]
-    checked = plans.check_pools(asked, (), ipv6=True)
+    checked = config.check_pools(asked, (), ipv6=True)
     pools = (
         pool if given.gateway else msgspec.structs.replace(pool, gateway="")
         for pool, given in zip(checked, (pool for pool in asked if pool.subnet), strict=True)

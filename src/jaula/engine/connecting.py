@@ -15,7 +15,7 @@ from jaula.engine import container_files, keepid, lending, memberships
 from jaula.engine.memberships import DEFAULT
 from jaula.engine.ports import wishes
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
-from jaula.network.ports import PortRequest
+from jaula.network.ports.port import PortRequest
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import ANY
 

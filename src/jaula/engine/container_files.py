@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from jaula.engine.specbuild import build
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.errors import InvalidRequest
-from jaula.network import files, nameserver
+from jaula.network import etc_files
+from jaula.network.dns import resolver_sockets
 from jaula.state.records import ContainerRecord
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def write(
         if shares.net.host and not host.extra_hosts:
             hosts = _read("/etc/hosts")
         else:
-            hosts = files.hosts(
+            hosts = etc_files.hosts(
                 record.hostname,
                 domain=record.body.domainname,
                 more=addresses,
@@ -67,12 +68,12 @@ def write(
         if record.id in parts.resolvers:
             resolv = _resolver_conf(record)
         elif not shares.net.host or host.dns or host.dns_search or host.dns_options:
-            resolv = files.resolv_conf(
+            resolv = etc_files.resolv_conf(
                 resolv, dns=host.dns, search=host.dns_search, options=host.dns_options
             )
         for name, text in (
             ("hosts", hosts),
-            ("hostname", files.hostname(record.hostname)),
+            ("hostname", etc_files.hostname(record.hostname)),
             ("resolv.conf", resolv),
         ):
             path = directory / name
@@ -87,9 +88,9 @@ def write(
 
 def _resolver_conf(record: ContainerRecord) -> str:
     host = record.body.host_config
-    return files.resolver_conf(
+    return etc_files.resolver_conf(
         _read("/etc/resolv.conf"),
-        nameserver.ADDRESS,
+        resolver_sockets.ADDRESS,
         search=host.dns_search,
         options=host.dns_options,
     )
@@ -102,7 +103,7 @@ def use_resolver(parts: Parts, record: ContainerRecord) -> None:
     """
     host = record.body.host_config
     path = str(parts.config.paths.container(record.id) / "resolv.conf")
-    before = files.resolv_conf(
+    before = etc_files.resolv_conf(
         _read("/etc/resolv.conf"), dns=host.dns, search=host.dns_search, options=host.dns_options
     )
     if _read(path) == before:
@@ -112,7 +113,7 @@ def use_resolver(parts: Parts, record: ContainerRecord) -> None:
 def add_addresses(parts: Parts, record: ContainerRecord, endpoint: Endpoint) -> None:
     """Note a further address of a running container in its hosts file."""
     path = str(parts.config.paths.container(record.id) / "hosts")
-    lines = files.own_lines(
+    lines = etc_files.own_lines(
         record.hostname,
         record.body.domainname,
         [text for text in (endpoint.ipv4, endpoint.ipv6) if text],

@@ -38,7 +38,7 @@ from jaula.engine.parts import Parts
 from jaula.engine.specbuild import build, process, resources, security, sharing
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.registry import documents
-from jaula.network import files
+from jaula.network import etc_files
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_params import ContainerCreated
@@ -198,8 +198,8 @@ def check(parts: Parts, body: ContainerCreate) -> tuple[str, ...]:
     for mapping in host.devices:
         build.devices(mapping)
     for entry in host.extra_hosts:
-        files.parse_extra_host(entry)
-    files.resolv_conf("", dns=host.dns, search=host.dns_search, options=host.dns_options)
+        etc_files.parse_extra_host(entry)
+    etc_files.resolv_conf("", dns=host.dns, search=host.dns_search, options=host.dns_options)
     return tuple(warnings)
 
 

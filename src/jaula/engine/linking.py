@@ -16,7 +16,7 @@ import msgspec
 
 from jaula.engine import container_files, links
 from jaula.errors import JaulaError, NotFound
-from jaula.network import link_lines
+from jaula.network import etc_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ def follow(parts: Parts, other: Container) -> None:
                 _change(
                     parts,
                     container,
-                    functools.partial(link_lines.readdressed, names=names, address=address),
+                    functools.partial(etc_hosts.readdressed, names=names, address=address),
                 )
 
 
@@ -83,7 +83,7 @@ def remove(parts: Parts, name: str) -> None:
         other = _found(parts, link.ref)
         # Of one that was removed, the host name is not known any more.
         names = (link.alias, other.record.hostname) if other else (link.alias,)
-        _change(parts, container, functools.partial(link_lines.without, names=names))
+        _change(parts, container, functools.partial(etc_hosts.without, names=names))
 
 
 def _found(parts: Parts, ref: str) -> Container | None:

@@ -3,7 +3,7 @@
 Follows docker docs, "Legacy container links". On the default network a name stands for the address
 that the other container has when this one starts, and the variables that it was made with are
 passed on. On a user's network a link is one more name that this container alone has for another,
-which the resolver knows (:mod:`jaula.network.directory`); the other need not run then. What
+which the resolver knows (:mod:`jaula.network.dns.names`); the other need not run then. What
 becomes of links while containers run is in :mod:`~.linking`.
 """
 
@@ -15,7 +15,7 @@ import msgspec
 
 from jaula.engine.ports import parse_port
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.network import link_lines
+from jaula.network import etc_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -124,7 +124,7 @@ def hosts(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:
     :raises InvalidRequest: an alias that cannot stand there.
     """
     return [
-        link_lines.line(address, link.alias, other.record.hostname, other.name)
+        etc_hosts.line(address, link.alias, other.record.hostname, other.name)
         for link, other, address in linked
     ]
 

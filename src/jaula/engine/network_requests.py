@@ -16,7 +16,7 @@ from jaula.engine import config_networks
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound
 from jaula.kernel.links import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
 from jaula.network.bridge import check_bridge_name
-from jaula.network.parent import dummy_name
+from jaula.network.drivers.parent_interface import dummy_name
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.network import (
     BINDING_OPTION,

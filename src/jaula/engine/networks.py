@@ -11,7 +11,7 @@ from jaula.engine.connecting import Connector
 from jaula.engine.names import new_id
 from jaula.engine.network_registry import PREDEFINED, network_id
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
-from jaula.network import plans
+from jaula.network import config
 from jaula.spec.api_networks import (
     EndpointSettings,
     NetworkConnect,
@@ -181,7 +181,7 @@ class Networks:
                 " of that name"
             )
         asked = body.ipam.config if body.ipam else ()
-        pools = plans.check_pools(
+        pools = config.check_pools(
             [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in asked],
             parts.network.subnets(),
             ipv6=body.enable_ipv6,

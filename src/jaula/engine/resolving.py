@@ -1,6 +1,6 @@
 """Answering the questions of containers: one resolver for each that is on a user's network.
 
-The sockets are in the containers' namespaces (:mod:`jaula.network.nameserver`), the work is done by
+The sockets are in the containers' namespaces (:mod:`jaula.network.dns.resolver_sockets`), the work is done by
 the engine's loop. What no container is called is asked of the host's name servers, or of those
 that ``--dns`` named, from the host. Everything a container can make grow has a limit: questions
 that wait for a server, connections, and the time for both.
@@ -16,8 +16,9 @@ import socket
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING
 
-from jaula.network import directory, dns, files, nameserver
-from jaula.network.segments import BRIDGE
+from jaula.network import etc_files
+from jaula.network.dns import message, names, resolver_sockets
+from jaula.network.networks import BRIDGE
 
 if TYPE_CHECKING:
     from jaula.network.manager import NetworkManager
@@ -54,7 +55,7 @@ class Resolvers:
         :raises JaulaError: the sockets cannot be had.
         """
         self.close_one(container_id)
-        udp, tcp = nameserver.open_sockets(netns_fd, new=new)
+        udp, tcp = resolver_sockets.open_sockets(netns_fd, new=new)
         found = Resolver(container_id, self._network, self._host, servers, udp)
         self._open[container_id] = found
         try:
@@ -93,11 +94,11 @@ class HostServers:
             stamp = (found.st_mtime_ns, found.st_ino)
             if stamp != self._stamp:
                 with open(self._path, encoding="utf-8", errors="replace") as file:
-                    self._servers = files.name_servers(file.read(1 << 20))
+                    self._servers = etc_files.name_servers(file.read(1 << 20))
                 self._stamp = stamp
         except OSError:
             self._servers, self._stamp = (), None
-        return self._servers or files.FALLBACK_SERVERS
+        return self._servers or etc_files.FALLBACK_SERVERS
 
 
 class Allowance:
@@ -132,7 +133,7 @@ class Resolver:
         self._id = container_id
         self._network = network
         self._host = host
-        self._asked = tuple(filter(directory.may_be_asked, servers))
+        self._asked = tuple(filter(names.may_be_asked, servers))
         self._udp = udp
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
@@ -168,14 +169,14 @@ class Resolver:
             except OSError:
                 return
             try:
-                query = dns.parse(data)
-            except dns.Malformed:
+                query = message.parse(data)
+            except message.MalformedMessage:
                 continue
             found = self._answer(query, query.size)
             if found is not None:
                 self._send(found, source)
             elif not self._may_ask():
-                self._send(dns.failure(query, dns.SERVFAIL), source)
+                self._send(message.failure(query, message.SERVFAIL), source)
             else:
                 self._spawn(self._pass_on(query, data, source))
 
@@ -189,7 +190,7 @@ class Resolver:
         except OSError as error:  # full, or nobody listens any more: a datagram may be lost
             log.debug("resolver of %s: %s", self._id[:12], error)
 
-    async def _pass_on(self, query: dns.Query, data: bytes, source: tuple[str, int]) -> None:
+    async def _pass_on(self, query: message.Query, data: bytes, source: tuple[str, int]) -> None:
         found = await self._ask(query, data, tcp=False)
         if self._udp.fileno() >= 0:
             self._send(found, source)
@@ -206,7 +207,12 @@ class Resolver:
         self._connections += 1
         try:
             await self._converse(reader, writer)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, dns.Malformed) as error:
+        except (
+            OSError,
+            TimeoutError,
+            asyncio.IncompleteReadError,
+            message.MalformedMessage,
+        ) as error:
             log.debug("resolver of %s: connection: %s", self._id[:12], error)
         finally:
             self._connections -= 1
@@ -219,10 +225,10 @@ class Resolver:
                 data = await _receive(reader)
             # Others have their turn too: what was sent ahead is read without waiting.
             await asyncio.sleep(self._allowance.take(self._loop.time()))
-            query = dns.parse(data)
+            query = message.parse(data)
             found = self._answer(query, 65535)
             if found is None and not self._may_ask():
-                found = dns.failure(query, dns.SERVFAIL)
+                found = message.failure(query, message.SERVFAIL)
             if found is None:
                 found = await self._ask(query, data, tcp=True)
             writer.write(len(found).to_bytes(2, "big") + found)
@@ -234,14 +240,14 @@ class Resolver:
     def _own(self) -> list[Endpoint]:
         return [e for e in self._network.endpoints() if e.container_id == self._id]
 
-    def _answer(self, query: dns.Query, limit: int) -> bytes | None:
+    def _answer(self, query: message.Query, limit: int) -> bytes | None:
         named = [endpoint for endpoint in self._own() if endpoint.network != BRIDGE]
-        return directory.answer(query, named, self._network.endpoints, limit=limit)
+        return names.answer(query, named, self._network.endpoints, limit=limit)
 
     def _may_ask(self) -> bool:
-        return self._waiting < WAITING_LIMIT and directory.leads_outside(self._own())
+        return self._waiting < WAITING_LIMIT and names.leads_outside(self._own())
 
-    async def _ask(self, query: dns.Query, data: bytes, *, tcp: bool) -> bytes:
+    async def _ask(self, query: message.Query, data: bytes, *, tcp: bool) -> bytes:
         """What the first server says that says anything; SERVFAIL if none does."""
         self._waiting += 1
         try:
@@ -252,7 +258,7 @@ class Resolver:
                         return await ask(server, query, data)
                 except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
                     log.debug("name server %s: %s", server, error or "no answer")
-            return dns.failure(query, dns.SERVFAIL)
+            return message.failure(query, message.SERVFAIL)
         finally:
             self._waiting -= 1
 
@@ -272,29 +278,29 @@ async def _receive(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(size)
 
 
-async def _ask_by_datagram(server: str, query: dns.Query, data: bytes) -> bytes:
+async def _ask_by_datagram(server: str, query: message.Query, data: bytes) -> bytes:
     """Under an id and from a port of their own, so that nobody can answer in the server's name."""
     loop = asyncio.get_running_loop()
     identity = secrets.randbits(16)
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-        sock.connect((server, nameserver.PORT))
-        await loop.sock_sendall(sock, dns.with_id(data, identity))
+        sock.connect((server, resolver_sockets.PORT))
+        await loop.sock_sendall(sock, message.with_id(data, identity))
         while True:
             found = await loop.sock_recv(sock, 65535)
-            if dns.is_answer_to(found, identity, query):
-                return dns.with_id(found, query.id)
+            if message.is_answer_to(found, identity, query):
+                return message.with_id(found, query.id)
 
 
-async def _ask_by_connection(server: str, query: dns.Query, data: bytes) -> bytes:
+async def _ask_by_connection(server: str, query: message.Query, data: bytes) -> bytes:
     identity = secrets.randbits(16)
-    reader, writer = await asyncio.open_connection(server, nameserver.PORT)
+    reader, writer = await asyncio.open_connection(server, resolver_sockets.PORT)
     try:
-        writer.write(len(data).to_bytes(2, "big") + dns.with_id(data, identity))
+        writer.write(len(data).to_bytes(2, "big") + message.with_id(data, identity))
         await writer.drain()
         while True:
             found = await _receive(reader)
-            if dns.is_answer_to(found, identity, query):
-                return dns.with_id(found, query.id)
+            if message.is_answer_to(found, identity, query):
+                return message.with_id(found, query.id)
     finally:
         writer.close()

@@ -1,7 +1,7 @@
 """A bridge on the host, and the links between it and containers.
 
 What is made here is the kernel's links, addresses and settings; who may talk to whom is decided
-in :mod:`jaula.network.firewall`. Raises ``OSError`` as rtnetlink gives it; the manager says what
+in :mod:`jaula.network.firewall.bridge_rules`. Raises ``OSError`` as rtnetlink gives it; the manager says what
 that means.
 
 The host's side of a container is a veth ``jl<10 hex>`` whose other end was born in the container's
@@ -29,10 +29,10 @@ from jaula.kernel.links import (
     set_link,
 )
 from jaula.kernel.rtnetlink import IF_OPER_UP, Rtnetlink
-from jaula.network import hostroutes, interior, sysctl
-from jaula.network.addresses import Addresses, mac_of
-from jaula.network.addressplan import AddressPlan
-from jaula.network.segment import PORT_PREFIX
+from jaula.network import endpoint_config, host_routes, sysctl
+from jaula.network.ipam.addresses import Addresses, mac_of
+from jaula.network.ipam.plan import IpamPlan
+from jaula.network.network import PORT_PREFIX
 from jaula.spec.endpoint import Endpoint
 
 CARRIER_SECONDS = 0.25
@@ -58,7 +58,7 @@ class BridgePlan(msgspec.Struct, frozen=True):
     """
 
     name: str
-    ipv4: AddressPlan = AddressPlan()
+    ipv4: IpamPlan = IpamPlan()
     mtu: int = 0
     gateway6: str = ""
     prefix6: int = 0
@@ -92,7 +92,7 @@ class Bridge:
         self._avoid = avoid
         self._netlink = Rtnetlink()
         self._index = 0
-        self._mtu = hostroutes.DEFAULT_MTU
+        self._mtu = host_routes.DEFAULT_MTU
 
     def close(self) -> None:
         """Give up the socket; links stay."""
@@ -173,10 +173,10 @@ class Bridge:
         taken it: the later one sees the other, and gives way. Where both do, a pause of random
         length separates them.
         """
-        self._mtu = self._plan.mtu or hostroutes.uplink_mtu(self._netlink)
+        self._mtu = self._plan.mtu or host_routes.uplink_mtu(self._netlink)
         refused: list[IPv4Network] = []
         for _ in range(ATTEMPTS):
-            taken = [*hostroutes.networks(self._netlink), *self._avoid(), *refused]
+            taken = [*host_routes.networks(self._netlink), *self._avoid(), *refused]
             subnet = self._plan.ipv4.choose(taken)
             addresses = self._plan.ipv4.addresses(subnet)
             self._netlink.send(
@@ -232,7 +232,7 @@ class Bridge:
                 up=True,
             ),
         )
-        interior.configure(endpoint, netns_fd, default_route=default_route)
+        endpoint_config.configure(endpoint, netns_fd, default_route=default_route)
         self._await_carrier(endpoint.host_interface)
         self._await_carrier(self.name)
 

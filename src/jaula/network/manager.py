@@ -18,18 +18,19 @@ import msgspec
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.links import mac_bytes
-from jaula.network import defaultplan, firewall
-from jaula.network.addresses import Addresses, Subnet
-from jaula.network.bridged import BridgedSegment
-from jaula.network.firewall import Limits
-from jaula.network.nftables import Nft, open_nft
-from jaula.network.pools import parse_pools
-from jaula.network.ports import PortRequest
-from jaula.network.publisher import Publisher
-from jaula.network.reservations import Binder
-from jaula.network.segment import Joining
-from jaula.network.segments import BRIDGE, Segments, has_interface
-from jaula.network.watch import RulesetWatch
+from jaula.network import default_network
+from jaula.network.drivers.bridge import BridgeNetwork
+from jaula.network.firewall import bridge_rules
+from jaula.network.firewall.bridge_rules import Limits
+from jaula.network.firewall.monitor import FirewallMonitor
+from jaula.network.firewall.nftables import Nft, open_nft
+from jaula.network.ipam.addresses import Addresses, Subnet
+from jaula.network.ipam.pools import parse_pools
+from jaula.network.network import EndpointRequest
+from jaula.network.networks import BRIDGE, Networks, has_interface
+from jaula.network.ports.allocator import PortBinder
+from jaula.network.ports.mapper import PortMapper
+from jaula.network.ports.port import PortRequest
 from jaula.spec.endpoint import Endpoint, PublishedPort
 from jaula.spec.network import NetworkRecord
 
@@ -37,21 +38,23 @@ from jaula.spec.network import NetworkRecord
 class NetworkManager:
     """All networks of one engine, the default one among them."""
 
-    def __init__(self, paths: Paths, config: EngineConfig, *, binder: Binder | None = None) -> None:
+    def __init__(
+        self, paths: Paths, config: EngineConfig, *, binder: PortBinder | None = None
+    ) -> None:
         """``binder`` takes ports where our own network namespace is not the host's."""
         pools = parse_pools(config.address_pool)
-        plan = defaultplan.plan(config, pools)
+        plan = default_network.plan(config, pools)
         self._bridge = plan.name
         self._lock = threading.RLock()
         self._nft: Nft | None = None
-        self._segments = Segments(
+        self._segments = Networks(
             pools,
             plan,
             Limits(past_firewall=config.publish_past_firewall),
             self._open,
         )
-        self._publisher = Publisher(binder)
-        self._watch: RulesetWatch | None = None
+        self._publisher = PortMapper(binder)
+        self._watch: FirewallMonitor | None = None
 
     # -- networks ----------------------------------------------------------------------------
 
@@ -123,7 +126,7 @@ class NetworkManager:
                 *(
                     f"the firewall chain {chain} drops what it does not know: let {own[0]}"
                     " pass in it, or containers do not reach outside"
-                    for chain in firewall.foreign_drops(listing, *own)
+                    for chain in bridge_rules.foreign_drops(listing, *own)
                 ),
             )
 
@@ -161,7 +164,7 @@ class NetworkManager:
                     f"endpoint with name {container_name or container_id[:12]} already exists in"
                     f" network {network}"
                 )
-            joining = Joining(
+            joining = EndpointRequest(
                 container_id,
                 container_name,
                 ip,
@@ -261,7 +264,7 @@ class NetworkManager:
             return []
         with self._lock:
             segment = self._segments.find(endpoint.network)
-            if not isinstance(segment, BridgedSegment):
+            if not isinstance(segment, BridgeNetwork):
                 raise Conflict(f"no port of the host leads to network {segment.network}")
             return self._publisher.publish(segment, endpoint, ports)
 
@@ -312,11 +315,11 @@ class NetworkManager:
                 bridged.load_firewall()
         return problems
 
-    def watch(self) -> RulesetWatch:
+    def watch(self) -> FirewallMonitor:
         """What becomes readable when another program changed the firewall; call repair() then."""
         with self._lock:
             if self._watch is None:
-                self._watch = RulesetWatch()
+                self._watch = FirewallMonitor()
             return self._watch
 
     def repair(self) -> bool:

@@ -1,6 +1,6 @@
 """Ports of the host for an engine whose network namespace is another: the keeper takes them.
 
-A :class:`jaula.network.ports.Binder`. What the keeper holds stays when the engine ends or is
+A :class:`jaula.network.ports.port.Binder`. What the keeper holds stays when the engine ends or is
 killed, so that published ports serve on; the next engine says which of them are still wanted.
 """
 

@@ -10,7 +10,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.network import firewall
+from jaula.network.firewall import bridge_rules
 
 ICC = "com.docker.network.bridge.enable_icc=false"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade=false"
@@ -56,7 +56,7 @@ def test_the_rules_follow_from_the_options_and_one_that_is_gone_is_missed(
         wrong = {key: row for key, row in found.items() if row["verdict"] != "holds"}
         assert wrong == {}
         assert {"firewall", "interfaces", "addresses", "ipv6"} <= set(found)
-        table = firewall.table_name(bridge(engine, network))
+        table = bridge_rules.table_name(bridge(engine, network))
         flush = ["nft", "flush", "chain", "ip", table, "forward"]
         subprocess.run(flush, check=True, timeout=10)
         found = rows(engine, name)
@@ -70,7 +70,7 @@ def test_a_network_that_was_opened_is_found(engine: PrivateEngine, busybox: str)
     assert engine.cli("jaula", "network", "create", "--internal", name).returncode == 0
     try:
         with containers.running(engine, busybox, flags=("--network", name)) as container:
-            table = firewall.table_name(bridge(engine, name))
+            table = bridge_rules.table_name(bridge(engine, name))
             rule = ["nft", "insert", "rule", "ip", table, "forward", "accept"]
             subprocess.run(rule, check=True, timeout=10)
             found = rows(engine, container)

@@ -18,7 +18,7 @@ from harness.engine import SLOW, PrivateEngine
 from jaula.audit.row import Row, Verdict
 from jaula.audit.verify import verify
 from jaula.kernel import seccomp as kernel_seccomp
-from jaula.network import firewall
+from jaula.network.firewall import bridge_rules
 from jaula.security.lsm import detect
 from jaula.security.seccomp import seccomp
 from jaula.spec import runtime
@@ -196,14 +196,14 @@ def test_a_paused_container_is_verified_without_waiting(
 @pytest.fixture
 def table(engine: PrivateEngine) -> Iterator[str]:
     """The name of the engine's tables. Deleted afterwards: the engine puts them back, complete."""
-    name = firewall.table_name(engine.bridge)
+    name = bridge_rules.table_name(engine.bridge)
     yield name
     nft(f"delete table ip {name}\ndelete table bridge {name}\n")
 
     def there() -> bool:
         done = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)
         guard = f"table bridge {name}" in done.stdout.splitlines()
-        return guard and not firewall.missing(done.stdout, engine.bridge)
+        return guard and not bridge_rules.missing(done.stdout, engine.bridge)
 
     containers.eventually(there, "the engine puts its tables back")
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from jaula.kernel.netlink import visiting
-from jaula.network import NetworkManager, PortRequest, firewall
-from jaula.network.nftables import FirewallError, Library
+from jaula.network import NetworkManager, PortRequest
+from jaula.network.firewall import bridge_rules
+from jaula.network.firewall.nftables import FirewallError, Library
 
 from .conftest import (
     HOST_OUTER,
@@ -174,7 +175,7 @@ def test_a_first_datagram_larger_than_the_bridges_mtu_arrives(lab: Lab) -> None:
 
 
 def test_nothing_is_translated_once_the_tables_are_gone(lab: Lab, box: Box) -> None:
-    table = firewall.table_name(bridge_of(lab))
+    table = bridge_rules.table_name(bridge_of(lab))
     for family in ("ip", "ip6"):
         run_nft(lab.host, "delete", "table", family, table)
     assert reached(lab, box, OPEN) == NOTHING

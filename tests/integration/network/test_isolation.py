@@ -12,7 +12,7 @@ from jaula.kernel.links import add_address, add_default_route
 from jaula.kernel.netlink import visiting
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
-from jaula.network.plans import check_pools
+from jaula.network.config import check_pools
 from jaula.spec.network import Pool
 
 from .conftest import HOST_OUTER, OUTSIDE, Box, Lab, client, join, listen, network, run_nft, talks

@@ -399,7 +399,7 @@ def test_a_bridge_that_is_there_without_an_address_is_made_anew(lab: Lab) -> Non
 def test_the_nft_program_does_where_the_library_is_missing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jaula.network.nftables.LIBRARY", "libjlt-missing.so.1")
+    monkeypatch.setattr("jaula.network.firewall.nftables.LIBRARY", "libjlt-missing.so.1")
     box = lab.box()
     with visiting(lab.host):
         lab.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])

@@ -16,7 +16,7 @@ from jaula.kernel.links import add_default_route
 from jaula.kernel.netlink import visiting
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
-from jaula.network.plans import check_pools
+from jaula.network.config import check_pools
 from jaula.spec.network import Pool
 
 from .conftest import (

@@ -1,7 +1,7 @@
 """The firewall of the container's bridge: every rule is there, and its own address is held to it.
 
 Evidence: ``nft -j list ruleset``. The rules of the engine's two tables are compared, one by one,
-with what the same kernel makes of the rules that :mod:`jaula.network.firewall` writes; then the
+with what the same kernel makes of the rules that :mod:`jaula.network.firewall.bridge_rules` writes; then the
 container's element in the set of known ports, and the elements that lead to its address.
 """
 
@@ -15,7 +15,7 @@ from jaula.audit.about import About
 from jaula.audit.readings import Rules, rules
 from jaula.audit.row import Row, Verdict, judge
 from jaula.audit.subject import Subject
-from jaula.network.firewall import Limits, table_name
+from jaula.network.firewall.bridge_rules import Limits, table_name
 from jaula.spec.network import NAME_OPTION, PARENTED, PAST_OPTION
 
 ABOUT = About(

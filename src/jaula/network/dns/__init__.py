@@ -1,0 +1,1 @@
+"""DNS of containers: messages, names, sockets."""

@@ -1,0 +1,1 @@
+"""Network drivers: bridge, macvlan and ipvlan."""

@@ -1,0 +1,1 @@
+"""nftables rules of an engine's bridges."""

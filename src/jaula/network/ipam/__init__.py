@@ -1,0 +1,1 @@
+"""IP address management: subnets, pools, addresses."""

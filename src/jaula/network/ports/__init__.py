@@ -1,0 +1,1 @@
+"""Published ports: allocation, mapping, rules, conntrack."""

@@ -1,0 +1,277 @@
+"""macvlan and ipvlan: containers on the wire of one of the host's interfaces."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+
+import pytest
+
+from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound, Unsupported
+from jaula.kernel.links import (
+    add_default_route,
+    add_dummy,
+    add_veth,
+    add_vlan,
+    delete_link,
+    set_link,
+)
+from jaula.kernel.netlink import Request, visiting
+from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.network import PortRequest
+from jaula.network.config import check_pools
+from jaula.network.drivers.parent_interface import dummy_name
+from jaula.spec.network import NetworkRecord, Pool
+
+from .conftest import HOST_OUTER, OUTSIDE, Lab, join, listen, new_namespace, talks
+
+SUBNET = "198.51.100.0/24"  # that of the wire between the host and the machine outside
+PORT = 8000
+
+
+def has(request: Request) -> bool:
+    """Whether this kernel makes such links: it says so before it looks for a parent."""
+    if os.geteuid() != 0:
+        return False
+    netns = new_namespace()
+    try:
+        with Rtnetlink(netns) as links:
+            links.send(request)
+    except OSError as error:
+        return error.errno != errno.EOPNOTSUPP
+    finally:
+        os.close(netns)
+    return True
+
+
+needs_dummy = pytest.mark.skipif(not has(add_dummy("jlt0")), reason="no links of kind dummy")
+needs_vlan = pytest.mark.skipif(
+    not has(add_vlan("jlt0.9", parent=4242, tag=9)), reason="no links of kind vlan"
+)
+
+
+def on_wire(name: str, driver: str = "macvlan", **options: object) -> NetworkRecord:
+    identity = secrets.token_hex(32)
+    pool = Pool(SUBNET, OUTSIDE, "198.51.100.64/26", {"host": HOST_OUTER})
+    pools = check_pools([pool], [], ipv6=False)
+    fields: dict[str, object] = {
+        "created": 0,
+        "bridge": "",
+        "driver": driver,
+        "parent": "up0",
+        "mode": "bridge" if driver == "macvlan" else "l2",
+        "pools": pools,
+        "asked_pools": True,
+        **options,
+    }
+    fields["parent"] = fields["parent"] or dummy_name(identity)
+    return NetworkRecord(name=name, id=identity, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[("macvlan", "bridge"), ("ipvlan", "l2")], ids=lambda kind: kind[0])
+def wire(lab: Lab, request: pytest.FixtureRequest) -> NetworkRecord:
+    driver, mode = request.param
+    made = on_wire("wire", driver, mode=mode)
+    with visiting(lab.host):
+        lab.manager.define(made)
+    try:
+        join(lab, "wire")
+    except Unsupported as error:
+        pytest.skip(str(error))
+    return made
+
+
+def test_who_reaches_whom_on_the_wire(lab: Lab, wire: NetworkRecord) -> None:
+    """As between machines that hang on one cable, the host left out."""
+    first, second = lab.boxes[0], join(lab, "wire")
+    bridged = lab.box()
+    table = [
+        ("another of the network", first.net, second.address, second.net, True),
+        ("the machine outside", first.net, OUTSIDE, lab.outside, True),
+        ("from outside", lab.outside, first.address, first.net, True),
+        ("the host, by the parent", first.net, HOST_OUTER, lab.host, False),
+        ("from the host", lab.host, first.address, first.net, False),
+        ("a bridge's container", first.net, bridged.address, bridged.net, False),
+        ("from a bridge's container", bridged.net, first.address, first.net, False),
+    ]
+    for what, source, address, place, wanted in table:
+        with listen(place, "0.0.0.0", PORT) as server:
+            seen = talks(source, (address, PORT), server)
+            assert (seen is not None) is wanted, what
+    with listen(lab.outside, "0.0.0.0", PORT) as server:
+        assert talks(first.net, (OUTSIDE, PORT), server) == first.address, "no masquerading"
+
+
+def test_an_endpoint_has_the_address_range_gateway_and_mac_of_its_network(
+    lab: Lab, wire: NetworkRecord
+) -> None:
+    first = lab.boxes[0]
+    assert first.address == "198.51.100.64"
+    assert first.endpoint.gateway == OUTSIDE
+    assert first.endpoint.host_interface == ""
+    with Rtnetlink(first.net) as inside, Rtnetlink(lab.host) as host:
+        link, parent = inside.link("eth0"), host.link("up0")
+        assert link is not None
+        assert parent is not None
+        assert link.kind == wire.driver
+        assert link.mac == first.endpoint.mac
+        assert (link.mac == parent.mac) == (wire.driver == "ipvlan")
+        assert link.mtu == parent.mtu == 1400
+        assert [r.gateway for r in inside.routes() if not r.destination and r.gateway] == [OUTSIDE]
+
+
+def test_no_port_of_the_host_leads_there_and_its_firewall_is_not_asked(
+    lab: Lab, wire: NetworkRecord
+) -> None:
+    assert not lab.boxes[0].endpoint.publishes
+    with visiting(lab.host), pytest.raises(Exception, match="no port of the host leads to"):
+        lab.manager.publish(lab.boxes[0].endpoint, [PortRequest(80, host_port=8080)])
+
+
+def test_the_next_engine_goes_on_and_a_container_can_leave(lab: Lab, wire: NetworkRecord) -> None:
+    first = lab.boxes[0]
+    manager = lab.new_manager()
+    with visiting(lab.host):
+        assert manager.define(wire) == wire
+        assert manager.restore([first.endpoint]) == []
+        assert manager.sweep({first.id}) == []
+    second = join(lab, "wire")
+    assert second.address != first.address
+    with visiting(lab.host):
+        manager.detach(first.endpoint, delete_interface=True, netns_fd=first.net)
+        with Rtnetlink(first.net) as inside:
+            assert [link.name for link in inside.links()] == ["lo"]
+        manager.detach(second.endpoint)
+        manager.undefine("wire")
+        assert manager.has_interface("up0"), "a parent that was there stays"
+
+
+def test_a_macvlan_network_keeps_ipv6_and_an_internal_one_has_no_way_out(lab: Lab) -> None:
+    pools = check_pools([Pool(SUBNET), Pool("2001:db8::/64", "2001:db8::2")], [], ipv6=True)
+    with visiting(lab.host):
+        lab.manager.define(on_wire("six", pools=pools, ipv6=True))
+        lab.manager.define(on_wire("inner", internal=True))
+    six, inner = join(lab, "six", ip6="2001:db8::77"), join(lab, "inner")
+    with listen(lab.outside, "::", PORT) as server:
+        assert talks(six.net, ("2001:db8::2", PORT), server) == "2001:db8::77"
+    assert inner.endpoint.gateway == ""
+    with Rtnetlink(inner.net) as inside:
+        assert not [r for r in inside.routes() if not r.destination and r.index]
+
+
+def test_private_macvlan_containers_do_not_reach_each_other(lab: Lab) -> None:
+    with visiting(lab.host):
+        lab.manager.define(on_wire("apart", mode="private"))
+    first, second = join(lab, "apart"), join(lab, "apart")
+    with listen(second.net, "0.0.0.0", PORT) as server:
+        assert talks(first.net, (second.address, PORT), server) is None
+        assert talks(lab.outside, (second.address, PORT), server) is not None
+
+
+def test_passthru_has_its_parent_alone(lab: Lab) -> None:
+    with visiting(lab.host):
+        lab.manager.define(on_wire("all", mode="passthru"))
+        with pytest.raises(NotAuthorized, match="already using parent interface up0"):
+            lab.manager.define(on_wire("more"))
+        lab.manager.undefine("all")
+        lab.manager.define(on_wire("more"))
+
+
+def test_a_parent_that_is_not_there_and_cannot_be_made_is_an_error(lab: Lab) -> None:
+    with visiting(lab.host):
+        assert lab.manager.parent_comes_with("no0.7")
+        assert not lab.manager.parent_comes_with("up0")
+        with pytest.raises(NotFound, match=r"no0\.7 is not there, and neither is no0"):
+            lab.manager.define(on_wire("lost", parent="no0.7", made_parent=True))
+        for parent in ("no0", "up0.0", "up0.4095"):
+            with pytest.raises(InvalidRequest, match="is not there"):
+                lab.manager.define(on_wire("lost", parent=parent, made_parent=True))
+
+
+@needs_vlan
+@pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
+def test_a_parent_with_a_tag_is_made_and_goes_with_the_last_network(lab: Lab, driver: str) -> None:
+    mode = "bridge" if driver == "macvlan" else "l2"
+    with Rtnetlink(lab.outside) as far:
+        link = far.link("eth0")
+        assert link is not None
+        far.send(add_vlan("eth0.10", parent=link.index, tag=10))
+    with visiting(lab.host):
+        for name in ("tagged", "second"):
+            comes = lab.manager.parent_comes_with("up0.10")
+            assert comes
+            lab.manager.define(on_wire(name, driver, mode=mode, parent="up0.10", made_parent=comes))
+        assert lab.manager.has_interface("up0.10")
+        lab.manager.undefine("tagged")
+        assert lab.manager.has_interface("up0.10")
+    box = join(lab, "second")
+    with Rtnetlink(box.net) as inside, Rtnetlink(lab.host) as host:
+        assert (inside.link("eth0") or pytest.fail("no link")).kind == driver
+        parent = host.link("up0.10")
+        assert parent is not None
+        assert parent.kind == "vlan"
+    with visiting(lab.host):
+        lab.manager.detach(box.endpoint, delete_interface=True, netns_fd=box.net)
+        lab.manager.undefine("second")
+        assert not lab.manager.has_interface("up0.10")
+
+
+@needs_dummy
+@pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
+def test_without_a_parent_the_network_leads_nowhere(lab: Lab, driver: str) -> None:
+    mode = "bridge" if driver == "macvlan" else "l2"
+    made = on_wire("nowhere", driver, mode=mode, parent="", made_parent=True,
+                   internal=True)  # fmt: skip
+    with visiting(lab.host):
+        lab.manager.define(made)
+    first, second = join(lab, "nowhere"), join(lab, "nowhere")
+    with listen(second.net, "0.0.0.0", PORT) as server:
+        assert talks(first.net, (second.address, PORT), server) == first.address
+    with listen(lab.outside, "0.0.0.0", PORT) as server:
+        with Rtnetlink(first.net) as inside, pytest.raises(OSError, match=r"gateway|unreachable"):
+            inside.send(add_default_route("10.0.0.1"))
+        assert talks(first.net, (OUTSIDE, PORT), server) is None
+    with visiting(lab.host):
+        for box in (first, second):
+            lab.manager.detach(box.endpoint, delete_interface=True, netns_fd=box.net)
+        lab.manager.clear(made)
+        assert lab.manager.has_interface(made.parent), "it is in use"
+        lab.manager.undefine("nowhere")
+        assert not lab.manager.has_interface(made.parent)
+
+
+@pytest.mark.parametrize("mode", ["l3", "l3s"])
+def test_ipvlan_that_routes_needs_no_gateway(lab: Lab, mode: str) -> None:
+    with visiting(lab.host):
+        lab.manager.define(on_wire("routed", "ipvlan", mode=mode))
+    try:
+        first, second = join(lab, "routed"), join(lab, "routed")
+    except Unsupported as error:
+        pytest.skip(str(error))
+    assert (first.endpoint.gateway, first.endpoint.on_link) == ("", True)
+    with Rtnetlink(first.net) as inside:
+        assert [r.gateway for r in inside.routes() if not r.destination and r.index][:1] == [""]
+    with listen(second.net, "0.0.0.0", PORT) as server:
+        assert talks(first.net, (second.address, PORT), server) == first.address
+
+
+def test_a_parent_that_comes_later_or_comes_back_is_used(lab: Lab) -> None:
+    plan = on_wire("late", parent="late0")
+    with visiting(lab.host):
+        with pytest.raises(JaulaError, match="late0 is not there"):
+            lab.manager.define(plan)
+        lab.manager.expect(plan)
+    with pytest.raises(JaulaError, match="late0 is not there"):
+        join(lab, "late")
+    for _ in range(2):
+        with Rtnetlink(lab.host) as links:
+            links.send(add_veth("late0", mtu=1500, peer_name="late1"))
+            links.send(set_link("late0", up=True), set_link("late1", up=True))
+        box = join(lab, "late")
+        with Rtnetlink(lab.host) as links:
+            links.send(delete_link("late0"))
+        with Rtnetlink(box.net) as inside:
+            assert inside.link("eth0") is None, "it goes with its parent"
+    with pytest.raises(JaulaError, match="late0 is gone"):
+        join(lab, "late")

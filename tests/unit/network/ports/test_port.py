@@ -1,0 +1,126 @@
+"""Host ports: what is reserved, what clashes, and ranges."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.network.ports.allocator import PortAllocator, PortUnavailable
+from jaula.network.ports.port import PortRequest, PortTarget, check, dynamic_ports, places
+
+LOOPBACK = "127.77.0.1"
+
+
+def claim(port: int) -> None:
+    """What another program does that wants the port."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((LOOPBACK, port))
+        other.listen()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PortRequest(0),
+        PortRequest(65536),
+        PortRequest(-1),
+        PortRequest(80, "icmp"),
+        PortRequest(80, "tcp; drop"),
+        PortRequest(80, host_port=70000),
+        PortRequest(80, host_port=8000, host_port_end=7000),
+        PortRequest(80, host_port_end=7000),
+        PortRequest(80, host_ip="host"),
+        PortRequest(80, host_ip="fe80::1"),
+        PortRequest(80, host_ip="::ffff:127.0.0.1"),
+        PortRequest(80, host_ip="0.0.0.0 } drop"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(request_: PortRequest) -> None:
+    with pytest.raises(InvalidRequest):
+        check(request_)
+
+
+def test_an_ipv6_address_needs_a_container_that_has_one() -> None:
+    with pytest.raises(Unsupported, match="no IPv6"):
+        places(check(PortRequest(80, host_ip="::")), ipv6=False, relays=False)
+    assert places(check(PortRequest(80, host_ip="0::0")), ipv6=True, relays=False) == ("::",)
+    assert places(check(PortRequest(80, host_ip="::1")), ipv6=False, relays=True) == ("::1",)
+    with pytest.raises(Unsupported, match=r"use 127\.0\.0\.1|translates nothing"):
+        places(check(PortRequest(80, host_ip="::1")), ipv6=True, relays=False)
+
+
+@pytest.mark.parametrize(("ipv6", "expected"), [(True, ("0.0.0.0", "::")), (False, ("0.0.0.0",))])
+def test_no_address_means_every_one_of_the_families_that_a_container_has(
+    ipv6: bool, expected: tuple[str, ...]
+) -> None:
+    assert places(PortRequest(80), ipv6=ipv6, relays=False) == expected
+
+
+def test_both_families_have_the_same_port() -> None:
+    ports = PortAllocator()
+    four, six = ports.reserve("a", [PortRequest(80)], PortTarget("172.30.0.2", "fd00::2"))
+    assert (four.host_ip, six.host_ip) == ("0.0.0.0", "::")
+    assert four.host_port == six.host_port
+    again = PortRequest(80, host_ip="::", host_port=six.host_port)
+    with pytest.raises(PortUnavailable, match=r"Bind for :::\d+ failed"):
+        ports.reserve("b", [again], PortTarget("172.30.0.3", "fd00::3"))
+    ports.close()
+
+
+def test_a_range_gives_the_first_number_that_is_free_in_both_families() -> None:
+    ports = PortAllocator()
+    target = PortTarget("172.30.0.2", "fd00::2")
+    (base, _) = ports.reserve("a", [PortRequest(80)], target)
+    first, last = base.host_port, base.host_port + 20
+    four, six = ports.reserve("b", [PortRequest(80, "tcp", "", first, last)], target)
+    assert first < four.host_port == six.host_port <= last
+    ports.close()
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        (range(32768, 61000), [range(61000, 65536)]),
+        (range(1024, 65536), [range(49153, 65536)]),
+        (range(1024, 2048), [range(49153, 65536)]),
+        (range(55000, 60000), [range(49153, 55000), range(60000, 65536)]),
+    ],
+)
+def test_free_ports_are_sought_beside_those_of_the_kernel(
+    local: range, expected: list[range]
+) -> None:
+    assert dynamic_ports(local) == expected
+
+
+def test_a_reserved_port_is_kept_from_others_until_it_is_released() -> None:
+    ports = PortAllocator()
+    (binding,) = ports.reserve("a", [PortRequest(80, host_ip=LOOPBACK)])
+    with pytest.raises(OSError):
+        claim(binding.host_port)
+    assert ports.held("a") == (binding,)
+    assert ports.release("a") == [binding]
+    assert ports.release("a") == []
+    claim(binding.host_port)
+
+
+def test_a_request_of_many_is_all_or_none() -> None:
+    ports = PortAllocator()
+    (taken,) = ports.reserve("a", [PortRequest(80, host_ip=LOOPBACK)])
+    clash = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
+    with pytest.raises(PortUnavailable, match="port is already allocated"):
+        ports.reserve("b", [PortRequest(81, host_ip=LOOPBACK), clash])
+    assert ports.held("b") == ()
+    ports.close()
+    assert ports.held("a") == ()
+
+
+def test_two_requests_of_one_container_clash_too() -> None:
+    ports = PortAllocator()
+    (taken,) = ports.reserve("a", [PortRequest(80, host_ip=LOOPBACK)])
+    ports.close()
+    same = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
+    with pytest.raises(PortUnavailable):
+        ports.reserve("b", [same, same])

@@ -1,0 +1,133 @@
+"""From what was asked of a network to its bridge and its rules."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Address, ip_network
+
+import pytest
+
+from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.network import config
+from jaula.network.firewall import antispoof_rules, bridge_rules
+from jaula.network.firewall.bridge_rules import Limits
+from jaula.network.ipam.addresses import Addresses, link_local
+from jaula.network.ipam.pools import parse_pools
+from jaula.spec.network import NetworkRecord, Pool
+
+NETWORK = NetworkRecord("shop", "ab" * 32, 0, "br-abababababab")
+
+
+def test_a_subnet_is_completed_with_its_first_address_as_gateway() -> None:
+    found = config.check_pools([Pool("10.0.0.9/24"), Pool("fd00:1::/64")], [], ipv6=True)
+    assert found == (Pool("10.0.0.0/24", "10.0.0.1"), Pool("fd00:1::/64", "fd00:1::1"))
+    assert len(config.check_pools([Pool("10.0.0.0/24"), Pool("fd00::/64")], [], ipv6=False)) == 1
+    assert config.check_pools([Pool("")], [], ipv6=False) == ()
+
+
+@pytest.mark.parametrize("taken", ["10.0.0.0/8", "10.0.0.128/25", "10.0.0.0/24"])
+def test_a_subnet_that_overlaps_is_refused_with_dockers_words(taken: str) -> None:
+    with pytest.raises(NotAuthorized) as caught:
+        config.check_pools([Pool("10.0.0.0/24")], [ip_network(taken)], ipv6=False)
+    assert caught.value.message == "Pool overlaps with other one on this address space"
+    assert caught.value.status == 403
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        Pool("", "10.0.0.1"),
+        Pool("10.0.0.0/33"),
+        Pool("nonsense"),
+        Pool("10.0.0.0/24", "10.0.1.1"),
+        Pool("10.0.0.0/24", "x"),
+        Pool("10.0.0.0/24", ip_range="10.0.1.0/28"),
+        Pool("10.0.0.0/24", ip_range="fd00::/64"),
+        Pool("10.0.0.0/24", ip_range="x"),
+        Pool("10.0.0.0/24", auxiliary={"a": "10.0.1.1"}),
+        Pool("fe80::/64"),
+    ],
+)
+def test_pools_that_cannot_be_are_refused(pool: Pool) -> None:
+    with pytest.raises(InvalidRequest):
+        config.check_pools([pool], [], ipv6=True)
+
+
+def test_two_subnets_of_one_family_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="only one IPv4 subnet"):
+        config.check_pools([Pool("10.0.0.0/24"), Pool("10.0.1.0/24")], [], ipv6=False)
+
+
+def test_a_network_with_ipv6_gets_a_unique_local_subnet_of_its_own() -> None:
+    assert config.with_ipv6(NETWORK) == NETWORK
+    six = config.with_ipv6(NetworkRecord("shop", "ab" * 32, 0, "br-x", ipv6=True))
+    pool = six.ipv6_pool
+    assert pool is not None
+    assert pool.subnet == "fdab:abab:abab:abab::/64"
+    assert pool.gateway == "fdab:abab:abab:abab::1"
+    assert config.with_ipv6(six) == six
+    other = config.with_ipv6(NetworkRecord("b", "cd" * 32, 0, "br-y", ipv6=True))
+    assert other.ipv6_pool != pool
+
+
+def test_the_bridges_plan_follows_from_the_pools() -> None:
+    pool = parse_pools("172.30.0.0/15")
+    assert config.bridge_plan(NETWORK, pool).ipv4.fixed is None
+    asked = NetworkRecord(
+        *("shop", "ab" * 32, 0, "br-x"),
+        pools=(
+            Pool("10.0.0.0/24", "10.0.0.254", "10.0.0.16/28", {"p": "10.0.0.17"}),
+            Pool("fd00::/64", "fd00::1"),
+        ),
+        mtu=1400,
+        ipv6=True,
+    )
+    plan = config.bridge_plan(asked, pool)
+    assert (str(plan.ipv4.fixed), str(plan.ipv4.gateway), plan.mtu) == (
+        "10.0.0.0/24",
+        "10.0.0.254",
+        1400,
+    )
+    assert (plan.gateway6, plan.prefix6) == ("fd00::1", 64)
+    addresses = plan.ipv4.addresses(IPv4Network("10.0.0.0/24"))
+    assert [str(addresses.allocate()) for _ in range(2)] == ["10.0.0.16", "10.0.0.18"]
+    six = config.addresses6(asked)
+    assert six is not None
+    assert str(six.allocate()) == "fd00::2"
+    assert config.addresses6(NETWORK) is None
+
+
+def test_the_chosen_subnet_is_noted_once() -> None:
+    found = config.with_subnet(NETWORK, Addresses(IPv4Network("172.30.0.0/20")))
+    assert found.pools == (Pool("172.30.0.0/20", "172.30.0.1"),)
+    assert config.with_subnet(found, Addresses(IPv4Network("10.0.0.0/20"))) == found
+
+
+def test_the_link_local_address_follows_from_the_mac() -> None:
+    assert link_local("02:42:ac:11:00:02") == IPv6Address("fe80::42:acff:fe11:2")
+
+
+def test_a_network_that_says_nothing_publishes_as_the_engine_does() -> None:
+    silent = config.limits(NETWORK)
+    assert not silent.past_firewall
+    assert config.limits(NETWORK, past_firewall=True).past_firewall
+    closed = NetworkRecord("shop", "ab" * 32, 0, "br-x", past_firewall=False)
+    assert not config.limits(closed, past_firewall=True).past_firewall
+    opened = NetworkRecord("shop", "ab" * 32, 0, "br-x", past_firewall=True)
+    assert config.limits(opened).past_firewall
+
+
+def test_options_change_the_rules() -> None:
+    subnet = IPv4Network("10.0.0.0/24")
+    usual = bridge_rules.ruleset("br-x", subnet, [])
+    assert 'oifname != "br-x" ip saddr 10.0.0.0/24 masquerade' in usual
+    bare = bridge_rules.ruleset("br-x", subnet, [], Limits(masquerade=False))
+    assert 'oifname != "br-x" ip saddr' not in bare
+    inner = bridge_rules.ruleset("br-x", subnet, [], Limits(internal=True))
+    assert "ip daddr != 10.0.0.0/24 drop" in inner
+    assert 'oifname != "br-x" accept' not in inner.replace('iifname != "br-x" oifname', "")
+    apart = bridge_rules.ruleset("br-x", subnet, [], Limits(icc=False))
+    assert 'iifname "br-x" drop' in apart
+    assert "nd-router-advert" in antispoof_rules.ruleset("br-x", [])
+    parted = NetworkRecord("shop", "ab" * 32, 0, "br-x", icc=False)
+    assert config.bridge_plan(parted, ()).isolated
+    assert not config.bridge_plan(NETWORK, ()).isolated

@@ -1,0 +1,98 @@
+"""The text of hosts and resolv.conf as a container finds it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.errors import InvalidRequest
+from jaula.network.etc_files import (
+    FALLBACK_SERVERS,
+    hostname,
+    hosts,
+    parse_extra_host,
+    resolv_conf,
+)
+
+
+def test_hosts_names_localhost_extra_hosts_and_the_container() -> None:
+    text = hosts(
+        "web",
+        domain="example.org",
+        address="172.30.0.2",
+        extra=["db:10.0.0.7", "six=[fd00::7]", "up:host-gateway"],
+        linked=["172.30.0.9\tstore host\n"],
+        gateway="172.30.0.1",
+    )
+    lines = text.splitlines()
+    assert lines[0] == "127.0.0.1\tlocalhost"
+    assert lines[-5:] == [
+        "10.0.0.7\tdb",
+        "fd00::7\tsix",
+        "172.30.0.1\tup",
+        "172.30.0.9\tstore host",
+        "172.30.0.2\tweb.example.org web",
+    ]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["", "db", "db:", ":10.0.0.1", "db:10.0.0.999", "db:x", "a b:10.0.0.1", "a\n:10.0.0.1",
+     "db:10.0.0.1\n1.1.1.1 evil", "-x:10.0.0.1", "db:fe80::1%eth0", "é:10.0.0.1"],
+)  # fmt: skip
+def test_a_malformed_extra_host_is_refused(entry: str) -> None:
+    with pytest.raises(InvalidRequest, match="add-host"):
+        parse_extra_host(entry)
+
+
+def test_host_gateway_needs_a_gateway() -> None:
+    with pytest.raises(InvalidRequest, match="host-gateway"):
+        hosts("web", extra=["up:host-gateway"])
+
+
+HOST = """# made by something
+nameserver 127.0.0.53
+nameserver 192.0.2.1 # first
+nameserver fd00::1
+search example.org lan ; comment
+options edns0 trust-ad
+"""
+
+
+def test_the_host_s_resolver_is_taken_without_what_only_the_host_reaches() -> None:
+    assert resolv_conf(HOST) == (
+        "nameserver 192.0.2.1\nsearch example.org lan\noptions edns0 trust-ad\n"
+    )
+
+
+def test_what_the_user_gives_stands_in_place_of_the_host_s() -> None:
+    made = resolv_conf(HOST, dns=["10.0.0.1", "fd00::9"], search=["corp"], options=["ndots:2"])
+    assert made == "nameserver 10.0.0.1\nnameserver fd00::9\nsearch corp\noptions ndots:2\n"
+
+
+def test_a_single_dot_means_no_search_list() -> None:
+    assert "search" not in resolv_conf(HOST, search=["."])
+
+
+@pytest.mark.parametrize("text", ["", "nameserver 127.0.0.1\n", "nameserver\nnameserver x\n"])
+def test_without_a_usable_server_the_public_ones_stand_in(text: str) -> None:
+    assert resolv_conf(text) == "".join(f"nameserver {a}\n" for a in FALLBACK_SERVERS)
+
+
+@pytest.mark.parametrize("word", ["", "a b", "a\nnameserver 1.1.1.1", "\t", "a\x00"])
+def test_a_word_that_would_start_a_line_is_refused(word: str) -> None:
+    with pytest.raises(InvalidRequest):
+        resolv_conf("", search=[word])
+    with pytest.raises(InvalidRequest):
+        resolv_conf("", options=[word])
+    with pytest.raises(InvalidRequest):
+        resolv_conf("", dns=[word])
+    with pytest.raises(InvalidRequest):
+        hostname(word)
+
+
+@given(st.text())
+def test_any_host_text_gives_lines_of_known_kinds(text: str) -> None:
+    for line in resolv_conf(text).splitlines():
+        assert line.split()[0] in ("nameserver", "search", "options")
