@@ -56,7 +56,7 @@ def main() -> None:
     arguments = sys.argv[4:]
     from jaula.config import Paths
     from jaula.images.store import ImageStore
-    from jaula.storage.layers import LayerStore
+    from jaula.storage.layers.store import LayerStore
 
     paths = Paths(directory / "root", directory / "run")
     layers = LayerStore(paths)
@@ -121,7 +121,7 @@ def discard(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
 
 
 def _driver(paths: Any, layers: Any, name: str) -> Any:
-    from jaula.storage.snapshots import driver
+    from jaula.storage.drivers.driver import driver
 
     return driver(name, paths, layers)
 

@@ -15,7 +15,7 @@ from jaula.images.registry.pull import pull
 from jaula.images.registry.tokens import Credentials
 from jaula.images.store import Image, ImageStore
 from jaula.spec.image import Platform
-from jaula.storage.layers import LayerStore
+from jaula.storage.layers.store import LayerStore
 
 SHORT = Patience(
     connect=2,

@@ -32,7 +32,7 @@ from jaula.images import archive_files
 from jaula.images.archive import load as load_into
 from jaula.images.store import ImageStore
 from jaula.spec import image as documents
-from jaula.storage.layers import LayerStore
+from jaula.storage.layers.store import LayerStore
 
 Files = dict[str, bytes]
 NOWHERE = "sha256:" + "0" * 64

@@ -5,7 +5,7 @@ directory decides if it is copied into, replaced or made. Both directions are de
 function over what is known of both ends.
 
 What comes from a container is hostile: it is unpacked as in a container
-(:mod:`jaula.storage.copyin`), with links followed inside the destination only and, without ``-a``,
+(:mod:`jaula.storage.cp.extract_archive`), with links followed inside the destination only and, without ``-a``,
 without set-user-ID bits and file capabilities.
 """
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.cli.http import Connection, Response
-    from jaula.storage.tar_entry import Entry
-    from jaula.storage.tar_reader import TarReader
+    from jaula.storage.tar.entry import TarEntry
+    from jaula.storage.tar.reader import TarReader
 
 _DIRECTORY = 1 << 31  # Go's fs.ModeDir
 _LINK = 1 << 27
@@ -165,7 +165,7 @@ def upload(
     client: Client, container: str, source: str, path: str, *, archive: bool, follow: bool
 ) -> int:
     """Copy a path of this machine; the number of bytes sent."""
-    from jaula.storage.copyout import CopyOut
+    from jaula.storage.cp.create_archive import CopyOut
 
     whole = source.rstrip("/") or "/"
     flags = os.O_PATH | os.O_CLOEXEC
@@ -245,8 +245,8 @@ def download(
     client: Client, container: str, path: str, destination: str, *, archive: bool, follow: bool
 ) -> int:
     """Copy to a path of this machine; the number of bytes received."""
-    from jaula.storage.copyin import CopyIn
-    from jaula.storage.tar_reader import TarReader
+    from jaula.storage.cp.extract_archive import CopyIn
+    from jaula.storage.tar.reader import TarReader
 
     response = fetch(client, container, path, follow=follow)
     found = described(response)
@@ -282,7 +282,7 @@ class Renamed:
         self._old = os.fsencode(old)
         self._new = os.fsencode(new)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         for entry in self._reader:
             if self._new:
                 entry.name = self._other(entry.name)

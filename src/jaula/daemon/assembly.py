@@ -36,8 +36,8 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
     from jaula.state.vault import Vault
-    from jaula.storage import snapshots
-    from jaula.storage.layers import LayerStore
+    from jaula.storage.drivers import driver as driver_driver
+    from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
 
     paths = config.paths
@@ -85,7 +85,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             runtime=runtime,
             runtimes=Runtimes(config),
             cgroups=driver,
-            snapshots=snapshots.choose(paths, config.storage_driver, layers, rootless=rootless),
+            snapshots=driver_driver.choose(paths, config.storage_driver, layers, rootless=rootless),
             layers=layers,
             images=images,
             gate=_gate(config, images),

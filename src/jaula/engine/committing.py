@@ -21,7 +21,7 @@ from jaula.images.build.language.changes import apply
 from jaula.images.reference import parse
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
 from jaula.state.records import Status
-from jaula.storage.snapshots import ChangeKind
+from jaula.storage.drivers.driver import ChangeKind
 
 if TYPE_CHECKING:
     from jaula.engine.container import Container

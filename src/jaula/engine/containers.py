@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jaula.engine.health_monitors import HealthMonitors
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
-    from jaula.storage.inside import PathStat
+    from jaula.storage.path_resolve import PathStat
 
 log = logging.getLogger("jaula.containers")
 

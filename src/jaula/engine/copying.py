@@ -12,8 +12,8 @@ from jaula.engine.create import attributes
 from jaula.engine.rootview import View
 from jaula.engine.threads import consumed, produced
 from jaula.errors import NotAuthorized, NotFound
-from jaula.storage import inside
-from jaula.storage.inside import PathStat, Wanted
+from jaula.storage import path_resolve
+from jaula.storage.path_resolve import PathRequest, PathStat
 
 if TYPE_CHECKING:
     from jaula.engine.container import Container
@@ -40,7 +40,7 @@ class Copying:
 
     async def stat(self, container: Container, path: str) -> PathStat:
         """What is at a path. Raises :class:`NotFound`."""
-        what = inside.wanted(path)
+        what = path_resolve.wanted(path)
 
         def work(view: View) -> PathStat:
             return _found(view, what, container.name)[1]
@@ -52,9 +52,9 @@ class Copying:
 
     async def out(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """What is at a path, and the archive, whose iterator is to be closed."""
-        from jaula.storage.copyout import CopyOut
+        from jaula.storage.cp.create_archive import CopyOut
 
-        what = inside.wanted(path)
+        what = path_resolve.wanted(path)
         ids = self._ids(container)
 
         def run(emit: Callable[[PathStat | bytes], None]) -> None:
@@ -90,7 +90,7 @@ class Copying:
         ``keep_kinds`` refuses to put a directory in another thing's place and the reverse;
         ``as_user`` gives everything to the container's user. Other changes of the container wait.
         """
-        what = inside.wanted(path)
+        what = path_resolve.wanted(path)
         user = container.record.body.user if as_user else ""
         async with container.lock:
             if container.id not in self._parts.registry:
@@ -126,11 +126,11 @@ class _Pieces:
             self._held.clear()
 
 
-def _found(view: View, what: Wanted, name: str, *, keep: bool = False) -> tuple[int, PathStat]:
-    place = inside.found(view.root, what, name)
+def _found(view: View, what: PathRequest, name: str, *, keep: bool = False) -> tuple[int, PathStat]:
+    place = path_resolve.found(view.root, what, name)
     try:
-        described = inside.describe(view.root, place, what)
-        inside.refuse_kernels(place, what.path)
+        described = path_resolve.describe(view.root, place, what)
+        path_resolve.refuse_kernels(place, what.path)
         if os.fstat(place).st_dev in view.secret:
             raise NotAuthorized(f"{what.path} is a secret or a config, of which nothing is copied")
     except BaseException:
@@ -143,11 +143,11 @@ def _found(view: View, what: Wanted, name: str, *, keep: bool = False) -> tuple[
 
 
 def _extract(
-    view: View, what: Wanted, file: BinaryIO, user: str, name: str, *, keep_kinds: bool
+    view: View, what: PathRequest, file: BinaryIO, user: str, name: str, *, keep_kinds: bool
 ) -> None:
     from jaula.storage.compression import plain
-    from jaula.storage.copyin import CopyIn
-    from jaula.storage.tar_reader import TarReader
+    from jaula.storage.cp.extract_archive import CopyIn
+    from jaula.storage.tar.reader import TarReader
 
     _check_target(view, what, name)
     owner = view.outside
@@ -165,10 +165,10 @@ def _extract(
     reader.drain()
 
 
-def _check_target(view: View, what: Wanted, name: str) -> None:
-    place = inside.found(view.root, Wanted(what.path, "/."), name)
+def _check_target(view: View, what: PathRequest, name: str) -> None:
+    place = path_resolve.found(view.root, PathRequest(what.path, "/."), name)
     try:
-        inside.refuse_kernels(place, what.path)
+        path_resolve.refuse_kernels(place, what.path)
         if os.fstatvfs(place).f_flag & os.ST_RDONLY:
             same = os.fstat(place).st_dev == os.fstat(view.root).st_dev
             which = "container rootfs" if same else "mounted volume"

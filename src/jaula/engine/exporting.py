@@ -22,8 +22,8 @@ async def export(parts: Parts, container: Container) -> AsyncIterator[bytes]:
     a second writable mount of one upper directory would be undefined.
     """
     from jaula.spec.rootfs import DirectoryRoot, OverlayRoot
-    from jaula.storage.snapshots import open_root
-    from jaula.storage.tree_archive import write_tree
+    from jaula.storage.drivers.driver import open_root
+    from jaula.storage.tar.tree_archive import write_tree
 
     source = parts.snapshots.root(container.id)
     if isinstance(source, OverlayRoot) and source.upper is not None:

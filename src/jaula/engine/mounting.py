@@ -88,7 +88,7 @@ class Mounting:
         return msgspec.structs.replace(wish.mount, name=name, source=source, read_only=read_only)
 
     def _copy_up(self, record: ContainerRecord, name: str, destination: str) -> None:
-        from jaula.storage.snapshots import open_root
+        from jaula.storage.drivers.driver import open_root
 
         with open_root(self._parts.snapshots.view(record.layers)) as root:
             self._parts.volumes.populate(name, root, destination)

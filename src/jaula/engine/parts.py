@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from jaula.images.trust.gate import Gate
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime
-    from jaula.storage.layers import LayerStore
-    from jaula.storage.snapshots import SnapshotDriver
+    from jaula.storage.drivers.driver import SnapshotDriver
+    from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
 
 

@@ -117,7 +117,7 @@ class Trust:
         :raises InvalidRequest: an unknown form.
         """
         from jaula.images.sbom import inventory, write
-        from jaula.storage.snapshots import open_root
+        from jaula.storage.drivers.driver import open_root
 
         if form not in write.FORMS:
             raise InvalidRequest(

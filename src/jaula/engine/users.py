@@ -55,7 +55,7 @@ class Users:
             os.close(root)
 
     def _look(self, record: ContainerRecord, user: str, groups: tuple[str, ...]) -> UserFacts:
-        from jaula.storage.snapshots import open_root
+        from jaula.storage.drivers.driver import open_root
 
         snapshots = self._parts.snapshots
         source = snapshots.root(record.id) if record.started_at else snapshots.view(record.layers)

@@ -19,10 +19,10 @@ from jaula.images.crew import Crew
 from jaula.images.store import ImageStore
 from jaula.spec.image import DOCUMENT_LIMIT
 from jaula.storage.compression import Source, plain
-from jaula.storage.extractor import clean
-from jaula.storage.layers import LayerStore
-from jaula.storage.tar_entry import HARD_LINK, REGULAR, SYMLINK, Entry, shown
-from jaula.storage.tar_reader import Limits, TarReader, is_header
+from jaula.storage.layers.extract import clean
+from jaula.storage.layers.store import LayerStore
+from jaula.storage.tar.entry import HARD_LINK, REGULAR, SYMLINK, TarEntry, shown
+from jaula.storage.tar.reader import Limits, TarReader, is_header
 
 _FILES_LIMIT = 20_000
 _DOCUMENTS = (b"manifest.json", b"index.json", b"oci-layout", b"repositories")
@@ -124,7 +124,7 @@ class ArchiveFiles:
         if digest in self._unpacking:
             self._unpacking[digest].wait()
 
-    def _keep(self, reader: TarReader, entry: Entry, name: bytes) -> str:
+    def _keep(self, reader: TarReader, entry: TarEntry, name: bytes) -> str:
         unpacking = None
         with self._store.blobs.writer() as blob:
             try:
@@ -148,7 +148,7 @@ class ArchiveFiles:
             self._unpacking[digest] = unpacking
         return digest
 
-    def _may_be_new_layer(self, entry: Entry, name: bytes, head: memoryview) -> bool:
+    def _may_be_new_layer(self, entry: TarEntry, name: bytes, head: memoryview) -> bool:
         """Whether a file is a tar of some size, and not named as a layer that is there."""
         if entry.size < _WORTH or not is_header(head):
             return False

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.spec.image import DOCUMENT_LIMIT
-from jaula.storage.folders import marked, remove_marked
+from jaula.storage.store_dir import marked, remove_marked
 
 _HALF_MADE = "new-"
 

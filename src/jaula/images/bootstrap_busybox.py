@@ -14,8 +14,8 @@ from jaula.errors import InvalidRequest, Unavailable
 from jaula.images.image_archive import PATH, write_image
 from jaula.images.packages import find, run
 from jaula.spec.image import ImageConfig
-from jaula.storage.tar_entry import DIRECTORY, HARD_LINK
-from jaula.storage.tar_writer import TarWriter, entry
+from jaula.storage.tar.entry import DIRECTORY, HARD_LINK
+from jaula.storage.tar.writer import TarWriter, entry
 
 _PLACES = ("usr/bin/busybox", "bin/busybox")
 _FOLDERS = (

@@ -15,7 +15,7 @@ from jaula.images.image import Image, check_document
 from jaula.images.index import NameIndex
 from jaula.images.reference import Reference, could_be_id, parse
 from jaula.spec.image import ImageDocument, Manifest, decode
-from jaula.storage.layers import LayerStore
+from jaula.storage.layers.store import LayerStore
 
 Images = list[Image]
 

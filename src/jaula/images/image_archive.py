@@ -30,8 +30,8 @@ from jaula.spec.image import (
     RootFS,
     encode,
 )
-from jaula.storage.tar_entry import DIRECTORY
-from jaula.storage.tar_writer import Sink, TarWriter, entry
+from jaula.storage.tar.entry import DIRECTORY
+from jaula.storage.tar.writer import Sink, TarWriter, entry
 
 __all__ = ["PATH", "Sink", "write_archive", "write_image"]
 

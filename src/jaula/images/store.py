@@ -4,7 +4,7 @@ Source: opencontainers/image-spec 1.1. An image's id is the digest of its config
 has it. ``index.json`` says which images there are (:mod:`jaula.images.index`,
 :mod:`jaula.images.catalogue`); manifests, configurations and layers as they came are blobs
 (:mod:`jaula.images.blobs`); layers are unpacked into the
-:class:`~jaula.storage.layers.LayerStore` when an image arrives.
+:class:`~jaula.storage.layers.store.LayerStore` when an image arrives.
 
 Whether a container uses an image is not known here: the caller says so.
 
@@ -28,7 +28,7 @@ from jaula.images.index import NameIndex
 from jaula.images.needed import Holder, Needed
 from jaula.images.reference import familiar, in_index, parse
 from jaula.spec.image import CONFIG, Descriptor, Manifest, decode, encode
-from jaula.storage.layers import LayerStore
+from jaula.storage.layers.store import LayerStore
 
 __all__ = ["Image", "ImageStore", "check_document", "familiar", "short"]
 

@@ -23,7 +23,7 @@ from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.kernel import paths as kernel_paths
 from jaula.kernel.mounts import mount_points
-from jaula.storage.folders import marked, opened, remove_marked, write_new
+from jaula.storage.store_dir import marked, opened, remove_marked, write_new
 from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}", re.ASCII)
@@ -221,7 +221,7 @@ class VolumeStore:
         """Copy what an image has at ``path`` into an empty volume; whether anything was done.
 
         ``root_fd`` is a descriptor of the image's root (see
-        :func:`jaula.storage.snapshots.open_root`). The volume's directory gets the owner and mode
+        :func:`jaula.storage.drivers.driver.open_root`). The volume's directory gets the owner and mode
         of the image's. A volume that holds something, or a path that the image has not, or not as
         a directory, leaves the volume as it is.
         """

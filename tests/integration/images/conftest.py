@@ -15,7 +15,7 @@ from harness import disks
 from jaula.config import Paths
 from jaula.images.archive import load
 from jaula.images.store import ImageStore
-from jaula.storage.layers import LayerStore
+from jaula.storage.layers.store import LayerStore
 
 Files = dict[str, bytes]
 

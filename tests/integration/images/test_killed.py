@@ -23,8 +23,8 @@ from jaula.config import Paths
 from jaula.images.archive import load
 from jaula.images.store import ImageStore
 from jaula.images.verifying import Verification
-from jaula.storage.layers import LayerStore
-from jaula.storage.snapshots import driver
+from jaula.storage.drivers.driver import driver
+from jaula.storage.layers.store import LayerStore
 
 SAMPLES = 12
 BASE = by_hand.layer((("etc/base", "b" * 5000), ("bin/a", "x"), ("bin/b", "hard", "bin/a")))

@@ -16,7 +16,7 @@ from harness import layers
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.archive import load
 from jaula.images.store import ImageStore
-from jaula.storage.layers import LayerStore
+from jaula.storage.layers.store import LayerStore
 
 Loaded = Callable[[bytes], list[str]]
 

@@ -11,7 +11,7 @@ import pytest
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.images.store import Image, ImageStore
-from jaula.storage.layers import LayerStore
+from jaula.storage.layers.store import LayerStore
 
 Loaded = Callable[[bytes], list[str]]
 

@@ -19,7 +19,7 @@ from jaula.images.archive import load
 from jaula.images.image import Image
 from jaula.images.store import ImageStore
 from jaula.images.verifying import Damage, Verification
-from jaula.storage.layers import LayerStore
+from jaula.storage.layers.store import LayerStore
 
 MEMBERS: tuple[by_hand.Member, ...] = (
     ("etc", "dir", {"mode": 0o755}),

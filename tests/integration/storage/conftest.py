@@ -13,7 +13,7 @@ import pytest
 
 from harness import disks
 from jaula.config import Paths
-from jaula.storage.layers import LayerStore
+from jaula.storage.layers.store import LayerStore
 
 Tar = Callable[..., bytes]
 KINDS = {

@@ -13,9 +13,9 @@ from jaula.config import Paths
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel import mounts
 from jaula.spec.rootfs import OverlayRoot
-from jaula.storage.layers import LayerStore
-from jaula.storage.overlay import probe
-from jaula.storage.snapshots import choose, driver, open_root
+from jaula.storage.drivers.driver import choose, driver, open_root
+from jaula.storage.drivers.overlay import probe
+from jaula.storage.layers.store import LayerStore
 
 Tar = Callable[..., bytes]
 ID = "c0ffee"

@@ -15,8 +15,8 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import InvalidRequest, NotFound
-from jaula.storage.layers import LayerStore
-from jaula.storage.tar_reader import Limits
+from jaula.storage.layers.store import LayerStore
+from jaula.storage.tar.reader import Limits
 
 Tar = Callable[..., bytes]
 

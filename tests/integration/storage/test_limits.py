@@ -15,8 +15,8 @@ from harness import disks
 from jaula.config import Paths
 from jaula.errors import Unsupported
 from jaula.kernel import btrfs, capabilities
-from jaula.storage.layers import LayerStore
-from jaula.storage.snapshots import SnapshotDriver, driver, open_root
+from jaula.storage.drivers.driver import SnapshotDriver, driver, open_root
+from jaula.storage.layers.store import LayerStore
 
 Tar = Callable[..., bytes]
 MEGA = 1 << 20

@@ -12,14 +12,8 @@ import pytest
 
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest, NotFound
-from jaula.storage.layers import LayerStore
-from jaula.storage.snapshots import (
-    DRIVERS,
-    ChangeKind,
-    SnapshotDriver,
-    driver,
-    open_root,
-)
+from jaula.storage.drivers.driver import DRIVERS, ChangeKind, SnapshotDriver, driver, open_root
+from jaula.storage.layers.store import LayerStore
 from jaula.storage.trees import remove_tree
 
 Tar = Callable[..., bytes]

@@ -13,7 +13,7 @@ from jaula.errors import Conflict, InvalidRequest, NotFound, NotModified, Runtim
 from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
 from jaula.spec.api_params import AttachOptions, ContainerCreated, LogOptions, WaitResult
 from jaula.spec.build import BuildOptions, PruneOptions
-from jaula.storage.inside import PathStat
+from jaula.storage.path_resolve import PathStat
 
 Document = dict[str, Any]
 

@@ -6,7 +6,7 @@ import pytest
 
 from jaula.cli.copying import End, Renamed, decide, split
 from jaula.cli.failure import Failure
-from jaula.storage.tar_entry import Entry
+from jaula.storage.tar.entry import TarEntry
 
 FILE = End("f", exists=True, directory=False)
 TREE = End("d", exists=True, directory=True)
@@ -66,7 +66,7 @@ class _Archive:
     def __init__(self, *names: tuple[str, str]) -> None:
         self.entries = []
         for name, link in names:
-            entry = Entry()
+            entry = TarEntry()
             entry.name, entry.link = name.encode(), link.encode()
             entry.type = ord("1" if link else "0")
             self.entries.append(entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.storage.extractor import clean
+from jaula.storage.layers.extract import clean
 from jaula.storage.volumes import check_name, is_name
 
 

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaula.storage.tar_writer import Sink
+    from jaula.storage.tar.writer import Sink
 
 _NAMES = ("Dockerfile", "dockerfile")
 _REMOTE = ("http://", "https://", "git://", "ssh://", "git@", "github.com/")

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.cli.client import Client
-    from jaula.storage.tar_entry import Entry
-    from jaula.storage.tar_reader import TarReader
+    from jaula.storage.tar.entry import TarEntry
+    from jaula.storage.tar.reader import TarReader
 
 _KINDS = ("local", "tar", "oci", "docker", "image")
 _KEYS = ("type", "dest", "name", "tar", "push", "compression", "force-compression")
@@ -107,8 +107,8 @@ def _container(client: Client, image: str) -> str:
 def _unpack(pieces: Iterator[bytes], directory: str) -> None:
     from jaula.cli.copying import Body
     from jaula.errors import JaulaError
-    from jaula.storage.copyin import CopyIn
-    from jaula.storage.tar_reader import TarReader
+    from jaula.storage.cp.extract_archive import CopyIn
+    from jaula.storage.tar.reader import TarReader
 
     try:
         os.makedirs(directory, exist_ok=True)
@@ -129,7 +129,7 @@ class _Files:
     def __init__(self, reader: TarReader) -> None:
         self._reader = reader
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         for entry in self._reader:
             if entry.type not in b"34":
                 yield entry

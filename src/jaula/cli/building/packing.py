@@ -11,10 +11,10 @@ import os
 import stat
 
 from jaula.cli.failure import Failure
-from jaula.storage import tar_writer
-from jaula.storage.tar_entry import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, Entry
-from jaula.storage.tar_writer import Sink, TarWriter
-from jaula.storage.tree_archive import TYPES, attributes_of, exactly
+from jaula.storage.tar import writer
+from jaula.storage.tar.entry import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, TarEntry
+from jaula.storage.tar.tree_archive import TYPES, attributes_of, exactly
+from jaula.storage.tar.writer import Sink, TarWriter
 from jaula.storage.trees import walk
 
 TYPE_CHECKING = False
@@ -31,11 +31,13 @@ class Packing:
         self._writer = TarWriter(sink)
         self._ignore = ignore
         self._links: dict[tuple[int, int], bytes] = {}
-        self._hidden: dict[bytes, Entry] = {}  # directories that come only with something in them
+        self._hidden: dict[
+            bytes, TarEntry
+        ] = {}  # directories that come only with something in them
 
     def text(self, name: str, content: bytes) -> None:
         """A file that is on no disk."""
-        self._writer.add(tar_writer.entry(name, size=len(content)), [content])
+        self._writer.add(writer.entry(name, size=len(content)), [content])
 
     def finish(self) -> None:
         """End the archive."""
@@ -86,7 +88,7 @@ class Packing:
             self._writer.add(entry)
         return directory
 
-    def _file(self, folder: int, name: bytes, entry: Entry) -> None:
+    def _file(self, folder: int, name: bytes, entry: TarEntry) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         reading = os.open(name, flags, dir_fd=folder)
         try:
@@ -109,8 +111,8 @@ class Packing:
             self._writer.add(entry)
 
     @staticmethod
-    def _entry(facts: os.stat_result, path: bytes, kind: int) -> Entry:
-        entry = Entry()
+    def _entry(facts: os.stat_result, path: bytes, kind: int) -> TarEntry:
+        entry = TarEntry()
         entry.name, entry.type = path, kind
         entry.mode, entry.mtime = stat.S_IMODE(facts.st_mode), max(facts.st_mtime_ns, 0)
         return entry

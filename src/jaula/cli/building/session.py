@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from jaula.cli.client import Client
-    from jaula.storage.tar_writer import Sink
+    from jaula.storage.tar.writer import Sink
 
     Secret = Callable[[], bytes]
     Write = Callable[[Sink], None]

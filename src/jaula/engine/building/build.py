@@ -24,7 +24,7 @@ from jaula.images.build.language.plan import Source, plan
 from jaula.images.platforms import shown
 from jaula.images.reference import parse as parse_reference
 from jaula.spec.image import encode
-from jaula.storage.folders import opened
+from jaula.storage.store_dir import opened
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

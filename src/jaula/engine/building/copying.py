@@ -20,8 +20,8 @@ from jaula.errors import InvalidRequest
 from jaula.kernel import paths
 from jaula.security import users
 from jaula.spec.rootfs import OverlayRoot
-from jaula.storage.folders import opened
-from jaula.storage.snapshots import open_root
+from jaula.storage.drivers.driver import open_root
+from jaula.storage.store_dir import opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

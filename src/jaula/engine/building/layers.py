@@ -15,10 +15,10 @@ from jaula.engine.building.state import Layer
 from jaula.engine.committing import chosen
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.spec.rootfs import OverlayRoot
-from jaula.storage import upper_layer
-from jaula.storage.folders import opened
-from jaula.storage.layers import LayerInfo
-from jaula.storage.snapshots import ChangeKind, open_root
+from jaula.storage.drivers.driver import ChangeKind, open_root
+from jaula.storage.layers import commit_layer
+from jaula.storage.layers.store import LayerInfo
+from jaula.storage.store_dir import opened
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
@@ -52,11 +52,11 @@ def take(
     if isinstance(source, OverlayRoot) and source.upper is not None:
         lowers = OverlayRoot(source.lowers, user_xattr=source.user_xattr)
         with opened(source.upper) as upper, open_root(lowers) as below:
-            if not upper_layer.prune(upper, below, choose):
+            if not commit_layer.prune(upper, below, choose):
                 return None
         try:
             return from_directory(parts, source.upper, pin, newest=newest, exact=exact)
-        except upper_layer.Redirected:
+        except commit_layer.Redirected:
             pass  # what the directory shows is not all: go by the merged tree
     if newest is not None:
         _age(parts, snapshot, newest, exact=exact)
@@ -74,7 +74,7 @@ def from_directory(
     """A directory of the engine's own as a layer; it is gone afterwards."""
     with parts.images.blobs.writer() as blob:
         with opened(path) as directory:
-            size = upper_layer.write(directory, blob.write, newest=newest, exact=exact)
+            size = commit_layer.write(directory, blob.write, newest=newest, exact=exact)
         pin(blob.digest)
         parts.layers.adopt(path, LayerInfo(blob.digest, size, blob.size))
         return _stored(blob)

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaula.storage.folders import opened, remove_marked
+from jaula.storage.store_dir import opened, remove_marked
 from jaula.storage.trees import size_on_disk
 
 if TYPE_CHECKING:

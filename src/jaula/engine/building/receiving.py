@@ -13,7 +13,7 @@ from jaula.engine.threads import feed
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build import contexts
 from jaula.spec.build_session import SessionRequestKind
-from jaula.storage.folders import opened
+from jaula.storage.store_dir import opened
 
 if TYPE_CHECKING:
     from jaula.engine.building.session import Session

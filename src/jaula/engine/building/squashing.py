@@ -10,7 +10,7 @@ import msgspec
 
 from jaula.engine.building import copying, layers
 from jaula.spec.image import History
-from jaula.storage.folders import opened
+from jaula.storage.store_dir import opened
 from jaula.storage.trees import (
     copy_tree,
     is_opaque,

@@ -20,7 +20,7 @@ from jaula.images.build.language.changes import change, shell_command
 from jaula.images.build.language.plan import Source
 from jaula.images.build.language.scope import Scope
 from jaula.images.build.taking import Taking, take
-from jaula.storage.folders import opened
+from jaula.storage.store_dir import opened
 from jaula.storage.trees import copy_tree
 
 if TYPE_CHECKING:

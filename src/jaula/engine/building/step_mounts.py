@@ -170,7 +170,7 @@ class Requests:
     def _seed(self, target: int, mount: RunMount, lowers: tuple[str, ...], about: str) -> None:
         from jaula.kernel import paths
         from jaula.spec.rootfs import OverlayRoot
-        from jaula.storage.snapshots import open_root
+        from jaula.storage.drivers.driver import open_root
 
         with open_root(OverlayRoot(lowers, user_xattr=self._build.parts.host.rootless)) as root:
             try:

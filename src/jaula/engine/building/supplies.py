@@ -16,7 +16,7 @@ from jaula.engine.building.threads import in_thread
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.images.build.language.plan import Origin, Source
 from jaula.images.build.sources import Tree
-from jaula.storage.folders import opened
+from jaula.storage.store_dir import opened
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

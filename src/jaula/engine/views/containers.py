@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         LogOptions,
         WaitResult,
     )
-    from jaula.storage.inside import PathStat
+    from jaula.storage.path_resolve import PathStat
 
 Document = dict[str, Any]
 Documents = list[Document]

@@ -16,8 +16,8 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.images.build.sources import Archive, File
 from jaula.storage.compression import plain
-from jaula.storage.tar_entry import Entry
-from jaula.storage.tar_reader import TarReader
+from jaula.storage.tar.entry import TarEntry
+from jaula.storage.tar.reader import TarReader
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class _PackedArchive:
         source, _ = plain(self._stream)
         self._reader = TarReader(source)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         return iter(self._reader)
 
     def data(self) -> Iterator[memoryview]:

@@ -24,8 +24,8 @@ from jaula.images.build.placing import Target, place
 from jaula.images.build.watching import Watched
 from jaula.kernel import paths
 from jaula.storage.compression import Source, plain
-from jaula.storage.copyin import CopyIn
-from jaula.storage.tar_reader import Limits, TarReader
+from jaula.storage.cp.extract_archive import CopyIn
+from jaula.storage.tar.reader import Limits, TarReader
 from jaula.storage.trees import open_folder, walk
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.images.build.archives import Packed
-from jaula.storage.tar_entry import REGULAR
+from jaula.storage.tar.entry import REGULAR
 
 if TYPE_CHECKING:
     from jaula.images.build.sources import Source

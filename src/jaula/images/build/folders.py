@@ -10,8 +10,8 @@ import msgspec
 
 from jaula.images.build.sources import Archive, Tree, described
 from jaula.kernel import paths
-from jaula.storage.tar_entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Entry
-from jaula.storage.tree_archive import TYPES, exactly
+from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
+from jaula.storage.tar.tree_archive import TYPES, exactly
 from jaula.storage.trees import attributes, walk
 
 Keep = Callable[[bytes], bool]
@@ -39,7 +39,9 @@ class _Reading:
         finally:
             os.close(descriptor)
 
-    def _entry(self, folder: int, name: bytes, facts: os.stat_result, path: bytes) -> Entry | None:
+    def _entry(
+        self, folder: int, name: bytes, facts: os.stat_result, path: bytes
+    ) -> TarEntry | None:
         """What ``name`` becomes under ``path``; None for a socket."""
         self._present = None
         kind = TYPES.get(stat.S_IFMT(facts.st_mode))
@@ -89,7 +91,7 @@ class _FolderArchive(_Reading):
         super().__init__()
         self._source = source
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         source = self._source
         root = paths.open_in_root(
             source.tree.root, source.path or b".", os.O_RDONLY | os.O_DIRECTORY
@@ -99,10 +101,10 @@ class _FolderArchive(_Reading):
         finally:
             os.close(root)
 
-    def below(self, root: int, prefix: bytes) -> Iterator[Entry]:
+    def below(self, root: int, prefix: bytes) -> Iterator[TarEntry]:
         """Everything in ``root``; ``prefix`` is what the names get in front."""
         keep = self._source.keep
-        hidden: dict[bytes, Entry] = {}  # directories that come only with something in them
+        hidden: dict[bytes, TarEntry] = {}  # directories that come only with something in them
         for path, folder, entries in walk(root):
             for name, facts in list(entries):
                 inner = _join(path, name)
@@ -122,10 +124,10 @@ class _FolderArchive(_Reading):
                 yield entry
 
 
-def _revealed(hidden: dict[bytes, Entry], path: bytes) -> Iterator[Entry]:
+def _revealed(hidden: dict[bytes, TarEntry], path: bytes) -> Iterator[TarEntry]:
     """The directories above ``path`` that were left out so far, topmost first."""
     above = path
-    found: list[Entry] = []
+    found: list[TarEntry] = []
     while b"/" in above:
         above = above.rpartition(b"/")[0]
         entry = hidden.pop(above, None)
@@ -157,7 +159,7 @@ class _InsideArchive(_FolderArchive):
         super().__init__(Folder(source.tree, source.base, source.keep))
         self._inside = source
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         inside, told = self._inside, set[bytes]()
         root = paths.open_in_root(inside.tree.root, inside.base or b".", os.O_RDONLY)
         try:
@@ -172,7 +174,7 @@ class _InsideArchive(_FolderArchive):
         finally:
             os.close(root)
 
-    def _step(self, root: int, path: bytes, *, last: bool) -> Iterator[Entry]:
+    def _step(self, root: int, path: bytes, *, last: bool) -> Iterator[TarEntry]:
         above, _, name = path.rpartition(b"/")
         folder = paths.open_in_root(root, above or b".", os.O_PATH | os.O_DIRECTORY)
         try:

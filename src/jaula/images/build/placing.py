@@ -6,7 +6,7 @@ there, file by file. A directory never takes a file's place here, nor the revers
 
 The root was written by a ``RUN`` and is hostile: the target is resolved by the kernel inside of it,
 once, and from there on everything is done below the directory that was found
-(:class:`jaula.storage.copyin.CopyIn`).
+(:class:`jaula.storage.cp.extract_archive.CopyIn`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jaula.images.build.faults import explained, shown
 from jaula.images.build.sources import Source
 from jaula.images.build.watching import Watched
 from jaula.kernel import paths
-from jaula.storage.copyin import CopyIn
+from jaula.storage.cp.extract_archive import CopyIn
 
 if TYPE_CHECKING:
     from jaula.images.build.modes import Change

@@ -16,9 +16,16 @@ from typing import Protocol
 import msgspec
 
 from jaula.kernel import paths
-from jaula.storage import tar_writer
-from jaula.storage.tar_entry import BLOCK_DEVICE, CHARACTER, DIRECTORY, REGULAR, SYMLINK, Entry
-from jaula.storage.tree_archive import TYPES, attributes_of, exactly
+from jaula.storage.tar import writer
+from jaula.storage.tar.entry import (
+    BLOCK_DEVICE,
+    CHARACTER,
+    DIRECTORY,
+    REGULAR,
+    SYMLINK,
+    TarEntry,
+)
+from jaula.storage.tar.tree_archive import TYPES, attributes_of, exactly
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -54,16 +61,16 @@ class Source(Protocol):
 
 
 class Archive(Protocol):
-    """As :class:`jaula.storage.copyin.Archive`."""
+    """As :class:`jaula.storage.cp.extract_archive.Archive`."""
 
-    def __iter__(self) -> Iterator[Entry]: ...
+    def __iter__(self) -> Iterator[TarEntry]: ...
 
     def data(self) -> Iterator[memoryview]: ...
 
 
-def described(path: bytes, kind: int, facts: os.stat_result) -> Entry:
+def described(path: bytes, kind: int, facts: os.stat_result) -> TarEntry:
     """The entry of what has these facts; a device's numbers included."""
-    entry = Entry()
+    entry = TarEntry()
     entry.name, entry.type = path, kind
     entry.mode = stat.S_IMODE(facts.st_mode)
     entry.uid, entry.gid, entry.mtime = facts.st_uid, facts.st_gid, facts.st_mtime_ns
@@ -101,7 +108,7 @@ class _FileArchive:
         self._place = -1
         self._size = 0
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         self._place = paths.open_in_root(self._source.tree.root, self._source.path, os.O_PATH)
         try:
             facts = os.fstat(self._place)
@@ -143,8 +150,8 @@ class _TextArchive:
         self._source = source
         self._name = name
 
-    def __iter__(self) -> Iterator[Entry]:
-        yield tar_writer.entry(self._name, size=len(self._source.content), mtime=int(time.time()))
+    def __iter__(self) -> Iterator[TarEntry]:
+        yield writer.entry(self._name, size=len(self._source.content), mtime=int(time.time()))
 
     def data(self) -> Iterator[memoryview]:
         yield memoryview(self._source.content)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaula.images.build.sources import Archive
-from jaula.storage.tar_entry import DIRECTORY, REGULAR, SYMLINK, Entry
+from jaula.storage.tar.entry import DIRECTORY, REGULAR, SYMLINK, TarEntry
 
 if TYPE_CHECKING:
     from jaula.images.build.modes import Change
@@ -34,7 +34,7 @@ class Watched:
         self._cancel = cancel
         self._unchecked = 0
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         for entry in self._archive:
             if self._cancel is not None:
                 self._cancel.check()

@@ -14,7 +14,7 @@ from harness.copying import listed, make
 from harness.images import Entry, archive, directory, fifo, file, link
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.build.contexts import dockerfile, leave_out, receive
-from jaula.storage.tar_reader import Limits
+from jaula.storage.tar.reader import Limits
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.engine.building.layers import without
-from jaula.storage.snapshots import ChangeKind
+from jaula.storage.drivers.driver import ChangeKind
 
 ADDED, MODIFIED, DELETED = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED
 

@@ -1,0 +1,1 @@
+"""``docker cp``: archives into and out of a container's root file system."""

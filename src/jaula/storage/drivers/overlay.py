@@ -1,0 +1,209 @@
+"""The overlay driver: layers as they are on disk, one upper directory for each container.
+
+Follows the kernel's ``filesystems/overlayfs.rst``. ``containers/<id>/upper`` and ``work`` hold the
+container's delta, ``layers.json`` beside them what is below.
+
+Facts about overlayfs: the root of the mount shows the upper directory's own owner, mode and times;
+an upper on an overlay, on NFS or on FAT is refused or comes up read-only, so the driver is probed
+with a real mount and a real write when the engine starts. In a user namespace (Linux 5.11) its own
+attributes are ``user.overlay.*`` with the option ``userxattr``, and no mount of the host's file
+systems can be id-mapped.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from jaula.config import Paths
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
+from jaula.kernel import mounts
+from jaula.spec.rootfs import OverlayRoot, RootSource
+from jaula.storage.diff import listed, overlay_differences, redirects, tree_differences
+from jaula.storage.drivers import project_quota
+from jaula.storage.drivers.driver import Change, Choice, open_root
+from jaula.storage.filesystem_type import filesystem_name
+from jaula.storage.layers.diff_tar import write_layer
+from jaula.storage.layers.store import LayerStore, root_stated_by
+from jaula.storage.store_dir import marked, opened, remove_parts, write_new
+from jaula.storage.tar.writer import Sink
+from jaula.storage.trees import remove_tree, size_on_disk
+
+_PROBE = ".probe-"
+_PARTS = ("upper", "work", "layers.json")
+
+
+class OverlayDriver:
+    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver`."""
+
+    name = "overlay"
+    instant = True
+
+    def __init__(self, paths: Paths, layers: LayerStore, *, rootless: bool = False) -> None:
+        self._paths = paths
+        self._layers = layers
+        self._rootless = rootless
+        paths.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._begun = time.time_ns()
+        probe(paths.root, user_xattr=rootless)
+
+    def create(self, id: str, layers: Sequence[str], *, size: int | None = None) -> None:
+        if not layers:
+            raise InvalidRequest("an image without a layer has no root file system to run from")
+        for layer in layers:
+            self._layers.path(layer)
+        facts = os.stat(self._layers.path(root_stated_by(self._layers, tuple(layers))))
+        top = self._paths.container(id)
+        top.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with opened(top) as parent:
+            try:
+                os.mkdir("upper", 0o700, dir_fd=parent)
+            except FileExistsError:
+                raise Conflict(f"snapshot {id} exists already") from None
+            try:
+                os.mkdir("work", 0o700, dir_fd=parent)
+                os.chown("upper", facts.st_uid, facts.st_gid, dir_fd=parent, follow_symlinks=False)
+                os.chmod("upper", facts.st_mode & 0o7777, dir_fd=parent)
+                os.utime("upper", ns=(facts.st_mtime_ns, facts.st_mtime_ns), dir_fd=parent)
+                if size is not None:
+                    self._limit(parent, size)
+                write_new(parent, "layers.json", msgspec.json.encode(tuple(layers)))
+            except BaseException:
+                project_quota.end(parent)
+                for part in _PARTS:
+                    remove_tree(parent, part.encode())
+                raise
+
+    def _limit(self, parent: int, size: int) -> None:
+        with opened("upper", dir_fd=parent) as upper, opened("work", dir_fd=parent) as work:
+            project_quota.begin(parent, (upper, work), self._paths.root)
+        project_quota.limit(parent, size)
+
+    def root(self, id: str) -> RootSource:
+        top = self._paths.container(id)
+        return self._source(self._layers_of(id), f"{top}/upper", f"{top}/work")
+
+    def view(self, layers: Sequence[str]) -> RootSource:
+        return self._source(layers)
+
+    def _source(
+        self, layers: Sequence[str], upper: str | None = None, work: str | None = None
+    ) -> OverlayRoot:
+        return OverlayRoot(
+            self._lowers(layers),
+            upper,
+            work,
+            id_mapped=not self._rootless,
+            user_xattr=self._rootless,
+        )
+
+    def remove(self, id: str) -> None:
+        top = self._paths.container(id)
+        try:
+            with opened(top) as parent:
+                project_quota.end(parent)
+        except FileNotFoundError:
+            return
+        remove_parts(top, _PARTS)
+
+    def exists(self, id: str) -> bool:
+        top = self._paths.container(id)
+        return (top / "layers.json").exists() and (top / "upper").is_dir()
+
+    def leftovers(self) -> list[str]:
+        root = self._paths.root
+        return [f"{root}/{name}" for name in marked(root, _PROBE, before=self._begun)]
+
+    def sweep(self) -> None:
+        with opened(self._paths.root) as parent:
+            for name in marked(self._paths.root, _PROBE, before=self._begun):
+                remove_tree(parent, name.encode())
+
+    def changes(self, id: str) -> list[Change]:
+        with opened(self._upper(id)) as upper, open_root(self.view(self._layers_of(id))) as below:
+            return listed(overlay_differences(upper, below))
+
+    def write_layer(self, id: str, choose: Choice, sink: Sink) -> bool:
+        layers = self._layers_of(id)
+        upper_path = self._upper(id)
+        lowers = (str(upper_path), *self._lowers(layers))
+        whole = OverlayRoot(lowers, user_xattr=self._rootless)
+        with (
+            opened(upper_path) as upper,
+            open_root(self.view(layers)) as below,
+            open_root(whole) as merged,
+        ):
+            if redirects(upper):
+                found = tree_differences(merged, below)
+            else:
+                found = overlay_differences(upper, below)
+            found = choose(found)
+            write_layer(merged, found, sink)
+        return bool(found)
+
+    def usage(self, id: str) -> int:
+        with opened(self._upper(id)) as upper:
+            return size_on_disk(upper)
+
+    def status(self) -> list[tuple[str, str]]:
+        return [
+            ("Backing Filesystem", filesystem_name(self._paths.root)),
+            ("Supports d_type", "true"),
+            ("Native Overlay Diff", "true"),
+            ("userxattr", "true" if self._rootless else "false"),
+        ]
+
+    def _upper(self, id: str) -> str:
+        if not self.exists(id):
+            raise NotFound(f"snapshot {id} does not exist")
+        return f"{self._paths.container(id)}/upper"
+
+    def _layers_of(self, id: str) -> tuple[str, ...]:
+        document = self._paths.container(id) / "layers.json"
+        try:
+            return msgspec.json.decode(document.read_bytes(), type=tuple[str, ...])
+        except FileNotFoundError:
+            raise NotFound(f"snapshot {id} does not exist") from None
+        except msgspec.DecodeError as error:
+            raise CorruptState(f"the snapshot's document {document} is damaged: {error}") from error
+
+    def _lowers(self, layers: Sequence[str]) -> tuple[str, ...]:
+        # Of a layer that is there twice the upper one shows all that the lower one could, and
+        # overlayfs takes no directory twice.
+        return tuple(self._layers.path(layer) for layer in dict.fromkeys(reversed(layers)))
+
+
+def probe(directory: Path, *, user_xattr: bool = False) -> None:
+    """Mount a small overlay below ``directory`` and write to it; raises :class:`Unsupported`."""
+    name = f"{_PROBE}{secrets.token_hex(6)}"
+    with opened(directory) as parent:
+        try:
+            _probe(parent, name, directory / name, user_xattr)
+        except OSError as error:
+            raise Unsupported(
+                f"overlay does not work on {filesystem_name(directory)} at {directory}: "
+                f"{error.strerror}",
+                hint="use another file system for the root directory, or the vfs driver",
+            ) from error
+        finally:
+            remove_tree(parent, name.encode())
+
+
+def _probe(parent: int, name: str, top: Path, user_xattr: bool) -> None:
+    os.mkdir(name, 0o700, dir_fd=parent)
+    for part in ("lower", "upper", "work"):
+        (top / part).mkdir()
+    (top / "lower" / "hidden").touch()
+    source = OverlayRoot((f"{top}/lower",), f"{top}/upper", f"{top}/work", user_xattr=user_xattr)
+    mount = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)
+    try:
+        os.unlink("hidden", dir_fd=mount)
+    finally:
+        os.close(mount)
+    if not (top / "upper" / "hidden").lstat().st_mode & 0o020000:
+        raise Unsupported("overlay writes no whiteouts here")

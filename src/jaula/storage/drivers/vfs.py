@@ -1,0 +1,47 @@
+"""The vfs driver: a whole copy for each container, for hosts where overlay does not work.
+
+Where trees are is said in :mod:`jaula.storage.drivers.full_copy`. File systems with reflinks (btrfs, xfs)
+share the data all the same.
+"""
+
+from __future__ import annotations
+
+import os
+
+from jaula.config import Paths
+from jaula.storage.drivers import project_quota
+from jaula.storage.drivers.full_copy import FullCopyDriver
+from jaula.storage.layers.store import LayerStore
+from jaula.storage.store_dir import opened
+from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
+
+
+class VfsDriver(FullCopyDriver):
+    """A :class:`~jaula.storage.drivers.driver.SnapshotDriver`."""
+
+    name = "vfs"
+
+    def __init__(self, paths: Paths, layers: LayerStore, *, rootless: bool = False) -> None:
+        super().__init__(paths, layers, id_mapped=not rootless)
+
+    def usage(self, id: str) -> int:
+        with self._pair(id) as (tree, _):
+            return size_on_disk(tree)
+
+    def _make(self, parent: int, name: str) -> None:
+        os.mkdir(name, 0o700, dir_fd=parent)
+
+    def _copy(self, source: int, parent: int, name: str, size: int | None) -> None:
+        os.mkdir(name, 0o700, dir_fd=parent)
+        with opened(name, dir_fd=parent) as tree:
+            if size is not None:
+                project_quota.begin(parent, (tree,), self._paths.root)
+            copy_tree(source, tree)
+            if size is not None:
+                project_quota.limit(parent, size)
+
+    def _unlimited(self, parent: int) -> None:
+        project_quota.end(parent)
+
+    def _remove(self, parent: int, name: str) -> None:
+        remove_tree(parent, name.encode())

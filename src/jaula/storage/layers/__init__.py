@@ -1,0 +1,1 @@
+"""Image layers: store, extraction, commit of a container's changes."""

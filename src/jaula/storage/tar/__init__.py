@@ -1,0 +1,1 @@
+"""Tar archives: reader, writer, pax headers."""

@@ -1,0 +1,42 @@
+"""A member of a tar archive, for those who read archives and those who write them.
+
+Follows POSIX.1-2017 (``ustar`` interchange format) for the kinds. Imports nothing: the client's
+commands that only write archives start with it.
+"""
+
+from __future__ import annotations
+
+BLOCK = 512
+
+REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0123456"
+
+
+class TarEntry:
+    """One member of an archive. ``name`` is as written; ``mtime`` is in nanoseconds."""
+
+    __slots__ = (
+        "gid",
+        "link",
+        "major",
+        "minor",
+        "mode",
+        "mtime",
+        "name",
+        "size",
+        "type",
+        "uid",
+        "xattrs",
+    )
+
+    def __init__(self) -> None:
+        self.name = b""
+        self.link = b""
+        self.type = REGULAR
+        self.mode = self.uid = self.gid = self.size = self.mtime = self.major = self.minor = 0
+        self.xattrs: dict[str, bytes] = {}
+
+
+def shown(name: bytes) -> str:
+    """A name for a message: printable and short."""
+    text = name[:200].decode(errors="backslashreplace")
+    return repr(text if len(name) <= 200 else text + "...")

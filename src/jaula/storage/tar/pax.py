@@ -1,0 +1,77 @@
+"""Records of extended headers: POSIX.1-2017, pax, "pax Extended Header". Pure.
+
+A record replaces what an entry's header says. Everything read is hostile.
+"""
+
+from __future__ import annotations
+
+from jaula.errors import InvalidRequest
+from jaula.storage.tar.entry import TarEntry, shown
+
+
+def pax_records(data: bytes) -> dict[bytes, bytes]:
+    """The records of a pax header: ``LENGTH KEY=VALUE\\n``; a later record wins."""
+    records: dict[bytes, bytes] = {}
+    position = 0
+    while position < len(data):
+        blank = data.find(b" ", position, position + 20)
+        digits = data[position:blank] if blank > 0 else b""
+        if not digits.isdigit():
+            raise InvalidRequest("a pax header holds a record without a length")
+        end = position + int(digits)
+        record = data[blank + 1 : end]
+        key, equals, value = record.partition(b"=")
+        if (
+            end > len(data)
+            or end <= blank + 1
+            or not equals
+            or not value.endswith(b"\n")
+            or not key
+        ):
+            raise InvalidRequest("a pax header holds a malformed record")
+        records[key] = value[:-1]
+        position = end
+    return records
+
+
+def apply(entry: TarEntry, records: dict[bytes, bytes]) -> None:
+    """Put records into an entry; raises :class:`InvalidRequest` for what they cannot say."""
+    for key, value in records.items():
+        if key == b"path":
+            entry.name = value
+        elif key == b"linkpath":
+            if entry.type in b"12":
+                entry.link = value
+        elif key == b"size":
+            entry.size = _decimal(value)
+        elif key == b"uid":
+            entry.uid = _decimal(value)
+        elif key == b"gid":
+            entry.gid = _decimal(value)
+        elif key == b"mtime":
+            entry.mtime = _nanoseconds(value)
+        elif key.startswith(b"SCHILY.xattr."):
+            try:
+                entry.xattrs[key[13:].decode()] = value
+            except UnicodeDecodeError as error:
+                raise InvalidRequest("a pax header names an attribute that is not UTF-8") from error
+        elif key.startswith(b"GNU.sparse"):
+            raise InvalidRequest(
+                f"entry {shown(entry.name)} is a sparse file, which layers do not use"
+            )
+
+
+def _decimal(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 20:
+        raise InvalidRequest(f"a pax header has the number {shown(value)}")
+    return int(value)
+
+
+def _nanoseconds(value: bytes) -> int:
+    """Seconds with a fraction of any length, perhaps negative, as nanoseconds rounded down."""
+    seconds, _, fraction = value.partition(b".")
+    negative = seconds.startswith(b"-")
+    total = _decimal(seconds.removeprefix(b"-") or b"0") * 1_000_000_000
+    if fraction:
+        total += _decimal(fraction[:9].ljust(9, b"0"))
+    return -total if negative else total

@@ -1,0 +1,311 @@
+"""Reading tar archives: headers of ustar, GNU and pax, from a stream or a mapped file.
+
+Follows POSIX.1-2017 (pax, ``ustar`` interchange format) and the GNU tar manual (``Basic Tar
+Format``, ``@LongLink``, base-256 numbers). Only headers are understood here; what an entry may do
+to a file system is decided in :mod:`jaula.storage.layers.extract`.
+
+Everything read is hostile: numbers, lengths and counts have ceilings, and each failure is one
+:class:`~jaula.errors.InvalidRequest`.
+
+Facts about tar: names are bytes, in no encoding; a pax ``size`` or ``path`` replaces the header's;
+an archive ends with two zero blocks, but writers exist that leave them out; sparse files (GNU type
+``S`` and ``GNU.sparse`` records) are not used in image layers and are refused.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.storage.tar.entry import BLOCK, DIRECTORY, HARD_LINK, REGULAR, TarEntry, shown
+from jaula.storage.tar.pax import apply, pax_records
+
+_WINDOW = 1 << 20
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Ceilings for one archive."""
+
+    entries: int = 2_000_000
+    bytes: int = 256 << 30  # of the uncompressed archive
+    path: int = 4095  # bytes of a name or a link's target (PATH_MAX less its NUL)
+    extended: int = 1 << 20  # bytes of one pax or GNU long-name header
+
+
+class Stream(Protocol):
+    """What a reader needs of a source."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
+
+
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+_ZERO = bytes(BLOCK)
+_ADLER = 65521
+_TIMES = 2**41 * 1_000_000_000  # nanoseconds; file systems hold less and clamp
+
+
+class TarReader:
+    """The entries of one archive, in order.
+
+    ``tap`` is given every byte that is read, once. ``padded`` says that the last entry's padding
+    must be there.
+    """
+
+    def __init__(
+        self,
+        stream: Stream | mmap.mmap,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        tap: Callable[[memoryview], object] | None = None,
+        padded: bool = True,
+    ) -> None:
+        self._limits = limits
+        self._padded = padded
+        self._tap = tap
+        self._stream: Stream | None
+        self._position = 0
+        if isinstance(stream, mmap.mmap):
+            self._stream = None
+            self._window = memoryview(stream)
+            self._end = len(self._window)
+            self.consumed = self._end
+        else:
+            self._stream = stream
+            self._window = memoryview(bytearray(_WINDOW))
+            self._end = 0
+            self.consumed = 0  # bytes read of the source
+        self._unread = 0  # bytes of the present entry's data
+        self._padding = 0
+        self._entries = 0
+
+    def close(self) -> None:
+        """Release the buffer (a mapped file cannot be closed before)."""
+        self._window.release()
+
+    # -- bytes ----------------------------------------------------------------------------------
+
+    def _fill(self, wanted: int) -> int:
+        """Have up to ``wanted`` bytes (a window at most) at hand; the number that is there."""
+        there = self._end - self._position
+        if there >= wanted or self._stream is None:
+            return there
+        if self._position:
+            self._window[:there] = bytes(self._window[self._position : self._end])
+            self._position, self._end = 0, there
+        while self._end < wanted:
+            count = self._stream.readinto(self._window[self._end :])
+            if not count:
+                break
+            if self._tap is not None:
+                self._tap(self._window[self._end : self._end + count])
+            self._end += count
+            self.consumed += count
+            if self.consumed > self._limits.bytes:
+                raise InvalidRequest(f"the archive is larger than {self._limits.bytes} bytes")
+        return self._end - self._position
+
+    def _skip(self, count: int, *, needed: bool = True) -> None:
+        while count:
+            there = self._fill(min(count, _WINDOW))
+            if not there:
+                if not needed:
+                    return
+                raise InvalidRequest("the archive is truncated inside an entry")
+            step = min(there, count)
+            self._position += step
+            count -= step
+
+    def data(self) -> Iterator[memoryview]:
+        """The data of the present entry, in pieces that are valid until the next is asked for."""
+        while self._unread:
+            there = self._fill(1)
+            if not there:
+                raise InvalidRequest("the archive is truncated inside an entry")
+            step = min(there, self._unread)
+            piece = self._window[self._position : self._position + step]
+            self._position += step
+            self._unread -= step
+            yield piece
+
+    def read(self, limit: int, what: str) -> bytes:
+        """All data of the present entry, named ``what`` in the message if it is too long."""
+        if self._unread > limit:
+            raise InvalidRequest(f"{what} holds {self._unread} bytes, at most {limit} are accepted")
+        return b"".join(bytes(piece) for piece in self.data())
+
+    def drain(self) -> None:
+        """Read what follows the end of the archive, for the sake of ``tap``."""
+        while self._fill(1):
+            self._position = self._end
+
+    # -- entries --------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[TarEntry]:
+        while (entry := self.next()) is not None:
+            yield entry
+
+    def next(self) -> TarEntry | None:
+        """The next entry, None at the end; what was not read of the present one is skipped."""
+        self._skip(self._unread)
+        self._skip(self._padding, needed=self._padded)
+        self._unread = self._padding = 0
+        extended: dict[bytes, bytes] = {}
+        for _ in range(16):
+            entry = self._header()
+            if entry is None:
+                if extended:
+                    raise InvalidRequest("the archive ends after an extended header")
+                return None
+            if entry.type in b"xgLK":
+                data = self._extended(entry)
+                if entry.type == ord("L"):
+                    extended[b"path"] = data.split(b"\0", 1)[0]
+                elif entry.type == ord("K"):
+                    extended[b"linkpath"] = data.split(b"\0", 1)[0]
+                elif entry.type == ord("x"):
+                    extended.update(pax_records(data))
+                continue
+            if extended:
+                apply(entry, extended)
+            self._entries += 1
+            if self._entries > self._limits.entries:
+                raise InvalidRequest(f"the archive has more than {self._limits.entries} entries")
+            self._check(entry)
+            return entry
+        raise InvalidRequest("the archive has too many extended headers in a row")
+
+    def _check(self, entry: TarEntry) -> None:
+        for path in (entry.name, entry.link):
+            if len(path) > self._limits.path:
+                raise InvalidRequest(
+                    f"entry {shown(entry.name)} has a path of {len(path)} bytes, "
+                    f"at most {self._limits.path} are accepted"
+                )
+            if b"\0" in path:
+                raise InvalidRequest(f"entry {shown(entry.name)} has a zero byte in its name")
+        if not 0 <= entry.size <= self._limits.bytes:
+            raise InvalidRequest(f"entry {shown(entry.name)} claims a size of {entry.size} bytes")
+        if not (0 <= entry.uid < 2**32 - 1 and 0 <= entry.gid < 2**32 - 1):
+            raise InvalidRequest(f"entry {shown(entry.name)} has an owner out of range")
+        if not -_TIMES < entry.mtime < _TIMES:
+            raise InvalidRequest(f"entry {shown(entry.name)} has a time out of range")
+        if entry.type in b"\x007":  # old regular file, contiguous file
+            entry.type = DIRECTORY if entry.name.endswith(b"/") else REGULAR
+        if entry.type not in b"0123456":
+            raise InvalidRequest(
+                f"entry {shown(entry.name)} has the type {chr(entry.type)!r}, "
+                "which image layers do not use"
+            )
+        if entry.type == REGULAR:
+            self._unread = entry.size
+            self._padding = -entry.size % BLOCK
+        elif entry.type != HARD_LINK and entry.size:
+            self._skip(entry.size + (-entry.size % BLOCK))
+            entry.size = 0
+
+    def _extended(self, entry: TarEntry) -> bytes:
+        if not 0 <= entry.size <= self._limits.extended:
+            raise InvalidRequest(
+                f"an extended header claims {entry.size} bytes, "
+                f"at most {self._limits.extended} are accepted"
+            )
+        if self._fill(entry.size + (-entry.size % BLOCK)) < entry.size:
+            raise InvalidRequest("the archive is truncated inside an extended header")
+        data = bytes(self._window[self._position : self._position + entry.size])
+        self._skip(entry.size + (-entry.size % BLOCK))
+        return data
+
+    def _header(self) -> TarEntry | None:
+        there = self._fill(BLOCK)
+        if there < BLOCK:
+            if there:
+                raise InvalidRequest("the archive is truncated inside a header")
+            return None
+        position = self._position
+        self._position += BLOCK
+        window = self._window
+        if not window[position] and window[position : position + BLOCK] == _ZERO:
+            if self._fill(BLOCK) >= BLOCK:
+                if self._window[self._position : self._position + BLOCK] != _ZERO:
+                    raise InvalidRequest("the archive goes on after a block of zeros")
+                self._position += BLOCK
+            return None
+        (
+            name,
+            mode,
+            uid,
+            gid,
+            size,
+            mtime,
+            checksum,
+            kind,
+            link,
+            magic,
+            _,
+            _,
+            major,
+            minor,
+            prefix,
+        ) = _HEADER.unpack_from(window, position)
+        _verify(window[position : position + BLOCK], checksum)
+        entry = TarEntry()
+        entry.name = name.split(b"\0", 1)[0]
+        if prefix[0] and magic == b"ustar\x0000":
+            entry.name = prefix.split(b"\0", 1)[0] + b"/" + entry.name
+        entry.type = kind[0]
+        entry.mode = number(mode) & 0o7777
+        entry.uid = number(uid)
+        entry.gid = number(gid)
+        entry.size = number(size)
+        entry.mtime = number(mtime) * 1_000_000_000
+        if entry.type in b"12":
+            entry.link = link.split(b"\0", 1)[0]
+        elif entry.type in b"34":
+            entry.major = number(major)
+            entry.minor = number(minor)
+        return entry
+
+
+def is_header(data: memoryview) -> bool:
+    """Whether data begins as an archive of POSIX or GNU does."""
+    return len(data) >= BLOCK and bytes(data[257:262]) == b"ustar"
+
+
+def number(field: bytes) -> int:
+    """A numeric field: octal digits, or GNU base-256 where the first bit is set."""
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big")
+        bits = len(field) * 8
+        return value - (1 << bits) if field[0] & 0x40 else value & ((1 << (bits - 1)) - 1)
+    digits = field.split(b"\0", 1)[0].strip(b" ")
+    if not digits:
+        return 0
+    if not digits.isdigit():
+        raise InvalidRequest(f"the archive has a header field {shown(field)} that is no number")
+    try:
+        return int(digits, 8)
+    except ValueError as error:
+        raise InvalidRequest(f"the archive has a header field {shown(field)}") from error
+
+
+def _verify(header: memoryview, checksum: bytes) -> None:
+    """Check the header's sum of bytes, in which the sum's own field counts as blanks.
+
+    The low half of Adler-32 is that sum (plus one, modulo 65521) and is computed in C.
+    """
+    stated = number(checksum)
+    own = sum(checksum) - 8 * 32
+    if (zlib.adler32(header) & 0xFFFF) == (1 + stated + own) % _ADLER:
+        return
+    signed = sum(byte - 256 if byte > 127 else byte for byte in header)  # old writers
+    signed -= sum(byte - 256 if byte > 127 else byte for byte in checksum) - 8 * 32
+    if signed != stated:
+        raise InvalidRequest(
+            "this is no tar archive, or it is damaged: a header's checksum is wrong"
+        )

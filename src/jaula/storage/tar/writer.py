@@ -1,0 +1,161 @@
+"""Writing tar archives: pax interchange format, the same bytes for the same entries.
+
+Follows POSIX.1-2017 (pax): a plain ``ustar`` header where everything fits it, an extended header
+before it where something does not. Times are whole seconds, as in layers that other tools make;
+owners have no names, since names mean nothing in another file system.
+"""
+
+from __future__ import annotations
+
+from jaula.storage.tar.entry import BLOCK, BLOCK_DEVICE, CHARACTER, DIRECTORY, REGULAR, TarEntry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import TypeAlias
+
+_RECORD = 20 * BLOCK  # tar's blocking factor
+_EIGHT = 0o7777777
+_ELEVEN = 0o77777777777
+
+Sink: TypeAlias = "Callable[[bytes | memoryview], object]"
+"""Takes the archive's bytes as they come; a file's ``write``, for one."""
+
+
+class TarWriter:
+    """An archive that is being written to ``sink``; :meth:`finish` ends it."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._written = 0
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._sink(data)
+        self._written += len(data)
+
+    def add(self, entry: TarEntry, data: Iterable[bytes | memoryview] = ()) -> None:
+        """One entry; ``data`` yields exactly ``entry.size`` bytes.
+
+        Raises :class:`ValueError` where there are more or fewer: the archive is useless then.
+        """
+        records: dict[bytes, bytes] = {}
+        name = (
+            entry.name + b"/"
+            if entry.type == DIRECTORY and not entry.name.endswith(b"/")
+            else entry.name
+        )
+        short_name, prefix = _split(name)
+        if short_name is None:
+            records[b"path"] = name
+            short_name, prefix = name[:100], b""
+        link = entry.link
+        if len(link) > 100:
+            records[b"linkpath"] = link
+            link = link[:100]
+        for key, value, most in (
+            (b"size", entry.size, _ELEVEN),
+            (b"uid", entry.uid, _EIGHT),
+            (b"gid", entry.gid, _EIGHT),
+        ):
+            if value > most:
+                records[key] = b"%d" % value
+        seconds = entry.mtime // 1_000_000_000
+        if not 0 <= seconds <= _ELEVEN:
+            records[b"mtime"] = b"%d" % seconds
+        for attribute, content in sorted(entry.xattrs.items()):
+            records[b"SCHILY.xattr." + attribute.encode()] = content
+        if records:
+            self._extended(records)
+        self._put(_header(entry, short_name, prefix, link, seconds))
+        if entry.type == REGULAR:
+            self._data(entry, data)
+
+    def _data(self, entry: TarEntry, data: Iterable[bytes | memoryview]) -> None:
+        left = entry.size
+        for piece in data:
+            left -= len(piece)
+            if left < 0:
+                raise ValueError(f"more than {entry.size} bytes for {entry.name!r}")
+            self._put(piece)
+        if left:
+            raise ValueError(f"{left} bytes are missing of {entry.name!r}")
+        self._pad(BLOCK)
+
+    def _extended(self, records: dict[bytes, bytes]) -> None:
+        data = b"".join(_record(key, value) for key, value in records.items())
+        header = TarEntry()
+        header.type = ord("x")
+        header.mode = 0o644
+        header.size = len(data)
+        self._put(_header(header, b"././@PaxHeader", b"", b"", 0))
+        self._put(data)
+        self._pad(BLOCK)
+
+    def _pad(self, unit: int) -> None:
+        missing = -self._written % unit
+        if missing:
+            self._put(bytes(missing))
+
+    def finish(self) -> None:
+        """Two blocks of zeros, and padding to a whole record."""
+        self._put(bytes(2 * BLOCK))
+        self._pad(_RECORD)
+
+
+def entry(
+    name: str | bytes,
+    kind: int = REGULAR,
+    *,
+    mode: int = 0o644,
+    size: int = 0,
+    link: str | bytes = b"",
+    mtime: int = 0,
+) -> TarEntry:
+    """An entry of root's; ``mtime`` in seconds."""
+    made = TarEntry()
+    made.name = name.encode() if isinstance(name, str) else name
+    made.link = link.encode() if isinstance(link, str) else link
+    made.type, made.mode, made.size, made.mtime = kind, mode, size, mtime * 1_000_000_000
+    return made
+
+
+def _split(name: bytes) -> tuple[bytes | None, bytes]:
+    """A long name over the ``name`` and ``prefix`` fields; None where it does not fit."""
+    if len(name) <= 100:
+        return name, b""
+    slash = name.find(b"/", max(len(name) - 101, 1))
+    if 0 < slash <= 155 and slash < len(name) - 1:
+        return name[slash + 1 :], name[:slash]
+    return None, b""
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """``LENGTH KEY=VALUE\\n``, where LENGTH counts itself."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(b"%d" % rest)
+    if len(b"%d" % length) != len(b"%d" % rest):
+        length = rest + len(b"%d" % length)
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _header(entry: TarEntry, name: bytes, prefix: bytes, link: bytes, seconds: int) -> bytes:
+    device = entry.type in (CHARACTER, BLOCK_DEVICE)
+    fields = (
+        name.ljust(100, b"\0"),
+        b"%07o\0" % entry.mode,
+        b"%07o\0" % min(entry.uid, _EIGHT),
+        b"%07o\0" % min(entry.gid, _EIGHT),
+        b"%011o\0" % (min(entry.size, _ELEVEN) if entry.type in (REGULAR, ord("x")) else 0),
+        b"%011o\0" % min(max(seconds, 0), _ELEVEN),
+        b" " * 8,
+        bytes((entry.type,)),
+        link.ljust(100, b"\0"),
+        b"ustar\x0000",
+        bytes(64),
+        b"%07o\0" % (entry.major if device else 0),
+        b"%07o\0" % (entry.minor if device else 0),
+        prefix.ljust(155, b"\0"),
+        bytes(12),
+    )
+    header = b"".join(fields)
+    return header[:148] + b"%06o\0 " % sum(header) + header[156:]

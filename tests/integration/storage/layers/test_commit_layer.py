@@ -1,0 +1,125 @@
+"""An upper directory as a layer: what its tar unpacks to is the directory itself."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jaula.kernel import mounts
+from jaula.storage.layers import commit_layer
+from jaula.storage.layers.extract import Extractor
+from jaula.storage.store_dir import opened
+from jaula.storage.tar.reader import TarReader
+from jaula.storage.trees import attributes, is_opaque, walk
+
+NEWEST = 1_600_000_000 * 10**9
+
+
+@pytest.fixture
+def upper(tmp_path: Path) -> Iterator[Path]:
+    """An upper directory after changes of every kind, made by overlayfs itself."""
+    lower, upper, work = (tmp_path / name for name in ("lower", "upper", "work"))
+    for place in (lower, upper, work):
+        place.mkdir()
+    for name in ("gone", "kept", "changed", "replaced"):
+        (lower / name).write_text(name)
+    for name in ("folder", "emptied", "same"):
+        (lower / name).mkdir()
+        (lower / name / "inside").write_text("x")
+    tree = mounts.overlay([str(lower)], str(upper), str(work))
+    try:
+        with opened(".", dir_fd=tree) as root:
+            place = Path(f"/proc/self/fd/{root}")
+            (place / "gone").unlink()
+            (place / "changed").write_text("new")
+            (place / "replaced").unlink()
+            (place / "replaced").mkdir()
+            for entry in ("emptied", "folder"):
+                (place / entry / "inside").unlink()
+            (place / "emptied").rmdir()
+            (place / "emptied").mkdir()
+            (place / "emptied" / "other").write_text("y")
+            (place / "same" / "made").touch()
+            (place / "same" / "made").unlink()
+            (place / "link").symlink_to("kept")
+            os.link(place / "changed", place / "hard")
+            os.mkfifo(place / "fifo")
+            os.mknod(place / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+            os.chown(place / "changed", 12, 34)
+            os.setxattr(place / "changed", "user.a", b"b")
+            os.setxattr(place / "changed", "trusted.c", b"d")
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.bind(str(place / "socket"))
+        yield upper
+    finally:
+        os.close(tree)
+
+
+def told(path: Path) -> dict[bytes, tuple[object, ...]]:
+    """Everything that counts of a tree."""
+    found: dict[bytes, tuple[object, ...]] = {}
+    with opened(path) as root:
+        for above, folder, entries in walk(root):
+            for name, facts in entries:
+                kept = {k: v for k, v in attributes(folder, name).items() if k.startswith("user.")}
+                opaque = False
+                if stat.S_ISDIR(facts.st_mode):
+                    with opened(os.fsdecode(name), dir_fd=folder) as inner:
+                        opaque = is_opaque(inner)
+                whole = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_rdev, facts.st_nlink)
+                seconds = facts.st_mtime_ns // 10**9
+                if stat.S_ISCHR(facts.st_mode) and not facts.st_rdev:
+                    whole, seconds = (0, 0, 0, 0, 0), 0
+                found[above + b"/" + name] = (whole, seconds, kept, opaque)
+    return found
+
+
+def archive(upper: Path, **options: object) -> bytes:
+    data = bytearray()
+    with opened(upper) as directory:
+        commit_layer.write(directory, data.extend, **options)  # type: ignore[arg-type]
+    return bytes(data)
+
+
+def test_its_archive_unpacks_to_the_same(upper: Path, tmp_path: Path) -> None:
+    data = archive(upper)
+    again = tmp_path / "again"
+    again.mkdir()
+    with opened(again) as root:
+        Extractor(root).run(TarReader(io.BytesIO(data)))
+    assert told(again) == told(upper)
+    assert archive(upper) == data
+    assert b"/socket" not in told(upper)
+
+
+def test_only_what_differs_stays(upper: Path, tmp_path: Path) -> None:
+    with opened(upper) as directory, opened(tmp_path / "lower") as below:
+        assert commit_layer.prune(directory, below, lambda found: found)
+        left = told(upper)
+        assert b"/gone" in left and b"folder/inside" in left
+        assert commit_layer.prune(directory, below, lambda found: {}) is False
+    assert not list(upper.iterdir())
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_no_time_is_later_than_the_newest(upper: Path, exact: bool) -> None:
+    os.utime(upper / "hard", ns=(0, 0))
+    data = archive(upper, newest=NEWEST, exact=exact)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        times = {member.name: member.mtime for member in tar if ".wh." not in member.name}
+    old = NEWEST // 10**9 if exact else 0
+    assert times["changed"] == old
+    assert set(times.values()) == {old, NEWEST // 10**9}
+
+
+def test_what_overlayfs_moved_is_not_taken_for_the_whole(upper: Path) -> None:
+    os.setxattr(upper / "replaced", "trusted.overlay.redirect", b"/kept")
+    with pytest.raises(commit_layer.Redirected):
+        archive(upper)

@@ -1,0 +1,69 @@
+"""The tar writer: what it writes is read by others and by the own reader, byte for byte."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.storage.tar.entry import DIRECTORY, REGULAR, SYMLINK
+from jaula.storage.tar.reader import TarReader
+from jaula.storage.tar.writer import TarWriter, entry
+
+NAMES = st.binary(min_size=1, max_size=300).filter(lambda n: b"\0" not in n and n.strip(b"/"))
+
+
+def test_the_standard_library_reads_it() -> None:
+    out = io.BytesIO()
+    writer = TarWriter(out.write)
+    writer.add(entry("d", DIRECTORY, mode=0o1777, mtime=5))
+    long = "d/" + "n" * 150
+    made = entry(long, size=3)
+    made.uid = 3_000_000_000
+    made.xattrs = {"user.a": b"b"}
+    writer.add(made, (b"ab", b"c"))
+    writer.add(entry("l", SYMLINK, mode=0o777, link="t" * 120))
+    writer.finish()
+    assert len(out.getvalue()) % 10240 == 0
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        folder, file, link = tar.getmembers()
+        assert (folder.name, folder.mode, folder.mtime) == ("d", 0o1777, 5)
+        assert (file.name, file.uid, file.size) == (long, 3_000_000_000, 3)
+        assert file.pax_headers["SCHILY.xattr.user.a"] == "b"
+        content = tar.extractfile(file)
+        assert content is not None
+        assert content.read() == b"abc"
+        assert link.linkname == "t" * 120
+
+
+@given(NAMES, NAMES, st.binary(max_size=2000), st.integers(0, 2**32 - 2), st.integers(0, 2**40))
+def test_what_is_written_is_read_again(
+    name: bytes, link: bytes, data: bytes, owner: int, time: int
+) -> None:
+    out = io.BytesIO()
+    writer = TarWriter(out.write)
+    file = entry(name.rstrip(b"/") or b"f", size=len(data), mtime=time)
+    file.uid = owner
+    file.xattrs = {"user.x": data}
+    writer.add(file, (data,))
+    writer.add(entry(b"l", SYMLINK, link=link))
+    writer.finish()
+    reader = TarReader(io.BytesIO(out.getvalue()))
+    first = reader.next()
+    assert first is not None
+    assert (first.name, first.uid, first.mtime) == (file.name, owner, time * 10**9)
+    assert first.xattrs == {"user.x": data}
+    assert reader.read(2000, "f") == data
+    second = reader.next()
+    assert second is not None
+    assert second.link == link
+    assert reader.next() is None
+
+
+def test_a_file_of_another_length_than_announced_is_an_error() -> None:
+    for data in (b"", b"ab", b"abcd"):
+        with pytest.raises(ValueError, match="bytes"):
+            TarWriter(lambda data: None).add(entry("f", REGULAR, size=3), (data,))
