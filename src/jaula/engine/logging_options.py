@@ -8,7 +8,8 @@ import msgspec
 
 from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest
-from jaula.logs import drivers, remote
+from jaula.logs import drivers
+from jaula.logs.drivers import remote_base
 from jaula.spec.api import LogConfig
 from jaula.state.records import ContainerRecord
 
@@ -25,7 +26,7 @@ def log_options(config: EngineConfig, wanted: LogConfig) -> tuple[str, dict[str,
     if driver == "json-file":
         options.setdefault("max-size", str(config.log_max_size))
         options.setdefault("max-file", str(config.log_max_file))
-    for name in (*remote.IDENTITY, "attributes"):
+    for name in (*remote_base.IDENTITY, "attributes"):
         if name in options:
             raise InvalidRequest(f"unknown log opt {name!r}: the engine sets it")
     for name in ("labels-regex", "env-regex"):

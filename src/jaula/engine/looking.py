@@ -93,8 +93,8 @@ class Looking:
         before = details(self.parts.config, container.record) if options.details else b""
         until = None if options.until is None else options.until + 1
         if not options.follow:
-            from jaula.logs.reader import last, read
-            from jaula.logs.record import Selection
+            from jaula.logs.entry import Selection
+            from jaula.logs.reader.read import last, read
 
             chosen = Selection(options.stdout, options.stderr, options.since, until)
             if options.tail is None:
@@ -110,7 +110,7 @@ class Looking:
                     text = record.time.encode() + b" " + text
                 yield record.stream, text
             return
-        from jaula.logs.follow import follow
+        from jaula.logs.reader.follow import follow
 
         async for batch in follow(
             path,

@@ -1,6 +1,6 @@
 """What containers print, kept: writers by driver name, and readers of what was kept.
 
-The shim uses :func:`open_writer` alone; :mod:`jaula.logs.follow` is the engine's, needs asyncio and
+The shim uses :func:`open_writer` alone; :mod:`jaula.logs.reader.follow` is the engine's, needs asyncio and
 is imported by nothing here.
 """
 

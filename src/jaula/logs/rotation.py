@@ -6,7 +6,7 @@ descriptors and no name: it reads the file that was rotated, wherever that is by
 file. So a rotation waits for nobody, and two cannot meet.
 
 Facts about crashes: killed at any instruction, the writer leaves a plain file, a packed one, or
-both, whole (:mod:`jaula.logs.series`), and at most one part, which the next writer removes. The
+both, whole (:mod:`jaula.logs.reader.rotated_files`), and at most one part, which the next writer removes. The
 process that packs is killed with its writer (PR_SET_PDEATHSIG), so nothing appears later in a
 directory that is being removed. What stayed plain is packed after a later rotation.
 """
@@ -19,9 +19,10 @@ import signal
 from collections.abc import Callable
 
 from jaula.kernel import process
-from jaula.logs import gzipped, series
+from jaula.logs import gzip_file
+from jaula.logs.helper import HelperProcess
 from jaula.logs.options import Limits
-from jaula.logs.worker import Worker
+from jaula.logs.reader import rotated_files
 
 MODE = 0o640
 _LOOK = 0.1  # seconds between looks at a process that packs
@@ -37,7 +38,7 @@ class Rotation:
         self._path = path
         self._limits = limits
         self._complain = complain
-        self._worker: Worker | None = None
+        self._worker: HelperProcess | None = None
         self._number = 0  # of the file that is being packed
         if limits.compress:
             with contextlib.suppress(FileNotFoundError):
@@ -45,13 +46,15 @@ class Rotation:
 
     @property
     def _part(self) -> str:
-        return self._path + series.PART
+        return self._path + rotated_files.PART
 
     def turn(self) -> None:
         """Move every file one number up, so that ``path`` is free; the oldest goes."""
         self._collect()
         directory, base = os.path.split(self._path)
-        for old, new in series.moves(series.listed(self._path), base, self._limits.max_file):
+        for old, new in rotated_files.moves(
+            rotated_files.listed(self._path), base, self._limits.max_file
+        ):
             name = os.path.join(directory, old)
             with contextlib.suppress(FileNotFoundError):
                 if new:
@@ -65,7 +68,7 @@ class Rotation:
         if not self._limits.compress or self._worker is not None:
             return
         base = os.path.basename(self._path)
-        number = series.newest_plain(series.listed(self._path), base)
+        number = rotated_files.newest_plain(rotated_files.listed(self._path), base)
         if not number:
             return
         try:
@@ -106,7 +109,7 @@ class Rotation:
             if not done or self._number >= self._limits.max_file:
                 os.unlink(self._part)
                 return done
-            os.replace(self._part, plain + gzipped.SUFFIX)
+            os.replace(self._part, plain + gzip_file.SUFFIX)
             os.unlink(plain)
         except OSError as error:
             self._complain(f"cannot compress {plain}: {error.strerror}")
@@ -114,7 +117,7 @@ class Rotation:
         return True
 
 
-def _packing(plain: str, part: str) -> Worker:
+def _packing(plain: str, part: str) -> HelperProcess:
     """A process that packs ``plain`` into ``part``. Raises ``OSError``."""
     own = os.O_CLOEXEC | os.O_NOFOLLOW
     source = os.open(plain, os.O_RDONLY | own)
@@ -128,10 +131,10 @@ def _packing(plain: str, part: str) -> Worker:
             process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == writer:  # it may have ended before that
                 os.nice(_NICE)
-                gzipped.pack(source, target)
+                gzip_file.pack(source, target)
 
         try:
-            return Worker(work, (source, target))
+            return HelperProcess(work, (source, target))
         except OSError:
             os.unlink(part)
             raise

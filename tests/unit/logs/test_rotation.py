@@ -13,10 +13,10 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.logs import open_writer, rotation, validate
-from jaula.logs.json_file import JsonFileWriter
+from jaula.logs.drivers.json_file import JsonFileWriter
+from jaula.logs.entry import Selection
 from jaula.logs.protocol import LogWriter
-from jaula.logs.reader import last, read
-from jaula.logs.record import Selection
+from jaula.logs.reader.read import last, read
 
 # A shim has one thread; the programs that run tests have more.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -67,7 +67,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
         os.write(target, os.read(source, 100))
         time.sleep(600)
 
-    monkeypatch.setattr("jaula.logs.gzipped.pack", pack)
+    monkeypatch.setattr("jaula.logs.gzip_file.pack", pack)
     monkeypatch.setattr(rotation, "_PATIENCE", 0.2)
 
 
@@ -375,7 +375,7 @@ def test_a_disk_that_is_full_for_the_packed_one_keeps_the_plain_one(
         os.write(target, b"\x1f\x8b")
         os._exit(1)  # as after ENOSPC, without a traceback in the test's output
 
-    monkeypatch.setattr("jaula.logs.gzipped.pack", full)
+    monkeypatch.setattr("jaula.logs.gzip_file.pack", full)
     writer = open_writer("json-file", PACKING, str(tmp_path / "log"))
     writer.write("stdout", numbered(30))
     tend(writer)

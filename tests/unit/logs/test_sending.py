@@ -14,9 +14,10 @@ import pytest
 
 from jaula.engine.logging_options import expand
 from jaula.errors import InvalidRequest
-from jaula.logs import NAMES, journald, open_writer, syslog, validate
+from jaula.logs import NAMES, open_writer, validate
+from jaula.logs.drivers import journald, syslog
 from jaula.logs.protocol import LogWriter
-from jaula.logs.reader import read
+from jaula.logs.reader.read import read
 
 IDENTITY = {"container-id": "a" * 64, "container-name": "web", "tag": "web/1"}
 

@@ -18,7 +18,7 @@ from jaula.config import OWN_RUNTIME
 from jaula.engine import links, mountpoints, volume_sources
 from jaula.engine.specbuild import security, sharing
 from jaula.engine.specbuild.sharing import Kind as Had
-from jaula.logs import syslog
+from jaula.logs.drivers import syslog
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, Resources

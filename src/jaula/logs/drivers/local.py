@@ -12,7 +12,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
-from jaula.logs.json_file import JsonFileWriter
+from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.options import Limits
 
 MAX_SIZE = 20_000_000  # bytes

@@ -1,43 +1,43 @@
 """A walk through a log from its oldest record on, over files that are rotated and packed meanwhile.
 
 A file that is open stays readable when it is renamed, packed or removed; what comes after it is
-found by its inode (:mod:`jaula.logs.series`).
+found by its inode (:mod:`jaula.logs.reader.rotated_files`).
 """
 
 from __future__ import annotations
 
 import os
 
-from jaula.logs import series
-from jaula.logs.cursor import Cursor, PackedCursor, Place, cursor
-from jaula.logs.record import Record
+from jaula.logs.entry import LogEntry
+from jaula.logs.reader import rotated_files
+from jaula.logs.reader.position import FileReader, GzipFileReader, Position, cursor
 
 _TRIES = 10
 
 
-class Walk:
+class LogReader:
     """The place that a reader has reached in a log."""
 
     def __init__(self, path: str, *, bounded: bool = False) -> None:
         """At the beginning of the oldest file; ``bounded`` ends at what is there now."""
         self._path = path
-        self._cursor: Cursor | PackedCursor | None = None
+        self._cursor: FileReader | GzipFileReader | None = None
         self._newest = _current(path) if bounded else -1  # held, so that its inode stays its own
-        self._end: Place | None = None
+        self._end: Position | None = None
         if self._newest >= 0:
             status = os.fstat(self._newest)
-            self._end = Place(status.st_ino, status.st_size)
+            self._end = Position(status.st_ino, status.st_size)
         self._begin()
 
-    def skip(self) -> Place | None:
+    def skip(self) -> Position | None:
         """Go to the end of what is there, and tell where that is."""
         self._take(_current(self._path))
-        if not isinstance(self._cursor, Cursor):
+        if not isinstance(self._cursor, FileReader):
             return None
         self._cursor.to_end()
         return self._cursor.place()
 
-    def more(self) -> list[Record]:
+    def more(self) -> list[LogEntry]:
         """The next block of records; [] where there is none yet."""
         while True:
             if self._cursor is None:
@@ -49,7 +49,10 @@ class Walk:
             if records := self._cursor.more():
                 return records
             inode = os.fstat(self._cursor.descriptor).st_ino
-            if self._is_last(inode) or (following := series.beside(self._path, inode, 1)) is None:
+            if (
+                self._is_last(inode)
+                or (following := rotated_files.beside(self._path, inode, 1)) is None
+            ):
                 return []
             if records := self._cursor.more():  # written before there was another file
                 os.close(following)
@@ -64,7 +67,7 @@ class Walk:
             self._newest = -1
 
     def _begin(self) -> None:
-        for name in series.files(self._path):
+        for name in rotated_files.files(self._path):
             if (descriptor := _open(name)) >= 0:
                 self._take(descriptor)
                 return
@@ -74,7 +77,7 @@ class Walk:
         if self._end is None or inode == self._end.inode:
             return self._end is not None
         # Not by the origin it tells: the end may have got the inode of an older file.
-        left = series.apart(self._path, inode, self._end.inode)
+        left = rotated_files.apart(self._path, inode, self._end.inode)
         return left is not None and left <= 0
 
     def _not_beyond(self, following: int) -> int:
@@ -83,14 +86,14 @@ class Walk:
             return following
         if os.fstat(self._newest).st_nlink:
             return following
-        if series.apart(self._path, self._end.inode, self._end.inode) is not None:
+        if rotated_files.apart(self._path, self._end.inode, self._end.inode) is not None:
             return following  # packed
         os.close(following)
         return os.dup(self._newest)
 
     def _ended(self) -> bool:
         here = self._cursor
-        if self._end is None or not isinstance(here, Cursor) or here.offset < self._end.offset:
+        if self._end is None or not isinstance(here, FileReader) or here.offset < self._end.offset:
             return False
         return os.fstat(here.descriptor).st_ino == self._end.inode
 
@@ -103,7 +106,7 @@ class Walk:
 def _current(path: str) -> int:
     """The file that is written; between two of them there is none for a moment."""
     for _ in range(_TRIES):
-        if (descriptor := _open(path)) >= 0 or len(series.files(path)) < 2:
+        if (descriptor := _open(path)) >= 0 or len(rotated_files.files(path)) < 2:
             return descriptor
     return -1
 
@@ -111,6 +114,6 @@ def _current(path: str) -> int:
 def _open(name: str) -> int:
     """-1 where it does not exist."""
     try:
-        return series.opened(name)
+        return rotated_files.opened(name)
     except FileNotFoundError:
         return -1

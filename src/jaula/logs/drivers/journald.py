@@ -10,8 +10,8 @@ import socket
 from collections.abc import Mapping
 
 from jaula.logs import options
-from jaula.logs.outlet import Outlet
-from jaula.logs.remote import COMMON, RemoteWriter, buffer_size
+from jaula.logs.buffered_sender import BufferedSender
+from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, buffer_size
 
 SOCKET = "/run/systemd/journal/socket"
 _PRIORITY = {"stdout": b"6", "stderr": b"3"}  # syslog(3): info, err
@@ -52,4 +52,4 @@ def open_writer(given: Mapping[str, str], address: str = SOCKET) -> RemoteWriter
         entry = b"MESSAGE=" + line + b"\nPRIORITY=" + _PRIORITY[stream] + b"\n" + fixed
         return entry if whole else entry + b"CONTAINER_PARTIAL_MESSAGE=true\n"
 
-    return RemoteWriter(Outlet(connect, limit, stream=False), record)
+    return RemoteWriter(BufferedSender(connect, limit, stream=False), record)

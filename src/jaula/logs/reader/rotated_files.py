@@ -2,7 +2,7 @@
 
 Names are Docker's (json-file's ``max-file`` and ``compress``). A file keeps its inode when it is
 renamed, and when it is packed the new one tells the inode of the plain one
-(:func:`jaula.logs.gzipped.origin`): a reader goes from file to file by that while names move.
+(:func:`jaula.logs.gzip_file.origin`): a reader goes from file to file by that while names move.
 
 Facts about crashes: a file that is there in both forms is whole in both. Readers take the plain
 one, the next rotation the packed one.
@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from jaula.logs import gzipped
-from jaula.logs.gzipped import SUFFIX
+from jaula.logs import gzip_file
+from jaula.logs.gzip_file import SUFFIX
 
 PART = ".gz.part"
 """The end of the name of a file that is being packed; whoever opens the log to write removes it."""
@@ -109,7 +109,7 @@ def position(names: list[str], inode: int) -> int | None:
         except FileNotFoundError:
             continue
         try:
-            if gzipped.origin(descriptor) == inode:
+            if gzip_file.origin(descriptor) == inode:
                 return index
         finally:
             os.close(descriptor)

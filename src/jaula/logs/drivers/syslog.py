@@ -16,8 +16,8 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
-from jaula.logs.outlet import Link, Outlet
-from jaula.logs.remote import COMMON, RemoteWriter, buffer_size
+from jaula.logs.buffered_sender import BufferedSender, Transport
+from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, buffer_size
 from jaula.logs.timestamp import Clock
 
 LOCAL = "/dev/log"
@@ -125,30 +125,30 @@ def open_writer(given: Mapping[str, str]) -> RemoteWriter:
     """Raises ``InvalidRequest`` for an option, ``OSError`` where nobody listens locally."""
     settings = check(given)
     stream = settings.scheme in ("tcp", _TLS, "unix")
-    outlet = Outlet(_connector(settings), settings.limit, stream=stream)
+    outlet = BufferedSender(_connector(settings), settings.limit, stream=stream)
     tag = given.get("tag", "") or given.get("container-id", "")[:12]
     form = _form(settings, tag, b"\n" if stream else b"")
     return RemoteWriter(outlet, form)
 
 
-def _connector(settings: Settings) -> Callable[[], Link]:
+def _connector(settings: Settings) -> Callable[[], Transport]:
     if settings.scheme == _TLS:
         return _securing(settings)
     return _plain_connector(settings)
 
 
-def _securing(settings: Settings) -> Callable[[], Link]:
+def _securing(settings: Settings) -> Callable[[], Transport]:
     from jaula import tls
-    from jaula.logs.secured import SecuredLink
+    from jaula.logs.tls_sender import TlsSocket
 
     context = tls.client_context(*settings.files, verify=settings.verify)
     connect = _plain_connector(settings)
     name = settings.place.rpartition(":")[0]
     patience = _SETTLE  # for the first connection only: later ones are made while it writes
 
-    def secured() -> SecuredLink:
+    def secured() -> TlsSocket:
         nonlocal patience
-        link = SecuredLink(connect(), tls.Codec(context, server=False, name=name))
+        link = TlsSocket(connect(), tls.Codec(context, server=False, name=name))
         link.settle(patience)
         patience = 0.0
         return link

@@ -1,6 +1,6 @@
 """Reading back a ``json-file`` log with its rotated files, plain and packed, oldest record first.
 
-Following a log that grows is in :mod:`jaula.logs.follow`.
+Following a log that grows is in :mod:`jaula.logs.reader.follow`.
 """
 
 from __future__ import annotations
@@ -12,32 +12,35 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jaula.logs import gzipped, series, timestamp
-from jaula.logs.cursor import BLOCK, LONGEST_LINE, PackedCursor, Place
-from jaula.logs.record import EVERYTHING, Record, Selection, decode, select
-from jaula.logs.walk import Walk
+from jaula.logs import gzip_file, timestamp
+from jaula.logs.entry import EVERYTHING, LogEntry, Selection, decode, select
+from jaula.logs.reader import rotated_files
+from jaula.logs.reader.position import BLOCK, LONGEST_LINE, GzipFileReader, Position
+from jaula.logs.reader.reader import LogReader
 
 
-def read(path: str, selection: Selection = EVERYTHING) -> Iterator[Record]:
+def read(path: str, selection: Selection = EVERYTHING) -> Iterator[LogEntry]:
     """The stored records that are asked for; none of a log that was never written.
 
     What is written while it reads is left out.
     """
-    with contextlib.closing(Walk(path, bounded=True)) as walk:
+    with contextlib.closing(LogReader(path, bounded=True)) as walk:
         while records := walk.more():
             yield from select(records, selection)
 
 
-def last(path: str, count: int, selection: Selection, upto: Place | None = None) -> list[Record]:
+def last(
+    path: str, count: int, selection: Selection, upto: Position | None = None
+) -> list[LogEntry]:
     """The last ``count`` lines, read from the end, so that the cost is that of what is shown.
 
     A packed file is read from its beginning, of which only what may be shown is kept. A line that
     was kept in pieces counts once. With ``upto``, what comes after it is left out.
     """
-    found: list[Record] = []  # newest first
+    found: list[LogEntry] = []  # newest first
     lines = 0
     first, _ = selection.bounds()
-    descriptor = _newest(path) if upto is None else series.beside(path, upto.inode, 0)
+    descriptor = _newest(path) if upto is None else rotated_files.beside(path, upto.inode, 0)
     while count and descriptor is not None:
         try:
             for record in _backwards(descriptor, count - lines, selection, upto):
@@ -50,7 +53,7 @@ def last(path: str, count: int, selection: Selection, upto: Place | None = None)
                 if lines > count:
                     return found[::-1]
                 found.append(record)
-            older = series.beside(path, os.fstat(descriptor).st_ino, -1)
+            older = rotated_files.beside(path, os.fstat(descriptor).st_ino, -1)
         finally:
             os.close(descriptor)
         descriptor, upto = older, None
@@ -58,26 +61,26 @@ def last(path: str, count: int, selection: Selection, upto: Place | None = None)
 
 
 def _newest(path: str) -> int | None:
-    for name in reversed(series.files(path)):
+    for name in reversed(rotated_files.files(path)):
         try:
-            return series.opened(name)
+            return rotated_files.opened(name)
         except FileNotFoundError:
             continue
     return None
 
 
 def _backwards(
-    descriptor: int, count: int, selection: Selection, upto: Place | None
-) -> Iterator[Record]:
+    descriptor: int, count: int, selection: Selection, upto: Position | None
+) -> Iterator[LogEntry]:
     """The records of a file, the newest first: all, or at least those of ``count`` lines."""
-    if gzipped.origin(descriptor) is None:
+    if gzip_file.origin(descriptor) is None:
         end = os.fstat(descriptor).st_size if upto is None else upto.offset
         return _plain_backwards(descriptor, end)
     limit = None if upto is None else upto.offset
     return _packed_backwards(descriptor, count, selection, limit)
 
 
-def _plain_backwards(descriptor: int, end: int) -> Iterator[Record]:
+def _plain_backwards(descriptor: int, end: int) -> Iterator[LogEntry]:
     rest = b""  # the beginning of a line whose end was in a later block
     while end > 0:
         start = max(end - BLOCK, 0)
@@ -93,12 +96,12 @@ def _plain_backwards(descriptor: int, end: int) -> Iterator[Record]:
 
 def _packed_backwards(
     descriptor: int, count: int, selection: Selection, limit: int | None
-) -> Iterator[Record]:
+) -> Iterator[LogEntry]:
     # Records from before ``since`` stay: they tell that no older file need be looked at.
     wanted = msgspec.structs.replace(selection, since=None)
-    kept: deque[Record] = deque()
+    kept: deque[LogEntry] = deque()
     lines = 0
-    cursor = PackedCursor(descriptor, limit)
+    cursor = GzipFileReader(descriptor, limit)
     while records := cursor.more():
         for record in select(records, wanted):
             kept.append(record)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from jaula.logs import gzipped, timestamp
-from jaula.logs.follow import follow
-from jaula.logs.json_file import JsonFileWriter
-from jaula.logs.reader import last, read
-from jaula.logs.record import Record, Selection
+from jaula.logs import gzip_file, timestamp
+from jaula.logs.drivers.json_file import JsonFileWriter
+from jaula.logs.entry import LogEntry, Selection
+from jaula.logs.reader.follow import follow
+from jaula.logs.reader.read import last, read
 
 SECOND = 1_000_000_000
 
@@ -30,14 +30,14 @@ def record(text: str, second: int, stream: str = "stdout") -> bytes:
 
 
 def texts(records: object) -> list[str]:
-    assert not isinstance(records, Record)
+    assert not isinstance(records, LogEntry)
     return [r.log.rstrip("\n") for r in records]  # type: ignore[attr-defined]
 
 
 def packed(path: Path) -> None:
     """Pack a file as the writer does."""
     with path.open("rb") as plain, open(f"{path}.gz", "wb") as form:
-        gzipped.pack(plain.fileno(), form.fileno())
+        gzip_file.pack(plain.fileno(), form.fileno())
     path.unlink()
 
 
@@ -150,7 +150,7 @@ def test_of_a_packed_file_that_is_cut_comes_what_can_be_read_and_then_the_next(
     (tmp_path / "log.1.gz").write_bytes(form[:cut])
     (tmp_path / "log").write_bytes(record("newest", 1000))
     path = str(tmp_path / "log")
-    whole = ["oldest", *texts([Record(f"{n * 7919 % 10007}", "", "") for n in range(1000)])]
+    whole = ["oldest", *texts([LogEntry(f"{n * 7919 % 10007}", "", "") for n in range(1000)])]
     found = texts(read(path))
     assert found[-1] == "newest"
     assert found[:-1] == whole[: len(found) - 1]
@@ -217,7 +217,7 @@ def test_a_record_that_is_being_written_is_left_for_later(tmp_path: Path) -> Non
     assert texts(read(str(path))) == ["whole"]
 
 
-async def collect(source: AsyncIterator[list[Record]], into: list[str]) -> None:
+async def collect(source: AsyncIterator[list[LogEntry]], into: list[str]) -> None:
     async for batch in source:
         into.extend(texts(batch))
 
@@ -239,7 +239,7 @@ def test_a_follower_misses_nothing_over_rotations(
         def refuse(*_: object) -> int:
             raise OSError(24, "too many inotify instances")
 
-        monkeypatch.setattr("jaula.logs.follow._inotify_init1", refuse)
+        monkeypatch.setattr("jaula.logs.reader.follow._inotify_init1", refuse)
 
     async def scenario() -> list[str]:
         writer = JsonFileWriter(

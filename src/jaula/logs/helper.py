@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from jaula.kernel import process
 
 
-class Worker:
+class HelperProcess:
     """Runs ``work`` with the descriptors in ``keep`` and 0 to 2, and with nothing else open."""
 
     def __init__(self, work: Callable[[], None], keep: Iterable[int]) -> None:

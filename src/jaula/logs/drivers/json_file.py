@@ -18,7 +18,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
-from jaula.logs.lines import Lines
+from jaula.logs.line_buffer import LineBuffer
 from jaula.logs.options import Limits
 from jaula.logs.rotation import MODE, Rotation
 from jaula.logs.timestamp import Clock
@@ -57,7 +57,7 @@ class JsonFileWriter:
         self._rotation = Rotation(path, Limits(max_size, max_file, compress), self._complain)
         self._attributes = f'"attrs":{attributes},' if attributes else ""
         self._clock = Clock()
-        self._streams = {"stdout": Lines(), "stderr": Lines()}
+        self._streams = {"stdout": LineBuffer(), "stderr": LineBuffer()}
         self._torn = False
         self._size = 0
         self._descriptor = -1

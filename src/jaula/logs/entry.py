@@ -11,7 +11,7 @@ import msgspec
 from jaula.logs import timestamp
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
+class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """One line of output, or a piece of one (no newline at its end); ``time`` is RFC 3339."""
 
     log: str
@@ -39,10 +39,10 @@ class Selection(msgspec.Struct, frozen=True):
 
 EVERYTHING = Selection()
 
-_decoder = msgspec.json.Decoder(Record)
+_decoder = msgspec.json.Decoder(LogEntry)
 
 
-def decode(lines: bytes) -> list[Record]:
+def decode(lines: bytes) -> list[LogEntry]:
     """The records of whole lines; what is none is left out."""
     try:
         return _decoder.decode_lines(lines)
@@ -50,14 +50,14 @@ def decode(lines: bytes) -> list[Record]:
         return [record for line in lines.split(b"\n") if (record := _one(line)) is not None]
 
 
-def _one(line: bytes) -> Record | None:
+def _one(line: bytes) -> LogEntry | None:
     try:
         return _decoder.decode(line)
     except (msgspec.MsgspecError, RecursionError):
         return None
 
 
-def select(records: list[Record], selection: Selection) -> list[Record]:
+def select(records: list[LogEntry], selection: Selection) -> list[LogEntry]:
     """Those of ``records`` that are asked for."""
     if selection.since or selection.until:
         first, end = selection.bounds()

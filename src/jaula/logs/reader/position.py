@@ -7,29 +7,29 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jaula.logs import gzipped
-from jaula.logs.record import Record, decode
+from jaula.logs import gzip_file
+from jaula.logs.entry import LogEntry, decode
 
 BLOCK = 64 * 1024
 LONGEST_LINE = 1024 * 1024  # a record is at most 16 KiB of text, escaped six times as long
 
 
-class Place(msgspec.Struct, frozen=True):
+class Position(msgspec.Struct, frozen=True):
     """An offset in the plain file of an inode."""
 
     inode: int
     offset: int
 
 
-class Cursor:
+class FileReader:
     """In a plain file, which only grows. Does not own the descriptor."""
 
     def __init__(self, descriptor: int, offset: int = 0) -> None:
         self.descriptor = descriptor
         self.offset = offset  # of the first byte that was not handed out
 
-    def place(self) -> Place:
-        return Place(os.fstat(self.descriptor).st_ino, self.offset)
+    def place(self) -> Position:
+        return Position(os.fstat(self.descriptor).st_ino, self.offset)
 
     def to_end(self) -> None:
         """Go behind the last whole line."""
@@ -38,7 +38,7 @@ class Cursor:
         block = os.pread(self.descriptor, size - start, start)
         self.offset = start + block.rfind(b"\n") + 1
 
-    def more(self) -> list[Record]:
+    def more(self) -> list[LogEntry]:
         """The records of the next block; [] at the end, where half a line may stand."""
         size = BLOCK
         while True:
@@ -57,17 +57,17 @@ class Cursor:
             size = BLOCK  # only damaged lines: go on
 
 
-class PackedCursor:
+class GzipFileReader:
     """In a packed file, forwards only. Holds a block and half a line of it."""
 
     def __init__(self, descriptor: int, limit: int | None = None) -> None:
         """With ``limit``, what comes after as many bytes of the plain file is left out."""
         self.descriptor = descriptor
-        pieces = gzipped.unpacked(descriptor)
+        pieces = gzip_file.unpacked(descriptor)
         self._pieces = pieces if limit is None else _first(pieces, limit)
         self._rest = b""
 
-    def more(self) -> list[Record]:
+    def more(self) -> list[LogEntry]:
         """The records of the next block; [] at the end, and where the file is damaged."""
         for piece in self._pieces:
             data = self._rest + piece
@@ -87,6 +87,10 @@ def _first(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
         limit -= len(piece)
 
 
-def cursor(descriptor: int) -> Cursor | PackedCursor:
+def cursor(descriptor: int) -> FileReader | GzipFileReader:
     """At the beginning of a file."""
-    return Cursor(descriptor) if gzipped.origin(descriptor) is None else PackedCursor(descriptor)
+    return (
+        FileReader(descriptor)
+        if gzip_file.origin(descriptor) is None
+        else GzipFileReader(descriptor)
+    )

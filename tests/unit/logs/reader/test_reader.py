@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from jaula.logs.follow import follow
-from jaula.logs.json_file import JsonFileWriter
-from jaula.logs.reader import last, read
-from jaula.logs.record import Record, Selection
-from jaula.logs.walk import Walk
+from jaula.logs.drivers.json_file import JsonFileWriter
+from jaula.logs.entry import LogEntry, Selection
+from jaula.logs.reader.follow import follow
+from jaula.logs.reader.read import last, read
+from jaula.logs.reader.reader import LogReader
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 COUNT = 60_000
 
 
-def numbers(records: list[Record]) -> list[int]:
+def numbers(records: list[LogEntry]) -> list[int]:
     return [int(record.log) for record in records]
 
 
@@ -72,7 +72,7 @@ def test_a_bounded_walk_ends_where_the_log_did_though_all_was_rotated_away(tmp_p
     path = str(tmp_path / "log")
     writer = JsonFileWriter(path, max_size=2_000, max_file=2)
     writer.write("stdout", b"1\n2\n")
-    walk = Walk(path, bounded=True)
+    walk = LogReader(path, bounded=True)
     for number in range(3, 200):
         writer.write("stdout", b"%d\n" % number)
     writer.close()

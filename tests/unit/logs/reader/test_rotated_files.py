@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.logs import gzipped, series
-from jaula.logs.series import beside, moves, newest_plain, number, opened, ordered, position
+from jaula.logs import gzip_file
+from jaula.logs.reader import rotated_files
+from jaula.logs.reader.rotated_files import (
+    beside,
+    moves,
+    newest_plain,
+    number,
+    opened,
+    ordered,
+    position,
+)
 
 
 @pytest.mark.parametrize(
@@ -99,16 +108,16 @@ def test_a_file_that_was_packed_meanwhile_is_found(tmp_path: Path) -> None:
     try:
         inode = os.fstat(held).st_ino
         with (tmp_path / "log.1").open("rb") as plain, (tmp_path / "log.1.gz").open("wb") as form:
-            gzipped.pack(plain.fileno(), form.fileno())
+            gzip_file.pack(plain.fileno(), form.fileno())
         os.unlink(f"{path}.1")
-        assert position(series.files(path), inode) == 1
+        assert position(rotated_files.files(path), inode) == 1
         for step, text in ((1, b"log"), (-1, b"log.2")):
             descriptor = beside(path, inode, step)
             assert descriptor is not None
             assert os.read(descriptor, 99) == text
             os.close(descriptor)
         again = opened(f"{path}.1")  # the name that was found before it was packed
-        assert gzipped.origin(again) == inode
+        assert gzip_file.origin(again) == inode
         os.close(again)
         assert beside(path, inode, 2) is None
         assert beside(path, inode, -2) is None

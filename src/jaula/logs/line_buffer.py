@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from jaula.logs.protocol import PARTIAL
 
 
-class Lines:
+class LineBuffer:
     """Holds back the unfinished line. Pieces are cut between characters of UTF-8."""
 
     def __init__(self) -> None:

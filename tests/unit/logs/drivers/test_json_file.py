@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
 from jaula.logs import open_writer, validate
-from jaula.logs.json_file import JsonFileWriter, _records
-from jaula.logs.reader import read
+from jaula.logs.drivers.json_file import JsonFileWriter, _records
+from jaula.logs.reader.read import read
 
 STAMP = "2006-01-02T15:04:05.999999999Z"
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
-from jaula.logs.lines import Lines
-from jaula.logs.outlet import Outlet
+from jaula.logs.buffered_sender import BufferedSender
+from jaula.logs.line_buffer import LineBuffer
 
 IDENTITY = ("container-id", "container-name")
 COMMON = ("tag", "mode", "max-buffer-size", *IDENTITY)
@@ -34,10 +34,10 @@ def buffer_size(driver: str, given: Mapping[str, str]) -> int:
 class RemoteWriter:
     """See :class:`jaula.logs.protocol.LogWriter`. ``record`` gets a line without its end."""
 
-    def __init__(self, outlet: Outlet, record: Callable[[str, bytes, bool], bytes]) -> None:
+    def __init__(self, outlet: BufferedSender, record: Callable[[str, bytes, bool], bytes]) -> None:
         self._outlet = outlet
         self._record = record
-        self._streams = {"stdout": Lines(), "stderr": Lines()}
+        self._streams = {"stdout": LineBuffer(), "stderr": LineBuffer()}
         self._closed = False
         self.dropped = 0
         self.error = ""

@@ -3,7 +3,7 @@
 The kernel tells of growth by inotify on the log's directory; where no watch can be had (the limit
 of instances is reached) the file is looked at ten times a second, and now and then in any case.
 
-Which file comes after the one that is read is :mod:`jaula.logs.walk`'s affair.
+Which file comes after the one that is read is :mod:`jaula.logs.reader.reader`'s affair.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import AsyncIterator, Iterator
 
 from jaula.kernel.libc import function
 from jaula.logs import timestamp
-from jaula.logs.reader import last
-from jaula.logs.record import Record, Selection, select
-from jaula.logs.walk import Walk
+from jaula.logs.entry import LogEntry, Selection, select
+from jaula.logs.reader.read import last
+from jaula.logs.reader.reader import LogReader
 
 _POLL = 0.1  # seconds, without a watch
 _LOOK = 2.0  # seconds, with one
@@ -38,7 +38,7 @@ async def follow(
     since: int | None = None,
     until: int | None = None,
     tail: int | None = None,
-) -> AsyncIterator[list[Record]]:
+) -> AsyncIterator[list[LogEntry]]:
     """Batches of records: those that are stored (the last ``tail`` lines), then those to come.
 
     Ends when ``stop`` is set (the container has ended and its log is closed) and all is read, or
@@ -46,7 +46,7 @@ async def follow(
     """
     selection = Selection(stdout, stderr, since, until)
     _, end = selection.bounds()
-    with contextlib.closing(Walk(path)) as source, _watch(path) as changed:
+    with contextlib.closing(LogReader(path)) as source, _watch(path) as changed:
         if tail is not None:
             place = source.skip()
             # Packed files are read whole for it, for which other clients shall not wait.

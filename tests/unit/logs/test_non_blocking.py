@@ -10,8 +10,8 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.logs import open_writer, validate
-from jaula.logs.aside import BUFFER, AsideWriter, split
-from jaula.logs.reader import read
+from jaula.logs.non_blocking import BUFFER, NonBlockingWriter, split
+from jaula.logs.reader.read import read
 
 # A shim has one thread; the programs that run tests have more.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -32,7 +32,7 @@ def test_output_arrives_and_the_process_goes(tmp_path: Path, driver: str) -> Non
     path = tmp_path / "log"
     before = children()
     writer = open_writer(driver, ASIDE | {"max-size": "100k"}, str(path))
-    assert isinstance(writer, AsideWriter)
+    assert isinstance(writer, NonBlockingWriter)
     assert len(children()) == len(before) + 1
     writer.write("stdout", b"one\n")
     writer.write("stderr", b"two\n")
@@ -50,7 +50,7 @@ def test_output_arrives_and_the_process_goes(tmp_path: Path, driver: str) -> Non
     assert children() == before
 
 
-def _fits(writer: AsideWriter, data: bytes) -> bool:
+def _fits(writer: NonBlockingWriter, data: bytes) -> bool:
     lost = writer.dropped
     writer.write("stdout", data)
     return writer.dropped == lost
@@ -75,7 +75,7 @@ def test_a_disk_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
 
 def test_a_process_that_was_killed_is_told_and_costs_the_log_only(tmp_path: Path) -> None:
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
-    assert isinstance(writer, AsideWriter)
+    assert isinstance(writer, NonBlockingWriter)
     os.kill(writer._worker.pid, 9)
     time.sleep(0.1)
     writer.write("stdout", b"lost\n")
@@ -89,7 +89,7 @@ def test_a_process_that_somebody_else_reaped_is_let_go(tmp_path: Path) -> None:
     """As the shim may that looks after what another runtime left."""
     before = children()
     writer = open_writer("json-file", ASIDE, str(tmp_path / "log"))
-    assert isinstance(writer, AsideWriter)
+    assert isinstance(writer, NonBlockingWriter)
     os.kill(writer._worker.pid, 9)
     os.waitpid(writer._worker.pid, 0)
     writer.close()

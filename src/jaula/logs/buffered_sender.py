@@ -19,7 +19,7 @@ _FAREWELL = 2.0  # seconds that the last records have at the end
 _FULL = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.EINPROGRESS, errno.ENOTCONN)
 
 
-class Link(Protocol):
+class Transport(Protocol):
     """A socket, or what can be used as one. ``awaits``, if it has that, is what to poll for."""
 
     def send(self, data: memoryview, flags: int, /) -> int: ...
@@ -27,14 +27,14 @@ class Link(Protocol):
     def close(self) -> None: ...
 
 
-class Outlet:
+class BufferedSender:
     """Sends whole records; ``connect`` gives a socket that may still be connecting.
 
     Records of a stream are never cut: one that was sent in part goes on where it stopped, and is
     dropped when its connection breaks.
     """
 
-    def __init__(self, connect: Callable[[], Link], limit: int, *, stream: bool) -> None:
+    def __init__(self, connect: Callable[[], Transport], limit: int, *, stream: bool) -> None:
         self.dropped = 0
         self.error = ""
         self._connect = connect
@@ -43,7 +43,7 @@ class Outlet:
         self._held: deque[bytes] = deque()
         self._size = 0
         self._sent = 0  # bytes of the first record that are gone already
-        self._socket: Link | None = connect()
+        self._socket: Transport | None = connect()
         self._next = 0.0
 
     def send(self, record: bytes) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
+from jaula.logs.helper import HelperProcess
 from jaula.logs.protocol import LogWriter
-from jaula.logs.worker import Worker
 
 BUFFER = 1_000_000  # bytes, as Docker's
 _SMALLEST = 256 * 1024  # a piece of output must fit with all that is counted with it
@@ -50,7 +50,7 @@ def split(given: Mapping[str, str]) -> tuple[int, dict[str, str]]:
     return (options.size("max-buffer-size", size) if size else 0) or BUFFER, rest
 
 
-class AsideWriter:
+class NonBlockingWriter:
     """See :class:`jaula.logs.protocol.LogWriter`. ``make`` opens the writer that does the work."""
 
     def __init__(self, make: Callable[[], LogWriter], buffer: int) -> None:
@@ -65,7 +65,7 @@ class AsideWriter:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)
             except PermissionError:  # without CAP_NET_ADMIN: as much as anybody may have
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-            self._worker = Worker(lambda: _serve(theirs, make), (theirs.fileno(),))
+            self._worker = HelperProcess(lambda: _serve(theirs, make), (theirs.fileno(),))
         self._closed = False
         self._stuck = False  # it did not answer in time
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from jaula.errors import InvalidRequest
-from jaula.logs import aside, local
-from jaula.logs.json_file import JsonFileWriter
-from jaula.logs.json_file import check as check_json_file
-from jaula.logs.none import NoneWriter
+from jaula.logs import non_blocking
+from jaula.logs.drivers import local
+from jaula.logs.drivers.json_file import JsonFileWriter
+from jaula.logs.drivers.json_file import check as check_json_file
+from jaula.logs.drivers.none import NoneWriter
 from jaula.logs.options import known
 from jaula.logs.protocol import LogWriter
 
@@ -19,13 +20,13 @@ def _none(path: str, given: Mapping[str, str]) -> LogWriter:
 
 
 def _journald(path: str, given: Mapping[str, str]) -> LogWriter:
-    from jaula.logs import journald  # loaded by the shims that send
+    from jaula.logs.drivers import journald  # loaded by the shims that send
 
     return journald.open_writer(given)
 
 
 def _syslog(path: str, given: Mapping[str, str]) -> LogWriter:
-    from jaula.logs import syslog
+    from jaula.logs.drivers import syslog
 
     return syslog.open_writer(given)
 
@@ -42,7 +43,7 @@ NAMES = tuple(_DRIVERS)
 READABLE = frozenset({"json-file", "local"})
 """Drivers whose logs can be read back."""
 SENDING = frozenset({"journald", "syslog"})
-"""Drivers that name the container in what they write (:mod:`jaula.logs.remote`)."""
+"""Drivers that name the container in what they write (:mod:`jaula.logs.drivers.remote_base`)."""
 
 
 def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter:
@@ -54,25 +55,25 @@ def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter
     factory = _factory(driver)
     if driver not in READABLE:
         return factory(path, options)
-    buffer, own = aside.split(options)
+    buffer, own = non_blocking.split(options)
     if not buffer:
         return factory(path, own)
-    return aside.AsideWriter(lambda: factory(path, own), buffer)
+    return non_blocking.NonBlockingWriter(lambda: factory(path, own), buffer)
 
 
 def validate(driver: str, options: Mapping[str, str]) -> None:
     """The checks of :func:`open_writer` without opening anything; raises ``InvalidRequest``."""
     _factory(driver)
     if driver == "json-file":
-        check_json_file(aside.split(options)[1])
+        check_json_file(non_blocking.split(options)[1])
     elif driver == "local":
-        local.check(aside.split(options)[1])
+        local.check(non_blocking.split(options)[1])
     elif driver == "journald":
-        from jaula.logs import journald
+        from jaula.logs.drivers import journald
 
         journald.check(options)
     elif driver == "syslog":
-        from jaula.logs import syslog
+        from jaula.logs.drivers import syslog
 
         syslog.check(options)
     else:

@@ -1,4 +1,4 @@
-"""A TCP connection with TLS that never waits: what an :class:`~jaula.logs.outlet.Outlet` sends by.
+"""A TCP connection with TLS that never waits: what an :class:`~jaula.logs.buffered_sender.BufferedSender` sends by.
 
 A record that was taken is sent as far as the socket goes; what is left of it goes before the next
 one. It is loaded for such connections only, since it brings the ssl module along.
@@ -17,7 +17,7 @@ from jaula.tls import Codec, Failed
 _FAREWELL = 2.0  # seconds that the last bytes have
 
 
-class SecuredLink:
+class TlsSocket:
     """Like a socket, as far as an outlet needs one."""
 
     def __init__(self, sock: socket, codec: Codec) -> None:

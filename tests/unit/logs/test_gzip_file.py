@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.logs.gzipped import origin, pack, unpacked
+from jaula.logs.gzip_file import origin, pack, unpacked
 
 LINES = b"".join(b'{"log":"line %d\\n"}\n' % (n * 7919 % 1009) for n in range(2000))
 

@@ -1,0 +1,1 @@
+"""Readers of log files: rotated sets, positions, follow."""
