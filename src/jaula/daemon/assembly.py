@@ -35,7 +35,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.images.store import ImageStore
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
-    from jaula.state.vault import Vault
+    from jaula.state.secret_encryption import SecretEncryption
     from jaula.storage.drivers import driver as driver_driver
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
@@ -47,7 +47,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     networks = NetworkRegistry(database)
     networks.load()
     volumes = VolumeStore(paths)
-    secrets = SecretStore(database, Vault(paths.root))
+    secrets = SecretStore(database, SecretEncryption(paths.root))
     secrets.load()
     rootless = places.user() is not None
     warnings: tuple[str, ...] = ()

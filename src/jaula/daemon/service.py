@@ -66,7 +66,7 @@ async def _serve(
     from jaula.daemon.reloading import Reloading
     from jaula.engine import logging_options, presets
     from jaula.engine.doors import Doors
-    from jaula.state.journal import Journal
+    from jaula.state.audit_log import AuditLog
 
     log = logging.getLogger("jaula.engine")
     try:
@@ -75,7 +75,7 @@ async def _serve(
         policy = authority.policy(config)
         context = _context(config)
         engine = assembly.engine(config, runtime)
-        doors = Doors(engine, policy, Journal(config.paths.audit_log))
+        doors = Doors(engine, policy, AuditLog(config.paths.audit_log))
     except BaseException:
         runtime.close()
         raise

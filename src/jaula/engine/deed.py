@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.authority.rule import Access, Others
 from jaula.errors import JaulaError
 from jaula.spec.api_params import Peer, Remote
-from jaula.state.entries import Entry
+from jaula.state.audit_entry import AuditEntry
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -108,7 +108,7 @@ class Deed:
             status, text = FAILED, self._failure
         visitor, peer = self._visitor, self._visitor.peer
         visitor.journal.append(
-            Entry(
+            AuditEntry(
                 uid=visitor.caller.uid,
                 pid=visitor.caller.pid,
                 login_uid=peer.login_uid if isinstance(peer, Peer) else None,

@@ -25,13 +25,13 @@ from jaula.engine.views.trust import Trust
 from jaula.engine.views.upkeep import Upkeep
 from jaula.engine.views.volumes import Volumes
 from jaula.engine.visitor import Visitor
-from jaula.state.entries import Entry
+from jaula.state.audit_entry import AuditEntry
 
 if TYPE_CHECKING:
     from jaula.engine.authority.policy import Policy
     from jaula.engine.engine import Engine
     from jaula.spec.api_params import Origin
-    from jaula.state.journal import Journal
+    from jaula.state.audit_log import AuditLog
 
 log = logging.getLogger("jaula.engine")
 _SYNC_AFTER = 1.0  # seconds that a line of the audit log may be in memory only
@@ -58,7 +58,7 @@ class View:
 class Doors:
     """Lets callers in, and keeps the audit log."""
 
-    def __init__(self, engine: Engine, policy: Policy, journal: Journal) -> None:
+    def __init__(self, engine: Engine, policy: Policy, journal: AuditLog) -> None:
         self._engine = engine
         self._policy = policy
         self._journal = journal
@@ -69,7 +69,7 @@ class Doors:
 
     def _note(self, action: str) -> None:
         self._journal.append(
-            Entry(
+            AuditEntry(
                 uid=os.getuid(),
                 pid=os.getpid(),
                 command="jaula",

@@ -20,7 +20,7 @@ import msgspec
 
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.state.database import Database
-from jaula.state.vault import Vault
+from jaula.state.secret_encryption import SecretEncryption
 
 TABLE = "secrets"
 _NAME = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?", re.ASCII)
@@ -61,7 +61,7 @@ class SecretRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 class SecretStore:
     """All of them. Their contents stay in the database; records without them are in memory."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, vault: SecretEncryption) -> None:
         self._database = database
         self._vault = vault
         self._known: dict[str, SecretRecord] = {}

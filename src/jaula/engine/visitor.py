@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jaula.errors import NotAuthorized
     from jaula.spec.api import ContainerCreate, HostConfig
     from jaula.spec.api_params import Origin
-    from jaula.state.journal import Journal
+    from jaula.state.audit_log import AuditLog
 
 _OPERATOR = "ask the operator, whose policy decides it"
 
@@ -36,7 +36,7 @@ class Visitor:
     """A caller, its rule, and where its deeds are noted."""
 
     def __init__(
-        self, engine: Engine, caller: Caller, rule: Rule, journal: Journal, peer: Origin | None
+        self, engine: Engine, caller: Caller, rule: Rule, journal: AuditLog, peer: Origin | None
     ) -> None:
         self._engine = engine
         self.caller = caller

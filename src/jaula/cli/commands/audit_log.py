@@ -64,14 +64,14 @@ def _root(options: Options) -> Path:
 
 
 def _verify(directory: Path) -> int:
-    from jaula.state import journal
-    from jaula.state.chain import Check
+    from jaula.state import audit_log
+    from jaula.state.hash_chain import ChainCheck
 
-    head = journal.read_head(directory)  # first: the log may be written to meanwhile
-    check = Check()
+    head = audit_log.read_head(directory)  # first: the log may be written to meanwhile
+    check = ChainCheck()
     first = 0
-    for path in journal.files(directory):
-        for place, _ in check.lines(journal.lines(path), watch=head.n if head else 0):
+    for path in audit_log.files(directory):
+        for place, _ in check.lines(audit_log.lines(path), watch=head.n if head else 0):
             first = first or place.n
     findings = check.end(head)
     for finding in findings:
@@ -102,10 +102,10 @@ def _chosen(directory: Path, since: float, until: float) -> Iterator[tuple[bytes
     """Lines of a span of time, raw and read; a damaged one is told by --verify."""
     import json
 
-    from jaula.state import journal
+    from jaula.state import audit_log as state_audit_log
 
-    for path in journal.files(directory):
-        for raw in journal.lines(path):
+    for path in state_audit_log.files(directory):
+        for raw in state_audit_log.lines(path):
             try:
                 entry = json.loads(raw)
                 when = moments.epoch(entry["time"])

@@ -13,7 +13,7 @@ _MAX_TEXT = 512  # characters of a name or an error
 _MAX_ARGV = 16384  # characters of all arguments together
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request: who, what, on what, with which relaxations, how it ended.
 
     ``login_uid`` is who logged in, whoever they have become since. ``argv_cut`` counts characters
@@ -40,7 +40,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     up_to_hash: str = ""
 
 
-def encode(n: int, now: int, prev: str, entry: Entry) -> bytes:
+def encode(n: int, now: int, prev: str, entry: AuditEntry) -> bytes:
     """A line without its newline; ``now`` is in nanoseconds since the epoch, UTC."""
     seconds, rest = divmod(now, 1_000_000_000)
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
@@ -48,7 +48,7 @@ def encode(n: int, now: int, prev: str, entry: Entry) -> bytes:
     return start.encode() + msgspec.json.encode(_bounded(entry))[1:]
 
 
-def _bounded(entry: Entry) -> Entry:
+def _bounded(entry: AuditEntry) -> AuditEntry:
     argv, room, cut = [], _MAX_ARGV, 0
     for word in entry.argv:
         argv.append(_text(word, room))

@@ -18,7 +18,7 @@ _KEY_SIZE = 32  # bytes
 _NONCE_SIZE = 12  # bytes, random: far below 2**32 messages for one key (section 8.3)
 
 
-class Vault:
+class SecretEncryption:
     """Seals and opens. The package that does it is loaded when it is first needed."""
 
     def __init__(self, root: Path) -> None:

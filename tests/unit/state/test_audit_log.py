@@ -14,22 +14,22 @@ from typing import Any
 import pytest
 
 from jaula.errors import Unavailable
-from jaula.state import journal as journals
-from jaula.state.chain import ZERO, Check, Head, digest, link
-from jaula.state.entries import Entry
-from jaula.state.journal import Journal
+from jaula.state import audit_log as journals
+from jaula.state.audit_entry import AuditEntry
+from jaula.state.audit_log import AuditLog
+from jaula.state.hash_chain import ZERO, ChainCheck, Head, digest, link
 
 
 def write(directory: Path, count: int, **options: Any) -> None:
-    journal = Journal(directory, **options)
+    journal = AuditLog(directory, **options)
     for number in range(count):
-        journal.append(Entry(uid=0, action="container start", object=f"c{number}", status=200))
+        journal.append(AuditEntry(uid=0, action="container start", object=f"c{number}", status=200))
     journal.close()
 
 
 def verify(directory: Path) -> list[str]:
     head = journals.read_head(directory)
-    check = Check()
+    check = ChainCheck()
     for path in journals.files(directory):
         for _ in check.lines(journals.lines(path), watch=head.n if head else 0):
             pass
@@ -57,7 +57,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
 
 
 def test_an_empty_log_is_whole(tmp_path: Path) -> None:
-    Journal(tmp_path).close()
+    AuditLog(tmp_path).close()
     assert verify(tmp_path) == []
 
 
@@ -142,14 +142,14 @@ def test_the_first_unsynced_line_is_told_also_after_a_repair(tmp_path: Path) -> 
     write(tmp_path, 1)
     with journals.files(tmp_path)[0].open("ab") as file:
         file.write(b"half")
-    journal = Journal(tmp_path)
+    journal = AuditLog(tmp_path)
     told: list[int] = []
     journal.on_dirty = lambda: told.append(journal.last.n)
     for _ in range(3):
-        journal.append(Entry(action="x"))
+        journal.append(AuditEntry(action="x"))
     assert len(told) == 1
     journal.syncer()()
-    journal.append(Entry(action="x"))
+    journal.append(AuditEntry(action="x"))
     assert len(told) == 2
     journal.close()
 
@@ -175,10 +175,10 @@ def test_a_line_that_does_not_follow_the_head_is_noted(tmp_path: Path) -> None:
 
 def test_a_kill_at_any_moment_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from jaula.state.entries import Entry\n"
-        "from jaula.state.journal import Journal\n"
-        "journal = Journal(Path(sys.argv[1]), max_file=4000, kept_files=500)\n"
-        "while True: journal.append(Entry(uid=1, action='start', argv=('x' * 300,)))"
+        "import sys; from pathlib import Path; from jaula.state.audit_entry import AuditEntry\n"
+        "from jaula.state.audit_log import AuditLog\n"
+        "journal = AuditLog(Path(sys.argv[1]), max_file=4000, kept_files=500)\n"
+        "while True: journal.append(AuditEntry(uid=1, action='start', argv=('x' * 300,)))"
     )
     for attempt in range(8):
         with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)]) as writer:
@@ -199,11 +199,11 @@ def test_a_kill_at_any_moment_leaves_a_log_that_goes_on(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_stops_what_is_new_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
 ) -> None:
-    journal = Journal(tmp_path)
-    journal.append(Entry(action="first"))
+    journal = AuditLog(tmp_path)
+    journal.append(AuditEntry(action="first"))
     write_all = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write_all(fd, data[:cut]))
-    journal.append(Entry(action="second"))
+    journal.append(AuditEntry(action="second"))
     with pytest.raises(Unavailable, match="cannot be written"):
         journal.check()
     monkeypatch.setattr(os, "write", write_all)
@@ -214,9 +214,9 @@ def test_a_disk_that_is_full_stops_what_is_new_and_loses_nothing(
 
 
 def test_what_a_client_says_is_bounded_and_always_one_line(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = AuditLog(tmp_path)
     nasty = "a\nb\x00\u2028\udcff"
-    journal.append(Entry(action="x", object=nasty * 5000, argv=(nasty, "y" * 100_000, "z")))
+    journal.append(AuditEntry(action="x", object=nasty * 5000, argv=(nasty, "y" * 100_000, "z")))
     journal.close()
     assert journals.files(tmp_path)[0].read_bytes().count(b"\n") == 1
     found = documents(tmp_path)[0]
@@ -233,8 +233,10 @@ def test_a_head_has_one_size_and_reads_back() -> None:
 
 
 def test_a_line_costs_less_than_a_third_of_a_millisecond(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
-    entry = Entry(uid=0, pid=1, command="jaula", action="exec create", argv=("sh", "-c", "true"))
+    journal = AuditLog(tmp_path)
+    entry = AuditEntry(
+        uid=0, pid=1, command="jaula", action="exec create", argv=("sh", "-c", "true")
+    )
     spent = []
     for _ in range(2000):
         start = time.perf_counter()

@@ -1,7 +1,7 @@
 """The audit log on disk: one line for each request that changed, or tried to change, something.
 
 ``<root>/audit/`` (mode 0700) holds files of 16 MiB at most, named by the number of their first
-line, and ``head``; :mod:`jaula.state.chain` says how they hang together. Sixteen files are kept; a
+line, and ``head``; :mod:`jaula.state.hash_chain` says how they hang together. Sixteen files are kept; a
 line tells of those that were removed.
 
 **What survives.** A line is written before the request is answered, then the head. Both are in the
@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaula.errors import Unavailable
-from jaula.state.chain import DROPPED, Check, Head, digest, link
-from jaula.state.entries import Entry, encode
+from jaula.state.audit_entry import AuditEntry, encode
+from jaula.state.hash_chain import DROPPED, ChainCheck, Head, digest, link
 
 MAX_FILE = 16 << 20  # bytes
 KEPT_FILES = 16
@@ -33,7 +33,7 @@ _SUFFIX = ".log"
 _MAX_WAITING = 1024  # lines that wait for a disk that takes them
 
 
-class Journal:
+class AuditLog:
     """The log of one engine, open for writing. Not for use by several threads."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Journal:
         self._directory = directory
         self._max_file = max_file
         self._kept_files = kept_files
-        self._waiting: deque[tuple[int, Entry]] = deque()
+        self._waiting: deque[tuple[int, AuditEntry]] = deque()
         self._lost = 0
         self._dirty = False
         self.on_dirty: Callable[[], None] = lambda: None
@@ -83,7 +83,7 @@ class Journal:
                 repairs.append(f"the head named line {head.n}, which is not the one in the log")
         self._write_head()
         for text in repairs:
-            self.append(Entry(action="log repair", error=text, status=500))
+            self.append(AuditEntry(action="log repair", error=text, status=500))
         self._dirty = False  # nobody listens yet; the next line takes these along
 
     def _open_file(self, path: Path) -> int:
@@ -123,7 +123,7 @@ class Journal:
 
     def _follows(self, head: Head, names: list[Path]) -> bool:
         """Whether the lines after the one that the head names hang on it."""
-        check = Check()
+        check = ChainCheck()
         for path in names[-2:]:
             for found, line in check.lines(lines(path)):
                 if found.n == head.n and digest(line) != head.hash:
@@ -144,7 +144,7 @@ class Journal:
                 hint=f"make room for {self._directory}; what stops and removes is still possible",
             )
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: AuditEntry) -> None:
         """Write one line; where that fails it waits for the next one, or for :meth:`check`."""
         if len(self._waiting) == _MAX_WAITING:
             self._waiting.popleft()
@@ -156,7 +156,7 @@ class Journal:
         try:
             if self._lost:
                 text = f"{self._lost} lines could not be written"
-                self._write(time.time_ns(), Entry(action="log lost", error=text, status=500))
+                self._write(time.time_ns(), AuditEntry(action="log lost", error=text, status=500))
                 self._lost = 0
             while self._waiting:
                 self._write(*self._waiting[0])
@@ -164,7 +164,7 @@ class Journal:
         except OSError:
             return  # they wait, and check() says so
 
-    def _write(self, now: int, entry: Entry) -> None:
+    def _write(self, now: int, entry: AuditEntry) -> None:
         if self._size >= self._max_file:
             self._rotate()
         line = encode(self.last.n + 1, now, self.last.hash, entry)
@@ -204,7 +204,7 @@ class Journal:
             return
         end = self._find_last(surplus)
         text = f"lines up to {end.n} were removed, as more than {self._kept_files} files are kept"
-        told = Entry(action=DROPPED, error=text, status=200, up_to=end.n, up_to_hash=end.hash)
+        told = AuditEntry(action=DROPPED, error=text, status=200, up_to=end.n, up_to_hash=end.hash)
         self._write(time.time_ns(), told)
         for name in surplus:
             name.unlink()

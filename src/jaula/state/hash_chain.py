@@ -42,7 +42,7 @@ class Head(NamedTuple):
         return cls(int(number), digest)
 
 
-class Link(msgspec.Struct, frozen=True):
+class ChainLink(msgspec.Struct, frozen=True):
     """What a line says about its place; ``up_to`` of a line about dropped files is their end."""
 
     n: int
@@ -52,14 +52,14 @@ class Link(msgspec.Struct, frozen=True):
     up_to_hash: str = ""
 
 
-class Finding(NamedTuple):
+class ChainError(NamedTuple):
     """Something that is wrong; ``n`` is the line's number."""
 
     n: int
     text: str
 
 
-_links = msgspec.json.Decoder(Link)
+_links = msgspec.json.Decoder(ChainLink)
 
 
 def digest(line: bytes) -> str:
@@ -67,7 +67,7 @@ def digest(line: bytes) -> str:
     return hashlib.sha256(line).hexdigest()
 
 
-def link(line: bytes) -> Link | None:
+def link(line: bytes) -> ChainLink | None:
     """A line's place in the chain; None where it is no line of the log."""
     try:
         found = _links.decode(line)
@@ -76,18 +76,18 @@ def link(line: bytes) -> Link | None:
     return found if 0 < found.n < 1 << 62 else None
 
 
-class Check:
+class ChainCheck:
     """Follows a log from its first line on; ``last`` is the line that came last."""
 
     def __init__(self, start: Head | None = None) -> None:
         self.last = start or Head()
-        self.findings: list[Finding] = []
+        self.findings: list[ChainError] = []
         self._begun = start is not None
         self._anchor: Head | None = None  # what came before the first line, if not the beginning
         self._dropped: set[Head] = set()
         self._head_hash = ""
 
-    def lines(self, lines: Iterable[bytes], *, watch: int = 0) -> Iterator[tuple[Link, bytes]]:
+    def lines(self, lines: Iterable[bytes], *, watch: int = 0) -> Iterator[tuple[ChainLink, bytes]]:
         """Check lines and give them on; ``watch`` is the number of the one that the head names."""
         for line in lines:
             found = link(line)
@@ -115,7 +115,7 @@ class Check:
                 self._head_hash = self.last.hash
             yield found, line
 
-    def end(self, head: Head | None) -> list[Finding]:
+    def end(self, head: Head | None) -> list[ChainError]:
         """Everything that is wrong, once all lines were given."""
         if self._anchor is not None and self._anchor not in self._dropped:
             self._wrong(self._anchor.n, _missing(1, self._anchor.n))
@@ -128,7 +128,7 @@ class Check:
         return self.findings
 
     def _wrong(self, n: int, text: str) -> None:
-        self.findings.append(Finding(n, text))
+        self.findings.append(ChainError(n, text))
 
 
 def _missing(first: int, last: int) -> str:

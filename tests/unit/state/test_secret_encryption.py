@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import CorruptState
-from jaula.state.vault import Vault
+from jaula.state.secret_encryption import SecretEncryption
 
 
 def test_what_is_sealed_is_opened_by_the_next_engine(tmp_path: Path) -> None:
-    sealed = Vault(tmp_path).seal(b"hunter2", "secret x")
+    sealed = SecretEncryption(tmp_path).seal(b"hunter2", "secret x")
     assert b"hunter2" not in sealed
-    assert Vault(tmp_path).open(sealed, "secret x") == b"hunter2"
-    assert Vault(tmp_path).seal(b"hunter2", "secret x") != sealed
+    assert SecretEncryption(tmp_path).open(sealed, "secret x") == b"hunter2"
+    assert SecretEncryption(tmp_path).seal(b"hunter2", "secret x") != sealed
 
 
 def test_the_key_is_its_owners_alone(tmp_path: Path) -> None:
     os.umask(0o022)
-    Vault(tmp_path).seal(b"", "x")
+    SecretEncryption(tmp_path).seal(b"", "x")
     key = tmp_path / "secrets.key"
     assert key.stat().st_mode & 0o777 == 0o600
     assert len(key.read_bytes()) == 32
@@ -30,7 +30,7 @@ def test_the_key_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_it_is_bound_to_what_it_is_about(tmp_path: Path) -> None:
-    vault = Vault(tmp_path)
+    vault = SecretEncryption(tmp_path)
     sealed = vault.seal(b"hunter2", "secret x")
     with pytest.raises(CorruptState, match="secret y cannot be decrypted"):
         vault.open(sealed, "secret y")
@@ -40,7 +40,7 @@ def test_it_is_bound_to_what_it_is_about(tmp_path: Path) -> None:
 def test_any_changed_bit_is_found(
     tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
 ) -> None:
-    vault = Vault(tmp_path_factory.mktemp("vault"))
+    vault = SecretEncryption(tmp_path_factory.mktemp("vault"))
     sealed = bytearray(vault.seal(b"hunter2", "x"))
     sealed[place] ^= 1 << bit
     with pytest.raises(CorruptState):
@@ -49,14 +49,14 @@ def test_any_changed_bit_is_found(
 
 @pytest.mark.parametrize("sealed", [b"", b"x", b"x" * 12, b"x" * 27])
 def test_what_is_too_short_is_refused(tmp_path: Path, sealed: bytes) -> None:
-    vault = Vault(tmp_path)
+    vault = SecretEncryption(tmp_path)
     vault.seal(b"", "x")
     with pytest.raises(CorruptState):
         vault.open(sealed, "x")
 
 
 def test_a_key_that_is_gone_or_open_to_others_or_another_is_told(tmp_path: Path) -> None:
-    vault, key = Vault(tmp_path), tmp_path / "secrets.key"
+    vault, key = SecretEncryption(tmp_path), tmp_path / "secrets.key"
     sealed = vault.seal(b"hunter2", "x")
     whole = key.read_bytes()
     key.chmod(0o640)
