@@ -17,8 +17,8 @@ def runtime_parts(no_cgroup: str = "") -> Parts:
     """
     from jaula import cgroups
     from jaula.logs import open_writer
-    from jaula.rootless import places
+    from jaula.rootless import paths
     from jaula.security.seccomp.seccomp import program
 
-    driver = cgroups.detect() if places.user() is None else cgroups.delegated(no_cgroup)
+    driver = cgroups.detect() if paths.user() is None else cgroups.delegated(no_cgroup)
     return Parts(cast(CgroupDriver, driver), open_writer, program)

@@ -24,7 +24,7 @@ from jaula.audit import mountinfo
 from jaula.audit.mountinfo import MountLine
 from jaula.audit.readings import Readings
 from jaula.errors import Conflict, InvalidRequest
-from jaula.rootless import places
+from jaula.rootless import paths
 from jaula.security import capabilities
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
 
@@ -104,7 +104,7 @@ class Subject:
 
         Such a container is verified from within the engine's user namespace.
         """
-        uid = places.user()
+        uid = paths.user()
         return None if uid is None else f"an engine of user {uid}, without root"
 
     @property

@@ -12,7 +12,7 @@ import sys
 from time import monotonic, sleep
 
 from jaula.cli.failure import Unreachable
-from jaula.rootless import places
+from jaula.rootless import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def start(address: Address, error: OSError) -> None:
     ``error`` is why the socket did not. Clients that come together start one engine. Raises
     Unreachable where it cannot be started, with the last line that it wrote.
     """
-    run, root = places.run(), places.root()
+    run, root = paths.run(), paths.root()
     try:
         os.makedirs(run, mode=0o711, exist_ok=True)
         os.makedirs(root, mode=0o711, exist_ok=True)
@@ -62,7 +62,7 @@ def _answers(address: Address) -> bool:
 
 
 def _start(address: Address) -> None:
-    log_path = os.path.join(places.root(), "engine.log")
+    log_path = os.path.join(paths.root(), "engine.log")
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     begin = os.lseek(log, 0, os.SEEK_END)
     pid = _spawn(log)

@@ -71,17 +71,17 @@ def current() -> str:
 
 
 def own_host() -> str:
-    """Root's engine, or for an ordinary user the one that :mod:`jaula.rootless.places` names.
+    """Root's engine, or for an ordinary user the one that :mod:`jaula.rootless.paths` names.
 
     Raises Unreachable where that one's directory could be another user's.
     """
     if geteuid() == 0:
         return SYSTEM_HOST
-    from jaula.rootless import places
+    from jaula.rootless import paths
 
-    socket = places.socket()
+    socket = paths.socket()
     parent = socket.rpartition("/")[0]
-    if parent != places.SYSTEM_RUN and not places.is_trusted(parent):
+    if parent != paths.SYSTEM_RUN and not paths.is_trusted(parent):
         raise Unreachable(
             f"{parent} is not this user's alone, so an engine there could be anybody's: remove "
             "it, or set XDG_RUNTIME_DIR"

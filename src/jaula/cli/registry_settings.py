@@ -51,7 +51,7 @@ _PROXIES = ("http-proxy", "https-proxy", "no-proxy")
 def take(settings: dict[str, object]) -> RegistryConfig:
     """Move what is about registries out of ``settings``. Raises ``InvalidRequest``."""
     from jaula.config import RegistryConfig
-    from jaula.rootless import places
+    from jaula.rootless import paths
 
     found: dict[str, Any] = {
         field: settings.pop(name) for name, field in _FIELDS.items() if name in settings
@@ -59,7 +59,7 @@ def take(settings: dict[str, object]) -> RegistryConfig:
     given = bool(found)
     if "certificates" in found:
         found["certificates"] = (str(found["certificates"]),)
-    elif places.user() is not None:
+    elif paths.user() is not None:
         found["certificates"] = (*_own_certificates(), *RegistryConfig().certificates)
     config = RegistryConfig(**found)
     if given:
@@ -74,9 +74,9 @@ def _own_certificates() -> tuple[str, ...]:
     """Where an ordinary user's certificates are, as docker's rootless engine has it."""
     from os import path
 
-    from jaula.rootless import places
+    from jaula.rootless import paths as rootless_paths
 
-    base = path.dirname(path.dirname(places.config_file()))
+    base = path.dirname(path.dirname(rootless_paths.config_file()))
     return (f"{base}/jaula/certs.d", f"{base}/docker/certs.d")
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from jaula.daemon import directories, memory, namespace, sockets
 from jaula.errors import InvalidRequest, NotAuthorized
-from jaula.rootless import inside, places
+from jaula.rootless import paths, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def main(config: EngineConfig, reread: Callable[[], EngineConfig]) -> None:
             hint=f"{sockets.LONGEST} bytes are the limit",
         )
     namespace.enter(config)
-    inside.hold_alive()
+    state.hold_alive()
     passed = sockets.passed()
     memory.raise_file_limit()
     directories.make(config)
@@ -75,10 +75,10 @@ def _launch(config: EngineConfig) -> Runtime:
     from jaula.wiring import runtime_parts
 
     def load() -> Parts:
-        if places.user() is None:
+        if paths.user() is None:
             return runtime_parts()
         run = str(config.paths.run)
-        inside.open_alive(run)  # shims keep the keeper, from birth to end
-        return runtime_parts(inside.no_cgroup(run))
+        state.open_alive(run)  # shims keep the keeper, from birth to end
+        return runtime_parts(state.no_cgroup(run))
 
     return Runtime.launch(load)

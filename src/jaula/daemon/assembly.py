@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaula.rootless import inside, places
+from jaula.rootless import paths as rootless_paths
+from jaula.rootless import state
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
@@ -49,10 +50,10 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     volumes = VolumeStore(paths)
     secrets = SecretStore(database, SecretEncryption(paths.root))
     secrets.load()
-    rootless = places.user() is not None
+    rootless = rootless_paths.user() is not None
     warnings: tuple[str, ...] = ()
     if rootless:
-        reason = inside.no_cgroup(str(paths.run))
+        reason = state.no_cgroup(str(paths.run))
         driver, warnings = cgroups.delegated(reason), _lacking(str(paths.run), reason)
     else:
         driver = cgroups.detect()
@@ -62,9 +63,9 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     ranges = _own_ids() if rootless else Ranges(config.subid_start, config.subid_count)
     binder = None
     if rootless:
-        from jaula.rootless.porter import Porter
+        from jaula.rootless.port_driver import PortDriver
 
-        binder = Porter(str(paths.run))
+        binder = PortDriver(str(paths.run))
     network = NetworkManager(paths, config, binder=binder)
     return Engine(
         Parts(
@@ -129,7 +130,7 @@ def _lacking(run: str, no_cgroup: str) -> tuple[str, ...]:
             f"containers have no cgroup, so no limits (of processes neither): {no_cgroup};"
             " jaula doctor tells more"
         )
-    joined = inside.network_helper(run)
+    joined = state.network_helper(run)
     if not joined.name:
         found.append(f"containers do not reach outside: {joined.reason}; jaula doctor tells more")
     return tuple(found)

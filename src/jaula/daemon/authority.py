@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaula.rootless import places
+from jaula.rootless import paths
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
@@ -18,7 +18,7 @@ def path_of(config: EngineConfig) -> str:
     """
     from jaula.engine.authority import policy_file
 
-    own = places.user() is not None
+    own = paths.user() is not None
     return config.policy or ("" if own else policy_file.DEFAULT_PATH)
 
 

@@ -14,7 +14,7 @@ from jaula.errors import Unavailable
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
-from jaula.rootless import inside, places
+from jaula.rootless import paths, state
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
@@ -34,8 +34,8 @@ def enter(config: EngineConfig) -> None:
         bound = mounts.open_tree(program, clone=False)
         mounts.mount_setattr(bound, set=mounts.MOUNT_ATTR.RDONLY)
         os.close(bound)
-        if places.user() is not None:
-            inside.use_resolver(str(config.paths.run))
+        if paths.user() is not None:
+            state.use_resolver(str(config.paths.run))
     except OSError as error:
         raise Unavailable(f"cannot make a mount namespace for the engine: {error}") from error
     os.environ[_INSIDE] = "1"

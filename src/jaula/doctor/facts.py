@@ -19,7 +19,7 @@ import msgspec
 from jaula import cgroups
 from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
-from jaula.rootless import places, subids
+from jaula.rootless import paths, subids
 
 SYSCTLS = (
     "user.max_user_namespaces",
@@ -88,9 +88,9 @@ def read() -> Facts:
         tun=_openable("/dev/net/tun"),
         runtime_variable=os.environ.get("XDG_RUNTIME_DIR", ""),
         runtime_directory=_wrong(os.environ.get("XDG_RUNTIME_DIR", ""), uid),
-        run=places.run(),
-        root=places.root(),
-        root_writable=_writable(places.root()),
+        run=paths.run(),
+        root=paths.root(),
+        root_writable=_writable(paths.root()),
         unified=tree is not None,
         controllers=_controllers(tree, uid),
         user_manager=_answers(f"/run/user/{uid}/bus")

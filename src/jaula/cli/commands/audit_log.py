@@ -58,9 +58,9 @@ def _root(options: Options) -> Path:
     try:
         return Path(str(Client(address).get("/info")["DockerRootDir"]))  # named: starts no engine
     except Failure:
-        from jaula.rootless import places
+        from jaula.rootless import paths
 
-        return Path(places.root())
+        return Path(paths.root())
 
 
 def _verify(directory: Path) -> int:

@@ -24,9 +24,9 @@ def run(options: Options) -> int:
     try:
         config = _config(options)
         if os.geteuid() != 0:
-            from jaula.rootless import entry
+            from jaula.rootless import enter
 
-            entry.enter(str(config.paths.root), str(config.paths.run))
+            enter.enter(str(config.paths.root), str(config.paths.run))
         daemon.main(config, lambda: _config(options))
     except JaulaError as error:
         raise Failure(f"jaula: {error}", status=error.exit_code) from None
@@ -43,9 +43,13 @@ def _config(options: Options) -> EngineConfig:
     from jaula.cli import daemon_file, daemon_hosts
     from jaula.config import EngineConfig, Paths
     from jaula.errors import InvalidRequest
-    from jaula.rootless import places
+    from jaula.rootless import paths as rootless_paths
 
-    settings: dict[str, object] = {"root": places.root(), "run": places.run(), "socket": ""}
+    settings: dict[str, object] = {
+        "root": rootless_paths.root(),
+        "run": rootless_paths.run(),
+        "socket": "",
+    }
     settings |= _file(options)
     for flag in FLAGS:
         field = "hosts" if flag.name == "host" else flag.name.replace("-", "_")
@@ -75,7 +79,7 @@ def _config(options: Options) -> EngineConfig:
     if settings["socket"] and "socket" in listening:
         raise InvalidRequest("--socket and --host unix:// name the same thing")
     settings |= listening
-    if settings["tcp"] and places.user() is not None:
+    if settings["tcp"] and rootless_paths.user() is not None:
         raise InvalidRequest(
             "an ordinary user's engine is in a network namespace of its own, where nobody could"
             " reach a TCP socket",
@@ -95,9 +99,13 @@ def _file(options: Options) -> dict[str, object]:
     """The settings of the configuration file; the default one need not be there."""
     from jaula.cli import daemon_file
     from jaula.errors import InvalidRequest
-    from jaula.rootless import places
+    from jaula.rootless import paths as rootless_paths
 
-    path = options.text("config-file", "") if options.given("config-file") else places.config_file()
+    path = (
+        options.text("config-file", "")
+        if options.given("config-file")
+        else rootless_paths.config_file()
+    )
     try:
         with open(path, "rb") as file:
             data = file.read(daemon_file.MAX_SIZE + 1)

@@ -59,12 +59,12 @@ def run(options: Options) -> int:
 
 def _visit(client: Client) -> None:
     """Containers of an ordinary user's engine can be looked at from its namespaces only."""
-    from jaula.rootless import entry
+    from jaula.rootless import enter
 
     client.get("/version")  # starts the engine where none runs
     run = os.path.dirname(client.address.text.removeprefix("unix://"))
     try:
-        entry.visit(run)
+        enter.visit(run)
     except OSError as error:
         raise Failure(f"cannot enter the engine's namespaces: {error.strerror}") from error
 

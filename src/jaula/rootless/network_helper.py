@@ -2,14 +2,14 @@
 
 Both run in the host's network namespace with the user's own rights and have a tap device in the
 engine's. They end by themselves when the keeper does. Ports are not their affair: the keeper holds
-them (:mod:`jaula.rootless.relay`), so an address that is taken is known at once.
+them (:mod:`jaula.rootless.port_forwarder`), so an address that is taken is known at once.
 
 Neither may map an address to the host's loopback: a container would reach what only the host's own
 programs should. Both give the engine's network the same address, which is none of the host's, so
 that the host's own addresses lead to the host.
 
 A name server on the host's loopback is out of reach for the engine and its containers. Both helpers
-answer at :data:`~jaula.rootless.inside.RESOLVER` in its place.
+answer at :data:`~jaula.rootless.state.RESOLVER` in its place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jaula.rootless.inside import RESOLVER, Joined
+from jaula.rootless.state import RESOLVER, HolderState
 
 PATIENCE = 10.0  # seconds until a helper is given up
 TUN = "/dev/net/tun"
@@ -57,7 +57,7 @@ def slirp4netns(program: str, spaces: Namespaces, ready: int, exit_fd: int) -> l
 
 def join(
     spaces: Namespaces, directory: str, exit_fd: int | None, find: Callable[[str], str | None]
-) -> Joined:
+) -> HolderState:
     """Start the first helper that works.
 
     ``exit_fd`` hangs up when the keeper ends; without it slirp4netns, which needs it, is left out.
@@ -65,7 +65,7 @@ def join(
     try:
         os.close(os.open(TUN, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:  # pasta would hang instead of saying so
-        return Joined("", f"{TUN} cannot be opened: {error.strerror}")
+        return HolderState("", f"{TUN} cannot be opened: {error.strerror}")
     reasons = []
     for name in ("pasta", "slirp4netns"):
         program = find(name)
@@ -80,9 +80,9 @@ def join(
         else:
             continue
         if done:
-            return Joined(name)
+            return HolderState(name)
         reasons.append(f"{name} failed ({_last_line(log) or f'it does not answer; see {log}'})")
-    return Joined("", "; ".join(reasons))
+    return HolderState("", "; ".join(reasons))
 
 
 def _spawn(words: list[str], log: str, keep: Sequence[int] = ()) -> int:

@@ -20,7 +20,7 @@ RESOLVER = "10.0.2.3"
 """Where the helpers answer in place of a name server on the host's loopback."""
 
 
-class Joined(NamedTuple):
+class HolderState(NamedTuple):
     """What joins the engine's network to outside, or "" and why there is nothing."""
 
     name: str
@@ -45,14 +45,14 @@ def open_fifo(directory: str) -> int:
     return os.open(f"{directory}/{ALIVE}", flags)
 
 
-def network_helper(run: str) -> Joined:
+def network_helper(run: str) -> HolderState:
     """What joins the engine's network to outside."""
     try:
         with open(f"{run}/{KEEPER}/{NETWORK}", encoding="utf-8") as file:
             name, _, reason = file.read().partition("\n")
     except FileNotFoundError:
-        return Joined("", "the keeper has none")
-    return Joined(name, reason)
+        return HolderState("", "the keeper has none")
+    return HolderState(name, reason)
 
 
 def use_resolver(run: str) -> None:

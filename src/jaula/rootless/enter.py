@@ -20,8 +20,16 @@ from typing import TYPE_CHECKING
 from jaula.errors import JaulaError, Unavailable
 from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
-from jaula.rootless import helpers, keeper, places, scope, subids
-from jaula.rootless.inside import (
+from jaula.rootless import (
+    namespace_holder,
+    paths,
+    subids,
+    systemd_scope,
+)
+from jaula.rootless import (
+    network_helper as rootless_network_helper,
+)
+from jaula.rootless.state import (
     ALIVE,
     ALIVE_FD,
     CGROUP,
@@ -58,7 +66,7 @@ def enter(root: str, run: str) -> None:
             raise Unavailable(f"cannot enter the engine's namespaces: {error.strerror}") from error
     os.set_inheritable(alive, True)
     os.environ[ALIVE_FD] = str(alive)
-    os.environ[places.INSIDE] = str(uid)
+    os.environ[paths.INSIDE] = str(uid)
 
 
 def visit(run: str) -> bool:
@@ -75,7 +83,7 @@ def visit(run: str) -> bool:
         _join(pid)
     finally:
         os.close(alive)
-    os.environ[places.INSIDE] = str(uid)
+    os.environ[paths.INSIDE] = str(uid)
     return True
 
 
@@ -88,7 +96,7 @@ def _own_directory(path: str) -> None:
             f"cannot make the engine's directory {path}: {error.strerror}",
             hint="set XDG_DATA_HOME and XDG_RUNTIME_DIR, or use --root and --run",
         ) from error
-    if not places.is_trusted(path):
+    if not paths.is_trusted(path):
         raise Unavailable(
             f"the engine's directory {path} is not this user's alone",
             hint="remove it, or set XDG_DATA_HOME and XDG_RUNTIME_DIR, or use --root and --run",
@@ -110,7 +118,7 @@ def _found(directory: str) -> tuple[int, int] | None:
     """A keeper that is there, and ourselves in its cgroup."""
     living = _living(directory)
     if living is not None:
-        note(f"{directory}/{CGROUP}", scope.enter(living[0], new=False))
+        note(f"{directory}/{CGROUP}", systemd_scope.enter(living[0], new=False))
         if not _helper_lives(directory):
             _reach_outside(directory, living[0], None)
     return living
@@ -131,8 +139,10 @@ def _helper_lives(directory: str) -> bool:
 
 
 def _reach_outside(directory: str, keeper_pid: int, hangs_up: int | None) -> None:
-    spaces = helpers.Namespaces(f"/proc/{keeper_pid}/ns/user", f"/proc/{keeper_pid}/ns/net")
-    joined = helpers.join(spaces, directory, hangs_up, _find)
+    spaces = rootless_network_helper.Namespaces(
+        f"/proc/{keeper_pid}/ns/user", f"/proc/{keeper_pid}/ns/net"
+    )
+    joined = rootless_network_helper.join(spaces, directory, hangs_up, _find)
     note(f"{directory}/{NETWORK}", f"{joined.name}\n{joined.reason}")
 
 
@@ -207,7 +217,7 @@ def _become_keeper(directory: str, telling: int, waits: int, held: int) -> None:
             os._exit(1)
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
-        keeper.serve(directory, telling, waits, held)
+        namespace_holder.serve(directory, telling, waits, held)
     finally:
         os._exit(1)
 
@@ -238,7 +248,7 @@ def _finish(
         raise Unavailable("the engine's keeper ended at its start", hint="see the engine's log")
     alive = open_fifo(directory)
     try:
-        note(f"{directory}/{CGROUP}", scope.enter(pid, new=True))
+        note(f"{directory}/{CGROUP}", systemd_scope.enter(pid, new=True))
         _reach_outside(directory, pid, hangs_up)
         os.write(going, b"g")
     except BaseException:

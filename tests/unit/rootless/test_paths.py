@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from jaula.rootless import places
+from jaula.rootless import paths
 
 
 def test_root_has_the_systems_directories() -> None:
-    assert places.root_directory(None, {"XDG_DATA_HOME": "/elsewhere"}, "/root") == "/var/lib/jaula"
-    assert places.run_directory(None, {"XDG_RUNTIME_DIR": "/elsewhere"}, True) == "/run/jaula"
+    assert paths.root_directory(None, {"XDG_DATA_HOME": "/elsewhere"}, "/root") == "/var/lib/jaula"
+    assert paths.run_directory(None, {"XDG_RUNTIME_DIR": "/elsewhere"}, True) == "/run/jaula"
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_root_has_the_systems_directories() -> None:
     ],
 )
 def test_data_is_where_the_base_directories_say(environment: dict[str, str], expected: str) -> None:
-    assert places.root_directory(1000, environment, "/home/known") == expected
+    assert paths.root_directory(1000, environment, "/home/known") == expected
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def test_data_is_where_the_base_directories_say(environment: dict[str, str], exp
 def test_the_socket_is_in_the_runtime_directory_or_in_a_private_one(
     environment: dict[str, str], usual: bool, expected: str
 ) -> None:
-    assert places.run_directory(1000, environment, usual) == expected
+    assert paths.run_directory(1000, environment, usual) == expected
 
 
 def test_an_engine_in_its_namespaces_knows_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(places.INSIDE, "1000")
+    monkeypatch.setenv(paths.INSIDE, "1000")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
-    assert places.user() == 1000
-    assert places.run() == "/run/user/1000/jaula"
+    assert paths.user() == 1000
+    assert paths.run() == "/run/user/1000/jaula"
 
 
 @pytest.mark.parametrize("text", ["", "-1", "me", "１"])
 def test_what_is_no_id_names_no_user(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(places.INSIDE, text)
+    monkeypatch.setenv(paths.INSIDE, text)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert places.user() is None
+    assert paths.user() is None
 
 
 def test_only_a_directory_of_the_users_alone_is_trusted(tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_only_a_directory_of_the_users_alone_is_trusted(tmp_path: Path) -> None:
     shared.chmod(0o777)
     link = tmp_path / "link"
     link.symlink_to(own)
-    assert places.is_trusted(str(own))
-    assert places.is_trusted(str(tmp_path / "not yet there"))
-    assert not places.is_trusted(str(shared))
-    assert not places.is_trusted(str(link))
+    assert paths.is_trusted(str(own))
+    assert paths.is_trusted(str(tmp_path / "not yet there"))
+    assert not paths.is_trusted(str(shared))
+    assert not paths.is_trusted(str(link))
     (tmp_path / "file").touch()
-    assert not places.is_trusted(str(tmp_path / "file"))
+    assert not paths.is_trusted(str(tmp_path / "file"))

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from jaula.rootless import relay
-from jaula.rootless.forwards import Answer, Drop, Forward, Hold, Keep
-from jaula.rootless.keeper import Outside, Ports
+from jaula.rootless import port_forwarder
+from jaula.rootless.namespace_holder import HostSockets, Ports
+from jaula.rootless.port_protocol import Answer, Bind, Forward, Release, ReleaseOthers
 from jaula.runtime.poller import Poller
 
 TIMEOUT = 20.0
@@ -24,7 +24,7 @@ class Running:
 
     def __init__(self) -> None:
         self.poller = Poller()
-        self.ports = Ports(self.poller, Outside())
+        self.ports = Ports(self.poller, HostSockets())
         self._asked: list[tuple[object, list[Answer]]] = []
         self._wake = os.pipe()
         self._ended = False
@@ -56,7 +56,7 @@ class Running:
         return answers[0]
 
     def close(self) -> None:
-        self.ask(Keep(()))
+        self.ask(ReleaseOthers(()))
         self._ended = True
         self.ask("expire")
         self._thread.join(TIMEOUT)
@@ -85,7 +85,7 @@ def server() -> Iterator[socket.socket]:
 def tcp(running: Running, server: socket.socket) -> Forward:
     port = free_port(socket.SOCK_STREAM)
     forward = Forward("tcp", "127.0.0.1", port, "127.0.0.1", server.getsockname()[1])
-    assert running.ask(Hold(forward)) == Answer(0)
+    assert running.ask(Bind(forward)) == Answer(0)
     return forward
 
 
@@ -133,7 +133,7 @@ def test_what_is_larger_than_any_buffer_arrives_whole(
 
 def test_a_port_without_a_server_behind_it_is_closed_at_once(running: Running) -> None:
     port, nobody = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_STREAM)
-    running.ask(Hold(Forward("tcp", "127.0.0.1", port, "127.0.0.1", nobody)))
+    running.ask(Bind(Forward("tcp", "127.0.0.1", port, "127.0.0.1", nobody)))
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
         try:
             assert client.recv(1) == b""
@@ -143,19 +143,19 @@ def test_a_port_without_a_server_behind_it_is_closed_at_once(running: Running) -
 
 def test_a_port_that_is_taken_is_refused(running: Running, server: socket.socket) -> None:
     port = server.getsockname()[1]
-    answer = running.ask(Hold(Forward("tcp", "127.0.0.1", port, "127.0.0.1", port)))
+    answer = running.ask(Bind(Forward("tcp", "127.0.0.1", port, "127.0.0.1", port)))
     assert os.strerror(answer.error) == "Address already in use"
 
 
 def test_a_port_of_which_nothing_is_known_can_be_dropped(running: Running) -> None:
-    assert running.ask(Drop(Forward("tcp", "127.0.0.1", 1, "127.0.0.1", 1))) == Answer(0)
+    assert running.ask(Release(Forward("tcp", "127.0.0.1", 1, "127.0.0.1", 1))) == Answer(0)
 
 
 def test_asking_for_the_same_again_changes_nothing(running: Running, server: socket.socket) -> None:
     forward = tcp(running, server)
     with socket.create_connection(("127.0.0.1", forward.port), TIMEOUT) as client:
         inner, _ = server.accept()
-        assert running.ask(Hold(forward)) == Answer(0)
+        assert running.ask(Bind(forward)) == Answer(0)
         client.sendall(b"x")
         assert inner.recv(1) == b"x"
         inner.close()
@@ -165,7 +165,7 @@ def test_dropping_a_port_cuts_its_connections(running: Running, server: socket.s
     forward = tcp(running, server)
     with socket.create_connection(("127.0.0.1", forward.port), TIMEOUT) as client:
         inner, _ = server.accept()
-        running.ask(Drop(forward))
+        running.ask(Release(forward))
         assert client.recv(1) == b""
         inner.close()
         with pytest.raises(ConnectionRefusedError):
@@ -174,7 +174,7 @@ def test_dropping_a_port_cuts_its_connections(running: Running, server: socket.s
 
 def test_only_the_ports_that_are_named_are_kept(running: Running, server: socket.socket) -> None:
     kept, dropped = tcp(running, server), tcp(running, server)
-    running.ask(Keep((kept,)))
+    running.ask(ReleaseOthers((kept,)))
     socket.create_connection(("127.0.0.1", kept.port), TIMEOUT).close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", dropped.port), TIMEOUT)
@@ -185,7 +185,7 @@ def test_datagrams_are_answered_to_whoever_sent_them(running: Running) -> None:
         inner.bind(("127.0.0.1", 0))
         inner.settimeout(TIMEOUT)
         port = free_port(socket.SOCK_DGRAM)
-        running.ask(Hold(Forward("udp", "127.0.0.1", port, *inner.getsockname())))
+        running.ask(Bind(Forward("udp", "127.0.0.1", port, *inner.getsockname())))
         clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
         for number, client in enumerate(clients):
             client.settimeout(TIMEOUT)
@@ -200,12 +200,12 @@ def test_datagrams_are_answered_to_whoever_sent_them(running: Running) -> None:
 def test_a_silent_sender_is_forgotten_and_served_again(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "UDP_IDLE", -1.0)
+    monkeypatch.setattr(port_forwarder, "UDP_IDLE", -1.0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inner:
         inner.bind(("127.0.0.1", 0))
         inner.settimeout(TIMEOUT)
         port = free_port(socket.SOCK_DGRAM)
-        running.ask(Hold(Forward("udp", "127.0.0.1", port, *inner.getsockname())))
+        running.ask(Bind(Forward("udp", "127.0.0.1", port, *inner.getsockname())))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.sendto(b"a", ("127.0.0.1", port))
             first = inner.recvfrom(10)[1]

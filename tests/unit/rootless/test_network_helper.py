@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from jaula import cgroups
-from jaula.rootless import helpers, inside, scope
-from jaula.rootless.forwards import Forward
-from jaula.rootless.helpers import Namespaces
-from jaula.rootless.porter import forward_of
+from jaula.rootless import network_helper, state, systemd_scope
+from jaula.rootless.network_helper import Namespaces
+from jaula.rootless.port_driver import forward_of
+from jaula.rootless.port_protocol import Forward
 from jaula.spec.endpoint import PublishedPort
 
 SPACES = Namespaces("/proc/7/ns/user", "/proc/7/ns/net")
 
 
 def test_pasta_forwards_no_port_either_way_and_hides_the_hosts_loopback() -> None:
-    words = helpers.pasta("/usr/bin/pasta", SPACES, "/run/p.pid")
+    words = network_helper.pasta("/usr/bin/pasta", SPACES, "/run/p.pid")
     for flag in ("-t", "-u", "-T", "-U"):
         assert words[words.index(flag) + 1] == "none"
     assert "--no-map-gw" in words
@@ -26,15 +26,15 @@ def test_pasta_forwards_no_port_either_way_and_hides_the_hosts_loopback() -> Non
 
 
 def test_slirp4netns_hides_the_hosts_loopback_and_ends_with_the_keeper() -> None:
-    words = helpers.slirp4netns("/usr/bin/slirp4netns", SPACES, 5, 6)
+    words = network_helper.slirp4netns("/usr/bin/slirp4netns", SPACES, 5, 6)
     assert "--disable-host-loopback" in words
     assert "--exit-fd=6" in words
-    assert words[-2:] == [SPACES.net, helpers.INTERFACE]
+    assert words[-2:] == [SPACES.net, network_helper.INTERFACE]
 
 
 def test_name_servers_on_loopback_are_the_helper_and_others_stay() -> None:
     host = "# by somebody\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 9.9.9.9\nsearch lan\n"
-    assert inside.resolv_conf(host) == (
+    assert state.resolv_conf(host) == (
         "# by somebody\nnameserver 10.0.2.3\nnameserver 9.9.9.9\nsearch lan\n"
     )
 
@@ -42,8 +42,8 @@ def test_name_servers_on_loopback_are_the_helper_and_others_stay() -> None:
 def test_without_a_tun_device_no_program_is_started(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(helpers, "TUN", f"{tmp_path}/none")
-    joined = helpers.join(SPACES, str(tmp_path), 0, lambda name: f"/nowhere/{name}")
+    monkeypatch.setattr(network_helper, "TUN", f"{tmp_path}/none")
+    joined = network_helper.join(SPACES, str(tmp_path), 0, lambda name: f"/nowhere/{name}")
     assert joined.name == ""
     assert "cannot be opened" in joined.reason
 
@@ -51,14 +51,14 @@ def test_without_a_tun_device_no_program_is_started(
 def test_without_a_program_every_one_that_is_missing_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(helpers, "TUN", "/dev/null")
-    joined = helpers.join(SPACES, str(tmp_path), 0, lambda _: None)
-    assert joined == inside.Joined("", "pasta is not installed; slirp4netns is not installed")
+    monkeypatch.setattr(network_helper, "TUN", "/dev/null")
+    joined = network_helper.join(SPACES, str(tmp_path), 0, lambda _: None)
+    assert joined == state.HolderState("", "pasta is not installed; slirp4netns is not installed")
 
 
 def test_a_keeper_has_a_scope_that_no_former_one_had() -> None:
-    assert scope.unit_name(7, "100") == "jaula-7-100.scope"
-    assert scope.unit_name(7, "100") != scope.unit_name(7, "200")
+    assert systemd_scope.unit_name(7, "100") == "jaula-7-100.scope"
+    assert systemd_scope.unit_name(7, "100") != systemd_scope.unit_name(7, "200")
 
 
 def test_only_an_engines_leaf_in_a_writable_tree_is_a_delegated_place(tmp_path: Path) -> None:

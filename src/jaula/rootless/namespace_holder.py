@@ -29,25 +29,25 @@ from jaula.kernel import namespaces, process
 from jaula.kernel.links import set_link
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.rtnetlink import Rtnetlink
-from jaula.rootless.forwards import (
+from jaula.rootless.port_forwarder import TcpForward, UdpForward
+from jaula.rootless.port_protocol import (
     Answer,
-    Drop,
+    Bind,
     Forward,
-    Hold,
-    Keep,
+    Release,
+    ReleaseOthers,
     Request,
     decode_request,
     encode,
 )
-from jaula.rootless.inside import ALIVE, CONTROL
-from jaula.rootless.relay import TcpForward, UdpForward
+from jaula.rootless.state import ALIVE, CONTROL
 from jaula.runtime.poller import Poller
 
 TURN = 30.0  # seconds between two looks for senders that are silent
 MAX_REQUEST = 1 << 18
 
 
-class Outside:
+class HostSockets:
     """Makes sockets in the network namespace in which this object was made."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Outside:
 class Ports:
     """Every port that is held."""
 
-    def __init__(self, poller: Poller, outside: Outside) -> None:
+    def __init__(self, poller: Poller, outside: HostSockets) -> None:
         self._poller = poller
         self._outside = outside
         self._held: dict[Forward, TcpForward | UdpForward] = {}
@@ -83,11 +83,11 @@ class Ports:
     def answer(self, request: Request) -> Answer:
         """Do what is asked."""
         try:
-            if isinstance(request, Hold):
+            if isinstance(request, Bind):
                 self._hold(request.forward)
-            elif isinstance(request, Drop):
+            elif isinstance(request, Release):
                 self._drop(request.forward)
-            elif isinstance(request, Keep):
+            elif isinstance(request, ReleaseOthers):
                 for forward in self._held.keys() - set(request.forwards):
                     self._drop(forward)
         except OSError as error:
@@ -177,7 +177,7 @@ def serve(directory: str, ready: int, go: int, held: int) -> NoReturn:
         process.close_others((ready, go, held))
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for a connection
-        outside = Outside()
+        outside = HostSockets()
         namespaces.unshare(CLONE.NEWNET)
         with Rtnetlink() as netlink:
             netlink.send(set_link("lo", up=True))
@@ -198,7 +198,7 @@ def serve(directory: str, ready: int, go: int, held: int) -> NoReturn:
         os._exit(code)
 
 
-def _loop(directory: str, alive: int, listening: socket.socket, outside: Outside) -> None:
+def _loop(directory: str, alive: int, listening: socket.socket, outside: HostSockets) -> None:
     poller = Poller()
     ports = Ports(poller, outside)
     Control(poller, listening, ports)

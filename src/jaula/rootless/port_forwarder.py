@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from jaula.rootless.forwards import Forward
+from jaula.rootless.port_protocol import Forward
 from jaula.runtime.poller import Poller
 
 PIECE = 65536
@@ -26,7 +26,7 @@ UDP_PEERS = 4096  # senders of one port at most
 _LATER = (errno.EAGAIN, errno.EINPROGRESS)
 
 
-class Half:
+class HalfConnection:
     """One direction of a connection: what was read and is not yet written."""
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
@@ -73,7 +73,7 @@ class Connection:
         self._connected = False
         self._hung: set[socket.socket] = set()  # closed from afar both ways: no longer watched
         self._sockets = (outer, inner)
-        self._halves = (Half(outer, inner), Half(inner, outer))
+        self._halves = (HalfConnection(outer, inner), HalfConnection(inner, outer))
         self._watch()
 
     def _watch(self) -> None:

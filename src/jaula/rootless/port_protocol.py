@@ -19,25 +19,25 @@ class Forward(msgspec.Struct, frozen=True, array_like=True):
     target_port: int
 
 
-class Hold(msgspec.Struct, frozen=True, tag="hold"):
+class Bind(msgspec.Struct, frozen=True, tag="hold"):
     """Bind a port and send what arrives on; nothing changes where that is so already."""
 
     forward: Forward
 
 
-class Drop(msgspec.Struct, frozen=True, tag="drop"):
+class Release(msgspec.Struct, frozen=True, tag="drop"):
     """Give a port back, with its connections."""
 
     forward: Forward
 
 
-class Keep(msgspec.Struct, frozen=True, tag="keep"):
+class ReleaseOthers(msgspec.Struct, frozen=True, tag="keep"):
     """Give back every port but these: what a former engine held and nobody knows any more."""
 
     forwards: tuple[Forward, ...]
 
 
-Request = Hold | Drop | Keep
+Request = Bind | Release | ReleaseOthers
 
 
 class Answer(msgspec.Struct, frozen=True):

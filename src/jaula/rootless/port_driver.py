@@ -14,28 +14,28 @@ from collections.abc import Iterable
 import msgspec
 
 from jaula.errors import Unavailable
-from jaula.rootless import forwards
-from jaula.rootless.forwards import Drop, Forward, Hold, Keep
-from jaula.rootless.inside import CONTROL, KEEPER
+from jaula.rootless import port_protocol
+from jaula.rootless.port_protocol import Bind, Forward, Release, ReleaseOthers
+from jaula.rootless.state import CONTROL, KEEPER
 from jaula.runtime.channel import Place
 from jaula.spec.endpoint import PublishedPort
 
 PATIENCE = 10.0  # seconds for an answer
 
 
-class Held:
+class PortLease:
     """One port at the keeper's."""
 
-    def __init__(self, porter: Porter, forward: Forward) -> None:
+    def __init__(self, porter: PortDriver, forward: Forward) -> None:
         self._porter = porter
         self._forward = forward
 
     def close(self) -> None:
         """Give it back, with its connections."""
-        self._porter.ask(Drop(self._forward))
+        self._porter.ask(Release(self._forward))
 
 
-class Porter:
+class PortDriver:
     """Asks the keeper of the engine that runs in directory ``run``. Any thread may call."""
 
     outlives = True
@@ -46,19 +46,19 @@ class Porter:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
-    def bind(self, port: PublishedPort, target: str) -> Held | None:
+    def bind(self, port: PublishedPort, target: str) -> PortLease | None:
         """Let the keeper bind a port and send on what arrives. Raises ``OSError``."""
         if port.protocol not in ("tcp", "udp"):
             return None
         forward = forward_of(port, target)
-        self.ask(Hold(forward))
-        return Held(self, forward)
+        self.ask(Bind(forward))
+        return PortLease(self, forward)
 
     def keep_only(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
         """Let the keeper give back every other port."""
-        self.ask(Keep(tuple(forward_of(port, target) for port, target in ports)))
+        self.ask(ReleaseOthers(tuple(forward_of(port, target) for port, target in ports)))
 
-    def ask(self, request: forwards.Request) -> None:
+    def ask(self, request: port_protocol.Request) -> None:
         """Send one request. Raises ``OSError`` as bind(2), ``Unavailable`` without a keeper."""
         with self._lock:
             try:
@@ -72,14 +72,14 @@ class Porter:
         if answer.error:
             raise OSError(answer.error, os.strerror(answer.error))
 
-    def _exchange(self, request: forwards.Request) -> forwards.Answer:
+    def _exchange(self, request: port_protocol.Request) -> port_protocol.Answer:
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.settimeout(PATIENCE)
             with Place(self._directory) as place:
                 self._socket.connect(f"{place}/{CONTROL}")
-        self._socket.send(forwards.encode(request), socket.MSG_NOSIGNAL)
-        return forwards.decode_answer(self._socket.recv(4096))
+        self._socket.send(port_protocol.encode(request), socket.MSG_NOSIGNAL)
+        return port_protocol.decode_answer(self._socket.recv(4096))
 
     def _close(self) -> None:
         if self._socket is not None:
