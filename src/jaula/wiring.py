@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from jaula.runtime.ports import CgroupDriver, Parts
+from jaula.runtime.interfaces import CgroupDriver, Interfaces
 
 
-def runtime_parts(no_cgroup: str = "") -> Parts:
+def runtime_parts(no_cgroup: str = "") -> Interfaces:
     """The parts for this host; loads what a shim must not import later.
 
     ``no_cgroup`` says why an ordinary user's engine has none to give, where that is so.
@@ -21,4 +21,4 @@ def runtime_parts(no_cgroup: str = "") -> Parts:
     from jaula.security.seccomp.seccomp import program
 
     driver = cgroups.detect() if paths.user() is None else cgroups.delegated(no_cgroup)
-    return Parts(cast(CgroupDriver, driver), open_writer, program)
+    return Interfaces(cast(CgroupDriver, driver), open_writer, program)

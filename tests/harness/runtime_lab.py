@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 
 from jaula.runtime.client import Runtime, Shim
-from jaula.runtime.messages import AttachStream, Event, ExitRecord, LogSetup, StartRequest
+from jaula.runtime.protocol import AttachStream, Event, ExitRecord, LogSetup, StartRequest
 from jaula.spec import runtime as oci
 from jaula.spec.rootfs import OverlayRoot
 

@@ -71,10 +71,10 @@ def _launch(config: EngineConfig) -> Runtime:
     """
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from jaula.runtime.client import Runtime
-    from jaula.runtime.ports import Parts
+    from jaula.runtime.interfaces import Interfaces
     from jaula.wiring import runtime_parts
 
-    def load() -> Parts:
+    def load() -> Interfaces:
         if paths.user() is None:
             return runtime_parts()
         run = str(config.paths.run)

@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from jaula.errors import Conflict, JaulaError
-from jaula.runtime.messages import AttachStream
+from jaula.runtime.protocol import AttachStream
 from jaula.spec import detach_keys
 from jaula.spec.api_params import AttachOptions, LogOptions
 from jaula.state.records import Status

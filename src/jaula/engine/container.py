@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from jaula.engine import keepid
     from jaula.runtime.client import Shim
-    from jaula.runtime.messages import AttachStream
+    from jaula.runtime.protocol import AttachStream
 
 
 class Container:

@@ -23,7 +23,7 @@ from jaula.engine.reaching import Reaching
 from jaula.engine.starting import Starter, cgroup_path
 from jaula.engine.states import LIVE
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
-from jaula.runtime.messages import Detached, Event, ExecExited, ExitRecord, OutOfMemory
+from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, ContainerUpdate
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult

@@ -22,7 +22,7 @@ from jaula.engine.specbuild import security
 from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MS
-from jaula.runtime import mappings
+from jaula.runtime.create import id_maps
 from jaula.security.id_ranges import SIZE
 from jaula.spec.api import ContainerCreate, SecretReference
 from jaula.state.records import MountRecord
@@ -152,7 +152,7 @@ def _write(
     uids: tuple[IDMapping, ...],
     gids: tuple[IDMapping, ...],
 ) -> tuple[MountRecord, ...]:
-    root = mappings.host_id(uids, 0), mappings.host_id(gids, 0)
+    root = id_maps.host_id(uids, 0), id_maps.host_id(gids, 0)
     together = not any(f"{m.destination}/".startswith(DIRECTORY + "/") for m in record.mounts)
     found: list[MountRecord] = []
     directory = f"{place}/together"
@@ -170,8 +170,8 @@ def _write(
             found.append(_bind(path, reference.target))
         mode = _MODE if reference.mode is None else reference.mode
         owner = (
-            mappings.host_id(uids, int(reference.uid)),
-            mappings.host_id(gids, int(reference.gid)),
+            id_maps.host_id(uids, int(reference.uid)),
+            id_maps.host_id(gids, int(reference.gid)),
         )
         _write_file(path, data, mode, owner)
     return tuple(found)

@@ -21,7 +21,7 @@ from jaula.engine.create import attributes
 from jaula.engine.lingering import Lingering
 from jaula.engine.states import Action
 from jaula.errors import Conflict, JaulaError, Unavailable
-from jaula.runtime.messages import ExitRecord
+from jaula.runtime.protocol import ExitRecord
 from jaula.spec.api_params import WaitResult
 from jaula.state.records import Status
 

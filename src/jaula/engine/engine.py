@@ -26,7 +26,7 @@ from jaula.engine.upkeep.upkeep import Upkeep
 from jaula.engine.users import Users
 from jaula.engine.volumes import Volumes
 from jaula.errors import JaulaError, NotFound
-from jaula.runtime import leftovers
+from jaula.runtime.external import cgroup_cleanup
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
@@ -109,7 +109,7 @@ class Engine:
         except NotFound:
             places = set()
         if self.parts.config.runtimes:
-            places |= set(leftovers.places(self.parts.config.cgroup_parent))
+            places |= set(cgroup_cleanup.places(self.parts.config.cgroup_parent))
         for place in places:
             try:
                 os.rmdir(place)

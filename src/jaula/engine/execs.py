@@ -14,7 +14,7 @@ import msgspec
 from jaula.engine import names
 from jaula.engine.specbuild import process, security
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
-from jaula.runtime.messages import AttachStream
+from jaula.runtime.protocol import AttachStream
 from jaula.spec import detach_keys
 from jaula.spec.api import ExecCreate
 from jaula.spec.runtime import Process, User, decode

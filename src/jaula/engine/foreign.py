@@ -1,6 +1,6 @@
 """Containers of another OCI runtime: the engine's side.
 
-Making, exec and the end are the shim's (:mod:`jaula.runtime.foreign`). Here is what changes a
+Making, exec and the end are the shim's (:mod:`jaula.runtime.external.runtime`). Here is what changes a
 running container, by the runtime's ``kill``, ``pause``, ``resume`` and ``update``, and what is left
 to do when a shim was lost: ``delete --force``.
 
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.errors import Conflict, JaulaError, RuntimeFailure
-from jaula.runtime import command
-from jaula.runtime.messages import ForeignRuntime
+from jaula.runtime.external import command_line
+from jaula.runtime.protocol import ExternalRuntime
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ TIMEOUT = 10.0  # seconds, for what makes no process
 _KEPT = 1 << 21  # bytes of output
 _GONE = ("process already finished", "container not running", "no such process", "not running")
 
-_decode = msgspec.json.Decoder(ForeignRuntime).decode
+_decode = msgspec.json.Decoder(ExternalRuntime).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -44,7 +44,7 @@ class Gone(JaulaError):
 class Foreign:
     """One container that another runtime made."""
 
-    def __init__(self, runtime: ForeignRuntime, run_dir: Path) -> None:
+    def __init__(self, runtime: ExternalRuntime, run_dir: Path) -> None:
         self.runtime = runtime
         self._run_dir = str(run_dir)
         self._id = run_dir.name
@@ -64,7 +64,7 @@ class Foreign:
             raise RuntimeFailure(f"{run_dir / NAME}: {error}") from error
 
     @staticmethod
-    def note(run_dir: Path, runtime: ForeignRuntime | None) -> None:
+    def note(run_dir: Path, runtime: ExternalRuntime | None) -> None:
         """Write down which runtime is about to make the container."""
         path = run_dir / NAME
         if runtime is None:
@@ -76,11 +76,11 @@ class Foreign:
 
     async def _call(self, *arguments: str, stdin: bytes = b"") -> None:
         """One command of the runtime. Raises ``RuntimeFailure`` with its reason."""
-        start = command.log_size(self._run_dir)
-        line = command.words(self.runtime, self._run_dir, *arguments)
+        start = command_line.log_size(self._run_dir)
+        line = command_line.words(self.runtime, self._run_dir, *arguments)
         status, _, printed = await communicate(line, stdin, TIMEOUT)
         if status:
-            reason = command.complaint(command.logged(self._run_dir, start), printed)
+            reason = command_line.complaint(command_line.logged(self._run_dir, start), printed)
             raise RuntimeFailure(f"OCI runtime {arguments[0]} failed: {reason}")
 
     async def kill(self, number: int) -> None:
@@ -172,7 +172,7 @@ async def communicate(
             stdin=asyncio.subprocess.PIPE,
             stdout=output.writing,
             stderr=complaint.writing,
-            env=command.environment(),
+            env=command_line.environment(),
             process_group=0,
             cwd="/",
         )

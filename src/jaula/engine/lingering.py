@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.starting import cgroup_path
 from jaula.errors import JaulaError, NotFound
-from jaula.runtime import leftovers
+from jaula.runtime.external import cgroup_cleanup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -81,6 +81,6 @@ class Lingering:
             pass  # where another runtime made some, others may be there
         except (JaulaError, OSError) as error:
             return str(error)
-        if self._parts.config.runtimes and (left := leftovers.remove(path)):
+        if self._parts.config.runtimes and (left := cgroup_cleanup.remove(path)):
             return f"{', '.join(left)} in use"
         return ""

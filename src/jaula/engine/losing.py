@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from jaula.engine import foreign
 from jaula.engine.starting import cgroup_path
 from jaula.errors import JaulaError, NotFound
-from jaula.runtime import leftovers
-from jaula.runtime.messages import ExitRecord
+from jaula.runtime.external import cgroup_cleanup
+from jaula.runtime.protocol import ExitRecord
 
 if TYPE_CHECKING:
     from jaula.engine.container import Container
@@ -60,7 +60,7 @@ class Losing:
         self._clear_cgroup(container)
         if other is not None:
             path = cgroup_path(self._parts, container.record)
-            for place in await asyncio.to_thread(leftovers.remove, path):
+            for place in await asyncio.to_thread(cgroup_cleanup.remove, path):
                 log.warning("container %s: %s is in use", container.name, place)
 
     def _clear_cgroup(self, container: Container, *, destroy: bool = True) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from jaula.engine import foreign, network_restoring, policy
 from jaula.engine.starting import cgroup_path
 from jaula.errors import JaulaError, NotFound
-from jaula.runtime.messages import Event, ExitRecord
+from jaula.runtime.protocol import Event, ExitRecord
 from jaula.state.records import Status
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from jaula.engine import delivering, lending
 from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
-from jaula.runtime import mappings, rootfs
+from jaula.runtime.create import id_maps, rootfs
 from jaula.spec import bind_root
 from jaula.spec.rootfs import OverlayRoot
 from jaula.spec.runtime import IDMapping
@@ -68,7 +68,7 @@ class View:
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
         """The owner as the file system is told it. Raises :class:`InvalidRequest`."""
         try:
-            return mappings.host_id(self._ids, uid), mappings.host_id(self._ids, gid)
+            return id_maps.host_id(self._ids, uid), id_maps.host_id(self._ids, gid)
         except RuntimeFailure as error:
             raise InvalidRequest(error.message) from None
 
@@ -190,7 +190,7 @@ def _mount_volume(parts: Parts, name: str) -> None:
 
 def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
     """A volume or directory of the host at its place; left out where its source is gone."""
-    from jaula.runtime.preparation import open_source
+    from jaula.runtime.create.bind_mounts import open_source
 
     fitting = [b for b in bounds if bind_root.below(mount.source, b) is not None]
     bound = max(fitting, key=len) if fitting and mount.type == "bind" else None

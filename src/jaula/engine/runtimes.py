@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.config import OWN_RUNTIME
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.runtime.messages import ForeignRuntime
+from jaula.runtime.protocol import ExternalRuntime
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
@@ -85,7 +85,7 @@ class Runtimes:
     def _has(self, name: str) -> bool:
         return any(runtime.name == name for runtime in self._config.runtimes)
 
-    async def command(self, name: str) -> ForeignRuntime | None:
+    async def command(self, name: str) -> ExternalRuntime | None:
         """How to call the runtime of that name; None for our own.
 
         :raises InvalidRequest: it is not configured any more.
@@ -96,11 +96,11 @@ class Runtimes:
             await asyncio.wait((task,))
         return self._command(name)
 
-    def _command(self, name: str) -> ForeignRuntime:
+    def _command(self, name: str) -> ExternalRuntime:
         runtime = next(r for r in self._config.runtimes if r.name == name)
         # Looked up for each container: the program may be installed, or replaced, meanwhile.
         path = shutil.which(runtime.path) or runtime.path
-        return ForeignRuntime(
+        return ExternalRuntime(
             name,
             os.path.abspath(path) if "/" in path else path,
             runtime.arguments,
@@ -136,14 +136,14 @@ class Runtimes:
         return found
 
 
-async def _features(runtime: ForeignRuntime) -> bytes:
+async def _features(runtime: ExternalRuntime) -> bytes:
     """The document that ``features`` prints, without needless white space."""
     from jaula.engine.foreign import communicate
 
     line = (runtime.path, *runtime.arguments, "features")
     status, output, complaint = await communicate(line, b"", _FEATURES_TIMEOUT)
     if status:
-        from jaula.runtime.command import complaint as reason
+        from jaula.runtime.external.command_line import complaint as reason
 
         raise JaulaError(f"exit status {status}: {reason(b'', complaint)}")
     if len(output) > _FEATURES_SIZE:

@@ -38,7 +38,7 @@ from jaula.engine.specbuild.facts import Facts
 from jaula.engine.specbuild.sharing import Sharing
 from jaula.engine.states import Action
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
-from jaula.runtime.messages import LogSetup, StartRequest
+from jaula.runtime.protocol import LogSetup, StartRequest
 from jaula.security.id_ranges import IdRange
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.parts import Parts
     from jaula.engine.users import Users
-    from jaula.runtime.messages import Event, ForeignRuntime
+    from jaula.runtime.protocol import Event, ExternalRuntime
 
 
 class Starter:
@@ -238,7 +238,7 @@ class Starter:
         shares: Sharing,
         joined: dict[str, str],
         place: Place,
-        runtime: ForeignRuntime | None,
+        runtime: ExternalRuntime | None,
     ) -> StartRequest:
         parts, record = self._parts, container.record
         body = record.body

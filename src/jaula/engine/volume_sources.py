@@ -13,8 +13,8 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.mounts import MOUNT_ATTR
-from jaula.runtime import mountoptions
-from jaula.runtime.mountoptions import MountOptions
+from jaula.runtime.create import mount_options
+from jaula.runtime.create.mount_options import MountOptions
 
 OPTIONS = ("type", "device", "o", "size")
 _MEMORY = ("tmpfs", "ramfs")
@@ -60,7 +60,7 @@ def parse(options: Mapping[str, str]) -> VolumeSource | None:
     words = tuple(word for word in options.get("o", "").split(",") if word)
     if any("\0" in text for text in options.values()):
         raise InvalidRequest("a volume's option holds a NUL byte")
-    source = VolumeSource(options["type"], options["device"], mountoptions.parse_options(words))
+    source = VolumeSource(options["type"], options["device"], mount_options.parse_options(words))
     _check(source)
     return source
 

@@ -24,8 +24,8 @@ LATER = (
     "jaula.cgroups.v1.driver",
     "jaula.cgroups.v2.driver",
     "jaula.security.seccomp.seccomp",
-    "jaula.runtime.hooks",
-    "jaula.runtime.landlock",
+    "jaula.runtime.init.hooks",
+    "jaula.runtime.init.landlock",
 )
 """What is imported only once it is needed, besides the commands."""
 

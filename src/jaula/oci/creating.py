@@ -18,8 +18,9 @@ from jaula.oci.call import SWITCH, VALUE, Call
 from jaula.oci.container import CONFIG, STATE, Container, Record, check_id, process_facts
 from jaula.oci.placement import completed, place
 from jaula.oci.statedocument import state_of
-from jaula.runtime import launch, validation
-from jaula.runtime.born import Born
+from jaula.runtime import validation
+from jaula.runtime.create import create
+from jaula.runtime.create.process import ProcessHandle
 from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
 from jaula.spec.rootfs import DirectoryRoot
@@ -41,7 +42,7 @@ class Made(msgspec.Struct, frozen=True):
 
     record: Record
     spec: oci.Spec
-    born: Born
+    born: ProcessHandle
 
 
 def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False) -> Made:
@@ -105,12 +106,12 @@ def _launch(
     waits: bool,
     preserve: int,
     keeps: bool,
-) -> Born:
+) -> ProcessHandle:
     """``keeps`` says that the caller keeps the program's terminal, and joins it to its own."""
     options = call.options
     waiting = container.listen() if waits else None
     try:
-        terms = launch.Terms(
+        terms = create.CreateOptions(
             state=state_of(record, "creating"),
             root=DirectoryRoot(record.rootfs, id_mapped=False),
             mount_point=record.rootfs,
@@ -125,7 +126,7 @@ def _launch(
             unprivileged=os.geteuid() != 0,
         )
         all_parts = parts.load(call.settings, spec.annotations)
-        born = launch.start(completed(spec, call.settings), terms, all_parts)
+        born = create.start(completed(spec, call.settings), terms, all_parts)
     except JaulaError:
         removal.poststop(call, record, spec)
         raise
@@ -148,7 +149,7 @@ def _announce(
     container: Container,
     record: Record,
     spec: oci.Spec,
-    born: Born,
+    born: ProcessHandle,
     *,
     foreground: bool,
 ) -> None:

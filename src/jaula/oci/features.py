@@ -12,7 +12,7 @@ import ctypes
 from jaula import __version__
 from jaula.cgroups.systemd.annotations import PREFIX as UNIT_PROPERTIES
 from jaula.kernel import capabilities, seccomp
-from jaula.runtime import mountplan
+from jaula.runtime.create import mount_plan
 from jaula.runtime.validation.linux import NAMESPACES
 from jaula.security.seccomp import constants
 from jaula.spec.landlock import ANNOTATION as LANDLOCK
@@ -34,7 +34,7 @@ def features() -> dict[str, Any]:
         "ociVersionMin": OCI_VERSION_MIN,
         "ociVersionMax": OCI_VERSION,
         "hooks": list(Hooks.__struct_encode_fields__),
-        "mountOptions": list(mountplan.known_options()),
+        "mountOptions": list(mount_plan.known_options()),
         "linux": {
             "namespaces": sorted(NAMESPACES),
             "capabilities": list(capabilities.NAMES[: capabilities.last_cap() + 1]),

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, cast
 
 from jaula.errors import NotFound
 from jaula.oci.settings import Settings, default_root
-from jaula.runtime.ports import CgroupDriver, Parts
+from jaula.runtime.interfaces import CgroupDriver, Interfaces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jaula.oci.container import Record
-    from jaula.runtime.ports import Cgroup, LogWriter
+    from jaula.runtime.interfaces import Cgroup, LogWriter
     from jaula.spec.runtime import Seccomp
 
 
-def load(settings: Settings, annotations: Mapping[str, str] | None = None) -> Parts:
+def load(settings: Settings, annotations: Mapping[str, str] | None = None) -> Interfaces:
     """``annotations`` are the spec's, where one is made. Raises ``Unsupported`` without cgroups."""
-    return Parts(cgroup_driver(settings, annotations), _no_log, seccomp_program)
+    return Interfaces(cgroup_driver(settings, annotations), _no_log, seccomp_program)
 
 
 def cgroup_driver(settings: Settings, annotations: Mapping[str, str] | None = None) -> CgroupDriver:

@@ -105,7 +105,7 @@ def poststop(call: Call, record: Record, spec: oci.Spec) -> None:
     if spec.hooks is None or not spec.hooks.poststop:
         return
     from jaula.oci.statedocument import state_of
-    from jaula.runtime import hooks
+    from jaula.runtime.init import hooks
 
     record.pid = 0
     for hook in spec.hooks.poststop:

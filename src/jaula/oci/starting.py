@@ -59,18 +59,18 @@ def check(container: Container, record: Record) -> None:
     if not any(key in config for key in _LABELS):
         return
     from jaula.oci import removal
-    from jaula.runtime import labels
+    from jaula.runtime.init import lsm_labels
     from jaula.spec import runtime as oci
 
     process = oci.decode(config).process
     if process is None:
         return
-    wanted = labels.Wanted(
+    wanted = lsm_labels.LabelRequest(
         os.fsencode(process.apparmor_profile) if process.apparmor_profile else None,
         os.fsencode(process.selinux_label) if process.selinux_label else None,
     )
     try:
-        labels.check(record.pid, wanted)
+        lsm_labels.check(record.pid, wanted)
     except JaulaError:
         removal.kill(record)
         raise
@@ -83,7 +83,7 @@ def poststart(call: Call, container: Container, record: Record) -> None:
         return
     from jaula.oci import removal
     from jaula.oci.statedocument import state_of
-    from jaula.runtime import hooks
+    from jaula.runtime.init import hooks
     from jaula.spec import runtime as oci
 
     spec = oci.decode(config)

@@ -40,7 +40,7 @@ from jaula.rootless.state import (
     note,
     open_fifo,
 )
-from jaula.runtime import mappings
+from jaula.runtime.create import id_maps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -237,7 +237,7 @@ def _finish(
             hint="jaula doctor tells which setting forbids it",
         )
     try:
-        mappings.write_unprivileged(pid, *maps)
+        id_maps.write_unprivileged(pid, *maps)
     except OSError as error:
         raise Unavailable(f"the engine's id maps: {error}") from error
     except JaulaError as error:

@@ -41,7 +41,7 @@ from jaula.rootless.port_protocol import (
     encode,
 )
 from jaula.rootless.state import ALIVE, CONTROL
-from jaula.runtime.poller import Poller
+from jaula.runtime.shim.event_loop import EventLoop
 
 TURN = 30.0  # seconds between two looks for senders that are silent
 MAX_REQUEST = 1 << 18
@@ -75,7 +75,7 @@ class HostSockets:
 class Ports:
     """Every port that is held."""
 
-    def __init__(self, poller: Poller, outside: HostSockets) -> None:
+    def __init__(self, poller: EventLoop, outside: HostSockets) -> None:
         self._poller = poller
         self._outside = outside
         self._held: dict[Forward, TcpForward | UdpForward] = {}
@@ -129,7 +129,7 @@ class Ports:
 class Control:
     """The socket on which engines ask."""
 
-    def __init__(self, poller: Poller, listening: socket.socket, ports: Ports) -> None:
+    def __init__(self, poller: EventLoop, listening: socket.socket, ports: Ports) -> None:
         self._poller = poller
         self._listening = listening
         self._ports = ports
@@ -199,7 +199,7 @@ def serve(directory: str, ready: int, go: int, held: int) -> NoReturn:
 
 
 def _loop(directory: str, alive: int, listening: socket.socket, outside: HostSockets) -> None:
-    poller = Poller()
+    poller = EventLoop()
     ports = Ports(poller, outside)
     Control(poller, listening, ports)
     alone: list[bool] = []

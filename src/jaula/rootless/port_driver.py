@@ -17,7 +17,7 @@ from jaula.errors import Unavailable
 from jaula.rootless import port_protocol
 from jaula.rootless.port_protocol import Bind, Forward, Release, ReleaseOthers
 from jaula.rootless.state import CONTROL, KEEPER
-from jaula.runtime.channel import Place
+from jaula.runtime.seqpacket import SocketDir
 from jaula.spec.endpoint import PublishedPort
 
 PATIENCE = 10.0  # seconds for an answer
@@ -76,7 +76,7 @@ class PortDriver:
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.settimeout(PATIENCE)
-            with Place(self._directory) as place:
+            with SocketDir(self._directory) as place:
                 self._socket.connect(f"{place}/{CONTROL}")
         self._socket.send(port_protocol.encode(request), socket.MSG_NOSIGNAL)
         return port_protocol.decode_answer(self._socket.recv(4096))

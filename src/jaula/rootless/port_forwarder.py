@@ -16,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from jaula.rootless.port_protocol import Forward
-from jaula.runtime.poller import Poller
+from jaula.runtime.shim.event_loop import EventLoop
 
 PIECE = 65536
 FAIR = 16  # pieces of one direction before others have their turn
@@ -66,7 +66,11 @@ class Connection:
     """Two sockets whose data crosses, until both directions have ended or one is lost."""
 
     def __init__(
-        self, poller: Poller, outer: socket.socket, inner: socket.socket, done: Callable[[], None]
+        self,
+        poller: EventLoop,
+        outer: socket.socket,
+        inner: socket.socket,
+        done: Callable[[], None],
     ) -> None:
         self._poller = poller
         self._done = done
@@ -124,7 +128,7 @@ class Connection:
 class TcpForward:
     """One listening port and its connections."""
 
-    def __init__(self, poller: Poller, listening: socket.socket, forward: Forward) -> None:
+    def __init__(self, poller: EventLoop, listening: socket.socket, forward: Forward) -> None:
         self._poller = poller
         self._listening = listening
         self._target = (forward.target, forward.target_port)
@@ -172,7 +176,7 @@ class TcpForward:
 class UdpForward:
     """One port; each sender has a socket of its own towards the container."""
 
-    def __init__(self, poller: Poller, outer: socket.socket, forward: Forward) -> None:
+    def __init__(self, poller: EventLoop, outer: socket.socket, forward: Forward) -> None:
         self._poller = poller
         self._outer = outer
         self._target = (forward.target, forward.target_port)

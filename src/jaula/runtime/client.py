@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.errors import RuntimeFailure, Unavailable
-from jaula.runtime import channel, messages, shim, zygote
-from jaula.runtime.engines import SOCKET_NAME
-from jaula.runtime.messages import (
+from jaula.runtime import protocol, seqpacket, zygote
+from jaula.runtime.interfaces import Interfaces
+from jaula.runtime.protocol import (
     Answer,
     AttachRequest,
     AttachStream,
@@ -29,7 +29,8 @@ from jaula.runtime.messages import (
     SignalRequest,
     StartRequest,
 )
-from jaula.runtime.ports import Parts
+from jaula.runtime.shim import shim
+from jaula.runtime.shim.engine_connections import SOCKET_NAME
 from jaula.spec.runtime import IDMapping, Process
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Shim:
     def _readable(self) -> None:
         while not self.gone:
             try:
-                data, fds = channel.receive(self._sock)
+                data, fds = seqpacket.receive(self._sock)
             except BlockingIOError:
                 return
             except OSError:
@@ -101,7 +102,7 @@ class Shim:
             if not data:
                 self._lost()
                 return
-            message = messages.decode_from_shim(data)
+            message = protocol.decode_from_shim(data)
             if isinstance(message, Answer):
                 future = self._waiting.pop(message.number, None)
                 if future is not None and not future.done():
@@ -126,12 +127,12 @@ class Shim:
                 future.set_result(Answer(0, error="the container's shim is gone"))
         self._waiting.clear()
 
-    async def _ask(self, request: messages.ShimRequest, fds: Sequence[int] = ()) -> Answer:
+    async def _ask(self, request: protocol.ShimRequest, fds: Sequence[int] = ()) -> Answer:
         if self.gone:
             raise Unavailable("the container's shim is gone", hint="the container has ended")
         future = self.expect(request.number)
         try:
-            channel.send(self._sock, messages.encode(request), fds)
+            seqpacket.send(self._sock, protocol.encode(request), fds)
         except OSError as error:
             self._waiting.pop(request.number, None)
             raise Unavailable(f"the container's shim does not answer: {error}") from error
@@ -192,7 +193,7 @@ class Runtime:
         self.zygote_pid = pid
 
     @classmethod
-    def launch(cls, load_parts: Callable[[], Parts]) -> Runtime:
+    def launch(cls, load_parts: Callable[[], Interfaces]) -> Runtime:
         """Fork the zygote. Call before anything starts a thread or imports asyncio."""
         ours, theirs = _pair()
         pid = os.fork()
@@ -207,9 +208,9 @@ class Runtime:
         self._sock.close()
         os.waitpid(self.zygote_pid, 0)
 
-    def _order(self, request: messages.ZygoteRequest, fds: Sequence[int]) -> None:
+    def _order(self, request: protocol.ZygoteRequest, fds: Sequence[int]) -> None:
         try:
-            channel.send(self._sock, messages.encode(request), fds)
+            seqpacket.send(self._sock, protocol.encode(request), fds)
         except OSError as error:
             raise Unavailable(f"the zygote is gone: {error}", hint="restart the engine") from error
 
@@ -248,7 +249,7 @@ class Runtime:
                 await ready
             finally:
                 loop.remove_reader(ours.fileno())
-            data, made = channel.receive(ours)
+            data, made = seqpacket.receive(ours)
         if data != b"ok":
             reason = data.decode(errors="replace") or "the zygote is gone"
             raise RuntimeFailure(f"user or network namespace: {reason}")
@@ -306,7 +307,7 @@ class Runtime:
 
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with channel.Place(run_dir) as place:
+            with seqpacket.SocketDir(run_dir) as place:
                 sock.connect(f"{place}/{SOCKET_NAME}")
         except OSError:
             sock.close()
@@ -324,6 +325,6 @@ class Runtime:
         """What the shim wrote when the container ended; None when it wrote nothing."""
         try:
             with open(f"{run_dir}/{shim.EXIT_NAME}", "rb") as file:
-                return messages.decode_exit(file.read())
+                return protocol.decode_exit(file.read())
         except FileNotFoundError:
             return None

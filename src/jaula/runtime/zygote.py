@@ -17,14 +17,17 @@ import msgspec
 
 from jaula.kernel import namespaces, process
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime import channel, messages, shim
-from jaula.runtime import landlock as landlock  # loaded where a spec has rules: once, for all shims
-from jaula.runtime.mappings import rows
-from jaula.runtime.messages import SandboxRequest, StartRequest
-from jaula.runtime.ports import Parts
+from jaula.runtime import protocol, seqpacket
+from jaula.runtime.create.id_maps import rows
+from jaula.runtime.init import (
+    landlock as landlock,  # loaded where a spec has rules: once, for all shims
+)
+from jaula.runtime.interfaces import Interfaces
+from jaula.runtime.protocol import SandboxRequest, StartRequest
+from jaula.runtime.shim import shim
 
 
-def main(engine: socket.socket, load_parts: Callable[[], Parts]) -> NoReturn:
+def main(engine: socket.socket, load_parts: Callable[[], Interfaces]) -> NoReturn:
     """Serve the engine until it is gone."""
     code = 0
     try:
@@ -49,16 +52,16 @@ def main(engine: socket.socket, load_parts: Callable[[], Parts]) -> NoReturn:
         os._exit(code)
 
 
-def _serve(engine: socket.socket, parts: Parts) -> bool:
+def _serve(engine: socket.socket, parts: Interfaces) -> bool:
     try:
-        data, fds = channel.receive(engine)
+        data, fds = seqpacket.receive(engine)
     except OSError as error:  # a message that was cut; its sender hears that its channel closed
         _complain(error)
         return True
     if not data:
         return False
     try:
-        request = messages.decode_zygote(data)
+        request = protocol.decode_zygote(data)
         if isinstance(request, SandboxRequest):
             _sandbox(request, fds)
         else:
@@ -86,16 +89,16 @@ def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
             else:
                 made = namespaces.make(CLONE.NEWNET if request.network else CLONE(0), uids, gids)
         except OSError as error:
-            channel.send(waiting, str(error).encode() or b"failed")
+            seqpacket.send(waiting, str(error).encode() or b"failed")
             return
         try:
-            channel.send(waiting, b"ok", [made[k] for k in ("user", "net") if k in made])
+            seqpacket.send(waiting, b"ok", [made[k] for k in ("user", "net") if k in made])
         finally:
             for fd in made.values():
                 os.close(fd)
 
 
-def _start(request: StartRequest, fds: list[int], engine: socket.socket, parts: Parts) -> None:
+def _start(request: StartRequest, fds: list[int], engine: socket.socket, parts: Interfaces) -> None:
     if os.fork():
         return
     engine.close()

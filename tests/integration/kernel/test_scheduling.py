@@ -13,8 +13,8 @@ import pytest
 from harness.engine import PROJECT
 from jaula.errors import RuntimeFailure
 from jaula.kernel import process, scheduling
-from jaula.runtime.limits import set_limits
-from jaula.runtime.personality import personality_value
+from jaula.runtime.init.personality import personality_value
+from jaula.runtime.init.rlimits import set_limits
 from jaula.spec.runtime import IOPriority, Personality, Process, Rlimit, Scheduler
 
 

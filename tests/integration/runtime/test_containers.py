@@ -14,7 +14,7 @@ from harness.runtime_lab import Lab
 from jaula.errors import RuntimeFailure
 from jaula.kernel.capabilities import read_status_masks
 from jaula.runtime.client import Runtime
-from jaula.runtime.messages import AttachStream, ExecExited, OutOfMemory
+from jaula.runtime.protocol import AttachStream, ExecExited, OutOfMemory
 from jaula.spec import runtime as oci
 
 

@@ -8,9 +8,9 @@ import os
 import pytest
 
 from jaula.kernel import mounts, namespaces
-from jaula.runtime import devices
-from jaula.runtime.nodes import Node
-from jaula.runtime.operations import NODES, NULL, Stage
+from jaula.runtime.create import devices
+from jaula.runtime.init.dev_steps import Node
+from jaula.runtime.init.step import NODES, NULL, RootfsContext
 
 
 def _build(nodes: tuple[Node, ...], store: int, null: int) -> None:
@@ -19,7 +19,7 @@ def _build(nodes: tuple[Node, ...], store: int, null: int) -> None:
     mounts.mount(None, "/", None, mounts.MS.REC | mounts.MS.PRIVATE)
     root = mounts.new_filesystem("tmpfs")
     mounts.move_mount(root, "/mnt")
-    stage = Stage(root, {NODES: store, NULL: null})
+    stage = RootfsContext(root, {NODES: store, NULL: null})
     for node in nodes:
         node.execute(stage)
     os.close(stage.null())

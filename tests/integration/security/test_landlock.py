@@ -17,7 +17,7 @@ from jaula.kernel import landlock as kernel
 from jaula.kernel import mounts, namespaces, process
 from jaula.kernel.libc import libc
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime import landlock as runtime
+from jaula.runtime.init import landlock as runtime
 from jaula.security.landlock import Options, decide, parse
 from jaula.spec.landlock import ANNOTATION, Ruleset, encode
 from jaula.spec.runtime import Mount

@@ -11,7 +11,7 @@ from harness.oci_schema import SCHEMAS, problems
 from jaula.kernel import seccomp
 from jaula.oci import main
 from jaula.oci.features import features
-from jaula.runtime import mountplan
+from jaula.runtime.create import mount_plan
 
 needs_schema = pytest.mark.needs(str(SCHEMAS))
 
@@ -30,7 +30,7 @@ def test_no_mount_option_is_listed_that_the_file_system_would_get() -> None:
     listed = features()["mountOptions"]
     assert {"rro", "ro", "rbind", "rslave", "idmap", "tmpcopyup"} <= set(listed)
     assert listed == sorted(set(listed))
-    assert [name for name in listed if mountplan.parse_options((name,)).data] == []
+    assert [name for name in listed if mount_plan.parse_options((name,)).data] == []
 
 
 WORDS = """
@@ -46,7 +46,7 @@ strictatime suid symfollow sync tmpcopyup unbindable
 
 def test_no_mount_option_that_is_understood_is_left_out() -> None:
     listed = set(features()["mountOptions"])
-    understood = {word for word in WORDS.split() if not mountplan.parse_options((word,)).data}
+    understood = {word for word in WORDS.split() if not mount_plan.parse_options((word,)).data}
     assert understood <= listed
 
 

@@ -14,7 +14,7 @@ import pytest
 from jaula.rootless import port_forwarder
 from jaula.rootless.namespace_holder import HostSockets, Ports
 from jaula.rootless.port_protocol import Answer, Bind, Forward, Release, ReleaseOthers
-from jaula.runtime.poller import Poller
+from jaula.runtime.shim.event_loop import EventLoop
 
 TIMEOUT = 20.0
 
@@ -23,7 +23,7 @@ class Running:
     """A relay in a thread of its own."""
 
     def __init__(self) -> None:
-        self.poller = Poller()
+        self.poller = EventLoop()
         self.ports = Ports(self.poller, HostSockets())
         self._asked: list[tuple[object, list[Answer]]] = []
         self._wake = os.pipe()

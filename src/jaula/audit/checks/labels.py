@@ -13,7 +13,7 @@ from jaula.audit.about import About
 from jaula.audit.row import Row, judge
 from jaula.audit.subject import Subject
 from jaula.kernel.apparmor import parse_current
-from jaula.runtime.labels import runs_under
+from jaula.runtime.init.lsm_labels import runs_under
 from jaula.security.lsm import detect
 
 ABOUT = About(

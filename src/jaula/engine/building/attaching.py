@@ -1,6 +1,6 @@
 """The mounts of one start of a step: made, shown with its owners, attached. Synchronous.
 
-Facts: an overlay cannot be id-mapped, its layers can (:mod:`jaula.runtime.rootfs`). Linux before
+Facts: an overlay cannot be id-mapped, its layers can (:mod:`jaula.runtime.create.rootfs`). Linux before
 6.15 clones no part of a detached mount, so a root is attached before a directory of it is taken.
 """
 
@@ -17,7 +17,7 @@ from jaula.engine.specbuild import security
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.kernel import mounts, paths
 from jaula.kernel.mounts import MOUNT_ATTR
-from jaula.runtime import mappings, rootfs
+from jaula.runtime.create import id_maps, rootfs
 from jaula.security.lsm import selinux
 from jaula.spec.rootfs import OverlayRoot
 from jaula.state.records import MountRecord
@@ -50,7 +50,7 @@ class Attaching:
     ) -> None:
         self._maps = maps
         self._user_fd = user_fd
-        self._owner = (mappings.host_id(maps[0], 0), mappings.host_id(maps[1], 0))
+        self._owner = (id_maps.host_id(maps[0], 0), id_maps.host_id(maps[1], 0))
         self._run = place
         self._kept = parts.config.paths.container(container.id)
         wanted = container.record.body.host_config
@@ -221,7 +221,7 @@ class Attaching:
 
     def _ids(self, uid: int, gid: int) -> tuple[int, int]:
         try:
-            return mappings.host_id(self._maps[0], uid), mappings.host_id(self._maps[1], gid)
+            return id_maps.host_id(self._maps[0], uid), id_maps.host_id(self._maps[1], gid)
         except JaulaError as error:
             raise InvalidRequest(error.message, hint=error.hint) from None
 

@@ -24,7 +24,7 @@ from jaula.engine.building.threads import in_thread, whole
 from jaula.engine.container import Container
 from jaula.engine.specbuild import process
 from jaula.errors import JaulaError, StepFailed
-from jaula.runtime.messages import AttachStream
+from jaula.runtime.protocol import AttachStream
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.state.records import ContainerRecord
 

@@ -21,7 +21,7 @@ from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.runtime.ports import Cgroup
+    from jaula.runtime.interfaces import Cgroup
 
 FLAGS = {"stats": SWITCH, "interval": VALUE}
 USAGE = "[--stats] [--interval DURATION] CONTAINER-ID"

@@ -13,9 +13,12 @@ from jaula.oci.call import LIST, SWITCH, VALUE, Call
 from jaula.oci.container import CONFIG, Container, Record
 from jaula.oci.removal import open_process
 from jaula.oci.statedocument import state_of
-from jaula.runtime import confined, execute, limits, mappings, validation
-from jaula.runtime.born import Born
-from jaula.runtime.keep import Keep
+from jaula.runtime import exec as runtime_exec
+from jaula.runtime import validation
+from jaula.runtime.create import id_maps, process_setup
+from jaula.runtime.create.fd_stack import FdStack
+from jaula.runtime.create.process import ProcessHandle
+from jaula.runtime.init import rlimits
 from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
 
@@ -160,16 +163,18 @@ def _console(call: Call, wanted: oci.Process) -> tuple[int, int]:
     return foreground.size()
 
 
-def _start(call: Call, record: Record, spec: oci.Spec, wanted: oci.Process, preserve: int) -> Born:
+def _start(
+    call: Call, record: Record, spec: oci.Spec, wanted: oci.Process, preserve: int
+) -> ProcessHandle:
     linux = spec.linux or oci.Linux()
     all_parts = parts.load(call.settings)
-    keep = Keep()
+    keep = FdStack()
     init = open_process(record)
     if init is None:
         raise Conflict("cannot exec in a stopped container")
     keep.add(init)
     try:
-        prepared = confined.prepare(
+        prepared = process_setup.prepare(
             wanted,
             linux,
             state_of(record, "running"),
@@ -181,19 +186,19 @@ def _start(call: Call, record: Record, spec: oci.Spec, wanted: oci.Process, pres
         )
         affinity = wanted.exec_cpu_affinity or oci.ExecCPUAffinity()
         uids, gids = _mappings(record, linux)
-        terms = execute.Terms(
+        terms = runtime_exec.ExecOptions(
             owner_ids=(
-                mappings.host_id(uids, wanted.user.uid),
-                mappings.host_id(gids, wanted.user.gid),
+                id_maps.host_id(uids, wanted.user.uid),
+                id_maps.host_id(gids, wanted.user.gid),
             ),
             stdio=None if wanted.terminal else (0, 1, 2),
             console=_console(call, wanted),
             preserve=preserve,
-            initial_cpus=limits.cpu_list(affinity.initial or ""),
-            final_cpus=limits.cpu_list(affinity.final or ""),
+            initial_cpus=rlimits.cpu_list(affinity.initial or ""),
+            final_cpus=rlimits.cpu_list(affinity.final or ""),
         )
         with parts.cgroup_of(record) as cgroup:
-            return execute.start(record.pid, init, cgroup, wanted, prepared, terms)
+            return runtime_exec.start(record.pid, init, cgroup, wanted, prepared, terms)
     finally:
         keep.close()
 
@@ -206,6 +211,6 @@ def _mappings(
         return linux.uid_mappings, linux.gid_mappings
     fd = os.open(f"/proc/{record.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return mappings.read(fd)
+        return id_maps.read(fd)
     finally:
         os.close(fd)

@@ -14,7 +14,7 @@ from jaula.oci.container import Container, Record, frozen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.runtime.ports import Cgroup
+    from jaula.runtime.interfaces import Cgroup
 
 FLAGS = {"all": SWITCH, "a": "all"}
 USAGE = "[--all] CONTAINER-ID [SIGNAL]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.errors import Unsupported
-from jaula.runtime.personality import personality_value
+from jaula.runtime.init.personality import personality_value
 from jaula.runtime.validation import resources, seccomp, sysctl
 from jaula.runtime.validation.field import absolute, between, one_of, refuse, shown
 from jaula.spec.runtime import Device, IDMapping, Linux, Namespace, Process, Spec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from jaula.kernel import scheduling
 from jaula.kernel.capabilities import NAMES
-from jaula.runtime import cpulist
-from jaula.runtime.limits import RLIMITS
+from jaula.runtime.init.rlimits import RLIMITS
 from jaula.runtime.validation.field import absolute, between, one_of, refuse, shown
+from jaula.spec import cpuset
 from jaula.spec.runtime import Capabilities, Process, Rlimit, Scheduler, User
 
 HIGHEST_ID = 0xFFFFFFFE  # the id above it means 'none' to the kernel
@@ -40,7 +40,7 @@ def check(wanted: Process) -> tuple[str, ...]:
     if wanted.exec_cpu_affinity is not None:
         for name in ("initial", "final"):
             if text := getattr(wanted.exec_cpu_affinity, name):
-                cpulist.parse(text, field=f"process.execCPUAffinity.{name}")
+                cpuset.parse(text, field=f"process.execCPUAffinity.{name}")
     return () if wanted.capabilities is None else _capabilities(wanted.capabilities)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.apparmor import parse_current, parse_profiles
-from jaula.runtime.labels import runs_under
+from jaula.runtime.init.lsm_labels import runs_under
 from jaula.security.lsm import apparmor, apparmor_profile
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.interface import LabelRequest

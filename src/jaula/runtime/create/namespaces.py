@@ -1,0 +1,149 @@
+"""Which namespaces a container gets: made anew, or entered by descriptor.
+
+Follows runtime-spec config-linux.md, "Namespaces", "Time Offsets", and namespaces(7).
+
+Facts about the order: to enter a namespace takes CAP_SYS_ADMIN over the user namespace that owns
+it. With the host's privileges the container's own user namespace is entered last, since the host's
+namespaces are out of reach afterwards; an ordinary user has privileges only inside and enters it
+first.
+"""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from jaula.errors import InvalidRequest, RuntimeFailure
+from jaula.kernel import namespaces
+from jaula.kernel.namespaces import CLONE
+from jaula.runtime.create import id_maps
+from jaula.runtime.create.fd_stack import FdStack
+from jaula.spec.runtime import IDMapping, Linux, Namespace
+
+KINDS = {
+    "user": CLONE.NEWUSER,
+    "network": CLONE.NEWNET,
+    "pid": CLONE.NEWPID,
+    "mount": CLONE.NEWNS,
+    "ipc": CLONE.NEWIPC,
+    "uts": CLONE.NEWUTS,
+    "cgroup": CLONE.NEWCGROUP,
+    "time": CLONE.NEWTIME,
+}
+_NAMES = {flag: name for name, flag in namespaces.KINDS.items()}
+
+
+class NamespacePlan(msgspec.Struct, frozen=True):
+    """Descriptors to enter in their order, flags of what is made, the user namespace if any."""
+
+    join: tuple[tuple[int, CLONE], ...]
+    create: CLONE
+    user_fd: int | None
+    own_mounts: bool
+    uid_mappings: tuple[IDMapping, ...]
+    gid_mappings: tuple[IDMapping, ...]
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The host's uid and gid of the container's root."""
+        return id_maps.host_id(self.uid_mappings, 0), id_maps.host_id(self.gid_mappings, 0)
+
+
+def decide(
+    linux: Linux,
+    sandbox: tuple[int, int] | None,
+    keep: FdStack,
+    *,
+    held: dict[str, int] | None = None,
+    unprivileged: bool = False,
+) -> NamespacePlan:
+    """Open and make what the spec asks for; descriptors belong to ``keep``.
+
+    ``sandbox`` is a prepared pair of user and network namespace that is entered where the spec
+    asks for new ones; ``held`` are descriptors of namespaces for which the spec names paths. A path
+    below /proc/PID may lead to another process by now, a descriptor cannot.
+
+    Raises ``InvalidRequest`` or ``RuntimeFailure``.
+    """
+    create = CLONE(0)
+    join: list[tuple[int, CLONE]] = []
+    user_fd: int | None = None
+    uids, gids = linux.uid_mappings, linux.gid_mappings
+    for entry in linux.namespaces:
+        if entry.type not in KINDS:
+            raise InvalidRequest(f"unknown namespace type {entry.type!r}")
+        flag = KINDS[entry.type]
+        if entry.path and entry.type not in (held or {}) and _is_own(entry.path, flag):
+            continue
+        fd = _entered(entry, held or {}, keep)
+        if entry.type == "user":
+            if fd >= 0:
+                user_fd = fd
+                if not uids:
+                    uids, gids = id_maps.read(fd)
+            elif sandbox is not None:
+                user_fd = sandbox[0]
+            else:
+                user_fd = keep.add(id_maps.make(linux, unprivileged=unprivileged))
+        elif fd >= 0:
+            join.append((fd, flag))
+        elif entry.type == "network" and sandbox is not None:
+            join.append((sandbox[1], flag))
+        else:
+            create |= flag
+    own_mounts = bool(create & CLONE.NEWNS)
+    if not own_mounts and not any(flag == CLONE.NEWNS for _, flag in join):
+        raise InvalidRequest(
+            "the spec has no mount namespace: its mounts would be made on the host",
+            hint='add {"type": "mount"} to linux.namespaces',
+        )
+    if user_fd is not None:
+        place = 0 if unprivileged else len(join)
+        join.insert(place, (user_fd, CLONE.NEWUSER))
+    return NamespacePlan(tuple(join), create, user_fd, own_mounts, uids, gids)
+
+
+def _entered(entry: Namespace, held: dict[str, int], keep: FdStack) -> int:
+    """A descriptor of a namespace that exists; -1 where a new one is asked for."""
+    if not entry.path:
+        return -1
+    if entry.type in held:
+        return held[entry.type]
+    return keep.add(_open(entry.type, entry.path))
+
+
+def _open(kind: str, path: str) -> int:
+    """A descriptor of the namespace, whose type is looked at; whatever is there does not block."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise RuntimeFailure(f"{kind} namespace {path}: {error.strerror}") from error
+    try:
+        found = namespaces.nstype(fd)
+    except OSError:
+        os.close(fd)
+        raise InvalidRequest(f"{kind} namespace {path}: is no namespace") from None
+    if found != KINDS[kind]:
+        os.close(fd)
+        raise InvalidRequest(f"{kind} namespace {path}: is of type '{_NAMES[found]}'")
+    return fd
+
+
+def _is_own(path: str, flag: CLONE) -> bool:
+    """Whether a path leads to the namespace that we are in: it may not be entered again."""
+    if flag != CLONE.NEWUSER:
+        return False
+    try:
+        theirs, ours = os.stat(path), os.stat(f"/proc/self/ns/{_NAMES[flag]}")
+    except OSError:
+        return False
+    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def time_offsets(linux: Linux) -> bytes:
+    """The text for /proc/PID/timens_offsets; empty where the spec sets none."""
+    return b"".join(
+        b"%s %d %d\n" % (clock.encode(), offset.secs, offset.nanosecs)
+        for clock, offset in linux.time_offsets.items()
+    )

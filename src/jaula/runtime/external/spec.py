@@ -1,0 +1,128 @@
+"""A spec as another runtime gets it: decisions only.
+
+Our own runtime is handed the root, the binds, the device nodes and the namespaces beside the spec,
+as descriptors. Another runtime knows the document alone, so what was prepared is written into it as
+paths: namespaces as ``linux.namespaces[].path``, prepared mounts as plain bind mounts.
+
+Facts: the mappings of a user namespace that is joined by path stay in the document. runc up to 1.1
+and crun need them; runc from 1.2 on takes them where they are those of the namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import structs
+
+from jaula.runtime.create import mount_options
+from jaula.spec.runtime import OCI_VERSION, Box, Device, Linux, Mount, Namespace, Root, Spec
+
+_MAP_OPTIONS = frozenset({"idmap", "ridmap"})
+_DEVICE_OPTIONS = ("bind", "rprivate", "nosuid", "noexec")
+_RUNTIME_DEVICES = frozenset(
+    f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")
+)
+"""Runtimes make these themselves, asked or not (config-linux.md, "Default Devices")."""
+
+
+def is_bind(mount: Mount) -> bool:
+    """Whether it is prepared with the host's view."""
+    return mount.type == "bind" or mount_options.of(mount).bind
+
+
+def extra_devices(linux: Linux) -> tuple[Device, ...]:
+    """Devices beyond those that every runtime makes.
+
+    In a user namespace no node can be made, and a runtime binds the host's of the same path
+    instead, which need not be the device that the spec means.
+    """
+    return tuple(device for device in linux.devices if device.path not in _RUNTIME_DEVICES)
+
+
+def translate(
+    spec: Spec,
+    *,
+    root: str,
+    namespaces: Mapping[str, str],
+    binds: Mapping[int, str],
+    locked: Mapping[int, tuple[str, ...]],
+    devices: Mapping[str, str] | None,
+    console: tuple[int, int],
+    oci_version: str,
+) -> Spec:
+    """The document for another runtime.
+
+    ``namespaces`` are paths by type, ``binds`` sources by the mount's index, ``locked`` the options
+    that these have, ``devices`` sources by the path inside (None: the runtime makes nodes).
+    ``console`` is rows and columns, 0: as it is.
+
+    /dev/mqueue is left out where it would be labelled in a user namespace: runtimes set the label
+    of its root, which only the host's root owns. mq_open(3) works without it.
+    """
+    linux, process = spec.linux, spec.process
+    assert linux is not None
+    assert process is not None
+    mounts = [
+        _bind(mount, binds[index], locked[index]) if index in binds else mount
+        for index, mount in enumerate(spec.mounts)
+        if not (mount.type == "mqueue" and linux.mount_label and "user" in namespaces)
+    ]
+    if devices is not None:
+        mounts += [Mount(path, at, "bind", _DEVICE_OPTIONS) for path, at in devices.items()]
+        kept = tuple(device for device in linux.devices if device.path in _RUNTIME_DEVICES)
+        linux = structs.replace(linux, devices=kept)
+    if any(console):
+        process = structs.replace(process, console_size=Box(height=console[0], width=console[1]))
+    readonly = spec.root is not None and spec.root.readonly
+    return structs.replace(
+        spec,
+        oci_version=min(OCI_VERSION, oci_version, key=_version),
+        process=process,
+        root=Root(root, readonly=readonly),
+        mounts=tuple(mounts),
+        linux=structs.replace(
+            linux,
+            namespaces=tuple(
+                structs.replace(entry, path=namespaces.get(entry.type, entry.path))
+                for entry in _with_sandbox(linux.namespaces, namespaces)
+            ),
+            rootfs_propagation=_propagation(spec),
+        ),
+    )
+
+
+def _with_sandbox(
+    entries: tuple[Namespace, ...], namespaces: Mapping[str, str]
+) -> tuple[Namespace, ...]:
+    missing = namespaces.keys() - {entry.type for entry in entries}
+    return (*entries, *(Namespace(kind) for kind in sorted(missing)))
+
+
+def _bind(mount: Mount, source: str, locked: tuple[str, ...]) -> Mount:
+    """The id map and the attributes are on the prepared mount; a copy of it has them too.
+
+    A runtime that remounts must ask for no less than what is locked: the mount's own options, and
+    those of where it comes from (runc 1.1 is refused otherwise).
+    """
+    options = tuple(option for option in mount.options if option not in _MAP_OPTIONS)
+    if "bind" not in options and "rbind" not in options:
+        options = ("bind", *options)
+    options += tuple(option for option in locked if option not in options)
+    return Mount(mount.destination, source, "bind", options)
+
+
+def _propagation(spec: Spec) -> str | None:
+    """A mount that is to hear of the host's needs a root that does; else what the spec says."""
+    assert spec.linux is not None
+    for mount in spec.mounts:
+        if {"slave", "rslave", "shared", "rshared"} & set(mount.options):
+            return "rslave"
+    return spec.linux.rootfs_propagation
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """``1.0.2-dev`` as numbers, (0,) for what is none."""
+    numbers = text.partition("-")[0].partition("+")[0].split(".")
+    if not all(n.isascii() and n.isdigit() and len(n) < 6 for n in numbers):
+        return (0,)
+    return tuple(int(n) for n in numbers)

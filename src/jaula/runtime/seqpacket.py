@@ -1,0 +1,56 @@
+"""A SOCK_SEQPACKET socket that carries documents and descriptors."""
+
+from __future__ import annotations
+
+import _socket
+import array
+import os
+from collections.abc import Sequence
+
+MAX_MESSAGE = 1 << 17  # bytes; below the default socket buffer
+MAX_DESCRIPTORS = 64
+
+
+def pair() -> tuple[_socket.socket, _socket.socket]:
+    """Two connected ends, close-on-exec, blocking."""
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+
+
+def send(sock: _socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
+    """Send one document; the descriptors stay open here. Raises ``OSError``."""
+    if not fds:
+        sock.send(data, _socket.MSG_NOSIGNAL)
+        return
+    rights = array.array("i", fds)
+    sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
+
+
+def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
+    """One document and its descriptors (close-on-exec); empty data means that the peer is gone.
+
+    A truncated message closes what it carried and raises ``OSError``.
+    """
+    space = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, space, _socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+        for fd in fds:
+            os.close(fd)
+        raise OSError(90, "message from the peer was truncated")
+    return data, list(fds)
+
+
+class SocketDir:
+    """A directory named by descriptor, since a socket's address has only 108 bytes."""
+
+    def __init__(self, directory: str) -> None:
+        self._fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> str:
+        return f"/proc/self/fd/{self._fd}"
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)

@@ -1,0 +1,107 @@
+"""Option strings of mounts, one by one and against each other."""
+
+import pytest
+
+from jaula.errors import InvalidRequest
+from jaula.kernel.mounts import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS
+from jaula.runtime.create import mount_options
+from jaula.runtime.create.mount_options import MountOptions, parse_options
+from jaula.spec import runtime as oci
+
+A = MOUNT_ATTR
+ATIME = MOUNT_ATTR__ATIME
+TABLE = [
+    ("ro", MountOptions(set=A.RDONLY)),
+    ("rw", MountOptions(clear=A.RDONLY)),
+    ("nosuid", MountOptions(set=A.NOSUID)),
+    ("suid", MountOptions(clear=A.NOSUID)),
+    ("nodev", MountOptions(set=A.NODEV)),
+    ("dev", MountOptions(clear=A.NODEV)),
+    ("noexec", MountOptions(set=A.NOEXEC)),
+    ("exec", MountOptions(clear=A.NOEXEC)),
+    ("nosymfollow", MountOptions(set=A.NOSYMFOLLOW)),
+    ("symfollow", MountOptions(clear=A.NOSYMFOLLOW)),
+    ("nodiratime", MountOptions(set=A.NODIRATIME)),
+    ("diratime", MountOptions(clear=A.NODIRATIME)),
+    ("noatime", MountOptions(set=A.NOATIME, clear=ATIME)),
+    ("strictatime", MountOptions(set=A.STRICTATIME, clear=ATIME)),
+    ("relatime", MountOptions(clear=ATIME)),
+    ("atime", MountOptions(clear=ATIME)),
+    ("rro", MountOptions(recursive_set=A.RDONLY)),
+    ("rrw", MountOptions(recursive_clear=A.RDONLY)),
+    ("rnosuid", MountOptions(recursive_set=A.NOSUID)),
+    ("rsuid", MountOptions(recursive_clear=A.NOSUID)),
+    ("rnodev", MountOptions(recursive_set=A.NODEV)),
+    ("rdev", MountOptions(recursive_clear=A.NODEV)),
+    ("rnoexec", MountOptions(recursive_set=A.NOEXEC)),
+    ("rexec", MountOptions(recursive_clear=A.NOEXEC)),
+    ("rnosymfollow", MountOptions(recursive_set=A.NOSYMFOLLOW)),
+    ("rsymfollow", MountOptions(recursive_clear=A.NOSYMFOLLOW)),
+    ("rnodiratime", MountOptions(recursive_set=A.NODIRATIME)),
+    ("rdiratime", MountOptions(recursive_clear=A.NODIRATIME)),
+    ("rnoatime", MountOptions(recursive_set=A.NOATIME, recursive_clear=ATIME)),
+    ("rrelatime", MountOptions(recursive_clear=ATIME)),
+    ("rstrictatime", MountOptions(recursive_set=A.STRICTATIME, recursive_clear=ATIME)),
+    ("private", MountOptions(propagation=((MS.PRIVATE, False),))),
+    ("rprivate", MountOptions(propagation=((MS.PRIVATE, True),))),
+    ("slave", MountOptions(propagation=((MS.SLAVE, False),))),
+    ("rslave", MountOptions(propagation=((MS.SLAVE, True),))),
+    ("shared", MountOptions(propagation=((MS.SHARED, False),))),
+    ("rshared", MountOptions(propagation=((MS.SHARED, True),))),
+    ("unbindable", MountOptions(propagation=((MS.UNBINDABLE, False),))),
+    ("runbindable", MountOptions(propagation=((MS.UNBINDABLE, True),))),
+    ("sync", MountOptions(superblock=MS.SYNCHRONOUS)),
+    ("sync,async", MountOptions()),
+    ("dirsync", MountOptions(superblock=MS.DIRSYNC)),
+    ("lazytime", MountOptions(superblock=MS.LAZYTIME)),
+    ("mand", MountOptions(superblock=MS.MANDLOCK)),
+    ("iversion", MountOptions(superblock=MS.I_VERSION)),
+    ("defaults", MountOptions()),
+    ("silent,loud,norelatime", MountOptions()),
+    ("bind", MountOptions(bind=True)),
+    ("rbind", MountOptions(bind=True, recursive=True)),
+    ("remount", MountOptions(remount=True)),
+    ("idmap", MountOptions(idmap=True)),
+    ("ridmap", MountOptions(idmap=True, idmap_recursive=True)),
+    ("tmpcopyup", MountOptions(copy_up=True)),
+    ("size=64m", MountOptions(data=(("size", "64m"),))),
+    ("newinstance", MountOptions(data=(("newinstance", None),))),
+    ("lowerdir=a=b", MountOptions(data=(("lowerdir", "a=b"),))),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), TABLE, ids=[text for text, _ in TABLE])
+def test_each_option_asks_for_one_thing(text: str, expected: MountOptions) -> None:
+    assert parse_options(tuple(text.split(","))) == expected
+
+
+def test_later_propagation_is_applied_after_earlier() -> None:
+    assert parse_options(("slave", "shared")).propagation == ((MS.SLAVE, False), (MS.SHARED, False))
+
+
+@pytest.mark.parametrize(
+    ("mount", "text"),
+    [
+        (oci.Mount("/d", "/s", "bind", ("size=1m",)), "no option 'size'"),
+        (oci.Mount("/d", "/s", None, ("rbind", "uid=1")), "no option 'uid'"),
+        (oci.Mount("/d", "tmpfs", "tmpfs", ("idmap",)), "only bind mounts"),
+        (oci.Mount("/d", "/s", "bind", ("tmpcopyup",)), "an option of tmpfs"),
+    ],
+)
+def test_an_option_that_means_nothing_here_is_refused(mount: oci.Mount, text: str) -> None:
+    with pytest.raises(InvalidRequest, match=text):
+        mount_options.of(mount)
+
+
+def test_mappings_of_its_own_make_a_mount_id_mapped() -> None:
+    rows = (oci.IDMapping(0, 1000, 1),)
+    mount = oci.Mount("/d", "/s", "bind", (), uid_mappings=rows, gid_mappings=rows)
+    options = mount_options.of(mount)
+    assert options.bind
+    assert options.idmap
+    assert not options.idmap_recursive
+
+
+def test_every_option_that_is_announced_is_understood() -> None:
+    for option in mount_options.known_options():
+        assert not parse_options((option,)).data, option

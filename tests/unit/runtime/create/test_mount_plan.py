@@ -1,0 +1,169 @@
+"""From a spec to the ordered mounts of a container."""
+
+import pytest
+
+from jaula.errors import InvalidRequest
+from jaula.kernel.mounts import MOUNT_ATTR, MS
+from jaula.runtime.create import devices, mount_options, mount_plan
+from jaula.runtime.init import mount_steps
+from jaula.spec import runtime as oci
+
+
+def test_later_options_win_over_earlier_ones() -> None:
+    options = mount_plan.parse_options(("ro", "nosuid", "rw"))
+    assert options.set == MOUNT_ATTR.NOSUID
+    assert options.clear == MOUNT_ATTR.RDONLY
+
+
+def test_recursive_attributes_are_kept_apart() -> None:
+    options = mount_plan.parse_options(("rbind", "rro", "rnosuid", "rprivate"))
+    assert options.bind
+    assert options.recursive
+    assert options.set == 0
+    assert options.recursive_set == MOUNT_ATTR.RDONLY | MOUNT_ATTR.NOSUID
+    assert options.propagation == ((MS.PRIVATE, True),)
+
+
+def test_what_is_no_flag_goes_to_the_file_system() -> None:
+    options = mount_plan.parse_options(("size=64m", "mode=1777", "newinstance", "defaults"))
+    assert options.data == (("size", "64m"), ("mode", "1777"), ("newinstance", None))
+
+
+def test_binds_and_dev_are_prepared_outside() -> None:
+    dev = oci.Mount("/dev/", "tmpfs", "tmpfs", ())
+    bind = oci.Mount("/data", "/srv", None, ("rbind",))
+    proc = oci.Mount("/proc", "proc", "proc", ())
+    wanted = [mount_plan.needs_preparation(m, mount_options.of(m)) for m in (dev, bind, proc)]
+    assert wanted == [True, True, False]
+
+
+def test_the_whole_plan_in_order() -> None:
+    spec = oci.Spec(
+        process=oci.Process(cwd="/", terminal=True),
+        root=oci.Root("rootfs", readonly=True),
+        mounts=(
+            oci.Mount("/proc", "proc", "proc", ("nosuid",)),
+            oci.Mount("/dev", "tmpfs", "tmpfs", ("mode=755",)),
+            oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",)),
+        ),
+        linux=oci.Linux(
+            sysctl={"net.core.somaxconn": "128"},
+            masked_paths=("/proc/kcore",),
+            readonly_paths=("/proc/sys",),
+        ),
+    )
+    steps = [
+        step.describe() for step in mount_plan.plan(spec, v1_hierarchies=(("memory", "memory"),))
+    ]
+    assert steps == [
+        "set the root's propagation to PRIVATE",
+        "mount proc at /proc ()",
+        "attach prepared mount 1 at /dev",
+        "mount tmpfs at /sys/fs/cgroup (mode=755)",
+        "mount cgroup at /sys/fs/cgroup/memory (memory)",
+        "make the mount at /sys/fs/cgroup read-only",
+        "device /dev/null",
+        "device /dev/zero",
+        "device /dev/full",
+        "device /dev/random",
+        "device /dev/urandom",
+        "device /dev/tty",
+        "link /dev/fd to /proc/self/fd",
+        "link /dev/stdin to /proc/self/fd/0",
+        "link /dev/stdout to /proc/self/fd/1",
+        "link /dev/stderr to /proc/self/fd/2",
+        "link /dev/core to /proc/kcore",
+        "link /dev/ptmx to pts/ptmx",
+        "open a terminal and bind it at /dev/console",
+        "set net.core.somaxconn to 128",
+        "make /proc/sys read-only",
+        "mask /proc/kcore",
+        "make the root read-only",
+    ]
+
+
+def test_a_unified_host_gets_one_cgroup_mount() -> None:
+    spec = oci.Spec(mounts=(oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro", "nosuid")),))
+    first = mount_plan.plan(spec, v1_hierarchies=())[1]
+    assert first == mount_steps.MountFilesystem(
+        "cgroup2", "/sys/fs/cgroup", (), MOUNT_ATTR.RDONLY | MOUNT_ATTR.NOSUID
+    )
+
+
+def test_without_a_cgroup_namespace_its_own_directories_are_bound() -> None:
+    spec = oci.Spec(
+        mounts=(oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",)),), linux=oci.Linux()
+    )
+    own = (("cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct/c"), ("pids", "/sys/fs/cgroup/pids/c"))
+    steps = [s.describe() for s in mount_plan.plan(spec, v1_hierarchies=(), cgroups=own)][1:7]
+    assert steps == [
+        "mount tmpfs at /sys/fs/cgroup (mode=755)",
+        "bind /sys/fs/cgroup/cpu,cpuacct/c at /sys/fs/cgroup/cpu,cpuacct",
+        "bind /sys/fs/cgroup/pids/c at /sys/fs/cgroup/pids",
+        "link /sys/fs/cgroup/cpu to cpu,cpuacct",
+        "link /sys/fs/cgroup/cpuacct to cpu,cpuacct",
+        "make the mount at /sys/fs/cgroup read-only",
+    ]
+    unified = mount_plan.plan(spec, v1_hierarchies=(), cgroups=(("", "/sys/fs/cgroup/c"),))
+    assert unified[1].describe() == "bind /sys/fs/cgroup/c at /sys/fs/cgroup"
+
+
+def test_a_read_only_cgroup_tree_is_closed_when_all_that_lies_on_it_is_mounted() -> None:
+    tree = oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",))
+    on_it = oci.Mount("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd", "bind", ("rbind",))
+    over_it = oci.Mount("/sys", "/other", "bind", ("rbind",))
+    close = "make the mount at /sys/fs/cgroup read-only"
+
+    def order(*mounts: oci.Mount) -> list[str]:
+        plan = mount_plan.plan(oci.Spec(mounts=mounts), v1_hierarchies=(("pids", "pids"),))
+        steps = [step.describe() for step in plan]
+        return [step for step in steps if step == close or step.startswith("attach")]
+
+    assert order(tree, on_it)[1:] == [close]
+    assert order(tree, over_it)[:1] == [close]
+
+
+def test_a_dev_from_outside_keeps_its_content() -> None:
+    spec = oci.Spec(
+        mounts=(oci.Mount("/dev", "/dev", "bind", ("rbind",)),),
+        linux=oci.Linux(devices=(oci.Device("/opt/null", "c", 1, 3),)),
+    )
+    steps = [step.describe() for step in mount_plan.plan(spec, v1_hierarchies=())]
+    assert steps[1:] == ["attach prepared mount 0 at /dev", "device /opt/null"]
+
+
+def test_a_mount_label_is_a_context_of_some_file_systems_where_selinux_is_on() -> None:
+    spec = oci.Spec(
+        mounts=(oci.Mount("/t", "tmpfs", "tmpfs"), oci.Mount("/proc", "proc", "proc")),
+        linux=oci.Linux(mount_label="a:b:c:s0:c1,c2"),
+    )
+    labelled = [s.describe() for s in mount_plan.plan(spec, v1_hierarchies=(), selinux=True)]
+    plain = [s.describe() for s in mount_plan.plan(spec, v1_hierarchies=())]
+    assert labelled[1:3] == ["mount tmpfs at /t (context=a:b:c:s0:c1,c2)", "mount proc at /proc ()"]
+    assert plain[1] == "mount tmpfs at /t ()"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (None, MS.REC | MS.PRIVATE),
+        ("rprivate", MS.REC | MS.PRIVATE),
+        ("rslave", MS.REC | MS.SLAVE),
+        ("shared", MS.REC | MS.SLAVE),
+    ],
+)
+def test_nothing_mounted_inside_travels_out(asked: str | None, expected: int) -> None:
+    assert mount_plan.host_propagation(oci.Linux(rootfs_propagation=asked)) == expected
+
+
+def test_listed_devices_override_the_default_ones() -> None:
+    nodes = devices.wanted((oci.Device("/dev/null", "c", 1, 3, 0o600, 5, 6),))
+    assert nodes[0].path == "/dev/null"
+    assert (nodes[0].mode, nodes[0].uid, nodes[0].gid) == (0o600, 5, 6)
+    assert len(nodes) == 6
+
+
+@pytest.mark.parametrize("path", ["/dev/../etc/x", "dev/x", "/", ""])
+def test_a_device_path_that_leads_elsewhere_is_refused(path: str) -> None:
+    with pytest.raises(InvalidRequest, match="not absolute and plain"):
+        devices.wanted((oci.Device(path, "c", 1, 3),))

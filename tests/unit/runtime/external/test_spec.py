@@ -1,0 +1,115 @@
+"""The spec that another runtime is given."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from jaula.runtime.external import spec as external_spec
+from jaula.runtime.external import staging_mount
+from jaula.spec.runtime import (
+    Box,
+    Device,
+    IDMapping,
+    Linux,
+    Mount,
+    Namespace,
+    Process,
+    Root,
+    Spec,
+)
+
+MAP = (IDMapping(container_id=0, host_id=100000, size=65536),)
+SPEC = Spec(
+    process=Process(cwd="/", args=("sh",), terminal=True),
+    root=Root("rootfs", readonly=True),
+    mounts=(
+        Mount("/proc", "proc", "proc", ("nosuid",)),
+        Mount("/v", "/host/v", "bind", ("rbind", "rprivate", "ro", "idmap")),
+        Mount("/w", "/host/w", None, ("bind", "ridmap")),
+    ),
+    linux=Linux(
+        namespaces=(Namespace("user"), Namespace("network"), Namespace("ipc", "/proc/9/ns/ipc")),
+        uid_mappings=MAP,
+        gid_mappings=MAP,
+        devices=(
+            Device("/dev/null", "c", 1, 3),
+            Device("/dev/fuse", "c", 10, 229),
+        ),
+        rootfs_propagation="private",
+    ),
+)
+
+
+def translated(spec: Spec = SPEC, **changed: object) -> Spec:
+    terms: dict[str, object] = {
+        "root": "/mnt/root",
+        "namespaces": {"user": "/mnt/user"},
+        "binds": {1: "/mnt/1", 2: "/mnt/2"},
+        "locked": {1: ("nosuid", "nodev"), 2: ()},
+        "devices": {"/dev/fuse": "/mnt/device0"},
+        "console": (0, 0),
+        "oci_version": "1.2.0",
+    }
+    return external_spec.translate(spec, **(terms | changed))  # type: ignore[arg-type]
+
+
+def test_what_was_prepared_is_named_by_path() -> None:
+    found = translated()
+    assert found.root == Root("/mnt/root", readonly=True)
+    assert found.linux is not None
+    assert found.linux.namespaces == (
+        Namespace("user", "/mnt/user"),
+        Namespace("network"),
+        Namespace("ipc", "/proc/9/ns/ipc"),
+    )
+    assert found.linux.uid_mappings == MAP  # beside the path
+    assert found.mounts == (
+        Mount("/proc", "proc", "proc", ("nosuid",)),
+        Mount("/v", "/mnt/1", "bind", ("rbind", "rprivate", "ro", "nosuid", "nodev")),
+        Mount("/w", "/mnt/2", "bind", ("bind",)),
+        Mount("/dev/fuse", "/mnt/device0", "bind", ("bind", "rprivate", "nosuid", "noexec")),
+    )
+    assert [device.path for device in found.linux.devices] == ["/dev/null"]
+
+
+def test_without_a_user_namespace_the_runtime_makes_the_nodes() -> None:
+    found = translated(devices=None)
+    assert found.linux is not None
+    assert found.linux.devices == SPEC.linux.devices  # type: ignore[union-attr]
+    assert len(found.mounts) == 3
+
+
+def test_a_bind_that_hears_of_the_host_needs_a_root_that_does() -> None:
+    slave = Mount("/s", "/host/s", "bind", ("rbind", "rslave"))
+    found = translated(structs.replace(SPEC, mounts=(slave,)), binds={0: "/mnt/0"}, locked={0: ()})
+    assert found.linux is not None
+    assert found.linux.rootfs_propagation == "rslave"
+    assert "rslave" in found.mounts[0].options
+
+
+def test_the_version_is_one_that_the_runtime_reads() -> None:
+    assert translated(oci_version="1.0.2-dev").oci_version == "1.0.2-dev"
+    assert translated(oci_version="9.0.0").oci_version == "1.2.0"
+    assert translated(oci_version="garbage\n").oci_version == "garbage\n"  # it said so itself
+
+
+def test_the_consoles_size_is_in_the_process() -> None:
+    process = translated(console=(30, 90)).process
+    assert process is not None
+    assert process.console_size == Box(height=30, width=90)
+
+
+def test_a_place_is_covered_only_where_nothing_needed_lies() -> None:
+    assert staging_mount.choose(("/usr/bin/runc", "--flag"), ("/nosuch", "/usr", "/etc")) == "/etc"
+    assert staging_mount.choose((), ("/", "/etc")) == "/etc"
+
+
+def test_message_queues_that_nobody_could_label_are_left_out() -> None:
+    queues = Mount("/dev/mqueue", "mqueue", "mqueue", ("nosuid",))
+    with_queues = structs.replace(SPEC, mounts=(*SPEC.mounts, queues))
+    assert queues in translated(with_queues).mounts
+    assert SPEC.linux is not None
+    linux = structs.replace(SPEC.linux, mount_label="a_u:object_r:b_t:s0")
+    labelled = structs.replace(with_queues, linux=linux)
+    assert queues not in translated(labelled).mounts
+    assert queues in translated(labelled, namespaces={}).mounts

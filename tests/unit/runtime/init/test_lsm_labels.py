@@ -1,0 +1,90 @@
+"""Labels of processes: what is read back is held against what was asked for."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from jaula.errors import RuntimeFailure
+from jaula.kernel import selinuxfs
+from jaula.runtime.init import lsm_labels
+from jaula.runtime.init.lsm_labels import LabelRequest, Labels
+
+SELINUX = b"system_u:system_r:container_t:s0:c1,c2"
+
+
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the kernel says, by the end of the file's name."""
+    answers: dict[str, str] = {}
+
+    def read(path: str) -> str:
+        for end, text in answers.items():
+            if path.endswith(end):
+                return text
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(lsm_labels, "_read", read)
+    monkeypatch.setattr(selinuxfs, "canonical", lambda text: text.replace("c2,c1", "c1,c2"))
+    return answers
+
+
+def test_a_process_under_its_labels_passes(says: dict[str, str]) -> None:
+    says |= {"attr/current": SELINUX.decode(), "apparmor/current": "mine (enforce)"}
+    lsm_labels.check(os.getpid(), LabelRequest(b"mine", None))
+    lsm_labels.check(os.getpid(), LabelRequest(None, SELINUX))
+    lsm_labels.check(os.getpid(), LabelRequest(None, SELINUX.replace(b"c1,c2", b"c2,c1")))
+    lsm_labels.check(os.getpid(), LabelRequest())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kernel"),
+    [
+        (LabelRequest(None, SELINUX), "system_u:system_r:unconfined_t:s0:c1,c2"),
+        (LabelRequest(None, SELINUX), "system_u:system_r:container_t:s0:c1,c3"),
+        (LabelRequest(None, SELINUX), ""),
+        (LabelRequest(b"mine", None), "unconfined"),
+        (LabelRequest(b"mine", None), "theirs (enforce)"),
+    ],
+)
+def test_a_process_under_another_label_fails(
+    says: dict[str, str], wanted: LabelRequest, kernel: str
+) -> None:
+    says |= {"/current": kernel}
+    with pytest.raises(RuntimeFailure, match="was asked for, and the kernel says"):
+        lsm_labels.check(os.getpid(), wanted)
+
+
+def test_a_kernel_that_does_not_tell_fails_and_an_ended_process_does_not(
+    says: dict[str, str],
+) -> None:
+    with pytest.raises(RuntimeFailure, match="does not tell"):
+        lsm_labels.check(os.getpid(), LabelRequest(b"mine", None))
+    lsm_labels.check(
+        4194305, LabelRequest(b"mine", SELINUX)
+    )  # above the largest pid that there can be
+
+
+def test_a_file_that_is_not_the_kernels_is_never_written_to() -> None:
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(RuntimeFailure, match="not the kernel's"):
+            lsm_labels.write(LabelRequest(None, SELINUX), Labels(-1, os.dup(writing)))
+        os.set_blocking(reading, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reading, 1)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_file_that_takes_no_label_fails() -> None:
+    fd = os.open("/proc/self/comm", os.O_RDWR)  # of procfs, and says something else
+    with pytest.raises(RuntimeFailure, match="was asked for"):
+        lsm_labels.write(LabelRequest(b"mine", None), Labels(fd, -1))
+
+
+def test_nothing_is_opened_where_no_label_is_wanted() -> None:
+    assert lsm_labels.open_proc(LabelRequest()) == -1
+    assert lsm_labels.open_labels(LabelRequest(), -1) == Labels()

@@ -1,0 +1,49 @@
+"""What a shim reaps, and what it leaves to others."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from jaula.runtime.shim.event_loop import EventLoop
+from jaula.runtime.shim.reaper import Reaper
+
+# A shim has one thread; the programs that run tests have more.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+
+@pytest.mark.parametrize("reaped", [False, True])
+def test_a_stray_is_reaped_once_by_whoever_comes_first(reaped: bool) -> None:
+    """Where another runtime made the container, a log's process looks like one it left."""
+    poller = EventLoop()
+    strays = Reaper(poller)
+    before = len(os.listdir("/proc/self/fd"))
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    strays.watch(pid)
+    assert pid in strays
+    if reaped:
+        os.waitpid(pid, 0)
+    poller.turn(10)
+    assert pid not in strays
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def test_who_is_known_is_left_alone() -> None:
+    strays = Reaper(EventLoop())
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    others = {int(word) for word in _children() if int(word) != pid}
+    strays.look({pid, *others})
+    assert pid not in strays
+    assert os.waitpid(pid, 0)[0] == pid
+
+
+def _children() -> list[str]:
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        return file.read().split()

@@ -1,0 +1,51 @@
+"""Lists of CPUs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.errors import InvalidRequest
+from jaula.spec import cpuset
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        ("0", {0}),
+        ("0-3,7", {0, 1, 2, 3, 7}),
+        ("7, 2-2", {2, 7}),
+        ("1,1,0-1", {0, 1}),
+        ("8191", {8191}),
+    ],
+)
+def test_a_list_is_read(text: str, cpus: set[int]) -> None:
+    assert cpuset.parse(text) == cpus
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "f: '' is not a list of cpus such as 0-3,7"),
+        ("0,", "f: '0,' is not a list of cpus such as 0-3,7"),
+        ("-1", "f: '-1' is not a list of cpus such as 0-3,7"),
+        ("1-2-3", "f: '1-2-3' is not a list of cpus such as 0-3,7"),
+        ("٣", "f: '٣' is not a list of cpus such as 0-3,7"),
+        ("3-1", "f: range '3-1' runs backwards"),
+        ("0-8192", "f: cpu 8192 is not below 8192"),
+        ("99999999999999999999", "f: '99999999999999999999' is not a list of cpus such as 0-3,7"),
+    ],
+)
+def test_what_is_no_list_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        cpuset.parse(text, field="f")
+    assert str(caught.value) == message
+
+
+@given(st.text(alphabet="0123456789-, ", max_size=20))
+def test_no_text_makes_more_than_there_can_be(text: str) -> None:
+    try:
+        assert cpuset.parse(text) <= set(range(cpuset.MOST))
+    except InvalidRequest:
+        pass
