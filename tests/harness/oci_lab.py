@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engine import PROJECT
-from jaula.oci.template import template
+from jaula.oci.default_spec import template
 from jaula.spec.runtime import encode
 
 RUNTIME = PROJECT / "jaula-runtime"

@@ -18,17 +18,17 @@ if not __package__:
     sys.path[:0] = (source, source.removesuffix("/src") + packages)
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
 
-from jaula.oci import interpreter
+from jaula.oci import cloned_binary
 
 if __name__ == "__main__":
-    interpreter.pin(sys.argv[1:])
+    cloned_binary.pin(sys.argv[1:])
     gc.disable()  # it would look through all that is imported, again and again, and find nothing
-    from jaula.oci import archive
+    from jaula.oci import pyc_archive
 
-    archive.install()
-    from jaula.oci import slim
+    pyc_archive.install()
+    from jaula.oci import fast_import
 
-    sys.meta_path.insert(0, slim.Finder())
+    sys.meta_path.insert(0, fast_import.Finder())
     from jaula.oci.main import main
 
     main()

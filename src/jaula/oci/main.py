@@ -12,10 +12,10 @@ import sys
 
 from jaula import __version__
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.oci.call import SWITCH, VALUE, Call, parse
+from jaula.oci.args import SWITCH, VALUE, CommandArgs, parse
+from jaula.oci.command_table import COMMANDS
 from jaula.oci.log import Log
 from jaula.oci.settings import Settings
-from jaula.oci.table import COMMANDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def run(words: Sequence[str]) -> int:
             _say(_usage_of(name, module))
             return 0
         code = getattr(module, "FAILURE", 1)
-        status: int = module.run(Call(name, options, arguments, settings, log))
+        status: int = module.run(CommandArgs(name, options, arguments, settings, log))
         return status
     except JaulaError as error:
         log.error(str(error))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.oci.call import Call
-from jaula.oci.creating import FLAGS, make
+from jaula.oci.args import CommandArgs
+from jaula.oci.create import FLAGS, make
 
 USAGE = "[flags] CONTAINER-ID"
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Create it; the caller becomes the parent of its init once this command has ended."""
     make(call, call.container_id(), waits=True)
     return 0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from jaula.errors import Conflict, CorruptState, NotFound
-from jaula.oci import removal
-from jaula.oci.call import SWITCH, Call
+from jaula.oci import delete
+from jaula.oci.args import SWITCH, CommandArgs
 from jaula.oci.container import Container, Record
 
 FLAGS = {"force": SWITCH, "f": "force"}
 USAGE = "[--force] CONTAINER-ID"
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Remove it with everything that belongs to it. With ``--force`` a missing one is no error.
 
     ``--force`` ends the processes before it waits for whoever holds the lock: one that hangs while
@@ -22,7 +22,7 @@ def run(call: Call) -> int:
     try:
         with Container.find(call.settings.root, container_id) as container:
             if force:
-                removal.kill(_known(call, container))
+                delete.kill(_known(call, container))
             container.lock(unmade=force)
             _delete(call, container, force=force)
     except NotFound:
@@ -31,7 +31,7 @@ def run(call: Call) -> int:
     return 0
 
 
-def _known(call: Call, container: Container) -> Record:
+def _known(call: CommandArgs, container: Container) -> Record:
     """What is kept of it, or next to nothing where that is damaged."""
     try:
         return container.record()
@@ -40,7 +40,7 @@ def _known(call: Call, container: Container) -> Record:
         return Record(id=container.id, bundle="")
 
 
-def _delete(call: Call, container: Container, *, force: bool) -> None:
+def _delete(call: CommandArgs, container: Container, *, force: bool) -> None:
     record = _known(call, container) if force else container.record()
     status = "stopped" if not record.pid else container.status(record)
     if status not in ("stopped", "created") and not force:
@@ -48,5 +48,5 @@ def _delete(call: Call, container: Container, *, force: bool) -> None:
             f"cannot delete container {container.id} that is not stopped: {status}",
             hint="kill it first, or use --force",
         )
-    removal.kill(record)
-    removal.remove(call, container, record)
+    delete.kill(record)
+    delete.remove(call, container, record)

@@ -13,10 +13,10 @@ import time
 
 from jaula.cgroups.events import events_document
 from jaula.errors import Conflict, InvalidRequest
-from jaula.oci import parts
-from jaula.oci.call import SWITCH, VALUE, Call
+from jaula.oci import services
+from jaula.oci.args import SWITCH, VALUE, CommandArgs
 from jaula.oci.container import Container
-from jaula.oci.removal import open_process
+from jaula.oci.delete import open_process
 from jaula.spec import fast_json
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ _SETTLING, _LOOK = 1.0, 20  # seconds and milliseconds: v1 tells before it count
 _LONGEST = (1 << 31) - 1  # milliseconds that poll(2) takes
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Print them. Raises ``Conflict`` where the container has stopped."""
     seconds = duration(call.options.get("interval") or DEFAULT_INTERVAL)
     with Container.find(call.settings.root, call.container_id()) as container:
@@ -41,7 +41,7 @@ def run(call: Call) -> int:
     if status in ("stopped", "creating") or process is None:
         raise Conflict(f"container {record.id} is not running: it is {status}")
     try:
-        with parts.cgroup_of(record) as cgroup:
+        with services.cgroup_of(record) as cgroup:
             _say("stats", record.id, events_document(cgroup.stats(detailed=True)))
             if not call.options.on("stats"):
                 _follow(record.id, cgroup, process, seconds)

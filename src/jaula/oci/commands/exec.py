@@ -8,11 +8,11 @@ from msgspec import structs
 
 from jaula.errors import Conflict, InvalidRequest
 from jaula.oci import bundle as bundles
-from jaula.oci import console, parts, preserved
-from jaula.oci.call import LIST, SWITCH, VALUE, Call
+from jaula.oci import console, preserve_fds, services
+from jaula.oci.args import LIST, SWITCH, VALUE, CommandArgs
 from jaula.oci.container import CONFIG, Container, Record
-from jaula.oci.removal import open_process
-from jaula.oci.statedocument import state_of
+from jaula.oci.delete import open_process
+from jaula.oci.state_json import state_of
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import validation
 from jaula.runtime.create import id_maps, process_setup
@@ -52,13 +52,13 @@ USAGE = "[flags] CONTAINER-ID [COMMAND [ARGUMENT...]]"
 FAILURE = 255
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """The program's exit status, or 0 when detached."""
     options = call.options
     if not call.arguments:
         raise InvalidRequest('"exec" requires a minimum of 1 argument, 0 given')
     detach = options.on("detach")
-    preserve = preserved.count(options)
+    preserve = preserve_fds.count(options)
     with Container.find(call.settings.root, call.arguments[0]) as container:
         container.lock(unmade=False)
         record = container.record()
@@ -105,7 +105,7 @@ def _check_status(container: Container, record: Record, *, ignore_paused: bool) 
         raise Conflict("cannot exec in a paused container", hint="use --ignore-paused")
 
 
-def wanted_process(call: Call, spec: oci.Spec) -> oci.Process:
+def wanted_process(call: CommandArgs, spec: oci.Spec) -> oci.Process:
     """The process as ``--process`` says, or the container's own changed by the other flags."""
     options = call.options
     if options.get("process"):
@@ -152,7 +152,7 @@ def _user(text: str, groups: list[str], own: oci.User) -> oci.User:
     )
 
 
-def _console(call: Call, wanted: oci.Process) -> tuple[int, int]:
+def _console(call: CommandArgs, wanted: oci.Process) -> tuple[int, int]:
     """Rows and columns: as the process says, or the caller's where its terminal is joined."""
     if wanted.console_size:
         return wanted.console_size.height, wanted.console_size.width
@@ -164,10 +164,10 @@ def _console(call: Call, wanted: oci.Process) -> tuple[int, int]:
 
 
 def _start(
-    call: Call, record: Record, spec: oci.Spec, wanted: oci.Process, preserve: int
+    call: CommandArgs, record: Record, spec: oci.Spec, wanted: oci.Process, preserve: int
 ) -> ProcessHandle:
     linux = spec.linux or oci.Linux()
-    all_parts = parts.load(call.settings)
+    all_parts = services.load(call.settings)
     keep = FdStack()
     init = open_process(record)
     if init is None:
@@ -180,7 +180,7 @@ def _start(
             state_of(record, "running"),
             all_parts,
             keep,
-            seccomp_cache=parts.seccomp_cache(call.settings),
+            seccomp_cache=services.seccomp_cache(call.settings),
             annotations=spec.annotations,
             joining=True,
         )
@@ -197,7 +197,7 @@ def _start(
             initial_cpus=rlimits.cpu_list(affinity.initial or ""),
             final_cpus=rlimits.cpu_list(affinity.final or ""),
         )
-        with parts.cgroup_of(record) as cgroup:
+        with services.cgroup_of(record) as cgroup:
             return runtime_exec.start(record.pid, init, cgroup, wanted, prepared, terms)
     finally:
         keep.close()

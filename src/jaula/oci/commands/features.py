@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from jaula.errors import InvalidRequest
-from jaula.oci.call import Call
+from jaula.oci.args import CommandArgs
 from jaula.oci.features import features
 from jaula.spec import fast_json
 
@@ -13,7 +13,7 @@ FLAGS: dict[str, str] = {}
 USAGE = ""
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Print the document of features.md."""
     if call.arguments:
         raise InvalidRequest(f'"features" takes no argument, {len(call.arguments)} given')

@@ -9,7 +9,7 @@ import os
 import signal
 
 from jaula.errors import Conflict, InvalidRequest
-from jaula.oci.call import SWITCH, Call
+from jaula.oci.args import SWITCH, CommandArgs
 from jaula.oci.container import Container, Record, frozen
 
 TYPE_CHECKING = False
@@ -21,7 +21,7 @@ USAGE = "[--all] CONTAINER-ID [SIGNAL]"
 LARGEST = 64  # SIGRTMAX
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Send it. The texts of the errors are those that callers look for."""
     if len(call.arguments) not in (1, 2):
         raise InvalidRequest(
@@ -54,7 +54,7 @@ def parse(text: str) -> int:
 
 
 def _signal_init(record: Record, signum: int) -> bool:
-    from jaula.oci.removal import open_process
+    from jaula.oci.delete import open_process
 
     pidfd = open_process(record)
     if pidfd is None:
@@ -89,6 +89,6 @@ def _signal_all(record: Record, signum: int) -> bool:
 
 
 def _cgroup(record: Record) -> Cgroup:
-    from jaula.oci import parts
+    from jaula.oci import services
 
-    return parts.cgroup_of(record)
+    return services.cgroup_of(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound
-from jaula.oci.call import SWITCH, VALUE, Call
+from jaula.oci.args import SWITCH, VALUE, CommandArgs
 from jaula.oci.container import Container, Record
 from jaula.spec import fast_json
 
@@ -18,7 +18,7 @@ USAGE = "[--format table|json] [--quiet]"
 _HEAD = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Print them as a table, as JSON, or only their ids."""
     style = call.options.get("format", "table")
     if style not in ("table", "json"):
@@ -34,7 +34,7 @@ def run(call: Call) -> int:
     return 0
 
 
-def _containers(call: Call) -> Iterator[tuple[Record, str]]:
+def _containers(call: CommandArgs) -> Iterator[tuple[Record, str]]:
     root = call.settings.root
     try:
         names = sorted(os.listdir(root))

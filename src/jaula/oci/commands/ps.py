@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 
 from jaula.errors import InvalidRequest, Unsupported
-from jaula.oci import parts
-from jaula.oci.call import VALUE, Call
+from jaula.oci import services
+from jaula.oci.args import VALUE, CommandArgs
 from jaula.oci.container import Container
 
 FLAGS = {"format": VALUE, "f": "format"}
 USAGE = "[--format table|json] CONTAINER-ID [PS-OPTIONS]"
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Print the host's pids as JSON, or what ps(1) says of them (``-ef`` unless told)."""
     style = call.options.get("format", "table")
     if style not in ("table", "json"):
@@ -22,7 +22,7 @@ def run(call: Call) -> int:
         raise InvalidRequest('"ps" requires a minimum of 1 argument, 0 given')
     with Container.find(call.settings.root, call.arguments[0]) as container:
         record = container.record()
-    with parts.cgroup_of(record) as cgroup:
+    with services.cgroup_of(record) as cgroup:
         pids = cgroup.pids()
     if style == "json":
         os.write(1, f"[{','.join(str(pid) for pid in pids)}]\n".encode())

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from jaula.errors import Conflict
-from jaula.oci import parts
-from jaula.oci.call import Call
+from jaula.oci import services
+from jaula.oci.args import CommandArgs
 from jaula.oci.container import Container
 
 FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Thaw its cgroup."""
     with Container.find(call.settings.root, call.container_id()) as container:
         container.lock(unmade=False)
@@ -19,6 +19,6 @@ def run(call: Call) -> int:
         status = container.status(record)
         if status != "paused":
             raise Conflict(f"cannot resume container {container.id}: it is {status}, not paused")
-        with parts.cgroup_of(record) as cgroup:
+        with services.cgroup_of(record) as cgroup:
             cgroup.thaw()
     return 0

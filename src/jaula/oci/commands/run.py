@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from jaula.errors import JaulaError
-from jaula.oci import removal
-from jaula.oci.call import SWITCH, Call
+from jaula.oci import delete
+from jaula.oci.args import SWITCH, CommandArgs
 from jaula.oci.container import Container
-from jaula.oci.creating import FLAGS as CREATE_FLAGS
-from jaula.oci.creating import make
-from jaula.oci.starting import poststart
+from jaula.oci.create import FLAGS as CREATE_FLAGS
+from jaula.oci.create import make
+from jaula.oci.start import poststart
 
 FLAGS = {
     **CREATE_FLAGS,
@@ -20,7 +20,7 @@ FLAGS = {
 USAGE = "[flags] CONTAINER-ID"
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """The program's exit status, or 0 when detached."""
     container_id = call.container_id()
     detach = call.options.on("detach")
@@ -35,7 +35,7 @@ def run(call: Call) -> int:
             poststart(call, container, made.record)
         except JaulaError:
             container.lock()
-            removal.remove(call, container, made.record)
+            delete.remove(call, container, made.record)
             raise
     if detach:
         return 0
@@ -43,5 +43,5 @@ def run(call: Call) -> int:
     if not call.options.on("keep"):
         with Container.find(call.settings.root, container_id) as container:
             container.lock()
-            removal.remove(call, container, made.record)
+            delete.remove(call, container, made.record)
     return code

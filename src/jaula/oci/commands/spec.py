@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.oci.args import SWITCH, VALUE, CommandArgs
 from jaula.oci.bundle import CONFIG
-from jaula.oci.call import SWITCH, VALUE, Call
-from jaula.oci.template import template
+from jaula.oci.default_spec import template
 from jaula.spec import fast_json
 from jaula.spec.runtime import encode
 
@@ -15,7 +15,7 @@ FLAGS = {"bundle": VALUE, "b": "bundle", "rootless": SWITCH}
 USAGE = "[--bundle DIRECTORY] [--rootless]"
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Write it into the bundle, which must not have one. Raises a ``JaulaError``."""
     if call.arguments:
         raise InvalidRequest(f'"spec" takes no argument, {len(call.arguments)} given')

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from jaula.errors import Conflict
-from jaula.oci.call import Call
+from jaula.oci.args import CommandArgs
 from jaula.oci.container import Container
-from jaula.oci.starting import check, poststart, release
+from jaula.oci.start import check, poststart, release
 
 FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Start it; returns when its program runs."""
     with Container.find(call.settings.root, call.container_id()) as container:
         container.lock(unmade=False)

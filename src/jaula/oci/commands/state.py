@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from jaula.oci.call import Call
+from jaula.oci.args import CommandArgs
 from jaula.oci.container import Container
 from jaula.spec import fast_json
 
@@ -12,7 +12,7 @@ FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Print the OCI state, and what runc adds to it."""
     with Container.find(call.settings.root, call.container_id()) as container:
         record = container.record()

@@ -6,8 +6,8 @@ from msgspec import structs
 
 from jaula.errors import Conflict, InvalidRequest
 from jaula.oci import bundle as bundles
-from jaula.oci import parts
-from jaula.oci.call import VALUE, Call, Options
+from jaula.oci import services
+from jaula.oci.args import VALUE, CommandArgs, Options
 from jaula.oci.container import CONFIG, Container
 from jaula.runtime import validation
 from jaula.spec import runtime as oci
@@ -34,7 +34,7 @@ USAGE = "[flags] CONTAINER-ID"
 _SUFFIXES = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-def run(call: Call) -> int:
+def run(call: CommandArgs) -> int:
     """Write them, and keep them in the container's spec."""
     source = call.options.get("resources")
     wanted = bundles.load_resources(source) if source else from_flags(call.options)
@@ -48,7 +48,7 @@ def run(call: Call) -> int:
         status = container.status(record)
         if status in ("stopped", "creating"):
             raise Conflict(f"cannot update container {container.id}: it is {status}")
-        with parts.cgroup_of(record) as cgroup:
+        with services.cgroup_of(record) as cgroup:
             for warning in cgroup.apply(wanted):
                 call.log.warning(warning)
         spec = oci.decode(container.read(CONFIG))

@@ -5,7 +5,7 @@ import subprocess
 import threading
 
 from jaula.oci.container import Record
-from jaula.oci.removal import open_process
+from jaula.oci.delete import open_process
 
 
 def record(pid: int) -> Record:

@@ -18,7 +18,7 @@ VALUE, SWITCH, LIST = "value", "switch", "list"
 """Kinds of flags; another string makes a flag the short form of the one it names."""
 
 
-class Call:
+class CommandArgs:
     """What a command is run with."""
 
     def __init__(

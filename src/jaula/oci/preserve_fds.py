@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 
 from jaula.errors import InvalidRequest
-from jaula.oci.call import Options
+from jaula.oci.args import Options
 
 FIRST = 3
 

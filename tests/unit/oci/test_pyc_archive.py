@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from jaula.oci import archive, archiving
+from jaula.oci import build_pyc_archive, pyc_archive
 
 SITE = os.path.dirname(os.path.dirname(__import__("msgspec").__file__))
-SOURCE = str(Path(archive.__file__).parents[2])
+SOURCE = str(Path(pyc_archive.__file__).parents[2])
 
 
 def python(script: str) -> str:
@@ -38,8 +38,8 @@ def made(tmp_path: Path) -> Path:
     )
     python(
         f"sys.path.insert(0, {str(tmp_path)!r}); import subject\n"
-        "from jaula.oci import archiving\n"
-        f"archiving.write({str(tmp_path / 'codes')!r}, ['jaula.oci.archive', 'subject'])"
+        "from jaula.oci import build_pyc_archive\n"
+        f"build_pyc_archive.write({str(tmp_path / 'codes')!r}, ['jaula.oci.pyc_archive', 'subject'])"
     )
     return tmp_path
 
@@ -48,9 +48,9 @@ def taken(made: Path) -> str:
     """Who loaded the module, its value and its text."""
     return python(
         f"sys.path.insert(0, {str(made)!r})\n"
-        "from jaula.oci import archive\n"
-        f"archive.place = lambda: {str(made / 'codes')!r}\n"
-        "archive.install(); import subject\n"
+        "from jaula.oci import pyc_archive\n"
+        f"pyc_archive.place = lambda: {str(made / 'codes')!r}\n"
+        "pyc_archive.install(); import subject\n"
         "print(type(subject.__loader__).__name__, subject.VALUE, subject.__doc__, subject.__file__)"
     )
 
@@ -63,15 +63,15 @@ def test_the_archive_of_another_tree_is_left_alone(made: Path, tmp_path: Path) -
         shutil.copy(f"{SOURCE}/jaula/{name}", other / "jaula" / name)
     printed = python(
         f"sys.path[:0] = [{str(other)!r}, {str(made)!r}]\n"
-        "from jaula.oci import archive\n"
-        f"archive.place = lambda: {str(made / 'codes')!r}\n"
-        "archive.install(); import subject; print(archive.__file__, subject.__doc__)"
+        "from jaula.oci import pyc_archive\n"
+        f"pyc_archive.place = lambda: {str(made / 'codes')!r}\n"
+        "pyc_archive.install(); import subject; print(pyc_archive.__file__, subject.__doc__)"
     )
-    assert printed == f"{other}/jaula/oci/archive.py A text."
+    assert printed == f"{other}/jaula/oci/pyc_archive.py A text."
 
 
 def test_a_module_is_taken_from_the_archive_without_its_documentation(made: Path) -> None:
-    assert taken(made) == f"Finder 1 None {made}/subject.py"
+    assert taken(made) == f"ArchiveFinder 1 None {made}/subject.py"
 
 
 def test_a_source_that_has_changed_is_imported_as_ever(made: Path) -> None:
@@ -100,25 +100,25 @@ def test_without_an_archive_of_this_interpreter_nothing_is_missing(
 def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> None:
     path = str(tmp_path / "codes")
     found = python(
-        "from jaula.oci import archive, archiving\n"
-        f"archive.place = lambda: {path!r}; archiving.main(); archive.install()\n"
+        "from jaula.oci import build_pyc_archive, pyc_archive\n"
+        f"pyc_archive.place = lambda: {path!r}; build_pyc_archive.main(); pyc_archive.install()\n"
         "index = sys.meta_path[0]._index\n"
         "print(*sorted(name for name in index if name.startswith('jaula.oci.commands.')))\n"
         "print('msgspec' in index, 'typing' in index, 'inspect' in index, '__main__' in index)"
     )
     names, others = found.split("\n")
-    from jaula.oci.table import COMMANDS
+    from jaula.oci.command_table import COMMANDS
 
     assert set(names.split()) >= {f"jaula.oci.commands.{name}" for name in COMMANDS}
     assert others == "True True False False"
 
 
 def test_code_is_kept_apart_from_its_documentation() -> None:
-    code = archiving.compiled(archiving.__file__)
-    assert code.co_consts[0] != archiving.__doc__  # type: ignore[attr-defined]
+    code = build_pyc_archive.compiled(build_pyc_archive.__file__)
+    assert code.co_consts[0] != build_pyc_archive.__doc__  # type: ignore[attr-defined]
 
 
-SLIM = "from jaula.oci import slim; sys.meta_path.insert(0, slim.Finder())\n"
+SLIM = "from jaula.oci import fast_import; sys.meta_path.insert(0, fast_import.Finder())\n"
 STRUCT = """
 import msgspec
 class A(msgspec.Struct):
@@ -148,5 +148,9 @@ def test_other_parts_of_msgspec_are_there_when_they_are_asked_for() -> None:
 
 
 def test_a_msgspec_that_does_not_fit_is_loaded_whole() -> None:
-    script = "from jaula.oci import slim\nslim._JSON['Decoder'] = 'nowhere'\n" + SLIM + STRUCT
+    script = (
+        "from jaula.oci import fast_import\nfast_import._JSON['Decoder'] = 'nowhere'\n"
+        + SLIM
+        + STRUCT
+    )
     assert python(script + "print('uuid' in sys.modules)").endswith("True")

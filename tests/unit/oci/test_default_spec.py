@@ -9,7 +9,7 @@ import pytest
 
 from harness.oci_schema import SCHEMAS, problems
 from jaula.oci import bundle, main
-from jaula.oci.template import template
+from jaula.oci.default_spec import template
 from jaula.runtime import validation
 from jaula.spec.runtime import Spec, encode
 

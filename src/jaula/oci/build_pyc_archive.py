@@ -12,7 +12,7 @@ import os
 import sys
 from _frozen_importlib_external import MAGIC_NUMBER
 
-from jaula.oci import archive, commands, slim
+from jaula.oci import commands, fast_import, pyc_archive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ LATER = (
 def main() -> None:
     """Load what the commands load, and write the archive of it. Raises ``OSError``."""
     sys.modules["typing_extensions"] = None  # type: ignore[assignment] # as the commands do
-    sys.meta_path.insert(0, slim.Finder())
+    sys.meta_path.insert(0, fast_import.Finder())
     for file in os.listdir(commands.__path__[0]):
         if file.endswith(".py"):
             __import__(f"{commands.__name__}.{file.removesuffix('.py')}")
     for name in LATER:
         __import__(name)
-    write(archive.place(), sorted(sys.modules))
+    write(pyc_archive.place(), sorted(sys.modules))
 
 
 def write(path: str, names: list[str]) -> None:

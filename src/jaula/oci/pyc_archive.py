@@ -2,7 +2,7 @@
 
 An import looks through directories, compares times and opens a file; for the 150 modules of ``run``
 that is 7 ms. ``scripts/setup`` writes all of their code into one archive
-(:mod:`jaula.oci.archiving`). A module is taken from it while its source has the time and size that
+(:mod:`jaula.oci.build_pyc_archive`). A module is taken from it while its source has the time and size that
 it had then, as with the interpreter's own ``__pycache__``; else, and without an archive, it is
 imported as ever.
 """
@@ -54,7 +54,7 @@ def install() -> None:
         return
     index = marshal.loads(data[8 : 8 + length])
     if _is_ours(index):
-        sys.meta_path.insert(0, Finder(index, data, 8 + length))
+        sys.meta_path.insert(0, ArchiveFinder(index, data, 8 + length))
 
 
 def _is_ours(index: dict[str, Entry]) -> bool:
@@ -66,7 +66,7 @@ def _is_ours(index: dict[str, Entry]) -> bool:
     return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
 
 
-class Finder:
+class ArchiveFinder:
     """Finds and loads what is in the archive; a member of ``sys.meta_path``."""
 
     def __init__(self, index: dict[str, Entry], data: bytes, first: int) -> None:

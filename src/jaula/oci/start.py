@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from jaula.errors import JaulaError, RuntimeFailure
-from jaula.oci.call import Call
+from jaula.oci.args import CommandArgs
 from jaula.oci.container import CONFIG, SOCKET, Container, Record
 
 START = b"S"  # what init waits to read
@@ -58,7 +58,7 @@ def check(container: Container, record: Record) -> None:
     config = container.read(CONFIG)
     if not any(key in config for key in _LABELS):
         return
-    from jaula.oci import removal
+    from jaula.oci import delete
     from jaula.runtime.init import lsm_labels
     from jaula.spec import runtime as oci
 
@@ -72,17 +72,17 @@ def check(container: Container, record: Record) -> None:
     try:
         lsm_labels.check(record.pid, wanted)
     except JaulaError:
-        removal.kill(record)
+        delete.kill(record)
         raise
 
 
-def poststart(call: Call, container: Container, record: Record) -> None:
+def poststart(call: CommandArgs, container: Container, record: Record) -> None:
     """Run the hooks that follow the start. One that fails ends the container, and is raised."""
     config = container.read(CONFIG)
     if _POSTSTART not in config:
         return
-    from jaula.oci import removal
-    from jaula.oci.statedocument import state_of
+    from jaula.oci import delete as oci_delete
+    from jaula.oci.state_json import state_of
     from jaula.runtime.init import hooks
     from jaula.spec import runtime as oci
 
@@ -92,5 +92,5 @@ def poststart(call: Call, container: Container, record: Record) -> None:
     try:
         hooks.run("poststart", spec.hooks.poststart, state_of(record, "running"))
     except JaulaError:
-        removal.kill(record)
+        oci_delete.kill(record)
         raise

@@ -13,11 +13,11 @@ import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.oci import bundle as bundles
-from jaula.oci import console, parts, preserved, removal
-from jaula.oci.call import SWITCH, VALUE, Call
+from jaula.oci import console, delete, preserve_fds, services
+from jaula.oci.args import SWITCH, VALUE, CommandArgs
+from jaula.oci.cgroup_path import completed, place
 from jaula.oci.container import CONFIG, STATE, Container, Record, check_id, process_facts
-from jaula.oci.placement import completed, place
-from jaula.oci.statedocument import state_of
+from jaula.oci.state_json import state_of
 from jaula.runtime import validation
 from jaula.runtime.create import create
 from jaula.runtime.create.process import ProcessHandle
@@ -37,7 +37,7 @@ FLAGS = {
 }
 
 
-class Made(msgspec.Struct, frozen=True):
+class CreatedContainer(msgspec.Struct, frozen=True):
     """A container that was just made."""
 
     record: Record
@@ -45,7 +45,9 @@ class Made(msgspec.Struct, frozen=True):
     born: ProcessHandle
 
 
-def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False) -> Made:
+def make(
+    call: CommandArgs, container_id: str, *, waits: bool, foreground: bool = False
+) -> CreatedContainer:
     """Create a container; ``waits`` for ``start``, or its program runs at once.
 
     ``foreground`` keeps the terminal's master in ``born``. Raises a ``JaulaError``; then nothing
@@ -53,7 +55,7 @@ def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False
     """
     options, settings = call.options, call.settings
     check_id(container_id)
-    preserve = preserved.count(options)
+    preserve = preserve_fds.count(options)
     bundle = os.path.realpath(options.get("bundle") or ".")
     spec = bundles.load(bundle)
     for warning in validation.check(spec):
@@ -91,14 +93,14 @@ def make(call: Call, container_id: str, *, waits: bool, foreground: bool = False
         try:
             _announce(call, container, record, spec, born, foreground=foreground)
         except BaseException:
-            removal.kill(record)
-            removal.remove(call, container, record)
+            delete.kill(record)
+            delete.remove(call, container, record)
             raise
-    return Made(record, spec, born)
+    return CreatedContainer(record, spec, born)
 
 
 def _launch(
-    call: Call,
+    call: CommandArgs,
     container: Container,
     record: Record,
     spec: oci.Spec,
@@ -120,15 +122,15 @@ def _launch(
             console=_size_of_caller() if keeps else (0, 0),
             preserve=preserve,
             start_socket=waiting.fileno() if waiting is not None else -1,
-            seccomp_cache=parts.seccomp_cache(call.settings),
+            seccomp_cache=services.seccomp_cache(call.settings),
             session_keyring=not options.on("no-new-keyring"),
             pivot=not options.on("no-pivot"),
             unprivileged=os.geteuid() != 0,
         )
-        all_parts = parts.load(call.settings, spec.annotations)
+        all_parts = services.load(call.settings, spec.annotations)
         born = create.start(completed(spec, call.settings), terms, all_parts)
     except JaulaError:
-        removal.poststop(call, record, spec)
+        delete.poststop(call, record, spec)
         raise
     finally:
         if waiting is not None:
@@ -145,7 +147,7 @@ def _size_of_caller() -> tuple[int, int]:
 
 
 def _announce(
-    call: Call,
+    call: CommandArgs,
     container: Container,
     record: Record,
     spec: oci.Spec,
@@ -157,7 +159,7 @@ def _announce(
     options = call.options
     record.pid = born.pid
     record.start_time = process_facts(born.pid)[1]
-    driver = parts.cgroup_driver(call.settings)
+    driver = services.cgroup_driver(call.settings)
     with driver.open(record.cgroup) as cgroup:
         record.cgroup_paths = cgroup.locations()
     container.write(STATE, record.encode())

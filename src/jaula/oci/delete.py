@@ -8,8 +8,8 @@ import select
 import signal
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
-from jaula.oci import parts
-from jaula.oci.call import Call
+from jaula.oci import services
+from jaula.oci.args import CommandArgs
 from jaula.oci.container import CONFIG, Container, Record, alive
 from jaula.oci.settings import Settings
 
@@ -58,7 +58,7 @@ def kill(record: Record) -> None:
         settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
         if record.cgroup:
             try:
-                with parts.cgroup_driver(settings).open(record.cgroup) as cgroup:
+                with services.cgroup_driver(settings).open(record.cgroup) as cgroup:
                     cgroup.kill()
             except NotFound:
                 pass  # never made, or removed already
@@ -75,12 +75,12 @@ def _ended(pidfd: int) -> bool:
     return bool(poll.poll(KILL_SECONDS * 1000))
 
 
-def remove(call: Call, container: Container, record: Record) -> None:
+def remove(call: CommandArgs, container: Container, record: Record) -> None:
     """Remove what is left of a container whose init has ended; the directory goes last."""
     settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
     if record.cgroup:
         try:
-            with parts.cgroup_driver(settings).open(record.cgroup) as cgroup:
+            with services.cgroup_driver(settings).open(record.cgroup) as cgroup:
                 cgroup.kill()
                 cgroup.destroy()
         except NotFound:
@@ -100,11 +100,11 @@ def remove(call: Call, container: Container, record: Record) -> None:
     container.remove()
 
 
-def poststop(call: Call, record: Record, spec: oci.Spec) -> None:
+def poststop(call: CommandArgs, record: Record, spec: oci.Spec) -> None:
     """Run the hooks that follow a container's end; one that fails is only reported."""
     if spec.hooks is None or not spec.hooks.poststop:
         return
-    from jaula.oci.statedocument import state_of
+    from jaula.oci.state_json import state_of
     from jaula.runtime.init import hooks
 
     record.pid = 0
