@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from jaula.images.build.language.instructions import Add, Copy, Place
+from jaula.images.build.copy import take
+from jaula.images.build.dockerfile.ast import Add, Copy, Location
 from jaula.images.build.sources import Tree
-from jaula.images.build.taking import take
 
-HERE = Place(1, 1)
+HERE = Location(1, 1)
 
 
 def make(root: Path, files: Mapping[str, str | None]) -> None:

@@ -55,7 +55,7 @@ def main() -> None:
     directory, last, operation = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     arguments = sys.argv[4:]
     from jaula.config import Paths
-    from jaula.images.store import ImageStore
+    from jaula.images.store.store import ImageStore
     from jaula.storage.layers.store import LayerStore
 
     paths = Paths(directory / "root", directory / "run")
@@ -100,11 +100,11 @@ def tag(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
 
 def mend(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:
     """Unpack an image's layers again."""
-    from jaula.images import mending
+    from jaula.images.store import repair
 
     image = images.resolve(arguments[0])
-    pairs = mending.pairs(images, image.manifest)
-    return lambda: [mending.unpack(images, blob.digest, layer) for blob, layer in pairs]
+    pairs = repair.pairs(images, image.manifest)
+    return lambda: [repair.unpack(images, blob.digest, layer) for blob, layer in pairs]
 
 
 def create(paths: Any, layers: Any, images: Any, arguments: list[str]) -> Any:

@@ -8,16 +8,16 @@ from typing import Any
 
 from jaula.config import Paths, RegistryConfig
 from jaula.images.reference import parse
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
-from jaula.images.registry.patience import Patience
 from jaula.images.registry.pull import pull
-from jaula.images.registry.tokens import Credentials
-from jaula.images.store import Image, ImageStore
+from jaula.images.registry.timeouts import Timeouts
+from jaula.images.store.store import Image, ImageStore
 from jaula.spec.image import Platform
 from jaula.storage.layers.store import LayerStore
 
-SHORT = Patience(
+SHORT = Timeouts(
     connect=2,
     stall=1,
     document=2,
@@ -38,7 +38,7 @@ class Puller:
 
     directory: Path
     settings: dict[str, Any] = field(default_factory=dict)
-    patience: Patience = SHORT
+    patience: Timeouts = SHORT
     messages: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

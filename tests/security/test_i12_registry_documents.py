@@ -335,8 +335,8 @@ def test_the_words_of_a_registry_do_not_reach_a_terminal(
 
 
 def test_tags_without_end_are_not_followed(puller: Puller, registry: ScriptedRegistry) -> None:
+    from jaula.images.registry.auth.token import Credentials
     from jaula.images.registry.cancellation import Cancellation
-    from jaula.images.registry.tokens import Credentials
 
     registry.scripts["/v2/box/tags/list"] = lambda request: request.answer(
         200, b'{"tags":["a","b","../x","c d"]}', Link='</v2/box/tags/list?last=b>; rel="next"'

@@ -14,10 +14,10 @@ from harness.registry import make_certificates
 from harness.scripted_registry import Request, ScriptedRegistry, digest, layer
 from jaula.config import RegistryConfig
 from jaula.errors import JaulaError
-from jaula.images.registry import address
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.hosts import Hosts
-from jaula.images.registry.tokens import Credentials
+from jaula.images.registry.http import url as http_url
 from jaula.images.registry.upload import Upload
 from jaula.spec.image import LAYER_TAR, Descriptor
 
@@ -158,9 +158,9 @@ def test_a_token_server_elsewhere_does_not_get_them(
 def test_a_token_server_that_the_operator_named_gets_them(tmp_path: Path) -> None:
     hosts = Hosts(RegistryConfig(realms=("r.example.com:5000=tokens.example.org",)))
     endpoint = hosts.endpoint("r.example.com:5000")
-    assert hosts.trusts_realm(endpoint, address.parse("https://tokens.example.org/t"))
-    assert not hosts.trusts_realm(endpoint, address.parse("http://tokens.example.org/t"))
-    assert not hosts.trusts_realm(endpoint, address.parse("https://x.example.org/t"))
+    assert hosts.trusts_realm(endpoint, http_url.parse("https://tokens.example.org/t"))
+    assert not hosts.trusts_realm(endpoint, http_url.parse("http://tokens.example.org/t"))
+    assert not hosts.trusts_realm(endpoint, http_url.parse("https://x.example.org/t"))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_token_server_that_the_operator_named_gets_them(tmp_path: Path) -> Non
 def test_whose_token_server_it_is(registry_name: str, realm: str, trusted: bool) -> None:
     hosts = Hosts(RegistryConfig())
     endpoint = hosts.endpoint(registry_name)
-    assert hosts.trusts_realm(endpoint, address.parse(realm)) is trusted
+    assert hosts.trusts_realm(endpoint, http_url.parse(realm)) is trusted
 
 
 def test_the_scope_is_ours_whatever_is_asked_for(
@@ -408,7 +408,7 @@ def test_credentials_for_another_registry_are_not_used(server: str, used: bool) 
 
 
 def test_credentials_are_never_shown() -> None:
-    from jaula.images.registry.credentials import Login
+    from jaula.images.registry.auth.credentials import Login
 
     for value in (HELD, Login("u", "s3cret")):
         assert "s3cret" not in repr(value) + str(value) + json.dumps(repr(value))

@@ -28,9 +28,9 @@ from harness.hostile import BITING, HARMLESS, MIB, REFUSED, SECONDS, SECRET, UP,
 from harness.layers import Member, digest, image, layer
 from jaula.config import Paths
 from jaula.errors import InvalidRequest
-from jaula.images import archive_files
 from jaula.images.archive import load as load_into
-from jaula.images.store import ImageStore
+from jaula.images.archive import members as archive_members
+from jaula.images.store.store import ImageStore
 from jaula.spec import image as documents
 from jaula.storage.layers.store import LayerStore
 
@@ -490,7 +490,7 @@ def test_it_is_the_limit_that_refuses_a_list_without_end(
     data = layer([*saved.items(), ("manifest.json", saved["manifest.json"] + b" " * 9 * MIB)])
     with pytest.raises(InvalidRequest):
         loaded_here(tmp_path / "held", data)
-    for module in (archive_files, documents):
+    for module in (archive_members, documents):
         monkeypatch.setattr(module, "DOCUMENT_LIMIT", 10 * MIB)
     assert {"one", "two"} <= set(loaded_here(tmp_path / "lifted", data))
 

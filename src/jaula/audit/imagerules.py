@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from jaula.errors import InvalidRequest
-from jaula.images.blobs import hex_of
 from jaula.images.reference import could_be_id, parse
-from jaula.images.trust.evidence import EvidenceStore
-from jaula.images.trust.gate import vouched
-from jaula.images.trust.rules import Rule, Rules, Verdict
-from jaula.images.trust.rules_file import File
-from jaula.images.trust.signature import Unsigned
+from jaula.images.store.blobs import hex_of
+from jaula.images.trust.policy import vouched
+from jaula.images.trust.rules import TrustRule, TrustRules, Verdict
+from jaula.images.trust.rules_file import RulesFile
+from jaula.images.trust.signature import UnsignedImage
+from jaula.images.trust.signature_store import SignatureStore
 from jaula.spec.image import MANIFESTS, Index, Manifest, decode
 
 
@@ -33,27 +33,27 @@ class ImageRules:
         self._layout = self._evidence.parent / "images"
 
     @cached_property
-    def rules(self) -> Rules:
+    def rules(self) -> TrustRules:
         """The rules as they are in the file. Raises :class:`InvalidRequest`."""
-        return File(self.path).read(required=False) if self.path else Rules()
+        return RulesFile(self.path).read(required=False) if self.path else TrustRules()
 
-    def rule_of(self, asked: str, rules: Rules) -> Rule:
+    def rule_of(self, asked: str, rules: TrustRules) -> TrustRule:
         """The rule for a container's image; the general one where it was named by its id."""
         try:
             return rules.general if could_be_id(asked) else rules.of(parse(asked))
         except InvalidRequest:
             return rules.general
 
-    def judged(self, rule: Rule, asked: str, id: str) -> tuple[bool, str, str]:
+    def judged(self, rule: TrustRule, asked: str, id: str) -> tuple[bool, str, str]:
         """Whether an image is as the rule wants it, in words, and which file says so."""
         if rule.verdict is not Verdict.SIGNED_BY:
             return rule.verdict is Verdict.ACCEPT, str(rule.verdict), self.path
-        store, reason = EvidenceStore(self._evidence), "no signature of it is kept"
+        store, reason = SignatureStore(self._evidence), "no signature of it is kept"
         reference = parse(asked)
         for manifest in self._manifests(id):
             try:
                 found = vouched(store, manifest, rule, reference)
-            except Unsigned as error:
+            except UnsignedImage as error:
                 reason = error.message or reason
                 continue
             told = f"{manifest[:19]}... signed by {found.key} (sha256:{found.fingerprint[:12]}...)"

@@ -19,7 +19,7 @@ from jaula.cli.destination import DEFAULT, TLS_FILES, Destination
 from jaula.cli.failure import Failure
 from jaula.cli.secured import Security
 from jaula.errors import InvalidRequest
-from jaula.images.registry.credentials import CredentialFile
+from jaula.images.registry.auth.credentials import CredentialFile
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]+", re.ASCII)
 ENDPOINT = "docker"

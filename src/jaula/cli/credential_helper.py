@@ -12,9 +12,9 @@ import sys
 
 from jaula.cli.registry_auth import key as key_of
 from jaula.errors import JaulaError, NotFound
-from jaula.images.registry.authfile import place
-from jaula.images.registry.credentials import NOT_FOUND, TOKEN_USER, Login
-from jaula.images.registry.keyring import Keyring
+from jaula.images.registry.auth.authfile import place
+from jaula.images.registry.auth.credentials import NOT_FOUND, TOKEN_USER, Login
+from jaula.images.registry.auth.keyring import Keyring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _erase(keyring: Keyring, given: str) -> str:
 
 
 def _list(keyring: Keyring, given: str) -> str:
-    from jaula.images.registry.credentials import CredentialFile
+    from jaula.images.registry.auth.credentials import CredentialFile
 
     auths = CredentialFile(place()).document().get("auths") or {}
     found = {name: keyring.find(key_of(name)) for name, entry in auths.items() if not entry}

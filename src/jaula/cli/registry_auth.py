@@ -8,8 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.images.registry.credentials import CredentialFile, Login
-    from jaula.images.registry.keyring import Keyring
+    from jaula.images.registry.auth.credentials import CredentialFile, Login
+    from jaula.images.registry.auth.keyring import Keyring
 
 HUB = "docker.io"
 HUB_KEY = "https://index.docker.io/v1/"
@@ -32,11 +32,11 @@ def key(server: str) -> str:
 
 def file() -> CredentialFile:
     """The file of this person."""
-    from jaula.images.registry.authfile import place
-    from jaula.images.registry.credentials import CredentialFile
+    from jaula.images.registry.auth.authfile import place
+    from jaula.images.registry.auth.credentials import CredentialFile
 
     def keyring(path: str) -> Keyring | None:
-        from jaula.images.registry.keyring import available
+        from jaula.images.registry.auth.keyring import available
 
         return available(path)
 
@@ -70,7 +70,7 @@ def headers_for(server: str) -> tuple[tuple[str, str], ...]:
     """The same, for a registry's name."""
     from os import path
 
-    from jaula.images.registry.authfile import place
+    from jaula.images.registry.auth.authfile import place
 
     if not path.exists(place()):
         return ()

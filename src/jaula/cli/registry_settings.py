@@ -63,10 +63,11 @@ def take(settings: dict[str, object]) -> RegistryConfig:
         found["certificates"] = (*_own_certificates(), *RegistryConfig().certificates)
     config = RegistryConfig(**found)
     if given:
-        from jaula.images.registry import hosts, proxies
+        from jaula.images.registry import hosts
+        from jaula.images.registry.http import proxy
 
         hosts.Hosts(config).endpoints("docker.io")
-        proxies.configured(config.http_proxy, config.https_proxy, config.no_proxy, {})
+        proxy.configured(config.http_proxy, config.https_proxy, config.no_proxy, {})
     return config
 
 

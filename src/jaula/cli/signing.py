@@ -41,12 +41,12 @@ def enable() -> None:
 def private_key(path: str) -> PrivateKey:
     """The key in a file, its password asked for where it has one."""
     from jaula.errors import InvalidRequest
-    from jaula.images.trust import keyfile
+    from jaula.images.trust import key_file
 
     pem = _content(path)
-    password = asked_password(f"Password of {path}: ") if keyfile.is_encrypted(pem) else b""
+    password = asked_password(f"Password of {path}: ") if key_file.is_encrypted(pem) else b""
     try:
-        return keyfile.read(pem, password, path)
+        return key_file.read(pem, password, path)
     except InvalidRequest as error:
         raise Failure(f"jaula: {error}") from None
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.engine import Engine
     from jaula.engine.ranges import OneRange
-    from jaula.images.store import ImageStore
-    from jaula.images.trust.gate import Gate
+    from jaula.images.store.store import ImageStore
+    from jaula.images.trust.policy import ImagePolicy
     from jaula.runtime.client import Runtime
 
 
@@ -33,7 +33,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.sandboxes import Sandboxes
     from jaula.engine.secret_store import SecretStore
     from jaula.engine.volume_mounts import VolumeMounts
-    from jaula.images.store import ImageStore
+    from jaula.images.store.store import ImageStore
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
     from jaula.state.secret_encryption import SecretEncryption
@@ -103,13 +103,13 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     )
 
 
-def _gate(config: EngineConfig, images: ImageStore) -> Gate:
+def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:
     """The rules about images, from the file that says who may ask for what."""
     from jaula.daemon import authority
-    from jaula.images.trust.gate import Gate
+    from jaula.images.trust.policy import ImagePolicy as PolicyImagePolicy
 
     path = authority.path_of(config)
-    return Gate(images, config.paths.trust, path, required=bool(config.policy))
+    return PolicyImagePolicy(images, config.paths.trust, path, required=bool(config.policy))
 
 
 def _unproven(config: EngineConfig) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import msgspec
 from jaula.engine.create import attributes
 from jaula.engine.listing import without_made
 from jaula.errors import InvalidRequest, NotFound, Unsupported
-from jaula.images.build.language.changes import apply
+from jaula.images.build.dockerfile.apply import apply
 from jaula.images.reference import parse
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
 from jaula.state.records import Status
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jaula.engine.container import Container
     from jaula.engine.containers import Containers
     from jaula.engine.parts import Parts
-    from jaula.images.store import Image
+    from jaula.images.store.store import Image
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_params import CommitOptions
     from jaula.state.records import ContainerRecord

@@ -37,7 +37,7 @@ from jaula.engine.mounting import Mounting
 from jaula.engine.parts import Parts
 from jaula.engine.specbuild import build, process, resources, security, sharing
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
-from jaula.images.registry import documents
+from jaula.images.registry import manifest
 from jaula.network import etc_files
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, HostConfig
@@ -76,7 +76,7 @@ async def create(
         name = names.check_name(name)
         parts.registry.check_free(name)
     image = parts.images.resolve(body.image)
-    documents.check_platform(documents.platform_of(platform), image.platform, body.image)
+    manifest.check_platform(manifest.platform_of(platform), image.platform, body.image)
     parts.gate.running(image, body.image)
     merged = merge.merge(body, image.config)
     merged = msgspec.structs.replace(merged, host_config=_joined(parts, merged.host_config))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
-    from jaula.images.store import Image, ImageStore
+    from jaula.images.store.store import Image, ImageStore
 
 Document = dict[str, Any]
 

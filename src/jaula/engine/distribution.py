@@ -19,9 +19,9 @@ from jaula.spec.api import ManifestListAdd, RegistryAuth
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
+    from jaula.images.registry.auth.token import Credentials
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.client import RegistryClient
-    from jaula.images.registry.tokens import Credentials
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -64,12 +64,12 @@ class Distribution:
         :raises NotFound: the registry has nothing of that name.
         :raises Unreachable: no registry answers.
         """
-        from jaula.images.registry import documents
+        from jaula.images.registry import manifest as registry_manifest
         from jaula.images.registry.cancellation import Cancellation
         from jaula.images.registry.pull import pull, pull_all
 
         wanted, every = _wanted(name, tag)
-        chosen = documents.platform_of(platform)
+        chosen = registry_manifest.platform_of(platform)
         held = held_for(auth, wanted.domain)
         cancel, client = Cancellation(), self.client
 
@@ -128,7 +128,7 @@ class Distribution:
 
     async def inspect(self, name: str, auth: RegistryAuth | None) -> Document:
         """The descriptor of a name and its platforms."""
-        from jaula.images.registry.looking import describe
+        from jaula.images.registry.inspect import describe
 
         wanted = references.parse(name)
         held, client = held_for(auth, wanted.domain), self.client
@@ -140,7 +140,7 @@ class Distribution:
 
     async def manifest(self, name: str, auth: RegistryAuth | None) -> Document:
         """The document of a name, as it is, with the manifests that it lists."""
-        from jaula.images.registry.looking import details
+        from jaula.images.registry.inspect import details
 
         wanted = references.parse(name)
         held, client = held_for(auth, wanted.domain), self.client
@@ -154,7 +154,7 @@ class Distribution:
         self, name: str, body: ManifestListAdd, auth: RegistryAuth | None
     ) -> Document:
         """Send a list of manifests that the registry has already; its digest."""
-        from jaula.images.registry.lists import push_list
+        from jaula.images.registry.push_index import push_list
 
         wanted = references.parse(name)
         members = [references.parse(member) for member in body.members]
@@ -193,8 +193,8 @@ def _wanted(name: str, tag: str) -> tuple[Reference, bool]:
 
 def held_for(auth: RegistryAuth | None, domain: str) -> Credentials:
     """The credentials of a request, none where they name another registry than ``domain``."""
+    from jaula.images.registry.auth.token import Credentials, credentials
     from jaula.images.registry.hosts import domain_of
-    from jaula.images.registry.tokens import Credentials, credentials
 
     if auth is not None and auth.server_address and domain_of(auth.server_address) != domain:
         return Credentials()
@@ -211,7 +211,7 @@ class _HubHint:
         return
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from jaula.images.registry.failures import Unreachable
+        from jaula.images.registry.errors import Unreachable
 
         if isinstance(error, Unreachable) and self._wanted.domain == DEFAULT_DOMAIN:
             base = self._wanted.path.rpartition("/")[2]

@@ -16,7 +16,7 @@ from jaula.state.records import Status
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
-    from jaula.images.store import Image, Removed
+    from jaula.images.store.store import Image, RemovalResult
 
 Filters = dict[str, list[str]]
 Document = dict[str, Any]
@@ -103,7 +103,7 @@ class Images:
         """
         return [dict(step) for step in await self._remove(ref, force=force)]
 
-    async def _remove(self, ref: str, *, force: bool) -> Removed:
+    async def _remove(self, ref: str, *, force: bool) -> RemovalResult:
         try:
             image = self._parts.images.resolve(ref)
         except CorruptState:

@@ -20,8 +20,8 @@ from jaula.state.database import Database
 
 if TYPE_CHECKING:
     from jaula.cgroups.protocol import CgroupDriver
-    from jaula.images.store import ImageStore
-    from jaula.images.trust.gate import Gate
+    from jaula.images.store.store import ImageStore
+    from jaula.images.trust.policy import ImagePolicy
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime
     from jaula.storage.drivers.driver import SnapshotDriver
@@ -45,7 +45,7 @@ class Parts:
     snapshots: SnapshotDriver
     layers: LayerStore
     images: ImageStore
-    gate: Gate
+    gate: ImagePolicy
     volumes: VolumeStore
     volume_mounts: VolumeMounts
     secrets: SecretStore

@@ -1,6 +1,6 @@
 """The use cases of trust: signatures at registries, the rules about images, what is in an image.
 
-The engine verifies for itself, at a pull and a start (:mod:`jaula.images.trust.gate`). A person's
+The engine verifies for itself, at a pull and a start (:mod:`jaula.images.trust.policy`). A person's
 keys never come here: the client signs, and what it made is put beside the image.
 """
 
@@ -14,7 +14,7 @@ from jaula.engine.distribution import apart, held_for
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
 from jaula.images.reference import familiar
-from jaula.images.trust.gate import ImageRefused
+from jaula.images.trust.policy import ImageRefused
 from jaula.spec.api import RegistryAuth, SignatureAdd
 from jaula.spec.image import Descriptor
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from jaula.engine.distribution import Distribution
     from jaula.engine.parts import Parts
     from jaula.images.registry.cancellation import Cancellation
-    from jaula.images.registry.documents import Document as Found
+    from jaula.images.registry.manifest import Document as Found
     from jaula.images.registry.repository import Repository
-    from jaula.images.trust.rules import Rule
+    from jaula.images.trust.rules import TrustRule
 
 Document = dict[str, Any]
 
@@ -58,11 +58,11 @@ class Trust:
 
     async def signatures(self, name: str, auth: RegistryAuth | None) -> Document:
         """The descriptor of a name at its registry, and its signatures, not verified."""
-        from jaula.images.trust import shelf
+        from jaula.images.trust import referrers
 
         def work(cancel: Cancellation) -> Document:
             source, found = self._found(name, auth, cancel)
-            listed = shelf.find(source, found.digest, cancel)
+            listed = referrers.find(source, found.digest, cancel)
             return {
                 "Descriptor": _described(found),
                 "Signatures": [
@@ -77,10 +77,11 @@ class Trust:
 
         :raises InvalidRequest: it is about another image than the one that has the name there.
         """
-        from jaula.images.trust import payload, shelf
+        from jaula.images.trust import referrers as trust_referrers
+        from jaula.images.trust import simple_signing
         from jaula.images.trust.signature import Signature
 
-        claim = payload.read(body.payload)
+        claim = simple_signing.read(body.payload)
 
         def work(cancel: Cancellation) -> Document:
             source, found = self._found(name, auth, cancel)
@@ -91,7 +92,7 @@ class Trust:
                 )
             image = Descriptor(found.media_type, found.digest, len(found.data))
             made = Signature(body.payload, body.signature)
-            shelf.add(source, image, made, cancel, referring=body.referring)
+            trust_referrers.add(source, image, made, cancel, referring=body.referring)
             if found.digest in self._parts.images.manifests():
                 self._parts.gate.learn(source, found.digest, name, cancel)
             return {"Descriptor": _described(found)}
@@ -101,27 +102,27 @@ class Trust:
     def _found(
         self, name: str, auth: RegistryAuth | None, cancel: Cancellation
     ) -> tuple[Repository, Found]:
-        from jaula.images.registry import failures
+        from jaula.images.registry import errors
 
         wanted = references.parse(name)
         held = held_for(auth, wanted.domain)
         source = self._distribution.client.repository(wanted.domain, wanted.path, held, cancel)
         try:
             return source, source.manifest(wanted.digest or wanted.tag or "", cancel)
-        except failures.Refused as error:
-            raise failures.pull_error(error, wanted.repository, str(wanted)) from None
+        except errors.RegistryError as error:
+            raise errors.pull_error(error, wanted.repository, str(wanted)) from None
 
     async def sbom(self, name: str, form: str) -> Document:
         """The packages in an image, as a document of the form that is asked for.
 
         :raises InvalidRequest: an unknown form.
         """
-        from jaula.images.sbom import inventory, write
+        from jaula.images.sbom import formats, scan
         from jaula.storage.drivers.driver import open_root
 
-        if form not in write.FORMS:
+        if form not in formats.FORMS:
             raise InvalidRequest(
-                f"unknown form {form[:40]!r}", hint=f"one of {', '.join(write.FORMS)}"
+                f"unknown form {form[:40]!r}", hint=f"one of {', '.join(formats.FORMS)}"
             )
         image = self._parts.images.resolve(name)
         called = familiar(name)
@@ -129,12 +130,12 @@ class Trust:
 
         def work() -> Document:
             with open_root(self._parts.snapshots.view(image.layers)) as root:
-                return write.FORMS[form](image, shown, inventory.take(root))
+                return formats.FORMS[form](image, shown, scan.take(root))
 
         return await asyncio.to_thread(work)
 
 
-def _shown(rule: Rule) -> Document:
+def _shown(rule: TrustRule) -> Document:
     return {
         "Scope": rule.scope.text,
         "Verdict": str(rule.verdict),

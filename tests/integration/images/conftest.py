@@ -14,7 +14,7 @@ import pytest
 from harness import disks
 from jaula.config import Paths
 from jaula.images.archive import load
-from jaula.images.store import ImageStore
+from jaula.images.store.store import ImageStore
 from jaula.storage.layers.store import LayerStore
 
 Files = dict[str, bytes]

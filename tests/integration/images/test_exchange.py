@@ -19,7 +19,7 @@ import pytest
 from jaula.errors import InvalidRequest, NotFound
 from jaula.images.archive import import_tar, load, save
 from jaula.images.bootstrap import build
-from jaula.images.store import ImageStore
+from jaula.images.store.store import ImageStore
 
 Loaded = Callable[[bytes], list[str]]
 

@@ -21,8 +21,8 @@ from harness.engine import PROJECT
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
 from jaula.images.archive import load
-from jaula.images.store import ImageStore
-from jaula.images.verifying import Verification
+from jaula.images.store.store import ImageStore
+from jaula.images.store.verify import Verification
 from jaula.storage.drivers.driver import driver
 from jaula.storage.layers.store import LayerStore
 
@@ -144,7 +144,7 @@ def test_a_name_is_always_some_images(filled: Path, tmp_path: Path) -> None:
 
 
 def test_a_repair_that_was_cut_off_can_be_done_again(filled: Path, tmp_path: Path) -> None:
-    from jaula.images import mending
+    from jaula.images.store import repair
 
     store = opened(filled)
     top = store.resolve("one:1").layers[1]
@@ -152,10 +152,10 @@ def test_a_repair_that_was_cut_off_can_be_done_again(filled: Path, tmp_path: Pat
     for trial, _ in sampled(filled, tmp_path, "mend", "one:1"):
         store = opened(trial)
         for manifest in store.damaged():
-            mending.mend(store, manifest)
+            repair.mend(store, manifest)
         image = store.resolve("one:1")
-        for blob, diff_id in mending.pairs(store, image.manifest):
-            mending.unpack(store, blob.digest, diff_id)
+        for blob, diff_id in repair.pairs(store, image.manifest):
+            repair.unpack(store, blob.digest, diff_id)
         assert names(check_whole(trial, "one:1", "two:1")) == {"one:1", "two:1"}
 
 

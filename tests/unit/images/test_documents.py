@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.bootstrap_debian import host_release, release_time
-from jaula.images.build.language.changes import apply
-from jaula.images.platforms import best
-from jaula.images.store import check_document
+from jaula.images.bootstrap.debian import host_release, release_time
+from jaula.images.build.dockerfile.apply import apply
+from jaula.images.platform import best
+from jaula.images.store.store import check_document
 from jaula.spec.image import (
     DOCUMENT_LIMIT,
     MANIFEST,

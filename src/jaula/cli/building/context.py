@@ -15,8 +15,8 @@ import os
 import sys
 
 from jaula.cli.failure import Failure
-from jaula.images.build import ignoring
-from jaula.images.build.ignoring import Ignore
+from jaula.images.build import dockerignore
+from jaula.images.build.dockerignore import Dockerignore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Directory(Context):
     """A directory; ``text`` is a Dockerfile that is not in it, else ``dockerfile`` is its path."""
 
     def __init__(
-        self, path: str, dockerfile: str, text: bytes | None, ignore: Ignore | None
+        self, path: str, dockerfile: str, text: bytes | None, ignore: Dockerignore | None
     ) -> None:
         self.path = path
         self.dockerfile = dockerfile if text is None else _OUTSIDE
@@ -99,7 +99,7 @@ class Directory(Context):
             self.renamed = (_OUTSIDE, dockerfile)
         self._text = text
         if ignore is not None and text is None:
-            ignore = ignore.keeping(dockerfile, *ignoring.files(dockerfile))
+            ignore = ignore.keeping(dockerfile, *dockerignore.files(dockerfile))
         self._ignore = ignore
 
     def send(self, sink: Sink) -> None:
@@ -193,15 +193,15 @@ def _is_in(file: str, path: str) -> bool:
     return top == "/" or os.path.realpath(file).startswith(top + "/")
 
 
-def _ignore_file(path: str, dockerfile: str) -> Ignore | None:
+def _ignore_file(path: str, dockerfile: str) -> Dockerignore | None:
     """What stays out: by the ignore file beside the Dockerfile, or the context's."""
     from jaula.errors import InvalidRequest
 
-    for name in ignoring.files(dockerfile):
+    for name in dockerignore.files(dockerfile):
         place = os.path.join(path, name)
         try:
             with open(place, encoding="utf-8", errors="surrogateescape") as file:
-                return Ignore.read(file.read())
+                return Dockerignore.read(file.read())
         except FileNotFoundError:
             continue
         except IsADirectoryError:
@@ -212,6 +212,6 @@ def _ignore_file(path: str, dockerfile: str) -> Ignore | None:
 
 
 def _outside(write: Callable[[str, bytes], None], text: bytes) -> None:
-    names = (_OUTSIDE, _OUTSIDE + ignoring.NAME)
+    names = (_OUTSIDE, _OUTSIDE + dockerignore.NAME)
     write(names[0], text)
     write(names[1], "".join(f"{name}\n" for name in names).encode())

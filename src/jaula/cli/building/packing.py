@@ -19,7 +19,7 @@ from jaula.storage.trees import walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.images.build.ignoring import Ignore
+    from jaula.images.build.dockerignore import Dockerignore
 
 _TAKEN = (REGULAR, DIRECTORY, SYMLINK, FIFO)
 
@@ -27,7 +27,7 @@ _TAKEN = (REGULAR, DIRECTORY, SYMLINK, FIFO)
 class Packing:
     """One archive. ``ignore`` says what stays out, None nothing."""
 
-    def __init__(self, sink: Sink, ignore: Ignore | None = None) -> None:
+    def __init__(self, sink: Sink, ignore: Dockerignore | None = None) -> None:
         self._writer = TarWriter(sink)
         self._ignore = ignore
         self._links: dict[tuple[int, int], bytes] = {}

@@ -101,7 +101,7 @@ def headers() -> tuple[tuple[str, str], ...]:
     """``X-Registry-Config``: the credentials that this person's file has."""
     from os import path
 
-    from jaula.images.registry.authfile import place
+    from jaula.images.registry.auth.authfile import place
 
     if not path.exists(place()):
         return ()

@@ -12,7 +12,7 @@ from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.images.registry.credentials import Login
+    from jaula.images.registry.auth.credentials import Login
 
 UNAUTHORIZED = 401
 LONGEST_PASSWORD = 1 << 16  # bytes
@@ -20,7 +20,7 @@ LONGEST_PASSWORD = 1 << 16  # bytes
 
 def run(options: Options) -> int:
     """See that the registry takes the credentials, then keep them."""
-    from jaula.images.registry.credentials import Login
+    from jaula.images.registry.auth.credentials import Login
 
     server = options.arguments[0] if options.arguments else ""
     client = Client(Settings.host)

@@ -13,7 +13,7 @@ def run(options: Options) -> int:
     """Write a new pair of keys, the private one encrypted and for its owner alone."""
     signing.enable()
     from jaula.errors import InvalidRequest
-    from jaula.images.trust import keyfile, keys
+    from jaula.images.trust import key_file, keys
 
     name = options.arguments[0]
     try:
@@ -25,7 +25,7 @@ def run(options: Options) -> int:
         if os.path.lexists(path):
             raise Failure(f"jaula: {path} is there already")
     password = signing.asked_password(f"Password for {private}: ", twice=True)
-    _write(private, keyfile.write(key, password), 0o600)
+    _write(private, key_file.write(key, password), 0o600)
     _write(public, key.public.pem, 0o644)
     print(f"Private key: {private}\nPublic key:  {public} (sha256:{key.public.fingerprint})")
     return 0

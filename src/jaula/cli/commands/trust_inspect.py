@@ -36,14 +36,14 @@ def run(options: Options) -> int:
 
 def _item(signature: Signature, known: list[PublicKey], digest: str) -> dict[str, Any]:
     from jaula.errors import InvalidRequest
-    from jaula.images.registry.failures import printable
-    from jaula.images.trust import payload
+    from jaula.images.registry.errors import printable
+    from jaula.images.trust import simple_signing
 
     key = next((k for k in known if k.verifies(signature.value, signature.payload)), None)
     try:
-        claim = payload.read(signature.payload)
+        claim = simple_signing.read(signature.payload)
     except InvalidRequest:
-        claim = payload.Claim("", UNREAD)
+        claim = simple_signing.SimpleSigning("", UNREAD)
     notes = ",".join(f"{name}={value}" for name, value in sorted(claim.notes.items()))
     return {
         "key": key.name if key else "<unknown>",

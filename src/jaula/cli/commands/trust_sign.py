@@ -19,7 +19,7 @@ def run(options: Options) -> int:
     signing.enable()
     from jaula.errors import InvalidRequest
     from jaula.images import reference
-    from jaula.images.trust import payload
+    from jaula.images.trust import simple_signing
 
     name = options.arguments[0]
     try:
@@ -37,7 +37,7 @@ def run(options: Options) -> int:
     if options.on("recursive"):
         digests += _listed(client, f"{wanted.repository}@{found['digest']}")
     for digest in digests:
-        text = payload.write(payload.Claim(digest, identity, notes))
+        text = simple_signing.write(simple_signing.SimpleSigning(digest, identity, notes))
         body = {
             "Payload": b64encode(text).decode(),
             "Signature": b64encode(key.sign(text)).decode(),

@@ -38,7 +38,7 @@ def run(options: Options) -> int:
             f"{expected.domain}/{expected.path}",
             None if wanted.digest else wanted.tag,
         )
-    except signature.Unsigned as error:
+    except signature.UnsignedImage as error:
         raise Failure(
             f"jaula: {wanted.repository}@{found['digest']}: {error}", status=UNSIGNED
         ) from None

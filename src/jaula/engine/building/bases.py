@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.building.state import Layer, StageState
 from jaula.errors import JaulaError, NotFound
-from jaula.images.platforms import host
+from jaula.images.platform import host
 from jaula.images.reference import parse
-from jaula.images.registry import documents
+from jaula.images.registry import manifest
 from jaula.spec.image import Platform
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.distribution import Distribution
     from jaula.engine.parts import Parts
-    from jaula.images.store import Image
+    from jaula.images.store.store import Image
     from jaula.spec.api import RegistryAuth
 
 SCRATCH = "scratch"
@@ -25,7 +25,7 @@ SCRATCH = "scratch"
 
 def wanted_platform(text: str) -> Platform:
     """``linux/arm64`` as a platform, this machine's where the text is empty."""
-    return documents.platform_of(text or None) or host()
+    return manifest.platform_of(text or None) or host()
 
 
 async def find(
@@ -46,7 +46,7 @@ async def find(
     if not pull:
         try:
             image = parts.images.resolve(name)
-            documents.check_platform(documents.platform_of(platform or None), image.platform, name)
+            manifest.check_platform(manifest.platform_of(platform or None), image.platform, name)
         except NotFound:
             pass
         else:

@@ -18,10 +18,10 @@ from jaula.engine.building.state import document
 from jaula.engine.building.supplies import CONTEXT
 from jaula.engine.building.threads import in_thread, whole
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.build import contexts
-from jaula.images.build.language.parsing import parse
-from jaula.images.build.language.plan import Source, plan
-from jaula.images.platforms import shown
+from jaula.images.build import context as build_context
+from jaula.images.build.dockerfile.parse import parse
+from jaula.images.build.dockerfile.stage_graph import Source, plan
+from jaula.images.platform import shown
 from jaula.images.reference import parse as parse_reference
 from jaula.spec.image import encode
 from jaula.storage.store_dir import opened
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from jaula.engine.building.entitlements import Judge
     from jaula.engine.building.state import StageState
     from jaula.engine.building.supplies import Supplies
-    from jaula.images.build.language.instructions import Run
-    from jaula.images.build.language.plan import Plan
-    from jaula.images.store import Image
+    from jaula.images.build.dockerfile.ast import Run
+    from jaula.images.build.dockerfile.stage_graph import StageGraph
+    from jaula.images.store.store import Image
     from jaula.spec.api import HostConfig
     from jaula.spec.build import BuildOptions
     from jaula.spec.image import ImageDocument
@@ -70,7 +70,7 @@ class Build:
         self.supplies = supplies
         self.clock = Clock(options.build_args)
         self.messages = Messages(steps=options.steps)
-        self.plan: Plan
+        self.plan: StageGraph
         self.total = 0
         self._directory = directory
         self._judge = judge
@@ -106,7 +106,7 @@ class Build:
         """The plan; images that stages begin with are fetched on the way, for their triggers."""
         options = self.options
         self.supplies.has_context = text is None
-        found = (options.dockerfile or contexts.NAMES[0], text or "")
+        found = (options.dockerfile or build_context.NAMES[0], text or "")
         if text is None:
             found = await in_thread(self._dockerfile)
         here = shown(bases.wanted_platform(""))
@@ -143,10 +143,10 @@ class Build:
         """Its name in the context, and its text."""
         with opened(self._directory / CONTEXT) as context:
             try:
-                found = contexts.dockerfile(context, self.options.dockerfile)
+                found = build_context.dockerfile(context, self.options.dockerfile)
             except NotFound as error:  # 404 is for images
                 raise InvalidRequest(error.message, hint=error.hint) from None
-            contexts.leave_out(context, found.name, everything=bool(self.options.remote))
+            build_context.leave_out(context, found.name, everything=bool(self.options.remote))
         return found.name, found.text
 
     # -- the stages ----------------------------------------------------------------------------

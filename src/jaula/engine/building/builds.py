@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers import Containers
     from jaula.engine.distribution import Distribution
     from jaula.engine.parts import Parts
-    from jaula.images.store import Image
+    from jaula.images.store.store import Image
     from jaula.spec.build import BuildOptions, PruneOptions
 
 Document = dict[str, Any]

@@ -16,7 +16,7 @@ import msgspec
 from jaula.state.records import BuildStep
 
 if TYPE_CHECKING:
-    from jaula.images.store import ImageStore
+    from jaula.images.store.store import ImageStore
     from jaula.state.database import Database
 
 _TABLE = "build_steps"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.building.build import Build
     from jaula.engine.building.messages import Channel
-    from jaula.images.build.language.instructions import Instruction
+    from jaula.images.build.dockerfile.ast import Instruction
 
 Made = tuple[Layer | None, str]
 """A step's layer, and when it was made."""

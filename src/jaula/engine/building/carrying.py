@@ -23,12 +23,12 @@ from jaula.engine.building.receiving import from_address, from_body
 from jaula.engine.building.supplies import CONTEXT, Supplies
 from jaula.engine.building.threads import in_thread
 from jaula.errors import Conflict, InvalidRequest
-from jaula.images.build.downloads import Downloads
-from jaula.images.build.remotes import Remotes
-from jaula.images.build.repositories import Repositories
+from jaula.images.build.remote.git import GitRepositories
+from jaula.images.build.remote.http import Downloads
+from jaula.images.build.remote.remote import RemoteSources
 from jaula.images.reference import parse
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.proxies import configured
+from jaula.images.registry.http.proxy import configured
 from jaula.spec.api import ContainerCreate
 from jaula.storage.trees import FOLDER
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from jaula.engine.building.entitlements import Judge
     from jaula.engine.building.session import Session
     from jaula.engine.parts import Parts
-    from jaula.images.store import Image
+    from jaula.images.store.store import Image
     from jaula.spec.build import BuildOptions
 
 Document = dict[str, Any]
@@ -117,7 +117,7 @@ def _remotes(
     held: AsyncExitStack,
     session: Session | None,
     cancellation: Cancellation,
-) -> Remotes:
+) -> RemoteSources:
     descriptor = os.open(directory, FOLDER)
     held.callback(os.close, descriptor)
     config = parts.config.registry
@@ -127,10 +127,10 @@ def _remotes(
     agent = None
     if session is not None:
         agent = partial(listening, session, asyncio.get_running_loop())
-    repositories = Repositories(
+    repositories = GitRepositories(
         cancellation, host_network=host_network, proxies=proxies, agent=agent
     )
-    return held.enter_context(Remotes(descriptor, downloads, repositories))
+    return held.enter_context(RemoteSources(descriptor, downloads, repositories))
 
 
 def _done(parts: Parts, options: BuildOptions, image: Image) -> list[Document]:

@@ -1,6 +1,6 @@
 """COPY, ADD and the directory of a WORKDIR: files of elsewhere become a layer.
 
-What is taken and where it lands is :mod:`jaula.images.build.taking`'s. Here is which trees there
+What is taken and where it lands is :mod:`jaula.images.build.copy`'s. Here is which trees there
 are, the writable directory that it is copied into, and the layer that this becomes.
 """
 

@@ -13,10 +13,10 @@ import msgspec
 
 from jaula.engine.authority.asks import Ask, Kind
 from jaula.errors import NotAuthorized
-from jaula.images.build.language.instructions import Network, Security
+from jaula.images.build.dockerfile.ast import Network, Security
 
 if TYPE_CHECKING:
-    from jaula.images.build.language.instructions import Run
+    from jaula.images.build.dockerfile.ast import Run
     from jaula.spec.api import HostConfig
     from jaula.spec.build import BuildOptions
 

@@ -22,7 +22,7 @@ from jaula.storage.store_dir import opened
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
-    from jaula.images.blobs import BlobWriter
+    from jaula.images.store.blobs import BlobWriter
 
 Pin = Callable[[str], None]
 """Keeps a layer and its blob from being taken for garbage, until the build has ended."""

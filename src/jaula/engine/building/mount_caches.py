@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.config import Paths
-    from jaula.images.build.language.instructions import Sharing
+    from jaula.images.build.dockerfile.ast import Sharing
 
 _NEW = "new-"
 _DATA = "data"

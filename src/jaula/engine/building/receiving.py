@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from jaula.engine.building.threads import in_thread
 from jaula.engine.threads import feed
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.build import contexts
+from jaula.images.build import context
 from jaula.spec.build_session import SessionRequestKind
 from jaula.storage.store_dir import opened
 
 if TYPE_CHECKING:
     from jaula.engine.building.session import Session
-    from jaula.images.build.remotes import Remotes
+    from jaula.images.build.remote.remote import RemoteSources
     from jaula.images.registry.cancellation import Cancellation
 
 
@@ -31,7 +31,7 @@ async def from_body(stream: AsyncIterator[bytes], path: str, cancel: Cancellatio
 
     def work() -> None:
         with open(reading, "rb", buffering=1 << 20) as file, opened(path) as directory:
-            contexts.receive(file, directory, cancel=cancel)
+            context.receive(file, directory, cancel=cancel)
 
     unpacking = asyncio.ensure_future(in_thread(work))
     try:
@@ -46,13 +46,13 @@ async def from_body(stream: AsyncIterator[bytes], path: str, cancel: Cancellatio
 
 
 async def from_address(
-    address: str, path: str, remotes: Remotes, cancel: Cancellation
+    address: str, path: str, remotes: RemoteSources, cancel: Cancellation
 ) -> str | None:
     """Fetch a context; the Dockerfile's text where there is nothing else."""
 
     def work() -> str | None:
         with opened(path) as directory:
-            return contexts.fetch(address, directory, remotes, cancel)
+            return context.fetch(address, directory, remotes, cancel)
 
     return await in_thread(work)
 

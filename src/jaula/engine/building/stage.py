@@ -15,11 +15,11 @@ from jaula.engine.building.mounts import StepMounts
 from jaula.engine.building.state import StageState
 from jaula.engine.building.step_mounts import Requests
 from jaula.engine.building.threads import in_thread
-from jaula.images.build.language import instructions as words
-from jaula.images.build.language.changes import change, shell_command
-from jaula.images.build.language.plan import Source
-from jaula.images.build.language.scope import Scope
-from jaula.images.build.taking import Taking, take
+from jaula.images.build.copy import CopyOperation, take
+from jaula.images.build.dockerfile import ast as words
+from jaula.images.build.dockerfile.apply import change, shell_command
+from jaula.images.build.dockerfile.scope import Scope
+from jaula.images.build.dockerfile.stage_graph import Source
 from jaula.storage.store_dir import opened
 from jaula.storage.trees import copy_tree
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from jaula.engine.building.build import Build
     from jaula.engine.building.messages import Channel
     from jaula.engine.building.state import Layer
-    from jaula.images.build.language.instructions import Instruction
-    from jaula.images.build.language.plan import PlannedStage
+    from jaula.images.build.dockerfile.ast import Instruction
+    from jaula.images.build.dockerfile.stage_graph import PlannedStage
 
 Ids = tuple[int, int]
 
@@ -203,7 +203,7 @@ class StageRun:
         with ExitStack() as held:
             tree = await supplies.tree(self._planned, origin, held, self._channel.put)
 
-            def look() -> tuple[Taking, str]:
+            def look() -> tuple[CopyOperation, str]:
                 taking = take(instruction, tree, supplies.remotes, supplies.cancellation)
                 return taking, taking.digest()
 
@@ -229,7 +229,7 @@ class StageRun:
         )
 
     async def _placed(
-        self, instruction: words.Copy | words.Add, taking: Taking, owner: Ids | None
+        self, instruction: words.Copy | words.Add, taking: CopyOperation, owner: Ids | None
     ) -> Layer | None:
         state, build = self.state, self._build
         workdir = state.config.working_dir or "/"

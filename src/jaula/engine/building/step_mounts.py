@@ -25,8 +25,8 @@ from jaula.engine.building.mount_kinds import (
 )
 from jaula.engine.building.threads import in_thread
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.build import digests, selection
-from jaula.images.build.language.instructions import MountKind, RunMount
+from jaula.images.build import digest, select
+from jaula.images.build.dockerfile.ast import MountKind, RunMount
 from jaula.storage.trees import copy_tree
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from jaula.engine.building.build import Build
     from jaula.engine.building.state import StageState
-    from jaula.images.build.language.instructions import Run
-    from jaula.images.build.language.plan import PlannedStage
+    from jaula.images.build.dockerfile.ast import Run
+    from jaula.images.build.dockerfile.stage_graph import PlannedStage
 
 _SCRIPTS = "/dev/pipes"
 _SECRETS = "/run/secrets"
@@ -92,8 +92,8 @@ class Requests:
                 )
                 if tree is None:
                     raise InvalidRequest("there is no build context that could be mounted")
-                sources = await in_thread(selection.select, tree, mount.source or ".")
-                found.append(await in_thread(digests.digest, sources))
+                sources = await in_thread(select.select, tree, mount.source or ".")
+                found.append(await in_thread(digest.digest, sources))
         return found
 
     async def _layers(self, origin: str) -> tuple[str, ...] | None:

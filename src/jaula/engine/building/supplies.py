@@ -14,7 +14,7 @@ from jaula.engine.building.lending import find_step
 from jaula.engine.building.receiving import from_address, from_session
 from jaula.engine.building.threads import in_thread
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.images.build.language.plan import Origin, Source
+from jaula.images.build.dockerfile.stage_graph import Origin, Source
 from jaula.images.build.sources import Tree
 from jaula.storage.store_dir import opened
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from jaula.engine.building.state import Layer, StageState
     from jaula.engine.distribution import Distribution
     from jaula.engine.parts import Parts
-    from jaula.images.build.language.plan import PlannedStage
-    from jaula.images.build.remotes import Remotes
+    from jaula.images.build.dockerfile.stage_graph import PlannedStage
+    from jaula.images.build.remote.remote import RemoteSources
     from jaula.images.registry.cancellation import Cancellation
-    from jaula.images.store import Image
+    from jaula.images.store.store import Image
     from jaula.spec.build import BuildOptions
 
     Tell = Callable[[dict[str, Any]], Awaitable[None]]
@@ -54,7 +54,7 @@ class Supplies:
         options: BuildOptions,
         directory: Path,
         session: Session | None,
-        remotes: Remotes,
+        remotes: RemoteSources,
         cancellation: Cancellation,
     ) -> None:
         self.session = session

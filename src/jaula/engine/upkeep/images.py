@@ -7,9 +7,9 @@ from functools import partial
 
 from jaula.engine.upkeep.finding import Facts, Finding
 from jaula.errors import JaulaError
-from jaula.images import mending
-from jaula.images.image import Image, short
-from jaula.images.store import ImageStore
+from jaula.images.store import repair as store_repair
+from jaula.images.store.image import Image, short
+from jaula.images.store.store import ImageStore
 
 _AGAIN = "pull or load it again, or remove it with `jaula rmi`"
 
@@ -36,17 +36,17 @@ def check(facts: Facts) -> Iterator[Finding]:
 def _damaged(store: ImageStore, manifest: str, reason: str) -> Finding:
     name = ", ".join(store.names_of(manifest)) or manifest
     try:
-        mending.check(store, manifest)
+        store_repair.check(store, manifest)
     except JaulaError:
         return Finding("image", name, reason, _AGAIN)
-    repair = partial(mending.mend, store, manifest)
+    repair = partial(store_repair.mend, store, manifest)
     return Finding("image", name, reason, "its layers are unpacked again", repair)
 
 
 def _incomplete(store: ImageStore, image: Image, facts: Facts) -> Iterator[Finding]:
     name = ", ".join(image.names) or short(image.id)
     try:
-        pairs = mending.pairs(store, image.manifest)
+        pairs = store_repair.pairs(store, image.manifest)
     except JaulaError as error:
         yield Finding("image", name, error.message, _AGAIN)
         return
@@ -63,5 +63,5 @@ def _incomplete(store: ImageStore, image: Image, facts: Facts) -> Iterator[Findi
                 advice, repair = _AGAIN, None
             else:
                 advice = "it is unpacked again"
-                repair = partial(mending.unpack, store, blob.digest, layer)
+                repair = partial(store_repair.unpack, store, blob.digest, layer)
             yield Finding("layer", layer, f"image {name} needs it, and it is gone", advice, repair)

@@ -14,8 +14,8 @@ from jaula.errors import CorruptState, JaulaError
 
 if TYPE_CHECKING:
     from jaula.engine.parts import Parts
-    from jaula.images.image import Image
-    from jaula.images.verifying import Damage, Verified
+    from jaula.images.store.image import Image
+    from jaula.images.store.verify import Damage, VerifiedImage
 
 Document = dict[str, Any]
 Check = Callable[[Facts], Iterable[Finding]]
@@ -46,7 +46,7 @@ class Upkeep:
         damaged = {} if names else store.damaged()
 
         def work(emit: Callable[[Document], None]) -> None:
-            from jaula.images.verifying import Verification
+            from jaula.images.store.verify import Verification
 
             verification = Verification(store)
             for image in wanted:
@@ -85,7 +85,7 @@ class Upkeep:
         return Facts(parts, tuple(c.record for c in every), frozenset(known), frozenset(alive))
 
     def _contents(self) -> list[Finding]:
-        from jaula.images.verifying import Verification
+        from jaula.images.store.verify import Verification
 
         verification = Verification(self._parts.images)
         told: dict[str, Finding] = {}
@@ -110,14 +110,14 @@ class Upkeep:
         return Finding("layer", first.digest, problem, "it is unpacked again", repair)
 
     def _unpack(self, image: Image, layer: str) -> None:
-        from jaula.images import mending
+        from jaula.images.store import repair as store_repair
 
         users = [c.name for c in self._parts.registry if c.live and layer in c.record.layers]
         if users:
             raise CorruptState(f"containers run on it: {', '.join(users)}", hint="stop them first")
-        for blob, diff_id in mending.pairs(self._parts.images, image.manifest):
+        for blob, diff_id in store_repair.pairs(self._parts.images, image.manifest):
             if diff_id == layer:
-                mending.unpack(self._parts.images, blob.digest, layer)
+                store_repair.unpack(self._parts.images, blob.digest, layer)
                 return
 
 
@@ -141,7 +141,7 @@ def _place(damage: Damage) -> str:
     return f"{damage.path}: {damage.problem}" if damage.path else damage.problem
 
 
-def _told(found: Verified) -> Document:
+def _told(found: VerifiedImage) -> Document:
     return {
         "Id": found.image.id,
         "RepoTags": list(found.image.names),

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from jaula.images.reference import Reference
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.documents import Document
+from jaula.images.registry.manifest import Document
 from jaula.images.registry.repository import Repository
 
 

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING
 
 from jaula.config import RegistryConfig
 from jaula.images.reference import Reference
-from jaula.images.registry import proxies
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.failures import NoCredentials, Refused, Unreachable
+from jaula.images.registry.errors import NoCredentials, RegistryError, Unreachable
 from jaula.images.registry.hosts import Hosts
-from jaula.images.registry.patience import Patience
+from jaula.images.registry.http import proxy
+from jaula.images.registry.http.transport import Transport
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.session import Session
-from jaula.images.registry.tokens import Credentials
+from jaula.images.registry.timeouts import Timeouts
 from jaula.images.registry.transfers import Transfers
-from jaula.images.registry.transport import Transport
-from jaula.images.store import ImageStore
+from jaula.images.store.store import ImageStore
 
 if TYPE_CHECKING:
     from jaula.images.registry.admission import Admission
 
-_MIRROR_FAILS = (Unreachable, Refused, NoCredentials)
+_MIRROR_FAILS = (Unreachable, RegistryError, NoCredentials)
 
 
 class RegistryClient:
@@ -32,15 +32,13 @@ class RegistryClient:
         self,
         store: ImageStore,
         config: RegistryConfig,
-        patience: Patience = Patience(),  # noqa: B008 - frozen
+        patience: Timeouts = Timeouts(),  # noqa: B008 - frozen
         admission: Admission | None = None,
     ) -> None:
         self.store = store
         self.admission = admission
         self.config = config
-        found = proxies.configured(
-            config.http_proxy, config.https_proxy, config.no_proxy, os.environ
-        )
+        found = proxy.configured(config.http_proxy, config.https_proxy, config.no_proxy, os.environ)
         self.transport = Transport(Hosts(config), found, patience)
         self.transfers = Transfers(store, config.downloads)
 

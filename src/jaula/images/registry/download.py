@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jaula.errors import InvalidRequest
-from jaula.images.blobs import BlobWriter
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.failures import BrokenOff, Refused, Unreachable
+from jaula.images.registry.errors import ConnectionLost, RegistryError, Unreachable
+from jaula.images.registry.http.transport import HttpResponse
 from jaula.images.registry.repository import Repository
-from jaula.images.registry.transport import Answer
+from jaula.images.store.blobs import BlobWriter
 from jaula.spec.image import Descriptor
 
 _PIECE = 1 << 18
@@ -40,9 +40,9 @@ def receive(
             with source.blob(layer.digest, blob.size, cancel) as answer:
                 _copy(answer, layer, blob, cancel, told)
             continue
-        except (BrokenOff, Unreachable, Refused) as error:
+        except (ConnectionLost, Unreachable, RegistryError) as error:
             cancel.check()
-            if isinstance(error, Refused) and not error.passing:
+            if isinstance(error, RegistryError) and not error.passing:
                 raise
             if blob.size - mark >= patience.progress:
                 attempt, pause = 0, patience.pause
@@ -57,7 +57,7 @@ def receive(
 
 
 def _copy(
-    answer: Answer,
+    answer: HttpResponse,
     layer: Descriptor,
     blob: BlobWriter,
     cancel: Cancellation,
@@ -87,7 +87,9 @@ def _copy(
         blob.write(piece)
         told(blob.size)
     if blob.size < layer.size:
-        raise BrokenOff(f"{answer.url.authority} broke off after {blob.size} of {layer.size} bytes")
+        raise ConnectionLost(
+            f"{answer.url.authority} broke off after {blob.size} of {layer.size} bytes"
+        )
 
 
 def _check_range(text: str, layer: Descriptor, offset: int) -> None:

@@ -21,7 +21,7 @@ import msgspec
 from jaula.config import RegistryConfig
 from jaula.errors import InvalidRequest
 from jaula.images.reference import DEFAULT_DOMAIN
-from jaula.images.registry.address import Url, is_loopback, parse
+from jaula.images.registry.http.url import Url, is_loopback, parse
 
 HUB = "registry-1.docker.io"
 HUB_INDEX = "index.docker.io"

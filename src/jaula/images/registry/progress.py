@@ -52,7 +52,7 @@ def size(number: float) -> str:
     return f"{number:.4g}{_UNITS[index]}"
 
 
-class Board:
+class ProgressBoard:
     """Messages on their way to one reader. Put by any thread, taken by one."""
 
     def __init__(self) -> None:

@@ -12,16 +12,22 @@ import msgspec
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.images.reference import Reference
-from jaula.images.registry import documents, failures
+from jaula.images.registry import errors
+from jaula.images.registry import manifest as registry_manifest
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
-from jaula.images.registry.documents import Document
-from jaula.images.registry.failures import BrokenOff, NoCredentials, Refused, Unreachable
-from jaula.images.registry.progress import Board, Message, status
+from jaula.images.registry.errors import (
+    ConnectionLost,
+    NoCredentials,
+    RegistryError,
+    Unreachable,
+)
+from jaula.images.registry.manifest import Document
+from jaula.images.registry.progress import Message, ProgressBoard, status
 from jaula.images.registry.repository import Repository
-from jaula.images.registry.tokens import Credentials
 from jaula.images.registry.transfers import Transfer, raised
-from jaula.images.store import Image, ImageStore, check_document, short
+from jaula.images.store.store import Image, ImageStore, check_document, short
 from jaula.spec.image import Descriptor, Platform
 
 Emit = Callable[[Message], None]
@@ -29,7 +35,7 @@ Emit = Callable[[Message], None]
 _WAKE = 0.5  # seconds after which a pull looks whether it was cancelled
 
 
-class _Found(msgspec.Struct, frozen=True):
+class _RemoteImage(msgspec.Struct, frozen=True):
     """What a name leads to: the document that has the name, and the image's manifest.
 
     ``later`` are the sources that would have been asked next.
@@ -69,7 +75,7 @@ def pull(
     config = _config(client.store, found.source, manifest.config, cancel)
     document = check_document(config, manifest.config.digest)
     actual = Platform(document.architecture, document.os or "linux", document.variant)
-    documents.check_platform(platform, actual, shown)
+    registry_manifest.check_platform(platform, actual, shown)
     diff_ids = document.rootfs.diff_ids
     if len(diff_ids) != len(manifest.layers):
         raise InvalidRequest(
@@ -104,8 +110,8 @@ def pull_all(
     source = client.sources(reference, held, cancel)[-1]
     try:
         tags = list(source.tags(cancel))
-    except Refused as error:
-        raise failures.pull_error(error, reference.repository, reference.repository) from None
+    except RegistryError as error:
+        raise errors.pull_error(error, reference.repository, reference.repository) from None
     if not tags:
         raise NotFound(f"repository {reference.repository} has no tags")
     return [
@@ -127,27 +133,27 @@ def _find(
     platform: Platform | None,
     held: Credentials,
     cancel: Cancellation,
-) -> _Found:
+) -> _RemoteImage:
     sources = client.sources(reference, held, cancel)
     for number, source in enumerate(sources, 1):
         try:
             named = source.manifest(reference.digest or reference.tag or "", cancel)
             manifest = named
             if named.is_index:
-                chosen = documents.choose(named, platform)
+                chosen = registry_manifest.choose(named, platform)
                 manifest = source.manifest(chosen.digest, cancel)
                 if len(manifest.data) != chosen.size or manifest.media_type != chosen.media_type:
                     raise InvalidRequest(
                         f"manifest {chosen.digest} is not as the index describes it"
                     )
-        except (Refused, Unreachable, NoCredentials, BrokenOff) as error:
+        except (RegistryError, Unreachable, NoCredentials, ConnectionLost) as error:
             if source.session.endpoint.mirror and source is not sources[-1]:
                 continue
-            if isinstance(error, Refused):
+            if isinstance(error, RegistryError):
                 shown = str(reference)
-                raise failures.pull_error(error, reference.repository, shown) from None
+                raise errors.pull_error(error, reference.repository, shown) from None
             raise
-        return _Found(source, tuple(sources[number:]), named, manifest)
+        return _RemoteImage(source, tuple(sources[number:]), named, manifest)
     raise AssertionError("the last source answers or raises")
 
 
@@ -169,7 +175,7 @@ def _config(
 
 def _fetch(
     client: RegistryClient,
-    found: _Found,
+    found: _RemoteImage,
     config: bytes,
     pairs: list[tuple[Descriptor, str]],
     names: set[str],
@@ -177,7 +183,7 @@ def _fetch(
     cancel: Cancellation,
 ) -> Image:
     store = client.store
-    needed = {found.manifest.digest, documents.sha256(config)}
+    needed = {found.manifest.digest, registry_manifest.sha256(config)}
     needed.update(*((layer.digest, diff_id) for layer, diff_id in pairs))
     try:
         with store.pinned(needed):
@@ -203,7 +209,7 @@ class _Layers:
         self._source = source
         self._emit = emit
         self._cancel = cancel
-        self._board = Board()
+        self._board = ProgressBoard()
         self._running: list[tuple[Transfer, bool]] = []
         self._known = _is_known(client.store, pairs)
         self._wanted = pairs

@@ -1,7 +1,7 @@
 """Pushing images: layers that are missing, the configuration, then the manifest as it is.
 
 The messages are dockerd's, measured at version 26. What was pulled is pushed bit for bit; an image
-with plain layers is compressed first (:mod:`jaula.images.registry.compressing`).
+with plain layers is compressed first (:mod:`jaula.images.registry.compress`).
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Callable
 from functools import partial
 
 from jaula.errors import JaulaError, NotFound
-from jaula.images.crew import Crew
 from jaula.images.reference import Reference, parse
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
-from jaula.images.registry.compressing import compressed, is_plain
-from jaula.images.registry.progress import Board, Message, amount, status
+from jaula.images.registry.compress import compressed, is_plain
+from jaula.images.registry.progress import Message, ProgressBoard, amount, status
 from jaula.images.registry.repository import Repository
-from jaula.images.registry.tokens import Credentials
-from jaula.images.registry.upload import Pushed, Upload
-from jaula.images.store import Image, ImageStore, short
+from jaula.images.registry.upload import Upload, UploadResult
+from jaula.images.registry.worker_pool import WorkerPool
+from jaula.images.store.store import Image, ImageStore, short
 from jaula.spec.image import Descriptor
 
 Emit = Callable[[Message], None]
@@ -33,7 +33,7 @@ def push(
     held: Credentials,
     emit: Emit,
     cancel: Cancellation,
-) -> list[Pushed]:
+) -> list[UploadResult]:
     """Push the image of a tag, or of every tag of a repository where ``reference`` has none."""
     repository = f"{reference.domain}/{reference.path}"
     emit(status(f"The push refers to repository [{repository}]"))
@@ -64,7 +64,7 @@ def _push(
     image: Image,
     emit: Emit,
     cancel: Cancellation,
-) -> Pushed:
+) -> UploadResult:
     store = client.store
     for layer in dict.fromkeys(reversed(image.layers)):
         emit(status("Preparing", short(layer)))
@@ -85,7 +85,7 @@ def _push(
             upload.send(manifest.config, lambda sent: None)
         data, media_type = store.blobs.document(image.manifest), store.media_type(image)
         upload.manifest(tag, data, media_type)
-        pushed = Pushed(tag, image.manifest, len(data))
+        pushed = UploadResult(tag, image.manifest, len(data))
         store.adopt(data, media_type, [f"{reference.repository}@{pushed.digest}"])
     emit(status(f"{tag}: digest: {pushed.digest} size: {pushed.size}"))
     emit({"progressDetail": {}, "aux": {"Tag": tag, "Digest": pushed.digest, "Size": pushed.size}})
@@ -108,8 +108,8 @@ class _Layers:
         self._layers = layers
         self._emit = emit
         self._cancel = cancel
-        self._board = Board()
-        self._crew = Crew(client.config.uploads, "registry-upload")
+        self._board = ProgressBoard()
+        self._crew = WorkerPool(client.config.uploads, "registry-upload")
         self._lock = threading.Lock()
         self._left = len(layers)
         self._error: BaseException | None = None

@@ -13,13 +13,14 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.images.reference import is_tag
-from jaula.images.registry import address, documents
+from jaula.images.registry import manifest as registry_manifest
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.documents import Document
-from jaula.images.registry.failures import BrokenOff, Refused
-from jaula.images.registry.patience import Patience
+from jaula.images.registry.errors import ConnectionLost, RegistryError
+from jaula.images.registry.http import url as http_url
+from jaula.images.registry.http.transport import HttpResponse
+from jaula.images.registry.manifest import Document
 from jaula.images.registry.session import Session, check
-from jaula.images.registry.transport import Answer
+from jaula.images.registry.timeouts import Timeouts
 from jaula.spec.image import DOCUMENT_LIMIT, Descriptor
 
 _TAGS_LIMIT = 20_000
@@ -41,7 +42,7 @@ class Repository:
         self.scopes: tuple[str, ...] = (f"repository:{path}:pull",)
 
     @property
-    def patience(self) -> Patience:
+    def patience(self) -> Timeouts:
         return self.session.transport.patience
 
     def manifest(self, reference: str, cancel: Cancellation) -> Document:
@@ -49,11 +50,11 @@ class Repository:
 
         def fetch() -> Document:
             target = f"/v2/{self.path}/manifests/{reference}"
-            sent = {"Accept": documents.ACCEPTED}
+            sent = {"Accept": registry_manifest.ACCEPTED}
             answer = self.session.request("GET", target, self.scopes, cancel=cancel, headers=sent)
             with check(answer, 200):
                 what = f"the manifest {reference}"
-                return documents.read(
+                return registry_manifest.read(
                     answer.document(DOCUMENT_LIMIT, what),
                     answer.header("Content-Type"),
                     wanted=reference if ":" in reference else None,
@@ -74,7 +75,7 @@ class Repository:
         def fetch() -> bytes:
             with self.blob(descriptor.digest, 0, cancel) as answer:
                 data = answer.document(descriptor.size, f"blob {descriptor.digest}")
-            found = documents.sha256(data)
+            found = registry_manifest.sha256(data)
             if found != descriptor.digest or len(data) != descriptor.size:
                 raise InvalidRequest(
                     f"image config verification failed for digest {descriptor.digest}: "
@@ -84,7 +85,7 @@ class Repository:
 
         return again(fetch, self.patience, cancel)
 
-    def blob(self, digest: str, offset: int, cancel: Cancellation) -> Answer:
+    def blob(self, digest: str, offset: int, cancel: Cancellation) -> HttpResponse:
         """A blob from ``offset`` on; status 200 is the whole one, 206 the rest."""
         sent = {"Range": f"bytes={offset}-"} if offset else {}
         answer = self.session.request(
@@ -116,19 +117,19 @@ class Repository:
                     yield tag
             if not link.startswith("<") or count > _TAGS_LIMIT:
                 return
-            url = address.parse(link[1:].partition(">")[0], url)
+            url = http_url.parse(link[1:].partition(">")[0], url)
         raise InvalidRequest("the list of tags does not end")
 
 
-def again(fetch: Callable[[], _Result], patience: Patience, cancel: Cancellation) -> _Result:
+def again(fetch: Callable[[], _Result], patience: Timeouts, cancel: Cancellation) -> _Result:
     """Do something small until it is done: answers that break off, servers that are busy."""
     pause = patience.pause
     for attempt in range(patience.attempts):
         try:
             return fetch()
-        except (BrokenOff, Refused) as error:
+        except (ConnectionLost, RegistryError) as error:
             last = attempt + 1 == patience.attempts
-            if last or (isinstance(error, Refused) and not error.passing):
+            if last or (isinstance(error, RegistryError) and not error.passing):
                 raise
         cancel.pause(pause)
         pause = min(pause * 2, patience.longest_pause)

@@ -11,13 +11,13 @@ import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.images.reference import DEFAULT_DOMAIN
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
-from jaula.images.registry.failures import Unreachable, printable
+from jaula.images.registry.errors import Unreachable, printable
 from jaula.images.registry.hosts import HUB_INDEX, Endpoint
-from jaula.images.registry.patience import ERROR_LIMIT
-from jaula.images.registry.tokens import Credentials
-from jaula.images.registry.transport import Answer
+from jaula.images.registry.http.transport import HttpResponse
+from jaula.images.registry.timeouts import ERROR_LIMIT
 from jaula.spec.image import DOCUMENT_LIMIT
 
 DEFAULT_COUNT, MOST = 25, 100
@@ -79,7 +79,7 @@ def _ask(
     target: str,
     held: Credentials,
     cancel: Cancellation,
-) -> Answer:
+) -> HttpResponse:
     headers = {"Accept": "application/json"}
     if held.user:
         headers["Authorization"] = held.basic

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from jaula.errors import InvalidRequest
-from jaula.images.registry import challenge, failures
-from jaula.images.registry.address import Url
+from jaula.images.registry import errors
+from jaula.images.registry.auth import www_authenticate
+from jaula.images.registry.auth.token import Authorizer, Credentials
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.failures import Unreachable
+from jaula.images.registry.errors import Unreachable
 from jaula.images.registry.hosts import Endpoint
-from jaula.images.registry.patience import ERROR_LIMIT
-from jaula.images.registry.tokens import Authorizer, Credentials
-from jaula.images.registry.transport import Answer, Body, Transport
+from jaula.images.registry.http.transport import Body, HttpResponse, Transport
+from jaula.images.registry.http.url import Url
+from jaula.images.registry.timeouts import ERROR_LIMIT
 
 
 class Session:
@@ -50,8 +51,8 @@ class Session:
                 self._learn(answer)
         return url
 
-    def _learn(self, answer: Answer) -> None:
-        wanted = challenge.choose(challenge.parse(answer.headers("WWW-Authenticate")))
+    def _learn(self, answer: HttpResponse) -> None:
+        wanted = www_authenticate.choose(www_authenticate.parse(answer.headers("WWW-Authenticate")))
         self._authorizer.learn(wanted, answer.url)
 
     def request(
@@ -64,7 +65,7 @@ class Session:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         stream: bool = False,
-    ) -> Answer:
+    ) -> HttpResponse:
         """A request with what it takes to be let in; 401 is answered once with a new token.
 
         ``target`` is a path, or a URL of this server. Raises what the authorizer raises.
@@ -79,9 +80,9 @@ class Session:
             sent = dict(headers or {})
             try:
                 authorization = self._authorizer.header(scopes, cancel)
-            except failures.NoCredentials as error:
+            except errors.NoCredentials as error:
                 text = f'{method.capitalize()} "{url}": {error.message}'
-                raise failures.NoCredentials(text) from None
+                raise errors.NoCredentials(text) from None
             if authorization is not None:
                 sent["Authorization"] = authorization
             answer = self.transport.request(
@@ -101,13 +102,13 @@ class Session:
                 self._learn(answer)
             now = self._authorizer.challenged
             if now is None or (now == before and now.scheme == "basic"):
-                raise failures.refused(401, data)
+                raise errors.refused(401, data)
         raise AssertionError("the second answer is returned")
 
     def login(self, cancel: Cancellation) -> str:
         """See that the credentials are taken; the identity token that was given for them, or ''.
 
-        Raises :class:`~jaula.images.registry.failures.Refused`.
+        Raises :class:`~jaula.images.registry.errors.RegistryError`.
         """
         sent = {}
         authorization = self._authorizer.header((), cancel, offline=True)
@@ -119,16 +120,16 @@ class Session:
         ) as answer:
             answer.document(ERROR_LIMIT, "the registry's answer")
             if answer.status != 200:
-                word = failures.status_line(answer.status)
-                raise failures.Refused(
+                word = errors.status_line(answer.status)
+                raise errors.RegistryError(
                     "", f"login attempt to {url} failed with status: {word}", answer.status
                 )
         return self._authorizer.identity_token
 
 
-def check(answer: Answer, *good: int) -> Answer:
+def check(answer: HttpResponse, *good: int) -> HttpResponse:
     """``answer`` itself where its status is one of ``good``; else its error is raised."""
     if answer.status in good:
         return answer
     with answer:
-        raise failures.refused(answer.status, answer.document(ERROR_LIMIT, "the registry's answer"))
+        raise errors.refused(answer.status, answer.document(ERROR_LIMIT, "the registry's answer"))

@@ -15,14 +15,14 @@ import threading
 from collections.abc import Callable
 
 from jaula.errors import JaulaError, Unavailable
-from jaula.images.arriving import Arriving
-from jaula.images.crew import Crew
 from jaula.images.registry import progress
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.download import receive
-from jaula.images.registry.progress import Board
+from jaula.images.registry.growing_file import GrowingFile
+from jaula.images.registry.progress import ProgressBoard
 from jaula.images.registry.repository import Repository
-from jaula.images.store import ImageStore, short
+from jaula.images.registry.worker_pool import WorkerPool
+from jaula.images.store.store import ImageStore, short
 from jaula.spec.image import Descriptor
 
 log = logging.getLogger("jaula.registry")
@@ -44,7 +44,7 @@ class Transfer:
         self.done = False
         self.error: BaseException | None = None
         self._lock = threading.Lock()
-        self._boards: list[Board] = []
+        self._boards: list[ProgressBoard] = []
         self._received = False
         self._begun = False
         self._ended = threading.Event()
@@ -52,11 +52,11 @@ class Transfer:
 
     # -- those who wait -------------------------------------------------------------------------
 
-    def watch(self, board: Board) -> None:
+    def watch(self, board: ProgressBoard) -> None:
         with self._lock:
             self._boards.append(board)
 
-    def leave(self, board: Board) -> None:
+    def leave(self, board: ProgressBoard) -> None:
         """Wait no longer; without anybody who waits the transfer ends."""
         with self._lock:
             self._boards.remove(board)
@@ -84,14 +84,14 @@ class Transfer:
 
     # -- the two threads ------------------------------------------------------------------------
 
-    def receive(self, unpackers: Crew) -> None:
+    def receive(self, unpackers: WorkerPool) -> None:
         """Fetch the blob; unpacking begins meanwhile."""
         begun = False
         self._begun = True
         try:
             self.cancel.check()
             with self._store.blobs.writer() as blob:
-                arriving = Arriving(blob.reader())
+                arriving = GrowingFile(blob.reader())
                 unpackers.submit(lambda: self.unpack(arriving))
                 begun = True
 
@@ -116,11 +116,11 @@ class Transfer:
         else:
             self._settle(None)
 
-    def unpack(self, arriving: Arriving) -> None:
+    def unpack(self, arriving: GrowingFile) -> None:
         """Unpack what comes. A layer that is there already is left."""
         try:
             if not self._store.layers.has(self.diff_id):
-                self._store.layers.extract(_Told(arriving, self._unpacked), self.diff_id)
+                self._store.layers.extract(_Progress(arriving, self._unpacked), self.diff_id)
         except BaseException as error:  # noqa: BLE001 - handed to those who wait
             self._settle(error)
             self.cancel.cancel()
@@ -134,10 +134,10 @@ class Transfer:
         if self._received:
             self._tell("Extracting", position)
 
-    def begin_unpacking(self, unpackers: Crew) -> None:
+    def begin_unpacking(self, unpackers: WorkerPool) -> None:
         """The blob is there and was not unpacked: do that alone."""
         self._open, self._begun, self._received = 1, True, True
-        arriving = Arriving(self._store.blobs.open(self.layer.digest))
+        arriving = GrowingFile(self._store.blobs.open(self.layer.digest))
         arriving.advance(self.layer.size)
         arriving.finish()
         unpackers.submit(lambda: self.unpack(arriving))
@@ -160,10 +160,10 @@ class Transfer:
             board.wake()
 
 
-class _Told:
+class _Progress:
     """A source that says how far it was read."""
 
-    def __init__(self, source: Arriving, told: Callable[[int], None]) -> None:
+    def __init__(self, source: GrowingFile, told: Callable[[int], None]) -> None:
         self._source = source
         self._told = told
 
@@ -179,13 +179,13 @@ class Transfers:
 
     def __init__(self, store: ImageStore, downloads: int) -> None:
         self._store = store
-        self._receivers = Crew(downloads, "registry-download")
-        self._unpackers = Crew(downloads + 1, "registry-unpack")
+        self._receivers = WorkerPool(downloads, "registry-download")
+        self._unpackers = WorkerPool(downloads + 1, "registry-unpack")
         self._lock = threading.Lock()
         self._running: dict[Key, Transfer] = {}
 
     def join(
-        self, source: Repository, layer: Descriptor, diff_id: str, board: Board
+        self, source: Repository, layer: Descriptor, diff_id: str, board: ProgressBoard
     ) -> tuple[Transfer, bool]:
         """The transfer of a layer, watched by ``board``; whether it was begun for this call."""
         key = layer.digest, diff_id
@@ -205,7 +205,7 @@ class Transfers:
         self._receivers.submit(lambda: transfer.receive(self._unpackers))
         return transfer, True
 
-    def leave(self, transfer: Transfer, board: Board) -> None:
+    def leave(self, transfer: Transfer, board: ProgressBoard) -> None:
         """Wait no longer for a transfer; it is forgotten when it is over."""
         with self._lock:
             transfer.leave(board)

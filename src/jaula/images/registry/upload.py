@@ -15,14 +15,15 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.images.registry import address, documents
-from jaula.images.registry.address import Url
+from jaula.images.registry import manifest as registry_manifest
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.failures import BrokenOff, Refused, Unreachable
-from jaula.images.registry.patience import ERROR_LIMIT
+from jaula.images.registry.errors import ConnectionLost, RegistryError, Unreachable
+from jaula.images.registry.http import url as http_url
+from jaula.images.registry.http.transport import HttpResponse
+from jaula.images.registry.http.url import Url
 from jaula.images.registry.repository import Repository, again
 from jaula.images.registry.session import check
-from jaula.images.registry.transport import Answer
+from jaula.images.registry.timeouts import ERROR_LIMIT
 from jaula.spec.image import Descriptor
 
 CHUNK = 64 << 20  # bytes of one request
@@ -79,7 +80,7 @@ class Upload:
         for name in mounts:
             try:
                 begun = self._begin(blob.digest, name)
-            except Refused:
+            except RegistryError:
                 continue  # we may not look there, which says nothing about here
             if place is not None:
                 self._abandon(place)
@@ -94,7 +95,7 @@ class Upload:
 
         Whether the registry lists it among what refers to ``subject``.
         """
-        digest = documents.sha256(data)
+        digest = registry_manifest.sha256(data)
 
         def ask() -> bool:
             answer = self._session.request(
@@ -133,7 +134,7 @@ class Upload:
                 "DELETE", place, self._scopes, cancel=self._cancel
             ) as answer:
                 answer.document(ERROR_LIMIT, "the registry's answer")
-        except (Refused, BrokenOff, Unreachable):
+        except (RegistryError, ConnectionLost, Unreachable):
             self._cancel.check()
 
     def _started(self, digest: str) -> Url:
@@ -158,12 +159,12 @@ class Upload:
 
         return again(ask, self._target.patience, self._cancel)
 
-    def _place(self, answer: Answer, before: Url) -> Url:
+    def _place(self, answer: HttpResponse, before: Url) -> Url:
         """Where the upload goes on."""
         location = answer.header("Location")
         if not location:
             return before
-        found = address.parse(location, self._session.base)
+        found = http_url.parse(location, self._session.base)
         base = self._session.base
         same_port = found.port == base.port or found.scheme != base.scheme
         if found.host != base.host or not same_port:
@@ -183,7 +184,7 @@ class Upload:
                     place, sent = self._patch(blob, place, sent, self._chunk, told)
                 self._put(blob, place, sent, told)
                 return
-            except (BrokenOff, Unreachable, Refused) as error:
+            except (ConnectionLost, Unreachable, RegistryError) as error:
                 self._cancel.check()
                 attempt += 1
                 if attempt >= patience.attempts or _is_final(error):
@@ -201,7 +202,7 @@ class Upload:
                 arrived = int(there[1]) + 1 if there and there[1] != "0" else 0
                 if arrived <= blob.size:
                     return self._place(answer, place), arrived
-        except (Refused, BrokenOff, Unreachable):
+        except (RegistryError, ConnectionLost, Unreachable):
             self._cancel.check()
         return self._started(blob.digest), 0
 
@@ -260,10 +261,10 @@ class Upload:
 
 def _is_final(error: Exception) -> bool:
     """416 says that the registry counts otherwise; that is looked up and gone on with."""
-    return isinstance(error, Refused) and not (error.passing or error.answered == 416)
+    return isinstance(error, RegistryError) and not (error.passing or error.answered == 416)
 
 
-class Pushed(msgspec.Struct, frozen=True):
+class UploadResult(msgspec.Struct, frozen=True):
     """What the registry has now."""
 
     tag: str

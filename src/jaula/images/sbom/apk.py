@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.images.sbom.package import Package, text
-from jaula.images.sbom.tree import Tree
+from jaula.images.sbom.rootfs import RootfsReader
 
 _PLACES = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 _LIMIT = 256 << 20  # bytes
 
 
-def packages(tree: Tree) -> Iterator[Package]:
+def packages(tree: RootfsReader) -> Iterator[Package]:
     """Everything in the database; the second place may be a link to the first."""
     for place in _PLACES:
         data = tree.read(place, _LIMIT)

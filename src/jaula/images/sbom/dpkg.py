@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from jaula.images.sbom import stanzas
+from jaula.images.sbom import deb822
 from jaula.images.sbom.package import Package, text
-from jaula.images.sbom.tree import Tree
+from jaula.images.sbom.rootfs import RootfsReader
 
 _STATUS = "var/lib/dpkg/status"
 _STATUS_D = "var/lib/dpkg/status.d"
@@ -19,7 +19,7 @@ _ONE_LIMIT = 1 << 20  # bytes of one package's file
 _SOURCE = re.compile(r"(\S+)(?:\s+\(([^)]*)\))?")
 
 
-def packages(tree: Tree) -> Iterator[Package]:
+def packages(tree: RootfsReader) -> Iterator[Package]:
     """Those that are installed, not only configured or removed."""
     data = tree.read(_STATUS, _LIMIT)
     if data is not None:
@@ -31,7 +31,7 @@ def packages(tree: Tree) -> Iterator[Package]:
 
 
 def _of(data: bytes, found: str, *, whole: bool) -> Iterator[Package]:
-    for stanza in stanzas.read(data):
+    for stanza in deb822.read(data):
         name, version = text(stanza.get("package")), text(stanza.get("version"))
         state = stanza.get("status", "").split()
         if not name or not version or not (whole or state[-1:] == ["installed"]):

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from jaula.images.sbom import stanzas
+from jaula.images.sbom import deb822
 from jaula.images.sbom.package import Package, text
-from jaula.images.sbom.tree import Tree
+from jaula.images.sbom.rootfs import RootfsReader
 
 _LIMIT = 4 << 20  # bytes of one package's file
 _KERNELS = ("proc", "sys", "dev")
@@ -28,7 +28,7 @@ class _Node(msgspec.Struct, frozen=True):
     homepage: object = ""
 
 
-def packages(tree: Tree) -> Iterator[Package]:
+def packages(tree: RootfsReader) -> Iterator[Package]:
     """Everything of both kinds."""
     for path, entries in tree.directories():
         if path in _KERNELS:
@@ -52,9 +52,9 @@ def _is_module(path: str) -> bool:
     return scoped or (len(parts) > 1 and parts[-2] == "node_modules")
 
 
-def _python(tree: Tree, path: str) -> Iterator[Package]:
+def _python(tree: RootfsReader, path: str) -> Iterator[Package]:
     data = tree.read(path, _LIMIT)
-    head = next(stanzas.read(data or b""), {})
+    head = next(deb822.read(data or b""), {})
     name, version = text(head.get("name")), text(head.get("version"))
     if name and version:
         yield Package(
@@ -68,7 +68,7 @@ def _python(tree: Tree, path: str) -> Iterator[Package]:
         )
 
 
-def _node(tree: Tree, path: str) -> Iterator[Package]:
+def _node(tree: RootfsReader, path: str) -> Iterator[Package]:
     data = tree.read(path, _LIMIT)
     try:
         found = msgspec.json.decode(data or b"", type=_Node)

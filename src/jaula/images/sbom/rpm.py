@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from time import monotonic
 
 from jaula.errors import InvalidRequest
-from jaula.images.sbom import bdb, ndb
+from jaula.images.sbom import rpm_bdb, rpm_ndb
 from jaula.images.sbom.package import Package, text
-from jaula.images.sbom.tree import Tree
+from jaula.images.sbom.rootfs import RootfsReader
 
 _DIRECTORIES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 _LIMIT = 512 << 20  # bytes
@@ -32,7 +32,7 @@ _KEY = "gpg-pubkey"  # a signing key that rpm keeps as if it were a package
 Header = dict[int, "str | int"]
 
 
-def packages(tree: Tree) -> Iterator[Package]:
+def packages(tree: RootfsReader) -> Iterator[Package]:
     """Everything in the database."""
     for directory in _DIRECTORIES:
         place = f"{directory}/rpmdb.sqlite"
@@ -41,7 +41,7 @@ def packages(tree: Tree) -> Iterator[Package]:
             log = tree.read(f"{place}-wal", _LIMIT) or b""
             yield from _of(_blobs(data, log, place), place)
             return
-    for name, blobs in (("Packages.db", ndb.blobs), ("Packages", bdb.blobs)):
+    for name, blobs in (("Packages.db", rpm_ndb.blobs), ("Packages", rpm_bdb.blobs)):
         for directory in _DIRECTORIES:
             place = f"{directory}/{name}"
             data = tree.read(place, _LIMIT)

@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     SIGNED_BY = "signed-by"
 
 
-class Scope(msgspec.Struct, frozen=True):
+class RuleScope(msgspec.Struct, frozen=True):
     """What a rule is for; ``text`` is how the operator wrote it."""
 
     text: str
@@ -57,13 +57,13 @@ class Scope(msgspec.Struct, frozen=True):
         return not self.path or reference.path == self.path or below
 
 
-class Rule(msgspec.Struct, frozen=True):
+class TrustRule(msgspec.Struct, frozen=True):
     """``keys`` are those of ``signed-by``, any of which will do.
 
     ``signed_as`` is the repository that signatures name, where it is another than the image's.
     """
 
-    scope: Scope
+    scope: RuleScope
     verdict: Verdict
     keys: tuple[PublicKey, ...] = ()
     signed_as: str = ""
@@ -79,10 +79,10 @@ class Rule(msgspec.Struct, frozen=True):
         return self.signed_as or f"{reference.domain}/{reference.path}"
 
 
-class Rules(msgspec.Struct, frozen=True):
+class TrustRules(msgspec.Struct, frozen=True):
     """All rules, and where they were read. Without any, every image is accepted."""
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[TrustRule, ...] = ()
     source: str = ""
 
     @property
@@ -90,24 +90,24 @@ class Rules(msgspec.Struct, frozen=True):
         """Whether there is a rule at all."""
         return bool(self.rules)
 
-    def of(self, reference: Reference) -> Rule:
+    def of(self, reference: Reference) -> TrustRule:
         """The rule that decides about a name."""
         fitting = [rule for rule in self.rules if rule.scope.covers(reference)]
         return max(fitting, key=lambda rule: rule.scope.weight, default=ACCEPTED)
 
     @property
-    def general(self) -> Rule:
+    def general(self) -> TrustRule:
         """The rule for everything that no other one is about."""
         return next((rule for rule in self.rules if not rule.scope.domain), ACCEPTED)
 
 
-ACCEPTED = Rule(Scope("(no rule)"), Verdict.ACCEPT)
+ACCEPTED = TrustRule(RuleScope("(no rule)"), Verdict.ACCEPT)
 
 
-def scope(text: str) -> Scope:
+def scope(text: str) -> RuleScope:
     """Read what a rule is for. Raises :class:`InvalidRequest`."""
     if text == EVERYTHING:
-        return Scope(text)
+        return RuleScope(text)
     domain, slash, rest = text.partition("/")
     known = "." in domain or ":" in domain or domain == "localhost"
     if not known or not _PLACE.fullmatch(domain):
@@ -120,4 +120,4 @@ def scope(text: str) -> Scope:
         raise InvalidRequest(f"{text[:200]!r}: {path[:120]!r} is no repository's name")
     if colon and not is_tag(tag):
         raise InvalidRequest(f"{text[:200]!r}: {tag[:120]!r} is no tag")
-    return Scope(text, "docker.io" if domain == "index.docker.io" else domain, path, tag)
+    return RuleScope(text, "docker.io" if domain == "index.docker.io" else domain, path, tag)

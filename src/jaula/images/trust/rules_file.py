@@ -19,7 +19,7 @@ from jaula import trustedfile
 from jaula.errors import InvalidRequest
 from jaula.images.reference import parse as parse_reference
 from jaula.images.trust import keys
-from jaula.images.trust.rules import Rule, Rules, Verdict, scope
+from jaula.images.trust.rules import TrustRule, TrustRules, Verdict, scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ _PEM: Final = "-----BEGIN "
 _MEMBERS: Final = ("signed-by", "signed-as")
 
 
-class File:
+class RulesFile:
     """A file that was read, and whether it still is as it was then.
 
     ``stamps`` are facts of every file that counts, so that a change of a key counts as well.
@@ -40,7 +40,7 @@ class File:
         self.path = path
         self.stamps: dict[str, tuple[int, ...]] = {}
 
-    def read(self, *, required: bool = True) -> Rules:
+    def read(self, *, required: bool = True) -> TrustRules:
         """The rules; none where there is no file and it is not ``required``.
 
         Raises :class:`InvalidRequest`.
@@ -48,13 +48,13 @@ class File:
         self.stamps = {self.path: stamp(self.path)}
         data = trustedfile.read(self.path, MAX_SIZE, "policy", required=required)
         if data is None:
-            return Rules()
+            return TrustRules()
         try:
             found = parse(data, self._key)
         except InvalidRequest as error:
             raise InvalidRequest(f"policy {self.path}: {error.message}", hint=error.hint) from None
         digest = sha256(data).hexdigest()
-        return Rules(found, f"{self.path} sha256:{digest}" if found else "")
+        return TrustRules(found, f"{self.path} sha256:{digest}" if found else "")
 
     @property
     def changed(self) -> bool:
@@ -81,7 +81,7 @@ def stamp(path: str) -> tuple[int, ...]:
     )
 
 
-def parse(data: bytes, key: Callable[[str], bytes]) -> tuple[Rule, ...]:
+def parse(data: bytes, key: Callable[[str], bytes]) -> tuple[TrustRule, ...]:
     """Read the table; ``key`` gives the content of a key's file. Raises :class:`InvalidRequest`."""
     import tomllib
 
@@ -92,7 +92,7 @@ def parse(data: bytes, key: Callable[[str], bytes]) -> tuple[Rule, ...]:
     table = document.get(SECTION, {})
     if not isinstance(table, dict):
         raise InvalidRequest(f"[{SECTION}] is no table")
-    found: dict[tuple[str, str, str], Rule] = {}
+    found: dict[tuple[str, str, str], TrustRule] = {}
     for name, value in table.items():
         rule = _rule(name, value, key)
         place = rule.scope.domain, rule.scope.path, rule.scope.tag
@@ -104,14 +104,14 @@ def parse(data: bytes, key: Callable[[str], bytes]) -> tuple[Rule, ...]:
     return tuple(found.values())
 
 
-def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> Rule:
+def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> TrustRule:
     about = f'[{SECTION}] "{name}"'
     try:
         place = scope(name)
     except InvalidRequest as error:
         raise InvalidRequest(f"[{SECTION}]: {error.message}", hint=error.hint) from None
     if value in (Verdict.ACCEPT.value, Verdict.REJECT.value):
-        return Rule(place, Verdict(value))
+        return TrustRule(place, Verdict(value))
     if not isinstance(value, dict) or not value.get("signed-by"):
         raise InvalidRequest(
             f"{about}: {str(value)[:80]!r} is no rule",
@@ -130,7 +130,9 @@ def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> Rule:
         trusted = tuple(_public(text, number, key) for number, text in enumerate(texts, 1))
     except InvalidRequest as error:
         raise InvalidRequest(f"{about}: {error.message}", hint=error.hint) from None
-    return Rule(place, Verdict.SIGNED_BY, trusted, _signed_as(about, value.get("signed-as", "")))
+    return TrustRule(
+        place, Verdict.SIGNED_BY, trusted, _signed_as(about, value.get("signed-as", ""))
+    )
 
 
 def _public(text: str, number: int, key: Callable[[str], bytes]) -> keys.PublicKey:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.images.trust import payload
+from jaula.images.trust import simple_signing
 
 if TYPE_CHECKING:
     from jaula.images.trust.keys import PublicKey
@@ -24,15 +24,15 @@ class Signature(msgspec.Struct, frozen=True):
     value: bytes
 
 
-class Vouched(msgspec.Struct, frozen=True):
+class VerifiedSignature(msgspec.Struct, frozen=True):
     """A signature that counts: the key's name and fingerprint, and what it says."""
 
     key: str
     fingerprint: str
-    claim: payload.Claim
+    claim: simple_signing.SimpleSigning
 
 
-class Unsigned(InvalidRequest):
+class UnsignedImage(InvalidRequest):
     """No signature is what was asked for; the message says what was found."""
 
     status = 403
@@ -44,38 +44,38 @@ def find(
     digest: str,
     repository: str,
     tag: str | None,
-) -> Vouched:
+) -> VerifiedSignature:
     """The first signature by one of ``keys`` over ``digest`` under this name.
 
-    Raises :class:`Unsigned`, telling what kept those that there are from counting.
+    Raises :class:`UnsignedImage`, telling what kept those that there are from counting.
     """
     reasons: dict[str, int] = {}
     for signature in tuple(signatures)[:COUNT_LIMIT]:
         found = _judged(signature, keys, digest, repository, tag)
-        if isinstance(found, Vouched):
+        if isinstance(found, VerifiedSignature):
             return found
         reasons[found] = reasons.get(found, 0) + 1
     if not reasons:
-        raise Unsigned("it has no signature")
+        raise UnsignedImage("it has no signature")
     told = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    raise Unsigned(f"it has no signature that counts: {told}")
+    raise UnsignedImage(f"it has no signature that counts: {told}")
 
 
 def _judged(
     signature: Signature, keys: Sequence[PublicKey], digest: str, repository: str, tag: str | None
-) -> Vouched | str:
+) -> VerifiedSignature | str:
     key = next((k for k in keys if k.verifies(signature.value, signature.payload)), None)
     if key is None:
         return "by other keys"
     try:
-        claim = payload.read(signature.payload)
+        claim = simple_signing.read(signature.payload)
     except InvalidRequest:
         return "that cannot be read"
     if claim.digest != digest:
         return "of another image"
-    if not payload.names(claim, repository, tag):
+    if not simple_signing.names(claim, repository, tag):
         return f"for another name ({_shown(claim.name)})"
-    return Vouched(key.name, key.fingerprint, claim)
+    return VerifiedSignature(key.name, key.fingerprint, claim)
 
 
 def _shown(name: str) -> str:

@@ -124,8 +124,8 @@ def test_a_truncated_archive_is_an_error(room: Room) -> None:
 
 def test_the_digest_of_an_archive_is_that_of_its_bytes(room: Room) -> None:
     from harness.copying import HERE
-    from jaula.images.build.language.instructions import Add
-    from jaula.images.build.taking import take
+    from jaula.images.build.copy import take
+    from jaula.images.build.dockerfile.ast import Add
 
     def digest(data: bytes) -> str:
         (room.context / "a.tar").write_bytes(data)
@@ -144,8 +144,8 @@ def test_a_checksum_is_for_what_is_fetched(room: Room) -> None:
 
 def test_without_a_context_nothing_local_can_be_had() -> None:
     from harness.copying import HERE
-    from jaula.images.build.language.instructions import Add
-    from jaula.images.build.taking import take
+    from jaula.images.build.copy import take
+    from jaula.images.build.dockerfile.ast import Add
 
     with pytest.raises(InvalidRequest, match="no build context"):
         take(Add(HERE, "ADD a /", ("a",), "/"), None)

@@ -8,7 +8,7 @@ import pytest
 
 from harness.copying import Room, make
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.build.language.instructions import Heredoc
+from jaula.images.build.dockerfile.ast import Heredoc
 
 FILE = "644 0:0 "
 

@@ -188,9 +188,9 @@ def test_a_shared_download_outlives_the_pull_that_began_it(puller: Puller) -> No
 
 @pytest.mark.parametrize("where", ["manifest", "layer"])
 def test_a_cancelled_pull_ends_at_once_and_leaves_nothing(tmp_path: Path, where: str) -> None:
-    from jaula.images.registry.patience import Patience
+    from jaula.images.registry.timeouts import Timeouts
 
-    puller = Puller(tmp_path, patience=Patience())
+    puller = Puller(tmp_path, patience=Timeouts())
     with ScriptedRegistry(SMALL, BIG) as registry:
         path = registry.manifest_path if where == "manifest" else registry.blob_path(BIG)
         begun, over = threading.Event(), threading.Event()
@@ -304,7 +304,7 @@ def test_an_image_that_came_in_two_forms_is_one(puller: Puller) -> None:
     """Loaded with plain layers and pulled with compressed ones: one id, two manifests."""
     from harness.scripted_registry import config_of
     from jaula.images.archive import save
-    from jaula.images.registry.documents import sha256
+    from jaula.images.registry.manifest import sha256
 
     packed = gzip.compress(SMALL)
     kind = "application/vnd.oci.image.layer.v1.tar+gzip"

@@ -16,10 +16,10 @@ from harness.scripted_registry import Request, ScriptedRegistry, layer
 from jaula.errors import JaulaError, NotFound
 from jaula.images.archive import import_tar
 from jaula.images.reference import Reference, parse
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.push import push
-from jaula.images.registry.tokens import Credentials
-from jaula.images.registry.upload import Pushed, Upload
+from jaula.images.registry.upload import Upload, UploadResult
 from jaula.spec.image import LAYER_GZIP, Descriptor
 
 pytestmark = pytest.mark.needs("docker-registry")
@@ -36,7 +36,7 @@ def puller(tmp_path: Path) -> Puller:
     return Puller(tmp_path)
 
 
-def send(puller: Puller, name: str) -> Pushed:
+def send(puller: Puller, name: str) -> UploadResult:
     puller.messages.clear()
     return push(puller.client, parse(name), Credentials(), puller.messages.append, Cancellation())[
         0

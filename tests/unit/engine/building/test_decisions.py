@@ -14,7 +14,7 @@ from jaula.engine.building.lending import find_step, noted
 from jaula.engine.building.mount_kinds import Hidden, target_of
 from jaula.engine.building.state import Layer, StageState
 from jaula.errors import InvalidRequest, NotAuthorized
-from jaula.images.build.language.instructions import Network, Place, Run, Security
+from jaula.images.build.dockerfile.ast import Location, Network, Run, Security
 from jaula.spec.build import BuildOptions
 from jaula.spec.image import LAYER_TAR, Descriptor
 
@@ -39,7 +39,7 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
 
 def run(**fields: Any) -> Run:
     return msgspec.structs.replace(
-        Run(place=Place(1, 1), source="RUN x", command=("x",), shell_form=True), **fields
+        Run(place=Location(1, 1), source="RUN x", command=("x",), shell_form=True), **fields
     )
 
 

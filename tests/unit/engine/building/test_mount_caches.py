@@ -11,7 +11,7 @@ from typing import Any
 
 from jaula.config import Paths
 from jaula.engine.building.mount_caches import MountCaches
-from jaula.images.build.language.instructions import Sharing
+from jaula.images.build.dockerfile.ast import Sharing
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

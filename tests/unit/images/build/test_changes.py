@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.build.language.changes import apply, change
-from jaula.images.build.language.instructions import Instruction
-from jaula.images.build.language.mistakes import Mistake
-from jaula.images.build.language.parsing import parse_one
+from jaula.images.build.dockerfile.apply import apply, change
+from jaula.images.build.dockerfile.ast import Instruction
+from jaula.images.build.dockerfile.errors import DockerfileError
+from jaula.images.build.dockerfile.parse import parse_one
 from jaula.spec.image import Healthcheck, ImageConfig
 
 BASE = ImageConfig(
@@ -102,6 +102,6 @@ def test_changes_are_in_the_whole_language() -> None:
 def test_a_change_that_is_none_is_named(line: str, reason: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         apply(BASE, [line])
-    assert not isinstance(caught.value, Mistake)
+    assert not isinstance(caught.value, DockerfileError)
     assert caught.value.message.startswith(f"--change {line!r}: {reason}".replace("\\n", "\ufffd"))
     assert "\n" not in caught.value.message

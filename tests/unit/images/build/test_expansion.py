@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.images.build.language.expansion import expand
-from jaula.images.build.language.instructions import Add, Copy, Env, Heredoc, MountKind, Run
-from jaula.images.build.language.mistakes import Mistake
-from jaula.images.build.language.parsing import parse_one
-from jaula.images.build.language.substitution import Substitution
+from jaula.images.build.dockerfile.ast import Add, Copy, Env, Heredoc, MountKind, Run
+from jaula.images.build.dockerfile.errors import DockerfileError
+from jaula.images.build.dockerfile.expand import expand
+from jaula.images.build.dockerfile.parse import parse_one
+from jaula.images.build.dockerfile.shell_vars import Substitution
 
 VARIABLES = {"A": "val", "E": "", "F": "a.b.c.d", "S": "x y"}
 
@@ -106,7 +106,7 @@ def test_a_words_value_is_dockers(word: str, value: str) -> None:
     ],
 )
 def test_what_is_no_substitution_is_named_with_its_word(word: str, reason: str) -> None:
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(DockerfileError) as caught:
         Substitution(VARIABLES)(word)
     assert caught.value.reason.startswith('failed to process "')
     assert caught.value.reason.endswith(f'": {reason}')
@@ -129,12 +129,12 @@ def test_the_other_escape() -> None:
 
 @pytest.mark.parametrize("word", ["${B//a/bbbbbbbbbbbbbbbb}", "${B//a/$B}", "$B" * 20])
 def test_a_result_may_not_grow_without_bound(word: str) -> None:
-    with pytest.raises(Mistake, match="the result is longer than"):
+    with pytest.raises(DockerfileError, match="the result is longer than"):
         Substitution({"B": "a" * (1 << 20)})(word)
 
 
 def test_patterns_may_not_take_forever() -> None:
-    with pytest.raises(Mistake, match="too many patterns"):
+    with pytest.raises(DockerfileError, match="too many patterns"):
         Substitution({"B": "a" * (1 << 20)})("${B##*}" * 40)
 
 
@@ -226,7 +226,7 @@ def test_a_heredoc_of_a_run_is_the_shells() -> None:
     ],
 )
 def test_a_value_that_will_not_do_is_named_with_its_line(text: str, reason: str) -> None:
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(DockerfileError) as caught:
         expand(parse_one(f"\n\n{text}"), VARIABLES | {"Q": "a=b"}, name="D")
     assert str(caught.value).startswith(f"D:3: {reason}")
     assert f"   3 | {text}" in str(caught.value)

@@ -9,15 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.images.build.ignoring import Ignore
-from jaula.images.build.language.globs import Glob
-from jaula.images.build.language.instructions import Env
-from jaula.images.build.language.mistakes import Mistake
-from jaula.images.build.language.parsing import parse, parse_one
-from jaula.images.build.language.plan import plan
-from jaula.images.build.language.scope import Scope
-from jaula.images.build.language.substitution import Substitution
-from jaula.images.build.language.words import quote
+from jaula.images.build.dockerfile.ast import Env
+from jaula.images.build.dockerfile.errors import DockerfileError
+from jaula.images.build.dockerfile.parse import parse, parse_one
+from jaula.images.build.dockerfile.scope import Scope
+from jaula.images.build.dockerfile.shell_glob import Glob
+from jaula.images.build.dockerfile.shell_vars import Substitution
+from jaula.images.build.dockerfile.stage_graph import plan
+from jaula.images.build.dockerfile.words import quote
+from jaula.images.build.dockerignore import Dockerignore
 
 PIECES = st.sampled_from(
     [
@@ -53,7 +53,7 @@ def test_a_text_is_read_or_one_kind_of_error_is_raised(text: str | bytes) -> Non
                 taken = scope.take(instruction)
                 assert taken.source
                 assert 1 <= taken.place.first <= taken.place.last <= len(dockerfile.lines)
-    except Mistake as mistake:
+    except DockerfileError as mistake:
         found = mistake
     else:
         return
@@ -65,7 +65,7 @@ def test_a_text_is_read_or_one_kind_of_error_is_raised(text: str | bytes) -> Non
 def test_a_word_has_a_value_or_is_a_mistake(word: str, variables: dict[str, str]) -> None:
     try:
         assert isinstance(Substitution(variables)(word), str)
-    except Mistake:
+    except DockerfileError:
         pass  # which is the other half of the statement
 
 
@@ -73,7 +73,7 @@ def test_a_word_has_a_value_or_is_a_mistake(word: str, variables: dict[str, str]
 def test_the_four_ways_to_cut_agree_with_a_slow_matcher(pattern: str, value: str) -> None:
     try:
         glob = Glob(pattern)
-    except Mistake:
+    except DockerfileError:
         return
     ends = [n for n in range(len(value) + 1) if slow(pattern, value[:n])]
     starts = [n for n in range(len(value) + 1) if slow(pattern, value[n:])]
@@ -105,7 +105,7 @@ def test_a_quoted_value_reads_back(value: str) -> None:
 @given(st.lists(st.text(alphabet="ab/*?[]^-\\!. ")), st.text(alphabet="ab/.*", min_size=1))
 def test_an_ignore_file_is_read_or_refused(patterns: list[str], path: str) -> None:
     try:
-        ignore = Ignore(patterns)
+        ignore = Dockerignore(patterns)
     except InvalidRequest:
         return
     assert ignore.leaves_out(path) in (True, False)
@@ -142,6 +142,6 @@ def test_no_text_takes_long(text: str) -> None:
         scope = Scope(made, ("a=" + "b" * 100_000,))
         for instruction in made.stages[0].instructions:
             scope.take(instruction)
-    except Mistake:
+    except DockerfileError:
         pass  # as soon as it is
     assert time.process_time() - begin < 15

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.images.build.language.instructions import (
+from jaula.images.build.dockerfile.ast import (
     Add,
     Arg,
     Cmd,
@@ -16,10 +16,10 @@ from jaula.images.build.language.instructions import (
     Heredoc,
     Instruction,
     Label,
+    Location,
     MountKind,
     Network,
     Onbuild,
-    Place,
     Run,
     RunMount,
     Security,
@@ -30,8 +30,8 @@ from jaula.images.build.language.instructions import (
     Volume,
     Workdir,
 )
-from jaula.images.build.language.mistakes import Mistake
-from jaula.images.build.language.parsing import parse, parse_one, parse_trigger
+from jaula.images.build.dockerfile.errors import DockerfileError
+from jaula.images.build.dockerfile.parse import parse, parse_one, parse_trigger
 from jaula.spec import image
 
 
@@ -42,7 +42,7 @@ def one(text: str) -> Instruction:
 
 
 def mistake(text: str | bytes, name: str = "Dockerfile") -> str:
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(DockerfileError) as caught:
         parse(text, name)
     return str(caught.value)
 
@@ -54,7 +54,7 @@ def test_lines_are_joined_and_comments_and_empty_lines_between_them_are_left_out
     run = one("RUN a && \\\n  # not this\n\n    b \\  \n&& c")
     assert isinstance(run, Run)
     assert run.command == ("a &&     b && c",)
-    assert run.place == Place(2, 6)
+    assert run.place == Location(2, 6)
     assert run.source == "RUN a &&     b && c"
 
 
@@ -77,7 +77,7 @@ def test_a_line_ends_where_docker_ends_it(text: str, command: str) -> None:
 
 def test_a_byte_order_mark_and_foreign_line_ends_are_read_over() -> None:
     dockerfile = parse("\ufeffFROM scratch\r\nENV a=b\r\n".encode())
-    assert dockerfile.stages[0].instructions[0] == Env(Place(2, 2), "ENV a=b", (("a", "b"),))
+    assert dockerfile.stages[0].instructions[0] == Env(Location(2, 2), "ENV a=b", (("a", "b"),))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_heredoc_is_the_shells_text_where_the_command_is_nothing_else() -> Non
     assert (run.command, run.shell_form, run.script) == (("set -e\necho $x\n",), True, "")
     assert run.source == "RUN <<EOF\nset -e\necho $x\nEOF"
     assert run.headline == "RUN <<EOF"
-    assert run.place == Place(2, 5)
+    assert run.place == Location(2, 5)
 
 
 def test_a_heredoc_with_an_interpreter_is_a_script() -> None:
@@ -167,7 +167,7 @@ def test_white_space_before_a_heredocs_name_is_allowed_in_copy() -> None:
 def test_arithmetic_is_no_heredoc() -> None:
     text = "RUN echo $((1 << 2)) $((x << y ))\nRUN echo 3 << 4 << EOF\n"
     instructions = parse(f"FROM a\n{text}").stages[0].instructions
-    assert [i.place for i in instructions] == [Place(2, 2), Place(3, 3)]
+    assert [i.place for i in instructions] == [Location(2, 2), Location(3, 3)]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_arithmetic_is_no_heredoc() -> None:
     ],
 )
 def test_what_only_looks_like_a_heredoc_is_none(text: str) -> None:
-    assert one(text).place == Place(2, 2)
+    assert one(text).place == Location(2, 2)
 
 
 def test_comments_directives_and_continuation_mean_nothing_inside_a_heredoc() -> None:
@@ -198,9 +198,9 @@ def test_a_heredoc_of_onbuild_goes_into_the_trigger() -> None:
     onbuild = one("ONBUILD RUN <<EOF\na\nEOF")
     assert isinstance(onbuild, Onbuild)
     assert onbuild.trigger == "RUN <<EOF\na\nEOF"
-    run = parse_trigger(onbuild.trigger, base="b", place=Place(7, 7))
+    run = parse_trigger(onbuild.trigger, base="b", place=Location(7, 7))
     assert isinstance(run, Run)
-    assert (run.command, run.place) == (("a\n",), Place(7, 7))
+    assert (run.command, run.place) == (("a\n",), Location(7, 7))
 
 
 # -- forms ---------------------------------------------------------------------------------------
@@ -264,13 +264,15 @@ def test_a_stage_has_a_base_a_platform_and_a_name() -> None:
 
 
 def test_the_simple_instructions() -> None:
-    assert one("USER a:b") == User(Place(2, 2), "USER a:b", "a:b")
-    assert one("WORKDIR /a b") == Workdir(Place(2, 2), "WORKDIR /a b", "/a b")
-    assert one("STOPSIGNAL SIGINT") == StopSignal(Place(2, 2), "STOPSIGNAL SIGINT", "SIGINT")
-    assert one("EXPOSE 80 1-2/udp") == Expose(Place(2, 2), "EXPOSE 80 1-2/udp", ("80", "1-2/udp"))
-    assert one("VOLUME /a  /b") == Volume(Place(2, 2), 'VOLUME ["/a", "/b"]', ("/a", "/b"))
-    assert one('VOLUME ["/a b"]') == Volume(Place(2, 2), 'VOLUME ["/a b"]', ("/a b",))
-    assert one('SHELL ["a","b"]') == Shell(Place(2, 2), 'SHELL ["a", "b"]', ("a", "b"))
+    assert one("USER a:b") == User(Location(2, 2), "USER a:b", "a:b")
+    assert one("WORKDIR /a b") == Workdir(Location(2, 2), "WORKDIR /a b", "/a b")
+    assert one("STOPSIGNAL SIGINT") == StopSignal(Location(2, 2), "STOPSIGNAL SIGINT", "SIGINT")
+    assert one("EXPOSE 80 1-2/udp") == Expose(
+        Location(2, 2), "EXPOSE 80 1-2/udp", ("80", "1-2/udp")
+    )
+    assert one("VOLUME /a  /b") == Volume(Location(2, 2), 'VOLUME ["/a", "/b"]', ("/a", "/b"))
+    assert one('VOLUME ["/a b"]') == Volume(Location(2, 2), 'VOLUME ["/a b"]', ("/a b",))
+    assert one('SHELL ["a","b"]') == Shell(Location(2, 2), 'SHELL ["a", "b"]', ("a", "b"))
 
 
 def test_healthcheck_has_options_and_either_form() -> None:
@@ -300,7 +302,7 @@ def test_copy_has_its_flags() -> None:
         "--exclude=x a /b"
     )
     assert copy == Copy(
-        Place(2, 2),
+        Location(2, 2),
         copy.source,
         ("a",),
         "/b",
@@ -501,7 +503,7 @@ def test_what_is_wrong_is_named_with_its_line(text: str | bytes, line: int, reas
 
 @pytest.mark.parametrize("text", ["FROM x", "MAINTAINER x", "ONBUILD RUN x", "", "RUN a\nRUN b"])
 def test_a_trigger_that_is_none_names_its_image(text: str) -> None:
-    with pytest.raises(Mistake, match=r"^ONBUILD of base:1:1: "):
+    with pytest.raises(DockerfileError, match=r"^ONBUILD of base:1:1: "):
         parse_trigger(text, base="base:1")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.images.build.language.instructions import Run
-from jaula.images.build.language.mistakes import Mistake
-from jaula.images.build.language.parsing import parse
-from jaula.images.build.language.plan import Origin, Plan, Source, plan
-from jaula.images.build.language.scope import Scope
+from jaula.images.build.dockerfile.ast import Run
+from jaula.images.build.dockerfile.errors import DockerfileError
+from jaula.images.build.dockerfile.parse import parse
+from jaula.images.build.dockerfile.scope import Scope
+from jaula.images.build.dockerfile.stage_graph import Origin, Source, StageGraph, plan
 
 STAGES = """\
 FROM golang AS build
@@ -26,12 +26,12 @@ FROM release
 """
 
 
-def order(made: Plan) -> list[int]:
+def order(made: StageGraph) -> list[int]:
     return [planned.stage.index for planned in made.stages]
 
 
 def refusal(text: str, **given: object) -> str:
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(DockerfileError) as caught:
         plan(parse(text), **given)  # type: ignore[arg-type]
     return str(caught.value)
 
@@ -228,12 +228,12 @@ def test_build_arguments_that_nothing_asked_for_are_told() -> None:
     [("a\0b", "has a zero byte in it"), ("a" * 131_072, "are longer than 131071")],
 )
 def test_a_value_that_no_program_can_get_is_refused(value: str, reason: str) -> None:
-    with pytest.raises(Mistake, match=f"^Dockerfile:2: .*{reason}"):
+    with pytest.raises(DockerfileError, match=f"^Dockerfile:2: .*{reason}"):
         taken("ARG a", a=value)
 
 
 def test_a_doubling_value_comes_to_an_end() -> None:
-    with pytest.raises(Mistake, match="are longer than 131071"):
+    with pytest.raises(DockerfileError, match="are longer than 131071"):
         taken("ENV a=0123456789\n" + "ENV a=$a$a\n" * 64)
 
 
@@ -268,5 +268,5 @@ def test_triggers_of_a_stage_are_those_of_the_stage_that_goes_on() -> None:
 
 
 def test_a_trigger_that_cannot_be_read_names_its_image() -> None:
-    with pytest.raises(Mistake, match=r"^ONBUILD of base:1: unknown instruction: RUNN"):
+    with pytest.raises(DockerfileError, match=r"^ONBUILD of base:1: unknown instruction: RUNN"):
         plan(parse("FROM base"), triggers={"base": ["RUNN x"]})

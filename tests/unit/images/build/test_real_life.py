@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.images.build.language.dockerfile import Dockerfile
-from jaula.images.build.language.instructions import Instruction
-from jaula.images.build.language.parsing import parse
-from jaula.images.build.language.plan import plan
-from jaula.images.build.language.scope import Scope
+from jaula.images.build.dockerfile.ast import Instruction
+from jaula.images.build.dockerfile.document import Dockerfile
+from jaula.images.build.dockerfile.parse import parse
+from jaula.images.build.dockerfile.scope import Scope
+from jaula.images.build.dockerfile.stage_graph import plan
 
 FOLDER = Path(__file__).parent / "dockerfiles"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if not path.suffix)

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from jaula.config import RegistryConfig
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.platforms import best
-from jaula.images.registry import address, challenge, progress
-from jaula.images.registry.documents import check_platform, platform_of
+from jaula.images.platform import best
+from jaula.images.registry import progress
+from jaula.images.registry.auth import www_authenticate
 from jaula.images.registry.hosts import Hosts, credentials_key, domain_of
-from jaula.images.registry.proxies import Proxies, Proxy, configured
+from jaula.images.registry.http import url as http_url
+from jaula.images.registry.http.proxy import Proxies, Proxy, configured
+from jaula.images.registry.manifest import check_platform, platform_of
 from jaula.spec.image import MANIFEST, Descriptor, Platform
 
 ID = "sha256:" + "a" * 64
@@ -37,19 +39,19 @@ ID = "sha256:" + "a" * 64
     ],
 )  # fmt: skip
 def test_challenges_are_read(text: str, found: list[tuple[str, dict[str, str]]]) -> None:
-    assert [(c.scheme, c.parameters) for c in challenge.parse([text])] == found
+    assert [(c.scheme, c.parameters) for c in www_authenticate.parse([text])] == found
 
 
 @given(st.text(alphabet=string.printable, max_size=300))
 def test_no_challenge_breaks_the_reader(text: str) -> None:
-    challenge.choose(challenge.parse([text, text]))
+    www_authenticate.choose(www_authenticate.parse([text, text]))
 
 
 def test_a_token_is_better_than_a_password() -> None:
-    found = challenge.choose(challenge.parse(['Basic realm="x"', 'Bearer realm="y"']))
+    found = www_authenticate.choose(www_authenticate.parse(['Basic realm="x"', 'Bearer realm="y"']))
     assert found is not None
     assert found.scheme == "bearer"
-    assert challenge.choose(challenge.parse(["Digest realm=x"])) is None
+    assert www_authenticate.choose(www_authenticate.parse(["Digest realm=x"])) is None
 
 
 @pytest.mark.parametrize(
@@ -72,17 +74,17 @@ def test_what_goes_through_a_proxy(host: str, through: bool) -> None:
     proxies = Proxies(
         "", "http://u:p%40@proxy:3128", "example.com, .dotted.org,10.1.0.0/16,ported.net:8443"
     )
-    found = proxies.of(address.parse(f"https://{host}/"))
+    found = proxies.of(http_url.parse(f"https://{host}/"))
     assert (found is not None) is through
     if found is not None:
         assert (found.host, found.port) == ("proxy", 3128)
         assert found.authorization == "Basic dTpwQA=="
-    assert proxies.of(address.parse(f"http://{host}/")) is None
+    assert proxies.of(http_url.parse(f"http://{host}/")) is None
 
 
 def test_the_environment_is_used_where_nothing_is_set() -> None:
     environment = {"HTTPS_PROXY": "http://big:1", "https_proxy": "http://small:1", "no_proxy": "*"}
-    url = address.parse("https://quay.io/")
+    url = http_url.parse("https://quay.io/")
     assert configured("", "", "none", environment).of(url) == Proxy("big", 1)
     assert configured("", "http://set", "none", environment).of(url) == Proxy("set", 80)
     assert configured("", "http://set", "", environment).of(url) is None
@@ -106,13 +108,13 @@ def test_other_proxies_are_refused(text: str) -> None:
     ],
 )
 def test_urls_are_read(text: str, found: str) -> None:
-    assert str(address.parse(text, address.parse("https://base:1/a/b?c"))) == found
+    assert str(http_url.parse(text, http_url.parse("https://base:1/a/b?c"))) == found
 
 
 @given(st.text(max_size=80))
 def test_no_url_breaks_the_reader(text: str) -> None:
     try:
-        url = address.parse(text, address.parse("https://base/"))
+        url = http_url.parse(text, http_url.parse("https://base/"))
     except InvalidRequest:
         return
     assert url.scheme in ("http", "https")
@@ -190,7 +192,7 @@ def test_the_bar_is_dockers(current: int, total: int, shown: str) -> None:
 
 
 def test_a_slow_reader_sees_the_newest_amount_of_each_line() -> None:
-    board = progress.Board()
+    board = progress.ProgressBoard()
     for number in range(1000):
         board.tell(progress.amount("Downloading", "a", number, 1000), last=True)
         board.tell(progress.amount("Downloading", "b", number, 1000), last=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.rpmdb import made
 from jaula.errors import JaulaError
-from jaula.images.sbom import bdb, inventory, ndb, rpm, stanzas
+from jaula.images.sbom import deb822, rpm, rpm_bdb, rpm_ndb, scan
 from jaula.images.sbom.package import System
 
 PLACES = (
@@ -42,7 +42,7 @@ def test_a_database_of_any_bytes(place: str, data: bytes) -> None:
         file.write_bytes(data)
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            found = inventory.take(root)
+            found = scan.take(root)
         except JaulaError:
             return
         finally:
@@ -62,7 +62,7 @@ def test_a_header_of_any_bytes(data: bytes) -> None:
 @given(st.binary(max_size=64).map(lambda tail: b"RpmP\0\0\0\0" + tail + bytes(8192)))
 def test_a_database_of_slots_of_any_bytes(data: bytes) -> None:
     try:
-        list(ndb.blobs(data, "it"))
+        list(rpm_ndb.blobs(data, "it"))
     except JaulaError:
         return
 
@@ -85,7 +85,7 @@ def test_a_hash_file_with_any_changes(
     for page, place, change in changes:
         data[page * 512 + place : page * 512 + place + len(change)] = change
     try:
-        found = list(bdb.blobs(bytes(data[:cut]), "it"))
+        found = list(rpm_bdb.blobs(bytes(data[:cut]), "it"))
     except JaulaError:
         return
     assert sum(map(len, found)) <= len(data)
@@ -93,7 +93,7 @@ def test_a_hash_file_with_any_changes(
 
 @given(TEXTS)
 def test_stanzas_of_any_bytes(data: bytes) -> None:
-    for stanza in stanzas.read(data):
+    for stanza in deb822.read(data):
         assert all(name == name.lower() for name in stanza)
 
 

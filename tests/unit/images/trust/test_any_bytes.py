@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import JaulaError
-from jaula.images.trust import artifact, keyfile, keys, payload, rules_file
-from jaula.images.trust.signature import Signature, Unsigned, find
+from jaula.images.trust import cosign_manifest, key_file, keys, rules_file, simple_signing
+from jaula.images.trust.signature import Signature, UnsignedImage, find
 
 KEY = keys.generate()
 JSON = st.recursive(
@@ -27,14 +27,14 @@ DATA = st.binary() | JSON.map(lambda value: json.dumps(value).encode())
 @pytest.mark.parametrize(
     "read",
     [
-        payload.read,
-        lambda data: artifact.read(data, "it"),
-        lambda data: artifact.referrers(data, "it"),
-        lambda data: artifact.config_with(Signature(b"", b""), data),
-        lambda data: artifact.manifest_with(Signature(b"", b""), b"{}", data),
-        lambda data: artifact.referrers_with(b"{}", data),
-        lambda data: keyfile.read(data, b"", "k"),
-        lambda data: keyfile.read(keyfile._armoured(data), b"", "k"),
+        simple_signing.read,
+        lambda data: cosign_manifest.read(data, "it"),
+        lambda data: cosign_manifest.referrers(data, "it"),
+        lambda data: cosign_manifest.config_with(Signature(b"", b""), data),
+        lambda data: cosign_manifest.manifest_with(Signature(b"", b""), b"{}", data),
+        lambda data: cosign_manifest.referrers_with(b"{}", data),
+        lambda data: key_file.read(data, b"", "k"),
+        lambda data: key_file.read(key_file._armoured(data), b"", "k"),
         lambda data: keys.public_key(data, "k"),
         lambda data: rules_file.parse(data, lambda name: data),
     ],
@@ -49,11 +49,11 @@ def test_any_bytes_are_read_or_refused(read: Callable[[bytes], Any], data: bytes
 
 @given(st.binary(), st.binary())
 def test_no_bytes_are_a_signature_by_chance(text: bytes, value: bytes) -> None:
-    with pytest.raises(Unsigned):
+    with pytest.raises(UnsignedImage):
         find([Signature(text, value)], [KEY.public], "sha256:" + "ab" * 32, "r.io/x", "1")
 
 
 @given(st.text(), st.text(), st.text() | st.none())
 def test_any_name_is_compared(name: str, repository: str, tag: str | None) -> None:
-    claim = payload.Claim("sha256:" + "ab" * 32, name)
-    assert payload.names(claim, repository, tag) in (True, False)
+    claim = simple_signing.SimpleSigning("sha256:" + "ab" * 32, name)
+    assert simple_signing.names(claim, repository, tag) in (True, False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.trust import keyfile, keys
+from jaula.images.trust import key_file, keys
 
 # Made by cosign 2.5 and skopeo 1.18 for this test, both under this password.
 PASSWORD = b"pw"
@@ -45,23 +45,23 @@ ZlZGTS9GbndWK042a2srdTZkcXIzY0pHV0E9PSJ9
 
 
 def test_cosigns_private_key_is_read() -> None:
-    assert keyfile.read(COSIGN, PASSWORD, "cosign.key").public.pem == COSIGN_PUBLIC
+    assert key_file.read(COSIGN, PASSWORD, "cosign.key").public.pem == COSIGN_PUBLIC
 
 
 def test_skopeos_private_key_is_read() -> None:
-    key = keyfile.read(SKOPEO, PASSWORD, "sk.private")
+    key = key_file.read(SKOPEO, PASSWORD, "sk.private")
     assert key.public.algorithm == "ecdsa"
 
 
 def test_another_password_is_refused_without_a_word_of_the_key() -> None:
     with pytest.raises(InvalidRequest, match=r"^k: the password is wrong, or the file is damaged$"):
-        keyfile.read(COSIGN, b"PW", "k")
+        key_file.read(COSIGN, b"PW", "k")
 
 
 @pytest.mark.parametrize("algorithm", keys.ALGORITHMS)
 def test_a_key_signs_what_its_public_half_verifies(algorithm: str) -> None:
     key = keys.generate(algorithm)
-    again = keyfile.read(keyfile.write(key, b"word"), b"word", "k")
+    again = key_file.read(key_file.write(key, b"word"), b"word", "k")
     public = keys.public_key(again.public.pem, "k.pub")
     assert public.algorithm == algorithm
     assert public.fingerprint == key.public.fingerprint
@@ -83,10 +83,10 @@ def test_files_of_openssl_are_read() -> None:
     sealed = inner.private_bytes(
         form.Encoding.PEM, form.PrivateFormat.PKCS8, form.BestAvailableEncryption(b"w")
     )
-    assert keyfile.read(plain, b"", "k").public.pem == key.public.pem
-    assert keyfile.read(sealed, b"w", "k").public.pem == key.public.pem
+    assert key_file.read(plain, b"", "k").public.pem == key.public.pem
+    assert key_file.read(sealed, b"w", "k").public.pem == key.public.pem
     with pytest.raises(InvalidRequest, match="the password is wrong"):
-        keyfile.read(sealed, b"x", "k")
+        key_file.read(sealed, b"x", "k")
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_files_of_openssl_are_read() -> None:
 def test_a_file_that_is_none_is_refused(document: bytes) -> None:
     inner = base64.b64encode(document)
     pem = b"-----BEGIN %b-----\n%b\n-----END %b-----\n" % (
-        keyfile.LABEL.encode(),
+        key_file.LABEL.encode(),
         inner,
-        keyfile.LABEL.encode(),
+        key_file.LABEL.encode(),
     )
     with pytest.raises(InvalidRequest, match=r"^k is damaged"):
-        keyfile.read(pem, b"", "k")
+        key_file.read(pem, b"", "k")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_file_cannot_make_us_compute_for_ever(params: dict[str, int]) -> None:
     document["kdf"]["params"] = params
     text = base64.b64encode(json.dumps(document).encode()).decode()
     with pytest.raises(InvalidRequest, match="scrypt parameters"):
-        keyfile.read(pem.replace(pem.split("-----")[2], f"\n{text}\n").encode(), PASSWORD, "k")
+        key_file.read(pem.replace(pem.split("-----")[2], f"\n{text}\n").encode(), PASSWORD, "k")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_keys_of_other_kinds_are_refused() -> None:
         with pytest.raises(InvalidRequest, match="neither an ECDSA key on P-256 nor an Ed25519"):
             keys.public_key(public, "k.pub")
         with pytest.raises(InvalidRequest, match="neither an ECDSA key on P-256 nor an Ed25519"):
-            keyfile.read(private, b"", "k")
+            key_file.read(private, b"", "k")
     with pytest.raises(InvalidRequest, match="unknown algorithm"):
         keys.generate("rsa")
 
@@ -177,8 +177,8 @@ def test_loading_the_policy_loads_no_cryptography_where_no_key_is_named(tmp_path
     policy = tmp_path / "policy.toml"
     policy.write_text('[images]\n"*" = "reject"\n')
     code = (
-        "import sys; from jaula.images.trust.rules_file import File; "
-        f"assert File({str(policy)!r}).read().in_force; "
+        "import sys; from jaula.images.trust.rules_file import RulesFile; "
+        f"assert RulesFile({str(policy)!r}).read().in_force; "
         "assert 'cryptography' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "src"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jaula.images.trust import keys, signature
-from jaula.images.trust.payload import Claim, write
-from jaula.images.trust.signature import Signature, Unsigned
+from jaula.images.trust.signature import Signature, UnsignedImage
+from jaula.images.trust.simple_signing import SimpleSigning, write
 
 DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
 PLACE = "r.io/team/app"
@@ -14,18 +14,18 @@ KEY, STRANGER = keys.generate(), keys.generate("ed25519")
 
 
 def made(key: keys.PrivateKey = KEY, digest: str = DIGEST, name: str = PLACE) -> Signature:
-    text = write(Claim(digest, name))
+    text = write(SimpleSigning(digest, name))
     return Signature(text, key.sign(text))
 
 
-def find(*signatures: Signature, tag: str | None = "1") -> signature.Vouched:
+def find(*signatures: Signature, tag: str | None = "1") -> signature.VerifiedSignature:
     return signature.find(signatures, [KEY.public], DIGEST, PLACE, tag)
 
 
 def test_the_one_that_counts_is_found_among_others() -> None:
     found = find(made(STRANGER), made(digest=OTHER), made(name="r.io/x"), made())
     assert found.fingerprint == KEY.public.fingerprint
-    assert found.claim == Claim(DIGEST, PLACE)
+    assert found.claim == SimpleSigning(DIGEST, PLACE)
 
 
 def test_any_of_several_keys_will_do() -> None:
@@ -35,7 +35,7 @@ def test_any_of_several_keys_will_do() -> None:
 
 
 def test_no_signature_is_said() -> None:
-    with pytest.raises(Unsigned, match=r"^it has no signature$"):
+    with pytest.raises(UnsignedImage, match=r"^it has no signature$"):
         find()
 
 
@@ -47,25 +47,28 @@ def test_no_signature_is_said() -> None:
         (made(name="r.io/x"), r"1 for another name \(r.io/x\)"),
         (made(name="r.io/team/app:2"), r"1 for another name \(r.io/team/app:2\)"),
         (Signature(b"hello", KEY.sign(b"hello")), "1 that cannot be read"),
-        (Signature(write(Claim(DIGEST, PLACE)), made(digest=OTHER).value), "1 by other keys"),
+        (
+            Signature(write(SimpleSigning(DIGEST, PLACE)), made(digest=OTHER).value),
+            "1 by other keys",
+        ),
     ],
 )
 def test_what_kept_it_from_counting_is_said(given: Signature, reason: str) -> None:
-    with pytest.raises(Unsigned, match=f"no signature that counts: {reason}$"):
+    with pytest.raises(UnsignedImage, match=f"no signature that counts: {reason}$"):
         find(given)
 
 
 def test_reasons_are_counted() -> None:
-    with pytest.raises(Unsigned, match="2 by other keys, 1 of another image"):
+    with pytest.raises(UnsignedImage, match="2 by other keys, 1 of another image"):
         find(made(STRANGER), made(STRANGER), made(digest=OTHER))
 
 
 def test_only_so_many_are_looked_at() -> None:
-    with pytest.raises(Unsigned):
+    with pytest.raises(UnsignedImage):
         find(*[made(STRANGER)] * signature.COUNT_LIMIT, made())
 
 
 def test_what_a_name_says_does_not_reach_a_terminal() -> None:
-    with pytest.raises(Unsigned) as caught:
+    with pytest.raises(UnsignedImage) as caught:
         find(made(name="\x1b]0;x"))
     assert "\x1b" not in caught.value.message

@@ -1,0 +1,192 @@
+"""The recipes of ``debian[:suite]`` and ``ubuntu[:suite]``: mmdebstrap from the host's mirror.
+
+The mirror is the one in the host's apt sources where the host is that distribution; mmdebstrap
+takes it from there by itself. Otherwise it is the distribution's public one, and its keyring has
+to be installed (``debian-archive-keyring``, ``ubuntu-keyring``). Signatures are checked in every
+case.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from urllib.request import urlopen
+
+import msgspec
+
+from jaula.errors import InvalidRequest, Unavailable
+from jaula.images.archive.write import PATH, write_image
+from jaula.images.bootstrap.host_packages import find, run
+from jaula.images.platform import host
+from jaula.spec.image import ImageConfig
+
+_SUITE = re.compile(r"[a-z][a-z0-9.-]{0,40}", re.ASCII)
+_RELEASE = Path("/etc/os-release")
+_LISTS = Path("/var/lib/apt/lists")
+_INCLUDED = "iputils-ping,procps"
+
+
+class _Distribution(msgspec.Struct, frozen=True):
+    name: str
+    suite: str  # when none is asked for and the host is another distribution
+    keyring: str
+    keyring_package: str
+    mirror: str
+    ports_mirror: str  # for what is neither amd64 nor 386
+    components: str
+
+
+_DEBIAN = _Distribution(
+    "debian",
+    "trixie",
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "debian-archive-keyring",
+    "http://deb.debian.org/debian",
+    "http://deb.debian.org/debian",
+    "main",
+)
+_UBUNTU = _Distribution(
+    "ubuntu",
+    "noble",
+    "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    "ubuntu-keyring",
+    "http://archive.ubuntu.com/ubuntu",
+    "http://ports.ubuntu.com/ubuntu-ports",
+    "main,universe",
+)
+
+
+def debian(suite: str, out: Path, scratch: Path, progress: Callable[[str], None]) -> str:
+    """Write the image's archive to ``out``; its reference."""
+    return _bootstrap(_DEBIAN, suite, out, scratch, progress)
+
+
+def ubuntu(suite: str, out: Path, scratch: Path, progress: Callable[[str], None]) -> str:
+    """Write the image's archive to ``out``; its reference."""
+    return _bootstrap(_UBUNTU, suite, out, scratch, progress)
+
+
+def host_release(text: str) -> tuple[str, str]:
+    """``(ID, VERSION_CODENAME)`` of an ``os-release`` file (os-release(5)); empty where absent."""
+    facts = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith("#"):
+            facts[name] = value.strip("\"'")
+    return facts.get("ID", ""), facts.get("VERSION_CODENAME", "")
+
+
+def _bootstrap(
+    distribution: _Distribution,
+    suite: str,
+    out: Path,
+    scratch: Path,
+    progress: Callable[[str], None],
+) -> str:
+    host_name, host_suite = host_release(_RELEASE.read_text() if _RELEASE.exists() else "")
+    own = host_name == distribution.name
+    default = (own and host_suite) or distribution.suite
+    chosen = default if suite in ("", "latest") else suite
+    if not _SUITE.fullmatch(chosen):
+        raise InvalidRequest(f"{chosen[:60]!r} is no name of a suite")
+    layer = scratch / "layer.tar"
+    program = find("mmdebstrap", "mmdebstrap")
+    command = [program, "--variant=minbase", "--format=tar", f"--include={_INCLUDED}", "--quiet"]
+    command += _reproducible()
+    mirror: list[str] = []
+    seconds = int(os.environ.get("SOURCE_DATE_EPOCH") or 0) or _host_time(chosen)
+    if not (own and chosen == host_suite):
+        if not Path(distribution.keyring).exists():
+            raise Unavailable(
+                f"the signing keys of {distribution.name} are not on this machine",
+                hint=f"apt-get install {distribution.keyring_package}",
+            )
+        common = host().architecture in ("amd64", "386")
+        mirror = [distribution.mirror if common else distribution.ports_mirror]
+        command += [f"--keyring={distribution.keyring}", f"--components={distribution.components}"]
+        if "SOURCE_DATE_EPOCH" not in os.environ:
+            seconds = _mirror_time(mirror[0], chosen)
+    progress(f"building {distribution.name} {chosen} with mmdebstrap; this takes about a minute")
+    run(
+        [*command, chosen, str(layer), *mirror],
+        what=f"building {distribution.name} {chosen}",
+        cwd=scratch if os.geteuid() == 0 else Path("/"),
+        environment={"SOURCE_DATE_EPOCH": str(seconds), "TMPDIR": _temporary(scratch)},
+        hint="see that the package mirror is in reach and has this suite",
+    )
+    names = [f"{distribution.name}:{chosen}"]
+    if chosen == default:
+        names.append(f"{distribution.name}:latest")
+    progress("writing the image")
+    write_image(
+        out,
+        layer,
+        ImageConfig(env=(PATH,), cmd=("bash",)),
+        names,
+        seconds=seconds,
+        made_by=f"jaula image bootstrap {distribution.name}:{chosen}",
+    )
+    return names[0]
+
+
+def release_time(text: str) -> int | None:
+    """Seconds since the epoch of the ``Date`` of a repository's Release file; None without one."""
+    for line in text.splitlines():
+        if line.startswith("Date:"):
+            try:
+                return int(parsedate_to_datetime(line.partition(":")[2].strip()).timestamp())
+            except ValueError:
+                return None
+    return None
+
+
+def _temporary(scratch: Path) -> str:
+    """Where mmdebstrap unpacks. As an ordinary user it does so by another of the user's ids.
+
+    That id cannot pass a directory of the user's alone. mmdebstrap removes what it made.
+    """
+    return str(scratch) if os.geteuid() == 0 else tempfile.gettempdir()
+
+
+def _host_time(suite: str) -> int:
+    """When the host's lists of the suite's packages were made, else its release file's time."""
+    lists = sorted(_LISTS.glob(f"*_dists_{suite}*_*Release"))
+    times = [release_time(path.read_text(errors="replace")[:100_000]) for path in lists]
+    return max((time for time in times if time), default=int(_RELEASE.stat().st_mtime))
+
+
+def _mirror_time(mirror: str, suite: str) -> int:
+    """When the mirror's suite was made: the time that files made by the build get.
+
+    Only a time is taken from here, and what is newer than now is not believed; mmdebstrap checks
+    the signature of what is installed.
+    """
+    address = f"{mirror}/dists/{suite}/Release"
+    hint = "see that the package mirror is in reach and has this suite"
+    try:
+        with urlopen(address, timeout=20) as answer:
+            text = answer.read(100_000).decode(errors="replace")
+    except OSError as error:
+        raise Unavailable(f"cannot read {address}: {error}", hint=hint) from error
+    return min(release_time(text) or 0, int(time.time()))
+
+
+def _reproducible() -> list[str]:
+    """What differs between two builds, or belongs to this machine, is taken out."""
+    gone = (
+        "/var/log/apt",
+        "/var/log/dpkg.log",
+        "/var/log/bootstrap.log",
+        "/var/log/alternatives.log",
+        "/var/cache/ldconfig/aux-cache",
+        "/var/lib/dbus/machine-id",
+    )
+    hooks = [f'rm -rf "$1"{path}' for path in gone]
+    hooks.append('[ ! -e "$1"/etc/machine-id ] || : > "$1"/etc/machine-id')
+    hooks.append('rm -f "$1"/etc/hostname "$1"/etc/resolv.conf')
+    return [f"--customize-hook={hook}" for hook in hooks]

@@ -1,0 +1,67 @@
+"""``ADD`` of an archive: what is in it instead of itself.
+
+Follows the Dockerfile reference: whether a file is an archive is seen from its content, never from
+its name; a tar may be plain or compressed with gzip, bzip2, xz or zstd. What only looks like one is
+copied as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.images.build.sources import Archive, File
+from jaula.storage.compression import plain
+from jaula.storage.tar.entry import TarEntry
+from jaula.storage.tar.reader import TarReader
+
+
+class PackedArchive(msgspec.Struct, frozen=True):
+    """The content of the archive ``file``; owners in it count."""
+
+    file: File
+    name: bytes = b""
+    fills: bool = True
+    keeps_owners: bool = True
+
+    def archive(self, name: bytes) -> Archive:
+        return _PackedArchive(self.file)
+
+
+class _PackedArchive:
+    def __init__(self, file: File) -> None:
+        self._stream: BinaryIO = os.fdopen(file.open(), "rb")
+        source, _ = plain(self._stream)
+        self._reader = TarReader(source)
+
+    def __iter__(self) -> Iterator[TarEntry]:
+        return iter(self._reader)
+
+    def data(self) -> Iterator[memoryview]:
+        return self._reader.data()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def close(archive: Archive) -> None:
+    """Let go of an archive's file, where it has one."""
+    if isinstance(archive, _PackedArchive):
+        archive.close()
+
+
+def is_packed(file: File) -> bool:
+    """Whether a file is an archive."""
+    packed = None
+    try:
+        packed = _PackedArchive(file)
+        return next(iter(packed), None) is not None
+    except InvalidRequest:
+        return False
+    finally:
+        if packed is not None:
+            packed.close()

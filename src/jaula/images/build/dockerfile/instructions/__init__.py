@@ -1,0 +1,1 @@
+"""Parsers for the instructions whose arguments have a grammar of their own."""

@@ -1,0 +1,209 @@
+"""What a Dockerfile says that is allowed and most likely not meant.
+
+Source: Docker's reference of build checks, whose names of rules these are. Checks that need values
+are made where the values are: :mod:`~.plan` and :mod:`~.scope`. What ``# check=skip=RULE,...``
+names is left out by :func:`kept`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from jaula.images.build.dockerfile.ast import (
+    Arg,
+    Cmd,
+    Entrypoint,
+    Env,
+    Expose,
+    Healthcheck,
+    Instruction,
+    Location,
+    Maintainer,
+    Workdir,
+)
+from jaula.images.build.dockerfile.document import Directives, Dockerfile, LintWarning, Stage
+from jaula.images.build.dockerfile.errors import DockerfileError, plain
+from jaula.images.build.dockerfile.lexer import Lines
+from jaula.images.build.dockerfile.words import fields, halves, quoted
+
+_RESERVED = ("context", "scratch")
+_SECRETS = frozenset(
+    {
+        "apikey",
+        "auth",
+        "credential",
+        "credentials",
+        "key",
+        "password",
+        "pword",
+        "passwd",
+        "secret",
+        "token",
+    }
+)
+_HARMLESS = frozenset({"public"})
+
+
+def apply(dockerfile: Dockerfile, lines: Lines) -> Dockerfile:
+    """The Dockerfile with its remarks; raises :class:`DockerfileError` where they are to be errors."""
+    remarks = [*lines.remarks, *_casing(lines), *_old(lines), *_names(dockerfile.stages)]
+    for instruction in dockerfile.arguments:
+        remarks += _secrets(instruction)
+    for stage in dockerfile.stages:
+        remarks += _stage(stage)
+    remarks.sort(key=lambda remark: remark.place.first)
+    checked = msgspec.structs.replace(
+        dockerfile, remarks=tuple(kept(remarks, dockerfile.directives))
+    )
+    if checked.remarks and _says(dockerfile.directives)[1]:
+        first = checked.remarks[0]
+        raise dockerfile.at(
+            DockerfileError(f"{first.rule}: {first.message}", hint="check=error=true is set"),
+            first.place,
+        )
+    return checked
+
+
+def kept(remarks: Iterable[LintWarning], directives: Directives) -> list[LintWarning]:
+    """Those that the Dockerfile does not want to be skipped."""
+    skipped = _says(directives)[0]
+    return [r for r in remarks if "all" not in skipped and r.rule not in skipped]
+
+
+def _says(directives: Directives) -> tuple[list[str], bool]:
+    """The rules to skip, and whether a remark is an error."""
+    skipped: list[str] = []
+    error = False
+    for part in directives.check.split(";"):
+        name, _, value = part.strip().partition("=")
+        if name.strip() == "skip":
+            skipped += [rule.strip() for rule in value.split(",")]
+        elif name.strip() == "error":
+            error = value.strip().lower() in ("1", "t", "true")
+    return skipped, error
+
+
+def _casing(lines: Lines) -> Iterator[LintWarning]:
+    words = [(halves(line.text)[0], line) for line in lines.lines]
+    upper = sum(word.isupper() for word, _ in words)
+    wanted = "uppercase" if upper * 2 >= len(words) else "lowercase"
+    for word, line in words:
+        if not (word.isupper() if wanted == "uppercase" else word.islower()):
+            yield LintWarning(
+                "ConsistentInstructionCasing",
+                f"Command '{plain(word)}' should match the case of the command majority ({wanted})",
+                line.place,
+            )
+        if word.upper() == "FROM":
+            yield from _from(word, fields(line.text), line.place)
+
+
+def _from(word: str, parts: list[str], place: Location) -> Iterator[LintWarning]:
+    if len(parts) < 4 or parts[-2].lower() != "as":
+        return
+    if parts[-2].isupper() != word.isupper():
+        message = f"'{parts[-2]}' and '{word}' keywords' casing do not match"
+        yield LintWarning("FromAsCasing", message, place)
+    if parts[-1] != parts[-1].lower():
+        message = f"Stage name '{plain(parts[-1])}' should be lowercase"
+        yield LintWarning("StageNameCasing", message, place)
+
+
+def _old(lines: Lines) -> Iterator[LintWarning]:
+    for line in lines.lines:
+        word, rest = halves(line.text)
+        if (
+            word.upper() in ("ENV", "LABEL")
+            and "=" not in rest.partition(" ")[0]
+            and "=" not in quoted(rest, lines.directives.escape)[0]
+        ):
+            key = word.upper()
+            yield LintWarning(
+                "LegacyKeyValueFormat",
+                f'"{key} key=value" should be used instead of legacy "{key} key value" format',
+                line.place,
+            )
+
+
+def _names(stages: Iterable[Stage]) -> Iterator[LintWarning]:
+    seen: set[str] = set()
+    for stage in stages:
+        if stage.name in _RESERVED:
+            message = f"Stage name should not use the same name as reserved stage '{stage.name}'"
+            yield LintWarning("ReservedStageName", message, stage.base.place)
+        if stage.name in seen:
+            message = f"Duplicate stage name '{stage.name}', stage names should be unique"
+            yield LintWarning("DuplicateStageName", message, stage.base.place)
+        if stage.name:
+            seen.add(stage.name)
+
+
+def _ports(instruction: Expose) -> Iterator[LintWarning]:
+    for text in instruction.ports:
+        number, _, protocol = text.partition("/")
+        if ":" in number and "$" not in number:
+            yield LintWarning(
+                "ExposeInvalidFormat",
+                "EXPOSE instruction should not define an IP address or host-port mapping, "
+                f"found '{plain(text)}'",
+                instruction.place,
+            )
+        if protocol != protocol.lower() and "$" not in protocol:
+            yield LintWarning(
+                "ExposeProtoCasing",
+                f"Defined protocol '{plain(protocol)}' in EXPOSE instruction should be lowercase",
+                instruction.place,
+            )
+
+
+def _secrets(instruction: Env | Arg) -> Iterator[LintWarning]:
+    for name, _ in instruction.pairs:
+        words = set(name.lower().split("_"))
+        if words & _SECRETS and not words & _HARMLESS:
+            yield LintWarning(
+                "SecretsUsedInArgOrEnv",
+                "Do not use ARG or ENV instructions for sensitive data "
+                f'({instruction.word} "{plain(name)}")',
+                instruction.place,
+            )
+
+
+def _stage(stage: Stage) -> Iterator[LintWarning]:
+    last: dict[type[Instruction], Instruction] = {}
+    absolute = False
+    for instruction in stage.instructions:
+        place = instruction.place
+        if isinstance(instruction, Cmd | Entrypoint | Healthcheck):
+            if type(instruction) in last:
+                yield LintWarning(
+                    "MultipleInstructionsDisallowed",
+                    f"Multiple {instruction.word} instructions should not be used in the same "
+                    "stage because only the last one will be used",
+                    last[type(instruction)].place,
+                )
+            last[type(instruction)] = instruction
+        if isinstance(instruction, Cmd | Entrypoint) and instruction.shell_form:
+            yield LintWarning(
+                "JSONArgsRecommended",
+                f"JSON arguments recommended for {instruction.word} to prevent unintended behavior "
+                "related to OS signals",
+                place,
+            )
+        elif isinstance(instruction, Maintainer):
+            message = "Maintainer instruction is deprecated in favor of using label"
+            yield LintWarning("MaintainerDeprecated", message, place)
+        elif isinstance(instruction, Env | Arg):
+            yield from _secrets(instruction)
+        elif isinstance(instruction, Expose):
+            yield from _ports(instruction)
+        elif isinstance(instruction, Workdir):
+            if not absolute and not instruction.path.startswith(("/", "$")):
+                yield LintWarning(
+                    "WorkdirRelativePath",
+                    f"Relative workdir '{plain(instruction.path)}' can have unexpected results "
+                    "if the base image changes",
+                    place,
+                )
+            absolute = True

@@ -1,0 +1,228 @@
+"""Variables, quotes and escapes of a word.
+
+Source: the Dockerfile reference, section 'Environment replacement', and POSIX ``sh`` 2.2 and 2.6.2
+for what it leaves open. There is no command substitution, no arithmetic, no splitting of values.
+
+Bounded in depth, in length of the result and in work: a word that asks for more is a mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jaula.images.build.dockerfile import shell_glob
+from jaula.images.build.dockerfile.errors import DockerfileError, plain
+
+_DEPTH = 32
+"""Substitutions within substitutions."""
+
+_LONGEST = 8 << 20
+"""Characters of a result: a here-document may be as long as a Dockerfile, more with values."""
+
+_WORK = 1 << 24
+"""Characters looked at by all patterns of one word."""
+
+_PARAMETERS = "@*#?-$!0"
+"""Names of one character that a shell knows; they are never set here."""
+
+
+class Substitution:
+    """Puts the values of ``variables`` into words.
+
+    ``escape`` is the character before one that is meant literally. ``quotes`` False leaves quotes
+    alone, as in a here-document. ``unset`` collects the names that were asked for in vain.
+    """
+
+    def __init__(
+        self, variables: Mapping[str, str], escape: str = "\\", *, quotes: bool = True
+    ) -> None:
+        self._variables = variables
+        self._escape = escape
+        self._quotes = quotes
+        self._special = escape + ("$\"'" if quotes else "$")
+        self.unset: dict[str, None] = {}
+        self._text = ""
+        self._at = 0
+        self._left = 0
+
+    def without_quotes(self) -> Substitution:
+        """The same for the inside of a here-document, where the escape is a backslash always."""
+        other = Substitution(self._variables, quotes=False)
+        other.unset = self.unset
+        return other
+
+    def __call__(self, word: str) -> str:
+        """The word's value; raises :class:`DockerfileError`, which names the word."""
+        quoted = self._quotes and ('"' in word or "'" in word)
+        if "$" not in word and self._escape not in word and not quoted:
+            return word
+        self._text, self._at, self._left = word, 0, _WORK
+        try:
+            return self._until("", 0, keep=False)
+        except DockerfileError as mistake:
+            shown = plain(word.partition("\n")[0])
+            raise DockerfileError(f'failed to process "{shown}": {mistake.reason}') from None
+
+    def _until(self, stop: str, depth: int, *, keep: bool) -> str:
+        """The value of what follows up to ``stop``, which is taken as well.
+
+        ``keep`` leaves escapes in: what is read is a pattern, which has its own use for them.
+        """
+        if depth > _DEPTH:
+            raise DockerfileError(f"more than {_DEPTH} substitutions within each other")
+        text, size, special = self._text, len(self._text), self._special + stop
+        done: list[str] = []
+        length = 0
+        while self._at < size:
+            begin = at = self._at
+            while at < size and text[at] not in special:
+                at += 1
+            if at > begin:
+                part = text[begin:at]
+                self._at = at
+            else:
+                char = text[at]
+                self._at = at + 1
+                if char == stop:
+                    return "".join(done)
+                if char == "$":
+                    part = self._dollar(depth, keep=keep)
+                elif char == self._escape:
+                    following = text[at + 1 : at + 2]
+                    self._at += 1
+                    part = (char if keep else "") + following
+                elif char == "'":
+                    part = self._single()
+                else:
+                    part = self._double(depth, keep=keep)
+            length += len(part)
+            if length > _LONGEST:
+                raise DockerfileError(f"the result is longer than {_LONGEST} characters")
+            done.append(part)
+        if stop:
+            raise DockerfileError(
+                "syntax error: missing '/' in ${}" if stop == "/" else "syntax error: missing '}'"
+            )
+        return "".join(done)
+
+    def _single(self) -> str:
+        end = self._text.find("'", self._at)
+        if end < 0:
+            raise DockerfileError(
+                "unexpected end of statement while looking for matching single-quote"
+            )
+        part = self._text[self._at : end]
+        self._at = end + 1
+        return part
+
+    def _double(self, depth: int, *, keep: bool) -> str:
+        text, size, escape = self._text, len(self._text), self._escape
+        done: list[str] = []
+        while self._at < size:
+            char = text[self._at]
+            self._at += 1
+            if char == '"':
+                return "".join(done)
+            if char == "$":
+                done.append(self._dollar(depth, keep=keep))
+                continue
+            if char == escape:
+                following = text[self._at : self._at + 1]
+                if following and following in '"$' + escape:
+                    self._at += 1
+                    char = (char if keep else "") + following
+            done.append(char)
+        raise DockerfileError("unexpected end of statement while looking for matching double-quote")
+
+    def _name(self) -> str:
+        text, begin = self._text, self._at
+        first = text[begin : begin + 1]
+        at = begin
+        if first.isdecimal():
+            while text[at : at + 1].isdecimal():
+                at += 1
+        elif first and first in _PARAMETERS:
+            at += 1
+        else:
+            while at < len(text) and (text[at].isalnum() or text[at] == "_"):
+                at += 1
+        self._at = at
+        return text[begin:at]
+
+    def _value(self, name: str) -> str | None:
+        value = self._variables.get(name)
+        if value is None:
+            self.unset[name] = None
+        return value
+
+    def _dollar(self, depth: int, *, keep: bool) -> str:
+        """What stands for ``$``, which was read."""
+        text = self._text
+        if text[self._at : self._at + 1] != "{":
+            name = self._name()
+            return (self._value(name) or "") if name else "$"
+        self._at += 1
+        name = self._name()
+        sign = text[self._at : self._at + 1]
+        self._at += 1
+        if not sign:
+            raise DockerfileError("syntax error: missing '}'")
+        if not name:
+            raise DockerfileError("syntax error: bad substitution")
+        if sign == "}":
+            return self._value(name) or ""
+        if sign == "/":
+            return self._replaced(name, depth)
+        empty_counts = sign != ":"
+        if not empty_counts:
+            sign = text[self._at : self._at + 1]
+            self._at += 1
+        if sign in ("#", "%") and empty_counts:
+            return self._cut(name, sign, depth)
+        if not sign or sign not in "-+?":
+            shown = sign if empty_counts else f":{sign}"
+            raise DockerfileError(f"unsupported modifier ({plain(shown)}) in substitution")
+        word = self._until("}", depth + 1, keep=keep)
+        value = self._variables.get(name)
+        there = value is not None and (empty_counts or value != "")
+        if sign == "+":
+            return word if there else ""
+        if there:
+            return value or ""
+        if sign == "?":
+            what = "unset" if value is None else "empty"
+            raise DockerfileError(f"{name}: {plain(word) or f'is not allowed to be {what}'}")
+        return word
+
+    def _cut(self, name: str, sign: str, depth: int) -> str:
+        """``${name#pattern}`` and its kin."""
+        longest = self._text[self._at : self._at + 1] == sign
+        if longest:
+            self._at += 1
+        pattern = self._pattern("}", depth)
+        value = self._spend(self._value(name) or "")
+        if sign == "#":
+            return value[pattern.prefix(value, longest=longest) :]
+        return value[: len(value) - pattern.suffix(value, longest=longest)]
+
+    def _replaced(self, name: str, depth: int) -> str:
+        """``${name/pattern/text}`` and ``${name//pattern/text}``."""
+        every = self._text[self._at : self._at + 1] == "/"
+        if every:
+            self._at += 1
+        pattern = self._pattern("/", depth)
+        text = self._until("}", depth + 1, keep=False)
+        value = self._spend(self._value(name) or "")
+        result = pattern.replace(value, text, every=every, limit=_LONGEST)
+        if result is None:
+            raise DockerfileError(f"the result is longer than {_LONGEST} characters")
+        return result
+
+    def _pattern(self, stop: str, depth: int) -> shell_glob.Glob:
+        return shell_glob.Glob(self._until(stop, depth + 1, keep=True))
+
+    def _spend(self, value: str) -> str:
+        self._left -= 64 + len(value)
+        if self._left < 0:
+            raise DockerfileError("too many patterns for values of this length")
+        return value

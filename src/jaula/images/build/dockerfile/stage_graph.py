@@ -1,0 +1,315 @@
+"""What of a Dockerfile is to be done, and in which order it can be.
+
+Source: the Dockerfile reference, sections FROM, 'Understand how ARG and FROM interact', ONBUILD and
+'Predefined ARGs'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from jaula.images.build.dockerfile.ast import Arg, Copy, Instruction, Onbuild, Run
+from jaula.images.build.dockerfile.document import Dockerfile, LintWarning, Stage
+from jaula.images.build.dockerfile.errors import DockerfileError, nearest, plain
+from jaula.images.build.dockerfile.parse import parse_trigger
+from jaula.images.build.dockerfile.shell_vars import Substitution
+
+PROXIES = frozenset(
+    name
+    for word in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (word, word.lower())
+)
+"""Arguments that need no ARG; without one, no history and no cache key shows them."""
+
+_BUILDERS = ("BUILDKIT_", "SOURCE_DATE_EPOCH")
+"""How arguments begin that speak to the builder and not to a Dockerfile."""
+
+
+class Source(StrEnum):
+    """Where files come from: a stage, an image, a context of the client's, nothing at all."""
+
+    STAGE = "stage"
+    IMAGE = "image"
+    CONTEXT = "context"
+    SCRATCH = "scratch"
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What a FROM or a ``from`` means. ``stage`` is an index, -1 where it is none."""
+
+    kind: Source
+    name: str
+    stage: int = -1
+
+
+class PlannedStage(msgspec.Struct, frozen=True):
+    """A stage that is needed.
+
+    ``platform`` is '' for the target's. ``instructions`` are the stage's own, after the triggers of
+    its base. ``needs`` are indices of the stages that this one waits for. ``origins`` says what the
+    ``from`` of its COPY and ``RUN --mount`` are.
+    """
+
+    stage: Stage
+    base: Origin
+    platform: str
+    instructions: tuple[Instruction, ...]
+    needs: tuple[int, ...]
+    origins: Mapping[str, Origin]
+
+
+class StageGraph(msgspec.Struct, frozen=True):
+    """``stages`` stand after all that they need; the last one is the target.
+
+    ``build_args`` are the client's, ``arguments`` what an ARG without a default gets beside them:
+    those before the first FROM and the platform's. ``hidden`` is in the environment of every RUN
+    and in no history or cache key (the proxies). ``unused`` are arguments that no ARG asked for.
+    """
+
+    dockerfile: Dockerfile
+    stages: tuple[PlannedStage, ...]
+    build_args: Mapping[str, str]
+    arguments: Mapping[str, str]
+    hidden: Mapping[str, str]
+    unused: tuple[str, ...]
+    remarks: tuple[LintWarning, ...]
+
+
+def plan(
+    dockerfile: Dockerfile,
+    *,
+    target: str = "",
+    build_args: Mapping[str, str] = {},
+    platform: str = "linux/amd64",
+    build_platform: str = "",
+    contexts: Collection[str] = (),
+    triggers: Mapping[str, Sequence[str]] = {},
+) -> StageGraph:
+    """The stages that ``target`` needs, itself (the last stage where it is '') and in order.
+
+    ``platform`` (``linux/arm/v7``) is what is built for, ``build_platform`` where ('' the same).
+    ``contexts`` are names that the client gives contexts for; they come before stages and images.
+    ``triggers`` are the ONBUILD texts of images by the name in FROM; who cannot know them before
+    the images are there makes a first plan without, and a second one.
+
+    Raises :class:`DockerfileError`.
+    """
+    return _Planner(
+        dockerfile, build_args, platform, build_platform or platform, contexts, triggers
+    ).plan(target)
+
+
+class _Planner:
+    def __init__(
+        self,
+        dockerfile: Dockerfile,
+        build_args: Mapping[str, str],
+        platform: str,
+        build_platform: str,
+        contexts: Collection[str],
+        triggers: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.dockerfile, self.build_args = dockerfile, build_args
+        self.contexts, self.triggers = contexts, triggers
+        self.remarks = list(dockerfile.remarks)
+        self.arguments = platform_arguments(platform, build_platform)
+        self.arguments |= {k: v for k, v in build_args.items() if k in self.arguments}
+        self.declared: set[str] = set(self.arguments)
+        self.planned: dict[int, PlannedStage] = {}
+        self.open: set[int] = set()
+
+    def plan(self, target: str) -> StageGraph:
+        last = self._target(target)
+        self.arguments["TARGETSTAGE"] = self.dockerfile.stages[last].name or "default"
+        self._globals()
+        self._add(last)
+        stages = tuple(self.planned.values())
+        for stage in stages:
+            for instruction in stage.instructions:
+                if isinstance(instruction, Arg):
+                    self.declared.update(name for name, _ in instruction.pairs)
+        unused = sorted(
+            name
+            for name in self.build_args
+            if name not in self.declared and name not in PROXIES and not name.startswith(_BUILDERS)
+        )
+        hidden = {name: value for name, value in self.build_args.items() if name in PROXIES}
+        return StageGraph(
+            self.dockerfile,
+            stages,
+            dict(self.build_args),
+            self.arguments,
+            hidden,
+            tuple(unused),
+            tuple(self.remarks),
+        )
+
+    def _target(self, target: str) -> int:
+        stages = self.dockerfile.stages
+        if not target:
+            return len(stages) - 1
+        for stage in stages:
+            if stage.name == target.lower() and stage.name:
+                return stage.index
+        if (
+            target.isascii()
+            and target.isdecimal()
+            and len(target) < 5
+            and int(target) < len(stages)
+        ):
+            return int(target)
+        names = [stage.name for stage in stages if stage.name]
+        raise DockerfileError(
+            f'target stage "{plain(target)}" could not be found in {self.dockerfile.name}',
+            hint=nearest(target, names) or (f"it has {', '.join(names)}"[:300] if names else ""),
+        )
+
+    def _globals(self) -> None:
+        """The arguments before the first FROM; each sees those before it."""
+        for instruction in self.dockerfile.arguments:
+            put = Substitution(self.arguments, self.dockerfile.directives.escape)
+            for name, default in instruction.pairs:
+                try:
+                    name = put(name)
+                    value = self.build_args.get(name)
+                    if value is None and default is not None:
+                        value = put(default)
+                except DockerfileError as mistake:
+                    raise self._at(mistake, instruction) from None
+                self.declared.add(name)
+                if value is not None:
+                    self.arguments[name] = value
+
+    def _add(self, index: int) -> None:
+        """Plan a stage after all that it needs; without recursion, a chain may be long."""
+        waiting = [index]
+        while waiting:
+            current = waiting[-1]
+            if current in self.planned:
+                waiting.pop()
+                continue
+            made = self._stage(self.dockerfile.stages[current])
+            missing = [need for need in made.needs if need not in self.planned]
+            if not missing:
+                self.planned[current] = made
+                self.open.discard(current)
+                waiting.pop()
+                continue
+            self.open.add(current)
+            for need in missing:
+                if need in self.open:
+                    name = self.dockerfile.stages[need].name or str(need)
+                    raise self._at(
+                        DockerfileError(f"circular dependency detected on stage: {name}"),
+                        self.dockerfile.stages[current].base,
+                    )
+            waiting.append(missing[0])
+
+    def _stage(self, stage: Stage) -> PlannedStage:
+        base, platform = self._base(stage)
+        triggers = self._triggers(base, stage)
+        instructions = triggers + stage.instructions
+        origins: dict[str, Origin] = {}
+        for instruction in instructions:
+            if isinstance(instruction, Copy):
+                asked = [instruction.origin]
+            elif isinstance(instruction, Run):
+                asked = [mount.origin for mount in instruction.mounts]
+            else:
+                continue
+            for name in asked:
+                if name and name not in origins:
+                    try:
+                        origins[name] = self._origin(name, stage.index)
+                        if origins[name].stage == stage.index:
+                            raise DockerfileError(
+                                f"invalid from flag value {name}: it is this stage"
+                            )
+                    except DockerfileError as mistake:
+                        raise self._at(mistake, instruction) from None
+        needs = sorted({o.stage for o in (base, *origins.values()) if o.kind is Source.STAGE})
+        return PlannedStage(stage, base, platform, instructions, tuple(needs), origins)
+
+    def _base(self, stage: Stage) -> tuple[Origin, str]:
+        put = Substitution(self.arguments, self.dockerfile.directives.escape)
+        try:
+            name = put(stage.base.base)
+            platform = put(stage.base.platform)
+            if not name:
+                raise DockerfileError(
+                    f"base name ({stage.base.base}) should not be blank",
+                    hint="an ARG before the first FROM can give it a default",
+                )
+            if stage.base.platform and not platform:
+                raise DockerfileError(f"empty platform value from expression {stage.base.platform}")
+        except DockerfileError as mistake:
+            raise self._at(mistake, stage.base) from None
+        for unset in put.unset:
+            self.remarks.append(
+                LintWarning(
+                    "UndefinedArgInFrom",
+                    f"FROM argument '{plain(unset)}' is not declared",
+                    stage.base.place,
+                )
+            )
+        if name in self.contexts:
+            return Origin(Source.CONTEXT, name), platform
+        if name == "scratch":
+            return Origin(Source.SCRATCH, name), platform
+        before = self._named(name, range(stage.index - 1, -1, -1))
+        if before is not None:
+            return Origin(Source.STAGE, name, before), platform
+        return Origin(Source.IMAGE, name), platform
+
+    def _triggers(self, base: Origin, stage: Stage) -> tuple[Instruction, ...]:
+        if base.kind is Source.STAGE:
+            own = self.dockerfile.stages[base.stage].instructions
+            texts: Sequence[str] = [i.trigger for i in own if isinstance(i, Onbuild)]
+        else:
+            texts = self.triggers.get(base.name, ())
+        escape = self.dockerfile.directives.escape
+        return tuple(
+            parse_trigger(text, base=base.name, place=stage.base.place, escape=escape)
+            for text in texts
+        )
+
+    def _origin(self, name: str, index: int) -> Origin:
+        """What a ``from`` in stage ``index`` means; stages before it are looked at first."""
+        stages = self.dockerfile.stages
+        if name in self.contexts:
+            return Origin(Source.CONTEXT, name)
+        if name.isascii() and name.isdecimal():
+            number = int(name) if len(name) < 6 else len(stages)
+            if number >= len(stages):
+                raise DockerfileError(
+                    f"invalid stage index {name[:40]}", hint=f"there are {len(stages)}, from 0"
+                )
+            return Origin(Source.STAGE, name, number)
+        if name == "scratch":
+            return Origin(Source.SCRATCH, name)
+        order = (*range(index - 1, -1, -1), *range(index, len(stages)))
+        found = self._named(name, order)
+        return Origin(Source.IMAGE, name) if found is None else Origin(Source.STAGE, name, found)
+
+    def _named(self, name: str, order: Sequence[int]) -> int | None:
+        wanted = name.lower()
+        return next((i for i in order if self.dockerfile.stages[i].name == wanted), None)
+
+    def _at(self, mistake: DockerfileError, instruction: Instruction) -> DockerfileError:
+        return self.dockerfile.at(mistake, instruction.place)
+
+
+def platform_arguments(platform: str, build_platform: str) -> dict[str, str]:
+    """``TARGETPLATFORM`` and its kin."""
+    found = {}
+    for prefix, text in (("TARGET", platform), ("BUILD", build_platform)):
+        system, _, rest = text.partition("/")
+        architecture, _, variant = rest.partition("/")
+        found[f"{prefix}PLATFORM"] = text
+        found[f"{prefix}OS"] = system
+        found[f"{prefix}ARCH"] = architecture
+        found[f"{prefix}VARIANT"] = variant
+    return found

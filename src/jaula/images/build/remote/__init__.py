@@ -1,0 +1,1 @@
+"""Remote build sources: ``ADD`` of a URL, git repositories."""

@@ -1,0 +1,83 @@
+"""What a build fetches: into directories of its own below one that is removed with the build."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.images.build.directory import DirectorySource
+from jaula.images.build.remote import git_url
+from jaula.images.build.remote.git import TREE, GitRepositories, without_git
+from jaula.images.build.remote.http import Downloads
+from jaula.images.build.sources import File, Tree
+from jaula.storage.trees import FOLDER
+
+_PREFIX = "sha256:"
+
+
+class RemoteSources:
+    """A context; its end closes the descriptors, the files stay in ``directory`` (a descriptor)."""
+
+    def __init__(self, directory: int, downloads: Downloads, repositories: GitRepositories) -> None:
+        self._directory = directory
+        self._downloads = downloads
+        self._repositories = repositories
+        self._open: list[int] = []
+
+    def __enter__(self) -> RemoteSources:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            os.close(self._open.pop())
+
+    def file(self, url: str, checksum: str) -> File:
+        """Fetch a file; it is readable for its owner only, as Docker leaves it.
+
+        :raises InvalidRequest: it has another digest than ``checksum`` (``sha256:...``, or '').
+        """
+        if checksum:
+            _check_form(checksum)
+        tree = self._new(url)
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        target = os.open("file", flags, 0o600, dir_fd=tree.root)
+        try:
+            found = self._downloads.fetch(url, target)
+            if checksum and found.digest != checksum:
+                raise InvalidRequest(
+                    f"{url} has the digest {found.digest}, and {checksum} was asked for"
+                )
+            time = found.mtime
+            if time is not None:
+                os.utime(target, (time, time))
+        finally:
+            os.close(target)
+        return File(tree, b"file", os.fsencode(found.name))
+
+    def repository(self, url: str, checksum: str, *, keep_git_dir: bool) -> DirectorySource:
+        """Fetch a commit of a repository, or one directory of it."""
+        address = git_url.parse(url)
+        if checksum:
+            address = msgspec.structs.replace(address, commit=checksum)
+        room = self._new(url)
+        self._repositories.check_out(address, room.root)
+        root = os.open(TREE, FOLDER, dir_fd=room.root)
+        self._open.append(root)
+        keep = None if keep_git_dir else without_git
+        return DirectorySource(Tree(root, url), os.fsencode(address.subdir), keep)
+
+    def _new(self, url: str) -> Tree:
+        name = f"fetched-{len(self._open)}"
+        os.mkdir(name, 0o700, dir_fd=self._directory)
+        descriptor = os.open(name, FOLDER, dir_fd=self._directory)
+        self._open.append(descriptor)
+        return Tree(descriptor, url)
+
+
+def _check_form(checksum: str) -> None:
+    digits = checksum.removeprefix(_PREFIX)
+    known = checksum.startswith(_PREFIX) and len(digits) == 64
+    if not known or not set(digits) <= set("0123456789abcdef"):
+        raise InvalidRequest(f"--checksum {checksum[:100]!r} is no digest", hint="sha256:HEX")

@@ -1,0 +1,137 @@
+"""What went wrong at a registry, in Docker's words.
+
+Sources: distribution-spec 1.1 "Error Codes"; the texts are those that dockerd 26 answers with. What
+a registry says is shown without control characters and cut: it reaches people's terminals.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import re
+import socket
+import ssl
+
+import msgspec
+
+from jaula.errors import JaulaError, NotFound
+from jaula.images.registry.http.url import Url
+
+_SHOWN = 600  # characters of a registry's message
+_CODE = re.compile(r"[A-Z0-9_]{1,64}", re.ASCII)
+
+
+class Unreachable(JaulaError):
+    """No answer: the name, the network, TLS. ``no_tls`` where plain HTTP may have one."""
+
+    status = 500
+
+    def __init__(self, message: str, *, no_tls: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.no_tls = no_tls
+
+
+class ConnectionLost(JaulaError):
+    """An answer that ended too early or came too slowly; another attempt may be whole."""
+
+    status = 500
+
+
+class NoCredentials(JaulaError):
+    """The registry asks who is there, and there is nothing to say."""
+
+    status = 500
+
+
+class RegistryError(JaulaError):
+    """The registry answered with an error. ``code`` is the specification's, lower case."""
+
+    def __init__(self, code: str, message: str, status: int) -> None:
+        super().__init__(f"{code.replace('_', ' ')}: {message}" if code else message)
+        self.code = code
+        self.status = status if status in (400, 401, 403, 404, 405, 429) else 500
+        self.answered = status
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may do better in a moment."""
+        return self.answered in (429, 500, 502, 503, 504)
+
+
+class _Error(msgspec.Struct, frozen=True):
+    code: str = ""
+    message: str | None = None
+
+
+class _Errors(msgspec.Struct, frozen=True):
+    errors: tuple[_Error, ...] = ()
+
+
+def printable(text: str) -> str:
+    """One line that a terminal can show."""
+    return "".join(c if c.isprintable() else "?" for c in text[:_SHOWN])
+
+
+def refused(status: int, data: bytes) -> RegistryError:
+    """The error document of an answer, or its status alone."""
+    try:
+        errors = msgspec.json.decode(data, type=_Errors).errors
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        errors = ()
+    for error in errors:
+        if _CODE.fullmatch(error.code.upper()):
+            code = error.code.lower()
+            return RegistryError(code, printable(error.message or code.replace("_", " ")), status)
+    if status == 401:
+        return RegistryError("unauthorized", "authentication required", status)
+    if status == 404:
+        return RegistryError("", "not found", status)
+    return RegistryError("", f"received unexpected HTTP status: {status_line(status)}", status)
+
+
+def status_line(status: int) -> str:
+    """A status with its reason: ``401 Unauthorized``."""
+    return f"{status} {http.client.responses.get(status, '')}".rstrip()
+
+
+def pull_error(error: RegistryError, repository: str, shown: str) -> JaulaError:
+    """An error of a pull, as Docker words it."""
+    if error.code == "denied":
+        return NotFound(
+            f"pull access denied for {repository}, repository does not exist or may require "
+            f"'docker login': {error.message}"
+        )
+    if error.code == "manifest_unknown" or (error.code == "" and error.answered == 404):
+        message = error.message if error.code else "manifest unknown: manifest unknown"
+        return NotFound(f"manifest for {shown} not found: {message}")
+    if error.code == "name_unknown":
+        return NotFound(f"repository {repository} not found: {error.message}")
+    return error
+
+
+def unreachable(method: str, url: Url, error: Exception) -> Unreachable:
+    """Why there is no answer from ``url``."""
+    shown = f'{method.capitalize()} "{url}": '
+    at = f"{url.host}:{url.port}" if ":" not in url.host else f"[{url.host}]:{url.port}"
+    if isinstance(error, socket.gaierror):
+        return Unreachable(f"{shown}dial tcp: lookup {url.host}: no such host", no_tls=True)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Unreachable(
+            f"{shown}tls: failed to verify certificate: {printable(error.verify_message)}"
+        )
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or "").lower().replace("_", " ")
+        return Unreachable(f"{shown}tls: {reason or 'the connection ended'}", no_tls=True)
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"{shown}dial tcp {at}: i/o timeout")
+    if isinstance(error, http.client.HTTPException):
+        word = printable(str(error)) or type(error).__name__
+        return Unreachable(f"{shown}not an HTTP answer: {word}")
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None:
+        return Unreachable(f"{shown}{printable(str(error))}", no_tls=True)
+    reason = os.strerror(number).lower()
+    if number in (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT):
+        return Unreachable(f"{shown}dial tcp {at}: connect: {reason}", no_tls=True)
+    return Unreachable(f"{shown}{reason}", no_tls=True)

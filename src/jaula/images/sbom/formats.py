@@ -1,0 +1,194 @@
+"""The documents: SPDX 2.3 and CycloneDX 1.6, both as JSON. Pure.
+
+Sources: spdx.github.io/spdx-spec/v2.3, cyclonedx.org/docs/1.6/json. Nothing in them depends on the
+time or the place of their making, so that equal images have equal documents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from jaula import __version__
+from jaula.images.sbom.package import Inventory, Package
+from jaula.images.sbom.spdx_license import is_expression
+from jaula.images.store.store import Image
+
+Document = dict[str, Any]
+
+_SPDX = "https://spdx.org/spdxdocs"
+_UNKNOWN = "NOASSERTION"
+_EPOCH = "1970-01-01T00:00:00Z"
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z")
+_ADDRESS = str.maketrans("<>", "()")  # SPDX has a person's address in parentheses
+_URL = re.compile(r"https?://[!-~]{1,400}", re.ASCII)
+
+
+def spdx(image: Image, name: str, found: Inventory) -> Document:
+    """An SPDX document: the image, called ``name``, contains the packages."""
+    quoted: dict[str, str] = {}
+    system = found.system
+    described = {
+        "SPDXID": "SPDXRef-Image",
+        "name": name,
+        "versionInfo": image.id,
+        "primaryPackagePurpose": "CONTAINER",
+        "supplier": _UNKNOWN,
+        "downloadLocation": _UNKNOWN,
+        "filesAnalyzed": False,
+        "licenseConcluded": _UNKNOWN,
+        "licenseDeclared": _UNKNOWN,
+        "copyrightText": _UNKNOWN,
+    }
+    packages = [described]
+    for number, package in enumerate(found.packages, 1):
+        packages.append(
+            {
+                "SPDXID": f"SPDXRef-Package-{number}",
+                "name": package.name,
+                "versionInfo": package.version,
+                "supplier": _supplier(package),
+                "downloadLocation": _UNKNOWN,
+                "filesAnalyzed": False,
+                "licenseConcluded": _UNKNOWN,
+                "licenseDeclared": _declared(package.licence, quoted),
+                "copyrightText": _UNKNOWN,
+                "sourceInfo": f"found in /{package.found}",
+                **({"homepage": package.homepage} if _URL.fullmatch(package.homepage) else {}),
+                "externalRefs": [
+                    {
+                        "referenceCategory": "PACKAGE-MANAGER",
+                        "referenceType": "purl",
+                        "referenceLocator": package.purl(system),
+                    }
+                ],
+            }
+        )
+    contains = [
+        {
+            "spdxElementId": "SPDXRef-Image",
+            "relationshipType": "CONTAINS",
+            "relatedSpdxElement": package["SPDXID"],
+        }
+        for package in packages[1:]
+    ]
+    describes = {
+        "spdxElementId": "SPDXRef-DOCUMENT",
+        "relationshipType": "DESCRIBES",
+        "relatedSpdxElement": "SPDXRef-Image",
+    }
+    document: Document = {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": name,
+        "documentNamespace": f"{_SPDX}/{_slug(name)}-{_identity(image, name, found)}",
+        "creationInfo": {
+            "created": _moment(image.created),
+            "creators": [f"Tool: jaula-{__version__}"],
+        },
+        "packages": packages,
+        "relationships": [describes, *contains],
+    }
+    if quoted:
+        document["hasExtractedLicensingInfos"] = [
+            {"licenseId": reference, "extractedText": text, "name": text}
+            for text, reference in quoted.items()
+        ]
+    return document
+
+
+def cyclonedx(image: Image, name: str, found: Inventory) -> Document:
+    """A CycloneDX document: the packages are the components of the image, called ``name``."""
+    seen: dict[str, int] = {}
+    components = []
+    for package in found.packages:
+        purl = package.purl(found.system)
+        seen[purl] = seen.get(purl, 0) + 1
+        component: Document = {
+            "type": "library",
+            "bom-ref": purl if seen[purl] == 1 else f"{purl}#{seen[purl]}",
+            "name": package.name,
+            "version": package.version,
+            "purl": purl,
+            "properties": [{"name": "jaula:found", "value": f"/{package.found}"}],
+        }
+        if package.supplier:
+            component["publisher"] = package.supplier
+        if package.licence:
+            component["licenses"] = [_licence(package.licence)]
+        components.append(component)
+    if found.system.id:
+        system: Document = {
+            "type": "operating-system",
+            "bom-ref": "os",
+            "name": found.system.id,
+            "description": found.system.name,
+        }
+        if found.system.version:
+            system["version"] = found.system.version
+        components.append(system)
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{_identity(image, name, found)}",
+        "version": 1,
+        "metadata": {
+            "timestamp": _moment(image.created),
+            "tools": {
+                "components": [{"type": "application", "name": "jaula", "version": __version__}]
+            },
+            "component": {
+                "type": "container",
+                "bom-ref": "image",
+                "name": name,
+                "version": image.id,
+            },
+        },
+        "components": components,
+    }
+
+
+FORMS: dict[str, Callable[[Image, str, Inventory], Document]] = {
+    "spdx": spdx,
+    "cyclonedx": cyclonedx,
+}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name)
+
+
+def _identity(image: Image, name: str, found: Inventory) -> uuid.UUID:
+    """The same for the same content."""
+    told = [image.id, name, __version__, *(p.purl(found.system) for p in found.packages)]
+    digest = hashlib.sha256("\n".join(told).encode()).digest()
+    return uuid.UUID(bytes=digest[:16], version=4)
+
+
+def _moment(created: str) -> str:
+    found = _MOMENT.fullmatch(created)
+    return f"{found[1]}Z" if found else _EPOCH
+
+
+def _supplier(package: Package) -> str:
+    supplier = package.supplier.translate(_ADDRESS)
+    return f"Organization: {supplier}" if supplier else _UNKNOWN
+
+
+def _declared(text: str, quoted: dict[str, str]) -> str:
+    if not text:
+        return _UNKNOWN
+    if is_expression(text):
+        return text
+    return quoted.setdefault(text, f"LicenseRef-{len(quoted) + 1}")
+
+
+def _licence(text: str) -> Document:
+    if not is_expression(text):
+        return {"license": {"name": text}}
+    return {"license": {"id": text}} if " " not in text else {"expression": text}

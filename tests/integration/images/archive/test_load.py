@@ -1,0 +1,349 @@
+"""Loading archives of both formats, whole ones and hostile ones."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import layers
+from jaula.errors import InvalidRequest, JaulaError, NotFound
+from jaula.images.archive import load
+from jaula.images.store.store import ImageStore
+from jaula.storage.layers.store import LayerStore
+
+Loaded = Callable[[bytes], list[str]]
+
+
+def rest(tmp_path: Path) -> list[str]:
+    """Blobs and layers that are on disk."""
+    root = tmp_path / "root"
+    places = (root / "images/blobs/sha256", root / "layers")
+    return sorted(found.name for place in places for found in place.iterdir())
+
+
+def test_a_docker_archive_is_loaded(store: ImageStore, loaded: Loaded, make: Any) -> None:
+    one, two = make.layer("1"), make.layer("2")
+    assert loaded(make.pack(make.docker(one, two, names=("app:1", "host:5000/a/b:c")))) == [
+        "Loaded image: app:1",
+        "Loaded image: host:5000/a/b:c",
+    ]
+    image = store.resolve("app:1")
+    assert image.id == make.digest(make.config(one, two))
+    assert image.layers == (make.digest(one), make.digest(two))
+    assert image.names == ("app:1", "host:5000/a/b:c")
+    assert image.config.cmd == ("sh",)
+    assert image.size == 2
+    assert (Path(store.layers.path(image.layers[1])) / "etc/note").read_text() == "2"
+
+
+def test_progress_is_docker_messages(store: ImageStore, make: Any) -> None:
+    data = make.pack(make.docker(make.layer("1")))
+    progress, said = load(store, io.BytesIO(data))
+    assert progress["status"] == "Loading layer"
+    assert said == {"stream": "Loaded image: app:1\n"}
+
+
+def test_an_oci_layout_is_loaded(store: ImageStore, loaded: Loaded, make: Any) -> None:
+    assert loaded(make.pack(make.oci(make.layer("1")))) == ["Loaded image: app:1"]
+    assert store.resolve("app:1").layers == (make.digest(make.layer("1")),)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_compressed_layers_and_archives_are_loaded(
+    whole: bool, store: ImageStore, loaded: Loaded, make: Any
+) -> None:
+    layer = make.layer("1")
+    if whole:
+        data = gzip.compress(make.pack(make.docker(layer)))
+    else:
+        media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
+        squeezed = gzip.compress(layer)
+        data = make.pack(make.oci(squeezed, diff_ids=(layer,), media_type=media_type))
+    loaded(data)
+    assert store.resolve("app:1").layers == (make.digest(layer),)
+
+
+def test_an_image_without_a_name_is_told_by_its_id(
+    store: ImageStore, loaded: Loaded, make: Any
+) -> None:
+    (said,) = loaded(make.pack(make.docker(make.layer("1"), names=())))
+    id = said.removeprefix("Loaded image ID: ")
+    assert store.resolve(id).names == ()
+
+
+def test_layers_that_old_archives_share_by_links_are_found(
+    store: ImageStore, loaded: Loaded, make: Any
+) -> None:
+    layer = make.layer("1")
+    files = make.docker(layer, layer)
+    del files["1/layer.tar"]
+    loaded(make.pack(files, {"1/layer.tar": "../0/layer.tar"}))
+    assert len(store.resolve("app:1").layers) == 2
+
+
+def test_the_manifest_of_this_machine_is_taken_from_an_index(
+    store: ImageStore, loaded: Loaded, make: Any
+) -> None:
+    files = make.oci(make.layer("mine"))
+    top = json.loads(files["index.json"])["manifests"][0]
+    listed = []
+    for architecture in ("s390x", "amd64", "arm64", "386", "riscv64", "ppc64le", "arm"):
+        platform = {"architecture": architecture, "os": "linux"}
+        listed.append({k: v for k, v in top.items() if k != "annotations"} | {"platform": platform})
+    inner = json.dumps({"schemaVersion": 2, "manifests": listed}).encode()
+    files[make.blob(inner)] = inner
+    outer = {
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": make.digest(inner),
+        "size": len(inner),
+        "annotations": {"io.containerd.image.name": "docker.io/library/multi:1"},
+    }
+    files["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [outer]}).encode()
+    assert loaded(make.pack(files)) == ["Loaded image: multi:1"]
+
+
+def test_loading_again_changes_nothing(store: ImageStore, loaded: Loaded, make: Any) -> None:
+    data = make.pack(make.docker(make.layer("1")))
+    loaded(data)
+    before = store.list()
+    loaded(data)
+    assert store.list() == before
+
+
+def test_a_name_moves_to_the_newer_image(store: ImageStore, loaded: Loaded, make: Any) -> None:
+    loaded(make.pack(make.docker(make.layer("1"))))
+    first = store.resolve("app:1")
+    loaded(make.pack(make.docker(make.layer("2"))))
+    assert store.resolve("app:1").id != first.id
+    assert store.resolve(first.id).names == ()
+
+
+def broken_docker(make: Any, change: Callable[[dict[str, bytes]], None]) -> bytes:
+    files = make.docker(make.layer("1"), make.layer("2"))
+    change(files)
+    return bytes(make.pack(files))
+
+
+def listed(files: dict[str, bytes], **change: object) -> None:
+    (image,) = json.loads(files["manifest.json"])
+    files["manifest.json"] = json.dumps([image | change]).encode()
+
+
+BROKEN_DOCKER: dict[str, Callable[[dict[str, bytes]], object]] = {
+    "no manifest": lambda f: f.pop("manifest.json"),
+    "a manifest that is no JSON": lambda f: f.update({"manifest.json": b"{"}),
+    "a manifest of the wrong shape": lambda f: f.update({"manifest.json": b'{"a":1}'}),
+    "an empty manifest": lambda f: f.update({"manifest.json": b"[]"}),
+    "a deeply nested manifest": lambda f: f.update({"manifest.json": b"[" * 200_000}),
+    "a huge manifest": lambda f: f.update({"manifest.json": b" " * (5 << 20)}),
+    "no configuration": lambda f: f.pop("c.json"),
+    "a configuration that is no JSON": lambda f: f.update({"c.json": b"\xff\xfe"}),
+    "a configuration of the host's": lambda f: listed(f, Config="/etc/passwd"),
+    "a configuration that climbs": lambda f: listed(f, Config="../../../etc/passwd"),
+    "a layer of the host's": lambda f: listed(f, Layers=["/etc/passwd", "1/layer.tar"]),
+    "a layer that is not there": lambda f: f.pop("1/layer.tar"),
+    "too few layers": lambda f: listed(f, Layers=["0/layer.tar"]),
+    "layers in another order": lambda f: listed(f, Layers=["1/layer.tar", "0/layer.tar"]),
+    "another layer than promised": lambda f: f.update({"1/layer.tar": f["0/layer.tar"]}),
+    "a layer that is no tar": lambda f: f.update({"1/layer.tar": b"x" * 4096}),
+    "a layer that is empty": lambda f: f.update({"1/layer.tar": b""}),
+    "a name that is none": lambda f: listed(f, RepoTags=["../../etc"]),
+    "a name with a digest": lambda f: listed(f, RepoTags=["a@sha256:" + "0" * 64]),
+    "too many layers": lambda f: listed(f, Layers=["0/layer.tar"] * 501),
+    "another system": lambda f: f.update({"c.json": b'{"os":"windows"}'}),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_DOCKER)
+def test_a_broken_docker_archive_leaves_nothing(
+    case: str, store: ImageStore, loaded: Loaded, make: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest):
+        loaded(broken_docker(make, lambda files: BROKEN_DOCKER[case](files) and None))
+    assert store.list() == []
+    assert rest(tmp_path) == []
+
+
+def change_blob(files: dict[str, bytes], make: Any, old: bytes, new: bytes) -> None:
+    """Edit the manifest, with a right digest in the index."""
+    index = json.loads(files["index.json"])
+    descriptor = index["manifests"][0]
+    path = "blobs/" + descriptor["digest"].replace(":", "/")
+    data = files.pop(path).replace(old, new)
+    descriptor |= {"digest": make.digest(data), "size": len(data)}
+    files[make.blob(data)] = data
+    files["index.json"] = json.dumps(index).encode()
+
+
+BROKEN_OCI: dict[str, Callable[[dict[str, bytes], Any], object]] = {
+    "a blob of another digest": lambda f, m: f.update(
+        {name: data + b" " for name, data in f.items() if name.startswith("blobs/")}
+    ),
+    "a blob that is not there": lambda f, m: f.pop(next(n for n in f if n.startswith("blobs/"))),
+    "a digest that is a path": lambda f, m: change_blob(
+        f, m, b'"digest": "sha256:', b'"digest": "sha256:../../'
+    ),
+    "a digest of another kind": lambda f, m: change_blob(
+        f, m, b'"digest": "sha256:', b'"digest": "md5:'
+    ),
+    "another size than stated": lambda f, m: change_blob(f, m, b'"size": ', b'"size": 1'),
+    "a media type nobody knows": lambda f, m: change_blob(
+        f, m, b"layer.v1.tar", b"layer.v1.squashfs"
+    ),
+    "a foreign layer": lambda f, m: change_blob(
+        f,
+        m,
+        b"application/vnd.oci.image.layer.v1.tar",
+        b"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ),
+    "an artifact that is no image": lambda f, m: change_blob(
+        f, m, b"image.config.v1+json", b"empty.v1+json"
+    ),
+    "a manifest that is an index too": lambda f, m: change_blob(
+        f, m, b'"schemaVersion"', b'"manifests": [], "schemaVersion"'
+    ),
+    "a manifest that calls itself an index": lambda f, m: change_blob(
+        f, m, b"image.manifest.v1", b"image.index.v1"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_OCI)
+def test_a_broken_layout_leaves_nothing(
+    case: str, store: ImageStore, loaded: Loaded, make: Any, tmp_path: Path
+) -> None:
+    files = make.oci(make.layer("1"))
+    BROKEN_OCI[case](files, make)
+    with pytest.raises(InvalidRequest):
+        loaded(make.pack(files))
+    assert store.list() == []
+    assert rest(tmp_path) == []
+
+
+def test_an_image_for_another_machine_is_told(loaded: Loaded, make: Any) -> None:
+    files = make.oci(make.layer("1"))
+    inner = json.loads(files["index.json"])
+    inner["manifests"][0]["platform"] = {"architecture": "vax", "os": "linux"}
+    data = json.dumps(inner).encode()
+    files[make.blob(data)] = data
+    outer = {
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": make.digest(data),
+        "size": len(data),
+    }
+    files["index.json"] = json.dumps({"manifests": [outer]}).encode()
+    with pytest.raises(NotFound, match="linux/vax"):
+        loaded(make.pack(files))
+
+
+@pytest.mark.parametrize("length", range(0, 9000, 511))
+def test_a_truncated_archive_leaves_nothing(
+    length: int, store: ImageStore, loaded: Loaded, make: Any, tmp_path: Path
+) -> None:
+    data = make.pack(make.docker(make.layer("x" * 3000)))
+    assert len(data) > 15_000
+    with pytest.raises(InvalidRequest):
+        loaded(data[:length])
+    assert rest(tmp_path) == []
+
+
+@pytest.mark.parametrize("data", [b"", b"no tar at all" * 100, bytes(10240), b"\x1f\x8b\x08"])
+def test_what_is_no_archive_is_refused(data: bytes, loaded: Loaded) -> None:
+    with pytest.raises(InvalidRequest):
+        loaded(data)
+
+
+def test_a_link_of_the_archive_that_leads_out_is_refused(loaded: Loaded, make: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        loaded(make.pack(make.docker(make.layer("1")), {"x": "../../etc/passwd"}))
+
+
+def test_a_failure_keeps_what_was_there(store: ImageStore, loaded: Loaded, make: Any) -> None:
+    loaded(make.pack(make.docker(make.layer("1"))))
+    files = make.docker(make.layer("1"), make.layer("2"), names=("other:1",))
+    files["1/layer.tar"] = b"damaged"
+    with pytest.raises(JaulaError):
+        loaded(make.pack(files))
+    image = store.resolve("app:1")
+    assert (Path(store.layers.path(image.layers[0])) / "etc/note").read_text() == "1"
+    assert store.manifest(image).layers[0].digest == make.digest(make.layer("1"))
+
+
+def test_a_load_that_nobody_reads_to_its_end_leaves_nothing(
+    store: ImageStore, make: Any, tmp_path: Path
+) -> None:
+    messages = load(store, io.BytesIO(make.pack(make.docker(make.layer("1")))))
+    next(messages)
+    messages.close()  # type: ignore[attr-defined]
+    assert store.list() == []
+    assert rest(tmp_path) == []
+
+
+def big_layer(*members: layers.Member) -> bytes:
+    """A layer that is worth unpacking while it comes."""
+    return layers.layer((("filling", b"f" * 1_500_000), *members))
+
+
+def test_a_large_layer_is_unpacked_while_it_comes(
+    store: ImageStore, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LayerStore, "extract_plain", _in_vain(LayerStore.extract_plain))
+    data = big_layer(("etc/note", "large"))
+    loaded(layers.image("app:1", (data, layers.digest(data))))
+    path = Path(store.layers.path(store.resolve("app:1").layers[0]))
+    assert (path / "etc/note").read_text() == "large"
+
+
+def _in_vain(extract: Any) -> Any:
+    def checked(store: LayerStore, tar: Any, diff_id: str) -> Any:
+        assert store.has(diff_id)
+        return extract(store, tar, diff_id)
+
+    return checked
+
+
+def test_a_large_tar_that_no_image_needs_may_be_anything(
+    store: ImageStore, loaded: Loaded, tmp_path: Path
+) -> None:
+    hostile = big_layer(("../escape", "x"))
+    data = layers.layer((("a", "x"),))
+    archive = layers.image("app:1", (data, layers.digest(data)))
+    with tarfile.open(fileobj=io.BytesIO(archive)) as image:
+        members = [(m.name, image.extractfile(m).read()) for m in image]  # type: ignore[union-attr]
+    loaded(layers.layer([("other.tar", hostile), *members, ("more.tar", big_layer())]))
+    assert store.resolve("app:1")
+    assert len(rest(tmp_path)) == 4
+
+
+def test_a_large_layer_that_is_refused_is_refused_once_an_image_needs_it(
+    loaded: Loaded, tmp_path: Path
+) -> None:
+    data = big_layer(("../escape", "x"))
+    with pytest.raises(InvalidRequest, match="leaves the layer's directory"):
+        loaded(layers.image("app:1", (data, layers.digest(data))))
+    assert rest(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
+def test_an_archive_that_ends_in_a_large_layer_leaves_nothing(
+    loaded: Loaded, tmp_path: Path, part: float
+) -> None:
+    data = big_layer(("etc/note", "x"))
+    archive = layers.image("app:1", (data, layers.digest(data)))
+    with pytest.raises(InvalidRequest, match="truncated"):
+        loaded(archive[: int(len(archive) * part)])
+    assert rest(tmp_path) == []
+
+
+def test_the_same_large_layer_twice(store: ImageStore, loaded: Loaded, tmp_path: Path) -> None:
+    data = big_layer(("etc/note", "x"))
+    loaded(layers.image("app:1", *[(data, layers.digest(data))] * 2))
+    assert len(store.resolve("app:1").layers) == 2
+    assert len(rest(tmp_path)) == 4

@@ -1,0 +1,195 @@
+"""Repositories: served by git itself on loopback, hostile ones among them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import repositories
+from harness.copying import listed
+from harness.repositories import commit, git, repository
+from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
+from jaula.images.build.remote import git_sandbox
+from jaula.images.build.remote.git import GitRepositories
+from jaula.images.build.remote.git_url import parse
+from jaula.images.registry.cancellation import Cancellation
+
+pytestmark = [pytest.mark.needs(repositories.BACKEND), pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    top = tmp_path_factory.mktemp("repositories")
+    with repositories.served(top) as address:
+        yield address, top
+
+
+def checked_out(top: Path, text: str, *, host_network: bool = True) -> dict[str, str]:
+    """The working tree of an address, without git's own files."""
+    place = top / "out"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        made = GitRepositories(Cancellation(), host_network=host_network)
+        made.check_out(parse(text), descriptor)
+    finally:
+        os.close(descriptor)
+    return {k: v for k, v in listed(place / "tree").items() if ".git" not in k.split("/")}
+
+
+def test_branches_tags_and_commits(tmp_path: Path, served: tuple[str, Path]) -> None:
+    url, top = served
+    place = repository(top, "refs", {"a": "1", "d/run": "#!/bin/sh\n"})
+    (place / "d/run").chmod(0o755)
+    first = commit(place, {"a": "2"})
+    git(place, "tag", "v1")
+    git(place, "checkout", "-q", "-b", "other")
+    last = commit(place, {"a": "3"})
+    git(place, "checkout", "-q", "main")
+    who = "65534:65534"
+    found = checked_out(tmp_path, f"{url}/refs.git")
+    assert found == {"a": f"644 {who} 2", "d/": f"755 {who}", "d/run": f"755 {who} #!/bin/sh\n"}
+    for ref, content in (("other", "3"), ("v1", "2"), (first, "2"), (last[:12], "3")):
+        assert checked_out(tmp_path, f"{url}/refs.git#{ref}")["a"].endswith(content), ref
+    with pytest.raises(InvalidRequest, match="was asked for"):
+        checked_out(tmp_path, f"{url}/refs.git?ref=main&commit=0123")
+    with pytest.raises(NotFound, match="no branch, tag or commit 'nope'"):
+        checked_out(tmp_path, f"{url}/refs.git#nope")
+    with pytest.raises(NotFound):
+        checked_out(tmp_path, f"{url}/refs.git#" + "0" * 40)
+
+
+def test_no_such_repository(tmp_path: Path, served: tuple[str, Path]) -> None:
+    with pytest.raises(Unavailable, match="cannot be fetched"):
+        checked_out(tmp_path, f"{served[0]}/nope.git")
+
+
+def test_the_hosts_own_services_are_not_for_builds(
+    tmp_path: Path, served: tuple[str, Path]
+) -> None:
+    repository(served[1], "private", {"a": ""})
+    with pytest.raises(InvalidRequest, match="for the host alone"):
+        checked_out(tmp_path, f"{served[0]}/private.git", host_network=False)
+
+
+def test_hooks_and_filters_of_a_repository_are_not_run(
+    tmp_path: Path, served: tuple[str, Path]
+) -> None:
+    url, top = served
+    mark = tmp_path / "ran"
+    place = repository(top, "hooks", {"a": "x", ".gitattributes": "a filter=evil\n"})
+    hook = place / ".git/hooks/post-checkout"
+    hook.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    hook.chmod(0o755)
+    git(place, "config", "filter.evil.smudge", f"touch {mark}")
+    commit(place, {".gitconfig": f"[core]\n\tfsmonitor = touch {mark}\n"})
+    assert checked_out(tmp_path, f"{url}/hooks.git")["a"].endswith("x")
+    assert not mark.exists()
+
+
+def test_submodules_are_fetched_too(tmp_path: Path, served: tuple[str, Path]) -> None:
+    url, top = served
+    repository(top, "inner", {"in": "side"})
+    place = repository(top, "outer", {"a": ""})
+    git(place, "submodule", "add", "-q", str(top / "inner.git"), "mod/inner")
+    git(place, "config", "-f", ".gitmodules", "submodule.mod/inner.url", "../inner.git")
+    commit(place, {"b": ""})
+    assert checked_out(tmp_path, f"{url}/outer.git")["mod/inner/in"].endswith("side")
+
+
+@pytest.mark.parametrize(
+    "origin", ["file:///etc", "/srv/x", "ext::sh -c id", "-u./evil", "ssh://-oProxyCommand=x/y"]
+)
+def test_a_submodule_by_another_protocol_is_refused(
+    tmp_path: Path, served: tuple[str, Path], origin: str
+) -> None:
+    url, top = served
+    name = f"sub{abs(hash(origin))}"
+    repository(top, name + "inner", {"in": ""})
+    place = repository(top, name, {"a": ""})
+    git(place, "submodule", "add", "-q", str(top / f"{name}inner.git"), "m")
+    git(place, "config", "-f", ".gitmodules", "submodule.m.url", origin)
+    commit(place, {"b": ""})
+    with pytest.raises(JaulaError, match=r"no repository|disallowed submodule"):
+        checked_out(tmp_path, f"{url}/{name}.git")
+
+
+def test_git_reads_and_writes_nothing_of_the_host(tmp_path: Path, served: tuple[str, Path]) -> None:
+    """What runs in git's place can read no private file, and write only in its room."""
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    room = tmp_path / "room"
+    room.mkdir()
+    os.chown(room, 65534, 65534)
+    script = (
+        f"cat {secret}; cat /root/.bashrc; touch /var/tmp/x-{os.getpid()}; id -u; pwd; "
+        "touch inside; mount -t tmpfs x /tmp"
+    )
+    done = caged(room, "sh", "-c", script)
+    assert done.stdout.split() == ["65534", "/tmp"], done
+    assert (room / "inside").exists()
+    assert not Path(f"/var/tmp/x-{os.getpid()}").exists()
+
+
+def test_a_fetch_is_cancelled(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cancel = Cancellation()
+        timer = threading.Timer(1.0, cancel.cancel)
+        timer.start()
+        descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            address = parse(f"http://127.0.0.1:{silent.getsockname()[1]}/x.git")
+            with pytest.raises(JaulaError, match="cancelled"):
+                GitRepositories(cancel, host_network=True).check_out(address, descriptor)
+        finally:
+            os.close(descriptor)
+            timer.join()
+
+
+@pytest.mark.needs("ssh-add")
+def test_the_clients_ssh_agent_is_there_in_gits_place(tmp_path: Path) -> None:
+    """What git starts for an address of ssh can ask an agent that somebody serves in its room."""
+    room = tmp_path / "room"
+    room.mkdir()
+    os.chown(room, 65534, 65534)
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(room / "agent"))
+        agent.listen()
+        os.chown(room / "agent", 65534, 65534)
+
+        def serve() -> None:
+            client, _ = agent.accept()
+            with client:
+                while client.recv(100):
+                    client.sendall(b"\0\0\0\5\x0c\0\0\0\0")  # no keys (RFC draft-miller-ssh-agent)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        done = caged(room, "ssh-add", "-l", SSH_AUTH_SOCK="/tmp/agent")
+        thread.join()
+    assert done.stdout == "The agent has no identities.\n", done
+
+
+def caged(room: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run something where git runs."""
+    descriptor = os.open(room, os.O_RDONLY | os.O_DIRECTORY)
+    command = [sys.executable, "-I", "-S", git_sandbox.__file__, "65534", "65534", str(descriptor)]
+    try:
+        return subprocess.run(
+            [*command, "--", *words],
+            env={**os.environ, **variables},
+            pass_fds=(descriptor,),
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        os.close(descriptor)

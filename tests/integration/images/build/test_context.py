@@ -1,0 +1,165 @@
+"""Contexts: hostile tars, the Dockerfile in them, what the ignore file takes away."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from harness.copying import listed, make
+from harness.images import Entry, archive, directory, fifo, file, link
+from jaula.errors import InvalidRequest, NotFound
+from jaula.images.build.context import dockerfile, leave_out, receive
+from jaula.storage.tar.reader import Limits
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    place = tmp_path / "context"
+    place.mkdir()
+    return place
+
+
+def received(top: Path, data: bytes, **options: Limits) -> dict[str, str]:
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        receive(io.BytesIO(data), descriptor, **options)
+    finally:
+        os.close(descriptor)
+    return listed(top)
+
+
+def test_a_tar_compressed_or_not_becomes_roots(top: Path) -> None:
+    entries = [directory("d", 0o700), file("d/a", b"x", 0o4755), link("l", "/etc/passwd")]
+    for info, _ in entries:
+        info.uid = info.gid = 1000
+    found = received(top, gzip.compress(archive(entries)))
+    assert found == {"d/": "700 0:0", "d/a": "4755 0:0 x", "l": "-> /etc/passwd"}
+
+
+def test_whiteouts_mean_nothing_in_a_context(top: Path) -> None:
+    entries = [file(".wh.a"), file("a"), file("d/.wh..wh..opq")]
+    assert {"a", ".wh.a", "d/.wh..wh..opq"} <= set(received(top, archive(entries)))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [file("../out")],
+        [file("a/../../out")],
+        [link("l", "/"), file("l/../../../out")],
+    ],
+)
+def test_nothing_is_unpacked_outside(top: Path, entries: list[Entry]) -> None:
+    with pytest.raises(InvalidRequest):
+        received(top, archive(entries))
+    assert [place.name for place in top.parent.iterdir()] == ["context"]
+
+
+def test_a_link_on_the_way_is_followed_inside(top: Path) -> None:
+    (top.parent / "victim").mkdir()
+    received(top, archive([link("l", "../victim"), file("victim/x"), file("l/out", b"y")]))
+    assert list((top.parent / "victim").iterdir()) == []
+
+
+def test_a_hard_link_reaches_nothing_outside(top: Path) -> None:
+    (top.parent / "secret").write_text("s")
+    info = tarfile.TarInfo("stolen")
+    info.type, info.linkname = tarfile.LNKTYPE, "../secret"
+    with pytest.raises(InvalidRequest):
+        received(top, archive([(info, b"")]))
+
+
+def test_a_device_node_is_refused_and_a_fifo_is_not(top: Path) -> None:
+    info = tarfile.TarInfo("null")
+    info.type, info.devmajor, info.devminor = tarfile.CHRTYPE, 1, 3
+    with pytest.raises(InvalidRequest, match="device node"):
+        received(top, archive([(info, b"")]))
+    assert "f" in received(top, archive([fifo("f")]))
+
+
+def test_a_context_has_ceilings(top: Path) -> None:
+    with pytest.raises(InvalidRequest, match="more than 2 entries"):
+        received(top, archive([file(c) for c in "abc"]), limits=Limits(entries=2))
+    with pytest.raises(InvalidRequest, match="larger than"):
+        received(top, archive([file("a", bytes(20_000))]), limits=Limits(bytes=10_000))
+
+
+@pytest.mark.parametrize("data", [b"no tar at all" * 100, archive([file("a", bytes(9000))])[:3000]])
+def test_what_is_no_tar_is_one_clear_error(top: Path, data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match=r"tar archive|truncated|no number"):
+        received(top, data)
+
+
+# -- the Dockerfile --------------------------------------------------------------------------------
+
+
+def read(top: Path, name: str = "") -> tuple[str, str]:
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        found = dockerfile(descriptor, name)
+    finally:
+        os.close(descriptor)
+    return found.name, found.text
+
+
+def test_the_usual_names_are_found(top: Path) -> None:
+    make(top, {"dockerfile": "FROM b"})
+    assert read(top) == ("dockerfile", "FROM b")
+    make(top, {"Dockerfile": "\ufeffFROM a"})
+    assert read(top) == ("Dockerfile", "FROM a")
+    make(top, {"sub/D": "FROM c"})
+    assert read(top, "./sub/D") == ("sub/D", "FROM c")
+
+
+def test_a_dockerfile_is_looked_for_inside_the_context_only(top: Path) -> None:
+    make(top.parent, {"Dockerfile": "outside"})
+    make(top, {"Dockerfile": "-> ../Dockerfile", "D": "-> /etc/hostname"})
+    for name in ("../Dockerfile", "", "D"):
+        with pytest.raises((NotFound, InvalidRequest)):
+            read(top, name)
+
+
+def test_a_dockerfile_that_is_none(top: Path) -> None:
+    make(top, {"d/": None})
+    os.mkfifo(top / "f")
+    (top / "b").write_bytes(b"FROM \xff")
+    (top / "z").write_bytes(b"FROM a\0")
+    (top / "big").write_bytes(b"#" * (5 << 20))
+    for name in ("d", "f", "b", "z", "big"):
+        with pytest.raises(InvalidRequest):
+            read(top, name)
+    with pytest.raises(NotFound, match="Cannot locate specified Dockerfile: nope"):
+        read(top, "nope")
+
+
+# -- what is ignored -------------------------------------------------------------------------------
+
+
+def left(top: Path, name: str, *, everything: bool) -> set[str]:
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        leave_out(descriptor, name, everything=everything)
+    finally:
+        os.close(descriptor)
+    return set(listed(top))
+
+
+def test_a_client_has_left_out_all_but_what_the_engine_needs(top: Path) -> None:
+    make(top, {"Dockerfile": "", ".dockerignore": "Dockerfile\n.docker*\na\n", "a": ""})
+    assert left(top, "Dockerfile", everything=False) == {"a"}
+
+
+def test_of_a_repository_everything_is_left_out_here(top: Path) -> None:
+    make(top, {"Dockerfile": "", ".dockerignore": "*\n!keep\n!d/e/keep\n", "a": "", "keep": ""})
+    make(top, {"d/e/keep": "", "d/e/no": "", "d/f/no": "", "l": "-> /etc"})
+    assert left(top, "Dockerfile", everything=True) == {"keep", "d/", "d/e/", "d/e/keep"}
+
+
+def test_the_ignore_file_beside_a_dockerfile_comes_first(top: Path) -> None:
+    make(top, {"D": "", "D.dockerignore": "a", ".dockerignore": "b", "a": "", "b": ""})
+    assert left(top, "D", everything=True) == {"D", "D.dockerignore", ".dockerignore", "b"}

@@ -1,0 +1,67 @@
+"""The way to a repository: pinned addresses, proxies, the ssh agent."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from jaula.errors import InvalidRequest, Unavailable
+from jaula.images.build.remote.git_transport import GitTransports
+from jaula.images.registry.http.proxy import Proxies
+
+NONE = Proxies("", "", "")
+
+
+def looked_up(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    def answer(host: str, port: int, **options: object) -> list[object]:
+        if not address:
+            raise socket.gaierror(-2, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+
+def settings(url: str, *, agent: bool = False, host_network: bool = False) -> str:
+    return " ".join(GitTransports(NONE, host_network=host_network, agent=agent).to(url).settings)
+
+
+def test_git_is_told_the_address_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up(monkeypatch, "192.0.2.7")
+    told = settings("https://h.example/u/r.git")
+    assert "http.curloptResolve=h.example:443:192.0.2.7" in told
+    assert "http.followRedirects=false" in told
+    told = settings("git@h.example:u/r.git")
+    assert "-oHostName=192.0.2.7 -oHostKeyAlias=h.example" in told
+    assert "url.git://192.0.2.7:9418/.insteadOf=git://h.example/" in settings("git://h.example/r")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "fe80::1", "0.0.0.0"])
+@pytest.mark.parametrize("url", ["https://h/r.git", "ssh://git@h/r", "git@h:r", "git://h/r"])
+def test_what_is_for_the_host_alone_is_refused(
+    monkeypatch: pytest.MonkeyPatch, url: str, address: str
+) -> None:
+    looked_up(monkeypatch, address)
+    with pytest.raises(InvalidRequest, match="for the host alone"):
+        settings(url)
+    assert address not in settings(url, host_network=True)
+
+
+def test_a_name_without_an_address_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up(monkeypatch, "")
+    with pytest.raises(Unavailable, match="Name or service not known"):
+        settings("https://h/r.git")
+
+
+def test_a_proxy_looks_names_up_itself_and_its_password_is_in_no_argument() -> None:
+    proxies = Proxies("", "http://user:p%40ss@proxy:3128", "")
+    route = GitTransports(proxies, host_network=False, agent=False).to("https://h.example/r.git")
+    assert route.variables == {"https_proxy": "http://user:p%40ss@proxy:3128"}
+    assert "p@ss" not in " ".join(route.settings) and "p%40ss" not in " ".join(route.settings)
+
+
+def test_the_agent_is_for_ssh_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up(monkeypatch, "192.0.2.7")
+    routes = GitTransports(NONE, host_network=False, agent=True)
+    assert routes.to("ssh://git@h/r").variables == {"SSH_AUTH_SOCK": "/tmp/agent"}
+    assert not routes.to("https://h/r.git").variables
