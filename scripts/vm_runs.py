@@ -76,7 +76,7 @@ RUNS = (
          "tests/integration/engine/test_audit_log.py"),
     ),
     Run("statements", (), ("tests/security",)),
-    Run("oci", (), ("tests/integration/oci", "tests/integration/foreign")),
+    Run("oci", (), ("tests/integration/oci", "tests/integration/oci_runtimes")),
 )  # fmt: skip
 
 

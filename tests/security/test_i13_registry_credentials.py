@@ -400,7 +400,7 @@ def test_an_upload_goes_to_the_registry_alone(
      ("https://index.docker.io/v1/", False), ("127.0.0.1:5001", False), ("quay.io", False)],
 )  # fmt: skip
 def test_credentials_for_another_registry_are_not_used(server: str, used: bool) -> None:
-    from jaula.engine.distribution import held_for
+    from jaula.engine.images.registry import held_for
     from jaula.spec.api import RegistryAuth
 
     auth = RegistryAuth(username="u", password="p", server_address=server)

@@ -10,7 +10,7 @@ from jaula.rootless import state
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.engine import Engine
-    from jaula.engine.ranges import OneRange
+    from jaula.engine.userns.id_ranges import SingleIdRange
     from jaula.images.store.store import ImageStore
     from jaula.images.trust.policy import ImagePolicy
     from jaula.runtime.client import Runtime
@@ -21,18 +21,19 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     import time
 
     from jaula import cgroups
-    from jaula.engine import hostfacts, identity
     from jaula.engine.engine import Engine
-    from jaula.engine.events import Events
-    from jaula.engine.network_registry import NetworkRegistry
-    from jaula.engine.parts import Parts
-    from jaula.engine.ranges import Ranges
-    from jaula.engine.registry import Registry
-    from jaula.engine.resolving import Resolvers
-    from jaula.engine.runtimes import Runtimes
-    from jaula.engine.sandboxes import Sandboxes
-    from jaula.engine.secret_store import SecretStore
-    from jaula.engine.volume_mounts import VolumeMounts
+    from jaula.engine.model.container_store import ContainerStore
+    from jaula.engine.model.events import EventBus
+    from jaula.engine.model.services import Services
+    from jaula.engine.networks.dns_server import DnsServers
+    from jaula.engine.networks.sandbox_pool import SandboxPool
+    from jaula.engine.networks.store import NetworkStore
+    from jaula.engine.oci_runtimes.table import RuntimeTable
+    from jaula.engine.oci_spec import host as oci_spec_host
+    from jaula.engine.secrets.store import SecretStore
+    from jaula.engine.system import identity
+    from jaula.engine.userns.id_ranges import IdRanges
+    from jaula.engine.volumes.mount import VolumeMounts
     from jaula.images.store.store import ImageStore
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
@@ -43,9 +44,9 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
 
     paths = config.paths
     database = Database(paths.database)
-    registry = Registry(database)
+    registry = ContainerStore(database)
     registry.load()
-    networks = NetworkRegistry(database)
+    networks = NetworkStore(database)
     networks.load()
     volumes = VolumeStore(paths)
     secrets = SecretStore(database, SecretEncryption(paths.root))
@@ -60,7 +61,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     warnings += _unproven(config)
     layers = LayerStore(paths)
     images = ImageStore(paths, layers)
-    ranges = _own_ids() if rootless else Ranges(config.subid_start, config.subid_count)
+    ranges = _own_ids() if rootless else IdRanges(config.subid_start, config.subid_count)
     binder = None
     if rootless:
         from jaula.rootless.port_driver import PortDriver
@@ -68,10 +69,10 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
         binder = PortDriver(str(paths.run))
     network = NetworkManager(paths, config, binder=binder)
     return Engine(
-        Parts(
+        Services(
             config=config,
             identity=identity.of(database),
-            host=hostfacts.read(
+            host=oci_spec_host.read(
                 config.nofile,
                 config.pids_limit,
                 driver.features(),
@@ -82,9 +83,9 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             ),
             database=database,
             registry=registry,
-            events=Events(),
+            events=EventBus(),
             runtime=runtime,
-            runtimes=Runtimes(config),
+            runtimes=RuntimeTable(config),
             cgroups=driver,
             snapshots=driver_driver.choose(paths, config.storage_driver, layers, rootless=rootless),
             layers=layers,
@@ -95,9 +96,9 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
             secrets=secrets,
             network=network,
             networks=networks,
-            resolvers=Resolvers(network),
+            resolvers=DnsServers(network),
             ranges=ranges,
-            sandboxes=Sandboxes(runtime, network, ranges, config.sandbox_pool),
+            sandboxes=SandboxPool(runtime, network, ranges, config.sandbox_pool),
             started_at=time.time_ns(),
         )
     )
@@ -136,9 +137,9 @@ def _lacking(run: str, no_cgroup: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _own_ids() -> OneRange:
+def _own_ids() -> SingleIdRange:
     """Every id of the user namespace that we are in."""
-    from jaula.engine.ranges import OneRange
+    from jaula.engine.userns.id_ranges import SingleIdRange as IdRangesSingleIdRange
 
     sizes: list[int] = []
     starts: list[int] = []
@@ -147,4 +148,4 @@ def _own_ids() -> OneRange:
             rows = [[int(number) for number in line.split()] for line in file]
         sizes.append(sum(row[2] for row in rows))
         starts += [row[0] for row in rows]
-    return OneRange(min(sizes), starts)
+    return IdRangesSingleIdRange(min(sizes), starts)

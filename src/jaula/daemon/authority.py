@@ -8,7 +8,7 @@ from jaula.rootless import paths
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
-    from jaula.engine.authority.policy import Policy
+    from jaula.engine.authz.policy import Policy
 
 
 def path_of(config: EngineConfig) -> str:
@@ -16,7 +16,7 @@ def path_of(config: EngineConfig) -> str:
 
     Empty for an ordinary user's own engine: the machine's policy is not about it.
     """
-    from jaula.engine.authority import policy_file
+    from jaula.engine.authz import policy_file
 
     own = paths.user() is not None
     return config.policy or ("" if own else policy_file.DEFAULT_PATH)
@@ -30,8 +30,8 @@ def policy(config: EngineConfig) -> Policy:
     import grp
     import pwd
 
-    from jaula.engine.authority import policy_file
-    from jaula.engine.authority.policy import Policy, without_file
+    from jaula.engine.authz import policy_file
+    from jaula.engine.authz.policy import Policy, without_file
 
     def user(name: str) -> int | None:
         try:

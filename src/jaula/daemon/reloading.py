@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jaula import tls
 from jaula.daemon import authority
-from jaula.engine import logging_options, presets
+from jaula.engine.containers import log_config, presets
 from jaula.errors import JaulaError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jaula.api.entrance import Entrance
     from jaula.config import EngineConfig, TlsConfig
-    from jaula.engine.doors import Doors
+    from jaula.engine.authz.gateway import Gateway
     from jaula.engine.engine import Engine
 
 RELOADED = (
@@ -54,7 +54,7 @@ def context_of(files: TlsConfig) -> SSLContext:
 class Reloading:
     """Does it for one engine."""
 
-    def __init__(self, engine: Engine, doors: Doors, reread: Callable[[], EngineConfig]) -> None:
+    def __init__(self, engine: Engine, doors: Gateway, reread: Callable[[], EngineConfig]) -> None:
         self._engine = engine
         self._doors = doors
         self._reread = reread
@@ -66,7 +66,7 @@ class Reloading:
         try:
             config, late = merged(parts.config, self._reread())
             presets.check_name(config.default_profile)
-            logging_options.check(config)
+            log_config.check(config)
             policy = authority.policy(config)
             context = context_of(config.tls) if config.tls and self.entrances else None
             parts.gate.follow(authority.path_of(config), required=bool(config.policy))

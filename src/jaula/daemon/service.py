@@ -64,18 +64,18 @@ async def _serve(
 
     from jaula.api import server as api
     from jaula.daemon.reloading import Reloading
-    from jaula.engine import logging_options, presets
-    from jaula.engine.doors import Doors
+    from jaula.engine.authz.gateway import Gateway
+    from jaula.engine.containers import log_config, presets
     from jaula.state.audit_log import AuditLog
 
     log = logging.getLogger("jaula.engine")
     try:
         presets.check_name(config.default_profile)
-        logging_options.check(config)
+        log_config.check(config)
         policy = authority.policy(config)
         context = _context(config)
         engine = assembly.engine(config, runtime)
-        doors = Doors(engine, policy, AuditLog(config.paths.audit_log))
+        doors = Gateway(engine, policy, AuditLog(config.paths.audit_log))
     except BaseException:
         runtime.close()
         raise

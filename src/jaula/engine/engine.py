@@ -10,27 +10,28 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine import hostfacts, restoring
-from jaula.engine.building.builds import Builds
-from jaula.engine.containers import Containers
-from jaula.engine.distribution import Distribution
-from jaula.engine.execs import Execs
-from jaula.engine.health_monitors import HealthMonitors
-from jaula.engine.images import Images
-from jaula.engine.networks import Networks
-from jaula.engine.secret_store import Kind
-from jaula.engine.secrets import Secrets
-from jaula.engine.system import System
-from jaula.engine.trusting import Trust
-from jaula.engine.upkeep.upkeep import Upkeep
-from jaula.engine.users import Users
-from jaula.engine.volumes import Volumes
+from jaula.engine.builder.service import Builds
+from jaula.engine.containers import restore
+from jaula.engine.containers.exec import Execs
+from jaula.engine.containers.health_monitor import HealthMonitor
+from jaula.engine.containers.service import Containers
+from jaula.engine.containers.user_lookup import UserLookup
+from jaula.engine.fsck.service import Fsck
+from jaula.engine.images.registry import RegistryService
+from jaula.engine.images.service import Images
+from jaula.engine.images.trust import TrustService
+from jaula.engine.networks.service import Networks
+from jaula.engine.oci_spec import host as oci_spec_host
+from jaula.engine.secrets.service import Secrets
+from jaula.engine.secrets.store import SecretKind
+from jaula.engine.system.service import System
+from jaula.engine.volumes.service import Volumes
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
-    from jaula.engine.parts import Parts
+    from jaula.engine.model.services import Services
 
 log = logging.getLogger("jaula.engine")
 
@@ -38,29 +39,29 @@ log = logging.getLogger("jaula.engine")
 class Engine:
     """What the API serves."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Services) -> None:
         self.parts = parts
-        users = Users(parts)
+        users = UserLookup(parts)
         self.containers = Containers(parts, users)
         self.execs = Execs(parts, self.containers, users)
-        self.containers.health = HealthMonitors(self.containers, self.execs)
+        self.containers.health = HealthMonitor(self.containers, self.execs)
         self.images = Images(parts)
-        self.distribution = Distribution(parts)
+        self.distribution = RegistryService(parts)
         self.builds = Builds(parts, self.containers, self.distribution)
-        self.trust = Trust(parts, self.distribution)
+        self.trust = TrustService(parts, self.distribution)
         self.volumes = Volumes(parts)
-        self.secrets = Secrets(parts, Kind.SECRET)
-        self.configs = Secrets(parts, Kind.CONFIG)
+        self.secrets = Secrets(parts, SecretKind.SECRET)
+        self.configs = Secrets(parts, SecretKind.CONFIG)
         self.networks = Networks(parts)
         self.system = System(parts, self)
-        self.upkeep = Upkeep(parts)
+        self.upkeep = Fsck(parts)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Work with other settings from now on; what runs is left as it is."""
         parts = self.parts
         old, parts.config = parts.config, config
         if (old.nofile, old.pids_limit) != (config.nofile, config.pids_limit):
-            parts.host = hostfacts.with_limits(parts.host, config.nofile, config.pids_limit)
+            parts.host = oci_spec_host.with_limits(parts.host, config.nofile, config.pids_limit)
         parts.runtimes.change(config)
         if old.registry != config.registry:
             self.distribution.renew()
@@ -70,7 +71,7 @@ class Engine:
         await self._load_profile()
         self.parts.runtimes.open()
         self.builds.sweep()
-        await restoring.restore(self.parts, self.containers)
+        await restore.restore(self.parts, self.containers)
         self._watch_firewall()
         self.parts.sandboxes.refill()
 
@@ -79,9 +80,9 @@ class Engine:
         host = self.parts.host
         if not host.apparmor:
             return
-        from jaula.engine import apparmor_loading
+        from jaula.engine.system import apparmor
 
-        failure = await asyncio.to_thread(apparmor_loading.load, self.parts.config.paths.run)
+        failure = await asyncio.to_thread(apparmor.load, self.parts.config.paths.run)
         if failure:
             log.warning("%s", failure)
             self.parts.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))

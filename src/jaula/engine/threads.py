@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 _END = object()
 
 
-class Abandoned(Exception):
+class AbandonedError(Exception):
     """Nobody reads any more; ends the producing thread's work."""
 
 
@@ -39,7 +39,7 @@ async def produced(
 
     def emit(item: object) -> None:
         if abandoned:
-            raise Abandoned
+            raise AbandonedError
         asyncio.run_coroutine_threadsafe(queue.put(item), loop).result()
 
     def run() -> None:
@@ -61,7 +61,7 @@ async def produced(
             while not queue.empty():
                 queue.get_nowait()
             await asyncio.wait((thread,), timeout=0.05)
-        with contextlib.suppress(Abandoned):
+        with contextlib.suppress(AbandonedError):
             thread.result()
 
 

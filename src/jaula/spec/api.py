@@ -205,10 +205,10 @@ class HostConfig(Resources, frozen=True, kw_only=True):
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     init: bool | None = None
-    # Our own, see jaula.engine.delivering.
+    # Our own, see jaula.engine.secrets.mount.
     secrets: tuple[SecretReference, ...] = ()
     configs: tuple[SecretReference, ...] = ()
-    # Our own, see jaula.engine.presets.
+    # Our own, see jaula.engine.containers.presets.
     profile: str = ""  # default, strict or docker; empty: the engine's default
     profile_keeps: tuple[str, ...] = ()  # members that are meant although 0, false or empty
 

@@ -16,7 +16,7 @@ from jaula.spec.endpoint import Endpoint, PublishedPort
 
 
 class Status(StrEnum):
-    """The states of a container; the transitions are in ``jaula.engine.states``."""
+    """The states of a container; the transitions are in ``jaula.engine.model.container_state``."""
 
     CREATED = "created"
     RUNNING = "running"

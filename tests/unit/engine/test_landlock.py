@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.specbuild import build, security, sharing
-from jaula.engine.specbuild.facts import Facts, HostFacts
+from jaula.engine.oci_spec import namespaces, security
+from jaula.engine.oci_spec import spec as oci_spec_spec
+from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import known
 from jaula.security.id_ranges import IdRange, mappings
@@ -22,8 +23,8 @@ def spec(*options: str, abi: int = 7, **host: object) -> Spec:
         host_config=HostConfig(**host),  # type: ignore[arg-type]
     )
     facts = HostFacts(kernel="6.12.0", landlock=abi)
-    shares = sharing.decide(body.host_config)
-    found = Facts(
+    shares = namespaces.decide(body.host_config)
+    found = SpecInputs(
         container_id="c" * 64,
         cgroup_path="/jaula/c",
         hostname="c",
@@ -31,7 +32,7 @@ def spec(*options: str, abi: int = 7, **host: object) -> Spec:
         mappings=() if shares.user.host else mappings(IdRange(1_000_000_000)),
         id_mapped=not shares.user.host,
     )
-    return build.build(body, found, security.decide(body.host_config, facts), shares)
+    return oci_spec_spec.build(body, found, security.decide(body.host_config, facts), shares)
 
 
 def rules(*options: str, abi: int = 7, **host: object) -> Ruleset | None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jaula.engine import labelling
-from jaula.engine.container import Container
-from jaula.engine.registry import Registry
+from jaula.engine.containers import selinux
+from jaula.engine.model.container import Container
+from jaula.engine.model.container_store import ContainerStore
 from jaula.errors import Unavailable
 from jaula.security.lsm import selinux_mcs
 from jaula.spec.api import ContainerCreate
@@ -18,18 +18,20 @@ from jaula.state.records import ContainerRecord, MountRecord
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(Database(tmp_path / "jaula.db"))
+def registry(tmp_path: Path) -> ContainerStore:
+    return ContainerStore(Database(tmp_path / "jaula.db"))
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four categories, so six pairs."""
     choose = selinux_mcs.choose
-    monkeypatch.setattr("jaula.engine.registry.choose", lambda used: choose(used, count=4))
+    monkeypatch.setattr(
+        "jaula.engine.model.container_store.choose", lambda used: choose(used, count=4)
+    )
 
 
-def add(registry: Registry, container_id: str, level: str) -> Container:
+def add(registry: ContainerStore, container_id: str, level: str) -> Container:
     record = ContainerRecord(
         container_id, f"n{container_id}", 0, ContainerCreate(), "", level=level
     )
@@ -40,7 +42,7 @@ def add(registry: Registry, container_id: str, level: str) -> Container:
 
 
 @pytest.mark.usefixtures("few")
-def test_no_two_containers_have_one_level_and_there_is_an_end(registry: Registry) -> None:
+def test_no_two_containers_have_one_level_and_there_is_an_end(registry: ContainerStore) -> None:
     levels = [registry.take_level(str(n)) for n in range(6)]
     assert len(set(levels)) == 6
     with pytest.raises(Unavailable, match="categories are in use"):
@@ -50,7 +52,7 @@ def test_no_two_containers_have_one_level_and_there_is_an_end(registry: Registry
 
 
 @pytest.mark.usefixtures("few")
-def test_a_level_that_a_person_named_is_given_to_nobody_else(registry: Registry) -> None:
+def test_a_level_that_a_person_named_is_given_to_nobody_else(registry: ContainerStore) -> None:
     assert registry.take_level("a", asked="s0:c0,c1") == "s0:c0,c1"
     assert registry.take_level("b", asked="s0:c0,c1") == "s0:c0,c1"  # asked for, so shared
     assert registry.take_level("c", asked="s0") == "s0"
@@ -60,11 +62,11 @@ def test_a_level_that_a_person_named_is_given_to_nobody_else(registry: Registry)
 @pytest.mark.usefixtures("few")
 def test_levels_are_kept_over_a_restart_and_freed_with_the_container(tmp_path: Path) -> None:
     database = Database(tmp_path / "jaula.db")
-    before = Registry(database)
+    before = ContainerStore(database)
     levels = [before.take_level(str(n)) for n in range(6)]
     for number, level in enumerate(levels):
         add(before, str(number), level)
-    after = Registry(database)
+    after = ContainerStore(database)
     after.load()
     with pytest.raises(Unavailable):
         after.take_level("new")
@@ -86,7 +88,7 @@ def test_levels_are_kept_over_a_restart_and_freed_with_the_container(tmp_path: P
     ],
 )
 def test_which_mounts_are_labelled(mount: MountRecord, wanted: str) -> None:
-    assert labelling.wish(mount) == wanted
+    assert selinux.wish(mount) == wanted
 
 
 def test_a_record_without_a_level_can_be_read() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.merge import merge
-from jaula.engine.specbuild import process
-from jaula.engine.specbuild.facts import UserFacts
+from jaula.engine.containers.image_config import merge
+from jaula.engine.oci_spec import process
+from jaula.engine.oci_spec.inputs import UserFacts
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate
 from jaula.spec.image import ImageConfig

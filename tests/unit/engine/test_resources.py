@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.specbuild import resources
-from jaula.engine.specbuild.facts import HostFacts
-from jaula.engine.updating import merged_limits
+from jaula.engine.containers.update import merged_limits
+from jaula.engine.oci_spec import resources
+from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, InvalidRequest
 from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, Resources, Ulimit
 from jaula.spec.runtime import CPU, Memory, Pids, Rlimit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.specbuild import sharing
+from jaula.engine.oci_spec import namespaces
 from jaula.errors import InvalidRequest
 from jaula.spec.api import HostConfig
 from jaula.spec.runtime import Namespace
@@ -13,8 +13,8 @@ ALL = {"mount", "user", "pid", "network", "ipc", "uts", "cgroup"}
 
 
 def kinds(**modes: str) -> set[str]:
-    decided = sharing.decide(HostConfig(**modes))  # type: ignore[arg-type]
-    return {entry.type for entry in sharing.namespaces(decided, {})}
+    decided = namespaces.decide(HostConfig(**modes))  # type: ignore[arg-type]
+    return {entry.type for entry in namespaces.namespaces(decided, {})}
 
 
 def test_by_default_all_seven_are_its_own() -> None:
@@ -37,9 +37,9 @@ def test_each_can_be_shared_with_the_host_by_name(modes: dict[str, str], shared:
 
 
 def test_a_joined_namespace_is_a_path() -> None:
-    decided = sharing.decide(HostConfig(pid_mode="container:x"))
+    decided = namespaces.decide(HostConfig(pid_mode="container:x"))
     assert decided.containers() == {"pid": "x"}
-    listed = sharing.namespaces(decided, {"pid": "/proc/9/ns/pid", "user": "/proc/9/ns/user"})
+    listed = namespaces.namespaces(decided, {"pid": "/proc/9/ns/pid", "user": "/proc/9/ns/user"})
     assert Namespace("pid", "/proc/9/ns/pid") in listed
     assert Namespace("user", "/proc/9/ns/user") in listed
 
@@ -62,4 +62,4 @@ def test_a_joined_namespace_is_a_path() -> None:
 )
 def test_modes_that_cannot_be_are_refused(modes: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
-        sharing.decide(HostConfig(**modes))  # type: ignore[arg-type]
+        namespaces.decide(HostConfig(**modes))  # type: ignore[arg-type]

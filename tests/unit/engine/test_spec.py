@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jaula.engine.specbuild import build, security, sharing
-from jaula.engine.specbuild.facts import Facts, HostFacts
+from jaula.engine.oci_spec import namespaces, security
+from jaula.engine.oci_spec import spec as oci_spec_spec
+from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.errors import InvalidRequest
 from jaula.security.id_ranges import IdRange, mappings
 from jaula.security.lsm import selinux
@@ -22,15 +23,15 @@ HOST = HostFacts(online_cpus=frozenset({0, 1}), total_memory=1 << 33, kernel="6.
 IDS = mappings(IdRange(1_000_000_000))
 
 
-def spec(*, facts: Facts | None = None, **host: object) -> Spec:
+def spec(*, facts: SpecInputs | None = None, **host: object) -> Spec:
     body = ContainerCreate(
         image="busybox",
         cmd=("sh", "-c", "true"),
         env=("A=b",),
         host_config=HostConfig(**host),  # type: ignore[arg-type]
     )
-    shares = sharing.decide(body.host_config)
-    found = facts or Facts(
+    shares = namespaces.decide(body.host_config)
+    found = facts or SpecInputs(
         container_id="c" * 64,
         cgroup_path="/jaula/" + "c" * 64,
         hostname="cccccccccccc",
@@ -40,7 +41,7 @@ def spec(*, facts: Facts | None = None, **host: object) -> Spec:
         files={"/etc/hosts": "/engine/hosts"},
         mounts=(MountRecord("bind", "/m", source="/s", options=("rbind", "rprivate")),),
     )
-    return build.build(body, found, security.decide(body.host_config, HOST), shares)
+    return oci_spec_spec.build(body, found, security.decide(body.host_config, HOST), shares)
 
 
 def readable(document: Spec) -> str:
@@ -105,7 +106,7 @@ def test_what_is_the_hosts_is_bound_and_never_id_mapped(host: dict[str, object])
 
 
 def test_mounts_are_made_parents_first() -> None:
-    facts = Facts(
+    facts = SpecInputs(
         container_id="c",
         cgroup_path="/c",
         hostname="h",
@@ -120,13 +121,13 @@ def test_mounts_are_made_parents_first() -> None:
 
 def test_a_mount_of_the_users_replaces_the_standard_one() -> None:
     shm = MountRecord("bind", "/dev/shm", source="/s", options=("rbind",))
-    facts = Facts(container_id="c", cgroup_path="/c", hostname="h", mounts=(shm,))
+    facts = SpecInputs(container_id="c", cgroup_path="/c", hostname="h", mounts=(shm,))
     found = [m for m in spec(facts=facts).mounts if m.destination == "/dev/shm"]
     assert [m.source for m in found] == ["/s"]
 
 
 def test_host_devices_come_only_without_a_user_namespace_of_its_own() -> None:
-    facts = Facts(container_id="c", cgroup_path="/c", hostname="h", devices=("/dev/null",))
+    facts = SpecInputs(container_id="c", cgroup_path="/c", hostname="h", devices=("/dev/null",))
     own = spec(facts=facts, privileged=True).linux
     shared = spec(facts=facts, privileged=True, userns_mode="host").linux
     assert own is not None and own.resources is not None
@@ -190,7 +191,9 @@ def test_with_selinux_a_container_gets_a_type_and_categories() -> None:
     "host", [{"privileged": True}, {"pid_mode": "host"}, {"ipc_mode": "host"}, {}]
 )
 def test_the_labels_told_are_those_in_the_spec(host: dict[str, object]) -> None:
-    facts = Facts(container_id="c", cgroup_path="/c", hostname="c", host=SELINUX, level="s0:c1,c2")
+    facts = SpecInputs(
+        container_id="c", cgroup_path="/c", hostname="c", host=SELINUX, level="s0:c1,c2"
+    )
     found = spec(facts=facts, **host)
     assert found.process is not None
     assert found.linux is not None
@@ -201,7 +204,7 @@ def test_the_labels_told_are_those_in_the_spec(host: dict[str, object]) -> None:
 
 def test_with_apparmor_a_container_gets_the_profile_that_is_loaded() -> None:
     loaded = msgspec.structs.replace(HOST, apparmor=True, apparmor_profiles={"jaula-default": ""})
-    facts = Facts(container_id="c", cgroup_path="/c", hostname="c", host=loaded)
+    facts = SpecInputs(container_id="c", cgroup_path="/c", hostname="c", host=loaded)
     found = spec(facts=facts)
     assert found.process is not None
     assert found.process.apparmor_profile == "jaula-default"
@@ -213,10 +216,10 @@ def test_with_apparmor_a_container_gets_the_profile_that_is_loaded() -> None:
 
 @pytest.mark.parametrize("rule", ["c 1:3 rwm", "b *:* r", "a 7:* m"])
 def test_a_device_rule_is_read(rule: str) -> None:
-    assert build.cgroup_rule(rule).allow
+    assert oci_spec_spec.cgroup_rule(rule).allow
 
 
 @pytest.mark.parametrize("rule", ["", "c", "c 1:3", "x 1:3 r", "c 1 r", "c 1:3 x", "c -1:3 r"])
 def test_a_device_rule_that_is_none_is_refused(rule: str) -> None:
     with pytest.raises(InvalidRequest):
-        build.cgroup_rule(rule)
+        oci_spec_spec.cgroup_rule(rule)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.engine.authority import asks
-from jaula.engine.specbuild import security, systempaths
-from jaula.engine.specbuild.facts import HostFacts
+from jaula.engine import relaxations
+from jaula.engine.oci_spec import masked_paths, security
+from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 from jaula.spec.api import ContainerCreate, HostConfig
@@ -77,7 +77,7 @@ def test_what_is_none_is_refused(option: str) -> None:
 def test_any_value_is_read_or_refused(text: str) -> None:
     for name in ("mask", "unmask"):
         try:
-            paths = systempaths.split(name, text)
+            paths = masked_paths.split(name, text)
         except InvalidRequest:
             continue
         assert all(path.startswith("/") or path == "ALL" for path in paths)
@@ -98,7 +98,7 @@ def test_the_hosts_proc_has_no_options() -> None:
 def test_only_unmasking_is_a_relaxation() -> None:
     def of(*options: str) -> list[str]:
         body = ContainerCreate(host_config=HostConfig(security_opt=options))
-        return [str(ask) for ask in asks.of_create(body)]
+        return [str(ask) for ask in relaxations.of_create(body)]
 
     assert of("mask=/x", "proc-opts=hidepid=2") == []
     assert of("unmask=/proc/acpi") == ["security-option=unmask=/proc/acpi"]

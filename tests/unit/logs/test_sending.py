@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.engine.logging_options import expand
+from jaula.engine.containers.log_config import expand
 from jaula.errors import InvalidRequest
 from jaula.logs import NAMES, open_writer, validate
 from jaula.logs.drivers import journald, syslog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.engine.ranges import OneRange
+from jaula.engine.userns.id_ranges import SingleIdRange
 from jaula.rootless.subids import Range, id_map, ranges, size
 
 TEXT = """\
@@ -41,19 +41,19 @@ def test_the_user_is_zero_and_the_ranges_follow() -> None:
 
 
 def test_a_containers_rows_lie_each_in_one_row_of_the_engines() -> None:
-    found = OneRange(65547, [0, 1, 65537])
+    found = SingleIdRange(65547, [0, 1, 65537])
     rows = [(m.container_id, m.host_id, m.size) for m in found.mappings(found.take())]
     assert rows == [(0, 0, 1), (1, 1, 65536), (65537, 65537, 10)]
 
 
 def test_different_rows_of_users_and_groups_are_cut_at_both() -> None:
-    found = OneRange(100, [0, 1, 50, 0, 1, 70])
+    found = SingleIdRange(100, [0, 1, 50, 0, 1, 70])
     rows = [(m.container_id, m.size) for m in found.mappings(found.take())]
     assert rows == [(0, 1), (1, 49), (50, 20), (70, 30)]
 
 
 def test_a_row_that_only_the_longer_map_has_is_left_out() -> None:
-    found = OneRange(60, [0, 1, 50, 70])
+    found = SingleIdRange(60, [0, 1, 50, 70])
     assert [(m.container_id, m.size) for m in found.mappings(found.take())] == [
         (0, 1),
         (1, 49),
@@ -62,7 +62,7 @@ def test_a_row_that_only_the_longer_map_has_is_left_out() -> None:
 
 
 def test_every_container_has_the_same_range() -> None:
-    found = OneRange(65537, [0, 1])
+    found = SingleIdRange(65537, [0, 1])
     first = found.take()
     found.give_back(first.start)
     assert found.take() == first == found.take()

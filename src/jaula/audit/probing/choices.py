@@ -15,7 +15,7 @@ from jaula.audit.probing.ceilings import Limits, ceilings
 from jaula.audit.probing.neighbour import Neighbour
 from jaula.audit.probing.reach import Surroundings
 from jaula.audit.subject import Subject
-from jaula.engine.storage_options import size_limit
+from jaula.engine.containers.storage_opt import size_limit
 from jaula.security.lsm import detect
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 from jaula.spec.runtime import Mount

@@ -1,0 +1,1 @@
+"""``RUN --mount``: parse, resolve and attach the mounts of a build step."""

@@ -1,0 +1,108 @@
+"""Joining clients to a container's streams: now, or as soon as it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from jaula.errors import Conflict, JaulaError
+from jaula.runtime.protocol import AttachStream
+from jaula.spec import detach_keys
+from jaula.spec.api_params import AttachOptions, LogOptions
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from jaula.engine.containers.query import ContainerQueries
+    from jaula.engine.model.container import Container
+
+log = logging.getLogger("jaula.containers")
+
+PENDING_LIMIT = 32  # clients that wait for one container's start; the runtime takes 60 sockets
+
+
+async def attach(
+    engine: ContainerQueries, container: Container, fd: int, options: AttachOptions
+) -> None:
+    """Hand a client's socket to the shim, or keep it until there is one.
+
+    ``fd`` is closed here or by whoever gets it. With ``logs`` the client first gets what was
+    written before.
+
+    :raises Conflict: the container is paused, or too many clients wait.
+    """
+    owned = True
+    try:
+        check(container)
+        if options.logs:
+            await _replay(engine, container, fd, options)
+        if not options.stream:
+            return
+        stream = stream_of(container, options)
+        if container.live and container.shim is not None:
+            owned = False
+            await container.shim.attach(fd, stream)
+        else:
+            if len(container.pending) >= PENDING_LIMIT:
+                raise Conflict(f"{PENDING_LIMIT} clients wait for container {container.name}")
+            owned = False
+            container.pending.append((fd, stream))
+        engine.parts.events.emit("container", "attach", container.id, engine.attributes(container))
+    finally:
+        if owned:
+            os.close(fd)
+
+
+def check(container: Container) -> None:
+    """Refuse what can be told before the connection is given away.
+
+    :raises Conflict: the container is paused.
+    """
+    if container.record.status is Status.PAUSED:
+        raise Conflict(f"container {container.name} is paused, unpause the container before attach")
+
+
+async def join_late(container: Container) -> None:
+    """Hand on the clients that came while the container was being started."""
+    for fd, stream in container.take_pending():
+        if container.shim is None:
+            os.close(fd)
+            continue
+        try:
+            await container.shim.attach(fd, stream)
+        except JaulaError as error:  # it has ended already, and the client is hung up on
+            log.info("container %s: a client came too late: %s", container.name, error)
+
+
+def stream_of(container: Container, options: AttachOptions) -> AttachStream:
+    """What the shim is told; a terminal's output is one raw stream."""
+    body = container.record.body
+    keys = detach_keys.DEFAULT if options.detach_keys is None else options.detach_keys
+    return AttachStream(
+        stdin=options.stdin and body.open_stdin,
+        stdout=options.stdout or body.tty,
+        stderr=options.stderr,
+        framed=options.framed and not body.tty,
+        detach_keys=keys,
+        early=options.early if options.stdin and body.open_stdin else b"",
+    )
+
+
+async def _replay(
+    engine: ContainerQueries, container: Container, fd: int, options: AttachOptions
+) -> None:
+    client = socket.socket(fileno=os.dup(fd))
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    try:
+        wanted = LogOptions(stdout=options.stdout, stderr=options.stderr)
+        async for stream, data in engine.logs(container.id, wanted):
+            if options.framed and not container.record.body.tty:
+                number = 1 if stream == "stdout" else 2
+                await loop.sock_sendall(client, bytes((number, 0, 0, 0)))
+                await loop.sock_sendall(client, len(data).to_bytes(4, "big"))
+            await loop.sock_sendall(client, data)
+    finally:
+        client.close()

@@ -1,0 +1,158 @@
+"""``docker commit``: a container's files and configuration as a new image.
+
+Follows the Docker Engine API 1.45, ``ImageCommit``: the new image has the layers of the container's
+image and one more with what differs, and the container's configuration with the request's changes.
+Volumes are no part of it, and neither are mount points that a start makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.engine.containers.create import attributes
+from jaula.engine.containers.list import without_made
+from jaula.errors import InvalidRequest, NotFound, Unsupported
+from jaula.images.build.dockerfile.apply import apply
+from jaula.images.reference import parse
+from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
+from jaula.state.records import Status
+from jaula.storage.drivers.driver import ChangeKind
+
+if TYPE_CHECKING:
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.images.store.store import Image
+    from jaula.spec.api import ContainerCreate
+    from jaula.spec.api_params import CommitOptions
+    from jaula.state.records import ContainerRecord
+
+
+async def commit(containers: Containers, container: Container, options: CommitOptions) -> str:
+    """Make the image; its id.
+
+    :raises InvalidRequest: a change that is none, or a name that is none.
+    """
+    parts = containers.parts
+    config = apply(configuration(container.record.body, options.config), options.changes)
+    if options.tag and not options.repo:
+        raise InvalidRequest("a tag needs a repository (repo)")
+    name = f"{options.repo}:{options.tag}" if options.tag else options.repo
+    if name:
+        name = str(parse(name))
+    pausing = options.pause and container.record.status is Status.RUNNING
+    if pausing:
+        try:
+            await containers.pause(container.id)
+        except Unsupported as error:
+            raise Unsupported(
+                error.message, hint="commit without a pause (--pause=false)"
+            ) from None
+    try:
+        async with container.lock:  # so that it is neither started nor removed meanwhile
+            if container.id not in parts.registry:
+                raise NotFound(f"No such container: {container.name}")
+            image = await asyncio.to_thread(
+                _make, parts, container.record, config, name or None, options
+            )
+    finally:
+        if pausing and container.record.status is Status.PAUSED:
+            await containers.unpause(container.id)
+    about = {"comment": options.comment, "imageID": image.id, "imageRef": name}
+    parts.events.emit("container", "commit", container.id, attributes(container.record) | about)
+    if name:
+        parts.events.emit("image", "tag", image.id, {"name": name})
+    return image.id
+
+
+def configuration(body: ContainerCreate, asked: ContainerCreate | None) -> ImageConfig:
+    """What a container of the new image runs with: the request's values before the container's."""
+    own = _config(body)
+    if asked is None:
+        return own
+    theirs = _config(asked)
+    given = {
+        field: value
+        for field in ImageConfig.__struct_fields__
+        if (value := getattr(theirs, field)) not in ((), {}, "", None, False)
+    }
+    env = dict(variable.partition("=")[::2] for variable in (*own.env, *theirs.env))
+    given["env"] = tuple(f"{key}={value}" for key, value in env.items())
+    given["labels"] = own.labels | theirs.labels
+    given["exposed_ports"] = own.exposed_ports | theirs.exposed_ports
+    given["volumes"] = own.volumes | theirs.volumes
+    return msgspec.structs.replace(own, **given)
+
+
+def _config(body: ContainerCreate) -> ImageConfig:
+    check = body.healthcheck
+    return ImageConfig(
+        user=body.user,
+        exposed_ports={port: {} for port in body.exposed_ports},
+        env=body.env,
+        entrypoint=body.entrypoint or (),
+        cmd=body.cmd or (),
+        volumes={path: {} for path in body.volumes},
+        working_dir=body.working_dir,
+        labels=body.labels,
+        stop_signal=body.stop_signal,
+        healthcheck=Healthcheck(**msgspec.structs.asdict(check)) if check is not None else None,
+        on_build=body.on_build,
+        shell=body.shell,
+    )
+
+
+def chosen(found: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
+    """Differences that belong into the image."""
+    told = [("/" + os.fsdecode(path), int(kind)) for path, kind in found.items()]
+    kept = {os.fsencode(path[1:]) for path, _ in without_made(told)}
+    return {path: kind for path, kind in found.items() if path in kept}
+
+
+def _make(
+    parts: Services,
+    record: ContainerRecord,
+    config: ImageConfig,
+    name: str | None,
+    options: CommitOptions,
+) -> Image:
+    """In a thread: the layer as a blob, unpacked, and the image's documents."""
+    store = parts.images
+    parent = store.resolve(record.image)
+    names = [name] if name else []
+    descriptors = list(store.manifest(parent).layers)
+    document = parent.document
+    diff_ids = list(document.rootfs.diff_ids)
+    created = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    with store.blobs.writer() as blob:
+        changed = parts.snapshots.write_layer(record.id, chosen, blob.write)
+        with store.pinned((blob.digest, *(d.digest for d in descriptors), *diff_ids)):
+            if changed:
+                diff_id = blob.digest
+                store.layers.extract_plain(blob.file, diff_id)
+                size = blob.size
+                blob.commit()
+                descriptors.append(Descriptor(LAYER_TAR, diff_id, size))
+                diff_ids.append(diff_id)
+            step = History(
+                created=created,
+                created_by=" ".join(record.body.cmd or ()),
+                author=options.author,
+                comment=options.comment,
+                empty_layer=not changed,
+            )
+            described = msgspec.structs.replace(
+                document,
+                created=created,
+                author=options.author,
+                comment=options.comment,
+                config=config,
+                rootfs=msgspec.structs.replace(document.rootfs, diff_ids=tuple(diff_ids)),
+                history=(*document.history, step),
+            )
+            return store.add(encode(described), descriptors, names)

@@ -1,0 +1,177 @@
+"""``docker cp``: one path of a container as a tar, and a tar into one of its directories."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from jaula.engine.containers import rootfs
+from jaula.engine.containers.create import attributes
+from jaula.engine.containers.rootfs import RootfsView
+from jaula.engine.threads import consumed, produced
+from jaula.errors import NotAuthorized, NotFound
+from jaula.storage import path_resolve
+from jaula.storage.path_resolve import PathRequest, PathStat
+
+if TYPE_CHECKING:
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.model.container import Container
+    from jaula.spec.runtime import IDMapping
+
+_PIECE = 1 << 18  # bytes that are handed over together
+
+
+class ContainerCopy:
+    """Copies for one engine's containers."""
+
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+        self._parts = containers.parts
+
+    def _ids(self, container: Container) -> tuple[IDMapping, ...]:
+        ids = self._containers.starter.ids_of(container) if container.live else None
+        return self._parts.ranges.mappings(ids) if ids else ()
+
+    def _emit(self, container: Container, action: str) -> None:
+        about = attributes(container.record)
+        self._parts.events.emit("container", action, container.id, about)
+
+    async def stat(self, container: Container, path: str) -> PathStat:
+        """What is at a path. Raises :class:`NotFound`."""
+        what = path_resolve.wanted(path)
+
+        def work(view: RootfsView) -> PathStat:
+            return _found(view, what, container.name)[1]
+
+        ids = self._ids(container)
+        return await asyncio.to_thread(rootfs.look, self._parts, container, ids, work, write=False)
+
+    async def out(self, container: Container, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        """What is at a path, and the archive, whose iterator is to be closed."""
+        from jaula.storage.cp.create_archive import CopyOut
+
+        what = path_resolve.wanted(path)
+        ids = self._ids(container)
+
+        def run(emit: Callable[[PathStat | bytes], None]) -> None:
+            def work(view: RootfsView) -> None:
+                place, described = _found(view, what, container.name, keep=True)
+                try:
+                    emit(described)
+                    pieces = _Pieces(emit)
+                    copy = CopyOut(pieces.add, view.inside)
+                    copy.write(place, what.name, without=(view.dev, *view.secret))
+                    pieces.end()
+                finally:
+                    os.close(place)
+
+            rootfs.look(self._parts, container, ids, work, write=False)
+
+        items = produced(run)
+        described = cast("PathStat", await anext(items))
+        self._emit(container, "archive-path")
+        return described, cast("AsyncIterator[bytes]", items)
+
+    async def into(
+        self,
+        container: Container,
+        path: str,
+        stream: AsyncIterator[bytes],
+        *,
+        keep_kinds: bool,
+        as_user: bool,
+    ) -> None:
+        """Unpack a tar, compressed or not, into the directory at ``path``.
+
+        ``keep_kinds`` refuses to put a directory in another thing's place and the reverse;
+        ``as_user`` gives everything to the container's user. Other changes of the container wait.
+        """
+        what = path_resolve.wanted(path)
+        user = container.record.body.user if as_user else ""
+        async with container.lock:
+            if container.id not in self._parts.registry:
+                raise NotFound(f"No such container: {container.name}")
+            ids = self._ids(container)
+
+            def run(file: BinaryIO, emit: Callable[[None], None]) -> None:
+                def work(view: RootfsView) -> None:
+                    _extract(view, what, file, user, container.name, keep_kinds=keep_kinds)
+
+                rootfs.look(self._parts, container, ids, work, write=True)
+
+            async for _ in consumed(stream, run):
+                pass  # nothing is told in between
+        self._emit(container, "extract-to-dir")
+
+
+class _Pieces:
+    """Collects what a tar writer puts out, so that few large pieces change threads."""
+
+    def __init__(self, emit: Callable[[bytes], None]) -> None:
+        self._emit = emit
+        self._held = bytearray()
+
+    def add(self, data: bytes | memoryview) -> None:
+        self._held += data
+        if len(self._held) >= _PIECE:
+            self.end()
+
+    def end(self) -> None:
+        if self._held:
+            self._emit(bytes(self._held))
+            self._held.clear()
+
+
+def _found(
+    view: RootfsView, what: PathRequest, name: str, *, keep: bool = False
+) -> tuple[int, PathStat]:
+    place = path_resolve.found(view.root, what, name)
+    try:
+        described = path_resolve.describe(view.root, place, what)
+        path_resolve.refuse_kernels(place, what.path)
+        if os.fstat(place).st_dev in view.secret:
+            raise NotAuthorized(f"{what.path} is a secret or a config, of which nothing is copied")
+    except BaseException:
+        os.close(place)
+        raise
+    if not keep:
+        os.close(place)
+        place = -1
+    return place, described
+
+
+def _extract(
+    view: RootfsView, what: PathRequest, file: BinaryIO, user: str, name: str, *, keep_kinds: bool
+) -> None:
+    from jaula.storage.compression import plain
+    from jaula.storage.cp.extract_archive import CopyIn
+    from jaula.storage.tar.reader import TarReader
+
+    _check_target(view, what, name)
+    owner = view.outside
+    if user:
+        from jaula.security import users
+
+        resolved = users.resolve(view.root, user, ())
+        fixed = view.outside(resolved.uid, resolved.gid)
+        owner = lambda uid, gid: fixed  # noqa: E731
+    source, _ = plain(file)
+    reader = TarReader(source)
+    CopyIn(
+        view.root, what.path, owner=owner, parents=view.outside(0, 0), keep_kinds=keep_kinds
+    ).run(reader)
+    reader.drain()
+
+
+def _check_target(view: RootfsView, what: PathRequest, name: str) -> None:
+    place = path_resolve.found(view.root, PathRequest(what.path, "/."), name)
+    try:
+        path_resolve.refuse_kernels(place, what.path)
+        if os.fstatvfs(place).f_flag & os.ST_RDONLY:
+            same = os.fstat(place).st_dev == os.fstat(view.root).st_dev
+            which = "container rootfs" if same else "mounted volume"
+            raise NotAuthorized(f"{which} is marked read-only")
+    finally:
+        os.close(place)

@@ -1,0 +1,249 @@
+"""The use cases of exec: one more process in a running container.
+
+An exec lives in memory only, as with Docker: the container's shim is its parent, and tells its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jaula.engine.model import names
+from jaula.engine.oci_spec import process, security
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.runtime.protocol import AttachStream
+from jaula.spec import detach_keys
+from jaula.spec.api import ExecCreate
+from jaula.spec.runtime import Process, User, decode
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.containers.user_lookup import UserLookup
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+
+NOT_STARTED = 126
+_KEPT_SECONDS = 300  # an ended exec can be inspected for this long, as with Docker
+
+
+class Exec(msgspec.Struct):
+    """One exec; ``pid`` is the host's."""
+
+    id: str
+    container: Any
+    body: ExecCreate
+    running: bool = False
+    started: bool = False
+    pid: int = 0
+    exit_code: int | None = None
+
+
+class Execs:
+    """All execs of an engine."""
+
+    def __init__(self, parts: Services, containers: Containers, users: UserLookup) -> None:
+        self._parts = parts
+        self._containers = containers
+        self._users = users
+        self._known: dict[str, Exec] = {}
+        self._outcomes: dict[str, asyncio.Future[int]] = {}
+        containers.on_exec = self._ended
+
+    async def create(self, ref: str, body: ExecCreate, *, exec_id: str = "") -> str:
+        """Note what is to run; the answer is its id, a random one unless it is given.
+
+        :raises Conflict: the container does not run.
+        """
+        container = self._containers.find(ref)
+        self._check(container)
+        if not body.cmd or not body.cmd[0]:
+            raise InvalidRequest("No exec command specified")
+        if body.detach_keys:
+            detach_keys.parse(body.detach_keys)
+        process.merge_environment((), body.env)
+        process.working_directory(body.working_dir)
+        exec_id = exec_id or names.new_id()
+        self._known[exec_id] = Exec(exec_id, container, body)
+        container.execs.add(exec_id)
+        self._emit(container, f"exec_create: {_shown(body)}", exec_id)
+        return exec_id
+
+    def _check(self, container: Container) -> None:
+        if container.record.status is Status.PAUSED:
+            raise Conflict(
+                f"Container {container.name} is paused, unpause the container before exec"
+            )
+        if not container.live or container.shim is None:
+            raise Conflict(f"container {container.id} is not running")
+
+    def _emit(self, container: Container, action: str, exec_id: str, **more: str) -> None:
+        about = self._containers.attributes(container) | {"execID": exec_id} | more
+        self._parts.events.emit("container", action, container.id, about)
+
+    def find(self, exec_id: str) -> Exec:
+        """One exec.
+
+        :raises NotFound: unknown, or ended long ago.
+        """
+        found = self._known.get(exec_id)
+        if found is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return found
+
+    async def start(
+        self,
+        exec_id: str,
+        fd: int | None,
+        early: bytes,
+        detach: bool,
+        tty: bool,
+        console: tuple[int, int] | None,
+        *,
+        framed: bool = True,
+    ) -> None:
+        """Run it; ``fd`` is the client's socket and is this method's to close.
+
+        :raises RuntimeFailure: the program is not there (127) or cannot be executed (126).
+
+        Every other failure leaves the exec with 126, as Docker's: it has no 125.
+        """
+        owned = fd is not None
+        try:
+            execed = self.find(exec_id)
+            if execed.started:
+                raise Conflict(f"exec {exec_id} has already run", hint="make a new one")
+            self._check(execed.container)
+            container: Container = execed.container
+            shim = container.shim
+            assert shim is not None
+            execed.started = execed.running = True
+            wanted = self._process(container, execed.body)
+            owned = False
+            stream = None if fd is None else _stream(execed.body, early, framed=framed)
+            size = console or execed.body.console_size or (0, 0)
+            self._emit(container, f"exec_start: {_shown(execed.body)}", exec_id)
+            execed.pid = await shim.exec(
+                exec_id, wanted, tty=execed.body.tty, console=size, fd=fd, stream=stream
+            )
+        except JaulaError as error:
+            failed = self._known.get(exec_id)
+            if failed is not None and failed.running:
+                self._ended(exec_id, NOT_STARTED if error.exit_code == 125 else error.exit_code)
+            raise
+        finally:
+            if owned and fd is not None:
+                os.close(fd)
+
+    def _process(self, container: Container, body: ExecCreate) -> Process:
+        record = container.record
+        path = self._parts.config.paths.container(record.id) / "config.json"
+        base = decode(path.read_bytes()).process
+        assert base is not None
+        user = self._users.inside(
+            container, body.user or record.body.user, record.body.host_config.group_add
+        )
+        sets = base.capabilities
+        if body.privileged:
+            host = record.body.host_config
+            sets = security.granted(host, self._parts.host, everything=True)
+        env = process.merge_environment(base.env, body.env)
+        if body.user and not any(entry.startswith("HOME=") for entry in body.env):
+            env = process.merge_environment(env, (f"HOME={user.home or '/'}",))
+        if body.tty and not any(entry.startswith("TERM=") for entry in env):
+            env = (*env, "TERM=xterm")
+        return msgspec.structs.replace(
+            base,
+            args=body.cmd,
+            env=env,
+            cwd=process.working_directory(body.working_dir) if body.working_dir else base.cwd,
+            terminal=body.tty,
+            console_size=None,
+            user=User(uid=user.uid, gid=user.gid, additional_gids=user.additional_gids),
+            capabilities=sets,
+        )
+
+    def outcome(self, exec_id: str) -> asyncio.Future[int]:
+        """A future for the exit status; to be taken before the start."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._outcomes[exec_id] = future
+        return future
+
+    def forget(self, exec_id: str) -> None:
+        """One whose outcome nobody will ask for any more."""
+        self._outcomes.pop(exec_id, None)
+        execed = self._known.pop(exec_id, None)
+        if execed is not None:
+            execed.container.execs.discard(exec_id)
+
+    def _ended(self, exec_id: str, exit_code: int) -> None:
+        future = self._outcomes.pop(exec_id, None)
+        if future is not None and not future.done():
+            future.set_result(exit_code)
+        execed = self._known.get(exec_id)
+        if execed is None:
+            return
+        execed.running, execed.exit_code, execed.pid = False, exit_code, 0
+        container: Container = execed.container
+        container.execs.discard(exec_id)
+        self._emit(container, "exec_die", exec_id, exitCode=str(exit_code))
+        asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._known.pop, exec_id, None)
+
+    def inspect(self, exec_id: str) -> dict[str, Any]:
+        """Docker's document of an exec."""
+        execed = self.find(exec_id)
+        body = execed.body
+        if execed.running and not execed.container.live:
+            # The container ended and took the exec with it.
+            execed.running, execed.exit_code = False, execed.exit_code or 137
+        return {
+            "ID": execed.id,
+            "Running": execed.running,
+            "ExitCode": execed.exit_code,
+            "ProcessConfig": {
+                "tty": body.tty,
+                "entrypoint": body.cmd[0],
+                "arguments": list(body.cmd[1:]),
+                "privileged": body.privileged,
+                "user": body.user,
+            },
+            "OpenStdin": body.attach_stdin,
+            "OpenStderr": body.attach_stderr,
+            "OpenStdout": body.attach_stdout,
+            "CanRemove": False,
+            "ContainerID": execed.container.id,
+            "DetachKeys": body.detach_keys,
+            "Pid": execed.pid,
+        }
+
+    async def resize(self, exec_id: str, h: int, w: int) -> None:
+        """Set the size of its terminal."""
+        execed = self.find(exec_id)
+        container: Container = execed.container
+        if not execed.running or container.shim is None:
+            raise Conflict(f"exec {exec_id} is not running")
+        await container.shim.resize(exec_id, h, w)
+
+    def tty(self, exec_id: str) -> bool:
+        """Whether it has a terminal."""
+        return self.find(exec_id).body.tty
+
+
+def _shown(body: ExecCreate) -> str:
+    """The program and, after a space that is always there, its arguments."""
+    return f"{body.cmd[0]} {' '.join(body.cmd[1:])}"
+
+
+def _stream(body: ExecCreate, early: bytes, *, framed: bool = True) -> AttachStream:
+    keys = detach_keys.parse(body.detach_keys) if body.detach_keys else detach_keys.DEFAULT
+    return AttachStream(
+        stdin=body.attach_stdin,
+        stdout=body.attach_stdout or body.tty,
+        stderr=body.attach_stderr,
+        framed=framed and not body.tty,
+        detach_keys=keys,
+        early=early if body.attach_stdin else b"",
+    )

@@ -1,0 +1,268 @@
+"""What follows the end of a container: books, network, restart policy, removal.
+
+An end is noticed in one place, :meth:`ExitHandler.exited`, which does not wait for anything, so that
+it cannot be interrupted half-way; removal and restart are tasks of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING
+
+from jaula.engine.containers import health, restart_policy
+from jaula.engine.containers.cgroup_cleanup import CgroupReaper
+from jaula.engine.containers.create import attributes
+from jaula.engine.model import container_state
+from jaula.engine.model.container import Container
+from jaula.engine.model.container_state import StateAction
+from jaula.engine.networks.connect import NetworkConnector
+from jaula.engine.secrets import mount as secret_mount
+from jaula.engine.volumes import mount_events
+from jaula.errors import Conflict, JaulaError, Unavailable
+from jaula.runtime.protocol import ExitRecord
+from jaula.spec.api_params import WaitResult
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from jaula.engine.model.services import Services
+
+log = logging.getLogger("jaula.containers")
+_BOOK_AGAIN = 2.0  # seconds
+
+
+class ExitHandler:
+    """Ends of containers. ``start`` is how a restart policy starts one again."""
+
+    def __init__(self, parts: Services, start: Callable[[Container], Awaitable[None]]) -> None:
+        self._parts = parts
+        self._start = start
+        self._connector = NetworkConnector(parts)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lingering = CgroupReaper(parts, self.spawn)
+
+    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run something beside; a failure is logged, never lost."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background work failed: %s", error, exc_info=error)
+
+    def exited(self, container: Container, end: ExitRecord) -> None:
+        """Book the end of a container's first process."""
+        record = container.record
+        if not container.live:
+            return
+        if container.shim is not None:
+            container.shim.close()
+            container.shim = None
+        started = end.started_at or record.started_at / 1e9
+        ran_for = max(0.0, (end.finished_at or time.time()) - started)
+        renewed = record.renewing and not record.manually_stopped
+        again = not container.removing and (
+            renewed
+            or restart_policy.wanted(
+                record.body.host_config.restart_policy,
+                exit_code=end.exit_code,
+                count=record.restart_count,
+                stopped=record.manually_stopped,
+            )
+        )
+        pause = restart_policy.delay(record.restart_delay, ran_for) if again else 0.0
+        action = StateAction.EXIT_TO_RESTART if again else StateAction.EXIT
+        self.release(container)
+        container.change(
+            status=container_state.after(record.status, action, record.name),
+            pid=0,
+            shim_pid=0,
+            exit_code=end.exit_code,
+            oom_killed=end.oom_killed,
+            error=end.error,
+            health=health.ended(record.health),
+            restart_count=record.restart_count + again,
+            restart_delay=pause,
+            renewing=False,
+            finished_at=int((end.finished_at or time.time()) * 1e9),
+            range_start=0,
+            range_size=0,
+            borrowed_start=0,
+            borrowed_size=0,
+            endpoint=None,
+            more_endpoints=(),
+            ports=(),
+        )
+        remove = record.body.host_config.auto_remove and not again and not container.removing
+        saved = remove or self.book(container)
+        if end.error:  # whoever ended it may not have been able to remove its cgroup
+            self.lingering.remove(container)
+        mount_events.unmounted(self._parts.events, record)
+        self._parts.events.emit(
+            "container",
+            "die",
+            container.id,
+            attributes(record)
+            | {"exitCode": str(end.exit_code), "execDuration": str(int(ran_for))},
+        )
+        container.exited.set()
+        result = WaitResult(end.exit_code)
+        if again:
+            container.tell(("next-exit",), result)
+            container.restart = self.spawn(self._restart(container, pause))
+            self._forget_run(container)
+            return
+        container.tell(("next-exit", "not-running"), result)
+        if remove:
+            self.spawn(self._auto_remove(container))
+        elif saved:
+            self._forget_run(container)
+
+    def book(self, container: Container) -> bool:
+        """Write the record now, or as soon as the disk takes it; False where it was not now.
+
+        What has happened has happened: a full disk keeps nobody from ending a container or from
+        hearing of its end. Until it is written, ``exit.json`` tells the next engine.
+        """
+        try:
+            self._parts.registry.save(container)
+        except Unavailable as error:
+            log.error("container %s: %s; trying again", container.name, error)
+            self.spawn(self._book_later(container))
+            return False
+        return True
+
+    async def _book_later(self, container: Container) -> None:
+        while container.id in self._parts.registry:
+            await asyncio.sleep(_BOOK_AGAIN)
+            with contextlib.suppress(Unavailable):
+                self._parts.registry.save(container)
+                if container.record.status is Status.EXITED:
+                    self._forget_run(container)
+                return
+
+    def release(self, container: Container) -> None:
+        """Give back what a running container held: address, ports, ids."""
+        record = container.record
+        self._connector.release(record)
+        self._parts.volume_mounts.leave(container)
+        if record.range_start:
+            self._parts.ranges.give_back(record.range_start)
+        if record.borrowed_start:
+            self._parts.ranges.give_back(record.borrowed_start)
+
+    def _forget_run(self, container: Container) -> None:
+        """Remove what only a running container needs; its end is in the database now."""
+        directory = self._parts.config.paths.container_run(container.id)
+        shm = directory / "shm"
+        if os.path.ismount(shm):
+            from jaula.kernel import mounts
+
+            mounts.umount2(str(shm), mounts.MNT.DETACH)
+        secret_mount.take_back(str(directory / secret_mount.PLACE))
+        shutil.rmtree(directory, ignore_errors=True)
+
+    async def _auto_remove(self, container: Container) -> None:
+        async with container.lock:
+            if container.id in self._parts.registry and not container.live:
+                await self.remove(container, volumes=True)
+
+    async def _restart(self, container: Container, pause: float) -> None:
+        await asyncio.sleep(pause)
+        await self.lingering.gone(container)
+        async with container.lock:
+            if container.record.status is not Status.RESTARTING:
+                return
+            try:
+                await self._start(container)
+            except JaulaError as error:
+                log.warning("container %s does not start again: %s", container.name, error)
+                self.give_up(container)
+
+    def resume(self, container: Container) -> None:
+        """Go on with what a former engine began: the pause before the next start, or what is left.
+
+        The clock may have been set meanwhile, so the pause is never longer than it was.
+        """
+        record = container.record
+        left = record.finished_at / 1e9 + record.restart_delay - time.time()
+        pause = min(max(left, 0.0), record.restart_delay)
+        container.restart = self.spawn(self._restart(container, pause))
+
+    def give_up(self, container: Container) -> None:
+        """A container that was to start again will not."""
+        record = container.record
+        if record.status is not Status.RESTARTING:
+            return
+        task, container.restart = container.restart, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        container.change(
+            status=container_state.after(record.status, StateAction.GIVE_UP, record.name)
+        )
+        self.book(container)
+        container.exited.set()
+        container.tell(("not-running",), WaitResult(container.record.exit_code))
+
+    # -- removal -----------------------------------------------------------------------------
+
+    async def remove(self, container: Container, *, volumes: bool) -> None:
+        """Remove a container that does not run. The caller holds its lock.
+
+        :raises Conflict: it runs.
+        """
+        record, parts = container.record, self._parts
+        following = container_state.after(record.status, StateAction.REMOVE, record.name)
+        if container.restart is not None:
+            container.restart.cancel()
+            container.restart = None
+        container.change(status=following)
+        container.close_pending()
+        self._forget_run(container)
+        try:
+            await asyncio.to_thread(self._remove_files, container.id)
+        except (OSError, JaulaError) as error:
+            container.change(
+                status=container_state.after(following, StateAction.REMOVE_FAILED, record.name)
+            )
+            container.change(error=str(error))
+            parts.registry.save(container)
+            raise Conflict(
+                f"cannot remove container {record.name}: {error}",
+                hint="it is marked dead; remove it again when the cause is gone",
+            ) from error
+        parts.registry.forget(container)
+        if volumes:
+            for mount in record.mounts:
+                if mount.type == "volume" and mount.anonymous and not self._used(mount.name):
+                    with contextlib.suppress(JaulaError):
+                        parts.volumes.remove(mount.name)
+        parts.events.emit("container", "destroy", container.id, attributes(record))
+        result = WaitResult(record.exit_code)
+        container.tell(("next-exit", "not-running", "removed"), result)
+
+    def _used(self, volume: str) -> bool:
+        return any(
+            mount.name == volume for other in self._parts.registry for mount in other.record.mounts
+        )
+
+    def _remove_files(self, container_id: str) -> None:
+        self._parts.snapshots.remove(container_id)
+        directory = self._parts.config.paths.container(container_id)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+
+    async def close(self) -> None:
+        """End what runs beside; containers run on."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

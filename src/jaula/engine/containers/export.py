@@ -1,0 +1,40 @@
+"""``docker export``: a container's files as a tar, whether it runs or not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.engine.containers.create import attributes
+from jaula.engine.threads import produced
+
+if TYPE_CHECKING:
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+
+
+async def export(parts: Services, container: Container) -> AsyncIterator[bytes]:
+    """The files of its image and its own layer, without what is mounted into it.
+
+    A running container's layers are seen through a read-only view of the same directories:
+    a second writable mount of one upper directory would be undefined.
+    """
+    from jaula.spec.rootfs import DirectoryRoot, OverlayRoot
+    from jaula.storage.drivers.driver import open_root
+    from jaula.storage.tar.tree_archive import write_tree
+
+    source = parts.snapshots.root(container.id)
+    if isinstance(source, OverlayRoot) and source.upper is not None:
+        lowers = (source.upper, *source.lowers)
+        source = msgspec.structs.replace(source, lowers=lowers, upper=None, work=None)
+    assert isinstance(source, OverlayRoot | DirectoryRoot)
+
+    def work(emit: Callable[[bytes], None]) -> None:
+        with open_root(source) as root:
+            write_tree(root, lambda data: emit(bytes(data)))
+
+    parts.events.emit("container", "export", container.id, attributes(container.record))
+    async for chunk in produced(work):
+        yield chunk

@@ -1,0 +1,210 @@
+"""Filters of container lists: ``docker ps --filter`` and ``prune --filter``. Pure but for time.
+
+Source: Docker Engine API 1.45, ``GET /containers/json``. Values of one filter are alternatives
+(labels: all of them), filters are conditions that all hold.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from jaula.engine.networks import endpoints
+from jaula.engine.networks.port_bindings import parse_port
+from jaula.errors import InvalidRequest, NotFound
+from jaula.state.records import ContainerRecord, Status
+
+if TYPE_CHECKING:
+    from jaula.engine.model.container import Container
+
+_KNOWN = frozenset(
+    [
+        "ancestor",
+        "before",
+        "expose",
+        "exited",
+        "health",
+        "id",
+        "isolation",
+        "is-task",
+        "label",
+        "name",
+        "network",
+        "publish",
+        "since",
+        "status",
+        "volume",
+    ]
+)
+_ACTIVE = frozenset({Status.RUNNING, Status.PAUSED, Status.RESTARTING})
+
+Filters = dict[str, list[str]]
+
+
+def select(
+    containers: Iterable[Container], *, all: bool, limit: int | None, filters: Filters
+) -> list[Container]:
+    """The containers to show, newest first.
+
+    :raises InvalidRequest: an unknown filter or a value that it cannot have.
+    :raises NotFound: ``before`` or ``since`` name no container.
+    """
+    for key in filters:
+        if key not in _KNOWN:
+            raise InvalidRequest(f"invalid filter '{key}'")
+    _check_values(filters)
+    ordered = sorted(containers, key=lambda c: (c.record.created, c.id), reverse=True)
+    everything = (
+        all
+        or bool(limit and limit > 0)
+        or bool({"status", "exited", "before", "since"} & filters.keys())
+    )
+    before, since = _bound(ordered, filters, "before"), _bound(ordered, filters, "since")
+    chosen = []
+    for container in ordered:
+        record = container.record
+        if not everything and record.status not in _ACTIVE:
+            continue
+        if before is not None and record.created >= before:
+            continue
+        if since is not None and record.created <= since:
+            continue
+        if matches(record, filters):
+            chosen.append(container)
+            if limit and 0 < limit <= len(chosen):
+                break
+    return chosen
+
+
+def _check_values(filters: Filters) -> None:
+    for value in filters.get("status", ()):
+        if value not in tuple(Status):
+            raise InvalidRequest(
+                f"invalid filter 'status={value}'", hint=f"one of {', '.join(Status)}"
+            )
+    for value in filters.get("exited", ()):
+        if not value.removeprefix("-").isdigit():
+            raise InvalidRequest(f"invalid filter 'exited={value}': not a number")
+    for value in filters.get("health", ()):
+        if value not in ("starting", "healthy", "unhealthy", "none"):
+            raise InvalidRequest(f"unrecognized filter value for health: {value}")
+    for value in filters.get("is-task", ()):
+        if value not in ("true", "1", "false", "0"):
+            raise InvalidRequest(f"invalid filter 'is-task=[{value}]'")
+
+
+def _bound(ordered: list[Container], filters: Filters, key: str) -> int | None:
+    values = filters.get(key)
+    if not values:
+        return None
+    for container in ordered:
+        if container.name == values[0].removeprefix("/") or container.id.startswith(values[0]):
+            return container.record.created
+    raise NotFound(f"No such container: {values[0]}")
+
+
+def matches(record: ContainerRecord, filters: Filters) -> bool:
+    """Whether one container passes every filter but ``before`` and ``since``."""
+    for key, values in filters.items():
+        if not values or key in ("before", "since"):
+            continue
+        if key == "label":
+            if not all(_has_label(record, value) for value in values):
+                return False
+        elif not any(_fits(record, key, value) for value in values):
+            return False
+    return True
+
+
+def _has_label(record: ContainerRecord, wanted: str) -> bool:
+    name, equals, value = wanted.partition("=")
+    found = record.body.labels.get(name)
+    return found is not None and (not equals or found == value)
+
+
+def _fits(record: ContainerRecord, key: str, value: str) -> bool:
+    match key:
+        case "id":
+            return record.id.startswith(value)
+        case "name":
+            return _search(value.removeprefix("/"), record.name)
+        case "status":
+            return record.status == value
+        case "exited":
+            return record.status is Status.EXITED and record.exit_code == int(value)
+        case "ancestor":
+            image = value if ":" in value else f"{value}:latest"
+            named = record.body.image if ":" in record.body.image else f"{record.body.image}:latest"
+            digest = value.removeprefix("sha256:")
+            return named == image or record.image.removeprefix("sha256:").startswith(digest)
+        case "network":
+            return value in endpoints.of(record) or value == record.body.host_config.network_mode
+        case "volume":
+            return any(value in (m.name, m.source, m.destination) for m in record.mounts)
+        case "publish" | "expose":
+            return _has_port(record, value, published=key == "publish")
+        case "health":
+            return value == (str(record.health.status) if record.health else "none")
+        case "is-task":
+            return value in ("false", "0")
+        case "isolation":
+            return value in ("default", "process")
+    return False
+
+
+def _search(pattern: str, text: str) -> bool:
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:
+        return pattern in text
+
+
+def _has_port(record: ContainerRecord, value: str, *, published: bool) -> bool:
+    number, protocol = parse_port(value)
+    if published:
+        return any(
+            number in (p.host_port, p.container_port) and p.protocol == protocol
+            for p in record.ports
+        )
+    return (number, protocol) in {parse_port(text) for text in record.body.exposed_ports}
+
+
+def prune_selects(record: ContainerRecord, filters: Filters) -> bool:
+    """Whether prune may take a container: ``until`` and ``label``, ``label!``.
+
+    :raises InvalidRequest: an unknown filter, or a time that is none.
+    """
+    for key, values in filters.items():
+        if key == "until":
+            if any(record.created / 1e9 >= moment(value) for value in values):
+                return False
+        elif key == "label":
+            if not all(_has_label(record, value) for value in values):
+                return False
+        elif key == "label!":
+            if any(_has_label(record, value) for value in values):
+                return False
+        else:
+            raise InvalidRequest(f"invalid filter '{key}'")
+    return True
+
+
+def moment(text: str) -> float:
+    """Seconds since the epoch of a Unix time, an RFC 3339 time or a duration ago (``24h``).
+
+    :raises InvalidRequest: none of these.
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text, re.ASCII)
+    if parts and "".join(n + u for n, u in parts) == text:
+        unit = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+        return time.time() - sum(float(n) * unit[u] for n, u in parts)
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise InvalidRequest(f"invalid time {text!r} in filter 'until'") from None

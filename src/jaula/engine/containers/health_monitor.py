@@ -1,0 +1,196 @@
+"""Probes that run: one task for each running container that has a health check.
+
+A probe is an exec'd process, a child of the container's shim like others. When its time is over, or
+when it has ended and left something behind, all processes of its session are killed, so nothing
+gathers in the container. Its id begins with zeros: an engine that is started anew finds by that the
+probes of the former one, whose end nobody waits for, and kills them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from jaula.engine.containers import exec_session, health
+from jaula.engine.containers.create import attributes
+from jaula.engine.containers.health import Probe
+from jaula.engine.containers.start import cgroup_path
+from jaula.engine.model import names
+from jaula.errors import JaulaError
+from jaula.spec.api import ExecCreate
+from jaula.state.records import HealthRecord, HealthResult, HealthStatus, Status
+
+if TYPE_CHECKING:
+    from jaula.engine.containers.exec import Execs
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.model.container import Container
+
+log = logging.getLogger("jaula.health")
+
+MARK = "0" * 16  # how the id of a probe begins
+_DEATH = 10.0  # seconds that a killed probe may take to go
+_REST = 1.0  # seconds for the last output after a probe's end
+
+
+class HealthMonitor:
+    """The probes of an engine's containers."""
+
+    def __init__(self, containers: Containers, execs: Execs) -> None:
+        self._containers = containers
+        self._parts = containers.parts
+        self._execs = execs
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def started(self, container: Container) -> None:
+        """A container was started: its health is not known yet."""
+        if health.probe_of(container.record.body) is None:
+            return
+        container.change(health=health.starting(container.record.health))
+        self._containers.ending.book(container)
+
+    def follow(self, container: Container) -> None:
+        """Watch over a container that runs, from a start or an engine's start on."""
+        probe = health.probe_of(container.record.body)
+        if probe is None or not container.live:
+            return
+        former = self._tasks.get(container.id)
+        if former is not None:
+            former.cancel()
+        task = self._containers.ending.spawn(self._watch(container, probe))
+        self._tasks[container.id] = task
+        task.add_done_callback(lambda done: self._forget(container.id, done))
+
+    def _forget(self, container_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(container_id) is task:
+            del self._tasks[container_id]
+
+    async def _watch(self, container: Container, probe: Probe) -> None:
+        await self._end_orphans(container)
+        run = container.record.started_at
+        while not await self._paused(container, probe):
+            if container.record.status is not Status.RUNNING:
+                continue  # paused: no news, and none is asked for
+            result = await self._run(container, probe)
+            same = container.live and container.record.started_at == run
+            if same and container.record.status is Status.RUNNING:
+                self._note(container, probe, result)
+
+    async def _paused(self, container: Container, probe: Probe) -> bool:
+        """Wait for the next probe's time; whether the container ended instead."""
+        record = container.record
+        status = record.health.status if record.health else HealthStatus.STARTING
+        pause = probe.pause(status, time.time_ns() - record.started_at)
+        try:
+            await asyncio.wait_for(container.exited.wait(), pause / 1e9)
+        except TimeoutError:
+            return False
+        return True
+
+    def _note(self, container: Container, probe: Probe, result: HealthResult) -> None:
+        record = container.record
+        former = record.health or HealthRecord()
+        following = health.after(former, result, probe, record.started_at)
+        container.change(health=following)
+        if following.status is not former.status:
+            self._containers.ending.book(container)
+            self._parts.events.emit(
+                "container",
+                f"health_status: {following.status}",
+                container.id,
+                attributes(record),
+            )
+            if following.status is HealthStatus.UNHEALTHY and health.restarts(record.body):
+                self._containers.ending.spawn(self._renew(container))
+
+    async def _renew(self, container: Container) -> None:
+        try:
+            await self._containers.renew(container)
+        except JaulaError as error:
+            log.warning("container %s does not end: %s", container.name, error)
+
+    # -- one probe ---------------------------------------------------------------------------
+
+    async def _run(self, container: Container, probe: Probe) -> HealthResult:
+        start = time.time_ns()
+        ours, theirs = socket.socketpair()
+        collecting = asyncio.ensure_future(_collect(ours))
+        try:
+            code, text = await self._outcome(container, probe, theirs.detach(), collecting)
+        except JaulaError as error:
+            code, text = -1, error.message
+        finally:
+            collecting.cancel()
+            ours.close()
+        return HealthResult(start, time.time_ns(), code, text)
+
+    async def _outcome(
+        self, container: Container, probe: Probe, fd: int, collecting: asyncio.Future[bytes]
+    ) -> tuple[int, str]:
+        exec_id = MARK + names.new_id()[len(MARK) :]
+        body = ExecCreate(cmd=probe.command, attach_stdout=True, attach_stderr=True)
+        try:
+            await self._execs.create(container.id, body, exec_id=exec_id)
+        except BaseException:
+            os.close(fd)
+            raise
+        try:
+            finished = self._execs.outcome(exec_id)
+            await self._execs.start(exec_id, fd, b"", False, False, None, framed=False)
+            pid = self._execs.find(exec_id).pid
+            done, _ = await asyncio.wait((finished,), timeout=probe.timeout / 1e9)
+            await self._end_session(container, pid)
+            if not done:
+                await asyncio.wait((finished,), timeout=_DEATH)
+            await asyncio.wait((collecting,), timeout=_REST)
+            output = health.shown_output(collecting.result() if collecting.done() else b"")
+            if not done:
+                return -1, health.overdue(probe, output)
+            return finished.result(), output
+        finally:
+            self._execs.forget(exec_id)
+
+    async def _end_session(self, container: Container, session: int) -> None:
+        """Kill the probe, or what it left behind."""
+        if not session or not container.live:
+            return
+        path = cgroup_path(self._parts, container.record)
+
+        def work() -> None:
+            try:
+                with self._parts.cgroups.open(path) as cgroup:
+                    # Without a cgroup only the first process of the session is known.
+                    exec_session.end(session, lambda: cgroup.pids() or (session,))
+            except JaulaError as error:
+                if container.live:
+                    log.warning("container %s: probe: %s", container.name, error)
+
+        await asyncio.to_thread(work)
+
+    async def _end_orphans(self, container: Container) -> None:
+        """Kill probes that a former engine began."""
+        shim = container.shim
+        if shim is None:
+            return
+        for exec_id in shim.execs:
+            if not exec_id.startswith(MARK):
+                continue
+            try:
+                pid = await shim.signal(9, exec_id)
+            except JaulaError as error:
+                log.info("container %s: former probe: %s", container.name, error)
+            else:
+                await self._end_session(container, pid)
+
+
+async def _collect(sock: socket.socket) -> bytes:
+    """What comes until the other side closes; the rest beyond what is kept is dropped."""
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    kept = bytearray()
+    while data := await loop.sock_recv(sock, 65536):
+        kept += data[: health.OUTPUT_LENGTH + 1 - len(kept)]
+    return bytes(kept)

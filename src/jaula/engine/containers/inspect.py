@@ -1,0 +1,250 @@
+"""Docker's document of one container (Engine API 1.45, ``ContainerInspectResponse``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jaula.config import OWN_RUNTIME
+from jaula.engine import relaxations as engine_relaxations
+from jaula.engine.containers import presets
+from jaula.engine.containers.log_config import log_options
+from jaula.engine.containers.start import log_path
+from jaula.engine.networks import links, network_settings
+from jaula.engine.oci_spec.host import fresh
+from jaula.engine.oci_spec.mounts import SHM_SIZE
+from jaula.engine.oci_spec.security import covered, profile
+from jaula.engine.oci_spec.security import labels as security_labels
+from jaula.logs import timestamp
+from jaula.security import landlock
+from jaula.spec.landlock import ANNOTATION, decode
+from jaula.state.records import ContainerRecord, HealthRecord, MountRecord, Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+
+NEVER = "0001-01-01T00:00:00Z"
+"""Go's zero time, which clients take for 'not yet'."""
+
+
+def when(nanoseconds: int) -> str:
+    """A time as RFC 3339 with nanoseconds."""
+    return timestamp.text(nanoseconds) if nanoseconds else NEVER
+
+
+def document(parts: Services, container: Container) -> dict[str, Any]:
+    """The whole document, without sizes."""
+    record = container.record
+    paths = parts.config.paths
+    directory = paths.container(record.id)
+    wanted = record.body.host_config
+    driver, _ = log_options(parts.config, wanted.log_config)
+    labels = security_labels(wanted, parts.host, record.level)
+    return {
+        "Id": record.id,
+        "Created": when(record.created),
+        "Path": record.args[0],
+        "Args": list(record.args[1:]),
+        "State": state(record),
+        "Image": record.image,
+        "ResolvConfPath": str(directory / "resolv.conf"),
+        "HostnamePath": str(directory / "hostname"),
+        "HostsPath": str(directory / "hosts"),
+        "LogPath": log_path(parts, record.id) if driver == "json-file" else "",
+        "Name": f"/{record.name}",
+        "Owner": record.owner,
+        "RestartCount": record.restart_count,
+        "Driver": record.storage_driver,
+        "Platform": record.platform,
+        "MountLabel": labels.mount,
+        "ProcessLabel": labels.process,
+        "AppArmorProfile": profile(wanted, fresh(parts.host)),
+        "Landlock": landlock_rules(directory / "config.json"),
+        "ExecIDs": sorted(container.execs) or None,
+        "HostConfig": host_config(parts, record),
+        "Relaxations": relaxations(record),
+        "GraphDriver": {
+            "Name": record.storage_driver,
+            "Data": {
+                "LowerDir": ":".join(
+                    f"{paths.layers}/{id.removeprefix('sha256:')}/fs" for id in record.layers[::-1]
+                ),
+                "UpperDir": str(directory / "upper"),
+                "WorkDir": str(directory / "work"),
+            }
+            if record.storage_driver == "overlay"
+            else None,
+        },
+        "Mounts": mounts(record),
+        "Config": config(record),
+        "NetworkSettings": network_settings.settings(record, parts.networks.id_of),
+    }
+
+
+class _Annotated(msgspec.Struct):
+    annotations: dict[str, str] = {}
+
+
+_annotated = msgspec.json.Decoder(_Annotated)
+
+
+def landlock_rules(spec: Path) -> str:
+    """The rules of the last start, for people; empty: none, or it never started."""
+    try:
+        text = _annotated.decode(spec.read_bytes()).annotations.get(ANNOTATION)
+    except FileNotFoundError:
+        return ""
+    return landlock.describe(decode(text)) if text is not None else ""
+
+
+def state(record: ContainerRecord) -> dict[str, Any]:
+    """``State``: a paused container is running too, as Docker has it."""
+    status = record.status
+    told: dict[str, Any] = {
+        "Status": str(status),
+        "Running": status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING),
+        "Paused": status is Status.PAUSED,
+        "Restarting": status is Status.RESTARTING,
+        "OOMKilled": record.oom_killed,
+        "Dead": status is Status.DEAD,
+        "Pid": record.pid,
+        "ExitCode": record.exit_code,
+        "Error": record.error,
+        "StartedAt": when(record.started_at),
+        "FinishedAt": when(record.finished_at),
+    }
+    if record.health is not None:
+        told["Health"] = health(record.health)
+    return told
+
+
+def health(found: HealthRecord) -> dict[str, Any]:
+    """``State.Health``."""
+    return {
+        "Status": str(found.status),
+        "FailingStreak": found.failing_streak,
+        "Log": [
+            {
+                "Start": when(result.start),
+                "End": when(result.end),
+                "ExitCode": result.exit_code,
+                "Output": result.output,
+            }
+            for result in found.log
+        ],
+    }
+
+
+def relaxations(record: ContainerRecord) -> list[str]:
+    """What the request has beyond the defaults, and less than its preset, by names."""
+    host = record.body.host_config
+    asked = (str(ask) for ask in engine_relaxations.of_create(record.body))
+    return list(dict.fromkeys((*presets.departures(host), *asked)))
+
+
+def host_config(parts: Services, record: ContainerRecord) -> dict[str, Any]:
+    """The request's ``HostConfig`` with the defaults that were in effect."""
+    wanted = record.body.host_config
+    echo: dict[str, Any] = msgspec.to_builtins(wanted)
+    driver, options = log_options(parts.config, wanted.log_config)
+    masked, readonly = covered(wanted)
+    if wanted.memory > 0 and not wanted.memory_swap and parts.host.swap_accounting:
+        echo["MemorySwap"] = wanted.memory * 2
+    echo |= {
+        "NetworkMode": "bridge" if wanted.network_mode in ("", "default") else wanted.network_mode,
+        "LogConfig": {"Type": driver, "Config": options},
+        "RestartPolicy": {
+            "Name": wanted.restart_policy.name or "no",
+            "MaximumRetryCount": wanted.restart_policy.maximum_retry_count,
+        },
+        "IpcMode": wanted.ipc_mode or "private",
+        "CgroupnsMode": wanted.cgroupns_mode or "private",
+        "UsernsMode": wanted.userns_mode or "private",
+        "ShmSize": wanted.shm_size or SHM_SIZE,
+        "Runtime": wanted.runtime or OWN_RUNTIME,
+        "PidsLimit": parts.host.pids_limit if wanted.pids_limit is None else wanted.pids_limit,
+        "MaskedPaths": list(masked),
+        "ReadonlyPaths": list(readonly),
+        "CgroupParent": wanted.cgroup_parent,
+        "Profile": wanted.profile or presets.DEFAULT,
+        "OomKillDisable": bool(wanted.oom_kill_disable),
+        "Links": [links.parse(text).shown(record.name) for text in wanted.links],
+        "MemorySwappiness": None if wanted.memory_swappiness == -1 else wanted.memory_swappiness,
+    }
+    del echo["ProfileKeeps"]  # what it says is in the members themselves
+    for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts", "Links"):
+        echo[name] = echo[name] or None  # Docker's null for 'none given'
+    echo["Mounts"] = [{k: v for k, v in one.items() if v} for one in echo["Mounts"]]
+    for name in (
+        *("Sysctls", "Tmpfs", "Mounts", "Annotations", "StorageOpt"),
+        *("Secrets", "Configs"),
+    ):
+        if not echo[name]:
+            del echo[name]
+    if wanted.init is None:
+        del echo["Init"]
+    for name in ("KernelMemory", "KernelMemoryTCP"):  # limits that the kernel has no more
+        del echo[name]
+    return echo
+
+
+def mounts(record: ContainerRecord) -> list[dict[str, Any]]:
+    """``Mounts``: what ``--tmpfs`` asked for is told as ``HostConfig.Tmpfs`` alone."""
+    apart = record.body.host_config.tmpfs
+    return [mount(m) for m in record.mounts if m.type != "tmpfs" or m.destination not in apart]
+
+
+def mount(record: MountRecord) -> dict[str, Any]:
+    """One ``MountPoint``."""
+    found: dict[str, Any] = {"Type": record.type}
+    if record.name:
+        found["Name"] = record.name
+    found |= {
+        "Source": record.source,
+        "Destination": record.destination,
+    }
+    if record.driver:
+        found["Driver"] = record.driver
+    return found | {
+        "Mode": record.mode,
+        "RW": not record.read_only,
+        "Propagation": record.propagation,
+    }
+
+
+def config(record: ContainerRecord) -> dict[str, Any]:
+    """``Config``: what the program is, image and request merged."""
+    body = record.body
+    found: dict[str, Any] = {
+        "Hostname": record.hostname,
+        "Domainname": body.domainname,
+        "User": body.user,
+        "AttachStdin": body.attach_stdin,
+        "AttachStdout": body.attach_stdout,
+        "AttachStderr": body.attach_stderr,
+        "Tty": body.tty,
+        "OpenStdin": body.open_stdin,
+        "StdinOnce": body.stdin_once,
+        "Env": list(body.env),
+        "Cmd": None if body.cmd is None else list(body.cmd),
+        "Image": body.image,
+        "Volumes": {path: {} for path in body.volumes} or None,
+        "WorkingDir": body.working_dir,
+        "Entrypoint": None if body.entrypoint is None else list(body.entrypoint),
+        "OnBuild": list(body.on_build) or None,
+        "Labels": dict(body.labels),
+    }
+    if body.exposed_ports:
+        found["ExposedPorts"] = {port: {} for port in body.exposed_ports}
+    if body.healthcheck is not None:
+        wanted: dict[str, Any] = msgspec.to_builtins(body.healthcheck)
+        found["Healthcheck"] = {key: value for key, value in wanted.items() if value}
+    if body.stop_signal:
+        found["StopSignal"] = body.stop_signal
+    if body.stop_timeout is not None:
+        found["StopTimeout"] = body.stop_timeout
+    return found

@@ -1,0 +1,182 @@
+"""Looking at containers: documents, logs, processes, files. Nothing here changes one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine.containers import filters as filtering
+from jaula.engine.containers import inspect as inspecting
+from jaula.engine.containers import list as container_list
+from jaula.engine.containers.create import attributes
+from jaula.engine.containers.log_config import details
+from jaula.engine.containers.start import log_path
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.logs.drivers import READABLE
+from jaula.spec.api_params import LogOptions
+
+if TYPE_CHECKING:
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+
+
+Documents = list[dict[str, Any]]
+
+
+class ContainerQueries:
+    """What can be asked about containers."""
+
+    def __init__(self, parts: Services) -> None:
+        self.parts = parts
+
+    def find(self, ref: str) -> Container:
+        """The container of a name, id or beginning of an id."""
+        return self.parts.registry.find(ref)
+
+    def find_or_close(self, ref: str, fd: int) -> Container:
+        """The same; a descriptor that came with the request is closed on failure."""
+        try:
+            return self.find(ref)
+        except JaulaError:
+            os.close(fd)
+            raise
+
+    def attributes(self, container: Container) -> dict[str, str]:
+        """What events say about a container."""
+        return attributes(container.record)
+
+    def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
+        """Docker's document of one container."""
+        container = self.find(ref)
+        document = inspecting.document(self.parts, container)
+        if size:
+            document["SizeRw"] = self.size(container)
+            document["SizeRootFs"] = document["SizeRw"] + self._image_size(container)
+        return document
+
+    def list(
+        self, *, all: bool, limit: int | None, filters: dict[str, list[str]], size: bool
+    ) -> Documents:
+        """Docker's summaries, newest first."""
+        chosen = filtering.select(self.parts.registry, all=all, limit=limit, filters=filters)
+        documents = []
+        for container in chosen:
+            document = container_list.summary(self.parts, container)
+            if size:
+                written = self.size(container)
+                document["SizeRootFs"] = written + self._image_size(container)
+                if written:
+                    document["SizeRw"] = written
+            documents.append(document)
+        return documents
+
+    def size(self, container: Container) -> int:
+        """Bytes of its own layer; 0 where that is gone."""
+        try:
+            return self.parts.snapshots.usage(container.id)
+        except NotFound:
+            return 0
+
+    def _image_size(self, container: Container) -> int:
+        layers = container.record.layers
+        return sum(self.parts.layers.info(layer).size for layer in layers)
+
+    async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
+        """Stream and text of each record."""
+        container = self.find(ref)
+        driver = container.record.body.host_config.log_config.type or self.parts.config.log_driver
+        if driver not in READABLE:
+            raise InvalidRequest("configured logging driver does not support reading")
+        path = log_path(self.parts, container.id)
+        before = details(self.parts.config, container.record) if options.details else b""
+        until = None if options.until is None else options.until + 1
+        if not options.follow:
+            from jaula.logs.entry import Selection
+            from jaula.logs.reader.read import last, read
+
+            chosen = Selection(options.stdout, options.stderr, options.since, until)
+            if options.tail is None:
+                stored = read(path, chosen)
+            else:  # in a thread: packed files are read whole for their ends
+                found = await asyncio.to_thread(last, path, options.tail, chosen)
+                stored = iter(found)
+            for count, record in enumerate(stored):
+                if count % 256 == 255:
+                    await asyncio.sleep(0)
+                text = before + record.data
+                if options.timestamps:
+                    text = record.time.encode() + b" " + text
+                yield record.stream, text
+            return
+        from jaula.logs.reader.follow import follow
+
+        async for batch in follow(
+            path,
+            container.exited,
+            stdout=options.stdout,
+            stderr=options.stderr,
+            since=options.since,
+            until=until,
+            tail=options.tail,
+        ):
+            for record in batch:
+                text = before + record.data
+                if options.timestamps:
+                    text = record.time.encode() + b" " + text
+                yield record.stream, text
+
+    async def stats(
+        self, ref: str, *, stream: bool, one_shot: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Docker's stats documents: one, or one a second while it runs."""
+        from jaula.engine.containers import stats
+
+        container = self.find(ref)
+        async for document in stats.documents(
+            self.parts, container, stream=stream, one_shot=one_shot
+        ):
+            yield document
+
+    async def top(self, ref: str, ps_args: str) -> dict[str, Any]:
+        """The processes of a container, as the host's ``ps`` shows them."""
+        from jaula.engine.containers.top import top
+
+        container = self.find(ref)
+        self.require_running(container)
+        told = await top(self.parts, container, ps_args)
+        self.parts.events.emit("container", "top", container.id, self.attributes(container))
+        return told
+
+    async def changes(self, ref: str) -> Documents:
+        """What differs from the image."""
+        container = self.find(ref)
+        found = await asyncio.to_thread(self.parts.snapshots.changes, container.id)
+        return container_list.changes([(change.path, int(change.kind)) for change in found])
+
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        """The container's files as a tar."""
+        from jaula.engine.containers.export import export
+
+        async for chunk in export(self.parts, self.find(ref)):
+            yield chunk
+
+    def spec(self, ref: str) -> bytes:
+        """The OCI runtime spec of the present or the last run."""
+        container = self.find(ref)
+        path = self.parts.config.paths.container(container.id) / "config.json"
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise Conflict(
+                f"container {container.name} was never started, so it has no spec yet"
+            ) from None
+
+    def require_running(self, container: Container) -> None:
+        """Refuse what needs a process.
+
+        :raises Conflict: it does not run.
+        """
+        if not container.live:
+            raise Conflict(f"container {container.id} is not running")

@@ -1,0 +1,224 @@
+"""The files of a container as a descriptor of its '/', whether it runs or not.
+
+A running container is looked at through ``/proc/PID/root``, opened once: what is mounted in it is
+there, owners appear as ids of the host, and what is made must be made as its root user. For one
+that does not run its snapshot is mounted, with its volumes and bind mounts at their places, in a
+mount namespace that one thread has for itself; owners are plain ids, and the kernel takes
+everything down when the thread ends.
+
+Facts: a thread may leave the mount namespace of its process (unshare(2)), which separates its
+working directory and root from the other threads' too; so it must end and not be used again. Two
+writable mounts of one upper directory are undefined, so whoever writes holds the container's
+lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from jaula.engine.secrets import mount as secret_mount
+from jaula.engine.userns import join
+from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
+from jaula.kernel import mounts, namespaces, paths
+from jaula.kernel.mounts import MOUNT_ATTR, MS
+from jaula.runtime.create import id_maps, rootfs
+from jaula.spec import bind_root
+from jaula.spec.rootfs import OverlayRoot
+from jaula.spec.runtime import IDMapping
+
+if TYPE_CHECKING:
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.state.records import ContainerRecord, MountRecord
+
+Result = TypeVar("Result")
+Rows = tuple[IDMapping, ...]
+NOBODY = 65534  # what the kernel shows for an id that is not in a namespace
+
+
+class RootfsView:
+    """An open root; ``outside`` and ``inside`` translate owners to and from the file system's.
+
+    ``dev`` and ``secret`` are the file systems of ``/dev`` and of what was delivered for one run
+    (:mod:`jaula.engine.secrets.mount`), 0 and none where there are none.
+    """
+
+    def __init__(
+        self, root: int, ids: Rows, dev: int = 0, secret: frozenset[int] = frozenset()
+    ) -> None:
+        self.root = root
+        self.dev = dev
+        self.secret = secret
+        self._ids = ids
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The owner as the container knows it."""
+        return self._inside(uid), self._inside(gid)
+
+    def _inside(self, number: int) -> int:
+        if not self._ids:
+            return number
+        for row in self._ids:
+            if row.host_id <= number < row.host_id + row.size:
+                return row.container_id + number - row.host_id
+        return NOBODY
+
+    def outside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The owner as the file system is told it. Raises :class:`InvalidRequest`."""
+        try:
+            return id_maps.host_id(self._ids, uid), id_maps.host_id(self._ids, gid)
+        except RuntimeFailure as error:
+            raise InvalidRequest(error.message) from None
+
+
+def look(
+    parts: Services,
+    container: Container,
+    ids: Rows,
+    work: Callable[[RootfsView], Result],
+    *,
+    write: bool,
+) -> Result:
+    """Do ``work`` on a view, as the container's root; from a thread that may block.
+
+    :raises Conflict: it ended just now.
+    """
+    record = container.record
+    if not container.live:
+        return apart(lambda: _stopped(parts, record, work, write=write))
+    root = join.root(container)
+    try:
+        with rootfs.acting_as(RootfsView(root, ids).outside(0, 0)):
+            secret = frozenset(_device(root, path) for path in secret_mount.targets(record))
+            return work(RootfsView(root, ids, _device(root, "/dev"), secret - {0}))
+    finally:
+        os.close(root)
+
+
+def _device(root: int, path: str) -> int:
+    """The file system at ``path``, where that is another one than the root's; 0: it is none."""
+    try:
+        place = paths.open_in_root(root, path, os.O_PATH)
+    except OSError:
+        return 0
+    try:
+        number = os.fstat(place).st_dev
+        return 0 if number == os.fstat(root).st_dev else number
+    finally:
+        os.close(place)
+
+
+# -- a container that does not run ---------------------------------------------------------------
+
+
+def apart(work: Callable[[], Result]) -> Result:
+    """Do ``work`` in a thread that ends with it, and may leave the others' namespaces."""
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="stopped-root")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def _stopped(
+    parts: Services, record: ContainerRecord, work: Callable[[RootfsView], Result], *, write: bool
+) -> Result:
+    namespaces.unshare(namespaces.CLONE.NEWNS)
+    mounts.mount(None, "/", None, MS.REC | MS.PRIVATE)
+    place = str(parts.config.paths.container(record.id))
+    source = parts.snapshots.root(record.id)
+    if not isinstance(source, OverlayRoot):
+        tree = mounts.clone_tree(source.path)
+    elif write or source.upper is None:
+        tree = mounts.overlay(source.lowers, source.upper, source.work, options=source.options)
+    else:
+        tree = _passing_overlay(source)
+    try:
+        mounts.move_mount(tree, place)
+        root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+        try:
+            for mount in sorted(record.mounts, key=lambda m: m.destination.count("/")):
+                if mount.type == "volume":
+                    _mount_volume(parts, mount.name)
+                if mount.type != "tmpfs":
+                    _attach(root, mount, record.beneath)
+            if record.body.host_config.readonly_rootfs:
+                mounts.mount_setattr(tree, set=MOUNT_ATTR.RDONLY)
+            return work(RootfsView(root, ()))
+        finally:
+            os.close(root)
+    finally:
+        os.close(tree)
+
+
+def _passing_overlay(source: OverlayRoot) -> int:
+    """The same files below a writable directory in memory, where missing mount points are made."""
+    assert source.upper is not None
+    assert source.work is not None
+    lowers = (source.upper, *source.lowers)
+    memory = mounts.new_filesystem("tmpfs", (("mode", "0700"),))
+    try:
+        mounts.move_mount(memory, source.work)
+        for name in ("upper", "work"):
+            os.mkdir(f"{source.work}/{name}", 0o755)
+        facts = os.stat(source.upper)
+        os.chown(f"{source.work}/upper", facts.st_uid, facts.st_gid)
+        os.chmod(f"{source.work}/upper", facts.st_mode & 0o7777)
+        os.utime(f"{source.work}/upper", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        return mounts.overlay(
+            lowers, f"{source.work}/upper", f"{source.work}/work", options=source.options
+        )
+    finally:
+        os.close(memory)
+
+
+def _mount_volume(parts: Services, name: str) -> None:
+    from jaula.engine.volumes import mount as volume_mount
+
+    try:
+        volume_mount.attach(parts.volumes.get(name))
+    except NotFound:
+        return  # it was removed by hand
+
+
+def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
+    """A volume or directory of the host at its place; left out where its source is gone."""
+    from jaula.runtime.create.bind_mounts import open_source
+
+    fitting = [b for b in bounds if bind_root.below(mount.source, b) is not None]
+    bound = max(fitting, key=len) if fitting and mount.type == "bind" else None
+    if mount.subpath:
+        bound = mount.source.removesuffix(f"/{mount.subpath}")
+    recursive = "rbind" in mount.options
+    try:
+        tree = open_source(mount.source, bound, recursive=recursive)
+    except FileNotFoundError:
+        return
+    try:
+        if mount.read_only:
+            mounts.mount_setattr(tree, set=MOUNT_ATTR.RDONLY, recursive=recursive)
+        make = (
+            paths.make_directory_in_root
+            if os.path.isdir(f"/proc/self/fd/{tree}")
+            else paths.make_file_in_root
+        )
+        target = make(root, mount.destination)
+        try:
+            mounts.move_mount(tree, "", to_fd=target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(tree)

@@ -1,0 +1,412 @@
+"""The use cases of containers: what ``/containers/...`` asks for.
+
+Looking at containers (inspect, list, logs, stats) is in modules of its own; this one changes
+them. Every change of one container happens under its lock, so that two clients cannot interleave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine.containers import attach as attaching
+from jaula.engine.containers import create as creating
+from jaula.engine.containers import restart_policy
+from jaula.engine.containers.copy import ContainerCopy
+from jaula.engine.containers.create import attributes
+from jaula.engine.containers.exit import ExitHandler
+from jaula.engine.containers.lost_shim import LostShim
+from jaula.engine.containers.query import ContainerQueries
+from jaula.engine.containers.start import Starter, cgroup_path
+from jaula.engine.containers.stop import ProcessControl
+from jaula.engine.model import names
+from jaula.engine.model.container import Container
+from jaula.engine.model.container_state import LIVE
+from jaula.engine.networks import live_links
+from jaula.engine.oci_runtimes import container as oci_runtime_container
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
+from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
+from jaula.spec import signals
+from jaula.spec.api import ContainerCreate, ContainerUpdate
+from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from jaula.engine.containers.health_monitor import HealthMonitor
+    from jaula.engine.containers.user_lookup import UserLookup
+    from jaula.engine.model.services import Services
+    from jaula.storage.path_resolve import PathStat
+
+log = logging.getLogger("jaula.containers")
+
+
+class Containers(ContainerQueries):
+    """All containers of an engine."""
+
+    def __init__(self, parts: Services, users: UserLookup) -> None:
+        super().__init__(parts)
+        self.ending = ExitHandler(parts, self._start)
+        self.losing = LostShim(parts, self.ending)
+        self._reaching = ProcessControl(parts, self._emit)
+        self.starter = Starter(parts, users, self.on_event, self.ending.book, self.losing.clear)
+        self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
+        self._early: dict[str, ExitRecord] = {}
+        self.copying = ContainerCopy(self)
+        self.health: HealthMonitor  # set by the engine, since probes are exec'd
+
+    # -- events from shims -------------------------------------------------------------------
+
+    def on_event(self, container: Container, event: Event) -> None:
+        """A shim has something to tell."""
+        if isinstance(event, ExitRecord):
+            if container.live:
+                self.ending.exited(container, event)
+            else:
+                self._early[container.id] = event  # the start has not returned yet
+        elif isinstance(event, ExecExited):
+            self.on_exec(event.exec_id, event.exit_code)
+        elif isinstance(event, OutOfMemory):
+            about = {"memoryUsage": str(event.usage), "memoryLimit": str(event.limit)}
+            self._emit(container, "oom", about)
+        elif isinstance(event, Detached):
+            self._emit(container, "detach")
+
+    def _emit(self, container: Container, action: str, more: dict[str, str] | None = None) -> None:
+        self.parts.events.emit(
+            "container", action, container.id, attributes(container.record) | (more or {})
+        )
+
+    # -- life --------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        body: ContainerCreate,
+        name: str | None,
+        platform: str | None,
+        *,
+        owner: tuple[str, int] = ("0", 0),
+        beneath: tuple[str, ...] = (),
+    ) -> ContainerCreated:
+        """See :func:`jaula.engine.containers.create.create`."""
+        return await creating.create(self.parts, body, name, platform, owner=owner, beneath=beneath)
+
+    async def start(self, ref: str) -> None:
+        """Start a container.
+
+        :raises NotModified: it runs.
+        """
+        container = self.find(ref)
+        async with container.lock:
+            self._check_there(container)
+            if container.record.status is Status.PAUSED:
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if container.live:
+                raise NotModified(f"container {container.name} is already running")
+            container.change(restart_count=0, restart_delay=0.0)
+            await self._start(container)
+
+    async def _start(self, container: Container) -> None:
+        container.removing = False
+        try:
+            await self.starter.start(container)
+        except BaseException as error:
+            self._early.pop(container.id, None)
+            if container.record.status is Status.RESTARTING:
+                self.ending.give_up(container)
+            container.tell(("next-exit",), _failure(error))
+            if container.record.body.host_config.auto_remove:
+                await self.ending.remove(container, volumes=True)
+            raise
+        await attaching.join_late(container)
+        self.health.started(container)
+        self.watch(container)
+
+    def watch(self, container: Container) -> None:
+        """Notice a shim that is lost, or an end that came before the start was booked."""
+        shim = container.shim
+        if (end := self._early.pop(container.id, None)) is not None:
+            self.ending.exited(container, end)
+        elif shim is not None:
+            shim.on_gone = lambda: self.losing.lost(container)
+            if shim.gone:
+                self.losing.lost(container)
+            else:
+                self.health.follow(container)
+
+    async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
+        """Ask a container to end, and kill it after ``timeout`` seconds (-1: never).
+
+        :raises NotModified: it does not run.
+        """
+        container = self.find(ref)
+        if container.record.status is Status.RESTARTING:
+            container.change(manually_stopped=True)
+            self.ending.give_up(container)
+            return
+        if not container.live:
+            raise NotModified(f"container {container.name} is not running")
+        await self._stop(container, timeout, signal)
+        self._emit(container, "stop")
+
+    async def renew(self, container: Container) -> None:
+        """End an unhealthy container; it starts again as by a restart policy."""
+        log.warning("container %s is unhealthy and is started again", container.name)
+        container.change(renewing=True)
+        self.ending.book(container)
+        await self._reaching.end(container, None, None)
+
+    async def _stop(self, container: Container, timeout: int | None, signal: str | None) -> None:
+        if signal:
+            signals.parse(signal)  # refused before it is on record that somebody stops it
+        container.change(manually_stopped=True)
+        self.ending.book(container)
+        await self._reaching.end(container, timeout, signal)
+
+    async def end(self, container: Container) -> None:
+        """Kill one that runs, and wait for its end."""
+        await self._reaching.kill(container)
+
+    async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
+        """Stop, if it runs, and start."""
+        container = self.find(ref)
+        if container.record.status is Status.RESTARTING:
+            self.ending.give_up(container)
+        container.removing = True  # its end is not to be followed by policy or removal
+        try:
+            if container.live:
+                await self._stop(container, timeout, signal)
+                self._emit(container, "stop")
+        finally:
+            container.removing = False
+        async with container.lock:
+            self._check_there(container)
+            if not container.live:
+                await self._start(container)
+        self._emit(container, "restart")
+
+    async def kill(self, ref: str, signal: str | None) -> None:
+        """Send a signal to the first process; SIGKILL is waited for.
+
+        :raises Conflict: it does not run.
+        """
+        container = self.find(ref)
+        number = signals.parse(signal or "SIGKILL")
+        if container.record.status is Status.RESTARTING:
+            container.change(manually_stopped=True)
+            self.ending.give_up(container)
+            return
+        if not container.live:
+            raise Conflict(f"cannot kill container: {ref}: container {container.id} is not running")
+        stop = container.record.body.stop_signal or "SIGTERM"
+        if number in (9, signals.parse(stop)):
+            container.change(manually_stopped=True)
+            self.ending.book(container)
+        self._emit(container, "kill", {"signal": str(number)})
+        if number == 9:
+            await self._reaching.kill(container)  # as Docker: who is answered may remove it
+        else:
+            await self._reaching.signal(container, number)
+
+    async def pause(self, ref: str) -> None:
+        """Stop every process of a container where it is."""
+        container = self.find(ref)
+        async with container.lock:
+            if container.record.status is Status.PAUSED:
+                raise Conflict(f"Container {container.id} is already paused")
+            if not container.live:
+                raise Conflict(f"container {container.id} is not running")
+            await self._reaching.freeze(container)
+
+    async def unpause(self, ref: str) -> None:
+        """Let a paused container go on."""
+        container = self.find(ref)
+        async with container.lock:
+            if container.record.status is not Status.PAUSED:
+                raise Conflict(f"Container {container.id} is not paused")
+            await self._reaching.thaw(container)
+            self._emit(container, "unpause")
+
+    async def rename(self, ref: str, new: str) -> None:
+        """Give a container another name."""
+        container = self.find(ref)
+        if not new:
+            raise InvalidRequest("Neither old nor new names may be empty")
+        name, old = names.check_name(new), container.name
+        if name == old:
+            raise InvalidRequest("Renaming a container with the same name as its current name")
+        try:
+            self.parts.registry.reserve(name, container.id)
+        except Conflict as error:
+            raise Conflict(f"Error when allocating new name: {error.message}") from None
+        container.change(name=name)
+        try:
+            self.parts.registry.save(container)
+        except JaulaError:
+            container.change(name=old)
+            self.parts.registry.release(name, container.id)
+            raise
+        self.parts.registry.release(old, container.id)
+        self.starter.connector.renamed(container)
+        self._emit(container, "rename", {"oldName": f"/{old}"})
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
+        """Remove a container; ``force`` kills it first."""
+        container = self.find(ref)
+        if container.live or container.record.status is Status.RESTARTING:
+            if not force:
+                state = str(container.record.status)
+                way = "stop the container before removing or force remove"
+                raise Conflict(
+                    f'cannot remove container "/{container.name}": container is {state}'
+                    + (" and must be unpaused first" if state == Status.PAUSED else f": {way}")
+                )
+            container.removing = True
+            if container.record.status is Status.RESTARTING:
+                self.ending.give_up(container)
+            else:
+                self._emit(container, "kill", {"signal": "9"})
+                await self._reaching.kill(container)
+        async with container.lock:
+            # An automatic removal may have been faster.
+            if container.id in self.parts.registry:
+                await self.ending.remove(container, volumes=volumes)
+
+    def parent_of_link(self, name: str) -> Container:
+        """The container that has a legacy link: ``web`` for ``web/db``.
+
+        :raises NotFound: there is no such link.
+        """
+        return live_links.parent(self.parts, name)
+
+    async def remove_link(self, name: str) -> None:
+        """Take a legacy link away from a container, which may run."""
+        container = self.parent_of_link(name)
+        async with container.lock:
+            live_links.remove(self.parts, name)
+
+    async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
+        """A future for the end that ``condition`` names."""
+        container = self.find(ref)
+        condition = condition or "not-running"
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidRequest(
+                f'invalid condition: "{condition}"',
+                hint="the conditions are not-running, next-exit and removed",
+            )
+        running = container.record.status in LIVE | {Status.RESTARTING}
+        if condition == "not-running" and not running:
+            future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+            future.set_result(WaitResult(container.record.exit_code))
+            return future
+        return container.wait(condition)
+
+    # -- streams -----------------------------------------------------------------------------
+
+    async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
+        """Join a client to a container's streams; ``fd`` is the engine's from here on."""
+        await attaching.attach(self, self.find_or_close(ref, fd), fd, options)
+
+    def tty(self, ref: str, *, control: bool = False) -> bool:
+        """Whether its streams are one terminal; with ``control`` it must be possible to attach."""
+        container = self.find(ref)
+        if control:
+            attaching.check(container)
+        return container.record.body.tty
+
+    async def resize(self, ref: str, h: int, w: int) -> None:
+        """Set the size of its terminal."""
+        container = self.find(ref)
+        if container.shim is None or not container.live:
+            raise Conflict(f"container {container.id} is not running")
+        if not container.record.body.tty:
+            return  # nothing has a size; Docker says yes as well
+        await container.shim.resize("", h, w)
+        self._emit(container, "resize", {"height": str(h), "width": str(w)})
+
+    # -- files -------------------------------------------------------------------------------
+
+    async def commit(self, ref: str, options: CommitOptions) -> str:
+        """Make an image of a container; the image's id."""
+        from jaula.engine.containers.commit import commit
+
+        return await commit(self, self.find(ref), options)
+
+    async def path_stat(self, ref: str, path: str) -> PathStat:
+        """What is at a path of a container."""
+        return await self.copying.stat(self.find(ref), path)
+
+    async def copy_out(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
+        """What is at a path, and it as a tar."""
+        return await self.copying.out(self.find(ref), path)
+
+    async def copy_in(
+        self, ref: str, path: str, stream: AsyncIterator[bytes], *, keep_kinds: bool, as_user: bool
+    ) -> None:
+        """Unpack a tar into a directory of a container."""
+        await self.copying.into(
+            self.find(ref), path, stream, keep_kinds=keep_kinds, as_user=as_user
+        )
+
+    # -- changes of limits -------------------------------------------------------------------
+
+    async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]:
+        """Change limits or the restart policy of a container."""
+        from jaula.engine.containers.update import merged_limits
+
+        container = self.find(ref)
+        async with container.lock:
+            self._check_there(container)
+            policy_of = body.restart_policy
+            if policy_of.name:
+                auto = container.record.body.host_config.auto_remove
+                restart_policy.check(policy_of, auto_remove=auto)
+            merged, resources, warnings = merged_limits(
+                container.record.body, body, self.parts.host
+            )
+            other = (
+                oci_runtime_container.runtime_of(self.parts.config.paths, container.id)
+                if container.live
+                else None
+            )
+            if other is not None and resources is not None:
+                await other.update(resources)
+            elif container.live and resources is not None:
+                with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
+                    warnings = (*warnings, *cgroup.apply(resources))
+            container.change(body=merged)
+            self.parts.registry.save(container)
+        self._emit(container, "update")
+        return warnings
+
+    async def prune(self, filters: dict[str, list[str]]) -> dict[str, Any]:
+        """Remove every container that does not run."""
+        from jaula.engine.containers.filters import prune_selects
+
+        removed, freed = [], 0
+        for container in self.parts.registry:
+            status = container.record.status
+            if status not in (Status.CREATED, Status.EXITED, Status.DEAD):
+                continue
+            if not prune_selects(container.record, filters):
+                continue
+            async with container.lock:
+                if container.live or container.id not in self.parts.registry:
+                    continue
+                size = await asyncio.to_thread(self.size, container)
+                await self.ending.remove(container, volumes=False)
+            removed.append(container.id)
+            freed += size
+        self.parts.events.emit("container", "prune", "", {"reclaimed": str(freed)})
+        return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
+
+    def _check_there(self, container: Container) -> None:
+        if container.id not in self.parts.registry:
+            raise NotFound(f"No such container: {container.name}")
+
+
+def _failure(error: BaseException) -> WaitResult:
+    code = error.exit_code if isinstance(error, RuntimeFailure) else 125
+    return WaitResult(code)

@@ -1,0 +1,133 @@
+"""What reaches a running container from outside: signals, the request to end, a pause.
+
+The shim delivers, or the other runtime that made the container. Whether something may be done, and
+what it means for policies, is decided by :mod:`jaula.engine.containers.service`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from jaula.engine.containers.start import cgroup_path
+from jaula.engine.model.container_state import StateAction, after
+from jaula.engine.oci_runtimes import container as oci_runtime_container
+from jaula.errors import JaulaError, NotFound, RuntimeFailure
+from jaula.spec import signals
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.runtime.client import Shim
+
+log = logging.getLogger("jaula.containers")
+
+STOP_TIMEOUT = 10  # seconds; Docker's
+_KILL_TIMEOUT = 10.0  # seconds that a killed process may take to go
+
+
+class Emit(Protocol):
+    """Tell of an event of a container."""
+
+    def __call__(
+        self, container: Container, action: str, more: dict[str, str] | None = None
+    ) -> None: ...
+
+
+class ProcessControl:
+    """The way to the processes of running containers."""
+
+    def __init__(self, parts: Services, emit: Emit) -> None:
+        self._parts = parts
+        self._emit = emit
+
+    async def end(self, container: Container, timeout: int | None, signal: str | None) -> None:
+        """Ask one to end, and kill it after ``timeout`` seconds (-1: never)."""
+        body = container.record.body
+        number = signals.parse(signal or body.stop_signal or "SIGTERM")
+        if timeout is None:
+            timeout = STOP_TIMEOUT if body.stop_timeout is None else body.stop_timeout
+        self._emit(container, "kill", {"signal": str(number)})
+        await self.signal(container, number)
+        try:
+            await asyncio.wait_for(container.exited.wait(), None if timeout < 0 else timeout)
+        except TimeoutError:
+            self._emit(container, "kill", {"signal": "9"})
+            await self.kill(container)
+
+    async def kill(self, container: Container) -> None:
+        """Kill one, and wait for its end."""
+        await self.signal(container, 9)
+        try:
+            await asyncio.wait_for(container.exited.wait(), _KILL_TIMEOUT)
+        except TimeoutError:
+            raise JaulaError(
+                f"container {container.name} was killed but does not end",
+                hint="a process of it may hang in the kernel",
+            ) from None
+
+    async def signal(self, container: Container, number: int) -> None:
+        """Send a signal to the first process; one that is paused goes on, to receive it."""
+        shim = container.shim
+        if shim is None:
+            return
+        try:
+            await self._deliver(container, shim, number)
+        except JaulaError:
+            if container.live and not shim.gone:
+                raise
+        if container.record.status is Status.PAUSED:
+            await self.thaw(container)
+
+    async def _deliver(self, container: Container, shim: Shim, number: int) -> None:
+        """By the runtime that knows the process; SIGKILL reaches it in any case."""
+        other = oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
+        if other is None:
+            await shim.signal(number)
+            return
+        try:
+            await other.kill(number)
+        except oci_runtime_container.RuntimeGone:
+            return  # its end is being told
+        except RuntimeFailure as error:
+            if number != 9:
+                raise
+            log.warning("container %s: %s; killing its process", container.name, error)
+            await shim.signal(number)
+
+    async def freeze(self, container: Container) -> None:
+        """Stop every process where it is. The caller holds the container's lock."""
+        following = after(container.record.status, StateAction.PAUSE, container.name)
+        if (
+            other := oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
+        ) is not None:
+            await other.pause()
+        else:
+            with self._parts.cgroups.open(cgroup_path(self._parts, container.record)) as cgroup:
+                await asyncio.to_thread(cgroup.freeze)
+        if container.live:
+            container.change(status=following)
+            self._parts.registry.save(container)
+            self._emit(container, "pause")
+
+    async def thaw(self, container: Container) -> None:
+        """Let a paused one go on."""
+        if (
+            other := oci_runtime_container.runtime_of(self._parts.config.paths, container.id)
+        ) is not None:
+            try:
+                await other.resume()
+            except RuntimeFailure as error:
+                log.warning("container %s: %s; thawing its cgroup", container.name, error)
+        try:
+            with self._parts.cgroups.open(cgroup_path(self._parts, container.record)) as cgroup:
+                cgroup.thaw()
+        except NotFound:
+            if other is None:
+                raise
+        if container.record.status is not Status.PAUSED:
+            return  # it has ended meanwhile
+        container.change(status=after(container.record.status, StateAction.UNPAUSE, container.name))
+        self._parts.registry.save(container)

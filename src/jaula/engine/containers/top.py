@@ -1,0 +1,91 @@
+"""``docker top``: the host's ``ps``, narrowed to a container's processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine.containers.start import cgroup_path
+from jaula.errors import InvalidRequest, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+
+_WORD = re.compile(r"[A-Za-z0-9%:=,+_./-]+", re.ASCII)
+
+
+async def top(parts: Services, container: Container, ps_args: str) -> dict[str, Any]:
+    """Titles and rows, as ``ps`` with ``ps_args`` (default ``-ef``) gives them.
+
+    :raises InvalidRequest: arguments that ``ps`` refuses, or that hide the pid.
+    """
+    words = ps_args.split() or ["-ef"]
+    if not all(_WORD.fullmatch(word) for word in words):
+        raise InvalidRequest(f"invalid ps arguments: {ps_args!r}")
+    with parts.cgroups.open(cgroup_path(parts, container.record)) as cgroup:
+        pids = set(cgroup.pids()) or _companions(container.record.pid)
+    # Without -q, words such as ``-o pid,cmd`` choose the processes of this terminal only; some
+    # words cannot be had with it.
+    status, output, complaint = await _ps((*words, "-q", ",".join(map(str, sorted(pids))) or "0"))
+    if status:
+        status, output, complaint = await _ps(words)
+    if status:
+        raise InvalidRequest(f"ps: {complaint.decode(errors='replace').strip()}")
+    return parse(output.decode(errors="replace"), pids)
+
+
+def _companions(first: int) -> set[int]:
+    """Where there is no cgroup: who is in the pid namespace of a container's first process."""
+    found: set[int] = set()
+    try:
+        wanted = os.stat(f"/proc/{first}/ns/pid").st_ino
+        if wanted == os.stat("/proc/self/ns/pid").st_ino:
+            return {first}
+    except OSError:
+        return found
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):  # ended meanwhile, or none of ours
+                if os.stat(f"/proc/{name}/ns/pid").st_ino == wanted:
+                    found.add(int(name))
+    return found
+
+
+async def _ps(words: Sequence[str]) -> tuple[int | None, bytes, bytes]:
+    """Exit status, standard output and standard error of ``ps``."""
+    try:
+        ps = await asyncio.create_subprocess_exec(
+            "ps",
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        raise Unsupported("top needs the ps program", hint="install the package procps") from None
+    output, complaint = await ps.communicate()
+    return ps.returncode, output, complaint
+
+
+def parse(output: str, pids: set[int]) -> dict[str, Any]:
+    """The rows of ``output`` whose PID is in ``pids``.
+
+    :raises InvalidRequest: there is no PID column.
+    """
+    lines = output.splitlines()
+    titles = lines[0].split() if lines else []
+    if "PID" not in titles:
+        raise InvalidRequest("Couldn't find PID field in ps output")
+    column = titles.index("PID")
+    rows = []
+    for line in lines[1:]:
+        fields = line.split(None, len(titles) - 1)
+        if len(fields) > column and fields[column].isdigit() and int(fields[column]) in pids:
+            rows.append(fields)
+    return {"Titles": titles, "Processes": rows}

@@ -1,0 +1,50 @@
+"""``docker update``: new limits over the old ones. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.engine.oci_spec import resources
+from jaula.engine.oci_spec.inputs import HostFacts
+from jaula.errors import Conflict
+from jaula.spec import api
+from jaula.spec.api import ContainerCreate, ContainerUpdate
+from jaula.spec.runtime import Resources
+
+
+def merged_limits(
+    body: ContainerCreate, update: ContainerUpdate, host: HostFacts
+) -> tuple[ContainerCreate, Resources | None, tuple[str, ...]]:
+    """The configuration with the update in it, what to write to the cgroup, and warnings.
+
+    :raises InvalidRequest: the result could not be.
+    :raises Conflict: a memory limit that the present memory-swap limit does not allow.
+    """
+    old = body.host_config
+    changed = {
+        field: value
+        for field in api.Resources.__struct_fields__
+        if (value := getattr(update, field)) != getattr(api.Resources(), field)
+    }
+    if update.nano_cpus:
+        changed |= {"cpu_quota": 0, "cpu_period": 0}
+    elif update.cpu_quota or update.cpu_period:
+        changed |= {"nano_cpus": 0}
+    if (
+        update.memory > 0
+        and not update.memory_swap
+        and 0 < (old.memory_swap or old.memory * 2) < update.memory
+    ):
+        raise Conflict(
+            "Memory limit should be smaller than already set memoryswap limit, update the"
+            " memoryswap at the same time"
+        )
+    if update.memory > 0 and not update.memory_swap and not old.memory_swap and old.memory > 0:
+        changed["memory_swap"] = old.memory * 2  # the limit that is in effect stays
+    host_config = msgspec.structs.replace(old, **changed)
+    if update.restart_policy.name:
+        host_config = msgspec.structs.replace(host_config, restart_policy=update.restart_policy)
+    warnings = resources.check(host_config, host)
+    merged = msgspec.structs.replace(body, host_config=host_config)
+    limits = resources.change(update, host_config, host)
+    return merged, None if limits == Resources() else limits, warnings

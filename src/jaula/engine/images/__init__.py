@@ -1,0 +1,1 @@
+"""Images: use cases on the image store and registries."""

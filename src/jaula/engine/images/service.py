@@ -1,0 +1,291 @@
+"""The use cases of images: what ``/images/...`` asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import calendar
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import msgspec
+
+from jaula.engine.threads import consumed, produced
+from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from jaula.engine.model.services import Services
+    from jaula.images.store.store import Image, RemovalResult
+
+Filters = dict[str, list[str]]
+Document = dict[str, Any]
+Documents = list[Document]
+
+
+class Images:
+    """All images of an engine."""
+
+    def __init__(self, parts: Services) -> None:
+        self._parts = parts
+
+    def list(self, *, all: bool, filters: Filters, digests: bool) -> Documents:
+        """Docker's summaries, newest first."""
+        users: dict[str, int] = {}
+        for container in self._parts.registry:
+            users[container.record.image] = users.get(container.record.image, 0) + 1
+        images = self._parts.images.list()
+        chosen = [i for i in images if all_fit(i, filters, self._parts)]
+        patterns = filters.get("reference", ())
+        return [self._summary(image, users.get(image.id, 0), patterns) for image in chosen]
+
+    def _summary(self, image: Image, containers: int, patterns: Sequence[str] = ()) -> Document:
+        return {
+            "Id": image.id,
+            "ParentId": "",
+            "RepoTags": matching(image.names, patterns) if patterns else list(image.names),
+            "RepoDigests": list(image.digests),
+            "Created": seconds(image.created),
+            "Size": image.size,
+            "SharedSize": -1,
+            "Labels": dict(image.config.labels),
+            "Containers": containers,
+        }
+
+    def inspect(self, ref: str) -> Document:
+        """Docker's document of one image."""
+        image = self._parts.images.resolve(ref)
+        document = image.document
+        config: Document = msgspec.to_builtins(image.config)
+        config = _OF_A_CONTAINER | config
+        return {
+            "Id": image.id,
+            "RepoTags": list(image.names),
+            "RepoDigests": list(image.digests),
+            "Parent": "",
+            "Comment": document.comment,
+            "Created": image.created,
+            "DockerVersion": document.docker_version,
+            "Author": document.author,
+            "Config": config,
+            "Architecture": document.architecture,
+            "Os": document.os or "linux",
+            "Size": image.size,
+            "GraphDriver": {"Name": self._parts.snapshots.name, "Data": None},
+            "RootFS": {"Type": "layers", "Layers": list(image.layers)},
+            "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+        }
+
+    def history(self, ref: str) -> Documents:
+        """The steps of its making, newest first."""
+        return [
+            {
+                "Id": item.id,
+                "Created": seconds(item.created),
+                "CreatedBy": item.created_by,
+                "Tags": [*item.tags] or None,
+                "Size": item.size,
+                "Comment": item.comment,
+            }
+            for item in self._parts.images.history(ref)
+        ]
+
+    async def tag(self, ref: str, repo: str, tag: str) -> None:
+        """One more name."""
+        name = f"{repo}:{tag}" if tag else repo
+        image = self._parts.images.tag(ref, name)
+        self._parts.events.emit("image", "tag", image.id, {"name": name})
+
+    async def remove(self, ref: str, *, force: bool, noprune: bool) -> Documents:
+        """Take a name, or the image, away.
+
+        :raises Conflict: a container uses it.
+        """
+        return [dict(step) for step in await self._remove(ref, force=force)]
+
+    async def _remove(self, ref: str, *, force: bool) -> RemovalResult:
+        try:
+            image = self._parts.images.resolve(ref)
+        except CorruptState:
+            return await asyncio.to_thread(self._parts.images.remove, ref)
+        in_use = None
+        for container in self._parts.registry:
+            if container.record.image != image.id:
+                continue
+            if container.record.status in (Status.RUNNING, Status.PAUSED, Status.RESTARTING):
+                in_use = f"image is being used by running container {container.id[:12]}"
+                break
+            in_use = f"image is being used by stopped container {container.id[:12]}"
+        running = in_use is not None and "running" in in_use
+        if running and len(image.names) <= 1 and ref.removeprefix("sha256:") in image.id:
+            raise Conflict(f"conflict: unable to delete {ref[:12]} (cannot be forced) - {in_use}")
+        done = await asyncio.to_thread(self._parts.images.remove, ref, force=force, in_use=in_use)
+        for step in done:
+            for action, name in step.items():
+                verb = "untag" if action == "Untagged" else "delete"
+                self._parts.events.emit("image", verb, image.id, {"name": name})
+        return done
+
+    async def load(self, stream: AsyncIterator[bytes], *, quiet: bool) -> AsyncIterator[Document]:
+        """Load an archive; Docker's messages."""
+        from jaula.images.archive import load
+
+        store, gate = self._parts.images, self._parts.gate
+
+        def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
+            for message in load(store, file, quiet=quiet, admit=gate.loading):
+                emit(dict(message))
+
+        async for message in consumed(stream, work):
+            text = str(message.get("stream", ""))
+            if text.startswith("Loaded image"):
+                name = text.partition(": ")[2].strip()
+                self._parts.events.emit("image", "load", store.resolve(name).id, {"name": name})
+            yield message
+
+    async def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
+        """An archive of images."""
+        from jaula.images.archive import save
+
+        store = self._parts.images
+        ids = [store.resolve(name).id for name in names]
+
+        def work(emit: Callable[[bytes], None]) -> None:
+            save(store, names, lambda data: emit(bytes(data)))
+
+        for image_id, name in zip(ids, names, strict=True):
+            self._parts.events.emit("image", "save", image_id, {"name": name})
+        async for chunk in produced(work):
+            yield chunk
+
+    async def import_(
+        self,
+        stream: AsyncIterator[bytes],
+        repo: str,
+        tag: str,
+        changes: Sequence[str],
+        message: str,
+    ) -> AsyncIterator[Document]:
+        """Make an image of a file system's tar."""
+        from jaula.images.archive import import_tar
+
+        store = self._parts.images
+        name = f"{repo}:{tag}" if repo and tag else repo or None
+
+        def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
+            image = import_tar(store, file, name, changes, message=message)
+            emit({"status": image.id})
+
+        async for document in consumed(stream, work):
+            self._parts.events.emit(
+                "image", "import", str(document["status"]), {"name": name or ""}
+            )
+            yield document
+
+    async def prune(self, filters: Filters) -> Document:
+        """Remove images without a name, or with ``dangling=false`` all that no container uses."""
+        from jaula.engine.containers.filters import moment
+
+        dangling, labels = True, []
+        before: float | None = None
+        for key, values in filters.items():
+            if key == "dangling":
+                dangling = any(v.lower() in ("true", "1", "t") for v in values)
+            elif key == "until":
+                before = min(moment(value) for value in values)
+            elif key in ("label", "label!"):
+                labels += [(key, value) for value in values]
+            else:
+                raise InvalidRequest(f"invalid filter '{key}'")
+        used = {container.record.image for container in self._parts.registry}
+        deleted: Documents = []
+        freed = 0
+        for image in self._parts.images.list():
+            if image.id in used or (dangling and image.names):
+                continue
+            if before is not None and seconds(image.created) >= before:
+                continue
+            if not all(has_label(image, v) == (k == "label") for k, v in labels):
+                continue
+            try:
+                done = await self._remove(image.id, force=True)
+            except JaulaError:
+                continue  # a container was made from it meanwhile
+            deleted += done
+            freed += done.freed
+        self._parts.events.emit("image", "prune", "", {"reclaimed": str(freed)})
+        return {"ImagesDeleted": deleted or None, "SpaceReclaimed": freed}
+
+
+_OF_A_CONTAINER: Document = {
+    **dict.fromkeys(("Hostname", "Domainname", "User", "Image", "WorkingDir"), ""),
+    **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr"), False),
+    **dict.fromkeys(("Tty", "OpenStdin", "StdinOnce"), False),
+    **dict.fromkeys(("Env", "Cmd", "Entrypoint", "Volumes", "OnBuild", "Labels"), None),
+}
+"""What the document of an image says for what an image does not have."""
+
+
+def has_label(image: Image, wanted: str) -> bool:
+    """Whether an image has the label, with the value if one is given."""
+    name, equals, value = wanted.partition("=")
+    found = image.config.labels.get(name)
+    return found is not None and (not equals or found == value)
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The names that a pattern fits, with or without their tags; no wildcard fits a slash."""
+    return [
+        name
+        for name in names
+        if any(_fits_name(shown, p) for shown in (name, _untagged(name)) for p in patterns)
+    ]
+
+
+def _untagged(name: str) -> str:
+    path, colon, tag = name.rpartition(":")
+    return path if colon and "/" not in tag else name
+
+
+def _fits_name(name: str, pattern: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    parts, patterns = name.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+def all_fit(image: Image, filters: Filters, parts: Services) -> bool:
+    """Whether an image passes every filter of ``docker images``.
+
+    :raises InvalidRequest: an unknown filter.
+    """
+    for key, values in filters.items():
+        match key:
+            case "dangling":
+                wanted = any(v.lower() in ("true", "1", "t") for v in values)
+                fits = wanted == (not image.names)
+            case "label":
+                fits = all(has_label(image, value) for value in values)
+            case "reference":
+                fits = bool(matching(image.names, values))
+            case "before":
+                fits = seconds(image.created) < seconds(parts.images.resolve(values[0]).created)
+            case "since":
+                fits = seconds(image.created) > seconds(parts.images.resolve(values[0]).created)
+            case "until":
+                from jaula.engine.containers.filters import moment
+
+                fits = all(seconds(image.created) < moment(value) for value in values)
+            case _:
+                raise InvalidRequest(f"invalid filter '{key}'")
+        if not fits:
+            return False
+    return True
+
+
+def seconds(created: str) -> int:
+    """An RFC 3339 time as seconds since the epoch; 0 where there is none."""
+    try:
+        return calendar.timegm(time.strptime(created[:19], "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return 0

@@ -1,0 +1,1 @@
+"""The engine's state in memory, and the values that its packages share."""

@@ -1,0 +1,142 @@
+"""All containers: by id, by name, by the beginning of an id.
+
+Looking one up by id or name costs the same with ten and with ten thousand containers. The names
+are the truth here: a name that is reserved while a container is made cannot be taken twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.engine.model.container import Container
+from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.security.lsm.selinux_mcs import choose, level, pair
+from jaula.state.database import Database
+from jaula.state.records import ContainerRecord
+
+TABLE = "containers"
+
+
+class ContainerStore:
+    """The containers of one engine, kept in step with the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._by_id: dict[str, Container] = {}
+        self.names: dict[str, str] = {}
+        self._steps: dict[str, Container] = {}
+        self._levels: dict[str, tuple[int, int]] = {}
+
+    def load(self) -> None:
+        """Read every record.
+
+        :raises CorruptState: a record cannot be read, or two have one name.
+        """
+        for _, record in self._database.all(TABLE, ContainerRecord):
+            if record.build:
+                self._steps[record.id] = Container(record)
+                continue
+            self._by_id[record.id] = Container(record)
+            self.names[record.name] = record.id
+            if (categories := pair(record.level)) is not None:
+                self._levels[record.id] = categories
+
+    def __iter__(self) -> Iterator[Container]:
+        return iter(tuple(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, container_id: str) -> bool:
+        return container_id in self._by_id
+
+    def get(self, container_id: str) -> Container | None:
+        """The container of a full id, or None."""
+        return self._by_id.get(container_id)
+
+    def find(self, ref: str) -> Container:
+        """The container of a name, an id or a unique beginning of an id.
+
+        :raises NotFound: there is none.
+        :raises InvalidRequest: several ids begin like that.
+        """
+        plain = ref.removeprefix("/")
+        found = self._by_id.get(plain) or self._by_id.get(self.names.get(plain, ""))
+        if found is not None:
+            return found
+        if plain and not plain.strip("0123456789abcdef"):
+            several = [c for key, c in self._by_id.items() if key.startswith(plain)]
+            if len(several) == 1:
+                return several[0]
+            if several:
+                raise InvalidRequest(f"multiple IDs found with provided prefix: {plain}")
+        raise NotFound(f"No such container: {ref}")
+
+    def reserve(self, name: str, container_id: str) -> None:
+        """Take a name.
+
+        :raises Conflict: another container has it.
+        """
+        self.check_free(name)
+        self.names[name] = container_id
+
+    def check_free(self, name: str) -> None:
+        """Say whose a name is.
+
+        :raises Conflict: a container has it.
+        """
+        owner = self.names.get(name)
+        if owner is not None:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container'
+                f' "{owner}". You have to remove (or rename) that container to be able to reuse'
+                " that name."
+            )
+
+    def release(self, name: str, container_id: str) -> None:
+        """Give a name back, if it is this container's."""
+        if self.names.get(name) == container_id:
+            del self.names[name]
+
+    def take_level(self, container_id: str, *, asked: str = "") -> str:
+        """An SELinux level for a container, kept until :meth:`free_level`.
+
+        ``asked`` is one that a person named: it is that, and no other container is given it.
+
+        :raises Unavailable: all are in use.
+        """
+        categories = pair(asked) if asked else choose(set(self._levels.values()))
+        if categories is None:
+            return asked
+        self._levels[container_id] = categories
+        return asked or level(*categories)
+
+    def free_level(self, container_id: str) -> None:
+        """Give a container's level back."""
+        self._levels.pop(container_id, None)
+
+    def add(self, container: Container) -> None:
+        """Write a new container; its name was reserved."""
+        self.save(container)
+        self._by_id[container.id] = container
+
+    def add_step(self, container: Container) -> None:
+        """Write a container that is a step of a build: nobody sees it, the next engine ends it."""
+        self.save(container)
+        self._steps[container.id] = container
+
+    def steps(self) -> tuple[Container, ...]:
+        """All steps of builds."""
+        return tuple(self._steps.values())
+
+    def save(self, container: Container) -> None:
+        """Write the record: one commit."""
+        self._database.put(TABLE, container.id, container.record)
+
+    def forget(self, container: Container) -> None:
+        """Remove the record and free the name."""
+        self._database.delete(TABLE, container.id)
+        self._by_id.pop(container.id, None)
+        self._steps.pop(container.id, None)
+        self.free_level(container.id)
+        self.release(container.name, container.id)

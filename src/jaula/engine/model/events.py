@@ -1,0 +1,138 @@
+"""What happened, for those who watch (``GET /events``).
+
+The newest 256 events are kept in memory, as Docker does; a subscriber gets what is kept and
+matches, then what comes. A subscriber that does not read loses its oldest events, never the
+engine's memory.
+
+Source: Docker Engine API 1.45, ``SystemEvents``; filters are those of ``docker events``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+
+_KEPT = 256
+_BACKLOG = 1024
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One event; ``time`` in nanoseconds since the epoch."""
+
+    type: str  # container image network volume daemon
+    action: str
+    actor: str
+    attributes: dict[str, str]
+    time: int
+
+    def document(self) -> dict[str, Any]:
+        """Docker's event message, with the fields of old clients."""
+        document: dict[str, Any] = {}
+        if self.type in ("container", "image"):
+            document["status"] = self.action
+            document["id"] = self.actor
+        if self.type == "container":
+            document["from"] = self.attributes.get("image", "")
+        document |= {
+            "Type": self.type,
+            "Action": self.action,
+            "Actor": {"ID": self.actor, "Attributes": self.attributes},
+            "scope": "local",
+            "time": self.time // 1_000_000_000,
+            "timeNano": self.time,
+        }
+        return document
+
+
+def matches(event: Event, filters: Mapping[str, list[str]]) -> bool:
+    """Whether every filter has a value that fits the event; unknown filters fit nothing."""
+    return all(any(_fits(event, key, value) for value in values) for key, values in filters.items())
+
+
+def _fits(event: Event, key: str, value: str) -> bool:
+    match key:
+        case "type":
+            return event.type == value
+        case "event":
+            return event.action == value or event.action.startswith(value + ":")
+        case "scope":
+            return value == "local"
+        case "label":
+            name, equals, wanted = value.partition("=")
+            found = event.attributes.get(name)
+            return found is not None and (not equals or found == wanted)
+        case "container":
+            return event.type == "container" and _named(event, value)
+        case "image":
+            return (event.type == "image" and _named(event, value)) or event.attributes.get(
+                "image", ""
+            ).partition(":")[0] == value.partition(":")[0]
+        case "network" | "volume" | "daemon":
+            return event.type == key and _named(event, value)
+    return False
+
+
+def _named(event: Event, value: str) -> bool:
+    return (
+        event.actor == value
+        or event.actor.startswith(value)
+        or event.attributes.get("name", "") == value.removeprefix("/")
+    )
+
+
+class EventBus:
+    """The log of events and its subscribers."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Event] = deque(maxlen=_KEPT)
+        self._subscribers: set[asyncio.Queue[Event]] = set()
+
+    @property
+    def listeners(self) -> int:
+        """How many subscribers there are."""
+        return len(self._subscribers)
+
+    def emit(
+        self, kind: str, action: str, actor: str, attributes: Mapping[str, str] | None = None
+    ) -> None:
+        """Record an event and tell everyone who listens."""
+        event = Event(kind, action, actor, dict(attributes or {}), time.time_ns())
+        self._kept.append(event)
+        for queue in self._subscribers:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(event)
+
+    async def stream(
+        self,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Mapping[str, list[str]] | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Events from ``since`` (default: now) to ``until`` (default: for ever), in seconds."""
+        wanted = filters or {}
+        queue: asyncio.Queue[Event] = asyncio.Queue(_BACKLOG)
+        self._subscribers.add(queue)
+        try:
+            if since is not None:
+                for event in tuple(self._kept):
+                    late = until is not None and event.time / 1e9 > until
+                    if event.time / 1e9 >= since and not late and matches(event, wanted):
+                        yield event.document()
+            while True:
+                timeout = None if until is None else until - time.time()
+                if timeout is not None and timeout <= 0:
+                    return
+                try:
+                    event = await asyncio.wait_for(queue.get(), timeout)
+                except TimeoutError:
+                    return
+                if matches(event, wanted):
+                    yield event.document()
+        finally:
+            self._subscribers.discard(queue)

@@ -1,0 +1,1 @@
+"""Networks of containers: use cases, endpoints, links, DNS."""

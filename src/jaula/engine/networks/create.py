@@ -1,0 +1,153 @@
+"""From ``POST /networks/create`` to a network's record. Pure; words and statuses are Docker's.
+
+Options that a driver does not know are kept and shown, and change nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from ipaddress import AddressValueError, IPv4Address
+
+import msgspec
+
+from jaula.engine.networks import config_only
+from jaula.errors import InvalidRequest, NotAuthorized, NotFound
+from jaula.kernel.links import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
+from jaula.network.bridge import check_bridge_name
+from jaula.network.drivers.parent_interface import dummy_name
+from jaula.spec.api_networks import NetworkCreate
+from jaula.spec.network import (
+    BINDING_OPTION,
+    ICC_OPTION,
+    IPVLAN_FLAG_OPTION,
+    IPVLAN_MODE_OPTION,
+    MACVLAN_MODE_OPTION,
+    MASQUERADE_OPTION,
+    MTU_OPTION,
+    NAME_OPTION,
+    PARENT_OPTION,
+    PARENTED,
+    PAST_OPTION,
+    NetworkRecord,
+)
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")  # strconv.ParseBool, in lower case
+
+
+def check(body: NetworkCreate) -> None:
+    """Refuse what this engine has no network for.
+
+    :raises JaulaError: what is wrong.
+    """
+    if not _NAME.fullmatch(body.name):
+        raise InvalidRequest(
+            f"invalid network name ({body.name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            if body.name
+            else "network name cannot be empty"
+        )
+    if body.driver == "overlay":
+        raise _swarm()
+    config_only.check(body)
+    if body.scope == "swarm" or body.ingress:
+        raise _swarm()
+    if body.ipam is not None and body.ipam.driver not in ("", "default"):
+        raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
+    if body.config_only:
+        return  # it is for whatever driver is named by those that are made from it
+    if body.driver in ("host", "null"):
+        raise NotAuthorized(f'only one instance of "{body.driver}" network is allowed')
+    if body.driver not in ("", "default", "bridge", *PARENTED):
+        raise NotFound(f'plugin "{body.driver}" not found')
+
+
+def _swarm() -> NotAuthorized:
+    return NotAuthorized("This node is not a swarm manager: a network of that kind needs one")
+
+
+def network(body: NetworkCreate, identity: str) -> NetworkRecord:
+    """The record of a network that is not made yet, without its subnets.
+
+    Whether a parent comes with the network is for the caller to see.
+
+    :raises InvalidRequest: an option's value.
+    """
+    options = body.options
+    common = NetworkRecord(
+        body.name,
+        identity,
+        time.time_ns(),
+        "",
+        ipv6=body.enable_ipv6,
+        internal=body.internal,
+        attachable=body.attachable,
+        mtu=_mtu(options.get(MTU_OPTION, "")),
+        driver_options=options,
+        labels=body.labels,
+        config_from=config_only.source(body),
+    )
+    if body.driver in PARENTED:
+        return _parented(common, body.driver)
+    return msgspec.structs.replace(
+        common,
+        bridge=check_bridge_name(options.get(NAME_OPTION) or f"br-{identity[:12]}"),
+        icc=_flag(options, ICC_OPTION),
+        masquerade=_flag(options, MASQUERADE_OPTION),
+        host_binding=_binding(options.get(BINDING_OPTION, "")),
+        past_firewall=_flag(options, PAST_OPTION) if PAST_OPTION in options else None,
+    )
+
+
+def _parented(common: NetworkRecord, driver: str) -> NetworkRecord:
+    """A network without a parent gets a link that leads nowhere, so it is internal."""
+    options = common.driver_options
+    parent = options.get(PARENT_OPTION, "")
+    if parent and (len(parent) > 15 or parent in (".", "..") or not set(parent).isdisjoint("/ \0")):
+        raise InvalidRequest(f"invalid parent interface {parent!r}")
+    flag = ""
+    if driver == "macvlan":
+        mode = _one_of(options, MACVLAN_MODE_OPTION, MACVLAN_MODES, "bridge")
+    else:
+        mode = _one_of(options, IPVLAN_MODE_OPTION, IPVLAN_MODES, "l2")
+        flag = _one_of(options, IPVLAN_FLAG_OPTION, IPVLAN_FLAGS, "bridge")
+    return msgspec.structs.replace(
+        common,
+        driver=driver,
+        parent=parent or dummy_name(common.id),
+        internal=common.internal or not parent,
+        mode=mode,
+        flag=flag,
+    )
+
+
+def _one_of(options: dict[str, str], name: str, known: Iterable[str], default: str) -> str:
+    found = options.get(name) or default
+    if found not in known:
+        raise InvalidRequest(
+            f"requested {name} {found!r} is not valid", hint=f"known: {', '.join(known)}"
+        )
+    return found
+
+
+def _flag(options: dict[str, str], name: str) -> bool:
+    text = options.get(name, "true").lower()
+    if text not in _TRUE + _FALSE:
+        raise InvalidRequest(f"invalid value for {name}: {options[name]!r} is not true or false")
+    return text in _TRUE
+
+
+def _binding(text: str) -> str:
+    try:
+        return str(IPv4Address(text)) if text else ""
+    except AddressValueError as error:
+        raise InvalidRequest(f"invalid value for {BINDING_OPTION}: {error}") from None
+
+
+def _mtu(text: str) -> int:
+    if not text:
+        return 0
+    if not text.isdigit() or not (text == "0" or 68 <= int(text) <= 65535):
+        raise InvalidRequest(f"invalid value for {MTU_OPTION}: {text!r}")
+    return int(text)

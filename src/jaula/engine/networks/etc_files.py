@@ -1,0 +1,203 @@
+"""The files that the engine gives a container: hosts, resolv.conf, hostname, an init program."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from jaula.engine.oci_spec import spec
+from jaula.engine.oci_spec.namespaces import NamespaceConfig
+from jaula.errors import InvalidRequest
+from jaula.network import etc_files
+from jaula.network.dns import resolver_sockets
+from jaula.state.records import ContainerRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jaula.engine.model.services import Services
+    from jaula.spec.endpoint import Endpoint
+
+log = logging.getLogger("jaula.network")
+
+_NAMES = ("hosts", "hostname", "resolv.conf")
+_HOSTS_LIMIT = 1 << 20  # bytes; it is the container's to write
+_INIT = "init-program"
+_INITS = (
+    "/usr/bin/docker-init",
+    "/usr/bin/tini-static",
+    "/usr/libexec/podman/catatonit",
+    "/usr/bin/catatonit",
+)
+
+
+def write(
+    parts: Services,
+    record: ContainerRecord,
+    shares: NamespaceConfig,
+    endpoints: Sequence[Endpoint],
+    linked: Sequence[str] = (),
+) -> dict[str, str]:
+    """hosts, resolv.conf and hostname, written anew for each start.
+
+    ``linked`` are further lines of hosts.
+    """
+    host = record.body.host_config
+    directory = _directory(parts, record, shares)
+    found: dict[str, str] = {}
+    if shares.net.container:
+        found = {f"/etc/{n}": str(directory / n) for n in _NAMES}
+    else:
+        gateway = next((e.gateway for e in endpoints if e.gateway), None)
+        addresses = [text for e in endpoints for text in (e.ipv4, e.ipv6) if text]
+        if shares.net.host and not host.extra_hosts:
+            hosts = _read("/etc/hosts")
+        else:
+            hosts = etc_files.hosts(
+                record.hostname,
+                domain=record.body.domainname,
+                more=addresses,
+                extra=host.extra_hosts,
+                linked=linked,
+                gateway=gateway,
+            )
+        resolv = _read("/etc/resolv.conf")
+        if record.id in parts.resolvers:
+            resolv = _resolver_conf(record)
+        elif not shares.net.host or host.dns or host.dns_search or host.dns_options:
+            resolv = etc_files.resolv_conf(
+                resolv, dns=host.dns, search=host.dns_search, options=host.dns_options
+            )
+        for name, text in (
+            ("hosts", hosts),
+            ("hostname", etc_files.hostname(record.hostname)),
+            ("resolv.conf", resolv),
+        ):
+            path = directory / name
+            _write(str(path), text)
+            found[f"/etc/{name}"] = str(path)
+    if host.init:
+        found[spec.INIT_PATH] = init_program()
+        if parts.host.selinux:  # a copy, which can have the container's label
+            found[spec.INIT_PATH] = _copy(init_program(), parts, record)
+    return found
+
+
+def _resolver_conf(record: ContainerRecord) -> str:
+    host = record.body.host_config
+    return etc_files.resolver_conf(
+        _read("/etc/resolv.conf"),
+        resolver_sockets.ADDRESS,
+        search=host.dns_search,
+        options=host.dns_options,
+    )
+
+
+def use_resolver(parts: Services, record: ContainerRecord) -> None:
+    """Let a running container, which had none until now, ask the engine's resolver.
+
+    A resolv.conf that was changed inside stays as it is.
+    """
+    host = record.body.host_config
+    path = str(parts.config.paths.container(record.id) / "resolv.conf")
+    before = etc_files.resolv_conf(
+        _read("/etc/resolv.conf"), dns=host.dns, search=host.dns_search, options=host.dns_options
+    )
+    if _read(path) == before:
+        _write(path, _resolver_conf(record))
+
+
+def add_addresses(parts: Services, record: ContainerRecord, endpoint: Endpoint) -> None:
+    """Note a further address of a running container in its hosts file."""
+    path = str(parts.config.paths.container(record.id) / "hosts")
+    lines = etc_files.own_lines(
+        record.hostname,
+        record.body.domainname,
+        [text for text in (endpoint.ipv4, endpoint.ipv6) if text],
+    )
+    text = _read(path)
+    _write(path, text + ("" if text.endswith("\n") or not text else "\n") + "".join(lines))
+
+
+def change_hosts(
+    parts: Services, record: ContainerRecord, change: Callable[[bytes], bytes]
+) -> None:
+    """Change a container's hosts file where it is; what the container has added stays.
+
+    The file is a mount in the container, so it is never replaced, and no reader finds it empty.
+    """
+    path = parts.config.paths.container(record.id) / "hosts"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # it has not been started yet
+    with open(descriptor, "r+b", buffering=0) as file:
+        before = file.read(_HOSTS_LIMIT + 1) or b""
+        if len(before) > _HOSTS_LIMIT:
+            log.warning("container %s: its hosts file is too long to be changed", record.name)
+            return
+        after = change(before)
+        if after == before:
+            return
+        pairs = enumerate(zip(before, after, strict=False))
+        same = next((i for i, (old, new) in pairs if old != new), min(len(before), len(after)))
+        file.seek(same)
+        file.write(after[same:])
+        if len(after) < len(before):
+            file.truncate(len(after))
+
+
+def own(parts: Services, record: ContainerRecord, shares: NamespaceConfig) -> list[str]:
+    """Which of the files are the container's alone, or its and that of whose network it has."""
+    places = [_directory(parts, record, shares) / name for name in _NAMES]
+    places.append(parts.config.paths.container(record.id) / _INIT)
+    return [str(place) for place in places if place.exists()]
+
+
+def _directory(parts: Services, record: ContainerRecord, shares: NamespaceConfig) -> Path:
+    if shares.net.container:
+        return parts.config.paths.container(parts.registry.find(shares.net.container).id)
+    return parts.config.paths.container(record.id)
+
+
+def _copy(program: str, parts: Services, record: ContainerRecord) -> str:
+    place = parts.config.paths.container(record.id) / _INIT
+    shutil.copyfile(program, place)
+    place.chmod(0o755)
+    return str(place)
+
+
+def init_program() -> str:
+    """A small program of the host's that reaps orphans, for ``--init``.
+
+    :raises InvalidRequest: there is none.
+    """
+    for path in _INITS:
+        if os.access(path, os.X_OK):
+            return path
+    raise InvalidRequest(
+        "--init needs a static init program, and none is installed",
+        hint="install the package tini or catatonit",
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except FileNotFoundError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    # No link is followed: the directory is the engine's, the file is writable in the container.
+    descriptor = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+    )
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,126 @@
+"""The network part of Docker's documents: ``NetworkSettings``, ``Ports``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jaula.engine.networks import endpoints as network_endpoints
+from jaula.engine.networks.endpoints import DEFAULT
+from jaula.engine.networks.port_bindings import parse_port
+from jaula.engine.networks.store import PREDEFINED
+from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings
+from jaula.spec.endpoint import Endpoint
+from jaula.state.records import ContainerRecord
+
+Ids = Callable[[str], str]
+
+
+def settings(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
+    """``NetworkSettings`` of inspect, with the fields of old clients at its top.
+
+    ``id_of`` gives the id of a network of a name. Those fields are the default network's.
+    """
+    endpoint = record.endpoint
+    return {
+        "Bridge": "",
+        "SandboxID": endpoint.container_id if endpoint else "",
+        "SandboxKey": f"/proc/{record.pid}/ns/net" if record.pid else "",
+        "Ports": ports(record),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        **_addresses(endpoint if endpoint and endpoint.network == DEFAULT else None),
+        "Networks": networks(record, id_of),
+    }
+
+
+def networks(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
+    """One entry for each network; the host's and none are networks too."""
+    mode = record.body.host_config.network_mode
+    if mode.startswith("container:"):
+        return {}
+    if mode in ("host", "none"):
+        return {mode: _entry(record, mode, id_of, EndpointSettings(), None)}
+    endpoints = {endpoint.network: endpoint for endpoint in record.endpoints}
+    return {
+        name: _entry(record, name, id_of, wanted, endpoints.get(name))
+        for name, wanted in network_endpoints.of(record).items()
+    }
+
+
+def _entry(
+    record: ContainerRecord,
+    name: str,
+    id_of: Ids,
+    wanted: EndpointSettings,
+    endpoint: Endpoint | None,
+) -> dict[str, Any]:
+    own = name not in PREDEFINED
+    return {
+        "IPAMConfig": _ipam(wanted.ipam_config),
+        "Links": list(wanted.links) or None,
+        "Aliases": list(wanted.aliases) if own else None,
+        "DriverOpts": dict(wanted.driver_opts) or None,
+        "NetworkID": id_of(name),
+        **_addresses(endpoint),
+        "DNSNames": list(network_endpoints.names(record, wanted)) if own else None,
+    }
+
+
+def _ipam(wanted: EndpointIPAMConfig | None) -> dict[str, str] | None:
+    if wanted is None:
+        return None
+    found = {"IPv4Address": wanted.ipv4_address, "IPv6Address": wanted.ipv6_address}
+    return {key: value for key, value in found.items() if value}
+
+
+def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
+    return {
+        "MacAddress": endpoint.mac if endpoint else "",
+        "EndpointID": endpoint.endpoint_id if endpoint else "",
+        "Gateway": endpoint.gateway if endpoint else "",
+        "IPAddress": endpoint.ipv4 if endpoint else "",
+        "IPPrefixLen": endpoint.prefix if endpoint else 0,
+        "IPv6Gateway": endpoint.gateway6 if endpoint else "",
+        "GlobalIPv6Address": endpoint.ipv6 if endpoint else "",
+        "GlobalIPv6PrefixLen": endpoint.prefix6 if endpoint else 0,
+    }
+
+
+def ports(record: ContainerRecord) -> dict[str, Any]:
+    """The port map while it runs: exposed ports, with null where they are not published."""
+    if not record.pid:
+        return {}
+    found: dict[str, Any] = {}
+    for text in record.body.exposed_ports:
+        number, protocol = parse_port(text)
+        found[f"{number}/{protocol}"] = None
+    for port in record.ports:
+        key = f"{port.container_port}/{port.protocol}"
+        binding = {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host_port)}
+        found[key] = [*(found.get(key) or ()), binding]
+    return found
+
+
+def listed_ports(record: ContainerRecord) -> list[dict[str, Any]]:
+    """``Ports`` of the list."""
+    found: list[dict[str, Any]] = []
+    published = {(port.container_port, port.protocol) for port in record.ports}
+    for port in record.ports:
+        found.append(
+            {
+                "IP": port.host_ip or "0.0.0.0",
+                "PrivatePort": port.container_port,
+                "PublicPort": port.host_port,
+                "Type": port.protocol,
+            }
+        )
+    if record.pid:
+        for text in record.body.exposed_ports:
+            number, protocol = parse_port(text)
+            if (number, protocol) not in published:
+                found.append({"PrivatePort": number, "Type": protocol})
+    return found

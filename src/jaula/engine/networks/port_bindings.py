@@ -1,0 +1,90 @@
+"""Published ports: from ``PortBindings`` to what the network is asked for. Pure.
+
+Source: Docker Engine API 1.45, ``PortMap``; go-connections ``nat`` for the notation ``80/tcp``.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.spec.api import ContainerCreate
+
+_PROTOCOLS = ("tcp", "udp", "sctp")
+
+
+class PortBindingRequest(msgspec.Struct, frozen=True):
+    """One port to publish: the first free one from ``host_port`` to ``host_port_end`` will do.
+
+    None means: any that is free.
+    """
+
+    container_port: int
+    protocol: str
+    host_ip: str = ""
+    host_port: int | None = None
+    host_port_end: int | None = None
+
+
+def parse_port(text: str) -> tuple[int, str]:
+    """``80`` or ``80/udp``.
+
+    :raises InvalidRequest: not a port.
+    """
+    number, slash, protocol = text.partition("/")
+    protocol = protocol.lower() if slash else "tcp"
+    if protocol not in _PROTOCOLS:
+        raise InvalidRequest(f"invalid port {text!r}: unknown protocol {protocol!r}")
+    return _number(number, text), protocol
+
+
+def wishes(body: ContainerCreate) -> tuple[PortBindingRequest, ...]:
+    """Every port that the request publishes.
+
+    :raises InvalidRequest: a port or an address that is none.
+    """
+    wanted = []
+    for text, bindings in body.host_config.port_bindings.items():
+        port, protocol = parse_port(text)
+        for binding in bindings:
+            wanted.append(
+                PortBindingRequest(
+                    port, protocol, _address(binding.host_ip), *_range(binding.host_port)
+                )
+            )
+        if not bindings:
+            wanted.append(PortBindingRequest(port, protocol))
+    published = {(wish.container_port, wish.protocol) for wish in wanted}
+    for text in body.exposed_ports:
+        port, protocol = parse_port(text)
+        if body.host_config.publish_all_ports and (port, protocol) not in published:
+            wanted.append(PortBindingRequest(port, protocol))
+    return tuple(wanted)
+
+
+def _number(text: str, whole: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
+        raise InvalidRequest(f"invalid port {whole!r}: a number from 1 to 65535 is wanted")
+    return int(text)
+
+
+def _range(text: str) -> tuple[int | None, int | None]:
+    if text in ("", "0"):
+        return None, None
+    first, dash, last = text.partition("-")
+    low = _number(first, text)
+    high = _number(last, text) if dash else low
+    if high < low:
+        raise InvalidRequest(f"invalid port range {text!r}: it ends before it begins")
+    return low, high if high > low else None
+
+
+def _address(text: str) -> str:
+    if not text:
+        return ""
+    import ipaddress  # rarely needed, and not small
+
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        raise InvalidRequest(f"invalid IP address {text!r} in a port binding") from None

@@ -1,0 +1,55 @@
+"""Networks and resolvers after a former engine's end: set up again from what is on record."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from jaula.engine.networks.endpoints import DEFAULT
+from jaula.engine.userns import join
+from jaula.errors import JaulaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+
+log = logging.getLogger("jaula.network")
+
+
+def restore_networks(parts: Services) -> None:
+    """Set up every network on record; sweep those whose making was cut off."""
+    for network in parts.networks:
+        if network.config_only:
+            continue
+        try:
+            if network.ipv4_pool is None:
+                parts.network.clear(network)
+                parts.networks.forget(network)
+                log.info("the making of network %s was cut off and is undone", network.name)
+            else:
+                parts.network.define(network)
+        except JaulaError as error:
+            log.warning("network %s does not work: %s", network.name, error)
+            parts.network.expect(network)
+
+
+async def restore_resolvers(parts: Services, containers: Iterable[Container]) -> None:
+    """Answer again the questions of containers that a former engine started."""
+    for container in containers:
+        record = container.record
+        if all(endpoint.network == DEFAULT for endpoint in record.endpoints):
+            continue
+        try:
+            fds = join.borrow(container, ("network",))
+            try:
+                servers = record.body.host_config.dns
+                await parts.resolvers.open(record.id, fds["network"], servers)
+                if record.endpoint is not None and not record.endpoint.internal:
+                    parts.network.lead_outside(record.endpoint, fds["network"])
+            finally:
+                os.close(fds["network"])
+        except JaulaError as error:
+            log.warning("container %s has no resolver: %s", container.name, error)

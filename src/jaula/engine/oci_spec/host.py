@@ -1,0 +1,109 @@
+"""Reading the facts about this host that limits and documents depend on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Collection
+
+import msgspec
+
+from jaula.engine.oci_spec.inputs import HostFacts
+from jaula.engine.oci_spec.resources import parse_set
+from jaula.kernel import capabilities, userns
+from jaula.security.lsm import detect, selinux_policy
+
+_SYS_RESOURCE = 24  # CAP_SYS_RESOURCE, linux/capability.h
+
+
+def read(
+    nofile: tuple[int, int],
+    pids_limit: int,
+    features: Collection[str],
+    *,
+    container_type: str = "",
+    file_type: str = "",
+    rootless: bool = False,
+    warnings: tuple[str, ...] = (),
+) -> HostFacts:
+    """The facts; ``features`` are those of the cgroup driver, the types SELinux's, if not usual.
+
+    ``warnings`` are added to what is found out here. An ordinary user's engine without cgroups has
+    no default limit of processes, since nothing could keep it.
+    """
+    policy = selinux_policy.read(process=container_type, file=file_type)
+    nodes = _set("/sys/devices/system/node/online")
+    bounding = capabilities.read_status_masks(os.getpid())["bounding"]
+    return HostFacts(
+        online_cpus=_set("/sys/devices/system/cpu/online") or frozenset({0}),
+        memory_nodes=nodes or frozenset({0}),
+        total_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        swap_accounting="swap" in features,
+        io_weights="io.weight" in features,
+        selinux=policy.active,
+        selinux_types=policy.types,
+        selinux_spc=policy.spc,
+        apparmor=detect.apparmor() and not rootless,  # only root's engine can load its profile
+        apparmor_profiles=detect.apparmor_profiles(),
+        landlock=detect.landlock(),
+        hostname=socket.gethostname(),
+        kernel=os.uname().release,
+        capabilities=bounding,
+        mqueue=os.path.ismount("/dev/mqueue"),
+        nofile=_grantable(nofile),
+        pids_limit=pids_limit if not rootless or "pids" in features else 0,
+        rootless=rootless,
+        warnings=(*warnings, *policy.missing),
+    )
+
+
+def with_limits(facts: HostFacts, nofile: tuple[int, int], pids_limit: int) -> HostFacts:
+    """The same with other default limits; one that nothing could keep stays absent."""
+    return msgspec.structs.replace(
+        facts,
+        nofile=_grantable(nofile),
+        pids_limit=pids_limit if facts.pids_limit or not facts.rootless else 0,
+    )
+
+
+def fresh(facts: HostFacts) -> HostFacts:
+    """The same with what changes while an engine runs: the AppArmor profiles."""
+    if not facts.apparmor:
+        return facts
+    return msgspec.structs.replace(facts, apparmor_profiles=detect.apparmor_profiles())
+
+
+def _grantable(wanted: tuple[int, int]) -> tuple[int, int]:
+    """The default number of open files, or less where the engine may not raise its own limit.
+
+    Raising it takes CAP_SYS_RESOURCE in the initial user namespace (setrlimit(2)).
+    """
+    effective = capabilities.read_status_masks(os.getpid())["effective"]
+    if effective >> _SYS_RESOURCE & 1 and userns.is_initial():
+        return wanted
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return wanted
+    return min(wanted[0], hard), min(wanted[1], hard)
+
+
+def _set(path: str) -> frozenset[int]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return parse_set(path, file.read().strip())
+    except FileNotFoundError:
+        return frozenset()
+
+
+def operating_system() -> str:
+    """The distribution's name for itself (os-release(5))."""
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    if line.startswith("PRETTY_NAME="):
+                        return line.partition("=")[2].strip().strip("\"'")
+        except FileNotFoundError:
+            continue
+    return "Linux"

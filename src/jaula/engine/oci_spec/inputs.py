@@ -1,0 +1,70 @@
+"""What the decisions need to know about the host and about things that exist already."""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.security.lsm.selinux import Types
+from jaula.spec.runtime import IDMapping
+from jaula.state.records import MountRecord
+
+
+class HostFacts(msgspec.Struct, frozen=True):
+    """The host, as far as limits depend on it. Read once by the engine."""
+
+    online_cpus: frozenset[int] = frozenset({0})
+    memory_nodes: frozenset[int] = frozenset({0})
+    total_memory: int = 0  # bytes
+    swap_accounting: bool = True
+    io_weights: bool = True
+    selinux: bool = False
+    selinux_types: Types = Types()
+    selinux_spc: bool = False  # the policy has a type for privileged containers
+    apparmor: bool = False
+    apparmor_profiles: dict[str, str] | None = None  # name: mode; None: not to be seen
+    landlock: int = 0  # version of its interface, 0: none
+    hostname: str = ""
+    kernel: str = ""
+    capabilities: int = (1 << 41) - 1  # the engine's bounding set: what it can give on the host
+    mqueue: bool = True  # the host has /dev/mqueue
+    nofile: tuple[int, int] = (1024, 524288)  # soft, hard; what the engine may grant
+    pids_limit: int = 4096
+    rootless: bool = False  # an ordinary user's engine, in a user namespace
+    warnings: tuple[str, ...] = ()  # what a person should do something about
+
+
+class UserFacts(msgspec.Struct, frozen=True):
+    """Who the program runs as, looked up in the container's own passwd and group files."""
+
+    uid: int = 0
+    gid: int = 0
+    additional_gids: tuple[int, ...] = ()
+    home: str = "/"
+
+
+class SpecInputs(msgspec.Struct, frozen=True):
+    """What is decided for one start of one container.
+
+    ``mappings`` are empty where the container has no user namespace of its own to set up;
+    ``joined`` holds the paths of namespaces that exist already, by OCI type. ``id_mapped`` says
+    whether bind mounts must be shown through the container's id mapping; ``foreign_network`` that
+    the network namespace belongs to another user namespace than the container's.
+    """
+
+    container_id: str
+    cgroup_path: str
+    hostname: str
+    host: HostFacts = HostFacts()
+    user: UserFacts = UserFacts()
+    mappings: tuple[IDMapping, ...] = ()
+    gid_mappings: tuple[IDMapping, ...] = ()  # empty: as the users'
+    joined: dict[str, str] = {}
+    id_mapped: bool = True
+    foreign_network: bool = False
+    files: dict[str, str] = {}  # destination in the container: path on the host
+    mounts: tuple[MountRecord, ...] = ()
+    owner: tuple[int, int] | None = None  # uid and gid whose rights mounts of the host give at most
+    beneath: tuple[str, ...] = ()  # host directories that bound the mounts of whoever made it
+    level: str = ""  # SELinux's, the container's own
+    shared_shm: str | None = None  # host path of a /dev/shm that containers share
+    devices: tuple[str, ...] = ()  # host device nodes that a privileged container gets

@@ -1,0 +1,293 @@
+"""Limits: from Docker's numbers to the OCI ``resources``, checked before anything is made.
+
+Source: Docker Engine API 1.45 ``Resources``; moby ``verifyPlatformContainerResources`` for what
+is refused and what is only warned about; runtime-spec ``config-linux.md``, "Control groups".
+"""
+
+from __future__ import annotations
+
+import os
+
+from jaula.engine.oci_spec.inputs import HostFacts
+from jaula.errors import InvalidRequest
+from jaula.spec import api
+from jaula.spec.runtime import (
+    CPU,
+    BlockIO,
+    Memory,
+    Pids,
+    Resources,
+    Rlimit,
+    ThrottleDevice,
+    WeightDevice,
+)
+
+MINIMUM_MEMORY = 6 * 1024 * 1024
+PERIOD = 100_000  # microseconds; the kernel's default
+
+_RLIMIT_WORDS = """
+as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending
+stack
+"""
+_RLIMITS = frozenset(_RLIMIT_WORDS.split())
+
+
+def check(limits: api.Resources, host: HostFacts) -> tuple[str, ...]:
+    """Refuse what cannot be; return warnings for what will not have its effect.
+
+    :raises InvalidRequest: a value out of range or a combination that means nothing.
+    """
+    return (*_check_memory(limits, host), *_check_cpu(limits, host), *_check_others(limits, host))
+
+
+def _check_memory(limits: api.Resources, host: HostFacts) -> list[str]:
+    warnings = []
+    memory, swap = limits.memory, limits.memory_swap
+    if memory < 0 or 0 < memory < MINIMUM_MEMORY:
+        raise InvalidRequest("Minimum memory limit allowed is 6MB")
+    if swap > 0 and memory <= 0:
+        raise InvalidRequest(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        )
+    if 0 < swap < memory:
+        raise InvalidRequest(
+            "Minimum memoryswap limit should be larger than memory limit, see usage"
+        )
+    if swap < -1:
+        raise InvalidRequest(f"invalid memory-swap {swap}: use -1 for no limit")
+    if (swap or memory > 0) and not host.swap_accounting:
+        warnings.append(
+            "Your kernel does not support swap limit capabilities or the cgroup is not mounted."
+            " Memory limited without swap."
+        )
+    swappiness = limits.memory_swappiness
+    if swappiness is not None and not -1 <= swappiness <= 100:
+        raise InvalidRequest(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
+    if 0 < limits.memory_reservation < MINIMUM_MEMORY or limits.memory_reservation < 0:
+        raise InvalidRequest("Minimum memory reservation allowed is 6MB")
+    if memory > 0 and limits.memory_reservation > memory:
+        raise InvalidRequest(
+            "Minimum memory limit can not be less than memory reservation limit, see usage"
+        )
+    if limits.oom_kill_disable and memory <= 0:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, this can"
+            " result in the system running out of resources."
+        )
+    if limits.kernel_memory > 0:
+        warnings.append("Kernel memory limits are gone from the kernel. Limitation discarded.")
+    return warnings
+
+
+def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
+    count = len(host.online_cpus)
+    if limits.nano_cpus > 0 and (limits.cpu_period > 0 or limits.cpu_quota > 0):
+        given = "CPU Period" if limits.cpu_period > 0 else "CPU Quota"
+        raise InvalidRequest(f"Conflicting options: Nano CPUs and {given} cannot both be set")
+    if limits.nano_cpus < 0 or limits.nano_cpus > count * 1_000_000_000:
+        raise InvalidRequest(
+            f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
+        )
+    if 0 < limits.nano_cpus < 10_000_000:
+        raise InvalidRequest(
+            f"range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
+        )
+    if limits.cpu_shares < 0:
+        raise InvalidRequest(f"invalid CPU shares ({limits.cpu_shares}): value must be positive")
+    if limits.cpu_period and not 1_000 <= limits.cpu_period <= 1_000_000:
+        raise InvalidRequest(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+        )
+    if 0 < limits.cpu_quota < 1_000:
+        raise InvalidRequest("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    _check_set("CPUs", limits.cpuset_cpus, host.online_cpus)
+    _check_set("memory nodes", limits.cpuset_mems, host.memory_nodes)
+    if limits.cpu_realtime_period or limits.cpu_realtime_runtime:
+        raise InvalidRequest(
+            "real-time CPU time cannot be shared out: no kernel of a distribution has"
+            " CONFIG_RT_GROUP_SCHED"
+        )
+    return []
+
+
+def _check_set(what: str, text: str, available: frozenset[int]) -> None:
+    if not text:
+        return
+    wanted = parse_set(what, text)
+    if missing := wanted - available:
+        raise InvalidRequest(
+            f"Requested {what} are not available - requested {text},"
+            f" available: {format_set(available)}",
+            hint=f"not there: {format_set(frozenset(missing))}",
+        )
+
+
+def _check_others(limits: api.Resources, host: HostFacts) -> list[str]:
+    if limits.pids_limit is not None and limits.pids_limit < -1:
+        raise InvalidRequest(f"invalid pids limit {limits.pids_limit}: use -1 for no limit")
+    if limits.blkio_weight and not 10 <= limits.blkio_weight <= 1000:
+        raise InvalidRequest("Range of blkio weight is from 10 to 1000")
+    if limits.cpu_count or limits.cpu_percent:
+        raise InvalidRequest("a number or percentage of CPUs of Windows", hint="use --cpus")
+    if limits.io_maximum_iops or limits.io_maximum_bandwidth:
+        raise InvalidRequest(
+            "limits of IO of Windows", hint="use --device-read-bps, --device-write-bps"
+        )
+    if limits.device_requests:
+        raise InvalidRequest(
+            "could not select device driver: GPU and other device requests need a driver",
+            hint="name device nodes with --device",
+        )
+    rlimits(limits, (0, 0))
+    if (limits.blkio_weight or limits.blkio_weight_device) and not host.io_weights:
+        why = "Your kernel does not support Block I/O weight or the cgroup is not mounted."
+        return [f"{why} Weight discarded."]
+    return []
+
+
+def parse_set(what: str, text: str) -> frozenset[int]:
+    """Numbers of the kernel's list format, ``0-2,5`` (cpuset(7), "Formats").
+
+    :raises InvalidRequest: not in that format.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isascii() or not first.isdigit() or (dash and not last.isdigit()):
+            raise InvalidRequest(f"Invalid value {text} for {what}")
+        low, high = int(first), int(last or first)
+        if low > high or high > 65535:
+            raise InvalidRequest(f"Invalid value {text} for {what}")
+        numbers.update(range(low, high + 1))
+    return frozenset(numbers)
+
+
+def format_set(numbers: frozenset[int]) -> str:
+    """The kernel's list format."""
+    parts: list[str] = []
+    ordered = sorted(numbers)
+    start = 0
+    for index, number in enumerate(ordered):
+        if index + 1 < len(ordered) and ordered[index + 1] == number + 1:
+            continue
+        low = ordered[start]
+        parts.append(str(low) if low == number else f"{low}-{number}")
+        start = index + 1
+    return ",".join(parts)
+
+
+def decide(limits: api.Resources, host: HostFacts) -> Resources:
+    """The limits of a container; device rules are decided elsewhere."""
+    pids = host.pids_limit if limits.pids_limit is None else limits.pids_limit
+    return Resources(
+        memory=_memory(limits, host),
+        cpu=_cpu(limits),
+        pids=Pids(pids) if pids > 0 else None,
+        block_io=_block_io(limits),
+    )
+
+
+def change(limits: api.Resources, merged: api.Resources, host: HostFacts) -> Resources:
+    """The limits that an update names, computed from the ``merged`` configuration."""
+    whole = decide(merged, host)
+    memory = limits.memory or limits.memory_swap or limits.memory_reservation
+    cpu = (
+        limits.nano_cpus
+        or limits.cpu_period
+        or limits.cpu_quota
+        or limits.cpu_shares
+        or limits.cpuset_cpus
+        or limits.cpuset_mems
+    )
+    pids = whole.pids or Pids(-1)
+    return Resources(
+        memory=whole.memory if memory else None,
+        cpu=whole.cpu if cpu else None,
+        pids=pids if limits.pids_limit is not None else None,
+        block_io=whole.block_io if limits.blkio_weight else None,
+    )
+
+
+def _memory(limits: api.Resources, host: HostFacts) -> Memory | None:
+    swap: int | None = limits.memory_swap or None
+    if limits.memory > 0 and swap is None and host.swap_accounting:
+        swap = limits.memory * 2  # Docker's default: as much swap as memory
+    swappiness = limits.memory_swappiness
+    memory = Memory(
+        limit=limits.memory or None,
+        reservation=limits.memory_reservation or None,
+        swap=swap if host.swap_accounting else None,
+        swappiness=None if swappiness == -1 else swappiness,
+        disable_oom_killer=bool(limits.oom_kill_disable),
+    )
+    return None if memory == Memory() else memory
+
+
+def _cpu(limits: api.Resources) -> CPU | None:
+    quota, period = limits.cpu_quota or None, limits.cpu_period or None
+    if limits.nano_cpus > 0:
+        period = PERIOD
+        quota = limits.nano_cpus * PERIOD // 1_000_000_000
+    cpu = CPU(
+        shares=limits.cpu_shares or None,
+        quota=quota,
+        period=period,
+        cpus=limits.cpuset_cpus or None,
+        mems=limits.cpuset_mems or None,
+    )
+    return None if cpu == CPU() else cpu
+
+
+def _block_io(limits: api.Resources) -> BlockIO | None:
+    block_io = BlockIO(
+        weight=limits.blkio_weight or None,
+        weight_device=tuple(
+            WeightDevice(*_device(d.path), weight=d.weight) for d in limits.blkio_weight_device
+        ),
+        throttle_read_bps_device=_throttle(limits.blkio_device_read_bps),
+        throttle_write_bps_device=_throttle(limits.blkio_device_write_bps),
+        throttle_read_iops_device=_throttle(limits.blkio_device_read_iops),
+        throttle_write_iops_device=_throttle(limits.blkio_device_write_iops),
+    )
+    return None if block_io == BlockIO() else block_io
+
+
+def _throttle(devices: tuple[api.ThrottleDevice, ...]) -> tuple[ThrottleDevice, ...]:
+    return tuple(ThrottleDevice(*_device(d.path), rate=d.rate) for d in devices)
+
+
+def _device(path: str) -> tuple[int, int]:
+    # The one look at the host in this package: a block device's number is a fact of its node.
+    try:
+        number = os.stat(path).st_rdev
+    except OSError as error:
+        raise InvalidRequest(f"cannot limit device {path}: {error.strerror}") from error
+    return os.major(number), os.minor(number)
+
+
+def rlimits(limits: api.Resources, nofile: tuple[int, int]) -> tuple[Rlimit, ...]:
+    """``--ulimit``, and a finite number of open files where none was asked for.
+
+    :raises InvalidRequest: a limit that does not exist, or a soft one above its hard one.
+    """
+    chosen: dict[str, Rlimit] = {}
+    if nofile[1] > 0:
+        chosen["nofile"] = Rlimit("RLIMIT_NOFILE", hard=nofile[1], soft=nofile[0])
+    for limit in limits.ulimits:
+        name = limit.name.lower()
+        if name not in _RLIMITS:
+            raise InvalidRequest(
+                f"invalid ulimit type: {limit.name}", hint=f"one of {', '.join(sorted(_RLIMITS))}"
+            )
+        soft, hard = _unlimited(limit.soft), _unlimited(limit.hard)
+        if soft > hard:
+            raise InvalidRequest(
+                f"ulimit soft limit must be less than or equal to hard limit:"
+                f" {limit.soft} > {limit.hard}"
+            )
+        chosen[name] = Rlimit(f"RLIMIT_{name.upper()}", hard=hard, soft=soft)
+    return tuple(chosen.values())
+
+
+def _unlimited(value: int) -> int:
+    return 2**64 - 1 if value == -1 else value

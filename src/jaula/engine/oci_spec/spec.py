@@ -1,0 +1,196 @@
+"""The whole spec of one start of one container."""
+
+from __future__ import annotations
+
+from jaula.engine.oci_spec import mounts, namespaces, process, resources
+from jaula.engine.oci_spec.inputs import SpecInputs
+from jaula.engine.oci_spec.namespaces import NamespaceConfig
+from jaula.engine.oci_spec.security import SecurityConfig
+from jaula.errors import InvalidRequest
+from jaula.security import devices as devices_table
+from jaula.security import sysctls
+from jaula.security.landlock import Landlock
+from jaula.security.lsm.apparmor import AppArmor
+from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
+from jaula.security.lsm.selinux import SELinux
+from jaula.spec import bind_root
+from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
+from jaula.spec.runtime import (
+    Box,
+    Device,
+    DeviceCgroup,
+    Linux,
+    Process,
+    Resources,
+    Root,
+    Spec,
+    User,
+)
+
+INIT_PATH = mounts.INIT_PATH
+
+
+def build(
+    body: ContainerCreate, facts: SpecInputs, confinement: SecurityConfig, shares: NamespaceConfig
+) -> Spec:
+    """The document for the runtime.
+
+    :raises InvalidRequest: no program, a device or sysctl that is not allowed.
+    """
+    host = body.host_config
+    devices, rules = devices_of(host, facts)
+    limits = resources.decide(host, facts.host)
+    spec = Spec(
+        process=program(body, facts, confinement),
+        root=Root("rootfs", readonly=host.readonly_rootfs),
+        hostname=facts.hostname if shares.uts.own else None,
+        domainname=body.domainname or None if shares.uts.own else None,
+        mounts=mounts.decide(
+            shares, facts, shm_size=host.shm_size, privileged=host.privileged, proc=confinement.proc
+        ),
+        annotations={**host.annotations, **_bounds(facts)},
+        linux=Linux(
+            namespaces=namespaces.namespaces(shares, facts.joined),
+            uid_mappings=facts.mappings,
+            gid_mappings=facts.gid_mappings or facts.mappings,
+            devices=devices,
+            cgroups_path=facts.cgroup_path,
+            resources=Resources(
+                devices=rules,
+                memory=limits.memory,
+                cpu=limits.cpu,
+                pids=limits.pids,
+                block_io=limits.block_io,
+            ),
+            rootfs_propagation="private",
+            seccomp=confinement.seccomp,
+            sysctl=host.sysctls,
+            masked_paths=confinement.masked,
+            readonly_paths=confinement.readonly,
+        ),
+    )
+    for module, request in _modules(facts, confinement):
+        spec = module.confine(spec, request)
+    return spec
+
+
+def _bounds(facts: SpecInputs) -> dict[str, str]:
+    """What bounds a mount: a volume its subpath, a directory of the host somebody's mounts."""
+    bounds = {}
+    for mount in facts.mounts:
+        if mount.subpath:
+            bounds[mount.source] = mount.source.removesuffix(f"/{mount.subpath}")
+        elif mount.type == "bind":
+            fitting = [p for p in facts.beneath if bind_root.below(mount.source, p) is not None]
+            bound = max(fitting, key=len, default="/")
+            if bound != "/":  # below the root is everything, whatever links say
+                bounds[mount.source] = bound
+    return {bind_root.ANNOTATION: bind_root.encode(bounds)} if bounds else {}
+
+
+def _modules(
+    facts: SpecInputs, confinement: SecurityConfig
+) -> tuple[tuple[MandatoryAccess, LabelRequest], ...]:
+    """Mandatory access control, each module with what was asked of it."""
+    host = facts.host
+    selinux = SELinux(
+        active=host.selinux, types=host.selinux_types, level=facts.level, spc=host.selinux_spc
+    )
+    apparmor = AppArmor(active=host.apparmor, loaded=host.apparmor_profiles)
+    return (
+        (selinux, confinement.label),
+        (apparmor, confinement.apparmor),
+        (Landlock(host.landlock), confinement.landlock),
+    )
+
+
+def program(body: ContainerCreate, facts: SpecInputs, confinement: SecurityConfig) -> Process:
+    """The process section."""
+    host = body.host_config
+    arguments = process.arguments(body)
+    if host.init:
+        arguments = (INIT_PATH, "--", *arguments)
+    rows, columns = host.console_size
+    return Process(
+        cwd=process.working_directory(body.working_dir),
+        args=arguments,
+        env=process.environment(body.env, hostname=facts.hostname, tty=body.tty, user=facts.user),
+        terminal=body.tty,
+        console_size=Box(height=rows, width=columns) if body.tty and rows and columns else None,
+        user=User(
+            uid=facts.user.uid, gid=facts.user.gid, additional_gids=facts.user.additional_gids
+        ),
+        capabilities=confinement.capabilities,
+        rlimits=resources.rlimits(host, facts.host.nofile),
+        no_new_privileges=confinement.no_new_privileges,
+        oom_score_adj=host.oom_score_adj or None,
+    )
+
+
+def devices_of(
+    host: HostConfig, facts: SpecInputs
+) -> tuple[tuple[Device, ...], tuple[DeviceCgroup, ...]]:
+    """Device nodes, and the allow-list for the cgroup: nothing but what is listed."""
+    nodes = list(devices_table.DEFAULT_DEVICES)
+    rules = [DeviceCgroup(allow=False, access="rwm"), *devices_table.DEFAULT_RULES]
+    for mapping in host.devices:
+        for node, rule in devices(mapping):
+            nodes.append(node)
+            rules.append(rule)
+    rules += [cgroup_rule(text) for text in host.device_cgroup_rules]
+    if host.privileged and host.userns_mode == "host":
+        rules = [DeviceCgroup(allow=True, access="rwm")]
+        for path in facts.devices:
+            nodes += [node for node, _ in devices_table.parse_device(path)]
+    return tuple({node.path: node for node in nodes}.values()), tuple(rules)
+
+
+def devices(mapping: DeviceMapping) -> tuple[tuple[Device, DeviceCgroup], ...]:
+    """``--device``: a node of the host's, or those of a directory, and what may be done with it.
+
+    :raises InvalidRequest: there is no such node, or the permissions are none.
+    """
+    inside = mapping.path_in_container or mapping.path_on_host
+    return devices_table.parse_device(
+        f"{mapping.path_on_host}:{inside}:{mapping.cgroup_permissions or 'rwm'}"
+    )
+
+
+def cgroup_rule(text: str) -> DeviceCgroup:
+    """``--device-cgroup-rule``: ``c 1:3 rwm`` with ``*`` for any number.
+
+    :raises InvalidRequest: not of that form.
+    """
+    words = text.split()
+    numbers = words[1].split(":") if len(words) == 3 else []
+    if (
+        len(numbers) != 2
+        or words[0] not in ("a", "b", "c")
+        or not words[2]
+        or set(words[2]) - set("rwm")
+        or not all(n == "*" or (n.isascii() and n.isdigit()) for n in numbers)
+    ):
+        raise InvalidRequest(f"invalid device cgroup format: '{text}'")
+    major, minor = (None if n == "*" else int(n) for n in numbers)
+    return DeviceCgroup(allow=True, type=words[0], major=major, minor=minor, access=words[2])
+
+
+def check_sysctls(host: HostConfig, shares: NamespaceConfig) -> None:
+    """Only sysctls of namespaces that the container does not share with the host.
+
+    :raises InvalidRequest: another one (statement I24).
+    """
+    for name, value in host.sysctls.items():
+        sysctls.check(
+            name,
+            value,
+            frozenset(
+                kind
+                for kind, share in (
+                    ("network", shares.net),
+                    ("ipc", shares.ipc),
+                    ("uts", shares.uts),
+                )
+                if not share.own
+            ),
+        )

@@ -1,0 +1,1 @@
+"""Secrets and configs: records, use cases, mounts."""

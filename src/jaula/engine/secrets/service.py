@@ -1,0 +1,134 @@
+"""The use cases of secrets and configs: what ``/secrets`` and ``/configs`` ask for.
+
+Source: Docker Engine API 1.45, ``SecretList`` and the like, whose documents are the same here; a
+swarm is not needed. A container names what it is given in ``HostConfig.Secrets`` and ``.Configs``,
+which are this engine's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine.secrets.store import SecretKind, SecretRecord
+from jaula.errors import Conflict, InvalidRequest
+from jaula.logs import timestamp
+
+if TYPE_CHECKING:
+    from jaula.engine.model.services import Services
+    from jaula.spec.api import SecretSpec
+
+Document = dict[str, Any]
+Documents = list[Document]
+Filters = dict[str, list[str]]
+Names = list[str]
+
+
+class Secrets:
+    """All secrets of an engine, or all configs."""
+
+    def __init__(self, parts: Services, kind: SecretKind) -> None:
+        self._parts = parts
+        self.kind = kind
+
+    def find(self, ref: str) -> SecretRecord:
+        """The record of a name or id. Raises ``NotFound``."""
+        return self._parts.secrets.find(self.kind, ref)
+
+    def list(self, filters: Filters) -> Documents:
+        """Those that pass ``id``, ``name``, ``names`` and ``label``."""
+        return [
+            self.document(record)
+            for record in self._parts.secrets.of(self.kind)
+            if all(_fits(record, key, values) for key, values in filters.items())
+        ]
+
+    def document(self, record: SecretRecord) -> Document:
+        """Docker's document; the content is in a config's and never in a secret's."""
+        spec: Document = {"Name": record.name, "Labels": dict(record.labels)}
+        if self.kind is SecretKind.CONFIG:
+            spec["Data"] = base64.b64encode(self._parts.secrets.data(record)).decode()
+        return {
+            "ID": record.id,
+            "Version": {"Index": record.index},
+            "CreatedAt": timestamp.text(record.created),
+            "UpdatedAt": timestamp.text(record.updated),
+            "Spec": spec,
+        }
+
+    def create(self, body: SecretSpec, owner: str) -> str:
+        """Keep a new one; the answer is its id.
+
+        :raises InvalidRequest: a name, size, driver or template that cannot be.
+        """
+        if body.driver is not None and body.driver.name:
+            raise InvalidRequest(
+                f"{self.kind} driver {body.driver.name!r} not found: there is none"
+            )
+        if body.templating is not None and body.templating.name:
+            raise InvalidRequest("templates are not filled in", hint="fill it in before")
+        try:
+            data = base64.b64decode(body.data, validate=True)
+        except (binascii.Error, ValueError):
+            raise InvalidRequest("Data is not base64") from None
+        record = self._parts.secrets.create(self.kind, body.name, body.labels, data, owner)
+        self._emit("create", record)
+        return record.id
+
+    def update(self, ref: str, version: int, body: SecretSpec) -> None:
+        """Change labels.
+
+        :raises InvalidRequest: anything else would change, or the version is not the present one.
+        """
+        record = self.find(ref)
+        if version != record.index:
+            raise InvalidRequest("update out of sequence")
+        if body.name not in ("", record.name) or body.data:
+            raise InvalidRequest(f"only updates to Labels are allowed for a {self.kind}")
+        self._emit("update", self._parts.secrets.relabel(record, body.labels))
+
+    def remove(self, ref: str) -> None:
+        """Forget one.
+
+        :raises Conflict: a container is to have it.
+        """
+        record = self.find(ref)
+        if users := self._users(record):
+            raise Conflict(
+                f"{self.kind} '{record.name}' is in use by the following containers:"
+                f" {', '.join(users)}"
+            )
+        self._parts.secrets.remove(record)
+        self._emit("remove", record)
+
+    def _users(self, record: SecretRecord) -> Names:
+        found = []
+        for container in self._parts.registry:
+            host = container.record.body.host_config
+            wanted = host.secrets if self.kind is SecretKind.SECRET else host.configs
+            if any(reference.id == record.id for reference in wanted):
+                found.append(container.name)
+        return found
+
+    def _emit(self, action: str, record: SecretRecord) -> None:
+        self._parts.events.emit(self.kind, action, record.id, {"name": record.name})
+
+
+def _fits(record: SecretRecord, key: str, values: list[str]) -> bool:
+    match key:
+        case "id":
+            return any(record.id.startswith(value) for value in values)
+        case "name":
+            return any(record.name.startswith(value) for value in values)
+        case "names":
+            return record.name in values
+        case "label":
+            return all(_has(record, value) for value in values)
+    raise InvalidRequest(f"invalid filter '{key}'")
+
+
+def _has(record: SecretRecord, wanted: str) -> bool:
+    name, equals, value = wanted.partition("=")
+    found = record.labels.get(name)
+    return found is not None and (not equals or found == value)

@@ -1,0 +1,1 @@
+"""The engine itself: identity, info, disk usage, AppArmor profile."""

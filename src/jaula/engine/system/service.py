@@ -1,0 +1,221 @@
+"""The engine as a whole: ``info``, ``version``, disk use, events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from jaula import __version__
+from jaula.engine.oci_spec import host as oci_spec_host
+from jaula.errors import JaulaError
+from jaula.logs import drivers, timestamp
+from jaula.security.landlock import Landlock
+from jaula.security.lsm import detect
+from jaula.security.lsm.apparmor import AppArmor
+from jaula.security.lsm.selinux import SELinux
+from jaula.state.records import Status
+
+if TYPE_CHECKING:
+    from jaula.config import RegistryConfig
+    from jaula.engine.engine import Engine
+    from jaula.engine.model.services import Services
+
+API_VERSION = "1.45"
+MINIMUM_API_VERSION = "1.24"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
+
+_REPEATED = (
+    *("ApiVersion", "MinAPIVersion", "GitCommit", "GoVersion", "Os", "Arch", "KernelVersion"),
+    "BuildTime",
+)
+"""Details of the version document that are told outside of them, too."""
+
+
+class System:
+    """What is said about the engine and its host."""
+
+    def __init__(self, parts: Services, engine: Engine) -> None:
+        self._parts = parts
+        self._engine = engine
+
+    async def ping(self) -> None:
+        """Answers as long as the event loop does."""
+
+    def version(self) -> dict[str, Any]:
+        """Docker's version document."""
+        machine = platform.machine()
+        architecture = _ARCHITECTURES.get(machine, machine)
+        details = {
+            "ApiVersion": API_VERSION,
+            "Arch": architecture,
+            "KernelVersion": self._parts.host.kernel,
+            "MinAPIVersion": MINIMUM_API_VERSION,
+            "Os": "linux",
+            "Experimental": "false",
+            "GitCommit": "",
+            "GoVersion": f"python{platform.python_version()}",
+            "BuildTime": "",
+        }
+        return {
+            "Platform": {"Name": "jaula"},
+            "Components": [{"Name": "Engine", "Version": __version__, "Details": details}],
+            "Version": __version__,
+            **{key: details[key] for key in _REPEATED},
+        }
+
+    async def info(self) -> dict[str, Any]:
+        """Docker's info document."""
+        parts, host = self._parts, self._parts.host
+        states = Counter(container.record.status for container in parts.registry)
+        features = parts.cgroups.features()
+        return {
+            "ID": parts.identity,
+            "Containers": len(parts.registry),
+            "ContainersRunning": states[Status.RUNNING] + states[Status.RESTARTING],
+            "ContainersPaused": states[Status.PAUSED],
+            "ContainersStopped": states[Status.EXITED]
+            + states[Status.CREATED]
+            + states[Status.DEAD],
+            "Images": len(parts.images.list()),
+            "Driver": parts.snapshots.name,
+            "DriverStatus": [list(row) for row in parts.snapshots.status()],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": list(drivers.NAMES),
+            },
+            "MemoryLimit": "memory" in features,
+            "SwapLimit": "swap" in features,
+            "CpuCfsPeriod": "cpu.quota" in features,
+            "CpuCfsQuota": "cpu.quota" in features,
+            "CPUShares": "cpu.shares" in features,
+            "CPUSet": "cpuset" in features,
+            "PidsLimit": "pids" in features,
+            "OomKillDisable": "oom.control" in features,
+            "IPv4Forwarding": _one("/proc/sys/net/ipv4/ip_forward"),
+            "BridgeNfIptables": _one("/proc/sys/net/bridge/bridge-nf-call-iptables"),
+            "BridgeNfIp6tables": _one("/proc/sys/net/bridge/bridge-nf-call-ip6tables"),
+            "Debug": parts.config.debug,
+            "NFd": len(os.listdir("/proc/self/fd")),
+            "NGoroutines": len(asyncio.all_tasks()),
+            "SystemTime": timestamp.text(time.time_ns()),
+            "LoggingDriver": parts.config.log_driver,
+            "CgroupDriver": parts.cgroups.name,
+            "CgroupVersion": str(parts.cgroups.version),
+            "NEventsListener": parts.events.listeners,
+            "KernelVersion": host.kernel,
+            "OperatingSystem": oci_spec_host.operating_system(),
+            "OSVersion": "",
+            "OSType": "linux",
+            "Architecture": platform.machine(),
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": _registries(parts.config.registry),
+            "CDISpecDirs": [],
+            "KernelMemoryTCP": False,
+            "NCPU": len(host.online_cpus),
+            "MemTotal": host.total_memory,
+            "GenericResources": None,
+            "DockerRootDir": str(parts.config.paths.root),
+            "HttpProxy": _without_password(parts.config.registry.http_proxy),
+            "HttpsProxy": _without_password(parts.config.registry.https_proxy),
+            "NoProxy": parts.config.registry.no_proxy,
+            "Name": host.hostname,
+            "Labels": [],
+            "ExperimentalBuild": False,
+            "ServerVersion": __version__,
+            "Runtimes": parts.runtimes.document(),
+            "DefaultRuntime": parts.config.default_runtime,
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": "docker-init",
+            "ContainerdCommit": {"ID": "", "Expected": ""},
+            "RuncCommit": {"ID": "", "Expected": ""},
+            "InitCommit": {"ID": "", "Expected": ""},
+            "SecurityOptions": self._security_options(),
+            "Warnings": self._warnings(),
+        }
+
+    def _security_options(self) -> list[str]:
+        host = self._parts.host
+        options = ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]
+        if host.rootless:
+            options.append("name=rootless")
+        for mandatory in (
+            SELinux(active=host.selinux),
+            AppArmor(active=host.apparmor, loaded=detect.apparmor_profiles()),
+        ):
+            if mandatory.enabled():
+                options.append(mandatory.shown())
+        if (module := Landlock(host.landlock)).enabled():
+            options.append(module.shown())
+        return options
+
+    def _warnings(self) -> list[str]:
+        found = list(self._parts.cgroups.warnings())
+        found += [f"WARNING: {line}" for line in self._parts.host.warnings]
+        try:
+            found += [f"WARNING: {line}" for line in self._parts.network.warnings()]
+        except JaulaError as error:
+            found.append(f"WARNING: the default network does not work: {error}")
+        for manifest, reason in self._parts.images.damaged().items():
+            found.append(f"WARNING: image {manifest} is damaged: {reason}")
+        return found
+
+    async def df(self) -> dict[str, Any]:
+        """Docker's disk usage document."""
+        from jaula.engine.system import disk_usage
+
+        return await asyncio.to_thread(disk_usage.document, self._engine)
+
+    def events(
+        self, since: float | None, until: float | None, filters: dict[str, list[str]]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """What happened and what happens; see :class:`jaula.engine.model.events.EventBus`."""
+        return self._parts.events.stream(since, until, filters)
+
+
+def _registries(config: RegistryConfig) -> dict[str, Any]:
+    """Docker's document of what is set about registries."""
+    networks = [entry for entry in config.insecure if "/" in entry]
+    names = [entry for entry in config.insecure if "/" not in entry]
+    indexes = {
+        name: {"Name": name, "Mirrors": [], "Secure": name not in names, "Official": official}
+        for name, official in [("docker.io", True), *((name, False) for name in names)]
+    }
+    indexes["docker.io"]["Mirrors"] = list(config.mirrors)
+    return {
+        "AllowNondistributableArtifactsCIDRs": [],
+        "AllowNondistributableArtifactsHostnames": [],
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
+        "IndexConfigs": indexes,
+        "Mirrors": list(config.mirrors),
+    }
+
+
+def _without_password(proxy: str) -> str:
+    """A proxy's URL as others may see it."""
+    scheme, separator, rest = proxy.rpartition("://")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at else proxy
+
+
+def _one(path: str) -> bool:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except FileNotFoundError:
+        return False

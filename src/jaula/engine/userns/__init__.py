@@ -1,0 +1,1 @@
+"""User namespaces of containers: id ranges, ``keep-id``, joining."""

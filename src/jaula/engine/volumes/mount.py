@@ -1,0 +1,179 @@
+"""Volumes that are a mount of something: mounted while a container that has them runs.
+
+The mount is made in the mount namespace that engine and shims have for themselves; nothing shows on
+the host. The next engine has another such namespace. It mounts again what keeps its content
+elsewhere; a file system in memory that a container still uses is fetched from the namespace of that
+one's shim, where it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from jaula.engine.containers.rootfs import apart
+from jaula.engine.volumes import local_driver
+from jaula.errors import InvalidRequest, NotFound, Unavailable
+from jaula.kernel import mounts, namespaces
+from jaula.kernel.mounts import MNT, MOUNT_ATTR
+from jaula.kernel.namespaces import CLONE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.container_store import ContainerStore
+    from jaula.engine.volumes.local_driver import VolumeSource
+    from jaula.state.records import ContainerRecord
+    from jaula.storage.volumes import Volume, VolumeStore
+
+
+class VolumeMounts:
+    """The mounts of one engine's volumes."""
+
+    def __init__(self, volumes: VolumeStore, registry: ContainerStore) -> None:
+        self._volumes = volumes
+        self._registry = registry
+        self._lock = asyncio.Lock()
+        self._held: dict[str, set[str]] = {}  # by volume: containers since they began to start
+
+    async def use(self, record: ContainerRecord) -> None:
+        """Mount what a container that is being started needs.
+
+        It stays until :meth:`leave`, which is to be called also where the start fails.
+
+        :raises Unavailable: something cannot be mounted.
+        """
+        for volume, source in self._mounted(record):
+            self._held.setdefault(volume.name, set()).add(record.id)
+            async with self._lock:
+                if not mounts.is_mount_point(volume.path):
+                    holder = self._holder(volume.name, source)
+                    await asyncio.to_thread(_make, volume, source, holder)
+
+    def leave(self, container: Container) -> None:
+        """Unmount what no container but this one has, running or being started."""
+        for volume, _ in self._mounted(container.record):
+            users = self._held.pop(volume.name, set())
+            users |= {user.id for user in self._users(volume.name)}
+            if users := users - {container.id}:
+                self._held[volume.name] = users
+            else:
+                _unmount(volume.path)
+
+    def _mounted(self, record: ContainerRecord) -> Iterator[tuple[Volume, VolumeSource]]:
+        for name in dict.fromkeys(m.name for m in record.mounts if m.type == "volume"):
+            try:
+                volume = self._volumes.get(name)
+            except NotFound:
+                continue  # the mount's own error tells
+            source = local_driver.parse(volume.options)
+            if source is not None:
+                yield volume, source
+
+    def _users(self, name: str) -> Iterator[Container]:
+        for container in self._registry:
+            if container.live and any(m.name == name for m in container.record.mounts):
+                yield container
+
+    def _holder(self, name: str, source: VolumeSource) -> int:
+        """A shim in whose namespace the volume's only content is; 0: it is not in memory."""
+        if not source.in_memory:
+            return 0
+        return next((user.record.shim_pid for user in self._users(name)), 0)
+
+
+def attach(volume: Volume) -> None:
+    """Mount a volume in this thread's own mount namespace, if it is a mount of something.
+
+    :raises Unavailable: it cannot be mounted.
+    """
+    source = local_driver.parse(volume.options)
+    if source is not None and not mounts.is_mount_point(volume.path):
+        _make(volume, source, 0)
+
+
+def _unmount(path: str) -> None:
+    try:
+        while mounts.is_mount_point(path):
+            mounts.umount2(path, MNT.DETACH)
+    except FileNotFoundError:
+        return  # it was removed by hand
+
+
+def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
+    tree = -1
+    try:
+        if holder:
+            tree = apart(lambda: _fetch(holder, volume.path))
+        if tree < 0:
+            tree = _bind(source) if source.options.bind else _file_system(source)
+        mounts.move_mount(tree, volume.path)
+    except OSError as error:
+        raise _refusal(volume, source, error) from None
+    finally:
+        if tree >= 0:
+            os.close(tree)
+
+
+def _fetch(pid: int, path: str) -> int:
+    """A copy of the mount at ``path`` as a shim has it; -1 where it has none there."""
+    namespaces.unshare(CLONE.FS)
+    try:
+        namespace = namespaces.open_namespace(pid, "mnt")
+    except OSError:
+        return -1  # it has just ended
+    try:
+        namespaces.setns(namespace, CLONE.NEWNS)
+    finally:
+        os.close(namespace)
+    return mounts.clone_tree(path) if mounts.is_mount_point(path) else -1
+
+
+def _bind(source: VolumeSource) -> int:
+    options = source.options
+    tree = mounts.clone_tree(source.device, recursive=options.recursive)
+    try:
+        if not os.path.isdir(f"/proc/self/fd/{tree}"):
+            raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if options.set or options.clear:
+            mounts.mount_setattr(tree, set=options.set, clear=options.clear)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def _file_system(source: VolumeSource) -> int:
+    name = local_driver.server(source)
+    address = str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]) if name else ""
+    context = mounts.fsopen(source.type)
+    try:
+        mounts.fsconfig_set_string(context, "source", source.device)
+        for key, value in local_driver.data(source, address):
+            if value is None:
+                mounts.fsconfig_set_flag(context, key)
+            else:
+                mounts.fsconfig_set_string(context, key, value)
+        if not source.writable:
+            mounts.fsconfig_set_flag(context, "ro")
+        mounts.fsconfig_create(context)
+        return mounts.fsmount(context, MOUNT_ATTR(source.options.set))
+    finally:
+        os.close(context)
+
+
+def _refusal(volume: Volume, source: VolumeSource, error: OSError) -> Unavailable | InvalidRequest:
+    what = f"failed to mount local volume {volume.name}: {source.device} ({source.type})"
+    if isinstance(error, socket.gaierror):
+        return InvalidRequest(f"{what}: no address of {local_driver.server(source)!r} is known")
+    if error.errno == errno.ENODEV:
+        return InvalidRequest(f"{what}: this kernel has no file system {source.type!r}")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return InvalidRequest(f"{what}: {os.strerror(error.errno).lower()}")
+    if error.errno == errno.EINVAL:
+        return InvalidRequest(f"{what}: {error.strerror}")
+    return Unavailable(f"{what}: {error.strerror}")

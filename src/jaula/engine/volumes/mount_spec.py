@@ -1,0 +1,311 @@
+"""What a request wants mounted: ``Binds``, ``Mounts``, ``Tmpfs`` and volumes, read. Pure.
+
+Source: Docker Engine API 1.45, ``HostConfig.Binds`` and ``Mount``; moby ``volume/mounts`` for
+the notation ``source:destination:options`` and for what is refused.
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.spec.api import ContainerCreate, Mount
+from jaula.state.records import MountRecord
+
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_CONSISTENCY = ("consistent", "cached", "delegated", "default")
+_LABELS = ("z", "Z")
+_VOLUME_OPTIONS = ("bind", "rprivate", "nosuid", "nodev")  # statement I17
+# Statement I5: what the engine writes below /proc must reach the kernel. Figures may be replaced.
+_PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "uptime",
+    )
+)
+
+
+class MountRequest(msgspec.Struct, frozen=True):
+    """One mount; ``make_source`` makes a missing host directory, ``labels`` are a new volume's."""
+
+    mount: MountRecord
+    make_source: bool = False
+    labels: dict[str, str] = {}
+    driver_opts: dict[str, str] = {}
+
+
+def wishes(body: ContainerCreate) -> tuple[MountRequest, ...]:
+    """Everything that is to be mounted, each destination once.
+
+    :raises InvalidRequest: notation, options or two mounts at one place.
+    """
+    host = body.host_config
+    found: dict[str, MountRequest] = {}
+    listed = [_bind(text, host.volume_driver) for text in host.binds]
+    listed += [_mount(mount) for mount in host.mounts]
+    listed += [_tmpfs(path, options) for path, options in host.tmpfs.items()]
+    for wish in listed:
+        place = wish.mount.destination
+        if place in found:
+            raise InvalidRequest(f"Duplicate mount point: {place}")
+        found[place] = wish
+    for path in body.volumes:
+        place = destination(path)
+        if place not in found:
+            found[place] = MountRequest(
+                MountRecord(
+                    "volume", place, anonymous=True, driver="local", options=_VOLUME_OPTIONS
+                )
+            )
+    return tuple(found.values())
+
+
+def destination(path: str) -> str:
+    """A normalised absolute path inside the container.
+
+    :raises InvalidRequest: relative, the root itself, or a place of the kernel's.
+    """
+    if "\0" in path or not path.startswith("/"):
+        raise InvalidRequest(f"invalid mount path: '{path}' mount path must be absolute")
+    plain = "/" + posixpath.normpath(path).lstrip("/")
+    if plain == "/":
+        raise InvalidRequest("invalid volume specification: destination can't be '/'")
+    if (plain == "/proc" or plain.startswith("/proc/")) and plain not in _PROC_FILES:
+        raise InvalidRequest(
+            f"invalid mount path: '{path}' lies in /proc",
+            hint=f"only these can be replaced: {', '.join(sorted(_PROC_FILES))}",
+        )
+    return plain
+
+
+def split_bind(text: str) -> tuple[str, str, str]:
+    """``source:destination:options`` into its three parts.
+
+    :raises InvalidRequest: too few or too many parts.
+    """
+    parts = text.split(":")
+    if not 1 <= len(parts) <= 3 or any(not part for part in parts[:2]):
+        raise InvalidRequest(f"invalid volume specification: '{text}'")
+    if len(parts) == 1:
+        return "", parts[0], ""
+    if len(parts) == 2 and not parts[1].startswith("/"):
+        # "/dir:ro" is an anonymous volume with options
+        return "", parts[0], parts[1]
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+
+
+def _bind(text: str, driver: str) -> MountRequest:
+    source, place, mode = split_bind(text)
+    place = destination(place)
+    read_only, propagation, no_copy = _bind_options(text, mode)
+    if source.startswith("/"):
+        if "\0" in source:
+            raise InvalidRequest("a mount's source holds a NUL byte")
+        path = posixpath.normpath("/" + source.lstrip("/"))
+        options = ("rbind", propagation or "rprivate", *(("rro",) if read_only else ()))
+        return MountRequest(
+            MountRecord(
+                "bind",
+                place,
+                source=path,
+                mode=mode,
+                read_only=read_only,
+                propagation=propagation or "rprivate",
+                options=options,
+            ),
+            make_source=True,
+        )
+    if propagation:
+        raise InvalidRequest(f"invalid volume specification: '{text}': propagation is for binds")
+    _check_driver(driver)
+    if source.startswith(".") or "/" in source:
+        raise InvalidRequest(
+            f'create {source}: "{source}" includes invalid characters for a local volume name,'
+            ' only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host'
+            " directory, use absolute path"
+        )
+    return MountRequest(
+        MountRecord(
+            "volume",
+            place,
+            name=source,
+            driver="local",
+            mode=mode or "z",
+            read_only=read_only,
+            options=_VOLUME_OPTIONS,
+            anonymous=not source,
+            no_copy=no_copy,
+        )
+    )
+
+
+def _bind_options(text: str, mode: str) -> tuple[bool, str, bool]:
+    read_only, propagation, no_copy = False, "", False
+    for option in mode.split(",") if mode else ():
+        if option in ("ro", "rw"):
+            read_only = option == "ro"
+        elif option in _PROPAGATIONS:
+            propagation = option
+        elif option in ("nocopy", "copy"):
+            no_copy = option == "nocopy"
+        elif option not in _CONSISTENCY and option not in _LABELS:
+            raise InvalidRequest(
+                f"invalid volume specification: '{text}': unknown option {option!r}",
+                hint="known are ro, rw, nocopy, z, Z and the propagation modes",
+            )
+    return read_only, propagation, no_copy
+
+
+def _check_driver(driver: str) -> None:
+    if driver not in ("", "local"):
+        raise InvalidRequest(f"volume driver {driver!r} not found, only local is there")
+
+
+def _mount(mount: Mount) -> MountRequest:
+    place = _field(mount, "Target", mount.target)
+    place = destination(place)
+    match mount.type:
+        case "bind":
+            return _mount_bind(mount, place)
+        case "volume":
+            return _mount_volume(mount, place)
+        case "tmpfs":
+            return _mount_tmpfs(mount, place)
+    raise InvalidRequest(
+        f'mount type unknown: "{mount.type}"', hint="the types are bind, volume and tmpfs"
+    )
+
+
+def _field(mount: Mount, name: str, value: str) -> str:
+    if not value or "\0" in value:
+        raise InvalidRequest(
+            f'invalid mount config for type "{mount.type}": field {name} must not be empty'
+        )
+    return value
+
+
+def _mount_bind(mount: Mount, place: str) -> MountRequest:
+    source = _field(mount, "Source", mount.source)
+    if not source.startswith("/"):
+        raise InvalidRequest(
+            f"invalid mount config for type \"bind\": invalid mount path: '{source}'"
+            " mount path must be absolute"
+        )
+    if mount.volume_options or mount.tmpfs_options:
+        raise InvalidRequest('invalid mount config for type "bind": options of another type')
+    wanted = mount.bind_options
+    propagation = (wanted.propagation if wanted else "") or "rprivate"
+    if propagation not in _PROPAGATIONS:
+        raise InvalidRequest(f"invalid propagation mode: {propagation}")
+    recursive = not (wanted and wanted.non_recursive)
+    options = ["rbind" if recursive else "bind", propagation]
+    if mount.read_only and recursive and not (wanted and wanted.read_only_non_recursive):
+        options.append("rro")
+    return MountRequest(
+        MountRecord(
+            "bind",
+            place,
+            source=posixpath.normpath(source),
+            read_only=mount.read_only,
+            propagation=propagation,
+            options=tuple(options),
+        ),
+        make_source=bool(wanted and wanted.create_mountpoint),
+    )
+
+
+def _mount_volume(mount: Mount, place: str) -> MountRequest:
+    wanted = mount.volume_options
+    if mount.bind_options or mount.tmpfs_options:
+        raise InvalidRequest('invalid mount config for type "volume": options of another type')
+    if mount.source.startswith("/"):
+        raise InvalidRequest(
+            f'invalid mount config for type "volume": "{mount.source}" is no volume name',
+            hint="for a host directory use type=bind",
+        )
+    subpath = _subpath(wanted.subpath) if wanted and wanted.subpath else ""
+    driver = wanted.driver_config if wanted else None
+    _check_driver(driver.name if driver else "")
+    return MountRequest(
+        MountRecord(
+            "volume",
+            place,
+            name=mount.source,
+            driver="local",
+            mode="z",
+            read_only=mount.read_only,
+            options=_VOLUME_OPTIONS,
+            anonymous=not mount.source,
+            no_copy=bool(subpath or (wanted and wanted.no_copy)),
+            subpath=subpath,
+        ),
+        labels=wanted.labels if wanted else {},
+        driver_opts=driver.options if driver else {},
+    )
+
+
+def _subpath(text: str) -> str:
+    """A path within a volume; links in it are not followed."""
+    plain = posixpath.normpath(text)
+    if text.startswith("/") or plain.split("/")[0] == ".." or "\0" in text:
+        raise InvalidRequest(
+            'invalid mount config for type "volume": subpath must be a relative path within'
+            " the volume"
+        )
+    return "" if plain == "." else plain
+
+
+def _mount_tmpfs(mount: Mount, place: str) -> MountRequest:
+    if mount.source:
+        raise InvalidRequest('invalid mount config for type "tmpfs": field Source must be empty')
+    wanted = mount.tmpfs_options
+    options = ["nosuid", "nodev", "noexec"]
+    if wanted and wanted.size_bytes:
+        if wanted.size_bytes < 0:
+            raise InvalidRequest(f"invalid tmpfs size: {wanted.size_bytes}")
+        options.append(f"size={wanted.size_bytes}")
+    options.append(f"mode={wanted.mode:o}" if wanted and wanted.mode else "mode=1777")
+    if mount.read_only:
+        options.append("ro")
+    return MountRequest(
+        MountRecord("tmpfs", place, read_only=mount.read_only, options=tuple(options))
+    )
+
+
+_TMPFS_FLAG_WORDS = """
+ro rw suid nosuid dev nodev exec noexec atime noatime diratime nodiratime relatime norelatime
+strictatime nostrictatime sync async private rprivate shared rshared slave rslave unbindable
+runbindable bind rbind remount mand nomand defaults
+"""
+_TMPFS_FLAGS = frozenset(_TMPFS_FLAG_WORDS.split())
+_TMPFS_KEYS = frozenset(["mode", "uid", "gid", "size", "nr_inodes", "nr_blocks", "mpol"])
+
+
+def _tmpfs(path: str, text: str) -> MountRequest:
+    options = ["nosuid", "nodev", "noexec"]
+    for option in text.split(",") if text else ():
+        key, equals, _ = option.partition("=")
+        if option not in _TMPFS_FLAGS and not (equals and key in _TMPFS_KEYS):
+            raise InvalidRequest(f'invalid tmpfs option ["{option}"]')
+        if option in ("bind", "rbind", "remount"):
+            raise InvalidRequest(f'invalid tmpfs option ["{option}"]')
+        opposite = option.removeprefix("no") if option.startswith("no") else f"no{option}"
+        options = [o for o in options if o != opposite]
+        if option not in options:
+            options.append(option)
+    if not any(o.startswith("mode=") for o in options):
+        options.append("mode=1777")
+    return MountRequest(
+        MountRecord(
+            "tmpfs", destination(path), mode=text, read_only="ro" in options, options=tuple(options)
+        )
+    )

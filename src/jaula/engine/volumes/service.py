@@ -1,0 +1,146 @@
+"""The use cases of volumes: what ``/volumes/...`` asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from jaula.engine.volumes import local_driver
+from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.spec.api import VolumeCreate
+
+if TYPE_CHECKING:
+    from jaula.engine.model.services import Services
+    from jaula.storage.volumes import Volume
+
+Filters = dict[str, list[str]]
+Document = dict[str, Any]
+Ids = list[str]
+_ANONYMOUS = "com.docker.volume.anonymous"
+
+
+class Volumes:
+    """All volumes of an engine."""
+
+    def __init__(self, parts: Services) -> None:
+        self._parts = parts
+
+    async def create(self, body: VolumeCreate) -> Document:
+        """Make a volume, or give back the one of that name."""
+        if body.driver not in ("", "local"):
+            raise NotFound(f"plugin {body.driver!r} not found: only the local driver is there")
+        local_driver.parse(body.driver_opts)
+        known = bool(body.name) and self._parts.volumes.exists(body.name)
+        labels = dict(body.labels)
+        if not body.name:
+            labels[_ANONYMOUS] = ""
+        volume = self._parts.volumes.create(body.name, labels, body.driver_opts)
+        if not known:
+            self._parts.events.emit("volume", "create", volume.name, {"driver": "local"})
+        return _document(volume)
+
+    def list(self, filters: Filters) -> Document:
+        """Those that pass ``name``, ``label``, ``driver``, ``dangling``."""
+        _check(filters)
+        used = self.used()
+        chosen = [
+            volume
+            for volume in self._parts.volumes.list()
+            if all(_fits(volume, key, values, used) for key, values in filters.items())
+        ]
+        return {"Volumes": [_document(volume) for volume in chosen], "Warnings": None}
+
+    def inspect(self, name: str) -> Document:
+        """One volume."""
+        return _document(self._parts.volumes.get(name))
+
+    def used(self) -> dict[str, Ids]:
+        """Volume names with the ids of the containers that have them."""
+        found: dict[str, Ids] = {}
+        for container in self._parts.registry:
+            for mount in container.record.mounts:
+                if mount.type == "volume":
+                    found.setdefault(mount.name, []).append(container.id)
+        return found
+
+    async def remove(self, name: str, *, force: bool) -> None:
+        """Remove a volume.
+
+        :raises Conflict: a container has it.
+        :raises NotFound: no such volume, unless ``force``.
+        """
+        if users := self.used().get(name):
+            raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        try:
+            await asyncio.to_thread(self._parts.volumes.remove, name)
+        except NotFound:
+            if not force:
+                raise
+            return
+        self._parts.events.emit("volume", "destroy", name, {"driver": "local"})
+
+    async def prune(self, filters: Filters) -> Document:
+        """Remove unused volumes: anonymous ones, with ``all`` the others too."""
+        everything = "all" in filters and _truth("all", filters["all"])
+        wanted = {key: values for key, values in filters.items() if key != "all"}
+        _check(wanted)
+        used = self.used()
+        removed, freed = [], 0
+        for volume in self._parts.volumes.list():
+            if volume.name in used or not (everything or _ANONYMOUS in volume.labels):
+                continue
+            if not all(_fits(volume, key, values, used) for key, values in wanted.items()):
+                continue
+            freed += max(0, await asyncio.to_thread(self._parts.volumes.usage, volume.name))
+            await self.remove(volume.name, force=True)
+            removed.append(volume.name)
+        self._parts.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
+        return {"VolumesDeleted": removed or None, "SpaceReclaimed": freed}
+
+
+def _document(volume: Volume) -> Document:
+    return {
+        "CreatedAt": volume.created_at,
+        "Driver": "local",
+        "Labels": dict(volume.labels) or None,
+        "Mountpoint": volume.path,
+        "Name": volume.name,
+        "Options": dict(volume.options) or None,
+        "Scope": "local",
+    }
+
+
+def _fits(volume: Volume, key: str, values: list[str], used: dict[str, list[str]]) -> bool:
+    match key:
+        case "name":
+            return any(value in volume.name for value in values)
+        case "driver":
+            return "local" in values
+        case "dangling":
+            return _truth(key, values) == (volume.name not in used)
+        case "label" | "label!":
+            has = all(_has_label(volume, value) for value in values)
+            return has == (key == "label")
+    raise AssertionError(key)  # refused before
+
+
+def _check(filters: Filters) -> None:
+    for key in filters:
+        if key not in ("name", "driver", "dangling", "label", "label!"):
+            raise InvalidRequest(f"invalid filter '{key}'")
+    if "dangling" in filters:
+        _truth("dangling", filters["dangling"])
+
+
+def _truth(key: str, values: list[str]) -> bool:
+    """As moby ``filters.GetBoolOrDefault`` reads it; the text is its own, too."""
+    yes, no = bool({"1", "true"} & set(values)), bool({"0", "false"} & set(values))
+    if yes == no:
+        raise InvalidRequest(f"invalid filter '{key}=[{' '.join(values)}]'")
+    return yes
+
+
+def _has_label(volume: Volume, wanted: str) -> bool:
+    name, equals, value = wanted.partition("=")
+    found = volume.labels.get(name)
+    return found is not None and (not equals or found == value)

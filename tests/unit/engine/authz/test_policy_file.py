@@ -1,0 +1,260 @@
+"""The policy file: what it says, and everything that it must not be."""
+
+from __future__ import annotations
+
+import contextlib
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.engine.authz import policy_file
+from jaula.engine.authz.caller import Caller
+from jaula.engine.authz.policy import Policy, without_file
+from jaula.engine.authz.rule import AccessLevel, ContainerAccess
+from jaula.engine.relaxations import Privilege, Relaxation
+from jaula.errors import InvalidRequest
+
+USERS = {"root": 0, "alice": 1000, "bob": 1001}
+GROUPS = {"developers": 5000, "staff": 50}
+
+
+def parse(text: str | bytes) -> Policy:
+    data = text.encode() if isinstance(text, str) else text
+    return policy_file.parse(data, user=USERS.get, group=GROUPS.get)
+
+
+def caller(uid: int, *groups: int) -> Caller:
+    return Caller(uid=uid, gid=groups[0] if groups else uid, groups=frozenset(groups))
+
+
+FULL = """
+[default]
+access = "read"
+
+[user.alice]
+access = "run"
+others = "control"
+images = false
+volumes = false
+privileged = true
+oom-score-adj = true
+host-mounts = ["/srv/a", "/srv/b:ro", "/srv/c:rw"]
+host-namespaces = ["network", "pid"]
+devices = ["/dev/fuse", "c 10:229 rwm"]
+capabilities = ["net_admin", "CAP_SYS_PTRACE"]
+security-options = ["seccomp=unconfined"]
+cgroup-parents = ["/tenants"]
+annotations = ["run.oci.x"]
+
+[user.1001]
+access = "all"
+
+[group.developers]
+access = "run"
+capabilities = ["ALL"]
+
+[certificate.ci]
+access = "run"
+"""
+
+
+def test_every_key_arrives() -> None:
+    rule = parse(FULL).rule_of(caller(1000))
+    assert rule.name == "[user.alice]"
+    assert rule.access is AccessLevel.RUN
+    assert rule.others is ContainerAccess.CONTROL
+    assert not rule.images
+    assert not rule.volumes
+    assert rule.privileged
+    assert rule.oom_score
+    assert [str(mount) for mount in rule.host_mounts] == ["/srv/a", "/srv/b:ro", "/srv/c"]
+    assert rule.host_namespaces == {"network", "pid"}
+    assert rule.devices == {"/dev/fuse", "c 10:229 rwm"}
+    assert rule.capabilities == {"NET_ADMIN", "SYS_PTRACE"}
+    assert rule.cgroup_parents == {"/tenants"}
+    assert rule.annotations == {"run.oci.x"}
+
+
+def test_a_users_rule_wins_over_groups_and_groups_over_the_default() -> None:
+    policy = parse(FULL)
+    assert policy.rule_of(caller(1000, 5000)).name == "[user.alice]"
+    assert policy.rule_of(caller(2000, 5000)).name == "[group.developers]"
+    assert policy.rule_of(caller(2000, 50)).name == "[default]"
+    assert policy.rule_of(Caller(certificate="ci")).name == "[certificate.ci]"
+    assert policy.rule_of(Caller(certificate="other")).name == "[default]"
+    assert policy.rule_of(Caller()).name == "[anonymous]"
+    assert policy.rule_of(Caller()).access is AccessLevel.NONE
+    assert policy.rule_of(caller(0)).access is AccessLevel.ALL
+    assert policy.rule_of(caller(1001)).access is AccessLevel.ALL
+
+
+def test_a_certificates_fingerprint_goes_before_its_name_and_that_before_any() -> None:
+    digest = "sha256:" + "ab" * 32
+    text = (
+        f'[certificate."{digest}"]\naccess = "all"\n'
+        '[certificate.ci]\naccess = "run"\n'
+        '[certificate."*"]\naccess = "read"\n'
+        '[anonymous]\naccess = "run"'
+    )
+    policy = parse(text)
+
+    def rule(name: str, fingerprint: str) -> str:
+        return policy.rule_of(Caller(certificate=name, fingerprint=fingerprint)).access.name
+
+    other = "sha256:" + "00" * 32
+    assert rule("ci", digest) == "ALL"
+    assert rule("ci", other) == "RUN"
+    assert rule("x", other) == "READ"
+    assert rule("*", other) == "READ"
+    assert policy.rule_of(Caller()).access is AccessLevel.RUN
+
+
+@pytest.mark.parametrize("name", ["sha256:", "sha256:AB", "sha256:" + "g" * 64])
+def test_a_fingerprint_that_is_none_is_an_error(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="a fingerprint is sha256"):
+        parse(f'[certificate."{name}"]\naccess = "all"')
+
+
+def test_without_a_file_a_certificate_gives_no_power_over_the_host() -> None:
+    caller_of = Caller(certificate="x", fingerprint="sha256:y")
+    assert without_file(None, None).rule_of(caller_of).access is AccessLevel.NONE
+    rule = without_file(None, None, certificates=True).rule_of(caller_of)
+    assert rule.access is AccessLevel.RUN
+    assert not rule.allows(Privilege(Relaxation.HOST_MOUNT, "/etc"))
+    assert without_file(None, None, certificates=True).rule_of(Caller()).access is AccessLevel.NONE
+
+
+def test_root_obeys_a_rule_of_its_own() -> None:
+    assert parse('[user.root]\naccess = "read"').rule_of(caller(0)).access is AccessLevel.READ
+
+
+def test_several_groups_add_up() -> None:
+    text = (
+        '[group.developers]\naccess = "run"\ndevices = ["/dev/fuse"]\nimages = false\n'
+        '[group.staff]\naccess = "read"\nothers = "read"\nhost-mounts = ["/srv"]'
+    )
+    rule = parse(text).rule_of(caller(7, 50, 5000))
+    assert rule.access is AccessLevel.RUN
+    assert rule.others is ContainerAccess.READ
+    assert rule.devices == {"/dev/fuse"}
+    assert rule.allows(Privilege(Relaxation.HOST_MOUNT, "/srv/x"))
+    assert "developers" in rule.name
+    assert "staff" in rule.name
+
+
+def test_nothing_is_granted_that_is_not_named() -> None:
+    rule = parse('[user.alice]\naccess = "run"').rule_of(caller(1000))
+    for kind in Relaxation:
+        assert not rule.allows(Privilege(kind, "anything")), kind
+
+
+def test_all_capabilities_are_granted_by_their_name() -> None:
+    rule = parse(FULL).rule_of(caller(2000, 5000))
+    assert rule.allows(Privilege(Relaxation.CAPABILITY, "ALL"))
+    assert rule.allows(Privilege(Relaxation.CAPABILITY, "SYS_ADMIN"))
+
+
+@pytest.mark.parametrize(
+    ("path", "writable", "allowed"),
+    [
+        ("/srv/a", True, True),
+        ("/srv/a/below", True, True),
+        ("/srv/ab", True, False),
+        ("/srv", False, False),
+        ("/", False, False),
+        ("/srv/b/x", False, True),
+        ("/srv/b/x", True, False),
+    ],
+)
+def test_a_mount_is_below_its_prefix_by_whole_names(
+    path: str, writable: bool, allowed: bool
+) -> None:
+    rule = parse(FULL).rule_of(caller(1000))
+    assert rule.allows(Privilege(Relaxation.HOST_MOUNT, path, writable=writable)) is allowed
+    assert not rule.allows(Privilege(Relaxation.HOST_MOUNT, path, writable=writable, foreign=True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[user.carol]\naccess = 'run'",
+        "[user]\nalice = 'run'",
+        "[user.alice]\naccess = 'root'",
+        "[user.alice]\naccess = 3",
+        "[user.alice]\nprivileged = 'yes'",
+        "[user.alice]\nprivileged = 1",
+        "[user.alice]\nhost-mounts = '/srv'",
+        "[user.alice]\nhost-mounts = ['srv']",
+        "[user.alice]\nhost-mounts = ['/srv/../etc']",
+        "[user.alice]\nhost-mounts = ['/srv//x']",
+        "[user.alice]\nhost-mounts = ['/srv:shared']",
+        "[user.alice]\nhost-mounts = ['']",
+        "[user.alice]\nhost-mounts = [1]",
+        '[user.alice]\nhost-mounts = ["/a\\u0000b"]',
+        '[user.alice]\nhost-mounts = ["/a\\nb"]',
+        "[user.alice]\ncapabilities = ['NET_ADMINISTRATOR']",
+        "[user.alice]\nhost-namespaces = ['net']",
+        "[user.alice]\nhost_mounts = ['/srv']",
+        "[user.alice]\naccess = 'run'\n[user.1000]\naccess = 'all'",
+        "[user.99999999999]\naccess = 'run'",
+        "[user.4294967295]\naccess = 'run'",
+        "[users.alice]\naccess = 'run'",
+        "default = 'all'",
+        "[user.alice]\naccess = 'run'\naccess = 'all'",
+        "[user.alice",
+        "{}",
+        b"\xff\xfe",
+        b"[user.alice]\naccess = 'run'\n" + b"#" * (1 << 20),
+        b"x = " + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_policy_is_refused(text: str | bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        parse(text)
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_a_policy_or_a_clear_refusal(text: str) -> None:
+    with contextlib.suppress(InvalidRequest):
+        assert parse(text).rule_of(caller(2000)).access is AccessLevel.NONE
+
+
+def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text("")
+    path.chmod(0o620)
+    with pytest.raises(InvalidRequest, match="others than"):
+        policy_file.load(str(path), required=True, user=USERS.get, group=GROUPS.get)
+    path.chmod(0o640)
+    found = policy_file.load(str(path), required=True, user=USERS.get, group=GROUPS.get)
+    assert found == Policy(source=f"{path} sha256:{sha256(b'').hexdigest()}")
+
+
+def test_a_missing_file_is_an_error_only_where_it_was_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "none")
+    assert policy_file.load(path, required=False, user=USERS.get, group=GROUPS.get) is None
+    with pytest.raises(InvalidRequest, match="No such file"):
+        policy_file.load(path, required=True, user=USERS.get, group=GROUPS.get)
+    with pytest.raises(InvalidRequest, match="no regular file"):
+        policy_file.load("/dev/null", required=True, user=USERS.get, group=GROUPS.get)
+
+
+def test_without_a_file_the_sockets_group_runs_containers_and_nobody_else_does() -> None:
+    policy = without_file("jaula", 700)
+    assert policy.rule_of(caller(1000, 700)).access is AccessLevel.RUN
+    assert policy.rule_of(caller(1000, 701)).access is AccessLevel.NONE
+    assert policy.rule_of(caller(0)).access is AccessLevel.ALL
+    assert without_file(None, None).rule_of(caller(1000, 0)).access is AccessLevel.NONE
+
+
+def test_a_file_about_images_alone_says_nothing_of_people(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('[images]\n"*" = "reject"\n')
+    assert policy_file.load(str(file), required=True, user=USERS.get, group=GROUPS.get) is None
+    file.write_text('[images]\n"*" = "reject"\n[default]\naccess = "none"\n')
+    found = policy_file.load(str(file), required=True, user=USERS.get, group=GROUPS.get)
+    assert found is not None
+    assert found.rule_of(caller(2000)).access is AccessLevel.NONE

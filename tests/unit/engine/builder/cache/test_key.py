@@ -1,0 +1,90 @@
+"""What a step's key depends on, and what it does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from jaula.engine.builder.cache import key
+from jaula.engine.builder.image_state import ImageState, Layer
+from jaula.spec.image import LAYER_TAR, Descriptor, ImageConfig, Platform
+
+DIGEST = "sha256:" + "0" * 64
+STATE = ImageState(
+    layers=(Layer(DIGEST, Descriptor(LAYER_TAR, DIGEST, 1)),),
+    config=ImageConfig(user="u", working_dir="/w", labels={"a": "b"}),
+    platform=Platform("amd64", "linux"),
+)
+RUN: dict[str, Any] = {
+    "flags": (),
+    "environment": ("A=b",),
+    "mounted": (),
+    "network": "",
+    "hosts": (),
+    "epoch": None,
+}
+
+
+def run(state: ImageState = STATE, command: tuple[str, ...] = ("c",), **changes: Any) -> str:
+    return key.of_run(state, command, **(RUN | changes))
+
+
+def configured(**changes: Any) -> ImageState:
+    config = msgspec.structs.replace(STATE.config, **changes)
+    return msgspec.structs.replace(STATE, config=config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"flags": ("--mount=type=tmpfs,target=/x",)},
+        {"environment": ("A=c",)},
+        {"mounted": ("sha256:1",)},
+        {"network": "none"},
+        {"hosts": ("a:1.2.3.4",)},
+        {"epoch": 1},
+        {"state": configured(user="v")},
+        {"state": configured(working_dir="/v")},
+        {"state": msgspec.structs.replace(STATE, layers=())},
+        {"command": ("c", "")},
+        {"command": ("c\n",)},
+    ],
+)
+def test_what_a_program_can_see_is_in_its_key(changes: dict[str, Any]) -> None:
+    assert run(**changes) != run()
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        configured(labels={}),
+        configured(cmd=("x",)),
+        configured(exposed_ports={"80/tcp": {}}),
+        msgspec.structs.replace(STATE, created="2020", author="a"),
+    ],
+)
+def test_what_it_cannot_see_is_not(state: ImageState) -> None:
+    assert run(state) == run()
+
+
+def test_a_linked_copy_does_not_depend_on_what_is_below() -> None:
+    other = msgspec.structs.replace(STATE, layers=())
+    for link, same in ((True, True), (False, False)):
+        one, two = (
+            key.of_copy(state, "COPY a b", ["1"], link=link, epoch=None) for state in (STATE, other)
+        )
+        assert (one == two) is same
+
+
+def test_keys_of_different_kinds_and_owners_never_meet() -> None:
+    found = {
+        key.of_directory(STATE, "/x", None),
+        key.of_change(STATE, "/x"),
+        key.of_copy(STATE, "/x", [], link=False, epoch=None),
+        key.owned(run(), "0"),
+        key.owned(run(), "1000"),
+        run(),
+    }
+    assert len(found) == 6

@@ -1,0 +1,84 @@
+"""Who waits for whom where steps share a directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from jaula.config import Paths
+from jaula.engine.builder.mounts.cache_dirs import CacheDirs
+from jaula.images.build.dockerfile.ast import Sharing
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 20))
+
+
+def test_shared_is_one_private_are_several_and_used_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        caches = CacheDirs(Paths(tmp_path, tmp_path))
+        with ExitStack() as held:
+            taken = [await caches.take("a", Sharing.SHARED, held, "b") for _ in range(2)]
+            assert len(set(taken)) == 1
+            private = [await caches.take("p", Sharing.PRIVATE, held, "b") for _ in range(2)]
+            assert len(set(private)) == 2
+        with ExitStack() as held:
+            assert await caches.take("p", Sharing.PRIVATE, held, "b") == private[0]
+
+    _run(test())
+
+
+def test_locked_waits_for_its_turn(tmp_path: Path) -> None:
+    async def test() -> None:
+        caches = CacheDirs(Paths(tmp_path, tmp_path))
+        first = ExitStack()
+        await caches.take("a", Sharing.LOCKED, first, "b")
+        with ExitStack() as second:
+            waiting = asyncio.ensure_future(caches.take("a", Sharing.LOCKED, second, "b"))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            first.close()
+            await waiting
+
+    _run(test())
+
+
+def test_who_is_cancelled_while_waiting_holds_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        caches = CacheDirs(Paths(tmp_path, tmp_path))
+        first, second = ExitStack(), ExitStack()
+        await caches.take("a", Sharing.LOCKED, first, "b")
+        waiting = asyncio.ensure_future(caches.take("a", Sharing.LOCKED, second, "b"))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        second.close()
+        first.close()
+        with ExitStack() as third:
+            await caches.take("a", Sharing.LOCKED, third, "b")
+
+    _run(test())
+
+
+def test_what_is_in_use_is_not_removed_and_half_made_is_swept(tmp_path: Path) -> None:
+    async def test() -> None:
+        caches = CacheDirs(Paths(tmp_path, tmp_path))
+        with ExitStack() as held:
+            path = await caches.take("a", Sharing.SHARED, held, "b")
+            owner = (os.geteuid(), os.getegid())
+            caches.make(path, mode=0o700, owner=owner, fill=None)
+            (Path(path) / "file").write_bytes(b"12345")
+            caches.note(path, "/var/cache")
+            ((name, id, size, _, used),) = caches.list()
+            assert (id, size, used) == ("/var/cache", 5, True)
+            assert not caches.remove(name)
+        assert caches.remove(name)
+        (tmp_path / "build" / "caches" / "new-1234").mkdir()
+        caches.sweep()
+        assert not any((tmp_path / "build" / "caches").iterdir())
+
+    _run(test())

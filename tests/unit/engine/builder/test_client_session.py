@@ -1,0 +1,139 @@
+"""The engine's end of a session, with a client that keeps to the protocol, or does not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from jaula.engine.builder.client_session import ClientSession, ClientSessions
+from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
+from jaula.spec import build_session as protocol
+from jaula.spec.build_session import SessionRequestKind
+
+Client = Callable[[socket.socket], Awaitable[None]]
+ID = "a" * 32
+
+
+def talk(client: Client, ask: Callable[[ClientSession], Awaitable[None]]) -> None:
+    async def test() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.setblocking(False)
+            session = ClientSession("0")
+            serving = asyncio.ensure_future(session.run(ours, b""))
+            speaking = asyncio.ensure_future(client(theirs))
+            try:
+                await asyncio.wait_for(ask(session), 10)
+            finally:
+                speaking.cancel()
+                serving.cancel()
+                await asyncio.gather(speaking, serving, return_exceptions=True)
+                ours.close()
+
+    asyncio.run(test())
+
+
+async def _read(sock: socket.socket) -> tuple[SessionRequestKind, int, bytes]:
+    loop = asyncio.get_running_loop()
+    head = await loop.sock_recv(sock, protocol.HEAD_SIZE)
+    kind, stream, length = protocol.head(head)
+    return kind, stream, await loop.sock_recv(sock, length) if length else b""
+
+
+def answering(*frames: tuple[SessionRequestKind, bytes]) -> Client:
+    async def client(sock: socket.socket) -> None:
+        while True:
+            _, stream, _ = await _read(sock)
+            for kind, payload in frames:
+                data = protocol.frame(kind, stream, payload)
+                await asyncio.get_running_loop().sock_sendall(sock, data)
+
+    return client
+
+
+def test_a_secret_is_what_comes_until_the_end() -> None:
+    async def ask(session: ClientSession) -> None:
+        assert await session.secret("s") == b"onetwo"
+        assert await session.secret("s") == b"onetwo"
+
+    talk(
+        answering(
+            (SessionRequestKind.DATA, b"one"),
+            (SessionRequestKind.DATA, b"two"),
+            (SessionRequestKind.END, b""),
+        ),
+        ask,
+    )
+
+
+def test_what_the_client_does_not_have_is_none() -> None:
+    async def ask(session: ClientSession) -> None:
+        assert await session.secret("s") is None
+
+    talk(answering((SessionRequestKind.FAIL, protocol.UNKNOWN.encode())), ask)
+
+
+@pytest.mark.parametrize(
+    ("frames", "error"),
+    [
+        (((SessionRequestKind.FAIL, b"it burns"),), Unavailable),
+        (((SessionRequestKind.DATA, bytes(protocol.PIECE)),) * 9, InvalidRequest),
+    ],
+)
+def test_a_secret_that_cannot_be_had(
+    frames: tuple[tuple[SessionRequestKind, bytes], ...], error: type[JaulaError]
+) -> None:
+    async def ask(session: ClientSession) -> None:
+        with pytest.raises(error):
+            await session.secret("s")
+
+    talk(answering(*frames), ask)
+
+
+@pytest.mark.parametrize(
+    "last", [b"", b"\xff" * 9, protocol.frame(SessionRequestKind.DATA, 99, b"nobody's")]
+)
+def test_a_client_that_leaves_or_breaks_off_fails_what_is_asked(last: bytes) -> None:
+    async def client(sock: socket.socket) -> None:
+        await _read(sock)
+        await asyncio.get_running_loop().sock_sendall(sock, last)
+        sock.shutdown(socket.SHUT_RDWR)
+
+    async def ask(session: ClientSession) -> None:
+        with pytest.raises(Unavailable):
+            await session.secret("s")
+        with pytest.raises(Unavailable):
+            await session.ask(SessionRequestKind.SSH, "x")
+
+    talk(client, ask)
+
+
+def test_a_session_is_found_by_its_owner_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jaula.engine.builder.client_session._PATIENCE", 0.1)
+
+    async def test() -> None:
+        sessions = ClientSessions()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            serving = asyncio.ensure_future(sessions.serve(ID, "1000", ours.detach(), b""))
+            assert (await sessions.find(ID, "1000")).owner == "1000"
+            for id, owner in ((ID, "0"), ("b" * 32, "1000")):
+                with pytest.raises(NotFound):
+                    await sessions.find(id, owner)
+        await asyncio.wait_for(serving, 10)
+        with pytest.raises(NotFound):
+            await sessions.find(ID, "1000")
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("id", ["", "short", "A" * 32, "g" * 32, "a" * 65, "../" * 11])
+def test_an_id_that_could_be_guessed_is_refused(id: str) -> None:
+    async def test() -> None:
+        with pytest.raises(InvalidRequest):
+            await ClientSessions().find(id, "0")
+
+    asyncio.run(test())

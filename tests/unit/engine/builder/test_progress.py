@@ -1,0 +1,80 @@
+"""The order of what stages say, and that what is not read is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from jaula.engine.builder import progress
+from jaula.engine.builder.progress import ProgressChannel, ProgressStream
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 20))
+
+
+async def _texts(source: ProgressStream) -> list[str]:
+    return [m["stream"].strip() async for m in source.read() if "stream" in m]
+
+
+@pytest.mark.parametrize(
+    ("steps", "order"), [(False, ["a1", "a2", "b1", "b2"]), (True, ["b1", "b2", "a1", "a2"])]
+)
+def test_a_later_stage_is_told_later_unless_steps_were_asked_for(
+    steps: bool, order: list[str]
+) -> None:
+    async def test() -> None:
+        source = ProgressStream(steps=steps)
+        first, second = source.channel(0, "a"), source.channel(1, "b")
+        source.complete()
+
+        async def late() -> None:
+            await asyncio.sleep(0.05)
+            await _say(first, "a1", "a2")
+
+        speaking = asyncio.gather(_say(second, "b1", "b2"), late())
+        assert await _texts(source) == order
+        await speaking
+
+    _run(test())
+
+
+async def _say(channel: ProgressChannel, *texts: str) -> None:
+    for text in texts:
+        await channel.say(text)
+    channel.close()
+
+
+def test_who_says_more_than_is_read_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_BOUND", 4)
+
+    async def test() -> None:
+        source = ProgressStream(steps=False)
+        first, second = source.channel(0, ""), source.channel(1, "")
+        source.complete()
+        speaking = asyncio.ensure_future(_say(second, *(str(n) for n in range(100))))
+        await asyncio.sleep(0.05)
+        assert len(second.waiting) == 4
+        first.close()
+        assert len(await _texts(source)) == 100
+        await speaking
+
+    _run(test())
+
+
+def test_steps_have_their_stage_number_and_state() -> None:
+    async def test() -> None:
+        source = ProgressStream(steps=True)
+        channel = source.channel(3, "name")
+        source.complete()
+        await channel.begin(5, 9, "RUN x")
+        await channel.state("done")
+        channel.close()
+        found = [m["jaula"] async for m in source.read()]
+        assert all((about["stage"], about["step"]) == (3, 5) for about in found)
+        assert [about.get("state") for about in found] == [None, "started", "done"]
+
+    _run(test())

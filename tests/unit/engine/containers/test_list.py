@@ -1,0 +1,200 @@
+"""Lists, filters, states in words, changes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from jaula.engine.containers import filters, top
+from jaula.engine.containers import list as container_list
+from jaula.engine.containers.stats import parse_net_dev
+from jaula.engine.model.container import Container
+from jaula.engine.model.container_store import ContainerStore
+from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.spec.api import ContainerCreate
+from jaula.spec.decoding import Empty
+from jaula.spec.endpoint import PublishedPort
+from jaula.state.database import Database
+from jaula.state.records import ContainerRecord, Status
+
+
+def record(number: int, **fields: object) -> ContainerRecord:
+    made = ContainerRecord(
+        id=f"{number:064x}",
+        name=f"name{number}",
+        created=number * 10**9,
+        body=ContainerCreate(image="busybox", labels={"n": str(number)}),
+        image="sha256:abc",
+        status=Status.RUNNING,
+    )
+    return msgspec.structs.replace(made, **fields)
+
+
+def names(found: list[Container]) -> list[str]:
+    return [container.name for container in found]
+
+
+@pytest.fixture
+def some() -> list[Container]:
+    return [
+        Container(record(1)),
+        Container(record(2, status=Status.EXITED, exit_code=3)),
+        Container(record(3, status=Status.PAUSED)),
+        Container(record(4, status=Status.CREATED)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({}, ["name3", "name1"]),
+        ({"status": ["exited"]}, ["name2"]),
+        ({"exited": ["3"]}, ["name2"]),
+        ({"name": ["name1"]}, ["name1"]),
+        ({"name": ["^/name1$"]}, []),
+        ({"label": ["n"]}, ["name3", "name1"]),
+        ({"label": ["n=1", "n=3"]}, []),
+        ({"id": [f"{3:064x}"]}, ["name3"]),
+        ({"ancestor": ["busybox:latest"]}, ["name3", "name1"]),
+        ({"before": ["name3"]}, ["name2", "name1"]),
+        ({"since": ["name3"]}, ["name4"]),
+        ({"network": ["bridge"]}, ["name3", "name1"]),
+        ({"network": ["none"]}, []),
+    ],
+)
+def test_a_filter_chooses(
+    some: list[Container], wanted: dict[str, list[str]], expected: list[str]
+) -> None:
+    assert names(filters.select(some, all=False, limit=None, filters=wanted)) == expected
+
+
+def test_all_and_limit_show_the_newest_first(some: list[Container]) -> None:
+    everything = filters.select(some, all=True, limit=None, filters={})
+    assert names(everything) == ["name4", "name3", "name2", "name1"]
+    assert names(filters.select(some, all=False, limit=2, filters={})) == ["name4", "name3"]
+
+
+def test_published_and_exposed_ports_are_found() -> None:
+    body = ContainerCreate(image="x", exposed_ports={"80/tcp": Empty()})
+    one = record(1, body=body, ports=(PublishedPort(80, "tcp", "", 8080),))
+    assert filters.matches(one, {"publish": ["8080"]})
+    assert filters.matches(one, {"expose": ["80"]})
+    assert not filters.matches(one, {"publish": ["81"]})
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"colour": ["red"]}, {"status": ["asleep"]}, {"exited": ["x"]}, {"health": ["ill"]}]
+)
+def test_a_filter_that_is_none_is_refused(
+    some: list[Container], wanted: dict[str, list[str]]
+) -> None:
+    with pytest.raises(InvalidRequest, match="filter"):
+        filters.select(some, all=True, limit=None, filters=wanted)
+
+
+def test_a_bound_that_is_no_container_is_not_found(some: list[Container]) -> None:
+    with pytest.raises(NotFound):
+        filters.select(some, all=True, limit=None, filters={"before": ["nobody"]})
+
+
+def test_prune_takes_what_is_old_enough_and_labelled() -> None:
+    old = record(1)
+    assert filters.prune_selects(old, {"until": ["100"]})
+    assert not filters.prune_selects(old, {"until": ["0"]})
+    assert filters.prune_selects(old, {"label": ["n=1"]})
+    assert not filters.prune_selects(old, {"label!": ["n=1"]})
+    with pytest.raises(InvalidRequest):
+        filters.prune_selects(old, {"name": ["x"]})
+    with pytest.raises(InvalidRequest):
+        filters.prune_selects(old, {"until": ["yesterday"]})
+
+
+def test_the_status_says_what_and_since_when() -> None:
+    now = 1000.0
+    at = {"started_at": 997 * 10**9, "finished_at": 880 * 10**9}
+    assert container_list.status(record(1, **at), now) == "Up 3 seconds"
+    assert (
+        container_list.status(record(1, status=Status.PAUSED, **at), now) == "Up 3 seconds (Paused)"
+    )
+    ended = record(1, status=Status.EXITED, exit_code=9, **at)
+    assert container_list.status(ended, now) == "Exited (9) 2 minutes ago"
+    assert container_list.status(record(1, status=Status.CREATED), now) == "Created"
+
+
+def test_changes_leave_out_what_only_the_engines_mounts_needed() -> None:
+    found = [("/etc", 0), ("/etc/hosts", 1), ("/proc", 1), ("/data", 1), ("/bin/x", 2)]
+    assert container_list.changes(found) == [
+        {"Path": "/data", "Kind": 1},
+        {"Path": "/bin/x", "Kind": 2},
+    ]
+    found.append(("/etc/mine", 1))
+    assert {"Path": "/etc", "Kind": 0} in container_list.changes(found)
+
+
+def test_top_keeps_the_containers_processes() -> None:
+    output = "UID PID CMD\nroot 1 /init of the host\nu 42 sh -c sleep 1\n"
+    assert top.parse(output, {42}) == {
+        "Titles": ["UID", "PID", "CMD"],
+        "Processes": [["u", "42", "sh -c sleep 1"]],
+    }
+    with pytest.raises(InvalidRequest, match="PID"):
+        top.parse("CMD\nx\n", {1})
+    with pytest.raises(InvalidRequest):
+        top.parse("", {1})
+
+
+def test_interface_counters_are_read_without_loopback() -> None:
+    text = "h\nh\n  lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n eth0:1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n"
+    assert list(parse_net_dev(text)) == ["eth0"]
+    assert parse_net_dev(text)["eth0"]["tx_dropped"] == 8
+    assert parse_net_dev("") == {}
+
+
+def test_a_container_is_found_by_id_name_and_beginning(tmp_path: Path) -> None:
+    registry = ContainerStore(Database(tmp_path / "db"))
+    for number, key in ((1, "ab1" + "0" * 61), (2, "ab2" + "0" * 61)):
+        made = record(number, id=key)
+        registry.reserve(made.name, key)
+        registry.add(Container(made))
+    for ref in ("ab1" + "0" * 61, "name1", "/name1", "ab1"):
+        assert registry.find(ref).name == "name1"
+    with pytest.raises(InvalidRequest, match="multiple"):
+        registry.find("ab")
+    for ref in ("", "nobody", "ff", "AB1", "../ab1"):
+        with pytest.raises(NotFound, match="No such container"):
+            registry.find(ref)
+
+
+def test_a_name_belongs_to_one_container_until_it_is_given_back(tmp_path: Path) -> None:
+    registry = ContainerStore(Database(tmp_path / "db"))
+    registry.reserve("web", "1")
+    with pytest.raises(Conflict, match='"/web" is already in use by container "1"'):
+        registry.reserve("web", "2")
+    registry.release("web", "2")
+    with pytest.raises(Conflict):
+        registry.check_free("web")
+    registry.release("web", "1")
+    registry.reserve("web", "2")
+
+
+def test_waiters_are_told_once_and_by_condition() -> None:
+    async def scenario() -> None:
+        container = Container(record(1))
+        ended, removed = container.wait("next-exit"), container.wait("removed")
+        result = filters_result(5)
+        container.tell(("next-exit", "not-running"), result)
+        assert ended.result() == result
+        assert not removed.done()
+        removed.cancel()
+        container.tell(("removed",), result)
+
+    asyncio.run(scenario())
+
+
+def filters_result(code: int):  # type: ignore[no-untyped-def]
+    from jaula.spec.api_params import WaitResult
+
+    return WaitResult(code)

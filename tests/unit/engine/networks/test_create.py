@@ -1,0 +1,95 @@
+"""From a request to a network's record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jaula.engine.networks import create, inspect
+from jaula.errors import InvalidRequest, JaulaError
+from jaula.spec.api_networks import IPAM, NetworkCreate
+
+ID = "ab" * 32
+PAST = "io.jaula.publish_past_firewall"
+BINDING = "com.docker.network.bridge.host_binding_ipv4"
+
+
+def body(**fields: Any) -> NetworkCreate:
+    return NetworkCreate(name="shop", **fields)
+
+
+def test_a_bridge_is_named_after_the_network_and_follows_the_engines_settings() -> None:
+    made = create.network(body(), ID)
+    assert (made.driver, made.bridge, made.parent) == ("bridge", "br-abababababab", "")
+    assert (made.past_firewall, made.host_binding) == (None, "")
+    relaxed = inspect.document(made, past_firewall=True)
+    assert relaxed["Options"] == {PAST: "true"}
+    assert inspect.document(made)["Options"] == {}
+
+
+def test_what_a_network_says_itself_holds() -> None:
+    options = {PAST: "false", BINDING: "127.0.0.1"}
+    made = create.network(body(options=options), ID)
+    assert (made.past_firewall, made.host_binding) == (False, "127.0.0.1")
+    assert inspect.document(made, past_firewall=True)["Options"] == options
+
+
+def test_macvlan_and_ipvlan_lie_on_a_parent() -> None:
+    options = {"parent": "eth0.10", "macvlan_mode": "private"}
+    made = create.network(body(driver="macvlan", options=options), ID)
+    assert (made.driver, made.parent, made.mode) == ("macvlan", "eth0.10", "private")
+    assert (made.bridge, made.internal) == ("", False)
+    other = create.network(body(driver="ipvlan", options={"parent": "eth0"}), ID)
+    assert (other.mode, other.flag) == ("l2", "bridge")
+    assert PAST not in inspect.document(made, past_firewall=True)["Options"]
+
+
+def test_without_a_parent_they_are_internal() -> None:
+    made = create.network(body(driver="macvlan"), ID)
+    assert (made.parent, made.internal) == ("dm-abababababab", True)
+
+
+@pytest.mark.parametrize(
+    ("driver", "options"),
+    [
+        ("macvlan", {"parent": "a/b"}),
+        ("macvlan", {"parent": "sixteen_letters_"}),
+        ("macvlan", {"parent": ".."}),
+        ("macvlan", {"macvlan_mode": "l2"}),
+        ("ipvlan", {"ipvlan_mode": "bridge"}),
+        ("ipvlan", {"ipvlan_flag": "passthru"}),
+        ("bridge", {PAST: "perhaps"}),
+        ("bridge", {BINDING: "::1"}),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(driver: str, options: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        create.network(body(driver=driver, options=options), ID)
+
+
+def test_kinds_of_networks_that_are_not_there_are_refused() -> None:
+    create.check(body(driver="macvlan"))
+    for fields in ({"ingress": True}, {"driver": "overlay"}, {"scope": "swarm"}):
+        with pytest.raises(JaulaError, match="swarm"):
+            create.check(body(**fields))
+    with pytest.raises(JaulaError, match='plugin "nosuch" not found'):
+        create.check(body(driver="nosuch"))
+
+
+def test_settings_are_of_no_driver() -> None:
+    for driver in ("", "macvlan", "host", "nosuch"):
+        create.check(body(driver=driver, config_only=True))
+    for fields in ({"driver": "overlay"}, {"name": "a/b"}, {"ipam": IPAM(driver="nosuch")}):
+        with pytest.raises(JaulaError):
+            create.check(NetworkCreate(**{"name": "plan", "config_only": True} | fields))
+
+
+def test_a_network_says_whose_settings_it_has() -> None:
+    for driver in ("bridge", "macvlan", "ipvlan"):
+        made = create.network(
+            body(driver=driver, config_from={"Network": "plan"}, options={"parent": "eth0"}), ID
+        )
+        assert made.config_from == "plan"
+        assert inspect.document(made)["ConfigFrom"] == {"Network": "plan"}
+    assert create.network(body(config_from={"Network": ""}), ID).config_from == ""

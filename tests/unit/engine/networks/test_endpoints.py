@@ -1,0 +1,144 @@
+"""Which networks a request means, and what a container is called on them."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.engine.networks import endpoints as network_endpoints
+from jaula.engine.networks.dns_server import RATE, QueryQuota
+from jaula.errors import InvalidRequest, NotFound
+from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
+from jaula.spec.network import NetworkRecord
+from jaula.state.records import ContainerRecord
+
+KNOWN = {"bridge": "bridge", "host": "host", "none": "none", "shop": "shop", "ab12": "shop"}
+WEB = EndpointSettings(aliases=("www",))
+
+
+def find(ref: str) -> str:
+    if ref not in KNOWN:
+        raise NotFound(f"network {ref} not found")
+    return KNOWN[ref]
+
+
+def body(mode: str, **endpoints: EndpointSettings) -> ContainerCreate:
+    return ContainerCreate(
+        host_config=HostConfig(network_mode=mode),
+        networking_config=NetworkingConfig(endpoints_config=endpoints),
+    )
+
+
+@pytest.mark.parametrize("mode", ["", "default", "bridge"])
+def test_without_a_word_it_is_the_default_network(mode: str) -> None:
+    assert network_endpoints.chosen(body(mode), find) == {"bridge": EndpointSettings()}
+    wanted = {"default": WEB}
+    assert network_endpoints.chosen(body(mode, **wanted), find) == {"bridge": WEB}
+
+
+def test_the_mode_comes_first_and_may_be_an_id() -> None:
+    found = network_endpoints.chosen(body("ab12", bridge=EndpointSettings(), ab12=WEB), find)
+    assert list(found.items()) == [("shop", WEB), ("bridge", EndpointSettings())]
+    assert network_endpoints.chosen(body("shop"), find) == {"shop": EndpointSettings()}
+
+
+def test_endpoints_without_a_mode_are_all_there_is() -> None:
+    assert network_endpoints.chosen(body("default", shop=WEB), find) == {"shop": WEB}
+
+
+@pytest.mark.parametrize("mode", ["host", "none", "container:x"])
+def test_modes_that_share_have_no_network(mode: str) -> None:
+    assert network_endpoints.chosen(body(mode), find) == {}
+    with pytest.raises(InvalidRequest, match="conflicting options"):
+        network_endpoints.chosen(body(mode, shop=WEB), find)
+
+
+def test_the_hosts_own_entry_is_no_network() -> None:
+    assert network_endpoints.chosen(body("host", host=EndpointSettings()), find) == {}
+
+
+def test_an_unknown_network_is_told() -> None:
+    with pytest.raises(NotFound, match="network nope not found"):
+        network_endpoints.chosen(body("nope"), find)
+
+
+def record(mode: str = "", **fields: object) -> ContainerRecord:
+    values: dict[str, object] = {"id": "c" * 64, "name": "web", "created": 0, "image": ""}
+    values |= {"body": body(mode), "hostname": "pc", **fields}
+    return ContainerRecord(**values)  # type: ignore[arg-type]
+
+
+def test_records_from_before_are_on_the_default_network() -> None:
+    assert list(network_endpoints.of(record())) == ["bridge"]
+    assert network_endpoints.of(record("host")) == {}
+    assert network_endpoints.of(record(networks={})) == {}
+
+
+def test_a_container_is_called_by_name_alias_id_and_host_name() -> None:
+    assert network_endpoints.names(record(), WEB) == ("web", "www", "c" * 12, "pc")
+
+
+def at(**addresses: str) -> EndpointSettings:
+    return EndpointSettings(ipam_config=EndpointIPAMConfig(**addresses))
+
+
+NETWORK = NetworkRecord("shop", "a" * 64, 0, "br-x")
+ASKED = NetworkRecord("shop", "a" * 64, 0, "br-x", asked_pools=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "settings"),
+    [
+        ("host", None, EndpointSettings()),
+        ("none", None, EndpointSettings()),
+        ("bridge", None, WEB),
+        ("shop", NETWORK, EndpointSettings(links=("a:",))),
+        (
+            "shop",
+            NETWORK,
+            EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="10.0.0.1")),
+        ),
+        ("shop", ASKED, EndpointSettings(ipam_config=EndpointIPAMConfig(ipv4_address="x"))),
+        ("shop", ASKED, EndpointSettings(ipam_config=EndpointIPAMConfig(ipv6_address="10.0.0.1"))),
+        ("shop", ASKED, EndpointSettings(mac_address="zz")),
+    ],
+)
+def test_what_a_network_cannot_give_is_refused(
+    name: str, network: NetworkRecord | None, settings: EndpointSettings
+) -> None:
+    with pytest.raises(InvalidRequest):
+        network_endpoints.check(name, network, settings)
+
+
+def test_links_are_names_of_ones_own_for_others() -> None:
+    settings = EndpointSettings(links=("shop-db-1:DB", "/cache:/me/fast", f"{'ab' * 32}:id", "me"))
+    network_endpoints.check("shop", NETWORK, settings)
+    assert network_endpoints.linked(record(), settings) == {
+        "db": "shop-db-1",
+        "fast": "cache",
+        "id": "abababababab",
+        "me": "me",
+    }
+
+
+def test_what_it_can_give_passes() -> None:
+    wanted = EndpointIPAMConfig(ipv4_address="10.0.0.1", ipv6_address="fd00::1")
+    network_endpoints.check("shop", ASKED, EndpointSettings(ipam_config=wanted, aliases=("a",)))
+
+
+def test_interfaces_are_numbered_without_gaps() -> None:
+    assert network_endpoints.free_interface([]) == "eth0"
+    assert network_endpoints.free_interface(["eth0", "eth2"]) == "eth1"
+
+
+def test_the_first_network_that_is_not_internal_leads_outside() -> None:
+    assert network_endpoints.primary({"inner": True, "shop": False, "b": False}) == "shop"
+    assert network_endpoints.primary({"inner": True, "deep": True}) == "inner"
+
+
+def test_questions_beyond_the_rate_wait_for_the_next_moment() -> None:
+    allowance = QueryQuota()
+    allowed = RATE // 10
+    assert all(allowance.take(5.0) == 0.0 for _ in range(allowed))
+    assert 0 < allowance.take(5.05) <= 0.1
+    assert allowance.take(5.1) == 0.0

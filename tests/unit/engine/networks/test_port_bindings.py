@@ -1,0 +1,72 @@
+"""Published ports and signals, read."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.engine.networks.port_bindings import PortBindingRequest, wishes
+from jaula.errors import InvalidRequest
+from jaula.spec import signals
+from jaula.spec.api import ContainerCreate, HostConfig, PortBinding
+from jaula.spec.decoding import Empty
+
+
+def body(port: str, host_port: str = "", host_ip: str = "", **more: object) -> ContainerCreate:
+    bindings = {port: (PortBinding(host_ip=host_ip, host_port=host_port),)}
+    return ContainerCreate(host_config=HostConfig(port_bindings=bindings), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("request_body", "wish"),
+    [
+        (body("80/tcp", "8080"), PortBindingRequest(80, "tcp", "", 8080)),
+        (body("53/UDP", ""), PortBindingRequest(53, "udp")),
+        (body("80", "8000-8010"), PortBindingRequest(80, "tcp", "", 8000, 8010)),
+        (body("80", "80", "127.0.0.1"), PortBindingRequest(80, "tcp", "127.0.0.1", 80)),
+    ],
+)
+def test_a_binding_is_read(request_body: ContainerCreate, wish: PortBindingRequest) -> None:
+    assert wishes(request_body) == (wish,)
+
+
+def test_publishing_all_takes_the_exposed_ones_that_are_not_published() -> None:
+    asked = ContainerCreate(
+        exposed_ports={"80/tcp": Empty(), "53/udp": Empty()},
+        host_config=HostConfig(
+            publish_all_ports=True, port_bindings={"80/tcp": (PortBinding(host_port="8080"),)}
+        ),
+    )
+    assert [wish.container_port for wish in wishes(asked)] == [80, 53]
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        body("0"),
+        body("65536"),
+        body("x"),
+        body("80/icmp"),
+        body("80", "70000"),
+        body("80", "9-8"),
+        body("80", "8-"),
+        body("80", "80", "localhost"),
+        body("٨٠"),
+    ],
+)
+def test_a_port_that_is_none_is_refused(request_body: ContainerCreate) -> None:
+    with pytest.raises(InvalidRequest):
+        wishes(request_body)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("SIGTERM", 15), ("term", 15), ("9", 9), ("RTMIN+1", 35), ("SIGRTMAX-1", 63), ("64", 64)],
+)
+def test_a_signal_is_read(text: str, number: int) -> None:
+    assert signals.parse(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "0", "65", "SIGNOPE", "-9", "RTMIN+99", "TERM+1", "9 9"])
+def test_a_signal_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="invalid signal"):
+        signals.parse(text)

@@ -1,0 +1,106 @@
+"""Every field of a request that gives power over the host is an ask of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from jaula.engine import relaxations
+from jaula.spec import decoding
+from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig
+from jaula.spec.api_networks import NetworkCreate
+
+
+def of(**host: Any) -> list[str]:
+    document = json.dumps({"Image": "x", "HostConfig": host}).encode()
+    return [str(ask) for ask in relaxations.of_create(decoding.decode(document, ContainerCreate))]
+
+
+def test_a_plain_container_asks_for_nothing() -> None:
+    usual = {"CapAdd": ["CHOWN", "net_raw"], "CapDrop": ["ALL"], "Tmpfs": {"/t": ""}}
+    assert (
+        of(**usual, Binds=["data:/data"], SecurityOpt=["no-new-privileges"], Memory=1 << 30) == []
+    )
+    assert of(SecurityOpt=["seccomp=builtin", "apparmor=jaula-default", "landlock=exec"]) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ({"Binds": ["/a:/b"]}, ["host-mount=/a"]),
+        ({"Binds": ["/a/../c:/b:ro"]}, ["host-mount=/c:ro"]),
+        ({"Binds": ["/a:/b:ro,z"]}, ["host-mount=/a:ro", "security-option=relabel"]),
+        (
+            {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": True}]},
+            ["host-mount=/a:ro"],
+        ),
+        (
+            {"Binds": ["/a:/b:rshared"]},
+            ["host-mount=/a", "security-option=propagation=rshared"],
+        ),
+        ({"Binds": ["/a:/b:rslave"]}, ["host-mount=/a"]),
+        ({"Privileged": True}, ["privileged"]),
+        ({"CapAdd": ["CAP_SYS_ADMIN", "all"]}, ["capability=SYS_ADMIN", "capability=ALL"]),
+        ({"PidMode": "host", "IpcMode": "host"}, ["host-namespace=pid", "host-namespace=ipc"]),
+        ({"NetworkMode": "container:x"}, ["others=x"]),
+        ({"VolumesFrom": ["y:ro"]}, ["others=y"]),
+        ({"Links": ["/z:db"]}, ["others=z"]),
+        ({"Links": ["/z:db"], "NetworkMode": "shop"}, []),
+        ({"Runtime": "crun", "Annotations": {"a": "b"}}, ["annotation=a"]),
+        ({"Annotations": {"a": "b"}}, []),
+        ({"OomScoreAdj": 5}, []),
+        ({"MaskedPaths": []}, ["security-option=systempaths=unconfined"]),
+        ({"DeviceRequests": [{"Driver": "nvidia"}]}, ["device=nvidia"]),
+    ],
+)
+def test_a_relaxation_has_a_name(host: dict[str, Any], wanted: list[str]) -> None:
+    assert of(**host) == wanted
+
+
+def test_a_mount_by_another_runtime_is_marked() -> None:
+    body = ContainerCreate(host_config=HostConfig(binds=("/a:/b",), runtime="crun"))
+    assert [ask.foreign for ask in relaxations.of_create(body)] == [True]
+
+
+def test_a_network_with_addresses_or_options_of_ones_own_asks() -> None:
+    document = b"""{"Name": "n", "Options": {"mtu": "9000"}, "EnableIPv6": true,
+        "IPAM": {"Config": [{"Subnet": "1.1.1.0/24"}, {"Gateway": "1.2.3.4"}]}}"""
+    body = decoding.decode(document, NetworkCreate)
+    assert [str(ask) for ask in relaxations.of_network(body)] == [
+        "network-option=subnet=1.1.1.0/24",
+        "network-option=mtu",
+    ]
+    assert relaxations.of_network(NetworkCreate(name="plain", internal=True)) == ()
+
+
+def test_a_privileged_exec_asks() -> None:
+    assert [str(ask) for ask in relaxations.of_exec(ExecCreate(privileged=True))] == ["privileged"]
+    assert relaxations.of_exec(ExecCreate()) == ()
+
+
+# Whoever adds a field to a request decides here what it means for policies.
+HARMLESS_FIELDS = """
+cpu_shares memory nano_cpus blkio_weight blkio_weight_device blkio_device_read_bps
+blkio_device_write_bps blkio_device_read_iops blkio_device_write_iops cpu_period cpu_quota
+cpu_realtime_period cpu_realtime_runtime cpuset_cpus cpuset_mems kernel_memory kernel_memory_tcp
+memory_reservation memory_swap memory_swappiness oom_kill_disable pids_limit ulimits cpu_count
+cpu_percent io_maximum_iops io_maximum_bandwidth container_id_file port_bindings
+restart_policy auto_remove volume_driver console_size cap_drop dns dns_options dns_search
+extra_hosts group_add cgroup publish_all_ports readonly_rootfs storage_opt tmpfs shm_size
+sysctls isolation init profile profile_keeps secrets configs
+"""
+JUDGED_FIELDS = """
+cgroup_parent devices device_cgroup_rules device_requests binds network_mode volumes_from
+annotations cap_add cgroupns_mode ipc_mode oom_score_adj pid_mode privileged security_opt
+uts_mode userns_mode runtime mounts masked_paths readonly_paths log_config links
+"""
+
+
+def test_every_field_of_a_host_configuration_was_thought_of() -> None:
+    fields = {field.name for field in msgspec.structs.fields(HostConfig)}
+    harmless, judged = set(HARMLESS_FIELDS.split()), set(JUDGED_FIELDS.split())
+    assert fields == harmless | judged
+    assert not harmless & judged

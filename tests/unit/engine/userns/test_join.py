@@ -1,0 +1,68 @@
+"""Namespaces are lent by the process that a container has, not by whoever has its number."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaula.engine.model.container import Container
+from jaula.engine.userns import join
+from jaula.errors import Conflict
+from jaula.spec.api import ContainerCreate
+from jaula.state.records import ContainerRecord, Status
+
+
+def container(pid: int, shim_pid: int, status: Status = Status.RUNNING) -> Container:
+    record = ContainerRecord(
+        id="a" * 64,
+        name="lender",
+        created=0,
+        body=ContainerCreate(),
+        image="x",
+        status=status,
+        pid=pid,
+        shim_pid=shim_pid,
+    )
+    return Container(record)
+
+
+def test_descriptors_are_those_of_the_process() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        held = join.borrow(container(child.pid, os.getpid()), ("user", "network"))
+        try:
+            for kind, fd in held.items():
+                link = os.readlink(f"/proc/{child.pid}/ns/{join.NAMES[kind]}")
+                assert str(os.fstat(fd).st_ino) in link
+        finally:
+            for fd in held.values():
+                os.close(fd)
+            child.kill()
+
+
+def test_the_root_is_that_of_the_process() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        root = join.root(container(child.pid, os.getpid()))
+        assert os.path.samestat(os.fstat(root), os.stat("/"))
+        os.close(root)
+        child.kill()
+    with pytest.raises(Conflict):
+        join.root(container(os.getpid(), 1))
+
+
+@pytest.mark.parametrize("shim", [1, os.getppid() + 1])
+def test_a_number_that_another_process_has_by_now_lends_nothing(shim: int) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(Conflict, match="does not run"):
+        join.borrow(container(os.getpid(), shim), ("user", "pid", "ipc", "network"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("pid", "status"), [(0, Status.RUNNING), (2**22 + 1, Status.RUNNING), (1, Status.EXITED)]
+)
+def test_what_has_ended_lends_nothing(pid: int, status: Status) -> None:
+    with pytest.raises(Conflict):
+        join.borrow(container(pid, os.getppid(), status), ("user",))

@@ -1,0 +1,159 @@
+"""Reading what is to be mounted."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.engine.volumes.mount_spec import MountRequest, wishes
+from jaula.errors import InvalidRequest
+from jaula.spec.api import (
+    BindOptions,
+    ContainerCreate,
+    HostConfig,
+    Mount,
+    TmpfsOptions,
+    VolumeOptions,
+)
+from jaula.spec.decoding import Empty
+
+
+def read(**host: object) -> tuple[MountRequest, ...]:
+    return wishes(ContainerCreate(host_config=HostConfig(**host)))  # type: ignore[arg-type]
+
+
+def test_a_bind_is_private_and_its_source_is_made() -> None:
+    (wish,) = read(binds=("/src/../a:/dst/:ro",))
+    assert wish.make_source
+    mount = wish.mount
+    assert (mount.type, mount.source, mount.destination) == ("bind", "/a", "/dst")
+    assert mount.read_only
+    assert mount.options == ("rbind", "rprivate", "rro")
+    (wish,) = read(binds=("/a:/dst",))
+    assert wish.mount.options == ("rbind", "rprivate")
+
+
+def test_a_named_volume_is_nosuid_and_nodev() -> None:
+    (wish,) = read(binds=("data:/data",))
+    assert wish.mount.name == "data"
+    assert {"nosuid", "nodev"} <= set(wish.mount.options)
+    assert not wish.mount.anonymous
+
+
+def test_a_path_alone_is_an_anonymous_volume() -> None:
+    (wish,) = read(binds=("/data",))
+    assert wish.mount.anonymous
+
+
+def test_volumes_of_the_image_give_way_to_what_was_asked_for() -> None:
+    body = ContainerCreate(
+        volumes={"/a": Empty(), "/b": Empty()}, host_config=HostConfig(binds=("x:/a",))
+    )
+    found = {wish.mount.destination: wish.mount for wish in wishes(body)}
+    assert found["/a"].name == "x"
+    assert found["/b"].anonymous
+
+
+def test_a_missing_source_of_a_mount_is_not_made() -> None:
+    (wish,) = read(mounts=(Mount(type="bind", source="/s", target="/t", read_only=True),))
+    assert not wish.make_source
+    assert "rro" in wish.mount.options
+
+
+def test_a_tmpfs_is_guarded_unless_the_guard_is_lifted_by_name() -> None:
+    (wish,) = read(tmpfs={"/t": "exec,size=1m,mode=700"})
+    assert wish.mount.options == ("nosuid", "nodev", "exec", "size=1m", "mode=700")
+    (wish,) = read(
+        mounts=(
+            Mount(type="tmpfs", target="/t", tmpfs_options=TmpfsOptions(size_bytes=9, mode=0o700)),
+        )
+    )
+    assert wish.mount.options == ("nosuid", "nodev", "noexec", "size=9", "mode=700")
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        "",
+        ":",
+        "a:b",
+        "/a:b",
+        "/a:/",
+        "/a:/b:sideways",
+        "/a:/b:ro:rw",
+        "../a:/b",
+        "a/b:/c",
+        "vol:/b:rshared",
+        "/a\0:/b",
+        "/a:/b\0",
+    ],
+)
+def test_a_malformed_bind_is_refused(bind: str) -> None:
+    with pytest.raises(InvalidRequest):
+        read(binds=(bind,))
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        Mount(type="bind", source="rel", target="/t"),
+        Mount(type="bind", source="", target="/t"),
+        Mount(type="bind", source="/s", target="t"),
+        Mount(type="bind", source="/s", target="/t", tmpfs_options=TmpfsOptions()),
+        Mount(type="bind", source="/s", target="/t", bind_options=BindOptions(propagation="x")),
+        Mount(type="volume", source="/abs", target="/t"),
+        Mount(type="tmpfs", source="x", target="/t"),
+        Mount(type="npipe", source="x", target="/t"),
+        Mount(type="tmpfs", target="/t", tmpfs_options=TmpfsOptions(size_bytes=-1)),
+    ],
+)
+def test_a_malformed_mount_is_refused(mount: Mount) -> None:
+    with pytest.raises(InvalidRequest):
+        read(mounts=(mount,))
+
+
+@pytest.mark.parametrize("options", ["bind", "remount", "size", "lowerdir=/x", "ro,,rw", "a=b"])
+def test_a_tmpfs_option_that_is_none_is_refused(options: str) -> None:
+    with pytest.raises(InvalidRequest, match="tmpfs option"):
+        read(tmpfs={"/t": options})
+
+
+def test_one_place_is_mounted_once() -> None:
+    with pytest.raises(InvalidRequest, match="Duplicate mount point: /a"):
+        read(binds=("/x:/a", "y:/a/"))
+
+
+@pytest.mark.parametrize(
+    "place", ["/proc", "/proc/", "//proc", "/x/../proc/sys", "/proc/self/attr"]
+)
+def test_nothing_is_mounted_over_what_the_kernel_is_told_through(place: str) -> None:
+    for host in ({"binds": (f"v:{place}",)}, {"tmpfs": {place: ""}}):
+        with pytest.raises(InvalidRequest, match="lies in /proc"):
+            read(**host)
+    with pytest.raises(InvalidRequest, match="lies in /proc"):
+        wishes(ContainerCreate(volumes={place: Empty()}))
+
+
+def test_figures_in_proc_can_be_replaced() -> None:
+    (wish,) = read(binds=("/var/lib/figures/meminfo:/proc/meminfo:ro",))
+    assert wish.mount.destination == "/proc/meminfo"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"), [("a", "a"), ("./a//b/", "a/b"), (".", ""), ("a/..", ""), ("a/../b", "b")]
+)
+def test_a_part_of_a_volume_is_a_path_within_it(given: str, found: str) -> None:
+    mount = Mount(
+        type="volume", source="v", target="/m", volume_options=VolumeOptions(subpath=given)
+    )
+    (wish,) = read(mounts=(mount,))
+    assert wish.mount.subpath == found
+    assert wish.mount.no_copy == bool(found)
+
+
+@pytest.mark.parametrize("given", ["/a", "..", "../a", "a/../../b", "a\0b"])
+def test_a_path_out_of_a_volume_is_refused(given: str) -> None:
+    mount = Mount(
+        type="volume", source="v", target="/m", volume_options=VolumeOptions(subpath=given)
+    )
+    with pytest.raises(InvalidRequest, match="must be a relative path within the volume"):
+        read(mounts=(mount,))
