@@ -4,6 +4,6 @@ This layer reads requests and writes answers. It checks the form of what it is s
 types, sizes); what a request means, and every rule about containers, is :mod:`jaula.engine`'s.
 """
 
-from jaula.api.server import Server, serve
+from jaula.api.http.server import Server, serve
 
 __all__ = ["Server", "serve"]

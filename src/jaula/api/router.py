@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaula.api.call import Handler
-from jaula.api.refusals import PageNotFound
+from jaula.api.http.errors import PageNotFound
+from jaula.api.http.request import Handler
 
 Routes = Iterable[tuple[str, str, Handler]]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from ssl import SSLContext
 
-    from jaula.api.entrance import Entrance
+    from jaula.api.http.tls_listener import TlsListener
     from jaula.config import EngineConfig, TlsConfig
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.engine import Engine
@@ -58,7 +58,7 @@ class Reloading:
         self._engine = engine
         self._doors = doors
         self._reread = reread
-        self.entrances: list[Entrance] = []
+        self.entrances: list[TlsListener] = []
 
     def now(self) -> None:
         """Take over what can be; what is wrong is logged."""

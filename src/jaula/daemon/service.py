@@ -15,8 +15,8 @@ from jaula.kernel import process
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from jaula.api.entrance import Entrance
-    from jaula.api.server import Server
+    from jaula.api.http.server import Server
+    from jaula.api.http.tls_listener import TlsListener
     from jaula.config import EngineConfig
     from jaula.runtime.client import Runtime
 
@@ -62,7 +62,7 @@ async def _serve(
     import logging
     import signal
 
-    from jaula.api import server as api
+    from jaula.api.http import server as api
     from jaula.daemon.reloading import Reloading
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.containers import log_config, presets
@@ -120,7 +120,7 @@ async def _serve(
 
 async def _open(
     server: Server, network: list[socket.socket], context: SSLContext | None
-) -> list[Entrance]:
+) -> list[TlsListener]:
     """Serve on TCP sockets; those with TLS are the answer."""
     import logging
 

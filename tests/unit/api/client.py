@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaula.api.server import Server
+from jaula.api.http.server import Server
 from unit.api.memory_engine import MemoryEngine
 
 

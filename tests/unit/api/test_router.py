@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.api.refusals import PageNotFound
+from jaula.api.http.errors import PageNotFound
 from jaula.api.router import Router
 from jaula.api.routes import ROUTES, build, containers, execs, images, networks, swarm, system
 

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from jaula.api import server as servers
+from jaula.api.http import server as servers
 from jaula.spec.api_params import LogOptions, WaitResult
 from unit.api.client import Client, Served, eventually, served
 

@@ -6,32 +6,32 @@ from base64 import b64encode
 
 import msgspec
 
-from jaula.api import reply
-from jaula.api.call import Call
-from jaula.api.reply import Answer, Reply, Stream
+from jaula.api.http import response
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, Response, StreamResponse
 from jaula.api.router import Routes
 
 
 def _header(described: msgspec.Struct) -> tuple[bytes, bytes]:
     """What is at the path, beside the answer."""
-    document = reply.encode(described).rstrip(b"\n")
+    document = response.encode(described).rstrip(b"\n")
     return (b"X-Docker-Container-Path-Stat", b64encode(document))
 
 
-async def stat(call: Call) -> Answer:
+async def stat(call: Request) -> Answer:
     """``HEAD /containers/{id}/archive``."""
     described = await call.engine.containers.path_stat(call.name, call.query.text("path"))
-    return Reply(200, headers=(_header(described),))
+    return Response(200, headers=(_header(described),))
 
 
-async def get(call: Call) -> Answer:
+async def get(call: Request) -> Answer:
     """``GET /containers/{id}/archive``."""
     path = call.query.text("path")
     described, chunks = await call.engine.containers.copy_out(call.name, path)
-    return Stream(chunks, reply.TAR, headers=(_header(described),))
+    return StreamResponse(chunks, response.TAR, headers=(_header(described),))
 
 
-async def put(call: Call) -> Answer:
+async def put(call: Request) -> Answer:
     """``PUT /containers/{id}/archive``."""
     query = call.query
     await call.engine.containers.copy_in(
@@ -41,7 +41,7 @@ async def put(call: Call) -> Answer:
         keep_kinds=query.flag("noOverwriteDirNonDir"),
         as_user=query.flag("copyUIDGID"),
     )
-    return reply.OK
+    return response.OK
 
 
 ROUTES: Routes = (

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from jaula.api import reply, version
-from jaula.api.call import Call
-from jaula.api.lines import lines
-from jaula.api.reply import Answer, Hijack, Stream
+from jaula.api import version
+from jaula.api.http import response
+from jaula.api.http.json_stream import lines
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, HijackResponse, StreamResponse
 from jaula.api.router import Routes
 from jaula.errors import InvalidRequest, JaulaError, StepFailed
 from jaula.spec.api import HostConfig, RegistryAuth, Ulimit
@@ -26,7 +27,7 @@ _Kind = TypeVar("_Kind")
 _MAX_NAMES = 128
 
 
-def _document(call: Call, name: str, kind: type[_Kind], empty: _Kind) -> _Kind:
+def _document(call: Request, name: str, kind: type[_Kind], empty: _Kind) -> _Kind:
     """A parameter that is a JSON document; ``null`` is none."""
     text = call.query.text(name)
     if not text or text == "null":
@@ -37,7 +38,7 @@ def _document(call: Call, name: str, kind: type[_Kind], empty: _Kind) -> _Kind:
         raise InvalidRequest(f"{name} is not valid: {problem}") from None
 
 
-def _auths(call: Call) -> dict[str, RegistryAuth]:
+def _auths(call: Request) -> dict[str, RegistryAuth]:
     """``X-Registry-Config``: credentials by registry, in URL-safe base 64."""
     text = call.header(b"x-registry-config")
     if not text:
@@ -50,7 +51,7 @@ def _auths(call: Call) -> dict[str, RegistryAuth]:
         raise InvalidRequest("invalid X-Registry-Config header") from None
 
 
-def _host(call: Call) -> HostConfig:
+def _host(call: Request) -> HostConfig:
     query = call.query
 
     def number(name: str) -> int:
@@ -76,7 +77,7 @@ def _host(call: Call) -> HostConfig:
     )
 
 
-def _options(call: Call) -> BuildOptions:
+def _options(call: Request) -> BuildOptions:
     query = call.query
     if query.text("version") == "2":
         raise InvalidRequest(
@@ -108,10 +109,10 @@ def _options(call: Call) -> BuildOptions:
     )
 
 
-async def build(call: Call) -> Answer:
+async def build(call: Request) -> Answer:
     """``POST /build``: the body is the context, a tar, compressed or not."""
     progress = call.engine.builds.build(_options(call), call.body())
-    return Stream(lines(progress), last_words=_failure)
+    return StreamResponse(lines(progress), last_words=_failure)
 
 
 def _failure(problem: JaulaError) -> bytes:
@@ -120,10 +121,10 @@ def _failure(problem: JaulaError) -> bytes:
     detail: dict[str, Any] = {"message": text}
     if isinstance(problem, StepFailed):
         detail["code"] = problem.exit_code
-    return reply.encode({"errorDetail": detail, "error": text})
+    return response.encode({"errorDetail": detail, "error": text})
 
 
-async def prune(call: Call) -> Answer:
+async def prune(call: Request) -> Answer:
     """``POST /build/prune``."""
     query = call.query
     options = PruneOptions(
@@ -131,19 +132,19 @@ async def prune(call: Call) -> Answer:
         keep=query.integer("keep-storage") or query.integer("reserved-space") or 0,
         filters=query.filters(),
     )
-    return reply.json(await call.engine.builds.prune(options))
+    return response.json(await call.engine.builds.prune(options))
 
 
-async def cancel(call: Call) -> Answer:
+async def cancel(call: Request) -> Answer:
     """``POST /build/cancel``."""
     id = call.query.text("id")
     if not id:
         raise InvalidRequest("the id of a build is needed (id)")
     await call.engine.builds.cancel(id)
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def session(call: Call) -> Answer:
+async def session(call: Request) -> Answer:
     """``POST /build/session``: see :mod:`jaula.spec.build_session`."""
     if call.header(b"upgrade").lower() != PROTOCOL:
         raise InvalidRequest("a session is an upgrade", hint=f"send Upgrade: {PROTOCOL}")
@@ -153,7 +154,7 @@ async def session(call: Call) -> Answer:
     async def take(descriptor: int, early: bytes) -> None:
         await builds.session(id, descriptor, early)
 
-    return Hijack(b"", take, lambda problem: b"", _HEAD)
+    return HijackResponse(b"", take, lambda problem: b"", _HEAD)
 
 
 _HEAD = b"\r\n".join(

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from jaula.api import reply
-from jaula.api.call import Call
-from jaula.api.query import Query
-from jaula.api.reply import Answer, Reply
+from jaula.api.http import response
+from jaula.api.http.query import Query
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, Response
 from jaula.api.router import Routes
 from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.spec.api import ContainerCreate, ContainerUpdate
@@ -21,7 +21,7 @@ _STOP_SIGNAL_SINCE = (1, 42)
 _NO_OBJECT = 7  # bytes that hold no JSON object with a member
 
 
-async def create(call: Call) -> Answer:
+async def create(call: Request) -> Answer:
     """``POST /containers/create``."""
     body = await call.document(ContainerCreate, required=True)
     if call.version < _IPC_PRIVATE_SINCE and not body.host_config.ipc_mode:
@@ -31,10 +31,10 @@ async def create(call: Call) -> Answer:
     created = await call.engine.containers.create(
         body, query.optional("name"), query.optional("platform")
     )
-    return reply.json({"Id": created.id, "Warnings": created.warnings}, 201)
+    return response.json({"Id": created.id, "Warnings": created.warnings}, 201)
 
 
-async def list_(call: Call) -> Answer:
+async def list_(call: Request) -> Answer:
     """``GET /containers/json``."""
     query = call.query
     limit = query.integer("limit")
@@ -43,15 +43,15 @@ async def list_(call: Call) -> Answer:
     documents = call.engine.containers.list(
         all=query.flag("all"), limit=limit, filters=query.filters(), size=query.flag("size")
     )
-    return reply.json(documents)
+    return response.json(documents)
 
 
-async def inspect(call: Call) -> Answer:
+async def inspect(call: Request) -> Answer:
     """``GET /containers/{id}/json``."""
     document = call.engine.containers.inspect(call.name, size=call.query.flag("size"))
     if call.version < _DNS_NAMES_APART:
         _alias_of_id(document)
-    return reply.json(document)
+    return response.json(document)
 
 
 def _alias_of_id(document: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ def _alias_of_id(document: dict[str, Any]) -> None:
             endpoint["Aliases"].append(document["Id"][:12])
 
 
-async def start(call: Call) -> Answer:
+async def start(call: Request) -> Answer:
     """``POST /containers/{id}/start``."""
     if call.query.text("checkpoint"):
         raise Unsupported("starting from a checkpoint is not possible with this engine")
@@ -71,78 +71,78 @@ async def start(call: Call) -> Answer:
             " removed in v1.24"
         )
     await call.engine.containers.start(call.name)
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-def _stop_signal(call: Call) -> str | None:
+def _stop_signal(call: Request) -> str | None:
     return call.query.optional("signal") if call.version >= _STOP_SIGNAL_SINCE else None
 
 
-async def stop(call: Call) -> Answer:
+async def stop(call: Request) -> Answer:
     """``POST /containers/{id}/stop``."""
     await call.engine.containers.stop(call.name, call.query.integer("t"), _stop_signal(call))
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def restart(call: Call) -> Answer:
+async def restart(call: Request) -> Answer:
     """``POST /containers/{id}/restart``."""
     await call.engine.containers.restart(call.name, call.query.integer("t"), _stop_signal(call))
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def kill(call: Call) -> Answer:
+async def kill(call: Request) -> Answer:
     """``POST /containers/{id}/kill``."""
     try:
         await call.engine.containers.kill(call.name, call.query.optional("signal"))
     except (NotFound, InvalidRequest) as error:  # Docker's words, which scripts match
         raise type(error)(f"cannot kill container: {call.name}: {error.message}") from None
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def pause(call: Call) -> Answer:
+async def pause(call: Request) -> Answer:
     """``POST /containers/{id}/pause``."""
     await call.engine.containers.pause(call.name)
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def unpause(call: Call) -> Answer:
+async def unpause(call: Request) -> Answer:
     """``POST /containers/{id}/unpause``."""
     await call.engine.containers.unpause(call.name)
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def rename(call: Call) -> Answer:
+async def rename(call: Request) -> Answer:
     """``POST /containers/{id}/rename``."""
     await call.engine.containers.rename(call.name, call.query.text("name"))
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def remove(call: Call) -> Answer:
+async def remove(call: Request) -> Answer:
     """``DELETE /containers/{id}``; with ``link`` the name is that of a link."""
     query = call.query
     if query.flag("link"):
         await call.engine.containers.remove_link(call.name)
-        return reply.NO_CONTENT
+        return response.NO_CONTENT
     await call.engine.containers.remove(
         call.name, force=query.flag("force"), volumes=query.flag("v")
     )
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def top(call: Call) -> Answer:
+async def top(call: Request) -> Answer:
     """``GET /containers/{id}/top``."""
-    return reply.json(await call.engine.containers.top(call.name, call.query.text("ps_args")))
+    return response.json(await call.engine.containers.top(call.name, call.query.text("ps_args")))
 
 
-async def changes(call: Call) -> Answer:
+async def changes(call: Request) -> Answer:
     """``GET /containers/{id}/changes``."""
-    return reply.json(await call.engine.containers.changes(call.name))
+    return response.json(await call.engine.containers.changes(call.name))
 
 
-async def update(call: Call) -> Answer:
+async def update(call: Request) -> Answer:
     """``POST /containers/{id}/update``."""
     body = await call.document(ContainerUpdate)
-    return reply.json({"Warnings": await call.engine.containers.update(call.name, body)})
+    return response.json({"Warnings": await call.engine.containers.update(call.name, body)})
 
 
 def console(query: Query) -> tuple[int, int]:
@@ -155,19 +155,19 @@ def console(query: Query) -> tuple[int, int]:
     return height, width
 
 
-async def resize(call: Call) -> Answer:
+async def resize(call: Request) -> Answer:
     """``POST /containers/{id}/resize``."""
     height, width = console(call.query)
     await call.engine.containers.resize(call.name, height, width)
-    return reply.OK
+    return response.OK
 
 
-async def prune(call: Call) -> Answer:
+async def prune(call: Request) -> Answer:
     """``POST /containers/prune``."""
-    return reply.json(await call.engine.containers.prune(call.query.filters()))
+    return response.json(await call.engine.containers.prune(call.query.filters()))
 
 
-async def commit(call: Call) -> Answer:
+async def commit(call: Request) -> Answer:
     """``POST /commit``."""
     query = call.query
     ref = query.text("container")
@@ -183,18 +183,18 @@ async def commit(call: Call) -> Answer:
         changes=tuple(line for text in query.texts("changes") for line in text.splitlines()),
         config=body if body != ContainerCreate() else None,
     )
-    return reply.json({"Id": await call.engine.containers.commit(ref, options)}, 201)
+    return response.json({"Id": await call.engine.containers.commit(ref, options)}, 201)
 
 
-async def checkpoints(call: Call) -> Answer:
+async def checkpoints(call: Request) -> Answer:
     """``/containers/{id}/checkpoints``: Docker has them as an experiment, with CRIU."""
     await call.ignore_body()
     raise Unsupported("checkpoints are not possible with this engine")
 
 
-async def spec(call: Call) -> Answer:
+async def spec(call: Request) -> Answer:
     """The OCI document that the runtime was given."""
-    return Reply(200, call.engine.containers.spec(call.name), reply.JSON)
+    return Response(200, call.engine.containers.spec(call.name), response.JSON)
 
 
 ROUTES: Routes = (

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from jaula.api import reply
-from jaula.api.call import Call
-from jaula.api.reply import Answer, Hijack
+from jaula.api.http import response
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, HijackResponse
 from jaula.api.router import Routes
 from jaula.api.routes.containers import console
 from jaula.api.routes.streams import content_type, refusal
 from jaula.spec.api import ExecCreate, ExecStart
 
 
-async def create(call: Call) -> Answer:
+async def create(call: Request) -> Answer:
     """``POST /containers/{id}/exec``."""
     body = await call.document(ExecCreate, required=True)
-    return reply.json({"Id": await call.engine.execs.create(call.name, body)}, 201)
+    return response.json({"Id": await call.engine.execs.create(call.name, body)}, 201)
 
 
-async def start(call: Call) -> Answer:
+async def start(call: Request) -> Answer:
     """Detached: an empty answer once it runs. Otherwise the connection becomes its streams."""
     body = await call.document(ExecStart)
     execs, exec_id = call.engine.execs, call.name
@@ -28,20 +28,20 @@ async def start(call: Call) -> Answer:
 
     if body.detach:
         await take(None, b"")
-        return reply.OK
-    return Hijack(content_type(call, tty), take, refusal(tty))
+        return response.OK
+    return HijackResponse(content_type(call, tty), take, refusal(tty))
 
 
-async def inspect(call: Call) -> Answer:
+async def inspect(call: Request) -> Answer:
     """``GET /exec/{id}/json``."""
-    return reply.json(call.engine.execs.inspect(call.name))
+    return response.json(call.engine.execs.inspect(call.name))
 
 
-async def resize(call: Call) -> Answer:
+async def resize(call: Request) -> Answer:
     """``POST /exec/{id}/resize``."""
     height, width = console(call.query)
     await call.engine.execs.resize(call.name, height, width)
-    return reply.OK
+    return response.OK
 
 
 ROUTES: Routes = (

@@ -2,66 +2,67 @@
 
 from __future__ import annotations
 
-from jaula.api import older, reply
-from jaula.api.call import Call
-from jaula.api.lines import lines
-from jaula.api.reply import Answer, Stream
+from jaula.api import compat
+from jaula.api.http import response
+from jaula.api.http.json_stream import lines
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, StreamResponse
 from jaula.api.router import Routes
-from jaula.api.routes import distribution
+from jaula.api.routes import registry
 from jaula.errors import InvalidRequest
 
 _MAX_NAMES = 1024
 
 
-async def list_(call: Call) -> Answer:
+async def list_(call: Request) -> Answer:
     """``GET /images/json``."""
     query = call.query
     documents = call.engine.images.list(
         all=query.flag("all"), filters=query.filters(), digests=query.flag("digests")
     )
-    return reply.json(older.images(documents, call.version))
+    return response.json(compat.images(documents, call.version))
 
 
-async def inspect(call: Call) -> Answer:
+async def inspect(call: Request) -> Answer:
     """``GET /images/{name...}/json``."""
-    return reply.json(older.image(call.engine.images.inspect(call.name), call.version))
+    return response.json(compat.image(call.engine.images.inspect(call.name), call.version))
 
 
-async def history(call: Call) -> Answer:
+async def history(call: Request) -> Answer:
     """``GET /images/{name...}/history``."""
-    return reply.json(call.engine.images.history(call.name))
+    return response.json(call.engine.images.history(call.name))
 
 
-async def tag(call: Call) -> Answer:
+async def tag(call: Request) -> Answer:
     """``POST /images/{name...}/tag``."""
     repository = call.query.text("repo")
     if not repository:
         raise InvalidRequest("a new name needs a repository (repo)")
     await call.engine.images.tag(call.name, repository, call.query.text("tag"))
-    return reply.CREATED
+    return response.CREATED
 
 
-async def remove(call: Call) -> Answer:
+async def remove(call: Request) -> Answer:
     """``DELETE /images/{name...}``."""
     query = call.query
     removed = await call.engine.images.remove(
         call.name, force=query.flag("force"), noprune=query.flag("noprune")
     )
-    return reply.json(removed)
+    return response.json(removed)
 
 
-async def prune(call: Call) -> Answer:
+async def prune(call: Request) -> Answer:
     """``POST /images/prune``."""
-    return reply.json(await call.engine.images.prune(call.query.filters()))
+    return response.json(await call.engine.images.prune(call.query.filters()))
 
 
-async def load(call: Call) -> Answer:
+async def load(call: Request) -> Answer:
     """``POST /images/load``."""
     progress = call.engine.images.load(call.body(), quiet=call.query.flag("quiet"))
-    return Stream(lines(progress), last_words=reply.progress_error)
+    return StreamResponse(lines(progress), last_words=response.progress_error)
 
 
-async def save(call: Call) -> Answer:
+async def save(call: Request) -> Answer:
     """``/images/get?names=a&names=b,c`` and ``/images/{name}/get``."""
     names = [call.name] if call.name else []
     for value in call.query.texts("names"):
@@ -70,17 +71,17 @@ async def save(call: Call) -> Answer:
         raise InvalidRequest("no image was named, nothing to save")
     if len(names) > _MAX_NAMES:
         raise InvalidRequest(f"{len(names)} images were named, {_MAX_NAMES} is the limit")
-    return Stream(call.engine.images.save(names), reply.TAR)
+    return StreamResponse(call.engine.images.save(names), response.TAR)
 
 
-async def create(call: Call) -> Answer:
+async def create(call: Request) -> Answer:
     """``fromImage`` pulls from a registry, ``fromSrc=-`` imports the body, a root file system."""
     query, images = call.query, call.engine.images
     name, source = query.text("fromImage"), query.text("fromSrc")
     if name:
         await call.ignore_body()
         progress = call.engine.distribution.pull(
-            name, query.text("tag"), query.optional("platform"), distribution.auth(call)
+            name, query.text("tag"), query.optional("platform"), registry.auth(call)
         )
     elif source == "-":
         repository, changes = query.text("repo"), query.texts("changes")
@@ -93,7 +94,7 @@ async def create(call: Call) -> Answer:
         )
     else:
         raise InvalidRequest("one of fromImage and fromSrc is needed")
-    return Stream(lines(progress), last_words=reply.progress_error)
+    return StreamResponse(lines(progress), last_words=response.progress_error)
 
 
 ROUTES: Routes = (

@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
-from jaula.api import reply
-from jaula.api.call import Call
-from jaula.api.reply import Answer
+from jaula.api.http import response
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer
 from jaula.api.router import Routes
 from jaula.spec.api_networks import NetworkConnect, NetworkCreate, NetworkDisconnect
 
 
-async def list_(call: Call) -> Answer:
+async def list_(call: Request) -> Answer:
     """``GET /networks``."""
-    return reply.json(call.engine.networks.list(call.query.filters()))
+    return response.json(call.engine.networks.list(call.query.filters()))
 
 
-async def create(call: Call) -> Answer:
+async def create(call: Request) -> Answer:
     """``POST /networks/create``."""
     body = await call.document(NetworkCreate, required=True)
-    return reply.json(await call.engine.networks.create(body), 201)
+    return response.json(await call.engine.networks.create(body), 201)
 
 
-async def inspect(call: Call) -> Answer:
+async def inspect(call: Request) -> Answer:
     """``GET /networks/{id}``."""
-    return reply.json(call.engine.networks.inspect(call.name))
+    return response.json(call.engine.networks.inspect(call.name))
 
 
-async def remove(call: Call) -> Answer:
+async def remove(call: Request) -> Answer:
     """``DELETE /networks/{id}``."""
     await call.engine.networks.remove(call.name)
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def connect(call: Call) -> Answer:
+async def connect(call: Request) -> Answer:
     """``POST /networks/{id}/connect``."""
     body = await call.document(NetworkConnect, required=True)
     await call.engine.networks.connect(call.name, body)
-    return reply.OK
+    return response.OK
 
 
-async def disconnect(call: Call) -> Answer:
+async def disconnect(call: Request) -> Answer:
     """``POST /networks/{id}/disconnect``."""
     body = await call.document(NetworkDisconnect, required=True)
     await call.engine.networks.disconnect(call.name, body)
-    return reply.OK
+    return response.OK
 
 
-async def prune(call: Call) -> Answer:
+async def prune(call: Request) -> Answer:
     """``POST /networks/prune``."""
-    return reply.json(await call.engine.networks.prune(call.query.filters()))
+    return response.json(await call.engine.networks.prune(call.query.filters()))
 
 
 ROUTES: Routes = (

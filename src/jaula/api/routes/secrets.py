@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-from jaula.api import reply
 from jaula.api.backend import Secrets
-from jaula.api.call import Call
-from jaula.api.reply import Answer
+from jaula.api.http import response
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer
 from jaula.api.router import Routes
 from jaula.spec.api import SecretSpec
 
 
-def _secrets(call: Call) -> Secrets:
+def _secrets(call: Request) -> Secrets:
     return call.engine.secrets
 
 
-def _configs(call: Call) -> Secrets:
+def _configs(call: Request) -> Secrets:
     return call.engine.configs
 
 
 def _routes(noun: str) -> Routes:
     choose = _configs if noun == "configs" else _secrets
 
-    async def list_(call: Call) -> Answer:
-        return reply.json(choose(call).list(call.query.filters()))
+    async def list_(call: Request) -> Answer:
+        return response.json(choose(call).list(call.query.filters()))
 
-    async def create(call: Call) -> Answer:
+    async def create(call: Request) -> Answer:
         body = await call.document(SecretSpec, required=True)
-        return reply.json({"ID": await choose(call).create(body)}, 201)
+        return response.json({"ID": await choose(call).create(body)}, 201)
 
-    async def inspect(call: Call) -> Answer:
-        return reply.json(choose(call).inspect(call.name))
+    async def inspect(call: Request) -> Answer:
+        return response.json(choose(call).inspect(call.name))
 
-    async def update(call: Call) -> Answer:
+    async def update(call: Request) -> Answer:
         version = call.query.integer("version") or 0
         await choose(call).update(call.name, version, await call.document(SecretSpec))
-        return reply.OK
+        return response.OK
 
-    async def remove(call: Call) -> Answer:
+    async def remove(call: Request) -> Answer:
         await choose(call).remove(call.name)
-        return reply.NO_CONTENT
+        return response.NO_CONTENT
 
     return (
         ("GET", f"/{noun}", list_),

@@ -8,11 +8,12 @@ from typing import Any
 
 from msgspec import structs
 
-from jaula.api import reply, stdcopy
-from jaula.api.call import Call
-from jaula.api.lines import close, lines
-from jaula.api.query import Query
-from jaula.api.reply import Answer, Hijack, Stream
+from jaula.api import stdcopy
+from jaula.api.http import response
+from jaula.api.http.json_stream import close, lines
+from jaula.api.http.query import Query
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, HijackResponse, StreamResponse
 from jaula.api.router import Routes
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.spec import detach_keys
@@ -24,11 +25,11 @@ _ONE_SHOT_SINCE = (1, 41)
 _MULTIPLEXED_SINCE = (1, 42)
 
 
-def content_type(call: Call, tty: bool) -> bytes:
+def content_type(call: Request, tty: bool) -> bytes:
     """The media type of a container's output: framed unless it has a terminal."""
     if not tty and call.version >= _MULTIPLEXED_SINCE:
-        return reply.MULTIPLEXED_STREAM
-    return reply.RAW_STREAM
+        return response.MULTIPLEXED_STREAM
+    return response.RAW_STREAM
 
 
 def refusal(tty: bool) -> Callable[[JaulaError], bytes]:
@@ -54,7 +55,7 @@ def wishes(query: Query) -> AttachOptions:
     )
 
 
-async def attach(call: Call) -> Answer:
+async def attach(call: Request) -> Answer:
     """``POST /containers/{id}/attach``."""
     await call.ignore_body()
     query, engine, ref = call.query, call.engine.containers, call.name
@@ -64,7 +65,7 @@ async def attach(call: Call) -> Answer:
     async def take(descriptor: int, early: bytes) -> None:
         await engine.attach(ref, descriptor, structs.replace(options, early=early))
 
-    return Hijack(content_type(call, tty), take, refusal(tty))
+    return HijackResponse(content_type(call, tty), take, refusal(tty))
 
 
 def tail(query: Query) -> int | None:
@@ -73,7 +74,7 @@ def tail(query: Query) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
-async def logs(call: Call) -> Answer:
+async def logs(call: Request) -> Answer:
     """``GET /containers/{id}/logs``."""
     query = call.query
     options = LogOptions(
@@ -91,7 +92,7 @@ async def logs(call: Call) -> Answer:
     tty = call.engine.containers.tty(call.name)
     records = call.engine.containers.logs(call.name, options)
     chunks = _raw(records) if tty else _framed(records)
-    return Stream(chunks, content_type(call, tty), at_once=options.follow)
+    return StreamResponse(chunks, content_type(call, tty), at_once=options.follow)
 
 
 async def _raw(records: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:
@@ -110,17 +111,17 @@ async def _framed(records: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[by
         await close(records)
 
 
-async def stats(call: Call) -> Answer:
+async def stats(call: Request) -> Answer:
     """``GET /containers/{id}/stats``."""
     stream = call.query.flag("stream", True)
     one_shot = call.version >= _ONE_SHOT_SINCE and call.query.flag("one-shot")
     if stream and one_shot:
         raise InvalidRequest("cannot have stream=true and one-shot=true")
     samples = call.engine.containers.stats(call.name, stream=stream, one_shot=one_shot)
-    return Stream(lines(samples))
+    return StreamResponse(lines(samples))
 
 
-async def wait(call: Call) -> Answer:
+async def wait(call: Request) -> Answer:
     """The head goes out before the container ends, so a client knows that its wait is in place."""
     condition = _CONDITIONS[0]
     if call.version >= _CONDITIONS_SINCE:
@@ -130,7 +131,7 @@ async def wait(call: Call) -> Answer:
             f'invalid condition: "{condition[:80]}"', hint="one of " + ", ".join(_CONDITIONS)
         )
     future = await call.engine.containers.wait(call.name, condition)
-    return Stream(_outcome(future), at_once=True)
+    return StreamResponse(_outcome(future), at_once=True)
 
 
 async def _outcome(future: asyncio.Future[WaitResult]) -> AsyncIterator[bytes]:
@@ -141,12 +142,12 @@ async def _outcome(future: asyncio.Future[WaitResult]) -> AsyncIterator[bytes]:
     document: dict[str, Any] = {"StatusCode": result.status_code}
     if result.error:
         document["Error"] = {"Message": result.error}
-    yield reply.encode(document)
+    yield response.encode(document)
 
 
-async def export(call: Call) -> Answer:
+async def export(call: Request) -> Answer:
     """``GET /containers/{id}/export``."""
-    return Stream(call.engine.containers.export(call.name), reply.OCTETS)
+    return StreamResponse(call.engine.containers.export(call.name), response.OCTETS)
 
 
 ROUTES: Routes = (

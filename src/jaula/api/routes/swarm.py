@@ -6,8 +6,8 @@ Clients ask these routes to find out what a node is, so the answers are Docker's
 
 from __future__ import annotations
 
-from jaula.api.call import Call
-from jaula.api.reply import Answer
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer
 from jaula.api.router import Routes
 from jaula.errors import Unavailable, Unsupported
 
@@ -17,17 +17,17 @@ _NOT_A_MANAGER = (
 )
 
 
-async def manager(call: Call) -> Answer:
+async def manager(call: Request) -> Answer:
     """``GET /swarm``."""
     raise Unavailable(_NOT_A_MANAGER)
 
 
-async def join(call: Call) -> Answer:
+async def join(call: Request) -> Answer:
     """``POST /swarm/init``."""
     raise Unsupported("swarm mode is not part of this engine")
 
 
-async def leave(call: Call) -> Answer:
+async def leave(call: Request) -> Answer:
     """``POST /swarm/leave``."""
     raise Unavailable("This node is not part of a swarm")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.api import older, reply
-from jaula.api.call import Call
-from jaula.api.lines import lines
-from jaula.api.reply import Answer, Reply, Stream
+from jaula.api import compat
+from jaula.api.http import response
+from jaula.api.http.json_stream import lines
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, Response, StreamResponse
 from jaula.api.router import Routes
 from jaula.errors import InvalidRequest, NotFound
 
@@ -24,32 +25,32 @@ _DF_SECTIONS = {
 }
 
 
-async def ping(call: Call) -> Answer:
+async def ping(call: Request) -> Answer:
     """``GET /_ping``."""
     await call.engine.system.ping()
-    return Reply(200, b"OK", reply.TEXT, _PING_HEADERS)
+    return Response(200, b"OK", response.TEXT, _PING_HEADERS)
 
 
-async def ping_head(call: Call) -> Answer:
+async def ping_head(call: Request) -> Answer:
     """``HEAD /_ping``."""
     await call.engine.system.ping()
-    return Reply(200, b"", reply.TEXT, _PING_HEADERS)
+    return Response(200, b"", response.TEXT, _PING_HEADERS)
 
 
-async def version(call: Call) -> Answer:
+async def version(call: Request) -> Answer:
     """``GET /version``."""
-    return reply.json(call.engine.system.version())
+    return response.json(call.engine.system.version())
 
 
-async def info(call: Call) -> Answer:
+async def info(call: Request) -> Answer:
     """``GET /info``."""
-    return reply.json(older.info(await call.engine.system.info(), call.version))
+    return response.json(compat.info(await call.engine.system.info(), call.version))
 
 
-async def disk_usage(call: Call) -> Answer:
+async def disk_usage(call: Request) -> Answer:
     """``type`` narrows the answer to some kinds of object; each names members of the document."""
     document = await call.engine.system.df()
-    document["Images"] = older.images(document["Images"], call.version)
+    document["Images"] = compat.images(document["Images"], call.version)
     kinds = call.query.texts("type")
     unknown = [kind for kind in kinds if kind not in _DF_SECTIONS]
     if unknown:
@@ -59,25 +60,25 @@ async def disk_usage(call: Call) -> Answer:
     if kinds:
         wanted = {member for kind in kinds for member in _DF_SECTIONS[kind]}
         document = {name: value for name, value in document.items() if name in wanted}
-    return reply.json(document)
+    return response.json(document)
 
 
-async def events(call: Call) -> Answer:
+async def events(call: Request) -> Answer:
     """``GET /events``."""
     query = call.query
     since, until = query.timestamp("since"), query.timestamp("until")
     if since is not None and until is not None and until < since:
         raise InvalidRequest("`since` time cannot be after `until` time")
     stream = call.engine.system.events(since, until, query.filters())
-    return Stream(lines(stream), at_once=True)
+    return StreamResponse(lines(stream), at_once=True)
 
 
-async def plugins(call: Call) -> Answer:
+async def plugins(call: Request) -> Answer:
     """Drivers are part of the engine; there is nothing that could be plugged in."""
-    return reply.json([])
+    return response.json([])
 
 
-async def plugin(call: Call) -> Answer:
+async def plugin(call: Request) -> Answer:
     """``GET /plugins/{name...}/json``."""
     raise NotFound(f"plugin {call.name!r} not found")
 

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from jaula.api import reply
-from jaula.api.call import Call
-from jaula.api.reply import Answer
+from jaula.api.http import response
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer
 from jaula.api.router import Routes
-from jaula.api.routes.distribution import auth
+from jaula.api.routes.registry import auth
 from jaula.spec.api import SignatureAdd
 
 
-async def policy(call: Call) -> Answer:
+async def policy(call: Request) -> Answer:
     """``GET /jaula/policy/images?name=NAME``."""
-    return reply.json(call.engine.trust.policy(call.query.text("name")))
+    return response.json(call.engine.trust.policy(call.query.text("name")))
 
 
-async def signatures(call: Call) -> Answer:
+async def signatures(call: Request) -> Answer:
     """``GET /jaula/signatures/{name...}``."""
-    return reply.json(await call.engine.trust.signatures(call.name, auth(call)))
+    return response.json(await call.engine.trust.signatures(call.name, auth(call)))
 
 
-async def sign(call: Call) -> Answer:
+async def sign(call: Request) -> Answer:
     """``POST /jaula/signatures/{name...}``."""
     body = await call.document(SignatureAdd)
-    return reply.json(await call.engine.trust.sign(call.name, body, auth(call)))
+    return response.json(await call.engine.trust.sign(call.name, body, auth(call)))
 
 
-async def sbom(call: Call) -> Answer:
+async def sbom(call: Request) -> Answer:
     """``GET /jaula/sbom/{name...}?form=FORM``."""
-    return reply.json(await call.engine.trust.sbom(call.name, call.query.text("form") or "spdx"))
+    return response.json(await call.engine.trust.sbom(call.name, call.query.text("form") or "spdx"))
 
 
 ROUTES: Routes = (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.api import reply
-from jaula.api.call import Call
-from jaula.api.reply import Answer
+from jaula.api.http import response
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer
 from jaula.api.router import Routes
 from jaula.errors import Unavailable
 from jaula.spec.api import VolumeCreate
@@ -12,36 +12,36 @@ from jaula.spec.api import VolumeCreate
 _NAMED_APART_SINCE = (1, 42)
 
 
-async def list_(call: Call) -> Answer:
+async def list_(call: Request) -> Answer:
     """``GET /volumes``."""
-    return reply.json(call.engine.volumes.list(call.query.filters()))
+    return response.json(call.engine.volumes.list(call.query.filters()))
 
 
-async def create(call: Call) -> Answer:
+async def create(call: Request) -> Answer:
     """``POST /volumes/create``."""
-    return reply.json(await call.engine.volumes.create(await call.document(VolumeCreate)), 201)
+    return response.json(await call.engine.volumes.create(await call.document(VolumeCreate)), 201)
 
 
-async def inspect(call: Call) -> Answer:
+async def inspect(call: Request) -> Answer:
     """``GET /volumes/{name}``."""
-    return reply.json(call.engine.volumes.inspect(call.name))
+    return response.json(call.engine.volumes.inspect(call.name))
 
 
-async def remove(call: Call) -> Answer:
+async def remove(call: Request) -> Answer:
     """``DELETE /volumes/{name}``."""
     await call.engine.volumes.remove(call.name, force=call.query.flag("force"))
-    return reply.NO_CONTENT
+    return response.NO_CONTENT
 
 
-async def prune(call: Call) -> Answer:
+async def prune(call: Request) -> Answer:
     """``POST /volumes/prune``; older clients mean volumes with a name too."""
     filters = call.query.filters()
     if call.version < _NAMED_APART_SINCE:
         filters["all"] = ["true"]
-    return reply.json(await call.engine.volumes.prune(filters))
+    return response.json(await call.engine.volumes.prune(filters))
 
 
-async def update(call: Call) -> Answer:
+async def update(call: Request) -> Answer:
     """``PUT /volumes/{name}`` is about volumes of a cluster; the text is Docker's."""
     await call.ignore_body()
     raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")

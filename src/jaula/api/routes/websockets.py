@@ -13,12 +13,13 @@ import socket
 
 from msgspec import structs
 
-from jaula.api import version, websocket
-from jaula.api.call import Call
-from jaula.api.reply import Answer, Hijack
+from jaula.api import version
+from jaula.api.http import websocket
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, HijackResponse
+from jaula.api.http.websocket import BadFrame, Decoder, Opcode
 from jaula.api.router import Routes
 from jaula.api.routes.streams import wishes
-from jaula.api.websocket import BadFrame, Decoder, Opcode
 from jaula.errors import InvalidRequest, NotAuthorized
 
 _BINARY_SINCE = (1, 28)
@@ -26,7 +27,7 @@ _PIECE = 1 << 16
 _FAREWELL = 1.0  # seconds for the client's answer to a close frame
 
 
-async def attach(call: Call) -> Answer:
+async def attach(call: Request) -> Answer:
     """The handshake of RFC 6455, section 4.2; then the streams until one side closes."""
     if call.header(b"upgrade").lower() != "websocket":
         raise InvalidRequest("a WebSocket is needed here", hint="send Upgrade: websocket")
@@ -53,7 +54,9 @@ async def attach(call: Call) -> Answer:
                 finally:
                     joining.cancel()
 
-    return Hijack(b"", take, lambda problem: websocket.close(1011, str(problem)), _head(proof))
+    return HijackResponse(
+        b"", take, lambda problem: websocket.close(1011, str(problem)), _head(proof)
+    )
 
 
 def _head(proof: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from jaula.api.reply import encode
+from jaula.api.http.response import encode
 
 
 async def close(iterator: AsyncIterator[Any]) -> None:

@@ -6,16 +6,16 @@ import binascii
 
 import msgspec
 
-from jaula.api import reply
-from jaula.api.call import Call
-from jaula.api.lines import lines
-from jaula.api.reply import Answer, Stream
+from jaula.api.http import response
+from jaula.api.http.json_stream import lines
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, StreamResponse
 from jaula.api.router import Routes
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ManifestListAdd, RegistryAuth
 
 
-def auth(call: Call) -> RegistryAuth | None:
+def auth(call: Request) -> RegistryAuth | None:
     """``X-Registry-Auth``: a JSON document in URL-safe base 64, with or without padding."""
     text = call.header(b"x-registry-auth")
     if not text:
@@ -27,20 +27,20 @@ def auth(call: Call) -> RegistryAuth | None:
         raise InvalidRequest("invalid X-Registry-Auth header") from None
 
 
-async def login(call: Call) -> Answer:
+async def login(call: Request) -> Answer:
     """``POST /auth``."""
     document = await call.document(RegistryAuth)
-    return reply.json(await call.engine.distribution.login(document))
+    return response.json(await call.engine.distribution.login(document))
 
 
-async def push(call: Call) -> Answer:
+async def push(call: Request) -> Answer:
     """``POST /images/{name...}/push``."""
     await call.ignore_body()
     progress = call.engine.distribution.push(call.name, call.query.text("tag"), auth(call))
-    return Stream(lines(progress), last_words=reply.progress_error)
+    return StreamResponse(lines(progress), last_words=response.progress_error)
 
 
-async def search(call: Call) -> Answer:
+async def search(call: Request) -> Answer:
     """``GET /images/search``."""
     query = call.query
     term = query.text("term")
@@ -48,23 +48,23 @@ async def search(call: Call) -> Answer:
         raise InvalidRequest("a term to search for is needed")
     limit = query.integer("limit") or 0
     found = await call.engine.distribution.search(term, limit, query.filters(), auth(call))
-    return reply.json(found)
+    return response.json(found)
 
 
-async def inspect(call: Call) -> Answer:
+async def inspect(call: Request) -> Answer:
     """``GET /distribution/{name...}/json``."""
-    return reply.json(await call.engine.distribution.inspect(call.name, auth(call)))
+    return response.json(await call.engine.distribution.inspect(call.name, auth(call)))
 
 
-async def manifest(call: Call) -> Answer:
+async def manifest(call: Request) -> Answer:
     """``GET /jaula/manifests/{name...}``: the document itself, which Docker's API does not have."""
-    return reply.json(await call.engine.distribution.manifest(call.name, auth(call)))
+    return response.json(await call.engine.distribution.manifest(call.name, auth(call)))
 
 
-async def push_list(call: Call) -> Answer:
+async def push_list(call: Request) -> Answer:
     """``PUT /jaula/manifests/{name...}``."""
     body = await call.document(ManifestListAdd)
-    return reply.json(await call.engine.distribution.push_list(call.name, body, auth(call)))
+    return response.json(await call.engine.distribution.push_list(call.name, body, auth(call)))
 
 
 ROUTES: Routes = (

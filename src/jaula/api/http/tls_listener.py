@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable
 from ssl import SSLContext
 
 from jaula import tls
-from jaula.api import peer
-from jaula.api.carrying import Carrying
+from jaula.api.http import peer
+from jaula.api.http.socket_pump import SocketPump
 from jaula.spec.api_params import Remote
 from jaula.tls import Codec, Failed
 
@@ -48,7 +48,7 @@ Adopt = Callable[[socket.socket, Remote], Awaitable[None]]
 _log = logging.getLogger("jaula.api")
 
 
-class Entrance:
+class TlsListener:
     """One listening socket. ``context`` may be replaced: it is for the clients that follow."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Entrance:
                 except BaseException:
                     theirs.close()
                     raise
-                await Carrying(client, codec, ours).run()
+                await SocketPump(client, codec, ours).run()
 
     def _refused(self, origin: Remote, error: Failed) -> None:
         """Say so, but not as often as somebody might like to fill the log."""

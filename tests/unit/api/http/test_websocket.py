@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from jaula.api import websocket
-from jaula.api.websocket import BadFrame, Decoder, Opcode, Part
+from jaula.api.http import websocket
+from jaula.api.http.websocket import BadFrame, Decoder, Opcode, Part
 from jaula.errors import InvalidRequest
 
 

@@ -21,7 +21,7 @@ RAW_STREAM = b"application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = b"application/vnd.docker.multiplexed-stream"
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Response(msgspec.Struct, frozen=True):
     """A complete answer; ``content_type`` None means that there is no body."""
 
     status: int
@@ -30,7 +30,7 @@ class Reply(msgspec.Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class Stream(msgspec.Struct, frozen=True):
+class StreamResponse(msgspec.Struct, frozen=True):
     """An answer of unknown length, sent in chunks; the iterator is closed when the client goes.
 
     ``at_once`` sends the head before the first chunk exists (wait, events, a followed log).
@@ -46,7 +46,7 @@ class Stream(msgspec.Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class Hijack(msgspec.Struct, frozen=True):
+class HijackResponse(msgspec.Struct, frozen=True):
     """The connection leaves HTTP and its descriptor is given away.
 
     ``take`` gets a duplicate of the socket and the bytes that arrived after the head, and owns the
@@ -60,7 +60,7 @@ class Hijack(msgspec.Struct, frozen=True):
     head: bytes | None = None
 
 
-Answer = Reply | Stream | Hijack
+Answer = Response | StreamResponse | HijackResponse
 
 
 def encode(document: Any) -> bytes:
@@ -81,20 +81,20 @@ def _printable(value: Any) -> Any:
     return value
 
 
-def json(document: Any, status: int = 200) -> Reply:
+def json(document: Any, status: int = 200) -> Response:
     """A JSON answer."""
-    return Reply(status, encode(document), JSON)
+    return Response(status, encode(document), JSON)
 
 
-NO_CONTENT = Reply(204)
-OK = Reply(200)
-CREATED = Reply(201)
+NO_CONTENT = Response(204)
+OK = Response(200)
+CREATED = Response(201)
 
 
-def error(status: int, message: str) -> Reply:
+def error(status: int, message: str) -> Response:
     """Docker's error document; 304 has no body."""
     if status == 304:
-        return Reply(304)
+        return Response(304)
     return json({"message": message}, status)
 
 

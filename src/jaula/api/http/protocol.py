@@ -2,7 +2,7 @@
 
 Parsing and framing are h11's (RFC 9112); this module owns what h11 leaves open: flow control,
 ceilings, deadlines and the client that goes away. What is said on the connection is
-:mod:`jaula.api.conversation`'s.
+:mod:`jaula.api.http.session`'s.
 
 Until a route has answered, its work is not interrupted: a container that is being started is not
 left half-started because a client pressed ^C. A stream is different: it is cancelled as soon as
@@ -26,8 +26,8 @@ from typing import Any, Protocol
 
 import h11
 
-from jaula.api import peer
-from jaula.api.refusals import BadHeader, Disconnected, TooSlow
+from jaula.api.http import peer
+from jaula.api.http.errors import BadHeader, Disconnected, TooSlow
 from jaula.spec.api_params import Origin, Remote
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
@@ -56,22 +56,22 @@ class Phase(enum.Enum):
     GONE = enum.auto()  # lost, or given away
 
 
-class Owner(Protocol):
+class ProtocolOwner(Protocol):
     """The server, as a connection sees it."""
 
     loop: asyncio.AbstractEventLoop
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: HttpProtocol) -> bool:
         """Count a new connection; False refuses it."""
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: HttpProtocol) -> None:
         """The connection is lost."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run the connection's task and hold it."""
 
 
-class Connection(asyncio.Protocol):
+class HttpProtocol(asyncio.Protocol):
     """The protocol object of a connection; ``converse`` makes the task that serves it.
 
     ``origin`` is given where the socket is not the client's own but one of ours that leads to it:
@@ -80,8 +80,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        owner: Owner,
-        converse: Callable[[Connection], Coroutine[Any, Any, None]],
+        owner: ProtocolOwner,
+        converse: Callable[[HttpProtocol], Coroutine[Any, Any, None]],
         origin: Remote | None = None,
     ) -> None:
         self.parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)

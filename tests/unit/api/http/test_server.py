@@ -9,8 +9,8 @@ import random
 
 import pytest
 
-from jaula.api import connection as connections
-from jaula.api import server as servers
+from jaula.api.http import protocol as connections
+from jaula.api.http import server as servers
 from unit.api.client import Served, eventually, served
 
 

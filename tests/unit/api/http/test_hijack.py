@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from jaula.api import hijack
+from jaula.api.http import hijack
 from unit.api.client import Client, Served, eventually, served
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}

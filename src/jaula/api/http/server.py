@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula.api.backend import Backend
-from jaula.api.connection import Connection
-from jaula.api.conversation import Conversation
+from jaula.api.http.protocol import HttpProtocol
+from jaula.api.http.session import HttpSession
 from jaula.api.router import Router
 from jaula.api.routes import ROUTES
 from jaula.spec.api_params import Origin, Remote
@@ -18,7 +18,7 @@ from jaula.spec.api_params import Origin, Remote
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from jaula.api.entrance import Entrance
+    from jaula.api.http.tls_listener import TlsListener
 
 MAX_CONNECTIONS = 1024
 BACKLOG = 512
@@ -39,10 +39,10 @@ class Server:
         self._enter = enter
         self._router = Router(ROUTES)
         self._max_connections = max_connections
-        self._connections: set[Connection] = set()
+        self._connections: set[HttpProtocol] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: list[asyncio.Server] = []
-        self._entrances: list[Entrance] = []
+        self._entrances: list[TlsListener] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
 
@@ -52,29 +52,29 @@ class Server:
         Who comes by TCP is nobody that the kernel could name.
         """
         listener = await self.loop.create_server(
-            lambda: Connection(self, self._converse), sock=sock, backlog=BACKLOG
+            lambda: HttpProtocol(self, self._converse), sock=sock, backlog=BACKLOG
         )
         self._listeners.append(listener)
 
-    async def listen_secured(self, sock: socket.socket, context: SSLContext) -> Entrance:
+    async def listen_secured(self, sock: socket.socket, context: SSLContext) -> TlsListener:
         """Accept clients that prove who they are on a bound TCP socket; it is the server's now.
 
         The answer takes a new context when certificates change.
         """
-        from jaula.api.entrance import Entrance
+        from jaula.api.http.tls_listener import TlsListener as TlsListenerTlsListener
 
-        entrance = Entrance(self.loop, sock, context, self._adopt)
+        entrance = TlsListenerTlsListener(self.loop, sock, context, self._adopt)
         self._entrances.append(entrance)
         return entrance
 
     async def _adopt(self, sock: socket.socket, origin: Remote) -> None:
         """Serve on one end of a pair of sockets, whose other one leads to ``origin``."""
         await self.loop.connect_accepted_socket(
-            lambda: Connection(self, self._converse, origin), sock
+            lambda: HttpProtocol(self, self._converse, origin), sock
         )
 
-    async def _converse(self, connection: Connection) -> None:
-        await Conversation(connection, self._router, self._enter(connection.peer)).run()
+    async def _converse(self, connection: HttpProtocol) -> None:
+        await HttpSession(connection, self._router, self._enter(connection.peer)).run()
 
     async def close(self) -> None:
         """Stop accepting, end idle connections and streams, let routes finish within the grace.
@@ -101,7 +101,7 @@ class Server:
 
     # -- what a connection calls (see connection.Owner) -------------------------------------------
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: HttpProtocol) -> bool:
         """Count a new connection; False where there are too many or the server closes."""
         if self._closing or len(self._connections) >= self._max_connections:
             return False
@@ -110,7 +110,7 @@ class Server:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
         return True
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: HttpProtocol) -> None:
         self._connections.discard(connection)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -1,6 +1,6 @@
 """What is said on one connection: requests, one after the other, and their answers.
 
-A route returns a value (:mod:`jaula.api.reply`); this module writes it. Errors of the engine become
+A route returns a value (:mod:`jaula.api.http.response`); this module writes it. Errors of the engine become
 Docker's error document with the error's status; anything unexpected becomes a 500 with one line,
 and its traceback goes to the log, never to a client.
 """
@@ -13,14 +13,15 @@ import os
 
 import h11
 
-from jaula.api import hijack, version
+from jaula.api import version
 from jaula.api.backend import Backend
-from jaula.api.call import Call, Handler
-from jaula.api.connection import MAX_HEAD, Connection, Phase
-from jaula.api.lines import close
-from jaula.api.query import Query, unquote
-from jaula.api.refusals import BadHeader, Disconnected, TooSlow
-from jaula.api.reply import Answer, Hijack, Reply, Stream, error
+from jaula.api.http import hijack
+from jaula.api.http.errors import BadHeader, Disconnected, TooSlow
+from jaula.api.http.json_stream import close
+from jaula.api.http.protocol import MAX_HEAD, HttpProtocol, Phase
+from jaula.api.http.query import Query, unquote
+from jaula.api.http.request import Handler, Request
+from jaula.api.http.response import Answer, HijackResponse, Response, StreamResponse, error
 from jaula.api.router import Router
 from jaula.errors import JaulaError
 
@@ -47,10 +48,10 @@ _REASONS = {
 _log = logging.getLogger("jaula.api")
 
 
-class Conversation:
+class HttpSession:
     """The task of one connection."""
 
-    def __init__(self, connection: Connection, router: Router, engine: Backend) -> None:
+    def __init__(self, connection: HttpProtocol, router: Router, engine: Backend) -> None:
         self._connection = connection
         self._parser = connection.parser
         self._router = router
@@ -104,11 +105,11 @@ class Conversation:
             raise
         except Exception as problem:  # noqa: BLE001 - the border: everything becomes an answer
             answer = _answer(problem, target)
-        if isinstance(answer, Hijack):
+        if isinstance(answer, HijackResponse):
             if await connection.discard():
                 await self._hijack(answer, upgrade, hijack.buffers_the_head(request.headers))
             return False
-        if isinstance(answer, Stream):
+        if isinstance(answer, StreamResponse):
             try:
                 await self._stream(answer)
             except Disconnected:
@@ -118,14 +119,14 @@ class Conversation:
                 if self._parser.our_state is not h11.SEND_RESPONSE:
                     connection.transport.abort()  # cut: the client sees an incomplete body
                     return False
-        if isinstance(answer, Reply):
+        if isinstance(answer, Response):
             await self._reply(answer)
         if self._parser.our_state not in (h11.DONE, h11.MUST_CLOSE):
             return False
         read = await connection.discard()
         return read and self._parser.our_state is h11.DONE and not connection.last
 
-    def _call(self, request: h11.Request, target: str) -> tuple[Call, Handler]:
+    def _call(self, request: h11.Request, target: str) -> tuple[Request, Handler]:
         """The request as a route reads it; raises for a path or version that is not served."""
         raw_path, _, raw_query = target.partition("?")
         path = unquote(raw_path)
@@ -139,7 +140,7 @@ class Conversation:
             version.check(asked)
             spoken, path = asked, slash + rest
         handler, name = self._router.find(request.method.decode("ascii"), path)
-        call = Call(
+        call = Request(
             engine=self._engine,
             name=name,
             query=Query(raw_query),
@@ -158,7 +159,7 @@ class Conversation:
         headers += version.HEADERS
         return h11.Response(status_code=status, headers=headers, reason=_REASONS.get(status, b""))
 
-    async def _reply(self, answer: Reply) -> None:
+    async def _reply(self, answer: Response) -> None:
         headers = list(answer.headers)
         if answer.content_type is not None:
             headers.append((b"Content-Type", answer.content_type))
@@ -171,7 +172,7 @@ class Conversation:
             self._connection.write(head, h11.EndOfMessage())
         await self._connection.drain()
 
-    async def _stream(self, answer: Stream) -> None:
+    async def _stream(self, answer: StreamResponse) -> None:
         """Send a stream's chunks, small ones that are ready together as one; close it always."""
         connection = self._connection
         chunks = answer.chunks
@@ -206,7 +207,7 @@ class Conversation:
             connection.settled()
             await close(chunks)
 
-    async def _hijack(self, answer: Hijack, upgrade: bool, buffers: bool) -> None:
+    async def _hijack(self, answer: HijackResponse, upgrade: bool, buffers: bool) -> None:
         """Hand the connection to ``answer.take``; the transport is dropped, not shut down."""
         connection = self._connection
         transport = connection.transport
@@ -237,7 +238,7 @@ class Conversation:
 class _Batch:
     """Chunks that became ready in one turn of the event loop, sent together at its end."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: HttpProtocol) -> None:
         self._connection = connection
         self._chunks: list[bytes] = []
         self._handle: asyncio.Handle | None = None

@@ -8,9 +8,9 @@ from typing import TypeVar
 import msgspec
 
 from jaula.api.backend import Backend
-from jaula.api.query import Query
-from jaula.api.refusals import TooLarge
-from jaula.api.reply import Answer
+from jaula.api.http.errors import TooLarge
+from jaula.api.http.query import Query
+from jaula.api.http.response import Answer
 from jaula.errors import InvalidRequest
 from jaula.spec import decoding
 from jaula.spec.api_params import Origin
@@ -20,7 +20,7 @@ MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
 _Document = TypeVar("_Document", bound=msgspec.Struct)
 
 
-class Call:
+class Request:
     """The parsed head of a request, its body to be read on demand, and the engine.
 
     ``name`` is the variable part of the path, decoded; ``version`` the API version in the path.
@@ -95,4 +95,4 @@ class Call:
         await self._document_bytes()
 
 
-Handler = Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Request], Awaitable[Answer]]

@@ -17,8 +17,8 @@ import pytest
 
 from harness.certificates import Authority, fingerprint
 from jaula import tls
-from jaula.api import entrance, peer
-from jaula.api.server import Server
+from jaula.api.http import peer, tls_listener
+from jaula.api.http.server import Server
 from jaula.spec.api_params import AttachOptions, Origin, Remote
 from unit.api.client import Client, eventually
 from unit.api.memory_engine import MemoryEngine
@@ -133,7 +133,7 @@ def test_plain_http_gets_an_answer_that_says_what_is_wrong(places: SimpleNamespa
 def test_silent_and_slow_clients_hold_up_nobody(
     places: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entrance, "MOST_OF_ONE", 8)
+    monkeypatch.setattr(tls_listener, "MOST_OF_ONE", 8)
 
     async def test(server: Secured) -> None:
         silent = []
@@ -155,7 +155,7 @@ def test_silent_and_slow_clients_hold_up_nobody(
 
 
 def test_a_handshake_has_its_time(places: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entrance, "HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr(tls_listener, "HANDSHAKE_SECONDS", 0.2)
 
     async def test(server: Secured) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

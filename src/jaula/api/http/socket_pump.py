@@ -16,7 +16,7 @@ from jaula.tls import Codec, Failed
 _FAREWELL_SECONDS = 2.0
 
 
-class Carrying:
+class SocketPump:
     """One connection after its handshake. ``plain`` is closed here, ``client`` is not."""
 
     def __init__(self, client: socket.socket, codec: Codec, plain: socket.socket) -> None:
