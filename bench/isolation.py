@@ -24,9 +24,9 @@ import engines
 import report
 from engines import IMAGE, Engine
 
-from jaula.audit.probing import attempts, judging, program, sharedmemory
-from jaula.audit.probing import reach as connections
-from jaula.audit.probing.reach import Surroundings
+from jaula.audit.escape import attempts, program, results, sysv_shm
+from jaula.audit.escape import network as connections
+from jaula.audit.escape.network import NetworkTargets
 from jaula.security.capabilities import decode
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 
@@ -199,7 +199,7 @@ def bait() -> Iterator[dict[str, Any]]:
         socket.socket(socket.AF_UNIX) as unix,
         socket.create_server(("127.0.0.1", 0)) as loopback,
         socket.create_server(("0.0.0.0", 0)) as every,
-        sharedmemory.segment() as key,
+        sysv_shm.segment() as key,
     ):
         secret = Path(directory, "secret")
         secret.write_text("only the host may read this\n")
@@ -225,7 +225,7 @@ def by_deed(engine: Engine, base: Path, neighbour: str) -> Rows:
             *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
             *attempts.capabilities(None), *attempts.masked(MASKED_PATHS),
             *attempts.writes(READONLY_PATHS, None), *attempts.devices(None),
-            *connections.network(of_host["abstract"], of_host["loopback"], Surroundings()),
+            *connections.network(of_host["abstract"], of_host["loopback"], NetworkTargets()),
             *attempts.others(of_host["file"], os.getpid(), of_host["memory"], pids=None, ipc=None),
             *reach(neighbour, of_host["every"]),
         ]  # fmt: skip
@@ -238,7 +238,7 @@ def by_deed(engine: Engine, base: Path, neighbour: str) -> Rows:
             capture_output=True, text=True,
         )  # fmt: skip
         answers = program.read(done.stdout, len(entries))
-    found = judging.outcomes(tries, answers)
+    found = results.outcomes(tries, answers)
     rows: Rows = {}
     for group in dict.fromkeys(each.attempt.group for each in found):
         mine = [each for each in found if each.attempt.group == group]

@@ -16,9 +16,9 @@ import pytest
 
 from harness import probing
 from harness.engine import PrivateEngine
-from jaula.audit.probing import attempts
-from jaula.audit.probing.attempts import call
-from jaula.audit.probing.program import Answer, Entry
+from jaula.audit.escape import attempts
+from jaula.audit.escape.attempts import call
+from jaula.audit.escape.program import Answer, Entry
 from jaula.kernel import seccomp
 from jaula.security.seccomp.default_profile import FAMILIES as ALLOWED
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness import containers, probing
 from harness.engine import PrivateEngine
-from jaula.audit.probing.attempts import call, text
+from jaula.audit.escape.attempts import call, text
 
 NAMESPACED = (
     ("net.ipv4.ip_unprivileged_port_start", "0"),

@@ -11,9 +11,9 @@ import pytest
 
 from harness.engine import PrivateEngine
 from jaula.audit import host
-from jaula.audit.host import Host, kernel
-from jaula.audit.host.holes import HOLES, Hole, Version
-from jaula.audit.row import Verdict
+from jaula.audit.host import Host, kernel_version
+from jaula.audit.host.kernel_cves import HOLES, KernelCve, Version
+from jaula.audit.model.result import Verdict
 
 
 def rows(engine: PrivateEngine) -> dict[str, dict[str, str]]:
@@ -44,12 +44,12 @@ CASES = [
     ("hole", "release"), CASES, ids=[f"{h.cve} {'.'.join(map(str, r))}" for h, r in CASES]
 )
 def test_a_repaired_release_is_clear_and_the_one_before_it_is_told(
-    tmp_path: Path, hole: Hole, release: Version
+    tmp_path: Path, hole: KernelCve, release: Version
 ) -> None:
     def told(version: Version) -> tuple[Verdict, str]:
         text = ".".join(map(str, version))
         where = {"root": tmp_path, "run": tmp_path, "socket": tmp_path / "s", "proc": tmp_path}
-        (row,) = kernel.check(Host(release=text, version="#1 SMP", **where))
+        (row,) = kernel_version.check(Host(release=text, version="#1 SMP", **where))
         return row.verdict, row.effective
 
     assert hole.cve not in told(release)[1]

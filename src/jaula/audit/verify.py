@@ -13,30 +13,30 @@ from typing import Any
 import msgspec
 
 from jaula.audit.checks import TABLE
-from jaula.audit.readings import Readings
-from jaula.audit.row import Row, Verdict, passed, plain, table
-from jaula.audit.subject import Subject
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.host_snapshot import HostSnapshot
+from jaula.audit.model.result import Result, Verdict, passed, plain, table
 from jaula.errors import Conflict, JaulaError
 from jaula.spec.runtime import Spec
 
-__all__ = ["Row", "Verdict", "passed", "render", "verify"]
+__all__ = ["Result", "Verdict", "passed", "render", "verify"]
 
 
 def verify(
     inspect: Mapping[str, Any],
     spec: Spec,
     proc_root: str = "/proc",
-    readings: Readings | None = None,
-) -> list[Row]:
+    readings: HostSnapshot | None = None,
+) -> list[Result]:
     """Every row of the proof of a running container.
 
     ``inspect`` is the engine's inspect document and ``spec`` what the runtime was given; see
-    :mod:`jaula.audit.subject` for what is used of them. ``readings`` are shared by the containers
+    :mod:`jaula.audit.model.container` for what is used of them. ``readings`` are shared by the containers
     of one report. Raises ``Conflict`` where the container does not run or ends while it is being
     looked at.
     """
-    subject = Subject(inspect, spec, proc_root, readings)
-    found: list[Row] = []
+    subject = AuditedContainer(inspect, spec, proc_root, readings)
+    found: list[Result] = []
     try:
         started = subject.started()
         for about, check in TABLE:
@@ -48,16 +48,16 @@ def verify(
     return found
 
 
-def rows_of(name: str, layer: str, rows: Callable[[], Iterable[Row]]) -> Iterable[Row]:
+def rows_of(name: str, layer: str, rows: Callable[[], Iterable[Result]]) -> Iterable[Result]:
     """The rows of one check, which may fail to read its evidence: then one that says so."""
     try:
         for row in rows():
             yield msgspec.structs.replace(row, check=name)
     except (OSError, ValueError, KeyError, JaulaError) as error:
-        yield Row(name, layer, "", f"cannot be read: {error}", "", Verdict.UNKNOWN, name)
+        yield Result(name, layer, "", f"cannot be read: {error}", "", Verdict.UNKNOWN, name)
 
 
-def render(rows: Sequence[Row]) -> str:
+def render(rows: Sequence[Result]) -> str:
     """A table, and a line that sums it up."""
     text = table(
         ("LAYER", "CHECK", "REQUESTED", "IN EFFECT", "EVIDENCE", "VERDICT"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaula.audit.check import SupportRow
+from jaula.audit.kernel.check_config import SupportRow
 from jaula.doctor.findings import Finding, State
 
 

@@ -71,7 +71,7 @@ def test_a_row_that_fails_leaves_1_in_every_form(engine: PrivateEngine, busybox:
         namespaces.setns(namespaces.open_namespace(pid, "mnt"))
         mounts.umount2("/proc/keys")
 
-    from jaula.audit.probes import in_child
+    from jaula.audit.kernel.probes import in_child
 
     with containers.running(engine, busybox) as name:
         pid = containers.pid(engine, name)

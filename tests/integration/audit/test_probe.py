@@ -18,8 +18,8 @@ import pytest
 from conftest import load_image
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.audit.probing import twin
-from jaula.audit.row import Row, Verdict
+from jaula.audit.escape import twin
+from jaula.audit.model.result import Result, Verdict
 from jaula.security.lsm import detect
 from jaula.spec import runtime
 
@@ -58,7 +58,7 @@ def tried(
     name: str,
     asked: Mapping[str, Any] | None = None,
     told: Callable[[runtime.Spec], runtime.Spec] = lambda spec: spec,
-) -> dict[str, Row]:
+) -> dict[str, Result]:
     """Rows of a twin; with ``asked`` as if the container's flags had been these.
 
     ``told`` is what the judge hears of the spec.
@@ -79,7 +79,7 @@ def tried(
     return {row.id: row for row in twin.rows(Api(engine), found, spec)}
 
 
-def wrong(rows: dict[str, Row]) -> dict[str, str]:
+def wrong(rows: dict[str, Result]) -> dict[str, str]:
     return {name: row.effective for name, row in rows.items() if row.verdict is not Verdict.HOLDS}
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from harness import containers
 from harness.engine import SLOW, PrivateEngine
-from jaula.audit.row import Row, Verdict
+from jaula.audit.model.result import Result, Verdict
 from jaula.audit.verify import verify
 from jaula.kernel import seccomp as kernel_seccomp
 from jaula.network.firewall import bridge_rules
@@ -23,16 +23,16 @@ from jaula.security.lsm import detect
 from jaula.security.seccomp import seccomp
 from jaula.spec import runtime
 
-Look = Callable[[], dict[str, Row]]
+Look = Callable[[], dict[str, Result]]
 
 
-def look_at(engine: PrivateEngine, name: str) -> dict[str, Row]:
+def look_at(engine: PrivateEngine, name: str) -> dict[str, Result]:
     found = containers.inspect(engine, name)
     spec = runtime.decode(engine.request("GET", f"/jaula/containers/{found['Id']}/spec").body)
     return {row.id: row for row in verify(found, spec)}
 
 
-def failing(rows: dict[str, Row]) -> set[str]:
+def failing(rows: dict[str, Result]) -> set[str]:
     return {name for name, row in rows.items() if row.verdict is Verdict.FAILS}
 
 

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from harness.engine import PrivateEngine
-from jaula.audit.row import Row, Verdict, passed
+from jaula.audit.model.result import Result, Verdict, passed
 from jaula.audit.verify import render, verify
 from jaula.errors import Conflict
 from jaula.kernel import mounts, namespaces
@@ -44,7 +44,7 @@ class Proof:
         )
         self.pid: int = self.inspect["State"]["Pid"]
 
-    def rows(self) -> dict[str, Row]:
+    def rows(self) -> dict[str, Result]:
         found = verify(self.inspect, self.spec)
         assert len({row.id for row in found}) == len(found), "two rows of one name"
         return {row.id: row for row in found}
@@ -92,7 +92,7 @@ def start(engine: PrivateEngine, busybox: str) -> Iterator[Start]:
             engine.request("DELETE", f"/containers/{container}?force=1&v=1")
 
 
-def explain(rows: dict[str, Row]) -> str:
+def explain(rows: dict[str, Result]) -> str:
     return render(list(rows.values()))
 
 
@@ -394,8 +394,8 @@ def test_a_container_that_ended_cannot_be_verified(start: Start) -> None:
 
 
 def test_an_open_file_that_leads_outside_fails(tmp_path: Path) -> None:
-    from jaula.audit.checks import descriptors
-    from jaula.audit.subject import Subject
+    from jaula.audit.checks import open_files
+    from jaula.audit.model.container import AuditedContainer
 
     script = "exec unshare -m sh -c 'mount -t tmpfs x /mnt; exec sleep 100'"
     with open(tmp_path / "host-file", "w") as file:  # a descriptor that the child inherits
@@ -405,8 +405,8 @@ def test_an_open_file_that_leads_outside_fails(tmp_path: Path) -> None:
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
-            subject = Subject({"State": {"Pid": process.pid}}, Spec())
-            (row,) = descriptors.check(subject)
+            subject = AuditedContainer({"State": {"Pid": process.pid}}, Spec())
+            (row,) = open_files.check(subject)
             assert row.verdict is Verdict.FAILS
             assert "host-file" in row.effective
         finally:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.audit.host import Host, kernel
-from jaula.audit.host.holes import HOLES, Version, affecting, identify
-from jaula.audit.row import Verdict
+from jaula.audit.host import Host, kernel_version
+from jaula.audit.host.kernel_cves import HOLES, Version, affecting, identify
+from jaula.audit.model.result import Verdict
 
 
 def number(text: str) -> Version:
@@ -112,6 +112,6 @@ def test_the_row_fails_for_a_kernel_with_a_hole(
 ) -> None:
     host = Host(root=tmp_path, run=tmp_path, socket=tmp_path / "s", release=release, version="",
                 proc=tmp_path)  # fmt: skip
-    (row,) = kernel.check(host)
+    (row,) = kernel_version.check(host)
     assert row.verdict is verdict
     assert named in row.effective

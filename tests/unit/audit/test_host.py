@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from jaula.audit import host as package
-from jaula.audit.host import Host, directories, settings, sockets, trees, users
-from jaula.audit.row import Row, Verdict
+from jaula.audit.host import (
+    Host,
+    api_socket,
+    cgroup_trees,
+    state_dirs,
+    sysctls,
+    user_namespaces,
+)
+from jaula.audit.model.result import Result, Verdict
 
 
 @pytest.fixture
@@ -20,7 +27,7 @@ def host(tmp_path: Path) -> Host:
         (tmp_path / name).mkdir(parents=True)
     for name in ("root", "run"):
         (tmp_path / name).chmod(0o711)
-    for setting in settings.SETTINGS:
+    for setting in sysctls.SETTINGS:
         write(tmp_path / "proc", setting.name, "4096" if "mmap" in setting.name else "2")
         for value in ("2", "1", "0", "65536"):
             if setting.good(value):
@@ -47,35 +54,35 @@ def write(proc: Path, name: str, value: str) -> None:
 
 
 def verdicts(rows: object) -> dict[str, Verdict]:
-    return {row.id: row.verdict for row in rows if isinstance(row, Row)}  # type: ignore[attr-defined]
+    return {row.id: row.verdict for row in rows if isinstance(row, Result)}  # type: ignore[attr-defined]
 
 
 def test_a_good_host_holds(host: Host) -> None:
-    for check in (settings, users, directories, sockets):
+    for check in (sysctls, user_namespaces, state_dirs, api_socket):
         found = verdicts(check.check(host))
         assert set(found.values()) == {Verdict.HOLDS}, found
 
 
-@pytest.mark.parametrize("setting", settings.SETTINGS, ids=lambda setting: setting.name)
-def test_a_weak_setting_is_told(host: Host, setting: settings.Setting) -> None:
+@pytest.mark.parametrize("setting", sysctls.SETTINGS, ids=lambda setting: setting.name)
+def test_a_weak_setting_is_told(host: Host, setting: sysctls.Setting) -> None:
     bad = next(value for value in ("0", "1", "-1", "3") if not setting.good(value))
     write(host.proc, setting.name, bad)
-    found = verdicts(settings.check(host))
+    found = verdicts(sysctls.check(host))
     assert found.pop(setting.name.replace("/", ".")) is Verdict.RELAXED
     assert set(found.values()) == {Verdict.HOLDS}
 
 
 def test_a_setting_that_the_kernel_lacks_gives_no_row(host: Host) -> None:
     (host.proc / "sys" / "vm" / "unprivileged_userfaultfd").unlink()
-    assert "vm.unprivileged_userfaultfd" not in verdicts(settings.check(host))
+    assert "vm.unprivileged_userfaultfd" not in verdicts(sysctls.check(host))
 
 
 def test_user_namespaces_that_are_switched_off_or_open_to_all_are_told(host: Host) -> None:
     write(host.proc, "user/max_user_namespaces", "0")
-    assert verdicts(users.check(host))["user namespaces"] is Verdict.FAILS
+    assert verdicts(user_namespaces.check(host))["user namespaces"] is Verdict.FAILS
     write(host.proc, "user/max_user_namespaces", "1000")
     write(host.proc, "kernel/unprivileged_userns_clone", "1")
-    assert verdicts(users.check(host))["unprivileged user namespaces"] is Verdict.RELAXED
+    assert verdicts(user_namespaces.check(host))["unprivileged user namespaces"] is Verdict.RELAXED
 
 
 @pytest.mark.parametrize("name", ["root", "run"])
@@ -84,20 +91,20 @@ def test_a_directory_that_others_read_or_write_fails(host: Host, name: str, mode
     place = host.root if name == "root" else host.run
     (place / "inner").mkdir(mode=0o700)
     row = "state directory" if name == "root" else "run directory"
-    assert verdicts(directories.check(host))[row] is Verdict.HOLDS
+    assert verdicts(state_dirs.check(host))[row] is Verdict.HOLDS
     (place / "inner").chmod(mode)
-    assert verdicts(directories.check(host))[row] is Verdict.FAILS
+    assert verdicts(state_dirs.check(host))[row] is Verdict.FAILS
     (place / "inner").chmod(0o700)
     place.chmod(mode)
-    assert verdicts(directories.check(host))[row] is Verdict.FAILS
+    assert verdicts(state_dirs.check(host))[row] is Verdict.FAILS
 
 
 def test_a_file_that_others_read_fails(host: Host) -> None:
     (host.root / "jaula.db").write_text("secret")
     (host.root / "jaula.db").chmod(0o600)
-    assert verdicts(directories.check(host))["state directory"] is Verdict.HOLDS
+    assert verdicts(state_dirs.check(host))["state directory"] is Verdict.HOLDS
     (host.root / "jaula.db").chmod(0o644)
-    assert verdicts(directories.check(host))["state directory"] is Verdict.FAILS
+    assert verdicts(state_dirs.check(host))["state directory"] is Verdict.FAILS
 
 
 @pytest.mark.parametrize(
@@ -113,24 +120,24 @@ def test_a_socket_that_everyone_may_use_fails(host: Host, mode: int, verdict: st
         finally:
             os.chdir(here)
         host.socket.chmod(mode)
-        assert verdicts(sockets.check(host))["control socket"] == verdict
+        assert verdicts(api_socket.check(host))["control socket"] == verdict
 
 
 def test_something_that_is_no_socket_fails(host: Host) -> None:
     host.socket.write_text("")
     host.socket.chmod(0o600)
-    assert verdicts(sockets.check(host))["control socket"] is Verdict.FAILS
+    assert verdicts(api_socket.check(host))["control socket"] is Verdict.FAILS
 
 
 def test_trees_of_version_one_are_told_and_open_ones_fail(host: Host) -> None:
-    assert verdicts(trees.check(host))["cgroup version"] is Verdict.HOLDS
+    assert verdicts(cgroup_trees.check(host))["cgroup version"] is Verdict.HOLDS
     tree = host.proc.parent / "tree"
     tree.chmod(0o777)
-    found = verdicts(trees.check(host))
+    found = verdicts(cgroup_trees.check(host))
     assert found["cgroup trees"] is Verdict.FAILS
     legacy = Host(root=host.root, run=host.run, socket=host.socket, proc=host.proc)
     (host.proc / "1/mountinfo").write_text(f"1 0 0:3 / {tree} rw - cgroup none rw,pids\n")
-    assert verdicts(trees.check(legacy))["cgroup version"] is Verdict.RELAXED
+    assert verdicts(cgroup_trees.check(legacy))["cgroup version"] is Verdict.RELAXED
 
 
 def test_what_cannot_be_read_is_unknown(host: Host) -> None:

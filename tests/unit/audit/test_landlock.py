@@ -6,8 +6,8 @@ import pytest
 from msgspec import structs
 
 from jaula.audit.checks import landlock
-from jaula.audit.row import Verdict
-from jaula.audit.subject import Subject
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Verdict
 from jaula.security import capabilities
 from jaula.security.landlock import Landlock
 from jaula.security.lsm.interface import LabelRequest
@@ -32,7 +32,7 @@ def spec(*options: str, add: tuple[str, ...] = ()) -> Spec:
 def verdict(given: Spec, *options: str, **host: object) -> tuple[Verdict, str]:
     words = [f"landlock={option}" for option in options]
     document = {"State": {"Pid": 1}, "HostConfig": {"SecurityOpt": words, **host}}
-    (row,) = landlock.check(Subject(document, given))
+    (row,) = landlock.check(AuditedContainer(document, given))
     return row.verdict, row.requested
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from jaula.audit.probing import attempts, judging, labels, reach, twin
-from jaula.audit.probing.attempts import Attempt, call
-from jaula.audit.probing.ceilings import LONGEST, RESOURCES, Limits, burning, ceilings
-from jaula.audit.probing.choices import tmpfs_size
-from jaula.audit.probing.program import (
+from jaula.audit.escape import attempts, lsm_labels, network, results, twin
+from jaula.audit.escape.attempts import Attempt, call
+from jaula.audit.escape.limits import LONGEST, RESOURCES, Limits, burning, ceilings
+from jaula.audit.escape.network import NetworkTargets, inet6_address, inet_address, unix_address
+from jaula.audit.escape.program import (
     BEGIN,
     BURN,
     CALL,
@@ -25,8 +25,8 @@ from jaula.audit.probing.program import (
     build,
     read,
 )
-from jaula.audit.probing.reach import Surroundings, inet6_address, inet_address, unix_address
-from jaula.audit.row import Verdict
+from jaula.audit.escape.select import tmpfs_size
+from jaula.audit.model.result import Verdict
 from jaula.spec.runtime import Mount
 
 NO_FLAGS = {"oom": None, "cgroup": None, "raising": None}
@@ -166,33 +166,33 @@ def attempt(**values: object) -> Attempt:
 )
 def test_a_call_is_judged_by_its_answer(status: Answer, value: int, refused: bool | None) -> None:
     reached = status is DONE
-    found = judging.outcome(attempt(), status, [Answer(value, reached, 0)])
+    found = results.outcome(attempt(), status, [Answer(value, reached, 0)])
     assert found.refused is refused
 
 
 def test_a_process_that_a_strange_signal_ended_was_not_tried() -> None:
     killed = Answer(9, True, 0)
-    found = judging.outcome(attempt(), killed, [Answer(0, False, 0)])
+    found = results.outcome(attempt(), killed, [Answer(0, False, 0)])
     assert found.refused is None
     allowed = attempt(signals=frozenset({9}))
-    assert judging.outcome(allowed, killed, [Answer(0, False, 0)]).refused is True
+    assert results.outcome(allowed, killed, [Answer(0, False, 0)]).refused is True
 
 
 def test_the_first_call_that_fails_decides_and_what_comes_after_the_last_does_not() -> None:
     three = attempt(steps=(Entry(CALL, 1),) * 3, decides=1)
     made, opened, removed = DONE, Answer(-errno.EACCES, True, 0), Answer(-errno.EBUSY, True, 0)
-    assert judging.outcome(three, DONE, [made, opened, removed]).refused is True
-    assert judging.outcome(three, DONE, [opened, made, removed]).refused is True
-    assert judging.outcome(three, DONE, [made, made, opened]).refused is False
+    assert results.outcome(three, DONE, [made, opened, removed]).refused is True
+    assert results.outcome(three, DONE, [opened, made, removed]).refused is True
+    assert results.outcome(three, DONE, [made, made, opened]).refused is False
 
 
 def test_an_answer_that_means_to_wait_is_no_refusal() -> None:
-    knock = reach.knock("n", (192, 0, 2, 1), 9, None)
+    knock = network.knock("n", (192, 0, 2, 1), 9, None)
     progress, ready = Answer(-errno.EINPROGRESS, True, 0), Answer(1, True, 0)
     socket, silent = Answer(3, True, 0), Answer(0, True, 0)
 
     def refused(*steps: Answer) -> bool | None:
-        return judging.outcome(knock, DONE, steps).refused
+        return results.outcome(knock, DONE, steps).refused
 
     assert refused(socket, progress, silent, Answer(-errno.EALREADY, True, 0)) is True
     assert refused(socket, progress, ready, Answer(-errno.EHOSTUNREACH, True, 0)) is True
@@ -204,17 +204,17 @@ def test_an_answer_that_means_to_wait_is_no_refusal() -> None:
 
 def test_a_file_with_nothing_in_it_is_masked() -> None:
     reading = attempt(steps=(Entry(CALL, 2), Entry(CALL, 0)), empty=0)
-    assert judging.outcome(reading, DONE, [Answer(3, True, 0), Answer(0, True, 0)]).refused is True
-    assert judging.outcome(reading, DONE, [Answer(3, True, 0), Answer(1, True, 0)]).refused is False
+    assert results.outcome(reading, DONE, [Answer(3, True, 0), Answer(0, True, 0)]).refused is True
+    assert results.outcome(reading, DONE, [Answer(3, True, 0), Answer(1, True, 0)]).refused is False
 
 
 def test_rows_fail_where_nobody_asked_for_it_and_name_the_flag_where_somebody_did() -> None:
     def verdict(*pairs: tuple[bool | None, str | None]) -> tuple[Verdict, str]:
         found = [
-            judging.Outcome(attempt(name=f"n{n}", relaxed=flag), refused, "it worked")
+            results.AttemptResult(attempt(name=f"n{n}", relaxed=flag), refused, "it worked")
             for n, (refused, flag) in enumerate(pairs)
         ]
-        (row,) = judging.rows(found)
+        (row,) = results.rows(found)
         return row.verdict, row.requested + row.effective
 
     assert verdict((True, None), (True, "--x"))[0] is Verdict.HOLDS
@@ -235,9 +235,9 @@ def test_every_attempt_has_a_name_of_its_own_and_fits_the_program() -> None:
         *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
         *attempts.capabilities(None), *attempts.masked(["/proc/keys"]),
         *attempts.writes(["/proc/sys"], None), *attempts.devices(None),
-        *reach.network(b"\0x", 1, Surroundings(alone=True)), reach.neighbour("192.0.2.9", None),
-        *attempts.others("/x", 1, 1, pids=None, ipc=None), *labels.owners("/x", None),
-        *labels.selinux("a_u:b_r:c_t:s0", None), *labels.apparmor(None),
+        *network.network(b"\0x", 1, NetworkTargets(alone=True)), network.neighbour("192.0.2.9", None),
+        *attempts.others("/x", 1, 1, pids=None, ipc=None), *lsm_labels.owners("/x", None),
+        *lsm_labels.selinux("a_u:b_r:c_t:s0", None), *lsm_labels.apparmor(None),
         *ceilings(EVERY, **NO_FLAGS),
     ]  # fmt: skip
     names = [(each.group, each.name) for each in tries]

@@ -15,20 +15,33 @@ from jsonschema import Draft4Validator
 
 import jaula.audit.checks
 import jaula.audit.host
-from jaula.audit.about import describe
-from jaula.audit.reports import FORMATS, document, page, picture, sarif, text
+from jaula.audit.model.check_info import describe
+from jaula.audit.model.result import Result, Verdict
+from jaula.audit.reports import (
+    FORMATS,
+    sarif,
+    text,
+)
+from jaula.audit.reports import (
+    html as report_html,
+)
+from jaula.audit.reports import (
+    json as report_json,
+)
+from jaula.audit.reports import (
+    svg as report_svg,
+)
 from jaula.audit.reports.report import ABOUTS, Report, worst
-from jaula.audit.row import Row, Verdict
 
 MOMENT = "2026-01-02T03:04:05Z"
 HOSTILE = '<script>alert("x")</script>\x1b[31m\udc80'
 
 
-def row(verdict: Verdict, check: str = "masks", **values: str) -> Row:
+def row(verdict: Verdict, check: str = "masks", **values: str) -> Result:
     given = {"requested": "10 paths", "effective": "9", "evidence": "/proc/7/mountinfo, /proc/7"}
     given |= values
     layer = next(about.layer for about in ABOUTS if about.id == check)
-    return Row(f"row of {check}", layer, verdict=verdict, check=check, **given)
+    return Result(f"row of {check}", layer, verdict=verdict, check=check, **given)
 
 
 ALL = tuple(row(verdict, check.id) for check in ABOUTS for verdict in Verdict)
@@ -118,7 +131,7 @@ class Tags(HTMLParser):
 
 def test_the_page_is_one_file_without_scripts_and_its_links_lead_somewhere() -> None:
     host = Report("host", "host", MOMENT, (row(Verdict.RELAXED, "host-kernel"),))
-    tags = Tags(page.render([REPORT, host]))
+    tags = Tags(report_html.render([REPORT, host]))
     assert tags.open == []
     names = [tag for tag, _ in tags.found]
     assert not {"script", "link", "img", "iframe"} & set(names)
@@ -132,17 +145,17 @@ def test_the_page_is_one_file_without_scripts_and_its_links_lead_somewhere() -> 
 def test_what_comes_from_a_container_is_text() -> None:
     hostile = row(Verdict.FAILS, requested=HOSTILE, effective=HOSTILE, evidence=HOSTILE)
     report = Report(HOSTILE, "container", MOMENT, (hostile,))
-    html = page.render([report])
+    html = report_html.render([report])
     html.encode()  # nothing that is no text is left
     assert "<script" not in html
     assert "\x1b" not in html
     assert "\x1b" not in text.render([Report("web", "container", MOMENT, (hostile,))])
-    assert json.loads(document.render([report]))[0]["subject"] == HOSTILE
+    assert json.loads(report_json.render([report]))[0]["subject"] == HOSTILE
     assert Draft4Validator(SCHEMA).is_valid(sarif.document([report]))
 
 
 def test_the_picture_has_a_box_for_each_layer_inside_the_one_before() -> None:
-    svg = ElementTree.fromstring(picture.draw("web", ALL, "r0"))
+    svg = ElementTree.fromstring(report_svg.draw("web", ALL, "r0"))
     boxes = [
         tuple(float(rect.attrib[key]) for key in ("x", "y", "width", "height"))
         for rect in svg.iter("rect")
@@ -160,8 +173,8 @@ def test_the_picture_has_a_box_for_each_layer_inside_the_one_before() -> None:
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_a_layer_is_shown_by_its_worst_row(verdict: Verdict) -> None:
     assert worst([row(Verdict.HOLDS), row(verdict)]) is verdict
-    drawn = picture.draw("web", [row(Verdict.HOLDS), row(verdict)], "r0")
-    assert f'class="{picture.COLOURS[verdict]}"' in drawn
+    drawn = report_svg.draw("web", [row(Verdict.HOLDS), row(verdict)], "r0")
+    assert f'class="{report_svg.COLOURS[verdict]}"' in drawn
 
 
 # -- the others ------------------------------------------------------------------------------
@@ -175,7 +188,7 @@ def test_several_reports_are_told_apart_and_summed_up() -> None:
     assert "\n\nb:\n" in shown
     assert "advice for masks: " in shown
     assert shown.endswith("2 reports: 1 are proofs; not b")
-    assert [entry["subject"] for entry in document.document([good, bad])] == ["a", "b"]
+    assert [entry["subject"] for entry in report_json.document([good, bad])] == ["a", "b"]
 
 
 def test_every_form_takes_every_report() -> None:

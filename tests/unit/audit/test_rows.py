@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.audit import kconfig, mountinfo
-from jaula.audit.checks import cgroups, descriptors, devices, network, rlimits, users
-from jaula.audit.row import Row, Verdict, judge, passed, table
-from jaula.audit.subject import Subject
+from jaula.audit.checks import cgroups, devices, id_maps, network, open_files, rlimits
+from jaula.audit.kernel import kconfig
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, Verdict, judge, passed, table
 from jaula.audit.verify import render
 from jaula.errors import Conflict
+from jaula.kernel import mountinfo
 from jaula.spec.runtime import DeviceCgroup, Spec
 
 
-def row(verdict: Verdict) -> Row:
-    return Row("id", "layer", "this", "that", "/proc/1/x", verdict)
+def row(verdict: Verdict) -> Result:
+    return Result("id", "layer", "this", "that", "/proc/1/x", verdict)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,14 @@ def test_a_table_shows_no_control_characters_and_cuts_wide_cells() -> None:
 def test_a_container_that_does_not_run_is_not_verified() -> None:
     for document in ({}, {"State": None}, {"State": {"Pid": 0}}):
         with pytest.raises(Conflict):
-            Subject(document, Spec())
+            AuditedContainer(document, Spec())
 
 
 def test_security_options_are_read_with_both_separators() -> None:
     options = ["no-new-privileges", "seccomp:unconfined", "label=type:x_t", "seccomp=/a=b"]
-    subject = Subject({"State": {"Pid": 1}, "HostConfig": {"SecurityOpt": options}}, Spec())
+    subject = AuditedContainer(
+        {"State": {"Pid": 1}, "HostConfig": {"SecurityOpt": options}}, Spec()
+    )
     assert subject.security_option("no-new-privileges") == ("",)
     assert subject.security_option("seccomp") == ("unconfined", "/a=b")
     assert subject.security_option("label") == ("type:x_t",)
@@ -95,9 +98,9 @@ def test_the_last_mount_at_a_place_is_the_visible_one() -> None:
 
 
 def test_an_id_map_is_read() -> None:
-    assert users.parse("         0     100000      65536\n") == [(0, 100000, 65536)]
+    assert id_maps.parse("         0     100000      65536\n") == [(0, 100000, 65536)]
     with pytest.raises(ValueError, match="unpack"):
-        users.parse("0 1\n")
+        id_maps.parse("0 1\n")
 
 
 def test_cpu_lists_are_sets() -> None:
@@ -157,7 +160,7 @@ def test_interfaces_are_read() -> None:
 def test_a_descriptor_leads_out_by_an_unknown_mount_or_a_namespace(
     number: int, target: str, known: bool, device: tuple[int, int] | None, out: bool
 ) -> None:
-    assert descriptors.leads_out(number, target, known, device) is out
+    assert open_files.leads_out(number, target, known, device) is out
 
 
 def test_device_rules_are_written_as_the_kernel_prints_them() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.audit.check import SupportRow
+from jaula.audit.kernel.check_config import SupportRow
 from jaula.doctor import facts, features
 from jaula.doctor.facts import Facts, Program
 from jaula.doctor.findings import Finding, State, examine, hinders

@@ -1,6 +1,6 @@
 """The checks of ``jaula verify``: one file and one line in :data:`TABLE` each.
 
-A check takes the :class:`~jaula.audit.subject.Subject` and gives its rows. It reads the kernel,
+A check takes the :class:`~jaula.audit.model.container.AuditedContainer` and gives its rows. It reads the kernel,
 never the engine, and lets ``OSError``, ``ValueError`` and ``KeyError`` pass where the kernel does
 not tell.
 """
@@ -10,62 +10,62 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from jaula.audit.about import About
 from jaula.audit.checks import (
+    bind_sources,
     capabilities,
     cgroups,
-    descriptors,
     devices,
     firewall,
-    image,
-    labels,
+    id_maps,
+    image_policy,
     landlock,
-    masks,
+    lsm_labels,
+    masked_paths,
     mounts,
     namespaces,
     network,
-    privileges,
+    no_new_privs,
+    open_files,
     processes,
     profile,
     rlimits,
     rootfs,
     seccomp,
-    sources,
     sysctls,
-    users,
 )
-from jaula.audit.row import Row
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result
 
 
 class Check(NamedTuple):
     """What a check is for, and the function that gives its rows."""
 
-    about: About
-    rows: Callable[[Subject], Iterable[Row]]
+    about: CheckInfo
+    rows: Callable[[AuditedContainer], Iterable[Result]]
 
 
 TABLE: tuple[Check, ...] = (
     Check(namespaces.ABOUT, namespaces.check),
-    Check(users.ABOUT, users.check),
+    Check(id_maps.ABOUT, id_maps.check),
     Check(cgroups.ABOUT, cgroups.check),
     Check(capabilities.ABOUT, capabilities.check),
     Check(processes.ABOUT, processes.check),
     Check(seccomp.ABOUT, seccomp.check),
-    Check(privileges.ABOUT, privileges.check),
-    Check(labels.ABOUT, labels.check),
+    Check(no_new_privs.ABOUT, no_new_privs.check),
+    Check(lsm_labels.ABOUT, lsm_labels.check),
     Check(landlock.ABOUT, landlock.check),
-    Check(masks.ABOUT, masks.check),
+    Check(masked_paths.ABOUT, masked_paths.check),
     Check(rootfs.ABOUT, rootfs.check),
     Check(mounts.ABOUT, mounts.check),
-    Check(sources.ABOUT, sources.check),
+    Check(bind_sources.ABOUT, bind_sources.check),
     Check(devices.ABOUT, devices.check),
     Check(network.ABOUT, network.check),
     Check(firewall.ABOUT, firewall.check),
     Check(sysctls.ABOUT, sysctls.check),
     Check(rlimits.ABOUT, rlimits.check),
-    Check(descriptors.ABOUT, descriptors.check),
+    Check(open_files.ABOUT, open_files.check),
     Check(profile.ABOUT, profile.check),
-    Check(image.ABOUT, image.check),
+    Check(image_policy.ABOUT, image_policy.check),
 )
 """In the order of the report."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.audit.about import About
-from jaula.audit.row import Row, Verdict, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, Verdict, judge
 from jaula.kernel.capabilities import SETS, masks_of_status
 from jaula.security.capabilities import DEFAULT, decode, mask
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="capabilities",
     layer="capabilities",
     title="Capabilities",
@@ -32,7 +32,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """One row for each set."""
     found = masks_of_status(subject.read("status"))
     asked, given = subject.capabilities, subject.spec_capabilities
@@ -52,13 +52,13 @@ def check(subject: Subject) -> Iterator[Row]:
             effective += " (given up by the program)" if root else " (the user is not root)"
         verdict = judge(not extra and not in_spec & ~wanted, by)
         requested = f"{wanted:016x}" + (f" ({by})" if by and verdict is Verdict.RELAXED else "")
-        yield Row(
+        yield Result(
             f"capabilities {name}", "capabilities", requested, effective, subject.path("status"),
             verdict,
         )  # fmt: skip
 
 
-def _flag(subject: Subject) -> str:
+def _flag(subject: AuditedContainer) -> str:
     return (
         "--privileged" if subject.privileged else "--cap-add " + ",".join(subject.names("CapAdd"))
     )

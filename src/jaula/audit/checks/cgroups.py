@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from jaula.audit.about import About
-from jaula.audit.row import Row, Verdict, judge
-from jaula.audit.subject import Subject, integer
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer, integer
+from jaula.audit.model.result import Result, Verdict, judge
 from jaula.cgroups.v2.cpu import weight
 
 UNLIMITED_V1 = 1 << 62
@@ -22,7 +22,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 class Cgroups:
     """Where a process is in each cgroup tree, as directories of the reader's."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: AuditedContainer) -> None:
         self._legacy: dict[str, str] = {}
         self._unified: str | None = None
         for line in subject.read("cgroup").splitlines():
@@ -63,7 +63,7 @@ def _join(target: str, root: str, path: str) -> str:
     return f"{target}/{below.lstrip('/')}".rstrip("/")
 
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="cgroups",
     layer="cgroups",
     title="Limits",
@@ -77,7 +77,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """Membership, then a row for each limit."""
     groups = Cgroups(subject)
     yield _membership(subject, groups)
@@ -90,7 +90,7 @@ def check(subject: Subject) -> Iterator[Row]:
     yield _pids(subject, groups)
 
 
-def _membership(subject: Subject, groups: Cgroups) -> Row:
+def _membership(subject: AuditedContainer, groups: Cgroups) -> Result:
     wanted = subject.linux.cgroups_path or f"/{subject.container_id}"
     places = []
     for line in subject.read("cgroup").splitlines():
@@ -106,19 +106,19 @@ def _membership(subject: Subject, groups: Cgroups) -> Row:
     effective = f"{len(places)} trees at {wanted}" if not wrong else "; ".join(wrong)
     if wrong and subject.rootless is not None:  # limits were refused: there are none to keep
         by = subject.rootless
-        return Row("cgroup", "cgroups", f"none ({by})", f"the engine's: {effective}",
+        return Result("cgroup", "cgroups", f"none ({by})", f"the engine's: {effective}",
                    subject.path("cgroup"), judge(True, by))  # fmt: skip
-    return Row("cgroup", "cgroups", wanted, effective, subject.path("cgroup"),
+    return Result("cgroup", "cgroups", wanted, effective, subject.path("cgroup"),
                judge(bool(places) and not wrong, None))  # fmt: skip
 
 
-def _tree(subject: Subject) -> Row:
+def _tree(subject: AuditedContainer) -> Result:
     """The container sees its cgroup tree read-only."""
     mounts = [m for m in subject.mounts if m.fstype in ("cgroup", "cgroup2")]
     writable = [m.target for m in mounts if "ro" not in m.options | m.super_options]
     by = "--privileged" if subject.privileged else None
     effective = f"writable: {', '.join(writable)}" if writable else f"{len(mounts)} read-only"
-    return Row("cgroup tree", "cgroups", f"writable ({by})" if by else "read-only", effective,
+    return Result("cgroup tree", "cgroups", f"writable ({by})" if by else "read-only", effective,
                subject.path("mountinfo"), judge(bool(by) or not writable, by))  # fmt: skip
 
 
@@ -129,13 +129,13 @@ def _limit(text: str) -> int | None:
     return None if value >= UNLIMITED_V1 else value
 
 
-def _memory(subject: Subject, groups: Cgroups) -> Row:
+def _memory(subject: AuditedContainer, groups: Cgroups) -> Result:
     wanted = subject.number("Memory")
     found = groups.read("memory", "memory.limit_in_bytes", "memory.max")
     return _bytes("memory limit", wanted, found)
 
 
-def _swap(subject: Subject, groups: Cgroups) -> Row:
+def _swap(subject: AuditedContainer, groups: Cgroups) -> Result:
     memory, both = subject.number("Memory"), subject.number("MemorySwap")
     found = groups.read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
     if both == 0 and memory > 0:
@@ -145,29 +145,31 @@ def _swap(subject: Subject, groups: Cgroups) -> Row:
         resources = subject.linux.resources
         told = resources is not None and resources.memory is not None and resources.memory.swap
         verdict = Verdict.FAILS if asked and told else Verdict.HOLDS
-        return Row("memory and swap", "cgroups", str(both or "no limit"),
+        return Result("memory and swap", "cgroups", str(both or "no limit"),
                    "this kernel does not limit swap", "", verdict)  # fmt: skip
     if groups.legacy("memory") is None and both > 0:
         both -= memory  # v2 limits swap alone
         if both == 0:
             holds = _limit(found[0]) == 0
-            return Row("memory and swap", "cgroups", "no swap", found[0], found[1],
+            return Result("memory and swap", "cgroups", "no swap", found[0], found[1],
                        judge(holds, None))  # fmt: skip
     return _bytes("memory and swap", both, found)
 
 
-def _bytes(name: str, wanted: int, found: tuple[str, str] | None) -> Row:
+def _bytes(name: str, wanted: int, found: tuple[str, str] | None) -> Result:
     if found is None:
         verdict = Verdict.FAILS if wanted > 0 else Verdict.HOLDS
-        return Row(name, "cgroups", str(wanted or "no limit"), "no memory controller", "", verdict)
+        return Result(
+            name, "cgroups", str(wanted or "no limit"), "no memory controller", "", verdict
+        )
     actual = _limit(found[0])
     holds = actual is None if wanted <= 0 else actual == wanted - wanted % PAGE
     requested = f"{wanted} bytes" if wanted > 0 else "no limit"
     effective = "no limit" if actual is None else f"{actual} bytes"
-    return Row(name, "cgroups", requested, effective, found[1], judge(holds, None))
+    return Result(name, "cgroups", requested, effective, found[1], judge(holds, None))
 
 
-def _cpu(subject: Subject, groups: Cgroups) -> Row:
+def _cpu(subject: AuditedContainer, groups: Cgroups) -> Result:
     quota, period = subject.number("CpuQuota"), subject.number("CpuPeriod") or 100_000
     if (nano := subject.number("NanoCpus")) > 0:
         quota, period = nano * 100_000 // 1_000_000_000, 100_000
@@ -175,7 +177,7 @@ def _cpu(subject: Subject, groups: Cgroups) -> Row:
     found = groups.read("cpu", "cpu.cfs_quota_us", "cpu.max")
     if found is None:
         verdict = Verdict.FAILS if quota > 0 else Verdict.HOLDS
-        return Row("cpu limit", "cgroups", requested, "no cpu quota on this host", "", verdict)
+        return Result("cpu limit", "cgroups", requested, "no cpu quota on this host", "", verdict)
     text, path = found
     if groups.legacy("cpu") is not None:
         other = groups.read("cpu", "cpu.cfs_period_us", "")
@@ -184,21 +186,21 @@ def _cpu(subject: Subject, groups: Cgroups) -> Row:
     actual, base = _limit(first), integer(second or "100000")
     holds = actual is None if quota <= 0 else (actual, base) == (quota, period)
     effective = "no limit" if actual is None else f"{actual / base:.2f} CPUs"
-    return Row("cpu limit", "cgroups", requested, effective, path, judge(holds, None))
+    return Result("cpu limit", "cgroups", requested, effective, path, judge(holds, None))
 
 
-def _shares(subject: Subject, groups: Cgroups) -> Row:
+def _shares(subject: AuditedContainer, groups: Cgroups) -> Result:
     shares = subject.number("CpuShares")
     found = groups.read("cpu", "cpu.shares", "cpu.weight")
     if found is None:
         verdict = Verdict.FAILS if shares else Verdict.HOLDS
-        return Row("cpu shares", "cgroups", str(shares or "default"), "no cpu controller", "",
+        return Result("cpu shares", "cgroups", str(shares or "default"), "no cpu controller", "",
                    verdict)  # fmt: skip
     actual = integer(found[0])
     if groups.legacy("cpu") is None:
         wanted = weight(shares) if shares else 100
         requested = f"{shares}, weight {wanted}" if shares else "default"
-        return Row(
+        return Result(
             "cpu shares",
             "cgroups",
             requested,
@@ -207,21 +209,21 @@ def _shares(subject: Subject, groups: Cgroups) -> Row:
             judge(actual == wanted, None),
         )
     holds = actual == (max(shares, 2) if shares else 1024)
-    return Row("cpu shares", "cgroups", str(shares or "default"), str(actual), found[1],
+    return Result("cpu shares", "cgroups", str(shares or "default"), str(actual), found[1],
                judge(holds, None))  # fmt: skip
 
 
-def _cpuset(subject: Subject, groups: Cgroups) -> Row:
+def _cpuset(subject: AuditedContainer, groups: Cgroups) -> Result:
     wanted = subject.text("CpusetCpus")
     allowed = subject.status("Cpus_allowed_list")
     found = groups.read("cpuset", "cpuset.cpus", "cpuset.cpus")
     if not wanted:
-        return Row("cpuset", "cgroups", "any CPU", allowed,
+        return Result("cpuset", "cgroups", "any CPU", allowed,
                    f"{subject.path('status')} Cpus_allowed_list", judge(True, None))  # fmt: skip
     if found is None:
-        return Row("cpuset", "cgroups", wanted, "no cpuset controller", "", Verdict.FAILS)
+        return Result("cpuset", "cgroups", wanted, "no cpuset controller", "", Verdict.FAILS)
     holds = numbers(found[0]) == numbers(wanted) and numbers(allowed) <= numbers(wanted)
-    return Row("cpuset", "cgroups", wanted, f"{found[0]}, allowed {allowed}", found[1],
+    return Result("cpuset", "cgroups", wanted, f"{found[0]}, allowed {allowed}", found[1],
                judge(holds, None))  # fmt: skip
 
 
@@ -235,7 +237,7 @@ def numbers(text: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def _pids(subject: Subject, groups: Cgroups) -> Row:
+def _pids(subject: AuditedContainer, groups: Cgroups) -> Result:
     wanted = subject.host_config.get("PidsLimit")
     resources = subject.linux.resources
     if wanted is None and resources is not None and resources.pids is not None:
@@ -245,9 +247,9 @@ def _pids(subject: Subject, groups: Cgroups) -> Row:
     by = f"--pids-limit={wanted}" if unlimited else None
     requested = f"no limit ({by})" if by else str(wanted or "a limit")
     if found is None:
-        return Row("pids limit", "cgroups", requested, "no pids controller", "",
+        return Result("pids limit", "cgroups", requested, "no pids controller", "",
                    judge(unlimited, by))  # fmt: skip
     actual = _limit(found[0])
     holds = actual is None if unlimited else actual is not None and actual == (wanted or actual)
     effective = "no limit" if actual is None else str(actual)
-    return Row("pids limit", "cgroups", requested, effective, found[1], judge(holds, by))
+    return Result("pids limit", "cgroups", requested, effective, found[1], judge(holds, by))

@@ -12,10 +12,10 @@ import os
 import stat
 from collections.abc import Iterator
 
-from jaula.audit.about import About
 from jaula.audit.checks.cgroups import Cgroups
-from jaula.audit.row import Row, Verdict, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, Verdict, judge
 from jaula.config import OWN_RUNTIME
 from jaula.kernel.paths import open_in_root
 from jaula.security.devices import DEFAULT_DEVICES, DEFAULT_RULES
@@ -25,7 +25,7 @@ SEPARATE = ("pts", "shm", "mqueue")
 MAX_NODES = 10_000
 
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="devices",
     layer="devices",
     title="Devices",
@@ -40,7 +40,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """Nodes, then rules."""
     flags = _flags(subject)
     by = ", ".join(flags) or None
@@ -62,14 +62,14 @@ def check(subject: Subject) -> Iterator[Row]:
     if unasked:
         effective += f"; the spec has {len(unasked)} that no flag asked for"
     requested = f"{len(wanted | default)} nodes" + (f" ({by})" if by else "")
-    yield Row(
+    yield Result(
         "device nodes", "devices", requested, effective, subject.path("root/dev"),
         judge(not extra and not unasked, by),
     )  # fmt: skip
     yield _rules(subject, by)
 
 
-def _flags(subject: Subject) -> list[str]:
+def _flags(subject: AuditedContainer) -> list[str]:
     flags = []
     if subject.privileged and subject.text("UsernsMode") == "host":
         flags.append("--privileged")
@@ -78,7 +78,7 @@ def _flags(subject: Subject) -> list[str]:
     return flags
 
 
-def _nodes(subject: Subject) -> Iterator[tuple[str, tuple[str, int, int]]]:
+def _nodes(subject: AuditedContainer) -> Iterator[tuple[str, tuple[str, int, int]]]:
     """Every device node below /dev, without terminals, shared memory and queues."""
     top = open_in_root(subject.root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
     count = 0
@@ -99,7 +99,7 @@ def _nodes(subject: Subject) -> Iterator[tuple[str, tuple[str, int, int]]]:
         os.close(top)
 
 
-def _rules(subject: Subject, by: str | None) -> Row:
+def _rules(subject: AuditedContainer, by: str | None) -> Result:
     resources = subject.linux.resources
     rules = [rule for rule in (resources.devices if resources else ()) if rule.allow]
     wanted = {text(rule) for rule in rules}
@@ -107,7 +107,7 @@ def _rules(subject: Subject, by: str | None) -> Row:
     groups = Cgroups(subject)
     requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
     if subject.rootless is not None:
-        return Row("device rules", "devices", f"none ({subject.rootless})",
+        return Result("device rules", "devices", f"none ({subject.rootless})",
                    "no node can be made in its user namespace", subject.path("uid_map"),
                    judge(True, subject.rootless))  # fmt: skip
     if (directory := groups.legacy("devices")) is not None:
@@ -121,15 +121,15 @@ def _rules(subject: Subject, by: str | None) -> Row:
             effective += f"; not asked for: {', '.join(extra)}"
         if unasked:
             effective += f"; the spec allows {', '.join(unasked)}"
-        return Row("device rules", "devices", requested, effective, evidence,
+        return Result("device rules", "devices", requested, effective, evidence,
                    judge(not extra and not unasked, by))  # fmt: skip
     if (unified := groups.unified()) is None:
-        return Row("device rules", "devices", requested, "no devices controller on this host", "",
+        return Result("device rules", "devices", requested, "no devices controller on this host", "",
                    Verdict.UNKNOWN)  # fmt: skip
     return _program(subject, unified, wanted, by)
 
 
-def _program(subject: Subject, directory: str, wanted: set[str], by: str | None) -> Row:
+def _program(subject: AuditedContainer, directory: str, wanted: set[str], by: str | None) -> Result:
     """The BPF programs of a v2 cgroup against the one that the spec's rules compile to."""
     from jaula.cgroups import device_rules
     from jaula.cgroups.v2 import devices
@@ -148,7 +148,7 @@ def _program(subject: Subject, directory: str, wanted: set[str], by: str | None)
     if not holds and runtime not in ("", OWN_RUNTIME):
         holds, effective = bool(programs), f"{effective}; compiled by {runtime}"
     requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
-    return Row("device rules", "devices", requested, effective or "no program",
+    return Result("device rules", "devices", requested, effective or "no program",
                f"BPF_PROG_QUERY, BPF_OBJ_GET_INFO_BY_FD {directory}",
                judge(holds or everything, by))  # fmt: skip
 

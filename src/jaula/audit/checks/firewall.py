@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from jaula.audit.about import About
-from jaula.audit.readings import Rules, rules
-from jaula.audit.row import Row, Verdict, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.host_snapshot import Rules, rules
+from jaula.audit.model.result import Result, Verdict, judge
 from jaula.network.firewall.bridge_rules import Limits, table_name
 from jaula.spec.network import NAME_OPTION, PARENTED, PAST_OPTION
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="firewall",
     layer="network",
     title="Firewall",
@@ -36,7 +36,7 @@ MAPS = ("published", "published_everywhere")
 ANYWHERE = {"ip": "0.0.0.0", "ip6": "::"}
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """Rules, then the container's own elements; nothing where it is on no bridge."""
     settings = subject.inspect.get("NetworkSettings") or {}
     mode = subject.text("NetworkMode") or "bridge"
@@ -56,13 +56,13 @@ def check(subject: Subject) -> Iterator[Row]:
 
 
 def _bridge(
-    subject: Subject, endpoint: Mapping[str, Any], document: Mapping[str, Any], label: str
-) -> Iterator[Row]:
+    subject: AuditedContainer, endpoint: Mapping[str, Any], document: Mapping[str, Any], label: str
+) -> Iterator[Result]:
     address = str(endpoint["IPAddress"])
     objects = subject.readings.packet_filter
     table = known(objects, address, str(endpoint.get("MacAddress") or ""))
     if table is None:
-        yield Row(f"firewall{label}", "network", f"{address} held to its port",
+        yield Result(f"firewall{label}", "network", f"{address} held to its port",
                   "no set of the engine's knows it", EVIDENCE, Verdict.FAILS)  # fmt: skip
         return
     guard = _bridge_of(table)
@@ -72,7 +72,7 @@ def _bridge(
     found = rules(objects)
     wrong = differences(wanted, found)
     count = sum(len(body) for body in wanted.values())
-    yield Row(f"firewall{label}", "network", f"{count} chains and rules of {bridge}",
+    yield Result(f"firewall{label}", "network", f"{count} chains and rules of {bridge}",
               "; ".join(wrong) or "all in force", EVIDENCE, judge(not wrong, None))  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def subnet6(document: Mapping[str, Any]) -> IPv6Network | None:
     return None
 
 
-def _ports(subject: Subject, addresses: list[str], settings: Mapping[str, Any]) -> Row:
+def _ports(subject: AuditedContainer, addresses: list[str], settings: Mapping[str, Any]) -> Result:
     """What leads to the container from outside, against what was published."""
     asked = published(settings.get("Ports") or {}, ipv6=any(":" in a for a in addresses))
     leading: set[str] = set()
@@ -112,7 +112,7 @@ def _ports(subject: Subject, addresses: list[str], settings: Mapping[str, Any]) 
         effective += f"; not asked for: {', '.join(extra)}"
     if missing:
         effective += f"; missing: {', '.join(missing)}"
-    return Row("published ports", "network", f"{len(asked)} ports", effective, EVIDENCE,
+    return Result("published ports", "network", f"{len(asked)} ports", effective, EVIDENCE,
                judge(not extra and not missing, None))  # fmt: skip
 
 

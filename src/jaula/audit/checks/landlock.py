@@ -12,16 +12,16 @@ from collections.abc import Iterator
 
 from msgspec import structs
 
-from jaula.audit.about import About
-from jaula.audit.row import Row, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
 from jaula.config import OWN_RUNTIME
 from jaula.security.landlock import DEFAULT_FROM, Landlock, objection, parse
 from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.landlock import ANNOTATION
 from jaula.spec.runtime import Spec
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="landlock",
     layer="lsm",
     title="Landlock",
@@ -34,7 +34,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """One row."""
     module = Landlock.of_this_host()
     bare = _without(subject.spec)
@@ -59,7 +59,7 @@ def check(subject: Subject) -> Iterator[Row]:
         effective = f"{given} (version {module.abi}; held before the program ran)"
     else:
         effective = "none"
-    yield Row(
+    yield Result(
         "landlock", "lsm", wanted or f"none ({by or objection(bare, abi=module.abi)})", effective,
         "landlock_create_ruleset(2), config.json", judge(given == wanted, by),
     )  # fmt: skip

@@ -13,10 +13,10 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaula.audit.about import About
-from jaula.audit.mountinfo import MountLine, top
-from jaula.audit.row import Row, Verdict, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, Verdict, judge
+from jaula.kernel.mountinfo import MountInfo, top
 from jaula.kernel.paths import open_in_root
 
 FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
@@ -25,7 +25,7 @@ OPEN_TREES = ("/dev/pts", "/sys/fs/cgroup")
 """Below these the container's own file systems of the kernel may have mounts of their own."""
 
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="mounts",
     layer="mounts",
     title="Mounts",
@@ -39,7 +39,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """The inventory, the flags of the standard mounts, and a row for each mount of the user's."""
     yield _inventory(subject)
     asked = {_clean(str(m.get("Destination"))): m for m in subject.inspect.get("Mounts") or ()}
@@ -49,13 +49,13 @@ def check(subject: Subject) -> Iterator[Row]:
     yield from _delivered(subject)
 
 
-def _targets(subject: Subject) -> list[str]:
+def _targets(subject: AuditedContainer) -> list[str]:
     """Where secrets and configs are to be."""
     references = [r for key in ("Secrets", "Configs") for r in subject.host_config.get(key) or ()]
     return [_clean(str(reference.get("Target"))) for reference in references]
 
 
-def _delivered(subject: Subject) -> Iterator[Row]:
+def _delivered(subject: AuditedContainer) -> Iterator[Result]:
     """One row where there are secrets or configs."""
     wrong = []
     for target in _targets(subject):
@@ -65,13 +65,13 @@ def _delivered(subject: Subject) -> Iterator[Row]:
         elif lost := _MEMORY_FLAGS - _effective(found):
             wrong.append(f"{target} lacks {','.join(sorted(lost))}")
     if _targets(subject):
-        yield Row(
+        yield Result(
             "secrets and configs", "mounts", f"in memory, {','.join(sorted(_MEMORY_FLAGS))}",
             "; ".join(wrong) or "all are", subject.path("mountinfo"), judge(not wrong, None),
         )  # fmt: skip
 
 
-def _inventory(subject: Subject) -> Row:
+def _inventory(subject: AuditedContainer) -> Result:
     exact = {"/", "/dev/console"}
     exact |= {_clean(mount.destination) for mount in subject.spec.mounts}
     exact |= {_clean(device.path) for device in subject.linux.devices}
@@ -100,13 +100,13 @@ def _inventory(subject: Subject) -> Row:
         effective += f"; not asked for: {', '.join(extra)}"
     if foreign:
         effective += f"; bound from the host though not asked for: {', '.join(foreign)}"
-    return Row(
+    return Result(
         "mount inventory", "mounts", f"at most {len(exact)} places", effective,
         subject.path("mountinfo"), judge(not extra and not foreign, None),
     )  # fmt: skip
 
 
-def _engine_file(subject: Subject, path: str) -> bool:
+def _engine_file(subject: AuditedContainer, path: str) -> bool:
     """Whether a bind that the user did not write is one that the engine makes."""
     if path in ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/sbin/docker-init"):
         return True
@@ -130,7 +130,7 @@ def _engine_file(subject: Subject, path: str) -> bool:
     )
 
 
-def _flags(subject: Subject, asked: Mapping[str, Any]) -> Row:
+def _flags(subject: AuditedContainer, asked: Mapping[str, Any]) -> Result:
     """Every standard mount has the restrictions that its spec entry names."""
     wrong, count = [], 0
     for mount in subject.spec.mounts:
@@ -147,13 +147,13 @@ def _flags(subject: Subject, asked: Mapping[str, Any]) -> Row:
                 wrong.append(f"{destination} is not mounted")
         elif lost := wanted - _effective(found):
             wrong.append(f"{destination} lacks {','.join(sorted(lost))}")
-    return Row(
+    return Result(
         "mount flags", "mounts", f"as the spec says, {count} mounts",
         "; ".join(wrong) or "all in effect", subject.path("mountinfo"), judge(not wrong, None),
     )  # fmt: skip
 
 
-def _one(subject: Subject, destination: str, request: Mapping[str, Any]) -> Row:
+def _one(subject: AuditedContainer, destination: str, request: Mapping[str, Any]) -> Result:
     kind = str(request.get("Type"))
     wanted = set() if request.get("RW", True) else {"ro"}
     if kind == "volume":
@@ -167,7 +167,7 @@ def _one(subject: Subject, destination: str, request: Mapping[str, Any]) -> Row:
     evidence = subject.path("mountinfo")
     if found is None or in_spec is None:
         missing = "not mounted" if found is None else "not in the spec"
-        return Row(label, "mounts", requested, missing, evidence, Verdict.FAILS)
+        return Result(label, "mounts", requested, missing, evidence, Verdict.FAILS)
     lost = wanted - _effective(found)
     effective = f"{found.fstype} {','.join(sorted(_effective(found) & FLAGS)) or 'writable'}"
     if lost:
@@ -179,10 +179,10 @@ def _one(subject: Subject, destination: str, request: Mapping[str, Any]) -> Row:
         evidence += f", {source}"
         if not same:
             effective += f"; it is not {source}"
-    return Row(label, "mounts", requested, effective, evidence, judge(not lost and same, None))
+    return Result(label, "mounts", requested, effective, evidence, judge(not lost and same, None))
 
 
-def _same(subject: Subject, source: str, destination: str) -> bool:
+def _same(subject: AuditedContainer, source: str, destination: str) -> bool:
     """Whether the destination is the very file or directory of the host, or of its shim's view."""
     here = identity(subject, destination)
     if here == identity_of(os.stat(source)):
@@ -195,7 +195,7 @@ def _same(subject: Subject, source: str, destination: str) -> bool:
         return False
 
 
-def identity(subject: Subject, destination: str) -> tuple[int, int, int]:
+def identity(subject: AuditedContainer, destination: str) -> tuple[int, int, int]:
     """Which file or directory a place of the container is."""
     fd = open_in_root(subject.root, destination, os.O_PATH)
     try:
@@ -209,7 +209,7 @@ def identity_of(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
 
 
-def _effective(mount: MountLine) -> frozenset[str]:
+def _effective(mount: MountInfo) -> frozenset[str]:
     """Flags of the mount, and ``ro`` of its superblock."""
     return mount.options | (mount.super_options & {"ro"})
 

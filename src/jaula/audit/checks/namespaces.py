@@ -11,9 +11,9 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from jaula.audit.about import About
-from jaula.audit.row import Row, Verdict, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, Verdict, judge
 
 NS_GET_USERNS = 0xB701
 
@@ -29,7 +29,7 @@ KINDS: tuple[tuple[str, str, str, str], ...] = (
 """(entry of /proc/<pid>/ns, OCI type, HostConfig key, flag)."""
 
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="namespaces",
     layer="namespaces",
     title="Namespaces",
@@ -46,7 +46,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """One row for each kind."""
     listed = {namespace.type: namespace for namespace in subject.linux.namespaces}
     for kind, oci, key, flag in KINDS:
@@ -74,20 +74,20 @@ def check(subject: Subject) -> Iterator[Row]:
             requested, relaxed_by = "its own", None
             holds = found != host and entry is not None
             if holds and subject.own_user_namespace and not _owned(subject, kind):
-                yield Row(
+                yield Result(
                     f"namespace {kind}", "namespaces", "its own, owned by its user namespace",
                     f"{found}, owned by another user namespace", f"NS_GET_USERNS {evidence}",
                     Verdict.FAILS,
                 )  # fmt: skip
                 continue
         effective = f"{found}, " + ("the host's" if found == host else f"host {host}")
-        yield Row(
+        yield Result(
             f"namespace {kind}", "namespaces", requested, effective, evidence,
             judge(holds, relaxed_by),
         )  # fmt: skip
 
 
-def _host(subject: Subject, kind: str) -> str:
+def _host(subject: AuditedContainer, kind: str) -> str:
     """The host's namespace: that of its first process, or where this may not be read of ours."""
     try:
         return os.readlink(f"{subject.proc_root}/1/ns/{kind}")
@@ -95,7 +95,7 @@ def _host(subject: Subject, kind: str) -> str:
         return os.readlink(f"{subject.proc_root}/self/ns/{kind}")
 
 
-def _owned(subject: Subject, kind: str) -> bool:
+def _owned(subject: AuditedContainer, kind: str) -> bool:
     """Whether the container's user namespace owns its namespace of this kind."""
     if kind == "user":
         return True

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.audit.about import About
-from jaula.audit.row import Row, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="network",
     layer="network",
     title="Interfaces and addresses",
@@ -22,7 +22,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """Interfaces, and the address that the engine gave."""
     mode = subject.text("NetworkMode") or "bridge"
     settings = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
@@ -41,13 +41,13 @@ def check(subject: Subject) -> Iterator[Row]:
         where = mode if count == 1 else ", ".join(members)
         by, requested = None, f"loopback and {'one' if count == 1 else count} on {where}"
         holds = len(others) == count
-    yield Row("interfaces", "network", requested, ", ".join(found), evidence, judge(holds, by))
+    yield Result("interfaces", "network", requested, ", ".join(found), evidence, judge(holds, by))
     if shared:
         return
     wanted = sorted(str(n.get("IPAddress")) for n in settings.values() if n.get("IPAddress"))
     local = sorted(addresses(subject.read("net/fib_trie")))
     holds = local == wanted and (bool(wanted) or mode == "none")
-    yield Row(
+    yield Result(
         "addresses", "network", ", ".join(wanted) or "none", ", ".join(local) or "none",
         subject.path("net/fib_trie"), judge(holds, None),
     )  # fmt: skip

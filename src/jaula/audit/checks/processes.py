@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from jaula.audit.about import About
-from jaula.audit.row import Row, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
 from jaula.kernel.apparmor import parse_current
 from jaula.kernel.capabilities import masks_of_status
 from jaula.security.capabilities import decode, mask
@@ -22,7 +22,7 @@ from jaula.security.lsm import detect
 
 MOST = 10_000  # threads that are looked at
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="processes",
     layer="capabilities",
     title="Other processes",
@@ -34,7 +34,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """One row."""
     allowed = mask(subject.capabilities.bounding)
     filtered = subject.linux.seccomp is not None
@@ -55,11 +55,11 @@ def check(subject: Subject) -> Iterator[Row]:
     effective = "; ".join(dict.fromkeys(wrong)) or f"{found} other threads, none has more"
     requested = "no more than the container has" + (f" ({by})" if by else "")
     verdict = judge(not wrong or by is not None, by)
-    yield Row("processes", "capabilities", requested, effective,
+    yield Result("processes", "capabilities", requested, effective,
               f"{subject.proc_root}/*/task/*/status", verdict)  # fmt: skip
 
 
-def inside(subject: Subject) -> list[int]:
+def inside(subject: AuditedContainer) -> list[int]:
     """Processes that are in the container by their namespaces."""
     mine = {kind: subject.link(f"ns/{kind}") for kind in ("mnt", "pid", "user")}
     host = os.readlink(f"{subject.proc_root}/self/ns/user")
@@ -72,7 +72,7 @@ def inside(subject: Subject) -> list[int]:
     return chosen
 
 
-def statuses(subject: Subject, pid: int) -> Iterator[str]:
+def statuses(subject: AuditedContainer, pid: int) -> Iterator[str]:
     """The status of each thread; the first process and those that ended meanwhile are left out."""
     directory = f"{subject.proc_root}/{pid}/task"
     try:
@@ -89,7 +89,7 @@ def statuses(subject: Subject, pid: int) -> Iterator[str]:
             yield text
 
 
-def strange_label(subject: Subject, pid: int) -> str:
+def strange_label(subject: AuditedContainer, pid: int) -> str:
     """What label a process has that is not the container's; empty: none.
 
     A program may change its SELinux type and its AppArmor profile where the policy says so. Its

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.audit.about import About
-from jaula.audit.row import Row, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="profile",
     layer="profile",
     title="Preset and relaxations",
@@ -23,10 +23,10 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """One row."""
     found = tuple(str(name) for name in subject.inspect.get("Relaxations") or ())
-    yield Row(
+    yield Result(
         "relaxations", "profile", subject.text("Profile") or "default",
         ", ".join(found) or "none", "the request, in inspect",
         judge(True, "the request" if found else None),

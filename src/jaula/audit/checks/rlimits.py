@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.audit.about import About
-from jaula.audit.row import Row, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
 
 LABELS = {
     "RLIMIT_AS": "Max address space",
@@ -34,7 +34,7 @@ MAX_FILES = 1 << 20
 """The kernel's own ceiling for one process (fs.nr_open) by default."""
 
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="rlimits",
     layer="rlimits",
     title="Resource limits",
@@ -48,7 +48,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """Open files, and every limit of the spec."""
     found = parse(subject.read("limits"))
     asked = {limit.type: limit.hard for limit in subject.process.rlimits}
@@ -58,7 +58,7 @@ def check(subject: Subject) -> Iterator[Row]:
         bound = MAX_FILES if wanted is None else wanted
         requested = "a finite number" if wanted is None else _text(wanted)
         holds = hard <= bound and (name != "RLIMIT_NOFILE" or hard != INFINITY)
-        yield Row(
+        yield Result(
             name.removeprefix("RLIMIT_").lower(), "rlimits", requested, _text(hard),
             f"{subject.path('limits')} {LABELS[name]}", judge(holds, None),
         )  # fmt: skip

@@ -10,16 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from jaula.audit.about import About
-from jaula.audit.mountinfo import top
-from jaula.audit.row import Row, judge
-from jaula.audit.subject import Subject
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
+from jaula.kernel.mountinfo import top
 
 SLAVES = ("slave", "rslave")
 SHARED = ("shared", "rshared")
 
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="rootfs",
     layer="mounts",
     title="Root file system",
@@ -33,7 +33,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """Root, propagation, and where the program stands."""
     evidence = subject.path("mountinfo")
     root = top(subject.mounts, "/")
@@ -44,7 +44,7 @@ def check(subject: Subject) -> Iterator[Row]:
         host_root.device,
         host_root.root,
     )
-    yield Row(
+    yield Result(
         "root file system", "mounts", "its own",
         f"{root.fstype} {root.device}" + (", the host's" if strange else ""), evidence,
         judge(not strange, None),
@@ -52,7 +52,7 @@ def check(subject: Subject) -> Iterator[Row]:
     wanted = bool(subject.host_config.get("ReadonlyRootfs"))
     readonly = "ro" in root.options or "ro" in root.super_options
     in_spec = bool(subject.spec.root and subject.spec.root.readonly)
-    yield Row(
+    yield Result(
         "root read-only", "mounts", "read-only" if wanted else "writable",
         "read-only" if readonly else "writable", evidence,
         judge(not wanted or (readonly and in_spec), None),
@@ -61,7 +61,7 @@ def check(subject: Subject) -> Iterator[Row]:
     yield _places(subject)
 
 
-def _propagation(subject: Subject, evidence: str) -> Row:
+def _propagation(subject: AuditedContainer, evidence: str) -> Result:
     asked = {
         str(mount.get("Destination")): str(mount.get("Propagation") or "")
         for mount in subject.inspect.get("Mounts") or ()
@@ -85,17 +85,17 @@ def _propagation(subject: Subject, evidence: str) -> Row:
     if not shared and not slaves:
         effective += " private" if not relaxed else " as asked for"
     by = ", ".join(f"{path}:{asked[path]}" for path in relaxed) or None
-    return Row(
+    return Result(
         "propagation", "mounts", f"private ({by})" if by else "private", effective, evidence,
         judge(not shared and not slaves, by),
     )  # fmt: skip
 
 
-def _places(subject: Subject) -> Row:
+def _places(subject: AuditedContainer) -> Result:
     """Working directory, root and program lie on mounts of the container's table."""
     known = {mount.mount_id for mount in subject.mounts}
     outside = [name for name in ("cwd", "exe", "root") if mount_id(subject.path(name)) not in known]
-    return Row(
+    return Result(
         "places", "mounts", "cwd, exe and root inside", "inside" if not outside else
         f"outside: {', '.join(f'{n} at {subject.link(n)}' for n in outside)}",
         f"{subject.path('{cwd,exe,root}')}", judge(not outside, None),

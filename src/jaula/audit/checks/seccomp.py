@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from hashlib import sha256
 
-from jaula.audit import filters
-from jaula.audit.about import About
-from jaula.audit.row import Row, judge
-from jaula.audit.subject import Subject
+from jaula.audit import seccomp_compare
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
 from jaula.kernel import ptrace
 from jaula.kernel.seccomp import resolve
 from jaula.security.seccomp.default_profile import GROUPS
@@ -25,7 +25,7 @@ from jaula.spec.runtime import Seccomp
 MODES = {"0": "off", "1": "strict", "2": "filter"}
 
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="seccomp",
     layer="seccomp",
     title="System call filter",
@@ -42,7 +42,7 @@ ABOUT = About(
 )
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """Whether there is a filter, and whether it is the one that the spec asks for."""
     options = subject.security_option("seccomp")
     by = None
@@ -78,12 +78,12 @@ def check(subject: Subject) -> Iterator[Row]:
             found = ptrace.seccomp_filters(subject.pid)
         except OSError as error:
             effective += f"; the kernel does not show it: {error}"
-    yield Row("seccomp", "seccomp", requested, effective, evidence, judge(holds, by))
+    yield Result("seccomp", "seccomp", requested, effective, evidence, judge(holds, by))
     if profile is not None and found is not None:
         yield _program(subject, profile, found)
 
 
-def _program(subject: Subject, profile: Seccomp, found: tuple[bytes, ...]) -> Row:
+def _program(subject: AuditedContainer, profile: Seccomp, found: tuple[bytes, ...]) -> Result:
     """The program in the kernel against the one of the profile."""
     wanted = subject.readings.program(profile)
     requested = f"program {_name(wanted)}"
@@ -91,7 +91,7 @@ def _program(subject: Subject, profile: Seccomp, found: tuple[bytes, ...]) -> Ro
     effective = ", ".join(map(_name, found)) or "none"
     holds = wanted in found
     if not holds:
-        more = filters.more_permissive(wanted, found)
+        more = seccomp_compare.more_permissive(wanted, found)
         holds = bool(found) and not more
         effective += "; another text, as strict on every call"
         if more:
@@ -99,7 +99,7 @@ def _program(subject: Subject, profile: Seccomp, found: tuple[bytes, ...]) -> Ro
                 f" and {len(more) - 5} more" if len(more) > 5 else ""
             )
             effective = f"{', '.join(map(_name, found)) or 'none'}; lets through {shown}"
-    return Row("seccomp program", "seccomp", requested, effective, evidence, judge(holds, None))
+    return Result("seccomp program", "seccomp", requested, effective, evidence, judge(holds, None))
 
 
 def _call(text: str) -> str:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv6Address
 
-from jaula.audit import probes
-from jaula.audit.about import About
-from jaula.audit.row import Row, judge
-from jaula.audit.subject import Subject
+from jaula.audit.kernel import probes
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
 from jaula.kernel import namespaces
 from jaula.security.sysctls import IPC, UTS, normal
 
-ABOUT = About(
+ABOUT = CheckInfo(
     id="sysctls",
     layer="network",
     title="Kernel settings",
@@ -31,7 +31,7 @@ ABOUT = About(
 SEPARATOR = "\x1f"
 
 
-def check(subject: Subject) -> Iterator[Row]:
+def check(subject: AuditedContainer) -> Iterator[Result]:
     """One row for what was asked for, one for IPv6 on the container's interfaces."""
     asked = {normal(name): value for name, value in _asked(subject).items()}
     names = sorted(asked.keys() | {normal(name) for name in subject.linux.sysctl})
@@ -45,7 +45,7 @@ def check(subject: Subject) -> Iterator[Row]:
         if foreign:
             effective += f"; not a container's own: {', '.join(foreign)}"
         evidence = f"/proc/sys in {subject.path('ns')}"
-        yield Row("sysctls", "network", f"{len(asked)} settings", effective, evidence,
+        yield Result("sysctls", "network", f"{len(asked)} settings", effective, evidence,
                   judge(not wrong and not foreign, None))  # fmt: skip
     mode = subject.text("NetworkMode") or "bridge"
     if mode == "host" or mode.startswith("container:") or any("ipv6" in name for name in asked):
@@ -54,16 +54,16 @@ def check(subject: Subject) -> Iterator[Row]:
     found6 = ipv6(subject)
     extra = [text for text in found6 if not allowed(text, given)]
     requested = ", ".join(map(str, given)) or "no address but the loopback's"
-    yield Row("ipv6", "network", requested, ", ".join(extra or found6) or "none",
+    yield Result("ipv6", "network", requested, ", ".join(extra or found6) or "none",
               subject.path("net/if_inet6"), judge(not extra, None))  # fmt: skip
 
 
-def _asked(subject: Subject) -> Mapping[str, str]:
+def _asked(subject: AuditedContainer) -> Mapping[str, str]:
     asked: Mapping[str, str] = subject.host_config.get("Sysctls") or {}
     return asked
 
 
-def given6(subject: Subject) -> list[IPv6Address]:
+def given6(subject: AuditedContainer) -> list[IPv6Address]:
     """The IPv6 addresses that the container's networks gave it."""
     networks = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     found = [str(each.get("GlobalIPv6Address") or "") for each in networks.values()]
@@ -76,7 +76,7 @@ def allowed(text: str, given: Sequence[IPv6Address]) -> bool:
     return address in given or (bool(given) and address.is_link_local)
 
 
-def ipv6(subject: Subject) -> list[str]:
+def ipv6(subject: AuditedContainer) -> list[str]:
     """Interfaces with an IPv6 address: where IPv6 is off there is none, not even a local one."""
     try:
         text = subject.read("net/if_inet6")
@@ -86,7 +86,7 @@ def ipv6(subject: Subject) -> list[str]:
     return [f"{word[5]} {word[0]}" for word in words if len(word) == 6 and word[5] != "lo"]
 
 
-def readings(subject: Subject, names: Sequence[str]) -> dict[str, str]:
+def readings(subject: AuditedContainer, names: Sequence[str]) -> dict[str, str]:
     """Values by path below /proc/sys, as the container has them; ``?`` where there is none.
 
     Joins the namespaces in a child process: the kernel shows each reader its own values.

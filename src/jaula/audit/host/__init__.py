@@ -7,10 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaula.audit.about import About
-from jaula.audit.host import directories, images, kernel, modules, settings, sockets, trees, users
-from jaula.audit.host.facts import Host
-from jaula.audit.row import Row
+from jaula.audit.host import (
+    api_socket,
+    cgroup_trees,
+    kernel_version,
+    lsm,
+    state_dirs,
+    sysctls,
+    user_namespaces,
+)
+from jaula.audit.host import (
+    image_policy as host_image_policy,
+)
+from jaula.audit.host.host import Host
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.result import Result
 from jaula.audit.verify import rows_of
 from jaula.config import DEFAULT_ROOT, DEFAULT_RUN, DEFAULT_SOCKET
 
@@ -20,24 +31,24 @@ __all__ = ["TABLE", "Check", "Host", "of_engine", "verify"]
 class Check(NamedTuple):
     """What a check is for, and the function that gives its rows."""
 
-    about: About
-    rows: Callable[[Host], Iterable[Row]]
+    about: CheckInfo
+    rows: Callable[[Host], Iterable[Result]]
 
 
 TABLE: tuple[Check, ...] = (
-    Check(kernel.ABOUT, kernel.check),
-    Check(settings.ABOUT, settings.check),
-    Check(modules.ABOUT, modules.check),
-    Check(users.ABOUT, users.check),
-    Check(trees.ABOUT, trees.check),
-    Check(directories.ABOUT, directories.check),
-    Check(sockets.ABOUT, sockets.check),
-    Check(images.ABOUT, images.check),
+    Check(kernel_version.ABOUT, kernel_version.check),
+    Check(sysctls.ABOUT, sysctls.check),
+    Check(lsm.ABOUT, lsm.check),
+    Check(user_namespaces.ABOUT, user_namespaces.check),
+    Check(cgroup_trees.ABOUT, cgroup_trees.check),
+    Check(state_dirs.ABOUT, state_dirs.check),
+    Check(api_socket.ABOUT, api_socket.check),
+    Check(host_image_policy.ABOUT, host_image_policy.check),
 )
 """In the order of the report."""
 
 
-def verify(host: Host) -> list[Row]:
+def verify(host: Host) -> list[Result]:
     """Every row of the host's proof."""
     return [
         row

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from jaula.audit.reports import document, page, sarif, text
+from jaula.audit.reports import html, json, sarif, text
 from jaula.audit.reports.report import Report
 
 FORMATS: dict[str, Callable[[Sequence[Report]], str]] = {
     "table": text.render,
-    "json": document.render,
+    "json": json.render,
     "sarif": sarif.render,
-    "html": page.render,
+    "html": html.render,
 }
 """By the word of ``--format``."""

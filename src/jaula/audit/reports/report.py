@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jaula.audit.about import About
 from jaula.audit.checks import TABLE as CONTAINER_CHECKS
+from jaula.audit.escape.check_info import ABOUT as PROBING
 from jaula.audit.host import TABLE as HOST_CHECKS
-from jaula.audit.probing.about import ABOUT as PROBING
-from jaula.audit.row import Row, Verdict, passed
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.result import Result, Verdict, passed
 
-ABOUTS: tuple[About, ...] = (
+ABOUTS: tuple[CheckInfo, ...] = (
     *(check.about for check in CONTAINER_CHECKS),
     PROBING,
     *(check.about for check in HOST_CHECKS),
@@ -29,7 +29,7 @@ class Report(msgspec.Struct, frozen=True):
     name: str
     kind: str
     moment: str
-    rows: tuple[Row, ...]
+    rows: tuple[Result, ...]
 
     @property
     def passed(self) -> bool:
@@ -42,11 +42,11 @@ class Report(msgspec.Struct, frozen=True):
         return {verdict: count for verdict, count in found.items() if count}
 
 
-def about(row: Row) -> About:
+def about(row: Result) -> CheckInfo:
     """What the check of a row is for."""
     return _BY_ID[row.check]
 
 
-def worst(rows: Sequence[Row]) -> Verdict:
+def worst(rows: Sequence[Result]) -> Verdict:
     """The worst verdict among rows; ``HOLDS`` where there is none."""
     return next((v for v in _ORDER if any(row.verdict is v for row in rows)), Verdict.HOLDS)

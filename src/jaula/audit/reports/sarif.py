@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import quote
 
 from jaula import __version__
-from jaula.audit.about import About
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.result import Result, Verdict
 from jaula.audit.reports.report import ABOUTS, Report
-from jaula.audit.row import Row, Verdict
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
 
@@ -70,7 +70,7 @@ def render(reports: Sequence[Report]) -> str:
     return json.dumps(document(reports), indent=2)
 
 
-def _rule(about: About) -> dict[str, Any]:
+def _rule(about: CheckInfo) -> dict[str, Any]:
     return {
         "id": about.id,
         "name": about.title,
@@ -82,7 +82,7 @@ def _rule(about: About) -> dict[str, Any]:
     }
 
 
-def _result(report: Report, row: Row, number: int) -> dict[str, Any]:
+def _result(report: Report, row: Result, number: int) -> dict[str, Any]:
     kind, level = KINDS[row.verdict]
     asked = row.requested or "nothing"
     text = f"{report.name}: {row.id}: asked for {asked}; in effect: {row.effective}"

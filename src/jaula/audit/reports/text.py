@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jaula.audit.model.result import Verdict
 from jaula.audit.reports.report import Report, about
-from jaula.audit.row import Verdict
 from jaula.audit.verify import render as table
 
 

@@ -10,10 +10,10 @@ def run(options: Options) -> int:
     from jaula.cli import packages
 
     packages.enable()
-    from jaula.audit import check
+    from jaula.audit.kernel import check_config
 
-    rows = check.check()
-    print(check.render(rows))
+    rows = check_config.check()
+    print(check_config.render(rows))
     return 1 if any(row.fatal for row in rows) else 0
 
 

@@ -18,10 +18,10 @@ def run(options: Options) -> int:
     if form not in ("text", "json"):
         raise UsageError(f"unknown format {form!r}: text or json")
     packages.enable()
-    from jaula.audit import check
+    from jaula.audit.kernel import check_config
     from jaula.doctor import facts, features, findings
 
-    found = [*findings.examine(facts.read()), *features.findings(check.check())]
+    found = [*findings.examine(facts.read()), *features.findings(check_config.check())]
     if form == "json":
         import msgspec
 

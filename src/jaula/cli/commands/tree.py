@@ -13,7 +13,7 @@ def run(options: Options) -> int:
     from jaula.cli import packages
 
     packages.enable()
-    from jaula.audit import tree
+    from jaula.audit import pstree
 
     roots = []
     if options.arguments:
@@ -26,7 +26,7 @@ def run(options: Options) -> int:
             if not found["State"]["Pid"]:
                 raise Failure(f"container {name} does not run")
             roots.append(int(found["State"]["Pid"]))
-    print(tree.render(roots))
+    print(pstree.render(roots))
     return 0
 
 

@@ -14,9 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.audit.readings import Readings
+    from jaula.audit.model.host_snapshot import HostSnapshot
+    from jaula.audit.model.result import Result
     from jaula.audit.reports.report import Report
-    from jaula.audit.row import Row
 
 POLICY = "/jaula/policy/images"
 FORMATS = ("table", "json", "sarif", "html")
@@ -38,7 +38,7 @@ def run(options: Options) -> int:
     from jaula.audit.reports.report import ABOUTS
 
     if options.on("list"):
-        from jaula.audit.about import describe
+        from jaula.audit.model.check_info import describe
 
         print("\n\n".join(describe(about) for about in ABOUTS))
         return 0
@@ -70,11 +70,11 @@ def _visit(client: Client) -> None:
 
 
 def _containers(client: Client, options: Options) -> list[Report]:
-    from jaula.audit.imagerules import ImageRules
-    from jaula.audit.readings import Readings
+    from jaula.audit.image_policy import ImageRules
+    from jaula.audit.model.host_snapshot import HostSnapshot as HostSnapshotHostSnapshot
     from jaula.audit.reports.report import Report
 
-    readings = Readings()
+    readings = HostSnapshotHostSnapshot()
     readings.traced = not options.on("no-trace")
     readings.networks = client.get("/networks")
     readings.image_rules = ImageRules(client.get(POLICY))
@@ -94,7 +94,7 @@ def _containers(client: Client, options: Options) -> list[Report]:
     return reports
 
 
-def _rows(client: Client, found: Any, readings: Readings, *, probe: bool) -> list[Row]:
+def _rows(client: Client, found: Any, readings: HostSnapshot, *, probe: bool) -> list[Result]:
     from jaula.audit import verify
     from jaula.errors import JaulaError
     from jaula.spec import runtime
@@ -106,7 +106,7 @@ def _rows(client: Client, found: Any, readings: Readings, *, probe: bool) -> lis
     try:
         rows = verify.verify(found, spec, readings=readings)
         if probe:
-            from jaula.audit.probing import twin
+            from jaula.audit.escape import twin
 
             rows += twin.rows(client, found, spec)
     except JaulaError as error:

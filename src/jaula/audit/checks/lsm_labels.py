@@ -1,0 +1,108 @@
+"""Mandatory access control by labels: of the first process and of its files.
+
+Evidence: /proc/<pid>/attr/current, or attr/apparmor/current (proc_pid_attr(5)), and the attribute
+``security.selinux`` of what the process sees as its root.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
+from jaula.kernel.apparmor import parse_current
+from jaula.runtime.init.lsm_labels import runs_under
+from jaula.security.lsm import detect
+
+ABOUT = CheckInfo(
+    id="labels",
+    layer="lsm",
+    title="Mandatory access control",
+    reason="A label confines a process also where it has become root and left its namespaces.",
+    references=("I9", "CIS 5.2", "CIS 5.3", "CVE-2019-16884", "CVE-2025-52881"),
+    evidence="/proc/<pid>/attr/current, attr/apparmor/current; security.selinux of the files",
+    advice="start it without label=disable and apparmor=unconfined, and load the profile again",
+)
+
+
+def check(subject: AuditedContainer) -> Iterator[Result]:
+    """One row for each module that labels, or one that says there is none."""
+    selinux, apparmor = detect.selinux(), detect.apparmor()
+    if selinux:
+        yield _selinux(subject)
+        yield _files(subject)
+    if apparmor:
+        yield _apparmor(subject)
+    if not selinux and not apparmor:
+        labelled = subject.process.selinux_label or subject.process.apparmor_profile
+        yield Result(
+            "label", "lsm", labelled or "none: neither SELinux nor AppArmor here",
+            f"modules in force: {', '.join(detect.active()) or 'not told'}",
+            "/sys/kernel/security/lsm, lsm_list_modules(2)",
+            judge(not labelled or labelled == "unconfined", None),
+        )  # fmt: skip
+
+
+def _selinux(subject: AuditedContainer) -> Result:
+    wanted = subject.process.selinux_label
+    actual = subject.read("attr/current").rstrip("\0\n")
+    by = lifted(subject)
+    mode = "" if detect.selinux_enforcing() else ", permissive"
+    holds = actual == wanted if wanted else by is not None
+    return Result(
+        "selinux label", "lsm", wanted or f"none ({by or 'not asked for'})", actual + mode,
+        subject.path("attr/current"), judge(holds and (not mode or by is not None), by),
+    )  # fmt: skip
+
+
+def lifted(subject: AuditedContainer) -> str | None:
+    """The flag for which a container runs as the host's privileged ones do, if there is one."""
+    options = subject.security_option("label")
+    if "disable" in options:
+        return "label=disable"
+    if options:
+        return None  # a label that was named
+    if subject.privileged:
+        return "--privileged"
+    shared = [flag for flag, key in _SHARING if subject.text(key) == "host"]
+    return f"{shared[0]} host" if shared else None
+
+
+_SHARING = (("--pid", "PidMode"), ("--ipc", "IpcMode"))
+
+
+def _files(subject: AuditedContainer) -> Result:
+    wanted = subject.linux.mount_label
+    value = os.getxattr(f"/proc/self/fd/{subject.root}", "security.selinux")
+    actual = value.rstrip(b"\0").decode(errors="replace")
+    return Result(
+        "selinux files", "lsm", wanted or "none", actual,
+        f"security.selinux of {subject.path('root')}", judge(actual == wanted, None),
+    )  # fmt: skip
+
+
+def _apparmor(subject: AuditedContainer) -> Result:
+    wanted = subject.process.apparmor_profile
+    text = subject.read("attr/apparmor/current")
+    actual, mode = parse_current(text)
+    by = None
+    if not wanted or wanted == "unconfined":
+        by = unconfined(subject)
+        holds = by is not None
+    else:
+        holds = runs_under(wanted, text) and mode == "enforce"
+    return Result(
+        "apparmor profile", "lsm", wanted or f"none ({by or 'not asked for'})",
+        f"{actual} ({mode})" if mode else actual,
+        subject.path("attr/apparmor/current"), judge(holds, by),
+    )  # fmt: skip
+
+
+def unconfined(subject: AuditedContainer) -> str | None:
+    """The flag for which there is no profile."""
+    options = subject.security_option("apparmor")
+    if "unconfined" in options:
+        return "apparmor=unconfined"
+    return "--privileged" if subject.privileged and not options else None

@@ -1,0 +1,38 @@
+"""no_new_privs: set-user-id programs give nothing, where that was asked for.
+
+Evidence: NoNewPrivs in /proc/<pid>/status (prctl(2), PR_SET_NO_NEW_PRIVS). Once set it cannot be
+unset, so a program may have more of it than was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaula.audit.model.check_info import CheckInfo
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, judge
+
+ABOUT = CheckInfo(
+    id="privileges",
+    layer="no_new_privs",
+    title="No new privileges",
+    reason=(
+        "A set-user-id program inside may otherwise give a process more than it was started with."
+    ),
+    references=("I9", "CIS 5.26", "prctl(2) PR_SET_NO_NEW_PRIVS"),
+    evidence="/proc/<pid>/status NoNewPrivs",
+    advice="start it with --security-opt no-new-privileges",
+)
+
+
+def check(subject: AuditedContainer) -> Iterator[Result]:
+    """One row."""
+    options = subject.security_option("no-new-privileges")
+    wanted = bool(options) and options[-1].lower() in ("", "true", "1", "t")
+    actual = subject.status("NoNewPrivs")
+    holds = not wanted or (actual == "1" and subject.process.no_new_privileges)
+    yield Result(
+        "no_new_privs", "no_new_privs", "set" if wanted else "not asked for",
+        "set" if actual == "1" else "not set", f"{subject.path('status')} NoNewPrivs",
+        judge(holds, None),
+    )  # fmt: skip

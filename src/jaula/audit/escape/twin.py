@@ -1,0 +1,143 @@
+"""A disposable copy of a container that runs the probing program and is gone.
+
+The twin has the container's image, user, environment and host configuration, and so the same spec;
+it has another name, a writable layer of its own, no published ports, and every volume and bind
+read-only. The program comes on a read-only bind of a temporary file of the host. Whatever happens,
+container, anonymous volumes and file are removed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from jaula.audit.escape import attempts, program, results, select, sysv_shm
+from jaula.audit.escape.api import Api
+from jaula.audit.escape.check_info import ABOUT
+from jaula.audit.escape.neighbour import executable, made
+from jaula.audit.escape.select import HostFile
+from jaula.audit.model.container import AuditedContainer
+from jaula.audit.model.result import Result, Verdict
+from jaula.errors import Unsupported
+from jaula.kernel.libc import MACHINE
+from jaula.security.lsm import detect
+from jaula.spec.runtime import Spec
+
+INSIDE = "/.jaula-probe"
+
+
+def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Result]:
+    """Rows of what a twin of the container tried. Raises ``Unsupported`` beside x86_64."""
+    if MACHINE != "x86_64":
+        raise Unsupported(f"--probe has a program for x86_64, this host is {MACHINE}")
+    subject = AuditedContainer(inspect, spec)
+    networks = api.document("GET", "/networks")
+    with _bait() as bait, made(api, inspect, INSIDE) as neighbour:
+        tries = select.chosen(subject, bait, neighbour, networks)
+        entries = attempts.table(tries)
+        with executable(program.build(entries)) as path:
+            said = run(api, body(inspect, path, neighbour.binds))
+        try:
+            answers = program.read(said, len(entries))
+        except ValueError as error:
+            return [Result("tried", ABOUT.layer, f"{len(tries)} attempts", str(error),
+                        "a twin's output", Verdict.UNKNOWN, ABOUT.id)]  # fmt: skip
+    return results.rows(results.outcomes(tries, answers))
+
+
+@contextmanager
+def _bait() -> Iterator[HostFile]:
+    """A file, an abstract socket, a port of the loopback and a shared memory segment."""
+    name = b"\0jaula-probe-" + os.urandom(8).hex().encode()
+    directory = tempfile.mkdtemp(prefix="jaula-probe-")
+    file = f"{directory}/secret"
+    try:
+        os.chmod(directory, 0o755)
+        with open(file, "w", encoding="ascii") as secret:
+            secret.write("only the host may read this\n")
+        os.chmod(file, 0o644)
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as unix,
+            socket.create_server(("127.0.0.1", 0)) as inet,
+            sysv_shm.segment() as key,
+        ):
+            unix.bind(name)
+            unix.listen()
+            yield HostFile(file, name, inet.getsockname()[1], key)
+    finally:
+        shutil.rmtree(directory)
+
+
+def run(api: Api, request: Mapping[str, Any]) -> str:
+    """Make the twin, let it end, and give what it printed; nothing of it stays."""
+    name = f"jaula-probe-{os.urandom(6).hex()}"
+    made = api.document("POST", "/containers/create", (("name", name),), request)
+    where = f"/containers/{made['Id']}"
+    try:
+        api.request("POST", f"{where}/start")
+        api.request("POST", f"{where}/wait")
+        output = api.request("GET", f"{where}/logs", (("stdout", "1"), ("stderr", "1")))
+    finally:
+        api.request("DELETE", where, (("force", "1"), ("v", "1")))
+    return _unframed(output)
+
+
+def _unframed(output: bytes) -> str:
+    """The text of a log whose pieces have 8 bytes of heading each."""
+    text = b""
+    while len(output) >= 8:
+        length = int.from_bytes(output[4:8], "big")
+        text += output[8 : 8 + length]
+        output = output[8 + length :]
+    return text.decode("ascii", "replace")
+
+
+def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> dict[str, Any]:
+    """The request that makes the twin: the container's, with what would disturb others changed.
+
+    ``path`` is the program, ``binds`` are what it is to try to read besides.
+    """
+    config = dict(inspect.get("Config") or {})
+    host = dict(inspect.get("HostConfig") or {})
+    volumes = config.get("Volumes")
+    for name in ("ExposedPorts", "Healthcheck", "OnBuild", "StopTimeout", "Volumes", "MacAddress"):
+        config.pop(name, None)
+    config |= {
+        "Image": inspect.get("Image") or config.get("Image"),
+        "Entrypoint": [INSIDE],
+        "Cmd": [],
+        "Tty": False,
+        "OpenStdin": False,
+        "StdinOnce": False,
+        "AttachStdin": False,
+        "Labels": {},
+    }
+    if volumes:
+        config["Volumes"] = volumes  # new ones, empty, removed with the twin
+    label = ",z" if detect.selinux() else ""
+    host |= {
+        "Binds": [*map(readonly, host.get("Binds") or ()), f"{path}:{INSIDE}:ro{label}", *binds],
+        "Mounts": [{**mount, "ReadOnly": mount.get("Type") != "tmpfs"}
+                   for mount in host.get("Mounts") or ()],
+        "VolumesFrom": [f"{each.removesuffix(':rw').removesuffix(':ro')}:ro"
+                        for each in host.get("VolumesFrom") or ()],
+        "PortBindings": {},
+        "PublishAllPorts": False,
+        "RestartPolicy": {"Name": "no"},
+        "AutoRemove": False,
+        "LogConfig": {"Type": "json-file", "Config": {}},
+    }  # fmt: skip
+    return config | {"HostConfig": host}
+
+
+def readonly(bind: str) -> str:
+    """A bind with ``ro`` among its options, and none that would change the source."""
+    source, _, rest = bind.partition(":")
+    target, _, options = rest.partition(":")
+    kept = [word for word in options.split(",") if word not in ("", "rw", "ro", "z", "Z", "U")]
+    return f"{source}:{target}:{','.join(['ro', *kept])}"

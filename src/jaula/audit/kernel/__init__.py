@@ -1,0 +1,1 @@
+"""``jaula check``: kernel features, by probing and by the kernel's configuration."""

@@ -1,0 +1,34 @@
+"""What a check is for: the text beside its rows, in every report and in ``verify --list``.
+
+References are statements of this project (``I1`` to ``I25``, docs/security.md), numbers of the CIS
+Docker Benchmark 1.6.0 (``CIS 5.4``), CVE and GHSA numbers, and pages of the manual.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class CheckInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """``id`` is the check's file name; ``advice`` says what to do where a row does not hold."""
+
+    id: str
+    layer: str
+    title: str
+    reason: str
+    references: tuple[str, ...]
+    evidence: str
+    advice: str
+
+
+def describe(about: CheckInfo) -> str:
+    """A paragraph for ``--list``."""
+    return "\n".join(
+        (
+            f"{about.id} ({about.layer}): {about.title}",
+            f"    why        {about.reason}",
+            f"    evidence   {about.evidence}",
+            f"    references {', '.join(about.references)}",
+            f"    advice     {about.advice}",
+        )
+    )

@@ -1,0 +1,36 @@
+"""A report as JSON, for programs: one flat list of rows, so that one filter finds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jaula.audit.model.result import Result
+from jaula.audit.reports.report import Report, about
+
+
+def document(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """Every row of every report, with the name of what it is about."""
+    return [_row(report, row) for report in reports for row in report.rows]
+
+
+def _row(report: Report, row: Result) -> dict[str, Any]:
+    return {
+        "subject": report.name,
+        "kind": report.kind,
+        "check": row.check,
+        "id": row.id,
+        "layer": row.layer,
+        "requested": row.requested,
+        "effective": row.effective,
+        "evidence": row.evidence,
+        "verdict": str(row.verdict),
+        "references": list(about(row).references),
+        "time": report.moment,
+    }
+
+
+def render(reports: Sequence[Report]) -> str:
+    """Indented JSON, ASCII only: what /proc holds may be no text."""
+    return json.dumps(document(reports), indent=4)

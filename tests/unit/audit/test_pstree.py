@@ -1,0 +1,63 @@
+"""The drawing of process trees and the namespaces that change."""
+
+from __future__ import annotations
+
+import os
+
+from jaula.audit.pstree import ProcessEntry, build, draw, processes, render
+
+HOST = {"net": "net:[1]", "pid": "pid:[1]", "user": "user:[1]"}
+OWN = {"net": "net:[2]", "pid": "pid:[2]", "user": "user:[2]"}
+
+
+def entries(*rows: ProcessEntry) -> dict[int, ProcessEntry]:
+    return {row.pid: row for row in rows}
+
+
+TREE = entries(
+    ProcessEntry(1, 0, "init", HOST),
+    ProcessEntry(2, 0, "kthreadd", HOST),
+    ProcessEntry(3, 2, "kworker", HOST),
+    ProcessEntry(10, 1, "engine", HOST),
+    ProcessEntry(11, 10, "shim", HOST),
+    ProcessEntry(12, 11, "sh", OWN),
+    ProcessEntry(13, 12, "sleep", OWN),
+    ProcessEntry(14, 11, "sh", OWN | {"net": "net:[1]"}),
+    ProcessEntry(20, 1, "sshd", HOST),
+)
+
+
+def drawn(*roots: int) -> list[str]:
+    return [line for node in build(TREE, roots) for line in draw(node)]
+
+
+def test_the_whole_tree_is_drawn_as_pstree_does() -> None:
+    assert drawn() == [
+        "init(1)-+-engine(10)---shim(11)-+-sh(12,net,pid,user)---sleep(13)",
+        "        |                       `-sh(14,pid,user)",
+        "        `-sshd(20)",
+    ]
+
+
+def test_a_root_is_drawn_with_its_ancestors_and_all_below() -> None:
+    assert drawn(12) == ["init(1)---engine(10)---shim(11)---sh(12,net,pid,user)---sleep(13)"]
+
+
+def test_a_root_that_does_not_exist_draws_nothing() -> None:
+    assert drawn(999) == []
+
+
+def test_namespaces_that_may_not_be_read_are_a_question() -> None:
+    tree = entries(ProcessEntry(1, 0, "init", HOST), ProcessEntry(2, 1, "x", None))
+    assert [line for node in build(tree) for line in draw(node)] == ["init(1)---x(2,?)"]
+
+
+def test_a_parent_that_may_not_be_read_shows_no_changes() -> None:
+    tree = entries(ProcessEntry(1, 0, "init", None), ProcessEntry(2, 1, "x", OWN))
+    assert [line for node in build(tree) for line in draw(node)] == ["init(1)---x(2)"]
+
+
+def test_the_host_is_read_with_this_process_in_it() -> None:
+    found = processes()
+    assert found[os.getpid()].parent == os.getppid()
+    assert f"({os.getpid()})" in render([os.getpid()])
