@@ -6,5 +6,5 @@ library's large ones (``json``, ``re``, ``socket``, ``signal``, ``argparse``, ``
 modules beneath them are used directly. A command that needs more imports it when it runs.
 
 Adding a command is one file in :mod:`jaula.cli.commands` and one line in
-:mod:`jaula.cli.table`; its flags, its manual page and its completions come from one table.
+:mod:`jaula.cli.command_table`; its flags, its manual page and its completions come from one table.
 """

@@ -6,7 +6,8 @@ the engine when the key is pressed.
 
 from __future__ import annotations
 
-from jaula.cli import flags, table
+from jaula.cli import command as cli_command
+from jaula.cli import command_table
 from jaula.cli.main import ROOT
 
 ASK = {
@@ -25,23 +26,23 @@ def script(shell: str) -> str:
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]()
 
 
-def _commands() -> list[tuple[str, flags.Command]]:
+def _commands() -> list[tuple[str, cli_command.Command]]:
     """Each command under each of its names."""
-    return [(words, table.load(words)) for words in table.COMMANDS]
+    return [(words, command_table.load(words)) for words in command_table.COMMANDS]
 
 
 def _names(prefix: str) -> list[str]:
     """First words, or the second words of a group."""
     if not prefix:
-        return sorted({words.partition(" ")[0] for words in table.COMMANDS})
+        return sorted({words.partition(" ")[0] for words in command_table.COMMANDS})
     return sorted(
         words.removeprefix(prefix + " ")
-        for words in table.COMMANDS
+        for words in command_table.COMMANDS
         if words.startswith(prefix + " ")
     )
 
 
-def _spellings(flag: flags.Flag) -> list[str]:
+def _spellings(flag: cli_command.Flag) -> list[str]:
     return [f"--{flag.name}"] + ([f"-{flag.short}"] if flag.short else [])
 
 
@@ -74,9 +75,9 @@ def _bash() -> str:
         if command.completes:
             arguments.append(f"    {_quoted(path + ' ')}) {_bash_reply(command.completes)} ;;")
     groups = "\n".join(
-        f"    {name}) words={_quoted(' '.join(_names(name)))} ;;" for name in table.GROUPS
+        f"    {name}) words={_quoted(' '.join(_names(name)))} ;;" for name in command_table.GROUPS
     )
-    root = " ".join(word for flag in (*ROOT.flags, flags.HELP) for word in _spellings(flag))
+    root = " ".join(word for flag in (*ROOT.flags, cli_command.HELP) for word in _spellings(flag))
     return f"""# bash completion for jaula, made by `jaula completion bash`
 
 _jaula_flags() {{
@@ -142,8 +143,8 @@ def _bash_reply(completes: str | tuple[str, ...]) -> str:
     return f'COMPREPLY=($(compgen -W "{_values(completes)}" -- "$current"))'
 
 
-def _all(command: flags.Command) -> list[flags.Flag]:
-    return [*command.flags, flags.HELP]
+def _all(command: cli_command.Command) -> list[cli_command.Flag]:
+    return [*command.flags, cli_command.HELP]
 
 
 # -- zsh ----------------------------------------------------------------------------------------
@@ -166,10 +167,11 @@ def _zsh() -> str:
     groups = "\n".join(
         f"    {group}) words=("
         + " ".join(
-            _quoted(f"{name}:{table.load(f'{group} {name}').summary}") for name in _names(group)
+            _quoted(f"{name}:{command_table.load(f'{group} {name}').summary}")
+            for name in _names(group)
         )
         + ") ;;"
-        for group in table.GROUPS
+        for group in command_table.GROUPS
     )
     asks = "\n".join(
         f'_jaula_{kind}() {{\n    local -a names=(${{(f)"$({ask} 2>/dev/null)"}})\n'
@@ -231,10 +233,10 @@ _jaula "$@"
 
 
 def _summary(name: str) -> str:
-    return table.GROUPS.get(name) or table.load(name).summary
+    return command_table.GROUPS.get(name) or command_table.load(name).summary
 
 
-def _zsh_flag(flag: flags.Flag) -> str:
+def _zsh_flag(flag: cli_command.Flag) -> str:
     text = flag.help.replace("[", "(").replace("]", ")").replace(":", "\\:")
     repeated = "*" if flag.kind == "list" else ""
     value = "" if flag.kind == "bool" else f":{flag.name}:{_zsh_action(flag.completes)}"
@@ -261,22 +263,22 @@ def _fish() -> str:
         "complete -c jaula -f",
     ]
     top = f"not __fish_seen_subcommand_from {' '.join(_names(''))}"
-    for flag in (*ROOT.flags, flags.HELP):
+    for flag in (*ROOT.flags, cli_command.HELP):
         lines.append(_fish_flag(flag, "__fish_use_subcommand"))
     for name in _names(""):
         lines.append(f"complete -c jaula -n {_quoted(top)} -a {name} -d {_quoted(_summary(name))}")
-    for group in table.GROUPS:
+    for group in command_table.GROUPS:
         inner = (
             f"__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from "
             + " ".join(_names(group))
         )
         for name in _names(group):
-            text = _quoted(table.load(f"{group} {name}").summary)
+            text = _quoted(command_table.load(f"{group} {name}").summary)
             lines.append(f"complete -c jaula -n {_quoted(inner)} -a {name} -d {text}")
     for path, command in _commands():
         group, _, name = path.rpartition(" ")
         seen = f"__fish_seen_subcommand_from {name}"
-        outside = f"not __fish_seen_subcommand_from {' '.join(table.GROUPS)}"
+        outside = f"not __fish_seen_subcommand_from {' '.join(command_table.GROUPS)}"
         seen += f"; and __fish_seen_subcommand_from {group}" if group else f"; and {outside}"
         for flag in _all(command):
             lines.append(_fish_flag(flag, seen))
@@ -288,7 +290,7 @@ def _fish() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _fish_flag(flag: flags.Flag, condition: str) -> str:
+def _fish_flag(flag: cli_command.Flag, condition: str) -> str:
     line = f"complete -c jaula -n {_quoted(condition)} -l {flag.name}"
     if flag.short:
         line += f" -s {flag.short}"

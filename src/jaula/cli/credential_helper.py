@@ -10,7 +10,7 @@ import json
 import os
 import sys
 
-from jaula.cli.registry_auth import key as key_of
+from jaula.cli.images.registry_auth import key as key_of
 from jaula.errors import JaulaError, NotFound
 from jaula.images.registry.auth.authfile import place
 from jaula.images.registry.auth.credentials import NOT_FOUND, TOKEN_USER, Login

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from posix import _exit
 
-from jaula.cli import flags, table
-from jaula.cli.destination import Wishes
-from jaula.cli.failure import Failure, Leave, UsageError
+from jaula.cli import command as cli_command
+from jaula.cli import command_table
+from jaula.cli.client.endpoint import ConnectionOptions
+from jaula.cli.errors import CliError, ExitStatus, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,22 +18,24 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
-ROOT = flags.Command(
+ROOT = cli_command.Command(
     "[OPTIONS] COMMAND",
     "A Linux container engine that proves its isolation",
     run=lambda options: 0,
     flags=(
-        flags.Flag(
+        cli_command.Flag(
             "host", "H", "list", "Engine to talk to: unix:///path, tcp://host:port, ssh://host"
         ),
-        flags.Flag("context", "c", "string", "Context to use (overrides JAULA_HOST, DOCKER_HOST)"),
-        flags.Flag("tls", "", "bool", "Use TLS; implied by --tlsverify"),
-        flags.Flag("tlsverify", "", "bool", "Use TLS, and the engine must prove who it is"),
-        flags.Flag("tlscacert", "", "string", "Certificates of authorities to trust"),
-        flags.Flag("tlscert", "", "string", "Certificate to show to the engine"),
-        flags.Flag("tlskey", "", "string", "Its key"),
-        flags.Flag("debug", "D", "bool", "Show where an error comes from"),
-        flags.Flag("version", "v", "bool", "Print version information and quit"),
+        cli_command.Flag(
+            "context", "c", "string", "Context to use (overrides JAULA_HOST, DOCKER_HOST)"
+        ),
+        cli_command.Flag("tls", "", "bool", "Use TLS; implied by --tlsverify"),
+        cli_command.Flag("tlsverify", "", "bool", "Use TLS, and the engine must prove who it is"),
+        cli_command.Flag("tlscacert", "", "string", "Certificates of authorities to trust"),
+        cli_command.Flag("tlscert", "", "string", "Certificate to show to the engine"),
+        cli_command.Flag("tlskey", "", "string", "Its key"),
+        cli_command.Flag("debug", "D", "bool", "Show where an error comes from"),
+        cli_command.Flag("version", "v", "bool", "Print version information and quit"),
     ),
     interspersed=False,
 )
@@ -49,11 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; the exit status. Nothing but SystemExit of a caller gets out."""
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except Leave as leave:
+    except ExitStatus as leave:
         return leave.status
     except UsageError as error:
         return _say_usage(error)
-    except Failure as error:
+    except CliError as error:
         _say(error.message)
         return error.status
     except KeyboardInterrupt:
@@ -97,16 +100,16 @@ def _unexpected(
 
 def _dispatch(words: list[str]) -> int:
     ROOT.path = ""
-    options = flags.parse(ROOT, words)
+    options = cli_command.parse(ROOT, words)
     Settings.debug = options.on("debug")
     hosts = options.texts("host")
-    Settings.host = Wishes.host = hosts[-1] if hosts else ""
-    Wishes.context = options.text("context")
-    Wishes.tls = options.on("tls")
-    Wishes.tlsverify = options.on("tlsverify") if options.given("tlsverify") else None
-    Wishes.tlscacert = options.text("tlscacert")
-    Wishes.tlscert = options.text("tlscert")
-    Wishes.tlskey = options.text("tlskey")
+    Settings.host = ConnectionOptions.host = hosts[-1] if hosts else ""
+    ConnectionOptions.context = options.text("context")
+    ConnectionOptions.tls = options.on("tls")
+    ConnectionOptions.tlsverify = options.on("tlsverify") if options.given("tlsverify") else None
+    ConnectionOptions.tlscacert = options.text("tlscacert")
+    ConnectionOptions.tlscert = options.text("tlscert")
+    ConnectionOptions.tlskey = options.text("tlskey")
     if options.on("version"):
         from jaula import __version__
 
@@ -114,49 +117,49 @@ def _dispatch(words: list[str]) -> int:
         return 0
     rest = options.arguments
     if options.on("help") or not rest:
-        from jaula.cli import manual
+        from jaula.cli import help as cli_help
 
-        print(manual.overview())
+        print(cli_help.overview())
         return 0
     name, rest = rest[0], rest[1:]
-    if name in table.GROUPS:
+    if name in command_table.GROUPS:
         return _group(name, rest)
-    if name not in table.COMMANDS:
-        raise Failure(f"jaula: '{name}' is not a jaula command.{_near(name)}\nSee 'jaula --help'")
+    if name not in command_table.COMMANDS:
+        raise CliError(f"jaula: '{name}' is not a jaula command.{_near(name)}\nSee 'jaula --help'")
     return _run(name, rest)
 
 
 def _group(group: str, words: list[str]) -> int:
-    from jaula.cli import manual
+    from jaula.cli import help as cli_help
 
     if not words or words[0] in ("--help", "-h", "help"):
-        print(manual.group(group))
+        print(cli_help.group(group))
         return 0
     path = f"{group} {words[0]}"
-    if path not in table.COMMANDS and path not in table.ALIASES:
+    if path not in command_table.COMMANDS and path not in command_table.ALIASES:
         if words[0].startswith("-"):
             raise UsageError(f"unknown flag: {words[0]}\nSee 'jaula {group} --help'.")
-        raise Failure(
-            f"jaula: '{path}' is not a jaula command.{_near(path)}\n\n" + manual.group(group)
+        raise CliError(
+            f"jaula: '{path}' is not a jaula command.{_near(path)}\n\n" + cli_help.group(group)
         )
     return _run(path, words[1:])
 
 
 def _run(path: str, words: list[str]) -> int:
-    command = table.load(path)
+    command = command_table.load(path)
     try:
-        options = flags.parse(command, words)
+        options = cli_command.parse(command, words)
     except UsageError as error:
         error.args = (f"{error.message}\nSee 'jaula {path} --help'.",)
         error.message = error.args[0]
         raise
     if options.on("help"):
-        from jaula.cli import manual
+        from jaula.cli import help as cli_help
 
-        print(manual.page(command))
+        print(cli_help.page(command))
         return 0
     try:
-        flags.check_arguments(options)
+        cli_command.check_arguments(options)
     except UsageError as error:
         error.message += (
             f"\nSee 'jaula {path} --help'.\n\nUsage:  jaula {path} {command.usage}\n\n"
@@ -181,5 +184,7 @@ def _say(message: str) -> None:
 def _near(word: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(word, [*table.COMMANDS, *table.GROUPS], n=3, cutoff=0.6)
+    close = get_close_matches(
+        word, [*command_table.COMMANDS, *command_table.GROUPS], n=3, cutoff=0.6
+    )
     return f" Near: {', '.join(close)}." if close else ""

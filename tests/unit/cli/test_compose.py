@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import destination, main, table
+from jaula.cli import command_table, main
+from jaula.cli.client import endpoint
+from jaula.cli.client.tls import TlsOptions
+from jaula.cli.command import parse
 from jaula.cli.commands import compose
-from jaula.cli.failure import Failure
-from jaula.cli.flags import parse
-from jaula.cli.secured import Security
+from jaula.cli.errors import CliError
 
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A compose that is this person's plugin, and the only one."""
     monkeypatch.setattr(compose, "PLUGINS", ())
-    monkeypatch.setattr(destination, "directory", lambda: str(tmp_path))
+    monkeypatch.setattr(endpoint, "directory", lambda: str(tmp_path))
     monkeypatch.setenv("PATH", "/nowhere")
     path = tmp_path / "cli-plugins" / "docker-compose"
     path.parent.mkdir()
@@ -31,7 +32,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_plugin_of_the_person_is_found_first(program: Path) -> None:
     assert compose.find() == str(program)
     program.chmod(0o644)
-    with pytest.raises(Failure, match="apt install docker-compose") as caught:
+    with pytest.raises(CliError, match="apt install docker-compose") as caught:
         compose.find()
     assert caught.value.status == 127
 
@@ -51,17 +52,17 @@ def test_every_word_is_handed_on(program: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_its_own_help_is_handed_on_as_well() -> None:
-    command = table.load("compose")
+    command = command_table.load("compose")
     assert parse(command, ["--help"]).arguments == ["--help"]
 
 
 def test_certificates_are_told_by_their_directory() -> None:
-    given = Security("/c/ca.pem", "/c/cert.pem", "/c/key.pem")
+    given = TlsOptions("/c/ca.pem", "/c/cert.pem", "/c/key.pem")
     expected = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/c"}
     assert compose.certificates(given) == expected
     for other in (
-        Security("/c/ca.pem", "/d/cert.pem", "/c/key.pem"),
-        Security("/c/own.pem", "/c/cert.pem", "/c/key.pem"),
+        TlsOptions("/c/ca.pem", "/d/cert.pem", "/c/key.pem"),
+        TlsOptions("/c/own.pem", "/c/cert.pem", "/c/key.pem"),
     ):
-        with pytest.raises(Failure, match=r"ca\.pem, cert\.pem, key\.pem"):
+        with pytest.raises(CliError, match=r"ca\.pem, cert\.pem, key\.pem"):
             compose.certificates(other)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import container_options, table
-from jaula.cli.failure import UsageError
-from jaula.cli.flags import parse
+from jaula.cli import command_table
+from jaula.cli.command import parse
+from jaula.cli.containers import options
+from jaula.cli.errors import UsageError
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "run-flags.md"
 ROW = re.compile(r"\| `--([a-z0-9-]+)` \| (?:`(.*?)`)? *\| (effective|client|refused) \| (.+) \|")
@@ -31,11 +32,11 @@ def rows() -> dict[str, tuple[str, str]]:
 
 
 def document(*words: str) -> dict[str, Any]:
-    return container_options.document(parse(table.load("run"), [*words, "image"]))
+    return options.document(parse(command_table.load("run"), [*words, "image"]))
 
 
 def test_the_page_has_every_flag_of_the_command_and_no_other() -> None:
-    assert set(rows()) == {flag.name for flag in table.load("run").flags} | {"help"}
+    assert set(rows()) == {flag.name for flag in command_table.load("run").flags} | {"help"}
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="compares with the docker command")

@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 
-from jaula.cli import columns, completion, container_columns, listing, manual, pulling, table
+from jaula.cli import command_table, completion
+from jaula.cli import help as cli_help
+from jaula.cli.command import Options, parse
 from jaula.cli.commands import events, images, system_df
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Options, parse
+from jaula.cli.containers import columns as container_columns
+from jaula.cli.errors import CliError
+from jaula.cli.images import pull
+from jaula.cli.output import list as output_list
+from jaula.cli.output import table as output_table
 
 CONTAINER: dict[str, Any] = {
     "Id": "0123456789abcdef" * 4,
@@ -30,13 +35,13 @@ CONTAINER: dict[str, Any] = {
 
 
 def test_columns_are_ten_wide_and_three_apart() -> None:
-    assert columns.aligned(["A\tB\tC", "x\tlonger than ten\ty"]) == (
+    assert output_table.aligned(["A\tB\tC", "x\tlonger than ten\ty"]) == (
         "A         B                 C\nx         longer than ten   y\n"
     )
 
 
 def test_a_line_without_cells_ends_a_block() -> None:
-    assert columns.aligned(["aaaaaaaaaaaaaaa\tb", "none", "a\tb"]) == (
+    assert output_table.aligned(["aaaaaaaaaaaaaaa\tb", "none", "a\tb"]) == (
         "aaaaaaaaaaaaaaa   b\nnone\na         b\n"
     )
 
@@ -74,15 +79,17 @@ def test_ports_are_drawn_together(
 def test_formats_choose_from_the_columns() -> None:
     found = container_columns.columns(whole=False)
     default = container_columns.DEFAULT
-    assert listing.text([CONTAINER], found, default, "{{.Names}}\\t{{.State}}") == "web\trunning\n"
-    assert listing.text([CONTAINER], found, default, "table {{.Names}}\\t{{.State}}") == (
+    assert (
+        output_list.text([CONTAINER], found, default, "{{.Names}}\\t{{.State}}") == "web\trunning\n"
+    )
+    assert output_list.text([CONTAINER], found, default, "table {{.Names}}\\t{{.State}}") == (
         "NAMES     STATE\nweb       running\n"
     )
-    assert listing.text([CONTAINER], found, default, 'table {{.Label "com.x"}}') == "X\n1\n"
-    assert '"Names":"web"' in listing.text([CONTAINER], found, default, "json")
-    assert '"Label"' not in listing.text([CONTAINER], found, default, "json")
-    with pytest.raises(Failure, match="can't evaluate field Nosuch"):
-        listing.text([CONTAINER], found, default, "{{.Nosuch}}")
+    assert output_list.text([CONTAINER], found, default, 'table {{.Label "com.x"}}') == "X\n1\n"
+    assert '"Names":"web"' in output_list.text([CONTAINER], found, default, "json")
+    assert '"Label"' not in output_list.text([CONTAINER], found, default, "json")
+    with pytest.raises(CliError, match="can't evaluate field Nosuch"):
+        output_list.text([CONTAINER], found, default, "{{.Nosuch}}")
 
 
 def test_an_image_has_a_line_for_each_name() -> None:
@@ -128,12 +135,12 @@ def test_an_event_is_one_line() -> None:
     ],
 )
 def test_a_reference_is_split_for_the_api(image: str, parts: tuple[str, str]) -> None:
-    assert pulling.split(image) == parts
+    assert pull.split(image) == parts
 
 
-@pytest.mark.parametrize("words", sorted(table.COMMANDS))
+@pytest.mark.parametrize("words", sorted(command_table.COMMANDS))
 def test_every_page_has_its_parts_and_fits(words: str) -> None:
-    page = manual.page(table.load(words))
+    page = cli_help.page(command_table.load(words))
     assert page.startswith(f"Usage:  jaula {words}")
     assert "Examples:" in page
     assert "See also:" in page
@@ -142,8 +149,8 @@ def test_every_page_has_its_parts_and_fits(words: str) -> None:
 
 
 def test_the_overview_names_every_command() -> None:
-    page = manual.overview()
-    for words in table.COMMANDS:
+    page = cli_help.overview()
+    for words in command_table.COMMANDS:
         if " " not in words:
             assert f"  {words} " in page
 
@@ -185,7 +192,7 @@ def test_bash_completes_commands_flags_and_values() -> None:
 
 
 def test_options_of_a_list_command_do_not_leak_between_runs() -> None:
-    first: Options = parse(table.load("ps"), ["-a"])
-    second: Options = parse(table.load("ps"), [])
+    first: Options = parse(command_table.load("ps"), ["-a"])
+    second: Options = parse(command_table.load("ps"), [])
     assert first.on("all")
     assert not second.on("all")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cli import moments, units
-from jaula.cli.failure import UsageError
+from jaula.cli import units
+from jaula.cli.errors import UsageError
+from jaula.cli.output import times
 
 
 @pytest.mark.parametrize(
@@ -88,14 +89,14 @@ def test_memory_is_shown_in_1024() -> None:
     ],
 )
 def test_rfc_3339_times_are_read(text: str, moment: float) -> None:
-    assert moments.epoch(text) == moment
+    assert times.epoch(text) == moment
 
 
 def test_a_time_for_the_engine_is_seconds_or_a_time_ago() -> None:
-    assert moments.timestamp("") == ""
-    assert moments.timestamp("1700000000.5") == "1700000000.5"
-    assert moments.timestamp("2024-02-29T12:00:00Z") == "1709208000"
-    assert float(moments.timestamp("1h")) < float(moments.timestamp("1s"))
+    assert times.timestamp("") == ""
+    assert times.timestamp("1700000000.5") == "1700000000.5"
+    assert times.timestamp("2024-02-29T12:00:00Z") == "1709208000"
+    assert float(times.timestamp("1h")) < float(times.timestamp("1s"))
     for text in ("yesterday", "2024-13-45T99:00:00Z", "--", "1x"):
         with pytest.raises(UsageError, match="invalid time"):
-            moments.timestamp(text)
+            times.timestamp(text)

@@ -1,1 +1,1 @@
-"""One command a file; :mod:`jaula.cli.table` names them."""
+"""One command a file; :mod:`jaula.cli.command_table` names them."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.attachment import opened
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.following import (
+from jaula.cli.client.client import Client, quote
+from jaula.cli.client.hijack import opened
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers.attach import (
     DETACH_KEYS,
     SIG_PROXY,
     ask_attach,
@@ -17,6 +16,7 @@ from jaula.cli.following import (
     keys_of,
     status_of,
 )
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 
 
@@ -27,15 +27,15 @@ def run(options: Options) -> int:
     found = client.get(f"/containers/{quote(name)}/json")
     state = found["State"]
     if not state["Running"]:
-        raise Failure("You cannot attach to a stopped container, start it first")
+        raise CliError("You cannot attach to a stopped container, start it first")
     if state["Paused"]:
-        raise Failure("You cannot attach to a paused container, unpause it first")
+        raise CliError("You cannot attach to a paused container, unpause it first")
     if state["Restarting"]:
-        raise Failure("You cannot attach to a restarting container, wait until it is running")
+        raise CliError("You cannot attach to a restarting container, wait until it is running")
     tty = bool(found["Config"]["Tty"])
     stdin = bool(found["Config"]["OpenStdin"]) and not options.on("no-stdin")
     if tty and stdin:
-        from jaula.cli.terminal import check_terminal
+        from jaula.cli.output.terminal import check_terminal
 
         check_terminal()
     keys = keys_of(options, tty=tty, stdin=stdin)

@@ -5,11 +5,11 @@ The log is read from its files, not from the engine: it is evidence about what w
 
 from __future__ import annotations
 
-from jaula.cli import moments
-from jaula.cli.client import Client
-from jaula.cli.failure import Failure, UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
+from jaula.cli.output import times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,19 +26,19 @@ def run(options: Options) -> int:
     form = options.text("format", "table")
     if form not in FORMATS:
         raise UsageError(f'invalid argument "{form}" for "--format": one of {", ".join(FORMATS)}')
-    since, until = (moments.timestamp(options.text(name)) for name in ("since", "until"))
-    from jaula.cli import packages
+    since, until = (times.timestamp(options.text(name)) for name in ("since", "until"))
+    from jaula.cli import site_packages
 
-    packages.enable()
+    site_packages.enable()
     directory = _directory(options)
     try:
         if options.on("verify"):
             return _verify(directory)
         _print(directory, form, float(since or 0), float(until or "inf"))
     except PermissionError:
-        raise Failure(f"the audit log {directory} is for root alone", status=1) from None
+        raise CliError(f"the audit log {directory} is for root alone", status=1) from None
     except FileNotFoundError:
-        raise Failure(f"there is no audit log in {directory}", status=1) from None
+        raise CliError(f"there is no audit log in {directory}", status=1) from None
     return 0
 
 
@@ -57,7 +57,7 @@ def _root(options: Options) -> Path:
     address = Client(Settings.host).address.text
     try:
         return Path(str(Client(address).get("/info")["DockerRootDir"]))  # named: starts no engine
-    except Failure:
+    except CliError:
         from jaula.rootless import paths
 
         return Path(paths.root())
@@ -92,7 +92,7 @@ def _print(directory: Path, form: str, since: float, until: float) -> None:
         for raw, _ in chosen:
             print(raw.decode())
         return
-    from jaula.cli.columns import aligned
+    from jaula.cli.output.table import aligned
 
     rows = ["\t".join(_HEADINGS), *("\t".join(_cells(entry)) for _, entry in chosen)]
     print(aligned(rows), end="")
@@ -108,7 +108,7 @@ def _chosen(directory: Path, since: float, until: float) -> Iterator[tuple[bytes
         for raw in state_audit_log.lines(path):
             try:
                 entry = json.loads(raw)
-                when = moments.epoch(entry["time"])
+                when = times.epoch(entry["time"])
             except (ValueError, KeyError, TypeError, AttributeError, IndexError):
                 continue
             if since <= when <= until:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from time import time
 
-from jaula.cli import packages
-from jaula.cli.building import context as contexts
-from jaula.cli.building import offers, outputs, request
-from jaula.cli.building.steps import Reading
-from jaula.cli.client import Client
-from jaula.cli.failure import Failure, UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli import site_packages
+from jaula.cli.build import context as contexts
+from jaula.cli.build import output as build_output
+from jaula.cli.build import request
+from jaula.cli.build import secrets as build_secrets
+from jaula.cli.build.progress import ProgressModel
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import encode
 
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from jaula.cli.building.context import Context
-    from jaula.cli.building.outputs import Output
-    from jaula.cli.building.steps import View
+    from jaula.cli.build.context import Context
+    from jaula.cli.build.output import Output
+    from jaula.cli.build.progress import View
 
 _PROGRESS = ("auto", "plain", "tty", "json", "rawjson", "quiet")
 _WORDS = f"one of {', '.join(_PROGRESS)} is wanted"
@@ -31,17 +33,17 @@ _LIMITS = "Limits of each RUN"
 
 def run(options: Options) -> int:
     """Build an image; what is asked for is checked before anything is sent."""
-    packages.enable()
-    written = [outputs.parse(word) for word in options.texts("output")]
+    site_packages.enable()
+    written = [build_output.parse(word) for word in options.texts("output")]
     for output in written:
         output.check()
     names = options.texts("tag") + [name for output in written for name in output.names]
     progress = options.text("progress", "auto")
     if progress not in _PROGRESS:
         raise UsageError(f'invalid argument "{progress}" for "--progress" flag: {_WORDS}')
-    secrets = offers.secrets(options.texts("secret"))
-    agents = offers.Agents(options.texts("ssh"))
-    elsewhere, here = offers.contexts(options.texts("build-context"))
+    secrets = build_secrets.secrets(options.texts("secret"))
+    agents = build_secrets.SshAgents(options.texts("ssh"))
+    elsewhere, here = build_secrets.contexts(options.texts("build-context"))
     context = contexts.find(options.arguments[0], options.text("file"))
     iid = options.text("iidfile")
     _forget(iid)
@@ -54,7 +56,7 @@ def run(options: Options) -> int:
         try:
             messages = request.send(client, parameters, context, compress=compress)
             return _shown(messages, progress, context)
-        except Failure as error:
+        except CliError as error:
             error.message = context.known_as(error.message)
             raise
 
@@ -64,7 +66,7 @@ def run(options: Options) -> int:
             named = elsewhere | dict.fromkeys(here, "")
             parameters.append(("buildcontexts", encode(named)))
         if secrets or sockets or here:
-            from jaula.cli.building.session import Session
+            from jaula.cli.build.session import Session
 
             sources = {name: contexts.further(path).send for name, path in here.items()}
             with Session(client, secrets, sockets, sources) as session:
@@ -78,30 +80,30 @@ def run(options: Options) -> int:
 
 def _shown(messages: Iterator[dict[str, Any]], progress: str, context: Context) -> str:
     """Show the build; the image's id. Raises Failure with what went wrong."""
-    from jaula.cli.building import views
+    from jaula.cli.build import progress_plain
 
     if progress == "auto":
         progress = "tty" if sys.stderr.isatty() else "plain"
     view: View
     if progress == "tty":
-        from jaula.cli.building.drawing import Drawing
+        from jaula.cli.build.progress_tty import TtyProgress
 
-        with Drawing() as view:
-            reading = Reading(view)
+        with TtyProgress() as view:
+            reading = ProgressModel(view)
             reading.run(messages)
     else:
         if progress in ("json", "rawjson"):
-            messages, view = views.as_json(messages), views.Nothing()
+            messages, view = progress_plain.as_json(messages), progress_plain.NullView()
         else:
-            view = views.Kept() if progress == "quiet" else views.Plain()
-        reading = Reading(view)
+            view = progress_plain.QuietView() if progress == "quiet" else progress_plain.PlainView()
+        reading = ProgressModel(view)
         reading.run(messages)
-        if reading.error and isinstance(view, views.Kept):
+        if reading.error and isinstance(view, progress_plain.QuietView):
             view.tell()
     if reading.error:
-        raise Failure(reading.error)
+        raise CliError(reading.error)
     if not reading.image:
-        raise Failure("the engine ended the build without an image")
+        raise CliError("the engine ended the build without an image")
     return reading.image
 
 
@@ -120,9 +122,9 @@ def _finish(
         with open(options.text("metadata-file"), "w", encoding="utf-8") as file:
             file.write(pretty({key: value for key, value in known.items() if value}) + "\n")
     for output in written:
-        outputs.write(client, output, image, options.texts("tag"))
+        build_output.write(client, output, image, options.texts("tag"))
     if written and not any(output.keeps_image for output in written) and not options.texts("tag"):
-        outputs.forget(client, image, began)
+        build_output.forget(client, image, began)
     if options.on("quiet") and not any(output.destination == "-" for output in written):
         print(image)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli import pruning
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import prune
 from jaula.cli.main import Settings
 
 
@@ -14,15 +14,15 @@ def run(options: Options) -> int:
     warning = "This will remove all dangling build cache."
     if every:
         warning = "This will remove all build cache."
-    pruning.confirm(warning, force=options.on("force"))
+    prune.confirm(warning, force=options.on("force"))
     query = (
         ("all", every),
         ("keep-storage", options.number("keep-storage") or ""),
         ("filters", filters(options.texts("filter"))),
     )
     found = Client(Settings.host).document("POST", "/build/prune", query) or {}
-    pruning.tell("Deleted build cache objects", list(found.get("CachesDeleted") or ()))
-    pruning.reclaimed(found.get("SpaceReclaimed") or 0)
+    prune.tell("Deleted build cache objects", list(found.get("CachesDeleted") or ()))
+    prune.reclaimed(found.get("SpaceReclaimed") or 0)
     return 0
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError
 
 DIGITS = frozenset("0123456789abcdef")
 
 
 def run(options: Options) -> int:
     """Decode every mask, encode names; without arguments show the default of a container."""
-    from jaula.cli import packages
+    from jaula.cli import site_packages
 
-    packages.enable()
+    site_packages.enable()
     from jaula.errors import JaulaError
     from jaula.security import capabilities
 
@@ -27,7 +27,7 @@ def run(options: Options) -> int:
             names = [name for word in words for name in word.split(",") if name]
             print(f"{capabilities.mask(names):016x}")
     except JaulaError as error:
-        raise Failure(f"jaula: {error}") from None
+        raise CliError(f"jaula: {error}") from None
     return 0
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from time import monotonic, sleep
 
-from jaula.cli import columns, units
-from jaula.cli.client import Client
-from jaula.cli.failure import EngineError, UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli import units
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers.stats import ContainerUsage, Sampler
+from jaula.cli.errors import EngineError, UsageError
 from jaula.cli.main import Settings
-from jaula.cli.screen import Screen
-from jaula.cli.usage import Sampler, Usage
+from jaula.cli.output import table
+from jaula.cli.output.screen import Screen
 
 ORDERS = {"c": "cpu", "m": "memory", "t": "tasks", "i": "io", "p": "path"}
 LEAVE = b"qQ\x03\x04"
@@ -24,7 +25,7 @@ def run(options: Options) -> int:
         kinds = ", ".join(ORDERS.values())
         raise UsageError(f'"{order}" is not a valid value for --order: {kinds}', status=1)
     client = Client(Settings.host)
-    view = View(client, order)
+    view = CgroupView(client, order)
     left = options.number("iterations")
     if options.on("batch") or not sys.stdout.isatty():
         left = left or 1
@@ -37,10 +38,10 @@ def run(options: Options) -> int:
     return _live(view, options.number("delay", 1), left)
 
 
-def _live(view: View, delay: int, left: int) -> int:
+def _live(view: CgroupView, delay: int, left: int) -> int:
     from posix import isatty
 
-    from jaula.cli.terminal import RawTerminal
+    from jaula.cli.output.terminal import RawTerminal
 
     keys = 0 if isatty(0) else None
     view.sample()
@@ -57,7 +58,7 @@ def _live(view: View, delay: int, left: int) -> int:
                 return 0
 
 
-def _wait(view: View, screen: Screen, delay: int) -> bool:
+def _wait(view: CgroupView, screen: Screen, delay: int) -> bool:
     """Let ``delay`` seconds pass and take keys; False to leave."""
     from posix import read
     from select import POLLIN, poll
@@ -76,21 +77,21 @@ def _wait(view: View, screen: Screen, delay: int) -> bool:
     return True
 
 
-class View:
+class CgroupView:
     """The last samples, sorted and drawn."""
 
     def __init__(self, client: Client, order: str) -> None:
         self.order = order
         self._client = client
         self._sampler = Sampler(client, [])
-        self._usages: list[Usage] = []
+        self._usages: list[ContainerUsage] = []
         self._paths: dict[str, str] = {}
 
     def sample(self) -> None:
         """Take a round of samples."""
         self._usages = self._sampler.take()
 
-    def path(self, usage: Usage) -> str:
+    def path(self, usage: ContainerUsage) -> str:
         """The container's cgroup as its spec names it, and the container's name."""
         if usage.id not in self._paths:
             try:
@@ -122,7 +123,7 @@ class View:
             f"{len(usages)} containers, {total[0]:.1f}% CPU, "
             f"{units.shown_binary(total[1])} memory; by {self.order} (c m t i p), q leaves\n\n"
         )
-        return head + columns.aligned(lines)
+        return head + table.aligned(lines)
 
 
 COMMAND = Command(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from jaula.cli.flags import Command, Options
+from jaula.cli.command import Command, Options
 
 
 def run(options: Options) -> int:
     """Print the report; 1 where something is missing that containers cannot do without."""
-    from jaula.cli import packages
+    from jaula.cli import site_packages
 
-    packages.enable()
+    site_packages.enable()
     from jaula.audit.kernel import check_config
 
     rows = check_config.check()

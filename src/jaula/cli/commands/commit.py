@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from jaula.cli import pulling
-from jaula.cli.client import Client
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import pull
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Make an image of a container and print its id."""
     container, *names = options.arguments
-    repository, tag = pulling.split(names[0]) if names else ("", "")
+    repository, tag = pull.split(names[0]) if names else ("", "")
     query = [
         ("container", container),
         ("repo", repository),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.flags import Command, Options
+from jaula.cli.command import Command, Options
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -12,7 +12,7 @@ SHELLS = ("bash", "zsh", "fish")
 def run(options: Options) -> int:
     """Print the completion script for one shell."""
     from jaula.cli import completion
-    from jaula.cli.failure import UsageError
+    from jaula.cli.errors import UsageError
 
     shell = options.arguments[0]
     if shell not in SHELLS:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 
-from jaula.cli import destination
-from jaula.cli.client import Client
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli.client import endpoint
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cli.secured import Security
+    from jaula.cli.client.tls import TlsOptions
 
 PROGRAM = "docker-compose"
 PLUGINS = (
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     if not WITHOUT_ENGINE.intersection(options.arguments):
         client.release(client.connection())  # starts an engine where that is due
-    found = destination.find(Settings.host)
+    found = endpoint.find(Settings.host)
     environment = dict(os.environ) | {
         "DOCKER_HOST": client.address.text,
         "DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0"),  # its protocol is not spoken
@@ -46,31 +46,31 @@ def run(options: Options) -> int:
 
 def find() -> str:
     """The program's path: a plugin of docker's, or a command. Raises Failure."""
-    own = f"{destination.directory()}/cli-plugins"
+    own = f"{endpoint.directory()}/cli-plugins"
     path = os.environ.get("PATH", os.defpath).split(":")
     for directory in (own, *PLUGINS, *path):
         program = f"{directory}/{PROGRAM}"
         if directory and os.path.isfile(program) and os.access(program, os.X_OK):
             return program
-    raise Failure(
+    raise CliError(
         "docker compose is not installed: on Debian, 'apt install docker-compose'; for others, "
         "https://docs.docker.com/compose/install/linux/ has the plugin",
         status=NOT_FOUND,
     )
 
 
-def certificates(security: Security) -> dict[str, str]:
+def certificates(security: TlsOptions) -> dict[str, str]:
     """The variables by which compose finds what TLS needs. Raises Failure."""
     given = (security.authority, security.certificate, security.key)
     places = {os.path.dirname(path) for path in given if path}
     wrong = [
         path
-        for path, name in zip(given, destination.TLS_FILES, strict=True)
+        for path, name in zip(given, endpoint.TLS_FILES, strict=True)
         if path and os.path.basename(path) != name
     ]
     if len(places) > 1 or wrong:
-        files = ", ".join(destination.TLS_FILES)
-        raise Failure(f"compose takes certificates of one directory only, named {files}")
+        files = ", ".join(endpoint.TLS_FILES)
+        raise CliError(f"compose takes certificates of one directory only, named {files}")
     found = {"DOCKER_TLS_VERIFY": "1"} if security.verify else {"DOCKER_TLS": "1"}
     return found | ({"DOCKER_CERT_PATH": places.pop()} if places else {})
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from jaula.cli import secret_commands
+from jaula.cli.commands import secret
 
-COMMAND = secret_commands.inspect("config")
+COMMAND = secret.inspect("config")

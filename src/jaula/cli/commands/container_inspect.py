@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli import inspecting
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import inspect
 
 
 def run(options: Options) -> int:
     """Print the documents of the containers named."""
     client = Client(Settings.host)
     size = (("size", options.on("size")),)
-    return inspecting.show(
+    return inspect.show(
         options.arguments,
         options.text("format"),
         lambda name: client.get(f"/containers/{quote(name)}/json", size),
@@ -23,7 +23,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Display detailed information on one or more containers",
     run,
-    flags=(inspecting.FORMAT, Flag("size", "s", "bool", "Show file sizes")),
+    flags=(inspect.FORMAT, Flag("size", "s", "bool", "Show file sizes")),
     least=1,
     description="Prints Docker's document of each container as JSON, or what the template chooses.",
     examples=(("A container's document", "jaula container inspect web"),),

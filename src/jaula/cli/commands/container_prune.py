@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli import pruning
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import prune
 from jaula.cli.main import Settings
 
 
@@ -12,10 +12,10 @@ def run(options: Options) -> int:
     """Ask, remove, and say what is gone."""
     conditions = options.texts("filter")
     warning = "This will remove all stopped containers."
-    pruning.confirm(warning, force=options.on("force"))
-    lines, total = pruning.named(Client(Settings.host), "containers", filters(conditions))
-    pruning.tell("Deleted Containers", lines)
-    pruning.reclaimed(total)
+    prune.confirm(warning, force=options.on("force"))
+    lines, total = prune.named(Client(Settings.host), "containers", filters(conditions))
+    prune.tell("Deleted Containers", lines)
+    prune.reclaimed(total)
     return 0
 
 

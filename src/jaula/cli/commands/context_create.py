@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import contexts, destination
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client import contexts, endpoint
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
 
 ENDPOINT = Flag(
     "docker", "", "string", "Engine: host=ADDRESS,ca=FILE,cert=FILE,key=FILE,skip-tls-verify=BOOL"
@@ -19,13 +19,13 @@ def run(options: Options) -> int:
     (name,) = options.arguments
     contexts.check_name(name)
     if contexts.exists(name):
-        raise Failure(f'context "{name}" already exists')
+        raise CliError(f'context "{name}" already exists')
     if options.given("docker") and options.given("from"):
-        raise Failure("cannot use --docker flag when --from is set")
+        raise CliError("cannot use --docker flag when --from is set")
     if options.given("docker"):
         made = contexts.endpoint(options.text("docker"))
     else:
-        made = contexts.find(options.text("from") or destination.current())
+        made = contexts.find(options.text("from") or endpoint.current())
     description = options.text("description") or made.description
     contexts.save(made._replace(name=name, description=description))
     print(name)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import contexts
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli.client import contexts
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError
 
 
 def run(options: Options) -> int:
     """Write a context, with its key, into an archive."""
-    from jaula.cli import context_archive
+    from jaula.cli.client import context_archive
 
     name = options.arguments[0]
     target = options.arguments[1] if len(options.arguments) > 1 else f"{name}.dockercontext"
     data = context_archive.pack(contexts.find(contexts.check_name(name)))
     if target == "-":
         if sys.stdout.isatty():
-            raise Failure("cowardly refusing to export to a terminal, specify a file path")
+            raise CliError("cowardly refusing to export to a terminal, specify a file path")
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return 0
@@ -27,7 +27,7 @@ def run(options: Options) -> int:
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        raise Failure(f"open {target}: {(error.strerror or str(error)).lower()}") from None
+        raise CliError(f"open {target}: {(error.strerror or str(error)).lower()}") from None
     with open(descriptor, "wb") as file:
         file.write(data)
     sys.stderr.write(f'Written file "{target}"\n')

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import contexts
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli.client import contexts
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError
 
 
 def run(options: Options) -> int:
     """Keep the context of an archive under a name."""
-    from jaula.cli import context_archive
+    from jaula.cli.client import context_archive
 
     name, source = options.arguments
     contexts.check_name(name)
     if contexts.exists(name):
-        raise Failure(f'context "{name}" already exists')
+        raise CliError(f'context "{name}" already exists')
     limit = context_archive.MAX_SIZE
     if source == "-":
         data = sys.stdin.buffer.read(limit + 1)
@@ -25,7 +25,7 @@ def run(options: Options) -> int:
             with open(source, "rb") as file:
                 data = file.read(limit + 1)
         except OSError as error:
-            raise Failure(f"open {source}: {(error.strerror or str(error)).lower()}") from None
+            raise CliError(f"open {source}: {(error.strerror or str(error)).lower()}") from None
     contexts.save(context_archive.unpack(data)._replace(name=name))
     print(name)
     sys.stderr.write(f'Successfully imported context "{name}"\n')

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaula.cli import contexts, destination, inspecting
-from jaula.cli.destination import DEFAULT
-from jaula.cli.failure import EngineError, Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli.client import contexts, endpoint
+from jaula.cli.client.endpoint import DEFAULT
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError, EngineError
+from jaula.cli.output import inspect
 
 _IN_MEMORY = "<IN MEMORY>"
 
 
 def run(options: Options) -> int:
     """Print the documents of contexts, of the current one where none is named."""
-    return inspecting.show(
-        options.arguments or [destination.current()], options.text("format"), _document
+    return inspect.show(
+        options.arguments or [endpoint.current()], options.text("format"), _document
     )
 
 
 def _document(name: str) -> dict[str, Any]:
     try:
         found = contexts.find(name)
-    except Failure as error:
-        missing = EngineError(inspecting.NOT_FOUND, "")
+    except CliError as error:
+        missing = EngineError(inspect.NOT_FOUND, "")
         missing.message = error.message
         raise missing from None
     document = found.document()
@@ -43,7 +44,7 @@ COMMAND = Command(
     "[OPTIONS] [CONTEXT...]",
     "Display detailed information on one or more contexts",
     run,
-    flags=(inspecting.FORMAT,),
+    flags=(inspect.FORMAT,),
     description="Prints Docker's document of each context as JSON, or what the template chooses.",
     examples=(("Its address", "jaula context inspect -f '{{.Endpoints.docker.Host}}' far"),),
     see_also=("context ls",),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import contexts, destination, listing
-from jaula.cli.contexts import Context
-from jaula.cli.destination import DEFAULT
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client import contexts, endpoint
+from jaula.cli.client.contexts import Context
+from jaula.cli.client.endpoint import DEFAULT
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
+from jaula.cli.output import list as output_list
 
 
 def run(options: Options) -> int:
     """List contexts by name, the default one among them."""
-    current = destination.current()
+    current = endpoint.current()
     names = sorted({*contexts.names(), DEFAULT, current})
     if options.on("quiet"):
         print("\n".join(names))
@@ -21,8 +22,8 @@ def run(options: Options) -> int:
     items = [_item(name, current) for name in names]
     form = options.text("format")
     shown = COLUMNS | MARKED if form in ("", "table") else COLUMNS
-    listing.show(items, shown, TABLE, form)
-    if (variable := destination.overriding()) and not destination.Wishes.context:
+    output_list.show(items, shown, TABLE, form)
+    if (variable := endpoint.overriding()) and not endpoint.ConnectionOptions.context:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use a "
             f"context, either set the global --context flag, or unset {variable} environment "
@@ -35,7 +36,7 @@ def _item(name: str, current: str) -> dict[str, object]:
     error = ""
     try:
         found = contexts.find(name)
-    except Failure as failure:
+    except CliError as failure:
         found, error = Context(name), failure.message
     return {
         "name": name,
@@ -47,7 +48,7 @@ def _item(name: str, current: str) -> dict[str, object]:
 
 
 TABLE = "{{.Name}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}"
-COLUMNS: dict[str, listing.Column] = {
+COLUMNS: dict[str, output_list.Column] = {
     "Name": ("NAME", lambda item: item["name"]),
     "Description": ("DESCRIPTION", lambda item: item["description"]),
     "DockerEndpoint": ("DOCKER ENDPOINT", lambda item: item["host"]),
@@ -55,7 +56,7 @@ COLUMNS: dict[str, listing.Column] = {
     "Error": ("ERROR", lambda item: item["error"]),
     "ContextType": ("TYPE", lambda item: "moby"),
 }
-MARKED: dict[str, listing.Column] = {
+MARKED: dict[str, output_list.Column] = {
     "Name": ("NAME", lambda item: item["name"] + (" *" if item["current"] else "")),
 }
 

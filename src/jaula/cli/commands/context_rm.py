@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import contexts, destination
-from jaula.cli.destination import DEFAULT
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client import contexts, endpoint
+from jaula.cli.client.endpoint import DEFAULT
+from jaula.cli.command import Command, Flag, Options
 
 
 def run(options: Options) -> int:
     """Remove every context named; 1 where one of them could not be."""
-    force, current = options.on("force"), destination.current()
+    force, current = options.on("force"), endpoint.current()
     status = 0
     for name in options.arguments:
         problem = _problem(name, current, force=force)

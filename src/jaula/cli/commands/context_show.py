@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli import destination
-from jaula.cli.flags import Command, Options
+from jaula.cli.client import endpoint
+from jaula.cli.command import Command, Options
 
 
 def run(options: Options) -> int:
     """Print the name of the context in use."""
-    print(destination.current())
+    print(endpoint.current())
     return 0
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import contexts
+from jaula.cli.client import contexts
+from jaula.cli.command import Command, Options
 from jaula.cli.commands.context_create import DESCRIPTION, ENDPOINT
-from jaula.cli.flags import Command, Options
 
 
 def run(options: Options) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import contexts, destination
-from jaula.cli.destination import DEFAULT
-from jaula.cli.flags import Command, Options
+from jaula.cli.client import contexts, endpoint
+from jaula.cli.client.endpoint import DEFAULT
+from jaula.cli.command import Command, Options
 
 
 def run(options: Options) -> int:
@@ -17,7 +17,7 @@ def run(options: Options) -> int:
     contexts.use(name)
     print(name)
     sys.stderr.write(f'Current context is now "{name}"\n')
-    if (variable := destination.overriding()) and name != DEFAULT:
+    if (variable := endpoint.overriding()) and name != DEFAULT:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use "
             f'"{name}", either set the global --context flag, or unset {variable} environment '

@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import copying, packages, units
-from jaula.cli.client import Client
-from jaula.cli.failure import Failure, UsageError
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.frames import write_all
+from jaula.cli import site_packages, units
+from jaula.cli.client.client import Client
+from jaula.cli.client.stdcopy import write_all
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import cp
+from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
 from jaula.errors import JaulaError
 
 
 def run(options: Options) -> int:
     """Copy between a container and this machine."""
-    packages.enable()
+    site_packages.enable()
     source, destination = options.arguments
-    container, path = copying.split(source)
-    into, target = copying.split(destination)
+    container, path = cp.split(source)
+    into, target = cp.split(destination)
     if (source == "-" and destination == "-") or not (container or into):
         raise UsageError("must specify at least one container source")
     if container and into:
-        raise Failure("copying between containers is not supported")
+        raise CliError("copying between containers is not supported")
     client = Client(Settings.host)
     archive, follow = options.on("archive"), options.on("follow-link")
     try:
         if into and source == "-":
-            size = copying.send_archive(client, into, target, archive=archive)
+            size = cp.send_archive(client, into, target, archive=archive)
         elif into:
-            size = copying.upload(client, into, source, target, archive=archive, follow=follow)
+            size = cp.upload(client, into, source, target, archive=archive, follow=follow)
         elif destination == "-":
-            for piece in copying.fetch(client, container, path, follow=follow).chunks():
+            for piece in cp.fetch(client, container, path, follow=follow).chunks():
                 write_all(1, piece)
             return 0
         else:
-            size = copying.download(
-                client, container, path, destination, archive=archive, follow=follow
-            )
+            size = cp.download(client, container, path, destination, archive=archive, follow=follow)
     except JaulaError as error:
-        raise Failure(str(error)) from None
+        raise CliError(str(error)) from None
     if not options.on("quiet") and sys.stderr.isatty():
         what = f"Successfully copied {units.shown(size)} to {destination}"
         print(what, file=sys.stderr)

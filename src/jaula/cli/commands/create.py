@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import container_flags, container_options
-from jaula.cli.client import Client
-from jaula.cli.creation import create
-from jaula.cli.flags import Command, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Options
+from jaula.cli.containers import flags
+from jaula.cli.containers import options as container_options
+from jaula.cli.containers.create import create
 from jaula.cli.main import Settings
 
 
@@ -19,7 +20,7 @@ COMMAND = Command(
     "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     "Create a new container",
     run,
-    flags=container_flags.FLAGS,
+    flags=flags.FLAGS,
     least=1,
     interspersed=False,
     description=(

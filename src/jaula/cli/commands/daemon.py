@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli import log_settings, network_settings, registry_settings
-from jaula.cli.failure import Failure, UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, UsageError
+from jaula.daemon.config import logging, network
+from jaula.daemon.config import registry as config_registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ def run(options: Options) -> int:
     """Read the settings and become the engine."""
     import os
 
-    from jaula.cli import packages
+    from jaula.cli import site_packages
 
-    packages.enable()
+    site_packages.enable()
     from jaula import daemon
     from jaula.errors import JaulaError
 
@@ -29,7 +30,7 @@ def run(options: Options) -> int:
             enter.enter(str(config.paths.root), str(config.paths.run))
         daemon.main(config, lambda: _config(options))
     except JaulaError as error:
-        raise Failure(f"jaula: {error}", status=error.exit_code) from None
+        raise CliError(f"jaula: {error}", status=error.exit_code) from None
     return 0
 
 
@@ -40,8 +41,8 @@ def _config(options: Options) -> EngineConfig:
     """
     from pathlib import Path
 
-    from jaula.cli import daemon_file, daemon_hosts
     from jaula.config import EngineConfig, Paths
+    from jaula.daemon.config import daemon_json, hosts
     from jaula.errors import InvalidRequest
     from jaula.rootless import paths as rootless_paths
 
@@ -59,7 +60,7 @@ def _config(options: Options) -> EngineConfig:
             settings[field] = _nofile(options.text("nofile"))
         elif field == "add_runtime":
             added = options.texts("add-runtime")
-            settings["runtimes"] = tuple(daemon_file.add_runtime(text) for text in added)
+            settings["runtimes"] = tuple(daemon_json.add_runtime(text) for text in added)
         elif flag.kind == "list":
             settings[field] = tuple(options.texts(flag.name))
         elif flag.kind == "string":
@@ -69,13 +70,13 @@ def _config(options: Options) -> EngineConfig:
         else:
             settings[field] = options.number(flag.name)
     if name := str(settings.pop("userns_remap", "")):
-        from jaula.cli import remapping
+        from jaula.daemon.config import userns_remap
 
         if {"subid_start", "subid_count"} & settings.keys():
             raise InvalidRequest("--userns-remap and --subid-start or --subid-count contradict")
-        settings["subid_start"], settings["subid_count"] = remapping.read(name)
+        settings["subid_start"], settings["subid_count"] = userns_remap.read(name)
     paths = Paths(*(Path(str(settings.pop(name))).absolute() for name in ("root", "run")))
-    listening = daemon_hosts.take(settings)
+    listening = hosts.take(settings)
     if settings["socket"] and "socket" in listening:
         raise InvalidRequest("--socket and --host unix:// name the same thing")
     settings |= listening
@@ -87,17 +88,17 @@ def _config(options: Options) -> EngineConfig:
         )
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
-    registry = registry_settings.take(settings)
-    network_settings.take(settings)
-    log_settings.take(settings)
+    registry = config_registry.take(settings)
+    network.take(settings)
+    logging.take(settings)
     config = EngineConfig(paths=paths, registry=registry, **settings)  # type: ignore[arg-type]
-    daemon_file.check_runtimes(config.runtimes, config.default_runtime)
+    daemon_json.check_runtimes(config.runtimes, config.default_runtime)
     return config
 
 
 def _file(options: Options) -> dict[str, object]:
     """The settings of the configuration file; the default one need not be there."""
-    from jaula.cli import daemon_file
+    from jaula.daemon.config import daemon_json as config_daemon_json
     from jaula.errors import InvalidRequest
     from jaula.rootless import paths as rootless_paths
 
@@ -108,7 +109,7 @@ def _file(options: Options) -> dict[str, object]:
     )
     try:
         with open(path, "rb") as file:
-            data = file.read(daemon_file.MAX_SIZE + 1)
+            data = file.read(config_daemon_json.MAX_SIZE + 1)
     except FileNotFoundError:
         if not options.given("config-file"):
             return {}
@@ -116,8 +117,8 @@ def _file(options: Options) -> dict[str, object]:
     except OSError as error:
         raise InvalidRequest(f"configuration file {path}: {error.strerror}") from None
     try:
-        settings, document = daemon_file.parse(data)
-        daemon_file.check_conflicts(document, _given(options))
+        settings, document = config_daemon_json.parse(data)
+        config_daemon_json.check_conflicts(document, _given(options))
     except InvalidRequest as error:
         raise InvalidRequest(
             f"unable to configure the engine with file {path}: {error.message}", hint=error.hint
@@ -185,9 +186,9 @@ FLAGS = (
          default="60"),
     Flag("policy", "", "string", "Who may ask for what (default /etc/jaula/policy.toml)",
          completes="file"),
-    *log_settings.FLAGS,
-    *network_settings.FLAGS,
-    *registry_settings.FLAGS,
+    *logging.FLAGS,
+    *network.FLAGS,
+    *config_registry.FLAGS,
     Flag("debug", "D", "bool", "Say more in the log"),
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli import listing
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
 
 KINDS = "CAD"
 
@@ -15,11 +15,11 @@ def run(options: Options) -> int:
     name = options.arguments[0]
     found = Client(Settings.host).get(f"/containers/{quote(name)}/changes") or []
     form = options.text("format", "{{.Type}} {{.Path}}")
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "Type": ("CHANGE TYPE", lambda change: KINDS[change["Kind"]]),
         "Path": ("PATH", lambda change: change["Path"]),
     }
-    listing.show(found, columns, "{{.Type}}\t{{.Path}}", form)
+    output_list.show(found, columns, "{{.Type}}\t{{.Path}}", form)
     return 0
 
 

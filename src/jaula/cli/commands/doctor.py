@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.command import Command, Flag, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     """Print the findings; 1 where something hinders."""
-    from jaula.cli import packages
-    from jaula.cli.failure import UsageError
+    from jaula.cli import site_packages
+    from jaula.cli.errors import UsageError
 
     form = options.text("format", "text")
     if form not in ("text", "json"):
         raise UsageError(f"unknown format {form!r}: text or json")
-    packages.enable()
+    site_packages.enable()
     from jaula.audit.kernel import check_config
     from jaula.doctor import facts, features, findings
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli import moments
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def run(options: Options) -> int:
     """Print events as they come, or the ones of a span of time."""
     query = (
-        ("since", moments.timestamp(options.text("since"))),
-        ("until", moments.timestamp(options.text("until"))),
+        ("since", times.timestamp(options.text("since"))),
+        ("until", times.timestamp(options.text("until"))),
         ("filters", filters(options.texts("filter"))),
     )
     form = options.text("format")
@@ -24,7 +24,7 @@ def run(options: Options) -> int:
         form = "{{json .}}"
     template = None
     if form:
-        from jaula.cli.template import Template, unescape
+        from jaula.cli.output.template import Template, unescape
 
         template = Template(unescape(form))
     for event in Client(Settings.host).lines("GET", "/events", query):
@@ -38,8 +38,8 @@ def line(event: dict[str, Any]) -> str:
     attributes = actor.get("Attributes") or {}
     nano = event.get("timeNano") or event.get("time", 0) * 10**9
     seconds, rest = divmod(nano, 10**9)
-    zone = moments.local(seconds, "%z")
-    when = moments.local(seconds, "%Y-%m-%dT%H:%M:%S") + f".{rest:09d}"
+    zone = times.local(seconds, "%z")
+    when = times.local(seconds, "%Y-%m-%dT%H:%M:%S") + f".{rest:09d}"
     when += "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
     text = f"{when} {event.get('Type', '')} {event.get('Action', '')} {actor.get('ID', '')}"
     if attributes:

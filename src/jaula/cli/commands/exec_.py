@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from jaula.cli.attachment import opened
-from jaula.cli.client import Client, quote
-from jaula.cli.container_options import environment
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.following import Following, keys_of
+from jaula.cli.client.client import Client, quote
+from jaula.cli.client.hijack import opened
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers.attach import AttachLoop, keys_of
+from jaula.cli.containers.options import environment
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ def run(options: Options) -> int:
     tty, detach = options.on("tty"), options.on("detach")
     stdin = options.on("interactive") and not detach
     if tty and stdin:
-        from jaula.cli.terminal import check_terminal
+        from jaula.cli.output.terminal import check_terminal
 
         check_terminal()
     body: dict[str, Any] = {
@@ -43,7 +43,7 @@ def run(options: Options) -> int:
     body = {key: value for key, value in body.items() if value not in ("", False, [])}
     console = None
     if tty:
-        from jaula.cli.terminal import console_size
+        from jaula.cli.output.terminal import console_size
 
         console = console_size()
     if console:
@@ -57,7 +57,7 @@ def run(options: Options) -> int:
         client.request("POST", path + "/start", (), beginning)
         return 0
     keys = keys_of(options, tty=tty, stdin=stdin)
-    following = Following(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
+    following = AttachLoop(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
     connection = opened(client.ask_hijack(path + "/start", (), beginning))
     if following.follow(connection):
         return 0
@@ -72,7 +72,7 @@ def _status(client: Client, path: str) -> int:
         from time import sleep
 
         sleep(0.01)
-    raise Failure("the program closed its streams and runs on", status=125)
+    raise CliError("the program closed its streams and runs on", status=125)
 
 
 COMMAND = Command(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli import saving
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import save
 from jaula.cli.main import Settings
 
 
@@ -12,7 +12,7 @@ def run(options: Options) -> int:
     """Write the container's filesystem as a tar archive."""
     name = options.arguments[0]
     response = Client(Settings.host).open("GET", f"/containers/{quote(name)}/export")
-    saving.write(response.chunks(), options.text("output"), "save")
+    save.write(response.chunks(), options.text("output"), "save")
     return 0
 
 

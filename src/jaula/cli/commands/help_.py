@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from jaula.cli import manual, table
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli import command_table
+from jaula.cli import help as cli_help
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError
 
 
 def run(options: Options) -> int:
     """Print the page of a command, of a group, or of all."""
     words = " ".join(options.arguments)
     if not words:
-        print(manual.overview(), end="")
-    elif words in table.GROUPS:
-        print(manual.group(words), end="")
-    elif words in table.COMMANDS or words in table.ALIASES:
-        print(manual.page(table.load(words)), end="")
+        print(cli_help.overview(), end="")
+    elif words in command_table.GROUPS:
+        print(cli_help.group(words), end="")
+    elif words in command_table.COMMANDS or words in command_table.ALIASES:
+        print(cli_help.page(command_table.load(words)), end="")
     else:
-        raise Failure(f"jaula: no help for '{words}': it is not a jaula command")
+        raise CliError(f"jaula: no help for '{words}': it is not a jaula command")
     return 0
 
 

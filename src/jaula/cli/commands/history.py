@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from jaula.cli import listing, moments, units
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli import units
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
+from jaula.cli.output import times
 
 
 def run(options: Options) -> int:
@@ -13,22 +15,26 @@ def run(options: Options) -> int:
     name = options.arguments[0]
     found = Client(Settings.host).get(f"/images/{quote(name, '/:@')}/history") or []
     whole, human = options.on("no-trunc"), options.on("human", True)
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "ID": (
             "IMAGE",
-            lambda row: row["Id"] if row["Id"] == "<missing>" else listing.cut(row["Id"], whole),
+            lambda row: (
+                row["Id"] if row["Id"] == "<missing>" else output_list.cut(row["Id"], whole)
+            ),
         ),
         "CreatedSince": (
             "CREATED",
-            lambda row: moments.ago(row["Created"]) if row["Created"] > 0 else "N/A",
+            lambda row: times.ago(row["Created"]) if row["Created"] > 0 else "N/A",
         ),
         "CreatedAt": (
             "CREATED AT",
-            lambda row: moments.local(row["Created"], "%Y-%m-%dT%H:%M:%SZ"),
+            lambda row: times.local(row["Created"], "%Y-%m-%dT%H:%M:%SZ"),
         ),
         "CreatedBy": (
             "CREATED BY",
-            lambda row: listing.shortened(_one_line(row["CreatedBy"]), 1 << 20 if whole else 45),
+            lambda row: output_list.shortened(
+                _one_line(row["CreatedBy"]), 1 << 20 if whole else 45
+            ),
         ),
         "Size": ("SIZE", lambda row: units.shown(row["Size"], 3) if human else str(row["Size"])),
         "Comment": ("COMMENT", lambda row: row["Comment"] or ""),
@@ -38,7 +44,7 @@ def run(options: Options) -> int:
         form = "{{.ID}}"
     since = "CreatedSince" if human else "CreatedAt"
     default = "{{.ID}}\t{{." + since + "}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
-    listing.show(found, columns, default, form)
+    output_list.show(found, columns, default, form)
     return 0
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client import Client
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 
 RECIPES = ("busybox", "debian", "ubuntu")
@@ -21,9 +21,9 @@ def run(options: Options) -> int:
 
 def bootstrap(client: Client, name: str, output: str = "", *, quiet: bool = False) -> str:
     """Build one image; its reference. Raises Failure where the mirror or a program is missing."""
-    from jaula.cli import packages
+    from jaula.cli import site_packages
 
-    packages.enable()
+    site_packages.enable()
     import tempfile
     from pathlib import Path
 
@@ -45,7 +45,7 @@ def bootstrap(client: Client, name: str, output: str = "", *, quiet: bool = Fals
                 send(client, archive, quiet=quiet)
             return reference
     except JaulaError as error:
-        raise Failure(f"jaula: {error}") from None
+        raise CliError(f"jaula: {error}") from None
 
 
 COMMAND = Command(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli import pruning
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import prune
 from jaula.cli.main import Settings
 
 
@@ -15,10 +15,10 @@ def run(options: Options) -> int:
     if options.on("all"):
         warning = "This will remove all images without at least one container associated to them."
     conditions.append("dangling=false" if options.on("all") else "dangling=true")
-    pruning.confirm(warning, force=options.on("force"))
-    lines, total = pruning.images(Client(Settings.host), filters(conditions))
-    pruning.tell("Deleted Images", lines)
-    pruning.reclaimed(total)
+    prune.confirm(warning, force=options.on("force"))
+    lines, total = prune.images(Client(Settings.host), filters(conditions))
+    prune.tell("Deleted Images", lines)
+    prune.reclaimed(total)
     return 0
 
 

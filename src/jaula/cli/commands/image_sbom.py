@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import pretty
 
@@ -30,7 +30,7 @@ def run(options: Options) -> int:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise Failure(f"jaula: cannot write {path}: {(error.strerror or '').lower()}") from None
+        raise CliError(f"jaula: cannot write {path}: {(error.strerror or '').lower()}") from None
     return 0
 
 

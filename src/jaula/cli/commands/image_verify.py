@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import listing
-from jaula.cli.client import Client
-from jaula.cli.failure import Failure, UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def run(options: Options) -> int:
     found = []
     for document in Client(Settings.host).lines("GET", "/jaula/images/verify", names):
         if "error" in document:
-            raise Failure(f"Error response from engine: {document['error']}")
+            raise CliError(f"Error response from engine: {document['error']}")
         found.append(document)
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "Image": ("IMAGE", _name),
         "Blobs": ("BLOBS", lambda row: str(row["Blobs"])),
         "Layers": ("LAYERS", lambda row: str(row["Layers"])),
@@ -35,7 +35,7 @@ def run(options: Options) -> int:
         "Damages": ("DAMAGES", lambda row: row["Damages"]),
     }
     form = options.text("format")
-    listing.show(found, columns, "{{.Image}}\t{{.Blobs}}\t{{.Layers}}\t{{.Result}}", form)
+    output_list.show(found, columns, "{{.Image}}\t{{.Blobs}}\t{{.Layers}}\t{{.Result}}", form)
     damaged = [row for row in found if row["Damages"]]
     if not form:
         for row in damaged:
@@ -44,7 +44,7 @@ def run(options: Options) -> int:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return str((row["RepoTags"] or [listing.cut(row["Id"]) or "<none>"])[0])
+    return str((row["RepoTags"] or [output_list.cut(row["Id"]) or "<none>"])[0])
 
 
 def _tell(row: dict[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli import listing, moments, units
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.listing import cut
+from jaula.cli import units
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
+from jaula.cli.output import times
+from jaula.cli.output.list import cut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,13 +38,13 @@ def run(options: Options) -> int:
     default = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
     if options.on("digests"):
         default = default.replace("\t{{.ID}}", "\t{{.Digest}}\t{{.ID}}")
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "Repository": ("REPOSITORY", lambda row: row["Repository"]),
         "Tag": ("TAG", lambda row: row["Tag"]),
         "Digest": ("DIGEST", lambda row: row["Digest"]),
         "ID": ("IMAGE ID", lambda row: cut(row["Id"], whole)),
-        "CreatedSince": ("CREATED", lambda row: moments.ago(row["Created"])),
-        "CreatedAt": ("CREATED AT", lambda row: moments.local(row["Created"])),
+        "CreatedSince": ("CREATED", lambda row: times.ago(row["Created"])),
+        "CreatedAt": ("CREATED AT", lambda row: times.local(row["Created"])),
         "Size": ("SIZE", lambda row: units.shown(row["Size"], 3)),
         "Containers": ("CONTAINERS", lambda row: "N/A"
                        if row.get("Containers", -1) < 0 else str(row["Containers"])),
@@ -53,7 +55,7 @@ def run(options: Options) -> int:
                        else units.shown(row["Size"] - row["SharedSize"], 3)),
         "VirtualSize": ("SIZE", lambda row: units.shown(row["Size"])),
     }  # fmt: skip
-    listing.show(rows, columns, default, form)
+    output_list.show(rows, columns, default, form)
     return 0
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import pulling
-from jaula.cli.client import Client
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.commands.load import pieces
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.errors import CliError
+from jaula.cli.images import pull
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import decode_lines
 
@@ -17,8 +17,8 @@ def run(options: Options) -> int:
     """Make an image of one layer from a tar of a root filesystem."""
     source, *names = options.arguments
     if "://" in source:
-        raise Failure(f"cannot import from {source}: a file or - is wanted (fetch it first)")
-    repository, tag = pulling.split(names[0]) if names else ("", "")
+        raise CliError(f"cannot import from {source}: a file or - is wanted (fetch it first)")
+    repository, tag = pull.split(names[0]) if names else ("", "")
     query = [
         ("fromSrc", "-"),
         ("repo", repository),
@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     own = source != "-"
     with open(source if own else 0, "rb", buffering=0, closefd=own) as archive:
         response = client.upload("/images/create", query, pieces(archive))
-    pulling.show(decode_lines(response.chunks()), sys.stdout)
+    pull.show(decode_lines(response.chunks()), sys.stdout)
     return 0
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from jaula.cli import units
-from jaula.cli.client import Client
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ def run(options: Options) -> int:
     found = Client(Settings.host).get("/info")
     form = options.text("format")
     if form:
-        from jaula.cli.template import Template, unescape
+        from jaula.cli.output.template import Template, unescape
         from jaula.spec.fast_json import encode
 
         print(encode(found) if form == "json" else Template(unescape(form)).render(found))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import inspecting
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import EngineError, UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import EngineError, UsageError
 from jaula.cli.main import Settings
+from jaula.cli.output import inspect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ def run(options: Options) -> int:
                 path = PATHS[kind].format(quote(name, "/:@"))
                 return client.get(path, size if kind == "container" else ())
             except EngineError as error:
-                if wanted or error.code not in (400, inspecting.NOT_FOUND):
+                if wanted or error.code not in (400, inspect.NOT_FOUND):
                     raise
-        lost = EngineError(inspecting.NOT_FOUND, "")
+        lost = EngineError(inspect.NOT_FOUND, "")
         lost.message = f"Error: No such object: {name}"
         raise lost
 
-    return inspecting.show(options.arguments, options.text("format"), find)
+    return inspect.show(options.arguments, options.text("format"), find)
 
 
 COMMAND = Command(
@@ -49,7 +49,7 @@ COMMAND = Command(
     "Return low-level information on containers, images, networks and volumes",
     run,
     flags=(
-        inspecting.FORMAT,
+        inspect.FORMAT,
         Flag("size", "s", "bool", "Show file sizes of a container"),
         Flag("type", "", "string", "Look for this kind only", completes=tuple(PATHS)),
     ),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import pulling
-from jaula.cli.client import Client
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
+from jaula.cli.images import pull
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import decode_lines
 
@@ -23,7 +23,7 @@ def run(options: Options) -> int:
     """Send the archive to the engine and print what it found in it."""
     path = options.text("input")
     if not path and sys.stdin.isatty():
-        raise Failure("requested load from stdin, but stdin is empty")
+        raise CliError("requested load from stdin, but stdin is empty")
     client = Client(Settings.host)
     with open(path or 0, "rb", buffering=0, closefd=bool(path)) as archive:
         send(client, archive, quiet=options.on("quiet"))
@@ -34,7 +34,7 @@ def send(client: Client, archive: BinaryIO, *, quiet: bool = False) -> None:
     """POST an archive to the engine. Raises Failure where it refuses."""
     query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"),)
     response = client.upload("/images/load", query, pieces(archive))
-    pulling.show(decode_lines(response.chunks()), sys.stdout)
+    pull.show(decode_lines(response.chunks()), sys.stdout)
 
 
 def pieces(archive: BinaryIO) -> Iterator[bytes]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import registry_auth
-from jaula.cli.client import Client
-from jaula.cli.failure import EngineError, Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, EngineError
+from jaula.cli.images import registry_auth
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -44,9 +44,9 @@ def _asked(options: Options, server: str) -> tuple[str, str]:
     user, password = options.text("username"), options.text("password")
     if options.on("password-stdin"):
         if options.given("password"):
-            raise Failure("--password and --password-stdin are mutually exclusive")
+            raise CliError("--password and --password-stdin are mutually exclusive")
         if not user:
-            raise Failure("Must provide --username with --password-stdin")
+            raise CliError("Must provide --username with --password-stdin")
         password = sys.stdin.buffer.read(LONGEST_PASSWORD).decode().removesuffix("\n")
         return user, password.removesuffix("\r")
     if password:
@@ -54,17 +54,17 @@ def _asked(options: Options, server: str) -> tuple[str, str]:
             "WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n"
         )
     if (not user or not password) and not sys.stdin.isatty():
-        raise Failure("Error: Cannot perform an interactive login from a non TTY device")
+        raise CliError("Error: Cannot perform an interactive login from a non TTY device")
     if not user:
         user = input("Username: ").strip()
     if not user:
-        raise Failure("Error: Non-null Username Required")
+        raise CliError("Error: Non-null Username Required")
     if not password:
         from getpass import getpass
 
         password = getpass("Password: ")
     if not password:
-        raise Failure("Error: Password Required")
+        raise CliError("Error: Password Required")
     return user, password
 
 
@@ -85,7 +85,7 @@ def _keep(client: Client, server: str, login: Login, *, clear: bool) -> int:
                 "https://docs.docker.com/engine/reference/commandline/login/#credentials-store\n\n"
             )
     except JaulaError as error:
-        raise Failure(f"Error saving credentials: {error}") from None
+        raise CliError(f"Error saving credentials: {error}") from None
     print(answer.get("Status") or "Login Succeeded")
     return 0
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli import registry_auth
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError
+from jaula.cli.images import registry_auth
 
 
 def run(options: Options) -> int:
@@ -15,7 +15,7 @@ def run(options: Options) -> int:
     try:
         known = registry_auth.file().erase(key)
     except JaulaError as error:
-        raise Failure(str(error)) from None
+        raise CliError(str(error)) from None
     print(f"Removing login credentials for {key}" if known else f"Not logged in to {key}")
     return 0
 

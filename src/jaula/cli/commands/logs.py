@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.frames import show
+from jaula.cli.client.client import Client, quote
+from jaula.cli.client.stdcopy import show
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.moments import timestamp
+from jaula.cli.output.times import timestamp
 
 
 def run(options: Options) -> int:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from jaula.cli import manifest_lists
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
+from jaula.cli.images import manifest_list
 
 FIELDS = {"arch": "architecture", "os": "os", "os-version": "os.version", "variant": "variant"}
 
 
 def run(options: Options) -> int:
     """Say for which platform an image of a list is."""
-    name, member = (manifest_lists.full_name(text) for text in options.arguments)
-    made = manifest_lists.ManifestList(name)
+    name, member = (manifest_list.full_name(text) for text in options.arguments)
+    made = manifest_list.ManifestList(name)
     if not made.exists:
-        raise Failure(f"No such manifest: {name}")
+        raise CliError(f"No such manifest: {name}")
     manifest = next((m for m in made.manifests() if m["Ref"] == member), None)
     if manifest is None:
-        raise Failure(f"manifest for image {member} does not exist in {name}")
+        raise CliError(f"manifest for image {member} does not exist in {name}")
     platform = dict(manifest["Descriptor"].get("platform") or {})
     for flag, field in FIELDS.items():
         if options.given(flag):

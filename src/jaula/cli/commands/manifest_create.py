@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from jaula.cli import manifest_lists, registry_auth
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
+from jaula.cli.images import manifest_list, registry_auth
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Begin a list of manifests that registries have."""
     name, *members = options.arguments
-    made = manifest_lists.ManifestList(manifest_lists.full_name(name))
+    made = manifest_list.ManifestList(manifest_list.full_name(name))
     if made.exists and not options.on("amend"):
-        raise Failure("refusing to amend an existing manifest list with no --amend flag")
+        raise CliError("refusing to amend an existing manifest list with no --amend flag")
     client = Client(Settings.host)
     found = []
     for member in members:
@@ -26,8 +26,8 @@ def run(options: Options) -> int:
             registry_auth.headers(member),
         )
         if document.get("Manifests") is not None:
-            raise Failure(f"{member} is a manifest list")
-        found.append(manifest_lists.described(manifest_lists.full_name(member), document))
+            raise CliError(f"{member} is a manifest list")
+        found.append(manifest_list.described(manifest_list.full_name(member), document))
     for manifest in found:
         made.put(manifest)
     print(f"Created manifest list {made.name}")

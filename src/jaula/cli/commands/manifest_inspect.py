@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli import manifest_lists, registry_auth
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
+from jaula.cli.images import manifest_list, registry_auth
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import decode, pretty
 
@@ -15,7 +15,7 @@ def run(options: Options) -> int:
     if len(options.arguments) == 2:
         return _member(*options.arguments, verbose=options.on("verbose"))
     name = options.arguments[0]
-    made = manifest_lists.ManifestList(manifest_lists.full_name(name))
+    made = manifest_list.ManifestList(manifest_list.full_name(name))
     if made.exists:
         shown = made.manifests() if options.on("verbose") else decode(made.document()[1])
         print(pretty(shown, "\t"))
@@ -32,24 +32,24 @@ def run(options: Options) -> int:
         return 0
     manifests = found.get("Manifests")
     if manifests is None:
-        print(pretty(manifest_lists.described(name, found), "\t"))
+        print(pretty(manifest_list.described(name, found), "\t"))
         return 0
     repository = name.partition("@")[0]
     details = [
-        manifest_lists.described(f"{repository}@{m['Descriptor']['digest']}", m) for m in manifests
+        manifest_list.described(f"{repository}@{m['Descriptor']['digest']}", m) for m in manifests
     ]
     print(pretty(details, "\t"))
     return 0
 
 
 def _member(list_name: str, name: str, *, verbose: bool) -> int:
-    made = manifest_lists.ManifestList(manifest_lists.full_name(list_name))
-    wanted = manifest_lists.full_name(name)
+    made = manifest_list.ManifestList(manifest_list.full_name(list_name))
+    wanted = manifest_list.full_name(name)
     listed = made.manifests() if made.exists else []
     manifest = next((m for m in listed if m["Ref"] == wanted), None)
     if manifest is None:
-        raise Failure(f"manifest for image {wanted} does not exist in {made.name}")
-    print(pretty(manifest if verbose else decode(manifest_lists.raw(manifest)), "\t"))
+        raise CliError(f"manifest for image {wanted} does not exist in {made.name}")
+    print(pretty(manifest if verbose else decode(manifest_list.raw(manifest)), "\t"))
     return 0
 
 

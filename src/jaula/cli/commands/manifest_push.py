@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from jaula.cli import manifest_lists, registry_auth
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
+from jaula.cli.images import manifest_list, registry_auth
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Send a list to its registry, under its name."""
-    name = manifest_lists.full_name(options.arguments[0])
-    made = manifest_lists.ManifestList(name)
+    name = manifest_list.full_name(options.arguments[0])
+    made = manifest_list.ManifestList(name)
     if not made.exists:
-        raise Failure(f"No such manifest: {name}")
+        raise CliError(f"No such manifest: {name}")
     kind, text = made.document()
     members = [_with_digest(m["Ref"], m["Descriptor"]["digest"]) for m in made.manifests()]
     answer = Client(Settings.host).document(

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from jaula.cli import manifest_lists
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError
+from jaula.cli.images import manifest_list
 
 
 def run(options: Options) -> int:
     """Forget lists that were begun here."""
     missing = []
     for text in options.arguments:
-        name = manifest_lists.full_name(text)
-        made = manifest_lists.ManifestList(name)
+        name = manifest_list.full_name(text)
+        made = manifest_list.ManifestList(name)
         if made.exists:
             made.remove()
         else:
             missing.append(f"No such manifest: {name}")
     if missing:
-        raise Failure("\n".join(missing))
+        raise CliError("\n".join(missing))
     return 0
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import endpoints
-from jaula.cli.client import Client, quote
-from jaula.cli.container_options import pairs
-from jaula.cli.failure import UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import network_option
+from jaula.cli.containers.options import pairs
+from jaula.cli.errors import UsageError
 from jaula.cli.main import Settings
 
 
@@ -22,7 +22,7 @@ def run(options: Options) -> int:
     }
     if options.given("link-local-ip"):
         raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
-    body = {"Container": container, "EndpointConfig": endpoints.endpoint(settings)}
+    body = {"Container": container, "EndpointConfig": network_option.endpoint(settings)}
     Client(Settings.host).document("POST", f"/networks/{quote(network)}/connect", (), body)
     return 0
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from jaula.cli import inspecting
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import inspect
 
 
 def run(options: Options) -> int:
     """Print the documents of the networks named."""
     client = Client(Settings.host)
-    return inspecting.show(
+    return inspect.show(
         options.arguments,
         options.text("format"),
         lambda name: client.get(f"/networks/{quote(name)}"),
@@ -23,7 +23,7 @@ COMMAND = Command(
     "Display detailed information on one or more networks",
     run,
     flags=(
-        inspecting.FORMAT,
+        inspect.FORMAT,
         Flag("verbose", "v", "bool", "Nothing: there are no services to be told of"),
     ),
     least=1,

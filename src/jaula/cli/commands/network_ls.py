@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import listing
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.listing import cut
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
+from jaula.cli.output.list import cut
 
 
 def run(options: Options) -> int:
@@ -15,7 +15,7 @@ def run(options: Options) -> int:
     found = Client(Settings.host).get("/networks", query) or []
     found.sort(key=lambda network: network["Name"])
     whole = options.on("no-trunc")
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "ID": ("NETWORK ID", lambda item: cut(item["Id"], whole)),
         "Name": ("NAME", lambda item: item["Name"]),
         "Driver": ("DRIVER", lambda item: item["Driver"]),
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
     form = options.text("format")
     if options.on("quiet") and form in ("", "table"):
         form = "{{.ID}}"
-    listing.show(found, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", form)
+    output_list.show(found, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", form)
     return 0
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from jaula.cli import pruning
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import prune
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Ask, remove, and say what is gone."""
-    pruning.confirm(
+    prune.confirm(
         "This will remove all custom networks not used by at least one container.",
         force=options.on("force"),
     )
     conditions = filters(options.texts("filter"))
-    lines, _ = pruning.named(Client(Settings.host), "networks", conditions)
-    pruning.tell("Deleted Networks", lines)
+    lines, _ = prune.named(Client(Settings.host), "networks", conditions)
+    prune.tell("Deleted Networks", lines)
     return 0
 
 

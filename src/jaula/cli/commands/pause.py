@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.cli.flags import Command, Options
-from jaula.cli.several import each_container
+from jaula.cli.command import Command, Options
+from jaula.cli.for_each import each_container
 
 
 def run(options: Options) -> int:

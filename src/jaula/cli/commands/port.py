@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 
 
@@ -17,7 +17,7 @@ def run(options: Options) -> int:
         port = wanted[0] if "/" in wanted[0] else wanted[0] + "/tcp"
         bindings = ports.get(port)
         if not bindings:
-            raise Failure(f"Error: No public port '{wanted[0]}' published for {name}")
+            raise CliError(f"Error: No public port '{wanted[0]}' published for {name}")
         for binding in bindings:
             print(_address(binding))
         return 0

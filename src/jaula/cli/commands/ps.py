@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import container_columns, listing
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import columns as container_columns
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
 
 
 def run(options: Options) -> int:
@@ -29,7 +30,7 @@ def run(options: Options) -> int:
     if options.on("quiet") and form in ("", "table"):
         form = "{{.ID}}"
     default = container_columns.DEFAULT + ("\t{{.Size}}" if options.on("size") else "")
-    listing.show(found, columns, default, form)
+    output_list.show(found, columns, default, form)
     return 0
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli import content_trust, pulling
-from jaula.cli.client import Client
-from jaula.cli.creation import with_tag
-from jaula.cli.failure import UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers.create import with_tag
+from jaula.cli.errors import UsageError
+from jaula.cli.images import content_trust, pull
+from jaula.cli.images.registry_auth import HUB, domain
 from jaula.cli.main import Settings
-from jaula.cli.registry_auth import HUB, domain
 
 
 def run(options: Options) -> int:
@@ -16,14 +16,14 @@ def run(options: Options) -> int:
     content_trust.check(options)
     image = options.arguments[0]
     quiet, every = options.on("quiet"), options.on("all-tags")
-    _, tag = pulling.split(image)
+    _, tag = pull.split(image)
     tagged = with_tag(image) == image
     if every and tagged:
         raise UsageError("tag can't be used with --all-tags/-a", status=1)
     if not every and not tagged and not quiet:
         print(f"Using default tag: {tag}", flush=True)
     client, platform = Client(Settings.host), options.text("platform")
-    pulling.pull(client, image, platform, quiet=quiet, output=1, every=every)
+    pull.pull(client, image, platform, quiet=quiet, output=1, every=every)
     full = image if every else with_tag(image)
     print(full if quiet else _canonical(full))
     return 0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import content_trust, pulling, registry_auth
-from jaula.cli.client import Client, quote
-from jaula.cli.creation import with_tag
-from jaula.cli.failure import UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers.create import with_tag
+from jaula.cli.errors import UsageError
+from jaula.cli.images import content_trust, pull, registry_auth
 from jaula.cli.main import Settings
 
 
@@ -17,7 +17,7 @@ def run(options: Options) -> int:
     content_trust.check(options)
     image = options.arguments[0]
     quiet, every = options.on("quiet"), options.on("all-tags")
-    name, tag = pulling.split(image)
+    name, tag = pull.split(image)
     tagged = with_tag(image) == image
     if every and tagged:
         raise UsageError("tag can't be used with --all-tags/-a", status=1)
@@ -29,7 +29,7 @@ def run(options: Options) -> int:
         (("tag", "" if every else tag),),
         registry_auth.headers(image),
     )
-    pulling.show(messages, sys.stdout, quiet=quiet)
+    pull.show(messages, sys.stdout, quiet=quiet)
     if quiet:
         print(image if every else with_tag(image))
     return 0

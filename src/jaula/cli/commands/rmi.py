@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.for_each import each
 from jaula.cli.main import Settings
-from jaula.cli.several import each
 
 
 def run(options: Options) -> int:

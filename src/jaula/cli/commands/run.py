@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from jaula.cli import container_flags, container_options
-from jaula.cli.client import Client
-from jaula.cli.creation import create
-from jaula.cli.failure import EngineError, Failure, NotATerminal
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.following import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import flags
+from jaula.cli.containers import options as container_options
+from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
+from jaula.cli.containers.create import create
+from jaula.cli.errors import CliError, EngineError, NotATerminal
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.cli.detach import DetachKeys
+    from jaula.cli.client.detach_keys import DetachKeys
 
 NOT_STARTED, NOT_EXECUTABLE, NOT_THERE = 125, 126, 127
 # The words of an engine's refusal that decide the status, as in Docker's command line.
@@ -32,7 +33,7 @@ def run(options: Options) -> int:
         return _run(client, options)
     except NotATerminal:
         raise
-    except Failure as failure:
+    except CliError as failure:
         failure.status = NOT_STARTED if failure.status == 1 else failure.status
         failure.message = f"jaula: {failure.message}"
         if failure.status == NOT_STARTED:  # else the command line was right, the program is not
@@ -45,7 +46,7 @@ def _run(client: Client, options: Options) -> int:
     tty, detach = options.on("tty"), options.on("detach")
     stdin = bool(body.get("AttachStdin"))
     if tty and stdin and not detach:
-        from jaula.cli.terminal import check_terminal
+        from jaula.cli.output.terminal import check_terminal
 
         check_terminal()
     if tty:
@@ -95,18 +96,18 @@ def _attached(
 
 
 def _console_size(body: dict[str, object]) -> None:
-    from jaula.cli.terminal import console_size
+    from jaula.cli.output.terminal import console_size
 
     host, found = body["HostConfig"], console_size()
     if found and isinstance(host, dict):
         host["ConsoleSize"] = found
 
 
-def _start_failure(error: EngineError) -> Failure:
+def _start_failure(error: EngineError) -> CliError:
     status = next(
         (number for words, number in STATUS_BY_WORDS if words in error.reason), NOT_STARTED
     )
-    return Failure(error.message, status=status)
+    return CliError(error.message, status=status)
 
 
 COMMAND = Command(
@@ -114,7 +115,7 @@ COMMAND = Command(
     "Create and run a new container from an image",
     run,
     flags=(
-        *container_flags.FLAGS,
+        *flags.FLAGS,
         Flag("detach", "d", "bool", "Run in the background and print the container's ID"),
         DETACH_KEYS,
         SIG_PROXY,

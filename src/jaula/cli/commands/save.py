@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli import saving
-from jaula.cli.client import Client
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import save
 from jaula.cli.main import Settings
 
 
@@ -12,7 +12,7 @@ def run(options: Options) -> int:
     """Write the images named, with all their layers, as one archive."""
     query = [("names", name) for name in options.arguments]
     response = Client(Settings.host).open("GET", "/images/get", query)
-    saving.write(response.chunks(), options.text("output"), "save")
+    save.write(response.chunks(), options.text("output"), "save")
     return 0
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import listing, registry_auth
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import registry_auth
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
 
 WIDTH = 45  # characters of a description
 
@@ -22,20 +23,20 @@ def run(options: Options) -> int:
         "GET", "/images/search", query, None, registry_auth.headers(term)
     )
     whole = options.on("no-trunc")
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "Name": ("NAME", lambda item: item["name"]),
         "Description": ("DESCRIPTION", lambda item: _one_line(item["description"], whole)),
         "StarCount": ("STARS", lambda item: str(item["star_count"])),
         "IsOfficial": ("OFFICIAL", lambda item: "[OK]" if item["is_official"] else ""),
     }
     default = "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}"
-    listing.show(found or (), columns, default, options.text("format"))
+    output_list.show(found or (), columns, default, options.text("format"))
     return 0
 
 
 def _one_line(text: str, whole: bool) -> str:
     line = " ".join(text.split())
-    return line if whole else listing.shortened(line, WIDTH)
+    return line if whole else output_list.shortened(line, WIDTH)
 
 
 COMMAND = Command(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import EngineError, Failure
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.following import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
+from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
 
 
@@ -17,7 +17,7 @@ def run(options: Options) -> int:
     names = options.arguments
     if options.on("attach") or options.on("interactive"):
         if len(names) > 1:
-            raise Failure("you cannot start and attach multiple containers at once")
+            raise CliError("you cannot start and attach multiple containers at once")
         return _attached(client, names[0], options)
     failed = []
     for name in names:
@@ -29,7 +29,7 @@ def run(options: Options) -> int:
             sys.stderr.write(error.message + "\n")
             failed.append(name)
     if failed:
-        raise Failure("Error: failed to start containers: " + ", ".join(failed))
+        raise CliError("Error: failed to start containers: " + ", ".join(failed))
     return 0
 
 

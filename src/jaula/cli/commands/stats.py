@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from time import sleep
 
-from jaula.cli import listing, units
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.listing import cut
+from jaula.cli import units
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers.stats import ContainerUsage, Sampler
 from jaula.cli.main import Settings
-from jaula.cli.screen import Screen
-from jaula.cli.usage import Sampler, Usage
+from jaula.cli.output import list as output_list
+from jaula.cli.output.list import cut
+from jaula.cli.output.screen import Screen
 
 DEFAULT = (
     "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}"
@@ -28,22 +29,22 @@ def run(options: Options) -> int:
     sampler.take()
     if options.on("no-stream"):
         sleep(INTERVAL)
-        listing.show(sampler.take(), columns, DEFAULT, form)
+        output_list.show(sampler.take(), columns, DEFAULT, form)
         return 0
     with Screen() as screen:
         while True:
             sleep(INTERVAL)
-            screen.draw(listing.text(sampler.take(), columns, DEFAULT, form))
+            screen.draw(output_list.text(sampler.take(), columns, DEFAULT, form))
 
 
-def _columns(*, whole: bool) -> dict[str, listing.Column]:
-    def block(usage: Usage) -> str:
+def _columns(*, whole: bool) -> dict[str, output_list.Column]:
+    def block(usage: ContainerUsage) -> str:
         return f"{units.shown(usage.read, 3)} / {units.shown(usage.written, 3)}"
 
-    def network(usage: Usage) -> str:
+    def network(usage: ContainerUsage) -> str:
         return f"{units.shown(usage.received, 3)} / {units.shown(usage.sent, 3)}"
 
-    def memory(usage: Usage) -> str:
+    def memory(usage: ContainerUsage) -> str:
         return f"{units.shown_binary(usage.memory)} / {units.shown_binary(usage.limit)}"
 
     return {

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from jaula.cli import stopping
-from jaula.cli.flags import Command, Options
-from jaula.cli.several import each_container
+from jaula.cli.command import Command, Options
+from jaula.cli.containers import stop_options
+from jaula.cli.for_each import each_container
 
 
 def run(options: Options) -> int:
     """Stop every container named."""
-    return each_container(options.arguments, "stop", stopping.query(options))
+    return each_container(options.arguments, "stop", stop_options.query(options))
 
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Stop one or more running containers",
     run,
-    flags=stopping.FLAGS,
+    flags=stop_options.FLAGS,
     least=1,
     description=(
         "Sends the container's stop signal (SIGTERM unless the image or --stop-signal names "

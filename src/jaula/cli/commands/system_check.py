@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli import listing
-from jaula.cli.client import Client
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def run(options: Options) -> int:
     if not found and not form:
         print("Nothing is wrong.")
         return 0
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "Area": ("AREA", lambda row: row["Area"]),
         "Subject": ("SUBJECT", lambda row: row["Subject"]),
         "Problem": ("PROBLEM", lambda row: row["Problem"]),
@@ -36,7 +36,7 @@ def run(options: Options) -> int:
         "Outcome": ("REPAIRED" if repair else "REPAIR", _outcome if repair else _prospect),
     }
     default = "{{.Area}}\t{{.Subject}}\t{{.Problem}}\t{{.Outcome}}"
-    listing.show(found, columns, default, form)
+    output_list.show(found, columns, default, form)
     return 0 if all(row["Repaired"] for row in found) else 1
 
 

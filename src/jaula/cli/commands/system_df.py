@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from jaula.cli import container_columns, listing, moments, units
-from jaula.cli.client import Client
-from jaula.cli.flags import Command, Flag, Options
-from jaula.cli.listing import cut
+from jaula.cli import units
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import columns as container_columns
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
+from jaula.cli.output import times
+from jaula.cli.output.list import cut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,14 +23,14 @@ def run(options: Options) -> int:
         print(verbose(found), end="")
         return 0
     default = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "Type": ("TYPE", lambda row: row["Type"]),
         "TotalCount": ("TOTAL", lambda row: str(row["Total"])),
         "Active": ("ACTIVE", lambda row: str(row["Active"])),
         "Size": ("SIZE", lambda row: units.shown(row["Size"])),
         "Reclaimable": ("RECLAIMABLE", _reclaimable),
     }
-    listing.show(summary(found), columns, default, options.text("format"))
+    output_list.show(summary(found), columns, default, options.text("format"))
     return 0
 
 
@@ -92,11 +95,11 @@ def _reclaimable(row: dict[str, Any]) -> str:
 
 def verbose(found: dict[str, Any]) -> str:
     """Every image, container, volume and remembered step of a build with its size."""
-    images: dict[str, listing.Column] = {
+    images: dict[str, output_list.Column] = {
         "Repository": ("REPOSITORY", lambda row: _name(row)[0]),
         "Tag": ("TAG", lambda row: _name(row)[1]),
         "ID": ("IMAGE ID", lambda row: cut(row["Id"])),
-        "CreatedSince": ("CREATED", lambda row: moments.ago(row["Created"])),
+        "CreatedSince": ("CREATED", lambda row: times.ago(row["Created"])),
         "Size": ("SIZE", lambda row: units.shown(row["Size"], 3)),
         "SharedSize": ("SHARED SIZE", lambda row: units.shown(max(row.get("SharedSize", 0), 0))),
         "UniqueSize": (
@@ -105,7 +108,7 @@ def verbose(found: dict[str, Any]) -> str:
         ),
         "Containers": ("CONTAINERS", lambda row: str(max(row.get("Containers", 0), 0))),
     }
-    volumes: dict[str, listing.Column] = {
+    volumes: dict[str, output_list.Column] = {
         "Name": ("VOLUME NAME", lambda row: row["Name"]),
         "Links": ("LINKS", lambda row: str((row.get("UsageData") or {}).get("RefCount", 0))),
         "Size": ("SIZE", lambda row: units.shown(_volumes([row]))),
@@ -113,7 +116,7 @@ def verbose(found: dict[str, Any]) -> str:
     containers = container_columns.columns(whole=False)
     containers["Size"] = ("SIZE", lambda row: units.shown(row.get("SizeRw") or 0, 3))
     caches: list[Any] = found.get("BuildCache") or []
-    cached: dict[str, listing.Column] = {
+    cached: dict[str, output_list.Column] = {
         "ID": ("CACHE ID", lambda row: cut(row["ID"])),
         "CacheType": ("CACHE TYPE", lambda row: row.get("Type", "")),
         "Size": ("SIZE", lambda row: units.shown(row.get("Size", 0), 3)),
@@ -138,13 +141,13 @@ def verbose(found: dict[str, Any]) -> str:
         title = f"{heading} space usage:"
         if rows is caches:
             title = f"{heading} usage: {units.shown(_cached(caches))}"
-        parts.append(f"{title}\n\n" + listing.text(rows or [], columns, default))
+        parts.append(f"{title}\n\n" + output_list.text(rows or [], columns, default))
     return "\n".join(parts)
 
 
 def _since(text: str | None) -> str:
     """An RFC 3339 time as a span up to now; empty where there is none."""
-    return moments.ago(moments.epoch(text)) if text else ""
+    return times.ago(times.epoch(text)) if text else ""
 
 
 def _name(image: dict[str, Any]) -> tuple[str, str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli import pruning
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import prune
 from jaula.cli.main import Settings
 
 
@@ -22,24 +22,24 @@ def run(options: Options) -> int:
         "all build cache" if everything else "unused build cache",
     ]
     warning = "This will remove:\n" + "".join(f"  - {row}\n" for row in rows)
-    pruning.confirm(warning, force=options.on("force"))
+    prune.confirm(warning, force=options.on("force"))
     conditions = options.texts("filter")
-    lines, total = pruning.named(client, "containers", filters(conditions))
-    pruning.tell("Deleted Containers", lines)
-    lines, _ = pruning.named(client, "networks", filters(conditions))
-    pruning.tell("Deleted Networks", lines)
+    lines, total = prune.named(client, "containers", filters(conditions))
+    prune.tell("Deleted Containers", lines)
+    lines, _ = prune.named(client, "networks", filters(conditions))
+    prune.tell("Deleted Networks", lines)
     if volumes:
-        lines, freed = pruning.named(client, "volumes", filters(conditions))
+        lines, freed = prune.named(client, "volumes", filters(conditions))
         total += freed
-        pruning.tell("Deleted Volumes", lines)
+        prune.tell("Deleted Volumes", lines)
     dangling = "dangling=false" if everything else "dangling=true"
-    lines, freed = pruning.images(client, filters([*conditions, dangling]))
+    lines, freed = prune.images(client, filters([*conditions, dangling]))
     total += freed
-    pruning.tell("Deleted Images", lines)
-    lines, freed = pruning.build_cache(client, conditions, every=everything)
+    prune.tell("Deleted Images", lines)
+    lines, freed = prune.build_cache(client, conditions, every=everything)
     total += freed
-    pruning.tell("Deleted build cache objects", lines)
-    pruning.reclaimed(total)
+    prune.tell("Deleted build cache objects", lines)
+    prune.reclaimed(total)
     return 0
 
 

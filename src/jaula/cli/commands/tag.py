@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from jaula.cli import pulling
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Options
+from jaula.cli.images import pull
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Give the image another name."""
     source, target = options.arguments
-    repository, tag = pulling.split(target)
+    repository, tag = pull.split(target)
     query = (("repo", repository), ("tag", tag))
     Client(Settings.host).request("POST", f"/images/{quote(source, '/:@')}/tag", query)
     return 0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Options
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Draw the tree above and below the containers named, or of the whole host."""
-    from jaula.cli import packages
+    from jaula.cli import site_packages
 
-    packages.enable()
+    site_packages.enable()
     from jaula.audit import pstree
 
     roots = []
@@ -24,7 +24,7 @@ def run(options: Options) -> int:
                 continue
             found = client.get(f"/containers/{quote(name)}/json")
             if not found["State"]["Pid"]:
-                raise Failure(f"container {name} does not run")
+                raise CliError(f"container {name} does not run")
             roots.append(int(found["State"]["Pid"]))
     print(pstree.render(roots))
     return 0

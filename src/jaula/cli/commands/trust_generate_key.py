@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from jaula.cli import signing
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
+from jaula.cli.images import signing
 
 
 def run(options: Options) -> int:
@@ -19,11 +19,11 @@ def run(options: Options) -> int:
     try:
         key = keys.generate(options.text("algorithm", "ecdsa"))
     except InvalidRequest as error:
-        raise Failure(f"jaula: {error}") from None
+        raise CliError(f"jaula: {error}") from None
     private, public = f"{name}.key", f"{name}.pub"
     for path in (private, public):
         if os.path.lexists(path):
-            raise Failure(f"jaula: {path} is there already")
+            raise CliError(f"jaula: {path} is there already")
     password = signing.asked_password(f"Password for {private}: ", twice=True)
     _write(private, key_file.write(key, password), 0o600)
     _write(public, key.public.pem, 0o644)
@@ -37,7 +37,7 @@ def _write(path: str, data: bytes, mode: int) -> None:
         with open(os.open(path, flags, mode), "wb") as file:
             file.write(data)
     except OSError as error:
-        raise Failure(f"jaula: cannot write {path}: {(error.strerror or '').lower()}") from None
+        raise CliError(f"jaula: cannot write {path}: {(error.strerror or '').lower()}") from None
 
 
 COMMAND = Command(

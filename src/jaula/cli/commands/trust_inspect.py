@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import listing, signing
-from jaula.cli.client import Client
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import signing
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ def run(options: Options) -> int:
     known = [signing.public_key(path) for path in options.texts("key")]
     found, signatures = signing.listed(Client(Settings.host), options.arguments[0])
     items = [_item(signature, known, found["digest"]) for signature in signatures]
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "Key": ("KEY", lambda item: item["key"]),
         "SignedAs": ("SIGNED AS", lambda item: item["name"]),
         "Digest": ("DIGEST", lambda item: item["digest"]),
         "Annotations": ("ANNOTATIONS", lambda item: item["notes"]),
     }
     default = "{{.Key}}\t{{.SignedAs}}\t{{.Digest}}\t{{.Annotations}}"
-    listing.show(items, columns, default, options.text("format"))
+    output_list.show(items, columns, default, options.text("format"))
     return 0
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import listing
-from jaula.cli.client import Client
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,19 +18,19 @@ def run(options: Options) -> int:
     name = options.arguments[0] if options.arguments else ""
     found = Client(Settings.host).document("GET", "/jaula/policy/images", (("name", name),))
     if found["Error"]:
-        raise Failure(f"jaula: {found['Error']}")
+        raise CliError(f"jaula: {found['Error']}")
     rules = [found["Decides"]] if name else found["Rules"]
     if not found["InForce"] and not options.text("format"):
         print("No image policy is in force: every image is accepted.")
         return 0
-    columns: dict[str, listing.Column] = {
+    columns: dict[str, output_list.Column] = {
         "Images": ("IMAGES", lambda rule: rule["Scope"]),
         "Rule": ("RULE", lambda rule: rule["Verdict"]),
         "Keys": ("KEYS", lambda rule: ", ".join(_key(key) for key in rule["Keys"])),
         "SignedAs": ("SIGNED AS", lambda rule: rule["SignedAs"]),
     }
     default = "{{.Images}}\t{{.Rule}}\t{{.Keys}}"
-    listing.show(rules, columns, default, options.text("format"))
+    output_list.show(rules, columns, default, options.text("format"))
     return 0
 
 

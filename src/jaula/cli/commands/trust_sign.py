@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from base64 import b64encode
 
-from jaula.cli import registry_auth, signing
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import Failure, UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, UsageError
+from jaula.cli.images import registry_auth, signing
 from jaula.cli.main import Settings
 
 
@@ -27,7 +27,7 @@ def run(options: Options) -> int:
         identity = options.text("identity") or f"{wanted.domain}/{wanted.path}"
         reference.parse(identity)
     except InvalidRequest as error:
-        raise Failure(f"jaula: {error}") from None
+        raise CliError(f"jaula: {error}") from None
     client = Client(Settings.host)
     found = signing.listed(client, name)[0]
     if wanted.digest is None:

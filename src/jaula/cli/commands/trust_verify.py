@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli import signing
-from jaula.cli.client import Client
-from jaula.cli.failure import Failure, UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, UsageError
+from jaula.cli.images import signing
 from jaula.cli.main import Settings
 from jaula.spec.fast_json import encode
 
@@ -27,7 +27,7 @@ def run(options: Options) -> int:
         wanted = reference.parse(name)
         as_name = reference.parse(options.text("signed-as")) if options.given("signed-as") else None
     except InvalidRequest as error:
-        raise Failure(f"jaula: {error}") from None
+        raise CliError(f"jaula: {error}") from None
     expected = as_name or wanted
     found, signatures = signing.listed(Client(Settings.host), name)
     try:
@@ -39,7 +39,7 @@ def run(options: Options) -> int:
             None if wanted.digest else wanted.tag,
         )
     except signature.UnsignedImage as error:
-        raise Failure(
+        raise CliError(
             f"jaula: {wanted.repository}@{found['digest']}: {error}", status=UNSIGNED
         ) from None
     if options.text("format") == "json":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import container_flags, container_options
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import UsageError
-from jaula.cli.flags import Command, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Options
+from jaula.cli.containers import flags
+from jaula.cli.containers import options as container_options
+from jaula.cli.errors import UsageError
+from jaula.cli.for_each import each
 from jaula.cli.main import Settings
-from jaula.cli.several import each
 
 NAMES = (
     "blkio-weight",
@@ -48,7 +49,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Update configuration of one or more containers",
     run,
-    flags=tuple(flag for flag in container_flags.FLAGS if flag.name in NAMES),
+    flags=tuple(flag for flag in flags.FLAGS if flag.name in NAMES),
     least=1,
     description="Limits change at once, also of a container that runs.",
     examples=(("Half a CPU", "jaula update --cpus 0.5 web"),),

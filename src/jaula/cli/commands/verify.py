@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.client import Client, quote
-from jaula.cli.failure import EngineError, Failure, UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -31,9 +31,9 @@ def run(options: Options) -> int:
     if not chosen and not options.on("list"):
         raise UsageError('"jaula verify" requires a container, --all or --host.', status=1)
 
-    from jaula.cli import packages
+    from jaula.cli import site_packages
 
-    packages.enable()
+    site_packages.enable()
     from jaula.audit.reports import FORMATS as FORMS
     from jaula.audit.reports.report import ABOUTS
 
@@ -66,7 +66,7 @@ def _visit(client: Client) -> None:
     try:
         enter.visit(run)
     except OSError as error:
-        raise Failure(f"cannot enter the engine's namespaces: {error.strerror}") from error
+        raise CliError(f"cannot enter the engine's namespaces: {error.strerror}") from error
 
 
 def _containers(client: Client, options: Options) -> list[Report]:
@@ -88,7 +88,7 @@ def _containers(client: Client, options: Options) -> list[Report]:
         if not found["State"]["Running"]:
             if name not in options.arguments:
                 continue  # ended since it was listed
-            raise Failure(f"container {name} does not run: there is nothing in effect to verify")
+            raise CliError(f"container {name} does not run: there is nothing in effect to verify")
         rows = _rows(client, found, readings, probe=options.on("probe"))
         reports.append(Report(found["Name"].lstrip("/"), "container", _now(), tuple(rows)))
     return reports
@@ -102,7 +102,7 @@ def _rows(client: Client, found: Any, readings: HostSnapshot, *, probe: bool) ->
     try:
         spec = runtime.decode(client.request("GET", f"/jaula/containers/{found['Id']}/spec"))
     except EngineError as error:
-        raise Failure(f"the engine does not tell the container's spec: {error.reason}") from None
+        raise CliError(f"the engine does not tell the container's spec: {error.reason}") from None
     try:
         rows = verify.verify(found, spec, readings=readings)
         if probe:
@@ -110,7 +110,7 @@ def _rows(client: Client, found: Any, readings: HostSnapshot, *, probe: bool) ->
 
             rows += twin.rows(client, found, spec)
     except JaulaError as error:
-        raise Failure(f"{found['Name'].lstrip('/')}: {error}") from None
+        raise CliError(f"{found['Name'].lstrip('/')}: {error}") from None
     return rows
 
 
@@ -131,7 +131,7 @@ def _told(client: Client) -> tuple[str, dict[str, Any] | None]:
     asking = Client(client.address.text)
     try:
         return str(asking.get("/info")["DockerRootDir"]), asking.get(POLICY)
-    except Failure:
+    except CliError:
         return "", None
 
 

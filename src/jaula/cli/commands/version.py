@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import API, Client
-from jaula.cli.failure import Failure
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import API, Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ def run(options: Options) -> int:
     server, failure = None, None
     try:
         server = Client(Settings.host).get("/version")
-    except Failure as error:
+    except CliError as error:
         failure = error
     form = options.text("format")
     document = {"Client": client, "Server": server}
@@ -37,7 +37,7 @@ def run(options: Options) -> int:
 
         print(encode(document))
     elif form:
-        from jaula.cli.template import Template, unescape
+        from jaula.cli.output.template import Template, unescape
 
         print(Template(unescape(form)).render(document))
     else:

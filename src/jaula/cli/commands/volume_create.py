@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.cli.client import Client
-from jaula.cli.container_options import pairs
-from jaula.cli.failure import UsageError
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers.options import pairs
+from jaula.cli.errors import UsageError
 from jaula.cli.main import Settings
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from jaula.cli import inspecting
-from jaula.cli.client import Client, quote
-from jaula.cli.flags import Command, Options
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import inspect
 
 
 def run(options: Options) -> int:
     """Print the documents of the volumes named."""
     client = Client(Settings.host)
-    return inspecting.show(
+    return inspect.show(
         options.arguments,
         options.text("format"),
         lambda name: client.get(f"/volumes/{quote(name)}"),
@@ -22,7 +22,7 @@ COMMAND = Command(
     "[OPTIONS] VOLUME [VOLUME...]",
     "Display detailed information on one or more volumes",
     run,
-    flags=(inspecting.FORMAT,),
+    flags=(inspect.FORMAT,),
     least=1,
     description="Prints Docker's document of each volume as JSON, or what the template chooses.",
     examples=(("A volume's document", "jaula volume inspect data"),),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import listing, units
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli import units
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.cli.output import list as output_list
 
 
 def run(options: Options) -> int:
@@ -16,11 +17,11 @@ def run(options: Options) -> int:
     form = options.text("format")
     if options.on("quiet") and form in ("", "table"):
         form = "{{.Name}}"
-    listing.show(found, COLUMNS, "{{.Driver}}\t{{.Name}}", form)
+    output_list.show(found, COLUMNS, "{{.Driver}}\t{{.Name}}", form)
     return 0
 
 
-COLUMNS: dict[str, listing.Column] = {
+COLUMNS: dict[str, output_list.Column] = {
     "Name": ("VOLUME NAME", lambda item: item["Name"]),
     "Driver": ("DRIVER", lambda item: item["Driver"]),
     "Mountpoint": ("MOUNTPOINT", lambda item: item["Mountpoint"]),

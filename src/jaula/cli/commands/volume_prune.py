@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli import pruning
-from jaula.cli.client import Client, filters
-from jaula.cli.flags import Command, Flag, Options
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.images import prune
 from jaula.cli.main import Settings
 
 
@@ -15,10 +15,10 @@ def run(options: Options) -> int:
     if options.on("all"):
         warning = "This will remove all local volumes not used by at least one container."
         conditions.append("all=true")
-    pruning.confirm(warning, force=options.on("force"))
-    lines, total = pruning.named(Client(Settings.host), "volumes", filters(conditions))
-    pruning.tell("Deleted Volumes", lines)
-    pruning.reclaimed(total)
+    prune.confirm(warning, force=options.on("force"))
+    lines, total = prune.named(Client(Settings.host), "volumes", filters(conditions))
+    prune.tell("Deleted Volumes", lines)
+    prune.reclaimed(total)
     return 0
 
 

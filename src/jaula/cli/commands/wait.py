@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.client import Client, checked, quote
-from jaula.cli.failure import EngineError
-from jaula.cli.flags import Command, Options
-from jaula.cli.following import ask_wait, status_of
+from jaula.cli.client.client import Client, checked, quote
+from jaula.cli.command import Command, Options
+from jaula.cli.containers.attach import ask_wait, status_of
+from jaula.cli.errors import EngineError
 from jaula.cli.main import Settings
 
 

@@ -134,7 +134,7 @@ def test_no_url_breaks_the_reader(text: str) -> None:
     ],
 )
 def test_which_registry_is_meant(server: str, domain: str, key: str) -> None:
-    from jaula.cli import registry_auth
+    from jaula.cli.images import registry_auth
 
     assert domain_of(server) == domain
     assert credentials_key(domain) == key
@@ -147,7 +147,7 @@ def test_which_registry_is_meant(server: str, domain: str, key: str) -> None:
      ("q.io/a/b:1", "q.io"), ("h:5000/a@sha256:1", "h:5000"), ("docker.io/a", "docker.io")],
 )  # fmt: skip
 def test_the_client_knows_an_images_registry(image: str, domain: str) -> None:
-    from jaula.cli import registry_auth
+    from jaula.cli.images import registry_auth
 
     assert registry_auth.domain(image) == domain
 

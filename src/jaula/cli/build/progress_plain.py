@@ -1,0 +1,86 @@
+"""Ways to show a build that need no terminal: line by line, kept for later, or as JSON."""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any, TextIO
+
+    from jaula.cli.build.progress import ProgressStep
+
+_KEPT = 2000  # lines
+
+
+class PlainView:
+    """``--progress plain``: every line under the number of its step, as it comes."""
+
+    def __init__(self, output: TextIO | None = None) -> None:
+        self._output = output or sys.stderr
+
+    def _write(self, text: str) -> None:
+        self._output.write(text + "\n")
+        self._output.flush()
+
+    def began(self, step: ProgressStep) -> None:
+        self._write(f"#{step.number} {step.title}")
+
+    def line(self, step: ProgressStep, text: str) -> None:
+        self._write(f"#{step.number} {step.elapsed:.3f} {text}")
+
+    def ended(self, step: ProgressStep) -> None:
+        if step.state == "cached":
+            self._write(f"#{step.number} CACHED")
+        elif step.state == "failed":
+            self._write(f"#{step.number} ERROR: {step.error.partition(chr(10))[0]}")
+        else:
+            self._write(f"#{step.number} DONE {step.seconds:.1f}s")
+
+    def text(self, text: str) -> None:
+        self._write(text)
+
+
+class QuietView(PlainView):
+    """``--quiet``: the last lines, for the case that the build fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+
+    def _write(self, text: str) -> None:
+        self._lines.append(text)
+        if len(self._lines) > 2 * _KEPT:
+            del self._lines[:_KEPT]
+
+    def tell(self) -> None:
+        """Show them."""
+        self._output.write("".join(f"{line}\n" for line in self._lines[-_KEPT:]))
+        self._output.flush()
+
+
+class NullView:
+    """For a reading whose messages are shown in another way."""
+
+    def began(self, step: ProgressStep) -> None:
+        return
+
+    def line(self, step: ProgressStep, text: str) -> None:
+        return
+
+    def ended(self, step: ProgressStep) -> None:
+        return
+
+    def text(self, text: str) -> None:
+        return
+
+
+def as_json(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """``--progress json``: the messages as they are, one a line, on their way."""
+    from jaula.spec.fast_json import encode
+
+    for message in messages:
+        sys.stderr.write(encode(message) + "\n")
+        sys.stderr.flush()
+        yield message

@@ -1,0 +1,173 @@
+"""The client's end of a build's session: secrets, the ssh agent, directories.
+
+Follows :mod:`jaula.spec.build_session`. A thread of its own answers while the main one shows
+progress. Nothing is sent that was not named on the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+
+from jaula.cli.errors import CliError
+from jaula.spec import build_session as protocol
+from jaula.spec.build_session import SessionRequestKind
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from jaula.cli.client.client import Client
+    from jaula.storage.tar.writer import Sink
+
+    Secret = Callable[[], bytes]
+    Write = Callable[[Sink], None]
+
+_UPGRADE = (("Connection", "Upgrade"), ("Upgrade", protocol.PROTOCOL))
+
+
+class Session:
+    """A context: open at its beginning, closed at its end. ``id`` is what ``/build`` is told.
+
+    ``secrets`` give their bytes when they are asked for, ``agents`` are paths of sockets,
+    ``contexts`` write a tar.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        secrets: Mapping[str, Secret],
+        agents: Mapping[str, str],
+        contexts: Mapping[str, Write],
+    ) -> None:
+        self._client = client
+        self._secrets = secrets
+        self._agents = agents
+        self._contexts = contexts
+        self.id = os.urandom(16).hex()
+        self._selector = selectors.DefaultSelector()
+        self._streams: dict[int, socket.socket] = {}
+        self._pending = bytearray()
+
+    def __enter__(self) -> Session:
+        from jaula.cli.client.client import checked, target
+
+        connection = self._client.connection()
+        path = target("/build/session", (("session", self.id),))
+        connection.send("POST", path, b"", _UPGRADE)
+        response = connection.response()
+        if response.status != 101:
+            checked(response)
+            raise CliError("the engine opens no session for builds")
+        self._pending += connection.leftover()
+        self._connection = connection
+        self._sock = connection.socket
+        self._thread = threading.Thread(target=self._run, name="build-session", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the engine was faster
+        self._thread.join(timeout=5)
+        self._connection.close()
+
+    # -- the thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._selector.register(self._sock, selectors.EVENT_READ, 0)
+        try:
+            self._take()
+            while True:
+                for key, _ in self._selector.select():
+                    if key.data:
+                        self._from_agent(key.data)
+                        continue
+                    data = self._sock.recv(protocol.PIECE)
+                    if not data:
+                        return
+                    self._pending += data
+                    self._take()
+        except (OSError, protocol.BadFrame):
+            return  # the engine is gone, or does not keep to the protocol; the build tells
+        finally:
+            for sock in self._streams.values():
+                sock.close()
+            self._selector.close()
+
+    def _take(self) -> None:
+        """Act on every frame that is there."""
+        while len(self._pending) >= protocol.HEAD_SIZE:
+            kind, number, length = protocol.head(bytes(self._pending[: protocol.HEAD_SIZE]))
+            end = protocol.HEAD_SIZE + length
+            if len(self._pending) < end:
+                return
+            payload = bytes(self._pending[protocol.HEAD_SIZE : end])
+            del self._pending[:end]
+            self._act(kind, number, payload)
+
+    def _act(self, kind: SessionRequestKind, number: int, payload: bytes) -> None:
+        if kind in (SessionRequestKind.SECRET, SessionRequestKind.SSH, SessionRequestKind.CONTEXT):
+            try:
+                self._answer(kind, number, protocol.asked(payload))
+            except (CliError, OSError) as error:
+                self._fail(number, str(error))
+        elif (agent := self._streams.get(number)) is not None:
+            try:
+                if kind is SessionRequestKind.DATA:
+                    agent.sendall(payload)
+                else:
+                    agent.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._drop(number)
+
+    def _answer(self, kind: SessionRequestKind, number: int, id: str) -> None:
+        if kind is SessionRequestKind.SECRET and id in self._secrets:
+            self._data(number, self._secrets[id]())
+            self._send(protocol.frame(SessionRequestKind.END, number))
+        elif kind is SessionRequestKind.CONTEXT and id in self._contexts:
+            self._contexts[id](lambda data: self._data(number, data))
+            self._send(protocol.frame(SessionRequestKind.END, number))
+        elif kind is SessionRequestKind.SSH and id in self._agents:
+            agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                agent.connect(self._agents[id])
+            except OSError:
+                agent.close()
+                raise
+            self._streams[number] = agent
+            self._selector.register(agent, selectors.EVENT_READ, number)
+        else:
+            self._fail(number, protocol.UNKNOWN)
+
+    def _from_agent(self, number: int) -> None:
+        try:
+            data = self._streams[number].recv(protocol.PIECE)
+        except OSError:
+            data = b""
+        if data:
+            self._data(number, data)
+        else:
+            self._drop(number)
+            self._send(protocol.frame(SessionRequestKind.END, number))
+
+    def _drop(self, number: int) -> None:
+        agent = self._streams.pop(number)
+        self._selector.unregister(agent)
+        agent.close()
+
+    def _data(self, number: int, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), protocol.PIECE):
+            piece = bytes(view[start : start + protocol.PIECE])
+            self._send(protocol.frame(SessionRequestKind.DATA, number, piece))
+
+    def _fail(self, number: int, text: str) -> None:
+        self._send(protocol.frame(SessionRequestKind.FAIL, number, text.encode()[:1000]))
+
+    def _send(self, frame: bytes) -> None:
+        self._sock.sendall(frame)

@@ -1,0 +1,1 @@
+"""The API client of the command line: endpoints, contexts, HTTP, streams."""

@@ -1,0 +1,205 @@
+"""Requests to the engine, and what its answers mean.
+
+Every command speaks the Docker Engine API (version 1.45 of its reference) and nothing else. One
+connection is kept and used again; a request whose answer stays open (attach, wait, logs) gets a
+connection of its own.
+"""
+
+from __future__ import annotations
+
+from jaula.cli.client import endpoint
+from jaula.cli.client.http import Connection, Response, SocketAddress
+from jaula.cli.errors import EngineError, Unreachable
+from jaula.spec import fast_json as documents
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    Query = Iterable[tuple[str, object]]
+    Headers = Iterable[tuple[str, str]]
+
+API = "/v1.45"
+UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+UPGRADE = (("Connection", "Upgrade"), ("Upgrade", "tcp"))
+JSON = (("Content-Type", "application/json"),)
+
+
+def quote(text: str, keep: str = "") -> str:
+    """Percent-encode ``text`` for a path or a query (RFC 3986)."""
+    safe = UNRESERVED.union(keep.encode())
+    data = text.encode("utf-8", "surrogateescape")
+    return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in data)
+
+
+def target(path: str, query: Query = ()) -> str:
+    """The request target for ``path`` below the API's version; empty values are left out."""
+    pairs = [
+        f"{quote(name)}={quote('1' if value is True else str(value))}"
+        for name, value in query
+        if value is not None and value is not False and value != ""
+    ]
+    return API + path + ("?" + "&".join(pairs) if pairs else "")
+
+
+class Client:
+    """The engine at one address."""
+
+    def __init__(self, host: str = "") -> None:
+        found = endpoint.find(host)
+        self.named = found.host
+        self.address = SocketAddress(self.named or endpoint.own_host(), found.security)
+        self._idle: list[Connection] = []
+
+    def connection(self) -> Connection:
+        """A connection that nobody uses. Starts an engine where none was named and none answers."""
+        if self._idle:
+            return self._idle.pop()
+        try:
+            return Connection(self.address)
+        except OSError as error:
+            if not self.named:
+                from jaula.cli.client import autostart
+
+                autostart.start(self.address, error)
+                return Connection(self.address)
+            raise Unreachable(self._unreachable(error)) from None
+
+    def _unreachable(self, error: OSError) -> str:
+        if isinstance(error, PermissionError):
+            return f"permission denied while connecting to the jaula engine at {self.address.text}"
+        return (
+            f"Cannot connect to the jaula engine at {self.address.text}. "
+            f"Is the engine running? ({error.strerror or error})"
+        )
+
+    def release(self, connection: Connection) -> None:
+        """Give back a connection whose answers were read to their end."""
+        if connection.reusable:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        query: Query = (),
+        body: object = None,
+        headers: Headers = (),
+    ) -> bytes:
+        """Do one request; the whole body of the answer. Raises EngineError on a refusal."""
+        connection = self.connection()
+        data = None if body is None else _encoded(body)
+        sent = (*headers, *(JSON if body is not None else ()))
+        connection.send(method, target(path, query), data, sent)
+        response = connection.response()
+        content = response.read()
+        self.release(connection)
+        if response.status >= 400:
+            raise refusal(response.status, content)
+        return content
+
+    def document(
+        self,
+        method: str,
+        path: str,
+        query: Query = (),
+        body: object = None,
+        headers: Headers = (),
+    ) -> Any:
+        """Do one request; the answer's JSON document, None where it has no body."""
+        content = self.request(method, path, query, body, headers)
+        return documents.decode(content) if content.strip() else None
+
+    def get(self, path: str, query: Query = ()) -> Any:
+        """GET a JSON document."""
+        return self.document("GET", path, query)
+
+    def open(
+        self,
+        method: str,
+        path: str,
+        query: Query = (),
+        body: object = None,
+        headers: Headers = (),
+    ) -> Response:
+        """A request on a connection of its own, whose answer is read as it comes."""
+        connection = self.connection()
+        data = None if body is None else _encoded(body)
+        sent = (*headers, *(JSON if body is not None else ()))
+        connection.send(method, target(path, query), data, sent)
+        return checked(connection.response())
+
+    def lines(
+        self,
+        method: str,
+        path: str,
+        query: Query = (),
+        headers: Headers = (),
+    ) -> Iterator[Any]:
+        """The JSON documents of a streaming answer."""
+        return documents.decode_lines(self.open(method, path, query, None, headers).chunks())
+
+    def ask_hijack(self, path: str, query: Query = (), body: object = None) -> Connection:
+        """Send a request that takes over its connection; read the answer with ``hijacked``."""
+        connection = self.connection()
+        data = b"" if body is None else _encoded(body)
+        headers = (("Content-Type", "application/json" if body is not None else "text/plain"),)
+        connection.send("POST", target(path, query), data, headers + UPGRADE)
+        return connection
+
+    def upload(
+        self,
+        path: str,
+        query: Query,
+        pieces: Iterable[bytes],
+        content_type: str = "application/x-tar",
+    ) -> Response:
+        """POST a body of unknown length. An answer that comes early ends the sending."""
+        connection = self.connection()
+        headers = (("Content-Type", content_type), ("Transfer-Encoding", "chunked"))
+        connection.send("POST", target(path, query), None, headers)
+        try:
+            for piece in pieces:
+                if piece:
+                    connection.send_raw(b"%x\r\n%s\r\n" % (len(piece), piece))
+            connection.send_raw(b"0\r\n\r\n")
+        except Unreachable:
+            connection.reusable = False  # a refusal may be waiting to be read
+        return checked(connection.response())
+
+
+def _encoded(body: object) -> bytes:
+    return documents.encode(body).encode("utf-8", "surrogateescape")
+
+
+def checked(response: Response) -> Response:
+    """``response`` itself, or its refusal raised as EngineError."""
+    if response.status >= 400:
+        raise refusal(response.status, response.read())
+    return response
+
+
+def refusal(status: int, content: bytes) -> EngineError:
+    """The error that the engine answered with."""
+    try:
+        document = documents.decode(content)
+        message = document["message"]
+    except (ValueError, KeyError, TypeError):
+        message = content.decode("utf-8", "replace").strip() or f"HTTP status {status}"
+    return EngineError(status, str(message))
+
+
+def filters(pairs: Iterable[str]) -> str:
+    """The ``filters`` parameter for ``--filter key=value`` flags."""
+    found: dict[str, dict[str, bool]] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            from jaula.cli.errors import UsageError
+
+            raise UsageError(f"bad format of filter (expected name=value): {pair!r}")
+        found.setdefault(name.strip().lower(), {})[value.strip()] = True
+    return documents.encode(found) if found else ""

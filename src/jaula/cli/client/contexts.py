@@ -1,0 +1,249 @@
+"""Contexts: names for engines, kept where Docker keeps them, so that both commands see the same.
+
+Source: docker/cli ``cli/context/store``: ``contexts/meta/<sha256 of the name>/meta.json`` is a
+context's document, ``contexts/tls/<the same>/docker/`` holds ``ca.pem``, ``cert.pem`` and
+``key.pem``. The name in use is ``currentContext`` of Docker's ``config.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from jaula.cli.client import endpoint as destinations
+from jaula.cli.client.endpoint import DEFAULT, TLS_FILES, Endpoint
+from jaula.cli.client.tls import TlsOptions
+from jaula.cli.errors import CliError
+from jaula.errors import InvalidRequest
+from jaula.images.registry.auth.credentials import CredentialFile
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.+-]+", re.ASCII)
+ENDPOINT = "docker"
+MAX_SIZE = 1 << 20  # bytes of a document, and of a PEM file
+_KEYS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
+
+
+class Context(NamedTuple):
+    """One context. ``files`` are its PEM files by name, where they were read.
+
+    ``kept`` is the document as it was: others may have written more into it, which stays.
+    """
+
+    name: str
+    description: str = ""
+    host: str = ""
+    skip_verify: bool = False
+    files: dict[str, bytes] = {}
+    kept: dict[str, Any] = {}
+
+    def document(self) -> dict[str, Any]:
+        """``meta.json``."""
+        metadata, endpoints = _table(self.kept, "Metadata"), _table(self.kept, "Endpoints")
+        metadata.pop("Description", None)
+        if self.description:
+            metadata["Description"] = self.description
+        endpoints[ENDPOINT] = {"Host": self.host, "SkipTLSVerify": self.skip_verify}
+        return self.kept | {"Name": self.name, "Metadata": metadata, "Endpoints": endpoints}
+
+
+def _table(document: dict[str, Any], key: str) -> dict[str, Any]:
+    """A copy of a member that is an object; empty where it is none."""
+    found = document.get(key)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def check_name(name: str) -> str:
+    """The name, if one may have it. Raises Failure."""
+    if name == DEFAULT:
+        raise CliError('"default" is a reserved context name')
+    if not NAME.fullmatch(name):
+        raise CliError(
+            f'context name "{name}" is invalid, names are validated against regexp '
+            '"^[a-zA-Z0-9][a-zA-Z0-9_.+-]+$"'
+        )
+    return name
+
+
+def meta_path(name: str) -> str:
+    """The directory of a context's document."""
+    return os.path.join(_directory(), "meta", sha256(name.encode()).hexdigest())
+
+
+def tls_path(name: str) -> str:
+    """The directory of a context's PEM files."""
+    return os.path.join(_directory(), "tls", sha256(name.encode()).hexdigest())
+
+
+def _directory() -> str:
+    return os.path.join(destinations.directory(), "contexts")
+
+
+def names() -> list[str]:
+    """All but the default one, in order."""
+    found = []
+    try:
+        entries = os.listdir(os.path.join(_directory(), "meta"))
+    except FileNotFoundError:
+        return []
+    for entry in entries:
+        document = _read(os.path.join(_directory(), "meta", entry, "meta.json"))
+        name = document.get("Name") if document else None
+        if isinstance(name, str) and sha256(name.encode()).hexdigest() == entry:
+            found.append(name)
+    return sorted(found)
+
+
+def exists(name: str) -> bool:
+    """Whether there is a context of that name besides the default one."""
+    return os.path.exists(os.path.join(meta_path(name), "meta.json"))
+
+
+def find(name: str) -> Context:
+    """One context, the default one too. Raises Failure in Docker's words."""
+    if name == DEFAULT:
+        host = os.environ.get(destinations.overriding()) or destinations.own_host()
+        return Context(DEFAULT, "Current DOCKER_HOST based configuration", host)
+    path = os.path.join(meta_path(name), "meta.json")
+    document = _read(path)
+    if document is None:
+        raise CliError(
+            f'context "{name}": context not found: open {path}: no such file or directory'
+        )
+    endpoint = _table(_table(document, "Endpoints"), ENDPOINT)
+    return Context(
+        name,
+        str(_table(document, "Metadata").get("Description") or ""),
+        str(endpoint.get("Host") or ""),
+        endpoint.get("SkipTLSVerify") is True,
+        _files(name),
+        document,
+    )
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    """The document at ``path``; None where there is none. Raises Failure for what is none."""
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read(MAX_SIZE))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, RecursionError, OSError) as error:
+        raise CliError(f"context {path}: {getattr(error, 'strerror', None) or error}") from None
+    return found if isinstance(found, dict) else {}
+
+
+def _files(name: str) -> dict[str, bytes]:
+    found = {}
+    for file_name in TLS_FILES:
+        try:
+            with open(os.path.join(tls_path(name), ENDPOINT, file_name), "rb") as file:
+                found[file_name] = file.read(MAX_SIZE)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return found
+
+
+def save(context: Context) -> None:
+    """Keep a context, in the place of one of the same name."""
+    meta, tls = meta_path(context.name), tls_path(context.name)
+    os.makedirs(meta, mode=0o755, exist_ok=True)
+    shutil.rmtree(os.path.join(tls, ENDPOINT), ignore_errors=True)
+    for file_name, data in context.files.items():
+        os.makedirs(os.path.join(tls, ENDPOINT), mode=0o700, exist_ok=True)
+        _write(os.path.join(tls, ENDPOINT, file_name), data, 0o600)
+    text = json.dumps(context.document(), separators=(",", ":"))
+    _write(os.path.join(meta, "meta.json"), text.encode(), 0o644)
+
+
+def _write(path: str, data: bytes, mode: int) -> None:
+    half = f"{path}.{os.getpid()}"
+    with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(data)
+    os.replace(half, path)
+
+
+def remove(name: str) -> None:
+    """Forget a context and its files."""
+    shutil.rmtree(meta_path(name), ignore_errors=True)
+    shutil.rmtree(tls_path(name), ignore_errors=True)
+
+
+def configured() -> str:
+    """The name in Docker's configuration file."""
+    name = _configuration().document().get("currentContext")
+    return name if isinstance(name, str) and name else DEFAULT
+
+
+def use(name: str) -> None:
+    """Write the name into Docker's configuration file."""
+    file = _configuration()
+    try:
+        document = file.document()
+        document.pop("currentContext", None)
+        if name != DEFAULT:
+            document["currentContext"] = name
+        file.replace(document)
+    except InvalidRequest as error:
+        raise CliError(str(error)) from None
+
+
+def _configuration() -> CredentialFile:
+    return CredentialFile(os.path.join(destinations.directory(), "config.json"))
+
+
+def endpoint(text: str) -> Context:
+    """``host=...,ca=...,cert=...,key=...,skip-tls-verify=true`` as a context without a name."""
+    given: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or key not in ("host", "skip-tls-verify", "from", *_KEYS):
+            what = key if equals else part
+            raise CliError(
+                f"unable to create docker endpoint config: {what}: unrecognized config key"
+            )
+        given[key] = value
+    if "from" in given:
+        return find(given["from"])
+    skip = given.get("skip-tls-verify", "false")
+    if skip.lower() not in ("true", "false", "1", "0"):
+        raise CliError(f'unable to create docker endpoint config: skip-tls-verify: "{skip}"')
+    files = {}
+    for key, file_name in _KEYS.items():
+        if given.get(key):
+            files[file_name] = _pem(given[key])
+    return Context("", "", given.get("host", ""), skip.lower() in ("true", "1"), files)
+
+
+def _pem(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_SIZE)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CliError(f"unable to create docker endpoint config: open {path}: {reason}") from None
+
+
+def destination(name: str) -> Endpoint:
+    """Where a context leads. Raises Failure."""
+    try:
+        found = find(name)
+    except CliError as error:
+        raise CliError(
+            f"Failed to initialize: unable to resolve docker endpoint: {error.message}"
+        ) from None
+    if not found.host:
+        return Endpoint()
+    place = os.path.join(tls_path(name), ENDPOINT)
+    paths = [os.path.join(place, n) if n in found.files else "" for n in TLS_FILES]
+    if not any(paths) and not found.skip_verify:
+        return Endpoint(found.host)
+    if found.host.startswith(("unix://", "ssh://")):
+        return Endpoint(found.host)
+    authority, certificate, key = paths
+    return Endpoint(
+        found.host, TlsOptions(authority, certificate, key, verify=not found.skip_verify)
+    )

@@ -1,0 +1,139 @@
+"""Which engine a command talks to: options, then the environment, then the context in use.
+
+Source: docker docs, "Docker contexts" and "Use the Docker command line", environment variables.
+``JAULA_HOST`` goes before ``DOCKER_HOST``. ``--host`` and the variables win over a context that the
+environment or the configuration names.
+"""
+
+from __future__ import annotations
+
+from posix import geteuid
+
+from jaula.cli.environ import text as variable
+from jaula.cli.errors import CliError, Unreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.cli.client.tls import TlsOptions
+
+SYSTEM_HOST = "unix:///run/jaula/jaula.sock"
+DEFAULT = "default"
+TLS_FILES = ("ca.pem", "cert.pem", "key.pem")
+
+
+class ConnectionOptions:
+    """The options before the command."""
+
+    host = ""
+    context = ""
+    tls = False
+    tlsverify: bool | None = None  # None: as the environment says
+    tlscacert = ""
+    tlscert = ""
+    tlskey = ""
+
+
+class Endpoint:
+    """An address, empty for this host's own engine, and how to speak with it."""
+
+    def __init__(self, host: str = "", security: TlsOptions | None = None) -> None:
+        self.host = host
+        self.security = security
+
+
+def find(host: str = "") -> Endpoint:
+    """Where to go. Raises Failure."""
+    host = host or ConnectionOptions.host
+    if host and ConnectionOptions.context:
+        raise CliError("conflicting options: either specify --host or --context, not both")
+    if not host and not ConnectionOptions.context:
+        host = variable("JAULA_HOST") or variable("DOCKER_HOST")
+    name = DEFAULT if host else current()
+    if name != DEFAULT:
+        from jaula.cli.client import contexts
+
+        return contexts.destination(name)
+    return Endpoint(host, _security() if _is_tcp(host) else None)
+
+
+def overriding() -> str:
+    """The variable that wins over any context that is not named on the command line."""
+    return next((name for name in ("JAULA_HOST", "DOCKER_HOST") if variable(name)), "")
+
+
+def current() -> str:
+    """The name of the context in use."""
+    if ConnectionOptions.context:
+        return ConnectionOptions.context
+    if overriding():
+        return DEFAULT
+    return variable("DOCKER_CONTEXT") or _configured() or DEFAULT
+
+
+def own_host() -> str:
+    """Root's engine, or for an ordinary user the one that :mod:`jaula.rootless.paths` names.
+
+    Raises Unreachable where that one's directory could be another user's.
+    """
+    if geteuid() == 0:
+        return SYSTEM_HOST
+    from jaula.rootless import paths
+
+    socket = paths.socket()
+    parent = socket.rpartition("/")[0]
+    if parent != paths.SYSTEM_RUN and not paths.is_trusted(parent):
+        raise Unreachable(
+            f"{parent} is not this user's alone, so an engine there could be anybody's: remove "
+            "it, or set XDG_RUNTIME_DIR"
+        )
+    return "unix://" + socket
+
+
+def directory() -> str:
+    """Docker's directory of this person."""
+    return variable("DOCKER_CONFIG") or (variable("HOME") or "/root") + "/.docker"
+
+
+def _configured() -> str:
+    try:
+        with open(directory() + "/config.json", "rb") as file:
+            data = file.read(1 << 20)
+    except OSError:
+        return ""
+    if b"currentContext" not in data:
+        return ""
+    from jaula.spec.fast_json import decode
+
+    try:
+        found = decode(data)
+    except ValueError:
+        return ""  # who has to do with the file's other content says so
+    name = found.get("currentContext") if isinstance(found, dict) else ""
+    return name if isinstance(name, str) else ""
+
+
+def _is_tcp(host: str) -> bool:
+    return bool(host) and not host.startswith(("unix://", "ssh://", "/"))
+
+
+def _security() -> TlsOptions | None:
+    """TLS as the options and the environment want it; None for none."""
+    verify = (
+        bool(variable("DOCKER_TLS_VERIFY"))
+        if ConnectionOptions.tlsverify is None
+        else ConnectionOptions.tlsverify
+    )
+    given = (ConnectionOptions.tlscacert, ConnectionOptions.tlscert, ConnectionOptions.tlskey)
+    if not (verify or ConnectionOptions.tls or variable("DOCKER_TLS") or any(given)):
+        return None
+    from os import path
+
+    from jaula.cli.client.tls import TlsOptions as TlsTlsOptions
+
+    place = variable("DOCKER_CERT_PATH") or directory()
+    usual = [f"{place}/{name}" for name in TLS_FILES]
+    authority, certificate, key = (
+        asked or (name if path.exists(name) or (verify and number == 0) else "")
+        for number, (asked, name) in enumerate(zip(given, usual, strict=True))
+    )
+    return TlsTlsOptions(authority, certificate, key, verify=verify)

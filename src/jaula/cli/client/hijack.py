@@ -1,0 +1,212 @@
+"""A hijacked connection joined to the client's own standard streams.
+
+One poll loop does everything: the container's output, the person's input, signals, and the answer
+of ``wait``. Input is never sent with a blocking call, so a container that does not read cannot keep
+its own output from being shown.
+"""
+
+from __future__ import annotations
+
+from posix import read
+from select import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, poll
+
+from jaula.cli.client.http import MSG_NOSIGNAL
+from jaula.cli.client.stdcopy import STDERR, StdcopyReader, write_all
+from jaula.cli.errors import Unreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.cli.client.detach_keys import DetachKeys
+    from jaula.cli.client.http import Connection
+    from jaula.cli.signals import SignalHandler
+
+MSG_DONTWAIT = 0x40
+SHUT_WR = 1
+READ = 65536
+
+
+def opened(connection: Connection) -> Connection:
+    """Read the answer to a hijack; raises EngineError where the engine refused."""
+    from jaula.cli.client.client import checked
+
+    checked(connection.response())
+    return connection
+
+
+class HijackedStream:
+    """The streams of one container or exec on ``connection``, whose head was read."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        framed: bool,
+        stdin: int | None = None,
+        keys: DetachKeys | None = None,
+    ) -> None:
+        self._connection = connection
+        self._socket = connection.socket
+        self._frames = StdcopyReader() if framed else None
+        self._stdin = stdin
+        self._keys = keys
+        self._pending = b""
+        self._input_over = stdin is None
+
+    @property
+    def detached(self) -> bool:
+        """Whether the person left with the detach keys."""
+        return self._keys is not None and self._keys.seen
+
+    def run(
+        self,
+        interrupts: SignalHandler | None = None,
+        on_signal: Callable[[int], None] | None = None,
+        waiting: Connection | None = None,
+    ) -> None:
+        """Pump until the engine ends the stream and, where given, ``waiting`` has its answer.
+
+        The answer itself is left on ``waiting`` to be read. A detached stream ends at once.
+        """
+        self._show(self._connection.leftover())
+        poller = poll()
+        stream = self._socket.fileno()
+        poller.register(stream, POLLIN)
+        if self._stdin is not None:
+            poller.register(self._stdin, POLLIN)
+        if interrupts is not None:
+            poller.register(interrupts.fileno(), POLLIN)
+        answer = waiting.fileno() if waiting is not None else -1
+        streaming, answered = True, waiting is None
+        if waiting is not None:
+            poller.register(answer, POLLIN)
+        while streaming or not (answered or self.detached):
+            for descriptor, event in poller.poll():
+                if interrupts is not None and descriptor == interrupts.fileno():
+                    for number in interrupts.take():
+                        if on_signal is not None:
+                            on_signal(number)
+                elif descriptor == stream:
+                    if event & POLLOUT:
+                        self._flush(poller)
+                    if event & (POLLIN | POLLHUP | POLLERR) and not self._receive():
+                        streaming = False
+                        poller.unregister(stream)
+                        self._stop_input(poller)
+                elif descriptor == answer:
+                    answered = True
+                    poller.unregister(answer)
+                elif event & POLLNVAL:
+                    self._end_input(poller)
+                elif not self._input_over:
+                    self._read_input(poller)
+
+    def _receive(self) -> bool:
+        try:
+            data = self._socket.recv(READ)
+        except OSError:
+            return False
+        self._show(data)
+        return bool(data)
+
+    def _show(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._frames is None:
+            write_all(1, data)
+            return
+        for number, payload in self._frames.feed(data):
+            write_all(2 if number == STDERR else 1, payload)
+
+    def _read_input(self, poller: poll) -> None:
+        assert self._stdin is not None
+        try:
+            data = read(self._stdin, READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._end_input(poller)
+            return
+        if self._keys is not None:
+            self._keys.watch(data)
+        self._pending += data
+        self._flush(poller)
+        if self.detached:
+            self._stop_input(poller)
+
+    def _flush(self, poller: poll) -> None:
+        try:
+            sent = self._socket.send(self._pending, MSG_DONTWAIT | MSG_NOSIGNAL)
+            self._pending = self._pending[sent:]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._pending = b""  # the container's side is closed; its output may go on
+            self._stop_input(poller)
+        if self._pending:
+            poller.modify(self._socket.fileno(), POLLIN | POLLOUT)
+            if not self._input_over and self._stdin is not None:
+                poller.modify(self._stdin, 0)
+            return
+        poller.modify(self._socket.fileno(), POLLIN)
+        if self._input_over:
+            self._half_close()
+        elif self._stdin is not None:
+            poller.modify(self._stdin, POLLIN)
+
+    def _end_input(self, poller: poll) -> None:
+        self._stop_input(poller)
+        if not self._pending:
+            self._half_close()
+
+    def _stop_input(self, poller: poll) -> None:
+        if self._stdin is not None and not self._input_over:
+            poller.unregister(self._stdin)
+        self._input_over = True
+
+    def _half_close(self) -> None:
+        if self.detached:
+            return
+        try:
+            self._socket.shutdown(SHUT_WR)
+        except OSError:
+            return  # the other side is gone already
+
+
+def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
+    """The status in the answer of ``wait``; asked again where the engine went away meanwhile."""
+    from jaula.cli.client.client import checked
+    from jaula.cli.errors import CliError, EngineError
+    from jaula.spec import fast_json as documents
+
+    attempts = 100
+    while True:
+        try:
+            document = documents.decode(waiting.response_body())
+            break
+        except (Unreachable, ValueError, OSError):
+            attempts -= 1
+            if not attempts:
+                raise Unreachable(
+                    "the engine went away before it told the exit status", status=125
+                ) from None
+            from time import sleep
+
+            sleep(0.1)
+            try:
+                waiting = retry()
+                checked(waiting.response_head())
+            except EngineError as error:
+                raise CliError(
+                    f"the engine restarted and cannot tell the exit status: {error.reason}",
+                    status=125,
+                ) from None
+            except (Unreachable, OSError):
+                continue
+    reason = document.get("Error") or {}
+    if isinstance(reason, dict) and reason.get("Message"):
+        raise CliError(f"Error waiting for container: {reason['Message']}", status=125)
+    return int(document["StatusCode"])

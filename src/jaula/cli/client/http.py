@@ -1,0 +1,247 @@
+"""A small HTTP/1.1 client for one host: keep-alive, chunked bodies, hijacked connections.
+
+Follows RFC 9112 as far as an engine and its clients need it: responses framed by
+``Content-Length``, by chunks or by the end of the connection. The ``socket`` module costs 4 ms to
+import (``enum``, ``selectors``), so ``_socket`` beneath it is used.
+"""
+
+from __future__ import annotations
+
+import _socket
+
+from jaula.cli.errors import Unreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from jaula.cli.client.tls import TlsOptions
+
+MSG_NOSIGNAL = 0x4000
+READ = 65536
+MAX_HEAD = 65536
+
+
+class Response:
+    """Status and headers of one answer; the body is read from the connection when asked for."""
+
+    def __init__(self, connection: Connection, status: int, headers: dict[str, str]) -> None:
+        self.status = status
+        self.headers = headers
+        self._connection = connection
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body, piece by piece as it arrives."""
+        connection = self._connection
+        if self.status in (204, 304):
+            return
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            yield from self._chunked()
+        elif "content-length" in self.headers:
+            left = int(self.headers["content-length"])
+            while left:
+                piece = connection.take(left)
+                left -= len(piece)
+                yield piece
+        else:
+            connection.reusable = False
+            while piece := connection.take(READ, may_end=True):
+                yield piece
+
+    def _chunked(self) -> Iterator[bytes]:
+        connection = self._connection
+        while True:
+            size = connection.line().partition(b";")[0]
+            try:
+                left = int(size, 16)
+            except ValueError:
+                raise Unreachable(f"the engine sent a bad chunk size: {size[:40]!r}") from None
+            if left == 0:
+                break
+            while left:
+                piece = connection.take(left)
+                left -= len(piece)
+                yield piece
+            connection.line()
+        while connection.line():
+            pass
+
+    def read(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.chunks())
+
+
+class Connection:
+    """One stream to the engine. Requests may be sent before earlier answers were read."""
+
+    def __init__(self, address: SocketAddress) -> None:
+        self.address = address
+        self.socket = address.connect()
+        self.reusable = True
+        self._buffer = b""
+        self._head: Response | None = None
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """Send one request. Raises Unreachable where the connection is gone."""
+        lines = [f"{method} {target} HTTP/1.1", "Host: " + self.address.host]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if body is not None:
+            lines.append(f"Content-Length: {len(body)}")
+        elif method == "POST" and not any(name == "Transfer-Encoding" for name, _ in headers):
+            lines.append("Content-Length: 0")
+        head = "\r\n".join([*lines, "\r\n"]).encode("utf-8", "surrogateescape")
+        self.send_raw(head + (body or b""))
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        try:
+            self.socket.sendall(data, MSG_NOSIGNAL)
+        except OSError as error:
+            raise Unreachable(f"connection to the engine broke: {error.strerror}") from None
+
+    def response(self) -> Response:
+        """The next answer's head. Raises Unreachable where the engine hung up."""
+        while True:
+            parts = self.line().split(b" ", 2)
+            if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
+                raise Unreachable("the engine's answer is not HTTP")
+            status = int(parts[1])
+            headers: dict[str, str] = {}
+            while line := self.line():
+                name, _, value = line.decode("latin-1").partition(":")
+                headers[name.strip().lower()] = value.strip()
+            if status >= 200 or status == 101:
+                break
+        if headers.get("connection", "").lower() == "close":
+            self.reusable = False
+        return Response(self, status, headers)
+
+    def response_head(self) -> Response:
+        """The next answer's head, remembered for ``response_body``."""
+        self._head = self.response()
+        return self._head
+
+    def response_body(self) -> bytes:
+        """The body of the answer whose head was read by ``response_head``."""
+        if self._head is None:
+            raise Unreachable("no answer was begun")
+        head, self._head = self._head, None
+        return head.read()
+
+    def line(self) -> bytes:
+        """One line without its end."""
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > MAX_HEAD:
+                raise Unreachable("the engine sent a header line without end")
+            self._fill()
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.rstrip(b"\r")
+
+    def take(self, most: int, *, may_end: bool = False) -> bytes:
+        """Between 1 and ``most`` bytes; none only at the end, and only where that is allowed."""
+        if not self._buffer:
+            try:
+                data = self._receive()
+            except Unreachable:
+                if may_end:
+                    return b""
+                raise
+            if not data:
+                if may_end:
+                    return b""
+                raise Unreachable("the engine hung up in the middle of an answer")
+            self._buffer = data
+        piece, self._buffer = self._buffer[:most], self._buffer[most:]
+        return piece
+
+    def leftover(self) -> bytes:
+        """Bytes that arrived behind the head of a hijacked connection."""
+        data, self._buffer = self._buffer, b""
+        return data
+
+    def _fill(self) -> None:
+        data = self._receive()
+        if not data:
+            self.reusable = False
+            raise Unreachable("the engine closed the connection")
+        self._buffer += data
+
+    def _receive(self) -> bytes:
+        try:
+            return self.socket.recv(READ)
+        except OSError as error:
+            raise Unreachable(f"connection to the engine broke: {error.strerror}") from None
+
+
+class SocketAddress:
+    """Where an engine listens: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``."""
+
+    def __init__(self, text: str, security: TlsOptions | None = None) -> None:
+        self.text = text
+        self.security = security
+        scheme, separator, rest = text.partition("://")
+        if not separator:
+            scheme, rest = ("unix", text) if text.startswith("/") else ("tcp", text)
+        if scheme not in ("unix", "tcp", "ssh") or not rest:
+            raise Unreachable(
+                f"cannot understand the host {text!r}: unix:///path, tcp://host:port or"
+                " ssh://user@host is wanted"
+            )
+        self.is_unix = scheme == "unix"
+        self.is_ssh = scheme == "ssh"
+        self.path = rest
+        self.host = rest.rstrip("/") if scheme == "tcp" else "jaula"
+
+    def connect(self) -> _socket.socket:
+        """A connected socket. Raises OSError."""
+        if self.is_unix:
+            connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+            try:
+                connection.connect(self.path)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+        if self.is_ssh:
+            from jaula.cli.client import ssh
+
+            return ssh.connect(self.path)
+        host, _, port = self.host.rpartition(":")
+        if not port.isdigit():
+            host, port = self.host, "2376" if self.security else "2375"
+        name = host.strip("[]") or "localhost"
+        connection = _connected(name, int(port))
+        if self.security is None:
+            return connection
+        from jaula.cli.client import tls
+
+        return tls.connect(connection, name, self.security)
+
+
+def _connected(name: str, port: int) -> _socket.socket:
+    """A TCP connection to the first of a name's addresses that answers. Raises OSError."""
+    refused = OSError(f"no address of {name} is known")
+    for family, kind, protocol, _, target in _socket.getaddrinfo(
+        name, port, 0, _socket.SOCK_STREAM
+    ):
+        connection = _socket.socket(family, kind, protocol)
+        try:
+            connection.connect(target)
+        except OSError as error:
+            connection.close()
+            refused = error
+        else:
+            return connection
+    raise refused

@@ -1,0 +1,182 @@
+"""What the commands of secrets and of configs have in common: they differ in one word."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client.client import Client, filters, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers.options import pairs
+from jaula.cli.errors import CliError, UsageError
+from jaula.cli.for_each import each
+from jaula.cli.main import Settings
+from jaula.cli.output import inspect as output_inspect
+from jaula.cli.output import list as output_list
+from jaula.cli.output import times
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LIMIT = 1 << 20  # bytes, more than the engine takes
+
+ABOUT = {
+    "secret": "Containers get it by --secret, as a file in memory; nobody else sees its content.",
+    "config": "Containers get it by --config, as a read-only file.",
+}
+
+
+def create(noun: str) -> Command:
+    """``create NAME FILE|-``."""
+
+    def run(options: Options) -> int:
+        from base64 import b64encode
+
+        name, source = options.arguments
+        body = {
+            "Name": name,
+            "Labels": pairs(options.texts("label"), "label"),
+            "Data": b64encode(_content(source)).decode(),
+        }
+        print(Client(Settings.host).document("POST", f"/{noun}s/create", (), body)["ID"])
+        return 0
+
+    return Command(
+        f"[OPTIONS] {noun.upper()} file|-",
+        f"Create a {noun} from a file or STDIN as content",
+        run,
+        flags=(Flag("label", "l", "list", "Set metadata (key=value)"),),
+        least=2,
+        most=2,
+        description=ABOUT[noun] + " It is kept encrypted.",
+        examples=(("From standard input", f"printf %s hunter2 | jaula {noun} create db -"),),
+        see_also=(f"{noun} ls", f"{noun} rm", "run"),
+    )
+
+
+def _content(source: str) -> bytes:
+    if source == "-":
+        return sys.stdin.buffer.read(LIMIT)
+    try:
+        with open(source, "rb") as file:
+            return file.read(LIMIT)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CliError(f"error reading from {source}: open {source}: {reason}") from None
+
+
+def ls(noun: str) -> Command:
+    """``ls``."""
+    columns: dict[str, output_list.Column] = {
+        "ID": ("ID", lambda item: item["ID"]),
+        "Name": ("NAME", lambda item: item["Spec"]["Name"]),
+        "Driver": ("DRIVER", lambda item: ""),
+        "CreatedAt": ("CREATED", lambda item: _ago(item["CreatedAt"])),
+        "UpdatedAt": ("UPDATED", lambda item: _ago(item["UpdatedAt"])),
+        "Labels": ("LABELS", lambda item: _labels(item["Spec"].get("Labels") or {})),
+    }
+    driver = "{{.Driver}}\t" if noun == "secret" else ""
+    table = "{{.ID}}\t{{.Name}}\t" + driver + "{{.CreatedAt}}\t{{.UpdatedAt}}"
+
+    def run(options: Options) -> int:
+        query = (("filters", filters(options.texts("filter"))),)
+        found = Client(Settings.host).get(f"/{noun}s", query) or []
+        form = options.text("format")
+        if options.on("quiet") and form in ("", "table"):
+            form = "{{.ID}}"
+        output_list.show(found, columns, table, form)
+        return 0
+
+    return Command(
+        "[OPTIONS]",
+        f"List {noun}s",
+        run,
+        flags=(
+            Flag("filter", "f", "list", "Show what matches (name=a, label=a=b, id=x)"),
+            Flag("format", "", "string", "table, json, or a Go template"),
+            Flag("quiet", "q", "bool", "Show ids only"),
+        ),
+        most=0,
+        description="Names and times; contents are not shown.",
+        examples=((f"Names of all {noun}s", f"jaula {noun} ls --format '{{{{.Name}}}}'"),),
+        see_also=(f"{noun} create", f"{noun} rm"),
+    )
+
+
+def inspect(noun: str) -> Command:
+    """``inspect NAME...``."""
+
+    def run(options: Options) -> int:
+        client = Client(Settings.host)
+        if not options.on("pretty"):
+            return output_inspect.show(
+                options.arguments,
+                options.text("format"),
+                lambda name: client.get(f"/{noun}s/{quote(name)}"),
+            )
+        if options.given("format"):
+            raise UsageError("--format is incompatible with human friendly format", status=1)
+        return each(
+            options.arguments,
+            lambda name: print(_pretty(client.get(f"/{noun}s/{quote(name)}"))),
+        )
+
+    return Command(
+        f"[OPTIONS] {noun.upper()} [{noun.upper()}...]",
+        f"Display detailed information on one or more {noun}s",
+        run,
+        flags=(output_inspect.FORMAT, Flag("pretty", "", "bool", "Print for people, not as JSON")),
+        least=1,
+        description=(
+            "Prints Docker's document of each as JSON, or what the template chooses."
+            + (" The content is not in it." if noun == "secret" else "")
+        ),
+        examples=(("Its labels", f"jaula {noun} inspect -f '{{{{.Spec.Labels}}}}' db"),),
+        see_also=(f"{noun} ls",),
+        completes=noun,
+    )
+
+
+def _pretty(document: dict[str, Any]) -> str:
+    """Docker's lines for one secret or config; the content where it is told."""
+    spec = document["Spec"]
+    lines = [f"ID:\t\t\t{document['ID']}", f"Name:\t\t\t{spec['Name']}"]
+    if spec.get("Labels"):
+        lines.append("Labels:")
+        lines += [f" - {k}={v}" if v else f" - {k}" for k, v in sorted(spec["Labels"].items())]
+    lines.append(f"Created at:            \t{document['CreatedAt']}")
+    lines.append(f"Updated at:            \t{document['UpdatedAt']}")
+    if spec.get("Data"):
+        from base64 import b64decode
+
+        lines += ["Data:", b64decode(spec["Data"]).decode(errors="replace")]
+    return "\n".join(lines)
+
+
+def rm(noun: str) -> Command:
+    """``rm NAME...``."""
+
+    def run(options: Options) -> int:
+        client = Client(Settings.host)
+        return each(
+            options.arguments, lambda name: client.request("DELETE", f"/{noun}s/{quote(name)}")
+        )
+
+    return Command(
+        f"{noun.upper()} [{noun.upper()}...]",
+        f"Remove one or more {noun}s",
+        run,
+        least=1,
+        description="One that a container refers to, running or not, is not removed.",
+        examples=((f"A {noun}", f"jaula {noun} rm db"),),
+        see_also=(f"{noun} ls", f"{noun} create"),
+        completes=noun,
+    )
+
+
+def _ago(stamp: str) -> str:
+    return times.ago(times.epoch(stamp))
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -1,0 +1,1 @@
+"""What the commands on containers share: options, columns, attach, cp."""

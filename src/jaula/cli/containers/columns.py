@@ -1,0 +1,97 @@
+"""The columns of ``jaula ps``, from the documents of ``GET /containers/json``."""
+
+from __future__ import annotations
+
+from jaula.cli import units
+from jaula.cli.output import times
+from jaula.cli.output.list import cut, shortened
+from jaula.spec.fast_json import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.cli.output.list import Column
+
+DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
+
+
+def columns(*, whole: bool) -> dict[str, Column]:
+    """The columns; ``whole`` as for ``--no-trunc``."""
+
+    def image(item: Any) -> str:
+        name = item["Image"] or "<no image>"
+        if whole or not name.startswith("sha256:"):
+            return str(name)
+        return cut(name)
+
+    def command(item: Any) -> str:
+        text = item["Command"] or ""
+        return encode(text if whole else shortened(text, 20))
+
+    return {
+        "ID": ("CONTAINER ID", lambda item: cut(item["Id"], whole)),
+        "Names": ("NAMES", names),
+        "Image": ("IMAGE", image),
+        "Command": ("COMMAND", command),
+        "CreatedAt": ("CREATED AT", lambda item: times.local(item["Created"])),
+        "RunningFor": ("CREATED", lambda item: times.ago(item["Created"])),
+        "Ports": ("PORTS", lambda item: ports(item.get("Ports") or [])),
+        "State": ("STATE", lambda item: item["State"]),
+        "Status": ("STATUS", lambda item: item["Status"]),
+        "Size": ("SIZE", size),
+        "Labels": ("LABELS", lambda item: ",".join(
+            f"{key}={value}" for key, value in sorted((item.get("Labels") or {}).items()))),
+        "Label": (
+            lambda name: name.rpartition(".")[2].replace("-", " ").upper(),
+            lambda item: lambda name: (item.get("Labels") or {}).get(name, ""),
+        ),
+        "LocalVolumes": ("LOCAL VOLUMES", lambda item: str(sum(
+            mount.get("Driver") == "local" for mount in item.get("Mounts") or ()))),
+        "Mounts": ("MOUNTS", lambda item: ",".join(
+            shortened(mount.get("Name") or mount.get("Source") or "", 4096 if whole else 15)
+            for mount in item.get("Mounts") or ())),
+        "Networks": ("NETWORKS", lambda item: ",".join(
+            (item.get("NetworkSettings") or {}).get("Networks") or {})),
+    }  # fmt: skip
+
+
+def names(item: Any) -> str:
+    """A container's names without their slash; names that links gave are left out."""
+    found = [name.removeprefix("/") for name in item.get("Names") or ()]
+    return ",".join(name for name in found if "/" not in name)
+
+
+def size(item: Any) -> str:
+    """``2B (virtual 4.27MB)``: the container's own delta, and with its image."""
+    own, all_of_it = item.get("SizeRw") or 0, item.get("SizeRootFs") or 0
+    text = units.shown(own, 3)
+    return f"{text} (virtual {units.shown(all_of_it, 3)})" if all_of_it else text
+
+
+def ports(found: list[dict[str, Any]]) -> str:
+    """``0.0.0.0:80->80/tcp, 443/tcp``; runs of neighbouring ports are drawn together."""
+    plain: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for port in sorted(found, key=lambda port: (port["PrivatePort"], port.get("PublicPort") or 0)):
+        key = (port.get("IP") or "", port["Type"])
+        pair = (port["PrivatePort"], port.get("PublicPort") or 0)
+        plain.setdefault(key, []).append(pair)
+    parts: list[tuple[int, str]] = []
+    for (address, protocol), pairs in plain.items():
+        start = previous = pairs[0]
+        for pair in [*pairs[1:], (-1, -1)]:
+            step = (previous[0] + 1, previous[1] + 1 if previous[1] else 0)
+            if pair != step:
+                parts.append((start[0], _span(address, protocol, start, previous)))
+                start = pair
+            previous = pair
+    return ", ".join(text for _, text in sorted(parts, key=lambda part: part[0]))
+
+
+def _span(address: str, protocol: str, first: tuple[int, int], last: tuple[int, int]) -> str:
+    inside = str(first[0]) if first[0] == last[0] else f"{first[0]}-{last[0]}"
+    if not first[1]:
+        return f"{inside}/{protocol}"
+    outside = str(first[1]) if first[1] == last[1] else f"{first[1]}-{last[1]}"
+    host = f"[{address}]" if ":" in address else address
+    return f"{host}:{outside}->{inside}/{protocol}"

@@ -1,0 +1,74 @@
+"""Creating a container, with the image fetched first where it is missing."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.errors import CliError, EngineError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.cli.client.client import Client
+    from jaula.cli.command import Options
+
+NOT_FOUND = 404
+
+
+def create(client: Client, options: Options, body: dict[str, Any]) -> str:
+    """Create the container that ``body`` describes; its id. Warnings go to standard error.
+
+    Raises EngineError as the engine refuses, Failure for ``--cidfile`` and ``--pull``.
+    """
+    policy = options.text("pull", "missing")
+    if policy not in ("always", "missing", "never"):
+        raise CliError(
+            f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"',
+            status=125,
+        )
+    cidfile = options.text("cidfile")
+    if cidfile:
+        _check_cidfile(cidfile)
+    image = str(body["Image"])
+    if policy == "always":
+        _pull(client, options, image)
+    query = (("name", options.text("name")), ("platform", options.text("platform")))
+    try:
+        answer = client.document("POST", "/containers/create", query, body)
+    except EngineError as error:
+        if error.code != NOT_FOUND or policy != "missing" or "image" not in error.reason.lower():
+            raise
+        sys.stderr.write(f"Unable to find image '{with_tag(image)}' locally\n")
+        _pull(client, options, image)
+        answer = client.document("POST", "/containers/create", query, body)
+    for warning in answer.get("Warnings") or ():
+        sys.stderr.write(f"WARNING: {warning}\n")
+    identity = str(answer["Id"])
+    if cidfile:
+        with open(cidfile, "x", encoding="ascii") as file:
+            file.write(identity)
+    return identity
+
+
+def _check_cidfile(path: str) -> None:
+    from posix import access
+
+    if access(path, 0):
+        raise CliError(
+            "container ID file found, make sure the other container isn't running or delete "
+            + path,
+            status=125,
+        )
+
+
+def _pull(client: Client, options: Options, image: str) -> None:
+    from jaula.cli.images import pull
+
+    pull.pull(client, image, options.text("platform"), quiet=options.on("quiet"), output=2)
+
+
+def with_tag(image: str) -> str:
+    """The reference with the tag that is meant where none is written."""
+    last = image.rpartition("/")[2]
+    return image if ":" in last or "@" in last else f"{image}:latest"

@@ -1,0 +1,111 @@
+"""``--network`` and the flags beside it, as the API's ``NetworkMode`` and ``EndpointsConfig``."""
+
+from __future__ import annotations
+
+from jaula.cli.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.cli.command import Options
+
+_FIELDS = {"ip": "IPv4Address", "ip6": "IPv6Address"}
+_NAMES = {
+    "alias": "Aliases",
+    "mac-address": "MacAddress",
+    "link": "Links",
+    "driver-opt": "DriverOpts",
+}
+
+
+def mode(options: Options) -> str:
+    """The network that was named first."""
+    networks = options.texts("network") + options.texts("net")
+    return _parse(networks[0])[0] if networks else "default"
+
+
+def documents(options: Options) -> dict[str, Any]:
+    """``EndpointsConfig``: every network, the first with what the flags beside it say.
+
+    Raises UsageError for options that exclude each other.
+    """
+    networks = options.texts("network") + options.texts("net") or ["default"]
+    found: dict[str, Any] = {}
+    for number, word in enumerate(networks):
+        name, settings = _parse(word)
+        if name in found:
+            raise UsageError(f'network "{name}" is specified multiple times')
+        if len(networks) > 1 and (name in ("host", "none") or name.startswith("container:")):
+            raise UsageError(
+                "conflicting options: cannot attach both user-defined and non-user-defined"
+                " network-modes"
+            )
+        if number == 0:
+            _merge(settings, options)
+        found[name] = endpoint(settings)
+    first = next(iter(found))
+    if first in ("host", "none") or first.startswith("container:"):
+        return {}
+    return found
+
+
+def _merge(settings: dict[str, Any], options: Options) -> None:
+    given: dict[str, Any] = {
+        "alias": options.texts("network-alias"),
+        "ip": options.text("ip"),
+        "ip6": options.text("ip6"),
+        "mac-address": options.text("mac-address"),
+    }
+    for key, value in given.items():
+        if not value:
+            continue
+        if settings.get(key):
+            raise UsageError(
+                f"conflicting options: cannot specify both --{_flag(key)} and per-network {key}"
+            )
+        settings[key] = value
+
+
+def _flag(key: str) -> str:
+    return "network-alias" if key == "alias" else key
+
+
+def _parse(word: str) -> tuple[str, dict[str, Any]]:
+    """``NAME``, or ``name=NAME,alias=A,ip=1.2.3.4`` as Docker has it."""
+    if "=" not in word:
+        return word, {}
+    name = ""
+    settings: dict[str, Any] = {"alias": []}
+    for part in word.split(","):
+        key, equals, value = part.partition("=")
+        key = key.strip().lower()
+        if not equals:
+            raise UsageError(f"invalid network option {part!r}: it is no key=value")
+        if key == "name":
+            name = value
+        elif key == "alias":
+            settings["alias"].append(value)
+        elif key == "driver-opt":
+            option, equals, text = value.partition("=")
+            if not equals:
+                raise UsageError(f"invalid driver-opt {value!r}: it is no key=value")
+            settings.setdefault("driver-opt", {})[option] = text
+        elif key in ("ip", "ip6", "mac-address"):
+            settings[key] = value
+        else:
+            raise UsageError(
+                f"invalid network option {key!r}: name, alias, ip, ip6, mac-address, driver-opt"
+            )
+    if not name:
+        raise UsageError(f"invalid network {word!r}: name= is missing")
+    return name, settings
+
+
+def endpoint(settings: dict[str, Any]) -> dict[str, Any]:
+    """``EndpointSettings`` of what was given: alias, ip, ip6, mac-address, link, driver-opt."""
+    found: dict[str, Any] = {_NAMES[key]: settings[key] for key in _NAMES if settings.get(key)}
+    addresses = {_FIELDS[key]: settings[key] for key in _FIELDS if settings.get(key)}
+    if addresses:
+        found["IPAMConfig"] = addresses
+    return found

@@ -1,0 +1,346 @@
+"""The API document that the flags of ``run`` and ``create`` make.
+
+Docker's reference of ``docker run`` and ``POST /containers/create`` (API 1.45) say what each means.
+Nothing here asks the engine: a value is checked for its form, the engine checks what it means.
+"""
+
+from __future__ import annotations
+
+from jaula.cli.containers import devices, healthcheck, network_option
+from jaula.cli.environ import variable
+from jaula.cli.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.cli.command import Options
+
+
+def document(options: Options) -> dict[str, Any]:
+    """The body of ``POST /containers/create``. Raises UsageError."""
+    image, *words = options.arguments
+    streams = _streams(options)
+    host = _host(options)
+    body: dict[str, Any] = {
+        "Hostname": options.text("hostname"),
+        "Domainname": options.text("domainname"),
+        "User": options.text("user"),
+        "AttachStdin": "stdin" in streams,
+        "AttachStdout": "stdout" in streams,
+        "AttachStderr": "stderr" in streams,
+        "Tty": options.on("tty"),
+        "OpenStdin": options.on("interactive"),
+        "StdinOnce": options.on("interactive") and "stdin" in streams,
+        "Env": environment(options),
+        "Cmd": words,
+        "Image": image,
+        "WorkingDir": options.text("workdir"),
+        "Labels": _labels(options),
+        "StopSignal": options.text("stop-signal"),
+    }
+    if options.given("entrypoint"):
+        body["Entrypoint"] = [options.text("entrypoint")]
+    if (check := healthcheck.document(options)) is not None:
+        body["Healthcheck"] = check
+    if options.given("stop-timeout"):
+        body["StopTimeout"] = options.number("stop-timeout")
+    if options.given("volume"):
+        _volumes(options.texts("volume"), body, host)
+    if options.given("publish") or options.given("expose"):
+        from jaula.cli.containers import publish_option
+
+        exposed, bindings = publish_option.documents(
+            options.texts("publish"), options.texts("expose")
+        )
+        body["ExposedPorts"] = exposed
+        host["PortBindings"] = bindings
+    body = {key: value for key, value in body.items() if value not in ("", False, [], {})}
+    body["HostConfig"] = host
+    if networks := network_option.documents(options):
+        body["NetworkingConfig"] = {"EndpointsConfig": networks}
+    return body
+
+
+def _streams(options: Options) -> set[str]:
+    if options.on("detach"):
+        if options.given("attach"):
+            raise UsageError("Conflicting options: -a and -d")
+        return set()
+    if not options.given("attach"):
+        return {"stdout", "stderr"} | ({"stdin"} if options.on("interactive") else set())
+    streams = {word.lower() for word in options.texts("attach")}
+    for word in streams - {"stdin", "stdout", "stderr"}:
+        raise UsageError(
+            f'invalid argument "{word}" for "-a, --attach" flag: '
+            "valid streams are STDIN, STDOUT and STDERR"
+        )
+    return streams | ({"stdin"} if options.on("interactive") else set())
+
+
+def _host(options: Options) -> dict[str, Any]:
+    text, texts, on = options.text, options.texts, options.on
+    host: dict[str, Any] = {
+        "ContainerIDFile": text("cidfile"),
+        "LogConfig": {"Type": text("log-driver"), "Config": pairs(texts("log-opt"), "log-opt")},
+        "NetworkMode": network_option.mode(options),
+        "RestartPolicy": _restart(text("restart")),
+        "AutoRemove": on("rm"),
+        "CapAdd": texts("cap-add"),
+        "CapDrop": texts("cap-drop"),
+        "CgroupnsMode": text("cgroupns"),
+        "DeviceCgroupRules": texts("device-cgroup-rule"),
+        "Dns": texts("dns"),
+        "DnsOptions": texts("dns-option") + texts("dns-opt"),
+        "DnsSearch": texts("dns-search"),
+        "ExtraHosts": [host_line(word) for word in texts("add-host")],
+        "GroupAdd": texts("group-add"),
+        "Isolation": text("isolation"),
+        "Links": texts("link"),
+        "OomKillDisable": on("oom-kill-disable"),
+        "IpcMode": text("ipc"),
+        "PidMode": text("pid"),
+        "Privileged": on("privileged"),
+        "PublishAllPorts": on("publish-all"),
+        "ReadonlyRootfs": on("read-only"),
+        "UTSMode": text("uts"),
+        "UsernsMode": text("userns"),
+        "VolumeDriver": text("volume-driver"),
+        "VolumesFrom": texts("volumes-from"),
+        "CgroupParent": text("cgroup-parent"),
+        "CpusetCpus": text("cpuset-cpus"),
+        "CpusetMems": text("cpuset-mems"),
+        "Runtime": text("runtime"),
+        "Profile": text("profile"),
+        "ProfileKeeps": _kept(options),
+    }
+    if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
+        raise UsageError("Conflicting options: --restart and --rm")
+    # What was not given is left out; what follows is there because it was given, also when empty.
+    host = {key: value for key, value in host.items() if value not in ("", False, [])}
+    for flag, name in (*_NUMBERS, *_NUMBERS_OF_CREATE):
+        if options.given(flag):
+            host[name] = options.number(flag)
+    devices.add(options, host)
+    if options.given("storage-opt"):
+        host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
+    if options.given("init"):
+        host["Init"] = on("init")
+    if options.given("annotation"):
+        host["Annotations"] = pairs(texts("annotation"), "annotation")
+    if options.given("security-opt"):
+        _security(texts("security-opt"), host)
+    if options.given("sysctl"):
+        host["Sysctls"] = pairs(texts("sysctl"), "sysctl", needs_value=True)
+    if options.given("tmpfs"):
+        host["Tmpfs"] = dict(_halves(word, ":") for word in texts("tmpfs"))
+    if options.given("mount"):
+        from jaula.cli.containers import mount_option
+
+        host["Mounts"] = [mount_option.document(word) for word in texts("mount")]
+    for flag, name in (("secret", "Secrets"), ("config", "Configs")):
+        if options.given(flag):
+            from jaula.cli.containers import secrets
+
+            host[name] = [secrets.document(word, flag) for word in texts(flag)]
+    if options.given("ulimit"):
+        host["Ulimits"] = [ulimit(word) for word in texts("ulimit")]
+    if options.given("device"):
+        host["Devices"] = [_device(word) for word in texts("device")]
+    return host
+
+
+def _kept(options: Options) -> list[str]:
+    """What was given with a value that looks like none: a preset is not to fill it in."""
+    found = [
+        name
+        for flag, name in (("memory", "Memory"), ("memory-swap", "MemorySwap"))
+        if options.given(flag) and not options.number(flag)
+    ]
+    if options.given("read-only") and not options.on("read-only"):
+        found.append("ReadonlyRootfs")
+    if options.given("network") or options.given("net"):
+        found.append("NetworkMode")
+    return found
+
+
+_NUMBERS = (
+    ("cpu-rt-runtime", "CpuRealtimeRuntime"),
+    ("cpu-rt-period", "CpuRealtimePeriod"),
+    ("blkio-weight", "BlkioWeight"),
+    ("cpu-period", "CpuPeriod"),
+    ("cpu-quota", "CpuQuota"),
+    ("cpu-shares", "CpuShares"),
+    ("cpus", "NanoCpus"),
+    ("memory", "Memory"),
+    ("memory-reservation", "MemoryReservation"),
+    ("memory-swap", "MemorySwap"),
+    ("oom-score-adj", "OomScoreAdj"),
+    ("pids-limit", "PidsLimit"),
+    ("shm-size", "ShmSize"),
+)
+
+
+_NUMBERS_OF_CREATE = (
+    ("cpu-count", "CpuCount"),
+    ("cpu-percent", "CpuPercent"),
+    ("io-maxbandwidth", "IOMaximumBandwidth"),
+    ("io-maxiops", "IOMaximumIOps"),
+    ("kernel-memory", "KernelMemory"),
+    ("memory-swappiness", "MemorySwappiness"),
+)
+
+
+def update(options: Options) -> dict[str, Any]:
+    """The body of ``POST /containers/X/update``: the limits that were given, nothing else."""
+    body: dict[str, Any] = {
+        name: options.number(flag) for flag, name in _NUMBERS if options.given(flag)
+    }
+    for flag, name in (("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems")):
+        if options.given(flag):
+            body[name] = options.text(flag)
+    if options.given("restart"):
+        body["RestartPolicy"] = _restart(options.text("restart"))
+    return body
+
+
+def environment(options: Options) -> list[str]:
+    """What ``--env-file`` and ``--env`` set, files first. Raises UsageError."""
+    found: list[str] = []
+    for path in options.texts("env-file"):
+        from jaula.cli.containers import env_file
+
+        found += env_file.variables(path)
+    for word in options.texts("env"):
+        name, equals, _ = word.partition("=")
+        if not name:
+            raise UsageError(f"invalid environment variable: {word}")
+        value = None if equals else variable(name)
+        found.append(word if value is None else f"{name}={value}")
+    return found
+
+
+def _labels(options: Options) -> dict[str, str]:
+    words: list[str] = []
+    for path in options.texts("label-file"):
+        from jaula.cli.containers import env_file as container_env_file
+
+        words += container_env_file.lines(path)
+    return pairs(words + options.texts("label"), "label") | healthcheck.labels(options)
+
+
+def pairs(words: list[str], flag: str, *, needs_value: bool = False) -> dict[str, str]:
+    """``key=value`` words as a table. Raises UsageError for one without a key."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or (needs_value and not equals):
+            raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: key=value is wanted')
+        found[key] = value
+    return found
+
+
+def _halves(word: str, separator: str) -> tuple[str, str]:
+    first, _, second = word.partition(separator)
+    return first, second
+
+
+def _restart(text: str) -> dict[str, Any]:
+    name, colon, count = text.partition(":")
+    if not colon:
+        return {"Name": name or "no"}
+    if not count.isdigit():
+        raise UsageError(
+            f"invalid restart policy format: maximum retry count must be an integer: {text}"
+        )
+    return {"Name": name, "MaximumRetryCount": int(count)}
+
+
+def host_line(word: str) -> str:
+    """``--add-host`` as the API takes it. Raises UsageError."""
+    name, equals, address = word.partition("=")
+    if not equals:
+        name, equals, address = word.partition(":")
+    if not name or not equals or not address:
+        raise UsageError(f'invalid argument "{word}" for "--add-host" flag: bad format: "{word}"')
+    return f"{name}:{address.strip('[]')}"
+
+
+def _volumes(words: list[str], body: dict[str, Any], host: dict[str, Any]) -> None:
+    binds = []
+    for word in words:
+        source, colon, rest = word.partition(":")
+        if not colon:
+            body.setdefault("Volumes", {})[word] = {}
+            continue
+        if source.startswith("."):
+            import os
+
+            source = os.path.abspath(source)
+        binds.append(f"{source}:{rest}")
+    if binds:
+        host["Binds"] = binds
+
+
+def _security(words: list[str], host: dict[str, Any]) -> None:
+    found = []
+    for word in words:
+        if word == "systempaths=unconfined":
+            host["MaskedPaths"] = []
+            host["ReadonlyPaths"] = []
+            continue
+        name, separator, value = word.partition("=")
+        if not separator:
+            name, separator, value = word.partition(":")
+        if not separator and name != "no-new-privileges":
+            raise UsageError(f'Invalid --security-opt: "{word}"')
+        if name == "seccomp" and value not in ("unconfined", "builtin"):
+            word = "seccomp=" + _profile(value)
+        found.append(word)
+    host["SecurityOpt"] = found
+
+
+def _profile(path: str) -> str:
+    from jaula.spec import fast_json as documents
+
+    try:
+        with open(path, "rb") as file:
+            return documents.encode(documents.decode(file.read()))
+    except OSError as error:
+        raise UsageError(f"opening seccomp profile ({path}) failed: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"compacting json for seccomp profile ({path}) failed: {error}") from None
+
+
+def ulimit(word: str) -> dict[str, Any]:
+    """``--ulimit`` as the API takes it. Raises UsageError."""
+    name, equals, value = word.partition("=")
+    soft, colon, hard = value.partition(":")
+    try:
+        if not name or not equals:
+            raise ValueError(word)
+        low, high = int(soft), int(hard if colon else soft)
+    except ValueError:
+        raise UsageError(
+            f'invalid argument "{word}" for "--ulimit" flag: name=soft[:hard] is wanted'
+        ) from None
+    if high != -1 and (low == -1 or low > high):
+        raise UsageError(
+            f'invalid argument "{word}" for "--ulimit" flag: '
+            f"ulimit soft limit must be less than or equal to hard limit: {low} > {high}"
+        )
+    return {"Name": name, "Soft": low, "Hard": high}
+
+
+def _device(word: str) -> dict[str, str]:
+    parts = word.split(":")
+    rights = "rwm"
+    if len(parts) > 1 and parts[-1] and set(parts[-1]) <= set("rwm"):
+        rights = parts.pop()
+    if not 1 <= len(parts) <= 2 or not parts[0]:
+        raise UsageError(f'invalid argument "{word}" for "--device" flag: bad device specification')
+    return {
+        "PathOnHost": parts[0],
+        "PathInContainer": parts[-1] or parts[0],
+        "CgroupPermissions": rights,
+    }

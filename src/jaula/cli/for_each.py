@@ -1,0 +1,39 @@
+"""Doing one thing to each of several objects named on the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.errors import EngineError
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jaula.cli.client.client import Query
+
+
+def each(names: Iterable[str], action: Callable[[str], object], *, echo: bool = True) -> int:
+    """Call ``action`` for every name and print the name; 1 where the engine refused one of them."""
+    status = 0
+    for name in names:
+        try:
+            action(name)
+        except EngineError as error:
+            sys.stdout.flush()
+            sys.stderr.write(error.message + "\n")
+            status = 1
+        else:
+            if echo:
+                print(name)
+    return status
+
+
+def each_container(names: Iterable[str], action: str, query: Query = ()) -> int:
+    """POST ``action`` (the last word of the path) for every container; the status of each()."""
+    client = Client(Settings.host)
+    return each(
+        names, lambda name: client.request("POST", f"/containers/{quote(name)}/{action}", query)
+    )

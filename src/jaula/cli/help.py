@@ -1,0 +1,123 @@
+"""The pages that ``--help`` prints, made from the same table as the parser."""
+
+from __future__ import annotations
+
+from jaula.cli import command as cli_command
+from jaula.cli import command_table
+
+WIDTH = 80
+COMMON = ("run", "exec", "ps", "images", "info", "verify", "demo")
+
+
+def page(command: cli_command.Command) -> str:
+    """The page of one command: synopsis, description, options, examples, exit status."""
+    parts = [f"Usage:  jaula {command.path} {command.usage}".rstrip(), command.summary]
+    if command.description:
+        parts.append("\n\n".join(_wrapped(text) for text in command.description.split("\n\n")))
+    parts += _options(command.flags)
+    if command.examples:
+        lines = ["Examples:"]
+        for text, line in command.examples:
+            lines += [f"  {text}:", f"    $ {line}"]
+        parts.append("\n".join(lines))
+    if command.exit_status:
+        rows = _columns([(number, meaning) for number, meaning in command.exit_status])
+        parts.append("Exit status:\n" + rows)
+    others = [
+        words
+        for words, module in command_table.COMMANDS.items()
+        if module == command_table.COMMANDS.get(command.path) and words != command.path
+    ]
+    if others:
+        parts.append("Aliases:\n  " + ", ".join(f"jaula {words}" for words in others))
+    if command.see_also:
+        parts.append("See also:\n  " + ", ".join(f"jaula {words}" for words in command.see_also))
+    return "\n\n".join(parts) + "\n"
+
+
+def overview() -> str:
+    """The page of ``jaula`` itself."""
+    from jaula.cli.main import ROOT
+
+    names = [words for words in command_table.COMMANDS if " " not in words]
+    parts = [
+        "Usage:  jaula [OPTIONS] COMMAND",
+        ROOT.summary,
+        "Common Commands:\n" + _summaries([name for name in names if name in COMMON]),
+        "Management Commands:\n" + _columns(list(command_table.GROUPS.items())),
+        "Commands:\n" + _summaries(sorted(name for name in names if name not in COMMON)),
+        *_options(ROOT.flags, title="Global Options"),
+        "Environment:\n" + _columns([("JAULA_HOST", "Engine to talk to, as --host")]),
+        "Run 'jaula COMMAND --help' for more information on a command.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def group(name: str) -> str:
+    """The page of a group of commands."""
+    names = sorted(words for words in command_table.COMMANDS if words.startswith(name + " "))
+    return "\n\n".join(
+        [
+            f"Usage:  jaula {name} COMMAND",
+            command_table.GROUPS[name],
+            "Commands:\n" + _summaries(names),
+            f"Run 'jaula {name} COMMAND --help' for more information on a command.\n",
+        ]
+    )
+
+
+def _summaries(names: list[str]) -> str:
+    return _columns([(name.rpartition(" ")[2], command_table.load(name).summary) for name in names])
+
+
+def _options(all_flags: tuple[cli_command.Flag, ...], title: str = "Options") -> list[str]:
+    if not all_flags:
+        return []
+    groups: dict[str, list[cli_command.Flag]] = {}
+    for flag in sorted(all_flags, key=lambda flag: flag.name):
+        groups.setdefault(flag.group, []).append(flag)
+    wide = max(len(_head(flag)) for flag in all_flags) + 3
+    return [
+        (f"{name} options" if name else title)
+        + ":\n"
+        + "\n".join(_described(_head(flag), _help(flag), wide) for flag in groups[name])
+        for name in sorted(groups)
+    ]
+
+
+def _head(flag: cli_command.Flag) -> str:
+    short = f"-{flag.short}, " if flag.short else "    "
+    kind = flag.metavar or {"size": "bytes", "seconds": "int"}.get(flag.kind, flag.kind)
+    return f"  {short}--{flag.name}" + ("" if flag.kind == "bool" else f" {kind}")
+
+
+def _help(flag: cli_command.Flag) -> str:
+    if flag.default:
+        shown = flag.default if flag.kind != "string" else f'"{flag.default}"'
+        return f"{flag.help} (default {shown})"
+    return flag.help
+
+
+def _columns(rows: list[tuple[str, str]]) -> str:
+    wide = max(len(name) for name, _ in rows) + 4
+    return "\n".join(_described("  " + name, text, wide) for name, text in rows)
+
+
+def _described(head: str, text: str, wide: int) -> str:
+    lines = _lines(text, max(WIDTH - wide, 30))
+    rest = "".join("\n" + " " * wide + line for line in lines[1:])
+    return (head.ljust(wide) + lines[0] + rest).rstrip()
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(_lines(text, WIDTH))
+
+
+def _lines(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

@@ -1,0 +1,1 @@
+"""What the commands on images share: pull, save, prune, signing, manifest lists."""

@@ -1,0 +1,109 @@
+"""Fetching an image, and showing the messages that long operations send while they run."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.errors import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, TextIO
+
+    from jaula.cli.client.client import Client
+
+
+BAR_FITS, CELLS = 110, 50
+
+
+def split(image: str) -> tuple[str, str]:
+    """A reference as the repository and the tag (or digest) that the API takes."""
+    name, at, digest = image.partition("@")
+    if at:
+        return name, digest
+    head, slash, last = image.rpartition("/")
+    last, _, tag = last.partition(":")
+    return head + slash + last, tag or "latest"
+
+
+def pull(
+    client: Client,
+    image: str,
+    platform: str = "",
+    *,
+    quiet: bool,
+    output: int,
+    every: bool = False,
+) -> None:
+    """Ask the engine to fetch ``image``, or every tag of it. Raises Failure with its reason."""
+    from jaula.cli.images import registry_auth
+
+    name, tag = split(image)
+    query = (("fromImage", name), ("tag", "" if every else tag), ("platform", platform))
+    messages = client.lines("POST", "/images/create", query, registry_auth.headers(image))
+    show(messages, sys.stdout if output == 1 else sys.stderr, quiet=quiet)
+
+
+def show(messages: Iterable[dict[str, Any]], output: TextIO, *, quiet: bool = False) -> None:
+    """Print progress messages (API: CreateImageInfo). Raises Failure for an error among them.
+
+    On a terminal the line of each layer is drawn over; elsewhere one line is printed a change.
+    """
+    lines: dict[str, int] = {}
+    terminal = output.isatty()
+    for message in messages:
+        error = message.get("error") or (message.get("errorDetail") or {}).get("message")
+        if error:
+            raise CliError(str(error))
+        if quiet:
+            continue
+        if "stream" in message:
+            output.write(str(message["stream"]))
+        elif "status" in message:
+            _status(message, output, lines, terminal)
+        output.flush()
+
+
+def _status(message: dict[str, Any], output: TextIO, lines: dict[str, int], terminal: bool) -> None:
+    name = str(message.get("id") or "")
+    text = (f"{name}: " if name else "") + str(message["status"])
+    progress = _progress(message.get("progressDetail") or {}, _width(output) if terminal else 0)
+    if not terminal:
+        if not progress:
+            output.write(text + "\n")
+        return
+    if progress:
+        text += f" {progress}"
+    if not name:
+        output.write(text + "\n")
+        lines.clear()
+        return
+    if name not in lines:
+        lines[name] = len(lines)
+        output.write(text + "\n")
+        return
+    up = len(lines) - lines[name]
+    output.write(f"\x1b[{up}A\x1b[2K\r{text}\x1b[{up}B\r")
+
+
+def _width(output: TextIO) -> int:
+    from jaula.cli.output.terminal import size
+
+    return size(output.fileno())[1] or 80
+
+
+def _progress(detail: dict[str, Any], width: int) -> str:
+    """Docker's bar on a wide terminal, the numbers alone where it would not fit on a line."""
+    from jaula.cli.units import shown
+
+    current, total = detail.get("current") or 0, detail.get("total") or 0
+    if not current:
+        return ""
+    if not total:
+        return f"{shown(current):>8}"
+    numbers = f"{shown(current):>8}" + (f"/{shown(total)}" if current <= total else "")
+    if width <= BAR_FITS:
+        return numbers
+    cells = min(current * CELLS // total, CELLS)
+    return f"[{'=' * cells}>{' ' * (CELLS - cells)}] {numbers}"

@@ -1,0 +1,44 @@
+"""Archives that the engine sends, written to a file or to standard output."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client.stdcopy import write_all
+from jaula.cli.errors import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def write(pieces: Iterator[bytes], path: str, verb: str) -> None:
+    """Write ``pieces`` to ``path``, which appears only when it is complete; to stdout without one.
+
+    Raises Failure where standard output is a terminal.
+    """
+    import os
+
+    if not path or path == "-":
+        if sys.stdout.isatty():
+            raise CliError(
+                f"cowardly refusing to {verb} to a terminal. Use the -o flag or redirect"
+            )
+        for piece in pieces:
+            write_all(1, piece)
+        return
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as target:  # a device or a fifo has no temporary name
+            for piece in pieces:
+                target.write(piece)
+        return
+    temporary = f"{path}.{os.getpid()}.part"
+    try:
+        with open(temporary, "wb") as target:
+            for piece in pieces:
+                target.write(piece)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise

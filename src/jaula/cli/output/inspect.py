@@ -1,0 +1,43 @@
+"""``inspect`` of whatever kind: documents of several objects in one list, or through a template."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.command import Flag
+from jaula.cli.errors import EngineError
+from jaula.spec.fast_json import pretty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+NOT_FOUND = 404
+FORMAT = Flag("format", "f", "string", "json, or a Go template")
+
+
+def show(names: list[str], form: str, find: Callable[[str], Any]) -> int:
+    """Print each name's document; 1 where one of them was not found, the others are shown."""
+    found, missing = [], []
+    for name in names:
+        try:
+            found.append(find(name))
+        except EngineError as error:
+            if error.code != NOT_FOUND:
+                raise
+            missing.append(error.message)
+    if form in ("", "json"):
+        from jaula.spec.fast_json import encode
+
+        print(pretty(found) if not form else encode(found))
+    else:
+        from jaula.cli.output.template import Template, unescape
+
+        template = Template(unescape(form), strict=True)
+        for document in found:
+            print(template.render(document))
+    sys.stdout.flush()
+    for message in missing:
+        sys.stderr.write(message + "\n")
+    return 1 if missing else 0

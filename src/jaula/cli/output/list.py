@@ -1,0 +1,88 @@
+"""Lists of objects: a table, or what ``--format`` asks for.
+
+A list is declared by its columns: name in templates, heading, and how the text is computed from the
+API's document.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.errors import CliError
+from jaula.cli.output import table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    Column = tuple[Any, Callable[[Any], Any]]  # heading, text of an item
+
+
+def show(
+    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, form: str = ""
+) -> None:
+    """Print ``items``. ``form`` is ``--format``: empty, ``table``, ``json``, or a template.
+
+    ``default`` is the template of the table, ``{{.ID}}\\t{{.Names}}``.
+    """
+    sys.stdout.write(text(items, columns_of, default, form))
+
+
+def text(
+    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, form: str = ""
+) -> str:
+    """What ``show`` prints."""
+    if form in ("", "table"):
+        names = [cell[3:-2] for cell in default.split("\t")]
+        lines = ["\t".join(columns_of[name][0] for name in names)]
+        for item in items:
+            lines.append("\t".join(str(columns_of[name][1](item)) for name in names))
+        return table.aligned(lines)
+    from jaula.cli.output.template import Template, unescape
+
+    form = "{{json .}}" if form == "json" else unescape(form)
+    is_table = form.startswith("table ")
+    template = Template(form.removeprefix("table ").strip(" ") if is_table else form)
+    lines = []
+    if is_table:
+        lines.append(template.render({name: column[0] for name, column in columns_of.items()}))
+    for item in items:
+        lines.append(template.render(_row(item, columns_of)))
+    if is_table:
+        return table.aligned(lines)
+    return "".join(line + "\n" for line in lines)
+
+
+class _Row(dict[str, "Any"]):
+    """One item's columns, each computed when it is asked for."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            raise CliError(f"template: :1: can't evaluate field {name}", status=1)
+        return self[name]
+
+
+def _row(item: Any, columns_of: Mapping[str, Column]) -> dict[str, Any]:
+    row = _Row()
+    for name, column in sorted(columns_of.items()):
+        row[name] = _later(column[1], item)
+    return row
+
+
+def _later(function: Callable[[Any], Any], item: Any) -> Callable[..., Any]:
+    def compute(*arguments: Any) -> Any:
+        value = function(item)
+        return value(*arguments) if arguments else value
+
+    return compute
+
+
+def cut(identity: str, whole: bool = False) -> str:
+    """An id as it is shown: twelve digits without its algorithm."""
+    return identity if whole else identity.rpartition(":")[2][:12]
+
+
+def shortened(text: str, width: int) -> str:
+    """At most ``width`` characters, the last of them an ellipsis where something is cut."""
+    return text if len(text) <= width else text[: width - 1] + "…"

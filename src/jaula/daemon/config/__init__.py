@@ -1,0 +1,1 @@
+"""The daemon's configuration: ``daemon.json`` and the flags of ``jaula daemon``."""

@@ -1,0 +1,210 @@
+"""The engine's configuration file: JSON with the keys of Docker's ``daemon.json``. Pure.
+
+Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are understood
+where this engine has the setting, beside ``subid-start``, ``subid-count``, ``pids-limit``,
+``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``policy``, ``runtime-timeout``,
+``registry-realms``, ``registry-certs``, ``insecure-tcp`` and ``publish-past-firewall``, its own. As
+with dockerd, an unknown key is an error, and so is a setting that is given as a flag too.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from jaula.config import OWN_RUNTIME, RuntimeConfig
+from jaula.daemon.config.setting import Setting, number_of, object_of, text_of, texts_of, wrong
+from jaula.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+MAX_SIZE = 1 << 20  # bytes
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
+    """(settings by the names of ``EngineConfig``, the document's values by key).
+
+    ``root`` and ``run`` stand for its paths. Raises ``InvalidRequest``.
+    """
+    document = _document(data)
+    known = _settings()
+    unknown = sorted(key for key in document if key not in known)
+    if unknown:
+        raise InvalidRequest(
+            f"the following directives don't match any configuration option: {', '.join(unknown)}"
+        )
+    settings: dict[str, object] = {}
+    for key, value in document.items():
+        settings |= known[key].read(key, value)
+    return settings, document
+
+
+def _settings() -> dict[str, Setting]:
+    from jaula.daemon.config import logging, network, registry
+
+    return SETTINGS | logging.keys() | network.keys() | registry.keys()
+
+
+def check_conflicts(document: Mapping[str, Any], given: Mapping[str, str]) -> None:
+    """Refuse what is set in both places; ``given`` are the flags with their values as text."""
+    conflicts = [
+        f"{key}: (from flag: {given[flag]}, from file: {json.dumps(value)})"
+        for key, value in document.items()
+        for flag in _settings()[key].flags
+        if flag in given
+    ]
+    if conflicts:
+        raise InvalidRequest(
+            "the following directives are specified both as a flag and in the configuration file: "
+            + ", ".join(conflicts)
+        )
+
+
+def check_runtimes(runtimes: Collection[RuntimeConfig], default: str) -> None:
+    """Refuse a name that is there twice, and a default that is not there at all."""
+    names = [OWN_RUNTIME, *(runtime.name for runtime in runtimes)]
+    for name in names:
+        if names.count(name) > 1:
+            what = "is reserved" if name == OWN_RUNTIME else "is given twice"
+            raise InvalidRequest(f"runtime name '{name}' {what}")
+    if default not in names:
+        raise InvalidRequest(f"specified default runtime '{default}' does not exist")
+
+
+def runtime(name: str, path: str, arguments: tuple[str, ...] = ()) -> RuntimeConfig:
+    """One runtime. Raises ``InvalidRequest`` for a name or path that cannot be."""
+    if not name or len(name) > 64 or set(name) - _NAME:
+        raise InvalidRequest(
+            f"invalid runtime name {name!r}", hint="letters, digits and ._- are allowed"
+        )
+    if not path or "\0" in path or any("\0" in word for word in arguments):
+        raise InvalidRequest(f"runtime {name}: invalid path {path!r}")
+    return RuntimeConfig(name, path, arguments)
+
+
+def add_runtime(text: str) -> RuntimeConfig:
+    """``NAME=PATH`` of ``--add-runtime``."""
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise InvalidRequest(f"invalid runtime {text!r}", hint="NAME=PATH")
+    return runtime(name.strip(), path.strip())
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_SIZE:
+        raise InvalidRequest(f"it has {len(data)} bytes, more than {MAX_SIZE}")
+    if not data.strip():
+        return {}
+    try:
+        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"it is no JSON document: {error}") from None
+    if not isinstance(document, dict):
+        raise InvalidRequest("it is no JSON object")
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} is there twice")
+    return found
+
+
+def _text(field: str) -> Callable[[str, Any], dict[str, object]]:
+    return lambda key, value: {field: text_of(key, value)}
+
+
+def _number(field: str) -> Callable[[str, Any], dict[str, object]]:
+    return lambda key, value: {field: number_of(key, value)}
+
+
+def _flag(key: str, value: object) -> dict[str, object]:
+    if not isinstance(value, bool):
+        raise wrong(key, "true or false", value)
+    return {key.replace("-", "_"): value}
+
+
+def _hosts(key: str, value: object) -> dict[str, object]:
+    found = texts_of(key, value)
+    if not found:
+        raise wrong(key, "a list of addresses", value)
+    return {"hosts": tuple(found)}
+
+
+def _bip(key: str, value: object) -> dict[str, object]:
+    import ipaddress
+
+    text = text_of(key, value)
+    try:
+        bridge = ipaddress.IPv4Interface(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{key}: {error}") from None
+    first = f"{bridge.network.network_address + 1}/{bridge.network.prefixlen}"
+    if text != first:
+        raise InvalidRequest(
+            f"{key}: {text} is not the first address of its network",
+            hint=f"the bridge has that one, {first}",
+        )
+    return {"bridge_subnet": str(bridge.network)}
+
+
+def _ulimits(key: str, value: object) -> dict[str, object]:
+    limits = object_of(key, value, ("nofile",))
+    if "nofile" not in limits:
+        return {}
+    limit = object_of(f"{key}: nofile", limits["nofile"], ("Name", "Soft", "Hard"))
+    if limit.get("Name", "nofile") != "nofile":
+        raise wrong(f"{key}: nofile: Name", '"nofile"', limit["Name"])
+    hard = number_of(f"{key}: nofile: Hard", limit.get("Hard"))
+    soft = number_of(f"{key}: nofile: Soft", limit.get("Soft", hard))
+    if soft > hard:
+        raise InvalidRequest(f"{key}: nofile: soft limit {soft} is above hard limit {hard}")
+    return {"nofile": (soft, hard)}
+
+
+def _runtimes(key: str, value: object) -> dict[str, object]:
+    found = []
+    for name, entry in object_of(key, value).items():
+        about = f"{key}: {name[:64]}"
+        entry = object_of(about, entry, ("path", "runtimeArgs"))
+        path = text_of(f"{about}: path", entry.get("path"))
+        arguments = texts_of(f"{about}: runtimeArgs", entry.get("runtimeArgs") or [])
+        found.append(runtime(name, path, tuple(arguments)))
+    return {"runtimes": tuple(found)}
+
+
+SETTINGS: dict[str, Setting] = {
+    "data-root": Setting(("root",), _text("root")),
+    "exec-root": Setting(("run",), _text("run")),
+    "hosts": Setting(("host", "socket"), _hosts),
+    "tls": Setting(("tls",), _flag),
+    "tlsverify": Setting(("tlsverify",), _flag),
+    "tlscacert": Setting(("tlscacert",), _text("tlscacert")),
+    "tlscert": Setting(("tlscert",), _text("tlscert")),
+    "tlskey": Setting(("tlskey",), _text("tlskey")),
+    "insecure-tcp": Setting(("insecure-tcp",), _flag),
+    "group": Setting(("socket-group",), _text("socket_group")),
+    "storage-driver": Setting(("storage-driver",), _text("storage_driver")),
+    "bridge": Setting(("bridge",), _text("bridge")),
+    "bip": Setting(("bridge-subnet",), _bip),
+    "cgroup-parent": Setting(("cgroup-parent",), _text("cgroup_parent")),
+    "default-ulimits": Setting(("nofile",), _ulimits),
+    "default-profile": Setting(("default-profile",), _text("default_profile")),
+    "policy": Setting(("policy",), _text("policy")),
+    "debug": Setting(("debug",), _flag),
+    "runtimes": Setting(("add-runtime",), _runtimes),
+    "default-runtime": Setting(("default-runtime",), _text("default_runtime")),
+    "runtime-timeout": Setting(("runtime-timeout",), _number("runtime_timeout")),
+    "subid-start": Setting(("subid-start",), _number("subid_start")),
+    "subid-count": Setting(("subid-count",), _number("subid_count")),
+    "userns-remap": Setting(("userns-remap", "subid-start", "subid-count"), _text("userns_remap")),
+    "pids-limit": Setting(("pids-limit",), _number("pids_limit")),
+    "selinux-type": Setting(("selinux-type",), _text("selinux_type")),
+    "selinux-file-type": Setting(("selinux-file-type",), _text("selinux_file_type")),
+    "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
+}

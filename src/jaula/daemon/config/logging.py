@@ -1,0 +1,54 @@
+"""What an operator says about logs: flags of the engine, and keys of its configuration file.
+
+Source: docker docs, "dockerd": ``log-driver``, ``log-opts``. They are for containers that name no
+driver or the same one. Whether a driver has an option is the driver's to say.
+"""
+
+from __future__ import annotations
+
+from jaula.cli.command import Flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.daemon.config.setting import Setting
+
+FLAGS = (
+    Flag("log-driver", "", "string", "Logging driver of new containers", default="json-file",
+         completes=("json-file", "local", "journald", "syslog", "none")),
+    Flag("log-opt", "", "list", "Option of that driver (KEY=VALUE); may be given again"),
+    Flag("log-max-size", "", "int", "Bytes after which a log is rotated", default="10000000"),
+    Flag("log-max-file", "", "int", "Files that are kept of a log", default="3"),
+)  # fmt: skip
+
+
+def take(settings: dict[str, object]) -> None:
+    """Bring what is about logs into the form of ``EngineConfig``. Raises ``InvalidRequest``."""
+    from jaula.errors import InvalidRequest
+
+    found = {}
+    given = settings.pop("log_opt", ())
+    for text in given if isinstance(given, list | tuple) else ():
+        key, equals, value = str(text).partition("=")
+        if not key or not equals:
+            raise InvalidRequest(f"invalid log option {text!r}", hint="write KEY=VALUE")
+        found[key] = value
+    if found:
+        settings["log_options"] = found
+
+
+def keys() -> dict[str, Setting]:
+    """The keys of the configuration file."""
+    from jaula.daemon.config import setting as file
+
+    def driver(key: str, value: object) -> dict[str, object]:
+        return {"log_driver": file.text_of(key, value)}
+
+    def options(key: str, value: object) -> dict[str, object]:
+        rows = file.object_of(key, value).items()
+        found = [f"{name}={file.text_of(f'{key}: {name}', text)}" for name, text in rows]
+        return {"log_opt": tuple(found)}
+
+    return {
+        "log-driver": file.Setting(("log-driver",), driver),
+        "log-opts": file.Setting(("log-opt", "log-max-size", "log-max-file"), options),
+    }

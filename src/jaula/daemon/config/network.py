@@ -1,0 +1,126 @@
+"""What an operator says about networks: flags of the engine, and keys of its configuration file.
+
+Source: docker docs, "dockerd": ``ip``, ``ipv6``, ``fixed-cidr-v6``, ``default-address-pools``.
+``publish-past-firewall`` is the engine's own.
+"""
+
+from __future__ import annotations
+
+from jaula.cli.command import Flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.daemon.config.setting import Setting
+
+FLAGS = (
+    Flag("address-pool", "", "string", "Networks to choose subnets from (CIDR[@SIZE], by commas)",
+         default="172.30.0.0/15,10.208.0.0/12"),
+    Flag("ipv6", "", "bool", "IPv6 on the default network"),
+    Flag("fixed-cidr-v6", "", "string", "IPv6 network of the default bridge (CIDR)"),
+    Flag("ip", "", "string", "Address of the host where ports are published by default"),
+    Flag("default-network-opt", "", "list", "Option of new networks (bridge=KEY=VALUE)"),
+    Flag("publish-past-firewall", "", "bool",
+         "Published ports are open whatever the host's input rules say, as Docker's"),
+)  # fmt: skip
+
+
+def take(settings: dict[str, object]) -> None:
+    """Bring what is about networks into the form of ``EngineConfig``. Raises ``InvalidRequest``."""
+    import ipaddress
+
+    from jaula.errors import InvalidRequest
+    from jaula.network.ipam.addresses import parse_subnet6
+    from jaula.network.ipam.pools import parse_pools
+
+    if "ip" in settings:
+        text = str(settings.pop("ip"))
+        try:
+            settings["host_binding"] = str(ipaddress.ip_address(text))
+        except ValueError as error:
+            raise InvalidRequest(f"invalid --ip: {error}") from None
+    settings["bridge_ipv6"] = bool(settings.pop("ipv6", False))
+    if "fixed_cidr_v6" in settings:
+        text = str(settings.pop("fixed_cidr_v6"))
+        if not settings["bridge_ipv6"]:
+            raise InvalidRequest("--fixed-cidr-v6 is given without --ipv6")
+        settings["bridge_subnet6"] = str(parse_subnet6(text))
+    if given := settings.pop("default_network_opt", ()):
+        settings["network_options"] = _options(given)
+    if "address_pool" in settings:
+        parse_pools(str(settings["address_pool"]))
+
+
+def _options(given: object) -> dict[str, str]:
+    """Options of bridges from ``bridge=KEY=VALUE``. Raises ``InvalidRequest``."""
+    from jaula.errors import InvalidRequest
+
+    found = {}
+    for text in given if isinstance(given, list | tuple) else ():
+        driver, _, option = str(text).partition("=")
+        key, equals, value = option.partition("=")
+        if driver != "bridge" or not key or not equals:
+            raise InvalidRequest(
+                f"invalid default network option {text!r}", hint="write bridge=KEY=VALUE"
+            )
+        found[key] = value
+    return found
+
+
+def keys() -> dict[str, Setting]:
+    """The keys of the configuration file."""
+    from jaula.daemon.config import setting as file
+
+    return {
+        "default-address-pools": file.Setting(("address-pool",), _pools),
+        "ip": file.Setting(("ip",), lambda key, value: {"ip": file.text_of(key, value)}),
+        "default-network-opts": file.Setting(("default-network-opt",), _network_opts),
+        "ipv6": file.Setting(("ipv6",), _switch("ipv6")),
+        "fixed-cidr-v6": file.Setting(
+            ("fixed-cidr-v6",), lambda key, value: {"fixed_cidr_v6": file.text_of(key, value)}
+        ),
+        "publish-past-firewall": file.Setting(
+            ("publish-past-firewall",), _switch("publish_past_firewall")
+        ),
+    }
+
+
+def _switch(field: str) -> Callable[[str, object], dict[str, object]]:
+    def read(key: str, value: object) -> dict[str, object]:
+        from jaula.errors import InvalidRequest
+
+        if not isinstance(value, bool):
+            raise InvalidRequest(f"{key}: true or false is wanted, not {str(value)[:80]}")
+        return {field: value}
+
+    return read
+
+
+def _network_opts(key: str, value: object) -> dict[str, object]:
+    from jaula.daemon.config import setting as file
+
+    options = file.object_of(key, value, ("bridge",)).get("bridge", {})
+    rows = file.object_of(f"{key}: bridge", options).items()
+    found = [f"bridge={name}={file.text_of(f'{key}: {name}', text)}" for name, text in rows]
+    return {"default_network_opt": tuple(found)}
+
+
+def _pools(key: str, value: object) -> dict[str, object]:
+    from jaula.daemon.config import setting as file
+    from jaula.errors import InvalidRequest
+    from jaula.network.ipam.pools import address_pool
+
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest(f"{key}: a list of pools is wanted, not {str(value)[:80]}")
+    found = []
+    for item in value:
+        pool = file.object_of(key, item, ("base", "size"))
+        base = file.text_of(f"{key}: base", pool.get("base"))
+        size = file.number_of(f"{key}: size", pool["size"]) if "size" in pool else None
+        try:
+            chosen = address_pool(base, size)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{key}: {error.message}", hint=error.hint) from None
+        found.append(f"{chosen.base}@{chosen.size}")
+    return {"address_pool": ",".join(found)}

@@ -1,0 +1,113 @@
+"""What an operator says about registries: flags of the engine, and keys of its configuration file.
+
+Source: docker docs, "dockerd"; ``registry-realms`` and ``registry-certs`` are the engine's own.
+"""
+
+from __future__ import annotations
+
+from jaula.cli.command import Flag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.config import RegistryConfig
+    from jaula.daemon.config.setting import Setting
+
+FLAGS = (
+    Flag("insecure-registry", "", "list",
+         "Registry (HOST[:PORT] or network) that may be spoken to without verified encryption"),
+    Flag("registry-mirror", "", "list", "Mirror to ask first for images of Docker Hub (URL)"),
+    Flag("registry-realm", "", "list",
+         "Token server that may see a registry's credentials (REGISTRY=HOST)"),
+    Flag("registry-certs", "", "string", "Directory with a directory of certificates for each "
+         "registry (default /etc/jaula/certs.d and /etc/docker/certs.d)", completes="file"),
+    Flag("max-concurrent-downloads", "", "int", "Layers that are pulled at a time", default="3"),
+    Flag("max-concurrent-uploads", "", "int", "Layers that are pushed at a time", default="5"),
+    Flag("http-proxy", "", "string", "Proxy for registries without encryption (URL)"),
+    Flag("https-proxy", "", "string", "Proxy for registries (URL)"),
+    Flag("no-proxy", "", "string", "Hosts that are reached without the proxy"),
+)  # fmt: skip
+
+_FIELDS = {
+    "insecure_registry": "insecure",
+    "registry_mirror": "mirrors",
+    "registry_realm": "realms",
+    "registry_certs": "certificates",
+    "max_concurrent_downloads": "downloads",
+    "max_concurrent_uploads": "uploads",
+    "http_proxy": "http_proxy",
+    "https_proxy": "https_proxy",
+    "no_proxy": "no_proxy",
+}
+_FILE_LISTS = {
+    "insecure-registries": "insecure_registry",
+    "registry-mirrors": "registry_mirror",
+    "registry-realms": "registry_realm",
+}
+_PROXIES = ("http-proxy", "https-proxy", "no-proxy")
+
+
+def take(settings: dict[str, object]) -> RegistryConfig:
+    """Move what is about registries out of ``settings``. Raises ``InvalidRequest``."""
+    from jaula.config import RegistryConfig
+    from jaula.rootless import paths
+
+    found: dict[str, Any] = {
+        field: settings.pop(name) for name, field in _FIELDS.items() if name in settings
+    }
+    given = bool(found)
+    if "certificates" in found:
+        found["certificates"] = (str(found["certificates"]),)
+    elif paths.user() is not None:
+        found["certificates"] = (*_own_certificates(), *RegistryConfig().certificates)
+    config = RegistryConfig(**found)
+    if given:
+        from jaula.images.registry import hosts
+        from jaula.images.registry.http import proxy
+
+        hosts.Hosts(config).endpoints("docker.io")
+        proxy.configured(config.http_proxy, config.https_proxy, config.no_proxy, {})
+    return config
+
+
+def _own_certificates() -> tuple[str, ...]:
+    """Where an ordinary user's certificates are, as docker's rootless engine has it."""
+    from os import path
+
+    from jaula.rootless import paths as rootless_paths
+
+    base = path.dirname(path.dirname(rootless_paths.config_file()))
+    return (f"{base}/jaula/certs.d", f"{base}/docker/certs.d")
+
+
+def keys() -> dict[str, Setting]:
+    """The keys of the configuration file."""
+    from jaula.daemon.config import setting as file
+
+    def texts(key: str, value: object) -> dict[str, object]:
+        return {_FILE_LISTS[key]: tuple(file.texts_of(key, value))}
+
+    def number(key: str, value: object) -> dict[str, object]:
+        return {key.replace("-", "_"): file.number_of(key, value)}
+
+    def certificates(key: str, value: object) -> dict[str, object]:
+        return {"registry_certs": file.text_of(key, value)}
+
+    def proxies(key: str, value: object) -> dict[str, object]:
+        found = file.object_of(key, value, _PROXIES)
+        return {
+            name.replace("-", "_"): file.text_of(f"{key}: {name}", text)
+            for name, text in found.items()
+        }
+
+    return {
+        **{
+            key: file.Setting((field.replace("_", "-"),), texts)
+            for key, field in _FILE_LISTS.items()
+        },
+        "registry-certs": file.Setting(("registry-certs",), certificates),
+        "max-concurrent-downloads": file.Setting(("max-concurrent-downloads",), number),
+        "max-concurrent-uploads": file.Setting(("max-concurrent-uploads",), number),
+        "proxies": file.Setting(_PROXIES, proxies),
+    }

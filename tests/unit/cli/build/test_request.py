@@ -1,0 +1,101 @@
+"""Flags of ``jaula build`` as parameters of ``POST /build``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from jaula.cli.build.context import Remote
+from jaula.cli.build.request import query
+from jaula.cli.client.client import target
+from jaula.cli.command import parse
+from jaula.cli.commands.build import COMMAND
+from jaula.cli.errors import UsageError
+
+
+def asked(*words: str) -> dict[str, Any]:
+    """The parameters that are sent; JSON ones decoded."""
+    options = parse(COMMAND, [*words, "."])
+    names = options.texts("tag")
+    found: dict[str, Any] = {}
+    for name, value in query(options, Remote("", "D"), names):
+        if value in ("", None, False):
+            continue
+        if isinstance(value, str) and value[:1] in ("{", "["):
+            value = json.loads(value)
+        if name in found:
+            found[name] = [*(v if isinstance(v := found[name], list) else [v]), value]
+        else:
+            found[name] = value
+    return found
+
+
+def test_without_flags_there_is_little_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    assert asked() == {"dockerfile": "D", "rm": True, "progress": "steps"}
+
+
+def test_every_flag_has_its_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROM_HERE", "value")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "5")
+    found = asked(
+        *("-t", "a:1", "-t", "b", "--target", "x", "--platform", "linux/arm64", "--pull"),
+        *("--build-arg", "A=1=2", "--build-arg", "FROM_HERE", "--build-arg", "NOT_SET"),
+        *("--label", "k=v", "--label", "bare", "--no-cache", "--squash", "--force-rm"),
+        *("--cache-from", "img", "--cache-from", "type=registry,ref=r/i"),
+        *("--network", "none", "--cgroup-parent", "/p", "-m", "64m", "--memory-swap", "-1"),
+        *("--cpu-period", "1000", "--cpu-quota", "500", "-c", "7", "--cpuset-cpus", "0-1"),
+        *("--shm-size", "1m", "--ulimit", "nofile=1:2", "--security-opt", "no-new-privileges"),
+        *("--add-host", "h:1.2.3.4", "--allow", "network.host", "--rm=false"),
+    )
+    assert found == {
+        "t": ["a:1", "b"],
+        "dockerfile": "D",
+        "target": "x",
+        "platform": "linux/arm64",
+        "pull": True,
+        "buildargs": {"A": "1=2", "FROM_HERE": "value", "NOT_SET": None, "SOURCE_DATE_EPOCH": "5"},
+        "labels": {"k": "v", "bare": ""},
+        "nocache": True,
+        "squash": True,
+        "forcerm": True,
+        "cachefrom": ["img", "r/i"],
+        "networkmode": "none",
+        "cgroupparent": "/p",
+        "memory": 64 << 20,
+        "memswap": -1,
+        "cpuperiod": 1000,
+        "cpuquota": 500,
+        "cpushares": 7,
+        "cpusetcpus": "0-1",
+        "shmsize": 1 << 20,
+        "ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}],
+        "securityopt": ["no-new-privileges"],
+        "extrahosts": "h:1.2.3.4",
+        "allow": "network.host",
+        "progress": "steps",
+    }
+
+
+def test_what_is_switched_off_is_not_sent() -> None:
+    assert "rm=" not in target(
+        "/build", query(parse(COMMAND, ["--rm=false", "."]), Remote("", ""), [])
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--build-arg", "=x"),
+        ("--cache-from", "type=gha,scope=x"),
+        ("--ulimit", "nofile"),
+        ("--add-host", "h"),
+        ("--memory", "much"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError):
+        asked(*words)

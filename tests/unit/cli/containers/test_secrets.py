@@ -1,0 +1,33 @@
+"""``--secret`` and ``--config``, read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jaula.cli.containers import secrets
+from jaula.cli.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("word", "document"),
+    [
+        ("db", {"Source": "db"}),
+        ("source=db", {"Source": "db"}),
+        ("src=db,target=/x", {"Source": "db", "Target": "/x"}),
+        (
+            "db,target=pw,mode=0400,uid=7,gid=8",
+            {"Source": "db", "Target": "pw", "Mode": 0o400, "UID": "7", "GID": "8"},
+        ),
+        ('db,"target=/a,b"', {"Source": "db", "Target": "/a,b"}),
+    ],
+)
+def test_what_is_given(word: str, document: dict[str, Any]) -> None:
+    assert secrets.document(word, "secret") == document
+
+
+@pytest.mark.parametrize("word", ["", "target=x", "db,mode=9", "db,mode=", "db,colour=red", "db,x"])
+def test_what_cannot_be_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match='for "--config" flag'):
+        secrets.document(word, "config")

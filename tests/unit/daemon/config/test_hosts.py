@@ -1,0 +1,78 @@
+"""Where an engine listens: never on a network without knowing who speaks there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jaula.cli import command
+from jaula.cli.commands import daemon
+from jaula.config import EngineConfig, TlsConfig
+from jaula.daemon.config import hosts
+from jaula.errors import InvalidRequest
+
+VERIFIED = {"tlsverify": True}
+LOOPBACK = ("127.0.0.1", 2375)
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, {"tcp": ()}),
+        ({"hosts": ("unix:///run/x.sock",)}, {"tcp": (), "socket": "/run/x.sock"}),
+        ({"hosts": ("fd://",)}, {"tcp": ()}),
+        ({"hosts": ("tcp://127.0.0.1:2375",), "insecure_tcp": True}, {"tcp": (LOOPBACK,)}),
+        ({"hosts": ("tcp://localhost",), "insecure_tcp": True}, {"tcp": (LOOPBACK,)}),
+        ({"hosts": ("tcp://",), "insecure_tcp": True}, {"tcp": (LOOPBACK,)}),
+        ({"hosts": ("tcp://[::1]:99",), "insecure_tcp": True}, {"tcp": (("::1", 99),)}),
+        (
+            {"hosts": ("tcp://0.0.0.0", "tcp://[::]:5"), "tlscacert": "/a", **VERIFIED},
+            {
+                "tcp": (("0.0.0.0", 2376), ("::", 5)),
+                "tls": TlsConfig("/a", "/etc/jaula/tls/cert.pem", "/etc/jaula/tls/key.pem"),
+            },
+        ),
+    ],
+)
+def test_what_is_asked_for(settings: dict[str, Any], found: dict[str, object]) -> None:
+    assert hosts.take(settings) == found
+    assert settings == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hosts": ("tcp://127.0.0.1:2375",)}, "whoever reaches it could speak"),
+        ({"hosts": ("tcp://0.0.0.0:2375",), "insecure_tcp": True}, "reached from outside"),
+        ({"hosts": ("tcp://[::]:2375",), "insecure_tcp": True}, "reached from outside"),
+        ({"hosts": ("tcp://10.0.0.1:2376",), "tls": True}, "lets everybody in"),
+        ({"hosts": ("tcp://10.0.0.1:2376",), "tlscert": "/c", "tlskey": "/k"}, "lets everybody"),
+        ({"hosts": ("tcp://h.example:1",), **VERIFIED}, "is no address"),
+        ({"hosts": ("tcp://1.2.3.4:0",), **VERIFIED}, "is no port"),
+        ({"hosts": ("tcp://1.2.3.4:99999",), **VERIFIED}, "is no port"),
+        ({"hosts": ("tcp://1.2.3.4:x",), **VERIFIED}, "is no port"),
+        ({"hosts": ("ftp://1.2.3.4",)}, "an address is wanted"),
+        ({"hosts": ("1.2.3.4:5",)}, "an address is wanted"),
+        ({"hosts": ("unix://relative",)}, "an address is wanted"),
+        ({"hosts": ("unix:///a", "unix:///b")}, "one unix socket"),
+        (VERIFIED, "there is no TCP socket"),
+        ({"insecure_tcp": True}, "there is no TCP socket"),
+        ({"hosts": ("tcp://127.0.0.1",), "insecure_tcp": True, **VERIFIED}, "contradict"),
+    ],
+)
+def test_what_is_not_safe_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        hosts.take(dict(settings))
+
+
+def config(*words: str) -> EngineConfig:
+    return daemon._config(command.parse(daemon.COMMAND, ("--config-file", "/dev/null", *words)))
+
+
+def test_flags_make_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    made = config("-H", "unix:///run/x.sock", "-H", "tcp://127.0.0.1:1", "--insecure-tcp")
+    assert (str(made.socket), made.tcp, made.tls) == ("/run/x.sock", (("127.0.0.1", 1),), None)
+    with pytest.raises(InvalidRequest, match="name the same thing"):
+        config("--socket", "/run/a.sock", "-H", "unix:///run/b.sock")

@@ -1,0 +1,30 @@
+"""``log-opts`` and ``--log-opt``: pairs, for the driver to judge."""
+
+from __future__ import annotations
+
+import pytest
+
+from jaula.daemon.config import logging
+from jaula.errors import InvalidRequest
+
+
+def test_pairs_become_the_options_of_the_engines_driver() -> None:
+    settings: dict[str, object] = {"log_opt": ("compress=true", "tag={{.Name}}=x"), "debug": True}
+    logging.take(settings)
+    assert settings == {
+        "log_options": {"compress": "true", "tag": "{{.Name}}=x"},
+        "debug": True,
+    }
+
+
+@pytest.mark.parametrize("text", ["compress", "=x", ""])
+def test_what_is_no_pair_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="invalid log option"):
+        logging.take({"log_opt": (text,)})
+
+
+def test_values_of_the_file_are_texts() -> None:
+    keys = logging.keys()
+    assert keys["log-opts"].read("log-opts", {"max-file": "5"}) == {"log_opt": ("max-file=5",)}
+    with pytest.raises(InvalidRequest, match="log-opts: max-file"):
+        keys["log-opts"].read("log-opts", {"max-file": 5})
