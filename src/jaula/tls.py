@@ -23,7 +23,7 @@ from jaula.errors import InvalidRequest
 PIECE = 1 << 16  # bytes that are taken in or out at once
 
 
-class Files(NamedTuple):
+class TlsFiles(NamedTuple):
     """Paths of PEM files: whom to trust, and who we are."""
 
     authority: str
@@ -31,7 +31,7 @@ class Files(NamedTuple):
     key: str
 
 
-def server_context(files: Files) -> ssl.SSLContext:
+def server_context(files: TlsFiles) -> ssl.SSLContext:
     """For a server whose clients prove who they are. Raises ``InvalidRequest``.
 
     No session is resumed: it would bring along a certificate that nobody looked at again.
@@ -62,11 +62,11 @@ def client_context(
         context.load_default_certs()
     if bool(certificate) != bool(key):
         raise InvalidRequest("a certificate and its key are wanted together")
-    _load(context, Files(authority if verify else "", certificate, key))
+    _load(context, TlsFiles(authority if verify else "", certificate, key))
     return context
 
 
-def _load(context: ssl.SSLContext, files: Files) -> None:
+def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
     try:
         if files.authority:
             context.load_verify_locations(files.authority)
@@ -95,7 +95,7 @@ def _refuse_public(path: str) -> None:
         raise InvalidRequest(f"the key {path} can be read by everybody", hint="chmod 0600")
 
 
-class Failed(Exception):
+class TlsError(Exception):
     """The connection cannot go on; the text is for people, ``plain`` marks a peer without TLS."""
 
     def __init__(self, reason: str, *, plain: bool = False) -> None:
@@ -103,8 +103,8 @@ class Failed(Exception):
         self.plain = plain
 
 
-class Codec:
-    """One connection. What fails raises :class:`Failed`; :meth:`outgoing` is an alert then."""
+class TlsCodec:
+    """One connection. What fails raises :class:`TlsError`; :meth:`outgoing` is an alert then."""
 
     def __init__(self, context: ssl.SSLContext, *, server: bool, name: str | None = None) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -181,12 +181,12 @@ class Codec:
         return found.get("subject", ())  # type: ignore[return-value]
 
 
-def _failed(error: ssl.SSLError) -> Failed:
+def _failed(error: ssl.SSLError) -> TlsError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Failed(f"certificate verify failed: {error.verify_message}")
+        return TlsError(f"certificate verify failed: {error.verify_message}")
     if isinstance(error, ssl.SSLEOFError):
-        return Failed("the connection was cut")
+        return TlsError("the connection was cut")
     reason = (error.reason or str(error)).replace("_", " ").lower()
     if "alert" in reason:
-        return Failed(f"refused by the other side: {reason.partition('alert ')[2] or reason}")
-    return Failed(reason, plain=error.reason == "HTTP_REQUEST")
+        return TlsError(f"refused by the other side: {reason.partition('alert ')[2] or reason}")
+    return TlsError(reason, plain=error.reason == "HTTP_REQUEST")

@@ -3,7 +3,7 @@
 The order is what matters here:
 
 1. A mount namespace of the engine's own, and the engine started anew from there
-   (:mod:`~jaula.daemon.namespace`). An ordinary user's engine has entered its user namespace before
+   (:mod:`~jaula.daemon.mount_namespace`). An ordinary user's engine has entered its user namespace before
    (:mod:`jaula.rootless`).
 2. The zygote, forked before asyncio or a thread is there.
 3. The lock, taken after the fork so that no shim ever holds it; then sockets and database.
@@ -17,7 +17,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from jaula.daemon import directories, memory, namespace, sockets
+from jaula.daemon import directories, mount_namespace, process_limits, sockets
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.rootless import paths, state
 
@@ -40,10 +40,10 @@ def main(config: EngineConfig, reread: Callable[[], EngineConfig]) -> None:
             f"the socket's path {config.socket} is too long",
             hint=f"{sockets.LONGEST} bytes are the limit",
         )
-    namespace.enter(config)
+    mount_namespace.enter(config)
     state.hold_alive()
     passed = sockets.passed()
-    memory.raise_file_limit()
+    process_limits.raise_file_limit()
     directories.make(config)
     runtime = _launch(config)
     try:
@@ -53,10 +53,10 @@ def main(config: EngineConfig, reread: Callable[[], EngineConfig]) -> None:
     except BaseException:
         runtime.close()
         raise
-    from jaula.daemon import service
+    from jaula.daemon import serve
 
     try:
-        service.run(config, runtime, listening, network, reread)
+        serve.run(config, runtime, listening, network, reread)
     finally:
         if not passed:
             sockets.unlink(config.socket)
@@ -72,7 +72,7 @@ def _launch(config: EngineConfig) -> Runtime:
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from jaula.runtime.client import Runtime
     from jaula.runtime.interfaces import Interfaces
-    from jaula.wiring import runtime_parts
+    from jaula.runtime_wiring import runtime_parts
 
     def load() -> Interfaces:
         if paths.user() is None:

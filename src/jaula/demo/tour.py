@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from jaula.demo.guide import Guide, StepFailed
+from jaula.demo.runner import StepFailed, TourRunner
 from jaula.demo.steps import (
     archives,
     capabilities,
@@ -19,7 +19,7 @@ from jaula.demo.steps import (
     users,
 )
 
-STEPS: tuple[tuple[str, Callable[[Guide], None]], ...] = (
+STEPS: tuple[tuple[str, Callable[[TourRunner], None]], ...] = (
     ("The host and its engine", host.show),
     ("A shell in a container", shell.show),
     ("Namespaces: what a container sees", namespaces.show),
@@ -34,7 +34,7 @@ STEPS: tuple[tuple[str, Callable[[Guide], None]], ...] = (
 
 def walk(host_address: str, *, quick: bool, only: list[int]) -> int:
     """Take the steps; the exit status."""
-    guide = Guide(host_address, quick=quick)
+    guide = TourRunner(host_address, quick=quick)
     began = time.monotonic()
     try:
         _images(guide)
@@ -60,7 +60,7 @@ def walk(host_address: str, *, quick: bool, only: list[int]) -> int:
     return 0
 
 
-def _images(guide: Guide) -> None:
+def _images(guide: TourRunner) -> None:
     """Make the images that are missing."""
     for image in dict.fromkeys((guide.image, guide.shell_image)):
         if guide.jaula("image", "inspect", image, told=False).status == 0:

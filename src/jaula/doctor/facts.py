@@ -39,7 +39,7 @@ class Program(msgspec.Struct, frozen=True):
     raised: bool = False
 
 
-class Facts(msgspec.Struct, frozen=True):
+class HostReport(msgspec.Struct, frozen=True):
     """The host as one user sees it. None: there is no such thing here."""
 
     uid: int
@@ -67,12 +67,12 @@ class Facts(msgspec.Struct, frozen=True):
     lingers: bool = False
 
 
-def read() -> Facts:
+def read() -> HostReport:
     """The facts for the user that asks."""
     uid = os.geteuid()
     name = _name(uid)
     tree = _unified()
-    return Facts(
+    return HostReport(
         uid=uid,
         name=name,
         distribution=distribution(_text("/etc/os-release") or _text("/usr/lib/os-release")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaula.audit.kernel.check_config import SupportRow
-from jaula.doctor.findings import Finding, State
+from jaula.doctor.checks import Finding, State
 
 
 def findings(rows: Sequence[SupportRow]) -> list[Finding]:

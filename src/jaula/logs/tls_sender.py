@@ -12,7 +12,7 @@ import time
 from socket import MSG_DONTWAIT, MSG_NOSIGNAL, socket
 
 from jaula import tls
-from jaula.tls import Codec, Failed
+from jaula.tls import TlsCodec, TlsError
 
 _FAREWELL = 2.0  # seconds that the last bytes have
 
@@ -20,7 +20,7 @@ _FAREWELL = 2.0  # seconds that the last bytes have
 class TlsSocket:
     """Like a socket, as far as an outlet needs one."""
 
-    def __init__(self, sock: socket, codec: Codec) -> None:
+    def __init__(self, sock: socket, codec: TlsCodec) -> None:
         self._socket = sock
         self._codec = codec
         self._shaken = False
@@ -48,7 +48,7 @@ class TlsSocket:
                 raise BlockingIOError(errno.EAGAIN, "TLS is not ready")
             self._codec.write(bytes(data))
             self._push()
-        except Failed as error:
+        except TlsError as error:
             raise OSError(errno.EPROTO, str(error)) from None
         return len(data)
 
@@ -67,7 +67,7 @@ class TlsSocket:
                     poll = select.poll()
                     poll.register(self._socket.fileno(), self.awaits)
                     poll.poll(left * 1000)
-        except (OSError, Failed) as error:
+        except (OSError, TlsError) as error:
             self._failure = str(error)
 
     def _receive(self) -> None:
@@ -107,7 +107,7 @@ class TlsSocket:
                 poll.register(self._socket.fileno(), select.POLLOUT)
                 poll.poll(min(left, 0.2) * 1000)
                 self._push()
-        except (OSError, Failed):
+        except (OSError, TlsError):
             pass  # it is gone, and what was pending with it
         finally:
             self._socket.close()

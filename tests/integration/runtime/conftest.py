@@ -12,7 +12,7 @@ import pytest
 
 from harness.runtime_lab import Lab
 from jaula.runtime.client import Runtime
-from jaula.wiring import runtime_parts
+from jaula.runtime_wiring import runtime_parts
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import asyncio
 import socket
 
 from jaula import tls
-from jaula.tls import Codec, Failed
+from jaula.tls import TlsCodec, TlsError
 
 _FAREWELL_SECONDS = 2.0
 
@@ -19,7 +19,7 @@ _FAREWELL_SECONDS = 2.0
 class SocketPump:
     """One connection after its handshake. ``plain`` is closed here, ``client`` is not."""
 
-    def __init__(self, client: socket.socket, codec: Codec, plain: socket.socket) -> None:
+    def __init__(self, client: socket.socket, codec: TlsCodec, plain: socket.socket) -> None:
         self._client = client
         self._codec = codec
         self._plain = plain
@@ -61,7 +61,7 @@ class SocketPump:
                     return
                 if not self._codec.ended:
                     self._codec.feed(data)
-        except Failed:
+        except TlsError:
             await self._flush()
         except OSError:
             return  # the client is gone
@@ -80,11 +80,11 @@ class SocketPump:
                 await self._flush()
         except ConnectionResetError:
             pass  # the plain side was closed with input unread: all that it said was read before
-        except (OSError, Failed):
+        except (OSError, TlsError):
             return
         try:
             self._codec.end()
-        except Failed:
+        except TlsError:
             pass  # the client said more, which nobody will read
         try:
             await self._flush()

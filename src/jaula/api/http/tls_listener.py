@@ -22,7 +22,7 @@ from jaula import tls
 from jaula.api.http import peer
 from jaula.api.http.socket_pump import SocketPump
 from jaula.spec.api_params import Remote
-from jaula.tls import Codec, Failed
+from jaula.tls import TlsCodec, TlsError
 
 HANDSHAKE_SECONDS = 10.0
 MOST_SHAKING, MOST_OF_ONE = 256, 32  # clients in their handshake: in all, and of one address
@@ -108,10 +108,10 @@ class TlsListener:
                 for level, option, value in _KEEPALIVE:
                     client.setsockopt(level, option, value)
                 origin = Remote(peer.address_of(client))
-                codec = Codec(self.context, server=True)
+                codec = TlsCodec(self.context, server=True)
                 async with asyncio.timeout(HANDSHAKE_SECONDS):
                     await self._shake(client, codec)
-            except Failed as error:
+            except TlsError as error:
                 self._refused(origin, error)
                 return
             except TimeoutError:
@@ -133,7 +133,7 @@ class TlsListener:
                     raise
                 await SocketPump(client, codec, ours).run()
 
-    def _refused(self, origin: Remote, error: Failed) -> None:
+    def _refused(self, origin: Remote, error: TlsError) -> None:
         """Say so, but not as often as somebody might like to fill the log."""
         self._unsaid += 1
         now = self._loop.time()
@@ -143,14 +143,14 @@ class TlsListener:
         _log.info("client %s was not let in: %s%s", origin.address, error, more)
         self._unsaid, self._quiet_until = 0, now + _QUIET_SECONDS
 
-    async def _shake(self, client: socket.socket, codec: Codec) -> None:
+    async def _shake(self, client: socket.socket, codec: TlsCodec) -> None:
         done = False
         while not done:
             data = await self._loop.sock_recv(client, tls.PIECE)
             codec.feed(data)
             try:
                 done = codec.shake()
-            except Failed as error:
+            except TlsError as error:
                 last = _PLAIN if error.plain else codec.outgoing()
                 await self._loop.sock_sendall(client, last)
                 if data:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from jaula.cli.errors import Unreachable
 from jaula.errors import JaulaError
-from jaula.tls import PIECE, Codec, Failed, client_context
+from jaula.tls import PIECE, TlsCodec, TlsError, client_context
 
 SHUT_WR = 1
 HANDSHAKE_SECONDS = 30.0
@@ -48,10 +48,10 @@ def connect(network: _socket.socket, host: str, security: TlsOptions) -> TlsSock
         context = client_context(
             security.authority, security.certificate, security.key, verify=security.verify
         )
-        codec = Codec(context, server=False, name=host)
+        codec = TlsCodec(context, server=False, name=host)
         network.settimeout(HANDSHAKE_SECONDS)
         _shake(network, codec)
-    except (Failed, JaulaError) as error:
+    except (TlsError, JaulaError) as error:
         network.close()
         raise Unreachable(f"cannot speak with {host} by TLS: {error}") from None
     ours, theirs = _socket.socketpair()
@@ -60,7 +60,7 @@ def connect(network: _socket.socket, host: str, security: TlsOptions) -> TlsSock
     return near
 
 
-def _shake(network: _socket.socket, codec: Codec) -> None:
+def _shake(network: _socket.socket, codec: TlsCodec) -> None:
     while True:
         try:
             done = codec.shake()
@@ -77,7 +77,7 @@ class _Carrier:
     def __init__(
         self,
         network: _socket.socket,
-        codec: Codec,
+        codec: TlsCodec,
         plain: _socket.socket,
         near: TlsSocket,
     ) -> None:
@@ -97,7 +97,7 @@ class _Carrier:
         try:
             while self._turn():
                 pass
-        except Failed as error:
+        except TlsError as error:
             self._near.failure = str(error)
         except OSError as error:
             self._near.failure = error.strerror or str(error)

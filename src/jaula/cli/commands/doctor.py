@@ -6,7 +6,7 @@ from jaula.cli.command import Command, Flag, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.doctor.findings import Finding
+    from jaula.doctor.checks import Finding
 
 
 def run(options: Options) -> int:
@@ -19,16 +19,16 @@ def run(options: Options) -> int:
         raise UsageError(f"unknown format {form!r}: text or json")
     site_packages.enable()
     from jaula.audit.kernel import check_config
-    from jaula.doctor import facts, features, findings
+    from jaula.doctor import checks, facts, features
 
-    found = [*findings.examine(facts.read()), *features.findings(check_config.check())]
+    found = [*checks.examine(facts.read()), *features.findings(check_config.check())]
     if form == "json":
         import msgspec
 
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
         print("\n".join(line(finding) for finding in found))
-    return 1 if findings.hinders(found) else 0
+    return 1 if checks.hinders(found) else 0
 
 
 def line(finding: Finding) -> str:

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import tarfile
 
-from jaula.demo.guide import Guide
+from jaula.demo.runner import TourRunner
 
 
-def show(guide: Guide) -> None:
+def show(guide: TourRunner) -> None:
     """Save, remove, load, export, import, tag, history."""
     identity = guide.jaula("images", "-q", "--no-trunc", guide.image).output.split()[:1]
     named = guide.own_image("copy")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from jaula.demo import kernel
-from jaula.demo.guide import Guide, Result
+from jaula.demo.runner import Result, TourRunner
 
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 DEFAULT, WITHOUT_RAW, BIND_ONLY = "00000000a80425fb", "00000000a80405fb", "0000000000000400"
 NOTHING = "0000000000000000"
 
 
-def show(guide: Guide) -> None:
+def show(guide: TourRunner) -> None:
     """Read masks from /proc and try what they forbid."""
     guide.say("The shell that runs this tour, on the host:")
     guide.show("\n".join(f"{name}: {text}" for name, text in kernel.status("self", *SETS).items()))
@@ -34,11 +34,11 @@ def show(guide: Guide) -> None:
     _expect(guide, _masks(guide, "--cap-drop", "all", "--cap-add", "net_bind_service"), BIND_ONLY)
 
 
-def _masks(guide: Guide, *words: str) -> Result:
+def _masks(guide: TourRunner, *words: str) -> Result:
     return guide.jaula("run", "--rm", *words, guide.image, "grep", "Cap", "/proc/self/status")
 
 
-def _expect(guide: Guide, result: Result, mask: str) -> None:
+def _expect(guide: TourRunner, result: Result, mask: str) -> None:
     rows = (line.partition(":") for line in result.output.splitlines())
     found = {name: text.strip() for name, _, text in rows}
     own = [found.get(name) for name in ("CapPrm", "CapEff", "CapBnd")]

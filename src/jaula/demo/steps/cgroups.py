@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 
 from jaula.demo import kernel
-from jaula.demo.guide import Guide
+from jaula.demo.runner import TourRunner
 
 HOG = ("dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1")  # touches 100 MB at once
 
 
-def show(guide: Guide) -> None:
+def show(guide: TourRunner) -> None:
     """Memory with and without a limit, then the other limits, then live views."""
     began = time.time()
     guide.say("A program that touches 100 MB, without a limit:")
@@ -39,7 +39,7 @@ def show(guide: Guide) -> None:
     _others(guide)
 
 
-def _others(guide: Guide) -> None:
+def _others(guide: TourRunner) -> None:
     guide.say("Half a CPU, only the first one, twenty processes at most:")
     limits = ("--cpus", "0.5", "--cpuset-cpus", "0", "--pids-limit", "20", "-m", "64mb")
     name = guide.start("limited", *limits)

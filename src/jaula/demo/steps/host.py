@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.demo.guide import Guide
+from jaula.demo.runner import TourRunner
 
 LINES = (
     "Containers:", "Images:", "Storage Driver:", "Backing Filesystem:", "Logging Driver:",
@@ -12,7 +12,7 @@ LINES = (
 )  # fmt: skip
 
 
-def show(guide: Guide) -> None:
+def show(guide: TourRunner) -> None:
     """Run ``info`` and ``check``."""
     guide.say("The engine was started by the first command that needed it. It tells about itself:")
     info = guide.jaula("info")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from jaula.demo.guide import Guide
+from jaula.demo.runner import TourRunner
 
 COUNT = 10
 
 
-def show(guide: Guide) -> None:
+def show(guide: TourRunner) -> None:
     """Start them, compare, remove."""
     guide.say(f"{COUNT} containers of one image; each writes a file of its own:")
     names = []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from jaula.demo import kernel
-from jaula.demo.guide import Guide
+from jaula.demo.runner import TourRunner
 
 
-def show(guide: Guide) -> None:
+def show(guide: TourRunner) -> None:
     """Compare the links in /proc."""
     name = guide.start("spaces")
     pid = guide.pid(name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.demo.guide import Guide
+from jaula.demo.runner import TourRunner
 
 
-def show(guide: Guide) -> None:
+def show(guide: TourRunner) -> None:
     """Verify a container as it is by default, and one that was relaxed."""
     name = guide.start("proved", "-m", "64mb")
     proof = guide.jaula("verify", name)

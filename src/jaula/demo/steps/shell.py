@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.demo.guide import Guide
+from jaula.demo.runner import TourRunner
 from jaula.demo.terminal import Terminal
 
 INTERRUPT, DETACH = "\x03", "\x10\x11"
 
 
-def show(guide: Guide) -> None:
+def show(guide: TourRunner) -> None:
     """Play a person at a terminal."""
     name = guide.name("shell")
     words = ("run", "-it", "--name", name, guide.shell_image, guide.shell)

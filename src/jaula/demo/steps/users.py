@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from jaula.demo import kernel
-from jaula.demo.guide import Guide
+from jaula.demo.runner import TourRunner
 
 
-def show(guide: Guide) -> None:
+def show(guide: TourRunner) -> None:
     """Look at two containers' ids and at a bind mount."""
     guide.say("Two containers; each is root inside:")
     found = []

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import msgspec
 
-from jaula import trustedfile
+from jaula import trusted_file
 from jaula.engine.authz import policy as policies
 from jaula.engine.authz.policy import Policy
 from jaula.engine.authz.rule import AccessLevel, ContainerAccess, HostMount, PolicyRule
@@ -45,7 +45,7 @@ def load(path: str, *, required: bool, user: Lookup, group: Lookup) -> Policy | 
 
     Raises ``InvalidRequest``, also for a file that others than root could have written.
     """
-    data = trustedfile.read(path, MAX_SIZE, "policy", required=required)
+    data = trusted_file.read(path, MAX_SIZE, "policy", required=required)
     if data is None:
         return None
     try:

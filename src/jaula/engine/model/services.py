@@ -1,4 +1,4 @@
-"""The parts that the use cases work with, wired once by ``jaula.daemon.assembly``."""
+"""The parts that the use cases work with, wired once by ``jaula.daemon.wiring``."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import os
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
-from jaula import trustedfile
+from jaula import trusted_file
 from jaula.errors import InvalidRequest
 from jaula.images.reference import parse as parse_reference
 from jaula.images.trust import keys
@@ -46,7 +46,7 @@ class RulesFile:
         Raises :class:`InvalidRequest`.
         """
         self.stamps = {self.path: stamp(self.path)}
-        data = trustedfile.read(self.path, MAX_SIZE, "policy", required=required)
+        data = trusted_file.read(self.path, MAX_SIZE, "policy", required=required)
         if data is None:
             return TrustRules()
         try:
@@ -64,7 +64,7 @@ class RulesFile:
     def _key(self, name: str) -> bytes:
         path = os.path.join(os.path.dirname(os.path.abspath(self.path)), name)
         self.stamps[path] = stamp(path)
-        data = trustedfile.read(path, keys.PEM_LIMIT, "key", required=True)
+        data = trusted_file.read(path, keys.PEM_LIMIT, "key", required=True)
         assert data is not None, "a required file is read or refused"
         return data
 

@@ -148,7 +148,7 @@ def _securing(settings: Settings) -> Callable[[], Transport]:
 
     def secured() -> TlsSocket:
         nonlocal patience
-        link = TlsSocket(connect(), tls.Codec(context, server=False, name=name))
+        link = TlsSocket(connect(), tls.TlsCodec(context, server=False, name=name))
         link.settle(patience)
         patience = 0.0
         return link

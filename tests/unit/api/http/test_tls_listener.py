@@ -66,7 +66,7 @@ class Secured:
     def context(self, place: Path) -> ssl.SSLContext:
         authority = place.parent / "ca.pem"
         files = (str(path) for path in (authority, place / "cert.pem", place / "key.pem"))
-        return tls.server_context(tls.Files(*files))
+        return tls.server_context(tls.TlsFiles(*files))
 
     async def __aexit__(self, *exc: object) -> None:
         await self.server.close()
@@ -202,7 +202,7 @@ def test_a_hijacked_stream_is_carried_with_half_closed_ends(places: SimpleNamesp
             str(place / "ca.pem"), str(place / "cert.pem"), str(place / "key.pem")
         )
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        codec = tls.Codec(context, server=False, name="127.0.0.1")
+        codec = tls.TlsCodec(context, server=False, name="127.0.0.1")
         while not codec.shake():
             writer.write(codec.outgoing())
             codec.feed(await reader.read(65536))

@@ -9,10 +9,10 @@ import pytest
 
 from jaula.audit.kernel.check_config import SupportRow
 from jaula.doctor import facts, features
-from jaula.doctor.facts import Facts, Program
-from jaula.doctor.findings import Finding, State, examine, hinders
+from jaula.doctor.checks import Finding, State, examine, hinders
+from jaula.doctor.facts import HostReport, Program
 
-GOOD = Facts(
+GOOD = HostReport(
     uid=1000,
     name="me",
     distribution=("debian",),

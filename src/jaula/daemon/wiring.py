@@ -106,10 +106,10 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
 
 def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:
     """The rules about images, from the file that says who may ask for what."""
-    from jaula.daemon import authority
+    from jaula.daemon import policy
     from jaula.images.trust.policy import ImagePolicy as PolicyImagePolicy
 
-    path = authority.path_of(config)
+    path = policy.path_of(config)
     return PolicyImagePolicy(images, config.paths.trust, path, required=bool(config.policy))
 
 

@@ -22,7 +22,7 @@ class Result(NamedTuple):
     error: str
 
 
-class Guide:
+class TourRunner:
     """Shows the tour on standard output and remembers what did not come true."""
 
     def __init__(self, host: str, *, quick: bool) -> None:

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from jaula import tls
-from jaula.daemon import authority
+from jaula.daemon import policy as daemon_policy
 from jaula.engine.containers import log_config, presets
 from jaula.errors import JaulaError
 
@@ -48,10 +48,10 @@ def merged(old: EngineConfig, new: EngineConfig) -> tuple[EngineConfig, tuple[st
 
 def context_of(files: TlsConfig) -> SSLContext:
     """The server's side of TLS. Raises ``InvalidRequest``."""
-    return tls.server_context(tls.Files(files.authority, files.certificate, files.key))
+    return tls.server_context(tls.TlsFiles(files.authority, files.certificate, files.key))
 
 
-class Reloading:
+class Reloader:
     """Does it for one engine."""
 
     def __init__(self, engine: Engine, doors: Gateway, reread: Callable[[], EngineConfig]) -> None:
@@ -67,9 +67,9 @@ class Reloading:
             config, late = merged(parts.config, self._reread())
             presets.check_name(config.default_profile)
             log_config.check(config)
-            policy = authority.policy(config)
+            policy = daemon_policy.policy(config)
             context = context_of(config.tls) if config.tls and self.entrances else None
-            parts.gate.follow(authority.path_of(config), required=bool(config.policy))
+            parts.gate.follow(daemon_policy.path_of(config), required=bool(config.policy))
         except JaulaError as error:
             _log.error("the settings are not reloaded: %s", error)
             return

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jaula.daemon import assembly, authority, memory
+from jaula.daemon import policy as daemon_policy
+from jaula.daemon import process_limits, wiring
 from jaula.errors import Unavailable
 from jaula.kernel import process
 
@@ -40,7 +41,7 @@ def run(
     import asyncio
     import logging
 
-    memory.one_heap()
+    process_limits.one_heap()
     logging.basicConfig(
         level=logging.DEBUG if config.debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -63,7 +64,7 @@ async def _serve(
     import signal
 
     from jaula.api.http import server as api
-    from jaula.daemon.reloading import Reloading
+    from jaula.daemon.reload import Reloader
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.containers import log_config, presets
     from jaula.state.audit_log import AuditLog
@@ -72,9 +73,9 @@ async def _serve(
     try:
         presets.check_name(config.default_profile)
         log_config.check(config)
-        policy = authority.policy(config)
+        policy = daemon_policy.policy(config)
         context = _context(config)
-        engine = assembly.engine(config, runtime)
+        engine = wiring.engine(config, runtime)
         doors = Gateway(engine, policy, AuditLog(config.paths.audit_log))
     except BaseException:
         runtime.close()
@@ -95,10 +96,10 @@ async def _serve(
     loop.add_reader(zygote, zygote_ended)
     gc.collect()
     gc.freeze()
-    memory.trim_heap()
+    process_limits.trim_heap()
     server = await api.serve(doors.enter, sockets)
     log.info("engine %s listens on %s", engine.parts.identity[:12], config.socket)
-    reloading = Reloading(engine, doors, reread)
+    reloading = Reloader(engine, doors, reread)
     reloading.entrances = await _open(server, network, context)
     loop.add_signal_handler(signal.SIGHUP, reloading.now)
     _notify("READY=1")
@@ -141,7 +142,7 @@ async def _open(
 def _context(config: EngineConfig) -> SSLContext | None:
     if config.tls is None:
         return None
-    from jaula.daemon.reloading import context_of
+    from jaula.daemon.reload import context_of
 
     return context_of(config.tls)
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.doctor.facts import Facts
+from jaula.doctor.facts import HostReport
 from jaula.rootless.subids import LEAST
 
 
@@ -43,12 +43,12 @@ _INSTALL = {"debian": "apt install", "fedora": "dnf install", "arch": "pacman -S
 _LIMITS = ("cpu", "cpuset", "io", "memory", "pids")
 
 
-def examine(facts: Facts) -> list[Finding]:
+def examine(facts: HostReport) -> list[Finding]:
     """Every line for root's engine or an ordinary user's."""
     if facts.uid == 0:
         return [*_namespace_sysctls(facts), *_kernel(facts), *_firewall(facts), *_tools(facts),
                 *_root_cgroups(facts), *_root_directories(facts)]  # fmt: skip
-    checks: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    checks: tuple[Callable[[HostReport], Iterator[Finding]], ...] = (
         _ids,
         _mappers,
         _namespace_sysctls,
@@ -70,7 +70,7 @@ def hinders(findings: list[Finding]) -> bool:
     return any(finding.state is State.HINDERS for finding in findings)
 
 
-def install(facts: Facts, what: str) -> str:
+def install(facts: HostReport, what: str) -> str:
     """The command that installs a package by what is needed of it."""
     for word in facts.distribution:
         family = {"ubuntu": "debian", "rhel": "fedora", "centos": "fedora"}.get(word, word)
@@ -79,11 +79,11 @@ def install(facts: Facts, what: str) -> str:
     return f"install the package that has {what}"
 
 
-def _as_root(facts: Facts) -> str:
+def _as_root(facts: HostReport) -> str:
     return "" if facts.uid == 0 else "sudo "
 
 
-def _ids(facts: Facts) -> Iterator[Finding]:
+def _ids(facts: HostReport) -> Iterator[Finding]:
     for kind, count in (("uid", facts.subuids), ("gid", facts.subgids)):
         subject, path = f"sub{kind}", f"/etc/sub{kind}"
         first = facts.next_subid
@@ -97,7 +97,7 @@ def _ids(facts: Facts) -> Iterator[Finding]:
             yield Finding(subject, State.OK, f"{count} ids in {path}")
 
 
-def _mappers(facts: Facts) -> Iterator[Finding]:
+def _mappers(facts: HostReport) -> Iterator[Finding]:
     for name in ("newuidmap", "newgidmap"):
         program = facts.programs.get(name)
         if program is None:
@@ -113,7 +113,7 @@ def _mappers(facts: Facts) -> Iterator[Finding]:
         yield Finding("no_new_privs", State.HINDERS, found)
 
 
-def _namespace_sysctls(facts: Facts) -> Iterator[Finding]:
+def _namespace_sysctls(facts: HostReport) -> Iterator[Finding]:
     for name in ("user.max_user_namespaces", "user.max_net_namespaces", "user.max_mnt_namespaces"):
         value = facts.sysctls.get(name)
         if value is None:
@@ -141,14 +141,14 @@ def _namespace_sysctls(facts: Facts) -> Iterator[Finding]:
             yield Finding(name, State.OK, f"{value}")
 
 
-def _sysctl(facts: Facts, name: str, value: int) -> str:
+def _sysctl(facts: HostReport, name: str, value: int) -> str:
     return (
         f"echo {name}={value} | {_as_root(facts)}tee /etc/sysctl.d/90-jaula.conf"
         f" && {_as_root(facts)}sysctl --system"
     )
 
 
-def _namespace(facts: Facts) -> Iterator[Finding]:
+def _namespace(facts: HostReport) -> Iterator[Finding]:
     if facts.namespace:
         found = f"one with rights in it cannot be made: {facts.namespace}"
         yield Finding("user namespace", State.HINDERS, found)
@@ -156,7 +156,7 @@ def _namespace(facts: Facts) -> Iterator[Finding]:
         yield Finding("user namespace", State.OK, "one with rights in it can be made")
 
 
-def _kernel(facts: Facts) -> Iterator[Finding]:
+def _kernel(facts: HostReport) -> Iterator[Finding]:
     version = ".".join(map(str, facts.kernel))
     wanted = IDMAPPED if facts.uid == 0 else OVERLAY_IN_NAMESPACE
     if facts.kernel < wanted:
@@ -167,7 +167,7 @@ def _kernel(facts: Facts) -> Iterator[Finding]:
         yield Finding("kernel", State.OK, version)
 
 
-def _runtime_directory(facts: Facts) -> Iterator[Finding]:
+def _runtime_directory(facts: HostReport) -> Iterator[Finding]:
     subject = "XDG_RUNTIME_DIR"
     usual = f"export XDG_RUNTIME_DIR=/run/user/{facts.uid}"
     if facts.runtime_directory:
@@ -183,7 +183,7 @@ def _runtime_directory(facts: Facts) -> Iterator[Finding]:
         yield Finding(subject, State.OK, facts.runtime_variable)
 
 
-def _root_directories(facts: Facts) -> Iterator[Finding]:
+def _root_directories(facts: HostReport) -> Iterator[Finding]:
     if facts.root_writable:
         yield Finding("data directory", State.OK, facts.root)
     else:
@@ -191,7 +191,7 @@ def _root_directories(facts: Facts) -> Iterator[Finding]:
         yield Finding("data directory", State.HINDERS, f"{facts.root} cannot be made", mend)
 
 
-def _outside(facts: Facts) -> Iterator[Finding]:
+def _outside(facts: HostReport) -> Iterator[Finding]:
     helper = next((n for n in ("pasta", "slirp4netns") if n in facts.programs), "")
     lost = "containers do not reach outside"
     if not helper:
@@ -206,7 +206,7 @@ def _outside(facts: Facts) -> Iterator[Finding]:
         yield Finding("/dev/net/tun", State.OK, "can be opened")
 
 
-def _firewall(facts: Facts) -> Iterator[Finding]:
+def _firewall(facts: HostReport) -> Iterator[Finding]:
     if facts.libnftables or "nft" in facts.programs:
         yield Finding("nft", State.OK, "libnftables" if facts.libnftables else "the program")
     else:
@@ -214,14 +214,14 @@ def _firewall(facts: Facts) -> Iterator[Finding]:
         yield Finding("nft", State.COSTS, found, install(facts, "nft"))
 
 
-def _tools(facts: Facts) -> Iterator[Finding]:
+def _tools(facts: HostReport) -> Iterator[Finding]:
     if "ps" in facts.programs:
         yield Finding("ps", State.OK, facts.programs["ps"].path)
     else:
         yield Finding("ps", State.COSTS, "not installed: no jaula top", install(facts, "ps"))
 
 
-def _root_cgroups(facts: Facts) -> Iterator[Finding]:
+def _root_cgroups(facts: HostReport) -> Iterator[Finding]:
     if not facts.unified:
         yield Finding("cgroups", State.OK, "v1, or v1 and v2")
     elif missing := [name for name in _LIMITS if name not in facts.controllers]:
@@ -230,7 +230,7 @@ def _root_cgroups(facts: Facts) -> Iterator[Finding]:
         yield Finding("cgroups", State.OK, "v2")
 
 
-def _delegation(facts: Facts) -> Iterator[Finding]:
+def _delegation(facts: HostReport) -> Iterator[Finding]:
     subject, lost = "cgroups", "no limits, no --profile strict, no pause, no figures of use"
     if not facts.unified:
         found = f"v1, which is not delegated to users: {lost}"
@@ -260,7 +260,7 @@ def _delegation(facts: Facts) -> Iterator[Finding]:
         yield Finding(subject, State.OK, "v2, delegated by systemd")
 
 
-def _lingering(facts: Facts) -> Iterator[Finding]:
+def _lingering(facts: HostReport) -> Iterator[Finding]:
     if not facts.systemd:
         return
     if facts.lingers:
