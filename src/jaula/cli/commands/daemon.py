@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError, UsageError
-from jaula.daemon.config import logging, network
-from jaula.daemon.config import registry as config_registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ def run(options: Options) -> int:
     from jaula.cli import site_packages
 
     site_packages.enable()
-    from jaula import daemon
+    from jaula.daemon import main
     from jaula.errors import JaulaError
 
     try:
@@ -28,7 +26,7 @@ def run(options: Options) -> int:
             from jaula.rootless import enter
 
             enter.enter(str(config.paths.root), str(config.paths.run))
-        daemon.main(config, lambda: _config(options))
+        main.main(config, lambda: _config(options))
     except JaulaError as error:
         raise CliError(f"jaula: {error}", status=error.exit_code) from None
     return 0
@@ -42,7 +40,7 @@ def _config(options: Options) -> EngineConfig:
     from pathlib import Path
 
     from jaula.config import EngineConfig, Paths
-    from jaula.daemon.config import daemon_json, hosts
+    from jaula.daemon.config import daemon_json, hosts, logging, network, registry
     from jaula.errors import InvalidRequest
     from jaula.rootless import paths as rootless_paths
 
@@ -88,17 +86,17 @@ def _config(options: Options) -> EngineConfig:
         )
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
-    registry = config_registry.take(settings)
+    registry_config = registry.take(settings)
     network.take(settings)
     logging.take(settings)
-    config = EngineConfig(paths=paths, registry=registry, **settings)  # type: ignore[arg-type]
+    config = EngineConfig(paths=paths, registry=registry_config, **settings)  # type: ignore[arg-type]
     daemon_json.check_runtimes(config.runtimes, config.default_runtime)
     return config
 
 
 def _file(options: Options) -> dict[str, object]:
     """The settings of the configuration file; the default one need not be there."""
-    from jaula.daemon.config import daemon_json as config_daemon_json
+    from jaula.daemon.config import daemon_json
     from jaula.errors import InvalidRequest
     from jaula.rootless import paths as rootless_paths
 
@@ -109,7 +107,7 @@ def _file(options: Options) -> dict[str, object]:
     )
     try:
         with open(path, "rb") as file:
-            data = file.read(config_daemon_json.MAX_SIZE + 1)
+            data = file.read(daemon_json.MAX_SIZE + 1)
     except FileNotFoundError:
         if not options.given("config-file"):
             return {}
@@ -117,8 +115,8 @@ def _file(options: Options) -> dict[str, object]:
     except OSError as error:
         raise InvalidRequest(f"configuration file {path}: {error.strerror}") from None
     try:
-        settings, document = config_daemon_json.parse(data)
-        config_daemon_json.check_conflicts(document, _given(options))
+        settings, document = daemon_json.parse(data)
+        daemon_json.check_conflicts(document, _given(options))
     except InvalidRequest as error:
         raise InvalidRequest(
             f"unable to configure the engine with file {path}: {error.message}", hint=error.hint
@@ -186,9 +184,31 @@ FLAGS = (
          default="60"),
     Flag("policy", "", "string", "Who may ask for what (default /etc/jaula/policy.toml)",
          completes="file"),
-    *logging.FLAGS,
-    *network.FLAGS,
-    *config_registry.FLAGS,
+    Flag("log-driver", "", "string", "Logging driver of new containers", default="json-file",
+         completes=("json-file", "local", "journald", "syslog", "none")),
+    Flag("log-opt", "", "list", "Option of that driver (KEY=VALUE); may be given again"),
+    Flag("log-max-size", "", "int", "Bytes after which a log is rotated", default="10000000"),
+    Flag("log-max-file", "", "int", "Files that are kept of a log", default="3"),
+    Flag("address-pool", "", "string", "Networks to choose subnets from (CIDR[@SIZE], by commas)",
+         default="172.30.0.0/15,10.208.0.0/12"),
+    Flag("ipv6", "", "bool", "IPv6 on the default network"),
+    Flag("fixed-cidr-v6", "", "string", "IPv6 network of the default bridge (CIDR)"),
+    Flag("ip", "", "string", "Address of the host where ports are published by default"),
+    Flag("default-network-opt", "", "list", "Option of new networks (bridge=KEY=VALUE)"),
+    Flag("publish-past-firewall", "", "bool",
+         "Published ports are open whatever the host's input rules say, as Docker's"),
+    Flag("insecure-registry", "", "list",
+         "Registry (HOST[:PORT] or network) that may be spoken to without verified encryption"),
+    Flag("registry-mirror", "", "list", "Mirror to ask first for images of Docker Hub (URL)"),
+    Flag("registry-realm", "", "list",
+         "Token server that may see a registry's credentials (REGISTRY=HOST)"),
+    Flag("registry-certs", "", "string", "Directory with a directory of certificates for each "
+         "registry (default /etc/jaula/certs.d and /etc/docker/certs.d)", completes="file"),
+    Flag("max-concurrent-downloads", "", "int", "Layers that are pulled at a time", default="3"),
+    Flag("max-concurrent-uploads", "", "int", "Layers that are pushed at a time", default="5"),
+    Flag("http-proxy", "", "string", "Proxy for registries without encryption (URL)"),
+    Flag("https-proxy", "", "string", "Proxy for registries (URL)"),
+    Flag("no-proxy", "", "string", "Hosts that are reached without the proxy"),
     Flag("debug", "D", "bool", "Say more in the log"),
 )  # fmt: skip
 

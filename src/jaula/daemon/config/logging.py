@@ -1,4 +1,4 @@
-"""What an operator says about logs: flags of the engine, and keys of its configuration file.
+"""Log settings of the daemon: keys of ``daemon.json``, and the values of the flags.
 
 Source: docker docs, "dockerd": ``log-driver``, ``log-opts``. They are for containers that name no
 driver or the same one. Whether a driver has an option is the driver's to say.
@@ -6,19 +6,10 @@ driver or the same one. Whether a driver has an option is the driver's to say.
 
 from __future__ import annotations
 
-from jaula.cli.command import Flag
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.daemon.config.setting import Setting
 
-FLAGS = (
-    Flag("log-driver", "", "string", "Logging driver of new containers", default="json-file",
-         completes=("json-file", "local", "journald", "syslog", "none")),
-    Flag("log-opt", "", "list", "Option of that driver (KEY=VALUE); may be given again"),
-    Flag("log-max-size", "", "int", "Bytes after which a log is rotated", default="10000000"),
-    Flag("log-max-file", "", "int", "Files that are kept of a log", default="3"),
-)  # fmt: skip
 
 
 def take(settings: dict[str, object]) -> None:

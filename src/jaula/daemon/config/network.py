@@ -1,4 +1,4 @@
-"""What an operator says about networks: flags of the engine, and keys of its configuration file.
+"""Network settings of the daemon: keys of ``daemon.json``, and the values of the flags.
 
 Source: docker docs, "dockerd": ``ip``, ``ipv6``, ``fixed-cidr-v6``, ``default-address-pools``.
 ``publish-past-firewall`` is the engine's own.
@@ -6,24 +6,12 @@ Source: docker docs, "dockerd": ``ip``, ``ipv6``, ``fixed-cidr-v6``, ``default-a
 
 from __future__ import annotations
 
-from jaula.cli.command import Flag
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.daemon.config.setting import Setting
 
-FLAGS = (
-    Flag("address-pool", "", "string", "Networks to choose subnets from (CIDR[@SIZE], by commas)",
-         default="172.30.0.0/15,10.208.0.0/12"),
-    Flag("ipv6", "", "bool", "IPv6 on the default network"),
-    Flag("fixed-cidr-v6", "", "string", "IPv6 network of the default bridge (CIDR)"),
-    Flag("ip", "", "string", "Address of the host where ports are published by default"),
-    Flag("default-network-opt", "", "list", "Option of new networks (bridge=KEY=VALUE)"),
-    Flag("publish-past-firewall", "", "bool",
-         "Published ports are open whatever the host's input rules say, as Docker's"),
-)  # fmt: skip
 
 
 def take(settings: dict[str, object]) -> None:

@@ -1,11 +1,9 @@
-"""What an operator says about registries: flags of the engine, and keys of its configuration file.
+"""Registry settings of the daemon: keys of ``daemon.json``, and the values of the flags.
 
 Source: docker docs, "dockerd"; ``registry-realms`` and ``registry-certs`` are the engine's own.
 """
 
 from __future__ import annotations
-
-from jaula.cli.command import Flag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,20 +12,6 @@ if TYPE_CHECKING:
     from jaula.config import RegistryConfig
     from jaula.daemon.config.setting import Setting
 
-FLAGS = (
-    Flag("insecure-registry", "", "list",
-         "Registry (HOST[:PORT] or network) that may be spoken to without verified encryption"),
-    Flag("registry-mirror", "", "list", "Mirror to ask first for images of Docker Hub (URL)"),
-    Flag("registry-realm", "", "list",
-         "Token server that may see a registry's credentials (REGISTRY=HOST)"),
-    Flag("registry-certs", "", "string", "Directory with a directory of certificates for each "
-         "registry (default /etc/jaula/certs.d and /etc/docker/certs.d)", completes="file"),
-    Flag("max-concurrent-downloads", "", "int", "Layers that are pulled at a time", default="3"),
-    Flag("max-concurrent-uploads", "", "int", "Layers that are pushed at a time", default="5"),
-    Flag("http-proxy", "", "string", "Proxy for registries without encryption (URL)"),
-    Flag("https-proxy", "", "string", "Proxy for registries (URL)"),
-    Flag("no-proxy", "", "string", "Hosts that are reached without the proxy"),
-)  # fmt: skip
 
 _FIELDS = {
     "insecure_registry": "insecure",

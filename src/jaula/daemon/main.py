@@ -1,0 +1,84 @@
+"""``jaula daemon``: the composition root, the one place that wires the parts together.
+
+The order is what matters here:
+
+1. A mount namespace of the engine's own, and the engine started anew from there
+   (:mod:`~jaula.daemon.mount_namespace`). An ordinary user's engine has entered its user namespace before
+   (:mod:`jaula.rootless`).
+2. The zygote, forked before asyncio or a thread is there.
+3. The lock, taken after the fork so that no shim ever holds it; then sockets and database.
+
+Top-level imports are few on purpose: the zygote shares all of them with every shim.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from jaula.daemon import directories, mount_namespace, process_limits, sockets
+from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.rootless import paths, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.config import EngineConfig
+    from jaula.runtime.client import Runtime
+
+
+def main(config: EngineConfig, reread: Callable[[], EngineConfig]) -> None:
+    """Run an engine until SIGTERM or SIGINT; ``reread`` gives the settings anew at SIGHUP.
+
+    :raises JaulaError: it cannot start; nothing was changed.
+    """
+    if os.geteuid() != 0:
+        raise NotAuthorized("the engine needs root, or namespaces in which it is root")
+    if len(str(config.socket)) > sockets.LONGEST:
+        raise InvalidRequest(
+            f"the socket's path {config.socket} is too long",
+            hint=f"{sockets.LONGEST} bytes are the limit",
+        )
+    mount_namespace.enter(config)
+    state.hold_alive()
+    passed = sockets.passed()
+    process_limits.raise_file_limit()
+    directories.make(config)
+    runtime = _launch(config)
+    try:
+        lock = directories.lock(config)
+        network = sockets.listen_on_network(config)
+        listening = passed or [sockets.listen(config)]
+    except BaseException:
+        runtime.close()
+        raise
+    from jaula.daemon import serve
+
+    try:
+        serve.run(config, runtime, listening, network, reread)
+    finally:
+        if not passed:
+            sockets.unlink(config.socket)
+        os.close(lock)
+
+
+def _launch(config: EngineConfig) -> Runtime:
+    """Fork the zygote, with as little in its memory as can be: every shim has a share of it.
+
+    msgspec prefers typing_extensions to typing where it is installed, which brings inspect, ast and
+    more along and is of no use here.
+    """
+    sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
+    from jaula.runtime.client import Runtime
+    from jaula.runtime.interfaces import Interfaces
+    from jaula.runtime_wiring import runtime_parts
+
+    def load() -> Interfaces:
+        if paths.user() is None:
+            return runtime_parts()
+        run = str(config.paths.run)
+        state.open_alive(run)  # shims keep the keeper, from birth to end
+        return runtime_parts(state.no_cgroup(run))
+
+    return Runtime.launch(load)
