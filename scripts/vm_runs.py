@@ -1,13 +1,13 @@
-"""Every run in a virtual machine, one after another, and a table of what came of them.
+"""Run the test suites that need a virtual machine, one after another, and record the results.
 
-    VMLAB="my-vm-command" ./test --vm-all [NAME...] [--write docs/security.md] [--logs DIRECTORY]
+    VMLAB="my-vm-command" ./test --vm-all [NAME...] [--write docs/vm-results.md] [--logs DIRECTORY]
 
-``$VMLAB`` names a command that boots a machine with cgroup v2 and this directory at the same path
-and runs a command in it; ``--lsm``, ``--init`` and ``--timeout`` are added as a run needs them. It
-may read ``$VMLAB_PACKAGES`` (Debian packages) and ``$VMLAB_SEMODULES`` (modules for SELinux's
-policy), which name what the machine should have.
+``$VMLAB`` names a command that boots a machine with cgroup v2 and this directory at the same path,
+and runs a command in it. A run adds ``--lsm``, ``--init`` and ``--timeout`` as it needs them. The
+command may read ``$VMLAB_PACKAGES`` (Debian packages of the machine) and ``$VMLAB_SEMODULES``
+(modules for SELinux's policy).
 
-A run that is not named keeps its row in the table. The exit status is 0 if nothing failed.
+A run that is not selected keeps its row in the table. The exit status is 0 if nothing failed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MACHINE = re.compile(r"^machine: (.*)$", re.MULTILINE)
 
 
 class Run(NamedTuple):
-    """One boot: the options of the machine, and what pytest is asked for."""
+    """One boot: the options of the machine, and the tests and options of pytest."""
 
     name: str
     machine: tuple[str, ...]
@@ -43,7 +43,7 @@ class Run(NamedTuple):
     options: tuple[str, ...] = ("-n", "2")
 
 
-DEEDS = (
+PROBES = (
     "tests/security/test_i05_kernel_files.py",
     "tests/security/test_i22_joining.py",
     "tests/integration/audit/test_probe.py",
@@ -53,14 +53,14 @@ RUNS = (
     Run("apparmor", ("--lsm", "apparmor"), ("tests/security/test_i09_apparmor.py", STRIPPED)),
     Run("selinux", ("--lsm", "selinux"), ("tests/security/test_i09_selinux.py", STRIPPED)),
     Run(
-        "apparmor-deeds",
+        "apparmor-probe",
         ("--lsm", "apparmor"),
-        ("tests/security/test_i06_masks.py", *DEEDS),
+        ("tests/security/test_i06_masks.py", *PROBES),
     ),
     Run(
-        "selinux-deeds",
+        "selinux-probe",
         ("--lsm", "selinux"),
-        ("tests/security/test_i03_paths.py", *DEEDS),
+        ("tests/security/test_i03_paths.py", *PROBES),
     ),
     Run("rootless", ("--init", "systemd"), ("tests/acceptance/test_rootless_delegated.py",), ()),
     Run(
@@ -81,7 +81,7 @@ RUNS = (
 
 
 class Outcome(NamedTuple):
-    """What a run said; ``summary`` is pytest's last line without its time."""
+    """The result of a run; ``summary`` is pytest's last line without its time."""
 
     status: int
     machine: str
@@ -89,16 +89,16 @@ class Outcome(NamedTuple):
     output: str
 
 
-def carry_out(run: Run, log: Path) -> Outcome:
-    """Boot, run, and wait; what it prints is in ``log`` meanwhile."""
+def execute(run: Run, log: Path) -> Outcome:
+    """Boot the machine, run the tests and wait; the output goes to ``log``."""
     words = [*shlex.split(os.environ["VMLAB"]), *run.machine, "--timeout", str(LIMIT), "--"]
     words += ["scripts/in-vm", "-q", *run.options, *run.tests]
-    wanted = {"VMLAB_PACKAGES": PACKAGES, "VMLAB_SEMODULES": str(ROOT / MODULE)}
+    environment = {"VMLAB_PACKAGES": PACKAGES, "VMLAB_SEMODULES": str(ROOT / MODULE)}
     with log.open("wb") as file:
         done = subprocess.run(
             words,
             cwd=ROOT,
-            env=wanted | os.environ,
+            env=environment | os.environ,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -108,55 +108,58 @@ def carry_out(run: Run, log: Path) -> Outcome:
 
 
 def outcome(status: int, output: str) -> Outcome:
-    """What the table tells of a run's output."""
+    """Parse the output of a run."""
     machine = MACHINE.search(output)
-    lines = [found[1].strip() for found in map(SUMMARY.match, output.splitlines()) if found]
+    lines = [match[1].strip() for match in map(SUMMARY.match, output.splitlines()) if match]
     lines = [re.sub(r", \d+ warnings?$", "", line) for line in lines]
-    summary = lines[-1] if lines else f"did not end by itself: status {status}"
+    summary = lines[-1] if lines else f"no summary of pytest: status {status}"
     return Outcome(status, machine[1].strip() if machine else "did not start", summary, output)
 
 
 def rows(text: str) -> dict[str, str]:
-    """The table's rows by the name of their run."""
+    """Return the rows of a table by the name of their run."""
     return {
         line.split("|")[1].strip(): line for line in text.splitlines()[2:] if line.startswith("| ")
     }
 
 
-def row(run: Run, told: Outcome, date: str) -> str:
-    """One row of the table."""
+def row(run: Run, result: Outcome, date: str) -> str:
+    """Return one row of the table."""
     tests = ", ".join(name.removeprefix("tests/") for name in run.tests)
-    return f"| {run.name} | {told.machine} | {tests} | {told.summary} | {date} |"
+    return f"| {run.name} | {result.machine} | {tests} | {result.summary} | {date} |"
 
 
 def replace(path: Path, new: dict[str, str]) -> None:
-    """Put rows in their place; raises SystemExit where the document has none."""
+    """Replace rows of the document's table.
+
+    :raises SystemExit: when the document has no markers of a table
+    """
     head, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     table, end, tail = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"vm-runs: {path} has no place for the table: {BEGIN} and {END}")
-    kept = rows(table.strip()) | new
-    lines = [kept[run.name] for run in RUNS if run.name in kept]
+        raise SystemExit(f"vm-runs: {path} has no table between {BEGIN} and {END}")
+    merged = rows(table.strip()) | new
+    lines = [merged[run.name] for run in RUNS if run.name in merged]
     text = "\n".join([HEAD, *lines])
     path.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
 
 
-def say(text: str) -> None:
-    """A line for whoever waits."""
+def report(text: str) -> None:
+    """Print one line at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def main(words: Sequence[str]) -> int:
-    """The command."""
+    """Run the selected runs, and return the exit status."""
     parser = argparse.ArgumentParser(prog="./test --vm-all", description=__doc__)
     names = [run.name for run in RUNS]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
-    parser.add_argument("--write", type=Path, help="a document whose table is to be renewed")
-    parser.add_argument("--logs", type=Path, help="a directory for what each run printed")
+    parser.add_argument("--write", type=Path, help="document to update the table in")
+    parser.add_argument("--logs", type=Path, help="directory for the output of each run")
     options = parser.parse_args(words)
     if unknown := set(options.names) - set(names):
-        parser.error(f"no run is called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+        parser.error(f"unknown run {', '.join(sorted(unknown))}: must be one of {', '.join(names)}")
     failed = False
     with tempfile.TemporaryDirectory(prefix="vm-runs-") as scratch:
         logs = options.logs or Path(scratch)
@@ -165,14 +168,14 @@ def main(words: Sequence[str]) -> int:
             if options.names and run.name not in options.names:
                 continue
             begun = time.monotonic()
-            told = carry_out(run, logs / f"{run.name}.log")
-            say(f"{run.name}: {told.summary} ({time.monotonic() - begun:.0f} s)")
-            if told.status:
+            result = execute(run, logs / f"{run.name}.log")
+            report(f"{run.name}: {result.summary} ({time.monotonic() - begun:.0f} s)")
+            if result.status:
                 failed = True
-                say("\n".join(told.output.splitlines()[-60:]))
+                report("\n".join(result.output.splitlines()[-60:]))
             if options.write is not None:
                 today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-                replace(options.write, {run.name: row(run, told, today)})
+                replace(options.write, {run.name: row(run, result, today)})
     return int(failed)
 
 

@@ -1,4 +1,4 @@
-"""The table of runs in virtual machines: what it tells of an output, and which rows it keeps."""
+"""The table of results in virtual machines: parsing an output, and keeping rows of other runs."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def vm_runs() -> ModuleType:
          "12 failed, 96 passed, 5 skipped"),
         ("7 passed in 3.21s", "7 passed"),
         ("===== 1 passed, 2 errors in 3.21s =====", "1 passed, 2 errors"),
-        ("vmlab: time limit", "did not end by itself: status 124"),
+        ("vmlab: time limit", "no summary of pytest: status 124"),
     ],
 )  # fmt: skip
 def test_the_last_line_of_pytest_is_the_outcome(
     vm_runs: ModuleType, line: str, summary: str
 ) -> None:
-    told = vm_runs.outcome(124, f"machine: Linux 6.12, cgroup v2\n.....\n{line}\n")
-    assert (told.machine, told.summary) == ("Linux 6.12, cgroup v2", summary)
+    result = vm_runs.outcome(124, f"machine: Linux 6.12, cgroup v2\n.....\n{line}\n")
+    assert (result.machine, result.summary) == ("Linux 6.12, cgroup v2", summary)
 
 
-def test_a_machine_that_did_not_start_is_told(vm_runs: ModuleType) -> None:
-    told = vm_runs.outcome(125, "vmlab: qemu not found\n")
-    assert (told.machine, told.summary) == ("did not start", "did not end by itself: status 125")
+def test_a_machine_that_did_not_start_is_reported(vm_runs: ModuleType) -> None:
+    result = vm_runs.outcome(125, "vmlab: qemu not found\n")
+    assert (result.machine, result.summary) == ("did not start", "no summary of pytest: status 125")
 
 
 def test_rows_of_other_runs_are_kept_in_their_order(vm_runs: ModuleType, tmp_path: Path) -> None:
@@ -50,8 +50,8 @@ def test_rows_of_other_runs_are_kept_in_their_order(vm_runs: ModuleType, tmp_pat
     document.write_text(f"before\n{vm_runs.BEGIN}\n{vm_runs.END}\nafter\n")
     for name, text in ((names[2], "old"), (names[0], "first"), (names[2], "new")):
         run = next(run for run in vm_runs.RUNS if run.name == name)
-        told = vm_runs.Outcome(0, "a machine", text, "")
-        vm_runs.replace(document, {name: vm_runs.row(run, told, "2026-01-02")})
+        result = vm_runs.Outcome(0, "a machine", text, "")
+        vm_runs.replace(document, {name: vm_runs.row(run, result, "2026-01-02")})
     lines = document.read_text().splitlines()
     assert [line for line in lines if "machine |" in line and "2026" in line] == [
         line for line in lines if line.startswith((f"| {names[0]} |", f"| {names[2]} |"))
@@ -68,3 +68,11 @@ def test_every_path_of_a_run_is_there(vm_runs: ModuleType) -> None:
     for run in vm_runs.RUNS:
         for path in run.tests:
             assert (SCRIPT.parents[1] / path).exists(), path
+
+
+def test_the_page_of_results_has_a_table_of_known_runs(vm_runs: ModuleType) -> None:
+    text = (SCRIPT.parents[1] / "docs/vm-results.md").read_text()
+    _, begin, rest = text.partition(vm_runs.BEGIN)
+    table, end, _ = rest.partition(vm_runs.END)
+    assert begin and end
+    assert set(vm_runs.rows(table.strip())) <= {run.name for run in vm_runs.RUNS}
