@@ -22,8 +22,8 @@ from jaula.cli import command_table
 from jaula.cli.command import Command, Flag
 from jaula.cli.main import ROOT
 from jaula.oci.args import LIST, SWITCH, VALUE
-from jaula.oci.main import GLOBAL_FLAGS
 from jaula.oci.command_table import COMMANDS as RUNTIME_COMMANDS
+from jaula.oci.main import GLOBAL_FLAGS
 
 CREDENTIAL_VERBS = ("get", "store", "erase", "list")
 CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
