@@ -17,6 +17,7 @@ from jaula.cgroups.attach import enter
 from jaula.cgroups.cgroup_path import own_cgroup
 from jaula.cgroups.protocol import Cgroup, CgroupDriver, Stats
 from jaula.errors import Unsupported
+from jaula.kernel import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,8 +117,7 @@ def select(
 
 
 def _mounted() -> hierarchies.Hierarchies:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mountinfo:
-        return hierarchies.parse(mountinfo.read())
+    return hierarchies.find(mountinfo.read())
 
 
 def _files(

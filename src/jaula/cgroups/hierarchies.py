@@ -1,12 +1,16 @@
-"""Where the host has its cgroup trees mounted, as ``/proc/self/mountinfo`` tells.
+"""The mount points of the host's cgroup trees. Pure.
 
-Source: proc_pid_mountinfo(5), cgroups(7). Pure: text in, value out. Controllers may have a
-hierarchy each, or share one (``cpu,cpuacct``); a hybrid host has a v2 tree beside v1 ones.
+Source: cgroups(7). Controllers may have a hierarchy each, or share one (``cpu,cpuacct``). A hybrid
+host has a v2 tree beside v1 ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
+
+from jaula.kernel.mountinfo import MountInfo
 
 CONTROLLERS = frozenset(
     {
@@ -41,32 +45,18 @@ class Hierarchies(msgspec.Struct, frozen=True):
     named: str | None = None
 
 
-def parse(mountinfo: str) -> Hierarchies:
-    """The first mount of each controller and of the v2 tree; other lines are passed over."""
+def find(mounts: Iterable[MountInfo]) -> Hierarchies:
+    """Return the first mount of each controller, of the v2 tree and of systemd's hierarchy."""
     legacy: dict[str, str] = {}
     unified: str | None = None
     named: str | None = None
-    for line in mountinfo.splitlines():
-        head, separator, tail = line.partition(" - ")
-        fields, super_fields = head.split(" "), tail.split(" ")
-        if not separator or len(fields) < 6 or len(super_fields) < 3:
-            continue
-        mount_point = _unescape(fields[4])
-        if super_fields[0] == "cgroup2" and unified is None:
-            unified = mount_point
-        elif super_fields[0] == "cgroup":
-            for option in super_fields[2].split(","):
+    for mount in mounts:
+        if mount.fstype == "cgroup2" and unified is None:
+            unified = mount.target
+        elif mount.fstype == "cgroup":
+            for option in mount.super_options:
                 if option == SYSTEMD and named is None:
-                    named = mount_point
+                    named = mount.target
                 if option in CONTROLLERS:
-                    legacy.setdefault(option, mount_point)
+                    legacy.setdefault(option, mount.target)
     return Hierarchies(legacy, unified, named)
-
-
-def _unescape(path: str) -> str:
-    """Undo the octal escapes of blanks and backslash that the kernel writes."""
-    if "\\" not in path:
-        return path
-    for code, character in (("040", " "), ("011", "\t"), ("012", "\n"), ("134", "\\")):
-        path = path.replace("\\" + code, character)
-    return path

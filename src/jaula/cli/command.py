@@ -255,14 +255,14 @@ def _convert(flag: Flag, text: str) -> object:
             return text
         if flag.kind == "bool":
             return _boolean(text)
-        from jaula.cli import units
+        from jaula.spec import units
 
         if flag.kind == "int":
             return units.integer(text)
         if flag.kind == "size":
             return units.size(text)
         if flag.kind == "decimal":
-            return units.nano(text)
+            return units.nano_cpus(text)
         return units.seconds(text)
     except ValueError as error:
         raise UsageError(f'invalid argument "{text}" for "{flag.label}" flag: {error}') from None

@@ -92,6 +92,25 @@ def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
     return done
 
 
+def in_unshared_thread(work: Callable[[], Result]) -> Result:
+    """Do ``work`` in a thread of its own, which may leave the process's namespaces."""
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised in the calling thread
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="unshared")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
 async def feed(stream: AsyncIterator[bytes], descriptor: int) -> None:
     """Write a stream into a pipe whose reader is a thread; closes the descriptor.
 

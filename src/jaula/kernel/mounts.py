@@ -291,18 +291,6 @@ def is_mount_point(path: str) -> bool:
         os.close(place)
 
 
-def mount_points() -> list[str]:
-    """Where something is mounted in this thread's namespace (proc_pid_mountinfo(5))."""
-    with open("/proc/thread-self/mountinfo", "rb") as file:
-        return [os.fsdecode(_unescaped(line.split(b" ", 5)[4])) for line in file]
-
-
-def _unescaped(path: bytes) -> bytes:
-    """Blank, tab, newline and backslash are ``\\`` and three octal digits there."""
-    first, *rest = path.split(b"\\")
-    return first + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in rest)
-
-
 def idmap(fd: int, userns_fd: int, *, recursive: bool = False) -> None:
     """Give a detached mount the id map of a user namespace."""
     mount_setattr(fd, set=MOUNT_ATTR.IDMAP, userns_fd=userns_fd, recursive=recursive)
@@ -345,33 +333,43 @@ def overlay(
         if upper is not None and work is not None:
             fsconfig_set_string(context, "upperdir", upper)
             fsconfig_set_string(context, "workdir", work)
-        for key, value in options:
-            if value is None:
-                fsconfig_set_flag(context, key)
-            else:
-                fsconfig_set_string(context, key, value)
-        fsconfig_create(context)
-        return fsmount(context, attributes)
+        return _mounted(context, options, attributes)
     finally:
         os.close(context)
 
 
 def new_filesystem(
-    fstype: str, options: Sequence[tuple[str, str | None]] = (), attributes: MOUNT_ATTR | int = 0
+    fstype: str,
+    options: Sequence[tuple[str, str | None]] = (),
+    attributes: MOUNT_ATTR | int = 0,
+    *,
+    source: str | None = None,
 ) -> int:
-    """A detached mount of a fresh file system such as tmpfs or proc."""
+    """Return a detached mount of a file system such as tmpfs, proc or, from ``source``, ext4.
+
+    An option whose value is None is a flag.
+
+    :raises OSError: with the kernel's explanation.
+    """
     context = fsopen(fstype)
     try:
-        fsconfig_set_string(context, "source", fstype)
-        for key, value in options:
-            if value is None:
-                fsconfig_set_flag(context, key)
-            else:
-                fsconfig_set_string(context, key, value)
-        fsconfig_create(context)
-        return fsmount(context, attributes)
+        fsconfig_set_string(context, "source", fstype if source is None else source)
+        return _mounted(context, options, attributes)
     finally:
         os.close(context)
+
+
+def _mounted(
+    context: int, options: Sequence[tuple[str, str | None]], attributes: MOUNT_ATTR | int
+) -> int:
+    """Set the options of a context, make its superblock and return a detached mount of that."""
+    for key, value in options:
+        if value is None:
+            fsconfig_set_flag(context, key)
+        else:
+            fsconfig_set_string(context, key, value)
+    fsconfig_create(context)
+    return fsmount(context, attributes)
 
 
 __all__ = [name for name in dir() if not name.startswith("_") and name != "failed"]

@@ -10,12 +10,7 @@ from collections.abc import Collection, Mapping
 import msgspec
 
 from jaula.errors import InvalidRequest
-
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
-_UNITS: dict[str, int] = {"b": 1} | {
-    letter + end: 1000**power for letter, power in _POWERS.items() for end in ("", "b", "ib")
-}
-
+from jaula.spec import units
 
 _BOOLEANS = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
     ("0", "f", "F", "FALSE", "false", "False"), False
@@ -58,20 +53,20 @@ def boolean(name: str, value: str) -> bool:
 
 
 def size(name: str, value: str) -> int:
-    """Bytes of ``10m``, ``1.5g``, ``4096``, ``20MB``; -1 and 0 are no limit and give 0."""
+    """Return the bytes of ``10m``, ``1.5g``, ``4096``, ``20MB``; -1 and 0 are no limit and give 0.
+
+    Units count in 1000, as moby's json-file driver has it (go-units ``FromHumanSize``).
+
+    :raises InvalidRequest: not a size, or less than a byte.
+    """
     if value in ("-1", "0"):
         return 0
-    bad = InvalidRequest(f"bad {name} {value!r}", hint="a number and k, m or g, as 10m")
-    digits = value.rstrip("kKmMgGtTpPiIbB")
-    unit = value[len(digits) :].lower()
-    whole, _, fraction = digits.rstrip(" ").partition(".")
-    if unit not in _UNITS or not whole or len(whole) > 15 or len(fraction) > 9:
-        raise bad
-    if not ((whole + fraction).isdecimal() and (whole + fraction).isascii()):
-        raise bad
-    result: int = int(whole + fraction) * _UNITS[unit] // 10 ** len(fraction)
+    try:
+        result = units.size(value, base=1000)
+    except ValueError:
+        result = 0
     if result < 1:
-        raise bad
+        raise InvalidRequest(f"bad {name} {value!r}", hint="a number and k, m or g, as 10m")
     return result
 
 

@@ -6,6 +6,10 @@ up the types of ``uuid``, ``decimal`` and ``re`` in case a document has fields o
 finds stand-ins for these modules while it is loaded. Whoever imports them afterwards gets the real
 ones, and a pattern that is compiled after all is compiled by them.
 
+Without this hook ``run`` takes 4 ms more: 55.0 ms in place of 51.0, medians of 100 paired runs with
+the archive of compiled modules. Commands that load no msgspec (``state``, ``--version``) do not
+differ. Remove the hook if that falls below 3 ms.
+
 Where anything here does not fit the msgspec that is installed, that is loaded as it is.
 """
 

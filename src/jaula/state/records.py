@@ -129,6 +129,11 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         """All of its interfaces, the one that leads outside first."""
         return (*((self.endpoint,) if self.endpoint else ()), *self.more_endpoints)
 
+    @property
+    def event_attributes(self) -> dict[str, str]:
+        """What every event of the container says about it: its labels, image and name."""
+        return {**self.body.labels, "image": self.body.image, "name": self.name}
+
 
 class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one step of a build made, kept under the digest of everything that it depends on.

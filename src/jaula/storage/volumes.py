@@ -21,8 +21,9 @@ import msgspec
 
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.kernel import mountinfo
 from jaula.kernel import paths as kernel_paths
-from jaula.kernel.mounts import mount_points
+from jaula.storage.errors import is_full
 from jaula.storage.store_dir import marked, opened, remove_marked, write_new
 from jaula.storage.trees import copy_tree, remove_tree, size_on_disk
 
@@ -87,7 +88,7 @@ class VolumeStore:
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return self.get(name)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            if is_full(error) or error.errno == errno.EROFS:
                 raise Unavailable(f"cannot make volume {name!r}: {error.strerror}") from error
             raise
         return self._volume(name, document)
@@ -144,7 +145,8 @@ class VolumeStore:
         Raises :class:`Conflict` where something is mounted in it, of which nothing is removed.
         """
         data = os.path.realpath(self.get(name).path)
-        if any(f"{place}/".startswith(f"{data}/") for place in mount_points()):
+        mounts = mountinfo.read("/proc/thread-self/mountinfo")
+        if any(f"{mount.target}/".startswith(f"{data}/") for mount in mounts):
             raise Conflict(
                 f"remove {name}: volume is in use - something is mounted in it", hint="unmount it"
             )
@@ -236,7 +238,7 @@ class VolumeStore:
                 copy_tree(source, target)
                 return True
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 raise Unavailable(f"cannot fill volume {name!r}: {error.strerror}") from error
             raise
         finally:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.audit.checks import cgroups, devices, id_maps, network, open_files, rlimits
+from jaula.audit.checks import devices, id_maps, network, open_files, rlimits
 from jaula.audit.kernel import kconfig
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict, judge, passed, table
 from jaula.audit.verify import render
 from jaula.errors import Conflict
-from jaula.kernel import mountinfo
 from jaula.spec.runtime import DeviceCgroup, Spec
 
 
@@ -71,41 +70,11 @@ def test_security_options_are_read_with_both_separators() -> None:
 
 # -- the kernel's files ----------------------------------------------------------------------
 
-LINE = (
-    r"36 35 98:0 /mnt1 /mnt\0402\012x rw,noatime master:1 shared:7 - ext3 /dev/ro\\ot rw,errors=x"
-)
-
-
-def test_a_mount_is_read_with_its_escapes_and_tags() -> None:
-    (mount,) = mountinfo.parse(LINE)
-    assert mount.target == "/mnt 2\nx"
-    assert mount.propagation == ("master:1", "shared:7")
-    assert mount.options == {"rw", "noatime"}
-    assert (mount.fstype, mount.source) == ("ext3", r"/dev/ro\\ot")
-
-
-@pytest.mark.parametrize("text", ["x", "1 2 3 4 5 - a b c", "36 35 98:0 / / rw -ext4 x rw"])
-def test_a_malformed_mount_table_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match="mountinfo"):
-        mountinfo.parse(text)
-
-
-def test_the_last_mount_at_a_place_is_the_visible_one() -> None:
-    lines = "1 0 0:1 / /a rw - tmpfs one rw\n2 1 0:2 / /a ro - tmpfs two rw\n"
-    top = mountinfo.top(mountinfo.parse(lines), "/a")
-    assert top is not None
-    assert top.source == "two"
-
 
 def test_an_id_map_is_read() -> None:
     assert id_maps.parse("         0     100000      65536\n") == [(0, 100000, 65536)]
     with pytest.raises(ValueError, match="unpack"):
         id_maps.parse("0 1\n")
-
-
-def test_cpu_lists_are_sets() -> None:
-    assert cgroups.numbers("0-2,5") == {0, 1, 2, 5}
-    assert cgroups.numbers("") == frozenset()
 
 
 def test_limits_are_read_by_label() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cgroups import cpulist, device_rules, hugetlb_page_size, null_driver, pressure
+from jaula.cgroups import device_rules, hugetlb_page_size, null_driver, pressure
 from jaula.cgroups.default_devices import DEFAULT, with_default_devices
 from jaula.cgroups.events import events_document
 from jaula.cgroups.file_writes import FileWrite
@@ -153,15 +153,6 @@ def test_a_unified_value_of_several_lines_is_several_writes() -> None:
         FileWrite("io.max", "8:16 rbps=2"),
         FileWrite("cgroup.max.depth", "3"),
     )
-
-
-def test_lists_of_cpus() -> None:
-    assert cpulist.parse("0-2,8\n") == (0, 1, 2, 8)
-    assert cpulist.parse("") == ()
-    assert cpulist.bits("8") == b"\x00\x01"
-    for bad in ("a", "3-1", "1-", "-1", "0-99999999", "1 2", "\u0663"):
-        with pytest.raises(InvalidRequest):
-            cpulist.parse(bad)
 
 
 def test_pressure_is_read_line_by_line() -> None:

@@ -86,12 +86,6 @@ def test_rlimits_have_a_finite_number_of_files_by_default() -> None:
     )
 
 
-@pytest.mark.parametrize("numbers", [{0}, {0, 1, 2}, {0, 2, 3, 7}])
-def test_sets_are_written_as_the_kernel_writes_them(numbers: set[int]) -> None:
-    text = resources.format_set(frozenset(numbers))
-    assert resources.parse_set("CPUs", text) == numbers
-
-
 def body(**fields: object) -> ContainerCreate:
     return ContainerCreate(host_config=HostConfig(**fields))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Lists of CPUs."""
+"""Lists of CPUs and memory nodes."""
 
 from __future__ import annotations
 
@@ -37,10 +37,42 @@ def test_a_list_is_read(text: str, cpus: set[int]) -> None:
         ("99999999999999999999", "f: '99999999999999999999' is not a list of cpus such as 0-3,7"),
     ],
 )
-def test_what_is_no_list_is_refused(text: str, message: str) -> None:
+def test_what_is_not_a_list_is_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         cpuset.parse(text, field="f")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        ("0-2,8\n", {0, 1, 2, 8}),
+        ("", set()),
+        ("\n", set()),
+        ("1, ,3,", {1, 3}),
+        ("0-2,5", {0, 1, 2, 5}),
+    ],
+)
+def test_empty_elements_are_skipped_on_request(text: str, cpus: set[int]) -> None:
+    assert cpuset.parse(text, empty_elements=True) == cpus
+
+
+@pytest.mark.parametrize("text", ["a", "3-1", "1-", "-1", "0-99999999", "1 2", "\u0663"])
+def test_bad_elements_are_refused_with_empty_ones_too(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        cpuset.parse(text, empty_elements=True)
+
+
+@given(st.sets(st.integers(0, cpuset.MOST - 1), min_size=1, max_size=50))
+def test_numbers_are_written_as_the_kernel_writes_them(numbers: set[int]) -> None:
+    assert cpuset.parse(cpuset.text_of(numbers)) == numbers
+    assert cpuset.text_of({0, 1, 2, 5}) == "0-2,5"
+    assert cpuset.text_of(()) == ""
+
+
+def test_a_bit_mask_has_its_lowest_byte_first() -> None:
+    assert cpuset.bit_mask({8}) == b"\x00\x01"
+    assert cpuset.bit_mask(()) == b""
 
 
 @given(st.text(alphabet="0123456789-, ", max_size=20))

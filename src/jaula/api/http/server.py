@@ -14,6 +14,7 @@ from jaula.api.http.session import HttpSession
 from jaula.api.router import Router
 from jaula.api.routes import ROUTES
 from jaula.spec.api_params import Origin, Remote
+from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -40,7 +41,7 @@ class Server:
         self._router = Router(ROUTES)
         self._max_connections = max_connections
         self._connections: set[HttpProtocol] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(_log, "a connection failed")
         self._listeners: list[asyncio.Server] = []
         self._entrances: list[TlsListener] = []
         self._sweeper: asyncio.TimerHandle | None = None
@@ -88,12 +89,7 @@ class Server:
             entrance.stop()
         for connection in tuple(self._connections):
             connection.finish()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=GRACE_SECONDS)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        await self._tasks.finish(GRACE_SECONDS)
         for entrance in self._entrances:
             await entrance.close()
         if self._sweeper is not None:
@@ -114,16 +110,8 @@ class Server:
         self._connections.discard(connection)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``work`` and report it if it fails."""
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("a connection failed", exc_info=task.exception())
+        """Run ``work`` and log a failure."""
+        return self._tasks.spawn(work)
 
     def _sweep(self) -> None:
         """Deadlines; the timer runs only while there are connections."""

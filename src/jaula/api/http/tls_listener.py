@@ -22,6 +22,7 @@ from jaula import tls
 from jaula.api.http import peer
 from jaula.api.http.socket_pump import SocketPump
 from jaula.spec.api_params import Remote
+from jaula.tasks import BackgroundTasks
 from jaula.tls import TlsCodec, TlsError
 
 HANDSHAKE_SECONDS = 10.0
@@ -63,7 +64,7 @@ class TlsListener:
         self._sock = sock
         self._adopt = adopt
         self._shaking: dict[asyncio.Task[None], str] = {}  # oldest first, with its address
-        self._inside: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(_log, "a client from the network failed")
         self._unsaid = 0  # clients that were not let in, of which the log says nothing yet
         self._quiet_until = 0.0
         self._accepting = loop.create_task(self._accept())
@@ -78,13 +79,13 @@ class TlsListener:
                 _log.warning("cannot accept on %s: %s", self._sock.getsockname(), error)
                 await asyncio.sleep(_NO_DESCRIPTORS_PAUSE)
                 continue
-            if len(self._inside) >= MOST_INSIDE:
+            if len(self._tasks) - len(self._shaking) >= MOST_INSIDE:
                 client.close()
                 continue
             self._make_room(address[0])
-            task = self._loop.create_task(self._serve(client))
+            task = self._tasks.spawn(self._serve(client))
             self._shaking[task] = address[0]
-            task.add_done_callback(self._ended)
+            task.add_done_callback(lambda task: self._shaking.pop(task, None))
 
     def _make_room(self, address: str) -> None:
         same = [task for task, of in self._shaking.items() if of == address]
@@ -92,12 +93,6 @@ class TlsListener:
             same[0].cancel()
         elif len(self._shaking) >= MOST_SHAKING:
             next(iter(self._shaking)).cancel()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._shaking.pop(task, None)
-        self._inside.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a client from the network failed", exc_info=error)
 
     async def _serve(self, client: socket.socket) -> None:
         """From the handshake to the end of the connection."""
@@ -120,7 +115,6 @@ class TlsListener:
                 return  # it is gone
             finally:
                 self._shaking.pop(task, None)
-            self._inside.add(task)
             origin = peer.certified(origin.address, codec.subject, codec.certificate)
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
@@ -177,9 +171,4 @@ class TlsListener:
         """End what is left of connections, once what was behind them has ended."""
         await asyncio.wait((self._accepting,))
         self._sock.close()  # not before: its number could be another's while it is waited for
-        if self._inside:
-            _, late = await asyncio.wait(self._inside, timeout=_FAREWELL_SECONDS)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        await self._tasks.finish(_FAREWELL_SECONDS)

@@ -14,6 +14,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer, integer
 from jaula.audit.model.result import Result, Verdict, judge
 from jaula.cgroups.v2.cpu import weight
+from jaula.spec import cpuset
 
 UNLIMITED_V1 = 1 << 62
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -29,7 +30,7 @@ class Cgroups:
             _, names, path = line.split(":", 2)
             for mount in subject.host_mounts:
                 if names and mount.fstype == "cgroup":
-                    shared = set(names.split(",")) & mount.super_options
+                    shared = set(names.split(",")) & set(mount.super_options)
                     for name in shared:
                         self._legacy.setdefault(name, _join(mount.target, mount.root, path))
                 elif not names and mount.fstype == "cgroup2":
@@ -115,7 +116,7 @@ def _membership(subject: AuditedContainer, groups: Cgroups) -> Result:
 def _tree(subject: AuditedContainer) -> Result:
     """The container sees its cgroup tree read-only."""
     mounts = [m for m in subject.mounts if m.fstype in ("cgroup", "cgroup2")]
-    writable = [m.target for m in mounts if "ro" not in m.options | m.super_options]
+    writable = [m.target for m in mounts if "ro" not in m.options.union(m.super_options)]
     by = "--privileged" if subject.privileged else None
     effective = f"writable: {', '.join(writable)}" if writable else f"{len(mounts)} read-only"
     return Result("cgroup tree", "cgroups", f"writable ({by})" if by else "read-only", effective,
@@ -222,19 +223,13 @@ def _cpuset(subject: AuditedContainer, groups: Cgroups) -> Result:
                    f"{subject.path('status')} Cpus_allowed_list", judge(True, None))  # fmt: skip
     if found is None:
         return Result("cpuset", "cgroups", wanted, "no cpuset controller", "", Verdict.FAILS)
-    holds = numbers(found[0]) == numbers(wanted) and numbers(allowed) <= numbers(wanted)
+    holds = _cpus(found[0]) == _cpus(wanted) and _cpus(allowed) <= _cpus(wanted)
     return Result("cpuset", "cgroups", wanted, f"{found[0]}, allowed {allowed}", found[1],
                judge(holds, None))  # fmt: skip
 
 
-def numbers(text: str) -> frozenset[int]:
-    """The kernel's list format, ``0-2,5`` (cpuset(7))."""
-    found: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if first:
-            found.update(range(integer(first), integer(last or first) + 1))
-    return frozenset(found)
+def _cpus(text: str) -> frozenset[int]:
+    return cpuset.parse(text, empty_elements=True)
 
 
 def _pids(subject: AuditedContainer, groups: Cgroups) -> Result:

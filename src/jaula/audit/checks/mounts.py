@@ -211,7 +211,7 @@ def identity_of(found: os.stat_result) -> tuple[int, int, int]:
 
 def _effective(mount: MountInfo) -> frozenset[str]:
     """Flags of the mount, and ``ro`` of its superblock."""
-    return mount.options | (mount.super_options & {"ro"})
+    return mount.options | ({"ro"} & set(mount.super_options))
 
 
 def _clean(path: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from jaula.audit.checks import lsm_labels as label_checks
-from jaula.audit.checks.cgroups import numbers
 from jaula.audit.escape import attempts, lsm_labels, network
 from jaula.audit.escape.limits import Limits, ceilings
 from jaula.audit.escape.neighbour import Neighbour
@@ -18,6 +17,7 @@ from jaula.audit.model.container import AuditedContainer
 from jaula.engine.containers.storage_opt import size_limit
 from jaula.security.lsm import detect
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
+from jaula.spec import cpuset
 from jaula.spec.runtime import Mount
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -138,7 +138,7 @@ def limits(subject: AuditedContainer) -> Limits:
     if (nano := subject.number("NanoCpus")) > 0:
         quota, period = nano * 100_000 // 1_000_000_000, 100_000
     online = processors()
-    allowed = numbers(subject.text("CpusetCpus")) or online
+    allowed = cpuset.parse(subject.text("CpusetCpus"), empty_elements=True) or online
     shared = subject.text("IpcMode").partition(":")[0] in ("host", "container")
     return Limits(
         pids=pids if pids > 0 else None,
@@ -166,7 +166,7 @@ def spaces(subject: AuditedContainer, *, shared: bool) -> dict[str, int]:
 def processors() -> frozenset[int]:
     """Those that this kernel has running."""
     with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
-        return numbers(file.read())
+        return cpuset.parse(file.read(), empty_elements=True)
 
 
 def tmpfs_size(mount: Mount) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from jaula.kernel.mountinfo import MountInfo, parse
+from jaula.kernel.mountinfo import MountInfo, read
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -44,8 +44,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The mount table of the host's first process, or of the reader."""
         for process in ("1", "self"):
             try:
-                text = (self.proc / process / "mountinfo").read_text(errors="replace")
+                return read(str(self.proc / process / "mountinfo"), errors="replace")
             except PermissionError:
                 continue
-            return parse(text)
         raise PermissionError(13, f"{self.proc}/self/mountinfo may not be read")

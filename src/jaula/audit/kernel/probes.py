@@ -11,7 +11,17 @@ import sys
 from collections.abc import Callable
 
 from jaula.cgroups import hierarchies
-from jaula.kernel import links, mounts, namespaces, netlink, paths, process, rtnetlink, seccomp
+from jaula.kernel import (
+    links,
+    mountinfo,
+    mounts,
+    namespaces,
+    netlink,
+    paths,
+    process,
+    rtnetlink,
+    seccomp,
+)
 from jaula.kernel.namespaces import CLONE
 from jaula.security.lsm import detect
 
@@ -226,8 +236,7 @@ def vlan() -> str | None:
 
 
 def _trees() -> hierarchies.Hierarchies:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-        return hierarchies.parse(file.read())
+    return hierarchies.find(mountinfo.read(errors="replace"))
 
 
 def controller(name: str) -> Probe:

@@ -142,7 +142,7 @@ class AuditedContainer:
     @cached_property
     def mounts(self) -> tuple[MountInfo, ...]:
         """The mount table; read once."""
-        return mountinfo.parse(self.read("mountinfo"))
+        return mountinfo.read(self.path("mountinfo"), limit=RESOLVE_LIMIT)
 
     @cached_property
     def root(self) -> int:

@@ -36,8 +36,7 @@ class HostSnapshot:
     @cached_property
     def mounts(self) -> tuple[MountInfo, ...]:
         """The mount table of whoever verifies, to find cgroup trees."""
-        with open(f"{self.proc_root}/self/mountinfo", encoding="utf-8", errors="replace") as file:
-            return mountinfo.parse(file.read())
+        return mountinfo.read(f"{self.proc_root}/self/mountinfo", errors="replace")
 
     @cached_property
     def processes(self) -> dict[int, tuple[str, str, str]]:

@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
-from jaula.cgroups import cpulist, device_rules
+from jaula.cgroups import device_rules
 from jaula.cgroups.device_rules import DeviceRule
 from jaula.cgroups.files import Reader, limit
 from jaula.cgroups.v2 import cpu as v2cpu
 from jaula.cgroups.v2 import io as v2io
 from jaula.cgroups.v2 import memory as v2memory
 from jaula.errors import InvalidRequest
+from jaula.spec import cpuset
 from jaula.spec.runtime import Resources
 
 INFINITY = 2**64 - 1
@@ -121,7 +122,7 @@ def _cpu(resources: Resources, read: Reader, version: int, systemd: int) -> Iter
     if systemd >= 244:
         for name, text in (("AllowedCPUs", cpu.cpus), ("AllowedMemoryNodes", cpu.mems)):
             if text:
-                yield UnitProperty(name, "ay", cpulist.bits(text))
+                yield UnitProperty(name, "ay", _cpu_mask(text))
 
 
 def _in_force(read: Reader, version: int) -> tuple[int, int]:
@@ -192,7 +193,11 @@ def _unified(unified: Mapping[str, str], systemd: int) -> Iterator[UnitProperty]
             yield UnitProperty("CPUWeight", "t", 0)
         elif name in ("cpuset.cpus", "cpuset.mems") and systemd >= 244:
             kind = "AllowedCPUs" if name == "cpuset.cpus" else "AllowedMemoryNodes"
-            yield UnitProperty(kind, "ay", cpulist.bits(value))
+            yield UnitProperty(kind, "ay", _cpu_mask(value))
+
+
+def _cpu_mask(text: str) -> bytes:
+    return cpuset.bit_mask(cpuset.parse(text, empty_elements=True))
 
 
 def _number(name: str, word: str) -> int:

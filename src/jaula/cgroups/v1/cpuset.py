@@ -7,10 +7,11 @@ fill them from the parent's at ``mkdir``, which saves four file accesses a conta
 
 from __future__ import annotations
 
-from jaula.cgroups import cpulist, files
+from jaula.cgroups import files
 from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import CpusetStats
+from jaula.spec import cpuset
 from jaula.spec.runtime import Resources
 
 _LISTS = ("cpuset.cpus", "cpuset.mems")
@@ -45,8 +46,8 @@ def stats(read: Reader) -> CpusetStats:
     """The lists in force and the numbers in the other files; -1 is a level too."""
     texts = {name: read(f"cpuset.{name}") for name in FLAGS}
     return CpusetStats(
-        cpus=cpulist.parse(read("cpuset.effective_cpus") or read("cpuset.cpus") or ""),
-        mems=cpulist.parse(read("cpuset.effective_mems") or read("cpuset.mems") or ""),
+        cpus=_numbers(read("cpuset.effective_cpus") or read("cpuset.cpus")),
+        mems=_numbers(read("cpuset.effective_mems") or read("cpuset.mems")),
         flags={
             name: int(text) for name, text in texts.items() if text and text.lstrip("-").isdigit()
         },
@@ -64,3 +65,7 @@ def prepare(parent: int, child: int) -> None:
         if not files.read(child, name):
             files.write(child, name, files.read(parent, name))
     files.write(child, "cgroup.clone_children", "1")
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    return tuple(sorted(cpuset.parse(text or "", empty_elements=True)))

@@ -6,10 +6,10 @@ taken without an error and has no effect: ``.effective`` tells, and is shown wit
 
 from __future__ import annotations
 
-from jaula.cgroups import cpulist
 from jaula.cgroups.file_writes import FileWrite, Step
 from jaula.cgroups.files import Reader
 from jaula.cgroups.protocol import CpusetStats
+from jaula.spec import cpuset
 from jaula.spec.runtime import Resources
 
 
@@ -28,6 +28,10 @@ class Cpuset:
 def stats(read: Reader) -> CpusetStats:
     """The lists in force."""
     return CpusetStats(
-        cpus=cpulist.parse(read("cpuset.cpus.effective") or ""),
-        mems=cpulist.parse(read("cpuset.mems.effective") or ""),
+        cpus=_numbers(read("cpuset.cpus.effective")),
+        mems=_numbers(read("cpuset.mems.effective")),
     )
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    return tuple(sorted(cpuset.parse(text or "", empty_elements=True)))

@@ -140,11 +140,11 @@ class _Files:
 
 def forget(client: Client, image: str, since: float) -> None:
     """Remove an image without a name that a build has made only for its output."""
-    from jaula.cli.output.times import epoch
+    from jaula.spec.units import unix_time
 
     try:
         found = client.get(f"/images/{quote(image)}/json")
-        if not found.get("RepoTags") and epoch(found.get("Created", "")) >= int(since):
+        if not found.get("RepoTags") and unix_time(found.get("Created", "")) >= int(since):
             client.request("DELETE", f"/images/{quote(image)}")
     except EngineError as error:
         if error.code not in (404, 409):

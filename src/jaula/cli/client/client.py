@@ -90,10 +90,7 @@ class Client:
         headers: Headers = (),
     ) -> bytes:
         """Do one request; the whole body of the answer. Raises EngineError on a refusal."""
-        connection = self.connection()
-        data = None if body is None else _encoded(body)
-        sent = (*headers, *(JSON if body is not None else ()))
-        connection.send(method, target(path, query), data, sent)
+        connection = self._sent(method, path, query, body, headers)
         response = connection.response()
         content = response.read()
         self.release(connection)
@@ -126,11 +123,17 @@ class Client:
         headers: Headers = (),
     ) -> Response:
         """A request on a connection of its own, whose answer is read as it comes."""
+        connection = self._sent(method, path, query, body, headers)
+        return checked(connection.response())
+
+    def _sent(
+        self, method: str, path: str, query: Query, body: object, headers: Headers
+    ) -> Connection:
         connection = self.connection()
         data = None if body is None else _encoded(body)
         sent = (*headers, *(JSON if body is not None else ()))
         connection.send(method, target(path, query), data, sent)
-        return checked(connection.response())
+        return connection
 
     def lines(
         self,

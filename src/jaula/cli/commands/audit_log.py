@@ -10,6 +10,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
 from jaula.cli.output import times
+from jaula.spec import units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ def _chosen(directory: Path, since: float, until: float) -> Iterator[tuple[bytes
         for raw in state_audit_log.lines(path):
             try:
                 entry = json.loads(raw)
-                when = times.epoch(entry["time"])
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+                when = units.unix_time(entry["time"])
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
             if since <= when <= until:
                 yield raw, entry

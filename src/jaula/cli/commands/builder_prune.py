@@ -33,7 +33,7 @@ COMMAND = Command(
     flags=(
         Flag("all", "a", "bool", "Also what images share"),
         Flag("filter", "", "list", "Only what matches (until=24h, type=regular)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        prune.FORCE,
         Flag("keep-storage", "", "size", "Bytes of cache that may stay"),
     ),
     most=0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from time import monotonic, sleep
 
-from jaula.cli import units
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers.stats import ContainerUsage, Sampler
@@ -13,6 +12,7 @@ from jaula.cli.errors import EngineError, UsageError
 from jaula.cli.main import Settings
 from jaula.cli.output import table
 from jaula.cli.output.screen import Screen
+from jaula.spec import units
 
 ORDERS = {"c": "cpu", "m": "memory", "t": "tasks", "i": "io", "p": "path"}
 LEAVE = b"qQ\x03\x04"
@@ -114,14 +114,14 @@ class CgroupView:
         usages = sorted(self._usages, key=keys.get(self.order, self.path))
         lines = ["CGROUP\tTASKS\t%CPU\tMEMORY\tINPUT/s\tOUTPUT/s"]
         lines += [
-            f"{self.path(usage)}\t{usage.pids}\t{usage.cpu:.1f}\t{units.shown_binary(usage.memory)}"
-            f"\t{units.shown(usage.read_rate, 3)}\t{units.shown(usage.write_rate, 3)}"
+            f"{self.path(usage)}\t{usage.pids}\t{usage.cpu:.1f}\t{units.binary_size(usage.memory)}"
+            f"\t{units.human_size(usage.read_rate, 3)}\t{units.human_size(usage.write_rate, 3)}"
             for usage in usages
         ]
         total = sum(usage.cpu for usage in usages), sum(usage.memory for usage in usages)
         head = (
             f"{len(usages)} containers, {total[0]:.1f}% CPU, "
-            f"{units.shown_binary(total[1])} memory; by {self.order} (c m t i p), q leaves\n\n"
+            f"{units.binary_size(total[1])} memory; by {self.order} (c m t i p), q leaves\n\n"
         )
         return head + table.aligned(lines)
 

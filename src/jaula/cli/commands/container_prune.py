@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, filters
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.command import Command, Options
 from jaula.cli.images import prune
-from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and say what is gone."""
-    conditions = options.texts("filter")
-    warning = "This will remove all stopped containers."
-    prune.confirm(warning, force=options.on("force"))
-    lines, total = prune.named(Client(Settings.host), "containers", filters(conditions))
-    prune.tell("Deleted Containers", lines)
-    prune.reclaimed(total)
-    return 0
+    """Ask, remove, and print what is gone."""
+    return prune.prune(options, "containers", "This will remove all stopped containers.")
 
 
 COMMAND = Command(
@@ -24,8 +16,8 @@ COMMAND = Command(
     "Remove all stopped containers",
     run,
     flags=(
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        prune.FILTER,
+        prune.FORCE,
     ),
     most=0,
     description="What they have written goes with them; volumes stay.",

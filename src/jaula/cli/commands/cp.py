@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import site_packages, units
+from jaula.cli import site_packages
 from jaula.cli.client.client import Client
 from jaula.cli.client.stdcopy import write_all
 from jaula.cli.command import Command, Flag, Options
@@ -12,6 +12,7 @@ from jaula.cli.containers import cp
 from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
 from jaula.errors import JaulaError
+from jaula.spec import units
 
 
 def run(options: Options) -> int:
@@ -40,7 +41,7 @@ def run(options: Options) -> int:
     except JaulaError as error:
         raise CliError(str(error)) from None
     if not options.on("quiet") and sys.stderr.isatty():
-        what = f"Successfully copied {units.shown(size)} to {destination}"
+        what = f"Successfully copied {units.human_size(size)} to {destination}"
         print(what, file=sys.stderr)
     return 0
 

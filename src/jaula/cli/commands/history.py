@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from jaula.cli import units
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
+from jaula.spec import units
 
 
 def run(options: Options) -> int:
@@ -36,7 +36,10 @@ def run(options: Options) -> int:
                 _one_line(row["CreatedBy"]), 1 << 20 if whole else 45
             ),
         ),
-        "Size": ("SIZE", lambda row: units.shown(row["Size"], 3) if human else str(row["Size"])),
+        "Size": (
+            "SIZE",
+            lambda row: units.human_size(row["Size"], 3) if human else str(row["Size"]),
+        ),
         "Comment": ("COMMENT", lambda row: row["Comment"] or ""),
     }
     form = options.text("format")

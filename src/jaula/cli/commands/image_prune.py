@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.images import prune
-from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and say what is gone."""
-    conditions = options.texts("filter")
-    warning = "This will remove all dangling images."
+    """Ask, remove, and print what is gone."""
     if options.on("all"):
         warning = "This will remove all images without at least one container associated to them."
-    conditions.append("dangling=false" if options.on("all") else "dangling=true")
-    prune.confirm(warning, force=options.on("force"))
-    lines, total = prune.images(Client(Settings.host), filters(conditions))
-    prune.tell("Deleted Images", lines)
-    prune.reclaimed(total)
-    return 0
+        return prune.prune(options, "images", warning, ["dangling=false"])
+    warning = "This will remove all dangling images."
+    return prune.prune(options, "images", warning, ["dangling=true"])
 
 
 COMMAND = Command(
@@ -28,8 +21,8 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all", "a", "bool", "Remove every image that no container uses"),
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        prune.FILTER,
+        prune.FORCE,
     ),
     most=0,
     description="Removes images that no name refers to, with -a those that no container uses.",

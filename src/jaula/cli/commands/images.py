@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from jaula.cli import units
 from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
 from jaula.cli.output.list import cut
+from jaula.spec import units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,15 +45,16 @@ def run(options: Options) -> int:
         "ID": ("IMAGE ID", lambda row: cut(row["Id"], whole)),
         "CreatedSince": ("CREATED", lambda row: times.ago(row["Created"])),
         "CreatedAt": ("CREATED AT", lambda row: times.local(row["Created"])),
-        "Size": ("SIZE", lambda row: units.shown(row["Size"], 3)),
+        "Size": ("SIZE", lambda row: units.human_size(row["Size"], 3)),
         "Containers": ("CONTAINERS", lambda row: "N/A"
                        if row.get("Containers", -1) < 0 else str(row["Containers"])),
         "SharedSize": ("SHARED SIZE", lambda row: "N/A"
-                       if row.get("SharedSize", -1) < 0 else units.shown(row["SharedSize"], 3)),
+                       if row.get("SharedSize", -1) < 0
+                       else units.human_size(row["SharedSize"], 3)),
         "UniqueSize": ("UNIQUE SIZE", lambda row: "N/A"
                        if row.get("SharedSize", -1) < 0
-                       else units.shown(row["Size"] - row["SharedSize"], 3)),
-        "VirtualSize": ("SIZE", lambda row: units.shown(row["Size"])),
+                       else units.human_size(row["Size"] - row["SharedSize"], 3)),
+        "VirtualSize": ("SIZE", lambda row: units.human_size(row["Size"])),
     }  # fmt: skip
     output_list.show(rows, columns, default, form)
     return 0

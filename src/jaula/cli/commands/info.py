@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import units
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
+from jaula.spec import units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def text(info: dict[str, Any]) -> list[str]:
         f" OSType: {info['OSType']}",
         f" Architecture: {info['Architecture']}",
         f" CPUs: {info['NCPU']}",
-        f" Total Memory: {units.shown_binary(info['MemTotal'])}",
+        f" Total Memory: {units.binary_size(info['MemTotal'])}",
         f" Name: {info['Name']}",
         f" ID: {info['ID']}",
         f" Root Dir: {info['DockerRootDir']}",

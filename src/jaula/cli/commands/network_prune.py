@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, filters
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.command import Command, Options
 from jaula.cli.images import prune
-from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and say what is gone."""
-    prune.confirm(
-        "This will remove all custom networks not used by at least one container.",
-        force=options.on("force"),
-    )
-    conditions = filters(options.texts("filter"))
-    lines, _ = prune.named(Client(Settings.host), "networks", conditions)
-    prune.tell("Deleted Networks", lines)
-    return 0
+    """Ask, remove, and print what is gone."""
+    warning = "This will remove all custom networks not used by at least one container."
+    return prune.prune(options, "networks", warning)
 
 
 COMMAND = Command(
@@ -25,8 +17,8 @@ COMMAND = Command(
     "Remove unused networks",
     run,
     flags=(
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        prune.FILTER,
+        prune.FORCE,
     ),
     most=0,
     description="Removes networks that no running container is connected to.",

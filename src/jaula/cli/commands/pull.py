@@ -5,7 +5,6 @@ from __future__ import annotations
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers.create import with_tag
-from jaula.cli.errors import UsageError
 from jaula.cli.images import content_trust, pull
 from jaula.cli.images.registry_auth import HUB, domain
 from jaula.cli.main import Settings
@@ -13,15 +12,8 @@ from jaula.cli.main import Settings
 
 def run(options: Options) -> int:
     """Fetch the image; with ``--all-tags`` every tag of its repository."""
-    content_trust.check(options)
-    image = options.arguments[0]
-    quiet, every = options.on("quiet"), options.on("all-tags")
-    _, tag = pull.split(image)
-    tagged = with_tag(image) == image
-    if every and tagged:
-        raise UsageError("tag can't be used with --all-tags/-a", status=1)
-    if not every and not tagged and not quiet:
-        print(f"Using default tag: {tag}", flush=True)
+    image, every = pull.repository_or_tag(options)
+    quiet = options.on("quiet")
     client, platform = Client(Settings.host), options.text("platform")
     pull.pull(client, image, platform, quiet=quiet, output=1, every=every)
     full = image if every else with_tag(image)

@@ -7,30 +7,22 @@ import sys
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers.create import with_tag
-from jaula.cli.errors import UsageError
 from jaula.cli.images import content_trust, pull, registry_auth
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Send the image; with ``--all-tags`` every tag of its repository."""
-    content_trust.check(options)
-    image = options.arguments[0]
-    quiet, every = options.on("quiet"), options.on("all-tags")
+    image, every = pull.repository_or_tag(options)
     name, tag = pull.split(image)
-    tagged = with_tag(image) == image
-    if every and tagged:
-        raise UsageError("tag can't be used with --all-tags/-a", status=1)
-    if not every and not tagged and not quiet:
-        print(f"Using default tag: {tag}", flush=True)
     messages = Client(Settings.host).lines(
         "POST",
         f"/images/{quote(name, '/:')}/push",
         (("tag", "" if every else tag),),
         registry_auth.headers(image),
     )
-    pull.show(messages, sys.stdout, quiet=quiet)
-    if quiet:
+    pull.show(messages, sys.stdout, quiet=options.on("quiet"))
+    if options.on("quiet"):
         print(image if every else with_tag(image))
     return 0
 

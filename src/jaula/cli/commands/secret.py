@@ -13,6 +13,7 @@ from jaula.cli.main import Settings
 from jaula.cli.output import inspect as output_inspect
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
+from jaula.spec import units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def rm(noun: str) -> Command:
 
 
 def _ago(stamp: str) -> str:
-    return times.ago(times.epoch(stamp))
+    return times.ago(units.unix_time(stamp))
 
 
 def _labels(labels: dict[str, str]) -> str:

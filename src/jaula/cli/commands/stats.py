@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from time import sleep
 
-from jaula.cli import units
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers.stats import ContainerUsage, Sampler
@@ -12,6 +11,7 @@ from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output.list import cut
 from jaula.cli.output.screen import Screen
+from jaula.spec import units
 
 DEFAULT = (
     "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}"
@@ -39,13 +39,13 @@ def run(options: Options) -> int:
 
 def _columns(*, whole: bool) -> dict[str, output_list.Column]:
     def block(usage: ContainerUsage) -> str:
-        return f"{units.shown(usage.read, 3)} / {units.shown(usage.written, 3)}"
+        return f"{units.human_size(usage.read, 3)} / {units.human_size(usage.written, 3)}"
 
     def network(usage: ContainerUsage) -> str:
-        return f"{units.shown(usage.received, 3)} / {units.shown(usage.sent, 3)}"
+        return f"{units.human_size(usage.received, 3)} / {units.human_size(usage.sent, 3)}"
 
     def memory(usage: ContainerUsage) -> str:
-        return f"{units.shown_binary(usage.memory)} / {units.shown_binary(usage.limit)}"
+        return f"{units.binary_size(usage.memory)} / {units.binary_size(usage.limit)}"
 
     return {
         "Container": ("CONTAINER", lambda usage: cut(usage.id, whole)),

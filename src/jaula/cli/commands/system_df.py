@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from jaula.cli import units
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import columns as container_columns
@@ -10,6 +9,7 @@ from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
 from jaula.cli.output.list import cut
+from jaula.spec import units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def run(options: Options) -> int:
         "Type": ("TYPE", lambda row: row["Type"]),
         "TotalCount": ("TOTAL", lambda row: str(row["Total"])),
         "Active": ("ACTIVE", lambda row: str(row["Active"])),
-        "Size": ("SIZE", lambda row: units.shown(row["Size"])),
+        "Size": ("SIZE", lambda row: units.human_size(row["Size"])),
         "Reclaimable": ("RECLAIMABLE", _reclaimable),
     }
     output_list.show(summary(found), columns, default, options.text("format"))
@@ -87,7 +87,7 @@ def _cached(caches: list[Any]) -> int:
 
 
 def _reclaimable(row: dict[str, Any]) -> str:
-    text = units.shown(row["Reclaimable"])
+    text = units.human_size(row["Reclaimable"])
     if row["Type"] == "Build Cache":
         return text
     return f"{text} ({row['Reclaimable'] * 100 // row['Size']}%)" if row["Size"] else text
@@ -100,26 +100,29 @@ def verbose(found: dict[str, Any]) -> str:
         "Tag": ("TAG", lambda row: _name(row)[1]),
         "ID": ("IMAGE ID", lambda row: cut(row["Id"])),
         "CreatedSince": ("CREATED", lambda row: times.ago(row["Created"])),
-        "Size": ("SIZE", lambda row: units.shown(row["Size"], 3)),
-        "SharedSize": ("SHARED SIZE", lambda row: units.shown(max(row.get("SharedSize", 0), 0))),
+        "Size": ("SIZE", lambda row: units.human_size(row["Size"], 3)),
+        "SharedSize": (
+            "SHARED SIZE",
+            lambda row: units.human_size(max(row.get("SharedSize", 0), 0)),
+        ),
         "UniqueSize": (
             "UNIQUE SIZE",
-            lambda row: units.shown(row["Size"] - max(row.get("SharedSize", 0), 0)),
+            lambda row: units.human_size(row["Size"] - max(row.get("SharedSize", 0), 0)),
         ),
         "Containers": ("CONTAINERS", lambda row: str(max(row.get("Containers", 0), 0))),
     }
     volumes: dict[str, output_list.Column] = {
         "Name": ("VOLUME NAME", lambda row: row["Name"]),
         "Links": ("LINKS", lambda row: str((row.get("UsageData") or {}).get("RefCount", 0))),
-        "Size": ("SIZE", lambda row: units.shown(_volumes([row]))),
+        "Size": ("SIZE", lambda row: units.human_size(_volumes([row]))),
     }
     containers = container_columns.columns(whole=False)
-    containers["Size"] = ("SIZE", lambda row: units.shown(row.get("SizeRw") or 0, 3))
+    containers["Size"] = ("SIZE", lambda row: units.human_size(row.get("SizeRw") or 0, 3))
     caches: list[Any] = found.get("BuildCache") or []
     cached: dict[str, output_list.Column] = {
         "ID": ("CACHE ID", lambda row: cut(row["ID"])),
         "CacheType": ("CACHE TYPE", lambda row: row.get("Type", "")),
-        "Size": ("SIZE", lambda row: units.shown(row.get("Size", 0), 3)),
+        "Size": ("SIZE", lambda row: units.human_size(row.get("Size", 0), 3)),
         "CreatedSince": ("CREATED", lambda row: _since(row.get("CreatedAt"))),
         "LastUsedSince": ("LAST USED", lambda row: _since(row.get("LastUsedAt"))),
         "UsageCount": ("USAGE", lambda row: str(row.get("UsageCount", 0))),
@@ -140,14 +143,14 @@ def verbose(found: dict[str, Any]) -> str:
         default = "\t".join(f"{{{{.{name}}}}}" for name in names)
         title = f"{heading} space usage:"
         if rows is caches:
-            title = f"{heading} usage: {units.shown(_cached(caches))}"
+            title = f"{heading} usage: {units.human_size(_cached(caches))}"
         parts.append(f"{title}\n\n" + output_list.text(rows or [], columns, default))
     return "\n".join(parts)
 
 
 def _since(text: str | None) -> str:
     """An RFC 3339 time as a span up to now; empty where there is none."""
-    return times.ago(times.epoch(text)) if text else ""
+    return times.ago(units.unix_time(text)) if text else ""
 
 
 def _name(image: dict[str, Any]) -> tuple[str, str]:

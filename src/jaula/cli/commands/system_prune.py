@@ -49,8 +49,8 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all", "a", "bool", "Remove every image that no container uses"),
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        prune.FILTER,
+        prune.FORCE,
         Flag("volumes", "", "bool", "Remove anonymous volumes too"),
     ),
     most=0,

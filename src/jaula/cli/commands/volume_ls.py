@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jaula.cli import units
 from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
+from jaula.spec import units
 
 
 def run(options: Options) -> int:
@@ -38,7 +38,7 @@ COLUMNS: dict[str, output_list.Column] = {
 
 
 def _size(number: int) -> str:
-    return "N/A" if number < 0 else units.shown(number, 4)
+    return "N/A" if number < 0 else units.human_size(number, 4)
 
 
 COMMAND = Command(

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.images import prune
-from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and say what is gone."""
-    conditions = options.texts("filter")
-    warning = "This will remove anonymous local volumes not used by at least one container."
+    """Ask, remove, and print what is gone."""
     if options.on("all"):
         warning = "This will remove all local volumes not used by at least one container."
-        conditions.append("all=true")
-    prune.confirm(warning, force=options.on("force"))
-    lines, total = prune.named(Client(Settings.host), "volumes", filters(conditions))
-    prune.tell("Deleted Volumes", lines)
-    prune.reclaimed(total)
-    return 0
+        return prune.prune(options, "volumes", warning, ["all=true"])
+    warning = "This will remove anonymous local volumes not used by at least one container."
+    return prune.prune(options, "volumes", warning)
 
 
 COMMAND = Command(
@@ -28,8 +21,8 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all", "a", "bool", "Named volumes too"),
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        prune.FILTER,
+        prune.FORCE,
     ),
     most=0,
     description="Removes volumes that no container refers to, running or not.",

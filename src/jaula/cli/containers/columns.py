@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.cli import units
 from jaula.cli.output import times
 from jaula.cli.output.list import cut, shortened
+from jaula.spec import units
 from jaula.spec.fast_json import encode
 
 TYPE_CHECKING = False
@@ -65,8 +65,8 @@ def names(item: Any) -> str:
 def size(item: Any) -> str:
     """``2B (virtual 4.27MB)``: the container's own delta, and with its image."""
     own, all_of_it = item.get("SizeRw") or 0, item.get("SizeRootFs") or 0
-    text = units.shown(own, 3)
-    return f"{text} (virtual {units.shown(all_of_it, 3)})" if all_of_it else text
+    text = units.human_size(own, 3)
+    return f"{text} (virtual {units.human_size(all_of_it, 3)})" if all_of_it else text
 
 
 def ports(found: list[dict[str, Any]]) -> str:

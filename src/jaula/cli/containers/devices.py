@@ -34,7 +34,7 @@ def add(options: Options, host: dict[str, Any]) -> None:
 
 
 def _device_limit(word: str, flag: str, member: str) -> dict[str, Any]:
-    from jaula.cli import units
+    from jaula.spec import units
 
     path, colon, value = word.rpartition(":")
     try:

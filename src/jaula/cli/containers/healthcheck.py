@@ -43,7 +43,7 @@ def document(options: Options) -> dict[str, Any] | None:
         check["Retries"] = options.number("health-retries")
         if check["Retries"] < 0:
             raise UsageError("--health-retries cannot be negative")
-    from jaula.cli import units
+    from jaula.spec import units
 
     for flag, name in _TIMES.items():
         if not options.given(flag):

@@ -101,7 +101,7 @@ def _apply(mount: dict[str, Any], key: str, value: str, word: str) -> None:
         driver = mount.setdefault("VolumeOptions", {}).setdefault("DriverConfig", {})
         driver.setdefault("Options", {})[name] = text
     elif key == "tmpfs-size":
-        from jaula.cli import units
+        from jaula.spec import units
 
         try:
             mount.setdefault("TmpfsOptions", {})["SizeBytes"] = units.size(value)

@@ -75,10 +75,10 @@ def _total(cpu: dict[str, Any]) -> int:
 
 
 def _seconds(sample: dict[str, Any], before: dict[str, Any]) -> float:
-    from jaula.cli.output.times import epoch
+    from jaula.spec.units import unix_time
 
     try:
-        return max(epoch(sample["read"]) - epoch(before["read"]), 0.0)
+        return max(unix_time(sample["read"]) - unix_time(before["read"]), 0.0)
     except (KeyError, ValueError):
         return 0.0
 

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli import units
+from jaula.cli.client.client import Client, filters
+from jaula.cli.command import Flag, Options
 from jaula.cli.errors import ExitStatus
+from jaula.cli.main import Settings
+from jaula.spec import units
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-    from jaula.cli.client.client import Client
+FILTER = Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)")
+FORCE = Flag("force", "f", "bool", "Do not ask")
+
+
+def prune(options: Options, kind: str, warning: str, conditions: Sequence[str] = ()) -> int:
+    """Ask, prune ``kind`` (containers, images, networks, volumes) and print what is gone.
+
+    ``conditions`` are filters beside those of ``--filter``.
+
+    :raises Leave: the answer is not yes.
+    """
+    confirm(warning, force=options.on("force"))
+    client, text = Client(Settings.host), filters([*options.texts("filter"), *conditions])
+    lines, total = images(client, text) if kind == "images" else named(client, kind, text)
+    tell(f"Deleted {kind.capitalize()}", lines)
+    if kind != "networks":
+        reclaimed(total)
+    return 0
 
 
 def confirm(warning: str, *, force: bool) -> None:
@@ -34,8 +55,6 @@ def images(client: Client, conditions: str) -> tuple[list[str], int]:
 
 def build_cache(client: Client, conditions: list[str], *, every: bool) -> tuple[list[str], int]:
     """Prune what builds keep; the lines to show and the bytes. It has no labels to go by."""
-    from jaula.cli.client.client import filters
-
     known = filters([text for text in conditions if not text.startswith("label")])
     query = (("all", every), ("filters", known))
     found = client.document("POST", "/build/prune", query) or {}
@@ -59,4 +78,4 @@ def tell(heading: str, lines: list[str]) -> None:
 
 def reclaimed(total: int) -> None:
     """The last line of every prune."""
-    print(f"Total reclaimed space: {units.shown(total)}")
+    print(f"Total reclaimed space: {units.human_size(total)}")

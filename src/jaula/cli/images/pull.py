@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jaula.cli.errors import CliError
+from jaula.cli.errors import CliError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
     from jaula.cli.client.client import Client
+    from jaula.cli.command import Options
 
 
 BAR_FITS, CELLS = 110, 50
@@ -25,6 +26,26 @@ def split(image: str) -> tuple[str, str]:
     head, slash, last = image.rpartition("/")
     last, _, tag = last.partition(":")
     return head + slash + last, tag or "latest"
+
+
+def repository_or_tag(options: Options) -> tuple[str, bool]:
+    """Return the image of a pull or push and whether ``--all-tags`` names its whole repository.
+
+    Print the tag that is used if the image has none.
+
+    :raises UsageError: a tag beside ``--all-tags``, or an option of content trust.
+    """
+    from jaula.cli.containers.create import with_tag
+    from jaula.cli.images import content_trust
+
+    content_trust.check(options)
+    image, every = options.arguments[0], options.on("all-tags")
+    tagged = with_tag(image) == image
+    if every and tagged:
+        raise UsageError("tag can't be used with --all-tags/-a", status=1)
+    if not every and not tagged and not options.on("quiet"):
+        print(f"Using default tag: {split(image)[1]}", flush=True)
+    return image, every
 
 
 def pull(
@@ -95,14 +116,14 @@ def _width(output: TextIO) -> int:
 
 def _progress(detail: dict[str, Any], width: int) -> str:
     """Docker's bar on a wide terminal, the numbers alone where it would not fit on a line."""
-    from jaula.cli.units import shown
+    from jaula.spec.units import human_size
 
     current, total = detail.get("current") or 0, detail.get("total") or 0
     if not current:
         return ""
     if not total:
-        return f"{shown(current):>8}"
-    numbers = f"{shown(current):>8}" + (f"/{shown(total)}" if current <= total else "")
+        return f"{human_size(current):>8}"
+    numbers = f"{human_size(current):>8}" + (f"/{human_size(total)}" if current <= total else "")
     if width <= BAR_FITS:
         return numbers
     cells = min(current * CELLS // total, CELLS)

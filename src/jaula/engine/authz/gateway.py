@@ -26,6 +26,7 @@ from jaula.engine.authz.api.volumes import VolumesApi
 from jaula.engine.authz.audited_action import DONE
 from jaula.engine.authz.session import Session
 from jaula.state.audit_entry import AuditEntry
+from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from jaula.engine.authz.policy import Policy
@@ -62,7 +63,7 @@ class Gateway:
         self._engine = engine
         self._policy = policy
         self._journal = journal
-        self._syncing: set[asyncio.Task[None]] = set()
+        self._syncing = BackgroundTasks(log, "audit log")
         self._visitors: WeakSet[Session] = WeakSet()
         journal.on_dirty = self._sync_soon
         self._note("engine start")
@@ -96,9 +97,7 @@ class Gateway:
         return EngineApi(self._engine, visitor)
 
     def _sync_soon(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._sync())
-        self._syncing.add(task)
-        task.add_done_callback(self._syncing.discard)
+        self._syncing.spawn(self._sync())
 
     async def _sync(self) -> None:
         await asyncio.sleep(_SYNC_AFTER)
@@ -109,6 +108,5 @@ class Gateway:
 
     async def close(self) -> None:
         """Write down what is left; nothing is served any more."""
-        for task in tuple(self._syncing):
-            task.cancel()
+        self._syncing.cancel()
         self._journal.close()

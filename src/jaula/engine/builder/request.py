@@ -178,4 +178,4 @@ def _tidied(builds: Builds, directory: Path) -> Iterator[_Cleanup]:
     try:
         yield tidying
     finally:
-        builds.beside(in_thread(tidying.run))
+        builds.cleanups.spawn(in_thread(tidying.run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from jaula.engine.builder.client_session import ClientSessions
 from jaula.engine.builder.mounts.cache_dirs import CacheDirs
 from jaula.engine.builder.mounts.step_sources import remove_places, step_places
 from jaula.errors import NotFound
+from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from jaula.spec.build import BuildOptions, PruneOptions
 
 Document = dict[str, Any]
+
+log = logging.getLogger("jaula.build")
 
 
 class Builds:
@@ -40,8 +44,8 @@ class Builds:
         self.sessions = ClientSessions()
         self.work = parts.config.paths.root / "build" / "work"
         self._named: dict[str, tuple[str, asyncio.Task[Image]]] = {}
-        self._tasks: set[asyncio.Task[Image]] = set()
-        self._beside: set[asyncio.Task[None]] = set()
+        self._builds = BackgroundTasks()  # the client of a build gets its failure
+        self.cleanups = BackgroundTasks(log, "cleaning up after a build")
 
     def sweep(self) -> None:
         """Remove what a killed engine's builds left; before anything is served."""
@@ -73,9 +77,7 @@ class Builds:
         self, work: Coroutine[Any, Any, Image], build_id: str, owner: str
     ) -> asyncio.Task[Image]:
         """A build as a task, which can be cancelled by the id that its client gave it."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = self._builds.spawn(work)
         if build_id:
             self._named[build_id] = (owner, task)
             task.add_done_callback(lambda _: self._named.pop(build_id, None))
@@ -84,12 +86,6 @@ class Builds:
     def runs(self, build_id: str) -> bool:
         """Whether a build of that id is going on."""
         return build_id in self._named
-
-    def beside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Something that only the engine's end waits for."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
 
     async def cancel(self, build_id: str, owner: str | None) -> None:
         """End a build that was started with an id of its client's; ``owner`` None: anybody's.
@@ -116,8 +112,5 @@ class Builds:
     async def close(self) -> None:
         """End every build; nothing is left of them."""
         self.sessions.close()
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await self._builds.close()
+        await self.cleanups.finish()

@@ -49,7 +49,9 @@ async def attach(
                 raise Conflict(f"{PENDING_LIMIT} clients wait for container {container.name}")
             owned = False
             container.pending.append((fd, stream))
-        engine.parts.events.emit("container", "attach", container.id, engine.attributes(container))
+        engine.parts.events.emit(
+            "container", "attach", container.id, container.record.event_attributes
+        )
     finally:
         if owned:
             os.close(fd)

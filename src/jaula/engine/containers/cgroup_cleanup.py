@@ -18,10 +18,9 @@ from jaula.errors import JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.tasks import BackgroundTasks
 
 log = logging.getLogger("jaula.containers")
 _PAUSE = 0.25  # seconds before the second try; each pause is twice the one before
@@ -29,15 +28,11 @@ _LONGEST = 30.0  # seconds
 
 
 class CgroupReaper:
-    """The cgroups that are being removed. ``spawn`` runs a coroutine beside."""
+    """The cgroups that are being removed, by tasks of ``background``."""
 
-    def __init__(
-        self,
-        parts: Services,
-        spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
-    ) -> None:
+    def __init__(self, parts: Services, background: BackgroundTasks) -> None:
         self._parts = parts
-        self._spawn = spawn
+        self._background = background
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def remove(self, container: Container) -> None:
@@ -48,7 +43,7 @@ class CgroupReaper:
         """The same by the cgroup's path, for a container that may be on no record any more."""
         if path in self._tasks:
             return
-        task = self._tasks[path] = self._spawn(self._until_gone(path, container))
+        task = self._tasks[path] = self._background.spawn(self._until_gone(path, container))
         task.add_done_callback(lambda _: self._tasks.pop(path, None))
 
     async def gone(self, container: Container) -> None:

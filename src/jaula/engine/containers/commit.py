@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.containers.create import attributes
 from jaula.engine.containers.list import without_made
 from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.images.build.dockerfile.apply import apply
@@ -64,7 +63,9 @@ async def commit(containers: Containers, container: Container, options: CommitOp
         if pausing and container.record.status is Status.PAUSED:
             await containers.unpause(container.id)
     about = {"comment": options.comment, "imageID": image.id, "imageRef": name}
-    parts.events.emit("container", "commit", container.id, attributes(container.record) | about)
+    parts.events.emit(
+        "container", "commit", container.id, container.record.event_attributes | about
+    )
     if name:
         parts.events.emit("image", "tag", image.id, {"name": name})
     return image.id

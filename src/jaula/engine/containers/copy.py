@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from jaula.engine.containers import rootfs
-from jaula.engine.containers.create import attributes
 from jaula.engine.containers.rootfs import RootfsView
 from jaula.engine.threads import consumed, produced
 from jaula.errors import NotAuthorized, NotFound
@@ -35,7 +34,7 @@ class ContainerCopy:
         return self._parts.ranges.mappings(ids) if ids else ()
 
     def _emit(self, container: Container, action: str) -> None:
-        about = attributes(container.record)
+        about = container.record.event_attributes
         self._parts.events.emit("container", action, container.id, about)
 
     async def stat(self, container: Container, path: str) -> PathStat:

@@ -129,13 +129,8 @@ async def create(
                 hint="check free space and permissions of the root directory",
             ) from error
         raise
-    parts.events.emit("container", "create", container_id, attributes(record))
+    parts.events.emit("container", "create", container_id, record.event_attributes)
     return ContainerCreated(container_id, warnings)
-
-
-def attributes(record: ContainerRecord) -> dict[str, str]:
-    """What every event of a container says about it: its labels, image and name."""
-    return {**record.body.labels, "image": record.body.image, "name": record.name}
 
 
 def check(parts: Services, body: ContainerCreate) -> tuple[str, ...]:

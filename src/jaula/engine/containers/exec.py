@@ -81,7 +81,7 @@ class Execs:
             raise Conflict(f"container {container.id} is not running")
 
     def _emit(self, container: Container, action: str, exec_id: str, **more: str) -> None:
-        about = self._containers.attributes(container) | {"execID": exec_id} | more
+        about = container.record.event_attributes | {"execID": exec_id} | more
         self._parts.events.emit("container", action, container.id, about)
 
     def find(self, exec_id: str) -> Exec:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.containers import health, restart_policy
 from jaula.engine.containers.cgroup_cleanup import CgroupReaper
-from jaula.engine.containers.create import attributes
 from jaula.engine.model import container_state
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_state import StateAction
@@ -27,9 +26,10 @@ from jaula.errors import Conflict, JaulaError, Unavailable
 from jaula.runtime.protocol import ExitRecord
 from jaula.spec.api_params import WaitResult
 from jaula.state.records import Status
+from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from jaula.engine.model.services import Services
 
@@ -44,20 +44,8 @@ class ExitHandler:
         self._parts = parts
         self._start = start
         self._connector = NetworkConnector(parts)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.lingering = CgroupReaper(parts, self.spawn)
-
-    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Run something beside; a failure is logged, never lost."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("background work failed: %s", error, exc_info=error)
+        self.tasks = BackgroundTasks(log)
+        self.lingering = CgroupReaper(parts, self.tasks)
 
     def exited(self, container: Container, end: ExitRecord) -> None:
         """Book the end of a container's first process."""
@@ -111,19 +99,19 @@ class ExitHandler:
             "container",
             "die",
             container.id,
-            attributes(record)
+            record.event_attributes
             | {"exitCode": str(end.exit_code), "execDuration": str(int(ran_for))},
         )
         container.exited.set()
         result = WaitResult(end.exit_code)
         if again:
             container.tell(("next-exit",), result)
-            container.restart = self.spawn(self._restart(container, pause))
+            container.restart = self.tasks.spawn(self._restart(container, pause))
             self._forget_run(container)
             return
         container.tell(("next-exit", "not-running"), result)
         if remove:
-            self.spawn(self._auto_remove(container))
+            self.tasks.spawn(self._auto_remove(container))
         elif saved:
             self._forget_run(container)
 
@@ -137,7 +125,7 @@ class ExitHandler:
             self._parts.registry.save(container)
         except Unavailable as error:
             log.error("container %s: %s; trying again", container.name, error)
-            self.spawn(self._book_later(container))
+            self.tasks.spawn(self._book_later(container))
             return False
         return True
 
@@ -196,7 +184,7 @@ class ExitHandler:
         record = container.record
         left = record.finished_at / 1e9 + record.restart_delay - time.time()
         pause = min(max(left, 0.0), record.restart_delay)
-        container.restart = self.spawn(self._restart(container, pause))
+        container.restart = self.tasks.spawn(self._restart(container, pause))
 
     def give_up(self, container: Container) -> None:
         """A container that was to start again will not."""
@@ -246,7 +234,7 @@ class ExitHandler:
                 if mount.type == "volume" and mount.anonymous and not self._used(mount.name):
                     with contextlib.suppress(JaulaError):
                         parts.volumes.remove(mount.name)
-        parts.events.emit("container", "destroy", container.id, attributes(record))
+        parts.events.emit("container", "destroy", container.id, record.event_attributes)
         result = WaitResult(record.exit_code)
         container.tell(("next-exit", "not-running", "removed"), result)
 
@@ -262,7 +250,5 @@ class ExitHandler:
             shutil.rmtree(directory)
 
     async def close(self) -> None:
-        """End what runs beside; containers run on."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """End the background tasks; containers run on."""
+        await self.tasks.close()

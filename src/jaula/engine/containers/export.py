@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.containers.create import attributes
 from jaula.engine.threads import produced
 
 if TYPE_CHECKING:
@@ -35,6 +34,6 @@ async def export(parts: Services, container: Container) -> AsyncIterator[bytes]:
         with open_root(source) as root:
             write_tree(root, lambda data: emit(bytes(data)))
 
-    parts.events.emit("container", "export", container.id, attributes(container.record))
+    parts.events.emit("container", "export", container.id, container.record.event_attributes)
     async for chunk in produced(work):
         yield chunk

@@ -1,4 +1,4 @@
-"""Filters of container lists: ``docker ps --filter`` and ``prune --filter``. Pure but for time.
+"""Filters of container lists: ``docker ps --filter``. Pure.
 
 Source: Docker Engine API 1.45, ``GET /containers/json``. Values of one filter are alternatives
 (labels: all of them), filters are conditions that all hold.
@@ -7,10 +7,10 @@ Source: Docker Engine API 1.45, ``GET /containers/json``. Values of one filter a
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from jaula.engine.model.filters import Filters, check_names, has_labels
 from jaula.engine.networks import endpoints
 from jaula.engine.networks.port_bindings import parse_port
 from jaula.errors import InvalidRequest, NotFound
@@ -40,8 +40,6 @@ _KNOWN = frozenset(
 )
 _ACTIVE = frozenset({Status.RUNNING, Status.PAUSED, Status.RESTARTING})
 
-Filters = dict[str, list[str]]
-
 
 def select(
     containers: Iterable[Container], *, all: bool, limit: int | None, filters: Filters
@@ -51,9 +49,7 @@ def select(
     :raises InvalidRequest: an unknown filter or a value that it cannot have.
     :raises NotFound: ``before`` or ``since`` name no container.
     """
-    for key in filters:
-        if key not in _KNOWN:
-            raise InvalidRequest(f"invalid filter '{key}'")
+    check_names(filters, _KNOWN)
     _check_values(filters)
     ordered = sorted(containers, key=lambda c: (c.record.created, c.id), reverse=True)
     everything = (
@@ -111,17 +107,11 @@ def matches(record: ContainerRecord, filters: Filters) -> bool:
         if not values or key in ("before", "since"):
             continue
         if key == "label":
-            if not all(_has_label(record, value) for value in values):
+            if not has_labels(record.body.labels, values):
                 return False
         elif not any(_fits(record, key, value) for value in values):
             return False
     return True
-
-
-def _has_label(record: ContainerRecord, wanted: str) -> bool:
-    name, equals, value = wanted.partition("=")
-    found = record.body.labels.get(name)
-    return found is not None and (not equals or found == value)
 
 
 def _fits(record: ContainerRecord, key: str, value: str) -> bool:
@@ -169,42 +159,3 @@ def _has_port(record: ContainerRecord, value: str, *, published: bool) -> bool:
             for p in record.ports
         )
     return (number, protocol) in {parse_port(text) for text in record.body.exposed_ports}
-
-
-def prune_selects(record: ContainerRecord, filters: Filters) -> bool:
-    """Whether prune may take a container: ``until`` and ``label``, ``label!``.
-
-    :raises InvalidRequest: an unknown filter, or a time that is none.
-    """
-    for key, values in filters.items():
-        if key == "until":
-            if any(record.created / 1e9 >= moment(value) for value in values):
-                return False
-        elif key == "label":
-            if not all(_has_label(record, value) for value in values):
-                return False
-        elif key == "label!":
-            if any(_has_label(record, value) for value in values):
-                return False
-        else:
-            raise InvalidRequest(f"invalid filter '{key}'")
-    return True
-
-
-def moment(text: str) -> float:
-    """Seconds since the epoch of a Unix time, an RFC 3339 time or a duration ago (``24h``).
-
-    :raises InvalidRequest: none of these.
-    """
-    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
-        return float(text)
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text, re.ASCII)
-    if parts and "".join(n + u for n, u in parts) == text:
-        unit = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-        return time.time() - sum(float(n) * unit[u] for n, u in parts)
-    from datetime import datetime
-
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise InvalidRequest(f"invalid time {text!r} in filter 'until'") from None

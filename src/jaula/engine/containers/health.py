@@ -14,8 +14,8 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, Healthcheck
-from jaula.spec.durations import go
 from jaula.spec.image import Healthcheck as ImageHealthcheck
+from jaula.spec.units import go_duration
 from jaula.state.records import HealthRecord, HealthResult, HealthStatus
 
 REACTION = "io.jaula.health-on-failure"
@@ -157,5 +157,5 @@ def shown_output(data: bytes) -> str:
 
 def overdue(probe: Probe, output: str) -> str:
     """What is told of a probe that was killed when its time was over."""
-    said = f"Health check exceeded timeout ({go(probe.timeout)})"
+    said = f"Health check exceeded timeout ({go_duration(probe.timeout)})"
     return f"{said}: {output}" if output else said

@@ -16,7 +16,6 @@ import time
 from typing import TYPE_CHECKING
 
 from jaula.engine.containers import exec_session, health
-from jaula.engine.containers.create import attributes
 from jaula.engine.containers.health import Probe
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.model import names
@@ -60,7 +59,7 @@ class HealthMonitor:
         former = self._tasks.get(container.id)
         if former is not None:
             former.cancel()
-        task = self._containers.ending.spawn(self._watch(container, probe))
+        task = self._containers.ending.tasks.spawn(self._watch(container, probe))
         self._tasks[container.id] = task
         task.add_done_callback(lambda done: self._forget(container.id, done))
 
@@ -101,10 +100,10 @@ class HealthMonitor:
                 "container",
                 f"health_status: {following.status}",
                 container.id,
-                attributes(record),
+                record.event_attributes,
             )
             if following.status is HealthStatus.UNHEALTHY and health.restarts(record.body):
-                self._containers.ending.spawn(self._renew(container))
+                self._containers.ending.tasks.spawn(self._renew(container))
 
     async def _renew(self, container: Container) -> None:
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.containers.inspect import mounts
 from jaula.engine.networks import network_settings
 from jaula.errors import NotFound
-from jaula.spec.durations import human
+from jaula.spec.units import human_duration
 from jaula.state.records import ContainerRecord, HealthRecord, HealthStatus, Status
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ def status(record: ContainerRecord, now: float) -> str:
         case Status.CREATED:
             return "Created"
         case Status.RUNNING | Status.PAUSED:
-            up = f"Up {human(now - record.started_at / 1e9)}"
+            up = f"Up {human_duration(now - record.started_at / 1e9)}"
             if record.status is Status.PAUSED:
                 return f"{up} (Paused)"
             return f"{up} ({_health(record.health)})" if record.health is not None else up
         case Status.RESTARTING:
-            ago = human(now - record.finished_at / 1e9)
+            ago = human_duration(now - record.finished_at / 1e9)
             return f"Restarting ({record.exit_code}) {ago} ago"
         case Status.REMOVING:
             return "Removal In Progress"
@@ -78,7 +78,9 @@ def status(record: ContainerRecord, now: float) -> str:
         case Status.EXITED:
             if not record.finished_at:
                 return "Created"
-            return f"Exited ({record.exit_code}) {human(now - record.finished_at / 1e9)} ago"
+            return (
+                f"Exited ({record.exit_code}) {human_duration(now - record.finished_at / 1e9)} ago"
+            )
 
 
 _MADE = frozenset(

@@ -39,7 +39,7 @@ class LostShim:
             return
         end = ExitRecord(137, 9, finished_at=time.time(), error="the container's shim was killed")
         if (run_dir / oci_runtime_container.NAME).exists():
-            self._ending.spawn(self._clear_and_book(container, end))
+            self._ending.tasks.spawn(self._clear_and_book(container, end))
             return
         self._clear_cgroup(container)
         self._ending.exited(container, end)

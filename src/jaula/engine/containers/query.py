@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.containers import filters as filtering
 from jaula.engine.containers import inspect as inspecting
 from jaula.engine.containers import list as container_list
-from jaula.engine.containers.create import attributes
 from jaula.engine.containers.log_config import details
 from jaula.engine.containers.start import log_path
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
@@ -42,10 +41,6 @@ class ContainerQueries:
         except JaulaError:
             os.close(fd)
             raise
-
-    def attributes(self, container: Container) -> dict[str, str]:
-        """What events say about a container."""
-        return attributes(container.record)
 
     def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
         """Docker's document of one container."""
@@ -146,7 +141,7 @@ class ContainerQueries:
         container = self.find(ref)
         self.require_running(container)
         told = await top(self.parts, container, ps_args)
-        self.parts.events.emit("container", "top", container.id, self.attributes(container))
+        self.parts.events.emit("container", "top", container.id, container.record.event_attributes)
         return told
 
     async def changes(self, ref: str) -> Documents:

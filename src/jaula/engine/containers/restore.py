@@ -172,7 +172,7 @@ async def _restart(parts: Services, containers: Containers) -> None:
             stopped=record.manually_stopped,
             engine_start=True,
         ):
-            containers.ending.spawn(_start(containers, container))
+            containers.ending.tasks.spawn(_start(containers, container))
 
 
 async def _start(containers: Containers, container: Container) -> None:

@@ -15,11 +15,11 @@ lock.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from jaula.engine.secrets import mount as secret_mount
+from jaula.engine.threads import in_unshared_thread
 from jaula.engine.userns import join
 from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
@@ -88,7 +88,7 @@ def look(
     """
     record = container.record
     if not container.live:
-        return apart(lambda: _stopped(parts, record, work, write=write))
+        return in_unshared_thread(lambda: _stopped(parts, record, work, write=write))
     root = join.root(container)
     try:
         with rootfs.acting_as(RootfsView(root, ids).outside(0, 0)):
@@ -112,25 +112,6 @@ def _device(root: int, path: str) -> int:
 
 
 # -- a container that does not run ---------------------------------------------------------------
-
-
-def apart(work: Callable[[], Result]) -> Result:
-    """Do ``work`` in a thread that ends with it, and may leave the others' namespaces."""
-    outcome: list[Result] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="stopped-root")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
 
 
 def _stopped(

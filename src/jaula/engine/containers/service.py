@@ -14,7 +14,6 @@ from jaula.engine.containers import attach as attaching
 from jaula.engine.containers import create as creating
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.copy import ContainerCopy
-from jaula.engine.containers.create import attributes
 from jaula.engine.containers.exit import ExitHandler
 from jaula.engine.containers.lost_shim import LostShim
 from jaula.engine.containers.query import ContainerQueries
@@ -76,7 +75,7 @@ class Containers(ContainerQueries):
 
     def _emit(self, container: Container, action: str, more: dict[str, str] | None = None) -> None:
         self.parts.events.emit(
-            "container", action, container.id, attributes(container.record) | (more or {})
+            "container", action, container.id, container.record.event_attributes | (more or {})
         )
 
     # -- life --------------------------------------------------------------------------------
@@ -383,14 +382,16 @@ class Containers(ContainerQueries):
 
     async def prune(self, filters: dict[str, list[str]]) -> dict[str, Any]:
         """Remove every container that does not run."""
-        from jaula.engine.containers.filters import prune_selects
+        from jaula.engine.model.filters import check_prune, prune_selects
 
+        check_prune(filters)
         removed, freed = [], 0
         for container in self.parts.registry:
             status = container.record.status
             if status not in (Status.CREATED, Status.EXITED, Status.DEAD):
                 continue
-            if not prune_selects(container.record, filters):
+            record = container.record
+            if not prune_selects(filters, record.body.labels, record.created / 1e9):
                 continue
             async with container.lock:
                 if container.live or container.id not in self.parts.registry:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.containers import selinux
-from jaula.engine.containers.create import attributes
 from jaula.engine.containers.log_config import identified, log_options
 from jaula.engine.model import container_state
 from jaula.engine.model.container import Container
@@ -135,7 +134,7 @@ class Starter:
             live_links.follow(self._parts, container)
         self.connector.told(container.record, place.endpoints, "connect")
         mount_events.mounted(self._parts.events, record)
-        self._parts.events.emit("container", "start", container.id, attributes(record))
+        self._parts.events.emit("container", "start", container.id, record.event_attributes)
         self._parts.sandboxes.refill()
 
     async def _undo(self, container: Container) -> None:

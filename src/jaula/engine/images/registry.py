@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from jaula.engine.model.filters import Filters
 from jaula.engine.threads import in_own_thread, produced
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Documents = list[Document]
-Filters = dict[str, list[str]]
 
 _Result = TypeVar("_Result")
 
@@ -123,7 +123,7 @@ class RegistryService:
             session = Session(client.transport, client.hosts.endpoint(domain), held, cancel)
             return session.login(cancel)
 
-        token = await apart(work)
+        token = await in_cancellable_thread(work)
         return {"IdentityToken": token, "Status": "Login Succeeded"}
 
     async def inspect(self, name: str, auth: RegistryAuth | None) -> Document:
@@ -132,7 +132,7 @@ class RegistryService:
 
         wanted = references.parse(name)
         held, client = held_for(auth, wanted.domain), self.client
-        return await apart(
+        return await in_cancellable_thread(
             lambda cancel: describe(
                 client.repository(wanted.domain, wanted.path, held, cancel), wanted, cancel
             )
@@ -144,7 +144,7 @@ class RegistryService:
 
         wanted = references.parse(name)
         held, client = held_for(auth, wanted.domain), self.client
-        return await apart(
+        return await in_cancellable_thread(
             lambda cancel: details(
                 client.repository(wanted.domain, wanted.path, held, cancel), wanted, cancel
             )
@@ -159,7 +159,7 @@ class RegistryService:
         wanted = references.parse(name)
         members = [references.parse(member) for member in body.members]
         held, client = held_for(auth, wanted.domain), self.client
-        digest = await apart(
+        digest = await in_cancellable_thread(
             lambda cancel: push_list(
                 client, wanted, body.content, body.media_type, members, held, cancel
             )
@@ -174,7 +174,9 @@ class RegistryService:
 
         keep = _search_filter(filters)
         held, client = held_for(auth, split(term)[0]), self.client
-        found = await apart(lambda cancel: search(client, term, limit, held, cancel))
+        found = await in_cancellable_thread(
+            lambda cancel: search(client, term, limit, held, cancel)
+        )
         documents: Documents = [msgspec.to_builtins(result) for result in found]
         return [document for document in documents if keep(document)]
 
@@ -222,8 +224,8 @@ class _HubHint:
             )
 
 
-async def apart(work: Callable[[Cancellation], _Result]) -> _Result:
-    """Do something short that waits for a network; it ends when nobody waits for it."""
+async def in_cancellable_thread(work: Callable[[Cancellation], _Result]) -> _Result:
+    """Do short ``work`` that waits for a network; cancel it when the caller is cancelled."""
     from jaula.images.registry.cancellation import Cancellation
 
     cancel = Cancellation()

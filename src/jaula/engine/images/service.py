@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import calendar
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
+from jaula.engine.model.filters import (
+    Filters,
+    check_prune,
+    has_labels,
+    parse_time,
+    prune_selects,
+)
 from jaula.engine.threads import consumed, produced
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError
+from jaula.spec import units
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.store.store import Image, RemovalResult
 
-Filters = dict[str, list[str]]
 Document = dict[str, Any]
 Documents = list[Document]
 
@@ -184,28 +189,15 @@ class Images:
 
     async def prune(self, filters: Filters) -> Document:
         """Remove images without a name, or with ``dangling=false`` all that no container uses."""
-        from jaula.engine.containers.filters import moment
-
-        dangling, labels = True, []
-        before: float | None = None
-        for key, values in filters.items():
-            if key == "dangling":
-                dangling = any(v.lower() in ("true", "1", "t") for v in values)
-            elif key == "until":
-                before = min(moment(value) for value in values)
-            elif key in ("label", "label!"):
-                labels += [(key, value) for value in values]
-            else:
-                raise InvalidRequest(f"invalid filter '{key}'")
+        check_prune(filters, "dangling")
+        dangling = "dangling" not in filters or _is_true(filters["dangling"])
         used = {container.record.image for container in self._parts.registry}
         deleted: Documents = []
         freed = 0
         for image in self._parts.images.list():
             if image.id in used or (dangling and image.names):
                 continue
-            if before is not None and seconds(image.created) >= before:
-                continue
-            if not all(has_label(image, v) == (k == "label") for k, v in labels):
+            if not prune_selects(filters, image.config.labels, seconds(image.created)):
                 continue
             try:
                 done = await self._remove(image.id, force=True)
@@ -224,13 +216,6 @@ _OF_A_CONTAINER: Document = {
     **dict.fromkeys(("Env", "Cmd", "Entrypoint", "Volumes", "OnBuild", "Labels"), None),
 }
 """What the document of an image says for what an image does not have."""
-
-
-def has_label(image: Image, wanted: str) -> bool:
-    """Whether an image has the label, with the value if one is given."""
-    name, equals, value = wanted.partition("=")
-    found = image.config.labels.get(name)
-    return found is not None and (not equals or found == value)
 
 
 def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
@@ -262,10 +247,9 @@ def all_fit(image: Image, filters: Filters, parts: Services) -> bool:
     for key, values in filters.items():
         match key:
             case "dangling":
-                wanted = any(v.lower() in ("true", "1", "t") for v in values)
-                fits = wanted == (not image.names)
+                fits = _is_true(values) == (not image.names)
             case "label":
-                fits = all(has_label(image, value) for value in values)
+                fits = has_labels(image.config.labels, values)
             case "reference":
                 fits = bool(matching(image.names, values))
             case "before":
@@ -273,9 +257,7 @@ def all_fit(image: Image, filters: Filters, parts: Services) -> bool:
             case "since":
                 fits = seconds(image.created) > seconds(parts.images.resolve(values[0]).created)
             case "until":
-                from jaula.engine.containers.filters import moment
-
-                fits = all(seconds(image.created) < moment(value) for value in values)
+                fits = all(seconds(image.created) < parse_time(value) for value in values)
             case _:
                 raise InvalidRequest(f"invalid filter '{key}'")
         if not fits:
@@ -283,9 +265,13 @@ def all_fit(image: Image, filters: Filters, parts: Services) -> bool:
     return True
 
 
+def _is_true(values: Sequence[str]) -> bool:
+    return any(value.lower() in ("true", "1", "t") for value in values)
+
+
 def seconds(created: str) -> int:
-    """An RFC 3339 time as seconds since the epoch; 0 where there is none."""
+    """Return an RFC 3339 time as Unix seconds, 0 if absent or malformed."""
     try:
-        return calendar.timegm(time.strptime(created[:19], "%Y-%m-%dT%H:%M:%S"))
+        return int(units.unix_time(created))
     except ValueError:
         return 0

@@ -10,7 +10,7 @@ import asyncio
 import base64
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.images.registry import apart, held_for
+from jaula.engine.images.registry import held_for, in_cancellable_thread
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
 from jaula.images.reference import familiar
@@ -70,7 +70,7 @@ class TrustService:
                 ],
             }
 
-        return await apart(work)
+        return await in_cancellable_thread(work)
 
     async def sign(self, name: str, body: SignatureAdd, auth: RegistryAuth | None) -> Document:
         """Put a signature beside an image at its registry; it counts for the image here as well.
@@ -97,7 +97,7 @@ class TrustService:
                 self._parts.gate.learn(source, found.digest, name, cancel)
             return {"Descriptor": _described(found)}
 
-        return await apart(work)
+        return await in_cancellable_thread(work)
 
     def _found(
         self, name: str, auth: RegistryAuth | None, cancel: Cancellation

@@ -1,1 +1,1 @@
-"""The engine's state in memory, and the values that its packages share."""
+"""Values and rules that every use case of the engine shares."""

@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from jaula.engine.model.filters import has_label
+
 _KEPT = 256
 _BACKLOG = 1024
 
@@ -63,9 +65,7 @@ def _fits(event: Event, key: str, value: str) -> bool:
         case "scope":
             return value == "local"
         case "label":
-            name, equals, wanted = value.partition("=")
-            found = event.attributes.get(name)
-            return found is not None and (not equals or found == wanted)
+            return has_label(event.attributes, value)
         case "container":
             return event.type == "container" and _named(event, value)
         case "image":

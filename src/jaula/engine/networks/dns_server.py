@@ -13,12 +13,13 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaula.network import etc_files
 from jaula.network.dns import message, names, resolver_sockets
 from jaula.network.networks import BRIDGE
+from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from jaula.network.manager import NetworkManager
@@ -137,8 +138,8 @@ class DnsServer:
         self._udp = udp
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._connections = 0
+        self._tasks = BackgroundTasks(log, f"resolver of {container_id[:12]}")
+        self._connections: set[asyncio.Task[None]] = set()
         self._waiting = 0
         self._allowance = QueryQuota()
         self._read()
@@ -153,7 +154,8 @@ class DnsServer:
         self._udp.close()
         if self._server is not None:
             self._server.close()
-        for task in tuple(self._tasks):
+        self._tasks.cancel()
+        for task in tuple(self._connections):
             task.cancel()
 
     # -- datagrams ---------------------------------------------------------------------------
@@ -178,7 +180,7 @@ class DnsServer:
             elif not self._may_ask():
                 self._send(message.failure(query, message.SERVFAIL), source)
             else:
-                self._spawn(self._pass_on(query, data, source))
+                self._tasks.spawn(self._pass_on(query, data, source))
 
     def _read(self) -> None:
         if self._udp.fileno() >= 0:
@@ -200,11 +202,10 @@ class DnsServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if self._connections >= CONNECTIONS:
+        if len(self._connections) >= CONNECTIONS:
             writer.close()
             return
-        self._tasks.add(task)
-        self._connections += 1
+        self._connections.add(task)
         try:
             await self._converse(reader, writer)
         except (
@@ -215,8 +216,7 @@ class DnsServer:
         ) as error:
             log.debug("resolver of %s: connection: %s", self._id[:12], error)
         finally:
-            self._connections -= 1
-            self._tasks.discard(task)
+            self._connections.discard(task)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -261,16 +261,6 @@ class DnsServer:
             return message.failure(query, message.SERVFAIL)
         finally:
             self._waiting -= 1
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("resolver of %s: %s", self._id[:12], error, exc_info=error)
 
 
 async def _receive(reader: asyncio.StreamReader) -> bytes:

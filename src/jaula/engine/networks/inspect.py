@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaula.engine.containers.filters import moment
 from jaula.engine.networks.store import PREDEFINED
-from jaula.errors import InvalidRequest
 from jaula.logs import timestamp
 from jaula.spec.network import PAST_OPTION, NetworkRecord, Pool
 
-Filters = dict[str, list[str]]
 Document = dict[str, Any]
 
 
@@ -60,31 +57,3 @@ def _pool(pool: Pool) -> Document:
     if pool.auxiliary:
         found["AuxiliaryAddresses"] = dict(pool.auxiliary)
     return found
-
-
-def has_label(labels: dict[str, str], wanted: str) -> bool:
-    """Whether there is a label ``NAME`` or ``NAME=VALUE``."""
-    name, equals, value = wanted.partition("=")
-    found = labels.get(name)
-    return found is not None and (not equals or found == value)
-
-
-def prunes(network: NetworkRecord, filters: Filters) -> bool:
-    """Whether prune may take a network: ``until``, ``label`` and ``label!``.
-
-    :raises InvalidRequest: another filter.
-    """
-    for key, values in filters.items():
-        match key:
-            case "until":
-                if any(network.created > moment(value) * 1e9 for value in values):
-                    return False
-            case "label":
-                if not all(has_label(network.labels, value) for value in values):
-                    return False
-            case "label!":
-                if any(has_label(network.labels, value) for value in values):
-                    return False
-            case _:
-                raise InvalidRequest(f"invalid filter '{key}'")
-    return True

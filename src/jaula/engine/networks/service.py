@@ -6,6 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine.model.filters import (
+    Filters,
+    check_prune,
+    has_labels,
+    prune_selects,
+)
 from jaula.engine.model.names import new_id
 from jaula.engine.networks import (
     config_only,
@@ -39,7 +45,6 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
-Filters = dict[str, list[str]]
 Document = dict[str, Any]
 Values = list[str]
 
@@ -149,7 +154,7 @@ class Networks:
                 used = document["Name"] in PREDEFINED or self._used(document["Name"])
                 return wanted != used
             case "label":
-                return all(network_inspect.has_label(document["Labels"], value) for value in values)
+                return has_labels(document["Labels"], values)
         raise InvalidRequest(f"invalid filter '{key}'")
 
     def _used(self, name: str) -> bool:
@@ -250,9 +255,10 @@ class Networks:
 
         :raises InvalidRequest: another filter than ``until``, ``label`` and ``label!``.
         """
+        check_prune(filters)
         removed = []
         for network in self._parts.networks:
-            if not network_inspect.prunes(network, filters):
+            if not prune_selects(filters, network.labels, network.created / 1e9):
                 continue
             if network.config_only or self._used(network.name):
                 continue

@@ -10,9 +10,9 @@ from collections.abc import Collection
 import msgspec
 
 from jaula.engine.oci_spec.inputs import HostFacts
-from jaula.engine.oci_spec.resources import parse_set
 from jaula.kernel import capabilities, userns
 from jaula.security.lsm import detect, selinux_policy
+from jaula.spec import cpuset
 
 _SYS_RESOURCE = 24  # CAP_SYS_RESOURCE, linux/capability.h
 
@@ -91,7 +91,7 @@ def _grantable(wanted: tuple[int, int]) -> tuple[int, int]:
 def _set(path: str) -> frozenset[int]:
     try:
         with open(path, encoding="ascii") as file:
-            return parse_set(path, file.read().strip())
+            return cpuset.parse(file.read(), field=path, empty_elements=True)
     except FileNotFoundError:
         return frozenset()
 

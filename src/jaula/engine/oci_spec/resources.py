@@ -10,7 +10,7 @@ import os
 
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest
-from jaula.spec import api
+from jaula.spec import api, cpuset
 from jaula.spec.runtime import (
     CPU,
     BlockIO,
@@ -113,12 +113,15 @@ def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
 def _check_set(what: str, text: str, available: frozenset[int]) -> None:
     if not text:
         return
-    wanted = parse_set(what, text)
-    if missing := wanted - available:
+    try:
+        numbers = cpuset.parse(text)
+    except InvalidRequest:
+        raise InvalidRequest(f"Invalid value {text} for {what}") from None
+    if missing := numbers - available:
         raise InvalidRequest(
             f"Requested {what} are not available - requested {text},"
-            f" available: {format_set(available)}",
-            hint=f"not there: {format_set(frozenset(missing))}",
+            f" available: {cpuset.text_of(available)}",
+            hint=f"not there: {cpuset.text_of(missing)}",
         )
 
 
@@ -143,37 +146,6 @@ def _check_others(limits: api.Resources, host: HostFacts) -> list[str]:
         why = "Your kernel does not support Block I/O weight or the cgroup is not mounted."
         return [f"{why} Weight discarded."]
     return []
-
-
-def parse_set(what: str, text: str) -> frozenset[int]:
-    """Numbers of the kernel's list format, ``0-2,5`` (cpuset(7), "Formats").
-
-    :raises InvalidRequest: not in that format.
-    """
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isascii() or not first.isdigit() or (dash and not last.isdigit()):
-            raise InvalidRequest(f"Invalid value {text} for {what}")
-        low, high = int(first), int(last or first)
-        if low > high or high > 65535:
-            raise InvalidRequest(f"Invalid value {text} for {what}")
-        numbers.update(range(low, high + 1))
-    return frozenset(numbers)
-
-
-def format_set(numbers: frozenset[int]) -> str:
-    """The kernel's list format."""
-    parts: list[str] = []
-    ordered = sorted(numbers)
-    start = 0
-    for index, number in enumerate(ordered):
-        if index + 1 < len(ordered) and ordered[index + 1] == number + 1:
-            continue
-        low = ordered[start]
-        parts.append(str(low) if low == number else f"{low}-{number}")
-        start = index + 1
-    return ",".join(parts)
 
 
 def decide(limits: api.Resources, host: HostFacts) -> Resources:

@@ -11,6 +11,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.model.filters import Filters, has_labels
 from jaula.engine.secrets.store import SecretKind, SecretRecord
 from jaula.errors import Conflict, InvalidRequest
 from jaula.logs import timestamp
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Documents = list[Document]
-Filters = dict[str, list[str]]
 Names = list[str]
 
 
@@ -124,11 +124,5 @@ def _fits(record: SecretRecord, key: str, values: list[str]) -> bool:
         case "names":
             return record.name in values
         case "label":
-            return all(_has(record, value) for value in values)
+            return has_labels(record.labels, values)
     raise InvalidRequest(f"invalid filter '{key}'")
-
-
-def _has(record: SecretRecord, wanted: str) -> bool:
-    name, equals, value = wanted.partition("=")
-    found = record.labels.get(name)
-    return found is not None and (not equals or found == value)

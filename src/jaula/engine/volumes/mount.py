@@ -14,7 +14,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from jaula.engine.containers.rootfs import apart
+from jaula.engine.threads import in_unshared_thread
 from jaula.engine.volumes import local_driver
 from jaula.errors import InvalidRequest, NotFound, Unavailable
 from jaula.kernel import mounts, namespaces
@@ -108,7 +108,7 @@ def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
     tree = -1
     try:
         if holder:
-            tree = apart(lambda: _fetch(holder, volume.path))
+            tree = in_unshared_thread(lambda: _fetch(holder, volume.path))
         if tree < 0:
             tree = _bind(source) if source.options.bind else _file_system(source)
         mounts.move_mount(tree, volume.path)
@@ -150,20 +150,13 @@ def _bind(source: VolumeSource) -> int:
 def _file_system(source: VolumeSource) -> int:
     name = local_driver.server(source)
     address = str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]) if name else ""
-    context = mounts.fsopen(source.type)
-    try:
-        mounts.fsconfig_set_string(context, "source", source.device)
-        for key, value in local_driver.data(source, address):
-            if value is None:
-                mounts.fsconfig_set_flag(context, key)
-            else:
-                mounts.fsconfig_set_string(context, key, value)
-        if not source.writable:
-            mounts.fsconfig_set_flag(context, "ro")
-        mounts.fsconfig_create(context)
-        return mounts.fsmount(context, MOUNT_ATTR(source.options.set))
-    finally:
-        os.close(context)
+    read_only = () if source.writable else (("ro", None),)
+    return mounts.new_filesystem(
+        source.type,
+        (*local_driver.data(source, address), *read_only),
+        MOUNT_ATTR(source.options.set),
+        source=source.device,
+    )
 
 
 def _refusal(volume: Volume, source: VolumeSource, error: OSError) -> Unavailable | InvalidRequest:

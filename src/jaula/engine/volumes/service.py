@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.model.filters import Filters, check_names, has_labels, truth
 from jaula.engine.volumes import local_driver
-from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.errors import Conflict, NotFound
 from jaula.spec.api import VolumeCreate
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.storage.volumes import Volume
 
-Filters = dict[str, list[str]]
 Document = dict[str, Any]
 Ids = list[str]
 _ANONYMOUS = "com.docker.volume.anonymous"
@@ -81,7 +81,7 @@ class Volumes:
 
     async def prune(self, filters: Filters) -> Document:
         """Remove unused volumes: anonymous ones, with ``all`` the others too."""
-        everything = "all" in filters and _truth("all", filters["all"])
+        everything = "all" in filters and truth("all", filters["all"])
         wanted = {key: values for key, values in filters.items() if key != "all"}
         _check(wanted)
         used = self.used()
@@ -117,30 +117,13 @@ def _fits(volume: Volume, key: str, values: list[str], used: dict[str, list[str]
         case "driver":
             return "local" in values
         case "dangling":
-            return _truth(key, values) == (volume.name not in used)
+            return truth(key, values) == (volume.name not in used)
         case "label" | "label!":
-            has = all(_has_label(volume, value) for value in values)
-            return has == (key == "label")
+            return has_labels(volume.labels, values) == (key == "label")
     raise AssertionError(key)  # refused before
 
 
 def _check(filters: Filters) -> None:
-    for key in filters:
-        if key not in ("name", "driver", "dangling", "label", "label!"):
-            raise InvalidRequest(f"invalid filter '{key}'")
+    check_names(filters, ("name", "driver", "dangling", "label", "label!"))
     if "dangling" in filters:
-        _truth("dangling", filters["dangling"])
-
-
-def _truth(key: str, values: list[str]) -> bool:
-    """As moby ``filters.GetBoolOrDefault`` reads it; the text is its own, too."""
-    yes, no = bool({"1", "true"} & set(values)), bool({"0", "false"} & set(values))
-    if yes == no:
-        raise InvalidRequest(f"invalid filter '{key}=[{' '.join(values)}]'")
-    return yes
-
-
-def _has_label(volume: Volume, wanted: str) -> bool:
-    name, equals, value = wanted.partition("=")
-    found = volume.labels.get(name)
-    return found is not None and (not equals or found == value)
+        truth("dangling", filters["dangling"])

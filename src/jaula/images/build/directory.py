@@ -136,19 +136,10 @@ def _revealed(hidden: dict[bytes, TarEntry], path: bytes) -> Iterator[TarEntry]:
     yield from reversed(found)
 
 
-class SubdirectorySource(msgspec.Struct, frozen=True):
-    """``COPY --parents``: paths below ``base`` of a tree, each with the directories above it."""
+class SubdirectorySource(DirectorySource, frozen=True, kw_only=True):
+    """``COPY --parents``: ``names`` below a directory, each with the directories above it."""
 
-    tree: Tree
-    base: bytes
-    found: tuple[bytes, ...]
-    keep: Keep | None = None
-    name: bytes = b""
-    fills: bool = True
-
-    @property
-    def keeps_owners(self) -> bool:
-        return self.tree.keeps_owners
+    names: tuple[bytes, ...]
 
     def archive(self, name: bytes) -> Archive:
         return _InsideArchive(self)
@@ -156,14 +147,14 @@ class SubdirectorySource(msgspec.Struct, frozen=True):
 
 class _InsideArchive(_FolderArchive):
     def __init__(self, source: SubdirectorySource) -> None:
-        super().__init__(DirectorySource(source.tree, source.base, source.keep))
+        super().__init__(source)
         self._inside = source
 
     def __iter__(self) -> Iterator[TarEntry]:
         inside, told = self._inside, set[bytes]()
-        root = paths.open_in_root(inside.tree.root, inside.base or b".", os.O_RDONLY)
+        root = paths.open_in_root(inside.tree.root, inside.path or b".", os.O_RDONLY)
         try:
-            for path in inside.found:
+            for path in inside.names:
                 names = path.split(b"/")
                 for end in range(1, len(names) + 1):
                     step = b"/".join(names[:end])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.errors import InvalidRequest
+from jaula.storage.errors import file_error
 
 _SHOWN = 200  # characters of a path in messages
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_OURS = (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
 
 
 @contextmanager
@@ -23,15 +21,10 @@ def explained(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except NotADirectoryError as error:
+        raise InvalidRequest(f"{what}: a file is in the way of a directory") from error
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in _FULL:
-            raise Unavailable(f"{what}: {reason}", hint="free some space and try again") from error
-        if error.errno in _OURS:
-            raise JaulaError(f"{what}: {reason}") from error
-        if error.errno == errno.ENOTDIR:
-            reason = "a file is in the way of a directory"
-        raise InvalidRequest(f"{what}: {reason}") from error
+        raise file_error(error, what) from error
 
 
 def shown(path: str) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaula.images.build.sources import Archive
+from jaula.storage import free_space
 from jaula.storage.tar.entry import DIRECTORY, REGULAR, SYMLINK, TarEntry
 
 if TYPE_CHECKING:
     from jaula.images.build.chmod import Change
     from jaula.images.registry.cancellation import Cancellation
 
-_RESERVE = 64 << 20  # bytes that are left free on the file system
 _CHECKED = 32 << 20  # bytes that may be written before the free space is looked at again
 
 
@@ -50,7 +48,5 @@ class QuotaStream:
     def _check_space(self, size: int) -> None:
         self._unchecked -= size + 4096
         if self._unchecked < 0:
-            facts = os.fstatvfs(self._folder)
-            if facts.f_bavail * facts.f_frsize - _RESERVE < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            free_space.check(self._folder, size)
             self._unchecked = _CHECKED

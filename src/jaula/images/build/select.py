@@ -63,7 +63,7 @@ def select_inside(tree: Tree, text: str, excludes: Excludes | None = None) -> li
     keep = _keep("", excludes)
     if keep is not None:
         found = [match for match in found if keep(match)]
-    return [SubdirectorySource(tree, os.fsencode(base), tuple(found), keep)] if found else []
+    return [SubdirectorySource(tree, os.fsencode(base), keep, names=tuple(found))] if found else []
 
 
 def _one(tree: Tree, path: str, text: str, excludes: Excludes | None) -> list[Source]:

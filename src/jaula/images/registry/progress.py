@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterator
 from time import monotonic
 
+from jaula.spec.units import human_size
+
 Message = dict[str, object]
 
 INTERVAL = 0.1  # seconds between two amounts of one layer
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 _WIDTH = 50
 
 
@@ -37,19 +38,12 @@ def amount(text: str, id: str, current: int, total: int) -> Message:
 def bar(current: int, total: int) -> str:
     """Docker's bar of fifty cells, with the numbers."""
     if total <= 0:
-        return f"{size(current):>8}"
+        return f"{human_size(current):>8}"
     cells = min(current * 100 // total // 2, _WIDTH)
     box = f"[{'=' * cells}>{' ' * (_WIDTH - cells)}] "
-    return box + (f"{size(current):>8}" + (f"/{size(total)}" if current <= total else ""))
-
-
-def size(number: float) -> str:
-    """Bytes for people: ``1.107MB``."""
-    index = 0
-    while number >= 1000 and index < len(_UNITS) - 1:
-        number /= 1000
-        index += 1
-    return f"{number:.4g}{_UNITS[index]}"
+    return box + (
+        f"{human_size(current):>8}" + (f"/{human_size(total)}" if current <= total else "")
+    )
 
 
 class ProgressBoard:

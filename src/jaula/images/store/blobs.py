@@ -7,7 +7,6 @@ before it is parsed, so a damaged file is found, not believed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import secrets
@@ -17,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.spec.image import DOCUMENT_LIMIT
+from jaula.storage.errors import file_error, is_full
 from jaula.storage.store_dir import marked, remove_marked
 
 _HALF_MADE = "new-"
@@ -185,8 +185,4 @@ def hex_of(digest: str) -> str:
 
 
 def _full(error: OSError) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(
-            f"cannot store a blob: {error.strerror}", hint="free some space and try again"
-        )
-    return error
+    return file_error(error, "cannot store a blob") if is_full(error) else error

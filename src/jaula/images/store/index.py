@@ -20,6 +20,7 @@ from pathlib import Path
 
 from jaula.errors import CorruptState, InvalidRequest, Unavailable
 from jaula.spec.image import MANIFEST, REF_NAME, Descriptor, Index, Layout, decode, encode
+from jaula.storage.errors import is_full
 
 
 class NameIndex:
@@ -138,6 +139,6 @@ def _write(path: Path, data: bytes) -> None:
         os.rename(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if is_full(error) or error.errno == errno.EROFS:
             raise Unavailable(f"cannot write {path}: {error.strerror}") from error
         raise

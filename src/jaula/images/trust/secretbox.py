@@ -1,8 +1,8 @@
 """XSalsa20-Poly1305, the cipher of cosign's private key files. For secrets of a few hundred bytes.
 
 Sources: D. J. Bernstein, "Cryptography in NaCl" (sections 7 to 9) and "Extending the Salsa20
-nonce". ``cryptography`` has Poly1305 but not Salsa20, which is thirty lines where speed does not
-matter.
+nonce". libsodium does the work where PyNaCl is installed. Else the code below does, since
+``cryptography`` has Poly1305 but not Salsa20, which is thirty lines where speed does not matter.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from __future__ import annotations
 import struct
 
 from jaula.errors import InvalidRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
 
 KEY_SIZE, NONCE_SIZE, TAG_SIZE = 32, 24, 16
 LIMIT = 1 << 16  # bytes; pure Python is slow
@@ -22,7 +26,13 @@ _QUARTERS = (
 
 
 def seal(message: bytes, nonce: bytes, key: bytes) -> bytes:
-    """The tag and the ciphertext."""
+    """Return the tag and the ciphertext.
+
+    :raises InvalidRequest: the nonce or the key has a wrong length.
+    """
+    _check_lengths(nonce, key)
+    if (sodium := _sodium()) is not None:
+        return bytes(sodium.crypto_secretbox(message, nonce, key))
     from cryptography.hazmat.primitives.poly1305 import Poly1305
 
     tag_key, stream = _stream(key, nonce, len(message))
@@ -31,25 +41,52 @@ def seal(message: bytes, nonce: bytes, key: bytes) -> bytes:
 
 
 def unseal(box: bytes, nonce: bytes, key: bytes) -> bytes:
-    """The message. Raises :class:`InvalidRequest` where key or box is not right."""
+    """Return the message.
+
+    :raises InvalidRequest: the key is wrong, or a part of the box has a wrong length or content.
+    """
+    if not TAG_SIZE <= len(box) <= LIMIT:
+        raise InvalidRequest(f"{len(box)} bytes is not the length of an encrypted box")
+    _check_lengths(nonce, key)
+    if (sodium := _sodium()) is not None:
+        from nacl.exceptions import CryptoError
+
+        try:
+            return bytes(sodium.crypto_secretbox_open(box, nonce, key))
+        except CryptoError:
+            raise _damaged() from None
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-    if not TAG_SIZE <= len(box) <= LIMIT:
-        raise InvalidRequest(f"an encrypted box has {len(box)} bytes, which is no box's length")
     hidden = box[TAG_SIZE:]
     tag_key, stream = _stream(key, nonce, len(hidden))
     try:
         Poly1305.verify_tag(tag_key, hidden, box[:TAG_SIZE])
     except InvalidSignature:
-        raise InvalidRequest("the password is wrong, or the file is damaged") from None
+        raise _damaged() from None
     return bytes(a ^ b for a, b in zip(hidden, stream, strict=True))
 
 
-def _stream(key: bytes, nonce: bytes, size: int) -> tuple[bytes, bytes]:
-    """Poly1305's key, and ``size`` bytes to add to the message."""
+def _sodium() -> ModuleType | None:
+    """Return PyNaCl's binding to libsodium, or None if it is not installed or does not load."""
+    try:
+        from nacl import bindings
+    except ImportError:
+        return None
+    return bindings
+
+
+def _check_lengths(nonce: bytes, key: bytes) -> None:
     if len(key) != KEY_SIZE or len(nonce) != NONCE_SIZE:
-        raise InvalidRequest("an encrypted box has a nonce or a key of another length")
+        raise InvalidRequest("the nonce or the key of an encrypted box has a wrong length")
+
+
+def _damaged() -> InvalidRequest:
+    return InvalidRequest("the password is wrong, or the file is damaged")
+
+
+def _stream(key: bytes, nonce: bytes, size: int) -> tuple[bytes, bytes]:
+    """Return Poly1305's key, and ``size`` bytes to add to the message."""
     words = _core(_CONSTANTS, key, nonce[:16])
     own = struct.pack("<8I", *(words[i] for i in (0, 5, 10, 15, 6, 7, 8, 9)))  # HSalsa20
     blocks = -(-(32 + size) // 64)
@@ -58,20 +95,20 @@ def _stream(key: bytes, nonce: bytes, size: int) -> tuple[bytes, bytes]:
 
 
 def _block(key: bytes, nonce: bytes, number: int) -> bytes:
-    given = nonce + struct.pack("<Q", number)
-    start, words = _state(_CONSTANTS, key, given), _core(_CONSTANTS, key, given)
+    counter = nonce + struct.pack("<Q", number)
+    start, words = _state(_CONSTANTS, key, counter), _core(_CONSTANTS, key, counter)
     return struct.pack("<16I", *((a + b) & _MASK for a, b in zip(start, words, strict=True)))
 
 
-def _state(constants: tuple[int, ...], key: bytes, given: bytes) -> list[int]:
-    k, n = struct.unpack("<8I", key), struct.unpack("<4I", given)
+def _state(constants: tuple[int, ...], key: bytes, counter: bytes) -> list[int]:
+    k, n = struct.unpack("<8I", key), struct.unpack("<4I", counter)
     c = constants
     return [c[0], *k[:4], c[1], *n, c[2], *k[4:], c[3]]
 
 
-def _core(constants: tuple[int, ...], key: bytes, given: bytes) -> list[int]:
-    """Twenty rounds, without the addition at the end."""
-    words = _state(constants, key, given)
+def _core(constants: tuple[int, ...], key: bytes, counter: bytes) -> list[int]:
+    """Do the twenty rounds, without the addition at the end."""
+    words = _state(constants, key, counter)
     for _ in range(10):
         for a, b, c, d in _QUARTERS:
             words[b] ^= _rotated(words[a] + words[d], 7)

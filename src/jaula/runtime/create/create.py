@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from jaula.errors import RuntimeFailure
+from jaula.kernel import mountinfo
 from jaula.runtime import seqpacket
 from jaula.runtime.create import bind_mounts, mount_plan, namespaces, process_setup
 from jaula.runtime.create.cgroup_mounts import container_directories, own_places, v1_hierarchies
@@ -122,11 +123,12 @@ def _make(
         return root, ready
 
     root, ready = (-1, {}) if terms.unprivileged else prepare()
-    places = cgroup.locations().values() or own_places()
+    mounts = mountinfo.read()
+    places = cgroup.locations().values() or own_places(mounts)
     steps = mount_plan.plan(
         spec,
-        v1_hierarchies=v1_hierarchies(places),
-        cgroups=container_directories(places),
+        v1_hierarchies=v1_hierarchies(places, mounts),
+        cgroups=container_directories(places, mounts),
         selinux=selinux,
     )
     labelled = linux.mount_label if selinux and wanted.selinux_label else None

@@ -20,7 +20,7 @@ from jaula.runtime.create.mount_options import MountOptions
 from jaula.runtime.init.dev_steps import Node
 from jaula.spec.runtime import Device
 
-_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _DEFAULT = (
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -43,7 +43,7 @@ def wanted(listed: Sequence[Device]) -> tuple[Node, ...]:
     }
     for device in listed:
         names = parts(device.path)
-        if device.type not in _TYPES:
+        if device.type not in TYPES:
             raise InvalidRequest(
                 f"device {device.path}: type {device.type!r} is none of c, b, u, p"
             )
@@ -54,7 +54,7 @@ def wanted(listed: Sequence[Device]) -> tuple[Node, ...]:
         Node(
             str(index),
             path,
-            _TYPES[device.type],
+            TYPES[device.type],
             0 if device.type == "p" else os.makedev(device.major, device.minor),
             stat.S_IMODE(device.file_mode if device.file_mode is not None else 0o666),
             device.uid or 0,

@@ -11,24 +11,19 @@ import errno
 import os
 import time
 
+from jaula.kernel import mountinfo
+
 PATIENCE = 1.0  # seconds for processes that were killed to be gone
 
 
-def places(path: str, mountinfo: str = "/proc/self/mountinfo") -> list[str]:
-    """The directories of the cgroup ``path`` that are there, in every mounted hierarchy.
-
-    Source: proc_pid_mountinfo(5).
-    """
-    found = []
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            head, separator, tail = line.partition(" - ")
-            if not separator or not tail.startswith(("cgroup ", "cgroup2 ")):
-                continue
-            place = f"{head.split(' ')[4]}/{path.strip('/')}"
-            if os.path.isdir(place) and place not in found:
-                found.append(place)
-    return found
+def places(path: str) -> list[str]:
+    """Return the directories of the cgroup ``path`` that exist, in every mounted hierarchy."""
+    result: list[str] = []
+    for mount in mountinfo.read():
+        place = f"{mount.target}/{path.strip('/')}"
+        if mount.fstype in ("cgroup", "cgroup2") and place not in result and os.path.isdir(place):
+            result.append(place)
+    return result
 
 
 def remove(path: str) -> list[str]:

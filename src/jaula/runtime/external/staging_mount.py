@@ -13,10 +13,10 @@ import stat
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
+from jaula.runtime.create import devices
 from jaula.spec.runtime import Device
 
 PLACES = ("/mnt", "/media", "/srv", "/opt", "/tmp")
-_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
 def choose(needed: tuple[str, ...], places: tuple[str, ...] = PLACES) -> str:
@@ -109,7 +109,7 @@ class StagingMount:
         """A node; ``owner`` is the host's uid and gid of the container's root."""
         place = f"{self.directory}/device{len(self.devices)}"
         mode = stat.S_IMODE(device.file_mode if device.file_mode is not None else 0o666)
-        os.mknod(place, _TYPES[device.type] | mode, os.makedev(device.major, device.minor))
+        os.mknod(place, devices.TYPES[device.type] | mode, os.makedev(device.major, device.minor))
         os.chmod(place, mode)  # mknod applies the umask
         os.chown(place, owner[0] + (device.uid or 0), owner[1] + (device.gid or 0))
         self.devices[device.path] = place

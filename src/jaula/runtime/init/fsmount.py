@@ -66,23 +66,11 @@ def data_text(data: Data) -> str | None:
 
 def detached(fstype: str, source: str, data: Data, superblock: int, attributes: int) -> int:
     """A detached mount. Raises ``OSError`` with the kernel's explanation."""
-    context = mounts.fsopen(fstype)
-    try:
-        mounts.fsconfig_set_string(context, "source", source)
-        for flag, name in _FLAGS:
-            if superblock & flag:
-                mounts.fsconfig_set_flag(context, name)
-        if attributes & MOUNT_ATTR.RDONLY and fstype not in _WITHOUT_DEVICE:
-            mounts.fsconfig_set_flag(context, "ro")
-        for key, value in data:
-            if value is None:
-                mounts.fsconfig_set_flag(context, key)
-            else:
-                mounts.fsconfig_set_string(context, key, value)
-        mounts.fsconfig_create(context)
-        return mounts.fsmount(context, attributes)
-    finally:
-        os.close(context)
+    flags = [name for flag, name in _FLAGS if superblock & flag]
+    if attributes & MOUNT_ATTR.RDONLY and fstype not in _WITHOUT_DEVICE:
+        flags.append("ro")
+    options = (*((name, None) for name in flags), *data)
+    return mounts.new_filesystem(fstype, options, attributes, source=source)
 
 
 def make(

@@ -51,8 +51,11 @@ def set_limits(pid: int, wanted: Process) -> None:
 
 
 def cpu_list(text: str) -> frozenset[int]:
-    """The CPUs of ``process.execCPUAffinity``; none where nothing is asked. ``InvalidRequest``."""
-    return frozenset(cpuset.parse(text, field="process.execCPUAffinity") if text else ())
+    """Return the CPUs of ``process.execCPUAffinity``, none if absent.
+
+    :raises InvalidRequest: not a list of CPUs.
+    """
+    return cpuset.parse(text, field="process.execCPUAffinity") if text else frozenset()
 
 
 def _set_scheduler(pid: int, wanted: Scheduler) -> None:

@@ -24,9 +24,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, Unavailable
+from jaula.errors import Conflict, InvalidRequest, NotAuthorized
 from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
+from jaula.storage.errors import file_error
 from jaula.storage.path_resolve import is_kernels, refuse_kernels
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
@@ -365,17 +366,13 @@ def _busy(name: bytes) -> Conflict:
 
 @contextmanager
 def _explained(name: bytes) -> Iterator[None]:
-    """What the kernel refuses, as an error about the entry."""
+    """Turn what the kernel refuses into an error about the entry."""
+    what = f"cannot copy {_shown(name)}"
     try:
         yield
-    except OSError as error:
-        text = f"cannot copy {_shown(name)}: {error.strerror or error}"
-        if error.errno == errno.EROFS:
-            raise NotAuthorized(text, hint="its file system is mounted read-only") from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unavailable(text, hint="free some space and try again") from error
-        if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise JaulaError(text) from error
-        raise InvalidRequest(text) from error
-    except (OverflowError, ValueError) as error:
-        raise InvalidRequest(f"cannot copy {_shown(name)}: {error}") from error
+    except (OSError, OverflowError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EROFS:
+            raise NotAuthorized(
+                f"{what}: {error.strerror}", hint="its file system is mounted read-only"
+            ) from error
+        raise file_error(error, what) from error

@@ -7,7 +7,6 @@ tree is made, copied and removed is each driver's own.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import secrets
@@ -18,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from jaula.config import Paths
-from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unavailable
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.storage.diff import listed, tree_differences
 from jaula.storage.drivers.driver import Change, Choice
+from jaula.storage.errors import file_error, is_full
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.diff_tar import write_layer
 from jaula.storage.layers.store import LayerStore, root_stated_by
@@ -205,7 +205,7 @@ def chain_of(layers: Sequence[str]) -> str:
 
 
 def explained(error: BaseException, what: str) -> BaseException:
-    """A full disk as an error for a client; anything else as it is."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(f"cannot {what}: {error.strerror}", hint="free some space and try again")
+    """Return a full disk as an error for a client, and anything else as it is."""
+    if isinstance(error, OSError) and is_full(error):
+        return file_error(error, f"cannot {what}")
     return error

@@ -21,8 +21,10 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.errors import InvalidRequest
 from jaula.kernel import paths, userns
+from jaula.storage import free_space
+from jaula.storage.errors import file_error
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -49,7 +51,6 @@ _PREFIX = b".wh."
 _META = b".wh..wh."
 _OPAQUE_MARK = b".wh..wh..opq"
 _CACHE = 512  # open directories
-_RESERVE = 64 << 20  # bytes that are left free on the file system
 _DROPPED = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.apparmor")
 
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -199,11 +200,7 @@ class Extractor:
         """Refuse what would fill the file system, before it does."""
         self._unchecked -= size
         if self._unchecked < 0:
-            facts = os.fstatvfs(descriptor)
-            free = facts.f_bavail * facts.f_frsize - _RESERVE
-            if free < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._unchecked = free // 8
+            self._unchecked = free_space.check(descriptor, size) // 8
 
     def _directory(self, parent: int, path: bytes, name: bytes, entry: TarEntry) -> None:
         hides = False
@@ -320,24 +317,16 @@ def _exists(parent: int, name: bytes) -> bool:
 
 @contextmanager
 def _explained(entry: TarEntry) -> Iterator[None]:
-    """What the kernel refuses, as an error about the entry."""
-    name = entry.name
+    """Turn what the kernel refuses into an error about the entry."""
+    name = shown(entry.name)
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unavailable(
-                f"cannot unpack {shown(name)}: {reason}", hint="free some space and try again"
-            ) from error
-        if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS):
-            raise JaulaError(f"cannot unpack {shown(name)}: {reason}") from error
-        if error.errno == errno.EINVAL and not userns.is_initial():
+    except (OSError, OverflowError, ValueError) as error:
+        foreign = isinstance(error, OSError) and error.errno == errno.EINVAL
+        if foreign and not userns.is_initial():
             raise InvalidRequest(
-                f"cannot unpack entry {shown(name)}: one of its owners {entry.uid}:{entry.gid}"
+                f"cannot unpack entry {name}: one of its owners {entry.uid}:{entry.gid}"
                 " is no id of this engine's user namespace",
                 hint="give the user more ids in /etc/subuid and /etc/subgid",
             ) from error
-        raise InvalidRequest(f"cannot unpack entry {shown(name)}: {reason}") from error
-    except (OverflowError, ValueError) as error:
-        raise InvalidRequest(f"cannot unpack entry {shown(name)}: {error}") from error
+        raise file_error(error, f"cannot unpack entry {name}") from error

@@ -26,6 +26,7 @@ from jaula.config import Paths
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable
 from jaula.storage.compare import Difference, deviations
 from jaula.storage.compression import Plain, Source, plain
+from jaula.storage.errors import is_full
 from jaula.storage.layers.extract import Extractor
 from jaula.storage.store_dir import marked, opened, remove_marked, write_new
 from jaula.storage.tar.reader import Limits, TarReader
@@ -126,7 +127,7 @@ class LayerStore:
                 finally:
                     remove_tree(parent, name.encode())
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 raise Unavailable(f"cannot unpack a layer: {error.strerror}") from error
             raise
 

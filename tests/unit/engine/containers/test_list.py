@@ -100,18 +100,6 @@ def test_a_bound_that_is_no_container_is_not_found(some: list[Container]) -> Non
         filters.select(some, all=True, limit=None, filters={"before": ["nobody"]})
 
 
-def test_prune_takes_what_is_old_enough_and_labelled() -> None:
-    old = record(1)
-    assert filters.prune_selects(old, {"until": ["100"]})
-    assert not filters.prune_selects(old, {"until": ["0"]})
-    assert filters.prune_selects(old, {"label": ["n=1"]})
-    assert not filters.prune_selects(old, {"label!": ["n=1"]})
-    with pytest.raises(InvalidRequest):
-        filters.prune_selects(old, {"name": ["x"]})
-    with pytest.raises(InvalidRequest):
-        filters.prune_selects(old, {"until": ["yesterday"]})
-
-
 def test_the_status_says_what_and_since_when() -> None:
     now = 1000.0
     at = {"started_at": 997 * 10**9, "finished_at": 880 * 10**9}

@@ -1,10 +1,12 @@
-"""The cipher of private key files, against a vector of NaCl's own tests."""
+"""The cipher of private key files, in both implementations, with a vector of NaCl's own tests."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
+from nacl import bindings
 
 from jaula.errors import InvalidRequest
 from jaula.images.trust import secretbox
@@ -26,6 +28,36 @@ BOX = bytes.fromhex(
     "90224368517acfeabd6bb3732bc0e9da99832b61ca01b6de56244a9e88d5f9b3"
     "7973f622a43d14a6599b1f654cb45a74e355a5"
 )
+
+
+@pytest.fixture(params=["libsodium", "own"], autouse=True)
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "own":
+        monkeypatch.setattr(secretbox, "_sodium", lambda: None)
+    else:
+        assert secretbox._sodium() is not None
+    return str(request.param)
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 64, 700])
+def test_both_implementations_make_the_same_box(
+    size: int, implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message, nonce, key = os.urandom(size), os.urandom(24), os.urandom(32)
+    box = secretbox.seal(message, nonce, key)
+    sodium = None if implementation == "libsodium" else bindings
+    monkeypatch.setattr(secretbox, "_sodium", lambda: sodium)
+    assert secretbox.seal(message, nonce, key) == box
+    assert secretbox.unseal(box, nonce, key) == message
+
+
+def test_without_pynacl_the_own_code_is_used(
+    implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if implementation == "libsodium":
+        monkeypatch.setitem(sys.modules, "nacl", None)
+        assert secretbox._sodium() is None
+        assert secretbox.unseal(BOX, NONCE, KEY) == MESSAGE
 
 
 def test_a_box_is_nacls() -> None:

@@ -10,6 +10,7 @@ import msgspec
 from jaula.engine import relaxations as asking
 from jaula.engine.authz.rule import ContainerAccess
 from jaula.engine.containers import presets
+from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Documents = list[Document]
-Filters = dict[str, list[str]]
 
 
 class ContainersApi:

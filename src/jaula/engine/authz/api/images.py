@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.model.filters import Filters
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Documents = list[Document]
-Filters = dict[str, list[str]]
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations as asking
+from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
     from jaula.engine.authz.session import Session
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Documents = list[Document]
-Filters = dict[str, list[str]]
 
 
 class NetworksApi:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.authz.api.images import closing
+from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Documents = list[Document]
-Filters = dict[str, list[str]]
 
 
 class RegistryApi:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.model.filters import Filters
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -11,7 +13,6 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
 
 Document = dict[str, Any]
-Filters = dict[str, list[str]]
 
 
 class SystemApi:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.build_threads import in_thread
-from jaula.errors import InvalidRequest
+from jaula.engine.model.filters import check_names, parse_time
 from jaula.logs import timestamp
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ async def prune(builds: Builds, options: PruneOptions) -> Document:
 
     :raises InvalidRequest: an unknown filter.
     """
+    check_names(options.filters, _FILTERS)
     found = await in_thread(listed, builds)
     chosen = [document for document in found if _fits(document, options)]
     before = _held(builds)
@@ -105,20 +106,16 @@ def _held(builds: Builds) -> dict[str, int]:
 def _fits(document: Document, options: PruneOptions) -> bool:
     if document["InUse"] or (document["Shared"] and not options.all):
         return False
-    for key, values in options.filters.items():
-        if key not in _FILTERS:
-            raise InvalidRequest(f"invalid filter '{key}'")
-        if not any(_matches(document, key, value) for value in values):
-            return False
-    return True
+    return all(
+        any(_matches(document, key, value) for value in values)
+        for key, values in options.filters.items()
+    )
 
 
 def _matches(document: Document, key: str, value: str) -> bool:
-    from jaula.engine.containers.filters import moment
-
     match key:
         case "until" | "unused-for":
-            return bool(document["LastUsedAt"] < timestamp.text(int(moment(value) * 1e9)))
+            return bool(document["LastUsedAt"] < timestamp.text(int(parse_time(value) * 1e9)))
         case "id":
             return str(document["ID"]).startswith(value)
         case "type":

@@ -17,8 +17,8 @@ from jaula.engine.builder.mounts.kinds import (
     SshMount,
     TmpfsMount,
 )
-from jaula.engine.containers.rootfs import apart
 from jaula.engine.oci_spec import security
+from jaula.engine.threads import in_unshared_thread
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.kernel import mounts, paths
@@ -160,7 +160,7 @@ class MountAttacher:
         )
         if upper is None and len(root.lowers) == 1:
             return self._mapped(mounts.clone_tree(root.lowers[0]), read_only=True)
-        return apart(
+        return in_unshared_thread(
             lambda: rootfs.mount_root(root, self._user_fd, self._owner, context=self._label)
         )
 

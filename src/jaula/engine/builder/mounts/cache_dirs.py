@@ -8,6 +8,7 @@ nobody gets at another's, and no id is a path.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from jaula.storage.store_dir import opened, remove_marked
 from jaula.storage.trees import size_on_disk
+from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,7 @@ class CacheDirs:
         self._directory = paths.root / "build" / "caches"
         self._users: dict[str, int] = {}  # steps that have a directory, by its path
         self._free = asyncio.Condition()
+        self._tasks = BackgroundTasks(logging.getLogger("jaula.build"))
 
     async def take(self, name: str, sharing: Sharing, held: ExitStack, build: str) -> str:
         """The path of a cache's data, which may not be there yet; in use until ``held`` closes.
@@ -62,7 +65,7 @@ class CacheDirs:
             self._users[path] = left
         else:
             del self._users[path]
-        asyncio.get_running_loop().create_task(self._tell())
+        self._tasks.spawn(self._tell())
 
     async def _tell(self) -> None:
         async with self._free:

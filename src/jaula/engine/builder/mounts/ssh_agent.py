@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING
 
 from jaula.errors import JaulaError
 from jaula.spec.build_session import SessionRequestKind
+from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
-    from typing import Any
+    from collections.abc import Iterator
 
     from jaula.engine.builder.client_session import ClientSession, SessionStream
+
+log = logging.getLogger("jaula.build")
 
 _USUAL = "default"  # the id of --ssh without a name
 _PIECE = 1 << 14
@@ -34,7 +37,7 @@ class SshAgent:
         self._id = id
         self._loop = loop
         self._sock: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log, "ssh agent of a build")
 
     def listen(self, path: str) -> None:
         """Begin to serve at ``path``; from another thread."""
@@ -50,12 +53,7 @@ class SshAgent:
         self._loop.call_soon_threadsafe(self._start)
 
     def _start(self) -> None:
-        self._spawn(self._accept())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._accept())
 
     async def _accept(self) -> None:
         assert self._sock is not None
@@ -64,7 +62,7 @@ class SshAgent:
             if len(self._tasks) > _CONNECTIONS:
                 client.close()
                 continue
-            self._spawn(self._serve(client))
+            self._tasks.spawn(self._serve(client))
 
     async def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(JaulaError, OSError):
@@ -89,9 +87,7 @@ class SshAgent:
 
     async def close(self) -> None:
         """End all connections and the socket."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         if self._sock is not None:
             self._sock.close()
 

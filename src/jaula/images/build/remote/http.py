@@ -10,7 +10,6 @@ shorter than it said. A redirect away from https is refused.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import ipaddress
@@ -30,11 +29,12 @@ from jaula.images.registry.http.connection import Connection
 from jaula.images.registry.http.proxy import Proxies
 from jaula.images.registry.http.url import Url
 from jaula.images.registry.timeouts import Timeouts
+from jaula.storage import free_space
+from jaula.storage.errors import is_full
 
 _REDIRECTS = 10
 _REDIRECTING = (301, 302, 303, 307, 308)
 _PIECE = 1 << 18
-_RESERVE = 64 << 20  # bytes that are left free on the file system
 _SHOWN = 300  # characters of an address in messages
 
 
@@ -119,7 +119,7 @@ class Downloads:
                 return "", self._received(answer, url, text, target)
         except (OSError, http.client.HTTPException) as error:
             self._cancel.check()
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_full(error):
                 raise Unavailable(
                     f"{_shown(text)} does not fit on the disk", hint="free some space"
                 ) from error
@@ -132,10 +132,10 @@ class Downloads:
     ) -> Download:
         expected = answer.length
         digest, size = hashlib.sha256(), 0
-        _check_space(target, expected or 0)
+        free_space.check(target, expected or 0)
         while piece := answer.read1(_PIECE):
             if size // (64 * _PIECE) != (size + len(piece)) // (64 * _PIECE):
-                _check_space(target, 0)
+                free_space.check(target, 0)
             digest.update(piece)
             size += len(piece)
             view = memoryview(piece)
@@ -168,12 +168,6 @@ def _look_up(url: Url, text: str) -> None:
     """Refuse a name before anybody is asked: whether a port is open is the host's business, too."""
     for found in socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM):
         refuse_host(str(found[4][0]), text)
-
-
-def _check_space(target: int, size: int) -> None:
-    facts = os.fstatvfs(target)
-    if facts.f_bavail * facts.f_frsize - _RESERVE < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _parsed(text: str, base: Url | None = None) -> Url:

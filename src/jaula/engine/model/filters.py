@@ -1,0 +1,101 @@
+"""Docker's filters ``label``, ``label!`` and ``until``, and the truth values of other filters.
+
+Source: moby ``api/types/filters``, and ``matchLabels`` and ``getUntilFromPruneFilters`` of its
+prunes. Pure, but for the clock that a duration ago is counted from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+
+from jaula.errors import InvalidRequest
+from jaula.spec import units
+
+Filters = dict[str, list[str]]
+"""Values by the name of their filter."""
+
+_LATEST = 253402300799.0  # the end of the year 9999
+
+
+def has_label(labels: Mapping[str, str], selector: str) -> bool:
+    """Return whether there is a label ``NAME``, or ``NAME=VALUE`` with that value."""
+    name, equals, value = selector.partition("=")
+    present = labels.get(name)
+    return present is not None and (not equals or present == value)
+
+
+def has_labels(labels: Mapping[str, str], selectors: Iterable[str]) -> bool:
+    """Return whether every selector of :func:`has_label` fits."""
+    return all(has_label(labels, selector) for selector in selectors)
+
+
+def check_names(filters: Filters, known: Collection[str]) -> None:
+    """Refuse filters of other names.
+
+    :raises InvalidRequest: a name is not ``known``.
+    """
+    for name in filters:
+        if name not in known:
+            raise InvalidRequest(f"invalid filter '{name}'")
+
+
+def check_prune(filters: Filters, *more: str) -> None:
+    """Refuse filters that a prune does not have; ``more`` are those of one kind of object.
+
+    :raises InvalidRequest: an unknown name, or a value of ``until`` that is not a time.
+    """
+    check_names(filters, ("until", "label", "label!", *more))
+    for value in filters.get("until", ()):
+        parse_time(value)
+
+
+def prune_selects(filters: Filters, labels: Mapping[str, str], created: float) -> bool:
+    """Return whether prune may take an object that was created at ``created`` (Unix seconds).
+
+    Only ``until``, ``label`` and ``label!`` are looked at. As in moby, several values of ``label!``
+    spare what has all of them.
+
+    :raises InvalidRequest: a value of ``until`` is not a time.
+    """
+    if any(created >= parse_time(value) for value in filters.get("until", ())):
+        return False
+    if not has_labels(labels, filters.get("label", ())):
+        return False
+    spared = filters.get("label!")
+    return not (spared and has_labels(labels, spared))
+
+
+def parse_time(text: str) -> float:
+    """Return the Unix seconds of a Unix time, an RFC 3339 time or a duration ago (``24h``).
+
+    :raises InvalidRequest: none of these, or a year after 9999.
+    """
+    try:
+        seconds = _seconds(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= _LATEST:
+        raise InvalidRequest(f"invalid time {text[:100]!r} in filter 'until'")
+    return seconds
+
+
+def _seconds(text: str) -> float:
+    if units.is_decimal(text):
+        return float(text)
+    try:
+        ago = units.nanoseconds(text) / 1e9
+    except ValueError:
+        return units.unix_time(text)
+    return max(0.0, time.time() - ago)
+
+
+def truth(name: str, values: Collection[str]) -> bool:
+    """Return the truth value of a filter, as moby's ``GetBoolOrDefault`` reads it.
+
+    :raises InvalidRequest: neither or both of true and false.
+    """
+    yes, no = bool({"1", "true"} & set(values)), bool({"0", "false"} & set(values))
+    if yes == no:
+        raise InvalidRequest(f"invalid filter '{name}=[{' '.join(values)}]'")
+    return yes

@@ -1,0 +1,123 @@
+"""The filters of all lists and prunes, with hostile values."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.engine.model import filters
+from jaula.errors import InvalidRequest
+
+LABELS = {"a": "1", "b": "", "c=d": "2"}
+
+
+@pytest.mark.parametrize(
+    ("selector", "fits"),
+    [
+        ("a", True),
+        ("a=1", True),
+        ("a=", False),
+        ("a=2", False),
+        ("b", True),
+        ("b=", True),
+        ("x", False),
+        ("", False),
+        ("a=1=1", False),
+    ],
+)
+def test_a_label_is_selected_by_name_or_by_value(selector: str, fits: bool) -> None:
+    assert filters.has_label(LABELS, selector) is fits
+
+
+def test_several_labels_must_all_be_there() -> None:
+    assert filters.has_labels(LABELS, ["a", "b="])
+    assert not filters.has_labels(LABELS, ["a", "x"])
+    assert filters.has_labels({}, [])
+
+
+@pytest.mark.parametrize(
+    ("given_filters", "taken"),
+    [
+        ({}, True),
+        ({"until": ["101"]}, True),
+        ({"until": ["100"]}, False),
+        ({"until": ["200", "50"]}, False),
+        ({"label": ["a=1"]}, True),
+        ({"label": ["a=1", "x"]}, False),
+        ({"label!": ["a"]}, False),
+        ({"label!": ["x"]}, True),
+        ({"label!": ["a", "x"]}, True),
+        ({"label!": ["a", "b"]}, False),
+        ({"label!": []}, True),
+        ({"label": ["a"], "label!": ["b"]}, False),
+    ],
+)
+def test_prune_takes_what_its_filters_leave(
+    given_filters: dict[str, list[str]], taken: bool
+) -> None:
+    assert filters.prune_selects(given_filters, LABELS, 100.0) is taken
+
+
+def test_other_names_are_refused() -> None:
+    filters.check_names({"label": []}, ("label", "until"))
+    with pytest.raises(InvalidRequest, match="invalid filter 'x'"):
+        filters.check_names({"x": []}, ("label", "until"))
+
+
+@pytest.mark.parametrize("bad", [{"name": ["x"]}, {"until": ["yesterday"]}, {"until": [""]}])
+def test_a_prune_is_refused_before_it_removes_anything(bad: dict[str, list[str]]) -> None:
+    filters.check_prune({"until": ["1h"], "label": ["a"], "label!": ["b"], "x": []}, "x")
+    with pytest.raises(InvalidRequest, match="filter"):
+        filters.check_prune(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("1700000000.5", 1700000000.5),
+        ("2024-02-29T12:00:00Z", 1709208000.0),
+        ("2024-02-29T12:00:00+02:00", 1709200800.0),
+        ("9999999h", 0.0),
+    ],
+)
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert filters.parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(("text", "ago"), [("24h", 86400), ("1h30m", 5400), ("500ms", 0.5)])
+def test_a_duration_is_that_long_ago(text: str, ago: float) -> None:
+    assert filters.parse_time(text) == pytest.approx(time.time() - ago, abs=5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "-1", "1e9", "nan", "inf", "9" * 400, "253402300801", "٣", "1x", "2024-13-01"],
+)
+def test_what_is_not_a_time_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="invalid time"):
+        filters.parse_time(text)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_time_or_refused(text: str) -> None:
+    try:
+        assert 0.0 <= filters.parse_time(text) <= 253402300799.0
+    except InvalidRequest:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("values", "value"), [(["1"], True), (["true"], True), (["false"], False), (["0", "0"], False)]
+)
+def test_a_truth_value_is_read(values: list[str], value: bool) -> None:
+    assert filters.truth("dangling", values) is value
+
+
+@pytest.mark.parametrize("values", [[], ["yes"], ["1", "0"]])
+def test_neither_or_both_truth_values_are_refused(values: list[str]) -> None:
+    with pytest.raises(InvalidRequest, match=r"invalid filter 'dangling=\["):
+        filters.truth("dangling", values)
