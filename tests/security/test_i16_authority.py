@@ -21,6 +21,7 @@ import pytest
 from conftest import load_image
 from harness import containers
 from harness.engine import PROJECT, PrivateEngine
+from harness.records import change_records
 from harness.visitors import Visitor
 
 MEMBER, RESTRICTED, READER, STRANGER, OTHER = 54001, 54002, 54003, 54004, 54005
@@ -322,6 +323,43 @@ def test_a_container_is_judged_again_when_it_starts(
     guarded.request("POST", f"/containers/create?name={name}", body)
     assert member.request("POST", f"/containers/{name}/start").status == 403
     guarded.request("DELETE", f"/containers/{name}")
+
+
+@pytest.mark.parametrize("cve", ["CVE-2024-41110"])
+def test_a_start_is_judged_by_what_it_will_use_and_by_no_second_reading_of_the_body(
+    new_engine: Callable[..., PrivateEngine], tmp_path: Path, cve: str
+) -> None:
+    """The stored body is made to look harmless: what was resolved at create is judged, and used."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'[user.{MEMBER}]\naccess = "run"\n')
+    engine = new_engine("--policy", str(policy))
+    load_image(engine, "busybox")
+    powers = {
+        "privileged": ("--privileged",),
+        "host-mount": ("-v", f"{tmp_path}:/host"),
+        "host-namespace=pid": ("--pid", "host"),
+        "device=/dev/null": ("--device", "/dev/null"),
+    }
+    for number, flags in enumerate(powers.values()):
+        made = engine.cli("jaula", "create", "--name", f"c{number}", *flags, "busybox", "true")
+        assert made.returncode == 0, made.stderr
+    engine.stop()
+
+    def disguise(record: dict[str, Any]) -> None:
+        record["owner"], record["owner_gid"] = str(MEMBER), MEMBER
+        harmless = {"Privileged": False, "Binds": [], "PidMode": "", "Devices": []}
+        record["body"]["HostConfig"] |= harmless
+
+    change_records(engine, disguise)
+    engine.start()
+    engine.run.chmod(0o711)
+    engine.socket.chmod(0o666)
+    member = Visitor(engine, MEMBER, MEMBER)
+    for number, ask in enumerate(powers):
+        for act in ("start", "restart"):
+            reply = member.request("POST", f"/containers/c{number}/{act}")
+            assert reply.status == 403, reply
+            assert ask in message(reply)
 
 
 # -- directories of the host ---------------------------------------------------------------------

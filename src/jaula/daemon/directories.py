@@ -24,6 +24,7 @@ def make(config: EngineConfig) -> None:
             (paths.root, 0o711),
             (paths.run, 0o711),
             (paths.root / "containers", 0o700),
+            (paths.root / "build", 0o700),
             (paths.run / "containers", 0o700),
             (config.socket.parent, 0o711),
         ):

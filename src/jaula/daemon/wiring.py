@@ -30,6 +30,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.networks.store import NetworkStore
     from jaula.engine.oci_runtimes.table import RuntimeTable
     from jaula.engine.oci_spec import host as oci_spec_host
+    from jaula.engine.resolved_request import resolve
     from jaula.engine.secrets.store import SecretStore
     from jaula.engine.system import identity
     from jaula.engine.userns.id_ranges import IdRanges
@@ -45,7 +46,7 @@ def engine(config: EngineConfig, runtime: Runtime) -> Engine:
     paths = config.paths
     database = Database(paths.database)
     registry = ContainerStore(database)
-    registry.load()
+    registry.load(resolve)
     networks = NetworkStore(database)
     networks.load()
     volumes = VolumeStore(paths)

@@ -1,8 +1,9 @@
 """What a request asks for beyond the defaults of a container: each relaxation by its name. Pure.
 
-The functions read the decoded request, the same value that the use case is given, with the same
-parsers (mounts, security options, sharing): there is no second reading that could come to another
-result (CVE-2024-41110). What cannot be parsed raises the parser's ``InvalidRequest``.
+Containers are authorised from their :class:`~jaula.state.records.ResolvedRequest`, the value that
+a start uses. No function here parses a create body: there is no second reading that could come to
+another result (CVE-2024-41110). Other requests are authorised from the decoded document that the
+use case is given.
 
 The names are used in the policy file, in refusals and in the audit log.
 """
@@ -14,17 +15,21 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.config import OWN_RUNTIME
 from jaula.engine.networks import links
-from jaula.engine.oci_spec import namespaces, security
-from jaula.engine.oci_spec.namespaces import NamespaceMode as Had
-from jaula.engine.volumes import local_driver, mount_spec
+from jaula.engine.oci_spec import security
+from jaula.engine.volumes import local_driver
 from jaula.logs.drivers import syslog
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
-from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig, Resources
+from jaula.spec.api import ExecCreate, Resources
 from jaula.spec.api_networks import NetworkCreate
-from jaula.state.records import ContainerRecord, MountRecord
+from jaula.state.records import (
+    ContainerRecord,
+    MountRecord,
+    Namespaces,
+    ResolvedRequest,
+    Security,
+)
 
 
 class Relaxation(StrEnum):
@@ -66,32 +71,34 @@ _DEFAULTS = frozenset(capabilities.DEFAULT)
 _OBEYED = ("org.systemd.property.",)
 
 
-def of_create(body: ContainerCreate) -> tuple[Privilege, ...]:
-    """Everything that a new container is to have beyond the defaults."""
-    host = body.host_config
+def of_request(resolved: ResolvedRequest) -> tuple[Privilege, ...]:
+    """Return everything that a request asks for beyond the defaults."""
     return (
-        *_privileges(host),
-        *_namespaces(host),
-        *_mounts(body),
-        *_devices(host),
-        *_security(host),
-        *_placement(host),
-        *_logging(host),
+        *_privileges(resolved.security),
+        *_namespaces(resolved.namespaces),
+        *_containers(resolved),
+        *_mounts(resolved),
+        *_devices(resolved.resources),
+        *_security(resolved.security),
+        *_placement(resolved),
+        *_logging(resolved),
     )
 
 
 def of_record(record: ContainerRecord) -> tuple[Privilege, ...]:
-    """A container that was made: its request, and what it has by ``--volumes-from``."""
-    body = record.body
-    made = (*of_create(body), *of_mounts(record.mounts, body.host_config.runtime))
-    return tuple(dict.fromkeys(made))
+    """Return the asks of an existing container: its request's, and its mounts' of the host."""
+    resolved = record.resolved
+    asks = (
+        *of_request(resolved),
+        *of_mounts(record.mounts, foreign=resolved.external_runtime),
+    )
+    return tuple(dict.fromkeys(asks))
 
 
 def of_mounts(
-    mounts: Iterable[MountRecord], runtime: str, *, read_only: bool = False
+    mounts: Iterable[MountRecord], *, foreign: bool, read_only: bool = False
 ) -> tuple[Privilege, ...]:
-    """Directories of the host among a container's mounts, for a container of this runtime."""
-    foreign = runtime not in ("", OWN_RUNTIME)
+    """Return the directories of the host among a container's mounts."""
     return tuple(
         Privilege(
             Relaxation.HOST_MOUNT,
@@ -142,43 +149,46 @@ def of_exec(body: ExecCreate) -> tuple[Privilege, ...]:
     return (Privilege(Relaxation.PRIVILEGED),) if body.privileged else ()
 
 
-def _privileges(host: HostConfig) -> Iterator[Privilege]:
-    if host.privileged:
+def _privileges(requested: Security) -> Iterator[Privilege]:
+    if requested.privileged:
         yield Privilege(Relaxation.PRIVILEGED)
-    for name in host.cap_add:
+    for name in requested.cap_add:
         if name.upper() in ("ALL", "CAP_ALL"):
             yield Privilege(Relaxation.CAPABILITY, "ALL")
         elif (full := capabilities.canonical(name)) not in _DEFAULTS:
             yield Privilege(Relaxation.CAPABILITY, full.removeprefix("CAP_"))
 
 
-def _namespaces(host: HostConfig) -> Iterator[Privilege]:
-    shares = namespaces.decide(host)
+def _namespaces(modes: Namespaces) -> Iterator[Privilege]:
     kinds = {
-        "user": shares.user,
-        "pid": shares.pid,
-        "ipc": shares.ipc,
-        "uts": shares.uts,
-        "cgroup": shares.cgroup,
-        "network": shares.net,
+        "user": modes.user,
+        "pid": modes.pid,
+        "ipc": modes.ipc,
+        "uts": modes.uts,
+        "cgroup": modes.cgroup,
+        "network": modes.net,
     }
-    for name, share in kinds.items():
-        if share.kind is Had.HOST:
+    for name, mode in kinds.items():
+        if mode.host:
             yield Privilege(Relaxation.HOST_NAMESPACE, name)
-        elif share.container:
-            yield Privilege(Relaxation.OTHERS, share.container)
-    for text in host.volumes_from:
-        yield Privilege(Relaxation.OTHERS, text.partition(":")[0])
-    if links.by_address(host.network_mode):  # they pass on the other's variables
-        for text in host.links:
-            yield Privilege(Relaxation.OTHERS, links.parse(text).ref)
+        elif mode.container:
+            yield Privilege(Relaxation.OTHERS, mode.container)
 
 
-def _mounts(body: ContainerCreate) -> Iterator[Privilege]:
-    foreign = body.host_config.runtime not in ("", OWN_RUNTIME)
-    for wish in mount_spec.wishes(body):
-        mount = wish.mount
-        yield from of_volume(wish.driver_opts)
+def _containers(resolved: ResolvedRequest) -> Iterator[Privilege]:
+    """Other containers: ``--volumes-from``, and links, which pass on the other's variables."""
+    for source in resolved.volumes_from:
+        yield Privilege(Relaxation.OTHERS, source.container)
+    if links.by_address(resolved.namespaces):
+        for link in resolved.links:
+            yield Privilege(Relaxation.OTHERS, link.ref)
+
+
+def _mounts(resolved: ResolvedRequest) -> Iterator[Privilege]:
+    foreign = resolved.external_runtime
+    for request in resolved.mounts:
+        mount = request.mount
+        yield from of_volume(request.driver_opts)
         if mount.type == "bind":
             yield Privilege(
                 Relaxation.HOST_MOUNT, mount.source, writable=not mount.read_only, foreign=foreign
@@ -189,17 +199,17 @@ def _mounts(body: ContainerCreate) -> Iterator[Privilege]:
                 yield Privilege(Relaxation.SECURITY_OPTION, "relabel")
 
 
-def _devices(host: Resources) -> Iterator[Privilege]:
-    for mapping in host.devices:
+def _devices(resources: Resources) -> Iterator[Privilege]:
+    for mapping in resources.devices:
         yield Privilege(Relaxation.DEVICE, mapping.path_on_host)
-    for rule in host.device_cgroup_rules:
+    for rule in resources.device_cgroup_rules:
         yield Privilege(Relaxation.DEVICE, rule)
-    for request in host.device_requests:
+    for request in resources.device_requests:
         yield Privilege(Relaxation.DEVICE, request.driver or "request")
 
 
-def _security(host: HostConfig) -> Iterator[Privilege]:
-    options = security.parse(host.security_opt)
+def _security(requested: Security) -> Iterator[Privilege]:
+    options = requested.options
     if options.seccomp == security.UNCONFINED:
         yield Privilege(Relaxation.SECURITY_OPTION, "seccomp=unconfined")
     elif options.seccomp not in ("", "builtin", "default"):
@@ -216,25 +226,24 @@ def _security(host: HostConfig) -> Iterator[Privilege]:
     if options.system_paths:
         yield Privilege(Relaxation.SECURITY_OPTION, SYSTEM_PATHS)
     for given, usual in (
-        (host.masked_paths, masked_paths.MASKED_PATHS),
-        (host.readonly_paths, masked_paths.READONLY_PATHS),
+        (requested.masked_paths, masked_paths.MASKED_PATHS),
+        (requested.readonly_paths, masked_paths.READONLY_PATHS),
     ):
         if given is not None and not set(given) >= set(usual):
             yield Privilege(Relaxation.SECURITY_OPTION, SYSTEM_PATHS)
 
 
-def _logging(host: HostConfig) -> Iterator[Privilege]:
+def _logging(resolved: ResolvedRequest) -> Iterator[Privilege]:
     """Files of the host that a log driver reads."""
-    for path in syslog.files_of(host.log_config.config):
+    for path in syslog.files_of(resolved.log.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
 
 
-def _placement(host: HostConfig) -> Iterator[Privilege]:
-    if host.cgroup_parent:
-        yield Privilege(Relaxation.CGROUP_PARENT, host.cgroup_parent)
-    if host.oom_score_adj < 0:
-        yield Privilege(Relaxation.OOM_SCORE, str(host.oom_score_adj))
-    foreign = host.runtime not in ("", OWN_RUNTIME)
-    for name in host.annotations:
-        if foreign or name.startswith(_OBEYED):
+def _placement(resolved: ResolvedRequest) -> Iterator[Privilege]:
+    if parent := resolved.resources.cgroup_parent:
+        yield Privilege(Relaxation.CGROUP_PARENT, parent)
+    if resolved.oom_score_adj < 0:
+        yield Privilege(Relaxation.OOM_SCORE, str(resolved.oom_score_adj))
+    for name in resolved.annotations:
+        if resolved.external_runtime or name.startswith(_OBEYED):
             yield Privilege(Relaxation.ANNOTATION, name)

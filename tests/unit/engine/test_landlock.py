@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.oci_spec import namespaces, security
+from jaula.engine.oci_spec import security
 from jaula.engine.oci_spec import spec as oci_spec_spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
+from jaula.engine.resolved_request import resolve
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import known
 from jaula.security.id_ranges import IdRange, mappings
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.landlock import ANNOTATION, Ruleset, decode
 from jaula.spec.runtime import Spec
+from jaula.state.records import ResolvedRequest
 
 
 def spec(*options: str, abi: int = 7, **host: object) -> Spec:
@@ -23,16 +25,17 @@ def spec(*options: str, abi: int = 7, **host: object) -> Spec:
         host_config=HostConfig(**host),  # type: ignore[arg-type]
     )
     facts = HostFacts(kernel="6.12.0", landlock=abi)
-    shares = namespaces.decide(body.host_config)
+    resolved = resolve(body)
+    user = resolved.namespaces.user
     found = SpecInputs(
         container_id="c" * 64,
         cgroup_path="/jaula/c",
         hostname="c",
         host=facts,
-        mappings=() if shares.user.host else mappings(IdRange(1_000_000_000)),
-        id_mapped=not shares.user.host,
+        mappings=() if user.host else mappings(IdRange(1_000_000_000)),
+        id_mapped=not user.host,
     )
-    return oci_spec_spec.build(body, found, security.decide(body.host_config, facts), shares)
+    return oci_spec_spec.build(body, resolved, found, security.decide(resolved, facts))
 
 
 def rules(*options: str, abi: int = 7, **host: object) -> Ruleset | None:
@@ -84,11 +87,12 @@ def test_ports_come_from_several_options() -> None:
     assert found.joined
 
 
+def request(**host: object) -> ResolvedRequest:
+    return resolve(ContainerCreate(host_config=HostConfig(**host)))  # type: ignore[arg-type]
+
+
 def check(abi: int = 7, **host: object) -> tuple[str, ...]:
-    return security.check(
-        HostConfig(**host),  # type: ignore[arg-type]
-        HostFacts(kernel="6.12.0", landlock=abi),
-    )
+    return security.check(request(**host), HostFacts(kernel="6.12.0", landlock=abi))
 
 
 def test_what_cannot_be_in_effect_is_refused_when_the_container_is_made() -> None:
@@ -100,10 +104,10 @@ def test_what_cannot_be_in_effect_is_refused_when_the_container_is_made() -> Non
 
 def test_another_runtime_is_not_trusted_to_obey() -> None:
     facts = HostFacts(kernel="6.12.0", landlock=7)
-    assert security.decide(HostConfig(), facts, foreign=True).landlock.options == ("off",)
-    asked = HostConfig(security_opt=("landlock=tcp-bind=80",))
+    assert security.decide(request(), facts, external=True).landlock.options == ("off",)
+    asked = request(runtime="crun", security_opt=("landlock=tcp-bind=80",))
     with pytest.raises(InvalidRequest, match="runtime"):
-        security.check(asked, facts, foreign=True)
+        security.check(asked, facts)
 
 
 def test_no_annotation_of_a_user_is_taken_for_the_engines_word() -> None:

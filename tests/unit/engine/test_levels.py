@@ -10,6 +10,7 @@ import pytest
 from jaula.engine.containers import selinux
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
+from jaula.engine.resolved_request import resolve
 from jaula.errors import Unavailable
 from jaula.security.lsm import selinux_mcs
 from jaula.spec.api import ContainerCreate
@@ -67,7 +68,7 @@ def test_levels_are_kept_over_a_restart_and_freed_with_the_container(tmp_path: P
     for number, level in enumerate(levels):
         add(before, str(number), level)
     after = ContainerStore(database)
-    after.load()
+    after.load(resolve)
     with pytest.raises(Unavailable):
         after.take_level("new")
     gone = after.find("2")

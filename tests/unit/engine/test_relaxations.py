@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from jaula.engine import relaxations
+from jaula.engine.resolved_request import resolve
 from jaula.spec import decoding
 from jaula.spec.api import ContainerCreate, ExecCreate, HostConfig
 from jaula.spec.api_networks import NetworkCreate
@@ -16,7 +17,10 @@ from jaula.spec.api_networks import NetworkCreate
 
 def of(**host: Any) -> list[str]:
     document = json.dumps({"Image": "x", "HostConfig": host}).encode()
-    return [str(ask) for ask in relaxations.of_create(decoding.decode(document, ContainerCreate))]
+    return [
+        str(ask)
+        for ask in relaxations.of_request(resolve(decoding.decode(document, ContainerCreate)))
+    ]
 
 
 def test_a_plain_container_asks_for_nothing() -> None:
@@ -62,7 +66,7 @@ def test_a_relaxation_has_a_name(host: dict[str, Any], wanted: list[str]) -> Non
 
 def test_a_mount_by_another_runtime_is_marked() -> None:
     body = ContainerCreate(host_config=HostConfig(binds=("/a:/b",), runtime="crun"))
-    assert [ask.foreign for ask in relaxations.of_create(body)] == [True]
+    assert [ask.foreign for ask in relaxations.of_request(resolve(body))] == [True]
 
 
 def test_a_network_with_addresses_or_options_of_ones_own_asks() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from jaula.engine.containers.update import merged_limits
 from jaula.engine.oci_spec import resources
 from jaula.engine.oci_spec.inputs import HostFacts
+from jaula.engine.resolved_request import resolve
 from jaula.errors import Conflict, InvalidRequest
 from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, Resources, Ulimit
 from jaula.spec.runtime import CPU, Memory, Pids, Rlimit
+from jaula.state.records import ContainerRecord
 
 HOST = HostFacts(online_cpus=frozenset({0, 1}), pids_limit=4096)
 MIB = 1 << 20
@@ -86,29 +89,34 @@ def test_rlimits_have_a_finite_number_of_files_by_default() -> None:
     )
 
 
-def body(**fields: object) -> ContainerCreate:
-    return ContainerCreate(host_config=HostConfig(**fields))  # type: ignore[arg-type]
+def record(**fields: object) -> ContainerRecord:
+    body = ContainerCreate(host_config=HostConfig(**fields))  # type: ignore[arg-type]
+    return ContainerRecord("a" * 64, "web", 1, body, "sha256:0", resolved_request=resolve(body))
 
 
 def test_an_update_changes_what_it_names_and_nothing_else() -> None:
-    old = body(memory=64 * MIB, nano_cpus=10**9, pids_limit=7)
-    merged, written, _ = merged_limits(old, ContainerUpdate(memory=100 * MIB), HOST)
-    assert merged.host_config.memory == 100 * MIB
-    assert merged.host_config.nano_cpus == 10**9
+    old = record(memory=64 * MIB, nano_cpus=10**9, pids_limit=7, privileged=True)
+    update = ContainerUpdate(memory=100 * MIB)
+    body, resolved, written, _ = merged_limits(old, update, HOST)
+    for limits in (body.host_config, resolved.resources):
+        assert limits.memory == 100 * MIB
+        assert limits.nano_cpus == 10**9
+    assert resolved == resolve(body)
+    assert msgspec.structs.replace(resolved, resources=old.resolved.resources) == old.resolved
     assert written is not None
     assert written.memory == Memory(limit=100 * MIB, swap=128 * MIB)
     assert (written.cpu, written.pids) == (None, None)
 
 
 def test_an_update_above_the_swap_limit_is_refused_until_that_is_raised_too() -> None:
-    old = body(memory=64 * MIB)
+    old = record(memory=64 * MIB)
     with pytest.raises(Conflict, match="memoryswap"):
         merged_limits(old, ContainerUpdate(memory=200 * MIB), HOST)
-    merged, _, _ = merged_limits(old, ContainerUpdate(memory=200 * MIB, memory_swap=-1), HOST)
-    assert merged.host_config.memory_swap == -1
+    update = ContainerUpdate(memory=200 * MIB, memory_swap=-1)
+    assert merged_limits(old, update, HOST).body.host_config.memory_swap == -1
 
 
 def test_an_update_can_lift_the_limit_of_processes() -> None:
-    _, written, _ = merged_limits(body(pids_limit=7), ContainerUpdate(pids_limit=-1), HOST)
+    written = merged_limits(record(pids_limit=7), ContainerUpdate(pids_limit=-1), HOST).limits
     assert written is not None
     assert written.pids == Pids(-1)

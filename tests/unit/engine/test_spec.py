@@ -8,19 +8,24 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jaula.engine.oci_spec import namespaces, security
+from jaula.engine.oci_spec import security
 from jaula.engine.oci_spec import spec as oci_spec_spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
+from jaula.engine.resolved_request import resolve
 from jaula.errors import InvalidRequest
 from jaula.security.id_ranges import IdRange, mappings
 from jaula.security.lsm import selinux
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.runtime import Spec, encode
-from jaula.state.records import MountRecord
+from jaula.state.records import MountRecord, ResolvedRequest
 
 GOLDEN = Path(__file__).parent / "golden"
 HOST = HostFacts(online_cpus=frozenset({0, 1}), total_memory=1 << 33, kernel="6.12.0")
 IDS = mappings(IdRange(1_000_000_000))
+
+
+def request(**host: object) -> ResolvedRequest:
+    return resolve(ContainerCreate(host_config=HostConfig(**host)))  # type: ignore[arg-type]
 
 
 def spec(*, facts: SpecInputs | None = None, **host: object) -> Spec:
@@ -30,18 +35,19 @@ def spec(*, facts: SpecInputs | None = None, **host: object) -> Spec:
         env=("A=b",),
         host_config=HostConfig(**host),  # type: ignore[arg-type]
     )
-    shares = namespaces.decide(body.host_config)
+    resolved = resolve(body)
+    user = resolved.namespaces.user
     found = facts or SpecInputs(
         container_id="c" * 64,
         cgroup_path="/jaula/" + "c" * 64,
         hostname="cccccccccccc",
         host=HOST,
-        mappings=() if shares.user.host else IDS,
-        id_mapped=not shares.user.host,
+        mappings=() if user.host else IDS,
+        id_mapped=not user.host,
         files={"/etc/hosts": "/engine/hosts"},
         mounts=(MountRecord("bind", "/m", source="/s", options=("rbind", "rprivate")),),
     )
-    return oci_spec_spec.build(body, found, security.decide(body.host_config, HOST), shares)
+    return oci_spec_spec.build(body, resolved, found, security.decide(resolved, HOST))
 
 
 def readable(document: Spec) -> str:
@@ -138,10 +144,10 @@ def test_host_devices_come_only_without_a_user_namespace_of_its_own() -> None:
 
 def test_on_the_host_only_the_engines_own_capabilities_can_be_given() -> None:
     limited = msgspec.structs.replace(HOST, capabilities=0b1)
-    everything = security.decide(HostConfig(privileged=True, userns_mode="host"), limited)
+    everything = security.decide(request(privileged=True, userns_mode="host"), limited)
     assert everything.capabilities.bounding == ("CAP_CHOWN",)
     with pytest.raises(InvalidRequest):
-        security.decide(HostConfig(cap_add=("SYS_TIME",), userns_mode="host"), limited)
+        security.decide(request(cap_add=("SYS_TIME",), userns_mode="host"), limited)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +165,7 @@ def test_on_the_host_only_the_engines_own_capabilities_can_be_given() -> None:
     ],
 )
 def test_each_security_option_does_its_one_thing(options: tuple[str, ...], check) -> None:  # type: ignore[no-untyped-def]
-    assert check(security.decide(HostConfig(security_opt=options), HOST))
+    assert check(security.decide(request(security_opt=options), HOST))
 
 
 @pytest.mark.parametrize(
@@ -168,15 +174,14 @@ def test_each_security_option_does_its_one_thing(options: tuple[str, ...], check
 )
 def test_a_security_option_that_is_none_is_refused(option: str) -> None:
     with pytest.raises(InvalidRequest):
-        security.decide(HostConfig(security_opt=(option,)), HOST)
+        security.decide(request(security_opt=(option,)), HOST)
 
 
 SELINUX = msgspec.structs.replace(HOST, selinux=True, selinux_spc=True)
 
 
 def labels(*options: str, **host: object) -> selinux.Labels:
-    config = HostConfig(security_opt=options, **host)  # type: ignore[arg-type]
-    return security.labels(config, SELINUX, "s0:c1,c2")
+    return security.labels(request(security_opt=options, **host), SELINUX, "s0:c1,c2")
 
 
 def test_with_selinux_a_container_gets_a_type_and_categories() -> None:
@@ -184,7 +189,7 @@ def test_with_selinux_a_container_gets_a_type_and_categories() -> None:
     assert labels().mount == "system_u:object_r:container_file_t:s0:c1,c2"
     assert labels("label=type:web_t").process == "system_u:system_r:web_t:s0:c1,c2"
     assert labels("label=level:s0:c7,c9").mount.endswith(":s0:c7,c9")
-    assert security.labels(HostConfig(), HOST, "") == ("", "")
+    assert security.labels(request(), HOST, "") == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -208,10 +213,10 @@ def test_with_apparmor_a_container_gets_the_profile_that_is_loaded() -> None:
     found = spec(facts=facts)
     assert found.process is not None
     assert found.process.apparmor_profile == "jaula-default"
-    assert security.profile(HostConfig(), loaded) == "jaula-default"
-    assert security.profile(HostConfig(privileged=True), loaded) == "unconfined"
+    assert security.profile(request(), loaded) == "jaula-default"
+    assert security.profile(request(privileged=True), loaded) == "unconfined"
     with pytest.raises(InvalidRequest, match="is not loaded"):
-        security.decide(HostConfig(security_opt=("apparmor=other",)), loaded)
+        security.decide(request(security_opt=("apparmor=other",)), loaded)
 
 
 @pytest.mark.parametrize("rule", ["c 1:3 rwm", "b *:* r", "a 7:* m"])

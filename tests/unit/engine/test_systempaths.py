@@ -9,13 +9,19 @@ from hypothesis import strategies as st
 from jaula.engine import relaxations
 from jaula.engine.oci_spec import masked_paths, security
 from jaula.engine.oci_spec.inputs import HostFacts
+from jaula.engine.resolved_request import resolve
 from jaula.errors import InvalidRequest
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.state.records import ResolvedRequest
+
+
+def request(**host: object) -> ResolvedRequest:
+    return resolve(ContainerCreate(host_config=HostConfig(**host)))  # type: ignore[arg-type]
 
 
 def covered(*options: str, **host: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return security.covered(HostConfig(security_opt=options, **host))  # type: ignore[arg-type]
+    return security.covered(request(security_opt=options, **host).security)
 
 
 def test_a_path_is_added_and_taken_away() -> None:
@@ -70,7 +76,7 @@ def test_the_requests_own_lists_are_the_ones_that_are_changed() -> None:
 )
 def test_what_is_none_is_refused(option: str) -> None:
     with pytest.raises(InvalidRequest):
-        security.decide(HostConfig(security_opt=(option,)), HostFacts())
+        security.decide(request(security_opt=(option,)), HostFacts())
 
 
 @given(st.text(max_size=60))
@@ -84,21 +90,20 @@ def test_any_value_is_read_or_refused(text: str) -> None:
 
 
 def test_options_of_proc_arrive_in_the_spec() -> None:
-    wanted = HostConfig(security_opt=("proc-opts=hidepid=2,subset=pid,gid=5",))
+    wanted = request(security_opt=("proc-opts=hidepid=2,subset=pid,gid=5",))
     assert security.decide(wanted, HostFacts()).proc == ("hidepid=2", "subset=pid", "gid=5")
 
 
 def test_the_hosts_proc_has_no_options() -> None:
     with pytest.raises(InvalidRequest, match="--pid=host"):
         security.decide(
-            HostConfig(security_opt=("proc-opts=hidepid=2",), pid_mode="host"), HostFacts()
+            request(security_opt=("proc-opts=hidepid=2",), pid_mode="host"), HostFacts()
         )
 
 
 def test_only_unmasking_is_a_relaxation() -> None:
     def of(*options: str) -> list[str]:
-        body = ContainerCreate(host_config=HostConfig(security_opt=options))
-        return [str(ask) for ask in relaxations.of_create(body)]
+        return [str(ask) for ask in relaxations.of_request(request(security_opt=options))]
 
     assert of("mask=/x", "proc-opts=hidepid=2") == []
     assert of("unmask=/proc/acpi") == ["security-option=unmask=/proc/acpi"]

@@ -8,27 +8,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from functools import cached_property
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from jaula.engine.authz import caller as callers
-from jaula.engine.authz.api.builds import BuildsApi
-from jaula.engine.authz.api.containers import ContainersApi
-from jaula.engine.authz.api.execs import ExecsApi
-from jaula.engine.authz.api.fsck import FsckApi
-from jaula.engine.authz.api.images import ImagesApi
-from jaula.engine.authz.api.networks import NetworksApi
-from jaula.engine.authz.api.registry import RegistryApi
-from jaula.engine.authz.api.secrets import SecretsApi
-from jaula.engine.authz.api.system import SystemApi
-from jaula.engine.authz.api.trust import TrustApi
-from jaula.engine.authz.api.volumes import VolumesApi
 from jaula.engine.authz.audited_action import DONE
 from jaula.engine.authz.session import Session
 from jaula.state.audit_entry import AuditEntry
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
+    from jaula.engine.authz.api.builds import BuildsApi
+    from jaula.engine.authz.api.containers import ContainersApi
+    from jaula.engine.authz.api.execs import ExecsApi
+    from jaula.engine.authz.api.fsck import FsckApi
+    from jaula.engine.authz.api.images import ImagesApi
+    from jaula.engine.authz.api.networks import NetworksApi
+    from jaula.engine.authz.api.registry import RegistryApi
+    from jaula.engine.authz.api.secrets import SecretsApi
+    from jaula.engine.authz.api.system import SystemApi
+    from jaula.engine.authz.api.trust import TrustApi
+    from jaula.engine.authz.api.volumes import VolumesApi
     from jaula.engine.authz.policy import Policy
     from jaula.engine.engine import Engine
     from jaula.spec.api_params import Origin
@@ -39,21 +40,87 @@ _SYNC_AFTER = 1.0  # seconds that a line of the audit log may be in memory only
 
 
 class EngineApi:
-    """What the API serves to one connection."""
+    """What the API serves to one connection.
+
+    A request needs one or two groups of use cases. Each group is made when a request first uses
+    it, and its module is loaded with the first of an engine.
+    """
 
     def __init__(self, engine: Engine, visitor: Session) -> None:
-        self.containers = ContainersApi(engine, visitor)
-        self.execs = ExecsApi(engine, visitor)
-        self.images = ImagesApi(engine, visitor)
-        self.builds = BuildsApi(engine, visitor)
-        self.distribution = RegistryApi(engine, visitor)
-        self.trust = TrustApi(engine, visitor)
-        self.volumes = VolumesApi(engine, visitor)
-        self.secrets = SecretsApi(engine.secrets, visitor)
-        self.configs = SecretsApi(engine.configs, visitor)
-        self.networks = NetworksApi(engine, visitor)
-        self.system = SystemApi(engine, visitor)
-        self.upkeep = FsckApi(engine, visitor)
+        self._engine = engine
+        self._visitor = visitor
+
+    @cached_property
+    def containers(self) -> ContainersApi:
+        from jaula.engine.authz.api.containers import ContainersApi as ContainerContainersApi
+
+        return ContainerContainersApi(self._engine, self._visitor)
+
+    @cached_property
+    def execs(self) -> ExecsApi:
+        from jaula.engine.authz.api.execs import ExecsApi as ExecsExecsApi
+
+        return ExecsExecsApi(self._engine, self._visitor)
+
+    @cached_property
+    def images(self) -> ImagesApi:
+        from jaula.engine.authz.api.images import ImagesApi as ImageImagesApi
+
+        return ImageImagesApi(self._engine, self._visitor)
+
+    @cached_property
+    def builds(self) -> BuildsApi:
+        from jaula.engine.authz.api.builds import BuildsApi as BuildsBuildsApi
+
+        return BuildsBuildsApi(self._engine, self._visitor)
+
+    @cached_property
+    def distribution(self) -> RegistryApi:
+        from jaula.engine.authz.api.registry import RegistryApi as RegistryRegistryApi
+
+        return RegistryRegistryApi(self._engine, self._visitor)
+
+    @cached_property
+    def trust(self) -> TrustApi:
+        from jaula.engine.authz.api.trust import TrustApi as TrustTrustApi
+
+        return TrustTrustApi(self._engine, self._visitor)
+
+    @cached_property
+    def volumes(self) -> VolumesApi:
+        from jaula.engine.authz.api.volumes import VolumesApi as VolumeVolumesApi
+
+        return VolumeVolumesApi(self._engine, self._visitor)
+
+    @cached_property
+    def secrets(self) -> SecretsApi:
+        from jaula.engine.authz.api.secrets import SecretsApi as SecretSecretsApi
+
+        return SecretSecretsApi(self._engine.secrets, self._visitor)
+
+    @cached_property
+    def configs(self) -> SecretsApi:
+        from jaula.engine.authz.api.secrets import SecretsApi as SecretSecretsApi
+
+        return SecretSecretsApi(self._engine.configs, self._visitor)
+
+    @cached_property
+    def networks(self) -> NetworksApi:
+        from jaula.engine.authz.api.networks import NetworksApi as NetworkNetworksApi
+
+        return NetworkNetworksApi(self._engine, self._visitor)
+
+    @cached_property
+    def system(self) -> SystemApi:
+        from jaula.engine.authz.api.system import SystemApi as SystemSystemApi
+
+        return SystemSystemApi(self._engine, self._visitor)
+
+    @cached_property
+    def upkeep(self) -> FsckApi:
+        from jaula.engine.authz.api.fsck import FsckApi as FsckFsckApi
+
+        return FsckFsckApi(self._engine, self._visitor)
 
 
 class Gateway:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.relaxations import Privilege
     from jaula.errors import NotAuthorized
-    from jaula.spec.api import ContainerCreate, HostConfig
     from jaula.spec.api_params import Origin
     from jaula.state.audit_log import AuditLog
+    from jaula.state.records import ResolvedRequest
 
 _OPERATOR = "ask the operator, whose policy decides it"
 
@@ -164,9 +164,12 @@ class Session:
                 'that owner may, or the operator grants others = "control"',
             )
 
-    def given(self, host: HostConfig) -> None:
+    def given(self, resolved: ResolvedRequest) -> None:
         """Raise unless the caller may use all secrets and configs that a container is to have."""
-        for kind, references in ((Secret.SECRET, host.secrets), (Secret.CONFIG, host.configs)):
+        for kind, references in (
+            (Secret.SECRET, resolved.secrets),
+            (Secret.CONFIG, resolved.configs),
+        ):
             for reference in references:
                 self.own_secret(kind, reference.source)
 
@@ -178,18 +181,17 @@ class Session:
     def _has_rights_on_disk(self) -> bool:
         return self.caller.uid is not None or self.mighty
 
-    def inherited(self, body: ContainerCreate) -> tuple[Privilege, ...]:
-        """Mounts of the host that ``--volumes-from`` brings along."""
-        found: list[Privilege] = []
-        for text in body.host_config.volumes_from:
-            ref, _, mode = text.partition(":")
+    def inherited(self, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
+        """Return the mounts of the host that ``--volumes-from`` brings along."""
+        asks: list[Privilege] = []
+        for source in resolved.volumes_from:
             try:
-                record = self._engine.containers.find(ref).record
+                record = self._engine.containers.find(source.container).record
             except NotFound:
                 continue  # the use case says so in its own words
-            runtime = body.host_config.runtime
-            found += asking.of_mounts(record.mounts, runtime, read_only=mode == "ro")
-        return tuple(found)
+            foreign, read_only = resolved.external_runtime, source.mode == "ro"
+            asks += asking.of_mounts(record.mounts, foreign=foreign, read_only=read_only)
+        return tuple(asks)
 
     def prefixes(self, asks: tuple[Privilege, ...]) -> tuple[str, ...]:
         """Where mounts may follow no links, if any host directory was asked for."""

@@ -74,7 +74,7 @@ class Build:
         self.plan: StageGraph
         self.total = 0
         self._directory = directory
-        self._judge = judge
+        self.judge = judge
         self._later: list[asyncio.Task[None]] = []
 
     async def run(self, text: str | None) -> Image:
@@ -183,7 +183,7 @@ class Build:
 
     def limits_of(self, run: Run) -> HostConfig:
         """The limits and modes of one RUN; raises ``NotAuthorized``."""
-        return limits_of(run, self.options, self._judge)
+        return limits_of(run, self.options, self.judge)
 
     # -- the image -----------------------------------------------------------------------------
 

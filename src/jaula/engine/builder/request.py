@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.store.store import Image
     from jaula.spec.build import BuildOptions
+    from jaula.state.records import ResolvedRequest
 
 Document = dict[str, Any]
 _FROM_SESSION = "client-session"  # what BuildKit's clients call a context that is the body here
@@ -50,11 +51,12 @@ async def carry_out(
     builds: Builds,
     options: BuildOptions,
     stream: AsyncIterator[bytes],
+    resolved: ResolvedRequest,
     owner: str,
     judge: Judge,
 ) -> AsyncGenerator[Document, None]:
     """Build an image; Docker's messages. See :meth:`~.builds.Builds.build`."""
-    _check(builds, options)
+    _check(builds, options, resolved)
     parts = builds.parts
     async with AsyncExitStack() as held:
         session = None
@@ -91,7 +93,7 @@ async def carry_out(
             yield message
 
 
-def _check(builds: Builds, options: BuildOptions) -> None:
+def _check(builds: Builds, options: BuildOptions, resolved: ResolvedRequest) -> None:
     """What is wrong whatever the Dockerfile says."""
     for name in options.names:
         if parse(name).digest is not None:
@@ -99,7 +101,7 @@ def _check(builds: Builds, options: BuildOptions) -> None:
     if options.build_id and builds.runs(options.build_id):
         raise Conflict(f"build {options.build_id} is running already")
     body = ContainerCreate(cmd=("true",), host_config=options.host)
-    creating.check(builds.parts, body)
+    creating.check(builds.parts, body, resolved)
     endpoints.chosen(body, builds.parts.networks.find)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.config import OWN_RUNTIME
+from jaula.engine import relaxations
 from jaula.engine.build_threads import in_thread, whole
 from jaula.engine.builder import layers
 from jaula.engine.builder.cache import key
@@ -25,6 +26,7 @@ from jaula.engine.containers import selinux
 from jaula.engine.model import names
 from jaula.engine.model.container import Container
 from jaula.engine.oci_spec import process
+from jaula.engine.resolved_request import resolve
 from jaula.errors import JaulaError, StepFailed
 from jaula.runtime.protocol import AttachStream
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from typing import Any
 
+    from jaula.engine.builder.entitlements import Judge
     from jaula.engine.builder.image_state import ImageState, Layer
     from jaula.engine.builder.mounts.attach import StepMounts
     from jaula.engine.containers.service import Containers
@@ -79,19 +82,22 @@ async def run(
     state: ImageState,
     command: RunCommand,
     mounts: StepMounts,
+    judge: Judge,
     output: Callable[[str], Awaitable[None]],
     pin: layers.Pin,
     later: Callable[[Coroutine[Any, Any, None]], object],
 ) -> Layer | None:
     """Run it to its end; the layer of what it changed, None where it changed nothing.
 
-    What is left to be removed then is given to ``later``.
+    The step is resolved once, authorised from that by ``judge``, and started from it. What is left
+    to be removed then is given to ``later``.
 
+    :raises NotAuthorized: the policy does not allow it any more.
     :raises StepFailed: its status is not 0.
     :raises RuntimeFailure: it cannot be started.
     """
     parts = containers.parts
-    container = await _made(containers, state, command)
+    container = await _made(containers, state, command, judge)
     try:
         container.prepare = mounts.preparation(container)
         ours, theirs = socket.socketpair()
@@ -118,9 +124,13 @@ async def run(
     return layer
 
 
-async def _made(containers: Containers, state: ImageState, command: RunCommand) -> Container:
+async def _made(
+    containers: Containers, state: ImageState, command: RunCommand, judge: Judge
+) -> Container:
     parts = containers.parts
     body = body_of(state, command)
+    resolved = resolve(body)
+    judge(relaxations.of_request(resolved))
     container_id = names.new_id()
     record = ContainerRecord(
         id=container_id,
@@ -132,8 +142,9 @@ async def _made(containers: Containers, state: ImageState, command: RunCommand) 
         args=process.arguments(body),
         hostname=body.hostname or parts.host.hostname,
         storage_driver=parts.snapshots.name,
-        level=selinux.take_level(parts, container_id, body.host_config),
+        level=selinux.take_level(parts, container_id, resolved),
         build=command.build,
+        resolved_request=resolved,
     )
     container = Container(record)
     parts.registry.add_step(container)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.store.store import Image
     from jaula.spec.build import BuildOptions, PruneOptions
+    from jaula.state.records import ResolvedRequest
 
 Document = dict[str, Any]
 
@@ -58,18 +59,21 @@ class Builds:
         self,
         options: BuildOptions,
         stream: AsyncIterator[bytes],
+        resolved: ResolvedRequest,
         *,
         owner: str,
         judge: Judge,
     ) -> AsyncIterator[Document]:
         """Build an image; Docker's messages. It ends when nobody reads them any more.
 
+        ``resolved`` are the decisions on the build's limits and modes, which were authorised.
+
         :raises InvalidRequest: the context or the Dockerfile cannot be read.
         :raises StepFailed: a step's program failed.
         """
         from jaula.engine.builder.request import carry_out
 
-        async with aclosing(carry_out(self, options, stream, owner, judge)) as messages:
+        async with aclosing(carry_out(self, options, stream, resolved, owner, judge)) as messages:
             async for message in messages:
                 yield message
 

@@ -275,6 +275,7 @@ class StageRun:
                     state,
                     command,
                     StepMounts(self._parts, wanted),
+                    build.judge,
                     self._channel.say,
                     build.supplies.pin,
                     build.later,

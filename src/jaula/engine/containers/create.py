@@ -10,11 +10,12 @@ import os
 import platform as host_platform
 import shutil
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from jaula.cgroups import paths as cgroup_paths
-from jaula.config import OWN_RUNTIME
 from jaula.engine.containers import (
     health,
     image_config,
@@ -27,12 +28,12 @@ from jaula.engine.containers.log_config import log_options
 from jaula.engine.model import names
 from jaula.engine.model.container import Container
 from jaula.engine.model.services import Services
-from jaula.engine.networks import endpoints, links, port_bindings
+from jaula.engine.networks import endpoints, links
 from jaula.engine.oci_spec import host as oci_spec_host
-from jaula.engine.oci_spec import namespaces, process, resources, security, spec
+from jaula.engine.oci_spec import process, resources, security, spec
+from jaula.engine.resolved_request import resolve
 from jaula.engine.secrets import mount
 from jaula.engine.userns import keep_id
-from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.images.registry import manifest
@@ -40,10 +41,24 @@ from jaula.network import etc_files
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_params import ContainerCreated
-from jaula.state.records import ContainerRecord
+from jaula.spec.image import ImageConfig
+from jaula.state.records import ContainerRecord, ResolvedRequest
+
+if TYPE_CHECKING:
+    from jaula.images.store.image import Image
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
 _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
+
+
+Authorize = Callable[[ResolvedRequest], tuple[str, ...]]
+"""Raises for a request that the policy does not allow. Returns the host directories below which
+the container's mounts may not follow a symbolic link."""
+
+
+def allow_all(resolved: ResolvedRequest) -> tuple[str, ...]:
+    """Allow every request, with no bound for its mounts: the engine itself is the client."""
+    return ()
 
 
 async def create(
@@ -53,12 +68,14 @@ async def create(
     platform: str | None,
     *,
     owner: tuple[str, int] = ("0", 0),
-    beneath: tuple[str, ...] = (),
+    authorize: Authorize = allow_all,
 ) -> ContainerCreated:
     """Make a container that is ready to start.
 
-    ``owner`` is who asks, with its group; ``beneath`` are the host directories below which its
-    mounts may not follow a symbolic link.
+    The request is resolved once. ``authorize`` is called with the result before anything is made,
+    and before an absent image, container or secret is reported: a client that may not have the
+    container learns nothing of them, and is not told to pull the image. Nothing is awaited from
+    there on until all names are ids. ``owner`` is the client, with its group.
 
     :raises NotFound: no such image, or a container to share with.
     :raises Conflict: the name is in use.
@@ -69,19 +86,25 @@ async def create(
     body = keep_id.completed(body, owner, rootless=parts.host.rootless)
     if not body.image:
         raise InvalidRequest("config cannot be empty in order to create a container")
+    image = _find_image(parts, body.image)
+    config = ImageConfig() if isinstance(image, NotFound) else image.config
+    merged = image_config.merge(body, config)
+    merged = msgspec.structs.replace(merged, host_config=_identified(parts, merged.host_config))
+    resolved = resolve(merged, lambda ref: _container_id(parts, ref))
+    beneath = authorize(resolved)
+    _check_containers(parts, resolved)
+    resolved, merged = mount.identified(parts, resolved, merged)
     _check_platform(platform, body.image)
     if name:
         name = names.check_name(name)
         parts.registry.check_free(name)
-    image = parts.images.resolve(body.image)
+    if isinstance(image, NotFound):
+        raise image
     manifest.check_platform(manifest.platform_of(platform), image.platform, body.image)
     parts.gate.running(image, body.image)
-    merged = image_config.merge(body, image.config)
-    merged = msgspec.structs.replace(merged, host_config=_joined(parts, merged.host_config))
-    merged = mount.resolved(parts, merged)
     members = _members(parts, merged)
     container_id = names.new_id()
-    warnings = check(parts, merged)
+    warnings = check(parts, merged, resolved)
     chosen = name or names.random_name(parts.registry.names)
     parts.registry.reserve(chosen, container_id)
     mounting = VolumeMounter(parts)
@@ -95,14 +118,15 @@ async def create(
             image=image.id,
             layers=tuple(image.layers),
             args=process.arguments(merged),
-            hostname=_hostname(parts, merged, container_id),
+            hostname=_hostname(parts, merged, resolved, container_id),
             networks=members,
             storage_driver=parts.snapshots.name,
             warnings=warnings,
             owner=owner[0],
             owner_gid=owner[1],
             beneath=beneath,
-            level=selinux.take_level(parts, container_id, merged.host_config),
+            level=selinux.take_level(parts, container_id, resolved),
+            resolved_request=resolved,
         )
         os.makedirs(directory, mode=0o710, exist_ok=True)
         size = storage_opt.size_limit(merged.host_config.storage_opt)
@@ -110,11 +134,10 @@ async def create(
             parts.snapshots.create(container_id, record.layers, size=size)
         else:
             await asyncio.to_thread(parts.snapshots.create, container_id, record.layers, size=size)
-        wishes = mount_spec.wishes(merged)
-        for wish in wishes:
-            selinux.check_mount(parts, wish.mount)
-        if wishes or merged.host_config.volumes_from:
-            mounts = await mounting.realise(record, wishes)
+        for request in resolved.mounts:
+            selinux.check_mount(parts, request.mount)
+        if resolved.mounts or resolved.volumes_from:
+            mounts = await mounting.realise(record)
             record = msgspec.structs.replace(record, mounts=mounts)
         container = Container(record)
         parts.registry.add(container)
@@ -133,62 +156,59 @@ async def create(
     return ContainerCreated(container_id, warnings)
 
 
-def check(parts: Services, body: ContainerCreate) -> tuple[str, ...]:
+def check(parts: Services, body: ContainerCreate, resolved: ResolvedRequest) -> tuple[str, ...]:
     """Refuse a request that could not be started; return its warnings.
 
     :raises InvalidRequest: what is wrong.
     """
-    host = body.host_config
-    foreign = parts.runtimes.choose(host.runtime) != OWN_RUNTIME
+    host, modes = body.host_config, resolved.namespaces
     process.arguments(body)
     process.working_directory(body.working_dir)
-    shares = namespaces.decide(host)
     warnings = [
-        *resources.check(host, parts.host),
-        *security.check(host, oci_spec_host.fresh(parts.host), foreign=foreign),
+        *resources.check(resolved.resources, parts.host),
+        *security.check(resolved, oci_spec_host.fresh(parts.host)),
     ]
     if host.profile == presets.STRICT and not parts.host.landlock:
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
-    spec.check_sysctls(host, shares)
+    spec.check_sysctls(resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
-    wished = port_bindings.wishes(body)
-    if wished and not shares.network:
-        if host.network_mode == "host":
+    if resolved.ports and not modes.network:
+        if modes.net.host:
             warnings.append("Published ports are discarded when using host network mode")
-        elif host.network_mode.startswith("container:"):
+        elif modes.net.container:
             raise InvalidRequest(
                 "conflicting options: port publishing and the container type network mode"
             )
     health.check(body.healthcheck)
     warnings += health.check_reaction(body)
-    if host.network_mode.startswith("container:") and body.hostname:
+    if modes.net.container and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the network mode")
-    if shares.uts.host and body.hostname:
+    if modes.uts.host and body.hostname:
         raise InvalidRequest("conflicting options: hostname and the UTS mode")
-    links.check(parts, host.links, host.network_mode)
+    links.check(parts, resolved)
     if host.isolation not in ("", "default"):
         raise InvalidRequest(
             f"invalid isolation {host.isolation!r}", hint="the others are of Windows"
         )
     storage_opt.size_limit(host.storage_opt)
-    if host.cgroup_parent:
-        if not host.cgroup_parent.startswith("/"):
-            raise InvalidRequest(f"invalid cgroup parent {host.cgroup_parent!r}: not absolute")
-        cgroup_paths.relative(host.cgroup_parent.rstrip("/"))
+    if parent := resolved.resources.cgroup_parent:
+        if not parent.startswith("/"):
+            raise InvalidRequest(f"invalid cgroup parent {parent!r}: not absolute")
+        cgroup_paths.relative(parent.rstrip("/"))
     if body.domainname and not _is_host_name(body.domainname):
         raise InvalidRequest(f"invalid domain name: {body.domainname!r}")
-    if host.oom_score_adj < -1000 or host.oom_score_adj > 1000:
+    if not -1000 <= resolved.oom_score_adj <= 1000:
         raise InvalidRequest(
-            f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+            f"Invalid value {resolved.oom_score_adj}, range for oom score adj is [-1000, 1000]"
         )
-    if host.shm_size < 0:
+    if resolved.shm_size < 0:
         raise InvalidRequest("SHM size can not be less than 0")
     if body.stop_signal:
         signals.parse(body.stop_signal)
-    log_options(parts.config, host.log_config)
-    for text in host.device_cgroup_rules:
+    log_options(parts.config, resolved.log)
+    for text in resolved.resources.device_cgroup_rules:
         spec.cgroup_rule(text)
-    for mapping in host.devices:
+    for mapping in resolved.resources.devices:
         spec.devices(mapping)
     for entry in host.extra_hosts:
         etc_files.parse_extra_host(entry)
@@ -225,21 +245,54 @@ def _check_platform(platform: str | None, image: str) -> None:
         )
 
 
-def _joined(parts: Services, host: HostConfig) -> HostConfig:
-    """The modes that name another container, with its id instead of its name; the runtime's name.
+def _identified(parts: Services, host: HostConfig) -> HostConfig:
+    """Return the request with container ids in its modes and the name of the runtime.
 
-    Both are settled when the container is made, whatever is called so later.
+    Both are settled when the container is created, whatever has the names later.
     """
-    changed = {"runtime": parts.runtimes.choose(host.runtime)}
+    runtime = parts.runtimes.choose(host.runtime)
+    return msgspec.structs.replace(with_container_ids(parts, host), runtime=runtime)
+
+
+def with_container_ids(parts: Services, host: HostConfig) -> HostConfig:
+    """Return the request with the ids of containers in the modes that name one.
+
+    The name of an absent container stays.
+    """
+    changed = {}
     for field in ("network_mode", "pid_mode", "ipc_mode", "userns_mode"):
         kind, colon, ref = getattr(host, field).partition(":")
         if kind == "container" and colon and ref:
-            try:
-                changed[field] = f"container:{parts.registry.find(ref).id}"
-            except NotFound as error:
-                # 404 would make the docker command look for the image at a registry.
-                raise InvalidRequest(error.message) from None
+            changed[field] = f"container:{_container_id(parts, ref)}"
     return msgspec.structs.replace(host, **changed)
+
+
+def _container_id(parts: Services, ref: str) -> str:
+    try:
+        return parts.registry.find(ref).id
+    except NotFound:
+        return ref
+
+
+def _check_containers(parts: Services, resolved: ResolvedRequest) -> None:
+    """Refuse a request that names an absent container.
+
+    :raises InvalidRequest: it does. 404 would make the docker command look for the image at a
+        registry.
+    """
+    sources = (source.container for source in resolved.volumes_from)
+    for ref in (*resolved.namespaces.containers().values(), *sources):
+        try:
+            parts.registry.find(ref)
+        except NotFound as error:
+            raise InvalidRequest(error.message) from None
+
+
+def _find_image(parts: Services, ref: str) -> Image | NotFound:
+    try:
+        return parts.images.resolve(ref)
+    except NotFound as error:
+        return error
 
 
 def _members(parts: Services, body: ContainerCreate) -> endpoints.Members:
@@ -257,11 +310,12 @@ def _members(parts: Services, body: ContainerCreate) -> endpoints.Members:
     return members
 
 
-def _hostname(parts: Services, body: ContainerCreate, container_id: str) -> str:
+def _hostname(
+    parts: Services, body: ContainerCreate, resolved: ResolvedRequest, container_id: str
+) -> str:
     name = body.hostname
     if not name:
-        host = body.host_config
-        if host.network_mode == "host" or host.uts_mode == "host":
+        if resolved.namespaces.net.host or resolved.namespaces.uts.host:
             return parts.host.hostname
         return names.short(container_id)
     if not _is_host_name(name):

@@ -31,11 +31,18 @@ _KEPT_SECONDS = 300  # an ended exec can be inspected for this long, as with Doc
 
 
 class Exec(msgspec.Struct):
-    """One exec; ``pid`` is the host's."""
+    """One exec; ``pid`` is the host's.
+
+    The request is authorised and decided when the exec is created. A start is authorised anew,
+    from the same ``body``, and uses what was decided: ``cwd`` ('' for the container's own) and
+    ``detach_keys``.
+    """
 
     id: str
     container: Any
     body: ExecCreate
+    cwd: str = ""
+    detach_keys: bytes = detach_keys.DEFAULT
     running: bool = False
     started: bool = False
     pid: int = 0
@@ -62,12 +69,11 @@ class Execs:
         self._check(container)
         if not body.cmd or not body.cmd[0]:
             raise InvalidRequest("No exec command specified")
-        if body.detach_keys:
-            detach_keys.parse(body.detach_keys)
+        keys = detach_keys.parse(body.detach_keys) if body.detach_keys else detach_keys.DEFAULT
         process.merge_environment((), body.env)
-        process.working_directory(body.working_dir)
+        cwd = process.working_directory(body.working_dir) if body.working_dir else ""
         exec_id = exec_id or names.new_id()
-        self._known[exec_id] = Exec(exec_id, container, body)
+        self._known[exec_id] = Exec(exec_id, container, body, cwd, keys)
         container.execs.add(exec_id)
         self._emit(container, f"exec_create: {_shown(body)}", exec_id)
         return exec_id
@@ -121,9 +127,9 @@ class Execs:
             shim = container.shim
             assert shim is not None
             execed.started = execed.running = True
-            wanted = self._process(container, execed.body)
+            wanted = self._process(container, execed)
             owned = False
-            stream = None if fd is None else _stream(execed.body, early, framed=framed)
+            stream = None if fd is None else _stream(execed, early, framed=framed)
             size = console or execed.body.console_size or (0, 0)
             self._emit(container, f"exec_start: {_shown(execed.body)}", exec_id)
             execed.pid = await shim.exec(
@@ -138,8 +144,8 @@ class Execs:
             if owned and fd is not None:
                 os.close(fd)
 
-    def _process(self, container: Container, body: ExecCreate) -> Process:
-        record = container.record
+    def _process(self, container: Container, execed: Exec) -> Process:
+        record, body = container.record, execed.body
         path = self._parts.config.paths.container(record.id) / "config.json"
         base = decode(path.read_bytes()).process
         assert base is not None
@@ -148,8 +154,7 @@ class Execs:
         )
         sets = base.capabilities
         if body.privileged:
-            host = record.body.host_config
-            sets = security.granted(host, self._parts.host, everything=True)
+            sets = security.granted(record.resolved, self._parts.host, everything=True)
         env = process.merge_environment(base.env, body.env)
         if body.user and not any(entry.startswith("HOME=") for entry in body.env):
             env = process.merge_environment(env, (f"HOME={user.home or '/'}",))
@@ -159,7 +164,7 @@ class Execs:
             base,
             args=body.cmd,
             env=env,
-            cwd=process.working_directory(body.working_dir) if body.working_dir else base.cwd,
+            cwd=execed.cwd or base.cwd,
             terminal=body.tty,
             console_size=None,
             user=User(uid=user.uid, gid=user.gid, additional_gids=user.additional_gids),
@@ -237,13 +242,13 @@ def _shown(body: ExecCreate) -> str:
     return f"{body.cmd[0]} {' '.join(body.cmd[1:])}"
 
 
-def _stream(body: ExecCreate, early: bytes, *, framed: bool = True) -> AttachStream:
-    keys = detach_keys.parse(body.detach_keys) if body.detach_keys else detach_keys.DEFAULT
+def _stream(execed: Exec, early: bytes, *, framed: bool = True) -> AttachStream:
+    body = execed.body
     return AttachStream(
         stdin=body.attach_stdin,
         stdout=body.attach_stdout or body.tty,
         stderr=body.attach_stderr,
         framed=framed and not body.tty,
-        detach_keys=keys,
+        detach_keys=execed.detach_keys,
         early=early if body.attach_stdin else b"",
     )

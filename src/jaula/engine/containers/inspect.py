@@ -11,21 +11,29 @@ from jaula.engine import relaxations as engine_relaxations
 from jaula.engine.containers import presets
 from jaula.engine.containers.log_config import log_options
 from jaula.engine.containers.start import log_path
-from jaula.engine.networks import links, network_settings
+from jaula.engine.networks import network_settings
 from jaula.engine.oci_spec.host import fresh
 from jaula.engine.oci_spec.mounts import SHM_SIZE
 from jaula.engine.oci_spec.security import covered, profile
 from jaula.engine.oci_spec.security import labels as security_labels
 from jaula.logs import timestamp
 from jaula.security import landlock
+from jaula.spec.api import Resources
 from jaula.spec.landlock import ANNOTATION, decode
-from jaula.state.records import ContainerRecord, HealthRecord, MountRecord, Status
+from jaula.state.records import (
+    ContainerRecord,
+    HealthRecord,
+    MountRecord,
+    NamespaceMode,
+    Status,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.spec.api import HostConfig
 
 NEVER = "0001-01-01T00:00:00Z"
 """Go's zero time, which clients take for 'not yet'."""
@@ -41,9 +49,9 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
     record = container.record
     paths = parts.config.paths
     directory = paths.container(record.id)
-    wanted = record.body.host_config
-    driver, _ = log_options(parts.config, wanted.log_config)
-    labels = security_labels(wanted, parts.host, record.level)
+    resolved = record.resolved
+    driver, _ = log_options(parts.config, resolved.log)
+    labels = security_labels(resolved, parts.host, record.level)
     return {
         "Id": record.id,
         "Created": when(record.created),
@@ -62,7 +70,7 @@ def document(parts: Services, container: Container) -> dict[str, Any]:
         "Platform": record.platform,
         "MountLabel": labels.mount,
         "ProcessLabel": labels.process,
-        "AppArmorProfile": profile(wanted, fresh(parts.host)),
+        "AppArmorProfile": profile(resolved, fresh(parts.host)),
         "Landlock": landlock_rules(directory / "config.json"),
         "ExecIDs": sorted(container.execs) or None,
         "HostConfig": host_config(parts, record),
@@ -142,20 +150,60 @@ def health(found: HealthRecord) -> dict[str, Any]:
 def relaxations(record: ContainerRecord) -> list[str]:
     """What the request has beyond the defaults, and less than its preset, by names."""
     host = record.body.host_config
-    asked = (str(ask) for ask in engine_relaxations.of_create(record.body))
+    asked = (str(ask) for ask in engine_relaxations.of_request(record.resolved))
     return list(dict.fromkeys((*presets.departures(host), *asked)))
+
+
+def _decided(record: ContainerRecord) -> HostConfig:
+    """Return the body's ``HostConfig`` with the members that the resolved request decides.
+
+    Mounts, published ports and security options keep the notation of the body: the resolved
+    request has none.
+    """
+    host, resolved = record.body.host_config, record.resolved
+    modes, security = resolved.namespaces, resolved.security
+    limits = resolved.resources
+    return msgspec.structs.replace(
+        host,
+        **{field: getattr(limits, field) for field in Resources.__struct_fields__},
+        runtime=resolved.runtime,
+        network_mode=_mode(modes.net, modes.network or "none"),
+        userns_mode=_mode(modes.user, host.userns_mode),
+        pid_mode=_mode(modes.pid, host.pid_mode),
+        ipc_mode=_mode(modes.ipc, host.ipc_mode),
+        uts_mode=_mode(modes.uts, host.uts_mode),
+        cgroupns_mode=_mode(modes.cgroup, host.cgroupns_mode),
+        privileged=security.privileged,
+        cap_add=security.cap_add,
+        cap_drop=security.cap_drop,
+        readonly_rootfs=security.readonly_rootfs,
+        secrets=resolved.secrets,
+        configs=resolved.configs,
+        annotations=resolved.annotations,
+        sysctls=resolved.sysctls,
+        oom_score_adj=resolved.oom_score_adj,
+        shm_size=resolved.shm_size,
+    )
+
+
+def _mode(mode: NamespaceMode, private: str) -> str:
+    """Return a namespace mode in Docker's notation; ``private`` is that of a private one."""
+    if mode.host:
+        return "host"
+    if mode.container:
+        return f"container:{mode.container}"
+    return "" if private == "host" or private.startswith("container:") else private
 
 
 def host_config(parts: Services, record: ContainerRecord) -> dict[str, Any]:
     """The request's ``HostConfig`` with the defaults that were in effect."""
-    wanted = record.body.host_config
+    wanted, resolved = _decided(record), record.resolved
     echo: dict[str, Any] = msgspec.to_builtins(wanted)
-    driver, options = log_options(parts.config, wanted.log_config)
-    masked, readonly = covered(wanted)
+    driver, options = log_options(parts.config, resolved.log)
+    masked, readonly = covered(resolved.security)
     if wanted.memory > 0 and not wanted.memory_swap and parts.host.swap_accounting:
         echo["MemorySwap"] = wanted.memory * 2
     echo |= {
-        "NetworkMode": "bridge" if wanted.network_mode in ("", "default") else wanted.network_mode,
         "LogConfig": {"Type": driver, "Config": options},
         "RestartPolicy": {
             "Name": wanted.restart_policy.name or "no",
@@ -172,7 +220,7 @@ def host_config(parts: Services, record: ContainerRecord) -> dict[str, Any]:
         "CgroupParent": wanted.cgroup_parent,
         "Profile": wanted.profile or presets.DEFAULT,
         "OomKillDisable": bool(wanted.oom_kill_disable),
-        "Links": [links.parse(text).shown(record.name) for text in wanted.links],
+        "Links": [link.qualified(record.name) for link in resolved.links],
         "MemorySwappiness": None if wanted.memory_swappiness == -1 else wanted.memory_swappiness,
     }
     del echo["ProfileKeeps"]  # what it says is in the members themselves

@@ -80,7 +80,7 @@ def details(config: EngineConfig, record: ContainerRecord) -> bytes:
     """What ``logs --details`` puts before a line."""
     from urllib.parse import quote_plus
 
-    driver, options = log_options(config, record.body.host_config.log_config)
+    driver, options = log_options(config, record.resolved.log)
     found = attributes(options, record) if driver == "json-file" else {}
     pairs = ",".join(f"{quote_plus(key)}={quote_plus(value)}" for key, value in found.items())
     return pairs.encode() + b" "

@@ -114,7 +114,7 @@ def _strict(body: ContainerCreate, landlock: int) -> Iterator[tuple[str, Any]]:
     yield "security_opt", options
     if "ReadonlyRootfs" not in keeps:
         yield "readonly_rootfs", True
-        taken = {wish.mount.destination for wish in mount_spec.wishes(body)}
+        taken = {request.mount.destination for request in mount_spec.mount_requests(body)}
         free = {place: text for place, text in STRICT_TMPFS.items() if place not in taken}
         yield "tmpfs", {**host.tmpfs, **free}
     published = host.port_bindings or host.publish_all_ports

@@ -81,7 +81,7 @@ class ContainerQueries:
     async def logs(self, ref: str, options: LogOptions) -> AsyncIterator[tuple[str, bytes]]:
         """Stream and text of each record."""
         container = self.find(ref)
-        driver = container.record.body.host_config.log_config.type or self.parts.config.log_driver
+        driver = container.record.resolved.log.type or self.parts.config.log_driver
         if driver not in READABLE:
             raise InvalidRequest("configured logging driver does not support reading")
         path = log_path(self.parts, container.id)

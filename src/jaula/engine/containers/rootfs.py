@@ -136,7 +136,7 @@ def _stopped(
                     _mount_volume(parts, mount.name)
                 if mount.type != "tmpfs":
                     _attach(root, mount, record.beneath)
-            if record.body.host_config.readonly_rootfs:
+            if record.resolved.security.readonly_rootfs:
                 mounts.mount_setattr(tree, set=MOUNT_ATTR.RDONLY)
             return work(RootfsView(root, ()))
         finally:

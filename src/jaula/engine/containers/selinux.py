@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.networks import etc_files
 from jaula.engine.oci_spec import security
-from jaula.engine.oci_spec.namespaces import NamespaceConfig
 from jaula.errors import JaulaError
 from jaula.kernel import selinuxfs
 from jaula.security.lsm import relabel_denylist, selinux
@@ -24,11 +23,10 @@ from jaula.storage.relabel import relabel
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
-    from jaula.spec.api import HostConfig
-    from jaula.state.records import ContainerRecord, MountRecord
+    from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest
 
 
-def take_level(parts: Services, container_id: str, host_config: HostConfig) -> str:
+def take_level(parts: Services, container_id: str, resolved: ResolvedRequest) -> str:
     """The level for a new container; a container that it shares memory with lends its own.
 
     :raises Unavailable: every pair of categories is in use.
@@ -36,10 +34,10 @@ def take_level(parts: Services, container_id: str, host_config: HostConfig) -> s
     """
     if not parts.host.selinux:
         return ""
-    options = selinux.parse(security.parse(host_config.security_opt).labels)
-    asked = options.level or _lent(parts, host_config)
+    options = selinux.parse(resolved.security.options.labels)
+    asked = options.level or _lent(parts, resolved)
     level = parts.registry.take_level(container_id, asked=asked)
-    chosen = security.labels(host_config, parts.host, level)
+    chosen = security.labels(resolved, parts.host, level)
     for what, label in (("process", chosen.process), ("file", chosen.mount)):
         if label and not selinuxfs.check_context(label):
             parts.registry.free_level(container_id)
@@ -47,17 +45,14 @@ def take_level(parts: Services, container_id: str, host_config: HostConfig) -> s
     return level
 
 
-def _lent(parts: Services, host_config: HostConfig) -> str:
-    for mode in (host_config.ipc_mode, host_config.pid_mode):
-        kind, _, ref = mode.partition(":")
-        if kind == "container" and ref:
-            return parts.registry.find(ref).record.level
+def _lent(parts: Services, resolved: ResolvedRequest) -> str:
+    for mode in (resolved.namespaces.ipc, resolved.namespaces.pid):
+        if mode.container:
+            return parts.registry.find(mode.container).record.level
     return ""
 
 
-def label_files(
-    parts: Services, record: ContainerRecord, shares: NamespaceConfig, root: RootSource
-) -> None:
+def label_files(parts: Services, record: ContainerRecord, root: RootSource) -> None:
     """Give everything that a start binds into the container the label that it is to have.
 
     May take long, for volumes with many files.
@@ -66,10 +61,10 @@ def label_files(
     """
     if not parts.host.selinux:
         return
-    label = security.labels(record.body.host_config, parts.host, record.level).mount
+    label = security.labels(record.resolved, parts.host, record.level).mount
     shared = str(parts.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL))
-    for path in etc_files.own(parts, record, shares):
-        _label(path, shared if shares.net.container else label)
+    for path in etc_files.own(parts, record):
+        _label(path, shared if record.resolved.namespaces.net.container else label)
     if isinstance(root, DirectoryRoot):
         _label(root.path, label)
     for mount in record.mounts:

@@ -14,6 +14,7 @@ from jaula.engine.containers import attach as attaching
 from jaula.engine.containers import create as creating
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.copy import ContainerCopy
+from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
 from jaula.engine.containers.lost_shim import LostShim
 from jaula.engine.containers.query import ContainerQueries
@@ -87,10 +88,12 @@ class Containers(ContainerQueries):
         platform: str | None,
         *,
         owner: tuple[str, int] = ("0", 0),
-        beneath: tuple[str, ...] = (),
+        authorize: Authorize = creating.allow_all,
     ) -> ContainerCreated:
         """See :func:`jaula.engine.containers.create.create`."""
-        return await creating.create(self.parts, body, name, platform, owner=owner, beneath=beneath)
+        return await creating.create(
+            self.parts, body, name, platform, owner=owner, authorize=authorize
+        )
 
     async def start(self, ref: str) -> None:
         """Start a container.
@@ -362,9 +365,8 @@ class Containers(ContainerQueries):
             if policy_of.name:
                 auto = container.record.body.host_config.auto_remove
                 restart_policy.check(policy_of, auto_remove=auto)
-            merged, resources, warnings = merged_limits(
-                container.record.body, body, self.parts.host
-            )
+            updated = merged_limits(container.record, body, self.parts.host)
+            resources, warnings = updated.limits, updated.warnings
             other = (
                 oci_runtime_container.runtime_of(self.parts.config.paths, container.id)
                 if container.live
@@ -375,7 +377,7 @@ class Containers(ContainerQueries):
             elif container.live and resources is not None:
                 with self.parts.cgroups.open(cgroup_path(self.parts, container.record)) as cgroup:
                     warnings = (*warnings, *cgroup.apply(resources))
-            container.change(body=merged)
+            container.change(body=updated.body, resolved_request=updated.resolved)
             self.parts.registry.save(container)
         self._emit(container, "update")
         return warnings

@@ -23,9 +23,8 @@ from jaula.engine.networks import endpoints, etc_files, links, live_links
 from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.networks.start_resources import StartResources
 from jaula.engine.oci_runtimes import container as oci_runtime_container
-from jaula.engine.oci_spec import host, namespaces, security, spec
+from jaula.engine.oci_spec import host, security, spec
 from jaula.engine.oci_spec.inputs import SpecInputs
-from jaula.engine.oci_spec.namespaces import NamespaceConfig
 from jaula.engine.secrets import mount
 from jaula.engine.userns import join, keep_id
 from jaula.engine.volumes import mount_events
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
     from jaula.runtime.protocol import Event, ExternalRuntime
+    from jaula.state.records import Namespaces
 
 
 class Starter:
@@ -76,24 +76,21 @@ class Starter:
         try:
             if not record.build:  # a step's base was judged when the build began
                 self._parts.gate.starting(record.image, record.body.image)
-            shares = namespaces.decide(record.body.host_config)
-            joined = self._joined(shares, place)
-            await self._take(record, shares, joined, place)
+            resolved = record.resolved
+            joined = self._joined(resolved.namespaces, place)
+            await self._take(record, place)
             if container.prepare is not None:
-                await container.prepare(self._maps(record, shares, place))
+                await container.prepare(self._maps(record, place))
                 record = container.record
             if self._parts.host.selinux and not record.level:  # made before there was a policy
-                wanted = record.body.host_config
-                level = selinux.take_level(self._parts, record.id, wanted)
+                level = selinux.take_level(self._parts, record.id, resolved)
                 container.change(level=level)
                 record = container.record
-            runtime = await self._parts.runtimes.command(record.body.host_config.runtime)
+            runtime = await self._parts.runtimes.command(resolved.runtime)
             await self._parts.volume_mounts.use(record)
-            request = self._prepare(container, shares, joined, place, runtime)
+            request = self._prepare(container, joined, place, runtime)
             if self._parts.host.selinux:
-                await asyncio.to_thread(
-                    selinux.label_files, self._parts, record, shares, request.root
-                )
+                await asyncio.to_thread(selinux.label_files, self._parts, record, request.root)
             begun = time.time_ns()  # before it can say anything: logs are asked for from then on
             shim = await self._parts.runtime.start(
                 request,
@@ -157,56 +154,55 @@ class Starter:
 
     # -- what it shares ----------------------------------------------------------------------
 
-    def _joined(self, shares: NamespaceConfig, place: StartResources) -> dict[str, str]:
+    def _joined(self, modes: Namespaces, place: StartResources) -> dict[str, str]:
         """Paths of the namespaces that another container lends, its user namespace among them.
 
         They are what the spec shows; entered is what ``place`` holds.
         """
         joined: dict[str, str] = {}
-        for kind, ref in shares.containers().items():
+        for kind, ref in modes.containers().items():
             other = self._parts.registry.find(ref)
             pid = other.record.pid
             if not other.live or not pid:
                 raise Conflict(f"cannot join {kind} of a non running container: {other.name}")
-            if kind == "ipc" and other.record.body.host_config.ipc_mode != "shareable":
+            other_modes = other.record.resolved.namespaces
+            if kind == "ipc" and not other_modes.shareable_ipc:
                 raise InvalidRequest(
                     f"cannot join IPC of a non-shareable container {other.name}",
                     hint="start that one with --ipc=shareable",
                 )
             joined[kind] = f"/proc/{pid}/ns/{join.NAMES[kind]}"
-            if other.record.body.host_config.userns_mode != "host":
+            if not other_modes.user.host:
                 joined["user"] = f"/proc/{pid}/ns/user"
             elif kind == "user":
                 raise InvalidRequest(
                     f"container {other.name} has no user namespace of its own to join",
                     hint="it was made with --userns=host",
                 )
-        if (lender := self._lender(shares)) is not None:
+        if (lender := self._lender(modes)) is not None:
             place.held = join.borrow(lender, joined)
         return joined
 
-    def _lender(self, shares: NamespaceConfig) -> Container | None:
-        for ref in shares.containers().values():
+    def _lender(self, modes: Namespaces) -> Container | None:
+        for ref in modes.containers().values():
             return self._parts.registry.find(ref)
         return None
 
-    async def _take(
-        self,
-        record: ContainerRecord,
-        shares: NamespaceConfig,
-        joined: dict[str, str],
-        place: StartResources,
-    ) -> None:
-        lender = self._lender(shares)
-        if shares.network and endpoints.of(record) and not record.body.network_disabled:
-            await self.connector.attach(record, place, lambda ids: keep_id.maps(record, ids))
-        elif lender is None and not shares.user.host:
+    async def _take(self, record: ContainerRecord, place: StartResources) -> None:
+        modes = record.resolved.namespaces
+        lender = self._lender(modes)
+        members = {} if record.resolved.network_disabled else endpoints.of(record)
+        if modes.network and members:
+            await self.connector.attach(
+                record, members, place, lambda ids: keep_id.maps(record, ids)
+            )
+        elif lender is None and not modes.user.host:
             place.reserved = self._parts.ranges.take()
         if lender is not None:
             place.ids = place.borrowed = self.ids_of(lender)
             if place.borrowed is not None:
                 self._parts.ranges.borrow(place.borrowed.start)
-        elif not shares.user.host:
+        elif not modes.user.host:
             place.ids = place.reserved
 
     def ids_of(self, container: Container) -> IdRange | None:
@@ -214,19 +210,16 @@ class Starter:
         record = container.record
         if record.borrowed_size:
             return IdRange(record.borrowed_start, record.borrowed_size)
-        if record.body.host_config.userns_mode == "host" or not record.range_size:
+        if record.resolved.namespaces.user.host or not record.range_size:
             return None
         return IdRange(record.range_start, record.range_size)
 
-    def _maps(
-        self, record: ContainerRecord, shares: NamespaceConfig, place: StartResources
-    ) -> keep_id.Maps:
+    def _maps(self, record: ContainerRecord, place: StartResources) -> keep_id.Maps:
         """The id maps of the user namespace that the container is in; empty for the host's."""
         if place.ids is None:
             return (), ()
-        while (lender := self._lender(shares)) is not None:
+        while (lender := self._lender(record.resolved.namespaces)) is not None:
             record = lender.record
-            shares = namespaces.decide(record.body.host_config)
         usual = self._parts.ranges.mappings(place.ids)
         return keep_id.maps(record, place.ids) or (usual, ())
 
@@ -235,25 +228,25 @@ class Starter:
     def _prepare(
         self,
         container: Container,
-        shares: NamespaceConfig,
         joined: dict[str, str],
         place: StartResources,
         runtime: ExternalRuntime | None,
     ) -> StartRequest:
         parts, record = self._parts, container.record
-        body = record.body
+        body, resolved = record.body, record.resolved
+        modes = resolved.namespaces
         if container.hidden_env:
             body = msgspec.structs.replace(body, env=(*body.env, *container.hidden_env))
-        linked = links.found(parts, record)
+        linked = links.found(parts, record, endpoints.of(record)) if resolved.links else []
         if linked:
             variables = links.environment(record, linked)
             body = msgspec.structs.replace(body, env=(*variables, *body.env))
         paths = parts.config.paths
-        uids, gids = self._maps(record, shares, place)
+        uids, gids = self._maps(record, place)
         facts = SpecInputs(
             container_id=record.id,
             cgroup_path=cgroup_path(parts, record),
-            hostname=self._hostname(record, shares),
+            hostname=self._hostname(record),
             host=host.fresh(parts.host),
             user=self._users.of(record),
             mappings=uids,
@@ -263,23 +256,23 @@ class Starter:
             foreign_network=place.sandbox is not None
             and "user" not in place.held
             and place.ids != place.reserved,
-            files=etc_files.write(parts, record, shares, place.endpoints, links.hosts(linked)),
+            files=etc_files.write(parts, record, place.endpoints, links.hosts(linked)),
             mounts=(*record.mounts, *mount.deliver(parts, record, uids, gids)),
             beneath=record.beneath,
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,
             level=record.level,
-            shared_shm=self._shared_shm(record, shares),
-            devices=_host_devices() if body.host_config.privileged and shares.user.host else (),
+            shared_shm=self._shared_shm(record),
+            devices=_host_devices() if resolved.security.privileged and modes.user.host else (),
         )
-        confinement = security.decide(body.host_config, facts.host, foreign=runtime is not None)
-        document = encode(spec.build(body, facts, confinement, shares))
+        confinement = security.decide(resolved, facts.host, external=runtime is not None)
+        document = encode(spec.build(body, resolved, facts, confinement))
         run_dir = paths.container_run(record.id)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
         oci_runtime_container.ExternalContainer.note(run_dir, runtime)
         bundle = container.bundle or str(paths.container(record.id))
         with open(f"{bundle}/config.json", "wb", buffering=0) as file:
             file.write(document)
-        driver, options = log_options(parts.config, body.host_config.log_config)
+        driver, options = log_options(parts.config, resolved.log)
         return StartRequest(
             container_id=record.id,
             bundle=bundle,
@@ -294,14 +287,15 @@ class Starter:
             runtime=runtime,
         )
 
-    def _hostname(self, record: ContainerRecord, shares: NamespaceConfig) -> str:
-        if shares.net.container:
-            return self._parts.registry.find(shares.net.container).record.hostname
+    def _hostname(self, record: ContainerRecord) -> str:
+        if owner := record.resolved.namespaces.net.container:
+            return self._parts.registry.find(owner).record.hostname
         return record.hostname
 
-    def _shared_shm(self, record: ContainerRecord, shares: NamespaceConfig) -> str | None:
-        if shares.ipc.container:
-            lender = self._parts.registry.find(shares.ipc.container)
+    def _shared_shm(self, record: ContainerRecord) -> str | None:
+        resolved = record.resolved
+        if resolved.namespaces.ipc.container:
+            lender = self._parts.registry.find(resolved.namespaces.ipc.container)
             path = str(self._parts.config.paths.container_run(lender.id) / "shm")
             if not os.path.ismount(path):
                 raise Conflict(
@@ -309,18 +303,17 @@ class Starter:
                     hint="it was made by an engine that has ended; restart that container",
                 )
             return path
-        if not shares.shareable_ipc:
+        if not resolved.namespaces.shareable_ipc:
             return None
         from jaula.kernel import mounts
         from jaula.kernel.mounts import MS
 
         path = str(self._parts.config.paths.container_run(record.id) / "shm")
         os.makedirs(path, mode=0o700, exist_ok=True)
-        size = record.body.host_config.shm_size or 64 * 1024 * 1024
+        size = resolved.shm_size or 64 * 1024 * 1024
         if not os.path.ismount(path):
             flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
-            wanted = record.body.host_config
-            label = security.labels(wanted, self._parts.host, record.level).mount
+            label = security.labels(resolved, self._parts.host, record.level).mount
             context = f',context="{label}"' if label else ""
             mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
         return path
@@ -336,7 +329,7 @@ def _root(parts: Services, record: ContainerRecord) -> RootSource:
 
 def cgroup_path(parts: Services, record: ContainerRecord) -> str:
     """Where a container's processes are accounted: below the engine's parent, or the asked one."""
-    parent = record.body.host_config.cgroup_parent or parts.config.cgroup_parent
+    parent = record.resolved.resources.cgroup_parent or parts.config.cgroup_parent
     return f"/{parent.strip('/')}/{record.id}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from jaula.engine.oci_spec import resources
@@ -10,17 +12,27 @@ from jaula.errors import Conflict
 from jaula.spec import api
 from jaula.spec.api import ContainerCreate, ContainerUpdate
 from jaula.spec.runtime import Resources
+from jaula.state.records import ContainerRecord, ResolvedRequest
 
 
-def merged_limits(
-    body: ContainerCreate, update: ContainerUpdate, host: HostFacts
-) -> tuple[ContainerCreate, Resources | None, tuple[str, ...]]:
-    """The configuration with the update in it, what to write to the cgroup, and warnings.
+class Update(NamedTuple):
+    """The result of an update: ``limits`` is what to write to the cgroup, None for nothing."""
+
+    body: ContainerCreate
+    resolved: ResolvedRequest
+    limits: Resources | None
+    warnings: tuple[str, ...]
+
+
+def merged_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFacts) -> Update:
+    """Return the container's request and its resolved request with the update in them.
+
+    Of the resolved request only the resources change.
 
     :raises InvalidRequest: the result could not be.
     :raises Conflict: a memory limit that the present memory-swap limit does not allow.
     """
-    old = body.host_config
+    old = record.resolved.resources
     changed = {
         field: value
         for field in api.Resources.__struct_fields__
@@ -41,10 +53,15 @@ def merged_limits(
         )
     if update.memory > 0 and not update.memory_swap and not old.memory_swap and old.memory > 0:
         changed["memory_swap"] = old.memory * 2  # the limit that is in effect stays
-    host_config = msgspec.structs.replace(old, **changed)
+    merged = msgspec.structs.replace(old, **changed)
+    host_config = msgspec.structs.replace(record.body.host_config, **changed)
     if update.restart_policy.name:
         host_config = msgspec.structs.replace(host_config, restart_policy=update.restart_policy)
-    warnings = resources.check(host_config, host)
-    merged = msgspec.structs.replace(body, host_config=host_config)
-    limits = resources.change(update, host_config, host)
-    return merged, None if limits == Resources() else limits, warnings
+    warnings = resources.check(merged, host)
+    limits = resources.change(update, merged, host)
+    return Update(
+        msgspec.structs.replace(record.body, host_config=host_config),
+        msgspec.structs.replace(record.resolved, resources=merged),
+        None if limits == Resources() else limits,
+        warnings,
+    )

@@ -6,13 +6,16 @@ are the truth here: a name that is reserved while a container is made cannot be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from jaula.engine.model.container import Container
-from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.security.lsm.selinux_mcs import choose, level, pair
+from jaula.spec.api import ContainerCreate
 from jaula.state.database import Database
-from jaula.state.records import ContainerRecord
+from jaula.state.records import ContainerRecord, ResolvedRequest
 
 TABLE = "containers"
 
@@ -27,12 +30,19 @@ class ContainerStore:
         self._steps: dict[str, Container] = {}
         self._levels: dict[str, tuple[int, int]] = {}
 
-    def load(self) -> None:
+    def load(self, resolve: Callable[[ContainerCreate], ResolvedRequest]) -> None:
         """Read every record.
 
-        :raises CorruptState: a record cannot be read, or two have one name.
+        A record of an engine that did not store resolved requests gets one from ``resolve``, and
+        is written at once. The database cannot do that in its own migrations, since they lie below
+        the engine. Such a record's body is completed already, with ids for other containers.
+
+        :raises CorruptState: a record cannot be read, or its request cannot be resolved.
         """
         for _, record in self._database.all(TABLE, ContainerRecord):
+            if record.resolved_request is None:
+                record = _migrated(record, resolve)
+                self._database.put(TABLE, record.id, record)
             if record.build:
                 self._steps[record.id] = Container(record)
                 continue
@@ -140,3 +150,15 @@ class ContainerStore:
         self._steps.pop(container.id, None)
         self.free_level(container.id)
         self.release(container.name, container.id)
+
+
+def _migrated(
+    record: ContainerRecord, resolve: Callable[[ContainerCreate], ResolvedRequest]
+) -> ContainerRecord:
+    try:
+        return msgspec.structs.replace(record, resolved_request=resolve(record.body))
+    except InvalidRequest as error:
+        raise CorruptState(
+            f"the request of container {record.name} cannot be resolved: {error.message}",
+            hint="remove the container with the engine that created it",
+        ) from error

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from jaula.engine.networks import endpoints as network_endpoints
 from jaula.engine.networks import etc_files
 from jaula.engine.networks.endpoints import DEFAULT
-from jaula.engine.networks.port_bindings import wishes
 from jaula.engine.userns import join, keep_id
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
 from jaula.network.ports.port import PortRequest
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from jaula.engine.networks.start_resources import StartResources
     from jaula.security.id_ranges import IdRange
     from jaula.spec.endpoint import Endpoint
-    from jaula.state.records import ContainerRecord
+    from jaula.state.records import ContainerRecord, Namespaces
 
 log = logging.getLogger("jaula.network")
 
@@ -45,30 +44,26 @@ class NetworkConnector:
     async def attach(
         self,
         record: ContainerRecord,
+        members: network_endpoints.Members,
         place: StartResources,
         maps: Callable[[IdRange], keep_id.Maps | None],
     ) -> None:
         """Give a start its sandbox with all interfaces; ``place`` gives back what was taken.
 
-        ``maps`` are id maps that are not the usual ones.
+        ``members`` are its networks, ``maps`` are id maps that are not the usual ones.
 
         :raises JaulaError: a network is gone, an address or a port is taken.
         """
-        members = network_endpoints.of(record)
+        internal = {}
         for name in members:
-            network_endpoints.check_kind(self._parts.networks.get(self._parts.networks.find(name)))
-        first = self._first(members)
+            network = self._parts.networks.get(self._parts.networks.find(name))
+            network_endpoints.check_kind(network)
+            internal[name] = network is not None and network.internal
+        first = network_endpoints.primary(internal)
         for name in (first, *(n for n in members if n != first)):
             await self._join(record, place, name, members[name], maps)
         await self._serve_names(record, place.endpoints, place.net_fd, new=True)
         place.endpoints[0] = self._publish(record, place.endpoints[0])
-
-    def _first(self, members: Iterable[str]) -> str:
-        return network_endpoints.primary({name: self._internal(name) for name in members})
-
-    def _internal(self, name: str) -> bool:
-        network = self._parts.networks.get(name)
-        return network is not None and network.internal
 
     async def _join(
         self,
@@ -83,7 +78,7 @@ class NetworkConnector:
         lent = place.held.get("user")
         if place.sandbox is None:
             mac = record.body.mac_address or mac
-            usual = lent is None and record.body.host_config.userns_mode != keep_id.MODE
+            usual = lent is None and not record.resolved.namespaces.keep_id
             if name == DEFAULT and usual and not (ip or mac):
                 prepared = await sandboxes.take()
                 place.reserved, place.sandbox = prepared.ids, prepared.sandbox
@@ -118,9 +113,9 @@ class NetworkConnector:
             anywhere = ""
         ports = [
             PortRequest(
-                w.container_port, w.protocol, w.host_ip or anywhere, w.host_port, w.host_port_end
+                m.container_port, m.protocol, m.host_ip or anywhere, m.host_port, m.host_port_end
             )
-            for w in wishes(record.body)
+            for m in record.resolved.ports
         ]
         if not ports or endpoint.internal or not endpoint.publishes:
             return endpoint
@@ -170,8 +165,7 @@ class NetworkConnector:
         :raises InvalidRequest: its network mode or the network does not allow it.
         """
         parts, record = self._parts, container.record
-        mode = record.body.host_config.network_mode
-        _check_mode(mode)
+        _check_mode(record.resolved.namespaces)
         network_endpoints.check(name, parts.networks.get(name), settings)
         members = network_endpoints.of(record)
         if name in members and container.live:
@@ -231,7 +225,7 @@ class NetworkConnector:
         :raises JaulaError: it is not connected, or shares its network.
         """
         parts, record = self._parts, container.record
-        _check_mode(record.body.host_config.network_mode)
+        _check_mode(record.resolved.namespaces)
         members = network_endpoints.of(record)
         if name not in members:
             raise NotAuthorized(f"container {record.id} is not connected to network {name}")
@@ -328,18 +322,18 @@ def _addresses(settings: EndpointSettings) -> tuple[str, str, str]:
     return ipam.ipv4_address, ipam.ipv6_address, settings.mac_address
 
 
-def _check_mode(mode: str) -> None:
-    if mode == "host":
+def _check_mode(modes: Namespaces) -> None:
+    if modes.net.host:
         raise InvalidRequest(
             "container cannot be disconnected from host network or connected to host network"
         )
-    if mode == "none":
-        raise InvalidRequest(
-            "container cannot be connected to multiple networks with one of the networks in"
-            " private (none) mode"
-        )
-    if mode.startswith("container:"):
+    if modes.net.container:
         raise InvalidRequest(
             "container sharing network namespace with another container or host cannot be"
             " connected to any other network"
+        )
+    if not modes.network:
+        raise InvalidRequest(
+            "container cannot be connected to multiple networks with one of the networks in"
+            " private (none) mode"
         )

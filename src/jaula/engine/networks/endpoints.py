@@ -126,9 +126,9 @@ def linked(record: ContainerRecord, settings: EndpointSettings) -> dict[str, str
 
     Links on the default network are lines of the hosts file, and of no other network.
     """
-    host = record.body.host_config
-    own = () if links.by_address(host.network_mode) else host.links
-    found = map(links.parse, (*own, *settings.links))
+    resolved = record.resolved
+    own = () if links.by_address(resolved.namespaces) else resolved.links
+    found = (*own, *map(links.parse, settings.links))
     return {link.alias.lower(): _known_as(link.ref) for link in found}
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jaula.engine.oci_spec import spec
-from jaula.engine.oci_spec.namespaces import NamespaceConfig
 from jaula.errors import InvalidRequest
 from jaula.network import etc_files
 from jaula.network.dns import resolver_sockets
@@ -37,7 +36,6 @@ _INITS = (
 def write(
     parts: Services,
     record: ContainerRecord,
-    shares: NamespaceConfig,
     endpoints: Sequence[Endpoint],
     linked: Sequence[str] = (),
 ) -> dict[str, str]:
@@ -45,15 +43,15 @@ def write(
 
     ``linked`` are further lines of hosts.
     """
-    host = record.body.host_config
-    directory = _directory(parts, record, shares)
+    host, modes = record.body.host_config, record.resolved.namespaces
+    directory = _directory(parts, record)
     found: dict[str, str] = {}
-    if shares.net.container:
+    if modes.net.container:
         found = {f"/etc/{n}": str(directory / n) for n in _NAMES}
     else:
         gateway = next((e.gateway for e in endpoints if e.gateway), None)
         addresses = [text for e in endpoints for text in (e.ipv4, e.ipv6) if text]
-        if shares.net.host and not host.extra_hosts:
+        if modes.net.host and not host.extra_hosts:
             hosts = _read("/etc/hosts")
         else:
             hosts = etc_files.hosts(
@@ -67,7 +65,7 @@ def write(
         resolv = _read("/etc/resolv.conf")
         if record.id in parts.resolvers:
             resolv = _resolver_conf(record)
-        elif not shares.net.host or host.dns or host.dns_search or host.dns_options:
+        elif not modes.net.host or host.dns or host.dns_search or host.dns_options:
             resolv = etc_files.resolv_conf(
                 resolv, dns=host.dns, search=host.dns_search, options=host.dns_options
             )
@@ -150,16 +148,16 @@ def change_hosts(
             file.truncate(len(after))
 
 
-def own(parts: Services, record: ContainerRecord, shares: NamespaceConfig) -> list[str]:
+def own(parts: Services, record: ContainerRecord) -> list[str]:
     """Which of the files are the container's alone, or its and that of whose network it has."""
-    places = [_directory(parts, record, shares) / name for name in _NAMES]
+    places = [_directory(parts, record) / name for name in _NAMES]
     places.append(parts.config.paths.container(record.id) / _INIT)
     return [str(place) for place in places if place.exists()]
 
 
-def _directory(parts: Services, record: ContainerRecord, shares: NamespaceConfig) -> Path:
-    if shares.net.container:
-        return parts.config.paths.container(parts.registry.find(shares.net.container).id)
+def _directory(parts: Services, record: ContainerRecord) -> Path:
+    if owner := record.resolved.namespaces.net.container:
+        return parts.config.paths.container(parts.registry.find(owner).id)
     return parts.config.paths.container(record.id)
 
 

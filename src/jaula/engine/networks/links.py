@@ -11,32 +11,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from jaula.engine.networks.port_bindings import parse_port
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.network import etc_hosts
+from jaula.state.records import Link
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.state.records import ContainerRecord
+    from jaula.state.records import ContainerRecord, Namespaces, ResolvedRequest
 
 _MARKS = str.maketrans("-.", "__")
 _OWN = ("HOME", "PATH")  # say nothing to another container
-
-
-class Link(msgspec.Struct, frozen=True):
-    """One link; ``ref`` names the other container."""
-
-    ref: str
-    alias: str
-
-    def shown(self, name: str) -> str:
-        """As ``inspect`` of the container ``name`` has it."""
-        return f"/{self.ref}:/{name}/{self.alias}"
 
 
 def parse(text: str) -> Link:
@@ -48,50 +36,49 @@ def parse(text: str) -> Link:
     return Link(ref, alias or ref)
 
 
-def check(parts: Services, texts: Iterable[str], network_mode: str) -> None:
+def check(parts: Services, resolved: ResolvedRequest) -> None:
     """Refuse what cannot be linked. Raises :class:`InvalidRequest`.
 
     An unknown container is no 404: the docker command takes that for a missing image.
     """
-    for text in texts:
-        if _alone(network_mode):
+    for link in resolved.links:
+        if not resolved.namespaces.network:
             raise InvalidRequest("conflicting options: links and a network that is not the own")
-        ref = parse(text).ref
-        if not by_address(network_mode):
+        if not by_address(resolved.namespaces):
             continue
         try:
-            parts.registry.find(ref)
+            parts.registry.find(link.ref)
         except NotFound as error:
-            raise InvalidRequest(f"could not get container for {ref}: {error.message}") from None
+            raise InvalidRequest(
+                f"could not get container for {link.ref}: {error.message}"
+            ) from None
 
 
-def by_address(network_mode: str) -> bool:
-    """Whether links are entries of the hosts file: on the default network alone."""
-    return network_mode in ("", "default", "bridge")
+def by_address(modes: Namespaces) -> bool:
+    """Return whether links are entries of the hosts file: on the default network alone."""
+    return modes.network == "bridge"
 
 
-def _alone(network_mode: str) -> bool:
-    return network_mode in ("host", "none") or network_mode.startswith("container:")
+def found(
+    parts: Services, record: ContainerRecord, networks: Collection[str]
+) -> list[tuple[Link, Container, str]]:
+    """Return the links of a container that starts, with the others' addresses.
 
-
-def found(parts: Services, record: ContainerRecord) -> list[tuple[Link, Container, str]]:
-    """The links of a container that starts, with the others' addresses.
+    ``networks`` are the names of its networks.
 
     :raises Conflict: one does not run, or has no network with it.
     """
-    if not by_address(record.body.host_config.network_mode):
+    if not by_address(record.resolved.namespaces):
         return []
-    mine = networks(record)
     linked = []
-    for text in record.body.host_config.links:
-        link = parse(text)
+    for link in record.resolved.links:
         other = parts.registry.find(link.ref)
         if not other.live:
             raise Conflict(
                 f"Cannot link to a non running container: /{other.name}"
                 f" AS /{record.name}/{link.alias}"
             )
-        address = address_on(mine, other.record)
+        address = address_on(networks, other.record)
         if not address:
             raise Conflict(
                 f"cannot link to {other.name}: it has no network with {record.name}",
@@ -101,21 +88,9 @@ def found(parts: Services, record: ContainerRecord) -> list[tuple[Link, Containe
     return linked
 
 
-def networks(record: ContainerRecord) -> Collection[str]:
-    """Those that a container is on, by name."""
-    from jaula.engine.networks import endpoints
-
-    return endpoints.of(record)
-
-
 def address_on(networks: Collection[str], record: ContainerRecord) -> str:
     """A container's address on the first of its networks that is one of these; '' for none."""
     return next((e.ipv4 or e.ipv6 for e in record.endpoints if e.network in networks), "")
-
-
-def called(texts: Iterable[str], alias: str) -> tuple[str, ...]:
-    """Those of a container's links that have an alias."""
-    return tuple(text for text in texts if parse(text).alias == alias)
 
 
 def hosts(linked: Iterable[tuple[Link, Container, str]]) -> list[str]:

@@ -9,12 +9,13 @@ variables of a program that runs stay as well. What a link is, is in :mod:`~.lin
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.networks import etc_files, links
+from jaula.engine.networks import endpoints, etc_files, links
 from jaula.errors import JaulaError, NotFound
 from jaula.network import etc_hosts
 
@@ -33,11 +34,11 @@ def follow(parts: Services, other: Container) -> None:
     Whether they run is not asked: one that is being started may have its file already.
     """
     for container in parts.registry:
-        host = container.record.body.host_config
-        if not host.links or not links.by_address(host.network_mode):
+        resolved = container.record.resolved
+        if not resolved.links or not links.by_address(resolved.namespaces):
             continue
-        address = links.address_on(links.networks(container.record), other.record)
-        for link in map(links.parse, host.links):
+        address = links.address_on(endpoints.of(container.record), other.record)
+        for link in resolved.links:
             if address and _found(parts, link.ref) is other:
                 names = (link.alias, other.record.hostname)
                 _change(
@@ -59,27 +60,38 @@ def parent(parts: Services, name: str) -> Container:
         raise JaulaError("Conflict, cannot remove the default link name of the container")
     container = parts.registry.get(parts.registry.names.get(of, ""))
     if container is not None:
-        host = container.record.body.host_config
-        if links.by_address(host.network_mode) and links.called(host.links, alias):
+        resolved = container.record.resolved
+        if links.by_address(resolved.namespaces) and any(
+            link.alias == alias for link in resolved.links
+        ):
             return container
     raise NotFound(f"No such container: {name}")
 
 
 def remove(parts: Services, name: str) -> None:
-    """Take the link ``NAME/ALIAS`` away. The caller holds the lock of the container that has it."""
+    """Take the link ``NAME/ALIAS`` away. The caller holds the lock of the container that has it.
+
+    The body keeps the links in the order of the resolved request, so both lose the same ones.
+    """
     container = parent(parts, name)
     before = container.record
-    host = before.body.host_config
-    gone = links.called(host.links, name.rpartition("/")[2])
-    left = tuple(text for text in host.links if text not in gone)
-    host = msgspec.structs.replace(host, links=left)
-    container.change(body=msgspec.structs.replace(before.body, host_config=host))
+    host, resolved = before.body.host_config, before.resolved
+    alias = name.rpartition("/")[2]
+    kept = [link.alias != alias for link in resolved.links]
+    gone = [link for link in resolved.links if link.alias == alias]
+    host = msgspec.structs.replace(host, links=tuple(itertools.compress(host.links, kept)))
+    container.change(
+        body=msgspec.structs.replace(before.body, host_config=host),
+        resolved_request=msgspec.structs.replace(
+            resolved, links=tuple(itertools.compress(resolved.links, kept))
+        ),
+    )
     try:
         parts.registry.save(container)
     except JaulaError:
-        container.change(body=before.body)
+        container.change(body=before.body, resolved_request=resolved)
         raise
-    for link in map(links.parse, gone):
+    for link in gone:
         other = _found(parts, link.ref)
         # Of one that was removed, the host name is not known any more.
         names = (link.alias, other.record.hostname) if other else (link.alias,)

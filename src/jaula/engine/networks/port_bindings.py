@@ -5,25 +5,11 @@ Source: Docker Engine API 1.45, ``PortMap``; go-connections ``nat`` for the nota
 
 from __future__ import annotations
 
-import msgspec
-
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate
+from jaula.state.records import PortMapping
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
-
-
-class PortBindingRequest(msgspec.Struct, frozen=True):
-    """One port to publish: the first free one from ``host_port`` to ``host_port_end`` will do.
-
-    None means: any that is free.
-    """
-
-    container_port: int
-    protocol: str
-    host_ip: str = ""
-    host_port: int | None = None
-    host_port_end: int | None = None
 
 
 def parse_port(text: str) -> tuple[int, str]:
@@ -38,28 +24,26 @@ def parse_port(text: str) -> tuple[int, str]:
     return _number(number, text), protocol
 
 
-def wishes(body: ContainerCreate) -> tuple[PortBindingRequest, ...]:
-    """Every port that the request publishes.
+def port_mappings(body: ContainerCreate) -> tuple[PortMapping, ...]:
+    """Return every port that the request publishes.
 
     :raises InvalidRequest: a port or an address that is none.
     """
-    wanted = []
+    mappings = []
     for text, bindings in body.host_config.port_bindings.items():
         port, protocol = parse_port(text)
         for binding in bindings:
-            wanted.append(
-                PortBindingRequest(
-                    port, protocol, _address(binding.host_ip), *_range(binding.host_port)
-                )
+            mappings.append(
+                PortMapping(port, protocol, _address(binding.host_ip), *_range(binding.host_port))
             )
         if not bindings:
-            wanted.append(PortBindingRequest(port, protocol))
-    published = {(wish.container_port, wish.protocol) for wish in wanted}
+            mappings.append(PortMapping(port, protocol))
+    published = {(mapping.container_port, mapping.protocol) for mapping in mappings}
     for text in body.exposed_ports:
         port, protocol = parse_port(text)
         if body.host_config.publish_all_ports and (port, protocol) not in published:
-            wanted.append(PortBindingRequest(port, protocol))
-    return tuple(wanted)
+            mappings.append(PortMapping(port, protocol))
+    return tuple(mappings)
 
 
 def _number(text: str, whole: str) -> int:

@@ -11,9 +11,8 @@ host's, its tree is bound instead, sysfs and cgroup read-only throughout.
 from __future__ import annotations
 
 from jaula.engine.oci_spec.inputs import SpecInputs
-from jaula.engine.oci_spec.namespaces import NamespaceConfig
 from jaula.spec.runtime import IDMapping, Mount
-from jaula.state.records import MountRecord
+from jaula.state.records import MountRecord, Namespaces
 
 SHM_SIZE = 64 * 1024 * 1024
 INIT_PATH = "/sbin/docker-init"
@@ -22,7 +21,7 @@ _GUARDED = ("nosuid", "noexec", "nodev")
 
 
 def decide(
-    sharing: NamespaceConfig,
+    modes: Namespaces,
     facts: SpecInputs,
     *,
     shm_size: int = 0,
@@ -35,9 +34,7 @@ def decide(
     """
     asked = {record.destination: record for record in facts.mounts}
     mounts = [
-        m
-        for m in _standard(sharing, facts, shm_size, privileged, proc)
-        if m.destination not in asked
+        m for m in _standard(modes, facts, shm_size, privileged, proc) if m.destination not in asked
     ]
     mounts += [
         _file(destination, source, facts)
@@ -53,19 +50,19 @@ def decide(
 
 
 def _standard(
-    sharing: NamespaceConfig,
+    modes: Namespaces,
     facts: SpecInputs,
     shm_size: int,
     privileged: bool,
     proc_options: tuple[str, ...],
 ) -> tuple[Mount, ...]:
-    mine = not sharing.user.host
+    mine = not modes.user.host
     writable = () if privileged else ("ro",)
-    if sharing.pid.host and mine:
+    if modes.pid.host and mine:
         proc = Mount("/proc", "/proc", "bind", ("rbind", "rprivate", *_GUARDED))
     else:
         proc = Mount("/proc", "proc", "proc", (*_GUARDED, *proc_options))
-    if mine and (sharing.net.host or facts.foreign_network):
+    if mine and (modes.net.host or facts.foreign_network):
         sys = Mount("/sys", "/sys", "bind", ("rbind", "rprivate", *_GUARDED, "rro"))
     else:
         sys = Mount("/sys", "sysfs", "sysfs", (*_GUARDED, *writable))
@@ -76,28 +73,28 @@ def _standard(
         "devpts",
         ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
     )
-    if sharing.cgroup.host and mine:
+    if modes.cgroup.host and mine:
         cgroup = Mount(
             "/sys/fs/cgroup", "/sys/fs/cgroup", "bind", ("rbind", "rprivate", *_GUARDED, "rro")
         )
     else:
         cgroup = Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_GUARDED, "relatime", *writable))
-    return (proc, dev, pts, sys, cgroup, *_ipc(sharing, facts, shm_size))
+    return (proc, dev, pts, sys, cgroup, *_ipc(modes, facts, shm_size))
 
 
-def _ipc(sharing: NamespaceConfig, facts: SpecInputs, shm_size: int) -> tuple[Mount, ...]:
+def _ipc(modes: Namespaces, facts: SpecInputs, shm_size: int) -> tuple[Mount, ...]:
     mounts = []
-    if sharing.ipc.host and not sharing.user.host:
+    if modes.ipc.host and not modes.user.host:
         if facts.host.mqueue:
             mounts.append(Mount("/dev/mqueue", "/dev/mqueue", "bind", ("bind", *_GUARDED)))
     else:
         mounts.append(Mount("/dev/mqueue", "mqueue", "mqueue", _GUARDED))
-    if sharing.ipc.host:
+    if modes.ipc.host:
         mounts.append(Mount("/dev/shm", "/dev/shm", "bind", ("rbind", *_GUARDED)))
     elif facts.shared_shm is not None:
         options = ("bind", *_GUARDED, *(("idmap",) if facts.id_mapped else ()))
         mounts.append(Mount("/dev/shm", facts.shared_shm, "bind", options))
-    elif not sharing.no_shm:
+    elif not modes.no_shm:
         size = shm_size or SHM_SIZE
         options = (*_GUARDED, "mode=1777", f"size={size}")
         mounts.append(Mount("/dev/shm", "shm", "tmpfs", options))

@@ -11,72 +11,22 @@ can be seen but not changed, which is what a person who shares it can be given s
 
 from __future__ import annotations
 
-from enum import StrEnum
-
-import msgspec
-
 from jaula.errors import InvalidRequest
 from jaula.spec.api import HostConfig
 from jaula.spec.runtime import Namespace
+from jaula.state.records import PRIVATE, NamespaceKind, NamespaceMode, Namespaces
 
 _CONTAINER = "container:"
 
 
-class NamespaceMode(StrEnum):
-    """How a namespace is had."""
-
-    OWN = "own"
-    HOST = "host"
-    CONTAINER = "container"
-
-
-class NamespaceChoice(msgspec.Struct, frozen=True):
-    """One namespace; ``container`` is a name or id for :attr:`NamespaceMode.CONTAINER`."""
-
-    kind: NamespaceMode = NamespaceMode.OWN
-    container: str = ""
-
-    @property
-    def own(self) -> bool:
-        return self.kind is NamespaceMode.OWN
-
-    @property
-    def host(self) -> bool:
-        return self.kind is NamespaceMode.HOST
-
-
-class NamespaceConfig(msgspec.Struct, frozen=True):
-    """All of a container's namespaces. ``network`` is '' where no network is to be attached.
-
-    Whether there is a network of that name is not known here.
-    """
-
-    user: NamespaceChoice = NamespaceChoice()
-    pid: NamespaceChoice = NamespaceChoice()
-    ipc: NamespaceChoice = NamespaceChoice()
-    uts: NamespaceChoice = NamespaceChoice()
-    cgroup: NamespaceChoice = NamespaceChoice()
-    net: NamespaceChoice = NamespaceChoice()
-    network: str = ""
-    shareable_ipc: bool = False
-    no_shm: bool = False
-
-    def containers(self) -> dict[str, str]:
-        """The containers that are joined: OCI namespace type to name or id."""
-        shares = {"user": self.user, "pid": self.pid, "ipc": self.ipc, "network": self.net}
-        return {
-            kind: s.container for kind, s in shares.items() if s.kind is NamespaceMode.CONTAINER
-        }
-
-
-def decide(host: HostConfig) -> NamespaceConfig:
+def decide(host: HostConfig) -> Namespaces:
     """Read the modes of a request.
 
     :raises InvalidRequest: a mode or a network that does not exist, or modes that exclude each
         other.
     """
     net, network = _network(host.network_mode)
-    sharing = NamespaceConfig(
+    decided = Namespaces(
         user=_share("userns", host.userns_mode, ("host", "auto", "keep-id", _CONTAINER)),
         pid=_share("pid", host.pid_mode, ("host", _CONTAINER)),
         ipc=_share("ipc", host.ipc_mode, ("host", _CONTAINER, "shareable", "none")),
@@ -86,8 +36,9 @@ def decide(host: HostConfig) -> NamespaceConfig:
         network=network,
         shareable_ipc=host.ipc_mode == "shareable",
         no_shm=host.ipc_mode == "none",
+        keep_id=host.userns_mode == "keep-id",
     )
-    joined = set(sharing.containers().values())
+    joined = set(decided.containers().values())
     if len(joined) > 1:
         raise InvalidRequest(
             f"namespaces of {len(joined)} containers were asked for: {', '.join(sorted(joined))}",
@@ -99,50 +50,50 @@ def decide(host: HostConfig) -> NamespaceConfig:
             " namespaces",
             hint="the joined container decides which user namespace is used",
         )
-    return sharing
+    return decided
 
 
-def _share(flag: str, mode: str, allowed: tuple[str, ...]) -> NamespaceChoice:
+def _share(flag: str, mode: str, allowed: tuple[str, ...]) -> NamespaceMode:
     if mode in ("", "private"):
-        return NamespaceChoice()
+        return PRIVATE
     if mode in allowed and mode != _CONTAINER:
-        return NamespaceChoice(NamespaceMode.HOST) if mode == "host" else NamespaceChoice()
+        return NamespaceMode(NamespaceKind.HOST) if mode == "host" else PRIVATE
     if _CONTAINER in allowed and mode.startswith(_CONTAINER) and mode != _CONTAINER:
-        return NamespaceChoice(NamespaceMode.CONTAINER, mode.removeprefix(_CONTAINER))
+        return NamespaceMode(NamespaceKind.CONTAINER, mode.removeprefix(_CONTAINER))
     choices = ["private", *(f"{a}NAME" if a == _CONTAINER else a for a in allowed)]
     raise InvalidRequest(
         f"invalid {flag} mode: {mode}", hint=f"--{flag} takes one of {', '.join(choices)}"
     )
 
 
-def _network(mode: str) -> tuple[NamespaceChoice, str]:
+def _network(mode: str) -> tuple[NamespaceMode, str]:
     if mode in ("", "default", "bridge"):
-        return NamespaceChoice(), "bridge"
+        return PRIVATE, "bridge"
     if mode == "none":
-        return NamespaceChoice(), ""
+        return PRIVATE, ""
     if mode == "host":
-        return NamespaceChoice(NamespaceMode.HOST), ""
+        return NamespaceMode(NamespaceKind.HOST), ""
     if mode.startswith(_CONTAINER) and mode != _CONTAINER:
-        return NamespaceChoice(NamespaceMode.CONTAINER, mode.removeprefix(_CONTAINER)), ""
+        return NamespaceMode(NamespaceKind.CONTAINER, mode.removeprefix(_CONTAINER)), ""
     if mode == _CONTAINER:
         raise InvalidRequest("invalid network mode: container: is followed by a name or an id")
-    return NamespaceChoice(), mode
+    return PRIVATE, mode
 
 
-def namespaces(sharing: NamespaceConfig, joined: dict[str, str]) -> tuple[Namespace, ...]:
+def namespaces(modes: Namespaces, joined: dict[str, str]) -> tuple[Namespace, ...]:
     """The spec's list: no entry shares the host's, a path joins, no path makes a new one."""
-    shares = {
-        "user": sharing.user,
-        "pid": sharing.pid,
-        "network": sharing.net,
-        "ipc": sharing.ipc,
-        "uts": sharing.uts,
-        "cgroup": sharing.cgroup,
+    kinds = {
+        "user": modes.user,
+        "pid": modes.pid,
+        "network": modes.net,
+        "ipc": modes.ipc,
+        "uts": modes.uts,
+        "cgroup": modes.cgroup,
     }
     listed = [Namespace("mount")]
-    for kind, share in shares.items():
+    for kind, mode in kinds.items():
         if kind in joined:
             listed.append(Namespace(kind, joined[kind]))
-        elif share.own:
+        elif mode.private:
             listed.append(Namespace(kind))
     return tuple(listed)

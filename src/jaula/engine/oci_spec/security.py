@@ -23,24 +23,11 @@ from jaula.security.lsm import apparmor, interface, selinux
 from jaula.security.seccomp import seccomp
 from jaula.spec.api import HostConfig
 from jaula.spec.runtime import Capabilities, Seccomp
+from jaula.state.records import NO_OPTIONS, ResolvedRequest, Security, SecurityOptions
 
 UNCONFINED = "unconfined"
 _BUILTIN = ("", "builtin", "default")
 _RESERVED = "io.jaula."  # annotations that are the engine's word to the runtime
-
-
-class SecurityOptions(msgspec.Struct, frozen=True):
-    """``--security-opt``, read. ``seccomp`` is a profile's JSON, or a word."""
-
-    seccomp: str = ""
-    apparmor: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    landlock: tuple[str, ...] = ()
-    no_new_privileges: bool = False
-    system_paths: bool = False  # masks and read-only paths lifted
-    mask: tuple[str, ...] = ()
-    unmask: tuple[str, ...] = ()
-    proc: tuple[str, ...] = ()  # mount options of /proc
 
 
 class SecurityConfig(msgspec.Struct, frozen=True):
@@ -62,7 +49,7 @@ def parse(options: Sequence[str]) -> SecurityOptions:
 
     :raises InvalidRequest: an option that does not exist or lacks its value.
     """
-    chosen = SecurityOptions()
+    chosen = NO_OPTIONS
     for option in options:
         chosen = msgspec.structs.replace(chosen, **_parse_one(option, chosen))
     return chosen
@@ -102,29 +89,49 @@ def _parse_one(option: str, chosen: SecurityOptions) -> dict[str, object]:
     )
 
 
-def check(host_config: HostConfig, host: HostFacts, *, foreign: bool = False) -> tuple[str, ...]:
-    """Refuse what cannot be in effect; warn about what has no meaning on this host.
+def resolve(host_config: HostConfig) -> Security:
+    """Return the confinement that a request asks for. Pure.
+
+    :raises InvalidRequest: an option that does not exist or lacks its value.
+    """
+    return Security(
+        privileged=host_config.privileged,
+        cap_add=host_config.cap_add,
+        cap_drop=host_config.cap_drop,
+        options=parse(host_config.security_opt),
+        masked_paths=host_config.masked_paths,
+        readonly_paths=host_config.readonly_paths,
+        readonly_rootfs=host_config.readonly_rootfs,
+    )
+
+
+def check(resolved: ResolvedRequest, host: HostFacts) -> tuple[str, ...]:
+    """Refuse what cannot be in effect; return warnings for what has no meaning on this host.
 
     :raises InvalidRequest: unknown capability or option, a profile that does not parse, a
         module that this kernel does not have.
     """
-    decide(host_config, host, foreign=foreign)
-    for name in host_config.annotations:
+    decide(resolved, host, external=resolved.external_runtime)
+    for name in resolved.annotations:
         if name.startswith(_RESERVED):
             raise InvalidRequest(f"annotation {name}: names that begin so are the engine's own")
-    options = parse(host_config.security_opt)
-    if options.labels and options.labels != ("disable",) and not host.selinux:
+    labels = resolved.security.options.labels
+    if labels and labels != ("disable",) and not host.selinux:
         return ("SELinux is not enabled on this host. --security-opt label is discarded.",)
     return ()
 
 
-def decide(host_config: HostConfig, host: HostFacts, *, foreign: bool = False) -> SecurityConfig:
-    """All layers of confinement; ``foreign``: another runtime than our own is to obey."""
-    options = parse(host_config.security_opt)
-    privileged = host_config.privileged
-    sets = granted(host_config, host)
-    masked, readonly = covered(host_config)
-    if options.proc and host_config.pid_mode == "host":
+def decide(resolved: ResolvedRequest, host: HostFacts, *, external: bool = False) -> SecurityConfig:
+    """Return all layers of confinement of a resolved request on this host.
+
+    ``external``: another runtime than jaula's own carries it out. That is a fact of the start: a
+    runtime that the configuration lost may have been an alias of our own.
+    """
+    requested = resolved.security
+    options, privileged = requested.options, requested.privileged
+    sets = granted(resolved, host)
+    masked, readonly = covered(requested)
+    if options.proc and resolved.namespaces.pid.host:
         raise InvalidRequest(
             "--security-opt proc-opts: with --pid=host /proc is the host's, mounted as it is there",
             hint="leave one of the two out",
@@ -138,36 +145,36 @@ def decide(host_config: HostConfig, host: HostFacts, *, foreign: bool = False) -
         no_new_privileges=options.no_new_privileges,
         apparmor=_apparmor(options.apparmor, host, privileged=privileged),
         label=_label(options.labels, privileged=privileged),
-        landlock=_landlock(options.landlock, host, privileged=privileged, foreign=foreign),
+        landlock=_landlock(options.landlock, host, privileged=privileged, external=external),
     )
 
 
-def covered(host_config: HostConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The masked and the read-only paths of a container."""
-    options = parse(host_config.security_opt)
+def covered(requested: Security) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the masked and the read-only paths of a container."""
     return masked_paths.decide(
-        host_config.masked_paths,
-        host_config.readonly_paths,
-        lifted=host_config.privileged or options.system_paths,
-        mask=options.mask,
-        unmask=options.unmask,
+        requested.masked_paths,
+        requested.readonly_paths,
+        lifted=requested.privileged or requested.options.system_paths,
+        mask=requested.options.mask,
+        unmask=requested.options.unmask,
     )
 
 
-def granted(host_config: HostConfig, host: HostFacts, *, everything: bool = False) -> Capabilities:
-    """The capability sets; ``everything`` is what ``--privileged`` gives.
+def granted(
+    resolved: ResolvedRequest, host: HostFacts, *, everything: bool = False
+) -> Capabilities:
+    """Return the capability sets; ``everything`` is what ``--privileged`` gives.
 
     Inside a user namespace of its own a container can have all of them, on the host's only what
     the engine has itself.
     """
-    everything = everything or host_config.privileged
-    if host_config.userns_mode != "host":
-        return capabilities.resolve(
-            host_config.cap_add, host_config.cap_drop, privileged=everything
-        )
+    requested = resolved.security
+    everything = everything or requested.privileged
+    if not resolved.namespaces.user.host:
+        return capabilities.resolve(requested.cap_add, requested.cap_drop, privileged=everything)
     return capabilities.resolve(
-        host_config.cap_add,
-        host_config.cap_drop,
+        requested.cap_add,
+        requested.cap_drop,
         privileged=everything,
         known=host.capabilities,
     )
@@ -197,35 +204,36 @@ def _label(wanted: tuple[str, ...], *, privileged: bool) -> interface.LabelReque
     return interface.LabelRequest(wanted, privileged)
 
 
-def labels(host_config: HostConfig, host: HostFacts, level: str) -> selinux.Labels:
-    """The SELinux labels of a container whose level is ``level``; none where there is no policy."""
+def labels(resolved: ResolvedRequest, host: HostFacts, level: str) -> selinux.Labels:
+    """Return the SELinux labels of a container of that level; empty ones without a policy."""
     if not host.selinux:
         return selinux.Labels()
-    bare = host_config.privileged or "host" in (host_config.pid_mode, host_config.ipc_mode)
-    options = selinux.parse(parse(host_config.security_opt).labels)
+    requested, modes = resolved.security, resolved.namespaces
+    bare = requested.privileged or modes.pid.host or modes.ipc.host
+    options = selinux.parse(requested.options.labels)
     return selinux.decide(options, host.selinux_types, level, unconfined=bare, spc=host.selinux_spc)
 
 
-def profile(host_config: HostConfig, host: HostFacts) -> str:
-    """The AppArmor profile of a container; empty where there is none."""
+def profile(resolved: ResolvedRequest, host: HostFacts) -> str:
+    """Return the name of the container's AppArmor profile, '' if it has none."""
     chosen = apparmor.choose(
-        parse(host_config.security_opt).apparmor,
+        resolved.security.options.apparmor,
         host.apparmor_profiles,
-        privileged=host_config.privileged,
+        privileged=resolved.security.privileged,
         active=host.apparmor,
     )
     return chosen or ""
 
 
 def _landlock(
-    wanted: tuple[str, ...], host: HostFacts, *, privileged: bool, foreign: bool
+    wanted: tuple[str, ...], host: HostFacts, *, privileged: bool, external: bool
 ) -> interface.LabelRequest:
     """What :meth:`landlock.Landlock.confine` decides on, once the spec is there.
 
     The rules are an annotation of our own, which no other runtime obeys.
     """
     options = landlock.parse(wanted)
-    if foreign:
+    if external:
         if options.asked:
             raise InvalidRequest(
                 "--security-opt landlock: the runtime that was chosen does not know such rules",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jaula.engine.oci_spec import mounts, namespaces, process, resources
 from jaula.engine.oci_spec.inputs import SpecInputs
-from jaula.engine.oci_spec.namespaces import NamespaceConfig
 from jaula.engine.oci_spec.security import SecurityConfig
 from jaula.errors import InvalidRequest
 from jaula.security import devices as devices_table
@@ -14,7 +13,7 @@ from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.lsm.selinux import SELinux
 from jaula.spec import bind_root
-from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
+from jaula.spec.api import ContainerCreate, DeviceMapping
 from jaula.spec.runtime import (
     Box,
     Device,
@@ -26,31 +25,39 @@ from jaula.spec.runtime import (
     Spec,
     User,
 )
+from jaula.state.records import ResolvedRequest
 
 INIT_PATH = mounts.INIT_PATH
 
 
 def build(
-    body: ContainerCreate, facts: SpecInputs, confinement: SecurityConfig, shares: NamespaceConfig
+    body: ContainerCreate, resolved: ResolvedRequest, facts: SpecInputs, confinement: SecurityConfig
 ) -> Spec:
-    """The document for the runtime.
+    """Return the document for the runtime.
+
+    ``body`` describes the program. Whatever gives a container more or less than the default comes
+    from ``resolved``, which was authorised.
 
     :raises InvalidRequest: no program, a device or sysctl that is not allowed.
     """
-    host = body.host_config
-    devices, rules = devices_of(host, facts)
-    limits = resources.decide(host, facts.host)
+    modes = resolved.namespaces
+    devices, rules = devices_of(resolved, facts)
+    limits = resources.decide(resolved.resources, facts.host)
     spec = Spec(
-        process=program(body, facts, confinement),
-        root=Root("rootfs", readonly=host.readonly_rootfs),
-        hostname=facts.hostname if shares.uts.own else None,
-        domainname=body.domainname or None if shares.uts.own else None,
+        process=program(body, resolved, facts, confinement),
+        root=Root("rootfs", readonly=resolved.security.readonly_rootfs),
+        hostname=facts.hostname if modes.uts.private else None,
+        domainname=body.domainname or None if modes.uts.private else None,
         mounts=mounts.decide(
-            shares, facts, shm_size=host.shm_size, privileged=host.privileged, proc=confinement.proc
+            modes,
+            facts,
+            shm_size=resolved.shm_size,
+            privileged=resolved.security.privileged,
+            proc=confinement.proc,
         ),
-        annotations={**host.annotations, **_bounds(facts)},
+        annotations={**resolved.annotations, **_bounds(facts)},
         linux=Linux(
-            namespaces=namespaces.namespaces(shares, facts.joined),
+            namespaces=namespaces.namespaces(modes, facts.joined),
             uid_mappings=facts.mappings,
             gid_mappings=facts.gid_mappings or facts.mappings,
             devices=devices,
@@ -64,7 +71,7 @@ def build(
             ),
             rootfs_propagation="private",
             seccomp=confinement.seccomp,
-            sysctl=host.sysctls,
+            sysctl=resolved.sysctls,
             masked_paths=confinement.masked,
             readonly_paths=confinement.readonly,
         ),
@@ -104,8 +111,10 @@ def _modules(
     )
 
 
-def program(body: ContainerCreate, facts: SpecInputs, confinement: SecurityConfig) -> Process:
-    """The process section."""
+def program(
+    body: ContainerCreate, resolved: ResolvedRequest, facts: SpecInputs, confinement: SecurityConfig
+) -> Process:
+    """Return the process section."""
     host = body.host_config
     arguments = process.arguments(body)
     if host.init:
@@ -121,24 +130,24 @@ def program(body: ContainerCreate, facts: SpecInputs, confinement: SecurityConfi
             uid=facts.user.uid, gid=facts.user.gid, additional_gids=facts.user.additional_gids
         ),
         capabilities=confinement.capabilities,
-        rlimits=resources.rlimits(host, facts.host.nofile),
+        rlimits=resources.rlimits(resolved.resources, facts.host.nofile),
         no_new_privileges=confinement.no_new_privileges,
-        oom_score_adj=host.oom_score_adj or None,
+        oom_score_adj=resolved.oom_score_adj or None,
     )
 
 
 def devices_of(
-    host: HostConfig, facts: SpecInputs
+    resolved: ResolvedRequest, facts: SpecInputs
 ) -> tuple[tuple[Device, ...], tuple[DeviceCgroup, ...]]:
     """Device nodes, and the allow-list for the cgroup: nothing but what is listed."""
     nodes = list(devices_table.DEFAULT_DEVICES)
     rules = [DeviceCgroup(allow=False, access="rwm"), *devices_table.DEFAULT_RULES]
-    for mapping in host.devices:
+    for mapping in resolved.resources.devices:
         for node, rule in devices(mapping):
             nodes.append(node)
             rules.append(rule)
-    rules += [cgroup_rule(text) for text in host.device_cgroup_rules]
-    if host.privileged and host.userns_mode == "host":
+    rules += [cgroup_rule(text) for text in resolved.resources.device_cgroup_rules]
+    if resolved.security.privileged and resolved.namespaces.user.host:
         rules = [DeviceCgroup(allow=True, access="rwm")]
         for path in facts.devices:
             nodes += [node for node, _ in devices_table.parse_device(path)]
@@ -175,22 +184,23 @@ def cgroup_rule(text: str) -> DeviceCgroup:
     return DeviceCgroup(allow=True, type=words[0], major=major, minor=minor, access=words[2])
 
 
-def check_sysctls(host: HostConfig, shares: NamespaceConfig) -> None:
+def check_sysctls(resolved: ResolvedRequest) -> None:
     """Only sysctls of namespaces that the container does not share with the host.
 
     :raises InvalidRequest: another one (statement I24).
     """
-    for name, value in host.sysctls.items():
+    modes = resolved.namespaces
+    for name, value in resolved.sysctls.items():
         sysctls.check(
             name,
             value,
             frozenset(
                 kind
-                for kind, share in (
-                    ("network", shares.net),
-                    ("ipc", shares.ipc),
-                    ("uts", shares.uts),
+                for kind, mode in (
+                    ("network", modes.net),
+                    ("ipc", modes.ipc),
+                    ("uts", modes.uts),
                 )
-                if not share.own
+                if not mode.private
             ),
         )

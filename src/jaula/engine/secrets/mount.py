@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.services import Services
     from jaula.spec.runtime import IDMapping
-    from jaula.state.records import ContainerRecord
+    from jaula.state.records import ContainerRecord, ResolvedRequest
 
 DIRECTORY = "/run/secrets"
 PLACE = "secrets"
@@ -42,36 +42,42 @@ _ROOM = 1 << 16  # bytes for directories and for what is left of pages
 _OPTIONS = ("bind", "rprivate", "nosuid", "nodev", "noexec")
 
 
-def resolved(parts: Services, body: ContainerCreate) -> ContainerCreate:
-    """The request with the id of each secret and config that it names, and everything checked.
+def identified(
+    parts: Services, resolved: ResolvedRequest, body: ContainerCreate
+) -> tuple[ResolvedRequest, ContainerCreate]:
+    """Return both with the id and target of each secret and config, and everything checked.
 
     :raises InvalidRequest: there is none of that name, or a target, owner or mode that cannot
         be, or something else is to be at the target.
     """
-    host = body.host_config
-    if not (host.secrets or host.configs):
-        return body
-    seen = {wish.mount.destination for wish in mount_spec.wishes(body)}
-    found = {}
-    for kind, references in ((SecretKind.SECRET, host.secrets), (SecretKind.CONFIG, host.configs)):
-        found[kind] = tuple(_resolved(parts, kind, one, seen) for one in references)
-    host = msgspec.structs.replace(
-        host, secrets=found[SecretKind.SECRET], configs=found[SecretKind.CONFIG]
+    if not (resolved.secrets or resolved.configs):
+        return resolved, body
+    destinations = {request.mount.destination for request in resolved.mounts}
+    secrets, configs = (
+        tuple(_identified(parts, kind, reference, destinations) for reference in references)
+        for kind, references in (
+            (SecretKind.SECRET, resolved.secrets),
+            (SecretKind.CONFIG, resolved.configs),
+        )
     )
-    return msgspec.structs.replace(body, host_config=host)
+    host = msgspec.structs.replace(body.host_config, secrets=secrets, configs=configs)
+    return (
+        msgspec.structs.replace(resolved, secrets=secrets, configs=configs),
+        msgspec.structs.replace(body, host_config=host),
+    )
 
 
-def _resolved(
-    parts: Services, kind: SecretKind, reference: SecretReference, seen: set[str]
+def _identified(
+    parts: Services, kind: SecretKind, reference: SecretReference, destinations: set[str]
 ) -> SecretReference:
     try:
         record = parts.secrets.find(kind, reference.source)
     except NotFound as error:  # no 404: the docker command takes that for a missing image
         raise InvalidRequest(error.message) from None
     target = mount_spec.destination(target_of(kind, reference, record.name))
-    if target in seen:
+    if target in destinations:
         raise InvalidRequest(f"Duplicate mount point: {target}")
-    seen.add(target)
+    destinations.add(target)
     for text in (reference.uid, reference.gid):
         if not (text.isascii() and text.isdecimal() and len(text) < 6 and int(text) < SIZE):
             raise InvalidRequest(
@@ -110,7 +116,7 @@ def deliver(
     if not wanted:
         return ()
     place = str(parts.config.paths.container_run(record.id) / PLACE)
-    label = security.labels(record.body.host_config, parts.host, record.level).mount
+    label = security.labels(record.resolved, parts.host, record.level).mount
     try:
         _mount(place, sum(len(data) for _, data in wanted), label)
         return _write(place, wanted, record, uids, gids or uids)
@@ -124,13 +130,16 @@ def deliver(
 
 def targets(record: ContainerRecord) -> tuple[str, ...]:
     """Where a container has what was delivered."""
-    host = record.body.host_config
-    return tuple(reference.target for reference in (*host.secrets, *host.configs))
+    resolved = record.resolved
+    return tuple(reference.target for reference in (*resolved.secrets, *resolved.configs))
 
 
 def _wanted(parts: Services, record: ContainerRecord) -> Iterator[tuple[SecretReference, bytes]]:
-    host = record.body.host_config
-    for kind, references in ((SecretKind.SECRET, host.secrets), (SecretKind.CONFIG, host.configs)):
+    resolved = record.resolved
+    for kind, references in (
+        (SecretKind.SECRET, resolved.secrets),
+        (SecretKind.CONFIG, resolved.configs),
+    ):
         for reference in references:
             yield reference, parts.secrets.data(parts.secrets.find(kind, reference.id))
 

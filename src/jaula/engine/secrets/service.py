@@ -105,9 +105,9 @@ class Secrets:
     def _users(self, record: SecretRecord) -> Names:
         found = []
         for container in self._parts.registry:
-            host = container.record.body.host_config
-            wanted = host.secrets if self.kind is SecretKind.SECRET else host.configs
-            if any(reference.id == record.id for reference in wanted):
+            resolved = container.record.resolved
+            references = resolved.secrets if self.kind is SecretKind.SECRET else resolved.configs
+            if any(reference.id == record.id for reference in references):
                 found.append(container.name)
         return found
 

@@ -40,7 +40,7 @@ def completed(body: ContainerCreate, owner: tuple[str, int], *, rootless: bool) 
 
 def maps(record: ContainerRecord, ids: IdRange) -> Maps | None:
     """The id maps of a container that keeps its owner's id; None for every other one."""
-    if record.body.host_config.userns_mode != MODE:
+    if not record.resolved.namespaces.keep_id:
         return None
     return _maps(record.owner, record.owner_gid, ids)
 

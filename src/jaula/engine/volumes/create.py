@@ -10,9 +10,8 @@ import msgspec
 
 from jaula.engine.model.names import new_id
 from jaula.engine.volumes import local_driver
-from jaula.engine.volumes.mount_spec import MountRequest
 from jaula.errors import InvalidRequest, NotFound
-from jaula.state.records import ContainerRecord, MountRecord
+from jaula.state.records import ContainerRecord, MountRecord, MountRequest, VolumesFrom
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
@@ -25,25 +24,23 @@ class VolumeMounter:
         self._parts = parts
         self._made: list[str] = []
 
-    async def realise(
-        self, record: ContainerRecord, wishes: tuple[MountRequest, ...]
-    ) -> tuple[MountRecord, ...]:
+    async def realise(self, record: ContainerRecord) -> tuple[MountRecord, ...]:
         """Make what is missing and return the records, other containers' volumes included.
 
         :raises InvalidRequest: a source that is not there and is not to be made.
         """
         places: dict[str, MountRecord] = {}
-        for text in record.body.host_config.volumes_from:
-            for mount in self._from(text):
+        for source in record.resolved.volumes_from:
+            for mount in self._from(source):
                 places[mount.destination] = mount
-        for wish in wishes:
-            mount = wish.mount
+        for request in record.resolved.mounts:
+            mount = request.mount
             if mount.type == "bind":
-                _check_source(mount, make=wish.make_source and not record.beneath)
+                _check_source(mount, make=request.make_source and not record.beneath)
             elif mount.type == "volume":
                 if mount.anonymous and mount.destination in places:
                     continue  # --volumes-from wins over the image's VOLUME
-                mount = await self._volume(record, wish)
+                mount = await self._volume(record, request)
             places[mount.destination] = mount
         return tuple(places.values())
 
@@ -53,39 +50,38 @@ class VolumeMounter:
             self._parts.volumes.remove(name)
         self._made.clear()
 
-    def _from(self, text: str) -> list[MountRecord]:
-        ref, _, mode = text.partition(":")
-        if mode not in ("", "ro", "rw", "z", "Z"):
-            raise InvalidRequest(f"invalid mode for volumes-from: {mode}")
+    def _from(self, source: VolumesFrom) -> list[MountRecord]:
         try:
-            mounts = self._parts.registry.find(ref).record.mounts
+            mounts = self._parts.registry.find(source.container).record.mounts
         except NotFound as error:  # no 404: the docker command takes that for a missing image
             raise InvalidRequest(error.message) from None
         return [
-            msgspec.structs.replace(m, read_only=mode == "ro" or m.read_only, anonymous=False)
+            msgspec.structs.replace(
+                m, read_only=source.mode == "ro" or m.read_only, anonymous=False
+            )
             for m in mounts
             if m.type != "tmpfs"
         ]
 
-    async def _volume(self, record: ContainerRecord, wish: MountRequest) -> MountRecord:
+    async def _volume(self, record: ContainerRecord, request: MountRequest) -> MountRecord:
         volumes = self._parts.volumes
-        name = wish.mount.name or new_id()
+        name = request.mount.name or new_id()
         if not volumes.exists(name):
-            labels = dict(wish.labels)
-            if wish.mount.anonymous:
+            labels = dict(request.labels)
+            if request.mount.anonymous:
                 labels["com.docker.volume.anonymous"] = ""
-            local_driver.parse(wish.driver_opts)
-            volumes.create(name, labels, wish.driver_opts)
+            local_driver.parse(request.driver_opts)
+            volumes.create(name, labels, request.driver_opts)
             self._made.append(name)
             self._parts.events.emit("volume", "create", name, {"driver": "local"})
-        if not wish.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
-            await asyncio.to_thread(self._copy_up, record, name, wish.mount.destination)
+        if not request.mount.no_copy and not volumes.get(name).options and volumes.is_empty(name):
+            await asyncio.to_thread(self._copy_up, record, name, request.mount.destination)
         shown = local_driver.parse(volumes.get(name).options)
-        read_only = wish.mount.read_only or not (shown is None or shown.writable)
+        read_only = request.mount.read_only or not (shown is None or shown.writable)
         source = str(volumes.path(name))
-        if wish.mount.subpath:
-            source = f"{source}/{wish.mount.subpath}"
-        return msgspec.structs.replace(wish.mount, name=name, source=source, read_only=read_only)
+        if request.mount.subpath:
+            source = f"{source}/{request.mount.subpath}"
+        return msgspec.structs.replace(request.mount, name=name, source=source, read_only=read_only)
 
     def _copy_up(self, record: ContainerRecord, name: str, destination: str) -> None:
         from jaula.storage.drivers.driver import open_root

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import posixpath
 
-import msgspec
-
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, Mount
-from jaula.state.records import MountRecord
+from jaula.state.records import MountRecord, MountRequest
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _CONSISTENCY = ("consistent", "cached", "delegated", "default")
@@ -34,39 +32,30 @@ _PROC_FILES = frozenset(
 )
 
 
-class MountRequest(msgspec.Struct, frozen=True):
-    """One mount; ``make_source`` makes a missing host directory, ``labels`` are a new volume's."""
-
-    mount: MountRecord
-    make_source: bool = False
-    labels: dict[str, str] = {}
-    driver_opts: dict[str, str] = {}
-
-
-def wishes(body: ContainerCreate) -> tuple[MountRequest, ...]:
-    """Everything that is to be mounted, each destination once.
+def mount_requests(body: ContainerCreate) -> tuple[MountRequest, ...]:
+    """Return everything that is to be mounted, each destination once.
 
     :raises InvalidRequest: notation, options or two mounts at one place.
     """
     host = body.host_config
-    found: dict[str, MountRequest] = {}
+    requests: dict[str, MountRequest] = {}
     listed = [_bind(text, host.volume_driver) for text in host.binds]
     listed += [_mount(mount) for mount in host.mounts]
     listed += [_tmpfs(path, options) for path, options in host.tmpfs.items()]
-    for wish in listed:
-        place = wish.mount.destination
-        if place in found:
+    for request in listed:
+        place = request.mount.destination
+        if place in requests:
             raise InvalidRequest(f"Duplicate mount point: {place}")
-        found[place] = wish
+        requests[place] = request
     for path in body.volumes:
         place = destination(path)
-        if place not in found:
-            found[place] = MountRequest(
+        if place not in requests:
+            requests[place] = MountRequest(
                 MountRecord(
                     "volume", place, anonymous=True, driver="local", options=_VOLUME_OPTIONS
                 )
             )
-    return tuple(found.values())
+    return tuple(requests.values())
 
 
 def destination(path: str) -> str:

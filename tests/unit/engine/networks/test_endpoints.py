@@ -6,6 +6,7 @@ import pytest
 
 from jaula.engine.networks import endpoints as network_endpoints
 from jaula.engine.networks.dns_server import RATE, QueryQuota
+from jaula.engine.resolved_request import resolve
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
@@ -65,6 +66,7 @@ def test_an_unknown_network_is_told() -> None:
 def record(mode: str = "", **fields: object) -> ContainerRecord:
     values: dict[str, object] = {"id": "c" * 64, "name": "web", "created": 0, "image": ""}
     values |= {"body": body(mode), "hostname": "pc", **fields}
+    values["resolved_request"] = resolve(body(mode))
     return ContainerRecord(**values)  # type: ignore[arg-type]
 
 

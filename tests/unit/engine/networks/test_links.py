@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from jaula.engine.model.container import Container
+from jaula.engine.model.container_store import ContainerStore
 from jaula.engine.networks import endpoints as network_endpoints
-from jaula.engine.networks import links
-from jaula.engine.networks.links import Link
-from jaula.errors import InvalidRequest
+from jaula.engine.networks import links, live_links
+from jaula.engine.resolved_request import resolve
+from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import Endpoint
-from jaula.state.records import ContainerRecord
+from jaula.state.database import Database
+from jaula.state.records import ContainerRecord, Link
 
 
 def record(*endpoints: Endpoint, **host: Any) -> ContainerRecord:
     body = ContainerCreate(image="busybox", host_config=HostConfig(**host))
     first = endpoints[0] if endpoints else None
     return ContainerRecord(
-        *("ab" * 32, "web", 1, body, "sha256:00"), endpoint=first, more_endpoints=endpoints[1:]
+        *("ab" * 32, "web", 1, body, "sha256:00"),
+        endpoint=first,
+        more_endpoints=endpoints[1:],
+        resolved_request=resolve(body),
     )
 
 
@@ -46,10 +54,22 @@ def test_a_link_without_a_name_is_refused(text: str) -> None:
         links.parse(text)
 
 
-def test_links_are_found_by_their_alias() -> None:
-    texts = ("store:db", "/store:/web/db2", "db")
-    assert links.called(texts, "db") == ("store:db", "db")
-    assert links.called(texts, "store") == ()
+def test_a_link_is_taken_from_the_request_and_from_what_was_resolved(tmp_path: Path) -> None:
+    registry = ContainerStore(Database(tmp_path / "db"))
+    made = record(links=("store:db", "/store:/web/db2", "db", "other"))
+    registry.reserve(made.name, made.id)
+    container = Container(made)
+    registry.add(container)
+    parts = SimpleNamespace(registry=registry)
+    for name in ("web/db", "/web/db2"):
+        assert live_links.parent(parts, name) is container  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        live_links.parent(parts, "web/store")  # type: ignore[arg-type]
+    config = SimpleNamespace(paths=SimpleNamespace(container=lambda id: tmp_path / id))
+    parts.config = config
+    live_links.remove(parts, "web/db")  # type: ignore[arg-type]
+    assert container.record.body.host_config.links == ("/store:/web/db2", "other")
+    assert container.record.resolved.links == (Link("store", "db2"), Link("other", "other"))
 
 
 def test_a_link_on_the_default_network_is_no_name_on_others() -> None:
@@ -61,6 +81,6 @@ def test_a_link_on_the_default_network_is_no_name_on_others() -> None:
 
 def test_the_address_is_that_on_a_network_of_both() -> None:
     store = record(endpoint("shop", "10.1.0.2"), endpoint("bridge", "10.0.0.2"))
-    assert links.address_on(links.networks(record()), store) == "10.0.0.2"
+    assert links.address_on(network_endpoints.of(record()), store) == "10.0.0.2"
     assert links.address_on({"other"}, store) == ""
     assert links.address_on({"bridge"}, record()) == ""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.networks.port_bindings import PortBindingRequest, wishes
+from jaula.engine.networks.port_bindings import port_mappings
 from jaula.errors import InvalidRequest
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, HostConfig, PortBinding
 from jaula.spec.decoding import Empty
+from jaula.state.records import PortMapping
 
 
 def body(port: str, host_port: str = "", host_ip: str = "", **more: object) -> ContainerCreate:
@@ -17,16 +18,16 @@ def body(port: str, host_port: str = "", host_ip: str = "", **more: object) -> C
 
 
 @pytest.mark.parametrize(
-    ("request_body", "wish"),
+    ("request_body", "mapping"),
     [
-        (body("80/tcp", "8080"), PortBindingRequest(80, "tcp", "", 8080)),
-        (body("53/UDP", ""), PortBindingRequest(53, "udp")),
-        (body("80", "8000-8010"), PortBindingRequest(80, "tcp", "", 8000, 8010)),
-        (body("80", "80", "127.0.0.1"), PortBindingRequest(80, "tcp", "127.0.0.1", 80)),
+        (body("80/tcp", "8080"), PortMapping(80, "tcp", "", 8080)),
+        (body("53/UDP", ""), PortMapping(53, "udp")),
+        (body("80", "8000-8010"), PortMapping(80, "tcp", "", 8000, 8010)),
+        (body("80", "80", "127.0.0.1"), PortMapping(80, "tcp", "127.0.0.1", 80)),
     ],
 )
-def test_a_binding_is_read(request_body: ContainerCreate, wish: PortBindingRequest) -> None:
-    assert wishes(request_body) == (wish,)
+def test_a_binding_is_read(request_body: ContainerCreate, mapping: PortMapping) -> None:
+    assert port_mappings(request_body) == (mapping,)
 
 
 def test_publishing_all_takes_the_exposed_ones_that_are_not_published() -> None:
@@ -36,7 +37,7 @@ def test_publishing_all_takes_the_exposed_ones_that_are_not_published() -> None:
             publish_all_ports=True, port_bindings={"80/tcp": (PortBinding(host_port="8080"),)}
         ),
     )
-    assert [wish.container_port for wish in wishes(asked)] == [80, 53]
+    assert [mapping.container_port for mapping in port_mappings(asked)] == [80, 53]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_publishing_all_takes_the_exposed_ones_that_are_not_published() -> None:
 )
 def test_a_port_that_is_none_is_refused(request_body: ContainerCreate) -> None:
     with pytest.raises(InvalidRequest):
-        wishes(request_body)
+        port_mappings(request_body)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from jaula.engine import relaxations
 from jaula.engine.relaxations import Privilege, Relaxation
+from jaula.engine.resolved_request import resolve
 from jaula.engine.volumes import local_driver
 from jaula.engine.volumes.local_driver import VolumeSource
 from jaula.errors import InvalidRequest
@@ -85,6 +86,6 @@ def test_what_it_shows_of_the_host_is_asked_for() -> None:
     body = b"""{"Image": "i", "HostConfig": {"Mounts": [{"Type": "volume", "Source": "v",
         "Target": "/m", "VolumeOptions": {"DriverConfig": {"Options":
         {"type": "none", "device": "/etc", "o": "bind"}}}}]}}"""
-    assert Privilege(Relaxation.DEVICE, "/etc") in relaxations.of_create(
-        decode(body, ContainerCreate)
+    assert Privilege(Relaxation.DEVICE, "/etc") in relaxations.of_request(
+        resolve(decode(body, ContainerCreate))
     )

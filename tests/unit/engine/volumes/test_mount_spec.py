@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.volumes.mount_spec import MountRequest, wishes
+from jaula.engine.volumes.mount_spec import mount_requests
 from jaula.errors import InvalidRequest
 from jaula.spec.api import (
     BindOptions,
@@ -15,10 +15,11 @@ from jaula.spec.api import (
     VolumeOptions,
 )
 from jaula.spec.decoding import Empty
+from jaula.state.records import MountRequest
 
 
 def read(**host: object) -> tuple[MountRequest, ...]:
-    return wishes(ContainerCreate(host_config=HostConfig(**host)))  # type: ignore[arg-type]
+    return mount_requests(ContainerCreate(host_config=HostConfig(**host)))  # type: ignore[arg-type]
 
 
 def test_a_bind_is_private_and_its_source_is_made() -> None:
@@ -48,7 +49,7 @@ def test_volumes_of_the_image_give_way_to_what_was_asked_for() -> None:
     body = ContainerCreate(
         volumes={"/a": Empty(), "/b": Empty()}, host_config=HostConfig(binds=("x:/a",))
     )
-    found = {wish.mount.destination: wish.mount for wish in wishes(body)}
+    found = {wish.mount.destination: wish.mount for wish in mount_requests(body)}
     assert found["/a"].name == "x"
     assert found["/b"].anonymous
 
@@ -130,7 +131,7 @@ def test_nothing_is_mounted_over_what_the_kernel_is_told_through(place: str) -> 
         with pytest.raises(InvalidRequest, match="lies in /proc"):
             read(**host)
     with pytest.raises(InvalidRequest, match="lies in /proc"):
-        wishes(ContainerCreate(volumes={place: Empty()}))
+        mount_requests(ContainerCreate(volumes={place: Empty()}))
 
 
 def test_figures_in_proc_can_be_replaced() -> None:

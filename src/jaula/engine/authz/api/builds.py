@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from jaula.engine import relaxations as asking
 from jaula.engine.authz.api.images import closing
 from jaula.engine.builder.client_session import check_id
+from jaula.engine.containers.create import with_container_ids
+from jaula.engine.resolved_request import resolve
 from jaula.spec.api import ContainerCreate
 
 if TYPE_CHECKING:
@@ -37,9 +41,12 @@ class BuildsApi:
         image = options.names[0] if options.names else ""
         with visitor.deed("image build", image, image=image) as deed:
             deed.images()
-            deed.judged(asking.of_create(ContainerCreate(host_config=options.host)))
+            host = with_container_ids(visitor.parts, options.host)
+            options = msgspec.structs.replace(options, host=host)
+            resolved = resolve(ContainerCreate(cmd=("true",), host_config=host))
+            deed.judged(asking.of_request(resolved))
             progress = self._inner.build(
-                options, stream, owner=visitor.caller.key, judge=visitor.judge
+                options, stream, resolved, owner=visitor.caller.key, judge=visitor.judge
             )
             async with closing(progress) as told:
                 async for document in told:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from jaula.engine import relaxations as asking
 from jaula.engine.authz.rule import ContainerAccess
-from jaula.engine.containers import presets
 from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
         LogOptions,
         WaitResult,
     )
+    from jaula.state.records import ResolvedRequest
     from jaula.storage.path_resolve import PathStat
 
 Document = dict[str, Any]
@@ -45,13 +43,14 @@ class ContainersApi:
     ) -> ContainerCreated:
         visitor = self._visitor
         with visitor.deed("container create", name or "", image=body.image) as deed:
-            parts = self._visitor.parts
-            body = presets.apply(body, parts.config.default_profile, parts.host.landlock)
-            body = _by_runtime(body, parts.runtimes.choose(body.host_config.runtime))
-            asks = deed.judged((*asking.of_create(body), *visitor.inherited(body)))
-            visitor.given(body.host_config)
+
+            def authorize(resolved: ResolvedRequest) -> tuple[str, ...]:
+                asks = deed.judged((*asking.of_request(resolved), *visitor.inherited(resolved)))
+                visitor.given(resolved)
+                return visitor.prefixes(asks)
+
             created = await self._inner.create(
-                body, name, platform, owner=visitor.owner, beneath=visitor.prefixes(asks)
+                body, name, platform, owner=visitor.owner, authorize=authorize
             )
             deed.object = created.id
             return created
@@ -212,9 +211,3 @@ class ContainersApi:
     def spec(self, ref: str) -> bytes:
         self._visitor.read(ref)
         return self._inner.spec(ref)
-
-
-def _by_runtime(body: ContainerCreate, runtime: str) -> ContainerCreate:
-    """The request with the runtime's name: what another one obeys is judged in another way."""
-    host = msgspec.structs.replace(body.host_config, runtime=runtime)
-    return msgspec.structs.replace(body, host_config=host)

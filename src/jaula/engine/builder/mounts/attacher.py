@@ -59,8 +59,8 @@ class MountAttacher:
         self._owner = (id_maps.host_id(maps[0], 0), id_maps.host_id(maps[1], 0))
         self._run = place
         self._kept = parts.config.paths.container(container.id)
-        wanted = container.record.body.host_config
-        label = security.labels(wanted, parts.host, container.record.level).mount
+        record = container.record
+        label = security.labels(record.resolved, parts.host, record.level).mount
         self._label = (label or None) if parts.host.selinux else None
         self._shared_label = ""
         if self._label:

@@ -1,0 +1,43 @@
+"""What a connection is served is made when a request first uses it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from jaula.api.backend import Backend
+from jaula.engine.authz.gateway import EngineApi
+
+GROUPS = sorted(name for name, member in vars(Backend).items() if isinstance(member, property))
+
+
+def view() -> EngineApi:
+    inner: Any = SimpleNamespace(**dict.fromkeys(GROUPS))
+    visitor: Any = SimpleNamespace()
+    return EngineApi(inner, visitor)
+
+
+def test_a_connection_begins_without_any_group_of_use_cases() -> None:
+    made = view()
+    assert not set(vars(made)) & set(GROUPS)
+    assert made.containers is made.containers
+    assert set(vars(made)) & set(GROUPS) == {"containers"}
+
+
+def test_every_group_that_the_api_knows_is_there() -> None:
+    made = view()
+    found = {name: type(getattr(made, name)).__name__ for name in GROUPS}
+    assert set(vars(made)) >= set(GROUPS)
+    assert found["configs"] == found["secrets"] == "Secrets"
+    assert len(set(found.values())) == len(GROUPS) - 1
+
+
+def test_the_modules_of_groups_are_loaded_with_their_first_use() -> None:
+    program = (
+        "import sys, jaula.engine.authz.gateway;"
+        "print([name for name in sys.modules if name.startswith('jaula.engine.authz.api.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done
