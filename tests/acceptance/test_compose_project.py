@@ -102,7 +102,7 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        return self.engine.environment() | {"DOCKER_BUILDKIT": "0"}
+        return self.engine.environment()
 
     def words(self, *words: str) -> list[str]:
         where = ("--project-directory", str(self.directory), "-p", self.name)

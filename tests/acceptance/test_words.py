@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -15,7 +16,6 @@ NOT_HERE = {
     "checkpoint": "no checkpoints of Docker's kind",
     "plugin": "no plugins",
     **dict.fromkeys(("swarm", "node", "service", "stack"), "no orchestration"),
-    **dict.fromkeys(("buildx",), "a plugin of the docker command"),
 }
 """Commands that the help of ``jaula`` does not have, with the reason."""
 
@@ -38,6 +38,11 @@ FLAGS_NOT_HERE = {
 
 
 def said(program: str, *words: str) -> str:
+    """Return the help of a command.
+
+    The docker command describes its own classic builder, and not the plugin buildx in its place.
+    It reads no configuration of the user, which could name aliases and plugins.
+    """
     done = subprocess.run(
         [program, *words, "--help"],
         stdin=subprocess.DEVNULL,
@@ -45,16 +50,20 @@ def said(program: str, *words: str) -> str:
         text=True,
         timeout=60,
         check=False,
+        env=os.environ | {"DOCKER_BUILDKIT": "0", "DOCKER_CONFIG": "/nonexistent"},
     )
     return done.stdout
 
 
 def commands(*words: str) -> list[tuple[str, ...]]:
-    """Every command of docker at and below ``words``."""
+    """Return every command of docker at and below ``words``.
+
+    A plugin has an asterisk behind its name. Which ones there are depends on the machine.
+    """
     found: list[tuple[str, ...]] = []
     groups = re.findall(r"^[\w ]*Commands:\n((?:  .*\n)+)", said("docker", *words), re.MULTILINE)
-    for name in re.findall(r"^  ([\w-]+)\*? ", "".join(groups), re.MULTILINE):
-        if name not in NOT_HERE and name not in ("compose", "trust"):
+    for name in re.findall(r"^  ([\w-]+) ", "".join(groups), re.MULTILINE):
+        if name not in NOT_HERE and name != "trust":
             found += commands(*words, name) or [(*words, name)]
     return found
 

@@ -189,6 +189,11 @@ class PrivateEngine:
     # What the tests type.
 
     def environment(self) -> dict[str, str]:
+        """Return the variables of a client of this engine.
+
+        ``docker build`` and ``docker builder`` use the classic builder, which the engine serves.
+        Without DOCKER_BUILDKIT the docker command would run the plugin buildx if it is installed.
+        """
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "JAULA_"))}
         configuration = self.root / "docker-config"
         configuration.mkdir(exist_ok=True)
@@ -196,16 +201,20 @@ class PrivateEngine:
             "JAULA_HOST": self.host,
             "DOCKER_HOST": self.host,
             "DOCKER_CONFIG": str(configuration),
+            "DOCKER_BUILDKIT": "0",
         }
 
     def cli(self, program: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run ``jaula`` or ``docker`` against this engine; text in and out, no check."""
         first = [str(PROJECT / "jaula")] if program == "jaula" else [program]
+        variables = self.environment()
+        if program == "jaula":
+            del variables["DOCKER_BUILDKIT"]  # ``jaula compose`` sets it
         settings: dict[str, Any] = {
             "capture_output": True,
             "text": True,
             "timeout": COMMAND_TIMEOUT,
-            "env": self.environment(),
+            "env": variables,
         }
         if "input" not in options and "stdin" not in options:
             settings["stdin"] = subprocess.DEVNULL

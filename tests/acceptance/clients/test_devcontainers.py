@@ -67,7 +67,7 @@ def devcontainer(engine: PrivateEngine, program: Path, tmp_path: Path) -> Comman
 
 def environment(engine: PrivateEngine, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "home").mkdir(exist_ok=True)
-    return engine.environment() | {"HOME": str(tmp_path / "home"), "DOCKER_BUILDKIT": "0"}
+    return engine.environment() | {"HOME": str(tmp_path / "home")}
 
 
 def workspace(tmp_path: Path, **settings: Any) -> Path:

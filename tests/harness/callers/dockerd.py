@@ -91,7 +91,9 @@ class Dockerd(Caller):
         return ["docker", "--config", configuration, "--host", self.address, *words]
 
     def environment(self) -> dict[str, str]:
-        return super().environment() | {"PATH": super().environment()["PATH"] + ":/usr/sbin:/sbin"}
+        """Return the variables of the daemon and of its client, which uses the classic builder."""
+        kept = super().environment()
+        return kept | {"PATH": f"{kept['PATH']}:/usr/sbin:/sbin", "DOCKER_BUILDKIT": "0"}
 
 
 class RemappedDockerd(Dockerd):

@@ -3,6 +3,10 @@
 A holder keeps a mount and a network namespace: /run and /dev/shm are empty there, so that callers
 and runtimes find no state of the host's at their default places, and write none there. It ends
 with the standard input that the test holds, so none outlives the test.
+
+Facts about podman on v1: it takes each directory below /sys/fs/cgroup with the name of a controller
+for a hierarchy. Where none is mounted it makes plain files there, and then fails to remove its own
+cgroup. Such directories are not there inside.
 """
 
 from __future__ import annotations
@@ -31,6 +35,24 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 for place in "$@"; do [ ! -d "$place" ] || mount -t tmpfs -o mode=755 tmpfs "$place"; done
 mkdir -p /run/lock /run/user
+bare=
+for entry in /sys/fs/cgroup/*; do
+    [ -L "$entry" ] || [ ! -d "$entry" ] || mountpoint -q "$entry" || bare=yes
+done
+if [ -n "$bare" ] && [ "$(stat -f -c %T /sys/fs/cgroup)" = tmpfs ]; then
+    mkdir /run/cgroup
+    mount -t tmpfs -o mode=755 tmpfs /run/cgroup
+    for entry in /sys/fs/cgroup/*; do
+        if [ -L "$entry" ]; then
+            cp -P "$entry" /run/cgroup
+        elif mountpoint -q "$entry"; then
+            mkdir "/run/cgroup/${entry##*/}"
+            mount --bind "$entry" "/run/cgroup/${entry##*/}"
+        fi
+    done
+    mount --move /run/cgroup /sys/fs/cgroup
+    rmdir /run/cgroup
+fi
 ip link set lo up
 echo ready
 exec cat

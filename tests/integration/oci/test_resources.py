@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.hierarchies import limiting, mounted_v1
 from harness.oci_lab import Bundle, Config, Lab
 
 V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
@@ -237,12 +238,14 @@ def test_huge_pages_are_limited(lab: Lab) -> None:
 def test_network_class_and_priority(lab: Lab) -> None:
     network = {"classID": 0x100001, "priorities": [{"name": "lo", "priority": 5}]}
     bundle = lab.bundle({"linux": {"resources": {"network": network}}})
-    if os.path.isdir("/sys/fs/cgroup/net_cls"):
+    absent = [name for name in ("net_cls", "net_prio") if name not in mounted_v1()]
+    if absent:
+        assert ("cgroup v1" if V2 else absent[0]) in bundle.refused()
+    else:
         bundle.create()
         assert value(bundle, "net_cls", "net_cls.classid", "") == str(0x100001)
+        assert "lo 5" in value(bundle, "net_prio", "net_prio.ifpriomap", "").splitlines()
         assert bundle.delete("--force").returncode == 0
-    else:
-        assert ("cgroup v1" if V2 else "net_cls") in bundle.refused()
 
 
 @pytest.mark.vm
@@ -279,11 +282,11 @@ def test_a_relative_path_and_none_are_below_where_the_runtime_says(lab: Lab) -> 
         assert directory(bundle, "pids").name == bundle.id
 
 
-def test_every_hierarchy_has_the_container(lab: Lab) -> None:
+def test_every_hierarchy_that_limits_the_container_has_a_cgroup_of_it(lab: Lab) -> None:
     with lab.started() as bundle:
-        paths = {line.split(":", 2)[2] for line in bundle.proc("cgroup").splitlines()}
+        paths = {line.split(":", 2)[2] for line in limiting(bundle.proc("cgroup"))}
         assert f"/{lab.cgroup}/{bundle.id}" in paths
-        assert len([path for path in paths if lab.cgroup not in path]) <= 1  # hybrid's empty one
+        assert [path for path in paths if lab.cgroup not in path] == []
 
 
 def test_a_refused_limit_leaves_no_cgroup(lab: Lab) -> None:

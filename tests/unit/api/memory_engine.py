@@ -30,6 +30,7 @@ class Containers:
         self.records: list[tuple[str, bytes]] = []
         self.closed: list[str] = []
         self.released = asyncio.Event()
+        self.held = 0  # starts that wait for ``released``
         self.flood_size = 0
         self.produced = 0
 
@@ -54,7 +55,9 @@ class Containers:
         if body.cmd == ("missing",):
             raise RuntimeFailure("program not found", exit_code=127)
         if body.cmd == ("slow",):
+            self.held += 1
             await self.released.wait()
+            self.held -= 1
         self.running.add(ref)
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:

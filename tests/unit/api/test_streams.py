@@ -11,6 +11,7 @@ import pytest
 from jaula.api.http import server as servers
 from jaula.spec.api_params import LogOptions, WaitResult
 from unit.api.client import Client, Served, eventually, served
+from unit.event_loop import idle
 
 
 async def _container(server: Served, *, tty: bool = False) -> Client:
@@ -109,14 +110,25 @@ def test_a_reader_that_leaves_ends_a_followed_log() -> None:
 def test_a_reader_that_half_closes_reads_on_and_is_noticed_when_it_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(servers, "SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(servers, "SWEEP_SECONDS", 0.001)
+    sweeps = 0
+    sweep = servers.Server._sweep
+
+    def counted(server: servers.Server) -> None:
+        nonlocal sweeps
+        sweeps += 1
+        sweep(server)
+
+    monkeypatch.setattr(servers.Server, "_sweep", counted)
 
     async def test(server: Served) -> None:
         client = await _container(server)
         client.send("GET", "/events")
         await client.head()
         client.half_close()
-        await asyncio.sleep(0.1)
+        await idle()
+        before = sweeps
+        await eventually(lambda: sweeps >= before + 3)
         server.engine.system.happened.put_nowait({"Action": "start"})
         assert await client.chunk() == b'{"Action":"start"}\n'
         client.close()
@@ -132,11 +144,8 @@ def test_a_reader_that_does_not_read_stops_the_producer() -> None:
         containers.flood_size = 32 * 1024 * 1024
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send("GET", "/containers/a/logs?stdout=1")
-        before = -1
-        while containers.produced != before:
-            before = containers.produced
-            await asyncio.sleep(0.1)
-        assert containers.produced < 4 * 1024 * 1024
+        await idle()
+        assert 0 < containers.produced < 4 * 1024 * 1024
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         answer = await client.answer()
         assert len(answer.body) == containers.flood_size // 65536 * (65536 + 8)

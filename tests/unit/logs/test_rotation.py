@@ -17,6 +17,7 @@ from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.entry import Selection
 from jaula.logs.protocol import LogWriter
 from jaula.logs.reader.read import last, read
+from unit.logs.workers import end_when_killed
 
 # A shim has one thread; the programs that run tests have more.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -61,14 +62,15 @@ def numbered(count: int, start: int = 0) -> bytes:
 
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who packs begins to, and does not end."""
+    """Make the process that packs begin to, and not end."""
 
     def pack(source: int, target: int) -> None:
         os.write(target, os.read(source, 100))
-        time.sleep(600)
+        signal.pause()
 
     monkeypatch.setattr("jaula.logs.gzip_file.pack", pack)
-    monkeypatch.setattr(rotation, "_PATIENCE", 0.2)
+    monkeypatch.setattr(rotation, "_PATIENCE", 0.05)
+    end_when_killed(monkeypatch)
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -229,8 +231,17 @@ def test_what_packs_for_too_long_holds_up_no_end(
     assert kept(tmp_path / "log") == numbered(30)
 
 
-def killed_at(tmp_path: Path, moment: Callable[[], None]) -> int:
-    """A writer in a process of its own, which is killed; the process that packed for it."""
+def packing_begins(directory: Path) -> None:
+    """Wait until the process that packs has written something."""
+    part = directory / "log.gz.part"
+    end = time.monotonic() + 10
+    while not part.exists() or not part.stat().st_size:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def killed_while_packing(tmp_path: Path) -> int:
+    """Kill a writer in a process of its own; return the process that packed for it."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -238,14 +249,12 @@ def killed_at(tmp_path: Path, moment: Callable[[], None]) -> int:
             writer = open_writer("json-file", PACKING | {"max-file": "9"}, str(tmp_path / "log"))
             writer.write("stdout", numbered(30))
             os.write(writing, b"%d" % (children() or [0])[0])
-            moment()
-            tend(writer)
-            time.sleep(600)
+            signal.pause()
         finally:
             os._exit(1)
     try:
         packing = int(os.read(reading, 20))
-        time.sleep(0.1)
+        packing_begins(tmp_path)
     finally:
         os.close(reading)
         os.close(writing)
@@ -259,7 +268,7 @@ def test_a_writer_that_is_killed_takes_what_packs_with_it(
 ) -> None:
     with monkeypatch.context() as patch:
         slow(patch)
-        packing = killed_at(tmp_path, lambda: None)
+        packing = killed_while_packing(tmp_path)
     end = time.monotonic() + 10
     while Path(f"/proc/{packing}").exists() and time.monotonic() < end:
         stat = Path(f"/proc/{packing}/stat").read_text()
@@ -324,7 +333,7 @@ def test_what_packs_holds_nothing_of_the_writer_s_open(
     writer = open_writer("json-file", PACKING, str(tmp_path / "log"))
     writer.write("stdout", numbered(30))
     (packing,) = children()
-    time.sleep(0.1)
+    packing_begins(tmp_path)
     places = [os.readlink(entry) for entry in Path(f"/proc/{packing}/fd").iterdir()]
     assert sorted(p.rpartition("/")[2] for p in places if p.startswith(str(tmp_path))) == [
         "log.1",

@@ -123,7 +123,10 @@ def test_syslog_has_the_form_that_was_asked(
     assert re.fullmatch(pattern, datagrams.recv(4096))
 
 
-def test_syslog_over_tcp_ends_each_message_and_connects_again() -> None:
+def test_syslog_over_tcp_ends_each_message_and_connects_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jaula.logs.buffered_sender._AGAIN", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(5)
         port = server.getsockname()[1]
@@ -167,15 +170,14 @@ def test_a_reader_that_does_not_read_costs_a_bounded_buffer(
     assert writer.dropped > 200_000
     closing = threading.Thread(target=writer.close)
     closing.start()
-    time.sleep(0.1)
-    datagrams.setblocking(False)
+    datagrams.settimeout(0.01)
     received = 0
     while closing.is_alive():
         try:
             datagrams.recv(4096)
             received += 1
-        except BlockingIOError:
-            time.sleep(0.01)
+        except TimeoutError:
+            continue
     closing.join()
     assert received > 20
 

@@ -67,9 +67,15 @@ class LogReader:
             self._newest = -1
 
     def _begin(self) -> None:
-        for name in rotated_files.files(self._path):
-            if (descriptor := _open(name)) >= 0:
-                self._take(descriptor)
+        """Open the oldest file.
+
+        Names move between the listing and the open: the name may then be that of a newer file.
+        """
+        for _ in range(_TRIES):
+            names = rotated_files.files(self._path)
+            descriptor = next((fd for name in names if (fd := _open(name)) >= 0), -1)
+            self._take(descriptor)
+            if descriptor < 0 or rotated_files.files(self._path) == names:
                 return
 
     def _is_last(self, inode: int) -> bool:

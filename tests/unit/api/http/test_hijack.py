@@ -182,14 +182,16 @@ def test_only_dockers_python_sdk_is_known_to_buffer_the_head(agent: bytes, buffe
     assert hijack.buffers_the_head([(b"host", b"x"), (b"user-agent", agent)]) is buffers
 
 
-def test_the_head_is_taken_when_the_peer_has_read_it() -> None:
+def test_the_head_is_taken_when_the_peer_has_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hijack, "_PAUSE", 0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
 
         async def test() -> None:
             ours.sendall(b"head")
             waiting = asyncio.ensure_future(hijack.head_taken(ours.fileno()))
-            await asyncio.sleep(0.01)
+            for _ in range(hijack._LOOKS // 2):
+                await asyncio.sleep(0)
             assert not waiting.done()
             assert theirs.recv(100) == b"head"
             assert await waiting
@@ -197,7 +199,11 @@ def test_the_head_is_taken_when_the_peer_has_read_it() -> None:
         asyncio.run(test())
 
 
-def test_a_peer_that_does_not_read_its_head_is_not_waited_for() -> None:
+def test_a_peer_that_does_not_read_its_head_holds_the_answer_up_for_a_tenth_of_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (hijack._LOOKS, hijack._PAUSE) == (100, 0.001)
+    monkeypatch.setattr(hijack, "_PAUSE", 0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(b"head")

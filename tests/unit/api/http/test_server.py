@@ -12,6 +12,7 @@ import pytest
 from jaula.api.http import protocol as connections
 from jaula.api.http import server as servers
 from unit.api.client import Served, eventually, served
+from unit.event_loop import idle
 
 
 def test_ping_carries_the_headers_that_clients_negotiate_by() -> None:
@@ -295,10 +296,11 @@ def test_work_goes_on_when_its_client_has_gone() -> None:
         client = await server.client()
         await client.ask("POST", "/containers/create?name=a", {"Cmd": ["slow"]})
         client.send("POST", "/containers/a/start")
-        await client.writer.drain()
-        await asyncio.sleep(0.02)
+        await eventually(lambda: server.engine.containers.held)
         client.close()
-        await asyncio.sleep(0.02)
+        await client.writer.wait_closed()
+        await idle()
+        assert server.engine.containers.held, "the work ended with its client"
         server.engine.containers.released.set()
         await eventually(lambda: "a" in server.engine.containers.running)
         await eventually(lambda: not server.server._tasks)
@@ -314,7 +316,7 @@ def test_close_lets_work_finish_and_ends_streams() -> None:
         watcher.send("GET", "/events")
         assert (await watcher.head()).status == 200
         worker.send("POST", "/containers/a/start")
-        await asyncio.sleep(0.02)
+        await eventually(lambda: server.engine.containers.held)
         closing = asyncio.ensure_future(server.server.close())
         assert await idle.until_closed() == b""
         assert await watcher.until_closed() == b""

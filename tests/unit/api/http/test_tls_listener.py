@@ -22,6 +22,7 @@ from jaula.api.http.server import Server
 from jaula.spec.api_params import AttachOptions, Origin, Remote
 from unit.api.client import Client, eventually
 from unit.api.memory_engine import MemoryEngine
+from unit.event_loop import idle
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def test_silent_and_slow_clients_hold_up_nobody(
 
 
 def test_a_handshake_has_its_time(places: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls_listener, "HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr(tls_listener, "HANDSHAKE_SECONDS", 0.02)
 
     async def test(server: Secured) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -226,13 +227,14 @@ def test_a_hijacked_stream_is_carried_with_half_closed_ends(places: SimpleNamesp
 
 def test_a_client_that_does_not_read_costs_no_memory(places: SimpleNamespace) -> None:
     sent = 0
+    kernel = 32 << 20  # bytes, more than what the kernel's buffers hold
 
     async def flood(ref: str, descriptor: int, options: AttachOptions) -> None:
         nonlocal sent
         with socket.socket(fileno=descriptor) as sock:
             sock.setblocking(False)
             loop = asyncio.get_running_loop()
-            while True:
+            while sent < kernel:
                 await loop.sock_sendall(sock, bytes(65536))
                 sent += 65536
 
@@ -242,13 +244,12 @@ def test_a_client_that_does_not_read_costs_no_memory(places: SimpleNamespace) ->
         client = await server.client(places.alice)
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send("POST", "/containers/x/attach?stream=1&stdout=1", b"")
-        before = -1
-        while sent != before:
-            before = sent
-            await asyncio.sleep(0.3)
-        assert 0 < sent < 32 << 20  # what the kernel's buffers hold
+        await eventually(lambda: sent)
+        await idle()
+        assert sent < kernel
         other = await server.client(places.alice)
         assert (await other.ask("GET", "/_ping")).body == b"OK"
+        assert sent < kernel
         client.writer.transport.abort()
         other.close()
 

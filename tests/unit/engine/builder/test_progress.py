@@ -10,6 +10,7 @@ import pytest
 
 from jaula.engine.builder import progress
 from jaula.engine.builder.progress import ProgressChannel, ProgressStream
+from unit.event_loop import idle
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -31,11 +32,12 @@ def test_a_later_stage_is_told_later_unless_steps_were_asked_for(
         first, second = source.channel(0, "a"), source.channel(1, "b")
         source.complete()
 
-        async def late() -> None:
-            await asyncio.sleep(0.05)
+        async def speak() -> None:
+            await _say(second, "b1", "b2")
+            await idle()  # what is read before the first stage says anything is read now
             await _say(first, "a1", "a2")
 
-        speaking = asyncio.gather(_say(second, "b1", "b2"), late())
+        speaking = asyncio.ensure_future(speak())
         assert await _texts(source) == order
         await speaking
 
@@ -56,7 +58,7 @@ def test_who_says_more_than_is_read_waits(monkeypatch: pytest.MonkeyPatch) -> No
         first, second = source.channel(0, ""), source.channel(1, "")
         source.complete()
         speaking = asyncio.ensure_future(_say(second, *(str(n) for n in range(100))))
-        await asyncio.sleep(0.05)
+        await idle()
         assert len(second.waiting) == 4
         first.close()
         assert len(await _texts(source)) == 100

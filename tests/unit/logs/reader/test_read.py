@@ -16,6 +16,7 @@ from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.entry import LogEntry, Selection
 from jaula.logs.reader.follow import follow
 from jaula.logs.reader.read import last, read
+from unit.event_loop import idle
 
 SECOND = 1_000_000_000
 
@@ -234,6 +235,7 @@ async def reach(found: list[str], count: int) -> None:
 def test_a_follower_misses_nothing_over_rotations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: bool, compress: bool
 ) -> None:
+    monkeypatch.setattr("jaula.logs.reader.follow._POLL", 0.001)
     if not watched:
 
         def refuse(*_: object) -> int:
@@ -251,7 +253,8 @@ def test_a_follower_misses_nothing_over_rotations(
             lines = "".join(f"{n}\n" for n in range(start, start + 100))
             writer.write("stdout", lines.encode())
             writer.tend()
-            await asyncio.sleep(0.002 if watched else 0.15)
+            if start % 200:  # of two batches the reader sees one at once, the other late
+                await reach(found, start + 100)
         writer.write("stdout", b"last without end")
         writer.close()
         stop.set()
@@ -307,7 +310,7 @@ def test_a_follower_waits_for_a_log_that_is_not_there_yet(tmp_path: Path) -> Non
     async def scenario() -> list[str]:
         stop, found = asyncio.Event(), list[str]()
         task = asyncio.create_task(collect(follow(str(tmp_path / "log"), stop), found))
-        await asyncio.sleep(0.02)
+        await idle()
         writer = JsonFileWriter(str(tmp_path / "log"))
         writer.write("stdout", b"1\n")
         await reach(found, 1)
@@ -322,10 +325,11 @@ def test_a_follower_waits_for_a_log_that_is_not_there_yet(tmp_path: Path) -> Non
 def test_a_follower_that_is_cancelled_leaves_no_descriptor(tmp_path: Path) -> None:
     async def scenario() -> None:
         JsonFileWriter(str(tmp_path / "log")).close()
-        await asyncio.sleep(0)
+        await idle()
         before = len(list(Path("/proc/self/fd").iterdir()))
         task = asyncio.create_task(collect(follow(str(tmp_path / "log"), asyncio.Event()), []))
-        await asyncio.sleep(0.02)
+        await idle()
+        assert len(list(Path("/proc/self/fd").iterdir())) > before
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await asyncio.get_running_loop().shutdown_asyncgens()

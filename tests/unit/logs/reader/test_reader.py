@@ -11,6 +11,7 @@ import pytest
 
 from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.entry import LogEntry, Selection
+from jaula.logs.reader import rotated_files
 from jaula.logs.reader.follow import follow
 from jaula.logs.reader.read import last, read
 from jaula.logs.reader.reader import LogReader
@@ -66,6 +67,32 @@ def test_every_reader_sees_each_record_once_while_names_move(tmp_path: Path) -> 
     assert followed == list(range(COUNT))
     assert looks > 1
     assert any(name.endswith(".gz") for name in os.listdir(tmp_path))
+
+
+def test_a_walk_begins_with_the_oldest_record_when_names_move_before_it_opens_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "log")
+    writer = JsonFileWriter(path, max_size=2_000, max_file=9)
+    writer.write("stdout", b"".join(b"%d\n" % number for number in range(100)))
+    opened = rotated_files.opened
+
+    def opened_after_a_rotation(name: str) -> int:
+        monkeypatch.setattr(rotated_files, "opened", opened)
+        count = len(os.listdir(tmp_path))
+        number = 100
+        while len(os.listdir(tmp_path)) == count:
+            writer.write("stdout", b"%d\n" % number)
+            number += 1
+        return opened(name)
+
+    monkeypatch.setattr(rotated_files, "opened", opened_after_a_rotation)
+    walk = LogReader(path)
+    first = walk.more()
+    walk.close()
+    writer.close()
+    assert rotated_files.opened is opened, "no file was opened while names moved"
+    assert numbers(first)[0] == 0
 
 
 def test_a_bounded_walk_ends_where_the_log_did_though_all_was_rotated_away(tmp_path: Path) -> None:

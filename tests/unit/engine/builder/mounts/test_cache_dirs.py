@@ -12,6 +12,7 @@ from typing import Any
 from jaula.config import Paths
 from jaula.engine.builder.mounts.cache_dirs import CacheDirs
 from jaula.images.build.dockerfile.ast import Sharing
+from unit.event_loop import idle
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -39,7 +40,7 @@ def test_locked_waits_for_its_turn(tmp_path: Path) -> None:
         await caches.take("a", Sharing.LOCKED, first, "b")
         with ExitStack() as second:
             waiting = asyncio.ensure_future(caches.take("a", Sharing.LOCKED, second, "b"))
-            await asyncio.sleep(0.05)
+            await idle()
             assert not waiting.done()
             first.close()
             await waiting
@@ -53,7 +54,7 @@ def test_who_is_cancelled_while_waiting_holds_nothing(tmp_path: Path) -> None:
         first, second = ExitStack(), ExitStack()
         await caches.take("a", Sharing.LOCKED, first, "b")
         waiting = asyncio.ensure_future(caches.take("a", Sharing.LOCKED, second, "b"))
-        await asyncio.sleep(0.05)
+        await idle()
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         second.close()
