@@ -313,10 +313,10 @@ def test_a_create_and_its_starts_resolve_once(machine: Machine, parsed: Counter[
     container = machine.create(body(**host), authorize=authorize)
     once = {
         "create.resolve": 1,
-        "sharing.decide": 1,
+        "namespaces.decide": 1,
         "security.parse": 1,
-        "mountpoints.mount_requests": 1,
-        "ports.port_mappings": 1,
+        "mount_spec.mount_requests": 1,
+        "port_bindings.port_mappings": 1,
         "links.parse": 1,
     }
     assert parsed == once

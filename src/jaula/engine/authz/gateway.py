@@ -46,81 +46,81 @@ class EngineApi:
     it, and its module is loaded with the first of an engine.
     """
 
-    def __init__(self, engine: Engine, visitor: Session) -> None:
+    def __init__(self, engine: Engine, session: Session) -> None:
         self._engine = engine
-        self._visitor = visitor
+        self._session = session
 
     @cached_property
     def containers(self) -> ContainersApi:
-        from jaula.engine.authz.api.containers import ContainersApi as ContainerContainersApi
+        from jaula.engine.authz.api.containers import ContainersApi
 
-        return ContainerContainersApi(self._engine, self._visitor)
+        return ContainersApi(self._engine, self._session)
 
     @cached_property
     def execs(self) -> ExecsApi:
-        from jaula.engine.authz.api.execs import ExecsApi as ExecsExecsApi
+        from jaula.engine.authz.api.execs import ExecsApi
 
-        return ExecsExecsApi(self._engine, self._visitor)
+        return ExecsApi(self._engine, self._session)
 
     @cached_property
     def images(self) -> ImagesApi:
-        from jaula.engine.authz.api.images import ImagesApi as ImageImagesApi
+        from jaula.engine.authz.api.images import ImagesApi
 
-        return ImageImagesApi(self._engine, self._visitor)
+        return ImagesApi(self._engine, self._session)
 
     @cached_property
     def builds(self) -> BuildsApi:
-        from jaula.engine.authz.api.builds import BuildsApi as BuildsBuildsApi
+        from jaula.engine.authz.api.builds import BuildsApi
 
-        return BuildsBuildsApi(self._engine, self._visitor)
+        return BuildsApi(self._engine, self._session)
 
     @cached_property
     def distribution(self) -> RegistryApi:
-        from jaula.engine.authz.api.registry import RegistryApi as RegistryRegistryApi
+        from jaula.engine.authz.api.registry import RegistryApi
 
-        return RegistryRegistryApi(self._engine, self._visitor)
+        return RegistryApi(self._engine, self._session)
 
     @cached_property
     def trust(self) -> TrustApi:
-        from jaula.engine.authz.api.trust import TrustApi as TrustTrustApi
+        from jaula.engine.authz.api.trust import TrustApi
 
-        return TrustTrustApi(self._engine, self._visitor)
+        return TrustApi(self._engine, self._session)
 
     @cached_property
     def volumes(self) -> VolumesApi:
-        from jaula.engine.authz.api.volumes import VolumesApi as VolumeVolumesApi
+        from jaula.engine.authz.api.volumes import VolumesApi
 
-        return VolumeVolumesApi(self._engine, self._visitor)
+        return VolumesApi(self._engine, self._session)
 
     @cached_property
     def secrets(self) -> SecretsApi:
-        from jaula.engine.authz.api.secrets import SecretsApi as SecretSecretsApi
+        from jaula.engine.authz.api.secrets import SecretsApi
 
-        return SecretSecretsApi(self._engine.secrets, self._visitor)
+        return SecretsApi(self._engine.secrets, self._session)
 
     @cached_property
     def configs(self) -> SecretsApi:
-        from jaula.engine.authz.api.secrets import SecretsApi as SecretSecretsApi
+        from jaula.engine.authz.api.secrets import SecretsApi
 
-        return SecretSecretsApi(self._engine.configs, self._visitor)
+        return SecretsApi(self._engine.configs, self._session)
 
     @cached_property
     def networks(self) -> NetworksApi:
-        from jaula.engine.authz.api.networks import NetworksApi as NetworkNetworksApi
+        from jaula.engine.authz.api.networks import NetworksApi
 
-        return NetworkNetworksApi(self._engine, self._visitor)
+        return NetworksApi(self._engine, self._session)
 
     @cached_property
     def system(self) -> SystemApi:
-        from jaula.engine.authz.api.system import SystemApi as SystemSystemApi
+        from jaula.engine.authz.api.system import SystemApi
 
-        return SystemSystemApi(self._engine, self._visitor)
+        return SystemApi(self._engine, self._session)
 
     @cached_property
     def upkeep(self) -> FsckApi:
-        from jaula.engine.authz.api.fsck import FsckApi as FsckFsckApi
+        from jaula.engine.authz.api.fsck import FsckApi
 
-        return FsckFsckApi(self._engine, self._visitor)
+        return FsckApi(self._engine, self._session)
 
 
 class Gateway:
@@ -131,7 +131,7 @@ class Gateway:
         self._policy = policy
         self._journal = journal
         self._syncing = BackgroundTasks(log, "audit log")
-        self._visitors: WeakSet[Session] = WeakSet()
+        self._sessions: WeakSet[Session] = WeakSet()
         journal.on_dirty = self._sync_soon
         self._note("engine start")
 
@@ -151,17 +151,17 @@ class Gateway:
     def follow(self, policy: Policy) -> None:
         """Another policy from now on, also for those who are inside."""
         self._policy = policy
-        for visitor in self._visitors:
-            visitor.rule = policy.rule_of(visitor.caller)
+        for session in self._sessions:
+            session.rule = policy.rule_of(session.caller)
         self._note("engine reload")
 
     def enter(self, peer: Origin | None) -> EngineApi:
         """The engine for one connection."""
         caller = callers.of(peer)
         rule = self._policy.rule_of(caller)
-        visitor = Session(self._engine, caller, rule, self._journal, peer)
-        self._visitors.add(visitor)
-        return EngineApi(self._engine, visitor)
+        session = Session(self._engine, caller, rule, self._journal, peer)
+        self._sessions.add(session)
+        return EngineApi(self._engine, session)
 
     def _sync_soon(self) -> None:
         self._syncing.spawn(self._sync())

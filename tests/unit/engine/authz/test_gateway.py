@@ -15,8 +15,8 @@ GROUPS = sorted(name for name, member in vars(Backend).items() if isinstance(mem
 
 def view() -> EngineApi:
     inner: Any = SimpleNamespace(**dict.fromkeys(GROUPS))
-    visitor: Any = SimpleNamespace()
-    return EngineApi(inner, visitor)
+    session: Any = SimpleNamespace()
+    return EngineApi(inner, session)
 
 
 def test_a_connection_begins_without_any_group_of_use_cases() -> None:
@@ -30,7 +30,7 @@ def test_every_group_that_the_api_knows_is_there() -> None:
     made = view()
     found = {name: type(getattr(made, name)).__name__ for name in GROUPS}
     assert set(vars(made)) >= set(GROUPS)
-    assert found["configs"] == found["secrets"] == "Secrets"
+    assert found["configs"] == found["secrets"] == "SecretsApi"
     assert len(set(found.values())) == len(GROUPS) - 1
 
 
