@@ -25,6 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
+    from jaula.spec.runtime import State
+
 STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
 ID_LENGTH = 255  # bytes, NAME_MAX
 _ID_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
@@ -76,6 +78,12 @@ class Record:
             "created": self.created,
             "annotations": self.annotations,
         }
+
+    def state(self, status: str) -> State:
+        """Return the document that hooks and seccomp agents read, runtime.md "State"."""
+        from jaula.spec.runtime import State
+
+        return State(self.id, status, self.bundle, self.pid, self.annotations, self.oci_version)
 
     def encode(self) -> bytes:
         """The record as JSON."""

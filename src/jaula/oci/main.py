@@ -13,7 +13,6 @@ import sys
 from jaula import __version__
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.oci.args import SWITCH, VALUE, CommandArgs, parse
-from jaula.oci.command_table import COMMANDS
 from jaula.oci.log import Log
 from jaula.oci.settings import Settings
 
@@ -24,6 +23,23 @@ if TYPE_CHECKING:
 
 NAME = "jaula-runtime"
 SPEC_VERSION = "1.2.0"
+COMMANDS = {
+    "create": "make a container that waits to be started",
+    "start": "run the program of a container that was created",
+    "run": "create and start a container",
+    "exec": "run one more program in a container",
+    "state": "print a container's state as JSON",
+    "list": "list containers",
+    "ps": "list the processes of a container",
+    "kill": "send a signal to a container",
+    "delete": "remove a container that has stopped",
+    "pause": "stop every process of a container for a while",
+    "resume": "let the processes of a paused container go on",
+    "update": "change a container's limits",
+    "events": "print a container's figures, and when it ran out of memory",
+    "spec": "write a config.json to start from",
+    "features": "print what this runtime can do as JSON",
+}
 GLOBAL_FLAGS = {
     "root": VALUE,
     "log": VALUE,

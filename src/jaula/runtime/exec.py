@@ -21,11 +21,9 @@ from jaula.kernel import namespaces, process, tty
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import seqpacket
-from jaula.runtime.create.clone import clone_into
-from jaula.runtime.create.process import ProcessHandle
-from jaula.runtime.create.stdio import stdio_pipes
+from jaula.runtime.create.process import ProcessHandle, clone_into, stdio_pipes
 from jaula.runtime.init import exec as init_exec
-from jaula.runtime.init import lsm_labels
+from jaula.runtime.init import lsm_labels, program
 from jaula.runtime.init.sync import follow, moved, report, wait_for_word
 from jaula.runtime.interfaces import Cgroup
 from jaula.spec.runtime import Process
@@ -165,9 +163,9 @@ def _stage(
             listener = structs.replace(listener, socket=kept[3])
             prepared = structs.replace(prepared, listener=listener)
         pid = wait_for_word(sync)
-        prepared = init_exec.with_home(prepared)
+        prepared = program.with_home(prepared)
         init_exec.drop(prepared, opened, pid)
         init_exec.seal(prepared, pid)
-        init_exec.execute(prepared, terms.preserve)
+        program.execute(prepared, terms.preserve)
     except BaseException as error:  # noqa: BLE001 - reported, and the process ends
         report(sync, error, "exec")

@@ -39,7 +39,8 @@ def made(tmp_path: Path) -> Path:
     python(
         f"sys.path.insert(0, {str(tmp_path)!r}); import subject\n"
         "from jaula.oci import build_pyc_archive\n"
-        f"build_pyc_archive.write({str(tmp_path / 'codes')!r}, ['jaula.oci.pyc_archive', 'subject'])"
+        f"path = {str(tmp_path / 'codes')!r}\n"
+        "build_pyc_archive.write(path, ['jaula.oci.pyc_archive', 'subject'])"
     )
     return tmp_path
 
@@ -107,7 +108,7 @@ def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> Non
         "print('msgspec' in index, 'typing' in index, 'inspect' in index, '__main__' in index)"
     )
     names, others = found.split("\n")
-    from jaula.oci.command_table import COMMANDS
+    from jaula.oci.main import COMMANDS
 
     assert set(names.split()) >= {f"jaula.oci.commands.{name}" for name in COMMANDS}
     assert others == "True True False False"

@@ -1,14 +1,26 @@
-"""``delete``: remove a container that has stopped, or with ``--force`` whatever it does."""
+"""The end of a container: its processes, its cgroup, its hooks, its directory."""
 
 from __future__ import annotations
 
-from jaula.errors import Conflict, CorruptState, NotFound
-from jaula.oci import delete
+import errno
+import os
+import select
+import signal
+
+from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound
+from jaula.oci import services
 from jaula.oci.args import SWITCH, CommandArgs
-from jaula.oci.container import Container, Record
+from jaula.oci.container import CONFIG, Container, Record, alive
+from jaula.oci.settings import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec import runtime as oci
 
 FLAGS = {"force": SWITCH, "f": "force"}
 USAGE = "[--force] CONTAINER-ID"
+KILL_SECONDS = 10.0
+_POSTSTOP = b'"poststop"'
 
 
 def run(call: CommandArgs) -> int:
@@ -22,7 +34,7 @@ def run(call: CommandArgs) -> int:
     try:
         with Container.find(call.settings.root, container_id) as container:
             if force:
-                delete.kill(_known(call, container))
+                kill(_known(call, container))
             container.lock(unmade=force)
             _delete(call, container, force=force)
     except NotFound:
@@ -48,5 +60,98 @@ def _delete(call: CommandArgs, container: Container, *, force: bool) -> None:
             f"cannot delete container {container.id} that is not stopped: {status}",
             hint="kill it first, or use --force",
         )
-    delete.kill(record)
-    delete.remove(call, container, record)
+    kill(record)
+    remove(call, container, record)
+
+
+def open_process(record: Record) -> int | None:
+    """A descriptor of init; None where it is gone.
+
+    Its number is still known to the kernel while it is that of a session or process group, and no
+    other process can have it; Linux before 6.15 says EINVAL then, as for the number of a thread.
+    """
+    if not record.pid:
+        return None
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+    if alive(record):  # looked at after the descriptor was there: it is this process's
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def kill(record: Record) -> None:
+    """SIGKILL to init and to everything in its cgroup; returns when init is gone.
+
+    Raises ``Conflict`` where it does not die in time.
+    """
+    pidfd = open_process(record)
+    if pidfd is not None:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it ended meanwhile, which is what is wanted
+    try:
+        settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
+        if record.cgroup:
+            try:
+                with services.cgroup_driver(settings).open(record.cgroup) as cgroup:
+                    cgroup.kill()
+            except NotFound:
+                pass  # never made, or removed already
+        if pidfd is not None and not _ended(pidfd):
+            raise Conflict(f"container {record.id}: process {record.pid} does not end")
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(KILL_SECONDS * 1000))
+
+
+def remove(call: CommandArgs, container: Container, record: Record) -> None:
+    """Remove what is left of a container whose init has ended; the directory goes last."""
+    settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
+    if record.cgroup:
+        try:
+            with services.cgroup_driver(settings).open(record.cgroup) as cgroup:
+                cgroup.kill()
+                cgroup.destroy()
+        except NotFound:
+            pass  # never made, or removed already
+    try:
+        config = container.read(CONFIG)
+    except FileNotFoundError:
+        config = b""
+    if _POSTSTOP in config:
+        from jaula.oci import bundle as bundles
+
+        try:
+            poststop(call, record, bundles.parse(config))
+        except InvalidRequest as error:
+            text = f"poststop hooks of container {record.id} are lost: {error}"
+            call.log.warning(text)
+    container.remove()
+
+
+def poststop(call: CommandArgs, record: Record, spec: oci.Spec) -> None:
+    """Run the hooks that follow a container's end; one that fails is only reported."""
+    if spec.hooks is None or not spec.hooks.poststop:
+        return
+    from jaula.runtime.init import hooks
+
+    record.pid = 0
+    for hook in spec.hooks.poststop:
+        try:
+            hooks.run("poststop", (hook,), record.state("stopped"))
+        except JaulaError as error:
+            call.log.warning(str(error))

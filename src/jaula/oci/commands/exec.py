@@ -10,14 +10,13 @@ from jaula.errors import Conflict, InvalidRequest
 from jaula.oci import bundle as bundles
 from jaula.oci import console, preserve_fds, services
 from jaula.oci.args import LIST, SWITCH, VALUE, CommandArgs
+from jaula.oci.commands.delete import open_process
 from jaula.oci.container import CONFIG, Container, Record
-from jaula.oci.delete import open_process
-from jaula.oci.state_json import state_of
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import validation
-from jaula.runtime.create import id_maps, process_setup
-from jaula.runtime.create.fd_stack import FdStack
-from jaula.runtime.create.process import ProcessHandle
+from jaula.runtime.create import id_maps
+from jaula.runtime.create.process import FdStack, ProcessHandle
+from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import rlimits
 from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
@@ -174,10 +173,10 @@ def _start(
         raise Conflict("cannot exec in a stopped container")
     keep.add(init)
     try:
-        prepared = process_setup.prepare(
+        prepared = init_exec.prepare(
             wanted,
             linux,
-            state_of(record, "running"),
+            record.state("running"),
             all_parts,
             keep,
             seccomp_cache=services.seccomp_cache(call.settings),

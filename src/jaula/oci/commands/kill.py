@@ -54,7 +54,7 @@ def parse(text: str) -> int:
 
 
 def _signal_init(record: Record, signum: int) -> bool:
-    from jaula.oci.delete import open_process
+    from jaula.oci.commands.delete import open_process
 
     pidfd = open_process(record)
     if pidfd is None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from jaula.errors import JaulaError
-from jaula.oci import delete
 from jaula.oci.args import SWITCH, CommandArgs
+from jaula.oci.commands import delete
+from jaula.oci.commands.create import FLAGS as CREATE_FLAGS
+from jaula.oci.commands.create import make
+from jaula.oci.commands.start import poststart
 from jaula.oci.container import Container
-from jaula.oci.create import FLAGS as CREATE_FLAGS
-from jaula.oci.create import make
-from jaula.oci.start import poststart
 
 FLAGS = {
     **CREATE_FLAGS,

@@ -15,14 +15,18 @@ from msgspec import structs
 
 from jaula.errors import RuntimeFailure
 from jaula.runtime import seqpacket
-from jaula.runtime.create import bind_mounts, mount_plan, namespaces, process_setup
-from jaula.runtime.create.cgroup_mounts import container_directories, own_places, v1_hierarchies
-from jaula.runtime.create.clone import clone_into
-from jaula.runtime.create.fd_stack import FdStack
+from jaula.runtime.create import mount_plan, namespaces
 from jaula.runtime.create.id_maps import host_id
-from jaula.runtime.create.process import ProcessHandle, memory_limit
-from jaula.runtime.create.rootfs import mount_root
-from jaula.runtime.create.stdio import give_to, stdio_pipes
+from jaula.runtime.create.process import (
+    FdStack,
+    ProcessHandle,
+    clone_into,
+    give_to,
+    memory_limit,
+    stdio_pipes,
+)
+from jaula.runtime.create.rootfs import mount_root, prepare_mounts
+from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import hooks, init, lsm_labels
 from jaula.runtime.init.exec import ProcessConfig
 from jaula.runtime.init.sync import follow, report
@@ -63,7 +67,7 @@ def start(spec: Spec, terms: CreateOptions, parts: Interfaces) -> ProcessHandle:
         raise RuntimeFailure("the spec has no linux or no process section")
     keep = FdStack()
     try:
-        prepared = process_setup.prepare(
+        prepared = init_exec.prepare(
             wanted,
             linux,
             terms.state,
@@ -110,7 +114,7 @@ def _make(
             root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner, context=context))
         except OSError as error:
             raise RuntimeFailure(f"root file system: {error}") from error
-        ready = bind_mounts.prepare(
+        ready = prepare_mounts(
             spec,
             user_fd=ns.user_fd,
             owner=ns.owner,
@@ -122,11 +126,11 @@ def _make(
         return root, ready
 
     root, ready = (-1, {}) if terms.unprivileged else prepare()
-    places = cgroup.locations().values() or own_places()
+    places = cgroup.locations().values() or mount_plan.own_cgroup_directories()
     steps = mount_plan.plan(
         spec,
-        v1_hierarchies=v1_hierarchies(places),
-        cgroups=container_directories(places),
+        v1_hierarchies=mount_plan.mounted_v1_hierarchies(places),
+        cgroups=mount_plan.cgroup_directories(places),
         selinux=selinux,
     )
     labelled = linux.mount_label if selinux and wanted.selinux_label else None

@@ -128,7 +128,7 @@ def parse_options(options: tuple[str, ...]) -> MountOptions:
     )
 
 
-def of(mount: Mount) -> MountOptions:
+def for_mount(mount: Mount) -> MountOptions:
     """The options of a mount, with what its type and its own id mappings imply.
 
     Raises ``InvalidRequest`` for a combination that means nothing.

@@ -7,7 +7,7 @@ Follows runtime-spec config.md "Mounts" and config-linux.md "Default Devices", "
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel.mounts import MOUNT_ATTR, MS
@@ -19,19 +19,19 @@ from jaula.runtime.create.mount_options import (
     known_options,
     parse_options,
 )
-from jaula.runtime.init import dev_steps, mask_steps, mount_steps, step
+from jaula.runtime.init import mask_steps, mount_steps, step
 from jaula.spec.runtime import Linux, Mount, Spec
 
 __all__ = ["host_propagation", "known_options", "needs_preparation", "parse_options", "plan"]
 
 _LABELLED = frozenset({"tmpfs", "ramfs", "devpts", "overlay"})  # in a user namespace too
 _LINKS = (
-    dev_steps.Link("/proc/self/fd", "dev/fd"),
-    dev_steps.Link("/proc/self/fd/0", "dev/stdin"),
-    dev_steps.Link("/proc/self/fd/1", "dev/stdout"),
-    dev_steps.Link("/proc/self/fd/2", "dev/stderr"),
-    dev_steps.Link("/proc/kcore", "dev/core", needs="/proc/kcore"),
-    dev_steps.Link("pts/ptmx", "dev/ptmx", replace=True),
+    devices.Link("/proc/self/fd", "dev/fd"),
+    devices.Link("/proc/self/fd/0", "dev/stdin"),
+    devices.Link("/proc/self/fd/1", "dev/stdout"),
+    devices.Link("/proc/self/fd/2", "dev/stderr"),
+    devices.Link("/proc/kcore", "dev/core", needs="/proc/kcore"),
+    devices.Link("pts/ptmx", "dev/ptmx", replace=True),
 )
 
 
@@ -59,16 +59,18 @@ def is_device_directory(mount: Mount) -> bool:
 
 def _dev_is_bound(spec: Spec) -> bool:
     """Whether /dev comes from outside with all that is in it."""
-    return any(parts(m.destination) == ["dev"] and mount_options.of(m).bind for m in spec.mounts)
+    return any(
+        parts(m.destination) == ["dev"] and mount_options.for_mount(m).bind for m in spec.mounts
+    )
 
 
-def _nodes(spec: Spec, made: Sequence[dev_steps.Node]) -> tuple[dev_steps.Node, ...]:
+def _nodes(spec: Spec, made: Sequence[devices.Node]) -> tuple[devices.Node, ...]:
     """The nodes that are made: not those below a /dev from outside."""
     bound = _dev_is_bound(spec)
     return tuple(node for node in made if not (bound and parts(node.path)[0] == "dev"))
 
 
-def needs_store(spec: Spec, made: Sequence[dev_steps.Node]) -> bool:
+def needs_store(spec: Spec, made: Sequence[devices.Node]) -> bool:
     """Whether something but a /dev made outside needs a device node: a device, or a mask."""
     if not any(is_device_directory(mount) for mount in spec.mounts):
         return True
@@ -107,7 +109,7 @@ def plan(
     late: list[step.Step] = []
     unfrozen: list[str] = []  # cgroup trees, on which something may still be mounted
     for index, mount in enumerate(spec.mounts):
-        options = mount_options.of(mount)
+        options = mount_options.for_mount(mount)
         while unfrozen and _covers(mount.destination, unfrozen[-1]):
             steps.append(mask_steps.Freeze(unfrozen.pop()))
         if options.remount:
@@ -126,11 +128,11 @@ def plan(
             unfrozen.append(mount.destination)
     steps.extend(mask_steps.Freeze(destination) for destination in reversed(unfrozen))
     listed = linux.devices if linux is not None else ()
-    steps.extend(_nodes(spec, devices.wanted(listed)))
+    steps.extend(_nodes(spec, devices.device_nodes(listed)))
     if not _dev_is_bound(spec):
         steps.extend(_LINKS)
     if terminal:
-        steps.append(dev_steps.Console())
+        steps.append(devices.Console())
     steps.extend(late)
     if linux is not None:
         steps.extend(mask_steps.Sysctl(name, value) for name, value in sorted(linux.sysctl.items()))
@@ -216,7 +218,7 @@ def _shared(mount: Mount, names: Sequence[str]) -> list[step.Step]:
     """Links from each controller to the hierarchy that it shares with others."""
     place = "/".join(parts(mount.destination))
     return [
-        dev_steps.Link(name, f"{place}/{controller}")
+        devices.Link(name, f"{place}/{controller}")
         for name in names
         if "," in name
         for controller in name.split(",")
@@ -227,3 +229,81 @@ def _covers(destination: str, below: str) -> bool:
     """Whether a mount at ``destination`` hides what is at ``below``, or is at the same place."""
     first = parts(destination)
     return parts(below)[: len(first)] == first
+
+
+_GENERIC = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "favordynmods"})
+
+
+def mounted_v1_hierarchies(
+    places: Collection[str], mountinfo: str = "/proc/self/mountinfo"
+) -> tuple[tuple[str, str], ...]:
+    """(name of the mount point, the options that select the hierarchy), sorted; empty on v2 hosts.
+
+    ``places`` are the directories of the container's cgroup. A hierarchy in which it has none is
+    left out: the container would see the host's whole tree there, read-only but whole.
+
+    Source: proc_pid_mountinfo(5): after the separator `` - `` come type, source and super options.
+    """
+    found: dict[str, str] = {}
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, separator, tail = line.rstrip("\n").partition(" - ")
+            if not separator or not tail.startswith("cgroup "):
+                continue
+            point = head.split(" ")[4]
+            options = [x for x in tail.split(" ")[2].split(",") if x not in _GENERIC]
+            selecting = [x for x in options if not x.startswith("release_agent=")]
+            if selecting and any(place.startswith(f"{point}/") for place in places):
+                found[point.rsplit("/", 1)[-1]] = ",".join(selecting)
+    return tuple(sorted(found.items()))
+
+
+def cgroup_directories(
+    places: Collection[str], mountinfo: str = "/proc/self/mountinfo"
+) -> tuple[tuple[str, str], ...]:
+    """(name below the container's cgroup mount, host directory) of a container's cgroup, sorted.
+
+    On a unified host there is one, and its name is empty.
+    """
+    v1: dict[str, str] = {}
+    v2: dict[str, str] = {}
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, separator, tail = line.rstrip("\n").partition(" - ")
+            if not separator or not tail.startswith(("cgroup ", "cgroup2 ")):
+                continue
+            point = head.split(" ")[4]
+            for place in places:
+                if place.startswith(f"{point}/"):
+                    found = v1 if tail.startswith("cgroup ") else v2
+                    found[point.rsplit("/", 1)[-1]] = place
+    if v1:
+        return tuple(sorted({**v2, **v1}.items()))
+    return tuple(("", place) for place in v2.values())
+
+
+def own_cgroup_directories(
+    cgroup: str = "/proc/self/cgroup", mountinfo: str = "/proc/self/mountinfo"
+) -> tuple[str, ...]:
+    """Directories of our own cgroup: those of a container that has none of its own, sorted.
+
+    A cgroup outside of what is mounted is left out. Each ends in a slash where it is a whole tree.
+    """
+    with open(cgroup, encoding="utf-8", errors="surrogateescape") as file:
+        own = [line.rstrip("\n").split(":", 2)[1:] for line in file]
+    found: set[str] = set()
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, _, tail = line.rstrip("\n").partition(" - ")
+            root, point = head.split(" ")[3:5]
+            kind, _, options = tail.partition(" ")
+            if kind not in ("cgroup", "cgroup2"):
+                continue
+            selecting = set(options.split(" ")[-1].split(","))
+            for controllers, path in own:
+                mine = set(controllers.split(",")) if controllers else set()
+                if (kind == "cgroup2") != (not mine) or not mine <= selecting:
+                    continue
+                if path == root or path.startswith(f"{root.rstrip('/')}/"):
+                    found.add(f"{point}/{path[len(root.rstrip('/')) :].lstrip('/')}")
+    return tuple(sorted(found))

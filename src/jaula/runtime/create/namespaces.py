@@ -18,7 +18,7 @@ from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime.create import id_maps
-from jaula.runtime.create.fd_stack import FdStack
+from jaula.runtime.create.process import FdStack
 from jaula.spec.runtime import IDMapping, Linux, Namespace
 
 KINDS = {

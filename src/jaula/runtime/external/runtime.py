@@ -12,7 +12,9 @@ The runtime's state is below the container's run directory: ``runtime/`` (its ``
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -20,14 +22,12 @@ import msgspec
 
 from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import tty
-from jaula.runtime.create import bind_mounts, namespaces
-from jaula.runtime.create.fd_stack import FdStack
+from jaula.runtime import seqpacket
+from jaula.runtime.create import namespaces
 from jaula.runtime.create.id_maps import host_id
-from jaula.runtime.create.process import ProcessHandle, memory_limit
-from jaula.runtime.create.rootfs import mount_root
-from jaula.runtime.create.stdio import stdio_pipes
+from jaula.runtime.create.process import FdStack, ProcessHandle, memory_limit, stdio_pipes
+from jaula.runtime.create.rootfs import mount_root, prepare_mounts
 from jaula.runtime.external import cgroup_cleanup, command_line
-from jaula.runtime.external.console_socket import ConsoleSocket
 from jaula.runtime.external.spec import extra_devices, is_bind, translate
 from jaula.runtime.external.staging_mount import StagingMount
 from jaula.runtime.init import lsm_labels
@@ -38,6 +38,7 @@ from jaula.spec.runtime import Process, Spec
 if TYPE_CHECKING:
     from jaula.runtime.create.create import CreateOptions
     from jaula.runtime.interfaces import Interfaces
+
 
 DELETE_TIMEOUT = 10.0  # seconds
 _PATIENCE = 2.0  # seconds until the runtime's own processes have gone
@@ -109,7 +110,7 @@ def _furnish(
     assert spec.linux is not None
     chosen = [index for index, mount in enumerate(spec.mounts) if is_bind(mount)]
     only = msgspec.structs.replace(spec, mounts=tuple(spec.mounts[i] for i in chosen))
-    ready = bind_mounts.prepare(only, user_fd=ns.user_fd, owner=ns.owner, keep=keep)
+    ready = prepare_mounts(only, user_fd=ns.user_fd, owner=ns.owner, keep=keep)
     try:
         context = lsm_labels.for_files(spec)
         root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner, context=context))
@@ -327,3 +328,58 @@ def _remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+
+
+CONSOLE_NAME = "console.sock"
+CONSOLE_TIMEOUT = 2.0  # seconds for what must be there when the runtime has ended
+_NO_TERMINAL = "OCI runtime: it sent no terminal to the console socket"
+
+
+class ConsoleSocket:
+    """A socket in a run directory, there for the time of one call."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # By descriptor, since a socket's address has only 108 bytes.
+        self.path = f"/proc/{os.getpid()}/fd/{self._directory}/{CONSOLE_NAME}"
+
+    def __enter__(self) -> ConsoleSocket:
+        self._remove()
+        self._listener.bind(self.path)
+        os.chmod(self.path, 0o600)
+        self._listener.listen(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._remove()
+        os.close(self._directory)
+
+    def _remove(self) -> None:
+        try:
+            os.unlink(CONSOLE_NAME, dir_fd=self._directory)
+        except FileNotFoundError:
+            return
+
+    def receive(self) -> int:
+        """The master that was sent by now. Raises ``RuntimeFailure`` where it was none."""
+        self._listener.settimeout(CONSOLE_TIMEOUT)
+        try:
+            connection, _address = self._listener.accept()
+        except TimeoutError:
+            raise RuntimeFailure(_NO_TERMINAL) from None
+        with connection:
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            if not poll.poll(CONSOLE_TIMEOUT * 1000):
+                raise RuntimeFailure(_NO_TERMINAL)
+            _, fds = seqpacket.receive(connection)
+        for fd in fds[1:]:
+            os.close(fd)
+        if not fds:
+            raise RuntimeFailure(_NO_TERMINAL)
+        if not os.isatty(fds[0]):
+            os.close(fds[0])
+            raise RuntimeFailure("OCI runtime: what it sent to the console socket is no terminal")
+        return fds[0]

@@ -27,7 +27,7 @@ _RUNTIME_DEVICES = frozenset(
 
 def is_bind(mount: Mount) -> bool:
     """Whether it is prepared with the host's view."""
-    return mount.type == "bind" or mount_options.of(mount).bind
+    return mount.type == "bind" or mount_options.for_mount(mount).bind
 
 
 def extra_devices(linux: Linux) -> tuple[Device, ...]:

@@ -12,27 +12,31 @@ capabilities unless PR_SET_KEEPCAPS is set.
 
 from __future__ import annotations
 
-import errno
+import _socket
+import array
 import fcntl
 import os
-import stat
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
 
 import msgspec
-from msgspec import structs
 
+from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import capabilities, keyring, process, seccomp, tty
-from jaula.runtime.init import seccomp_notify
+from jaula.runtime.create.process import FdStack
 from jaula.runtime.init.lsm_labels import LabelRequest, Labels, write
-from jaula.spec.runtime import Process
+from jaula.runtime.init.personality import personality_value
+from jaula.runtime.interfaces import Interfaces
+from jaula.spec.landlock import ANNOTATION as LANDLOCK
+from jaula.spec.runtime import ContainerProcessState, Linux, Process, Seccomp, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.runtime.init import landlock
 
-DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 _NUMBERS = {name: number for number, name in enumerate(capabilities.NAMES)}
+SENDER = "sendmsg"  # the call that :func:`send` makes
+_encode = msgspec.json.Encoder().encode
 
 
 class ExecError(Exception):
@@ -41,6 +45,13 @@ class ExecError(Exception):
     def __init__(self, text: str, exit_code: int = 125) -> None:
         super().__init__(text)
         self.exit_code = exit_code
+
+
+class SeccompListener(msgspec.Struct, frozen=True):
+    """Where a listener goes: a connected socket, and the document without the process's pid."""
+
+    socket: int
+    document: ContainerProcessState
 
 
 class ProcessConfig(msgspec.Struct, frozen=True):
@@ -61,9 +72,7 @@ class ProcessConfig(msgspec.Struct, frozen=True):
     no_new_privileges: bool
     filter: tuple[bytes, int] | None
     labels: LabelRequest
-    listener: seccomp_notify.SeccompListener | None = (
-        None  # who hears of the filter's notifications
-    )
+    listener: SeccompListener | None = None  # who hears of the filter's notifications
     session_keyring: bool = True  # whether the process gets one of its own
     personality: int | None = None
     landlock: landlock.CompiledLandlock | None = None
@@ -71,9 +80,85 @@ class ProcessConfig(msgspec.Struct, frozen=True):
 
 def prepare(
     wanted: Process,
+    linux: Linux,
+    state: State,
+    parts: Interfaces,
+    keep: FdStack,
+    *,
+    seccomp_cache: str | None = None,
+    session_keyring: bool = True,
+    annotations: Mapping[str, str],
+    joining: bool = False,
+) -> ProcessConfig:
+    """Encode, compile and check; ``annotations`` are the spec's.
+
+    Raises ``RuntimeFailure`` or ``InvalidRequest``.
+    """
+    program = listener = None
+    if linux.seccomp is not None:
+        program = parts.seccomp_program(linux.seccomp, seccomp_cache)
+        listener = connect_agent(linux.seccomp, state)
+        if listener is not None:
+            keep.add(listener.socket)
+    try:
+        return encode_process(
+            wanted,
+            program,
+            listener=listener,
+            session_keyring=session_keyring,
+            personality=personality_value(linux.personality) if linux.personality else None,
+            rules=_rules(annotations, joining=joining),
+        )
+    except ExecError as failure:
+        raise RuntimeFailure(str(failure), exit_code=failure.exit_code) from None
+
+
+def _rules(annotations: Mapping[str, str], *, joining: bool) -> landlock.CompiledLandlock | None:
+    """What is loaded for them, 2 ms, is loaded only where a spec has some."""
+    if LANDLOCK not in annotations:
+        return None
+    from jaula.runtime.init import landlock
+
+    return landlock.prepare(annotations, joining=joining)
+
+
+def connect_agent(seccomp: Seccomp, state: State) -> SeccompListener | None:
+    """A connection to the agent, or None where the filter notifies nobody.
+
+    The caller closes the socket. Raises ``InvalidRequest`` where notifications have no agent or
+    would catch their own sending, ``RuntimeFailure`` where the agent does not listen.
+    """
+    notified = {
+        name for call in seccomp.syscalls if call.action == "SCMP_ACT_NOTIFY" for name in call.names
+    }
+    if not notified and seccomp.default_action != "SCMP_ACT_NOTIFY":
+        return None
+    if not seccomp.listener_path:
+        raise InvalidRequest("seccomp: SCMP_ACT_NOTIFY is used, but listenerPath is not set")
+    if SENDER in notified or seccomp.default_action == "SCMP_ACT_NOTIFY":
+        raise InvalidRequest(
+            f"seccomp: SCMP_ACT_NOTIFY cannot be used for {SENDER} nor as the default action",
+            hint=f"{SENDER} is what hands the listener over",
+        )
+    agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        agent.connect(seccomp.listener_path)
+    except OSError as error:
+        agent.close()
+        raise RuntimeFailure(
+            f"seccomp: cannot reach the agent at listenerPath {seccomp.listener_path}: {error}"
+        ) from None
+    document = ContainerProcessState(
+        fds=("seccompFd",), metadata=seccomp.listener_metadata or "", state=state
+    )
+    return SeccompListener(agent.detach(), document)
+
+
+def encode_process(
+    wanted: Process,
     filter: tuple[bytes, int] | None,
     *,
-    listener: seccomp_notify.SeccompListener | None = None,
+    listener: SeccompListener | None = None,
     session_keyring: bool = True,
     personality: int | None = None,
     rules: landlock.CompiledLandlock | None = None,
@@ -210,10 +295,24 @@ def _install_filter(prepared: ProcessConfig, pid: int) -> None:
     if prepared.listener is None:
         seccomp.install(program, flags)
         return
-    text = seccomp_notify.message(prepared.listener, pid)
+    text = notify_message(prepared.listener, pid)
     fd = seccomp.install(program, flags, listener=True)
     assert fd is not None
-    seccomp_notify.send(prepared.listener, text, fd)
+    send_listener(prepared.listener, text, fd)
+
+
+def notify_message(listener: SeccompListener, pid: int) -> bytes:
+    """The document for the process ``pid``, as the agent's pid namespace numbers it."""
+    return _encode(msgspec.structs.replace(listener.document, pid=pid))
+
+
+def send_listener(listener: SeccompListener, text: bytes, fd: int) -> None:
+    """Send the document with the listener's descriptor, and close both here."""
+    agent = _socket.socket(fileno=listener.socket)
+    rights = array.array("i", (fd,))
+    agent.sendmsg([text], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+    agent.close()
+    os.close(fd)
 
 
 def be_root() -> None:
@@ -251,127 +350,3 @@ def _enter_cwd(cwd: bytes) -> None:
         inside = False
     if not inside:
         raise ExecError(f"working directory {os.fsdecode(cwd)!r} lies outside the container")
-
-
-def locate(prepared: ProcessConfig) -> None:
-    """See whether the program is there and may be executed by its user; raises :class:`ExecError`.
-
-    For a process that becomes the program later, while it still has every privilege.
-    """
-    _, permitted, inheritable = capabilities.capget()
-    groups = os.getgroups()
-    set_groups(prepared.groups)
-    process.setfsgid(prepared.gid)
-    process.setfsuid(prepared.uid)
-    capabilities.capset(prepared.effective & permitted, permitted, inheritable)
-    try:
-        _search(prepared, _probe)
-    finally:
-        capabilities.capset(permitted, permitted, inheritable)
-        process.setfsuid(os.geteuid())
-        process.setfsgid(os.getegid())
-        capabilities.capset(permitted, permitted, inheritable)
-        set_groups(groups)
-
-
-def _probe(path: bytes, prepared: ProcessConfig) -> None:
-    facts = os.stat(path)
-    if stat.S_ISDIR(facts.st_mode) or not os.access(path, os.X_OK, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def _exec(path: bytes, prepared: ProcessConfig) -> None:
-    os.execve(path, prepared.arguments, prepared.environment)
-
-
-_PASSWD_SIZE = 1 << 20  # bytes of /etc/passwd that are looked at
-
-
-def with_home(prepared: ProcessConfig) -> ProcessConfig:
-    """The same with ``HOME``, from the container's /etc/passwd where the spec sets none."""
-    if b"HOME" in prepared.environment:
-        return prepared
-    return structs.replace(
-        prepared, environment={**prepared.environment, b"HOME": _home(prepared.uid)}
-    )
-
-
-def _home(uid: int) -> bytes:
-    try:
-        fd = os.open("/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return b"/"
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return b"/"
-        for line in os.read(fd, _PASSWD_SIZE).split(b"\n"):
-            fields = line.split(b":")
-            if len(fields) >= 6 and fields[2] == b"%d" % uid:
-                return fields[5] or b"/"
-    except OSError:
-        return b"/"
-    finally:
-        os.close(fd)
-    return b"/"
-
-
-def execute(prepared: ProcessConfig, preserve: int = 0) -> NoReturn:
-    """Find the program as execvp does and become it, with ``preserve`` descriptors from 3 on.
-
-    Raises :class:`ExecError`.
-    """
-    process.reset_signals()
-    process.close_on_exec_from(3 + preserve)
-    for fd in range(3, 3 + preserve):
-        os.set_inheritable(fd, True)
-    _search(prepared, _exec)
-    raise AssertionError("unreachable")
-
-
-def _search(prepared: ProcessConfig, attempt: Callable[[bytes, ProcessConfig], None]) -> None:
-    """Try the program's places as execvp does, until ``attempt`` does not raise ``OSError``."""
-    name = prepared.arguments[0]
-    shown = os.fsdecode(name)
-    if b"/" in name:
-        try:
-            return attempt(name, prepared)
-        except OSError as error:
-            raise _exec_failure(shown, name, error) from None
-    if not name:
-        raise ExecError('exec: "": executable file not found in $PATH', 127)
-    denied: OSError | None = None
-    for directory in prepared.environment.get(b"PATH", DEFAULT_PATH).split(b":"):
-        path = (directory or b".") + b"/" + name
-        try:
-            return attempt(path, prepared)
-        except OSError as error:
-            if error.errno == errno.EACCES:
-                if _is_directory(path):
-                    continue
-                denied = error
-            elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise _exec_failure(shown, path, error) from None
-    if denied is not None:
-        raise ExecError(f'exec: "{shown}": permission denied', 126)
-    raise ExecError(f'exec: "{shown}": executable file not found in $PATH', 127)
-
-
-def _is_directory(path: bytes) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
-def _exec_failure(shown: str, path: bytes, error: OSError) -> ExecError:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        if os.path.lexists(path):
-            return ExecError(f'exec: "{shown}": its interpreter: no such file or directory', 127)
-        return ExecError(f'exec: "{shown}": stat {shown}: no such file or directory', 127)
-    if error.errno == errno.EACCES:
-        if _is_directory(path):
-            return ExecError(f'exec: "{shown}": is a directory: permission denied', 126)
-        return ExecError(f'exec: "{shown}": permission denied', 126)
-    if error.errno == errno.ENOEXEC:
-        return ExecError(f'exec: "{shown}": exec format error', 126)
-    return ExecError(f'exec: "{shown}": {(error.strerror or "failed").lower()}', 126)

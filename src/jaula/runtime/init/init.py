@@ -25,7 +25,7 @@ from jaula.kernel import loopback, mounts, namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import seqpacket
 from jaula.runtime.init import exec as init_exec
-from jaula.runtime.init import hooks, lsm_labels
+from jaula.runtime.init import hooks, lsm_labels, program
 from jaula.runtime.init.exec import ProcessConfig
 from jaula.runtime.init.mask_steps import MaskPath, ReadonlyPath, ReadonlyRoot, Sysctl
 from jaula.runtime.init.step import RootfsContext, Step
@@ -156,9 +156,9 @@ def _init(blueprint: InitConfig, sync: _socket.socket) -> NoReturn:
         init_exec.make_cwd(prepared_process)
         pid = wait_for_word(sync)
         if kept[3] >= 0:
-            init_exec.locate(prepared_process)
+            program.locate(prepared_process)
             sync = _wait_for_start(sync, kept[3])
-        prepared_process = init_exec.with_home(prepared_process)
+        prepared_process = program.with_home(prepared_process)
         init_exec.drop(prepared_process, opened, pid)
         if blueprint.hooks is not None and blueprint.state is not None:
             doing = "hooks"
@@ -167,7 +167,7 @@ def _init(blueprint: InitConfig, sync: _socket.socket) -> NoReturn:
             if blueprint.hooks.start_container:
                 os.write(sync.fileno(), HOOKS_DONE)  # the call that every filter lets through
         init_exec.seal(prepared_process, pid)
-        init_exec.execute(prepared_process, blueprint.preserve)
+        program.execute(prepared_process, blueprint.preserve)
     except BaseException as error:  # noqa: BLE001 - reported, and the process ends
         report(sync, error, doing)
 

@@ -8,11 +8,13 @@ needs no engine: it does its work until the container ends, then goes.
 
 from __future__ import annotations
 
+import _socket
 import gc
 import os
 import select
 import socket
 import time
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -21,12 +23,12 @@ from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import protocol, seqpacket
-from jaula.runtime.create import create, process_setup
-from jaula.runtime.create.fd_stack import FdStack
+from jaula.runtime.create import create
 from jaula.runtime.create.id_maps import host_id
-from jaula.runtime.create.process import ProcessHandle
+from jaula.runtime.create.process import FdStack, ProcessHandle
 from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.external import runtime as external_runtime
+from jaula.runtime.init import exec as init_exec
 from jaula.runtime.interfaces import Cgroup, Interfaces, LogWriter
 from jaula.runtime.protocol import (
     Answer,
@@ -41,12 +43,9 @@ from jaula.runtime.protocol import (
     SignalRequest,
     StartRequest,
 )
-from jaula.runtime.shim import spawn_helper
-from jaula.runtime.shim.drain import Drain
 from jaula.runtime.shim.engine_connections import ControlSockets
 from jaula.runtime.shim.event_loop import EventLoop
-from jaula.runtime.shim.reaper import Reaper
-from jaula.runtime.shim.stdio_relay import StdioRelay
+from jaula.runtime.shim.stdio_relay import Drain, StdioRelay
 from jaula.spec import runtime as oci
 
 EXIT_NAME = "exit.json"
@@ -66,7 +65,7 @@ class Shim:
         self.request = request
         self.parts = parts
         self.poller = EventLoop()
-        self.midwife = spawn_helper.SpawnHelper()
+        self.midwife = SpawnHelper()
         self.engines = ControlSockets(self.poller, request.run_dir, self._answer, self._settle)
         self.execs: dict[str, _Execed] = {}
         self.ended: ExitRecord | None = None
@@ -263,7 +262,7 @@ class Shim:
             )
         keep = FdStack()
         try:
-            prepared = process_setup.prepare(
+            prepared = init_exec.prepare(
                 wanted,
                 linux,
                 self._state(spec, "running", self.running.pid),
@@ -438,3 +437,115 @@ def main(
         raise
     finally:
         os._exit(code)
+
+
+class _Failed(msgspec.Struct, frozen=True, tag=True):
+    text: str
+    exit_code: int
+
+
+class _Spawned(msgspec.Struct, frozen=True, tag=True):
+    born: ProcessHandle
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Failed | _Spawned).decode
+_SLOTS = ("master", "stdin", "stdout", "stderr")
+
+
+class SpawnHelper:
+    """Delivers processes, one at a time.
+
+    A helper takes a millisecond to end. :meth:`deliver` does not wait for that, so that whoever
+    waits for the process hears of it first; :meth:`settle` does.
+    """
+
+    def __init__(self) -> None:
+        self._helper = 0
+
+    def deliver(self, work: Callable[[], ProcessHandle]) -> ProcessHandle:
+        """Run ``work`` in a helper; once settled, the process it made is our child.
+
+        Raises ``RuntimeFailure`` with what the helper said.
+        """
+        self.settle()
+        mine, theirs = seqpacket.pair()
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        self._helper = os.fork()
+        if self._helper == 0:
+            mine.close()
+            _help(work, theirs)
+        theirs.close()
+        try:
+            data, fds = seqpacket.receive(mine)
+        finally:
+            mine.close()
+        if not data:
+            raise RuntimeFailure("the process that makes containers died")
+        message = _decode(data)
+        if isinstance(message, _Failed):
+            raise RuntimeFailure(message.text, exit_code=message.exit_code)
+        waiting = iter(fds)
+        places = {
+            name: next(waiting) if getattr(message.born, name) >= 0 else -1 for name in _SLOTS
+        }
+        born: ProcessHandle = msgspec.structs.replace(message.born, **places)
+        return born
+
+    def settle(self) -> None:
+        """Wait for the helper's end: what it made is ours now."""
+        if self._helper:
+            os.waitpid(self._helper, 0)
+            self._helper = 0
+            process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+
+
+def _help(work: Callable[[], ProcessHandle], to: _socket.socket) -> NoReturn:
+    try:
+        try:
+            born = work()
+        except JaulaError as error:
+            seqpacket.send(to, _encode(_Failed(str(error), error.exit_code)))
+        else:
+            fds = [fd for fd in (getattr(born, name) for name in _SLOTS) if fd >= 0]
+            seqpacket.send(to, _encode(_Spawned(born)), fds)
+    except BaseException as error:  # noqa: BLE001 - reported, and the helper ends
+        seqpacket.send(to, _encode(_Failed(f"{type(error).__name__}: {error}", 125)))
+    finally:
+        os._exit(0)
+
+
+class Reaper:
+    """Those that are there and have not been reaped."""
+
+    def __init__(self, poller: EventLoop) -> None:
+        self._poller = poller
+        self._pids: set[int] = set()
+
+    def look(self, known: Iterable[int]) -> None:
+        """Watch every child that is not ``known`` to be somebody else's to reap."""
+        for pid in external_runtime.children():
+            if pid not in known and pid not in self._pids:
+                self.watch(pid)
+
+    def watch(self, pid: int) -> None:
+        """Reap a child when it has ended."""
+        pidfd = process.pidfd_open(pid)
+        self._pids.add(pid)
+        self._poller.watch(pidfd, select.EPOLLIN, self._reaper(pid, pidfd))
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._pids
+
+    def _reaper(self, pid: int, pidfd: int) -> Callable[[int], None]:
+        def reap(_: int) -> None:
+            try:
+                ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is not None
+            except ChildProcessError:  # a log's process, which its writer has reaped
+                ended = True
+            if ended:
+                self._poller.forget(pidfd)
+                os.close(pidfd)
+                self._pids.discard(pid)
+
+        return reap

@@ -14,12 +14,12 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from jaula.runtime.interfaces import LogWriter
 from jaula.runtime.protocol import AttachStream
-from jaula.runtime.shim.detach_keys import DetachScanner
 
 READ_SIZE = 1 << 16
 DRAIN_READS = 256  # more than a pipe or a terminal holds
@@ -334,3 +334,66 @@ class StdioRelay:
             self.poller.forget(self.stdin)
             os.close(self.stdin)
         self.stdin = -1
+
+
+class DetachScanner:
+    """Looks for one sequence across pieces of input; ``None`` or empty looks for nothing."""
+
+    def __init__(self, keys: bytes | None) -> None:
+        self.keys = keys or b""
+        self.matched = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """What to pass on, and whether the sequence is complete (the rest is dropped then)."""
+        if not self.keys:
+            return data, False
+        passed = bytearray()
+        for byte in data:
+            if byte == self.keys[self.matched]:
+                self.matched += 1
+                if self.matched == len(self.keys):
+                    return bytes(passed), True
+                continue
+            passed += self.keys[: self.matched]
+            self.matched = 0
+            if byte == self.keys[0]:
+                self.matched = 1
+                if len(self.keys) == 1:
+                    return bytes(passed), True
+            else:
+                passed.append(byte)
+        return bytes(passed), False
+
+
+LINGER = 10.0  # seconds that attached clients have to read the last output
+
+
+class Drain:
+    """Those that are still being read."""
+
+    def __init__(self) -> None:
+        self._leaving: list[tuple[float, StdioRelay]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._leaving)
+
+    def add(self, streams: StdioRelay) -> None:
+        """Close now, or when the last client has caught up or its time is over."""
+        if streams.finish():
+            streams.close()
+        else:
+            self._leaving.append((time.monotonic() + LINGER, streams))
+
+    def pause(self) -> float | None:
+        """Seconds until the next one's time is over."""
+        if not self._leaving:
+            return None
+        return max(0.0, min(due for due, _ in self._leaving) - time.monotonic())
+
+    def close_due(self) -> None:
+        """Close what nobody reads any more."""
+        now = time.monotonic()
+        for entry in list(self._leaving):
+            if not entry[1].clients or entry[0] <= now:
+                self._leaving.remove(entry)
+                entry[1].close()

@@ -90,13 +90,13 @@ def test_later_propagation_is_applied_after_earlier() -> None:
 )
 def test_an_option_that_means_nothing_here_is_refused(mount: oci.Mount, text: str) -> None:
     with pytest.raises(InvalidRequest, match=text):
-        mount_options.of(mount)
+        mount_options.for_mount(mount)
 
 
 def test_mappings_of_its_own_make_a_mount_id_mapped() -> None:
     rows = (oci.IDMapping(0, 1000, 1),)
     mount = oci.Mount("/d", "/s", "bind", (), uid_mappings=rows, gid_mappings=rows)
-    options = mount_options.of(mount)
+    options = mount_options.for_mount(mount)
     assert options.bind
     assert options.idmap
     assert not options.idmap_recursive

@@ -1,5 +1,7 @@
 """From a spec to the ordered mounts of a container."""
 
+from pathlib import Path
+
 import pytest
 
 from jaula.errors import InvalidRequest
@@ -33,7 +35,9 @@ def test_binds_and_dev_are_prepared_outside() -> None:
     dev = oci.Mount("/dev/", "tmpfs", "tmpfs", ())
     bind = oci.Mount("/data", "/srv", None, ("rbind",))
     proc = oci.Mount("/proc", "proc", "proc", ())
-    wanted = [mount_plan.needs_preparation(m, mount_options.of(m)) for m in (dev, bind, proc)]
+    wanted = [
+        mount_plan.needs_preparation(m, mount_options.for_mount(m)) for m in (dev, bind, proc)
+    ]
     assert wanted == [True, True, False]
 
 
@@ -157,7 +161,7 @@ def test_nothing_mounted_inside_travels_out(asked: str | None, expected: int) ->
 
 
 def test_listed_devices_override_the_default_ones() -> None:
-    nodes = devices.wanted((oci.Device("/dev/null", "c", 1, 3, 0o600, 5, 6),))
+    nodes = devices.device_nodes((oci.Device("/dev/null", "c", 1, 3, 0o600, 5, 6),))
     assert nodes[0].path == "/dev/null"
     assert (nodes[0].mode, nodes[0].uid, nodes[0].gid) == (0o600, 5, 6)
     assert len(nodes) == 6
@@ -166,4 +170,58 @@ def test_listed_devices_override_the_default_ones() -> None:
 @pytest.mark.parametrize("path", ["/dev/../etc/x", "dev/x", "/", ""])
 def test_a_device_path_that_leads_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(InvalidRequest, match="not absolute and plain"):
-        devices.wanted((oci.Device(path, "c", 1, 3),))
+        devices.device_nodes((oci.Device(path, "c", 1, 3),))
+
+
+MOUNTINFO = """\
+30 24 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+31 30 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+"""
+
+
+PLACES = ("/sys/fs/cgroup/cpu,cpuacct/jaula/c1", "/sys/fs/cgroup/systemd/jaula/c1")
+
+
+def test_hierarchies_by_mount_point_with_what_selects_them(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text(MOUNTINFO)
+    assert mount_plan.mounted_v1_hierarchies(PLACES, str(file)) == (
+        ("cpu,cpuacct", "cpu,cpuacct"),
+        ("systemd", "name=systemd"),
+    )
+
+
+def test_a_hierarchy_without_the_containers_own_cgroup_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text(MOUNTINFO)
+    assert mount_plan.mounted_v1_hierarchies(PLACES[:1], str(file)) == (
+        ("cpu,cpuacct", "cpu,cpuacct"),
+    )
+
+
+def test_a_unified_host_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text("33 30 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    assert mount_plan.mounted_v1_hierarchies(PLACES, str(file)) == ()
+
+
+def test_a_process_without_a_cgroup_of_its_own_shows_that_of_its_caller(tmp_path: Path) -> None:
+    mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
+    mountinfo.write_text(MOUNTINFO)
+    cgroup.write_text("3:cpu,cpuacct:/user/a\n1:name=systemd:/\n0::/\n")
+    assert mount_plan.own_cgroup_directories(str(cgroup), str(mountinfo)) == (
+        "/sys/fs/cgroup/cpu,cpuacct/user/a",
+        "/sys/fs/cgroup/systemd/",
+        "/sys/fs/cgroup/unified/",
+    )
+
+
+def test_what_is_mounted_of_a_hierarchy_may_be_a_part(tmp_path: Path) -> None:
+    mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
+    mountinfo.write_text("33 30 0:29 /user /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    cgroup.write_text("0::/user/a\n")
+    assert mount_plan.own_cgroup_directories(str(cgroup), str(mountinfo)) == ("/sys/fs/cgroup/a",)
+    cgroup.write_text("0::/users/a\n")
+    assert mount_plan.own_cgroup_directories(str(cgroup), str(mountinfo)) == ()

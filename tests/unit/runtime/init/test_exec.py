@@ -7,7 +7,7 @@ from jaula.spec.runtime import Capabilities, Process, User
 
 
 def test_everything_is_encoded_beforehand() -> None:
-    prepared = init_exec.prepare(
+    prepared = init_exec.encode_process(
         Process(
             cwd="/srv",
             args=("printf", "ü"),
@@ -29,12 +29,12 @@ def test_everything_is_encoded_beforehand() -> None:
 )
 def test_a_working_directory_that_could_leave_the_root_is_refused(cwd: str) -> None:
     with pytest.raises(init_exec.ExecError, match="working directory"):
-        init_exec.prepare(Process(cwd=cwd, args=("true",)), None)
+        init_exec.encode_process(Process(cwd=cwd, args=("true",)), None)
 
 
 def test_no_command_is_a_failure_with_a_reason() -> None:
     with pytest.raises(init_exec.ExecError, match="no command"):
-        init_exec.prepare(Process(cwd="/"), None)
+        init_exec.encode_process(Process(cwd="/"), None)
 
 
 def test_capabilities_that_cannot_be_given_are_left_out() -> None:
@@ -44,6 +44,6 @@ def test_capabilities_that_cannot_be_given_are_left_out() -> None:
         inheritable=("CAP_KILL",),
         ambient=("CAP_KILL", "CAP_CHOWN"),
     )
-    prepared = init_exec.prepare(Process(cwd="/", args=("true",), capabilities=sets), None)
+    prepared = init_exec.encode_process(Process(cwd="/", args=("true",), capabilities=sets), None)
     assert prepared.bounding == 1 << 5
     assert prepared.ambient == 1 << 5

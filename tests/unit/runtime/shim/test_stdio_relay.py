@@ -5,12 +5,16 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaula.runtime.protocol import AttachStream
+from jaula.runtime.shim import stdio_relay
 from jaula.runtime.shim.event_loop import EventLoop
-from jaula.runtime.shim.stdio_relay import CLIENT_BUFFER, StdioRelay
+from jaula.runtime.shim.stdio_relay import CLIENT_BUFFER, DetachScanner, Drain, StdioRelay
 
 
 class Log:
@@ -164,3 +168,102 @@ def test_drain_reads_what_a_dead_process_left(process: Process) -> None:
     os.write(process.stdout, b"last words")
     process.streams.drain()
     assert process.log.lines == [("stdout", b"last words")]
+
+
+KEYS = b"\x10\x11"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "passed", "detached"),
+    [
+        ([b"abc"], b"abc", False),
+        ([b"\x10\x11"], b"", True),
+        ([b"a\x10", b"\x11b"], b"a", True),
+        ([b"\x10x"], b"\x10x", False),
+        ([b"\x10\x10\x11"], b"\x10", True),
+        ([b"\x11\x10"], b"\x11", False),
+    ],
+)
+def test_the_sequence_is_found_across_pieces(
+    pieces: list[bytes], passed: bytes, detached: bool
+) -> None:
+    scanner = DetachScanner(KEYS)
+    got, found = b"", False
+    for piece in pieces:
+        out, found = scanner.feed(piece)
+        got += out
+    assert (got, found) == (passed, detached)
+
+
+@given(st.lists(st.binary(max_size=20)))
+def test_without_keys_everything_passes(pieces: list[bytes]) -> None:
+    scanner = DetachScanner(None)
+    assert b"".join(scanner.feed(p)[0] for p in pieces) == b"".join(pieces)
+
+
+@given(st.lists(st.binary(max_size=5), max_size=8))
+def test_input_without_the_sequence_is_passed_on_but_for_an_open_prefix(
+    pieces: list[bytes],
+) -> None:
+    whole = b"".join(pieces)
+    scanner = DetachScanner(KEYS)
+    got = b""
+    for piece in pieces:
+        out, found = scanner.feed(piece)
+        got += out
+        if found:
+            assert KEYS in whole
+            assert whole.startswith(got)
+            return
+    assert KEYS not in whole
+    assert whole == got + KEYS[: scanner.matched]
+
+
+class Ended:
+    """Streams of a process that has ended, with so many clients that read."""
+
+    def __init__(self, clients: int) -> None:
+        self.clients: list[Any] = [None] * clients
+        self.closed = False
+
+    def finish(self) -> bool:
+        return not self.clients
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def add(leaving: Drain, clients: int) -> Ended:
+    streams = Ended(clients)
+    leaving.add(cast(StdioRelay, streams))
+    return streams
+
+
+def test_nobody_reads_so_nothing_waits() -> None:
+    leaving = Drain()
+    assert add(leaving, 0).closed
+    assert not leaving
+    assert leaving.pause() is None
+
+
+def test_it_is_closed_when_the_last_client_has_read_everything() -> None:
+    leaving = Drain()
+    streams = add(leaving, 1)
+    leaving.close_due()
+    assert (streams.closed, bool(leaving)) == (False, True)
+    assert 0 < (leaving.pause() or 0) <= stdio_relay.LINGER
+    streams.clients.clear()
+    leaving.close_due()
+    assert (streams.closed, bool(leaving)) == (True, False)
+
+
+def test_a_client_that_does_not_read_keeps_it_for_a_while_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stdio_relay, "LINGER", 0.0)
+    leaving = Drain()
+    streams = add(leaving, 1)
+    assert leaving.pause() == 0
+    leaving.close_due()
+    assert streams.closed
+    assert not leaving

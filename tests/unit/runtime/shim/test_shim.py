@@ -7,7 +7,7 @@ import os
 import pytest
 
 from jaula.runtime.shim.event_loop import EventLoop
-from jaula.runtime.shim.reaper import Reaper
+from jaula.runtime.shim.shim import Reaper
 
 # A shim has one thread; the programs that run tests have more.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
