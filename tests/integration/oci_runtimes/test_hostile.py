@@ -17,24 +17,24 @@ LIMIT = 2  # seconds that these runtimes are given
 
 SCRIPTS = {
     # How it behaves when asked to create, and what the client is told.
-    "hangs": ("sleep 86371", "has not ended after 2 seconds and was killed"),
-    "hangs-with-child": ("sleep 86371 & sleep 86371", "has not ended after 2 seconds"),
-    "floods": ("exec yes garbage >&2", "has not ended after 2 seconds"),
-    "garbles-log": ("head -c 100000 /dev/urandom >$log; exit 1", "it gave no reason"),
-    "garbles-json": ('echo \'{"level":"error","msg":[[[\' >$log; exit 1', "it gave no reason"),
-    "log-is-fifo": ("rm -f $log; mkfifo $log; exit 1", "it gave no reason"),
+    "hangs": ("sleep 86371", "has not exited after 2 seconds and was killed"),
+    "hangs-with-child": ("sleep 86371 & sleep 86371", "has not exited after 2 seconds"),
+    "floods": ("exec yes garbage >&2", "has not exited after 2 seconds"),
+    "garbles-log": ("head -c 100000 /dev/urandom >$log; exit 1", "no error message"),
+    "garbles-json": ('echo \'{"level":"error","msg":[[[\' >$log; exit 1', "no error message"),
+    "log-is-fifo": ("rm -f $log; mkfifo $log; exit 1", "no error message"),
     "says-why": (
         'echo \'{"level":"error","msg":"no luck"}\' >$log; exit 1',
         "failed: no luck",
     ),
     "says-on-stderr": ("echo plain reason >&2; exit 1", "create failed: plain reason"),
-    "writes-no-pid": ("exit 0", "it wrote no pid file"),
-    "pid-garbage": ("echo hello >$pidfile", "no process id"),
-    "pid-of-init": ("echo 1 >$pidfile", "no process id"),
-    "pid-of-another": ("echo $PPID >$pidfile", "which it did not make"),
-    "pid-of-nobody": ("echo 4194000 >$pidfile", "which it did not make"),
+    "writes-no-pid": ("exit 0", "no pid file was written"),
+    "pid-garbage": ("echo hello >$pidfile", "is not a process id"),
+    "pid-of-init": ("echo 1 >$pidfile", "is not a process id"),
+    "pid-of-another": ("echo $PPID >$pidfile", "of the pid file is not its child"),
+    "pid-of-nobody": ("echo 4194000 >$pidfile", "of the pid file is not its child"),
     "kills-itself": ("kill -9 $$", "was killed by signal 9"),
-    "leaves-a-process": ("sleep 86371 & exit 1", "it gave no reason"),
+    "leaves-a-process": ("sleep 86371 & exit 1", "no error message"),
 }
 PREFIX = """#!/bin/sh
 log=/dev/null pidfile=/dev/null call=

@@ -268,7 +268,7 @@ def test_another_engine_finds_the_shim_and_then_its_exit_record(lab: Lab) -> Non
 
 @pytest.mark.parametrize(
     ("cwd", "text"),
-    [("/proc/self/fd/7", "below /proc"), ("/etc/passwd", "no directory")],
+    [("/proc/self/fd/7", "below /proc"), ("/etc/passwd", "not a directory")],
 )
 def test_a_hostile_working_directory_is_refused(lab: Lab, cwd: str, text: str) -> None:
     (lab.layer / "etc/passwd").touch()

@@ -36,7 +36,7 @@ VOLUME = Mount("/data", "bind", "/srv", ("rbind", "rw"))
 
 
 def enter(rules: Ruleset, *, joining: bool = False) -> None:
-    prepared = runtime.prepare({ANNOTATION: encode(rules)}, joining=joining)
+    prepared = runtime.prepare({ANNOTATION: encode(rules)}, for_exec=joining)
     assert prepared is not None
     runtime.restrict(prepared, runtime.open_rules(prepared))
 
@@ -310,9 +310,9 @@ def test_scopes_keep_signals_and_abstract_sockets_within() -> None:
 
 def test_rules_for_others_are_not_those_of_a_process_that_joins() -> None:
     text = {ANNOTATION: encode(rules())}
-    assert runtime.prepare(text, joining=False) is not None
-    assert runtime.prepare(text, joining=True) is None
-    assert runtime.prepare({ANNOTATION: encode(rules("exec"))}, joining=True) is not None
+    assert runtime.prepare(text, for_exec=False) is not None
+    assert runtime.prepare(text, for_exec=True) is None
+    assert runtime.prepare({ANNOTATION: encode(rules("exec"))}, for_exec=True) is not None
     assert runtime.prepare({}) is None
 
 

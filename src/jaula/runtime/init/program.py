@@ -1,4 +1,8 @@
-"""Find the program of a container's process and execute it."""
+"""The program of a container's process: find it as execvp(3) does, and execute it.
+
+``HOME`` comes from the container's /etc/passwd if the spec does not set it. The errors are
+Docker's, with its exit codes 126 and 127.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +20,21 @@ from jaula.runtime.init.exec import ExecError, ProcessConfig, set_groups
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def locate(prepared: ProcessConfig) -> None:
-    """See whether the program is there and may be executed by its user; raises :class:`ExecError`.
+def check_program(config: ProcessConfig) -> None:
+    """Check that the program exists and that its user may execute it.
 
-    For a process that becomes the program later, while it still has every privilege.
+    Used for a process that executes the program later, while it still has every privilege.
+
+    :raises ExecError: when the program cannot be executed.
     """
     _, permitted, inheritable = capabilities.capget()
     groups = os.getgroups()
-    set_groups(prepared.groups)
-    process.setfsgid(prepared.gid)
-    process.setfsuid(prepared.uid)
-    capabilities.capset(prepared.effective & permitted, permitted, inheritable)
+    set_groups(config.groups)
+    process.setfsgid(config.gid)
+    process.setfsuid(config.uid)
+    capabilities.capset(config.effective & permitted, permitted, inheritable)
     try:
-        _search(prepared, _probe)
+        _for_each_candidate(config, _probe)
     finally:
         capabilities.capset(permitted, permitted, inheritable)
         process.setfsuid(os.geteuid())
@@ -37,26 +43,24 @@ def locate(prepared: ProcessConfig) -> None:
         set_groups(groups)
 
 
-def _probe(path: bytes, prepared: ProcessConfig) -> None:
-    facts = os.stat(path)
-    if stat.S_ISDIR(facts.st_mode) or not os.access(path, os.X_OK, effective_ids=True):
+def _probe(path: bytes, config: ProcessConfig) -> None:
+    st = os.stat(path)
+    if stat.S_ISDIR(st.st_mode) or not os.access(path, os.X_OK, effective_ids=True):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _exec(path: bytes, prepared: ProcessConfig) -> None:
-    os.execve(path, prepared.arguments, prepared.environment)
+def _execve(path: bytes, config: ProcessConfig) -> None:
+    os.execve(path, config.arguments, config.environment)
 
 
-_PASSWD_SIZE = 1 << 20  # bytes of /etc/passwd that are looked at
+_MAX_PASSWD = 1 << 20  # bytes of /etc/passwd that are read
 
 
-def with_home(prepared: ProcessConfig) -> ProcessConfig:
-    """The same with ``HOME``, from the container's /etc/passwd where the spec sets none."""
-    if b"HOME" in prepared.environment:
-        return prepared
-    return structs.replace(
-        prepared, environment={**prepared.environment, b"HOME": _home(prepared.uid)}
-    )
+def with_home(config: ProcessConfig) -> ProcessConfig:
+    """Return the configuration with ``HOME`` from the container's /etc/passwd, if unset."""
+    if b"HOME" in config.environment:
+        return config
+    return structs.replace(config, environment={**config.environment, b"HOME": _home(config.uid)})
 
 
 def _home(uid: int) -> bytes:
@@ -67,7 +71,7 @@ def _home(uid: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return b"/"
-        for line in os.read(fd, _PASSWD_SIZE).split(b"\n"):
+        for line in os.read(fd, _MAX_PASSWD).split(b"\n"):
             fields = line.split(b":")
             if len(fields) >= 6 and fields[2] == b"%d" % uid:
                 return fields[5] or b"/"
@@ -78,45 +82,50 @@ def _home(uid: int) -> bytes:
     return b"/"
 
 
-def execute(prepared: ProcessConfig, preserve: int = 0) -> NoReturn:
-    """Find the program as execvp does and become it, with ``preserve`` descriptors from 3 on.
+def execute(config: ProcessConfig, preserve: int = 0) -> NoReturn:
+    """Find the program as execvp does and execute it; ``preserve`` descriptors from 3 on stay.
 
-    Raises :class:`ExecError`.
+    :raises ExecError: when it cannot be executed.
     """
     process.reset_signals()
     process.close_on_exec_from(3 + preserve)
     for fd in range(3, 3 + preserve):
         os.set_inheritable(fd, True)
-    _search(prepared, _exec)
+    _for_each_candidate(config, _execve)
     raise AssertionError("unreachable")
 
 
-def _search(prepared: ProcessConfig, attempt: Callable[[bytes, ProcessConfig], None]) -> None:
-    """Try the program's places as execvp does, until ``attempt`` does not raise ``OSError``."""
-    name = prepared.arguments[0]
-    shown = os.fsdecode(name)
+def _for_each_candidate(
+    config: ProcessConfig, attempt: Callable[[bytes, ProcessConfig], None]
+) -> None:
+    """Call ``attempt`` with each candidate path, as execvp does, until one succeeds.
+
+    :raises ExecError: when none does.
+    """
+    name = config.arguments[0]
+    display_name = os.fsdecode(name)
     if b"/" in name:
         try:
-            return attempt(name, prepared)
+            return attempt(name, config)
         except OSError as error:
-            raise _exec_failure(shown, name, error) from None
+            raise _exec_failure(display_name, name, error) from None
     if not name:
         raise ExecError('exec: "": executable file not found in $PATH', 127)
     denied: OSError | None = None
-    for directory in prepared.environment.get(b"PATH", DEFAULT_PATH).split(b":"):
+    for directory in config.environment.get(b"PATH", DEFAULT_PATH).split(b":"):
         path = (directory or b".") + b"/" + name
         try:
-            return attempt(path, prepared)
+            return attempt(path, config)
         except OSError as error:
             if error.errno == errno.EACCES:
                 if _is_directory(path):
                     continue
                 denied = error
             elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise _exec_failure(shown, path, error) from None
+                raise _exec_failure(display_name, path, error) from None
     if denied is not None:
-        raise ExecError(f'exec: "{shown}": permission denied', 126)
-    raise ExecError(f'exec: "{shown}": executable file not found in $PATH', 127)
+        raise ExecError(f'exec: "{display_name}": permission denied', 126)
+    raise ExecError(f'exec: "{display_name}": executable file not found in $PATH', 127)
 
 
 def _is_directory(path: bytes) -> bool:
@@ -126,15 +135,19 @@ def _is_directory(path: bytes) -> bool:
         return False
 
 
-def _exec_failure(shown: str, path: bytes, error: OSError) -> ExecError:
+def _exec_failure(display_name: str, path: bytes, error: OSError) -> ExecError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         if os.path.lexists(path):
-            return ExecError(f'exec: "{shown}": its interpreter: no such file or directory', 127)
-        return ExecError(f'exec: "{shown}": stat {shown}: no such file or directory', 127)
+            return ExecError(
+                f'exec: "{display_name}": its interpreter: no such file or directory', 127
+            )
+        return ExecError(
+            f'exec: "{display_name}": stat {display_name}: no such file or directory', 127
+        )
     if error.errno == errno.EACCES:
         if _is_directory(path):
-            return ExecError(f'exec: "{shown}": is a directory: permission denied', 126)
-        return ExecError(f'exec: "{shown}": permission denied', 126)
+            return ExecError(f'exec: "{display_name}": is a directory: permission denied', 126)
+        return ExecError(f'exec: "{display_name}": permission denied', 126)
     if error.errno == errno.ENOEXEC:
-        return ExecError(f'exec: "{shown}": exec format error', 126)
-    return ExecError(f'exec: "{shown}": {(error.strerror or "failed").lower()}', 126)
+        return ExecError(f'exec: "{display_name}": exec format error', 126)
+    return ExecError(f'exec: "{display_name}": {(error.strerror or "failed").lower()}', 126)

@@ -169,7 +169,7 @@ def test_listed_devices_override_the_default_ones() -> None:
 
 @pytest.mark.parametrize("path", ["/dev/../etc/x", "dev/x", "/", ""])
 def test_a_device_path_that_leads_elsewhere_is_refused(path: str) -> None:
-    with pytest.raises(InvalidRequest, match="not absolute and plain"):
+    with pytest.raises(InvalidRequest, match="must be absolute"):
         devices.device_nodes((oci.Device(path, "c", 1, 3),))
 
 

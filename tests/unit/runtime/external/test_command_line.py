@@ -21,16 +21,16 @@ def test_the_last_error_of_the_log_is_the_reason() -> None:
 {"level":"error","msg":"second\\nline","time":"x"}
 {"level":"info","msg":"bye"}
 """
-    assert command_line.complaint(log, b"printed") == "second line"
+    assert command_line.error_message(log, b"printed") == "second line"
 
 
 @pytest.mark.parametrize(
     ("log", "output", "reason"),
     [
-        (b"", b"", "it gave no reason"),
+        (b"", b"", "no error message"),
         (b"", b"one\ntwo\n\n", "two"),
         (b"not json\n[1]\n{}\n", b"printed", "printed"),
-        (b'{"level":"error","msg":7}', b"", "it gave no reason"),
+        (b'{"level":"error","msg":7}', b"", "no error message"),
         (b'{"level":"error","msg":""}', b"x", "x"),
         (b'{"level":"ERROR","msg":"loud"}', b"", "loud"),
         (b"[" * 100_000, b"x", "x"),
@@ -40,12 +40,12 @@ def test_the_last_error_of_the_log_is_the_reason() -> None:
     ],
 )
 def test_whatever_a_runtime_writes_gives_one_line(log: bytes, output: bytes, reason: str) -> None:
-    assert command_line.complaint(log, output) == reason
+    assert command_line.error_message(log, output) == reason
 
 
 @given(st.binary(), st.binary())
 def test_any_bytes_give_a_printable_line(log: bytes, output: bytes) -> None:
-    text = command_line.complaint(log, output)
+    text = command_line.error_message(log, output)
     assert text
     assert text.isprintable()
 
@@ -72,11 +72,11 @@ def test_only_what_is_said_of_the_program_is_its_exit_code(text: str, code: int)
 
 def test_dockers_command_finds_its_words_in_the_error() -> None:
     said = "executable file `prog` not found in $PATH: No such file or directory"
-    assert "executable file not found" in command_line.worded(said, "prog", 127)
+    assert "executable file not found" in command_line.docker_message(said, "prog", 127)
     said = 'exec: "prog": executable file not found in $PATH'
-    assert command_line.worded(said, "prog", 127) == said
-    assert "permission denied" in command_line.worded("the path `prog` is odd", "prog", 126)
-    assert command_line.worded("anything", "prog", 125) == "anything"
+    assert command_line.docker_message(said, "prog", 127) == said
+    assert "permission denied" in command_line.docker_message("the path `prog` is odd", "prog", 126)
+    assert command_line.docker_message("anything", "prog", 125) == "anything"
 
 
 def script(directory: Path, body: str) -> ExternalRuntime:
@@ -99,7 +99,7 @@ def test_the_words_are_in_the_order_that_runtimes_read(tmp_path: Path) -> None:
 def test_a_runtime_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> None:
     runtime = script(tmp_path, f"sleep 777 & echo $! >{tmp_path}/pid; sleep 777")
     begun = time.monotonic()
-    with pytest.raises(RuntimeFailure, match=r"has not ended after 0\.5 seconds"):
+    with pytest.raises(RuntimeFailure, match=r"has not exited after 0\.5 seconds"):
         command_line.call(runtime, str(tmp_path), "create")
     assert time.monotonic() - begun < 5
     child = int((tmp_path / "pid").read_text())
@@ -123,7 +123,7 @@ def test_nobody_waits_for_a_child_that_holds_the_output(tmp_path: Path) -> None:
 def test_an_old_error_of_the_log_is_not_this_calls(tmp_path: Path) -> None:
     (tmp_path / "runtime.log").write_text('{"level":"error","msg":"old"}\n')
     runtime = script(tmp_path, "exit 1")
-    with pytest.raises(RuntimeFailure, match="it gave no reason"):
+    with pytest.raises(RuntimeFailure, match="no error message"):
         command_line.call(runtime, str(tmp_path), "create")
 
 

@@ -100,8 +100,9 @@ def test_the_consoles_size_is_in_the_process() -> None:
 
 
 def test_a_place_is_covered_only_where_nothing_needed_lies() -> None:
-    assert staging_mount.choose(("/usr/bin/runc", "--flag"), ("/nosuch", "/usr", "/etc")) == "/etc"
-    assert staging_mount.choose((), ("/", "/etc")) == "/etc"
+    choose = staging_mount.choose_directory
+    assert choose(("/usr/bin/runc", "--flag"), ("/nosuch", "/usr", "/etc")) == "/etc"
+    assert choose((), ("/", "/etc")) == "/etc"
 
 
 def test_message_queues_that_nobody_could_label_are_left_out() -> None:

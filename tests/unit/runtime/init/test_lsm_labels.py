@@ -9,7 +9,7 @@ import pytest
 from jaula.errors import RuntimeFailure
 from jaula.kernel import selinuxfs
 from jaula.runtime.init import lsm_labels
-from jaula.runtime.init.lsm_labels import LabelRequest, Labels
+from jaula.runtime.init.lsm_labels import LabelFds, LabelRequest
 
 SELINUX = b"system_u:system_r:container_t:s0:c1,c2"
 
@@ -52,14 +52,14 @@ def test_a_process_under_another_label_fails(
     says: dict[str, str], wanted: LabelRequest, kernel: str
 ) -> None:
     says |= {"/current": kernel}
-    with pytest.raises(RuntimeFailure, match="was asked for, and the kernel says"):
+    with pytest.raises(RuntimeFailure, match="was requested, but the kernel reports"):
         lsm_labels.check(os.getpid(), wanted)
 
 
 def test_a_kernel_that_does_not_tell_fails_and_an_ended_process_does_not(
     says: dict[str, str],
 ) -> None:
-    with pytest.raises(RuntimeFailure, match="does not tell"):
+    with pytest.raises(RuntimeFailure, match="does not report"):
         lsm_labels.check(os.getpid(), LabelRequest(b"mine", None))
     lsm_labels.check(
         4194305, LabelRequest(b"mine", SELINUX)
@@ -69,8 +69,8 @@ def test_a_kernel_that_does_not_tell_fails_and_an_ended_process_does_not(
 def test_a_file_that_is_not_the_kernels_is_never_written_to() -> None:
     reading, writing = os.pipe()
     try:
-        with pytest.raises(RuntimeFailure, match="not the kernel's"):
-            lsm_labels.write(LabelRequest(None, SELINUX), Labels(-1, os.dup(writing)))
+        with pytest.raises(RuntimeFailure, match="not on a proc"):
+            lsm_labels.write(LabelRequest(None, SELINUX), LabelFds(-1, os.dup(writing)))
         os.set_blocking(reading, False)
         with pytest.raises(BlockingIOError):
             os.read(reading, 1)
@@ -81,10 +81,10 @@ def test_a_file_that_is_not_the_kernels_is_never_written_to() -> None:
 
 def test_a_file_that_takes_no_label_fails() -> None:
     fd = os.open("/proc/self/comm", os.O_RDWR)  # of procfs, and says something else
-    with pytest.raises(RuntimeFailure, match="was asked for"):
-        lsm_labels.write(LabelRequest(b"mine", None), Labels(fd, -1))
+    with pytest.raises(RuntimeFailure, match="was requested"):
+        lsm_labels.write(LabelRequest(b"mine", None), LabelFds(fd, -1))
 
 
 def test_nothing_is_opened_where_no_label_is_wanted() -> None:
     assert lsm_labels.open_proc(LabelRequest()) == -1
-    assert lsm_labels.open_labels(LabelRequest(), -1) == Labels()
+    assert lsm_labels.open_labels(LabelRequest(), -1) == LabelFds()

@@ -26,7 +26,7 @@ def test_a_stray_is_reaped_once_by_whoever_comes_first(reaped: bool) -> None:
     assert pid in strays
     if reaped:
         os.waitpid(pid, 0)
-    poller.turn(10)
+    poller.run_once(10)
     assert pid not in strays
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
@@ -39,7 +39,7 @@ def test_who_is_known_is_left_alone() -> None:
     if not pid:
         os._exit(0)
     others = {int(word) for word in _children() if int(word) != pid}
-    strays.look({pid, *others})
+    strays.scan({pid, *others})
     assert pid not in strays
     assert os.waitpid(pid, 0)[0] == pid
 

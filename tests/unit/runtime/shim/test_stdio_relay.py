@@ -67,7 +67,7 @@ class Process:
 
     def turn(self, times: int = 5) -> None:
         for _ in range(times):
-            self.poller.turn(0.02)
+            self.poller.run_once(0.02)
 
 
 @pytest.fixture
@@ -135,15 +135,15 @@ def test_a_slow_client_stops_the_source_and_nothing_is_lost(process: Process) ->
             sent += os.write(process.stdout, chunk)
         except BlockingIOError:
             pass
-        process.poller.turn(0)
-    kept = sum(c.behind for c in process.streams.clients.values())
-    assert process.streams.paused
+        process.poller.run_once(0)
+    kept = sum(c.unsent for c in process.streams.clients.values())
+    assert process.streams.reads_paused
     assert kept <= CLIENT_BUFFER + (1 << 17)
     got = 0
     while got < sent:
         if select.select([client], [], [], 0)[0]:
             got += len(client.recv(1 << 16))
-        process.poller.turn(0)
+        process.poller.run_once(0)
     assert got == sent
 
 
@@ -243,27 +243,27 @@ def test_nobody_reads_so_nothing_waits() -> None:
     leaving = Drain()
     assert add(leaving, 0).closed
     assert not leaving
-    assert leaving.pause() is None
+    assert leaving.timeout() is None
 
 
 def test_it_is_closed_when_the_last_client_has_read_everything() -> None:
     leaving = Drain()
     streams = add(leaving, 1)
-    leaving.close_due()
+    leaving.close_finished()
     assert (streams.closed, bool(leaving)) == (False, True)
-    assert 0 < (leaving.pause() or 0) <= stdio_relay.LINGER
+    assert 0 < (leaving.timeout() or 0) <= stdio_relay.DRAIN_TIMEOUT
     streams.clients.clear()
-    leaving.close_due()
+    leaving.close_finished()
     assert (streams.closed, bool(leaving)) == (True, False)
 
 
 def test_a_client_that_does_not_read_keeps_it_for_a_while_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stdio_relay, "LINGER", 0.0)
+    monkeypatch.setattr(stdio_relay, "DRAIN_TIMEOUT", 0.0)
     leaving = Drain()
     streams = add(leaving, 1)
-    assert leaving.pause() == 0
-    leaving.close_due()
+    assert leaving.timeout() == 0
+    leaving.close_finished()
     assert streams.closed
     assert not leaving
