@@ -46,7 +46,7 @@ def test_each_command_has_its_help(lab: Lab, name: str) -> None:
         (["list", "--frob"], "flag provided but not defined: -frob"),
         (["list", "--format"], "flag needs an argument: -format"),
         (["list", "--format", "xml"], "invalid format option 'xml'"),
-        (["list", "--quiet=maybe"], "'maybe' is neither true nor false"),
+        (["list", "--quiet=maybe"], "'maybe' must be true or false"),
         (["--log-format", "xml", "list"], "unknown log-format 'xml'"),
         (["--rootless", "maybe", "list"], "--rootless: 'maybe'"),
         (["state"], '"state" requires exactly 1 argument(s), 0 given'),

@@ -104,7 +104,10 @@ def test_a_spoilt_bundle_is_refused(lab: Lab, spoil: Callable[[Bundle], None], t
         ({"hostname": "a\0b"}, "hostname: holds a NUL byte"),
         ({"process": {"args": ["a\0b"]}}, "process.args[0]: holds a NUL byte"),
         ({"windows": {}}, "section 'windows' is for another platform"),
-        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "x\ny"}]}}, "'x\\ny' is none of"),
+        (
+            {"linux": {"namespaces": [{"type": "mount"}, {"type": "x\ny"}]}},
+            "'x\\ny' must be one of",
+        ),
         ({"linux": {"rootfsPropagation": "sideways"}}, "linux.rootfsPropagation: 'sideways'"),
         ({"linux": {"maskedPaths": ["proc"]}}, "linux.maskedPaths[0]: 'proc' is not an absolute"),
         ({"linux": {"readonlyPaths": [""]}}, "linux.readonlyPaths[0]"),

@@ -268,7 +268,7 @@ def test_an_exec_d_process_runs_on_the_cpus_that_are_asked_for(lab: Lab) -> None
         ({"selinuxLabel": "a:b:c:d"}, "process.selinuxLabel: selinux label is specified"),
         ({"args": None}, "process.args"),
         ({"cwd": "tmp"}, "process.cwd: 'tmp' is not an absolute path"),
-        ({"cwd": "/proc/self/fd"}, "lies below /proc"),
+        ({"cwd": "/proc/self/fd"}, "is below /proc"),
         ({"rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}, "RLIMIT_X"),
         ({"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}]}, "process.rlimits[0]"),
         ({"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1}] * 2}, "RLIMIT_NOFILE"),

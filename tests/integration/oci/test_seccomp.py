@@ -189,11 +189,11 @@ def test_an_agent_may_let_a_call_seem_to_succeed(lab: Lab, tmp_path: Path) -> No
     [
         ({"defaultAction": "SCMP_ACT_MAYBE"}, "linux.seccomp.defaultAction: 'SCMP_ACT_MAYBE'"),
         ({"defaultAction": "SCMP_ACT_NOTIFY"}, "linux.seccomp.defaultAction: "),
-        ({"flags": ["NEW_LISTENER"]}, "linux.seccomp.flags[0]: 'NEW_LISTENER' is none of"),
+        ({"flags": ["NEW_LISTENER"]}, "linux.seccomp.flags[0]: 'NEW_LISTENER' must be one of"),
         ({"architectures": ["SCMP_ARCH_Z80"]}, "linux.seccomp.architectures[0]: "),
         ({"syscalls": [rule([], ALLOW)]}, "linux.seccomp.syscalls[0].names: is empty"),
         ({"syscalls": [rule(MKDIR, "SCMP_ACT_NOTIFY")]}, "linux.seccomp.listenerPath: is missing"),
-        ({"listenerMetadata": "x"}, "linux.seccomp.listenerMetadata: is given without"),
+        ({"listenerMetadata": "x"}, "linux.seccomp.listenerMetadata: requires"),
         (
             {"syscalls": [rule(MKDIR, "SCMP_ACT_NOTIFY")], "listenerPath": "/nonexistent"},
             "/nonexistent",

@@ -95,9 +95,9 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
         ),
         (
             b'{"ociVersion":"1.2.0","windows":{}}',
-            "section 'windows' is for another platform than Linux",
+            "section 'windows' is for a platform other than Linux",
         ),
-        (b'{"ociVersion":"1.2.0","vm":{}}', "section 'vm' is for another platform than Linux"),
+        (b'{"ociVersion":"1.2.0","vm":{}}', "section 'vm' is for a platform other than Linux"),
         (b'{"ociVersion":"1.2.0"}{}', "JSON is malformed: trailing characters (byte 23)"),
         (
             b'{"ociVersion":"1.2.0","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}",

@@ -50,7 +50,7 @@ def taken(made: Path) -> str:
     return python(
         f"sys.path.insert(0, {str(made)!r})\n"
         "from jaula.oci import pyc_archive\n"
-        f"pyc_archive.place = lambda: {str(made / 'codes')!r}\n"
+        f"pyc_archive.archive_path = lambda: {str(made / 'codes')!r}\n"
         "pyc_archive.install(); import subject\n"
         "print(type(subject.__loader__).__name__, subject.VALUE, subject.__doc__, subject.__file__)"
     )
@@ -65,7 +65,7 @@ def test_the_archive_of_another_tree_is_left_alone(made: Path, tmp_path: Path) -
     printed = python(
         f"sys.path[:0] = [{str(other)!r}, {str(made)!r}]\n"
         "from jaula.oci import pyc_archive\n"
-        f"pyc_archive.place = lambda: {str(made / 'codes')!r}\n"
+        f"pyc_archive.archive_path = lambda: {str(made / 'codes')!r}\n"
         "pyc_archive.install(); import subject; print(pyc_archive.__file__, subject.__doc__)"
     )
     assert printed == f"{other}/jaula/oci/pyc_archive.py A text."
@@ -102,7 +102,8 @@ def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> Non
     path = str(tmp_path / "codes")
     found = python(
         "from jaula.oci import build_pyc_archive, pyc_archive\n"
-        f"pyc_archive.place = lambda: {path!r}; build_pyc_archive.main(); pyc_archive.install()\n"
+        f"pyc_archive.archive_path = lambda: {path!r}\n"
+        "build_pyc_archive.main(); pyc_archive.install()\n"
         "index = sys.meta_path[0]._index\n"
         "print(*sorted(name for name in index if name.startswith('jaula.oci.commands.')))\n"
         "print('msgspec' in index, 'typing' in index, 'inspect' in index, '__main__' in index)"
@@ -115,7 +116,7 @@ def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> Non
 
 
 def test_code_is_kept_apart_from_its_documentation() -> None:
-    code = build_pyc_archive.compiled(build_pyc_archive.__file__)
+    code = build_pyc_archive.compile_stripped(build_pyc_archive.__file__)
     assert code.co_consts[0] != build_pyc_archive.__doc__  # type: ignore[attr-defined]
 
 

@@ -1,7 +1,7 @@
-"""Making a container: the part that ``create`` and ``run`` share.
+"""``create``: create a container whose init waits to be started; ``run`` shares it.
 
-The record is written before anything is made and again when init is there, so that whatever happens
-in between ``delete --force`` finds what to remove.
+The record is written before anything is created, and again when init exists. So ``delete --force``
+can always remove what was created, whatever happens in between.
 """
 
 from __future__ import annotations
@@ -42,35 +42,36 @@ USAGE = "[flags] CONTAINER-ID"
 
 
 class CreatedContainer(msgspec.Struct, frozen=True):
-    """A container that was just made."""
+    """A container that was just created."""
 
     record: Record
     spec: oci.Spec
-    born: ProcessHandle
+    handle: ProcessHandle
 
 
-def run(call: CommandArgs) -> int:
-    """Create it; the caller becomes the parent of its init once this command has ended."""
-    make(call, call.container_id(), waits=True)
+def run(args: CommandArgs) -> int:
+    """Create a container; the caller becomes the parent of its init when this command exits."""
+    create_container(args, args.container_id(), wait_for_start=True)
     return 0
 
 
-def make(
-    call: CommandArgs, container_id: str, *, waits: bool, foreground: bool = False
+def create_container(
+    args: CommandArgs, container_id: str, *, wait_for_start: bool, foreground: bool = False
 ) -> CreatedContainer:
-    """Create a container; ``waits`` for ``start``, or its program runs at once.
+    """Create a container; its program runs at once unless it waits for ``start``.
 
-    ``foreground`` keeps the terminal's master in ``born``. Raises a ``JaulaError``; then nothing
-    is left of it.
+    ``foreground`` keeps the terminal's master in ``handle``.
+
+    :raises JaulaError: when a step fails; nothing of the container is left then.
     """
-    options, settings = call.options, call.settings
+    options, settings = args.options, args.settings
     check_id(container_id)
     preserve = preserve_fds.count(options)
     bundle = os.path.realpath(options.get("bundle") or ".")
     spec = bundles.load(bundle)
     for warning in validation.check(spec):
-        call.log.warning(warning)
-    host.check(spec, host.facts())
+        args.log.warning(warning)
+    host.check(spec, host.detect())
     assert spec.process is not None
     assert spec.root is not None
     _check_console(spec.process.terminal, options.get("console-socket"), foreground=foreground)
@@ -89,113 +90,119 @@ def make(
         systemd=settings.systemd_cgroup,
         rootless=settings.rootless,
     )
-    with Container.make(settings.root, container_id) as container:
+    with Container.create(settings.root, container_id) as container:
         try:
             container.write(CONFIG, oci.encode(spec))
             container.write(STATE, record.encode())
-            keeps = foreground and spec.process.terminal
-            born = _launch(
-                call, container, record, spec, waits=waits, preserve=preserve, keeps=keeps
+            relay_terminal = foreground and spec.process.terminal
+            handle = _launch(
+                args,
+                container,
+                record,
+                spec,
+                wait_for_start=wait_for_start,
+                preserve=preserve,
+                relay_terminal=relay_terminal,
             )
         except BaseException:
             container.remove()
             raise
         try:
-            _announce(call, container, record, spec, born, foreground=foreground)
+            _publish(args, container, record, spec, handle, foreground=foreground)
         except BaseException:
             delete.kill(record)
-            delete.remove(call, container, record)
+            delete.remove(args, container, record)
             raise
-    return CreatedContainer(record, spec, born)
+    return CreatedContainer(record, spec, handle)
 
 
 def _launch(
-    call: CommandArgs,
+    args: CommandArgs,
     container: Container,
     record: Record,
     spec: oci.Spec,
     *,
-    waits: bool,
+    wait_for_start: bool,
     preserve: int,
-    keeps: bool,
+    relay_terminal: bool,
 ) -> ProcessHandle:
-    """``keeps`` says that the caller keeps the program's terminal, and joins it to its own."""
-    options = call.options
-    waiting = container.listen() if waits else None
+    """Create init; with ``relay_terminal`` its terminal gets the size of the caller's."""
+    options = args.options
+    listener = container.listen() if wait_for_start else None
     try:
-        terms = create.CreateOptions(
+        runtime_options = create.CreateOptions(
             state=record.state("creating"),
             root=DirectoryRoot(record.rootfs, id_mapped=False),
             mount_point=record.rootfs,
             cgroup=record.cgroup,
             stdio=(0, 1, 2),
-            console=_size_of_caller() if keeps else (0, 0),
+            console=_caller_terminal_size() if relay_terminal else (0, 0),
             preserve=preserve,
-            start_socket=waiting.fileno() if waiting is not None else -1,
-            seccomp_cache=services.seccomp_cache(call.settings),
+            start_socket=listener.fileno() if listener is not None else -1,
+            seccomp_cache=services.seccomp_cache(args.settings),
             session_keyring=not options.on("no-new-keyring"),
             pivot=not options.on("no-pivot"),
             unprivileged=os.geteuid() != 0,
         )
-        all_parts = services.load(call.settings, spec.annotations)
-        born = create.start(_with_device_rules(spec, call.settings), terms, all_parts)
+        interfaces = services.load(args.settings, spec.annotations)
+        handle = create.start(_with_device_rules(spec, args.settings), runtime_options, interfaces)
     except JaulaError:
-        delete.poststop(call, record, spec)
+        delete.run_poststop(args, record, spec)
         raise
     finally:
-        if waiting is not None:
-            waiting.close()
-    for warning in born.warnings:
-        call.log.warning(warning)
-    return born
+        if listener is not None:
+            listener.close()
+    for warning in handle.warnings:
+        args.log.warning(warning)
+    return handle
 
 
-def _size_of_caller() -> tuple[int, int]:
-    from jaula.oci.foreground import size
+def _caller_terminal_size() -> tuple[int, int]:
+    from jaula.oci.foreground import terminal_size
 
-    return size()
+    return terminal_size()
 
 
-def _announce(
-    call: CommandArgs,
+def _publish(
+    args: CommandArgs,
     container: Container,
     record: Record,
     spec: oci.Spec,
-    born: ProcessHandle,
+    handle: ProcessHandle,
     *,
     foreground: bool,
 ) -> None:
-    """Keep who the container is, and tell those who asked."""
-    options = call.options
-    record.pid = born.pid
-    record.start_time = process_facts(born.pid)[1]
-    driver = services.cgroup_driver(call.settings)
+    """Record init, and pass its terminal, pidfd and pid to the caller."""
+    options = args.options
+    record.pid = handle.pid
+    record.start_time = process_facts(handle.pid)[1]
+    driver = services.cgroup_driver(args.settings)
     with driver.open(record.cgroup) as cgroup:
         record.cgroup_paths = cgroup.locations()
     container.write(STATE, record.encode())
-    if born.master >= 0 and options.get("console-socket"):
-        console.send(options.get("console-socket"), born.master)
+    if handle.master >= 0 and options.get("console-socket"):
+        console.send(options.get("console-socket"), handle.master)
     if options.get("pidfd-socket"):
-        console.send_pidfd(options.get("pidfd-socket"), born.pid)
+        console.send_pidfd(options.get("pidfd-socket"), handle.pid)
     if options.get("pid-file"):
-        console.write_pid(options.get("pid-file"), born.pid)
+        console.write_pid(options.get("pid-file"), handle.pid)
 
 
 def _check_console(terminal: bool, socket: str, *, foreground: bool) -> None:
     if terminal and not socket and not foreground:
         raise InvalidRequest(
             "cannot allocate a terminal without a console socket when detached",
-            hint="give --console-socket, or set process.terminal to false",
+            hint="use --console-socket, or set process.terminal to false",
         )
     if socket and not terminal:
         raise InvalidRequest(
             "cannot use a console socket for a process without a terminal",
-            hint="set process.terminal to true, or leave --console-socket out",
+            hint="set process.terminal to true, or omit --console-socket",
         )
 
 
 def _cgroup_path(spec: oci.Spec, container_id: str, settings: Settings) -> str:
-    """The cgroup's path below each hierarchy's mount point."""
+    """Return the cgroup's path below each hierarchy's mount point."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         own = file.read()
     return cgroup_path.place(
@@ -208,7 +215,7 @@ def _cgroup_path(spec: oci.Spec, container_id: str, settings: Settings) -> str:
 
 
 def _with_device_rules(spec: oci.Spec, settings: Settings) -> oci.Spec:
-    """The spec with rules for the devices that every container has; rootless there are none."""
+    """Return the spec with rules for the default devices; a rootless container gets none."""
     if settings.rootless:
         return spec
     linux = spec.linux or oci.Linux()

@@ -1,4 +1,7 @@
-"""The end of a container: its processes, its cgroup, its hooks, its directory."""
+"""``delete``: delete a stopped container, or with ``--force`` one in any state.
+
+Other commands use its parts to remove what they created: processes, cgroup, hooks, directory.
+"""
 
 from __future__ import annotations
 
@@ -19,41 +22,42 @@ if TYPE_CHECKING:
 
 FLAGS = {"force": SWITCH, "f": "force"}
 USAGE = "[--force] CONTAINER-ID"
-KILL_SECONDS = 10.0
+KILL_TIMEOUT = 10.0
 _POSTSTOP = b'"poststop"'
 
 
-def run(call: CommandArgs) -> int:
-    """Remove it with everything that belongs to it. With ``--force`` a missing one is no error.
+def run(args: CommandArgs) -> int:
+    """Delete a container and its resources. With ``--force`` a missing one is not an error.
 
-    ``--force`` ends the processes before it waits for whoever holds the lock: one that hangs while
-    it creates or starts the container gives up then.
+    ``--force`` kills the processes before it waits for the lock: a command that hangs while it
+    creates or starts the container then gives up.
     """
-    force = call.options.on("force")
-    container_id = call.container_id()
+    force = args.options.on("force")
+    container_id = args.container_id()
     try:
-        with Container.find(call.settings.root, container_id) as container:
+        with Container.open(args.settings.root, container_id) as container:
             if force:
-                kill(_known(call, container))
-            container.lock(unmade=force)
-            _delete(call, container, force=force)
+                kill(_read_record(args, container))
+            container.lock(wait_for_create=force)
+            _delete(args, container, force=force)
     except NotFound:
         if not force:
             raise
     return 0
 
 
-def _known(call: CommandArgs, container: Container) -> Record:
-    """What is kept of it, or next to nothing where that is damaged."""
+def _read_record(args: CommandArgs, container: Container) -> Record:
+    """Return the record; an empty one if it is damaged."""
     try:
         return container.record()
     except CorruptState as error:
-        call.log.warning(str(error))
+        args.log.warning(str(error))
         return Record(id=container.id, bundle="")
 
 
-def _delete(call: CommandArgs, container: Container, *, force: bool) -> None:
-    record = _known(call, container) if force else container.record()
+def _delete(args: CommandArgs, container: Container, *, force: bool) -> None:
+    """Check the state, kill the processes, and remove the container."""
+    record = _read_record(args, container) if force else container.record()
     status = "stopped" if not record.pid else container.status(record)
     if status not in ("stopped", "created") and not force:
         raise Conflict(
@@ -61,14 +65,14 @@ def _delete(call: CommandArgs, container: Container, *, force: bool) -> None:
             hint="kill it first, or use --force",
         )
     kill(record)
-    remove(call, container, record)
+    remove(args, container, record)
 
 
 def open_process(record: Record) -> int | None:
-    """A descriptor of init; None where it is gone.
+    """Return a pidfd of init; None if it has exited.
 
-    Its number is still known to the kernel while it is that of a session or process group, and no
-    other process can have it; Linux before 6.15 says EINVAL then, as for the number of a thread.
+    Its pid may still be in use as that of a session or process group, and no other process can have
+    it then. Linux before 6.15 returns EINVAL in this case, as for the id of a thread.
     """
     if not record.pid:
         return None
@@ -80,23 +84,23 @@ def open_process(record: Record) -> int | None:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             return None
         raise
-    if alive(record):  # looked at after the descriptor was there: it is this process's
+    if alive(record):  # checked after the pidfd is open, so both are the same process
         return pidfd
     os.close(pidfd)
     return None
 
 
 def kill(record: Record) -> None:
-    """SIGKILL to init and to everything in its cgroup; returns when init is gone.
+    """Kill init and every process of its cgroup; return when init has exited.
 
-    Raises ``Conflict`` where it does not die in time.
+    :raises Conflict: when it does not exit in time.
     """
     pidfd = open_process(record)
     if pidfd is not None:
         try:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         except ProcessLookupError:
-            pass  # it ended meanwhile, which is what is wanted
+            pass  # it has exited meanwhile
     try:
         settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
         if record.cgroup:
@@ -105,21 +109,21 @@ def kill(record: Record) -> None:
                     cgroup.kill()
             except NotFound:
                 pass  # never made, or removed already
-        if pidfd is not None and not _ended(pidfd):
-            raise Conflict(f"container {record.id}: process {record.pid} does not end")
+        if pidfd is not None and not _wait_for_exit(pidfd):
+            raise Conflict(f"container {record.id}: process {record.pid} does not exit")
     finally:
         if pidfd is not None:
             os.close(pidfd)
 
 
-def _ended(pidfd: int) -> bool:
+def _wait_for_exit(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(KILL_SECONDS * 1000))
+    return bool(poll.poll(KILL_TIMEOUT * 1000))
 
 
-def remove(call: CommandArgs, container: Container, record: Record) -> None:
-    """Remove what is left of a container whose init has ended; the directory goes last."""
+def remove(args: CommandArgs, container: Container, record: Record) -> None:
+    """Remove what is left of a container whose init has exited; the directory goes last."""
     settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
     if record.cgroup:
         try:
@@ -136,15 +140,15 @@ def remove(call: CommandArgs, container: Container, record: Record) -> None:
         from jaula.oci import bundle as bundles
 
         try:
-            poststop(call, record, bundles.parse(config))
+            run_poststop(args, record, bundles.parse(config))
         except InvalidRequest as error:
             text = f"poststop hooks of container {record.id} are lost: {error}"
-            call.log.warning(text)
+            args.log.warning(text)
     container.remove()
 
 
-def poststop(call: CommandArgs, record: Record, spec: oci.Spec) -> None:
-    """Run the hooks that follow a container's end; one that fails is only reported."""
+def run_poststop(args: CommandArgs, record: Record, spec: oci.Spec) -> None:
+    """Run the poststop hooks; one that fails is only logged."""
     if spec.hooks is None or not spec.hooks.poststop:
         return
     from jaula.runtime.init import hooks
@@ -154,4 +158,4 @@ def poststop(call: CommandArgs, record: Record, spec: oci.Spec) -> None:
         try:
             hooks.run("poststop", (hook,), record.state("stopped"))
         except JaulaError as error:
-            call.log.warning(str(error))
+            args.log.warning(str(error))
