@@ -21,7 +21,7 @@ from jaula.kernel import namespaces, process, tty
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import seqpacket
-from jaula.runtime.create.process import ProcessHandle, clone_into, stdio_pipes
+from jaula.runtime.create.process import ProcessHandle, Stdio, clone_into, stdio_pipes
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import lsm_labels, program
 from jaula.runtime.init.sync import follow, report, socket_at, wait_to_proceed
@@ -45,7 +45,7 @@ class ExecOptions(msgspec.Struct, frozen=True):
     """Stdio, terminal size and CPU affinity of an exec'd process."""
 
     owner_ids: tuple[int, int]  # host uid and gid of the process's user
-    stdio: tuple[int, int, int] | None = None  # existing descriptors; None: create pipes
+    stdio: Stdio | None = None  # existing descriptors; None: create pipes
     stdin_open: bool = False
     console: tuple[int, int] = (0, 0)  # rows, columns; 0: keep the kernel's size
     preserve: int = 0  # number of descriptors that the program inherits, from 3 on
@@ -131,7 +131,7 @@ def _stage(
     init_pidfd: int,
     flags: CLONE,
     config: init_exec.ProcessConfig,
-    stdio: tuple[int, int, int],
+    stdio: Stdio,
     terminal: bool,
     options: ExecOptions,
     sync_sock: _socket.socket,

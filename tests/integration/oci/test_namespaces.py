@@ -56,7 +56,7 @@ def holder(*words: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, "time", "user"])
-def test_a_namespace_that_is_asked_for_is_a_new_one(lab: Lab, kind: str) -> None:
+def test_a_requested_namespace_is_a_new_one(lab: Lab, kind: str) -> None:
     kinds = {*PLAIN, kind} if kind == "user" else {"mount", "pid", kind}
     linux: Config = {"namespaces": namespaces(*kinds)} | (MAPPED if kind == "user" else {})
     changes: Config = {"linux": linux}
@@ -290,5 +290,5 @@ def test_a_cgroup_namespace_has_the_container_s_cgroup_as_its_root(lab: Lab) -> 
         ),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(lab: Lab, changes: Config, text: str) -> None:
+def test_an_invalid_spec_is_refused_in_one_line(lab: Lab, changes: Config, text: str) -> None:
     assert text in lab.bundle({"linux": changes}).refused()

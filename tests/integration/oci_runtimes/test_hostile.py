@@ -1,4 +1,4 @@
-"""Runtimes that do not do what they should: one clear error, in time, and nothing is left."""
+"""Broken runtimes: one clear error, in time, and nothing is left."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def configured(scripts: dict[str, Path]) -> list[str]:
     return flags
 
 
-def test_each_gives_one_clear_error_and_leaves_nothing(
+def test_each_broken_runtime_gives_one_clear_error_and_leaves_nothing(
     own: Callable[..., PrivateEngine], scripts: dict[str, Path]
 ) -> None:
     engine = own(*configured(scripts))
@@ -143,10 +143,10 @@ def test_a_runtime_that_hangs_in_kill_does_not_keep_a_container_alive(
 
 
 @pytest.mark.parametrize("terminal", [(), ("-t",)], ids=["pipes", "terminal"])
-def test_a_runtime_that_gives_its_stdio_away_gives_nothing_of_the_host(
+def test_a_runtime_that_changes_the_owner_of_its_stdio_changes_nothing_of_the_host(
     own: Callable[..., PrivateEngine], tmp_path: Path, terminal: tuple[str, ...]
 ) -> None:
-    """As crun does: what it gets as 0 to 2 belongs to the container's user from then on."""
+    """crun changes the owner of its descriptors 0 to 2 to the container's user."""
     giving = tmp_path / "giving"
     giving.write_text(
         "#!/bin/sh\n"

@@ -318,7 +318,7 @@ def test_rules_for_others_are_not_those_of_a_process_that_joins() -> None:
 
 def test_rights_of_a_later_kernel_are_refused_and_not_left_out() -> None:
     later = Ruleset(handled_access_fs=kernel.known(ABI).access_fs + 1 << 1)
-    with pytest.raises(JaulaError, match="Landlock can do"):
+    with pytest.raises(JaulaError, match="Landlock ABI"):
         runtime.prepare({ANNOTATION: encode(later)})
 
 

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a spec, and the one line that says so."""
+"""Validation of specs: each invalid field gives one line that names it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def changed(path: str, value: object) -> bytes:
     return json.dumps(document).encode()
 
 
-def test_a_good_spec_passes_without_a_word() -> None:
+def test_a_valid_spec_has_no_warnings() -> None:
     assert validation.check(decode(json.dumps(GOOD).encode())) == ()
 
 
@@ -437,9 +437,7 @@ BAD: list[tuple[str, object, str]] = [
 @pytest.mark.parametrize(
     ("path", "value", "text"), BAD, ids=[f"{n}-{b[0]}" for n, b in enumerate(BAD)]
 )
-def test_what_is_wrong_is_said_with_the_name_of_the_field(
-    path: str, value: object, text: str
-) -> None:
+def test_an_error_starts_with_the_name_of_the_field(path: str, value: object, text: str) -> None:
     with pytest.raises(JaulaError) as caught:
         validation.check(decode(changed(path, value)))
     assert str(caught.value) == text
@@ -451,7 +449,7 @@ def test_a_name_with_a_line_break_is_quoted_on_one_line() -> None:
     assert str(caught.value) == r"annotations.'a\nb': holds a NUL byte"
 
 
-def test_unknown_words_of_seccomp_are_refused_and_the_known_are_named() -> None:
+def test_unknown_seccomp_constants_are_refused_and_the_allowed_are_listed() -> None:
     for path, field in (
         ("linux/seccomp/defaultAction", "linux.seccomp.defaultAction"),
         (f"{SYSCALL}/action", "linux.seccomp.syscalls[0].action"),
@@ -465,7 +463,7 @@ def test_unknown_words_of_seccomp_are_refused_and_the_known_are_named() -> None:
         validation.check(decode(changed("linux/seccomp/architectures", ["x86"])))
 
 
-def test_the_words_of_seccomp_are_those_that_are_compiled() -> None:
+def test_the_accepted_seccomp_constants_are_those_of_the_compiler() -> None:
     assert set(seccomp.ACTIONS) == set(confine_seccomp.ACTIONS)
     assert set(seccomp.OPERATORS) == confine_seccomp.COMPARISONS
     assert set(seccomp.FLAGS) == set(confine_seccomp.FLAGS)
@@ -486,7 +484,7 @@ def test_the_words_of_seccomp_are_those_that_are_compiled() -> None:
         ),
     ],
 )
-def test_what_is_tolerated_is_told(path: str, value: object, warning: str) -> None:
+def test_a_tolerated_value_gives_a_warning(path: str, value: object, warning: str) -> None:
     assert validation.check(decode(changed(path, value))) == (warning,)
 
 
@@ -511,7 +509,7 @@ def test_what_is_tolerated_is_told(path: str, value: object, warning: str) -> No
         ("mounts", []),
     ],
 )
-def test_what_callers_write_is_accepted(path: str, value: object) -> None:
+def test_values_that_callers_write_are_accepted(path: str, value: object) -> None:
     assert validation.check(decode(changed(path, value))) == ()
 
 
@@ -531,7 +529,7 @@ def test_resources_are_checked_on_their_own() -> None:
         validation.check_resources(Resources(unified={"memory.high": "\0"}))
 
 
-def test_a_label_that_nothing_enforces_is_refused() -> None:
+def test_a_label_without_its_security_module_is_refused() -> None:
     none = host.Host(apparmor=False, selinux=False)
     both = host.Host(apparmor=True, selinux=True)
     for process, text in (
@@ -561,7 +559,7 @@ def test_a_sysctl_of_the_hosts_own_namespace_is_refused(kind: str, name: str) ->
         host.check(spec, facts)
 
 
-def test_a_namespace_that_is_not_there_is_named_with_its_path() -> None:
+def test_an_error_about_a_missing_namespace_has_its_path() -> None:
     spec = decode(changed("linux/namespaces/1/path", "/nonexistent/ns"))
     with pytest.raises(InvalidRequest) as caught:
         host.check(spec, host.detect())
@@ -613,7 +611,7 @@ def judge(data: bytes) -> Spec | None:
 
 
 @given(st.data())
-def test_whatever_is_changed_in_a_spec_only_a_clear_error_comes_out(data: st.DataObject) -> None:
+def test_any_change_of_a_spec_gives_at_most_a_clear_error(data: st.DataObject) -> None:
     document: Any = deepcopy(GOOD)
     for _ in range(data.draw(st.integers(1, 3))):
         way = data.draw(st.sampled_from(places(document)[1:]))
@@ -630,5 +628,5 @@ def test_whatever_is_changed_in_a_spec_only_a_clear_error_comes_out(data: st.Dat
 
 
 @given(st.binary(max_size=60) | trees.map(lambda tree: json.dumps(tree).encode()))
-def test_whatever_the_bytes_only_a_clear_error_comes_out(data: bytes) -> None:
+def test_any_bytes_give_at_most_a_clear_error(data: bytes) -> None:
     assert judge(data) is None

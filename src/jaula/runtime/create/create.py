@@ -20,6 +20,7 @@ from jaula.runtime.create.id_maps import host_id
 from jaula.runtime.create.process import (
     FdStack,
     ProcessHandle,
+    Stdio,
     clone_into,
     give_to,
     memory_limit,
@@ -46,7 +47,7 @@ class CreateOptions(msgspec.Struct, frozen=True):
     cgroup: str  # path below each hierarchy's mount point
     sandbox: tuple[int, int] | None = None  # prepared user and network namespace
     namespace_fds: dict[str, int] = {}  # by type; joined where the spec names a path
-    stdio: tuple[int, int, int] | None = None  # the caller's descriptors; None: create pipes
+    stdio: Stdio | None = None  # the caller's descriptors; None: create pipes
     stdin_open: bool = False
     console: tuple[int, int] = (0, 0)  # rows, columns; 0: from the spec, or keep the kernel's
     preserve: int = 0  # number of descriptors that the program inherits, from 3 on
@@ -106,7 +107,7 @@ def _create_init(
     options: CreateOptions,
     cgroup: Cgroup,
     fd_stack: FdStack,
-) -> tuple[int, int, tuple[int, int, int]]:
+) -> tuple[int, int, Stdio]:
     """Create init. Return (pid, terminal master or -1, our ends of its pipes or -1)."""
     ns = namespaces.plan(
         linux,
@@ -185,7 +186,7 @@ def _stdio(
     options: CreateOptions,
     fd_stack: FdStack,
     context: str | None,
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+) -> tuple[Stdio, Stdio]:
     """Return the container's three descriptors and our ends of them; -1 for none."""
     if process_spec.terminal:
         return _NONE, _NONE

@@ -21,6 +21,9 @@ from jaula.kernel.namespaces import CLONE
 from jaula.runtime.interfaces import Cgroup
 from jaula.spec.runtime import Linux
 
+Stdio = tuple[int, int, int]
+"""Descriptors of stdin, stdout and stderr; -1: none."""
+
 
 class ProcessHandle(msgspec.Struct, frozen=True):
     """A created process, with the parent's ends of its stdio (-1: none)."""
@@ -89,7 +92,7 @@ def stdio_pipes(
     *,
     context: str | None = None,
     host_null: bool = True,
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+) -> tuple[Stdio, Stdio]:
     """Create pipes owned by the container's user, who can then open /dev/stdout by name.
 
     The container's ends are appended to ``child_fds``, which the caller closes after the fork. Our
@@ -136,7 +139,7 @@ def _named_pipe(directory: int, name: str) -> tuple[int, int]:
     return read_end, write_end
 
 
-def give_to(uid: int, fds: tuple[int, int, int]) -> None:
+def give_to(uid: int, fds: Stdio) -> None:
     """Make ``uid`` the owner of descriptors that a process inherits from the caller.
 
     The user can then open /dev/stdout by name. The null device stays the host's. A file that cannot

@@ -28,7 +28,7 @@ from jaula.kernel import tty
 from jaula.runtime import seqpacket
 from jaula.runtime.create import namespaces
 from jaula.runtime.create.id_maps import host_id
-from jaula.runtime.create.process import FdStack, ProcessHandle, memory_limit, stdio_pipes
+from jaula.runtime.create.process import FdStack, ProcessHandle, Stdio, memory_limit, stdio_pipes
 from jaula.runtime.create.rootfs import mount_root, prepare_mounts
 from jaula.runtime.external import cgroup_cleanup, command_line
 from jaula.runtime.external.spec import extra_devices, is_bind, translate
@@ -203,7 +203,7 @@ def _make(
     *,
     stdin_open: bool,
     console: tuple[int, int],
-) -> tuple[int, int, tuple[int, int, int]]:
+) -> tuple[int, int, Stdio]:
     """Create a process by ``create`` or ``exec``.
 
     Return (pid, terminal master or -1, our ends of its pipes).

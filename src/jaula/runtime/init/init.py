@@ -24,6 +24,7 @@ from msgspec import structs
 from jaula.kernel import loopback, mounts, namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import seqpacket
+from jaula.runtime.create.process import Stdio
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import hooks, lsm_labels, program
 from jaula.runtime.init.exec import ProcessConfig
@@ -56,7 +57,7 @@ class InitConfig(msgspec.Struct, frozen=True):
     domainname: str | None
     terminal: bool
     console: tuple[int, int]
-    stdio: tuple[int, int, int]
+    stdio: Stdio
     preserve: int = 0  # number of descriptors that the program inherits, from 3 on
     start_socket: int = -1  # listening; -1: start at once
     hooks: Hooks | None = None

@@ -17,7 +17,7 @@ def test_later_options_win_over_earlier_ones() -> None:
     assert options.clear == MOUNT_ATTR.RDONLY
 
 
-def test_recursive_attributes_are_kept_apart() -> None:
+def test_recursive_attributes_are_separate() -> None:
     options = mount_plan.parse_options(("rbind", "rro", "rnosuid", "rprivate"))
     assert options.bind
     assert options.recursive
@@ -26,7 +26,7 @@ def test_recursive_attributes_are_kept_apart() -> None:
     assert options.propagation == ((MS.PRIVATE, True),)
 
 
-def test_what_is_no_flag_goes_to_the_file_system() -> None:
+def test_an_unknown_option_goes_to_the_file_system() -> None:
     options = mount_plan.parse_options(("size=64m", "mode=1777", "newinstance", "defaults"))
     assert options.data == (("size", "64m"), ("mode", "1777"), ("newinstance", None))
 
@@ -112,7 +112,7 @@ def test_without_a_cgroup_namespace_its_own_directories_are_bound() -> None:
     assert unified[1].describe() == "bind /sys/fs/cgroup/c at /sys/fs/cgroup"
 
 
-def test_a_read_only_cgroup_tree_is_closed_when_all_that_lies_on_it_is_mounted() -> None:
+def test_a_read_only_cgroup_tree_is_frozen_after_the_mounts_on_it() -> None:
     tree = oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",))
     on_it = oci.Mount("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd", "bind", ("rbind",))
     over_it = oci.Mount("/sys", "/other", "bind", ("rbind",))
@@ -127,7 +127,7 @@ def test_a_read_only_cgroup_tree_is_closed_when_all_that_lies_on_it_is_mounted()
     assert order(tree, over_it)[:1] == [close]
 
 
-def test_a_dev_from_outside_keeps_its_content() -> None:
+def test_a_bind_mounted_dev_keeps_its_content() -> None:
     spec = oci.Spec(
         mounts=(oci.Mount("/dev", "/dev", "bind", ("rbind",)),),
         linux=oci.Linux(devices=(oci.Device("/opt/null", "c", 1, 3),)),
@@ -156,7 +156,7 @@ def test_a_mount_label_is_a_context_of_some_file_systems_where_selinux_is_on() -
         ("shared", MS.REC | MS.SLAVE),
     ],
 )
-def test_nothing_mounted_inside_travels_out(asked: str | None, expected: int) -> None:
+def test_no_mount_inside_propagates_out(asked: str | None, expected: int) -> None:
     assert mount_plan.host_propagation(oci.Linux(rootfs_propagation=asked)) == expected
 
 
@@ -168,7 +168,7 @@ def test_listed_devices_override_the_default_ones() -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/../etc/x", "dev/x", "/", ""])
-def test_a_device_path_that_leads_elsewhere_is_refused(path: str) -> None:
+def test_a_device_path_outside_of_the_root_is_refused(path: str) -> None:
     with pytest.raises(InvalidRequest, match="must be absolute"):
         devices.device_nodes((oci.Device(path, "c", 1, 3),))
 
@@ -184,7 +184,7 @@ MOUNTINFO = """\
 PLACES = ("/sys/fs/cgroup/cpu,cpuacct/jaula/c1", "/sys/fs/cgroup/systemd/jaula/c1")
 
 
-def test_hierarchies_by_mount_point_with_what_selects_them(tmp_path: Path) -> None:
+def test_hierarchies_have_their_selecting_options(tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_text(MOUNTINFO)
     assert mount_plan.mounted_v1_hierarchies(PLACES, str(file)) == (
@@ -207,7 +207,7 @@ def test_a_unified_host_has_none(tmp_path: Path) -> None:
     assert mount_plan.mounted_v1_hierarchies(PLACES, str(file)) == ()
 
 
-def test_a_process_without_a_cgroup_of_its_own_shows_that_of_its_caller(tmp_path: Path) -> None:
+def test_without_a_cgroup_the_callers_cgroup_is_bound(tmp_path: Path) -> None:
     mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
     mountinfo.write_text(MOUNTINFO)
     cgroup.write_text("3:cpu,cpuacct:/user/a\n1:name=systemd:/\n0::/\n")
@@ -218,7 +218,7 @@ def test_a_process_without_a_cgroup_of_its_own_shows_that_of_its_caller(tmp_path
     )
 
 
-def test_what_is_mounted_of_a_hierarchy_may_be_a_part(tmp_path: Path) -> None:
+def test_a_hierarchy_may_be_mounted_in_part(tmp_path: Path) -> None:
     mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
     mountinfo.write_text("33 30 0:29 /user /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
     cgroup.write_text("0::/user/a\n")

@@ -1,4 +1,4 @@
-"""A call of another runtime: its complaint, the exit code that it means, its time."""
+"""A call of an external runtime: its error message, exit code and timeout."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_last_error_of_the_log_is_the_reason() -> None:
         (b"\xff\xfe\n", b"\xff!", "\N{REPLACEMENT CHARACTER}!"),
     ],
 )
-def test_whatever_a_runtime_writes_gives_one_line(log: bytes, output: bytes, reason: str) -> None:
+def test_any_output_of_a_runtime_gives_one_line(log: bytes, output: bytes, reason: str) -> None:
     assert command_line.error_message(log, output) == reason
 
 
@@ -66,11 +66,11 @@ def test_any_bytes_give_a_printable_line(log: bytes, output: bytes) -> None:
         ("", 125),
     ],
 )
-def test_only_what_is_said_of_the_program_is_its_exit_code(text: str, code: int) -> None:
+def test_only_an_error_about_the_program_sets_its_exit_code(text: str, code: int) -> None:
     assert command_line.exit_code(text, "prog") == code
 
 
-def test_dockers_command_finds_its_words_in_the_error() -> None:
+def test_an_error_has_the_phrases_that_docker_searches_for() -> None:
     said = "executable file `prog` not found in $PATH: No such file or directory"
     assert "executable file not found" in command_line.docker_message(said, "prog", 127)
     said = 'exec: "prog": executable file not found in $PATH'
@@ -86,7 +86,7 @@ def script(directory: Path, body: str) -> ExternalRuntime:
     return ExternalRuntime("test", str(path), ("--own",), timeout=0.5)
 
 
-def test_the_words_are_in_the_order_that_runtimes_read(tmp_path: Path) -> None:
+def test_arguments_have_the_order_that_runtimes_expect(tmp_path: Path) -> None:
     runtime = script(tmp_path, f'echo "$@" >{tmp_path}/words')
     command_line.call(runtime, str(tmp_path), "kill", "ID", "9")
     assert (tmp_path / "words").read_text().split() == [
@@ -111,7 +111,7 @@ def test_a_runtime_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> 
     assert not os.path.exists(f"/proc/{child}")
 
 
-def test_nobody_waits_for_a_child_that_holds_the_output(tmp_path: Path) -> None:
+def test_a_child_that_keeps_the_output_open_is_not_awaited(tmp_path: Path) -> None:
     runtime = script(tmp_path, f"echo reason >&2; sleep 5 & echo $! >{tmp_path}/pid; exit 3")
     begun = time.monotonic()
     with pytest.raises(RuntimeFailure, match="OCI runtime delete failed: reason"):
@@ -120,14 +120,14 @@ def test_nobody_waits_for_a_child_that_holds_the_output(tmp_path: Path) -> None:
     os.kill(int((tmp_path / "pid").read_text()), 9)
 
 
-def test_an_old_error_of_the_log_is_not_this_calls(tmp_path: Path) -> None:
+def test_an_old_error_of_the_log_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "runtime.log").write_text('{"level":"error","msg":"old"}\n')
     runtime = script(tmp_path, "exit 1")
     with pytest.raises(RuntimeFailure, match="no error message"):
         command_line.call(runtime, str(tmp_path), "create")
 
 
-def test_a_log_that_is_begun_anew_is_read_from_its_start(tmp_path: Path) -> None:
+def test_a_truncated_log_is_read_from_its_start(tmp_path: Path) -> None:
     (tmp_path / "runtime.log").write_text("x" * 500)
     runtime = script(
         tmp_path, f'echo \'{{"level":"error","msg":"new"}}\' >{tmp_path}/runtime.log; exit 1'
@@ -137,7 +137,7 @@ def test_a_log_that_is_begun_anew_is_read_from_its_start(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", ["missing", "a directory", "not executable", "no interpreter"])
-def test_a_program_that_is_none_is_told(tmp_path: Path, how: str) -> None:
+def test_a_runtime_that_cannot_be_executed_is_an_error(tmp_path: Path, how: str) -> None:
     path = tmp_path / "program"
     if how == "a directory":
         path.mkdir()

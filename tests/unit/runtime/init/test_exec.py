@@ -1,4 +1,4 @@
-"""What is decided before a process becomes the user's program."""
+"""The configuration of a process before it executes the user's program."""
 
 import pytest
 
@@ -32,12 +32,12 @@ def test_a_working_directory_that_could_leave_the_root_is_refused(cwd: str) -> N
         init_exec.encode_process(Process(cwd=cwd, args=("true",)), None)
 
 
-def test_no_command_is_a_failure_with_a_reason() -> None:
+def test_a_missing_command_is_an_error() -> None:
     with pytest.raises(init_exec.ExecError, match="no command"):
         init_exec.encode_process(Process(cwd="/"), None)
 
 
-def test_capabilities_that_cannot_be_given_are_left_out() -> None:
+def test_capabilities_that_cannot_be_set_are_skipped() -> None:
     sets = Capabilities(
         bounding=("CAP_NOSUCH", "CAP_KILL"),
         permitted=("CAP_KILL", "CAP_CHOWN"),

@@ -1,4 +1,4 @@
-"""What a shim reaps, and what it leaves to others."""
+"""The children that a shim reaps."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarn
 
 
 @pytest.mark.parametrize("reaped", [False, True])
-def test_a_stray_is_reaped_once_by_whoever_comes_first(reaped: bool) -> None:
-    """Where another runtime made the container, a log's process looks like one it left."""
+def test_a_reparented_child_is_reaped_once(reaped: bool) -> None:
+    """With an external runtime a log's helper looks like an orphan of the runtime."""
     poller = EventLoop()
     strays = Reaper(poller)
     before = len(os.listdir("/proc/self/fd"))
@@ -33,7 +33,7 @@ def test_a_stray_is_reaped_once_by_whoever_comes_first(reaped: bool) -> None:
         os.waitpid(pid, 0)
 
 
-def test_who_is_known_is_left_alone() -> None:
+def test_other_children_are_not_reaped() -> None:
     strays = Reaper(EventLoop())
     pid = os.fork()
     if not pid:

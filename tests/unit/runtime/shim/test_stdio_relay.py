@@ -18,7 +18,7 @@ from jaula.runtime.shim.stdio_relay import CLIENT_BUFFER, DetachScanner, Drain, 
 
 
 class Log:
-    """A log writer that remembers."""
+    """A log writer that records its calls."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, bytes]] = []
@@ -27,10 +27,10 @@ class Log:
         self.lines.append((stream, data))
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Nothing is buffered."""
 
     def tend(self) -> float | None:
-        """Nothing goes on beside."""
+        """There is no periodic work."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -91,7 +91,7 @@ def test_output_goes_to_the_log_and_framed_to_clients(process: Process) -> None:
     )
 
 
-def test_a_client_hears_only_what_it_asked_for(process: Process) -> None:
+def test_a_client_gets_only_the_streams_that_it_requested(process: Process) -> None:
     client = process.attach(AttachStream(stdout=False, framed=False))
     os.write(process.stdout, b"out")
     os.write(process.stderr, b"err")
@@ -147,7 +147,7 @@ def test_a_slow_client_stops_the_source_and_nothing_is_lost(process: Process) ->
     assert got == sent
 
 
-def test_a_client_that_vanishes_is_dropped_and_others_go_on(process: Process) -> None:
+def test_a_lost_client_does_not_affect_the_others(process: Process) -> None:
     gone, stays = process.attach(AttachStream()), process.attach(AttachStream(framed=False))
     gone.close()
     process.turn()
@@ -157,7 +157,7 @@ def test_a_client_that_vanishes_is_dropped_and_others_go_on(process: Process) ->
     assert stays.recv(10) == b"x"
 
 
-def test_drain_ends_although_another_process_writes_on(process: Process) -> None:
+def test_drain_ends_while_another_process_keeps_writing(process: Process) -> None:
     endless = os.open("/dev/zero", os.O_RDONLY)
     process.streams.sources[endless] = "stdout"
     process.streams.drain()
@@ -184,7 +184,7 @@ KEYS = b"\x10\x11"
         ([b"\x11\x10"], b"\x11", False),
     ],
 )
-def test_the_sequence_is_found_across_pieces(
+def test_detach_keys_match_across_chunks(
     pieces: list[bytes], passed: bytes, detached: bool
 ) -> None:
     scanner = DetachScanner(KEYS)
@@ -196,13 +196,13 @@ def test_the_sequence_is_found_across_pieces(
 
 
 @given(st.lists(st.binary(max_size=20)))
-def test_without_keys_everything_passes(pieces: list[bytes]) -> None:
+def test_without_detach_keys_all_input_passes(pieces: list[bytes]) -> None:
     scanner = DetachScanner(None)
     assert b"".join(scanner.feed(p)[0] for p in pieces) == b"".join(pieces)
 
 
 @given(st.lists(st.binary(max_size=5), max_size=8))
-def test_input_without_the_sequence_is_passed_on_but_for_an_open_prefix(
+def test_input_without_detach_keys_passes_except_for_an_open_prefix(
     pieces: list[bytes],
 ) -> None:
     whole = b"".join(pieces)
@@ -220,7 +220,7 @@ def test_input_without_the_sequence_is_passed_on_but_for_an_open_prefix(
 
 
 class Ended:
-    """Streams of a process that has ended, with so many clients that read."""
+    """The relay of an exited process with a number of clients."""
 
     def __init__(self, clients: int) -> None:
         self.clients: list[Any] = [None] * clients
@@ -239,14 +239,14 @@ def add(leaving: Drain, clients: int) -> Ended:
     return streams
 
 
-def test_nobody_reads_so_nothing_waits() -> None:
+def test_without_clients_a_relay_is_closed_at_once() -> None:
     leaving = Drain()
     assert add(leaving, 0).closed
     assert not leaving
     assert leaving.timeout() is None
 
 
-def test_it_is_closed_when_the_last_client_has_read_everything() -> None:
+def test_a_relay_is_closed_when_its_last_client_has_read_everything() -> None:
     leaving = Drain()
     streams = add(leaving, 1)
     leaving.close_finished()
@@ -257,7 +257,7 @@ def test_it_is_closed_when_the_last_client_has_read_everything() -> None:
     assert (streams.closed, bool(leaving)) == (True, False)
 
 
-def test_a_client_that_does_not_read_keeps_it_for_a_while_only(
+def test_a_client_that_does_not_read_times_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stdio_relay, "DRAIN_TIMEOUT", 0.0)
