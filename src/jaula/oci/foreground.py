@@ -27,7 +27,7 @@ _NOT_FORWARDED = frozenset(
         signal.SIGTTOU,
     )
 )
-READ_SIZE = 1 << 16
+READ_SIZE = 1 << 16  # bytes
 
 
 def block_signals() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import array
+import errno
 import os
 from collections.abc import Sequence
 
@@ -44,7 +45,7 @@ def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
     if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
         for fd in fds:
             os.close(fd)
-        raise OSError(90, "message from the peer was truncated")
+        raise OSError(errno.EMSGSIZE, "message from the peer was truncated")
     return data, list(fds)
 
 

@@ -324,7 +324,7 @@ def test_rights_of_a_later_kernel_are_refused_and_not_left_out() -> None:
 
 def test_a_domain_that_is_not_in_force_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "restrict_self", lambda *_: None)
-    with pytest.raises(JaulaError, match="not in force"):
+    with pytest.raises(JaulaError, match="not enforced"):
         enter(rules())
 
 

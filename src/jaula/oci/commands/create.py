@@ -108,7 +108,7 @@ def create_container(
             container.remove()
             raise
         try:
-            _publish(args, container, record, spec, handle, foreground=foreground)
+            _publish(args, container, record, handle)
         except BaseException:
             delete.kill(record)
             delete.remove(args, container, record)
@@ -164,13 +164,7 @@ def _caller_terminal_size() -> tuple[int, int]:
 
 
 def _publish(
-    args: CommandArgs,
-    container: Container,
-    record: Record,
-    spec: oci.Spec,
-    handle: ProcessHandle,
-    *,
-    foreground: bool,
+    args: CommandArgs, container: Container, record: Record, handle: ProcessHandle
 ) -> None:
     """Record init, and pass its terminal, pidfd and pid to the caller."""
     options = args.options

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FLAGS = {"force": SWITCH, "f": "force"}
 USAGE = "[--force] CONTAINER-ID"
-KILL_TIMEOUT = 10.0
+KILL_TIMEOUT = 10.0  # seconds
 _POSTSTOP = b'"poststop"'
 
 

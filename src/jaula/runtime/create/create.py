@@ -136,11 +136,12 @@ def _create_init(
         return root, prepared_mounts
 
     root, prepared_mounts = (-1, {}) if options.unprivileged else prepare()
-    cgroup_dirs = cgroup.locations().values() or mount_plan.own_cgroup_directories()
+    cgroup_mounts = mount_plan.cgroup_mounts()
+    cgroup_dirs = cgroup.locations().values() or mount_plan.own_cgroup_directories(cgroup_mounts)
     steps = mount_plan.plan(
         spec,
-        v1_hierarchies=mount_plan.mounted_v1_hierarchies(cgroup_dirs),
-        cgroups=mount_plan.cgroup_directories(cgroup_dirs),
+        v1_hierarchies=mount_plan.mounted_v1_hierarchies(cgroup_dirs, cgroup_mounts),
+        cgroups=mount_plan.cgroup_directories(cgroup_dirs, cgroup_mounts),
         selinux=selinux,
     )
     context = linux.mount_label if selinux and process_spec.selinux_label else None

@@ -37,7 +37,7 @@ from jaula.runtime.init.step import (
 )
 from jaula.spec.runtime import Device
 
-_FILE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+FILE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 _DEFAULT_DEVICES = (
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -61,7 +61,7 @@ def device_nodes(device_list: Sequence[Device]) -> tuple[Node, ...]:
     }
     for device in device_list:
         names = parts(device.path)
-        if device.type not in _FILE_TYPES:
+        if device.type not in FILE_TYPES:
             raise InvalidRequest(
                 f"device {device.path}: type {device.type!r} must be one of c, b, u, p"
             )
@@ -74,7 +74,7 @@ def device_nodes(device_list: Sequence[Device]) -> tuple[Node, ...]:
         Node(
             str(index),
             path,
-            _FILE_TYPES[device.type],
+            FILE_TYPES[device.type],
             0 if device.type == "p" else os.makedev(device.major, device.minor),
             stat.S_IMODE(device.file_mode if device.file_mode is not None else 0o666),
             device.uid or 0,

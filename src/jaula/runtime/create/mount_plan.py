@@ -11,6 +11,7 @@ super options come after the separator `` - ``.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel.mounts import MOUNT_ATTR, MS
@@ -245,8 +246,33 @@ def _covers(destination: str, below: str) -> bool:
 _GENERIC = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "favordynmods"})
 
 
+class CgroupMount(NamedTuple):
+    """A mounted cgroup hierarchy of the host."""
+
+    fstype: str  # cgroup or cgroup2
+    root: str  # the cgroup that is mounted, of the hierarchy
+    mount_point: str
+    options: list[str]  # super options, which name the controllers
+
+
+def cgroup_mounts(mountinfo: str = "/proc/self/mountinfo") -> tuple[CgroupMount, ...]:
+    """Return the mounted cgroup hierarchies.
+
+    :mod:`jaula.kernel.mountinfo` parses every field of every line, which a start does not need.
+    """
+    mounts = []
+    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, _, tail = line.rstrip("\n").partition(" - ")
+            if tail.startswith(("cgroup ", "cgroup2 ")):
+                root, mount_point = head.split(" ")[3:5]
+                fstype, *_, options = tail.split(" ")
+                mounts.append(CgroupMount(fstype, root, mount_point, options.split(",")))
+    return tuple(mounts)
+
+
 def mounted_v1_hierarchies(
-    directories: Collection[str], mountinfo: str = "/proc/self/mountinfo"
+    directories: Collection[str], mounts: Sequence[CgroupMount]
 ) -> tuple[tuple[str, str], ...]:
     """Return (mount point name, selecting options) of the host's v1 hierarchies, sorted.
 
@@ -255,23 +281,19 @@ def mounted_v1_hierarchies(
     read-only.
     """
     hierarchies: dict[str, str] = {}
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            head, separator, tail = line.rstrip("\n").partition(" - ")
-            if not separator or not tail.startswith("cgroup "):
-                continue
-            mount_point = head.split(" ")[4]
-            options = [x for x in tail.split(" ")[2].split(",") if x not in _GENERIC]
-            selectors = [x for x in options if not x.startswith("release_agent=")]
-            if selectors and any(
-                directory.startswith(f"{mount_point}/") for directory in directories
-            ):
-                hierarchies[mount_point.rsplit("/", 1)[-1]] = ",".join(selectors)
+    for mount in mounts:
+        selectors = [
+            option
+            for option in mount.options
+            if option not in _GENERIC and not option.startswith("release_agent=")
+        ]
+        if mount.fstype == "cgroup" and selectors and _directories_below(mount, directories):
+            hierarchies[mount.mount_point.rsplit("/", 1)[-1]] = ",".join(selectors)
     return tuple(sorted(hierarchies.items()))
 
 
 def cgroup_directories(
-    directories: Collection[str], mountinfo: str = "/proc/self/mountinfo"
+    directories: Collection[str], mounts: Sequence[CgroupMount]
 ) -> tuple[tuple[str, str], ...]:
     """Return (name below the cgroup mount, host directory) of a container's cgroup, sorted.
 
@@ -279,23 +301,22 @@ def cgroup_directories(
     """
     v1: dict[str, str] = {}
     v2: dict[str, str] = {}
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            head, separator, tail = line.rstrip("\n").partition(" - ")
-            if not separator or not tail.startswith(("cgroup ", "cgroup2 ")):
-                continue
-            mount_point = head.split(" ")[4]
-            for directory in directories:
-                if directory.startswith(f"{mount_point}/"):
-                    hierarchies = v1 if tail.startswith("cgroup ") else v2
-                    hierarchies[mount_point.rsplit("/", 1)[-1]] = directory
+    for mount in mounts:
+        hierarchies = v1 if mount.fstype == "cgroup" else v2
+        for directory in _directories_below(mount, directories):
+            hierarchies[mount.mount_point.rsplit("/", 1)[-1]] = directory
     if v1:
         return tuple(sorted({**v2, **v1}.items()))
     return tuple(("", directory) for directory in v2.values())
 
 
+def _directories_below(mount: CgroupMount, directories: Collection[str]) -> list[str]:
+    prefix = f"{mount.mount_point}/"
+    return [directory for directory in directories if directory.startswith(prefix)]
+
+
 def own_cgroup_directories(
-    cgroup: str = "/proc/self/cgroup", mountinfo: str = "/proc/self/mountinfo"
+    mounts: Sequence[CgroupMount], cgroup: str = "/proc/self/cgroup"
 ) -> tuple[str, ...]:
     """Return the directories of our own cgroup, for a container without a cgroup, sorted.
 
@@ -303,21 +324,15 @@ def own_cgroup_directories(
     """
     with open(cgroup, encoding="utf-8", errors="surrogateescape") as file:
         own_cgroups = [line.rstrip("\n").split(":", 2)[1:] for line in file]
-    hierarchies: set[str] = set()
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            head, _, tail = line.rstrip("\n").partition(" - ")
-            root, mount_point = head.split(" ")[3:5]
-            fstype, _, options = tail.partition(" ")
-            if fstype not in ("cgroup", "cgroup2"):
+    directories: set[str] = set()
+    for mount in mounts:
+        root = mount.root.rstrip("/")
+        for controllers, path in own_cgroups:
+            own_controllers = set(controllers.split(",")) if controllers else set()
+            if (mount.fstype == "cgroup2") == bool(own_controllers):
                 continue
-            selectors = set(options.split(" ")[-1].split(","))
-            for controllers, path in own_cgroups:
-                own_controllers = set(controllers.split(",")) if controllers else set()
-                if (fstype == "cgroup2") != (
-                    not own_controllers
-                ) or not own_controllers <= selectors:
-                    continue
-                if path == root or path.startswith(f"{root.rstrip('/')}/"):
-                    hierarchies.add(f"{mount_point}/{path[len(root.rstrip('/')) :].lstrip('/')}")
-    return tuple(sorted(hierarchies))
+            if not own_controllers <= set(mount.options):
+                continue
+            if path == mount.root or path.startswith(f"{root}/"):
+                directories.add(f"{mount.mount_point}/{path[len(root) :].lstrip('/')}")
+    return tuple(sorted(directories))

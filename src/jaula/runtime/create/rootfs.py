@@ -86,7 +86,7 @@ def _mapped_overlay(
             directory = os.path.dirname(root.upper)
             if os.path.dirname(root.work) != directory:
                 raise OSError(
-                    22, "upper and work directories must have the same parent", root.upper
+                    errno.EINVAL, "upper and work directories must have the same parent", root.upper
                 )
             parent = mapped(directory)
             upper, work = os.path.basename(root.upper), os.path.basename(root.work)
@@ -95,7 +95,7 @@ def _mapped_overlay(
                 names = [f"/proc/self/fd/{tree}" for tree in lowers]
                 return _overlay(names, _fd_path(parent), upper, work, options)
             except OSError as error:
-                if error.errno != 22:
+                if error.errno != errno.EINVAL:
                     raise
             return _overlay_attached(lowers, parent, upper, work, options)
     finally:
@@ -278,13 +278,15 @@ def _idmap(
         uids, gids = rows(mount.uid_mappings), rows(mount.gid_mappings)
         userns_fd = user_fd = namespaces.make(CLONE(0), uids, gids)["user"]
     if user_fd is None:
-        raise OSError(22, "an id-mapped mount needs mappings or a user namespace", source)
+        raise OSError(errno.EINVAL, "an id-mapped mount needs mappings or a user namespace", source)
     try:
         mounts.idmap(tree, user_fd, recursive=options.idmap_recursive)
     except OSError as error:
-        if error.errno == 22:
+        if error.errno == errno.EINVAL:
             raise OSError(
-                22, "the file system, or one mounted below it, cannot be id-mapped", source
+                errno.EINVAL,
+                "the file system, or one mounted below it, cannot be id-mapped",
+                source,
             ) from None
         raise
     finally:

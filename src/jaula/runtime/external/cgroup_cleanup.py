@@ -11,6 +11,8 @@ import errno
 import os
 import time
 
+from jaula.runtime.create.mount_plan import cgroup_mounts
+
 REMOVE_TIMEOUT = 1.0  # seconds for killed processes to exit
 
 
@@ -19,15 +21,11 @@ def cgroup_directories(path: str, mountinfo: str = "/proc/self/mountinfo") -> li
 
     Source: proc_pid_mountinfo(5).
     """
-    directories = []
-    with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            head, separator, tail = line.partition(" - ")
-            if not separator or not tail.startswith(("cgroup ", "cgroup2 ")):
-                continue
-            directory = f"{head.split(' ')[4]}/{path.strip('/')}"
-            if os.path.isdir(directory) and directory not in directories:
-                directories.append(directory)
+    directories: list[str] = []
+    for mount in cgroup_mounts(mountinfo):
+        directory = f"{mount.mount_point}/{path.strip('/')}"
+        if os.path.isdir(directory) and directory not in directories:
+            directories.append(directory)
     return directories
 
 

@@ -94,15 +94,15 @@ def read_log(run_dir: str, start: int) -> bytes:
 
 def error_message(log: bytes, printed: bytes) -> str:
     """Return why a runtime failed: the last error of its log, else the last line it printed."""
-    for argv in reversed(log.splitlines()):
+    for line in reversed(log.splitlines()):
         try:
-            entry = _decode_line(argv)
+            entry = _decode_line(line)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             continue
         if entry.level.lower() in _ERRORS and entry.msg.strip():
             return _one_line(entry.msg)
-    for argv in reversed(printed.splitlines()):
-        if text := _one_line(argv.decode(errors="replace")):
+    for line in reversed(printed.splitlines()):
+        if text := _one_line(line.decode(errors="replace")):
             return text
     return "no error message"
 

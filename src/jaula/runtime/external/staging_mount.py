@@ -13,10 +13,10 @@ import stat
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
+from jaula.runtime.create.devices import FILE_TYPES
 from jaula.spec.runtime import Device
 
 CANDIDATES = ("/mnt", "/media", "/srv", "/opt", "/tmp")
-_FILE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
 def choose_directory(
@@ -116,7 +116,7 @@ class StagingMount:
         """Create a device node; ``owner`` is the host's uid and gid of the container's root."""
         path = f"{self.directory}/device{len(self.devices)}"
         mode = stat.S_IMODE(device.file_mode if device.file_mode is not None else 0o666)
-        os.mknod(path, _FILE_TYPES[device.type] | mode, os.makedev(device.major, device.minor))
+        os.mknod(path, FILE_TYPES[device.type] | mode, os.makedev(device.major, device.minor))
         os.chmod(path, mode)  # mknod applies the umask
         os.chown(path, owner[0] + (device.uid or 0), owner[1] + (device.gid or 0))
         self.devices[device.path] = path

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import _socket
 import array
+import errno
 import fcntl
 import os
 from collections.abc import Mapping, Sequence
@@ -370,7 +371,7 @@ def _enter_cwd(cwd: bytes) -> None:
     except OSError as error:
         raise ExecError(
             f"working directory {os.fsdecode(cwd)!r}: {error.strerror}",
-            126 if error.errno == 13 else 125,
+            126 if error.errno == errno.EACCES else 125,
         ) from None
     try:
         inside = os.getcwdb().startswith(b"/")

@@ -60,7 +60,8 @@ class Sysctl(msgspec.Struct, frozen=True):
             os.close(fd)
         if actual != self.value.split():
             raise OSError(
-                22, f"sysctl {self.name} reads {' '.join(actual)} after writing {self.value}"
+                errno.EINVAL,
+                f"sysctl {self.name} reads {' '.join(actual)} after writing {self.value}",
             )
 
 

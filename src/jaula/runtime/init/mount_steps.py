@@ -178,7 +178,7 @@ def _refuse_link(context: RootfsContext, destination: str) -> None:
 
 Data = tuple[tuple[str, str | None], ...]
 
-_STRING_LIMIT = 256
+_STRING_LIMIT = 256  # bytes that fsconfig(2) takes, the NUL included
 _FLAGS = ((MS.SYNCHRONOUS, "sync"), (MS.DIRSYNC, "dirsync"), (MS.LAZYTIME, "lazytime"))
 _ATTRIBUTES = (
     (MOUNT_ATTR.RDONLY, MS.RDONLY),

@@ -92,7 +92,7 @@ class Shim:
         self.cgroup: Cgroup
         self.stdio: StdioRelay
 
-    # starting
+    # start
 
     def start(
         self, sandbox: tuple[int, int] | None, namespace_fds: dict[str, int], clients: list[int]
@@ -193,7 +193,7 @@ class Shim:
         if self.oom_fd is not None:
             self.event_loop.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
 
-    # what engines ask
+    # requests of engines
 
     def _handle_request(self, request: protocol.ShimRequest, fds: list[int]) -> Answer:
         """Carry out a request; descriptors that are kept are removed from ``fds``."""
@@ -322,7 +322,7 @@ class Shim:
         )
         self.draining.close_finished()
 
-    # the end
+    # exit
 
     def _out_of_memory(self, _: int) -> None:
         """Report an OOM kill to the engines."""

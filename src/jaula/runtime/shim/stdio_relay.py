@@ -21,7 +21,7 @@ from typing import Protocol
 from jaula.runtime.interfaces import LogWriter
 from jaula.runtime.protocol import AttachStream
 
-READ_SIZE = 1 << 16
+READ_SIZE = 1 << 16  # bytes
 DRAIN_READS = 256  # reads of READ_SIZE: more than a pipe or a terminal holds
 CLIENT_BUFFER = 1 << 20  # bytes that may be queued for one client
 STDIN_BUFFER = 1 << 16  # bytes that may be queued for the container

@@ -11,7 +11,7 @@ from jaula.spec.runtime import Device, IDMapping, Linux, Namespace, Process, Spe
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 PROPAGATIONS = ("private", "slave", "shared", "unbindable")
 MAX_MAPPINGS = 340  # lines of /proc/<pid>/uid_map, user_namespaces(7)
-_MAX_PATH = 4095
+_MAX_PATH = 4095  # bytes, PATH_MAX without the NUL
 _INT64_MAX = (1 << 63) - 1
 
 

@@ -187,7 +187,7 @@ PLACES = ("/sys/fs/cgroup/cpu,cpuacct/jaula/c1", "/sys/fs/cgroup/systemd/jaula/c
 def test_hierarchies_have_their_selecting_options(tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_text(MOUNTINFO)
-    assert mount_plan.mounted_v1_hierarchies(PLACES, str(file)) == (
+    assert mount_plan.mounted_v1_hierarchies(PLACES, mount_plan.cgroup_mounts(str(file))) == (
         ("cpu,cpuacct", "cpu,cpuacct"),
         ("systemd", "name=systemd"),
     )
@@ -196,7 +196,7 @@ def test_hierarchies_have_their_selecting_options(tmp_path: Path) -> None:
 def test_a_hierarchy_without_the_containers_own_cgroup_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_text(MOUNTINFO)
-    assert mount_plan.mounted_v1_hierarchies(PLACES[:1], str(file)) == (
+    assert mount_plan.mounted_v1_hierarchies(PLACES[:1], mount_plan.cgroup_mounts(str(file))) == (
         ("cpu,cpuacct", "cpu,cpuacct"),
     )
 
@@ -204,14 +204,16 @@ def test_a_hierarchy_without_the_containers_own_cgroup_is_left_out(tmp_path: Pat
 def test_a_unified_host_has_none(tmp_path: Path) -> None:
     file = tmp_path / "mountinfo"
     file.write_text("33 30 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
-    assert mount_plan.mounted_v1_hierarchies(PLACES, str(file)) == ()
+    assert mount_plan.mounted_v1_hierarchies(PLACES, mount_plan.cgroup_mounts(str(file))) == ()
 
 
 def test_without_a_cgroup_the_callers_cgroup_is_bound(tmp_path: Path) -> None:
     mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
     mountinfo.write_text(MOUNTINFO)
     cgroup.write_text("3:cpu,cpuacct:/user/a\n1:name=systemd:/\n0::/\n")
-    assert mount_plan.own_cgroup_directories(str(cgroup), str(mountinfo)) == (
+    assert mount_plan.own_cgroup_directories(
+        mount_plan.cgroup_mounts(str(mountinfo)), str(cgroup)
+    ) == (
         "/sys/fs/cgroup/cpu,cpuacct/user/a",
         "/sys/fs/cgroup/systemd/",
         "/sys/fs/cgroup/unified/",
@@ -222,6 +224,11 @@ def test_a_hierarchy_may_be_mounted_in_part(tmp_path: Path) -> None:
     mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
     mountinfo.write_text("33 30 0:29 /user /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
     cgroup.write_text("0::/user/a\n")
-    assert mount_plan.own_cgroup_directories(str(cgroup), str(mountinfo)) == ("/sys/fs/cgroup/a",)
+    assert mount_plan.own_cgroup_directories(
+        mount_plan.cgroup_mounts(str(mountinfo)), str(cgroup)
+    ) == ("/sys/fs/cgroup/a",)
     cgroup.write_text("0::/users/a\n")
-    assert mount_plan.own_cgroup_directories(str(cgroup), str(mountinfo)) == ()
+    assert (
+        mount_plan.own_cgroup_directories(mount_plan.cgroup_mounts(str(mountinfo)), str(cgroup))
+        == ()
+    )
