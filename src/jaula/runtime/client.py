@@ -237,7 +237,7 @@ class Runtime:
         fds = await self._namespaces(request)
         return Sandbox(fds[0], fds[1] if network else -1)
 
-    async def network_within(self, user_fd: int) -> Sandbox:
+    async def sandbox_in_userns(self, user_fd: int) -> Sandbox:
         """Create a network namespace that belongs to an existing user namespace.
 
         The caller closes the result and keeps ``user_fd``.
