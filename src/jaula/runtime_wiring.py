@@ -1,6 +1,6 @@
-"""What the runtime is given by the other parts: cgroups, logs, seccomp programs.
+"""The runtime's implementations of cgroups, logs and seccomp programs.
 
-Imported in the zygote, so it must stay light.
+This module is imported in the zygote, so its imports must stay light.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import cast
 from jaula.runtime.interfaces import CgroupDriver, Interfaces
 
 
-def runtime_parts(no_cgroup: str = "") -> Interfaces:
-    """The parts for this host; loads what a shim must not import later.
+def runtime_interfaces(no_cgroup: str = "") -> Interfaces:
+    """Return the implementations for this host; import what a shim must not import later.
 
-    ``no_cgroup`` says why an ordinary user's engine has none to give, where that is so.
+    ``no_cgroup`` is the reason why a rootless engine has no cgroups to delegate, if it has none.
     """
     from jaula import cgroups
     from jaula.logs import open_writer

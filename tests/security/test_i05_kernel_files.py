@@ -75,7 +75,7 @@ def test_a_link_of_the_image_leads_no_mount_over_proc(
     sysctl = ("--sysctl", "net.ipv4.ip_unprivileged_port_start=81")
     done = engine.cli("jaula", "run", "--rm", *flags, *sysctl, image, "true")
     assert done.returncode == 125
-    assert "a link leads into /proc" in done.stderr
+    assert "a symbolic link leads into /proc" in done.stderr
 
 
 def test_a_sysctl_never_goes_to_a_directory_that_poses_as_proc(

@@ -72,13 +72,13 @@ def _launch(config: EngineConfig) -> Runtime:
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from jaula.runtime.client import Runtime
     from jaula.runtime.interfaces import Interfaces
-    from jaula.runtime_wiring import runtime_parts
+    from jaula.runtime_wiring import runtime_interfaces
 
     def load() -> Interfaces:
         if paths.user() is None:
-            return runtime_parts()
+            return runtime_interfaces()
         run = str(config.paths.run)
         state.open_alive(run)  # shims keep the keeper, from birth to end
-        return runtime_parts(state.no_cgroup(run))
+        return runtime_interfaces(state.no_cgroup(run))
 
     return Runtime.launch(load)

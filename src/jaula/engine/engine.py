@@ -110,7 +110,7 @@ class Engine:
         except NotFound:
             places = set()
         if self.parts.config.runtimes:
-            places |= set(cgroup_cleanup.places(self.parts.config.cgroup_parent))
+            places |= set(cgroup_cleanup.cgroup_directories(self.parts.config.cgroup_parent))
         for place in places:
             try:
                 os.rmdir(place)

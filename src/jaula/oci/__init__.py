@@ -1,5 +1,5 @@
-"""The command line of an OCI runtime: one file per command below ``commands``.
+"""``jaula-runtime``, an OCI runtime's command line: one file per command below ``commands``.
 
-Follows the runtime specification's ``runtime.md`` for the operations, and for flags and texts the
-runtimes that callers know.
+Follows the runtime specification's ``runtime.md`` for the operations. Flags and messages are those
+of runc, which callers know.
 """

@@ -1,12 +1,12 @@
-"""``python -m jaula.oci`` and the file that the launcher ``jaula-runtime`` runs.
+"""``python -m jaula.oci``, and the file that the launcher ``jaula-runtime`` runs.
 
-Kept tiny: run as a script it is compiled anew each time, unlike every module that it imports. The
-launcher starts the interpreter without ``site``, which would take a third of a ``state``'s time; so
-the place of the packages is named here. msgspec does without typing_extensions where it is not
-found, and saves its 12 ms.
+Kept tiny: a script is compiled anew each time, unlike every module that it imports. The launcher
+starts the interpreter without ``site``, which would take a third of the time of ``state``; so this
+file sets the path of the packages. msgspec works without typing_extensions, and skipping it saves
+12 ms.
 
-The interpreter is put out of the containers' reach first of all, since that starts it anew. Then
-the modules are found in an archive, and msgspec is loaded as far as it is used.
+The first step protects the interpreter's file from containers, since that starts the interpreter
+again. Then modules are loaded from an archive, and only the used part of msgspec is loaded.
 """
 
 import gc
@@ -21,8 +21,8 @@ if not __package__:
 from jaula.oci import cloned_binary
 
 if __name__ == "__main__":
-    cloned_binary.pin(sys.argv[1:])
-    gc.disable()  # it would look through all that is imported, again and again, and find nothing
+    cloned_binary.ensure(sys.argv[1:])
+    gc.disable()  # imported objects are never garbage, so a collection would free nothing
     from jaula.oci import pyc_archive
 
     pyc_archive.install()

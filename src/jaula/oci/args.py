@@ -1,7 +1,7 @@
-"""One call of the command: its flags and arguments, read as Go's flag package reads them.
+"""Parse flags and arguments as Go's flag package does.
 
-``--name value``, ``--name=value`` and ``-name`` are the same; a flag without value takes ``=true``
-or ``=false`` only; the first word that is no flag ends them, and so does ``--``.
+``--name value``, ``--name=value`` and ``-name`` are equivalent. A flag without a value takes only
+``=true`` or ``=false``. The first argument that is not a flag ends the flags, and so does ``--``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VALUE, SWITCH, LIST = "value", "switch", "list"
 
 
 class CommandArgs:
-    """What a command is run with."""
+    """The parsed flags and arguments of a command."""
 
     def __init__(
         self, command: str, options: Options, arguments: list[str], settings: Settings, log: Log
@@ -31,7 +31,10 @@ class CommandArgs:
         self.log = log
 
     def container_id(self) -> str:
-        """The one argument of most commands. Raises ``InvalidRequest``."""
+        """Return the container id, the one argument of most commands.
+
+        :raises InvalidRequest: when the number of arguments is not one.
+        """
         if len(self.arguments) != 1:
             raise InvalidRequest(
                 f'"{self.command}" requires exactly 1 argument(s), {len(self.arguments)} given'
@@ -40,14 +43,17 @@ class CommandArgs:
 
 
 class Options:
-    """The flags that were given."""
+    """The values of the flags on the command line."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[str]] = {}
         self._switches: dict[str, bool] = {}
 
-    def put(self, name: str, kind: str, value: str) -> None:
-        """Note one flag. Raises ``InvalidRequest`` for a switch that is neither true nor false."""
+    def set(self, name: str, kind: str, value: str) -> None:
+        """Store the value of a flag.
+
+        :raises InvalidRequest: when a switch is neither true nor false.
+        """
         if kind != SWITCH:
             self._values.setdefault(name, []).append(value)
         elif value in ("true", "1", "t", "T", "TRUE", "True"):
@@ -55,27 +61,30 @@ class Options:
         elif value in ("false", "0", "f", "F", "FALSE", "False"):
             self._switches[name] = False
         else:
-            raise InvalidRequest(f"--{name}: {value!r} is neither true nor false")
+            raise InvalidRequest(f"--{name}: {value!r} must be true or false")
 
     def get(self, name: str, default: str = "") -> str:
-        """A flag's value, the last where it was given more than once."""
+        """Return the value of a flag; the last one if it is repeated."""
         values = self._values.get(name)
         return values[-1] if values else default
 
     def all(self, name: str) -> list[str]:
-        """Every value of a flag that may be repeated."""
+        """Return every value of a repeatable flag."""
         return self._values.get(name, [])
 
-    def given(self, name: str) -> bool:
-        """Whether the flag was there at all."""
+    def has(self, name: str) -> bool:
+        """Return whether the flag is on the command line."""
         return name in self._values or name in self._switches
 
     def on(self, name: str) -> bool:
-        """Whether a switch is on."""
+        """Return whether a switch is on."""
         return self._switches.get(name, False)
 
     def number(self, name: str, default: int = 0) -> int:
-        """A flag's value as a whole number. Raises ``InvalidRequest``."""
+        """Return the value of a flag as a whole number.
+
+        :raises InvalidRequest: when it is not one.
+        """
         text = self.get(name)
         if not text:
             return default
@@ -85,32 +94,35 @@ class Options:
             raise InvalidRequest(f"--{name}: {text!r} is not a whole number") from None
 
 
-def parse(words: Sequence[str], flags: Mapping[str, str], where: str) -> tuple[Options, list[str]]:
-    """(flags, what follows them). Raises ``InvalidRequest`` that names ``where``."""
+def parse(argv: Sequence[str], flags: Mapping[str, str], program: str) -> tuple[Options, list[str]]:
+    """Parse flags; return them and the remaining arguments.
+
+    :raises InvalidRequest: when a flag is unknown or lacks a value; the hint names ``program``.
+    """
     options = Options()
     position = 0
-    while position < len(words):
-        word = words[position]
-        if word == "--":
+    while position < len(argv):
+        argument = argv[position]
+        if argument == "--":
             position += 1
             break
-        if len(word) < 2 or not word.startswith("-"):
+        if len(argument) < 2 or not argument.startswith("-"):
             break
         position += 1
-        name, separator, value = word.lstrip("-").partition("=")
+        name, separator, value = argument.lstrip("-").partition("=")
         kind = flags.get(name)
         if kind is not None and kind not in (VALUE, SWITCH, LIST):
             name, kind = kind, flags[kind]
         if kind is None:
             raise InvalidRequest(
-                f"flag provided but not defined: -{name}", hint=f"{where} --help lists them"
+                f"flag provided but not defined: -{name}", hint=f"{program} --help lists them"
             )
         if not separator and kind == SWITCH:
             value = "true"
         elif not separator:
-            if position == len(words):
+            if position == len(argv):
                 raise InvalidRequest(f"flag needs an argument: -{name}")
-            value = words[position]
+            value = argv[position]
             position += 1
-        options.put(name, kind, value)
-    return options, list(words[position:])
+        options.set(name, kind, value)
+    return options, list(argv[position:])

@@ -1,8 +1,8 @@
-"""Writing the archive of compiled modules, for ``scripts/setup``.
+"""Build the archive of compiled modules, for ``scripts/setup``.
 
-It holds whatever the commands load: modules of ours, of the standard library and of msgspec. Texts
-that only document and the types of functions are left out, and with ``-X no_debug_ranges`` the
-columns of source lines; half of the bytes are left.
+It holds the modules that the commands load: ours, the standard library's and msgspec's. Docstrings
+and annotations of functions are left out, and with ``-X no_debug_ranges`` the columns of source
+lines. That halves the size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
 
-LATER = (
+LAZY_MODULES = (
     "jaula.oci.main",
     "jaula.oci.foreground",
     "jaula.cgroups.v1.driver",
@@ -27,51 +27,54 @@ LATER = (
     "jaula.runtime.init.hooks",
     "jaula.runtime.init.landlock",
 )
-"""What is imported only once it is needed, besides the commands."""
+"""Modules that are imported lazily, besides the commands."""
 
 
 def main() -> None:
-    """Load what the commands load, and write the archive of it. Raises ``OSError``."""
+    """Load what the commands load, and write it to the archive.
+
+    :raises OSError: when the archive cannot be written.
+    """
     sys.modules["typing_extensions"] = None  # type: ignore[assignment] # as the commands do
     sys.meta_path.insert(0, fast_import.Finder())
     for file in os.listdir(commands.__path__[0]):
         if file.endswith(".py"):
             __import__(f"{commands.__name__}.{file.removesuffix('.py')}")
-    for name in LATER:
+    for name in LAZY_MODULES:
         __import__(name)
-    write(pyc_archive.place(), sorted(sys.modules))
+    write(pyc_archive.archive_path(), sorted(sys.modules))
 
 
 def write(path: str, names: list[str]) -> None:
-    """Write an archive of those of the loaded modules ``names`` that have a source."""
+    """Write an archive of the loaded modules ``names`` that have a source file."""
     index: dict[str, tuple[object, ...]] = {}
-    codes = bytearray()
+    code = bytearray()
     for name in names:
         spec = getattr(sys.modules[name], "__spec__", None)
         if spec is None or spec.name != name or not (spec.origin or "").endswith(".py"):
             continue
-        places = spec.submodule_search_locations
-        facts = os.stat(spec.origin)
-        start = len(codes)
-        codes += marshal.dumps(compiled(spec.origin))
+        package_path = spec.submodule_search_locations
+        st = os.stat(spec.origin)
+        start = len(code)
+        code += marshal.dumps(compile_stripped(spec.origin))
         index[name] = (
             spec.origin,
-            facts.st_mtime_ns,
-            facts.st_size,
-            None if places is None else list(places),
+            st.st_mtime_ns,
+            st.st_size,
+            None if package_path is None else list(package_path),
             start,
-            len(codes),
+            len(code),
         )
-    head = marshal.dumps(index)
+    index_data = marshal.dumps(index)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "wb") as file:
-        file.write(MAGIC_NUMBER + len(head).to_bytes(4, "little") + head + codes)
+        file.write(MAGIC_NUMBER + len(index_data).to_bytes(4, "little") + index_data + code)
     os.rename(temporary, path)
 
 
-def compiled(file: str) -> CodeType:
-    """A module's code, without documentation and without its functions' annotations."""
+def compile_stripped(file: str) -> CodeType:
+    """Compile a module without docstrings and annotations of functions."""
     import ast
 
     with open(file, "rb") as source:

@@ -1,9 +1,10 @@
-"""Documents that a caller hands to the runtime as files: ``config.json``, a process, resources.
+"""Documents that a caller passes as files: ``config.json``, a process, resources.
 
-Follows runtime-spec bundle.md. Whoever writes a bundle need not be who runs the runtime, so a file
-is looked at before it is opened: a FIFO, a device or a directory in its place is refused without
-waiting for it or touching it, and so is one that is too large. A symbolic link is followed, as
-other runtimes do. What is in a document is judged by :mod:`jaula.runtime.validation`.
+Follows runtime-spec bundle.md. The author of a bundle need not be the user of the runtime. So a
+file is checked before it is opened: a FIFO, a device or a directory in its place is refused without
+blocking on it, and so is a file that is too large. A symbolic link is followed, as in other
+runtimes.
+:mod:`jaula.runtime.validation` checks the content of a document.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.spec.runtime import Process, Resources, Spec, decode
 
 CONFIG = "config.json"
-LARGEST = 16 << 20  # bytes; the largest profiles of system calls are below 200 KiB
+MAX_SIZE = 16 << 20  # bytes; the largest profiles of system calls are below 200 KiB
 
 T = TypeVar("T")
 
 
 class _Head(msgspec.Struct, rename="camel"):
-    """What a document says of itself, and sections of other platforms."""
+    """The version of a document, and its sections for other platforms."""
 
     oci_version: str = ""
     windows: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -35,11 +36,16 @@ class _Head(msgspec.Struct, rename="camel"):
 
 
 def load(bundle: str) -> Spec:
-    """The spec of a bundle; raises ``NotFound``, ``InvalidRequest`` or ``Unsupported``."""
+    """Read the spec of a bundle.
+
+    :raises NotFound: when the bundle or its config.json does not exist.
+    :raises InvalidRequest: when the document is malformed.
+    :raises Unsupported: when it is for another platform.
+    """
     try:
         directory = os.open(bundle, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        raise _unopened(f"bundle {bundle}", error) from None
+        raise _open_error(f"bundle {bundle}", error) from None
     name = os.path.join(bundle, CONFIG)
     try:
         data = _read(CONFIG, name, directory)
@@ -49,50 +55,54 @@ def load(bundle: str) -> Spec:
 
 
 def parse(data: bytes, name: str = CONFIG) -> Spec:
-    """The spec in the bytes of a ``config.json``, which ``name`` stands for in errors."""
-    head = _decoded(msgspec.json.Decoder(_Head).decode, data, name)
+    """Decode a ``config.json``; ``name`` stands for it in errors.
+
+    :raises InvalidRequest: when the document is malformed.
+    :raises Unsupported: when it is for another platform.
+    """
+    head = _decode(msgspec.json.Decoder(_Head).decode, data, name)
     if not head.oci_version:
         raise InvalidRequest(f"{name}: ociVersion is missing")
     for section in ("windows", "solaris", "zos", "vm"):
         if getattr(head, section) is not msgspec.UNSET:
-            raise Unsupported(f"{name}: section {section!r} is for another platform than Linux")
-    return _decoded(decode, data, name)
+            raise Unsupported(f"{name}: section {section!r} is for a platform other than Linux")
+    return _decode(decode, data, name)
 
 
 def load_process(path: str) -> Process:
-    """The document of ``exec --process``."""
-    return _decoded(msgspec.json.Decoder(Process).decode, _read(path, path), path)
+    """Read the document of ``exec --process``."""
+    return _decode(msgspec.json.Decoder(Process).decode, _read(path, path), path)
 
 
 def load_resources(source: str, stdin: int = 0) -> Resources:
-    """The document of ``update --resources``: a file, or ``-`` for the descriptor ``stdin``."""
+    """Read the document of ``update --resources``; ``-`` means the descriptor ``stdin``."""
     if source == "-":
         return parse_resources(_read_all(stdin, "standard input"), "standard input")
     return parse_resources(_read(source, source), source)
 
 
 def parse_resources(data: bytes, name: str) -> Resources:
-    """Resources from bytes, which ``name`` stands for in errors."""
-    return _decoded(msgspec.json.Decoder(Resources).decode, data, name)
+    """Decode resources; ``name`` stands for the document in errors."""
+    return _decode(msgspec.json.Decoder(Resources).decode, data, name)
 
 
 def _read(path: str, name: str, directory: int | None = None) -> bytes:
-    """All of a regular file of bounded size."""
+    """Read a regular file of bounded size."""
     try:
-        looked_at = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
+        path_fd = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
     except (OSError, ValueError) as error:
-        raise _unopened(name, error) from None
+        raise _open_error(name, error) from None
     try:
-        facts = os.fstat(looked_at)
-        if not stat.S_ISREG(facts.st_mode):
-            raise InvalidRequest(f"{name} is {_kind(facts.st_mode)}, not a regular file")
-        if facts.st_size > LARGEST:
+        st = os.fstat(path_fd)
+        if not stat.S_ISREG(st.st_mode):
+            raise InvalidRequest(f"{name} is {_file_type(st.st_mode)}, not a regular file")
+        if st.st_size > MAX_SIZE:
             raise _too_large(name)
-        fd = os.open(f"/proc/self/fd/{looked_at}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _unopened(name, error) from None
+        raise _open_error(name, error) from None
     finally:
-        os.close(looked_at)
+        os.close(path_fd)
     try:
         return _read_all(fd, name)
     finally:
@@ -100,52 +110,52 @@ def _read(path: str, name: str, directory: int | None = None) -> bytes:
 
 
 def _read_all(fd: int, name: str) -> bytes:
-    """Read to the end; the size that a file tells may be wrong, so this is bounded too."""
+    """Read to the end, up to a limit: the size that fstat reports may be wrong."""
     data = bytearray()
-    while len(data) <= LARGEST:
+    while len(data) <= MAX_SIZE:
         try:
-            piece = os.read(fd, 1 << 18)
+            chunk = os.read(fd, 1 << 18)
         except OSError as error:
-            raise _unopened(name, error) from None
-        if not piece:
+            raise _open_error(name, error) from None
+        if not chunk:
             return bytes(data)
-        data += piece
+        data += chunk
     raise _too_large(name)
 
 
-def _decoded(decoder: Callable[[bytes], T], data: bytes, name: str) -> T:
+def _decode(decoder: Callable[[bytes], T], data: bytes, name: str) -> T:
     try:
         return decoder(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{name}: {_plain(str(error))}") from None
+        raise InvalidRequest(f"{name}: {_decode_error(str(error))}") from None
     except RecursionError:
         raise InvalidRequest(f"{name}: objects or lists are nested too deeply") from None
 
 
-def _plain(text: str) -> str:
-    """The decoder's text, place first: ``$.process.args[1]: expected `str`, got `int```."""
-    what, separator, place = text.partition(" - at `")
-    if not what.startswith("JSON"):
-        what = what[:1].lower() + what[1:]
-    if separator and place.startswith("$") and place.endswith("`"):
-        return f"{place[:-1]}: {what}"
-    return what
+def _decode_error(text: str) -> str:
+    """Return the decoder's error, location first: ``$.process.args[1]: expected `str```."""
+    message, separator, location = text.partition(" - at `")
+    if not message.startswith("JSON"):
+        message = message[:1].lower() + message[1:]
+    if separator and location.startswith("$") and location.endswith("`"):
+        return f"{location[:-1]}: {message}"
+    return message
 
 
-def _unopened(name: str, error: OSError | ValueError) -> InvalidRequest | NotFound:
+def _open_error(name: str, error: OSError | ValueError) -> InvalidRequest | NotFound:
     if isinstance(error, FileNotFoundError):
         return NotFound(f"{name}: no such file or directory")
     if isinstance(error, OSError):
         return InvalidRequest(f"{name}: {(error.strerror or 'cannot be read').lower()}")
-    return InvalidRequest(f"{name!r} is no path: {error}")
+    return InvalidRequest(f"{name!r} is not a valid path: {error}")
 
 
 def _too_large(name: str) -> InvalidRequest:
-    return InvalidRequest(f"{name} is larger than {LARGEST >> 20} MiB")
+    return InvalidRequest(f"{name} is larger than {MAX_SIZE >> 20} MiB")
 
 
-def _kind(mode: int) -> str:
-    for test, kind in (
+def _file_type(mode: int) -> str:
+    for test, name in (
         (stat.S_ISDIR, "a directory"),
         (stat.S_ISFIFO, "a pipe"),
         (stat.S_ISSOCK, "a socket"),
@@ -153,5 +163,5 @@ def _kind(mode: int) -> str:
         (stat.S_ISBLK, "a device"),
     ):
         if test(mode):
-            return kind
+            return name
     return "something else"

@@ -1,17 +1,18 @@
-"""Keeping the interpreter that runs us out of a container's reach (statement I2, CVE-2019-5736).
+"""Protect the interpreter's file from containers (statement I2, CVE-2019-5736).
 
-What joins or becomes a container is a process of ours until it executes the program, and a program
-``#!/proc/self/exe`` even makes the kernel run our own executable inside. Whoever is root there, and
-is the host's root too, could open it through ``/proc/PID/exe`` and change the host's file. So the
-commands that put a process into a container execute themselves anew from a clone of the file's
-mount that is read-only and attached nowhere: through it nobody can write.
+A process that joins or creates a container runs our executable until it executes the program, and a
+program ``#!/proc/self/exe`` even makes the kernel run our executable inside. A user who is root
+there and on the host could open it through ``/proc/PID/exe`` and overwrite the host's file. So the
+commands that put a process into a container execute themselves again (runc:
+``ensure_cloned_binary``). They run from a read-only clone of the file's mount that is attached
+nowhere: no process can write through it.
 
-Facts about such a clone: open_tree(2) makes it, mount_setattr(2) shapes it. Once the executable
-runs and the descriptor is closed, the clone is in no mount namespace: it cannot be remounted, bound
-or found in any list, and it goes with the last process that runs from it.
+Facts about such a clone: open_tree(2) creates it, mount_setattr(2) makes it read-only. Once the
+executable runs and the descriptor is closed, the clone is in no mount namespace. It cannot be
+remounted, bound or listed, and it goes away with the last process that runs from it.
 
-This is the first thing a command does and costs a second start of the interpreter, so it imports
-nothing but the C half of ctypes. That it was done is seen by the mount, not by a word of a caller.
+This is the first step of a command and costs a second start of the interpreter, so it imports only
+the C half of ctypes. Whether it was done is read from the mount, not from an argument or variable.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 EXECUTABLE = "/proc/self/exe"
 COMMANDS = frozenset({"create", "run", "exec"})
-"""Those that put a process into a container."""
+"""Commands that put a process into a container."""
 
-_LARGEST = 16 << 20  # bytes of a config.json, as in jaula.oci.bundle
+_MAX_CONFIG = 16 << 20  # bytes of a config.json, as in jaula.oci.bundle
 _NR_OPEN_TREE, _NR_MOUNT_SETATTR = 428, 442  # the same on every architecture
 _OPEN_TREE_CLONE = 1
 _O_CLOEXEC = 0o2000000
@@ -38,15 +39,15 @@ _MOUNT_ATTR_RDONLY = 1
 _ST_RDONLY = 1
 
 
-def pin(words: Sequence[str]) -> None:
-    """Go on from a read-only clone of the executable, where ``words`` need it and we may make one.
+def ensure(argv: Sequence[str]) -> None:
+    """Execute again from a read-only clone of the executable, if ``argv`` requires it.
 
-    Does not return where it executes. Without CAP_SYS_ADMIN there is none to make, and no host's
+    Does not return when it executes. Without CAP_SYS_ADMIN there is no clone to create, and no host
     root in the container either.
     """
-    if COMMANDS.isdisjoint(words) or posix.statvfs(EXECUTABLE).f_flag & _ST_RDONLY:
+    if COMMANDS.isdisjoint(argv) or posix.statvfs(EXECUTABLE).f_flag & _ST_RDONLY:
         return
-    if not _within_reach(words, posix.stat(EXECUTABLE).st_uid):
+    if not _needs_clone(argv, posix.stat(EXECUTABLE).st_uid):
         return
     fd = _clone()
     if fd >= 0:
@@ -54,7 +55,7 @@ def pin(words: Sequence[str]) -> None:
 
 
 def _clone() -> int:
-    """The executable on a mount of its own; -1 where we may not make one."""
+    """Return the executable on a mount of its own; -1 without the privileges."""
     import _ctypes
 
     library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type] # dlopen(3): the whole program
@@ -67,61 +68,61 @@ def _clone() -> int:
     attributes = b"".join(
         number.to_bytes(8, sys.byteorder) for number in (_MOUNT_ATTR_RDONLY, 0, 0, 0)
     )
-    shaped = call(
+    result = call(
         system_call, (_NR_MOUNT_SETATTR, fd, b"", _AT_EMPTY_PATH, attributes, len(attributes))
     )
-    if shaped < 0:
+    if result < 0:
         posix.close(fd)
         return -1
     return fd
 
 
-def _within_reach(words: Sequence[str], owner: int) -> bool:
-    """Whether a user of the container may be the host's ``owner`` of the executable.
+def _needs_clone(argv: Sequence[str], owner: int) -> bool:
+    """Return whether a user of the container may be the host's ``owner`` of the executable.
 
-    Says so whenever it is not plain from the bundle that it is not.
+    The answer is yes unless the bundle plainly shows the opposite.
     """
-    if "exec" in words:
+    if "exec" in argv:
         return True
     try:
-        data = _read(f"{_bundle(words)}/config.json")
+        data = _read(f"{_bundle(argv)}/config.json")
         if b'"uidMappings"' not in data:
             return True
         from jaula.spec import fast_json
 
-        return reaches(fast_json.decode(data), owner)
+        return maps_host_id(fast_json.decode(data), owner)
     except (OSError, ValueError, RecursionError):
-        return True  # what is wrong with it is told by who reads it for good
+        return True  # the command itself reports what is wrong with the file
 
 
 def _read(path: str) -> bytes:
     fd = posix.open(path, posix.O_RDONLY | posix.O_NONBLOCK | _O_CLOEXEC)
     try:
-        return posix.read(fd, min(posix.fstat(fd).st_size, _LARGEST))
+        return posix.read(fd, min(posix.fstat(fd).st_size, _MAX_CONFIG))
     finally:
         posix.close(fd)
 
 
-def _bundle(words: Sequence[str]) -> str:
-    """The bundle that the flags name: the last, as in the parser of commands."""
+def _bundle(argv: Sequence[str]) -> str:
+    """Return the bundle of the flags: the last one, as in the parser of the commands."""
     bundle = "."
-    for word, following in zip(words, (*words[1:], ""), strict=True):
-        name, separator, value = word.partition("=")
+    for argument, next_argument in zip(argv, (*argv[1:], ""), strict=True):
+        name, separator, value = argument.partition("=")
         if name in ("-b", "--b", "-bundle", "--bundle"):
-            bundle = value if separator else following
+            bundle = value if separator else next_argument
     return bundle
 
 
-def reaches(config: Any, owner: int) -> bool:
-    """Whether in a container of this ``config.json`` somebody may be the host's user ``owner``.
+def maps_host_id(config: Any, owner: int) -> bool:
+    """Return whether a container of this ``config.json`` may map the host's user ``owner``.
 
-    Nobody may where it gets a user namespace of its own with mappings that leave ``owner`` out.
+    It may not if it has a new user namespace with mappings that leave ``owner`` out.
     """
     try:
         linux = config["linux"]
-        spaces = [entry for entry in linux["namespaces"] if entry["type"] == "user"]
+        user_namespaces = [entry for entry in linux["namespaces"] if entry["type"] == "user"]
         rows = [(row["hostID"], row["size"]) for row in linux["uidMappings"]]
-        if not spaces or not rows or any(entry.get("path") for entry in spaces):
+        if not user_namespaces or not rows or any(entry.get("path") for entry in user_namespaces):
             return True
         return any(first <= owner < first + size for first, size in rows)
     except (KeyError, TypeError, AttributeError):

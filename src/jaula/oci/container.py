@@ -1,14 +1,14 @@
-"""A container as this command knows it: a directory of its own below the runtime's root.
+"""A container of ``jaula-runtime``: a directory of its own below the runtime's root.
 
-    <root>/<id>/state.json    what :class:`Record` holds; written to a temporary name and renamed
-    <root>/<id>/config.json   the spec as it was when the container was created
-    <root>/<id>/start.sock    there while init waits to be started; it listens here
+    <root>/<id>/state.json    the fields of :class:`Record`; written atomically
+    <root>/<id>/config.json   the spec from when the container was created
+    <root>/<id>/start.sock    exists while init waits to be started; init listens on it
 
-The lock is flock(2) on the directory: it is free again as soon as its holder ends, however it ends.
-A directory without a live creator and without a live process is a stopped container, whatever the
-creator had got done; ``delete`` removes it whole.
+The lock is flock(2) on the directory: it is released when its holder exits, in whatever way. A
+directory without a live creator and without a live process is a stopped container, however far the
+creator came; ``delete`` removes it.
 
-Reading a state needs no msgspec and no ctypes, whose imports would take longer than all the rest.
+Reading a state needs neither msgspec nor ctypes, whose imports would take longer than all the rest.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Self
 
+    from jaula.spec.runtime import State
+
 STATE, CONFIG, SOCKET = "state.json", "config.json", "start.sock"
 ID_LENGTH = 255  # bytes, NAME_MAX
-_ID_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
 class Record:
-    """What is kept of a container. Times are as in proc_pid_stat(5), ticks since boot."""
+    """The stored fields of a container. Times are ticks since boot, as in proc_pid_stat(5)."""
 
     __slots__ = (
         "annotations",
@@ -65,7 +67,7 @@ class Record:
         self.start_time: int = values.get("start_time", 0)
 
     def document(self, status: str) -> dict[str, object]:
-        """The state of runtime.md, with what runc adds to it."""
+        """Return the state of runtime.md, with runc's additions."""
         return {
             "ociVersion": self.oci_version,
             "id": self.id,
@@ -77,18 +79,27 @@ class Record:
             "annotations": self.annotations,
         }
 
+    def state(self, status: str) -> State:
+        """Return the document that hooks and seccomp agents read, runtime.md "State"."""
+        from jaula.spec.runtime import State
+
+        return State(self.id, status, self.bundle, self.pid, self.annotations, self.oci_version)
+
     def encode(self) -> bytes:
-        """The record as JSON."""
+        """Return the record as JSON."""
         return fast_json.encode({name: getattr(self, name) for name in self.__slots__}).encode(
             "utf-8", "surrogateescape"
         )
 
 
 def check_id(text: str) -> str:
-    """The id, if it can be one: it is a directory's name too. Raises ``InvalidRequest``."""
+    """Return a valid container id; it is also the name of a directory.
+
+    :raises InvalidRequest: when the id is invalid.
+    """
     if not text:
         raise InvalidRequest("a container id is missing")
-    if text in (".", "..") or not _ID_SIGNS.issuperset(text):
+    if text in (".", "..") or not _ID_CHARACTERS.issuperset(text):
         raise InvalidRequest(
             f"invalid container ID format: {text[:64]!r}",
             hint="letters, digits and any of _ + - . are allowed, but not . or .. alone",
@@ -108,8 +119,11 @@ class Container:
         self.path = f"{root}/{container_id}"
 
     @classmethod
-    def make(cls, root: str, container_id: str) -> Self:
-        """A new directory, locked. Raises ``Conflict`` where the id is in use."""
+    def create(cls, root: str, container_id: str) -> Self:
+        """Create a directory and lock it.
+
+        :raises Conflict: when the id is in use.
+        """
         check_id(container_id)
         os.makedirs(root, 0o700, exist_ok=True)
         path = f"{root}/{container_id}"
@@ -122,8 +136,11 @@ class Container:
         return container
 
     @classmethod
-    def find(cls, root: str, container_id: str) -> Self:
-        """An existing one. Raises ``NotFound``."""
+    def open(cls, root: str, container_id: str) -> Self:
+        """Open an existing directory.
+
+        :raises NotFound: when the container does not exist.
+        """
         return cls._open(root, check_id(container_id))
 
     @classmethod
@@ -143,27 +160,30 @@ class Container:
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
 
-    def lock(self, *, unmade: bool = True) -> None:
-        """Wait until nobody else changes the container. Raises ``NotFound`` if it went away.
+    def lock(self, *, wait_for_create: bool = True) -> None:
+        """Wait for the lock, which every command takes that changes the container.
 
-        ``unmade`` false does not wait for one that is being created, which may take as long as its
-        hooks: that raises ``Conflict``.
+        Without ``wait_for_create`` it does not wait for a container that is being created, which
+        may take as long as its hooks.
+
+        :raises NotFound: when the container was deleted meanwhile.
+        :raises Conflict: when the container is being created, without ``wait_for_create``.
         """
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if not unmade and not self.record().pid:
+            if not wait_for_create and not self.record().pid:
                 raise Conflict(f"container {self.id} is still being created") from None
             fcntl.flock(self.fd, fcntl.LOCK_EX)
         if os.fstat(self.fd).st_nlink == 0:
             raise NotFound(f"container {self.id} does not exist")
 
     def unlock(self) -> None:
-        """Let others change the container."""
+        """Release the lock."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def locked(self) -> bool:
-        """Whether somebody else changes it right now."""
+        """Return whether another process holds the lock."""
         probe = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         try:
             fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -176,27 +196,30 @@ class Container:
     # files
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file so that a reader sees all of it or what was there before."""
+        """Write a file atomically."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(f"{name}.new", flags, 0o600, dir_fd=self.fd)
         try:
             left = memoryview(data)
-            while left:  # a full file system takes a part, and nothing the next time
+            while left:  # a full file system takes a part, and fails the next time
                 left = left[os.write(fd, left) :]
         finally:
             os.close(fd)
         os.rename(f"{name}.new", name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def read(self, name: str) -> bytes:
-        """A file's content. Raises ``FileNotFoundError``."""
+        """Return the content of a file.
+
+        :raises FileNotFoundError: when it does not exist.
+        """
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
         with open(fd, "rb") as file:
             return file.read()
 
     def record(self) -> Record:
-        """What is known of it; a creator that was killed early left next to nothing.
+        """Return the record; nearly empty if the creator was killed early.
 
-        Raises ``CorruptState``.
+        :raises CorruptState: when the file is damaged.
         """
         try:
             return Record(**fast_json.decode(self.read(STATE)))
@@ -217,32 +240,32 @@ class Container:
     # the socket
 
     def socket_address(self) -> str:
-        """By descriptor, since an address has only 108 bytes."""
+        """Return the socket's address by descriptor, since an address has only 108 bytes."""
         return f"/proc/self/fd/{self.fd}/{SOCKET}"
 
     def listen(self) -> _socket.socket:
-        """The socket on which init will wait."""
-        waiting = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        waiting.bind(self.socket_address())
-        waiting.listen(1)
-        return waiting
+        """Return the socket on which init waits to be started."""
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        listener.bind(self.socket_address())
+        listener.listen(1)
+        return listener
 
     def connect(self) -> _socket.socket | None:
-        """A connection to an init that waits to be started; None where none does."""
-        caller = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        """Connect to an init that waits to be started; return None if none does."""
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
-            caller.connect(self.socket_address())
+            sock.connect(self.socket_address())
         except OSError as error:
-            caller.close()
+            sock.close()
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
                 return None
             raise
-        return caller
+        return sock
 
     # status
 
     def status(self, record: Record) -> str:
-        """creating, created, running, paused or stopped: what the kernel says right now."""
+        """Return creating, created, running, paused or stopped, read from the kernel."""
         if not record.pid:
             return "creating" if self.locked() else "stopped"
         if not alive(record):
@@ -255,13 +278,16 @@ class Container:
 
 
 def alive(record: Record) -> bool:
-    """Whether the process that was made is still there and no zombie."""
+    """Return whether the created process still exists and is not a zombie."""
     state, start_time = process_facts(record.pid)
     return state not in ("", "Z", "X") and start_time == record.start_time
 
 
 def process_facts(pid: int) -> tuple[str, int]:
-    """(state letter, start time) of a process, proc_pid_stat(5); ("", 0) where there is none."""
+    """Return (state letter, start time) of a process; see proc_pid_stat(5).
+
+    Return ("", 0) if it does not exist.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b") ")[2].split()
@@ -271,15 +297,15 @@ def process_facts(pid: int) -> tuple[str, int]:
 
 
 def frozen(record: Record) -> bool:
-    """Whether the container's cgroup is stopped."""
+    """Return whether the container's cgroup is frozen."""
     paths = record.cgroup_paths
-    for path, mark in (
+    for path, frozen_text in (
         (f"{paths.get('freezer', '')}/freezer.state", b"FROZEN"),
         (f"{next(iter(paths.values()), '')}/cgroup.events", b"frozen 1"),
     ):
         try:
             with open(path, "rb") as file:
-                return mark in file.read()
+                return frozen_text in file.read()
         except OSError:
             continue
     return False

@@ -1,8 +1,7 @@
-"""The ``config.json`` that ``spec`` writes: a shell in a root of its own, with little else.
+"""The ``config.json`` that ``spec`` writes: a shell with a root of its own and few privileges.
 
-Follows runtime-spec config.md. The values are the strict ones: a read-only root, three
-capabilities, no new privileges, the engine's own filter of system calls; whoever needs more edits
-the file.
+Follows runtime-spec config.md. The defaults are strict: a read-only root, three capabilities, no
+new privileges, the engine's own seccomp profile. A user who needs more edits the file.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from jaula.spec import runtime as oci
 
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_KINDS = ("pid", "network", "ipc", "uts", "mount", "cgroup")
-_PLAIN = ("nosuid", "noexec", "nodev")
+_NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
+_RESTRICTED = ("nosuid", "noexec", "nodev")
 
 
 def template(*, rootless: bool, uid: int, gid: int) -> oci.Spec:
-    """``rootless`` maps the container's root to ``uid`` and ``gid``, which is all it can do."""
-    namespaces = tuple(oci.Namespace(kind) for kind in _KINDS)
+    """Return the default spec; ``rootless`` maps only root, to ``uid`` and ``gid``."""
+    namespaces = tuple(oci.Namespace(kind) for kind in _NAMESPACES)
     uids: tuple[oci.IDMapping, ...] = ()
     gids: tuple[oci.IDMapping, ...] = ()
     resources: oci.Resources | None = oci.Resources(
@@ -62,11 +61,11 @@ def _mounts(*, rootless: bool) -> tuple[oci.Mount, ...]:
     if not rootless:
         pts = (*pts, "gid=5")  # tty; a single mapping has no such group
     return (
-        oci.Mount("/proc", "proc", "proc", _PLAIN),
+        oci.Mount("/proc", "proc", "proc", _RESTRICTED),
         oci.Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
         oci.Mount("/dev/pts", "devpts", "devpts", pts),
-        oci.Mount("/dev/shm", "shm", "tmpfs", (*_PLAIN, "mode=1777", "size=65536k")),
-        oci.Mount("/dev/mqueue", "mqueue", "mqueue", _PLAIN),
-        oci.Mount("/sys", "sysfs", "sysfs", (*_PLAIN, "ro")),
-        oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_PLAIN, "relatime", "ro")),
+        oci.Mount("/dev/shm", "shm", "tmpfs", (*_RESTRICTED, "mode=1777", "size=65536k")),
+        oci.Mount("/dev/mqueue", "mqueue", "mqueue", _RESTRICTED),
+        oci.Mount("/sys", "sysfs", "sysfs", (*_RESTRICTED, "ro")),
+        oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (*_RESTRICTED, "relatime", "ro")),
     )

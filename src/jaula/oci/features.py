@@ -1,8 +1,8 @@
-"""What this runtime can do: runtime-spec features.md and features-linux.md, version 1.2.
+"""The features of this runtime: runtime-spec features.md and features-linux.md, version 1.2.
 
-Every list is that of the code which does the work, so that none can promise more. As the document
-asks, it tells what the runtime knows; what depends on the kernel is told where the document has a
-place for that: capabilities, and the filter flags that are supported.
+Every list comes from the code that implements it, so the document cannot promise more. As
+specified, it lists what the runtime implements. What depends on the kernel is listed where the
+document has a field for it: capabilities, and the supported filter flags.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 OCI_VERSION_MIN = "1.0.0"
 VERSION_ANNOTATION = "jaula.runtime.version"
-_NEWER = frozenset({"SCMP_ARCH_LOONGARCH64"})  # known here, named by a later specification only
+_NEWER = frozenset(
+    {"SCMP_ARCH_LOONGARCH64"}
+)  # supported here, but only a later specification names it
 LIBSECCOMP_ANNOTATION = "io.github.seccomp.libseccomp.version"
 
 
 def features() -> dict[str, Any]:
-    """The document, as plain values."""
+    """Return the document as plain values."""
     return {
         "ociVersionMin": OCI_VERSION_MIN,
         "ociVersionMax": OCI_VERSION,
@@ -56,7 +58,7 @@ def _cgroup() -> dict[str, bool]:
     from jaula.cgroups.v1.cgroup import CONTROLLERS as V1
     from jaula.cgroups.v2.cgroup import CONTROLLERS as V2
 
-    systemd = find_spec("jeepney") is not None  # what jaula.cgroups.systemd speaks D-Bus with
+    systemd = find_spec("jeepney") is not None  # D-Bus library of jaula.cgroups.systemd
     return {
         "v1": bool(V1),
         "v2": bool(V2),
@@ -82,10 +84,10 @@ def _seccomp() -> dict[str, Any]:
 
 
 def _annotations() -> dict[str, str]:
-    found = {VERSION_ANNOTATION: __version__}
+    annotations = {VERSION_ANNOTATION: __version__}
     if version := _libseccomp():
-        found[LIBSECCOMP_ANNOTATION] = version
-    return found
+        annotations[LIBSECCOMP_ANNOTATION] = version
+    return annotations
 
 
 class _scmp_version(ctypes.Structure):
@@ -95,7 +97,7 @@ class _scmp_version(ctypes.Structure):
 
 
 def _libseccomp() -> str | None:
-    """The version of libseccomp, without which no filter can be compiled; None without it."""
+    """Return the version of libseccomp; None without it, since no filter can be compiled then."""
     try:
         function = seccomp.library().seccomp_version
     except OSError:

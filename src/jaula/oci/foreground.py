@@ -1,7 +1,7 @@
-"""Staying with a process in the foreground: its signals, its terminal, its exit status.
+"""Wait for a process in the foreground: forward signals, relay its terminal, return its status.
 
-Signals that this command gets go to the process. Where the process has a terminal of its own, the
-caller's is put into raw mode and both are joined until the process has ended.
+Signals that this command receives go to the process. If the process has a terminal of its own, the
+caller's terminal is put into raw mode, and both are relayed until the process has exited.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ _NOT_FORWARDED = frozenset(
         signal.SIGTTOU,
     )
 )
-READ_SIZE = 1 << 16
+READ_SIZE = 1 << 16  # bytes
 
 
-def hold_signals() -> None:
-    """From now on signals wait for :func:`stay`, so that none is lost before it can forward it.
+def block_signals() -> None:
+    """Block signals until :func:`wait_for_exit` can forward them, so that none is lost.
 
-    What is forked meanwhile starts its program with an empty mask.
+    A process that is forked meanwhile executes its program with an empty mask.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
-def size() -> tuple[int, int]:
-    """Rows and columns of the caller's terminal; 0 where there is none."""
+def terminal_size() -> tuple[int, int]:
+    """Return rows and columns of the caller's terminal; 0 if there is none."""
     return termios.tcgetwinsize(0) if os.isatty(0) else (0, 0)
 
 
-def stay(pid: int, master: int = -1) -> int:
-    """Wait for a child of ours; its exit status as shells count it."""
+def wait_for_exit(pid: int, master: int = -1) -> int:
+    """Wait for a child of ours; return its exit status as shells count it."""
     pidfd = os.pidfd_open(pid)
-    woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    wakeup_read, wakeup_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             try:
-                signal.signal(number, _noted)
+                signal.signal(number, _ignore)
             except OSError:
-                continue  # a number that the C library keeps for itself
+                continue  # a signal that the C library reserves
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     terminal = Terminal(master) if master >= 0 else None
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    poll.register(woken, select.POLLIN)
+    poll.register(wakeup_read, select.POLLIN)
     if terminal is not None:
-        terminal.join(poll)
+        terminal.register(poll)
     try:
         while True:
             for fd, _ in poll.poll():
@@ -68,17 +68,17 @@ def stay(pid: int, master: int = -1) -> int:
                     if terminal is not None:
                         terminal.drain()
                     return process.exit_code(os.waitpid(pid, 0)[1])[0]
-                if fd == woken:
-                    _forward(os.read(woken, 256), pidfd, terminal)
+                if fd == wakeup_read:
+                    _forward(os.read(wakeup_read, 256), pidfd, terminal)
                 elif terminal is not None:
-                    terminal.pass_on(fd)
+                    terminal.relay(fd)
     finally:
         if terminal is not None:
-            terminal.leave()
+            terminal.restore()
 
 
-def _noted(number: int, frame: object) -> None:
-    """The number is in the wake-up pipe by now."""
+def _ignore(number: int, frame: object) -> None:
+    """Do nothing: the signal number is in the wake-up pipe."""
 
 
 def _forward(numbers: bytes, pidfd: int, terminal: Terminal | None) -> None:
@@ -89,33 +89,33 @@ def _forward(numbers: bytes, pidfd: int, terminal: Terminal | None) -> None:
             try:
                 signal.pidfd_send_signal(pidfd, number)
             except ProcessLookupError:
-                return  # it has ended, which the loop is about to see
+                return  # it has exited, which the loop is about to notice
 
 
 class Terminal:
-    """The caller's terminal (or pipes) on one side, a process's on the other."""
+    """The caller's terminal (or pipes) on one side, a process's terminal on the other."""
 
     def __init__(self, master: int) -> None:
         self.master = master
-        self.former = termios.tcgetattr(0) if os.isatty(0) else None
-        if self.former is not None:
+        self.saved_attributes = termios.tcgetattr(0) if os.isatty(0) else None
+        if self.saved_attributes is not None:
             tty.setraw(0)
         self.resize()
 
     def resize(self) -> None:
-        """As large as the caller's."""
-        if self.former is not None:
+        """Copy the size of the caller's terminal."""
+        if self.saved_attributes is not None:
             rows, columns = termios.tcgetwinsize(0)
             set_size(self.master, rows, columns)
 
-    def join(self, poll: select.poll) -> None:
+    def register(self, poll: select.poll) -> None:
         """Watch both sides."""
         self.poll = poll
         poll.register(self.master, select.POLLIN)
         poll.register(0, select.POLLIN)
 
-    def pass_on(self, fd: int) -> None:
-        """One read, and everything of it written to the other side."""
+    def relay(self, fd: int) -> None:
+        """Read once and write all of it to the other side."""
         try:
             data = os.read(fd, READ_SIZE)
         except OSError:  # EIO: no process has the terminal open
@@ -130,16 +130,16 @@ class Terminal:
             data = data[os.write(target, data) :]
 
     def drain(self) -> None:
-        """What the process printed before it ended."""
+        """Write the remaining output of the process."""
         os.set_blocking(self.master, False)
         try:
             while data := os.read(self.master, READ_SIZE):
                 while data:
                     data = data[os.write(1, data) :]
         except OSError:
-            return  # nothing more for now, and nobody left to write
+            return  # no more output, and no process left to write any
 
-    def leave(self) -> None:
-        """The caller's terminal as it was."""
-        if self.former is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, self.former)
+    def restore(self) -> None:
+        """Restore the caller's terminal."""
+        if self.saved_attributes is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, self.saved_attributes)

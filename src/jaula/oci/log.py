@@ -1,8 +1,9 @@
-"""What the command tells its caller: the log file, and standard error.
+"""The log file and the standard error of a command.
 
 Callers read the last line of level ``error`` in a JSON log (containerd), or the text on standard
-error (conmon). Without ``--log`` lines go to standard error; with it the log gets the line and an
-error's text goes to standard error as well. The formats are those of logrus, which callers parse.
+error (conmon). Without ``--log``, lines go to standard error. With it the log gets the line, and
+the text of an error goes to standard error as well. The formats are those of logrus, which callers
+parse.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 class Log:
-    """One run's log. ``path`` empty means standard error."""
+    """The log of one command; an empty ``path`` means standard error."""
 
-    def __init__(self, path: str = "", style: str = "text", *, debug: bool = False) -> None:
-        self._json = style == "json"
-        self._least = 0 if debug else 1
+    def __init__(self, path: str = "", log_format: str = "text", *, debug: bool = False) -> None:
+        self._json = log_format == "json"
+        self._minimum = 0 if debug else 1
         self._to_stderr = not path
         self._fd = 2
         if path:
@@ -28,21 +29,21 @@ class Log:
             self._fd = os.open(path, flags, 0o644)
 
     def debug(self, text: str) -> None:
-        """Kept only with ``--debug``."""
+        """Log a message that only ``--debug`` keeps."""
         self._write("debug", text)
 
     def warning(self, text: str) -> None:
-        """Something that the caller asked for is not in force."""
+        """Log that something the caller requested could not be applied."""
         self._write("warning", text)
 
     def error(self, text: str) -> None:
-        """Why the command failed; also plainly on standard error."""
+        """Log why the command failed, and write the plain text to standard error."""
         self._write("error", text)
         if not self._to_stderr:
             os.write(2, f"{text}\n".encode(errors="replace"))
 
     def _write(self, level: str, text: str) -> None:
-        if _LEVELS.index(level) < self._least:
+        if _LEVELS.index(level) < self._minimum:
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if self._json:

@@ -1,8 +1,9 @@
 """``jaula-runtime``: the OCI runtime command line that podman, containerd and docker call.
 
-Follows the conventions of runc's command line, which callers were written for. Imports next to
-nothing until the command is known: a call that only reads a state takes no longer than the
-interpreter's own start.
+Follows the conventions of runc's command line, which callers were written for. It imports almost
+nothing until the command is known: a command that only reads a state takes little more than the
+start of the interpreter. Each of :data:`COMMANDS` is a module of its name in
+:mod:`jaula.oci.commands`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import sys
 from jaula import __version__
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.oci.args import SWITCH, VALUE, CommandArgs, parse
-from jaula.oci.command_table import COMMANDS
 from jaula.oci.log import Log
 from jaula.oci.settings import Settings
 
@@ -24,6 +24,23 @@ if TYPE_CHECKING:
 
 NAME = "jaula-runtime"
 SPEC_VERSION = "1.2.0"
+COMMANDS = {
+    "create": "create a container",
+    "start": "execute the user defined process in a created container",
+    "run": "create and run a container",
+    "exec": "execute a new process inside the container",
+    "state": "output the state of a container",
+    "list": "list containers",
+    "ps": "display the processes running inside a container",
+    "kill": "send a signal to the container's init process",
+    "delete": "delete a stopped container and the resources it held",
+    "pause": "suspend all processes inside the container",
+    "resume": "resume all processes that have been previously paused",
+    "update": "update container resource constraints",
+    "events": "display container events such as OOM notifications and statistics",
+    "spec": "create a new specification file",
+    "features": "show the enabled features",
+}
 GLOBAL_FLAGS = {
     "root": VALUE,
     "log": VALUE,
@@ -40,28 +57,28 @@ _ROOTLESS = {"": None, "auto": None, "true": True, "false": False}
 
 
 def main() -> NoReturn:
-    """Run and leave without unwinding: nothing of ours needs it."""
+    """Run a command and exit without unwinding, which nothing here needs."""
     code = run(sys.argv[1:])
     sys.stdout.flush()
     os._exit(code)
 
 
-def run(words: Sequence[str]) -> int:
-    """The exit status of one call."""
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit status."""
     log = Log()
     code = 1
     try:
-        options, rest = parse(words, GLOBAL_FLAGS, NAME)
+        options, rest = parse(argv, GLOBAL_FLAGS, NAME)
         if options.on("version"):
-            _say(f"{NAME} version {__version__}\ncommit: v{__version__}\nspec: {SPEC_VERSION}\n")
+            _print(f"{NAME} version {__version__}\ncommit: v{__version__}\nspec: {SPEC_VERSION}\n")
             return 0
         if not rest or options.on("help") or rest[0] in ("help", "h"):
-            _say(_usage())
+            _print(_usage())
             return 0
-        style = options.get("log-format", "text")
-        if style not in ("text", "json"):
-            raise InvalidRequest(f"unknown log-format {style!r}", hint="text or json")
-        log = Log(options.get("log"), style, debug=options.on("debug"))
+        log_format = options.get("log-format", "text")
+        if log_format not in ("text", "json"):
+            raise InvalidRequest(f"unknown log-format {log_format!r}", hint="text or json")
+        log = Log(options.get("log"), log_format, debug=options.on("debug"))
         if options.get("rootless") not in _ROOTLESS:
             raise InvalidRequest(
                 f"--rootless: {options.get('rootless')!r} is not true, false or auto"
@@ -69,20 +86,20 @@ def run(words: Sequence[str]) -> int:
         settings = Settings(
             root=os.path.abspath(options.get("root")) if options.get("root") else "",
             log=options.get("log"),
-            log_format=style,
+            log_format=log_format,
             debug=options.on("debug"),
             systemd_cgroup=options.on("systemd-cgroup"),
             rootless=_ROOTLESS[options.get("rootless")],
         )
-        name, *following = rest
+        name, *remaining = rest
         command = COMMANDS.get(name)
         if command is None:
             raise InvalidRequest(f"no such command: {name}", hint=f"{NAME} --help lists them")
         module = _module(name)
         flags = {**module.FLAGS, "help": SWITCH, "h": "help"}
-        options, arguments = parse(following, flags, f"{NAME} {name}")
+        options, arguments = parse(remaining, flags, f"{NAME} {name}")
         if options.on("help"):
-            _say(_usage_of(name, module))
+            _print(_command_usage(name, module))
             return 0
         code = getattr(module, "FAILURE", 1)
         status: int = module.run(CommandArgs(name, options, arguments, settings, log))
@@ -94,8 +111,8 @@ def run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         return 141
     except OSError as error:
-        about = f"{error.filename}: " if error.filename else ""
-        text = about + (error.strerror or str(error)).lower()
+        path = f"{error.filename}: " if error.filename else ""
+        text = path + (error.strerror or str(error)).lower()
         log.error(text)
     return code
 
@@ -106,7 +123,7 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"jaula.oci.commands.{name}")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     os.write(1, text.encode())
 
 
@@ -121,7 +138,7 @@ def _usage() -> str:
     )
 
 
-def _usage_of(name: str, module: Any) -> str:
+def _command_usage(name: str, module: Any) -> str:
     flags = "".join(
         f"   --{flag}{'' if kind == SWITCH else ' VALUE'}\n"
         for flag, kind in module.FLAGS.items()

@@ -1,8 +1,8 @@
-"""Descriptors that a caller wants its program to inherit: ``--preserve-fds N``, from 3 on.
+"""``--preserve-fds N``: descriptors that a program inherits from the caller, from 3 on.
 
-Only what the caller itself left open may get in: a number that it did not open may by now be one of
-our own descriptors, of a state directory or of a host's cgroup. Ours are all closed on exec; what
-was inherited cannot be, or it would not be here (execve(2)).
+Only descriptors that the caller left open may be inherited. Another number may by now be one of our
+own descriptors, of a state directory or of a host cgroup. All of ours are close-on-exec; inherited
+ones cannot be, or they would not exist here (execve(2)).
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ import fcntl
 from jaula.errors import InvalidRequest
 from jaula.oci.args import Options
 
-FIRST = 3
+FIRST_FD = 3
 
 
 def count(options: Options) -> int:
-    """How many there are. Raises ``InvalidRequest`` where one is not the caller's."""
-    wanted = options.number("preserve-fds")
-    if wanted < 0:
-        raise InvalidRequest(f"--preserve-fds: {wanted} is less than 0")
-    for fd in range(FIRST, FIRST + wanted):
+    """Return the number of descriptors.
+
+    :raises InvalidRequest: when one of them is not the caller's.
+    """
+    number = options.number("preserve-fds")
+    if number < 0:
+        raise InvalidRequest(f"--preserve-fds: {number} is less than 0")
+    for fd in range(FIRST_FD, FIRST_FD + number):
         try:
             flags = fcntl.fcntl(fd, fcntl.F_GETFD)
         except OSError:
             flags = fcntl.FD_CLOEXEC
         if flags & fcntl.FD_CLOEXEC:
             raise InvalidRequest(
-                f"--preserve-fds {wanted}: descriptor {fd} is not open",
-                hint="only descriptors that the caller has opened can be handed on",
+                f"--preserve-fds {number}: descriptor {fd} is not open",
+                hint="only descriptors that the caller has opened can be passed on",
             )
-    return wanted
+    return number

@@ -1,4 +1,4 @@
-"""The parts that the runtime is given here: as the engine's, chosen by the global flags."""
+"""Implementations of the runtime's interfaces, as the flags of ``jaula-runtime`` choose them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,32 @@ if TYPE_CHECKING:
 
 
 def load(settings: Settings, annotations: Mapping[str, str] | None = None) -> Interfaces:
-    """``annotations`` are the spec's, where one is made. Raises ``Unsupported`` without cgroups."""
+    """Return the implementations; ``annotations`` are the spec's, for a new container.
+
+    :raises Unsupported: when the host has no usable cgroups.
+    """
     return Interfaces(cgroup_driver(settings, annotations), _no_log, seccomp_program)
 
 
 def cgroup_driver(settings: Settings, annotations: Mapping[str, str] | None = None) -> CgroupDriver:
-    """The host's cgroups, as the flags and a spec's ``annotations`` ask for them."""
+    """Return the cgroup driver for the flags and the ``annotations`` of a spec."""
     from jaula.cgroups import select
 
-    chosen = select(
+    driver = select(
         systemd=settings.systemd_cgroup, rootless=settings.rootless, annotations=annotations
     )
-    return cast(CgroupDriver, chosen)
+    return cast(CgroupDriver, driver)
 
 
 def seccomp_cache(settings: Settings) -> str:
-    """Where finished filters are kept: beside the default root, for every root."""
+    """Return the directory of compiled filters: beside the default root, shared by all roots."""
     import os
 
     return f"{default_root(os.environ, settings.rootless)}.cache/seccomp"
 
 
 def seccomp_program(seccomp: Seccomp, cache: str | None) -> tuple[bytes, int]:
-    """A filter's program; the compiler is loaded by the first who needs it."""
+    """Return a compiled filter; the compiler is imported on first use."""
     from jaula.security.seccomp.seccomp import program
 
     return program(seccomp, cache)
@@ -50,7 +53,10 @@ def _no_log(driver: str, options: dict[str, str], path: str) -> LogWriter:
 
 
 def cgroup_of(record: Record) -> Cgroup:
-    """The cgroup of a container that exists. Raises ``NotFound``."""
+    """Open the cgroup of an existing container.
+
+    :raises NotFound: when it has none.
+    """
     if not record.cgroup:
         raise NotFound(f"container {record.id} has no cgroup yet")
     settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)

@@ -1,4 +1,4 @@
-"""What the global flags of ``jaula-runtime`` say, and the defaults of those that are not given."""
+"""The global flags of ``jaula-runtime`` and their defaults."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_ROOT = "/run/jaula-runtime"
-_EVERY_ID = b"0 0 4294967295"  # user_namespaces(7): the map of the first user namespace
+_INITIAL_USERNS_MAP = b"0 0 4294967295"  # user_namespaces(7): the map of the first user namespace
 
 
 class Settings:
-    """The global flags. ``rootless`` is decided where the flag says ``auto`` or nothing."""
+    """The global flags. ``rootless`` is detected for ``auto`` or an absent flag."""
 
     __slots__ = ("debug", "log", "log_format", "root", "rootless", "systemd_cgroup")
 
@@ -36,18 +36,21 @@ class Settings:
 
 
 def is_rootless() -> bool:
-    """Whether the caller has not the host's privileges: no root, or root of a user namespace."""
+    """Return whether the caller lacks the host's privileges.
+
+    That is a user other than root, or root of a user namespace.
+    """
     if os.geteuid() != 0:
         return True
     try:
         with open("/proc/self/uid_map", "rb") as file:
-            return b" ".join(file.read().split()) != _EVERY_ID
+            return b" ".join(file.read().split()) != _INITIAL_USERNS_MAP
     except OSError:
         return False
 
 
 def default_root(environment: Mapping[str, str], rootless: bool) -> str:
-    """Where containers' states are kept. Callers that set XDG_RUNTIME_DIR empty mean root's."""
+    """Return the directory of containers. Callers that set XDG_RUNTIME_DIR empty mean root's."""
     runtime_dir = environment.get("XDG_RUNTIME_DIR", "")
     if rootless and runtime_dir:
         return f"{runtime_dir}/jaula-runtime"

@@ -206,7 +206,7 @@ def _loop(directory: str, alive: int, listening: socket.socket, outside: HostSoc
     poller.watch(alive, 0, lambda _: alone.append(True))  # a hang-up is reported always
     while True:
         try:
-            poller.turn(TURN)
+            poller.run_once(TURN)
         except OSError as error:  # of one connection: the others go on
             os.write(2, f"jaula-keeper: {error}\n".encode())
         ports.expire()

@@ -1,5 +1,5 @@
-"""Turns an OCI runtime spec into a process, and keeps it company until it ends.
+"""The runtime: create a process from an OCI runtime spec and supervise it until it exits.
 
-Knows no images, names or API. The parts it needs from elsewhere (cgroups, logs, seccomp programs)
-come in through :mod:`jaula.runtime.interfaces`.
+It knows no images, names or API. :mod:`jaula.runtime.interfaces` declares what it needs from other
+packages (cgroups, logs, seccomp programs).
 """

@@ -1,9 +1,9 @@
-"""One more process in a running container (``docker exec``).
+"""Run another process in a running container (``docker exec``).
 
-A stage in the container's cgroup joins the namespaces of init by its pidfd and clones the process,
-which becomes a child of the shim. Statement I22: from before it joins until it execs, neither can
-be traced or opened from inside: PR_SET_DUMPABLE is 0 and their memory belongs to the host's user
-namespace.
+A stage process in the container's cgroup joins the namespaces of init by its pidfd. It then clones
+the process, which becomes a child of the shim. Statement I22: from before they join until execve,
+neither can be traced or opened from inside. PR_SET_DUMPABLE is 0, and their memory belongs to the
+host's user namespace.
 """
 
 from __future__ import annotations
@@ -21,37 +21,35 @@ from jaula.kernel import namespaces, process, tty
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import seqpacket
-from jaula.runtime.create.clone import clone_into
-from jaula.runtime.create.process import ProcessHandle
-from jaula.runtime.create.stdio import stdio_pipes
+from jaula.runtime.create.process import ProcessHandle, Stdio, clone_into, stdio_pipes
 from jaula.runtime.init import exec as init_exec
-from jaula.runtime.init import lsm_labels
-from jaula.runtime.init.sync import follow, moved, report, wait_for_word
+from jaula.runtime.init import lsm_labels, program
+from jaula.runtime.init.sync import follow, report, socket_at, wait_to_proceed
 from jaula.runtime.interfaces import Cgroup
 from jaula.spec.runtime import Process
 
 
-def differing(pid: int) -> CLONE:
-    """The namespaces in which a process differs from us, as flags for setns."""
+def different_namespaces(pid: int) -> CLONE:
+    """Return the namespaces in which a process differs from this one, as flags for setns."""
     flags = CLONE(0)
     for kind, flag in namespaces.KINDS.items():
         try:
             if namespaces.identity(pid, kind) != namespaces.identity("self", kind):
                 flags |= flag
-        except FileNotFoundError:  # a kernel without this namespace
+        except FileNotFoundError:  # this kernel does not have the namespace
             continue
     return flags
 
 
 class ExecOptions(msgspec.Struct, frozen=True):
-    """How the caller wants an exec'd process to be joined to the outside."""
+    """Stdio, terminal size and CPU affinity of an exec'd process."""
 
-    owner_ids: tuple[int, int]  # of its user, on the host
-    stdio: tuple[int, int, int] | None = None  # its own descriptors; None: pipes are made
+    owner_ids: tuple[int, int]  # host uid and gid of the process's user
+    stdio: Stdio | None = None  # existing descriptors; None: create pipes
     stdin_open: bool = False
-    console: tuple[int, int] = (0, 0)  # rows, columns; 0: leave
-    preserve: int = 0  # descriptors that the program inherits, from 3 on
-    initial_cpus: frozenset[int] = frozenset()  # before it is in the cgroup; empty: leave
+    console: tuple[int, int] = (0, 0)  # rows, columns; 0: keep the kernel's size
+    preserve: int = 0  # number of descriptors that the program inherits, from 3 on
+    initial_cpus: frozenset[int] = frozenset()  # before it joins the cgroup; empty: unchanged
     final_cpus: frozenset[int] = frozenset()
 
 
@@ -59,51 +57,58 @@ def start(
     init_pid: int,
     init_pidfd: int,
     cgroup: Cgroup,
-    wanted: Process,
-    prepared: init_exec.ProcessConfig,
-    terms: ExecOptions,
+    process_spec: Process,
+    config: init_exec.ProcessConfig,
+    options: ExecOptions,
 ) -> ProcessHandle:
-    """Run ``wanted`` inside. Raises ``RuntimeFailure`` with Docker's exit code if it fails."""
-    theirs: list[int] = []
-    ours = stdio = (-1, -1, -1)
-    mine, sync = seqpacket.pair()
+    """Run ``process_spec`` in the container.
+
+    :raises RuntimeFailure: with Docker's exit code, when the process cannot be started.
+    """
+    child_fds: list[int] = []
+    parent_stdio = stdio = (-1, -1, -1)
+    parent_sock, sync_sock = seqpacket.pair()
     try:
-        if terms.stdio is not None:
-            stdio = terms.stdio
-        elif not wanted.terminal:
-            context = lsm_labels.of_files(init_pid) if prepared.labels.selinux else None
-            stdio, ours = stdio_pipes(*terms.owner_ids, terms.stdin_open, theirs, context=context)
-        flags = differing(init_pid)
-        if terms.initial_cpus:
-            os.sched_setaffinity(0, terms.initial_cpus)
-        stage_pid, stage_pidfd = clone_into(cgroup, theirs, lambda error: _refused(sync, error))
+        if options.stdio is not None:
+            stdio = options.stdio
+        elif not process_spec.terminal:
+            context = lsm_labels.root_label(init_pid) if config.labels.selinux else None
+            stdio, parent_stdio = stdio_pipes(
+                *options.owner_ids, options.stdin_open, child_fds, context=context
+            )
+        flags = different_namespaces(init_pid)
+        if options.initial_cpus:
+            os.sched_setaffinity(0, options.initial_cpus)
+        stage_pid, stage_pidfd = clone_into(
+            cgroup, child_fds, lambda error: _cgroup_refused(sync_sock, error)
+        )
         if stage_pid == 0:
-            mine.close()
-            _stage(init_pidfd, flags, prepared, stdio, wanted.terminal, terms, sync)
+            parent_sock.close()
+            _stage(init_pidfd, flags, config, stdio, process_spec.terminal, options, sync_sock)
         os.close(stage_pidfd)
     except BaseException as error:
-        mine.close()
-        _close(*ours)
+        parent_sock.close()
+        _close(*parent_stdio)
         if isinstance(error, OSError):
             raise RuntimeFailure(f"exec: {error}") from error
         raise
     finally:
-        sync.close()
-        _close(*theirs)
+        sync_sock.close()
+        _close(*child_fds)
     try:
-        lost = "exec: the container's processes ended meanwhile"
+        died_message = "exec: the container's processes exited meanwhile"
         pid, master = follow(
-            mine,
+            parent_sock,
             stage_pid,
-            wanted,
-            terms.console,
-            lost=lost,
-            check=lambda pid: lsm_labels.check(pid, prepared.labels),
+            process_spec,
+            options.console,
+            died_message=died_message,
+            check=lambda pid: lsm_labels.check(pid, config.labels),
         )
     except BaseException:
-        _close(*ours)
+        _close(*parent_stdio)
         raise
-    return ProcessHandle(pid, master, *ours)
+    return ProcessHandle(pid, master, *parent_stdio)
 
 
 def _close(*fds: int) -> None:
@@ -112,35 +117,39 @@ def _close(*fds: int) -> None:
             os.close(fd)
 
 
-def _refused(sync: _socket.socket, error: OSError) -> NoReturn:
-    """The cgroup takes nobody; where it is gone, its container has ended, which the maker says."""
+def _cgroup_refused(sync_sock: _socket.socket, error: OSError) -> NoReturn:
+    """Handle a cgroup that cannot be joined.
+
+    If it no longer exists the container has exited; the parent reports that.
+    """
     if error.errno == errno.ENODEV:
         os._exit(125)
-    report(sync, error, "cgroup")
+    report(sync_sock, error, "cgroup")
 
 
 def _stage(
     init_pidfd: int,
     flags: CLONE,
-    prepared: init_exec.ProcessConfig,
-    stdio: tuple[int, int, int],
+    config: init_exec.ProcessConfig,
+    stdio: Stdio,
     terminal: bool,
-    terms: ExecOptions,
-    sync: _socket.socket,
+    options: ExecOptions,
+    sync_sock: _socket.socket,
 ) -> NoReturn:
+    """Join the container's namespaces, clone the process, and execute the program in it."""
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)
-        if terms.final_cpus:
-            os.sched_setaffinity(0, terms.final_cpus)
-        proc = lsm_labels.open_proc(prepared.labels)
+        if options.final_cpus:
+            os.sched_setaffinity(0, options.final_cpus)
+        proc = lsm_labels.open_proc(config.labels)
         namespaces.setns(init_pidfd, flags)
         if flags & CLONE.NEWUSER:
-            init_exec.be_root()
+            init_exec.become_root()
         pid, _ = namespaces.clone3(CLONE.PARENT)
         if pid:
-            seqpacket.send(sync, b"P%d" % pid)
+            seqpacket.send(sync_sock, b"P%d" % pid)
             os._exit(0)
-        opened = lsm_labels.open_labels(prepared.labels, proc)
+        label_fds = lsm_labels.open_labels(config.labels, proc)
         if terminal:
             root = os.open("/", os.O_PATH | os.O_DIRECTORY)
             ptmx = openat2(
@@ -150,24 +159,24 @@ def _stage(
                 resolve=RESOLVE.IN_ROOT | RESOLVE.NO_SYMLINKS,
             )
             master, slave = tty.unlock_pair(ptmx)
-            seqpacket.send(sync, b"T", (master,))
-            if prepared.uid:
-                os.fchown(slave, prepared.uid, -1)
+            seqpacket.send(sync_sock, b"T", (master,))
+            if config.uid:
+                os.fchown(slave, config.uid, -1)
             stdio = (slave,) * 3
-        listener = prepared.listener
-        numbers = (sync.fileno(), *opened.fds, listener.socket if listener else -1)
-        kept = init_exec.take_stdio(
-            *stdio, terminal=terminal, preserve=terms.preserve, kept=numbers
+        listener = config.listener
+        keep = (sync_sock.fileno(), *label_fds.fds, listener.socket if listener else -1)
+        kept_fds = init_exec.take_stdio(
+            *stdio, terminal=terminal, preserve=options.preserve, keep=keep
         )
-        sync = moved(sync, kept[0])
-        opened = structs.replace(opened, apparmor=kept[1], selinux=kept[2])
+        sync_sock = socket_at(sync_sock, kept_fds[0])
+        label_fds = structs.replace(label_fds, apparmor=kept_fds[1], selinux=kept_fds[2])
         if listener:
-            listener = structs.replace(listener, socket=kept[3])
-            prepared = structs.replace(prepared, listener=listener)
-        pid = wait_for_word(sync)
-        prepared = init_exec.with_home(prepared)
-        init_exec.drop(prepared, opened, pid)
-        init_exec.seal(prepared, pid)
-        init_exec.execute(prepared, terms.preserve)
-    except BaseException as error:  # noqa: BLE001 - reported, and the process ends
-        report(sync, error, "exec")
+            listener = structs.replace(listener, socket=kept_fds[3])
+            config = structs.replace(config, listener=listener)
+        pid = wait_to_proceed(sync_sock)
+        config = program.with_home(config)
+        init_exec.drop(config, label_fds, pid)
+        init_exec.seal(config, pid)
+        program.execute(config, options.preserve)
+    except BaseException as error:  # noqa: BLE001 - reported, and the process exits
+        report(sync_sock, error, "exec")

@@ -1,4 +1,4 @@
-"""What the runtime needs from the other parts, as protocols; the composition root fills them in."""
+"""Interfaces that the runtime needs from other packages; the composition root implements them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from jaula.spec.runtime import Resources, Seccomp
 else:
-    Protocol = object  # ten times as fast to make, and nobody asks these classes for more
+    Protocol = object  # ten times as fast to create, and only type checkers use these classes
 
 
 class Cgroup(Protocol):
@@ -36,7 +36,7 @@ class Cgroup(Protocol):
 
 
 class CgroupDriver(Protocol):
-    """Makes cgroups by their path below the mount point."""
+    """Create and open cgroups by their path below the mount point."""
 
     version: int
 
@@ -45,7 +45,7 @@ class CgroupDriver(Protocol):
 
 
 class LogWriter(Protocol):
-    """Where a container's output is kept."""
+    """The log of a container's output."""
 
     def write(self, stream: str, data: bytes) -> None: ...
     def flush(self) -> None: ...
@@ -54,19 +54,19 @@ class LogWriter(Protocol):
 
 
 class OpenLog(Protocol):
-    """Opens a log writer by driver name."""
+    """Open a log writer by driver name."""
 
     def __call__(self, driver: str, options: dict[str, str], path: str) -> LogWriter: ...
 
 
 class SeccompProgram(Protocol):
-    """Compiles a profile, or takes it from the cache: (BPF, flags)."""
+    """Compile a seccomp profile, or take it from the cache; return (BPF program, flags)."""
 
     def __call__(self, seccomp: Seccomp, cache: str | None) -> tuple[bytes, int]: ...
 
 
 class Interfaces(msgspec.Struct, frozen=True):
-    """Everything the runtime is given."""
+    """The implementations that the runtime works with."""
 
     cgroups: CgroupDriver
     open_log: OpenLog

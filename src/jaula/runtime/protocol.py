@@ -1,8 +1,8 @@
-"""What engine, zygote and shim say to each other: one JSON document a datagram.
+"""Messages between engine, zygote and shim: one JSON document per datagram.
 
-The sockets are SOCK_SEQPACKET; descriptors travel beside a message with SCM_RIGHTS, in the order
-that the message's class states. A request carries a number, which the answer repeats; events carry
-none.
+The sockets are SOCK_SEQPACKET. Descriptors travel with a message as SCM_RIGHTS, in the order that
+the class of the message documents. A request carries a number, which the answer repeats; events
+carry none.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from jaula.spec.runtime import IDMapping, Process
 
 
 class AttachStream(msgspec.Struct, frozen=True):
-    """How one client hears and speaks; its socket travels beside.
+    """The streams of one attached client; its socket travels with the message.
 
-    ``framed`` puts Docker's 8-byte header before each piece of output. ``early`` is what the client
-    sent before the socket was handed over. ``detach_keys`` is honoured on terminals only.
+    ``framed`` adds Docker's 8-byte header to each chunk of output. ``early`` is input that the
+    client sent before its socket was passed on. ``detach_keys`` applies to terminals only.
     """
 
     stdin: bool = False
@@ -29,7 +29,7 @@ class AttachStream(msgspec.Struct, frozen=True):
 
 
 class LogSetup(msgspec.Struct, frozen=True):
-    """Which log driver writes where."""
+    """The log driver of a container, its options and its file."""
 
     driver: str
     options: dict[str, str]
@@ -37,10 +37,10 @@ class LogSetup(msgspec.Struct, frozen=True):
 
 
 class ExternalRuntime(msgspec.Struct, frozen=True):
-    """An OCI runtime that is a program of its own; ``path`` is absolute.
+    """An OCI runtime that is a separate program; ``path`` is absolute.
 
-    ``timeout`` is in seconds, for a call that makes a process. ``oci_version`` is the newest
-    version of the spec that it is known to read.
+    ``timeout`` is in seconds, for a call that creates a process. ``oci_version`` is the newest
+    version of the spec that the runtime is known to read.
     """
 
     name: str
@@ -51,10 +51,11 @@ class ExternalRuntime(msgspec.Struct, frozen=True):
 
 
 class StartRequest(msgspec.Struct, frozen=True, tag="start"):
-    """Make a container from a bundle and start it.
+    """Create a container from a bundle and start it.
 
-    To the zygote; descriptors: the shim's end of a channel to the engine, then the user and the
-    network namespace when ``sandbox`` is true, then one socket for each of ``attachments``.
+    Sent to the zygote. Descriptors: the shim's end of a socket to the engine, then the user and
+    network namespace if ``sandbox`` is set, then one for each of ``namespace_types``, then one
+    socket for each of ``attachments``.
     """
 
     container_id: str
@@ -65,24 +66,25 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     tty: bool = False
     stdin_open: bool = False
     stdin_once: bool = False
-    console: tuple[int, int] = (0, 0)  # rows, columns; 0: leave
+    console: tuple[int, int] = (0, 0)  # rows, columns; 0: keep the kernel's size
     seccomp_cache: str | None = None
     runtime: ExternalRuntime | None = None  # None: our own
     sandbox: bool = False
-    held: tuple[str, ...] = ()  # types of namespaces whose descriptors follow the sandbox's
+    namespace_types: tuple[str, ...] = ()  # of the descriptors that follow the sandbox's
     attachments: tuple[AttachStream, ...] = ()
 
 
 class SandboxRequest(msgspec.Struct, frozen=True, tag="sandbox"):
-    """Make a user namespace and a network namespace that it owns.
+    """Create a user namespace and a network namespace that it owns.
 
-    To the zygote; one descriptor: the socket that the two namespaces are sent to. ``within``: a
-    second one is the user namespace, and only the network namespace is made and sent.
+    Sent to the zygote. One descriptor: the socket that the two namespaces are sent to. With
+    ``within`` a second descriptor is an existing user namespace: only the network namespace is
+    created and sent.
     """
 
     mappings: tuple[IDMapping, ...]
     network: bool = True
-    gid_mappings: tuple[IDMapping, ...] = ()  # empty: as the users'
+    gid_mappings: tuple[IDMapping, ...] = ()  # empty: same as ``mappings``
     within: bool = False
 
 
@@ -90,14 +92,17 @@ ZygoteRequest = StartRequest | SandboxRequest
 
 
 class AttachRequest(msgspec.Struct, frozen=True, tag="attach"):
-    """One descriptor: the client's socket. ``exec_id`` empty means the container's own process."""
+    """Attach a client to the container's own process. One descriptor: the client's socket."""
 
     number: int
     stream: AttachStream
 
 
 class ExecRequest(msgspec.Struct, frozen=True, tag="exec"):
-    """Run one more process in the container; a client's socket travels beside if ``stream``."""
+    """Run another process in the container.
+
+    The client's socket travels with the message if ``stream`` is set.
+    """
 
     number: int
     exec_id: str
@@ -108,7 +113,7 @@ class ExecRequest(msgspec.Struct, frozen=True, tag="exec"):
 
 
 class ResizeRequest(msgspec.Struct, frozen=True, tag="resize"):
-    """Set a terminal's size; ``exec_id`` empty means the container's own."""
+    """Set the size of a terminal; an empty ``exec_id`` means the container's own."""
 
     number: int
     exec_id: str
@@ -125,7 +130,7 @@ class SignalRequest(msgspec.Struct, frozen=True, tag="signal"):
 
 
 class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):
-    """Ask a shim that was found running what it keeps; answered by :class:`Answer`."""
+    """Ask a running shim for its state; :class:`Answer` carries it."""
 
     number: int
 
@@ -134,7 +139,7 @@ ShimRequest = AttachRequest | ExecRequest | ResizeRequest | SignalRequest | Hell
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
-    """The outcome of a request. ``error`` empty means success."""
+    """The result of a request. An empty ``error`` means success."""
 
     number: int
     pid: int = 0
@@ -145,9 +150,9 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
 
 
 class ExitRecord(msgspec.Struct, frozen=True, tag="exited"):
-    """How a container ended; also the content of ``exit.json``. Times are seconds since the epoch.
+    """How a container exited; also the content of ``exit.json``. Times are seconds since the epoch.
 
-    ``memory_peak`` and ``memory_limit`` are bytes, 0 where unknown or unlimited.
+    ``memory_peak`` and ``memory_limit`` are bytes, 0 if unknown or unlimited.
     """
 
     exit_code: int
@@ -161,14 +166,14 @@ class ExitRecord(msgspec.Struct, frozen=True, tag="exited"):
 
 
 class ExecExited(msgspec.Struct, frozen=True, tag="exec_exited"):
-    """An exec'd process ended."""
+    """An exec'd process exited."""
 
     exec_id: str
     exit_code: int
 
 
 class OutOfMemory(msgspec.Struct, frozen=True, tag="oom"):
-    """The kernel killed something in the container for want of memory (bytes)."""
+    """The OOM killer killed a process of the container. Values are bytes."""
 
     usage: int
     limit: int

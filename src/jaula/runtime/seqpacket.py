@@ -1,9 +1,10 @@
-"""A SOCK_SEQPACKET socket that carries documents and descriptors."""
+"""Messages with descriptors over a SOCK_SEQPACKET socket."""
 
 from __future__ import annotations
 
 import _socket
 import array
+import errno
 import os
 from collections.abc import Sequence
 
@@ -12,12 +13,15 @@ MAX_DESCRIPTORS = 64
 
 
 def pair() -> tuple[_socket.socket, _socket.socket]:
-    """Two connected ends, close-on-exec, blocking."""
+    """Return two connected sockets, blocking and close-on-exec."""
     return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 
 
 def send(sock: _socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
-    """Send one document; the descriptors stay open here. Raises ``OSError``."""
+    """Send one message; the descriptors stay open in this process.
+
+    :raises OSError: when the peer is gone or the socket buffer is full.
+    """
     if not fds:
         sock.send(data, _socket.MSG_NOSIGNAL)
         return
@@ -26,12 +30,14 @@ def send(sock: _socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
 
 
 def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
-    """One document and its descriptors (close-on-exec); empty data means that the peer is gone.
+    """Receive one message and its descriptors (close-on-exec).
 
-    A truncated message closes what it carried and raises ``OSError``.
+    Empty data means that the peer is gone.
+
+    :raises OSError: when the message was truncated; the descriptors that it carried are closed.
     """
-    space = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
-    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, space, _socket.MSG_CMSG_CLOEXEC)
+    control_size = _socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+    data, ancillary, flags, _ = sock.recvmsg(MAX_MESSAGE, control_size, _socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
     for level, kind, payload in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
@@ -39,12 +45,12 @@ def receive(sock: _socket.socket) -> tuple[bytes, list[int]]:
     if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
         for fd in fds:
             os.close(fd)
-        raise OSError(90, "message from the peer was truncated")
+        raise OSError(errno.EMSGSIZE, "message from the peer was truncated")
     return data, list(fds)
 
 
 class SocketDir:
-    """A directory named by descriptor, since a socket's address has only 108 bytes."""
+    """A directory named by descriptor, since the address of a unix socket has only 108 bytes."""
 
     def __init__(self, directory: str) -> None:
         self._fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

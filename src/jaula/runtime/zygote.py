@@ -1,7 +1,7 @@
-"""The zygote: forked by the engine before it imports anything heavy; it only forks shims.
+"""The zygote: forked by the engine before heavy imports; it only forks shims.
 
-It has one thread, no event loop, and ends when the engine does. Everything that a shim or an init
-needs is imported here once; ``gc.freeze`` keeps those pages shared after the fork.
+It has one thread and no event loop, and exits with the engine. Everything that a shim or an init
+needs is imported here once. ``gc.freeze`` keeps those pages shared after the fork.
 """
 
 from __future__ import annotations
@@ -20,29 +20,27 @@ from jaula.kernel.namespaces import CLONE
 from jaula.runtime import protocol, seqpacket
 from jaula.runtime.create.id_maps import rows
 from jaula.runtime.init import (
-    landlock as landlock,  # loaded where a spec has rules: once, for all shims
+    landlock as landlock,  # used only if a spec has rules; imported once here, for all shims
 )
 from jaula.runtime.interfaces import Interfaces
 from jaula.runtime.protocol import SandboxRequest, StartRequest
 from jaula.runtime.shim import shim
 
 
-def main(engine: socket.socket, load_parts: Callable[[], Interfaces]) -> NoReturn:
-    """Serve the engine until it is gone."""
+def main(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> NoReturn:
+    """Serve the engine until it disconnects."""
     code = 0
     try:
         process.set_name("jaula-zygote")
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # shims that end are nobody's to wait for
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims
         os.chdir("/")
-        process.close_others(
-            (engine.fileno(),)
-        )  # the engine's lock and sockets are not ours to hold
-        parts = load_parts()
+        process.close_others((engine.fileno(),))  # drop the engine's lock and sockets
+        interfaces = load_interfaces()
         gc.collect()
         gc.freeze()
         gc.disable()
-        while _serve(engine, parts):
+        while _serve(engine, interfaces):
             pass
     except BaseException as error:
         code = 1
@@ -52,11 +50,12 @@ def main(engine: socket.socket, load_parts: Callable[[], Interfaces]) -> NoRetur
         os._exit(code)
 
 
-def _serve(engine: socket.socket, parts: Interfaces) -> bool:
+def _serve(engine: socket.socket, interfaces: Interfaces) -> bool:
+    """Handle one request; return False when the engine has disconnected."""
     try:
         data, fds = seqpacket.receive(engine)
-    except OSError as error:  # a message that was cut; its sender hears that its channel closed
-        _complain(error)
+    except OSError as error:  # a truncated message: its sender sees its socket close
+        _log_error(error)
         return True
     if not data:
         return False
@@ -65,45 +64,52 @@ def _serve(engine: socket.socket, parts: Interfaces) -> bool:
         if isinstance(request, SandboxRequest):
             _sandbox(request, fds)
         else:
-            _start(request, fds, engine, parts)
+            _start(request, fds, engine, interfaces)
     except (OSError, msgspec.MsgspecError) as error:  # one request failed, not the zygote
-        _complain(error)
+        _log_error(error)
     finally:
         for fd in fds:
             os.close(fd)
     return True
 
 
-def _complain(error: Exception) -> None:
+def _log_error(error: Exception) -> None:
     os.write(2, f"jaula-zygote: {type(error).__name__}: {error}\n".encode())
 
 
 def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
-    """Make the namespaces; send their descriptors, or the error's text, to the engine."""
-    with socket.socket(fileno=os.dup(fds[0])) as waiting:
+    """Create the namespaces; send their descriptors, or the text of the error, to the engine."""
+    with socket.socket(fileno=os.dup(fds[0])) as reply_sock:
         uids = rows(request.mappings)
         gids = rows(request.gid_mappings) or uids
         try:
             if request.within:
-                made = namespaces.make_within(fds[1], CLONE.NEWNET)
+                fds_by_type = namespaces.make_within(fds[1], CLONE.NEWNET)
             else:
-                made = namespaces.make(CLONE.NEWNET if request.network else CLONE(0), uids, gids)
+                fds_by_type = namespaces.make(
+                    CLONE.NEWNET if request.network else CLONE(0), uids, gids
+                )
         except OSError as error:
-            seqpacket.send(waiting, str(error).encode() or b"failed")
+            seqpacket.send(reply_sock, str(error).encode() or b"failed")
             return
         try:
-            seqpacket.send(waiting, b"ok", [made[k] for k in ("user", "net") if k in made])
+            seqpacket.send(
+                reply_sock, b"ok", [fds_by_type[k] for k in ("user", "net") if k in fds_by_type]
+            )
         finally:
-            for fd in made.values():
+            for fd in fds_by_type.values():
                 os.close(fd)
 
 
-def _start(request: StartRequest, fds: list[int], engine: socket.socket, parts: Interfaces) -> None:
+def _start(
+    request: StartRequest, fds: list[int], engine: socket.socket, interfaces: Interfaces
+) -> None:
+    """Fork a shim. The zygote returns at once; the shim never does."""
     if os.fork():
         return
     engine.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    mine = socket.socket(fileno=fds.pop(0))
+    engine_sock = socket.socket(fileno=fds.pop(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    shim.main(request, mine, list(fds), parts)
+    shim.main(request, engine_sock, list(fds), interfaces)

@@ -46,7 +46,7 @@ def test_each_command_has_its_help(lab: Lab, name: str) -> None:
         (["list", "--frob"], "flag provided but not defined: -frob"),
         (["list", "--format"], "flag needs an argument: -format"),
         (["list", "--format", "xml"], "invalid format option 'xml'"),
-        (["list", "--quiet=maybe"], "'maybe' is neither true nor false"),
+        (["list", "--quiet=maybe"], "'maybe' must be true or false"),
         (["--log-format", "xml", "list"], "unknown log-format 'xml'"),
         (["--rootless", "maybe", "list"], "--rootless: 'maybe'"),
         (["state"], '"state" requires exactly 1 argument(s), 0 given'),
@@ -63,7 +63,7 @@ def test_each_command_has_its_help(lab: Lab, name: str) -> None:
         (["--log", "/nonexistent/log", "list"], "/nonexistent/log: no such file"),
     ],
 )
-def test_a_call_that_cannot_be_is_one_line_and_status_1(
+def test_an_invalid_command_line_gives_one_line_and_status_1(
     lab: Lab, words: list[str], text: str
 ) -> None:
     done = lab.command(*words, cwd=lab.bundle().path)
@@ -96,7 +96,7 @@ def test_log_lines_go_to_the_file_and_the_text_to_standard_error(lab: Lab, tmp_p
     assert second.endswith(' level=error msg="container nope does not exist"')
 
 
-def test_warnings_are_no_errors(lab: Lab, tmp_path: Path) -> None:
+def test_warnings_are_not_errors(lab: Lab, tmp_path: Path) -> None:
     log = tmp_path / "log"
     capabilities = {"bounding": ["CAP_FLY", "CAP_KILL"], "effective": [], "permitted": []}
     bundle = lab.bundle({"process": {"capabilities": capabilities}}, script="true")
@@ -126,7 +126,7 @@ def test_list_shows_every_container(lab: Lab) -> None:
         assert row.split()[5] == "root"
 
 
-def test_list_leaves_out_what_is_no_container(lab: Lab) -> None:
+def test_list_skips_other_directories(lab: Lab) -> None:
     lab.root.mkdir(exist_ok=True)
     (lab.root / "a file").touch()
     (lab.root / "bad name").mkdir()
@@ -187,7 +187,7 @@ def test_features_are_what_the_command_does(lab: Lab) -> None:
     assert document["linux"]["mountExtensions"]["idmap"]["enabled"] is True
 
 
-def test_a_closed_standard_output_is_no_traceback(lab: Lab) -> None:
+def test_a_closed_standard_output_gives_no_traceback(lab: Lab) -> None:
     script = '"$0" features | head -c 1 >/dev/null'
     line = ["sh", "-c", script, RUNTIME]
     done = subprocess.run(line, capture_output=True, timeout=20, check=False)
@@ -197,7 +197,7 @@ def test_a_closed_standard_output_is_no_traceback(lab: Lab) -> None:
 # events
 
 
-def test_one_look_at_the_figures(lab: Lab) -> None:
+def test_events_prints_statistics_once(lab: Lab) -> None:
     resources = {"memory": {"limit": 64 * MIB}, "pids": {"limit": 20}}
     with lab.started({"linux": {"resources": resources}}) as bundle:
         done = lab.command("events", "--stats", bundle.id)
@@ -211,7 +211,7 @@ def test_one_look_at_the_figures(lab: Lab) -> None:
         assert data["cpu"]["usage"]["total"] > 0
 
 
-def test_figures_at_intervals_until_the_container_ends(lab: Lab) -> None:
+def test_events_prints_statistics_until_the_container_exits(lab: Lab) -> None:
     with lab.started() as bundle:
         line = [RUNTIME, "--root", lab.root, "events", "--interval", "50ms", bundle.id]
         before = time.monotonic()
@@ -225,7 +225,7 @@ def test_figures_at_intervals_until_the_container_ends(lab: Lab) -> None:
             assert watching.returncode == 0
 
 
-def test_word_of_memory_that_ran_out(lab: Lab) -> None:
+def test_events_reports_an_oom_kill(lab: Lab) -> None:
     resources = {"memory": {"limit": 24 * MIB, "swap": 24 * MIB}}
     script = "read line; dd if=/dev/zero of=/dev/null bs=64M count=1; exec sleep 60"
     with lab.created({"linux": {"resources": resources}}, script=script) as bundle:
@@ -243,7 +243,7 @@ def test_word_of_memory_that_ran_out(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "interval", ["0s", "-1s", "5", "s", "1d", "1..5s", "", "5 s", "nans", "1e3s"]
 )
-def test_an_interval_that_is_none_is_refused(lab: Lab, interval: str) -> None:
+def test_an_invalid_interval_is_refused(lab: Lab, interval: str) -> None:
     with lab.created() as bundle:
         done = lab.command("events", "--stats", f"--interval={interval}", bundle.id)
         if interval:

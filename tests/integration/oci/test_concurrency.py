@@ -1,4 +1,4 @@
-"""Calls that meet, and calls that are killed at any point: what is left can always be removed."""
+"""Concurrent commands, and commands killed at any point: the rest can always be removed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_of_many_creations_of_one_id_one_wins(lab: Lab) -> None:
     assert not lab.left()
 
 
-def test_a_delete_that_meets_a_start_leaves_one_of_two_worlds(lab: Lab) -> None:
+def test_a_delete_during_a_start_leaves_one_of_two_states(lab: Lab) -> None:
     for n in range(6):
         bundle = lab.bundle()
         bundle.create()
@@ -235,7 +235,7 @@ def test_an_init_that_is_killed_while_it_is_made_fails_the_creation(lab: Lab, na
     else:
         assert status == 1
         assert len(errors.splitlines()) == 1
-        assert "first process died" in errors
+        assert "init died" in errors
     assert not lab.left()
 
 
@@ -322,7 +322,7 @@ def test_a_damaged_record_is_one_clear_error_and_can_be_removed(lab: Lab, conten
     assert not place.exists()
 
 
-def test_a_pid_that_another_process_has_by_now_is_left_alone(lab: Lab) -> None:
+def test_a_reused_pid_is_never_signalled(lab: Lab) -> None:
     with subprocess.Popen(["sleep", "60"]) as stranger:
         bundle = lab.bundle()
         bundle.create()
@@ -338,7 +338,7 @@ def test_a_pid_that_another_process_has_by_now_is_left_alone(lab: Lab) -> None:
         stranger.kill()
 
 
-def test_a_lost_cgroup_does_not_keep_a_container(lab: Lab) -> None:
+def test_a_container_without_its_cgroup_can_be_deleted(lab: Lab) -> None:
     bundle = lab.bundle()
     bundle.create()
     os.kill(bundle.pid, signal.SIGKILL)
@@ -349,7 +349,7 @@ def test_a_lost_cgroup_does_not_keep_a_container(lab: Lab) -> None:
     assert bundle.delete().returncode == 0
 
 
-def test_a_lost_bundle_does_not_keep_a_container(lab: Lab) -> None:
+def test_a_container_without_its_bundle_can_be_deleted(lab: Lab) -> None:
     bundle = lab.bundle(own_root=True)
     bundle.create()
     shutil.rmtree(bundle.path)

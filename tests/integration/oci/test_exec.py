@@ -77,7 +77,7 @@ def test_a_process_without_flags_has_the_container_s_capabilities(box: Bundle) -
     assert inside == {f"{key}:": own[key] for key in own if key.startswith("Cap")}
 
 
-def test_a_document_is_all_that_the_process_is(box: Bundle, tmp_path: Path) -> None:
+def test_a_document_replaces_the_container_s_process(box: Bundle, tmp_path: Path) -> None:
     seen = "pwd; id -u; echo $OWN$X"
     document = {
         "cwd": "/etc",
@@ -153,7 +153,7 @@ def test_a_program_that_cannot_be_run_is_255_and_one_line(
         ([], "requires a minimum of 1 argument"),
         (["BOX"], "process args cannot be empty"),
         (["nonexistent", "true"], "container nonexistent does not exist"),
-        (["--user", "root", "BOX", "true"], "only numeric ids"),
+        (["--user", "root", "BOX", "true"], "ids must be numeric"),
         (["--tty", "--detach", "BOX", "true"], "without a console socket"),
         (["--console-socket", "/x", "BOX", "true"], "for a process without a terminal"),
         (["--cwd", "tmp", "BOX", "true"], "process.cwd: 'tmp' is not an absolute path"),
@@ -161,7 +161,7 @@ def test_a_program_that_cannot_be_run_is_255_and_one_line(
         (["--flag", "BOX", "true"], "flag provided but not defined: -flag"),
     ],
 )
-def test_a_call_that_cannot_be_is_refused_in_one_line(
+def test_an_invalid_command_line_is_refused_in_one_line(
     box: Bundle, words: list[str], text: str
 ) -> None:
     line = [box.id if word == "BOX" else word for word in words]
@@ -170,7 +170,7 @@ def test_a_call_that_cannot_be_is_refused_in_one_line(
     assert text in one_line(done, done.returncode)
 
 
-def test_detached_it_is_the_caller_s_to_wait_for(box: Bundle, tmp_path: Path) -> None:
+def test_a_detached_process_is_the_caller_s_child(box: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with out.open("wb") as file:
         code = subprocess.run(
@@ -267,7 +267,7 @@ def test_signals_go_to_the_process(box: Bundle) -> None:
         assert running.wait(10) == 3
 
 
-def test_an_exec_in_a_container_that_ends_meanwhile_ends_too(lab: Lab) -> None:
+def test_an_exec_exits_with_its_container(lab: Lab) -> None:
     with lab.started() as bundle:
         line = [RUNTIME, "--root", lab.root, "exec", bundle.id, "sh", "-c", "echo ready; sleep 100"]
         with subprocess.Popen(line, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as running:
@@ -277,7 +277,7 @@ def test_an_exec_in_a_container_that_ends_meanwhile_ends_too(lab: Lab) -> None:
             assert running.wait(10) == 137
 
 
-def test_many_at_once(box: Bundle) -> None:
+def test_many_execs_run_at_once(box: Bundle) -> None:
     line = [RUNTIME, "--root", box.lab.root, "exec", box.id, "sh", "-c", "exit $0"]
     running = [
         subprocess.Popen([*line, str(n)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -293,7 +293,7 @@ def test_many_at_once(box: Bundle) -> None:
     eventually(lambda: json.loads(box.command(*words).stdout) == [box.pid], "all end")
 
 
-def test_in_a_paused_container_it_waits_with_the_others(lab: Lab) -> None:
+def test_an_exec_in_a_paused_container_is_frozen(lab: Lab) -> None:
     with lab.started() as bundle:
         assert bundle.command("pause", bundle.id).returncode == 0
         line = [RUNTIME, "--root", lab.root, "exec", "--ignore-paused", bundle.id, "echo", "late"]
@@ -306,7 +306,7 @@ def test_in_a_paused_container_it_waits_with_the_others(lab: Lab) -> None:
             assert running.stdout.read() == b"late\n"
 
 
-def test_in_a_user_namespace(lab: Lab) -> None:
+def test_an_exec_joins_the_user_namespace(lab: Lab) -> None:
     rows = [{"containerID": 0, "hostID": 1_700_000_000, "size": 1000}]
     kinds = ("pid", "network", "mount", "ipc", "uts", "cgroup", "user")
     changes: Config = {

@@ -36,7 +36,7 @@ def test_a_program_that_a_signal_ends_is_128_and_its_number(lab: Lab, name: str)
     assert done.returncode == 128 + signal.Signals[f"SIG{name}"]
 
 
-def test_nothing_is_left_when_it_has_ended(lab: Lab) -> None:
+def test_nothing_is_left_after_the_exit(lab: Lab) -> None:
     bundle = lab.bundle(script="sleep 200 & sleep 300 & exit 5")
     assert bundle.run().returncode == 5
     assert not lab.left()
@@ -49,7 +49,7 @@ def test_keep_keeps_a_stopped_container(lab: Lab) -> None:
     assert bundle.delete().returncode == 0
 
 
-def test_a_program_that_is_not_there_is_an_error_and_leaves_nothing(lab: Lab) -> None:
+def test_a_missing_program_is_an_error_and_leaves_nothing(lab: Lab) -> None:
     done = lab.bundle({"process": {"args": ["nope"]}}).run()
     assert done.returncode == 1
     assert 'exec: \\"nope\\": executable file not found in $PATH' in done.stderr
@@ -109,7 +109,7 @@ def test_a_terminal_is_relayed_raw(lab: Lab) -> None:
     assert not lab.left()
 
 
-def test_a_terminal_is_given_back_as_it_was(lab: Lab) -> None:
+def test_the_caller_s_terminal_is_restored(lab: Lab) -> None:
     bundle = lab.bundle(TERMINAL, script="echo ready; read line")
     words = ["sh", "-c", '"$@"; exec sleep 0.5', "sh", *bundle.words("run")]
     modes = termios.ICANON | termios.ECHO | termios.ISIG
@@ -130,7 +130,7 @@ def test_output_of_a_terminal_is_whole_when_the_program_has_ended(lab: Lab) -> N
         assert person.seen.replace("\r", "").split() == [str(n) for n in range(1, 20001)]
 
 
-def test_detached_it_is_the_caller_s_child(lab: Lab) -> None:
+def test_a_detached_program_is_the_caller_s_child(lab: Lab) -> None:
     bundle = lab.bundle(script="exit 6")
     assert bundle.make("run", "--detach", "--pid-file", str(bundle.path / "pid")) == 0
     bundle.pid = int((bundle.path / "pid").read_text())

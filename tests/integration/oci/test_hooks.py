@@ -140,7 +140,7 @@ def test_a_createcontainer_hook_sees_the_root_before_it_is_entered(lab: Lab, not
         assert notes.read("hostname") == "jaula\n"
 
 
-def test_environment_and_arguments_are_exactly_those_given(
+def test_environment_and_arguments_are_exactly_the_spec_s(
     lab: Lab, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LEAKS", "1")
@@ -187,7 +187,7 @@ def test_a_hook_that_takes_too_long_is_killed(lab: Lab, notes: Notes) -> None:
     assert not lab.left()
 
 
-def test_a_hook_that_prints_much_and_reads_nothing_hangs_nothing(lab: Lab, notes: Notes) -> None:
+def test_a_hook_that_prints_much_and_reads_nothing_does_not_block(lab: Lab, notes: Notes) -> None:
     script = "exec 0<&-; dd if=/dev/zero bs=1M count=3 2>/dev/null"
     annotations = {f"key{n}": "x" * 1000 for n in range(200)}
     hooks = {"prestart": [hook(script)], "startContainer": [hook(script)]}
@@ -209,7 +209,7 @@ def test_a_hook_that_fails_before_the_start_undoes_the_creation(
     assert not lab.left()
 
 
-def test_a_hook_that_is_not_there_fails_like_one_that_runs(lab: Lab, notes: Notes) -> None:
+def test_a_missing_hook_fails_like_a_failing_one(lab: Lab, notes: Notes) -> None:
     hooks = {"createRuntime": [{"path": "/nonexistent/hook"}]}
     text = bundle_with(lab, notes, hooks).refused()
     assert text.startswith("createRuntime hook /nonexistent/hook: ")
@@ -258,7 +258,7 @@ def test_a_hook_that_fails_in_run_leaves_nothing(lab: Lab, notes: Notes, point: 
     assert not lab.left()
 
 
-def test_a_poststop_hook_that_fails_is_only_told_and_the_next_runs(lab: Lab, notes: Notes) -> None:
+def test_a_failing_poststop_hook_is_logged_and_the_next_runs(lab: Lab, notes: Notes) -> None:
     hooks = {"poststop": [hook("echo broken; exit 9"), noting(notes, "poststop")]}
     bundle = bundle_with(lab, notes, hooks)
     bundle.create()
@@ -271,7 +271,7 @@ def test_a_poststop_hook_that_fails_is_only_told_and_the_next_runs(lab: Lab, not
 
 @pytest.fixture
 def hanging(lab: Lab, notes: Notes) -> Iterator[tuple[Bundle, subprocess.Popen[str]]]:
-    """A ``create`` whose createRuntime hook does not end."""
+    """A ``create`` with a createRuntime hook that hangs."""
     script = f"echo $$ > {notes.path}/pid; exec sleep 300"
     bundle = bundle_with(
         lab, notes, {"createRuntime": [hook(script)], "poststop": [noting(notes, "poststop")]}
@@ -293,7 +293,7 @@ def hanging(lab: Lab, notes: Notes) -> Iterator[tuple[Bundle, subprocess.Popen[s
 Hanging = tuple[Bundle, "subprocess.Popen[str]"]
 
 
-def test_what_is_being_created_says_so_and_nothing_waits_for_it(hanging: Hanging) -> None:
+def test_a_container_being_created_is_refused_without_waiting(hanging: Hanging) -> None:
     bundle, _ = hanging
     state = bundle.state()
     assert (state["status"], state["pid"]) == ("creating", 0)
@@ -310,9 +310,7 @@ def test_kill_ends_a_create_that_hangs_in_a_hook(hanging: Hanging, notes: Notes)
     bundle, creating = hanging
     assert bundle.command("kill", bundle.id, "KILL").returncode == 0
     assert creating.wait(10) == 1
-    assert "createRuntime hook /bin/sh: the container's first process ended" in (
-        bundle.err.read_text()
-    )
+    assert "createRuntime hook /bin/sh: the container's init exited" in (bundle.err.read_text())
     assert notes.lines() == ["poststop"]
     assert bundle.command("state", bundle.id).returncode == 1
 

@@ -1,4 +1,4 @@
-"""Bundles that a stranger wrote: one clear line, exit status 1, and nothing left or reached."""
+"""Bundles of an untrusted author: one clear line, exit status 1, and nothing is left."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def bundle_is_gone(bundle: Bundle) -> None:
         (bundle_is_gone, "no such file or directory"),
     ],
 )
-def test_a_spoilt_bundle_is_refused(lab: Lab, spoil: Callable[[Bundle], None], text: str) -> None:
+def test_a_broken_bundle_is_refused(lab: Lab, spoil: Callable[[Bundle], None], text: str) -> None:
     bundle = lab.bundle(own_root=True)
     spoil(bundle)
     assert text in bundle.refused()
@@ -97,14 +97,17 @@ def test_a_spoilt_bundle_is_refused(lab: Lab, spoil: Callable[[Bundle], None], t
         ({"root": {"path": ""}}, "root.path: is missing"),
         ({"root": {"path": "../nonexistent"}}, "nonexistent"),
         ({"process": None}, "process: is missing"),
-        ({"ociVersion": "2.0.0"}, "ociVersion: '2.0.0' is not 1.x"),
+        ({"ociVersion": "2.0.0"}, "ociVersion: '2.0.0' is not supported"),
         ({"ociVersion": None}, "ociVersion is missing"),
         ({"ociVersion": "one"}, "ociVersion: 'one' is not a version"),
         ({"hostname": "x" * 65}, "hostname: is longer than 64 bytes"),
         ({"hostname": "a\0b"}, "hostname: holds a NUL byte"),
         ({"process": {"args": ["a\0b"]}}, "process.args[0]: holds a NUL byte"),
-        ({"windows": {}}, "section 'windows' is for another platform"),
-        ({"linux": {"namespaces": [{"type": "mount"}, {"type": "x\ny"}]}}, "'x\\ny' is none of"),
+        ({"windows": {}}, "section 'windows' is for a platform"),
+        (
+            {"linux": {"namespaces": [{"type": "mount"}, {"type": "x\ny"}]}},
+            "'x\\ny' must be one of",
+        ),
         ({"linux": {"rootfsPropagation": "sideways"}}, "linux.rootfsPropagation: 'sideways'"),
         ({"linux": {"maskedPaths": ["proc"]}}, "linux.maskedPaths[0]: 'proc' is not an absolute"),
         ({"linux": {"readonlyPaths": [""]}}, "linux.readonlyPaths[0]"),
@@ -118,7 +121,7 @@ def test_a_spoilt_bundle_is_refused(lab: Lab, spoil: Callable[[Bundle], None], t
         ({"linux": {"resources": {"devices": [{"allow": True, "type": "z"}]}}}, "devices[0].type"),
     ],
 )
-def test_a_field_that_cannot_be_is_named(lab: Lab, changes: Config, text: str) -> None:
+def test_an_invalid_field_is_named(lab: Lab, changes: Config, text: str) -> None:
     assert text in lab.bundle(changes).refused()
     assert not lab.left()
 
@@ -131,7 +134,7 @@ def mounts_at(*places: str) -> list[str]:
 
 @pytest.mark.parametrize("path", ["/", "link-to-/"])
 def test_the_host_s_own_root_is_refused_or_left_unharmed(lab: Lab, path: str) -> None:
-    """Whoever may create containers may name any directory; what is on the host must not change."""
+    """A user who creates containers may name any directory; the host must not change."""
     before = sorted(os.listdir("/")), mounts_at("/", "/proc", "/sys", "/dev", "/dev/pts")
     bundle = lab.bundle({"root": {"path": path, "readonly": True}}, script="true")
     if path.startswith("link"):
@@ -280,7 +283,7 @@ def test_a_long_argument_that_the_kernel_refuses_is_one_line(lab: Lab) -> None:
     assert len(line) < 1000
 
 
-def test_a_text_that_would_draw_on_a_terminal_is_quoted(lab: Lab) -> None:
+def test_control_characters_are_quoted(lab: Lab) -> None:
     bundle = lab.bundle({"process": {"args": ["\x1b[31mred\nline"]}})
     text = bundle.refused()
     assert "executable file not found" in text
@@ -288,7 +291,7 @@ def test_a_text_that_would_draw_on_a_terminal_is_quoted(lab: Lab) -> None:
 
 
 def test_a_config_may_not_be_read_by_another_user_than_root_alone(lab: Lab) -> None:
-    """What is kept of a container is nobody else's: it may hold secrets in its environment."""
+    """No other user may read the record: the environment may hold secrets."""
     with lab.created() as bundle:
         place = lab.root / bundle.id
         assert lab.root.stat().st_mode & 0o077 == 0
@@ -298,7 +301,7 @@ def test_a_config_may_not_be_read_by_another_user_than_root_alone(lab: Lab) -> N
 
 
 def test_a_later_change_of_the_bundle_changes_nothing(lab: Lab) -> None:
-    """The spec that counts is the one that was there at the creation (runtime.md)."""
+    """The spec of the creation applies (runtime.md)."""
     with lab.created(script="echo old; exec sleep 60") as bundle:
         bundle.config["process"]["args"] = ["echo", "new"]
         bundle.config["hooks"] = {"poststart": [{"path": "/nonexistent"}]}

@@ -37,7 +37,7 @@ def at(destination: str, kind: str, *options: str, source: str = "none") -> Conf
 # root
 
 
-def test_a_readonly_root_takes_no_file_and_others_do(lab: Lab) -> None:
+def test_only_a_readonly_root_refuses_a_new_file(lab: Lab) -> None:
     script = "touch /new 2>&1; grep ' / / \\| / ' /proc/self/mountinfo | head -n 1 | cut -d' ' -f6"
     readonly = lab.bundle({"root": {"readonly": True}}, own_root=True, script=script)
     assert readonly.printed().splitlines()[0] == "touch: /new: Read-only file system"
@@ -149,7 +149,7 @@ def test_default_devices_are_there(lab: Lab) -> None:
         )
 
 
-def test_further_devices_have_their_numbers_owner_and_mode(lab: Lab) -> None:
+def test_additional_devices_have_their_numbers_owner_and_mode(lab: Lab) -> None:
     devices = [
         {"path": "/dev/fuse0", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640},
         {"path": "/dev/deep/down", "type": "b", "major": 7, "minor": 99, "uid": 3, "gid": 4},
@@ -230,13 +230,13 @@ def test_sysctls_of_namespaces_are_set_in_them_alone(lab: Lab) -> None:
     ("sysctl", "text"),
     [
         ({"vm.swappiness": "1"}, "'vm.swappiness' does not belong to a namespace"),
-        ({"kernel.hostname": "x"}, "is set by the field hostname"),
+        ({"kernel.hostname": "x"}, "must be set by the field hostname"),
         ({"net.ipv4.nonsense": "1"}, "net.ipv4.nonsense"),
         ({"net.ipv4.ip_forward": "many"}, "net.ipv4.ip_forward"),
         ({"../../etc/passwd": "1"}, "does not belong to a namespace"),
     ],
 )
-def test_a_sysctl_that_cannot_be_is_refused(lab: Lab, sysctl: Config, text: str) -> None:
+def test_an_invalid_sysctl_is_refused(lab: Lab, sysctl: Config, text: str) -> None:
     assert text in lab.bundle({"linux": {"sysctl": sysctl}}).refused().replace("/", ".").replace(
         "......etc.passwd", "../../etc/passwd"
     )
@@ -253,7 +253,7 @@ def test_personality(lab: Lab) -> None:
         assert int(bundle.proc("personality"), 16) & 0xFF == 8
 
 
-def test_a_mount_label_means_nothing_without_selinux(lab: Lab) -> None:
+def test_a_mount_label_is_ignored_without_selinux(lab: Lab) -> None:
     if os.path.exists("/sys/fs/selinux/enforce"):
         pytest.skip("SELinux is in force here")
     changes = {"linux": {"mountLabel": "system_u:object_r:container_file_t:s0"}}
@@ -330,7 +330,7 @@ def test_propagation(
     assert found["late"] is late
 
 
-def test_a_device_node_of_the_lab_is_none_on_disk(lab: Lab) -> None:
+def test_no_device_node_is_left_on_disk(lab: Lab) -> None:
     """The root on disk stays as it was: no node, link or file of ours is left in it."""
     bundle = lab.bundle({"root": {"readonly": False}}, own_root=True, script="true")
     bundle.printed()

@@ -56,7 +56,7 @@ def holder(*words: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, "time", "user"])
-def test_a_namespace_that_is_asked_for_is_a_new_one(lab: Lab, kind: str) -> None:
+def test_a_requested_namespace_is_a_new_one(lab: Lab, kind: str) -> None:
     kinds = {*PLAIN, kind} if kind == "user" else {"mount", "pid", kind}
     linux: Config = {"namespaces": namespaces(*kinds)} | (MAPPED if kind == "user" else {})
     changes: Config = {"linux": linux}
@@ -260,15 +260,18 @@ def test_a_cgroup_namespace_has_the_container_s_cgroup_as_its_root(lab: Lab) -> 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"namespaces": [{"type": "mount"}, {"type": "moon"}]}, "'moon' is none of pid, network"),
+        (
+            {"namespaces": [{"type": "mount"}, {"type": "moon"}]},
+            "'moon' must be one of pid, network",
+        ),
         ({"namespaces": [{"type": "pid"}]}, "a container needs a namespace of type 'mount'"),
-        ({"namespaces": namespaces(*PLAIN, "pid")}, "'pid' is given twice"),
+        ({"namespaces": namespaces(*PLAIN, "pid")}, "'pid' is specified twice"),
         ({"namespaces": namespaces(*PLAIN, ipc="proc/1/ns/ipc")}, "is not an absolute path"),
         ({"namespaces": namespaces(*PLAIN, ipc="/nonexistent")}, "/nonexistent: "),
         ({"namespaces": namespaces(*PLAIN, ipc="/proc/self/ns/uts")}, "is of type 'uts'"),
-        ({"namespaces": namespaces(*PLAIN, ipc="/dev/null")}, "/dev/null: is no namespace"),
-        ({"namespaces": namespaces(*PLAIN, ipc="/etc")}, "/etc: is no namespace"),
-        (MAPPED, "there is no namespace of type 'user'"),
+        ({"namespaces": namespaces(*PLAIN, ipc="/dev/null")}, "/dev/null: not a namespace"),
+        ({"namespaces": namespaces(*PLAIN, ipc="/etc")}, "/etc: not a namespace"),
+        (MAPPED, "requires a namespace of type 'user'"),
         ({"namespaces": namespaces(*PLAIN, "user")}, "needs a mapping"),
         (
             {"namespaces": namespaces(*PLAIN), "timeOffsets": {"monotonic": {"secs": 1}}},
@@ -287,5 +290,5 @@ def test_a_cgroup_namespace_has_the_container_s_cgroup_as_its_root(lab: Lab) -> 
         ),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(lab: Lab, changes: Config, text: str) -> None:
+def test_an_invalid_spec_is_refused_in_one_line(lab: Lab, changes: Config, text: str) -> None:
     assert text in lab.bundle({"linux": changes}).refused()

@@ -1,4 +1,4 @@
-"""config.md "Process": each field by what the process sees, or the kernel says of it."""
+"""config.md "Process": each field, as the process or the kernel reports it."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_unlimited_is_the_largest_number(lab: Lab) -> None:
     assert lab.bundle({"process": {"rlimits": rlimits}}, script=script).printed() == "unlimited\n"
 
 
-def test_what_is_known_of_the_process_from_outside(lab: Lab) -> None:
+def test_process_attributes_are_visible_on_the_host(lab: Lab) -> None:
     process = {
         "user": {"uid": 1234, "gid": 2345, "additionalGids": [3456], "umask": 0o77},
         "oomScoreAdj": 17,
@@ -264,11 +264,11 @@ def test_an_exec_d_process_runs_on_the_cpus_that_are_asked_for(lab: Lab) -> None
 @pytest.mark.parametrize(
     ("process", "text"),
     [
-        ({"apparmorProfile": "p"}, "process.apparmorProfile: 'p' is wanted, but apparmor"),
+        ({"apparmorProfile": "p"}, "process.apparmorProfile: 'p' is requested, but apparmor"),
         ({"selinuxLabel": "a:b:c:d"}, "process.selinuxLabel: selinux label is specified"),
         ({"args": None}, "process.args"),
         ({"cwd": "tmp"}, "process.cwd: 'tmp' is not an absolute path"),
-        ({"cwd": "/proc/self/fd"}, "lies below /proc"),
+        ({"cwd": "/proc/self/fd"}, "is below /proc"),
         ({"rlimits": [{"type": "RLIMIT_X", "soft": 1, "hard": 1}]}, "RLIMIT_X"),
         ({"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}]}, "process.rlimits[0]"),
         ({"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1}] * 2}, "RLIMIT_NOFILE"),
@@ -285,7 +285,7 @@ def test_an_exec_d_process_runs_on_the_cpus_that_are_asked_for(lab: Lab) -> None
         ({"args": ["/etc"]}, 'exec: "/etc": is a directory: permission denied'),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(lab: Lab, process: Config, text: str) -> None:
+def test_an_invalid_spec_is_refused_in_one_line(lab: Lab, process: Config, text: str) -> None:
     assert text in lab.bundle({"process": process}).refused()
 
 
@@ -302,7 +302,7 @@ def receive_master(listening: socket.socket) -> tuple[bytes, int]:
 
 
 def read_all(master: int) -> str:
-    """Until nobody has the terminal's other end open."""
+    """Read until no process has the slave open."""
     text = b""
     while True:
         try:
@@ -345,7 +345,7 @@ def test_a_terminal_and_a_console_socket_need_each_other(lab: Lab, tmp_path: Pat
 
 
 def with_terminal_refused(lab: Lab, flags: tuple[str, ...]) -> str:
-    """Nobody listens there: found only when the container exists, which must go again."""
+    """No process listens on the socket; that is noticed after the creation, which is undone."""
     bundle = lab.bundle({"process": {"terminal": True}})
     bundle.err.write_text("")
     return bundle.refused(*flags)

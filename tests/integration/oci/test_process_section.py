@@ -1,4 +1,4 @@
-"""The section ``process`` of a spec, from the template to what the kernel says of the process."""
+"""The section ``process`` of a spec, from the default spec to the running process."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(bundle: Path) -> Iterator[Told]:
     assert command("delete", "--force", name).returncode == 0
 
 
-def test_what_a_process_is_to_be_it_is(run: Told) -> None:
+def test_each_process_field_takes_effect(run: Told) -> None:
     done = run(
         {
             "args": ["sh", "-c", SCRIPT],

@@ -132,7 +132,7 @@ def test_memory_and_swap_together(lab: Lab) -> None:
     assert bundle.delete("--force").returncode == 0
 
 
-def test_the_killer_may_be_switched_off_where_the_kernel_can(lab: Lab) -> None:
+def test_the_oom_killer_can_be_disabled_on_v1(lab: Lab) -> None:
     memory = {"limit": 32 * MIB, "disableOOMKiller": True}
     bundle = lab.bundle({"linux": {"resources": {"memory": memory}}})
     bundle.create()
@@ -160,7 +160,7 @@ def test_the_killer_may_be_switched_off_where_the_kernel_can(lab: Lab) -> None:
         ),
     ],
 )
-def test_a_limit_that_the_kernel_lacks_is_told_in_one_line(
+def test_an_unsupported_limit_gives_one_line(
     lab: Lab, resources: Config, controller: str, names: list[str], texts: set[str]
 ) -> None:
     bundle = lab.bundle({"linux": {"resources": resources}})
@@ -340,7 +340,7 @@ def test_update_takes_a_document(lab: Lab, way: str, tmp_path: Path) -> None:
         assert value(bundle, "pids", "pids.max", "pids.max") == "9"
 
 
-def test_an_update_that_cannot_be_says_so_in_one_line(lab: Lab) -> None:
+def test_an_invalid_update_is_refused_in_one_line(lab: Lab) -> None:
     with lab.started() as bundle:
         for flags in ([], ["--memory", "much"], ["--cpuset-cpus", "999"], ["--resources", "/nope"]):
             done = bundle.command("update", *flags, bundle.id)

@@ -117,7 +117,7 @@ def test_arguments_are_compared(
         ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG"],
     ],
 )
-def test_flags_are_taken(lab: Lab, flags: list[str]) -> None:
+def test_flags_are_accepted(lab: Lab, flags: list[str]) -> None:
     config = changes(lab, rule(MKDIR, "SCMP_ACT_ERRNO"), flags=flags)
     with lab.started(config) as bundle:
         facts = status(bundle.pid)
@@ -189,11 +189,11 @@ def test_an_agent_may_let_a_call_seem_to_succeed(lab: Lab, tmp_path: Path) -> No
     [
         ({"defaultAction": "SCMP_ACT_MAYBE"}, "linux.seccomp.defaultAction: 'SCMP_ACT_MAYBE'"),
         ({"defaultAction": "SCMP_ACT_NOTIFY"}, "linux.seccomp.defaultAction: "),
-        ({"flags": ["NEW_LISTENER"]}, "linux.seccomp.flags[0]: 'NEW_LISTENER' is none of"),
+        ({"flags": ["NEW_LISTENER"]}, "linux.seccomp.flags[0]: 'NEW_LISTENER' must be one of"),
         ({"architectures": ["SCMP_ARCH_Z80"]}, "linux.seccomp.architectures[0]: "),
         ({"syscalls": [rule([], ALLOW)]}, "linux.seccomp.syscalls[0].names: is empty"),
         ({"syscalls": [rule(MKDIR, "SCMP_ACT_NOTIFY")]}, "linux.seccomp.listenerPath: is missing"),
-        ({"listenerMetadata": "x"}, "linux.seccomp.listenerMetadata: is given without"),
+        ({"listenerMetadata": "x"}, "linux.seccomp.listenerMetadata: requires"),
         (
             {"syscalls": [rule(MKDIR, "SCMP_ACT_NOTIFY")], "listenerPath": "/nonexistent"},
             "/nonexistent",
@@ -208,21 +208,19 @@ def test_an_agent_may_let_a_call_seem_to_succeed(lab: Lab, tmp_path: Path) -> No
         ),
     ],
 )
-def test_a_filter_that_cannot_be_is_refused_in_one_line(
-    lab: Lab, wanted: Config, text: str
-) -> None:
+def test_an_invalid_filter_is_refused_in_one_line(lab: Lab, wanted: Config, text: str) -> None:
     base: Config = dict.fromkeys(lab.config["linux"]["seccomp"]) | {"defaultAction": ALLOW}
     assert text in lab.bundle({"linux": {"seccomp": base | wanted}}).refused()
 
 
-def test_an_unknown_call_s_name_is_no_error(lab: Lab) -> None:
+def test_an_unknown_system_call_name_is_ignored(lab: Lab) -> None:
     config = changes(lab, rule(["mkdir", "no_such_call"], "SCMP_ACT_ERRNO"))
     assert lab.bundle(config, script="mkdir /tmp/x 2>/dev/null || echo refused").printed() == (
         "refused\n"
     )
 
 
-def test_the_template_s_filter_is_in_force(lab: Lab) -> None:
+def test_the_default_filter_is_in_force(lab: Lab) -> None:
     with lab.started() as bundle:
         facts = status(bundle.pid)
         assert facts["Seccomp"] == "2"

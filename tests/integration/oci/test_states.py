@@ -1,4 +1,4 @@
-"""runtime.md: the states of a container, and what each operation does in each of them."""
+"""runtime.md: the states of a container, and each operation in each of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def stop(bundle: Bundle) -> None:
     assert bundle.ended() == -9
 
 
-def test_one_life_by_what_state_says(lab: Lab) -> None:
+def test_state_follows_the_lifecycle(lab: Lab) -> None:
     with lab.created({"annotations": {"a": "b"}}) as bundle:
         state = bundle.state()
         assert {
@@ -92,7 +92,9 @@ def test_the_pid_file_is_the_host_s_number_without_a_newline(lab: Lab) -> None:
         ("stopped", ["events", "--stats"], "is not running"),
     ],
 )
-def test_what_a_state_does_not_allow(lab: Lab, state: str, words: list[str], text: str) -> None:
+def test_an_operation_that_the_state_forbids_is_refused(
+    lab: Lab, state: str, words: list[str], text: str
+) -> None:
     with lab.created() as bundle:
         if state != "created":
             assert bundle.start().returncode == 0
@@ -138,7 +140,7 @@ def test_a_created_container_is_deleted_as_runc_does(lab: Lab) -> None:
     assert not lab.left()
 
 
-def test_delete_of_what_is_not_there(lab: Lab) -> None:
+def test_delete_of_a_missing_container(lab: Lab) -> None:
     bundle = lab.bundle()
     assert failed(bundle, "delete", bundle.id) == f"container {bundle.id} does not exist"
     assert bundle.delete("--force").returncode == 0
@@ -201,12 +203,12 @@ def test_kill_without_a_signal_is_term(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["0", "65", "-1", "SIGNOPE", "", "SIG_IGN", "9x", "__class__"])
-def test_a_signal_that_is_none_is_refused(lab: Lab, name: str) -> None:
+def test_an_invalid_signal_is_refused(lab: Lab, name: str) -> None:
     with lab.created() as bundle:
         assert "unknown signal" in failed(bundle, "kill", "--", bundle.id, name)
 
 
-def test_kill_of_what_has_ended_says_what_callers_look_for(lab: Lab) -> None:
+def test_kill_of_a_stopped_container_has_the_text_that_callers_search_for(lab: Lab) -> None:
     with lab.started(script="true") as bundle:
         bundle.ended()
         assert failed(bundle, "kill", bundle.id, "9") == "container not running"
@@ -236,7 +238,7 @@ def members(bundle: Bundle) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_kill_all_reaches_what_has_outlived_its_init(lab: Lab) -> None:
+def test_kill_all_signals_processes_that_outlive_init(lab: Lab) -> None:
     kinds = ("network", "ipc", "uts", "mount", "cgroup")
     shared: Config = {"linux": {"namespaces": [{"type": kind} for kind in kinds]}}
     script = "setsid sleep 333 & setsid sleep 333 & sleep 0.2"
@@ -250,7 +252,7 @@ def test_kill_all_reaches_what_has_outlived_its_init(lab: Lab) -> None:
         assert failed(bundle, "kill", "--all", bundle.id, "9") == "container not running"
 
 
-def test_delete_ends_what_has_outlived_its_init(lab: Lab) -> None:
+def test_delete_kills_processes_that_outlive_init(lab: Lab) -> None:
     kinds = ("network", "ipc", "uts", "mount", "cgroup")
     shared: Config = {"linux": {"namespaces": [{"type": kind} for kind in kinds]}}
     with lab.started(shared, script="setsid sleep 444 & sleep 0.1") as bundle:
@@ -267,7 +269,7 @@ def test_init_is_adopted_by_the_caller_s_subreaper(lab: Lab) -> None:
         assert bundle.ended() == 42  # this process is the subreaper: it could wait for it
 
 
-def test_an_init_that_ends_in_its_time_is_found_stopped(lab: Lab) -> None:
+def test_an_exited_init_is_a_stopped_container(lab: Lab) -> None:
     with lab.started(script="exit 3") as bundle:
         eventually(lambda: bundle.status() == "stopped", "it ends, if only as a zombie")
 
@@ -315,7 +317,7 @@ def test_descriptors_beyond_those_preserved_are_closed(
 
 
 @pytest.mark.parametrize("command", ["run", "exec"])
-def test_no_descriptor_of_the_runtime_passes_for_one_that_is_preserved(
+def test_a_descriptor_of_the_runtime_is_never_preserved(
     lab: Lab, command: str, tmp_path: Path
 ) -> None:
     with lab.started() as running:

@@ -22,7 +22,7 @@ TIMEOUT = 60 if "JAULA_VM" in os.environ else 10  # seconds
 
 
 def usable(name: str) -> str | None:
-    """Why a runtime cannot be tried here; None where it can."""
+    """Return why a runtime cannot be tested on this host, or None."""
     if shutil.which(RUNTIMES[name]) is None:
         return f"{RUNTIMES[name]} is not there"
     if name == "crun" and not Path("/sys/fs/cgroup/cgroup.controllers").exists():

@@ -16,7 +16,7 @@ from integration.oci_runtimes.conftest import RUNTIMES, TIMEOUT
 New = Callable[..., PrivateEngine]
 
 
-def test_the_default_runtime_is_settled_when_a_container_is_made(
+def test_the_default_runtime_is_chosen_when_a_container_is_created(
     new_engine: New, tmp_path: Path, runtime: str
 ) -> None:
     file = tmp_path / "daemon.json"
@@ -53,7 +53,7 @@ def test_the_default_runtime_is_settled_when_a_container_is_made(
         ('{"default-runtime": "none"}', "default runtime 'none' does not exist"),
     ],
 )
-def test_a_file_that_cannot_be_stops_the_start(
+def test_an_invalid_file_stops_the_start(
     new_engine: New, tmp_path: Path, text: str, said: str
 ) -> None:
     file = tmp_path / "daemon.json"

@@ -1,4 +1,4 @@
-"""Whoever is killed, a container of another runtime runs on or is gone with all that it had."""
+"""After any kill, a container of an external runtime keeps running or is removed whole."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_runtime_that_is_no_longer_configured_still_ends_its_container(
     containers.assert_clean(engine)
 
 
-def test_an_end_while_no_engine_is_there_is_told_by_the_next(own: Own, runtime: str) -> None:
+def test_an_exit_without_an_engine_is_reported_by_the_next(own: Own, runtime: str) -> None:
     engine = own()
     name = start(engine, runtime)
     pid = containers.pid(engine, name)
@@ -111,7 +111,7 @@ def test_shim_and_engine_killed_together_leave_nothing_for_the_next(own: Own, ru
     assert not list((engine.run / "containers").iterdir())
 
 
-def test_a_start_that_is_cut_off_is_undone(own: Own, runtime: str) -> None:
+def test_an_interrupted_start_is_undone(own: Own, runtime: str) -> None:
     """The engine is killed at several moments of a start, its shims with it."""
     engine = own()
     name = containers.unique()

@@ -1,4 +1,4 @@
-"""Runtimes that do not do what they should: one clear error, in time, and nothing is left."""
+"""Broken runtimes: one clear error, in time, and nothing is left."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ LIMIT = 2  # seconds that these runtimes are given
 
 SCRIPTS = {
     # How it behaves when asked to create, and what the client is told.
-    "hangs": ("sleep 86371", "has not ended after 2 seconds and was killed"),
-    "hangs-with-child": ("sleep 86371 & sleep 86371", "has not ended after 2 seconds"),
-    "floods": ("exec yes garbage >&2", "has not ended after 2 seconds"),
-    "garbles-log": ("head -c 100000 /dev/urandom >$log; exit 1", "it gave no reason"),
-    "garbles-json": ('echo \'{"level":"error","msg":[[[\' >$log; exit 1', "it gave no reason"),
-    "log-is-fifo": ("rm -f $log; mkfifo $log; exit 1", "it gave no reason"),
+    "hangs": ("sleep 86371", "has not exited after 2 seconds and was killed"),
+    "hangs-with-child": ("sleep 86371 & sleep 86371", "has not exited after 2 seconds"),
+    "floods": ("exec yes garbage >&2", "has not exited after 2 seconds"),
+    "garbles-log": ("head -c 100000 /dev/urandom >$log; exit 1", "no error message"),
+    "garbles-json": ('echo \'{"level":"error","msg":[[[\' >$log; exit 1', "no error message"),
+    "log-is-fifo": ("rm -f $log; mkfifo $log; exit 1", "no error message"),
     "says-why": (
         'echo \'{"level":"error","msg":"no luck"}\' >$log; exit 1',
         "failed: no luck",
     ),
     "says-on-stderr": ("echo plain reason >&2; exit 1", "create failed: plain reason"),
-    "writes-no-pid": ("exit 0", "it wrote no pid file"),
-    "pid-garbage": ("echo hello >$pidfile", "no process id"),
-    "pid-of-init": ("echo 1 >$pidfile", "no process id"),
-    "pid-of-another": ("echo $PPID >$pidfile", "which it did not make"),
-    "pid-of-nobody": ("echo 4194000 >$pidfile", "which it did not make"),
+    "writes-no-pid": ("exit 0", "no pid file was written"),
+    "pid-garbage": ("echo hello >$pidfile", "is not a process id"),
+    "pid-of-init": ("echo 1 >$pidfile", "is not a process id"),
+    "pid-of-another": ("echo $PPID >$pidfile", "of the pid file is not its child"),
+    "pid-of-nobody": ("echo 4194000 >$pidfile", "of the pid file is not its child"),
     "kills-itself": ("kill -9 $$", "was killed by signal 9"),
-    "leaves-a-process": ("sleep 86371 & exit 1", "it gave no reason"),
+    "leaves-a-process": ("sleep 86371 & exit 1", "no error message"),
 }
 PREFIX = """#!/bin/sh
 log=/dev/null pidfile=/dev/null call=
@@ -74,7 +74,7 @@ def configured(scripts: dict[str, Path]) -> list[str]:
     return flags
 
 
-def test_each_gives_one_clear_error_and_leaves_nothing(
+def test_each_broken_runtime_gives_one_clear_error_and_leaves_nothing(
     own: Callable[..., PrivateEngine], scripts: dict[str, Path]
 ) -> None:
     engine = own(*configured(scripts))
@@ -143,10 +143,10 @@ def test_a_runtime_that_hangs_in_kill_does_not_keep_a_container_alive(
 
 
 @pytest.mark.parametrize("terminal", [(), ("-t",)], ids=["pipes", "terminal"])
-def test_a_runtime_that_gives_its_stdio_away_gives_nothing_of_the_host(
+def test_a_runtime_that_changes_the_owner_of_its_stdio_changes_nothing_of_the_host(
     own: Callable[..., PrivateEngine], tmp_path: Path, terminal: tuple[str, ...]
 ) -> None:
-    """As crun does: what it gets as 0 to 2 belongs to the container's user from then on."""
+    """crun changes the owner of its descriptors 0 to 2 to the container's user."""
     giving = tmp_path / "giving"
     giving.write_text(
         "#!/bin/sh\n"

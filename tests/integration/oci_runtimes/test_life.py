@@ -1,4 +1,4 @@
-"""A container that another runtime made does what ours does, as the client sees it."""
+"""A container of an external runtime behaves like ours, for the client."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_program_that_a_signal_kills_has_dockers_status(
 
 
 @pytest.mark.parametrize(("program", "status"), [("/nosuch", 127), ("nosuch", 127), ("/etc", 126)])
-def test_a_program_that_cannot_start_is_told_as_docker_does(
+def test_a_program_that_cannot_start_is_reported_as_docker_does(
     host: PrivateEngine, runtime: str, program: str, status: int
 ) -> None:
     code, _, said = run(host, runtime, IMAGE, program)
@@ -110,7 +110,7 @@ def test_attach_and_logs(host: PrivateEngine, runtime: str) -> None:
         assert "at2" in host.cli("jaula", "logs", name).stdout
 
 
-def test_exec_runs_beside_with_its_own_status(host: PrivateEngine, runtime: str) -> None:
+def test_exec_has_its_own_exit_status(host: PrivateEngine, runtime: str) -> None:
     with containers.running(host, IMAGE, flags=flagged(runtime)) as name:
         done = host.cli("jaula", "exec", name, "sh", "-c", "echo out; echo err >&2; exit 6")
         assert (done.returncode, done.stdout, done.stderr) == (6, "out\n", "err\n")
@@ -191,7 +191,7 @@ def test_limits_are_set_changed_and_measured(host: PrivateEngine, runtime: str) 
         assert "sleep 600" in host.cli("jaula", "top", name).stdout
 
 
-def test_the_kernels_kill_for_want_of_memory_is_told(host: PrivateEngine, runtime: str) -> None:
+def test_an_oom_kill_is_reported(host: PrivateEngine, runtime: str) -> None:
     name = containers.unique()
     words = ("run", "--name", name, "--runtime", runtime, "-m", "16m", "--memory-swap", "16m")
     # tail keeps the one line that /dev/zero is.
@@ -227,7 +227,7 @@ def test_the_root_can_be_read_only_and_keeps_its_changes_otherwise(
         assert host.cli("jaula", "exec", name, "ls", "/kept").returncode == 0
 
 
-def test_a_device_has_the_path_that_was_asked_for(host: PrivateEngine, runtime: str) -> None:
+def test_a_device_has_the_requested_path(host: PrivateEngine, runtime: str) -> None:
     words = ("--device", "/dev/zero:/dev/mine", IMAGE, "head", "-c", "3", "/dev/mine")
     assert run(host, runtime, *words)[:2] == (0, "\0\0\0")
 

@@ -1,4 +1,4 @@
-"""The runtime against the real kernel: what a container is when its program runs."""
+"""The runtime on the real kernel: properties of a running container."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_exec_joins_every_namespace_and_reports_its_status(lab: Lab) -> None:
     asyncio.run(scene())
 
 
-def test_a_program_that_outgrows_its_memory_is_killed_and_reported(lab: Lab) -> None:
+def test_an_oom_kill_is_reported(lab: Lab) -> None:
     async def scene() -> None:
         limit = 16 << 20
         box = await lab.start(
@@ -242,7 +242,7 @@ def test_a_program_that_outgrows_its_memory_is_killed_and_reported(lab: Lab) -> 
     asyncio.run(scene())
 
 
-def test_another_engine_finds_the_shim_and_then_its_exit_record(lab: Lab) -> None:
+def test_a_later_engine_reconnects_and_reads_the_exit_record(lab: Lab) -> None:
     async def scene() -> None:
         box = await lab.start("sh", "-c", "read line; exit 4", stdin=True)
         run_dir = next(str(p.parent) for p in lab.base.glob("c*/run/shim.sock"))
@@ -268,7 +268,7 @@ def test_another_engine_finds_the_shim_and_then_its_exit_record(lab: Lab) -> Non
 
 @pytest.mark.parametrize(
     ("cwd", "text"),
-    [("/proc/self/fd/7", "below /proc"), ("/etc/passwd", "no directory")],
+    [("/proc/self/fd/7", "below /proc"), ("/etc/passwd", "not a directory")],
 )
 def test_a_hostile_working_directory_is_refused(lab: Lab, cwd: str, text: str) -> None:
     (lab.layer / "etc/passwd").touch()

@@ -17,7 +17,7 @@ from jaula.spec import runtime as oci
 
 
 def seen(lab: Lab, script: str, *mounts: oci.Mount, **spec: object) -> str:
-    """What a shell script in a container with these mounts prints."""
+    """Return the output of a shell script in a container with these mounts."""
     texts: list[str] = []
 
     async def scene() -> None:
@@ -30,7 +30,7 @@ def seen(lab: Lab, script: str, *mounts: oci.Mount, **spec: object) -> str:
 
 
 def refused(lab: Lab, *mounts: oci.Mount, **spec: object) -> str:
-    """Why a container with these mounts does not start."""
+    """Return why a container with these mounts does not start."""
 
     async def scene() -> None:
         await lab.start("true", mounts=mounts, **spec)
@@ -81,7 +81,7 @@ def tree(tmp_path: Path) -> Iterator[Path]:
     ],
 )
 @pytest.mark.parametrize("kind", ["bind", "tmpfs"])
-def test_an_attribute_is_in_force(
+def test_an_attribute_takes_effect(
     lab: Lab, tmp_path: Path, kind: str, option: str, expected: str
 ) -> None:
     wanted = oci.Mount("/data", str(tmp_path), kind, (option,))
@@ -239,7 +239,7 @@ def test_overlay_with_a_long_list_of_layers(lab: Lab, tmp_path: Path) -> None:
     assert seen(lab, "ls /x", wanted).split() == ["f0", "f1", "f2", "f3"]
 
 
-def test_a_type_that_the_kernel_lacks_is_named(lab: Lab) -> None:
+def test_an_unknown_file_system_type_is_named(lab: Lab) -> None:
     assert "nosuchfs" in refused(lab, oci.Mount("/x", "x", "nosuchfs"))
     assert "has no type" in refused(lab, oci.Mount("/x", "x"))
     assert "no option 'size'" in refused(lab, oci.Mount("/x", "/tmp", "bind", ("size=1",)))

@@ -9,7 +9,7 @@ import pytest
 
 from jaula.kernel import mounts, namespaces
 from jaula.runtime.create import devices
-from jaula.runtime.init.dev_steps import Node
+from jaula.runtime.create.devices import Node
 from jaula.runtime.init.step import NODES, NULL, RootfsContext
 
 
@@ -33,8 +33,8 @@ def _build(nodes: tuple[Node, ...], store: int, null: int) -> None:
 
 
 def test_nodes_are_attached_and_the_store_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes = devices.wanted(())
-    store = devices.store(nodes, (0, 0))
+    nodes = devices.device_nodes(())
+    store = devices.make_node_store(nodes, (0, 0))
     null = os.open(devices.NULL_NAME, os.O_PATH | os.O_NOFOLLOW, dir_fd=store)
     clone, refusals = mounts.clone_tree, [1]
 

@@ -36,7 +36,7 @@ VOLUME = Mount("/data", "bind", "/srv", ("rbind", "rw"))
 
 
 def enter(rules: Ruleset, *, joining: bool = False) -> None:
-    prepared = runtime.prepare({ANNOTATION: encode(rules)}, joining=joining)
+    prepared = runtime.prepare({ANNOTATION: encode(rules)}, for_exec=joining)
     assert prepared is not None
     runtime.restrict(prepared, runtime.open_rules(prepared))
 
@@ -310,21 +310,21 @@ def test_scopes_keep_signals_and_abstract_sockets_within() -> None:
 
 def test_rules_for_others_are_not_those_of_a_process_that_joins() -> None:
     text = {ANNOTATION: encode(rules())}
-    assert runtime.prepare(text, joining=False) is not None
-    assert runtime.prepare(text, joining=True) is None
-    assert runtime.prepare({ANNOTATION: encode(rules("exec"))}, joining=True) is not None
+    assert runtime.prepare(text, for_exec=False) is not None
+    assert runtime.prepare(text, for_exec=True) is None
+    assert runtime.prepare({ANNOTATION: encode(rules("exec"))}, for_exec=True) is not None
     assert runtime.prepare({}) is None
 
 
 def test_rights_of_a_later_kernel_are_refused_and_not_left_out() -> None:
     later = Ruleset(handled_access_fs=kernel.known(ABI).access_fs + 1 << 1)
-    with pytest.raises(JaulaError, match="Landlock can do"):
+    with pytest.raises(JaulaError, match="Landlock ABI"):
         runtime.prepare({ANNOTATION: encode(later)})
 
 
 def test_a_domain_that_is_not_in_force_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "restrict_self", lambda *_: None)
-    with pytest.raises(JaulaError, match="not in force"):
+    with pytest.raises(JaulaError, match="not enforced"):
         enter(rules())
 
 

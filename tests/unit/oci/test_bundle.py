@@ -1,4 +1,4 @@
-"""Bundles as a stranger may write them."""
+"""Bundles that an untrusted author wrote."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_link_to_a_config_is_followed(tmp_path: Path) -> None:
     assert bundle.load(str(tmp_path)).oci_version == "1.2.0"
 
 
-def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
+def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
     assert message(tmp_path) == "BUNDLE/config.json: no such file or directory"
     with pytest.raises(NotFound, match="bundle /nonexistent: no such file or directory"):
         bundle.load("/nonexistent")
@@ -95,9 +95,9 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
         ),
         (
             b'{"ociVersion":"1.2.0","windows":{}}',
-            "section 'windows' is for another platform than Linux",
+            "section 'windows' is for a platform other than Linux",
         ),
-        (b'{"ociVersion":"1.2.0","vm":{}}', "section 'vm' is for another platform than Linux"),
+        (b'{"ociVersion":"1.2.0","vm":{}}', "section 'vm' is for a platform other than Linux"),
         (b'{"ociVersion":"1.2.0"}{}', "JSON is malformed: trailing characters (byte 23)"),
         (
             b'{"ociVersion":"1.2.0","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
@@ -105,9 +105,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_document_is_said_in_one_line(
-    tmp_path: Path, data: bytes, text: str
-) -> None:
+def test_an_error_of_a_document_is_one_line(tmp_path: Path, data: bytes, text: str) -> None:
     (tmp_path / "config.json").write_bytes(data)
     assert message(tmp_path).lower() == f"bundle/config.json: {text}".lower()
 
@@ -122,7 +120,7 @@ def test_what_is_wrong_with_a_document_is_said_in_one_line(
         b"\xef\xbb\xbf{}",
     ],
 )
-def test_bytes_that_are_no_text_are_refused(tmp_path: Path, data: bytes) -> None:
+def test_invalid_utf8_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "config.json").write_bytes(data)
     assert message(tmp_path).startswith("BUNDLE/config.json: ")
 
@@ -151,7 +149,7 @@ def test_resources_without_an_end_are_refused() -> None:
         bundle.load_resources("-", zeros.fileno())
 
 
-def test_standard_input_that_is_no_document_is_named(tmp_path: Path) -> None:
+def test_malformed_standard_input_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"memory")
     with (
         (tmp_path / "x").open("rb") as file,
@@ -170,7 +168,7 @@ def test_a_section_of_another_platform_is_unsupported() -> None:
     | st.text(alphabet='{}[]":,0123456789-.eE\\u"nulltrefas', max_size=64).map(str.encode)
     | st.binary(max_size=8).map(lambda noise: GOOD[:40] + noise + GOOD[40:])
 )
-def test_whatever_the_bytes_only_a_clear_error_comes_out(data: bytes) -> None:
+def test_any_bytes_give_at_most_a_clear_error(data: bytes) -> None:
     for parse in (bundle.parse, bundle.parse_resources):
         text = ""
         try:

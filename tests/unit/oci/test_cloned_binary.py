@@ -1,4 +1,4 @@
-"""Which containers could reach the host's interpreter, by their bundles."""
+"""Bundles whose containers could reach the host's interpreter."""
 
 from __future__ import annotations
 
@@ -38,41 +38,41 @@ def config(spaces: Any, rows: Any) -> dict[str, Any]:
         ([], 0, True),
     ],
 )
-def test_a_user_namespace_of_its_own_keeps_the_owner_out(
+def test_a_user_namespace_without_the_owner_needs_no_clone(
     document: Any, owner: int, reached: bool
 ) -> None:
-    assert cloned_binary.reaches(document, owner) is reached
+    assert cloned_binary.maps_host_id(document, owner) is reached
 
 
 @pytest.mark.parametrize(
     "flags", [["--bundle"], ["-b"], ["-bundle"], ["--bundle", "/nowhere", "--bundle"]]
 )
-def test_the_bundle_is_the_last_that_is_named(tmp_path: Path, flags: list[str]) -> None:
+def test_the_last_bundle_flag_wins(tmp_path: Path, flags: list[str]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config([USER], [ROW])))
     words = ["--root", "/r", "create", *flags, str(tmp_path), "name"]
-    assert not cloned_binary._within_reach(words, 0)
+    assert not cloned_binary._needs_clone(words, 0)
     joined = ["create", f"{flags[-1]}={tmp_path}", "name"]
-    assert not cloned_binary._within_reach(joined, 0)
+    assert not cloned_binary._needs_clone(joined, 0)
 
 
 @pytest.mark.parametrize("text", [None, "", '{"linux": {"uidMappings"', '{"uidMappings"' * 9999])
-def test_what_is_not_plain_is_within_reach(tmp_path: Path, text: str | None) -> None:
+def test_an_unclear_config_needs_a_clone(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "config.json").write_text(text)
-    assert cloned_binary._within_reach(["run", "--bundle", str(tmp_path), "name"], 0)
+    assert cloned_binary._needs_clone(["run", "--bundle", str(tmp_path), "name"], 0)
 
 
-def test_a_pipe_in_place_of_the_config_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_fifo_instead_of_the_config_does_not_block(tmp_path: Path) -> None:
     import os
 
     os.mkfifo(tmp_path / "config.json")
-    assert cloned_binary._within_reach(["run", "--bundle", str(tmp_path), "name"], 0)
+    assert cloned_binary._needs_clone(["run", "--bundle", str(tmp_path), "name"], 0)
 
 
-def test_other_commands_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_commands_are_not_executed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise AssertionError("executed anew")
 
     monkeypatch.setattr(cloned_binary, "_clone", refuse)
     for words in (["state", "name"], ["--root", "/r", "delete", "--force", "name"], []):
-        cloned_binary.pin(words)
+        cloned_binary.ensure(words)

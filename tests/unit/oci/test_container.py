@@ -36,34 +36,40 @@ def test_an_id_may_not_be(text: str, message: str) -> None:
     assert len(str(caught.value)) < 1000
 
 
-def test_an_id_is_taken_once(tmp_path: Path) -> None:
+def test_an_id_can_be_used_once(tmp_path: Path) -> None:
     root = str(tmp_path / "root")
-    made = Container.make(root, "one")
+    made = Container.create(root, "one")
     with made, pytest.raises(Conflict, match="container with given ID already exists: one"):
-        Container.make(root, "one")
+        Container.create(root, "one")
     with pytest.raises(NotFound, match="container two does not exist"):
-        Container.find(root, "two")
+        Container.open(root, "two")
 
 
 def test_a_directory_without_a_record_is_being_created_while_it_is_locked(tmp_path: Path) -> None:
-    with Container.make(str(tmp_path), "one") as made, Container.find(str(tmp_path), "one") as seen:
+    with (
+        Container.create(str(tmp_path), "one") as made,
+        Container.open(str(tmp_path), "one") as seen,
+    ):
         assert seen.status(seen.record()) == "creating"
         made.unlock()
         assert seen.status(seen.record()) == "stopped"
 
 
-def test_a_container_that_goes_away_while_one_waits_for_it_is_not_there(tmp_path: Path) -> None:
-    with Container.make(str(tmp_path), "one") as made, Container.find(str(tmp_path), "one") as late:
+def test_a_container_that_is_deleted_during_the_wait_does_not_exist(tmp_path: Path) -> None:
+    with (
+        Container.create(str(tmp_path), "one") as made,
+        Container.open(str(tmp_path), "one") as late,
+    ):
         made.remove()
         made.unlock()
         with pytest.raises(NotFound, match="container one does not exist"):
             late.lock()
 
 
-def test_a_process_that_has_another_start_time_is_another_process(tmp_path: Path) -> None:
+def test_another_start_time_means_another_process(tmp_path: Path) -> None:
     pid = os.getpid()
     started = process_facts(pid)[1]
-    with Container.make(str(tmp_path), "one") as container:
+    with Container.create(str(tmp_path), "one") as container:
         assert container.status(Record(id="one", bundle="", pid=pid, start_time=started)) == (
             "running"
         )
@@ -71,9 +77,9 @@ def test_a_process_that_has_another_start_time_is_another_process(tmp_path: Path
         assert container.status(other) == "stopped"
 
 
-def test_a_record_survives_the_way_through_its_file(tmp_path: Path) -> None:
+def test_a_record_round_trips_through_its_file(tmp_path: Path) -> None:
     record = Record(id="one", bundle="/b", annotations={"a": "\u00e9\n"}, pid=7, start_time=9)
-    with Container.make(str(tmp_path), "one") as container:
+    with Container.create(str(tmp_path), "one") as container:
         container.write("state.json", record.encode())
         found = container.record()
     assert found.encode() == record.encode()

@@ -20,13 +20,13 @@ def make(*, rootless: bool) -> Spec:
 
 @pytest.mark.needs(str(SCHEMAS))
 @pytest.mark.parametrize("rootless", [False, True])
-def test_it_is_valid_and_nothing_is_to_be_said_of_it(rootless: bool) -> None:
+def test_the_default_spec_is_valid_without_warnings(rootless: bool) -> None:
     spec = make(rootless=rootless)
     assert not problems("config-schema.json", json.loads(encode(spec)))
     assert validation.check(spec) == ()
 
 
-def test_it_is_strict() -> None:
+def test_the_default_spec_is_strict() -> None:
     spec = make(rootless=False)
     assert spec.process is not None
     assert spec.process.capabilities is not None
@@ -69,6 +69,6 @@ def test_the_command_writes_it_once(tmp_path: Path, capfd: pytest.CaptureFixture
     assert (tmp_path / "config.json").read_text() == text
 
 
-def test_a_bundle_that_is_not_there_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_bundle_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert main.run(["spec", "-b", "/nonexistent", "--rootless"]) == 1
     assert "/nonexistent/config.json: no such file or directory" in capfd.readouterr().err

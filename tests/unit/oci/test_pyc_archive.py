@@ -1,4 +1,4 @@
-"""Modules from an archive, and msgspec as far as it is used."""
+"""Modules from an archive, and the part of msgspec that is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCE = str(Path(pyc_archive.__file__).parents[2])
 
 
 def python(script: str) -> str:
-    """What a script prints in an interpreter that starts as the command does."""
+    """Return the output of a script in an interpreter that starts as the command does."""
     start = f"import sys; sys.path[:0] = {[SOURCE, SITE]!r}\n"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-X", "utf8", "-c", start + script],
@@ -39,24 +39,25 @@ def made(tmp_path: Path) -> Path:
     python(
         f"sys.path.insert(0, {str(tmp_path)!r}); import subject\n"
         "from jaula.oci import build_pyc_archive\n"
-        f"build_pyc_archive.write({str(tmp_path / 'codes')!r}, ['jaula.oci.pyc_archive', 'subject'])"
+        f"path = {str(tmp_path / 'codes')!r}\n"
+        "build_pyc_archive.write(path, ['jaula.oci.pyc_archive', 'subject'])"
     )
     return tmp_path
 
 
 def taken(made: Path) -> str:
-    """Who loaded the module, its value and its text."""
+    """Return the loader of the module, its value and its docstring."""
     return python(
         f"sys.path.insert(0, {str(made)!r})\n"
         "from jaula.oci import pyc_archive\n"
-        f"pyc_archive.place = lambda: {str(made / 'codes')!r}\n"
+        f"pyc_archive.archive_path = lambda: {str(made / 'codes')!r}\n"
         "pyc_archive.install(); import subject\n"
         "print(type(subject.__loader__).__name__, subject.VALUE, subject.__doc__, subject.__file__)"
     )
 
 
 def test_the_archive_of_another_tree_is_left_alone(made: Path, tmp_path: Path) -> None:
-    """A tree that was copied brings along an archive that names the files of the first."""
+    """A copied tree contains an archive that names the files of the original."""
     other = tmp_path / "other"
     shutil.copytree(f"{SOURCE}/jaula/oci", other / "jaula/oci")
     for name in ("__init__.py", "errors.py"):
@@ -64,22 +65,22 @@ def test_the_archive_of_another_tree_is_left_alone(made: Path, tmp_path: Path) -
     printed = python(
         f"sys.path[:0] = [{str(other)!r}, {str(made)!r}]\n"
         "from jaula.oci import pyc_archive\n"
-        f"pyc_archive.place = lambda: {str(made / 'codes')!r}\n"
+        f"pyc_archive.archive_path = lambda: {str(made / 'codes')!r}\n"
         "pyc_archive.install(); import subject; print(pyc_archive.__file__, subject.__doc__)"
     )
     assert printed == f"{other}/jaula/oci/pyc_archive.py A text."
 
 
-def test_a_module_is_taken_from_the_archive_without_its_documentation(made: Path) -> None:
+def test_a_module_from_the_archive_has_no_docstrings(made: Path) -> None:
     assert taken(made) == f"ArchiveFinder 1 None {made}/subject.py"
 
 
-def test_a_source_that_has_changed_is_imported_as_ever(made: Path) -> None:
+def test_a_changed_source_is_imported_normally(made: Path) -> None:
     (made / "subject.py").write_text('"""Newer."""\n\nVALUE = 22\n')
     assert taken(made) == f"SourceFileLoader 22 Newer. {made}/subject.py"
 
 
-def test_a_source_of_the_same_size_that_is_newer_is_too(made: Path) -> None:
+def test_a_newer_source_of_the_same_size_is_imported_normally(made: Path) -> None:
     file = made / "subject.py"
     file.write_text(file.read_text().replace("1", "2"))
     os.utime(file, (1, 1))
@@ -87,7 +88,7 @@ def test_a_source_of_the_same_size_that_is_newer_is_too(made: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"other and more", b"\0" * 64])
-def test_without_an_archive_of_this_interpreter_nothing_is_missing(
+def test_without_an_archive_of_this_interpreter_imports_work(
     made: Path, content: bytes | None
 ) -> None:
     if content is None:
@@ -101,20 +102,21 @@ def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> Non
     path = str(tmp_path / "codes")
     found = python(
         "from jaula.oci import build_pyc_archive, pyc_archive\n"
-        f"pyc_archive.place = lambda: {path!r}; build_pyc_archive.main(); pyc_archive.install()\n"
+        f"pyc_archive.archive_path = lambda: {path!r}\n"
+        "build_pyc_archive.main(); pyc_archive.install()\n"
         "index = sys.meta_path[0]._index\n"
         "print(*sorted(name for name in index if name.startswith('jaula.oci.commands.')))\n"
         "print('msgspec' in index, 'typing' in index, 'inspect' in index, '__main__' in index)"
     )
     names, others = found.split("\n")
-    from jaula.oci.command_table import COMMANDS
+    from jaula.oci.main import COMMANDS
 
     assert set(names.split()) >= {f"jaula.oci.commands.{name}" for name in COMMANDS}
     assert others == "True True False False"
 
 
-def test_code_is_kept_apart_from_its_documentation() -> None:
-    code = build_pyc_archive.compiled(build_pyc_archive.__file__)
+def test_compiled_code_has_no_docstring() -> None:
+    code = build_pyc_archive.compile_stripped(build_pyc_archive.__file__)
     assert code.co_consts[0] != build_pyc_archive.__doc__  # type: ignore[attr-defined]
 
 
@@ -132,7 +134,7 @@ def test_structs_and_json_work_without_the_rest_of_msgspec() -> None:
     assert python(script) == "A(a=5) b'{\"b\":3}'\n[False, False, False]"
 
 
-def test_other_parts_of_msgspec_are_there_when_they_are_asked_for() -> None:
+def test_other_parts_of_msgspec_can_be_imported() -> None:
     script = (
         SLIM
         + STRUCT

@@ -34,7 +34,7 @@ class Running:
 
     def _turn(self) -> None:
         while not self._ended:
-            self.poller.turn(0.5)
+            self.poller.run_once(0.5)
 
     def _answer(self, _: int) -> None:
         os.read(self._wake[0], 1)

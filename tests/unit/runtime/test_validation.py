@@ -1,4 +1,4 @@
-"""Each thing that can be wrong with a spec, and the one line that says so."""
+"""Validation of specs: each invalid field gives one line that names it."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def changed(path: str, value: object) -> bytes:
     return json.dumps(document).encode()
 
 
-def test_a_good_spec_passes_without_a_word() -> None:
+def test_a_valid_spec_has_no_warnings() -> None:
     assert validation.check(decode(json.dumps(GOOD).encode())) == ()
 
 
 MAP = {"containerID": 0, "hostID": 0, "size": 1}
 SYSCALL = "linux/seccomp/syscalls/0"
 BAD: list[tuple[str, object, str]] = [
-    ("ociVersion", "2.0.0", "ociVersion: '2.0.0' is not 1.x, which this runtime follows"),
+    ("ociVersion", "2.0.0", "ociVersion: '2.0.0' is not supported, this runtime supports 1.x"),
     ("ociVersion", "new", "ociVersion: 'new' is not a version such as 1.2.0"),
     ("root", MISSING, "root.path: is missing"),
     ("root/path", "", "root.path: is missing"),
@@ -124,7 +124,7 @@ BAD: list[tuple[str, object, str]] = [
     (
         "process/rlimits",
         [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}] * 2,
-        "process.rlimits[1].type: RLIMIT_CORE is given twice",
+        "process.rlimits[1].type: RLIMIT_CORE is specified twice",
     ),
     ("process/rlimits/0/soft", 30, "process.rlimits[0].soft: 30 is above the hard limit 20"),
     (
@@ -137,7 +137,7 @@ BAD: list[tuple[str, object, str]] = [
         "process/ioPriority/class",
         "BEST",
         (
-            "process.ioPriority.class: 'BEST' is none of IOPRIO_CLASS_NONE, IOPRIO_CLASS_RT, "
+            "process.ioPriority.class: 'BEST' must be one of IOPRIO_CLASS_NONE, IOPRIO_CLASS_RT, "
             "IOPRIO_CLASS_BE, IOPRIO_CLASS_IDLE"
         ),
     ),
@@ -146,15 +146,15 @@ BAD: list[tuple[str, object, str]] = [
         "process/scheduler/policy",
         "SCHED_ISO",
         (
-            "process.scheduler.policy: 'SCHED_ISO' is none of SCHED_OTHER, SCHED_FIFO, SCHED_RR, "
-            "SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE"
+            "process.scheduler.policy: 'SCHED_ISO' must be one of SCHED_OTHER, SCHED_FIFO, "
+            "SCHED_RR, SCHED_BATCH, SCHED_IDLE, SCHED_DEADLINE"
         ),
     ),
     ("process/scheduler/nice", 20, "process.scheduler.nice: 20 is not between -20 and 19"),
     (
         "process/scheduler/priority",
         1,
-        "process.scheduler.priority: has no meaning for SCHED_BATCH",
+        "process.scheduler.priority: does not apply to SCHED_BATCH",
     ),
     (
         "process/scheduler",
@@ -164,12 +164,12 @@ BAD: list[tuple[str, object, str]] = [
     (
         "process/scheduler",
         {"policy": "SCHED_IDLE", "nice": 1},
-        "process.scheduler.nice: has no meaning for SCHED_IDLE",
+        "process.scheduler.nice: does not apply to SCHED_IDLE",
     ),
     (
         "process/scheduler",
         {"policy": "SCHED_RR", "priority": 1, "deadline": 1},
-        "process.scheduler.deadline: has no meaning for SCHED_RR",
+        "process.scheduler.deadline: does not apply to SCHED_RR",
     ),
     (
         "process/scheduler",
@@ -194,7 +194,7 @@ BAD: list[tuple[str, object, str]] = [
     (
         "linux/namespaces",
         [{"type": "mount"}],
-        "linux.uidMappings: there is no namespace of type 'user' to map ids for",
+        "linux.uidMappings: requires a namespace of type 'user'",
     ),
     ("linux/uidMappings", [], "linux.uidMappings: a new namespace of type 'user' needs a mapping"),
     ("linux/gidMappings", [], "linux.gidMappings: a new namespace of type 'user' needs a mapping"),
@@ -217,17 +217,17 @@ BAD: list[tuple[str, object, str]] = [
     (
         "linux/uidMappings",
         [{"containerID": n, "hostID": n, "size": 1} for n in range(341)],
-        "linux.uidMappings: 341 mappings, the kernel takes 340",
+        "linux.uidMappings: 341 mappings, the kernel accepts at most 340",
     ),
     (
         "linux/namespaces/0/type",
         "net",
         (
-            "linux.namespaces[0].type: 'net' is none of pid, network, mount, ipc, uts, user, "
+            "linux.namespaces[0].type: 'net' must be one of pid, network, mount, ipc, uts, user, "
             "cgroup, time"
         ),
     ),
-    ("linux/namespaces/0/type", "uts", "linux.namespaces[4].type: 'uts' is given twice"),
+    ("linux/namespaces/0/type", "uts", "linux.namespaces[4].type: 'uts' is specified twice"),
     (
         "linux/namespaces/0/path",
         "proc/1/ns/pid",
@@ -254,7 +254,7 @@ BAD: list[tuple[str, object, str]] = [
     (
         "linux/timeOffsets",
         {"realtime": {}},
-        "linux.timeOffsets: 'realtime' is none of monotonic, boottime",
+        "linux.timeOffsets: 'realtime' must be one of monotonic, boottime",
     ),
     (
         "linux/timeOffsets/boottime/nanosecs",
@@ -284,7 +284,7 @@ BAD: list[tuple[str, object, str]] = [
     (
         "linux/sysctl",
         {"kernel.hostname": "x"},
-        "linux.sysctl: 'kernel.hostname' is set by the field hostname",
+        "linux.sysctl: 'kernel.hostname' must be set by the field hostname",
     ),
     (
         "linux/sysctl",
@@ -300,10 +300,10 @@ BAD: list[tuple[str, object, str]] = [
     (
         "mounts",
         [{"destination": "/x", "type": "tmpfs", "uidMappings": [MAP], "gidMappings": [MAP]}],
-        "mounts[0].uidMappings: are only possible on a bind mount",
+        "mounts[0].uidMappings: requires a bind mount",
     ),
     ("linux/devices/0/path", "dev/x", "linux.devices[0].path: 'dev/x' is not an absolute path"),
-    ("linux/devices/0/type", "a", "linux.devices[0].type: 'a' is none of c, b, u, p"),
+    ("linux/devices/0/type", "a", "linux.devices[0].type: 'a' must be one of c, b, u, p"),
     ("linux/devices/0/major", 4096, "linux.devices[0].major: 4096 is not between 0 and 4095"),
     ("linux/devices/0/minor", -1, "linux.devices[0].minor: -1 is not between 0 and 1048575"),
     ("linux/devices/0/uid", -1, "linux.devices[0].uid: -1 is not between 0 and 4294967294"),
@@ -315,17 +315,17 @@ BAD: list[tuple[str, object, str]] = [
     (
         "linux/resources/devices/0/type",
         "p",
-        "linux.resources.devices[0].type: 'p' is none of a, c, b",
+        "linux.resources.devices[0].type: 'p' must be one of a, c, b",
     ),
     (
         "linux/resources/devices/0/access",
         "rx",
-        "linux.resources.devices[0].access: 'rx' has other letters than r, w and m",
+        "linux.resources.devices[0].access: 'rx' must consist of r, w and m",
     ),
     (
         "linux/resources/unified",
         {"../cgroup.procs": "1"},
-        "linux.resources.unified: '../cgroup.procs' is not a file's name",
+        "linux.resources.unified: '../cgroup.procs' is not a file name",
     ),
     (
         "linux/resources/memory",
@@ -337,23 +337,23 @@ BAD: list[tuple[str, object, str]] = [
         [{"pageSize": "2MB", "limit": -(10**30)}],
         "linux.resources.hugepageLimits[0].limit: is not a 64-bit number",
     ),
-    ("linux/cgroupsPath", "/a/../../b", "linux.cgroupsPath: '/a/../../b' has a part '..'"),
+    ("linux/cgroupsPath", "/a/../../b", "linux.cgroupsPath: '/a/../../b' contains '..'"),
     (
         "linux/cgroupsPath",
         "user.slice:a:..",
-        "linux.cgroupsPath: 'user.slice:a:..' has a part '..'",
+        "linux.cgroupsPath: 'user.slice:a:..' contains '..'",
     ),
     (
         "linux/cgroupsPath",
         "/a\nb",
-        "linux.cgroupsPath: '/a\\nb' has a character that is not printable",
+        "linux.cgroupsPath: '/a\\nb' contains a character that is not printable",
     ),
     ("linux/cgroupsPath", "/a" * 3000, "linux.cgroupsPath: is longer than 4095 bytes"),
     (
         "linux/rootfsPropagation",
         "public",
         (
-            "linux.rootfsPropagation: 'public' is none of private, slave, shared, unbindable, "
+            "linux.rootfsPropagation: 'public' must be one of private, slave, shared, unbindable, "
             "rprivate, rslave, rshared, runbindable"
         ),
     ),
@@ -365,7 +365,7 @@ BAD: list[tuple[str, object, str]] = [
     (
         "linux/personality/domain",
         "SVR4",
-        "linux.personality.domain: 'SVR4' is none of LINUX, LINUX32",
+        "linux.personality.domain: 'SVR4' must be one of LINUX, LINUX32",
     ),
     (
         "linux/personality/flags",
@@ -379,8 +379,8 @@ BAD: list[tuple[str, object, str]] = [
         "linux/seccomp/defaultAction",
         "SCMP_ACT_NOTIFY",
         (
-            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would stop the runtime's own last system "
-            "calls"
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would block the runtime's own last "
+            "system calls"
         ),
     ),
     (
@@ -392,31 +392,31 @@ BAD: list[tuple[str, object, str]] = [
         "linux/seccomp/flags",
         ["SECCOMP_FILTER_FLAG_X"],
         (
-            "linux.seccomp.flags[0]: 'SECCOMP_FILTER_FLAG_X' is none of SECCOMP_FILTER_FLAG_TSYNC, "
-            "SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW, "
+            "linux.seccomp.flags[0]: 'SECCOMP_FILTER_FLAG_X' must be one of "
+            "SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW, "
             "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
         ),
     ),
     (
         "linux/seccomp/listenerMetadata",
         "x",
-        "linux.seccomp.listenerMetadata: is given without listenerPath",
+        "linux.seccomp.listenerMetadata: requires listenerPath",
     ),
     (f"{SYSCALL}/names", [], "linux.seccomp.syscalls[0].names: is empty"),
     (
         f"{SYSCALL}/names",
         ["lesé"],
-        "linux.seccomp.syscalls[0].names: 'lesé' is no system call's name",
+        "linux.seccomp.syscalls[0].names: 'lesé' is not a system call name",
     ),
     (
         f"{SYSCALL}/action",
         "SCMP_ACT_NOTIFY",
-        "linux.seccomp.listenerPath: is missing, and SCMP_ACT_NOTIFY needs it",
+        "linux.seccomp.listenerPath: is missing, but SCMP_ACT_NOTIFY requires it",
     ),
     (
         f"{SYSCALL}/errnoRet",
         5,
-        "linux.seccomp.syscalls[0].errnoRet: has no meaning for SCMP_ACT_ALLOW",
+        "linux.seccomp.syscalls[0].errnoRet: does not apply to SCMP_ACT_ALLOW",
     ),
     (
         f"{SYSCALL}/args",
@@ -427,7 +427,7 @@ BAD: list[tuple[str, object, str]] = [
         f"{SYSCALL}/args",
         [{"index": 0, "value": 0, "op": "EQ"}],
         (
-            "linux.seccomp.syscalls[0].args[0].op: 'EQ' is none of SCMP_CMP_NE, SCMP_CMP_LT, "
+            "linux.seccomp.syscalls[0].args[0].op: 'EQ' must be one of SCMP_CMP_NE, SCMP_CMP_LT, "
             "SCMP_CMP_LE, SCMP_CMP_EQ, SCMP_CMP_GE, SCMP_CMP_GT, SCMP_CMP_MASKED_EQ"
         ),
     ),
@@ -437,9 +437,7 @@ BAD: list[tuple[str, object, str]] = [
 @pytest.mark.parametrize(
     ("path", "value", "text"), BAD, ids=[f"{n}-{b[0]}" for n, b in enumerate(BAD)]
 )
-def test_what_is_wrong_is_said_with_the_name_of_the_field(
-    path: str, value: object, text: str
-) -> None:
+def test_an_error_starts_with_the_name_of_the_field(path: str, value: object, text: str) -> None:
     with pytest.raises(JaulaError) as caught:
         validation.check(decode(changed(path, value)))
     assert str(caught.value) == text
@@ -451,19 +449,21 @@ def test_a_name_with_a_line_break_is_quoted_on_one_line() -> None:
     assert str(caught.value) == r"annotations.'a\nb': holds a NUL byte"
 
 
-def test_unknown_words_of_seccomp_are_refused_and_the_known_are_named() -> None:
+def test_unknown_seccomp_constants_are_refused_and_the_allowed_are_listed() -> None:
     for path, field in (
         ("linux/seccomp/defaultAction", "linux.seccomp.defaultAction"),
         (f"{SYSCALL}/action", "linux.seccomp.syscalls[0].action"),
     ):
         with pytest.raises(InvalidRequest) as caught:
             validation.check(decode(changed(path, "ALLOW")))
-        assert str(caught.value) == f"{field}: 'ALLOW' is none of {', '.join(seccomp.ACTIONS)}"
-    with pytest.raises(InvalidRequest, match=r"architectures\[0\]: 'x86' is none of SCMP_ARCH_"):
+        assert str(caught.value) == f"{field}: 'ALLOW' must be one of {', '.join(seccomp.ACTIONS)}"
+    with pytest.raises(
+        InvalidRequest, match=r"architectures\[0\]: 'x86' must be one of SCMP_ARCH_"
+    ):
         validation.check(decode(changed("linux/seccomp/architectures", ["x86"])))
 
 
-def test_the_words_of_seccomp_are_those_that_are_compiled() -> None:
+def test_the_accepted_seccomp_constants_are_those_of_the_compiler() -> None:
     assert set(seccomp.ACTIONS) == set(confine_seccomp.ACTIONS)
     assert set(seccomp.OPERATORS) == confine_seccomp.COMPARISONS
     assert set(seccomp.FLAGS) == set(confine_seccomp.FLAGS)
@@ -480,11 +480,11 @@ def test_the_words_of_seccomp_are_those_that_are_compiled() -> None:
         (
             "mounts/0/destination",
             "proc",
-            "mounts[0].destination: 'proc' is not absolute, taken as relative to the root",
+            "mounts[0].destination: 'proc' is not absolute, interpreted as relative to the root",
         ),
     ],
 )
-def test_what_is_tolerated_is_told(path: str, value: object, warning: str) -> None:
+def test_a_tolerated_value_gives_a_warning(path: str, value: object, warning: str) -> None:
     assert validation.check(decode(changed(path, value))) == (warning,)
 
 
@@ -509,7 +509,7 @@ def test_what_is_tolerated_is_told(path: str, value: object, warning: str) -> No
         ("mounts", []),
     ],
 )
-def test_what_callers_write_is_accepted(path: str, value: object) -> None:
+def test_values_that_callers_write_are_accepted(path: str, value: object) -> None:
     assert validation.check(decode(changed(path, value))) == ()
 
 
@@ -529,7 +529,7 @@ def test_resources_are_checked_on_their_own() -> None:
         validation.check_resources(Resources(unified={"memory.high": "\0"}))
 
 
-def test_a_label_that_nothing_enforces_is_refused() -> None:
+def test_a_label_without_its_security_module_is_refused() -> None:
     none = host.Host(apparmor=False, selinux=False)
     both = host.Host(apparmor=True, selinux=True)
     for process, text in (
@@ -548,7 +548,7 @@ def test_a_sysctl_of_the_hosts_own_namespace_is_refused(kind: str, name: str) ->
     document = deepcopy(GOOD)
     document["linux"]["sysctl"] = {wanted: "1"}
     spec = decode(json.dumps(document).encode())
-    facts = host.facts()
+    facts = host.detect()
     host.check(spec, facts)
     for namespace in document["linux"]["namespaces"]:
         if namespace["type"] == name:
@@ -559,17 +559,17 @@ def test_a_sysctl_of_the_hosts_own_namespace_is_refused(kind: str, name: str) ->
         host.check(spec, facts)
 
 
-def test_a_namespace_that_is_not_there_is_named_with_its_path() -> None:
+def test_an_error_about_a_missing_namespace_has_its_path() -> None:
     spec = decode(changed("linux/namespaces/1/path", "/nonexistent/ns"))
     with pytest.raises(InvalidRequest) as caught:
-        host.check(spec, host.facts())
+        host.check(spec, host.detect())
     assert str(caught.value) == "linux.namespaces: '/nonexistent/ns': no such file or directory"
 
 
 @given(st.text(max_size=40))
 def test_no_name_of_a_sysctl_leads_out_of_its_namespace(name: str) -> None:
     if sysctl.namespace_of(name) is not None:
-        path = sysctl.path_of(name)
+        path = sysctl.sysctl_path(name)
         assert path is not None
         assert path.startswith(("net/", "user/", "kernel/", "fs/mqueue/"))
         assert not {"", ".", ".."} & set(path.split("/"))
@@ -611,7 +611,7 @@ def judge(data: bytes) -> Spec | None:
 
 
 @given(st.data())
-def test_whatever_is_changed_in_a_spec_only_a_clear_error_comes_out(data: st.DataObject) -> None:
+def test_any_change_of_a_spec_gives_at_most_a_clear_error(data: st.DataObject) -> None:
     document: Any = deepcopy(GOOD)
     for _ in range(data.draw(st.integers(1, 3))):
         way = data.draw(st.sampled_from(places(document)[1:]))
@@ -628,5 +628,5 @@ def test_whatever_is_changed_in_a_spec_only_a_clear_error_comes_out(data: st.Dat
 
 
 @given(st.binary(max_size=60) | trees.map(lambda tree: json.dumps(tree).encode()))
-def test_whatever_the_bytes_only_a_clear_error_comes_out(data: bytes) -> None:
+def test_any_bytes_give_at_most_a_clear_error(data: bytes) -> None:
     assert judge(data) is None

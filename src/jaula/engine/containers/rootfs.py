@@ -177,7 +177,7 @@ def _mount_volume(parts: Services, name: str) -> None:
 
 def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
     """A volume or directory of the host at its place; left out where its source is gone."""
-    from jaula.runtime.create.bind_mounts import open_source
+    from jaula.runtime.create.rootfs import open_source
 
     fitting = [b for b in bounds if bind_root.below(mount.source, b) is not None]
     bound = max(fitting, key=len) if fitting and mount.type == "bind" else None

@@ -92,7 +92,7 @@ class SandboxPool:
 
         :raises JaulaError: the kernel refuses.
         """
-        return await self._runtime.network_within(user_fd)
+        return await self._runtime.sandbox_in_userns(user_fd)
 
     def refill(self) -> None:
         """Begin to fill the pool in a moment, unless that is going on.

@@ -77,10 +77,12 @@ class ExternalContainer:
     async def _call(self, *arguments: str, stdin: bytes = b"") -> None:
         """One command of the runtime. Raises ``RuntimeFailure`` with its reason."""
         start = command_line.log_size(self._run_dir)
-        line = command_line.words(self.runtime, self._run_dir, *arguments)
+        line = command_line.build_argv(self.runtime, self._run_dir, *arguments)
         status, _, printed = await communicate(line, stdin, TIMEOUT)
         if status:
-            reason = command_line.complaint(command_line.logged(self._run_dir, start), printed)
+            reason = command_line.error_message(
+                command_line.read_log(self._run_dir, start), printed
+            )
             raise RuntimeFailure(f"OCI runtime {arguments[0]} failed: {reason}")
 
     async def kill(self, number: int) -> None:

@@ -143,7 +143,7 @@ async def _features(runtime: ExternalRuntime) -> bytes:
     line = (runtime.path, *runtime.arguments, "features")
     status, output, complaint = await communicate(line, b"", _FEATURES_TIMEOUT)
     if status:
-        from jaula.runtime.external.command_line import complaint as reason
+        from jaula.runtime.external.command_line import error_message as reason
 
         raise JaulaError(f"exit status {status}: {reason(b'', complaint)}")
     if len(output) > _FEATURES_SIZE:

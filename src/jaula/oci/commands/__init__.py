@@ -1,1 +1,1 @@
-"""The commands of ``jaula-runtime``: ``run(call)`` gives the exit status, ``FLAGS`` the flags."""
+"""The commands of ``jaula-runtime``: ``run`` returns the exit status, ``FLAGS`` are the flags."""

@@ -1,17 +1,218 @@
-"""``create``: a container whose init waits to be started."""
+"""``create``: create a container whose init waits to be started; ``run`` shares it.
+
+The record is written before anything is created, and again when init exists. So ``delete --force``
+can always remove what was created, whatever happens in between.
+"""
 
 from __future__ import annotations
 
-from jaula.oci.args import CommandArgs
-from jaula.oci.create import FLAGS, make
+import os
+import time
 
+import msgspec
+from msgspec import structs
+
+from jaula.cgroups import cgroup_path
+from jaula.cgroups.default_devices import with_default_devices
+from jaula.errors import InvalidRequest, JaulaError
+from jaula.oci import bundle as bundles
+from jaula.oci import console, preserve_fds, services
+from jaula.oci.args import SWITCH, VALUE, CommandArgs
+from jaula.oci.commands import delete
+from jaula.oci.container import CONFIG, STATE, Container, Record, check_id, process_facts
+from jaula.oci.settings import Settings
+from jaula.runtime import validation
+from jaula.runtime.create import create
+from jaula.runtime.create.process import ProcessHandle
+from jaula.runtime.validation import host
+from jaula.spec import runtime as oci
+from jaula.spec.rootfs import DirectoryRoot
+
+FLAGS = {
+    "bundle": VALUE,
+    "b": "bundle",
+    "console-socket": VALUE,
+    "pidfd-socket": VALUE,
+    "pid-file": VALUE,
+    "no-pivot": SWITCH,
+    "no-new-keyring": SWITCH,
+    "preserve-fds": VALUE,
+}
 USAGE = "[flags] CONTAINER-ID"
 
 
-def run(call: CommandArgs) -> int:
-    """Create it; the caller becomes the parent of its init once this command has ended."""
-    make(call, call.container_id(), waits=True)
+class CreatedContainer(msgspec.Struct, frozen=True):
+    """A container that was just created."""
+
+    record: Record
+    spec: oci.Spec
+    handle: ProcessHandle
+
+
+def run(args: CommandArgs) -> int:
+    """Create a container; the caller becomes the parent of its init when this command exits."""
+    create_container(args, args.container_id(), wait_for_start=True)
     return 0
 
 
-__all__ = ["FLAGS", "USAGE", "run"]
+def create_container(
+    args: CommandArgs, container_id: str, *, wait_for_start: bool, foreground: bool = False
+) -> CreatedContainer:
+    """Create a container; its program runs at once unless it waits for ``start``.
+
+    ``foreground`` keeps the terminal's master in ``handle``.
+
+    :raises JaulaError: when a step fails; nothing of the container is left then.
+    """
+    options, settings = args.options, args.settings
+    check_id(container_id)
+    preserve = preserve_fds.count(options)
+    bundle = os.path.realpath(options.get("bundle") or ".")
+    spec = bundles.load(bundle)
+    for warning in validation.check(spec):
+        args.log.warning(warning)
+    host.check(spec, host.detect())
+    assert spec.process is not None
+    assert spec.root is not None
+    _check_console(spec.process.terminal, options.get("console-socket"), foreground=foreground)
+    cgroup = _cgroup_path(spec, container_id, settings)
+    rootfs = os.path.realpath(os.path.join(bundle, spec.root.path))
+    record = Record(
+        id=container_id,
+        bundle=bundle,
+        rootfs=rootfs,
+        oci_version=spec.oci_version,
+        annotations=spec.annotations,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+        + f".{time.time_ns() % 1_000_000_000:09}Z",
+        owner=os.geteuid(),
+        cgroup=cgroup,
+        systemd=settings.systemd_cgroup,
+        rootless=settings.rootless,
+    )
+    with Container.create(settings.root, container_id) as container:
+        try:
+            container.write(CONFIG, oci.encode(spec))
+            container.write(STATE, record.encode())
+            relay_terminal = foreground and spec.process.terminal
+            handle = _launch(
+                args,
+                container,
+                record,
+                spec,
+                wait_for_start=wait_for_start,
+                preserve=preserve,
+                relay_terminal=relay_terminal,
+            )
+        except BaseException:
+            container.remove()
+            raise
+        try:
+            _publish(args, container, record, handle)
+        except BaseException:
+            delete.kill(record)
+            delete.remove(args, container, record)
+            raise
+    return CreatedContainer(record, spec, handle)
+
+
+def _launch(
+    args: CommandArgs,
+    container: Container,
+    record: Record,
+    spec: oci.Spec,
+    *,
+    wait_for_start: bool,
+    preserve: int,
+    relay_terminal: bool,
+) -> ProcessHandle:
+    """Create init; with ``relay_terminal`` its terminal gets the size of the caller's."""
+    options = args.options
+    listener = container.listen() if wait_for_start else None
+    try:
+        runtime_options = create.CreateOptions(
+            state=record.state("creating"),
+            root=DirectoryRoot(record.rootfs, id_mapped=False),
+            mount_point=record.rootfs,
+            cgroup=record.cgroup,
+            stdio=(0, 1, 2),
+            console=_caller_terminal_size() if relay_terminal else (0, 0),
+            preserve=preserve,
+            start_socket=listener.fileno() if listener is not None else -1,
+            seccomp_cache=services.seccomp_cache(args.settings),
+            session_keyring=not options.on("no-new-keyring"),
+            pivot=not options.on("no-pivot"),
+            unprivileged=os.geteuid() != 0,
+        )
+        interfaces = services.load(args.settings, spec.annotations)
+        handle = create.start(_with_device_rules(spec, args.settings), runtime_options, interfaces)
+    except JaulaError:
+        delete.run_poststop(args, record, spec)
+        raise
+    finally:
+        if listener is not None:
+            listener.close()
+    for warning in handle.warnings:
+        args.log.warning(warning)
+    return handle
+
+
+def _caller_terminal_size() -> tuple[int, int]:
+    from jaula.oci.foreground import terminal_size
+
+    return terminal_size()
+
+
+def _publish(
+    args: CommandArgs, container: Container, record: Record, handle: ProcessHandle
+) -> None:
+    """Record init, and pass its terminal, pidfd and pid to the caller."""
+    options = args.options
+    record.pid = handle.pid
+    record.start_time = process_facts(handle.pid)[1]
+    driver = services.cgroup_driver(args.settings)
+    with driver.open(record.cgroup) as cgroup:
+        record.cgroup_paths = cgroup.locations()
+    container.write(STATE, record.encode())
+    if handle.master >= 0 and options.get("console-socket"):
+        console.send(options.get("console-socket"), handle.master)
+    if options.get("pidfd-socket"):
+        console.send_pidfd(options.get("pidfd-socket"), handle.pid)
+    if options.get("pid-file"):
+        console.write_pid(options.get("pid-file"), handle.pid)
+
+
+def _check_console(terminal: bool, socket: str, *, foreground: bool) -> None:
+    if terminal and not socket and not foreground:
+        raise InvalidRequest(
+            "cannot allocate a terminal without a console socket when detached",
+            hint="use --console-socket, or set process.terminal to false",
+        )
+    if socket and not terminal:
+        raise InvalidRequest(
+            "cannot use a console socket for a process without a terminal",
+            hint="set process.terminal to true, or omit --console-socket",
+        )
+
+
+def _cgroup_path(spec: oci.Spec, container_id: str, settings: Settings) -> str:
+    """Return the cgroup's path below each hierarchy's mount point."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        own = file.read()
+    return cgroup_path.place(
+        spec.linux.cgroups_path if spec.linux else None,
+        container_id,
+        systemd=settings.systemd_cgroup,
+        rootless=settings.rootless,
+        own=own,
+    )
+
+
+def _with_device_rules(spec: oci.Spec, settings: Settings) -> oci.Spec:
+    """Return the spec with rules for the default devices; a rootless container gets none."""
+    if settings.rootless:
+        return spec
+    linux = spec.linux or oci.Linux()
+    resources = linux.resources or oci.Resources()
+    resources = structs.replace(resources, devices=with_default_devices(resources.devices))
+    return structs.replace(spec, linux=structs.replace(linux, resources=resources))

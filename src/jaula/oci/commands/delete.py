@@ -1,52 +1,161 @@
-"""``delete``: remove a container that has stopped, or with ``--force`` whatever it does."""
+"""``delete``: delete a stopped container, or with ``--force`` one in any state.
+
+Other commands use its parts to remove what they created: processes, cgroup, hooks, directory.
+"""
 
 from __future__ import annotations
 
-from jaula.errors import Conflict, CorruptState, NotFound
-from jaula.oci import delete
+import errno
+import os
+import select
+import signal
+
+from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound
+from jaula.oci import services
 from jaula.oci.args import SWITCH, CommandArgs
-from jaula.oci.container import Container, Record
+from jaula.oci.container import CONFIG, Container, Record, alive
+from jaula.oci.settings import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec import runtime as oci
 
 FLAGS = {"force": SWITCH, "f": "force"}
 USAGE = "[--force] CONTAINER-ID"
+KILL_TIMEOUT = 10.0  # seconds
+_POSTSTOP = b'"poststop"'
 
 
-def run(call: CommandArgs) -> int:
-    """Remove it with everything that belongs to it. With ``--force`` a missing one is no error.
+def run(args: CommandArgs) -> int:
+    """Delete a container and its resources. With ``--force`` a missing one is not an error.
 
-    ``--force`` ends the processes before it waits for whoever holds the lock: one that hangs while
-    it creates or starts the container gives up then.
+    ``--force`` kills the processes before it waits for the lock: a command that hangs while it
+    creates or starts the container then gives up.
     """
-    force = call.options.on("force")
-    container_id = call.container_id()
+    force = args.options.on("force")
+    container_id = args.container_id()
     try:
-        with Container.find(call.settings.root, container_id) as container:
+        with Container.open(args.settings.root, container_id) as container:
             if force:
-                delete.kill(_known(call, container))
-            container.lock(unmade=force)
-            _delete(call, container, force=force)
+                kill(_read_record(args, container))
+            container.lock(wait_for_create=force)
+            _delete(args, container, force=force)
     except NotFound:
         if not force:
             raise
     return 0
 
 
-def _known(call: CommandArgs, container: Container) -> Record:
-    """What is kept of it, or next to nothing where that is damaged."""
+def _read_record(args: CommandArgs, container: Container) -> Record:
+    """Return the record; an empty one if it is damaged."""
     try:
         return container.record()
     except CorruptState as error:
-        call.log.warning(str(error))
+        args.log.warning(str(error))
         return Record(id=container.id, bundle="")
 
 
-def _delete(call: CommandArgs, container: Container, *, force: bool) -> None:
-    record = _known(call, container) if force else container.record()
+def _delete(args: CommandArgs, container: Container, *, force: bool) -> None:
+    """Check the state, kill the processes, and remove the container."""
+    record = _read_record(args, container) if force else container.record()
     status = "stopped" if not record.pid else container.status(record)
     if status not in ("stopped", "created") and not force:
         raise Conflict(
             f"cannot delete container {container.id} that is not stopped: {status}",
             hint="kill it first, or use --force",
         )
-    delete.kill(record)
-    delete.remove(call, container, record)
+    kill(record)
+    remove(args, container, record)
+
+
+def open_process(record: Record) -> int | None:
+    """Return a pidfd of init; None if it has exited.
+
+    Its pid may still be in use as that of a session or process group, and no other process can have
+    it then. Linux before 6.15 returns EINVAL in this case, as for the id of a thread.
+    """
+    if not record.pid:
+        return None
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+    if alive(record):  # checked after the pidfd is open, so both are the same process
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def kill(record: Record) -> None:
+    """Kill init and every process of its cgroup; return when init has exited.
+
+    :raises Conflict: when it does not exit in time.
+    """
+    pidfd = open_process(record)
+    if pidfd is not None:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has exited meanwhile
+    try:
+        settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
+        if record.cgroup:
+            try:
+                with services.cgroup_driver(settings).open(record.cgroup) as cgroup:
+                    cgroup.kill()
+            except NotFound:
+                pass  # never made, or removed already
+        if pidfd is not None and not _wait_for_exit(pidfd):
+            raise Conflict(f"container {record.id}: process {record.pid} does not exit")
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _wait_for_exit(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(KILL_TIMEOUT * 1000))
+
+
+def remove(args: CommandArgs, container: Container, record: Record) -> None:
+    """Remove what is left of a container whose init has exited; the directory goes last."""
+    settings = Settings(systemd_cgroup=record.systemd, rootless=record.rootless)
+    if record.cgroup:
+        try:
+            with services.cgroup_driver(settings).open(record.cgroup) as cgroup:
+                cgroup.kill()
+                cgroup.destroy()
+        except NotFound:
+            pass  # never made, or removed already
+    try:
+        config = container.read(CONFIG)
+    except FileNotFoundError:
+        config = b""
+    if _POSTSTOP in config:
+        from jaula.oci import bundle as bundles
+
+        try:
+            run_poststop(args, record, bundles.parse(config))
+        except InvalidRequest as error:
+            text = f"poststop hooks of container {record.id} are lost: {error}"
+            args.log.warning(text)
+    container.remove()
+
+
+def run_poststop(args: CommandArgs, record: Record, spec: oci.Spec) -> None:
+    """Run the poststop hooks; one that fails is only logged."""
+    if spec.hooks is None or not spec.hooks.poststop:
+        return
+    from jaula.runtime.init import hooks
+
+    record.pid = 0
+    for hook in spec.hooks.poststop:
+        try:
+            hooks.run("poststop", (hook,), record.state("stopped"))
+        except JaulaError as error:
+            args.log.warning(str(error))

@@ -1,4 +1,4 @@
-"""``exec``: one more program in a running container."""
+"""``exec``: run another process in a running container."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from jaula.errors import Conflict, InvalidRequest
 from jaula.oci import bundle as bundles
 from jaula.oci import console, preserve_fds, services
 from jaula.oci.args import LIST, SWITCH, VALUE, CommandArgs
+from jaula.oci.commands.delete import open_process
 from jaula.oci.container import CONFIG, Container, Record
-from jaula.oci.delete import open_process
-from jaula.oci.state_json import state_of
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import validation
-from jaula.runtime.create import id_maps, process_setup
-from jaula.runtime.create.fd_stack import FdStack
-from jaula.runtime.create.process import ProcessHandle
+from jaula.runtime.create import id_maps
+from jaula.runtime.create.process import FdStack, ProcessHandle
+from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import rlimits
 from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
@@ -52,49 +51,49 @@ USAGE = "[flags] CONTAINER-ID [COMMAND [ARGUMENT...]]"
 FAILURE = 255
 
 
-def run(call: CommandArgs) -> int:
-    """The program's exit status, or 0 when detached."""
-    options = call.options
-    if not call.arguments:
+def run(args: CommandArgs) -> int:
+    """Run the process; return its exit status, or 0 with ``--detach``."""
+    options = args.options
+    if not args.arguments:
         raise InvalidRequest('"exec" requires a minimum of 1 argument, 0 given')
     detach = options.on("detach")
     preserve = preserve_fds.count(options)
-    with Container.find(call.settings.root, call.arguments[0]) as container:
-        container.lock(unmade=False)
+    with Container.open(args.settings.root, args.arguments[0]) as container:
+        container.lock(wait_for_create=False)
         record = container.record()
         _check_status(container, record, ignore_paused=options.on("ignore-paused"))
         spec = oci.decode(container.read(CONFIG))
-        wanted = wanted_process(call, spec)
-        for warning in validation.check_process(wanted):
-            call.log.warning(warning)
-        host.check_process(wanted, host.facts())
+        process = requested_process(args, spec)
+        for warning in validation.check_process(process):
+            args.log.warning(warning)
+        host.check_process(process, host.detect())
         socket = options.get("console-socket")
-        if wanted.terminal and detach and not socket:
+        if process.terminal and detach and not socket:
             raise InvalidRequest(
                 "cannot allocate a terminal without a console socket when detached",
-                hint="give --console-socket",
+                hint="use --console-socket",
             )
-        if socket and not wanted.terminal:
+        if socket and not process.terminal:
             raise InvalidRequest("cannot use a console socket for a process without a terminal")
         container.unlock()  # a process that is born into a paused cgroup waits for a resume
         if not detach:
             from jaula.oci import foreground
 
-            foreground.hold_signals()
-        born = _start(call, record, spec, wanted, preserve)
+            foreground.block_signals()
+        handle = _start(args, record, spec, process, preserve)
         try:
-            if born.master >= 0 and socket:
-                console.send(socket, born.master)
+            if handle.master >= 0 and socket:
+                console.send(socket, handle.master)
             if options.get("pidfd-socket"):
-                console.send_pidfd(options.get("pidfd-socket"), born.pid)
+                console.send_pidfd(options.get("pidfd-socket"), handle.pid)
             if options.get("pid-file"):
-                console.write_pid(options.get("pid-file"), born.pid)
+                console.write_pid(options.get("pid-file"), handle.pid)
         except BaseException:
-            os.kill(born.pid, 9)
+            os.kill(handle.pid, 9)
             raise
     if detach:
         return 0
-    return foreground.stay(born.pid, born.master if not socket else -1)
+    return foreground.wait_for_exit(handle.pid, handle.master if not socket else -1)
 
 
 def _check_status(container: Container, record: Record, *, ignore_paused: bool) -> None:
@@ -105,27 +104,27 @@ def _check_status(container: Container, record: Record, *, ignore_paused: bool) 
         raise Conflict("cannot exec in a paused container", hint="use --ignore-paused")
 
 
-def wanted_process(call: CommandArgs, spec: oci.Spec) -> oci.Process:
-    """The process as ``--process`` says, or the container's own changed by the other flags."""
-    options = call.options
+def requested_process(args: CommandArgs, spec: oci.Spec) -> oci.Process:
+    """Return the process of ``--process``, or the container's own as changed by the other flags."""
+    options = args.options
     if options.get("process"):
         return bundles.load_process(options.get("process"))
-    if len(call.arguments) < 2:
+    if len(args.arguments) < 2:
         raise InvalidRequest("process args cannot be empty")
     assert spec.process is not None
     own = spec.process
     capabilities = own.capabilities
     if extra := tuple(options.all("cap")):
-        held = capabilities or oci.Capabilities()
+        current = capabilities or oci.Capabilities()
         capabilities = structs.replace(
-            held,
-            bounding=(*held.bounding, *extra),
-            effective=(*held.effective, *extra),
-            permitted=(*held.permitted, *extra),
+            current,
+            bounding=(*current.bounding, *extra),
+            effective=(*current.effective, *extra),
+            permitted=(*current.permitted, *extra),
         )
     return structs.replace(
         own,
-        args=tuple(call.arguments[1:]),
+        args=tuple(args.arguments[1:]),
         env=(*own.env, *options.all("env")),
         cwd=options.get("cwd") or own.cwd,
         terminal=options.on("tty"),
@@ -139,11 +138,14 @@ def wanted_process(call: CommandArgs, spec: oci.Spec) -> oci.Process:
 
 
 def _user(text: str, groups: list[str], own: oci.User) -> oci.User:
-    """``uid[:gid]`` and further groups, all numbers. Raises ``InvalidRequest``."""
+    """Return ``uid[:gid]`` and additional groups as a user.
+
+    :raises InvalidRequest: when an id is not numeric.
+    """
     uid, _, gid = text.partition(":")
     numbers = (uid, gid, *groups)
     if not all(number.isdecimal() or not number for number in numbers):
-        raise InvalidRequest(f"user {text!r} groups {groups}: only numeric ids are known here")
+        raise InvalidRequest(f"user {text!r} groups {groups}: ids must be numeric")
     return structs.replace(
         own,
         uid=int(uid) if uid else own.uid,
@@ -152,61 +154,61 @@ def _user(text: str, groups: list[str], own: oci.User) -> oci.User:
     )
 
 
-def _console(call: CommandArgs, wanted: oci.Process) -> tuple[int, int]:
-    """Rows and columns: as the process says, or the caller's where its terminal is joined."""
-    if wanted.console_size:
-        return wanted.console_size.height, wanted.console_size.width
-    if not wanted.terminal or call.options.get("console-socket"):
+def _console_size(args: CommandArgs, process: oci.Process) -> tuple[int, int]:
+    """Return rows and columns: the process's, or the caller's if its terminal is relayed."""
+    if process.console_size:
+        return process.console_size.height, process.console_size.width
+    if not process.terminal or args.options.get("console-socket"):
         return 0, 0
     from jaula.oci import foreground
 
-    return foreground.size()
+    return foreground.terminal_size()
 
 
 def _start(
-    call: CommandArgs, record: Record, spec: oci.Spec, wanted: oci.Process, preserve: int
+    args: CommandArgs, record: Record, spec: oci.Spec, process: oci.Process, preserve: int
 ) -> ProcessHandle:
     linux = spec.linux or oci.Linux()
-    all_parts = services.load(call.settings)
-    keep = FdStack()
-    init = open_process(record)
-    if init is None:
+    interfaces = services.load(args.settings)
+    fd_stack = FdStack()
+    init_pidfd = open_process(record)
+    if init_pidfd is None:
         raise Conflict("cannot exec in a stopped container")
-    keep.add(init)
+    fd_stack.add(init_pidfd)
     try:
-        prepared = process_setup.prepare(
-            wanted,
+        config = init_exec.prepare(
+            process,
             linux,
-            state_of(record, "running"),
-            all_parts,
-            keep,
-            seccomp_cache=services.seccomp_cache(call.settings),
+            record.state("running"),
+            interfaces,
+            fd_stack,
+            seccomp_cache=services.seccomp_cache(args.settings),
             annotations=spec.annotations,
-            joining=True,
+            for_exec=True,
         )
-        affinity = wanted.exec_cpu_affinity or oci.ExecCPUAffinity()
+        affinity = process.exec_cpu_affinity or oci.ExecCPUAffinity()
         uids, gids = _mappings(record, linux)
-        terms = runtime_exec.ExecOptions(
+        exec_options = runtime_exec.ExecOptions(
             owner_ids=(
-                id_maps.host_id(uids, wanted.user.uid),
-                id_maps.host_id(gids, wanted.user.gid),
+                id_maps.host_id(uids, process.user.uid),
+                id_maps.host_id(gids, process.user.gid),
             ),
-            stdio=None if wanted.terminal else (0, 1, 2),
-            console=_console(call, wanted),
+            stdio=None if process.terminal else (0, 1, 2),
+            console=_console_size(args, process),
             preserve=preserve,
             initial_cpus=rlimits.cpu_list(affinity.initial or ""),
             final_cpus=rlimits.cpu_list(affinity.final or ""),
         )
         with services.cgroup_of(record) as cgroup:
-            return runtime_exec.start(record.pid, init, cgroup, wanted, prepared, terms)
+            return runtime_exec.start(record.pid, init_pidfd, cgroup, process, config, exec_options)
     finally:
-        keep.close()
+        fd_stack.close()
 
 
 def _mappings(
     record: Record, linux: oci.Linux
 ) -> tuple[tuple[oci.IDMapping, ...], tuple[oci.IDMapping, ...]]:
-    """The spec's, or those of the user namespace that the spec names by path."""
+    """Return the spec's id mappings, or those of the user namespace that it names by path."""
     if linux.uid_mappings or not any(entry.type == "user" for entry in linux.namespaces):
         return linux.uid_mappings, linux.gid_mappings
     fd = os.open(f"/proc/{record.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)

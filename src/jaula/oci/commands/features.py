@@ -1,4 +1,4 @@
-"""``features``: what this runtime can do, as JSON on standard output."""
+"""``features``: print the features of this runtime as JSON."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ FLAGS: dict[str, str] = {}
 USAGE = ""
 
 
-def run(call: CommandArgs) -> int:
+def run(args: CommandArgs) -> int:
     """Print the document of features.md."""
-    if call.arguments:
-        raise InvalidRequest(f'"features" takes no argument, {len(call.arguments)} given')
+    if args.arguments:
+        raise InvalidRequest(f'"features" takes no argument, {len(args.arguments)} given')
     os.write(1, f"{fast_json.pretty(features())}\n".encode())
     return 0

@@ -1,6 +1,6 @@
 """``kill``: send a signal to a container's init, or to all its processes.
 
-Takes no lock: a container whose start hangs can still be ended.
+It takes no lock: a container whose start hangs can still be killed.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 FLAGS = {"all": SWITCH, "a": "all"}
 USAGE = "[--all] CONTAINER-ID [SIGNAL]"
-LARGEST = 64  # SIGRTMAX
+MAX_SIGNAL = 64  # SIGRTMAX
 
 
-def run(call: CommandArgs) -> int:
-    """Send it. The texts of the errors are those that callers look for."""
-    if len(call.arguments) not in (1, 2):
+def run(args: CommandArgs) -> int:
+    """Send a signal. The errors have the words that callers search for."""
+    if len(args.arguments) not in (1, 2):
         raise InvalidRequest(
             f'"kill" requires a minimum of 1 argument and a maximum of 2, '
-            f"{len(call.arguments)} given"
+            f"{len(args.arguments)} given"
         )
-    signum = parse(call.arguments[1] if len(call.arguments) == 2 else "TERM")
-    with Container.find(call.settings.root, call.arguments[0]) as container:
+    signum = parse(args.arguments[1] if len(args.arguments) == 2 else "TERM")
+    with Container.open(args.settings.root, args.arguments[0]) as container:
         record = container.record()
-    reached = _signal_init(record, signum)
-    if call.options.on("all") or (signum == signal.SIGKILL and not reached):
-        reached = _signal_all(record, signum) or reached
-    if not reached:
+    delivered = _signal_init(record, signum)
+    if args.options.on("all") or (signum == signal.SIGKILL and not delivered):
+        delivered = _signal_all(record, signum) or delivered
+    if not delivered:
         raise Conflict("container not running")
     if signum == signal.SIGKILL and frozen(record):
         with _cgroup(record) as cgroup:
@@ -43,8 +43,11 @@ def run(call: CommandArgs) -> int:
 
 
 def parse(text: str) -> int:
-    """A signal by number or name, with or without SIG. Raises ``InvalidRequest``."""
-    if text.isdecimal() and 0 < int(text) <= LARGEST:
+    """Return the number of a signal from its number or name, with or without SIG.
+
+    :raises InvalidRequest: when there is no such signal.
+    """
+    if text.isdecimal() and 0 < int(text) <= MAX_SIGNAL:
         return int(text)
     name = text.upper()
     number = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", None)
@@ -54,7 +57,7 @@ def parse(text: str) -> int:
 
 
 def _signal_init(record: Record, signum: int) -> bool:
-    from jaula.oci.delete import open_process
+    from jaula.oci.commands.delete import open_process
 
     pidfd = open_process(record)
     if pidfd is None:
@@ -69,21 +72,24 @@ def _signal_init(record: Record, signum: int) -> bool:
 
 
 def _signal_all(record: Record, signum: int) -> bool:
-    """Everything in the cgroup: what outlives an init in a shared pid namespace too."""
+    """Signal every process of the cgroup.
+
+    In a shared pid namespace that includes processes that outlive init.
+    """
     from jaula.errors import NotFound
 
     try:
         with _cgroup(record) as cgroup:
-            found = [pid for pid in cgroup.pids() if pid != record.pid]
+            pids = [pid for pid in cgroup.pids() if pid != record.pid]
             if signum == signal.SIGKILL:
                 cgroup.kill()
             else:
-                for pid in found:
+                for pid in pids:
                     try:
                         os.kill(pid, signum)
                     except ProcessLookupError:
                         continue
-            return bool(found)
+            return bool(pids)
     except NotFound:
         return False
 

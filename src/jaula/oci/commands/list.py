@@ -1,4 +1,4 @@
-"""``list``: every container below the root."""
+"""``list``: list the containers below the root."""
 
 from __future__ import annotations
 
@@ -15,40 +15,44 @@ if TYPE_CHECKING:
 
 FLAGS = {"format": VALUE, "f": "format", "quiet": SWITCH, "q": "quiet"}
 USAGE = "[--format table|json] [--quiet]"
-_HEAD = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+_HEADER = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 
 
-def run(call: CommandArgs) -> int:
-    """Print them as a table, as JSON, or only their ids."""
-    style = call.options.get("format", "table")
-    if style not in ("table", "json"):
-        raise InvalidRequest(f"invalid format option {style!r}", hint="table or json")
-    found = list(_containers(call))
-    if call.options.on("quiet"):
-        text = "".join(f"{record.id}\n" for record, _ in found)
-    elif style == "json":
-        text = fast_json.encode([_document(*one) for one in found]) + "\n" if found else "null\n"
+def run(args: CommandArgs) -> int:
+    """Print a table, JSON, or only the ids."""
+    output_format = args.options.get("format", "table")
+    if output_format not in ("table", "json"):
+        raise InvalidRequest(f"invalid format option {output_format!r}", hint="table or json")
+    containers = list(_containers(args))
+    if args.options.on("quiet"):
+        text = "".join(f"{record.id}\n" for record, _ in containers)
+    elif output_format == "json":
+        text = (
+            fast_json.encode([_document(*one) for one in containers]) + "\n"
+            if containers
+            else "null\n"
+        )
     else:
-        text = _table([_row(*one) for one in found])
+        text = _table([_row(*one) for one in containers])
     os.write(1, text.encode("utf-8", "surrogateescape"))
     return 0
 
 
-def _containers(call: CommandArgs) -> Iterator[tuple[Record, str]]:
-    root = call.settings.root
+def _containers(args: CommandArgs) -> Iterator[tuple[Record, str]]:
+    root = args.settings.root
     try:
         names = sorted(os.listdir(root))
     except FileNotFoundError:
         return
     for name in names:
         try:
-            with Container.find(root, name) as container:
+            with Container.open(root, name) as container:
                 record = container.record()
                 yield record, container.status(record)
         except (NotFound, InvalidRequest):
-            continue  # removed meanwhile, or not ours
+            continue  # deleted meanwhile, or not a container
         except CorruptState as error:
-            call.log.warning(str(error))
+            args.log.warning(str(error))
 
 
 def _document(record: Record, status: str) -> dict[str, object]:
@@ -71,8 +75,8 @@ def _owner(uid: int) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
-    lines = [_HEAD, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    lines = [_HEADER, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]
     return "".join(
         "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         + "\n"

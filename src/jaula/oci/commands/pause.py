@@ -1,4 +1,4 @@
-"""``pause``: stop every process of a container for a while."""
+"""``pause``: suspend all processes of a container."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
 
 
-def run(call: CommandArgs) -> int:
-    """Freeze its cgroup; returns when every process has stopped."""
-    with Container.find(call.settings.root, call.container_id()) as container:
-        container.lock(unmade=False)
+def run(args: CommandArgs) -> int:
+    """Freeze the cgroup; return when every process has stopped."""
+    with Container.open(args.settings.root, args.container_id()) as container:
+        container.lock(wait_for_create=False)
         record = container.record()
         status = container.status(record)
         if status not in ("running", "created"):

@@ -1,4 +1,4 @@
-"""``resume``: let the processes of a paused container go on."""
+"""``resume``: resume all processes of a paused container."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
 
 
-def run(call: CommandArgs) -> int:
-    """Thaw its cgroup."""
-    with Container.find(call.settings.root, call.container_id()) as container:
-        container.lock(unmade=False)
+def run(args: CommandArgs) -> int:
+    """Thaw the cgroup."""
+    with Container.open(args.settings.root, args.container_id()) as container:
+        container.lock(wait_for_create=False)
         record = container.record()
         status = container.status(record)
         if status != "paused":

@@ -1,14 +1,14 @@
-"""``run``: create a container, start it and, unless detached, stay until it ends."""
+"""``run``: create and start a container; wait for its exit unless detached."""
 
 from __future__ import annotations
 
 from jaula.errors import JaulaError
-from jaula.oci import delete
 from jaula.oci.args import SWITCH, CommandArgs
+from jaula.oci.commands import delete
+from jaula.oci.commands.create import FLAGS as CREATE_FLAGS
+from jaula.oci.commands.create import create_container
+from jaula.oci.commands.start import run_poststart
 from jaula.oci.container import Container
-from jaula.oci.create import FLAGS as CREATE_FLAGS
-from jaula.oci.create import make
-from jaula.oci.start import poststart
 
 FLAGS = {
     **CREATE_FLAGS,
@@ -20,28 +20,30 @@ FLAGS = {
 USAGE = "[flags] CONTAINER-ID"
 
 
-def run(call: CommandArgs) -> int:
-    """The program's exit status, or 0 when detached."""
-    container_id = call.container_id()
-    detach = call.options.on("detach")
-    keeps_terminal = not detach and not call.options.get("console-socket")
+def run(args: CommandArgs) -> int:
+    """Run a container; return the program's exit status, or 0 with ``--detach``."""
+    container_id = args.container_id()
+    detach = args.options.on("detach")
+    relay_terminal = not detach and not args.options.get("console-socket")
     if not detach:
         from jaula.oci import foreground
 
-        foreground.hold_signals()
-    made = make(call, container_id, waits=False, foreground=keeps_terminal)
-    with Container.find(call.settings.root, container_id) as container:
+        foreground.block_signals()
+    created = create_container(args, container_id, wait_for_start=False, foreground=relay_terminal)
+    with Container.open(args.settings.root, container_id) as container:
         try:
-            poststart(call, container, made.record)
+            run_poststart(args, container, created.record)
         except JaulaError:
             container.lock()
-            delete.remove(call, container, made.record)
+            delete.remove(args, container, created.record)
             raise
     if detach:
         return 0
-    code = foreground.stay(made.born.pid, made.born.master if keeps_terminal else -1)
-    if not call.options.on("keep"):
-        with Container.find(call.settings.root, container_id) as container:
+    code = foreground.wait_for_exit(
+        created.handle.pid, created.handle.master if relay_terminal else -1
+    )
+    if not args.options.on("keep"):
+        with Container.open(args.settings.root, container_id) as container:
             container.lock()
-            delete.remove(call, container, made.record)
+            delete.remove(args, container, created.record)
     return code

@@ -1,4 +1,4 @@
-"""``spec``: write a ``config.json`` to start from."""
+"""``spec``: write a new ``config.json``."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ FLAGS = {"bundle": VALUE, "b": "bundle", "rootless": SWITCH}
 USAGE = "[--bundle DIRECTORY] [--rootless]"
 
 
-def run(call: CommandArgs) -> int:
-    """Write it into the bundle, which must not have one. Raises a ``JaulaError``."""
-    if call.arguments:
-        raise InvalidRequest(f'"spec" takes no argument, {len(call.arguments)} given')
-    spec = template(rootless=call.options.on("rootless"), uid=os.geteuid(), gid=os.getegid())
+def run(args: CommandArgs) -> int:
+    """Write the default spec into the bundle.
+
+    :raises Conflict: when the bundle has a config.json.
+    :raises NotFound: when the bundle does not exist.
+    """
+    if args.arguments:
+        raise InvalidRequest(f'"spec" takes no argument, {len(args.arguments)} given')
+    spec = template(rootless=args.options.on("rootless"), uid=os.geteuid(), gid=os.getegid())
     document = fast_json.decode(encode(spec))
-    document["process"].setdefault("user", {"uid": 0, "gid": 0})  # a default, shown to be edited
+    document["process"].setdefault(
+        "user", {"uid": 0, "gid": 0}
+    )  # a default, listed so that it can be edited
     document = {"ociVersion": document.pop("ociVersion"), **document}
     text = fast_json.pretty(document, "\t")
-    path = os.path.join(call.options.get("bundle") or ".", CONFIG)
+    path = os.path.join(args.options.get("bundle") or ".", CONFIG)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o644)

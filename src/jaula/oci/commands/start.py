@@ -1,28 +1,117 @@
-"""``start``: let the program of a created container run."""
+"""``start``: start the program of a created container, and run the hooks that follow."""
 
 from __future__ import annotations
 
-from jaula.errors import Conflict
+import os
+
+from jaula.errors import Conflict, JaulaError, RuntimeFailure
 from jaula.oci.args import CommandArgs
-from jaula.oci.container import Container
-from jaula.oci.start import check, poststart, release
+from jaula.oci.container import CONFIG, SOCKET, Container, Record
 
 FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
+START = b"S"  # init waits for this message
+HOOKS_DONE = b"D"  # init sends this after its startContainer hooks
+_START_HOOKS = b'"startContainer"'
+_POSTSTART = b'"poststart"'
+_LABELS = (b'"apparmorProfile"', b'"selinuxLabel"')
 
 
-def run(call: CommandArgs) -> int:
-    """Start it; returns when its program runs."""
-    with Container.find(call.settings.root, call.container_id()) as container:
-        container.lock(unmade=False)
+def run(args: CommandArgs) -> int:
+    """Start the container; return when its program runs."""
+    with Container.open(args.settings.root, args.container_id()) as container:
+        container.lock(wait_for_create=False)
         record = container.record()
         status = container.status(record)
         if status == "stopped":
             raise Conflict("cannot start a container that has stopped")
         if status != "created":
             raise Conflict("cannot start an already running container")
-        release(container)
-        check(container, record)
+        start_init(container)
+        verify_labels(container, record)
         container.unlock()  # a hook may want to use the container
-        poststart(call, container, record)
+        run_poststart(args, container, record)
     return 0
+
+
+def start_init(container: Container) -> None:
+    """Tell init to continue; return when the program runs.
+
+    :raises RuntimeFailure: with init's error, when a startContainer hook or the program failed.
+    """
+    init_sock = container.connect()
+    if init_sock is None:
+        raise RuntimeFailure(f"container {container.id}: its init is not waiting to be started")
+    try:
+        init_sock.send(START)
+        os.unlink(SOCKET, dir_fd=container.fd)
+        message = init_sock.recv(1 << 16)
+        if message == HOOKS_DONE:
+            message = init_sock.recv(1 << 16)
+        elif not message and _has_start_hooks(container.read(CONFIG)):
+            raise RuntimeFailure(
+                f"container {container.id}: its init was killed while startContainer hooks ran"
+            )
+    finally:
+        init_sock.close()
+    if message[:1] == b"E":
+        code, _, text = message[1:].decode(errors="replace").partition(" ")
+        raise RuntimeFailure(text, exit_code=int(code))
+
+
+def _has_start_hooks(config: bytes) -> bool:
+    """Return whether init runs hooks before the program, and reports when they have run."""
+    if _START_HOOKS not in config:
+        return False
+    from jaula.spec import runtime as oci
+
+    hooks = oci.decode(config).hooks
+    return hooks is not None and bool(hooks.start_container)
+
+
+def verify_labels(container: Container, record: Record) -> None:
+    """Verify that the program runs under the labels of its spec; kill it otherwise.
+
+    :raises RuntimeFailure: when it does not.
+    """
+    config = container.read(CONFIG)
+    if not any(key in config for key in _LABELS):
+        return
+    from jaula.oci.commands import delete
+    from jaula.runtime.init import lsm_labels
+    from jaula.spec import runtime as oci
+
+    process = oci.decode(config).process
+    if process is None:
+        return
+    label_request = lsm_labels.LabelRequest(
+        os.fsencode(process.apparmor_profile) if process.apparmor_profile else None,
+        os.fsencode(process.selinux_label) if process.selinux_label else None,
+    )
+    try:
+        lsm_labels.check(record.pid, label_request)
+    except JaulaError:
+        delete.kill(record)
+        raise
+
+
+def run_poststart(args: CommandArgs, container: Container, record: Record) -> None:
+    """Run the poststart hooks; one that fails kills the container.
+
+    :raises RuntimeFailure: when a hook failed.
+    """
+    config = container.read(CONFIG)
+    if _POSTSTART not in config:
+        return
+    from jaula.oci.commands import delete
+    from jaula.runtime.init import hooks
+    from jaula.spec import runtime as oci
+
+    spec = oci.decode(config)
+    if spec.hooks is None:
+        return
+    try:
+        hooks.run("poststart", spec.hooks.poststart, record.state("running"))
+    except JaulaError:
+        delete.kill(record)
+        raise

@@ -1,4 +1,4 @@
-"""``state``: what a container is and does, as JSON on standard output."""
+"""``state``: print the state of a container as JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FLAGS: dict[str, str] = {}
 USAGE = "CONTAINER-ID"
 
 
-def run(call: CommandArgs) -> int:
-    """Print the OCI state, and what runc adds to it."""
-    with Container.find(call.settings.root, call.container_id()) as container:
+def run(args: CommandArgs) -> int:
+    """Print the OCI state, with runc's additions."""
+    with Container.open(args.settings.root, args.container_id()) as container:
         record = container.record()
         status = container.status(record)
     document = {**record.document(status), "owner": ""}

@@ -1,4 +1,4 @@
-"""``update``: change the limits of a container."""
+"""``update``: update the resource limits of a container."""
 
 from __future__ import annotations
 
@@ -34,33 +34,40 @@ USAGE = "[flags] CONTAINER-ID"
 _SUFFIXES = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-def run(call: CommandArgs) -> int:
-    """Write them, and keep them in the container's spec."""
-    source = call.options.get("resources")
-    wanted = bundles.load_resources(source) if source else from_flags(call.options)
-    if wanted == oci.Resources():
-        raise InvalidRequest("update: no limit was given", hint="use --resources or a limit's flag")
-    validation.check_resources(wanted)
-    wanted = structs.replace(wanted, devices=())  # rules are given at creation, and stay
-    with Container.find(call.settings.root, call.container_id()) as container:
-        container.lock(unmade=False)
+def run(args: CommandArgs) -> int:
+    """Apply the limits, and store them in the container's spec."""
+    source = args.options.get("resources")
+    limits = bundles.load_resources(source) if source else from_flags(args.options)
+    if limits == oci.Resources():
+        raise InvalidRequest(
+            "update: no limit specified", hint="use --resources or a resource flag"
+        )
+    validation.check_resources(limits)
+    limits = structs.replace(
+        limits, devices=()
+    )  # device rules are set at creation and never change
+    with Container.open(args.settings.root, args.container_id()) as container:
+        container.lock(wait_for_create=False)
         record = container.record()
         status = container.status(record)
         if status in ("stopped", "creating"):
             raise Conflict(f"cannot update container {container.id}: it is {status}")
         with services.cgroup_of(record) as cgroup:
-            for warning in cgroup.apply(wanted):
-                call.log.warning(warning)
+            for warning in cgroup.apply(limits):
+                args.log.warning(warning)
         spec = oci.decode(container.read(CONFIG))
         linux = spec.linux or oci.Linux()
-        merged = merge(linux.resources or oci.Resources(), wanted)
+        merged = merge(linux.resources or oci.Resources(), limits)
         linux = structs.replace(linux, resources=merged)
         container.write(CONFIG, oci.encode(structs.replace(spec, linux=linux)))
     return 0
 
 
 def from_flags(options: Options) -> oci.Resources:
-    """The limits that the flags name. Raises ``InvalidRequest``."""
+    """Return the limits of the flags.
+
+    :raises InvalidRequest: when a value is malformed.
+    """
     cpu = oci.CPU(
         shares=_number(options, "cpu-share"),
         quota=_number(options, "cpu-quota"),
@@ -87,19 +94,19 @@ def from_flags(options: Options) -> oci.Resources:
 
 
 def merge(old: oci.Resources, new: oci.Resources) -> oci.Resources:
-    """What is in force after an update: the new values, and the old where there is none."""
+    """Return the limits after an update: the new values, else the old ones."""
     changes = {}
     for name in ("cpu", "memory", "block_io", "network"):
-        before, after = getattr(old, name), getattr(new, name)
-        if after is not None and before is not None:
+        old_value, new_value = getattr(old, name), getattr(new, name)
+        if new_value is not None and old_value is not None:
             fields = {
                 field: value
-                for field in after.__struct_fields__
-                if (value := getattr(after, field)) not in (None, ())
+                for field in new_value.__struct_fields__
+                if (value := getattr(new_value, field)) not in (None, ())
             }
-            after = structs.replace(before, **fields)
-        if after is not None:
-            changes[name] = after
+            new_value = structs.replace(old_value, **fields)
+        if new_value is not None:
+            changes[name] = new_value
     for name in ("devices", "pids", "hugepage_limits"):
         if getattr(new, name):
             changes[name] = getattr(new, name)
@@ -109,12 +116,15 @@ def merge(old: oci.Resources, new: oci.Resources) -> oci.Resources:
 
 
 def _number(options: Options, name: str) -> int | None:
-    return options.number(name) if options.given(name) else None
+    return options.number(name) if options.has(name) else None
 
 
 def _bytes(options: Options, name: str) -> int | None:
-    """A size with a binary suffix, or -1. Raises ``InvalidRequest``."""
-    if not options.given(name):
+    """Return a size with a binary suffix, or -1, in bytes.
+
+    :raises InvalidRequest: when the value is malformed.
+    """
+    if not options.has(name):
         return None
     text = options.get(name).lower().removesuffix("ib").removesuffix("b")
     factor = _SUFFIXES.get(text[-1:], 0)

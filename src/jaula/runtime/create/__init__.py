@@ -1,1 +1,1 @@
-"""Create a container's first process: namespaces, root file system, devices, cgroup, clone."""
+"""Create a container from a spec: the part that runs with the parent's privileges."""

@@ -1,8 +1,8 @@
-"""Making a container from a spec: the maker's side.
+"""Create a container from a spec: the parent's side (runc: ``container_linux.go``).
 
-Cgroup, user namespace, root and prepared mounts are made with the maker's privileges, then the
-stage is forked. Whatever fails, everything made so far is undone before the error is raised. The
-maker is a shim's helper in the engine, and the command itself for ``jaula-runtime``.
+The parent is a helper of the shim in the engine, and the command itself for ``jaula-runtime``. It
+creates cgroup, user namespace, root and bind mounts with its own privileges, then forks the stage.
+When a step fails, everything created so far is removed before the error is raised.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ import msgspec
 from msgspec import structs
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import mountinfo
 from jaula.runtime import seqpacket
-from jaula.runtime.create import bind_mounts, mount_plan, namespaces, process_setup
-from jaula.runtime.create.cgroup_mounts import container_directories, own_places, v1_hierarchies
-from jaula.runtime.create.clone import clone_into
-from jaula.runtime.create.fd_stack import FdStack
+from jaula.runtime.create import mount_plan, namespaces
 from jaula.runtime.create.id_maps import host_id
-from jaula.runtime.create.process import ProcessHandle, memory_limit
-from jaula.runtime.create.rootfs import mount_root
-from jaula.runtime.create.stdio import give_to, stdio_pipes
+from jaula.runtime.create.process import (
+    FdStack,
+    ProcessHandle,
+    Stdio,
+    clone_into,
+    give_to,
+    memory_limit,
+    stdio_pipes,
+)
+from jaula.runtime.create.rootfs import mount_root, prepare_mounts
+from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import hooks, init, lsm_labels
 from jaula.runtime.init.exec import ProcessConfig
 from jaula.runtime.init.sync import follow, report
@@ -35,197 +39,209 @@ _NONE = (-1, -1, -1)
 
 
 class CreateOptions(msgspec.Struct, frozen=True):
-    """What the caller adds to a spec: where things are, and how it wants to be joined to it."""
+    """What the caller adds to a spec: paths, namespaces, stdio and start mode."""
 
-    state: State  # for hooks and the seccomp agent; pid and status are filled in
+    state: State  # for hooks and the seccomp agent; pid and status are filled in later
     root: RootSource
-    mount_point: str  # an existing directory that serves as a place to attach the root
-    cgroup: str  # below each hierarchy's mount point
-    sandbox: tuple[int, int] | None = None  # user and network namespace, prepared
-    held: dict[str, int] = {}  # namespaces by type, entered where the spec names a path
-    stdio: tuple[int, int, int] | None = None  # the caller's own; None: pipes are made
+    mount_point: str  # an existing directory to attach the root to
+    cgroup: str  # path below each hierarchy's mount point
+    sandbox: tuple[int, int] | None = None  # prepared user and network namespace
+    namespace_fds: dict[str, int] = {}  # by type; joined where the spec names a path
+    stdio: Stdio | None = None  # the caller's descriptors; None: create pipes
     stdin_open: bool = False
-    console: tuple[int, int] = (0, 0)  # rows, columns; 0: as the spec says, or leave
-    preserve: int = 0  # descriptors that the program inherits, from 3 on
-    start_socket: int = -1  # listening: init waits there to be started; -1: start at once
-    seccomp_cache: str | None = None
-    session_keyring: bool = True
-    pivot: bool = True
-    unprivileged: bool = False  # no rights over the mount namespace that we are in
+    console: tuple[int, int] = (0, 0)  # rows, columns; 0: from the spec, or keep the kernel's
+    preserve: int = 0  # number of descriptors that the program inherits, from 3 on
+    start_socket: int = -1  # listening: init waits on it to be started; -1: start at once
+    seccomp_cache: str | None = None  # directory of compiled filters
+    session_keyring: bool = True  # create a session keyring (keyrings(7))
+    pivot: bool = True  # False: use chroot instead of pivot_root
+    unprivileged: bool = False  # no privileges over the mount namespace of this process
 
 
-def start(spec: Spec, terms: CreateOptions, parts: Interfaces) -> ProcessHandle:
-    """Create a container, and start it unless it is to wait.
+def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> ProcessHandle:
+    """Create a container; start it unless ``options`` makes init wait.
 
-    Raises ``RuntimeFailure`` or ``InvalidRequest``; then nothing is left of it.
+    :raises RuntimeFailure: when a step fails; nothing of the container is left then.
+    :raises InvalidRequest: when the spec asks for something impossible.
     """
-    linux, wanted = spec.linux, spec.process
-    if linux is None or wanted is None:
+    linux, process_spec = spec.linux, spec.process
+    if linux is None or process_spec is None:
         raise RuntimeFailure("the spec has no linux or no process section")
-    keep = FdStack()
+    fd_stack = FdStack()
     try:
-        prepared = process_setup.prepare(
-            wanted,
+        config = init_exec.prepare(
+            process_spec,
             linux,
-            terms.state,
-            parts,
-            keep,
-            seccomp_cache=terms.seccomp_cache,
-            session_keyring=terms.session_keyring,
+            options.state,
+            interfaces,
+            fd_stack,
+            seccomp_cache=options.seccomp_cache,
+            session_keyring=options.session_keyring,
             annotations=spec.annotations,
         )
-        cgroup = parts.cgroups.create(terms.cgroup)
+        cgroup = interfaces.cgroups.create(options.cgroup)
         try:
             warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
-            pid, master, ours = _make(spec, linux, wanted, prepared, terms, cgroup, keep)
+            pid, master, parent_stdio = _create_init(
+                spec, linux, process_spec, config, options, cgroup, fd_stack
+            )
             cgroup.settle()
         except BaseException:
             cgroup.kill()
             cgroup.destroy()
             raise
-        return ProcessHandle(pid, master, *ours, terms.cgroup, memory_limit(linux), warnings)
+        return ProcessHandle(
+            pid, master, *parent_stdio, options.cgroup, memory_limit(linux), warnings
+        )
     except OSError as error:
         raise RuntimeFailure(str(error)) from error
     finally:
-        keep.close()
+        fd_stack.close()
 
 
-def _make(
+def _create_init(
     spec: Spec,
     linux: Linux,
-    wanted: Process,
-    prepared: ProcessConfig,
-    terms: CreateOptions,
+    process_spec: Process,
+    config: ProcessConfig,
+    options: CreateOptions,
     cgroup: Cgroup,
-    keep: FdStack,
-) -> tuple[int, int, tuple[int, int, int]]:
-    """(init's pid, its terminal's master or -1, our ends of its pipes or -1)."""
-    ns = namespaces.decide(
-        linux, terms.sandbox, keep, held=terms.held, unprivileged=terms.unprivileged
+    fd_stack: FdStack,
+) -> tuple[int, int, Stdio]:
+    """Create init. Return (pid, terminal master or -1, our ends of its pipes or -1)."""
+    ns = namespaces.plan(
+        linux,
+        options.sandbox,
+        fd_stack,
+        namespace_fds=options.namespace_fds,
+        unprivileged=options.unprivileged,
     )
     selinux = bool(linux.mount_label) and os.path.exists("/sys/fs/selinux/enforce")
 
     def prepare() -> tuple[int, dict[int, int]]:
         try:
             context = linux.mount_label if selinux else None
-            root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner, context=context))
+            root = fd_stack.add(mount_root(options.root, ns.user_fd, ns.owner, context=context))
         except OSError as error:
             raise RuntimeFailure(f"root file system: {error}") from error
-        ready = bind_mounts.prepare(
+        prepared_mounts = prepare_mounts(
             spec,
             user_fd=ns.user_fd,
             owner=ns.owner,
-            keep=keep,
-            bundle=terms.state.bundle,
-            unprivileged=terms.unprivileged,
+            fd_stack=fd_stack,
+            bundle=options.state.bundle,
+            unprivileged=options.unprivileged,
             selinux=selinux,
         )
-        return root, ready
+        return root, prepared_mounts
 
-    root, ready = (-1, {}) if terms.unprivileged else prepare()
-    mounts = mountinfo.read()
-    places = cgroup.locations().values() or own_places(mounts)
+    root, prepared_mounts = (-1, {}) if options.unprivileged else prepare()
+    cgroup_mounts = mount_plan.cgroup_mounts()
+    cgroup_dirs = cgroup.locations().values() or mount_plan.own_cgroup_directories(cgroup_mounts)
     steps = mount_plan.plan(
         spec,
-        v1_hierarchies=v1_hierarchies(places, mounts),
-        cgroups=container_directories(places, mounts),
+        v1_hierarchies=mount_plan.mounted_v1_hierarchies(cgroup_dirs, cgroup_mounts),
+        cgroups=mount_plan.cgroup_directories(cgroup_dirs, cgroup_mounts),
         selinux=selinux,
     )
-    labelled = linux.mount_label if selinux and wanted.selinux_label else None
-    stdio, ours = _stdio(wanted, ns, terms, keep, labelled)
-    box = wanted.console_size
-    blueprint = init.InitConfig(
+    context = linux.mount_label if selinux and process_spec.selinux_label else None
+    stdio, parent_stdio = _stdio(process_spec, ns, options, fd_stack, context)
+    size = process_spec.console_size
+    init_config = init.InitConfig(
         join=ns.join,
         mapped=ns.user_fd is not None,
         create=ns.create,
         time_offsets=namespaces.time_offsets(linux),
-        mount_point=terms.mount_point,
+        mount_point=options.mount_point,
         own_mounts=ns.own_mounts,
-        pivot=terms.pivot,
+        pivot=options.pivot,
         propagation=mount_plan.host_propagation(linux),
         root=root,
-        prepared=ready,
-        prepare=prepare if terms.unprivileged else None,
+        prepared_mounts=prepared_mounts,
+        prepare_inside=prepare if options.unprivileged else None,
         steps=steps,
-        process=prepared,
+        process=config,
         hostname=spec.hostname,
         domainname=spec.domainname,
-        terminal=wanted.terminal,
-        console=terms.console if any(terms.console) or not box else (box.height, box.width),
+        terminal=process_spec.terminal,
+        console=options.console if any(options.console) or not size else (size.height, size.width),
         stdio=stdio,
-        preserve=terms.preserve,
-        start_socket=terms.start_socket,
+        preserve=options.preserve,
+        start_socket=options.start_socket,
         hooks=spec.hooks,
-        state=terms.state,
+        state=options.state,
     )
     try:
-        pid, master = _fork(blueprint, wanted, cgroup, keep)
+        pid, master = _fork_stage(init_config, process_spec, cgroup, fd_stack)
     except BaseException:
-        for fd in ours:
+        for fd in parent_stdio:
             if fd >= 0:
                 os.close(fd)
         raise
-    return pid, master, ours
+    return pid, master, parent_stdio
 
 
 def _stdio(
-    wanted: Process,
+    process_spec: Process,
     ns: namespaces.NamespacePlan,
-    terms: CreateOptions,
-    keep: FdStack,
+    options: CreateOptions,
+    fd_stack: FdStack,
     context: str | None,
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The container's three descriptors and our ends of them; -1 where there is none."""
-    if wanted.terminal:
+) -> tuple[Stdio, Stdio]:
+    """Return the container's three descriptors and our ends of them; -1 for none."""
+    if process_spec.terminal:
         return _NONE, _NONE
-    uid = host_id(ns.uid_mappings, wanted.user.uid)
-    if terms.stdio is not None:
-        give_to(uid, terms.stdio)
-        return terms.stdio, _NONE
-    gid = host_id(ns.gid_mappings, wanted.user.gid)
-    return stdio_pipes(uid, gid, terms.stdin_open, keep.fds, context=context)
+    uid = host_id(ns.uid_mappings, process_spec.user.uid)
+    if options.stdio is not None:
+        give_to(uid, options.stdio)
+        return options.stdio, _NONE
+    gid = host_id(ns.gid_mappings, process_spec.user.gid)
+    return stdio_pipes(uid, gid, options.stdin_open, fd_stack.fds, context=context)
 
 
-def _fork(
-    blueprint: init.InitConfig, wanted: Process, cgroup: Cgroup, keep: FdStack
+def _fork_stage(
+    init_config: init.InitConfig, process_spec: Process, cgroup: Cgroup, fd_stack: FdStack
 ) -> tuple[int, int]:
-    """Fork the stage and wait until the program runs or waits: (init's pid, terminal master)."""
-    mine, theirs = seqpacket.pair()
+    """Fork the stage and wait until the program runs, or waits for its start.
+
+    Return (pid of init, terminal master or -1).
+    """
+    parent_sock, child_sock = seqpacket.pair()
     stage_pid, stage_pidfd = clone_into(
-        cgroup, keep.fds, lambda error: report(theirs, error, "cgroup")
+        cgroup, fd_stack.fds, lambda error: report(child_sock, error, "cgroup")
     )
     if stage_pid == 0:
-        mine.close()
-        init.stage(blueprint, theirs)
+        parent_sock.close()
+        init.stage(init_config, child_sock)
     os.close(stage_pidfd)
-    theirs.close()
-    keep.close()  # the container's copies live in the stage now
+    child_sock.close()
+    fd_stack.close()  # the stage has its own copies
     return follow(
-        mine,
+        parent_sock,
         stage_pid,
-        wanted,
-        blueprint.console,
-        lost="the container's first process died while it was made",
-        start_hooks=bool(blueprint.hooks and blueprint.hooks.start_container),
-        start_later=blueprint.start_socket >= 0,
-        at_hooks=_runtime_hooks(blueprint.hooks, blueprint.state),
-        check=lambda pid: lsm_labels.check(pid, blueprint.process.labels),
+        process_spec,
+        init_config.console,
+        died_message="init died while the container was created",
+        start_hooks=bool(init_config.hooks and init_config.hooks.start_container),
+        waits_for_start=init_config.start_socket >= 0,
+        run_hooks=_runtime_hooks(init_config.hooks, init_config.state),
+        check=lambda pid: lsm_labels.check(pid, init_config.process.labels),
     )
 
 
-def _runtime_hooks(wanted: Hooks | None, state: State | None) -> Callable[[int], None] | None:
-    """What runs in our own namespaces once the container's exist."""
-    if wanted is None or state is None:
+def _runtime_hooks(spec_hooks: Hooks | None, state: State | None) -> Callable[[int], None] | None:
+    """Return a function that runs the hooks of the runtime's namespaces."""
+    if spec_hooks is None or state is None:
         return None
 
     def run(pid: int) -> None:
-        if not wanted.prestart and not wanted.create_runtime:
+        if not spec_hooks.prestart and not spec_hooks.create_runtime:
             return
-        now = structs.replace(state, pid=pid, status="creating")
+        current = structs.replace(state, pid=pid, status="creating")
         pidfd = os.pidfd_open(pid)
         try:
-            hooks.run("prestart", wanted.prestart, now, needs=pidfd)
-            hooks.run("createRuntime", wanted.create_runtime, now, needs=pidfd)
+            hooks.run("prestart", spec_hooks.prestart, current, init_pidfd=pidfd)
+            hooks.run("createRuntime", spec_hooks.create_runtime, current, init_pidfd=pidfd)
         finally:
             os.close(pidfd)
 

@@ -1,27 +1,44 @@
-"""Device nodes of a container, made with the host's privileges where that is possible.
+"""Device nodes of a container: the plan, and the steps that fill /dev.
 
-Follows runtime-spec config-linux.md "Devices" and "Default Devices". A user namespace may not make
-device nodes, and a tmpfs mounted inside one is nodev. So nodes are made outside on a tmpfs that is
-passed on detached: the container's whole /dev where the spec mounts a tmpfs there, or a store from
-which nodes are attached one by one. The nodes are the container's own: changing their mode or owner
-inside changes nothing of the host's.
+Follows runtime-spec config-linux.md "Devices" and "Default Devices". A user namespace may not
+create device nodes, and a tmpfs mounted inside one is nodev. So the parent creates the nodes
+outside, on a detached tmpfs. That is the container's whole /dev if the spec mounts a tmpfs there,
+or a node store, from which nodes are attached one by one. The nodes are the container's own:
+changing their mode or owner inside changes nothing on the host.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
 
+import msgspec
+
 from jaula.errors import InvalidRequest
-from jaula.kernel import mounts
-from jaula.kernel.paths import parts
+from jaula.kernel import mounts, tty
+from jaula.kernel.paths import (
+    RESOLVE,
+    make_directory_in_root,
+    make_file_in_root,
+    open_in_root,
+    openat2,
+    parts,
+)
 from jaula.runtime.create.mount_options import MountOptions
-from jaula.runtime.init.dev_steps import Node
+from jaula.runtime.init.step import (
+    NODES,
+    RootfsContext,
+    attach,
+    host_node,
+    mount_target,
+    refuse_procfs,
+)
 from jaula.spec.runtime import Device
 
-TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-_DEFAULT = (
+FILE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_DEFAULT_DEVICES = (
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -29,47 +46,51 @@ _DEFAULT = (
     ("urandom", 1, 9),
     ("tty", 5, 0),
 )
-NULL_NAME = "null"  # in a store
+NULL_NAME = "null"  # the null device in a node store
 NULL_NUMBER = os.makedev(1, 3)
 
 
-def wanted(listed: Sequence[Device]) -> tuple[Node, ...]:
-    """The default devices and those of the spec, which win; the last of a path counts.
+def device_nodes(device_list: Sequence[Device]) -> tuple[Node, ...]:
+    """Return the default devices and those of the spec, which override them by path.
 
-    Raises ``InvalidRequest``.
+    :raises InvalidRequest: when a device has a bad type or path.
     """
-    found: dict[str, Device] = {
-        f"/dev/{name}": Device(f"/dev/{name}", "c", major, minor) for name, major, minor in _DEFAULT
+    devices: dict[str, Device] = {
+        f"/dev/{name}": Device(f"/dev/{name}", "c", major, minor)
+        for name, major, minor in _DEFAULT_DEVICES
     }
-    for device in listed:
+    for device in device_list:
         names = parts(device.path)
-        if device.type not in TYPES:
+        if device.type not in FILE_TYPES:
             raise InvalidRequest(
-                f"device {device.path}: type {device.type!r} is none of c, b, u, p"
+                f"device {device.path}: type {device.type!r} must be one of c, b, u, p"
             )
         if not device.path.startswith("/") or not names or ".." in names:
-            raise InvalidRequest(f"device {device.path}: the path is not absolute and plain")
-        found["/" + "/".join(names)] = device
+            raise InvalidRequest(
+                f"device {device.path}: the path must be absolute and without '..'"
+            )
+        devices["/" + "/".join(names)] = device
     return tuple(
         Node(
             str(index),
             path,
-            TYPES[device.type],
+            FILE_TYPES[device.type],
             0 if device.type == "p" else os.makedev(device.major, device.minor),
             stat.S_IMODE(device.file_mode if device.file_mode is not None else 0o666),
             device.uid or 0,
             device.gid or 0,
         )
-        for index, (path, device) in enumerate(found.items())
+        for index, (path, device) in enumerate(devices.items())
     )
 
 
-def make(
+def make_dev(
     options: MountOptions, nodes: Sequence[Node], owner: tuple[int, int], data: tuple[str, ...] = ()
 ) -> int:
-    """A detached tmpfs for /dev with its nodes; ``owner`` is the host id of the container's root.
+    """Create a detached tmpfs for /dev with its nodes.
 
-    A node that may not be made, since we run in a user namespace, is left out.
+    ``owner`` is the host uid and gid of the container's root. A node that cannot be created, since
+    this process is in a user namespace, is left out.
     """
     extra = tuple(("context", label) for label in data)
     attributes = options.set & ~mounts.MOUNT_ATTR.RDONLY
@@ -80,7 +101,7 @@ def make(
             names = parts(node.path)
             if names[0] == "dev" and len(names) > 1:
                 try:
-                    _make(tree, names[1:], node, owner)
+                    _make_node(tree, names[1:], node, owner)
                 except PermissionError:
                     continue
         for name in ("pts", "shm", "mqueue"):
@@ -93,13 +114,16 @@ def make(
     return tree
 
 
-def store(nodes: Sequence[Node], owner: tuple[int, int]) -> int:
-    """A detached tmpfs that holds all nodes by their names. Raises ``OSError``."""
+def make_node_store(nodes: Sequence[Node], owner: tuple[int, int]) -> int:
+    """Create a detached tmpfs that holds all nodes by their names.
+
+    :raises OSError: when a node cannot be created.
+    """
     tree = mounts.new_filesystem("tmpfs", (("mode", "0700"),))
     try:
         os.chown(f"/proc/self/fd/{tree}", *owner)
         for node in nodes:
-            _make(tree, [node.name], node, owner)
+            _make_node(tree, [node.name], node, owner)
         os.mknod(NULL_NAME, stat.S_IFCHR | 0o666, NULL_NUMBER, dir_fd=tree)
         os.chmod(f"/proc/self/fd/{tree}/{NULL_NAME}", 0o666)
         os.chown(NULL_NAME, *owner, dir_fd=tree)
@@ -109,7 +133,7 @@ def store(nodes: Sequence[Node], owner: tuple[int, int]) -> int:
     return tree
 
 
-def _make(tree: int, names: Sequence[str], node: Node, owner: tuple[int, int]) -> None:
+def _make_node(tree: int, names: Sequence[str], node: Node, owner: tuple[int, int]) -> None:
     directory = "."
     for part in names[:-1]:
         directory = f"{directory}/{part}"
@@ -120,3 +144,133 @@ def _make(tree: int, names: Sequence[str], node: Node, owner: tuple[int, int]) -
     os.mknod(path, node.kind | node.mode, node.number, dir_fd=tree)
     os.chmod(f"/proc/self/fd/{tree}/{path}", node.mode)  # mknod applies the umask
     os.chown(path, owner[0] + node.uid, owner[1] + node.gid, dir_fd=tree, follow_symlinks=False)
+
+
+class Node(msgspec.Struct, frozen=True):
+    """Create a device node, unless that device exists.
+
+    The node is attached from the node store if there is one: only an empty file stays in a root
+    that outlives the container. Without a store this process is in a user namespace, which may
+    create pipes only. The host's node of the same path is bound then.
+    """
+
+    name: str  # in the node store
+    path: str
+    kind: int  # S_IFCHR, S_IFBLK or S_IFIFO
+    number: int
+    mode: int
+    uid: int
+    gid: int
+
+    def describe(self) -> str:
+        return f"device {self.path}"
+
+    def execute(self, context: RootfsContext) -> None:
+        names = parts(self.path)
+        parent = make_directory_in_root(context.root, "/".join(names[:-1]))
+        parent = refuse_procfs(parent, self.path)
+        try:
+            if self._exists(parent, names[-1]):
+                return
+            store = context.prepared.get(NODES)
+            if store is not None:
+                flags = os.O_PATH | os.O_NOFOLLOW
+                node = os.open(self.name, flags, dir_fd=store)
+            elif self._mknod(parent, names[-1]):
+                return
+            else:
+                node = host_node(self.path, self.kind, self.number)
+        finally:
+            os.close(parent)
+        try:
+            tree = context.clone_node(node)
+        finally:
+            os.close(node)
+        try:
+            attach(tree, mount_target(context, self.path, tree))
+        finally:
+            os.close(tree)
+
+    def _exists(self, parent: int, name: str) -> bool:
+        try:
+            st = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return stat.S_IFMT(st.st_mode) == self.kind and st.st_rdev == self.number
+
+    def _mknod(self, parent: int, name: str) -> bool:
+        try:
+            os.mknod(name, self.kind | 0o600, self.number, dir_fd=parent)
+        except (FileExistsError, PermissionError):
+            return False
+        os.chown(name, self.uid, self.gid, dir_fd=parent, follow_symlinks=False)
+        os.chmod(f"/proc/self/fd/{parent}/{name}", self.mode)
+        return True
+
+
+class Link(msgspec.Struct, frozen=True):
+    """Create a symbolic link that every /dev has, unless the image has one.
+
+    ``replace`` removes a file of that name that is not a link. ``needs`` is a path of the host
+    without which the link would dangle.
+    """
+
+    target: str
+    path: str
+    replace: bool = False
+    needs: str = ""
+
+    def describe(self) -> str:
+        return f"link /{self.path} to {self.target}"
+
+    def execute(self, context: RootfsContext) -> None:
+        if self.needs and not os.path.exists(self.needs):
+            return
+        names = parts(self.path)
+        try:
+            parent = open_in_root(context.root, "/".join(names[:-1]), os.O_PATH | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            if self.replace:
+                _remove_node(parent, names[-1])
+            os.symlink(self.target, names[-1], dir_fd=parent)
+        except OSError as error:
+            if error.errno not in _IGNORED_ERRORS:
+                raise
+        finally:
+            os.close(parent)
+
+
+_IGNORED_ERRORS = (errno.EEXIST, errno.EPERM, errno.EACCES, errno.EROFS, errno.EBUSY)
+# The directory is a bind mount, or has a file of that name: the link is left out.
+
+
+def _remove_node(parent: int, name: str) -> None:
+    try:
+        st = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISLNK(st.st_mode) and not stat.S_ISDIR(st.st_mode):
+        os.unlink(name, dir_fd=parent)
+
+
+class Console(msgspec.Struct, frozen=True):
+    """Open a terminal of the container's own devpts; bind its slave at /dev/console."""
+
+    def describe(self) -> str:
+        return "open a terminal and bind it at /dev/console"
+
+    def execute(self, context: RootfsContext) -> None:
+        ptmx = openat2(
+            context.root,
+            "dev/pts/ptmx",
+            os.O_RDWR | os.O_NOCTTY,
+            resolve=RESOLVE.IN_ROOT | RESOLVE.NO_SYMLINKS,
+        )
+        context.master, context.slave = tty.unlock_pair(ptmx)
+        tree = mounts.clone_tree("", dir_fd=context.slave)
+        try:
+            attach(tree, make_file_in_root(context.root, "dev/console", 0o600))
+        finally:
+            os.close(tree)

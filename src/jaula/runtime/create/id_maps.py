@@ -1,10 +1,10 @@
-"""Id mappings of a container's user namespace: reading them, and making the namespace.
+"""Id maps of a container's user namespace: read them, and create the namespace.
 
 Follows user_namespaces(7), newuidmap(1), runtime-spec config-linux.md "User namespace mappings".
 
-Facts: whoever holds CAP_SETUID over the parent namespace writes any map. An ordinary user writes
-only the map of the one own id, after giving up setgroups(2); ranges from /etc/subuid and
-/etc/subgid are written by the set-uid programs newuidmap and newgidmap.
+Facts: a process with CAP_SETUID over the parent namespace may write any map. An unprivileged user
+may map only the own id, after giving up setgroups(2). The set-uid programs newuidmap and newgidmap
+write ranges from /etc/subuid and /etc/subgid.
 """
 
 from __future__ import annotations
@@ -20,25 +20,31 @@ from jaula.spec.runtime import IDMapping, Linux
 Rows = list[tuple[int, int, int]]
 
 
-def host_id(mappings: tuple[IDMapping, ...], inside: int) -> int:
-    """The host's id of one inside; the id itself without mappings. Raises ``RuntimeFailure``."""
+def host_id(mappings: tuple[IDMapping, ...], container_id: int) -> int:
+    """Return the host id of an id inside; without mappings the id itself.
+
+    :raises RuntimeFailure: when the id is not mapped.
+    """
     if not mappings:
-        return inside
+        return container_id
     for row in mappings:
-        if row.container_id <= inside < row.container_id + row.size:
-            return row.host_id + inside - row.container_id
+        if row.container_id <= container_id < row.container_id + row.size:
+            return row.host_id + container_id - row.container_id
     raise RuntimeFailure(
-        f"id {inside} is not in the container's user namespace", hint="use a lower id"
+        f"id {container_id} is not in the container's user namespace", hint="use a lower id"
     )
 
 
 def rows(mappings: tuple[IDMapping, ...]) -> Rows:
-    """Mappings as the kernel writes them."""
+    """Return mappings as rows of uid_map: (first inside, first outside, length)."""
     return [(row.container_id, row.host_id, row.size) for row in mappings]
 
 
 def make(linux: Linux, *, unprivileged: bool = False) -> int:
-    """A user namespace with the spec's mappings, as a descriptor. Raises ``OSError``."""
+    """Create a user namespace with the spec's mappings; return its descriptor.
+
+    :raises OSError: when the kernel refuses.
+    """
     uids, gids = rows(linux.uid_mappings), rows(linux.gid_mappings)
     if not unprivileged:
         return namespaces.make(CLONE(0), uids, gids)["user"]
@@ -46,17 +52,17 @@ def make(linux: Linux, *, unprivileged: bool = False) -> int:
 
 
 def write_unprivileged(pid: int, uids: Rows, gids: Rows) -> None:
-    """The single own id directly, ranges by the set-uid programs."""
-    for program, name, table, own in (
+    """Write id maps without privileges: the own id directly, ranges by the set-uid programs."""
+    for program, name, id_map, own_id in (
         ("newuidmap", "uid_map", uids, os.geteuid()),
         ("newgidmap", "gid_map", gids, os.getegid()),
     ):
-        if len(table) == 1 and table[0][1:] == (own, 1):
+        if len(id_map) == 1 and id_map[0][1:] == (own_id, 1):
             if name == "gid_map":
                 _write(f"/proc/{pid}/setgroups", b"deny")
-            _write(f"/proc/{pid}/{name}", namespaces.map_text(table))
+            _write(f"/proc/{pid}/{name}", namespaces.map_text(id_map))
         else:
-            _call(program, pid, table)
+            _run_newidmap(program, pid, id_map)
 
 
 def _write(path: str, text: bytes) -> None:
@@ -67,39 +73,45 @@ def _write(path: str, text: bytes) -> None:
         os.close(fd)
 
 
-def _call(program: str, pid: int, table: Rows) -> None:
-    """Run newuidmap or newgidmap. Raises ``RuntimeFailure`` with what it says."""
-    arguments = [program, str(pid), *(str(number) for row in table for number in row)]
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+def _run_newidmap(program: str, pid: int, id_map: Rows) -> None:
+    """Run newuidmap or newgidmap.
+
+    :raises RuntimeFailure: with the program's message.
+    """
+    arguments = [program, str(pid), *(str(number) for row in id_map for number in row)]
+    stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
     try:
         child = os.posix_spawnp(
             program,
             arguments,
             os.environ,
-            file_actions=((os.POSIX_SPAWN_DUP2, writing, 2),),
+            file_actions=((os.POSIX_SPAWN_DUP2, stderr_write, 2),),
         )
     except FileNotFoundError:
-        os.close(reading)
+        os.close(stderr_read)
         raise RuntimeFailure(
             f"{program} is not installed, and a range of ids cannot be mapped without it",
             hint="install uidmap (Debian), shadow-utils (Fedora)",
         ) from None
     finally:
-        os.close(writing)
+        os.close(stderr_write)
     try:
-        said = os.read(reading, 4096)
+        message = os.read(stderr_read, 4096)
     finally:
-        os.close(reading)
+        os.close(stderr_read)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code:
         raise RuntimeFailure(
-            f"{program} refused the id mappings: {said.decode(errors='replace').strip()}",
+            f"{program} refused the id mappings: {message.decode(errors='replace').strip()}",
             hint="the ranges must be the caller's in /etc/subuid and /etc/subgid",
         )
 
 
 def read(user_fd: int) -> tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]:
-    """The uid and gid mappings of a user namespace, as seen from the caller's. Raises OSError."""
+    """Return the uid and gid mappings of a user namespace, as seen from the caller's.
+
+    :raises OSError: when the namespace cannot be joined.
+    """
     pid, pidfd = namespaces.clone3(CLONE(0))
     if pid == 0:
         try:

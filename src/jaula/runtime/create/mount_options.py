@@ -1,7 +1,7 @@
-"""Option strings of a mount, read into what the kernel is asked for.
+"""Parse the option strings of a mount into flags for the kernel.
 
-Follows runtime-spec config.md "Linux mount options", mount(8), mount_setattr(2). What is no option
-of every mount is data of the file system. An option that comes later wins over an earlier one.
+Follows runtime-spec config.md "Linux mount options", mount(8), mount_setattr(2). An option that is
+not a generic mount option is data for the file system. A later option overrides an earlier one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jaula.errors import InvalidRequest
 from jaula.kernel.mounts import MOUNT_ATTR, MOUNT_ATTR__ATIME, MS
 from jaula.spec.runtime import Mount
 
-_SET: dict[str, tuple[int, int]] = {  # option: (attributes set, attributes cleared)
+_ATTRIBUTES: dict[str, tuple[int, int]] = {  # option: (attributes set, attributes cleared)
     "ro": (MOUNT_ATTR.RDONLY, 0),
     "rw": (0, MOUNT_ATTR.RDONLY),
     "nosuid": (MOUNT_ATTR.NOSUID, 0),
@@ -53,13 +53,13 @@ SUPERBLOCK: dict[str, tuple[int, bool]] = {  # option: (flag of mount(2), whethe
     "iversion": (MS.I_VERSION, True),
     "noiversion": (MS.I_VERSION, False),
 }
-_SWITCHES = frozenset({"bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"})
+_FLAGS = frozenset({"bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"})
 _IGNORED = frozenset({"defaults", "silent", "loud", "norelatime", "rnorelatime"})
-_ONLY_BIND = frozenset({"acl", "noacl"})  # of some file systems; a bind takes what is below it
+_IGNORED_ON_BIND = frozenset({"acl", "noacl"})  # file system options that a bind mount inherits
 
 
 class MountOptions(msgspec.Struct, frozen=True):
-    """What the option strings of one mount ask for."""
+    """Parsed option strings of one mount."""
 
     set: int = 0
     clear: int = 0
@@ -77,29 +77,29 @@ class MountOptions(msgspec.Struct, frozen=True):
 
 
 def _recursive(option: str) -> tuple[int, int] | None:
-    """The attributes of ``rro``, ``rnosuid`` and so on; ``relatime`` and ``ro`` are none."""
-    return _SET.get(option[1:]) if option[:1] == "r" and option not in _SET else None
+    """Return the attributes of ``rro``, ``rnosuid`` and so on; None for other options."""
+    return _ATTRIBUTES.get(option[1:]) if option[:1] == "r" and option not in _ATTRIBUTES else None
 
 
 def parse_options(options: tuple[str, ...]) -> MountOptions:
-    """Read OCI mount options; what is no known flag goes to the file system."""
-    one, tree = [0, 0], [0, 0]
+    """Parse OCI mount options; unknown options become data for the file system."""
+    mount_bits, tree_bits = [0, 0], [0, 0]
     propagation: list[tuple[int, bool]] = []
     superblock = 0
     bind = recursive = remount = idmap = idmap_recursive = copy_up = False
     data: list[tuple[str, str | None]] = []
     for option in options:
-        below = _recursive(option)
-        if option in _SET or below is not None:
-            kept = one if below is None else tree
-            on, off = _SET[option] if below is None else below
-            kept[0] = kept[0] & ~off | on
-            kept[1] = kept[1] & ~on | off
+        recursive_bits = _recursive(option)
+        if option in _ATTRIBUTES or recursive_bits is not None:
+            attributes = mount_bits if recursive_bits is None else tree_bits
+            set_bits, clear_bits = _ATTRIBUTES[option] if recursive_bits is None else recursive_bits
+            attributes[0] = attributes[0] & ~clear_bits | set_bits
+            attributes[1] = attributes[1] & ~set_bits | clear_bits
         elif option in PROPAGATION:
             propagation.append(PROPAGATION[option])
         elif option in SUPERBLOCK:
-            flag, on_ = SUPERBLOCK[option]
-            superblock = superblock | flag if on_ else superblock & ~flag
+            flag, sets = SUPERBLOCK[option]
+            superblock = superblock | flag if sets else superblock & ~flag
         elif option in ("bind", "rbind"):
             bind, recursive = True, recursive or option == "rbind"
         elif option == "remount":
@@ -112,10 +112,10 @@ def parse_options(options: tuple[str, ...]) -> MountOptions:
             key, separator, value = option.partition("=")
             data.append((key, value if separator else None))
     return MountOptions(
-        one[0],
-        one[1],
-        tree[0],
-        tree[1],
+        mount_bits[0],
+        mount_bits[1],
+        tree_bits[0],
+        tree_bits[1],
         tuple(propagation),
         superblock,
         bind,
@@ -128,32 +128,32 @@ def parse_options(options: tuple[str, ...]) -> MountOptions:
     )
 
 
-def of(mount: Mount) -> MountOptions:
-    """The options of a mount, with what its type and its own id mappings imply.
+def for_mount(mount: Mount) -> MountOptions:
+    """Return the options of a mount, with those implied by its type and id mappings.
 
-    Raises ``InvalidRequest`` for a combination that means nothing.
+    :raises InvalidRequest: when options contradict each other or the type.
     """
     options = parse_options(mount.options)
     if mount.type == "bind":
         options = structs.replace(options, bind=True)
     if mount.uid_mappings or mount.gid_mappings:
         options = structs.replace(options, idmap=True)
-    about = f"mount at {mount.destination}"
+    prefix = f"mount at {mount.destination}"
     if options.bind and not options.remount:
-        unknown = [key for key, _ in options.data if key not in _ONLY_BIND]
+        unknown = [key for key, _ in options.data if key not in _IGNORED_ON_BIND]
         if unknown:
             raise InvalidRequest(
-                f"{about}: a bind mount has no option {unknown[0]!r}",
-                hint="leave it out: it is for the file system that the source lies on",
+                f"{prefix}: a bind mount has no option {unknown[0]!r}",
+                hint="remove it: it belongs to the source's file system",
             )
     elif options.idmap:
-        raise InvalidRequest(f"{about}: only bind mounts can be id-mapped")
+        raise InvalidRequest(f"{prefix}: only bind mounts can be id-mapped")
     if options.copy_up and mount.type != "tmpfs":
-        raise InvalidRequest(f"{about}: tmpcopyup is an option of tmpfs, not of {mount.type}")
+        raise InvalidRequest(f"{prefix}: tmpcopyup is an option of tmpfs, not of {mount.type}")
     return options
 
 
 def known_options() -> tuple[str, ...]:
-    """Every option that :func:`parse_options` understands itself, sorted."""
-    recursive = {f"r{name}" for name in _SET} - set(_SET)
-    return tuple(sorted({*_SET, *recursive, *PROPAGATION, *SUPERBLOCK, *_SWITCHES, *_IGNORED}))
+    """Return every option that :func:`parse_options` recognises itself, sorted."""
+    recursive = {f"r{name}" for name in _ATTRIBUTES} - set(_ATTRIBUTES)
+    return tuple(sorted({*_ATTRIBUTES, *recursive, *PROPAGATION, *SUPERBLOCK, *_FLAGS, *_IGNORED}))

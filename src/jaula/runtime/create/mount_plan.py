@@ -1,15 +1,20 @@
-"""From a spec to the ordered mounts of a container: decisions only.
+"""Plan the mounts of a container from its spec, in order. Pure, except for reading mountinfo.
 
 Follows runtime-spec config.md "Mounts" and config-linux.md "Default Devices", "Masked Paths",
-"Readonly Paths". Each operation of the plan says what it does (``describe``) and does it
-(``execute``) inside the new root, where every destination is resolved with RESOLVE_IN_ROOT.
+"Readonly Paths". Each step has ``describe``, and ``execute`` for the new root, where every
+destination is resolved with RESOLVE_IN_ROOT.
+
+The directories for a container's cgroup mount are read from proc_pid_mountinfo(5): type, source and
+super options come after the separator `` - ``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jaula.errors import InvalidRequest, RuntimeFailure
+from jaula.kernel import mountinfo
+from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.kernel.paths import parts
 from jaula.runtime.create import devices, mount_options
@@ -19,63 +24,70 @@ from jaula.runtime.create.mount_options import (
     known_options,
     parse_options,
 )
-from jaula.runtime.init import dev_steps, mask_steps, mount_steps, step
+from jaula.runtime.init import mask_steps, mount_steps, step
 from jaula.spec.runtime import Linux, Mount, Spec
 
 __all__ = ["host_propagation", "known_options", "needs_preparation", "parse_options", "plan"]
 
-_LABELLED = frozenset({"tmpfs", "ramfs", "devpts", "overlay"})  # in a user namespace too
+_LABELLED = frozenset({"tmpfs", "ramfs", "devpts", "overlay"})  # take context= in a userns too
 _LINKS = (
-    dev_steps.Link("/proc/self/fd", "dev/fd"),
-    dev_steps.Link("/proc/self/fd/0", "dev/stdin"),
-    dev_steps.Link("/proc/self/fd/1", "dev/stdout"),
-    dev_steps.Link("/proc/self/fd/2", "dev/stderr"),
-    dev_steps.Link("/proc/kcore", "dev/core", needs="/proc/kcore"),
-    dev_steps.Link("pts/ptmx", "dev/ptmx", replace=True),
+    devices.Link("/proc/self/fd", "dev/fd"),
+    devices.Link("/proc/self/fd/0", "dev/stdin"),
+    devices.Link("/proc/self/fd/1", "dev/stdout"),
+    devices.Link("/proc/self/fd/2", "dev/stderr"),
+    devices.Link("/proc/kcore", "dev/core", needs="/proc/kcore"),
+    devices.Link("pts/ptmx", "dev/ptmx", replace=True),
 )
 
 
 def host_propagation(linux: Linux | None) -> int:
-    """Flags of mount(2) for the host's tree in the container's mount namespace, before its root.
+    """Return the propagation flags of mount(2) for the host's tree in the container's namespace.
 
-    Nothing that the container mounts travels out. What the host mounts travels in until the root
-    is entered, and below it from then on, where the spec wants a root that is a slave or shared.
+    Mounts of the container never propagate out. Mounts of the host propagate in until the root is
+    entered, and below it afterwards if the spec asks for a slave or shared root.
     """
-    asked = linux.rootfs_propagation if linux is not None else None
-    return int(MS.REC | (MS.PRIVATE if asked in (None, "", "private", "rprivate") else MS.SLAVE))
+    propagation = linux.rootfs_propagation if linux is not None else None
+    return int(
+        MS.REC | (MS.PRIVATE if propagation in (None, "", "private", "rprivate") else MS.SLAVE)
+    )
 
 
 def needs_preparation(mount: Mount, options: MountOptions) -> bool:
-    """Whether the shim makes this mount with the host's view: binds, and the device directory."""
+    """Return whether the parent creates this mount with the host's view: a bind, or /dev."""
     return not options.remount and (options.bind or is_device_directory(mount))
 
 
 def is_device_directory(mount: Mount) -> bool:
-    """/dev is a tmpfs made outside, since device nodes cannot be made in a user namespace."""
+    """Return whether the mount is a tmpfs on /dev.
+
+    It is created outside, since a user namespace cannot create device nodes.
+    """
     if parts(mount.destination) != ["dev"] or mount.type != "tmpfs":
         return False
     return not {"bind", "rbind", "remount", "tmpcopyup"} & set(mount.options)
 
 
 def _dev_is_bound(spec: Spec) -> bool:
-    """Whether /dev comes from outside with all that is in it."""
-    return any(parts(m.destination) == ["dev"] and mount_options.of(m).bind for m in spec.mounts)
+    """Return whether /dev is a bind mount, which brings its own nodes."""
+    return any(
+        parts(m.destination) == ["dev"] and mount_options.for_mount(m).bind for m in spec.mounts
+    )
 
 
-def _nodes(spec: Spec, made: Sequence[dev_steps.Node]) -> tuple[dev_steps.Node, ...]:
-    """The nodes that are made: not those below a /dev from outside."""
+def _nodes(spec: Spec, nodes: Sequence[devices.Node]) -> tuple[devices.Node, ...]:
+    """Return the nodes to create: none below a bind-mounted /dev."""
     bound = _dev_is_bound(spec)
-    return tuple(node for node in made if not (bound and parts(node.path)[0] == "dev"))
+    return tuple(node for node in nodes if not (bound and parts(node.path)[0] == "dev"))
 
 
-def needs_store(spec: Spec, made: Sequence[dev_steps.Node]) -> bool:
-    """Whether something but a /dev made outside needs a device node: a device, or a mask."""
+def needs_store(spec: Spec, nodes: Sequence[devices.Node]) -> bool:
+    """Return whether a node is needed outside a /dev created by us: a device, or a mask."""
     if not any(is_device_directory(mount) for mount in spec.mounts):
         return True
     return any(
         parts(node.path)[0] != "dev"
         or (node.path == "/dev/null" and node.number != devices.NULL_NUMBER)
-        for node in made
+        for node in nodes
     )
 
 
@@ -86,52 +98,55 @@ def plan(
     cgroups: tuple[tuple[str, str], ...] = (),
     selinux: bool = False,
 ) -> tuple[step.Step, ...]:
-    """Everything that is done in the new root, in order.
+    """Return all steps for the new root, in order.
 
     ``v1_hierarchies`` are (directory name, mount options) of the host's cgroup v1 hierarchies,
     empty on a unified host. ``cgroups`` are (directory name, path) of the container's own cgroup in
-    each hierarchy, the name empty on a unified host; they are bound where the container has no
-    cgroup namespace. ``selinux`` says that ``linux.mountLabel`` means something here. Raises
-    ``InvalidRequest``.
+    each hierarchy; the name is empty on a unified host. They are bound if the container has no
+    cgroup namespace. ``selinux`` says that ``linux.mountLabel`` applies on this host.
+
+    :raises InvalidRequest: when a mount of the spec is invalid.
     """
     steps: list[step.Step] = []
     terminal = spec.process is not None and spec.process.terminal
     linux = spec.linux
     label = linux.mount_label if linux is not None and selinux else None
-    wanted = (linux.rootfs_propagation if linux is not None else None) or "private"
-    if wanted not in PROPAGATION:
-        raise RuntimeFailure(f"rootfsPropagation {wanted!r} is none of private, slave, shared")
-    steps.append(mask_steps.RootPropagation(*PROPAGATION[wanted]))
+    propagation = (linux.rootfs_propagation if linux is not None else None) or "private"
+    if propagation not in PROPAGATION:
+        raise RuntimeFailure(
+            f"rootfsPropagation {propagation!r} must be one of private, slave, shared, unbindable"
+        )
+    steps.append(mask_steps.RootPropagation(*PROPAGATION[propagation]))
     isolated = linux is None or any(entry.type == "cgroup" for entry in linux.namespaces)
     legacy = bool(v1_hierarchies) or any(name for name, _ in cgroups)
-    late: list[step.Step] = []
-    unfrozen: list[str] = []  # cgroup trees, on which something may still be mounted
+    after_devices: list[step.Step] = []
+    writable_cgroups: list[str] = []  # cgroup trees with later mounts on them
     for index, mount in enumerate(spec.mounts):
-        options = mount_options.of(mount)
-        while unfrozen and _covers(mount.destination, unfrozen[-1]):
-            steps.append(mask_steps.Freeze(unfrozen.pop()))
+        options = mount_options.for_mount(mount)
+        while writable_cgroups and _covers(mount.destination, writable_cgroups[-1]):
+            steps.append(mask_steps.Freeze(writable_cgroups.pop()))
         if options.remount:
             steps.append(_remount(mount, options))
         elif needs_preparation(mount, options):
             steps.append(mount_steps.AttachPrepared(index, mount.destination))
             if not options.bind and options.set & MOUNT_ATTR.RDONLY:
-                late.append(mask_steps.Freeze(mount.destination))
+                after_devices.append(mask_steps.Freeze(mount.destination))
         elif mount.type == "cgroup" and not isolated and cgroups:
             steps.extend(_bound_cgroup(mount, options, cgroups))
         elif mount.type == "cgroup":
             steps.extend(_cgroup(mount, options, v1_hierarchies))
         else:
-            steps.append(_fresh(mount, options, label))
+            steps.append(_new_filesystem(mount, options, label))
         if mount.type == "cgroup" and legacy and options.set & MOUNT_ATTR.RDONLY:
-            unfrozen.append(mount.destination)
-    steps.extend(mask_steps.Freeze(destination) for destination in reversed(unfrozen))
-    listed = linux.devices if linux is not None else ()
-    steps.extend(_nodes(spec, devices.wanted(listed)))
+            writable_cgroups.append(mount.destination)
+    steps.extend(mask_steps.Freeze(destination) for destination in reversed(writable_cgroups))
+    device_list = linux.devices if linux is not None else ()
+    steps.extend(_nodes(spec, devices.device_nodes(device_list)))
     if not _dev_is_bound(spec):
         steps.extend(_LINKS)
     if terminal:
-        steps.append(dev_steps.Console())
-    steps.extend(late)
+        steps.append(devices.Console())
+    steps.extend(after_devices)
     if linux is not None:
         steps.extend(mask_steps.Sysctl(name, value) for name, value in sorted(linux.sysctl.items()))
         steps.extend(mask_steps.ReadonlyPath(path) for path in linux.readonly_paths)
@@ -141,7 +156,7 @@ def plan(
     return tuple(steps)
 
 
-def _fresh(mount: Mount, options: MountOptions, label: str | None) -> step.Step:
+def _new_filesystem(mount: Mount, options: MountOptions, label: str | None) -> step.Step:
     if not mount.type or mount.type == "none":
         raise InvalidRequest(
             f"mount at {mount.destination} has no type", hint="name one, or the option bind"
@@ -177,7 +192,7 @@ def _remount(mount: Mount, options: MountOptions) -> step.Step:
 def _cgroup(
     mount: Mount, options: MountOptions, hierarchies: tuple[tuple[str, str], ...]
 ) -> list[step.Step]:
-    """The cgroup tree as the container's cgroup namespace shows it."""
+    """Return the steps for the cgroup tree of the container's cgroup namespace."""
     if not hierarchies:
         return [mount_steps.MountFilesystem("cgroup2", mount.destination, (), options.set)]
     steps = [_cgroup_directory(mount, options)]
@@ -188,14 +203,14 @@ def _cgroup(
         )
         destination = f"{mount.destination}/{name}"
         steps.append(mount_steps.MountFilesystem("cgroup", destination, pairs, options.set))
-    steps.extend(_shared(mount, [name for name, _ in hierarchies]))
+    steps.extend(_controller_links(mount, [name for name, _ in hierarchies]))
     return steps
 
 
 def _bound_cgroup(
     mount: Mount, options: MountOptions, cgroups: tuple[tuple[str, str], ...]
 ) -> list[step.Step]:
-    """The container's own directories, without a cgroup namespace that would show just them."""
+    """Return the steps that bind the container's cgroup; used without a cgroup namespace."""
     if len(cgroups) == 1 and not cgroups[0][0]:
         return [mount_steps.BindHost(cgroups[0][1], mount.destination, options.set)]
     steps = [_cgroup_directory(mount, options)]
@@ -203,7 +218,7 @@ def _bound_cgroup(
         mount_steps.BindHost(path, f"{mount.destination}/{name}", options.set)
         for name, path in cgroups
     )
-    steps.extend(_shared(mount, [name for name, _ in cgroups]))
+    steps.extend(_controller_links(mount, [name for name, _ in cgroups]))
     return steps
 
 
@@ -212,11 +227,11 @@ def _cgroup_directory(mount: Mount, options: MountOptions) -> step.Step:
     return mount_steps.MountFilesystem("tmpfs", mount.destination, (("mode", "755"),), attributes)
 
 
-def _shared(mount: Mount, names: Sequence[str]) -> list[step.Step]:
-    """Links from each controller to the hierarchy that it shares with others."""
-    place = "/".join(parts(mount.destination))
+def _controller_links(mount: Mount, names: Sequence[str]) -> list[step.Step]:
+    """Return links from each controller to the hierarchy that it shares with other controllers."""
+    directory = "/".join(parts(mount.destination))
     return [
-        dev_steps.Link(name, f"{place}/{controller}")
+        devices.Link(name, f"{directory}/{controller}")
         for name in names
         if "," in name
         for controller in name.split(",")
@@ -224,6 +239,81 @@ def _shared(mount: Mount, names: Sequence[str]) -> list[step.Step]:
 
 
 def _covers(destination: str, below: str) -> bool:
-    """Whether a mount at ``destination`` hides what is at ``below``, or is at the same place."""
+    """Return whether a mount at ``destination`` hides ``below``, or is at the same path."""
     first = parts(destination)
     return parts(below)[: len(first)] == first
+
+
+_GENERIC = frozenset({"rw", "ro", "xattr", "noprefix", "clone_children", "favordynmods"})
+
+
+def cgroup_mounts(path: str = mountinfo.OWN) -> tuple[MountInfo, ...]:
+    """Return the mounted cgroup hierarchies."""
+    return tuple(mount for mount in mountinfo.read(path) if mount.fstype in ("cgroup", "cgroup2"))
+
+
+def mounted_v1_hierarchies(
+    directories: Collection[str], mounts: Sequence[MountInfo]
+) -> tuple[tuple[str, str], ...]:
+    """Return (mount point name, selecting options) of the host's v1 hierarchies, sorted.
+
+    The result is empty on v2 hosts. ``directories`` are those of the container's cgroup. A
+    hierarchy without one is left out: the container would see the host's whole tree in it, if
+    read-only.
+    """
+    hierarchies: dict[str, str] = {}
+    for mount in mounts:
+        selectors = [
+            option
+            for option in mount.super_options
+            if option not in _GENERIC and not option.startswith("release_agent=")
+        ]
+        if mount.fstype == "cgroup" and selectors and _directories_below(mount, directories):
+            hierarchies[mount.target.rsplit("/", 1)[-1]] = ",".join(selectors)
+    return tuple(sorted(hierarchies.items()))
+
+
+def cgroup_directories(
+    directories: Collection[str], mounts: Sequence[MountInfo]
+) -> tuple[tuple[str, str], ...]:
+    """Return (name below the cgroup mount, host directory) of a container's cgroup, sorted.
+
+    On a unified host there is one, and its name is empty.
+    """
+    v1: dict[str, str] = {}
+    v2: dict[str, str] = {}
+    for mount in mounts:
+        hierarchies = v1 if mount.fstype == "cgroup" else v2
+        for directory in _directories_below(mount, directories):
+            hierarchies[mount.target.rsplit("/", 1)[-1]] = directory
+    if v1:
+        return tuple(sorted({**v2, **v1}.items()))
+    return tuple(("", directory) for directory in v2.values())
+
+
+def _directories_below(mount: MountInfo, directories: Collection[str]) -> list[str]:
+    prefix = f"{mount.target}/"
+    return [directory for directory in directories if directory.startswith(prefix)]
+
+
+def own_cgroup_directories(
+    mounts: Sequence[MountInfo], cgroup: str = "/proc/self/cgroup"
+) -> tuple[str, ...]:
+    """Return the directories of our own cgroup, for a container without a cgroup, sorted.
+
+    A cgroup outside of what is mounted is left out. The path of a hierarchy's root ends in a slash.
+    """
+    with open(cgroup, encoding="utf-8", errors="surrogateescape") as file:
+        own_cgroups = [line.rstrip("\n").split(":", 2)[1:] for line in file]
+    directories: set[str] = set()
+    for mount in mounts:
+        root = mount.root.rstrip("/")
+        for controllers, path in own_cgroups:
+            own_controllers = set(controllers.split(",")) if controllers else set()
+            if (mount.fstype == "cgroup2") == bool(own_controllers):
+                continue
+            if not own_controllers <= set(mount.super_options):
+                continue
+            if path == mount.root or path.startswith(f"{root}/"):
+                directories.add(f"{mount.target}/{path[len(root) :].lstrip('/')}")
+    return tuple(sorted(directories))

@@ -1,11 +1,11 @@
-"""Which namespaces a container gets: made anew, or entered by descriptor.
+"""Plan the namespaces of a container: new ones, and existing ones joined by descriptor.
 
 Follows runtime-spec config-linux.md, "Namespaces", "Time Offsets", and namespaces(7).
 
-Facts about the order: to enter a namespace takes CAP_SYS_ADMIN over the user namespace that owns
-it. With the host's privileges the container's own user namespace is entered last, since the host's
-namespaces are out of reach afterwards; an ordinary user has privileges only inside and enters it
-first.
+Facts about the order: joining a namespace takes CAP_SYS_ADMIN over the user namespace that owns it.
+With the host's privileges the container's own user namespace is joined last, since the host's
+namespaces are out of reach afterwards. An unprivileged user has privileges only inside, and joins
+the user namespace first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime.create import id_maps
-from jaula.runtime.create.fd_stack import FdStack
+from jaula.runtime.create.process import FdStack
 from jaula.spec.runtime import IDMapping, Linux, Namespace
 
 KINDS = {
@@ -35,7 +35,7 @@ _NAMES = {flag: name for name, flag in namespaces.KINDS.items()}
 
 
 class NamespacePlan(msgspec.Struct, frozen=True):
-    """Descriptors to enter in their order, flags of what is made, the user namespace if any."""
+    """Descriptors to join in order, flags of new namespaces, and the user namespace if any."""
 
     join: tuple[tuple[int, CLONE], ...]
     create: CLONE
@@ -50,21 +50,22 @@ class NamespacePlan(msgspec.Struct, frozen=True):
         return id_maps.host_id(self.uid_mappings, 0), id_maps.host_id(self.gid_mappings, 0)
 
 
-def decide(
+def plan(
     linux: Linux,
     sandbox: tuple[int, int] | None,
-    keep: FdStack,
+    fd_stack: FdStack,
     *,
-    held: dict[str, int] | None = None,
+    namespace_fds: dict[str, int] | None = None,
     unprivileged: bool = False,
 ) -> NamespacePlan:
-    """Open and make what the spec asks for; descriptors belong to ``keep``.
+    """Open and create the namespaces of a spec; ``fd_stack`` owns the descriptors.
 
-    ``sandbox`` is a prepared pair of user and network namespace that is entered where the spec
-    asks for new ones; ``held`` are descriptors of namespaces for which the spec names paths. A path
-    below /proc/PID may lead to another process by now, a descriptor cannot.
+    ``sandbox`` is a prepared pair of user and network namespace, joined where the spec asks for new
+    ones. ``namespace_fds`` are descriptors of namespaces for which the spec names paths. A path
+    below /proc/PID may meanwhile lead to another process; a descriptor cannot.
 
-    Raises ``InvalidRequest`` or ``RuntimeFailure``.
+    :raises InvalidRequest: when the spec is invalid.
+    :raises RuntimeFailure: when a namespace cannot be opened or created.
     """
     create = CLONE(0)
     join: list[tuple[int, CLONE]] = []
@@ -74,9 +75,9 @@ def decide(
         if entry.type not in KINDS:
             raise InvalidRequest(f"unknown namespace type {entry.type!r}")
         flag = KINDS[entry.type]
-        if entry.path and entry.type not in (held or {}) and _is_own(entry.path, flag):
+        if entry.path and entry.type not in (namespace_fds or {}) and _is_own(entry.path, flag):
             continue
-        fd = _entered(entry, held or {}, keep)
+        fd = _joined(entry, namespace_fds or {}, fd_stack)
         if entry.type == "user":
             if fd >= 0:
                 user_fd = fd
@@ -85,7 +86,7 @@ def decide(
             elif sandbox is not None:
                 user_fd = sandbox[0]
             else:
-                user_fd = keep.add(id_maps.make(linux, unprivileged=unprivileged))
+                user_fd = fd_stack.add(id_maps.make(linux, unprivileged=unprivileged))
         elif fd >= 0:
             join.append((fd, flag))
         elif entry.type == "network" and sandbox is not None:
@@ -99,50 +100,50 @@ def decide(
             hint='add {"type": "mount"} to linux.namespaces',
         )
     if user_fd is not None:
-        place = 0 if unprivileged else len(join)
-        join.insert(place, (user_fd, CLONE.NEWUSER))
+        position = 0 if unprivileged else len(join)
+        join.insert(position, (user_fd, CLONE.NEWUSER))
     return NamespacePlan(tuple(join), create, user_fd, own_mounts, uids, gids)
 
 
-def _entered(entry: Namespace, held: dict[str, int], keep: FdStack) -> int:
-    """A descriptor of a namespace that exists; -1 where a new one is asked for."""
+def _joined(entry: Namespace, namespace_fds: dict[str, int], fd_stack: FdStack) -> int:
+    """Return a descriptor of an existing namespace; -1 if a new one is requested."""
     if not entry.path:
         return -1
-    if entry.type in held:
-        return held[entry.type]
-    return keep.add(_open(entry.type, entry.path))
+    if entry.type in namespace_fds:
+        return namespace_fds[entry.type]
+    return fd_stack.add(_open(entry.type, entry.path))
 
 
 def _open(kind: str, path: str) -> int:
-    """A descriptor of the namespace, whose type is looked at; whatever is there does not block."""
+    """Open a namespace and check its type; never block on a FIFO or device in its place."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise RuntimeFailure(f"{kind} namespace {path}: {error.strerror}") from error
     try:
-        found = namespaces.nstype(fd)
+        actual = namespaces.nstype(fd)
     except OSError:
         os.close(fd)
-        raise InvalidRequest(f"{kind} namespace {path}: is no namespace") from None
-    if found != KINDS[kind]:
+        raise InvalidRequest(f"{kind} namespace {path}: not a namespace") from None
+    if actual != KINDS[kind]:
         os.close(fd)
-        raise InvalidRequest(f"{kind} namespace {path}: is of type '{_NAMES[found]}'")
+        raise InvalidRequest(f"{kind} namespace {path}: is of type '{_NAMES[actual]}'")
     return fd
 
 
 def _is_own(path: str, flag: CLONE) -> bool:
-    """Whether a path leads to the namespace that we are in: it may not be entered again."""
+    """Return whether a path is our own user namespace, which cannot be joined again."""
     if flag != CLONE.NEWUSER:
         return False
     try:
-        theirs, ours = os.stat(path), os.stat(f"/proc/self/ns/{_NAMES[flag]}")
+        target, own = os.stat(path), os.stat(f"/proc/self/ns/{_NAMES[flag]}")
     except OSError:
         return False
-    return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+    return (target.st_dev, target.st_ino) == (own.st_dev, own.st_ino)
 
 
 def time_offsets(linux: Linux) -> bytes:
-    """The text for /proc/PID/timens_offsets; empty where the spec sets none."""
+    """Return the text for /proc/PID/timens_offsets; empty if the spec sets none."""
     return b"".join(
         b"%s %d %d\n" % (clock.encode(), offset.secs, offset.nanosecs)
         for clock, offset in linux.time_offsets.items()

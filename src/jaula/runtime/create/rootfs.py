@@ -1,20 +1,35 @@
-"""The container's root file system as a detached mount.
+"""The container's root file system and its bind mounts, as detached mounts.
 
 Follows the kernel's Documentation/filesystems/overlayfs.rst and mount_setattr(2) (id-mapped
-mounts). Files keep their plain ids on disk; the map is applied to layers and to the writable
+mounts). Files keep their plain ids on disk. The map is applied to the layers and to the writable
 directory below the overlay, because an overlay itself cannot be id-mapped.
 
-Facts: upper and work must lie on one mount, so their common parent is cloned and mapped once. Linux
-before 6.15 takes only attached mounts as overlay layers; there the clones are attached for a moment
-on a tmpfs in a mount namespace of the calling process's own.
+Facts: upper and work must be on one mount, so their common parent is cloned and mapped once. Linux
+before 6.15 takes only attached mounts as overlay layers. There the clones are attached for a moment
+on a tmpfs, in a mount namespace of the calling process's own.
+
+Bind mounts and /dev are created with the host's view before init exists; init attaches them where
+the plan says (:mod:`jaula.runtime.create.mount_plan`). An unprivileged user has no privileges over
+the host's mounts: there init calls :func:`prepare_mounts` itself, in its own namespaces.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
+from jaula.errors import RuntimeFailure
 from jaula.kernel import capabilities, mounts, namespaces, process
+from jaula.kernel.namespaces import CLONE
+from jaula.kernel.paths import RESOLVE, openat2
+from jaula.runtime.create import devices, mount_options, mount_plan
+from jaula.runtime.create.id_maps import rows
+from jaula.runtime.create.process import FdStack
+from jaula.runtime.init.step import NODES, NULL, set_attributes
+from jaula.spec import bind_root
 from jaula.spec.rootfs import DirectoryRoot, OverlayRoot, RootSource
+from jaula.spec.runtime import Mount, Spec
 
 Options = tuple[tuple[str, str | None], ...]
 """Further options of an overlay."""
@@ -27,16 +42,18 @@ def mount_root(
     *,
     context: str | None = None,
 ) -> int:
-    """A detached mount of the root, id-mapped when ``user_fd`` is given.
+    """Create a detached mount of the root, id-mapped if ``user_fd`` is set.
 
-    ``owner`` is the host uid and gid of the container's root, ``context`` the SELinux label that
-    all files of an overlay show; a directory's have their own. Raises ``OSError``.
+    ``owner`` is the host uid and gid of the container's root. ``context`` is the SELinux label that
+    all files of an overlay show; files of a directory keep their own.
+
+    :raises OSError: when a mount cannot be created.
     """
     options: Options = (("context", context),) if context else ()
     if isinstance(root, DirectoryRoot):
         tree = mounts.clone_tree(root.path, recursive=not root.id_mapped)
         try:
-            # A copy of a shared mount is its peer: what is mounted in it would come up outside.
+            # A clone of a shared mount is its peer: mounts in it would propagate to the host.
             mounts.mount_setattr(tree, propagation=mounts.MS.SLAVE, recursive=True)
             if user_fd is not None and root.id_mapped:
                 mounts.idmap(tree, user_fd)
@@ -68,27 +85,29 @@ def _mapped_overlay(
         if root.upper is not None and root.work is not None:
             directory = os.path.dirname(root.upper)
             if os.path.dirname(root.work) != directory:
-                raise OSError(22, "upper and work directories need one parent", root.upper)
+                raise OSError(
+                    errno.EINVAL, "upper and work directories must have the same parent", root.upper
+                )
             parent = mapped(directory)
             upper, work = os.path.basename(root.upper), os.path.basename(root.work)
         with acting_as(owner):
             try:
                 names = [f"/proc/self/fd/{tree}" for tree in lowers]
-                return _stack(names, _below(parent), upper, work, options)
+                return _overlay(names, _fd_path(parent), upper, work, options)
             except OSError as error:
-                if error.errno != 22:
+                if error.errno != errno.EINVAL:
                     raise
-            return _stack_attached(lowers, parent, upper, work, options)
+            return _overlay_attached(lowers, parent, upper, work, options)
     finally:
         for tree in trees:
             os.close(tree)
 
 
-def _below(parent: int | None) -> str:
+def _fd_path(parent: int | None) -> str:
     return "" if parent is None else f"/proc/self/fd/{parent}"
 
 
-def _stack(
+def _overlay(
     lowers: list[str], parent: str, upper: str | None, work: str | None, options: Options
 ) -> int:
     return mounts.overlay(
@@ -99,42 +118,177 @@ def _stack(
     )
 
 
-def _stack_attached(
+def _overlay_attached(
     lowers: list[int], parent: int | None, upper: str | None, work: str | None, options: Options
 ) -> int:
-    """The same for kernels that want attached layers."""
+    """Mount an overlay of attached layers, for kernels that refuse detached ones."""
     namespaces.unshare(namespaces.CLONE.NEWNS)
     mounts.mount(None, "/", None, mounts.MS.REC | mounts.MS.SLAVE)
-    stage = "/proc/self/fd/{}"
-    scratch = mounts.new_filesystem("tmpfs", (("mode", "0711"),))
-    mounts.move_mount(scratch, "/tmp" if os.path.isdir("/tmp") else "/mnt")
+    fd_path = "/proc/self/fd/{}"
+    staging = mounts.new_filesystem("tmpfs", (("mode", "0711"),))
+    mounts.move_mount(staging, "/tmp" if os.path.isdir("/tmp") else "/mnt")
     try:
-        at = stage.format(scratch)
+        staging_path = fd_path.format(staging)
         names = []
         for index, tree in enumerate(lowers):
-            os.mkdir(f"{at}/{index}")
-            mounts.move_mount(tree, f"{at}/{index}")
-            names.append(f"{at}/{index}")
+            os.mkdir(f"{staging_path}/{index}")
+            mounts.move_mount(tree, f"{staging_path}/{index}")
+            names.append(f"{staging_path}/{index}")
         if parent is not None:
-            os.mkdir(f"{at}/w")
-            mounts.move_mount(parent, f"{at}/w")
-        return _stack(names, f"{at}/w", upper, work, options)
+            os.mkdir(f"{staging_path}/w")
+            mounts.move_mount(parent, f"{staging_path}/w")
+        return _overlay(names, f"{staging_path}/w", upper, work, options)
     finally:
-        mounts.umount2(stage.format(scratch), mounts.MNT.DETACH)
-        os.close(scratch)
+        mounts.umount2(fd_path.format(staging), mounts.MNT.DETACH)
+        os.close(staging)
 
 
 class acting_as:
-    """File system ids of the container's root, with the capabilities that setfsuid drops."""
+    """Act with the file system ids of the container's root, keeping all capabilities."""
 
     def __init__(self, owner: tuple[int, int]) -> None:
         self.uid, self.gid = owner
 
     def __enter__(self) -> None:
-        self.had = (process.setfsgid(self.gid), process.setfsuid(self.uid))
+        self.former = (process.setfsgid(self.gid), process.setfsuid(self.uid))
         _, permitted, inheritable = capabilities.capget()
         capabilities.capset(permitted, permitted, inheritable)
 
     def __exit__(self, *_: object) -> None:
-        process.setfsuid(self.had[1])
-        process.setfsgid(self.had[0])
+        process.setfsuid(self.former[1])
+        process.setfsgid(self.former[0])
+
+
+def prepare_mounts(
+    spec: Spec,
+    *,
+    user_fd: int | None,
+    owner: tuple[int, int],
+    fd_stack: FdStack,
+    bundle: str = "",
+    unprivileged: bool = False,
+    selinux: bool = False,
+) -> dict[int, int]:
+    """Create detached mounts for binds and /dev by their index in the spec, and device nodes.
+
+    Relative sources are relative to ``bundle``. ``unprivileged`` says that this process is in the
+    container's own user and mount namespace.
+
+    :raises RuntimeFailure: when a mount cannot be created.
+    :raises InvalidRequest: when a mount of the spec is invalid.
+    """
+    assert spec.linux is not None
+    if unprivileged:
+        owner = (0, 0)
+    prepared: dict[int, int] = {}
+    nodes = devices.device_nodes(spec.linux.devices)
+    bind_roots = bind_root.decode(spec.annotations.get(bind_root.ANNOTATION, ""))
+    labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
+    for index, mount in enumerate(spec.mounts):
+        options = mount_options.for_mount(mount)
+        if not mount_plan.needs_preparation(mount, options):
+            continue
+        try:
+            if mount_plan.is_device_directory(mount):
+                tree = fd_stack.add(devices.make_dev(options, nodes, owner, labels))
+                prepared[index] = tree
+                _add_null(tree, prepared, fd_stack)
+            else:
+                source = os.path.join(bundle, mount.source or "")
+                tree = open_source(
+                    source, bind_roots.get(mount.source or ""), recursive=options.recursive
+                )
+                prepared[index] = fd_stack.add(_bind(tree, source, mount, options, user_fd))
+        except OSError as error:
+            raise RuntimeFailure(f"mount {mount.source} at {mount.destination}: {error}") from error
+    if not unprivileged and mount_plan.needs_store(spec, nodes):
+        try:
+            prepared[NODES] = fd_stack.add(devices.make_node_store(nodes, owner))
+        except PermissionError:
+            return prepared  # this process is in a user namespace: the host's nodes are bound
+        flags = os.O_PATH | os.O_NOFOLLOW
+        prepared[NULL] = fd_stack.add(os.open(devices.NULL_NAME, flags, dir_fd=prepared[NODES]))
+    return prepared
+
+
+def _add_null(tree: int, prepared: dict[int, int], fd_stack: FdStack) -> None:
+    """Use the null device of our /dev to cover masked files, if the spec does not redefine it."""
+    try:
+        fd = fd_stack.add(os.open("null", os.O_PATH | os.O_NOFOLLOW, dir_fd=tree))
+    except FileNotFoundError:
+        return
+    st = os.fstat(fd)
+    if stat.S_ISCHR(st.st_mode) and st.st_rdev == os.makedev(1, 3):
+        prepared[NULL] = fd
+
+
+def open_source(source: str, bind_root_dir: str | None, *, recursive: bool) -> int:
+    """Create a detached mount of a bind source.
+
+    With a bind root the source must be below that directory, and no symbolic link is followed
+    there.
+    """
+    if bind_root_dir is None or source == bind_root_dir:
+        return mounts.clone_tree(source, recursive=recursive)
+    directory = os.open(bind_root_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        relative = bind_root.below(source, bind_root_dir)
+        if relative is None:
+            raise OSError(errno.EXDEV, f"not below {bind_root_dir}", source)
+        try:
+            resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS
+            source_fd = openat2(directory, relative, os.O_PATH, resolve=resolve)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise OSError(errno.ELOOP, f"symbolic link below {bind_root_dir}", source) from None
+    finally:
+        os.close(directory)
+    try:
+        return mounts.clone_tree("", recursive=recursive, dir_fd=source_fd)
+    finally:
+        os.close(source_fd)
+
+
+def _bind(
+    tree: int, source: str, mount: Mount, options: mount_options.MountOptions, user_fd: int | None
+) -> int:
+    try:
+        if options.idmap:
+            _idmap(tree, source, mount, options, user_fd)
+        private = ((int(mounts.MS.PRIVATE), True),)
+        set_attributes(
+            tree,
+            (options.set, options.clear),
+            (options.recursive_set, options.recursive_clear),
+            options.propagation or private,
+        )
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def _idmap(
+    tree: int, source: str, mount: Mount, options: mount_options.MountOptions, user_fd: int | None
+) -> None:
+    """Id-map a bind mount by its own mappings or, without any, by the container's."""
+    userns_fd = -1
+    if mount.uid_mappings or mount.gid_mappings:
+        uids, gids = rows(mount.uid_mappings), rows(mount.gid_mappings)
+        userns_fd = user_fd = namespaces.make(CLONE(0), uids, gids)["user"]
+    if user_fd is None:
+        raise OSError(errno.EINVAL, "an id-mapped mount needs mappings or a user namespace", source)
+    try:
+        mounts.idmap(tree, user_fd, recursive=options.idmap_recursive)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise OSError(
+                errno.EINVAL,
+                "the file system, or one mounted below it, cannot be id-mapped",
+                source,
+            ) from None
+        raise
+    finally:
+        if userns_fd >= 0:
+            os.close(userns_fd)

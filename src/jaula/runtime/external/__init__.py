@@ -1,1 +1,1 @@
-"""Containers that are created by another OCI runtime, such as runc or crun."""
+"""Containers that an external OCI runtime such as runc or crun creates."""

@@ -1,8 +1,8 @@
-"""Cgroups that another runtime has made in hierarchies where our own driver makes none.
+"""Remove cgroups that an external runtime created in hierarchies that our own driver does not use.
 
-A runtime puts a container into every hierarchy that the host has mounted, systemd's and an
-empty v2 tree among them, and removes those cgroups itself. One that was killed half-way does not,
-and knows of no container that it could be asked to delete.
+A runtime puts a container into every hierarchy that the host has mounted, including systemd's and
+an empty v2 tree, and removes those cgroups itself. A runtime that was killed half-way does not, and
+it has no record of the container that ``delete`` could use.
 """
 
 from __future__ import annotations
@@ -11,40 +11,45 @@ import errno
 import os
 import time
 
-from jaula.kernel import mountinfo
+from jaula.kernel.mountinfo import OWN
+from jaula.runtime.create.mount_plan import cgroup_mounts
 
-PATIENCE = 1.0  # seconds for processes that were killed to be gone
+REMOVE_TIMEOUT = 1.0  # seconds for killed processes to exit
 
 
-def places(path: str) -> list[str]:
-    """Return the directories of the cgroup ``path`` that exist, in every mounted hierarchy."""
-    result: list[str] = []
-    for mount in mountinfo.read():
-        place = f"{mount.target}/{path.strip('/')}"
-        if mount.fstype in ("cgroup", "cgroup2") and place not in result and os.path.isdir(place):
-            result.append(place)
-    return result
+def cgroup_directories(path: str, mountinfo: str = OWN) -> list[str]:
+    """Return the existing directories of the cgroup ``path``, in every mounted hierarchy.
+
+    Source: proc_pid_mountinfo(5).
+    """
+    directories: list[str] = []
+    for mount in cgroup_mounts(mountinfo):
+        directory = f"{mount.target}/{path.strip('/')}"
+        if os.path.isdir(directory) and directory not in directories:
+            directories.append(directory)
+    return directories
 
 
 def remove(path: str) -> list[str]:
-    """Remove the cgroup ``path`` with all below from every hierarchy; what is in use is left.
+    """Remove the cgroup ``path`` and its descendants from every hierarchy.
 
-    Returns the directories that could not be removed.
+    Return the directories that could not be removed, since they are in use.
     """
-    until = time.monotonic() + PATIENCE
-    left = places(path)
-    while left:
-        left = [place for place in left if not _removed(place)]
-        if not left or time.monotonic() > until:
+    deadline = time.monotonic() + REMOVE_TIMEOUT
+    remaining = cgroup_directories(path)
+    while remaining:
+        remaining = [directory for directory in remaining if not _remove_tree(directory)]
+        if not remaining or time.monotonic() > deadline:
             break
         time.sleep(0.01)
-    return left
+    return remaining
 
 
-def _removed(place: str) -> bool:
-    for directory, _, _ in os.walk(place, topdown=False):
+def _remove_tree(directory: str) -> bool:
+    """Remove a directory and its descendants; return False if one is in use."""
+    for path, _, _ in os.walk(directory, topdown=False):
         try:
-            os.rmdir(directory)
+            os.rmdir(path)
         except FileNotFoundError:
             continue
         except OSError as error:

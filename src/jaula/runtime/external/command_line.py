@@ -1,11 +1,11 @@
-"""One call of an OCI runtime's command line: its words, its end, its complaint.
+"""Run one command of an OCI runtime: its arguments, exit status and error message.
 
 The command line is runc's, which crun, gVisor's runsc and others share: global options (``--root``,
 ``--log``, ``--log-format json``), a command, its options, the container's id. A runtime that fails
-says why in the last error of its log, one JSON document a line.
+writes the reason as the last error of its log, one JSON document per line.
 
-Nothing here waits for ever: a runtime that has not ended in time is killed with its process group,
-and it dies with whoever called it (prctl(2), PR_SET_PDEATHSIG).
+Every call has a timeout. A runtime that has not exited by then is killed with its process group,
+and it dies with its caller (prctl(2), PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from jaula.runtime.protocol import ExternalRuntime
 
 LOG_NAME = "runtime.log"
 STATE_NAME = "runtime"
-KEPT = 4096  # bytes of what a runtime prints, and characters of what it complains of
-_LOG_READ = 1 << 16  # bytes of a log that are looked at
+MAX_OUTPUT = 4096  # bytes of a runtime's output, and characters of its error message
+_MAX_LOG = 1 << 16  # bytes of a log that are read
 _NOT_EXECUTABLE = (
     "permission denied",
     "operation not permitted",
@@ -32,16 +32,18 @@ _NOT_EXECUTABLE = (
     "not a regular file",
     "exec format error",
 )
-_DOCKERS = {
+_DOCKER_PHRASES = {
     127: ("executable file not found", "no such file or directory"),
     126: ("permission denied", "is a directory"),
 }
-"""What Docker's command looks for in an error, in these very letters, to leave its exit status."""
+"""Phrases that Docker's command line searches for in an error, to choose its exit status."""
 _ERRORS = frozenset({"error", "fatal", "panic"})
-_NOT_PASSED = frozenset({"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"})
+_PRIVATE_VARIABLES = frozenset({"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"})
 
 
 class _Line(msgspec.Struct, frozen=True):
+    """One entry of a runtime's log."""
+
     level: str = ""
     msg: str = ""
 
@@ -49,8 +51,8 @@ class _Line(msgspec.Struct, frozen=True):
 _decode_line = msgspec.json.Decoder(_Line).decode
 
 
-def words(runtime: ExternalRuntime, run_dir: str, *call: str) -> list[str]:
-    """The whole command line of one call for the container of a run directory."""
+def build_argv(runtime: ExternalRuntime, run_dir: str, *call: str) -> list[str]:
+    """Return the argument vector of one call for the container of a run directory."""
     return [
         runtime.path,
         *runtime.arguments,
@@ -61,61 +63,61 @@ def words(runtime: ExternalRuntime, run_dir: str, *call: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what a service manager says to us alone."""
-    return {key: value for key, value in os.environ.items() if key not in _NOT_PASSED}
+    """Return our environment, without the variables of a service manager for this process."""
+    return {key: value for key, value in os.environ.items() if key not in _PRIVATE_VARIABLES}
 
 
 def log_size(run_dir: str) -> int:
-    """Bytes of the log so far: what a call adds begins there."""
+    """Return the size of the log in bytes: the entries of the next call start there."""
     try:
         return os.stat(f"{run_dir}/{LOG_NAME}").st_size
     except OSError:
         return 0
 
 
-def logged(run_dir: str, start: int) -> bytes:
-    """The end of what was added to the log after ``start``; nothing where there is none."""
+def read_log(run_dir: str, start: int) -> bytes:
+    """Return the end of what was added to the log after ``start``; empty if there is none."""
     try:
-        # A runtime may have put anything there; a FIFO must not hold us up.
+        # A runtime may have put anything there; a FIFO must not block us.
         fd = os.open(f"{run_dir}/{LOG_NAME}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return b""
     try:
         size = os.fstat(fd).st_size
-        start = start if start <= size else 0  # the runtime has begun it anew
-        return os.pread(fd, _LOG_READ, max(start, size - _LOG_READ))
+        start = start if start <= size else 0  # the runtime has truncated it
+        return os.pread(fd, _MAX_LOG, max(start, size - _MAX_LOG))
     except OSError:
         return b""
     finally:
         os.close(fd)
 
 
-def complaint(log: bytes, output: bytes) -> str:
-    """Why a runtime failed: the last error of its log, else the last line that it printed."""
+def error_message(log: bytes, printed: bytes) -> str:
+    """Return why a runtime failed: the last error of its log, else the last line it printed."""
     for line in reversed(log.splitlines()):
         try:
             entry = _decode_line(line)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
             continue
         if entry.level.lower() in _ERRORS and entry.msg.strip():
-            return _plain(entry.msg)
-    for line in reversed(output.splitlines()):
-        if text := _plain(line.decode(errors="replace")):
+            return _one_line(entry.msg)
+    for line in reversed(printed.splitlines()):
+        if text := _one_line(line.decode(errors="replace")):
             return text
-    return "it gave no reason"
+    return "no error message"
 
 
-def _plain(text: str) -> str:
-    """One line without control characters, of bounded length."""
-    kept = "".join(c if c.isprintable() else " " for c in text[:KEPT])
-    return " ".join(kept.split())
+def _one_line(text: str) -> str:
+    """Return text as one line without control characters, of bounded length."""
+    printable = "".join(c if c.isprintable() else " " for c in text[:MAX_OUTPUT])
+    return " ".join(printable.split())
 
 
 def exit_code(text: str, program: str) -> int:
-    """Docker's exit code for a runtime's complaint about starting ``program``.
+    """Return Docker's exit code for a runtime's error about starting ``program``.
 
-    127 where it is not there, 126 where it cannot be executed, 125 for everything else. As with
-    Docker, a text counts only where it speaks of the program; crun's says ``executable`` instead.
+    127 if it does not exist, 126 if it cannot be executed, 125 for everything else. As with Docker,
+    a text counts only if it names the program; crun's says ``executable`` instead.
     """
     lower = text.lower()
     if (not program or program.lower() not in lower) and "executable" not in lower:
@@ -129,9 +131,9 @@ def exit_code(text: str, program: str) -> int:
     return 125
 
 
-def worded(text: str, program: str, status: int) -> str:
-    """A complaint that Docker's command line understands as the status that it means."""
-    phrases = _DOCKERS.get(status, ())
+def docker_message(text: str, program: str, status: int) -> str:
+    """Return the error in words from which Docker's command line derives ``status``."""
+    phrases = _DOCKER_PHRASES.get(status, ())
     if not phrases or any(phrase in text for phrase in phrases):
         return text
     return f'exec: "{program}": {phrases[0]}: {text}'
@@ -145,104 +147,113 @@ def call(
     timeout: float | None = None,
     program: str = "",
 ) -> None:
-    """Run one command of a runtime to its end.
+    """Run one command of a runtime until it exits.
 
-    ``stdio`` are the container's own descriptors where the command makes a process; ``timeout`` is
-    in seconds, the runtime's where none is given. Raises ``RuntimeFailure`` with the runtime's
-    reason, and with Docker's exit code where it is about ``program``.
+    ``stdio`` are the container's own descriptors, for a command that creates a process. ``timeout``
+    is in seconds; the default is the runtime's.
+
+    :raises RuntimeFailure: with the runtime's error, and with Docker's exit code if it is about
+        ``program``.
     """
     timeout = runtime.timeout if timeout is None else timeout
     start = log_size(run_dir)
-    line = words(runtime, run_dir, *arguments)
-    what = f"OCI runtime {arguments[0]}"
-    reading, output = os.pipe2(os.O_CLOEXEC)
-    trouble, report = os.pipe2(os.O_CLOEXEC)
-    caller = os.getpid()
+    argv = build_argv(runtime, run_dir, *arguments)
+    prefix = f"OCI runtime {arguments[0]}"
+    stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
+    error_read, error_write = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(caller, line, stdio or (-1, output, output), report)
-    os.close(output)
-    os.close(report)
+        _exec_runtime(parent, argv, stdio or (-1, stdout_write, stdout_write), error_write)
+    os.close(stdout_write)
+    os.close(error_write)
     pidfd = process.pidfd_open(pid)
     try:
-        said = _listen(pidfd, reading, time.monotonic() + timeout)
-        if said is None:
+        output_tail = _wait(pidfd, stdout_read, time.monotonic() + timeout)
+        if output_tail is None:
             raise RuntimeFailure(
-                f"{what}: {runtime.path} has not ended after {timeout:g} seconds and was killed",
-                hint="a slow runtime is given more with --runtime-timeout",
+                f"{prefix}: {runtime.path} has not exited after {timeout:g} seconds and was killed",
+                hint="increase --runtime-timeout for a slow runtime",
             )
     finally:
         _kill_group(pid)
         _, status = os.waitpid(pid, 0)
         os.close(pidfd)
-        os.close(reading)
-        refusal = os.read(trouble, 64)
-        os.close(trouble)
-    if refusal:
+        os.close(stdout_read)
+        exec_errno = os.read(error_read, 64)
+        os.close(error_read)
+    if exec_errno:
         raise RuntimeFailure(
-            f"{what}: cannot execute {runtime.path}: {os.strerror(int(refusal))}",
-            hint="the runtime's path is in the engine's configuration",
+            f"{prefix}: cannot execute {runtime.path}: {os.strerror(int(exec_errno))}",
+            hint="check the runtime's path in the engine's configuration",
         )
     code, signum = process.exit_code(status)
     if signum:
-        raise RuntimeFailure(f"{what}: {runtime.path} was killed by signal {signum}")
+        raise RuntimeFailure(f"{prefix}: {runtime.path} was killed by signal {signum}")
     if code:
-        text = complaint(logged(run_dir, start), said)
+        text = error_message(read_log(run_dir, start), output_tail)
         status = exit_code(text, program)
-        raise RuntimeFailure(f"{what} failed: {worded(text, program, status)}", exit_code=status)
+        raise RuntimeFailure(
+            f"{prefix} failed: {docker_message(text, program, status)}", exit_code=status
+        )
 
 
-def _become(caller: int, line: list[str], stdio: tuple[int, int, int], report: int) -> None:
-    """In the child: the runtime, or the number of the error that prevents it."""
+def _exec_runtime(
+    parent: int, argv: list[str], stdio: tuple[int, int, int], error_write: int
+) -> None:
+    """Execute the runtime in the child; write the errno if that fails."""
     try:
         os.setpgid(0, 0)
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != caller:
+        if os.getppid() != parent:
             os._exit(1)
-        # A pipe at its end: crun gives even an unused null device to the container's user.
-        nothing, writing = os.pipe2(os.O_CLOEXEC)
-        os.close(writing)
+        # A pipe at its end: crun changes the owner of even an unused null device.
+        empty_pipe, write_end = os.pipe2(os.O_CLOEXEC)
+        os.close(write_end)
         for number, fd in enumerate(stdio):
-            os.dup2(fd if fd >= 0 else nothing, number)
+            os.dup2(fd if fd >= 0 else empty_pipe, number)
         process.close_on_exec_from(3)
         process.reset_signals()
-        os.execve(line[0], line, environment())
+        os.execve(argv[0], argv, environment())
     except OSError as error:
-        os.write(report, b"%d" % (error.errno or 0))
+        os.write(error_write, b"%d" % (error.errno or 0))
     finally:
         os._exit(127)
 
 
-def _listen(pidfd: int, output: int, until: float) -> bytes | None:
-    """The last bytes that it printed once it has ended; None where it does not end in time.
+def _wait(pidfd: int, stdout: int, deadline: float) -> bytes | None:
+    """Return the last output of the runtime once it has exited; None on timeout.
 
-    What it left running may hold the output open, so nobody waits for the output's end.
+    Processes that it left running may keep its output open, so end of file is not awaited.
     """
-    said = b""
-    os.set_blocking(output, False)
+    output_tail = b""
+    os.set_blocking(stdout, False)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    poll.register(output, select.POLLIN)
-    ended = False
-    while not ended:
-        left = round((until - time.monotonic()) * 1000)
-        ready = poll.poll(max(0, left))
-        if left <= 0 and not any(fd == pidfd for fd, _ in ready):
+    poll.register(stdout, select.POLLIN)
+    exited = False
+    while not exited:
+        timeout_ms = round((deadline - time.monotonic()) * 1000)
+        ready = poll.poll(max(0, timeout_ms))
+        if timeout_ms <= 0 and not any(fd == pidfd for fd, _ in ready):
             return None
-        ended = any(fd == pidfd for fd, _ in ready)
-        if any(fd == output for fd, _ in ready):
+        exited = any(fd == pidfd for fd, _ in ready)
+        if any(fd == stdout for fd, _ in ready):
             try:
-                chunk = os.read(output, 1 << 16)
+                chunk = os.read(stdout, 1 << 16)
             except BlockingIOError:
                 continue
-            said = (said + chunk)[-KEPT:]
+            output_tail = (output_tail + chunk)[-MAX_OUTPUT:]
             if not chunk:
-                poll.unregister(output)
-    return said
+                poll.unregister(stdout)
+    return output_tail
 
 
 def _kill_group(pid: int) -> None:
-    """End a runtime that hangs; of one that has ended, nothing: its container has its own group."""
+    """Kill a runtime that hangs with its process group.
+
+    One that has exited is left alone: its container has a process group of its own.
+    """
     if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
         return
     try:

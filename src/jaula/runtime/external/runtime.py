@@ -1,18 +1,23 @@
-"""Containers that another OCI runtime makes: the shim's side.
+"""Containers that an external OCI runtime creates: the shim's side.
 
-The helper that would make the container itself prepares root, binds and namespaces as for our own
-runtime, attaches them in a mount namespace of its own, and has the runtime make the container
-from there. The runtime's orphan becomes the shim's child, as our own init does. Nothing is mounted
-in a namespace of the host's; with the helper its mounts go, and the container keeps copies.
+The helper prepares root, binds and namespaces as for our own runtime, attaches them in a mount
+namespace of its own, and runs the runtime there. The runtime's orphan becomes the shim's child, as
+our own init does. Nothing is mounted in a namespace of the host. The mounts go away with the
+helper; the container keeps copies.
 
 The runtime's state is below the container's run directory: ``runtime/`` (its ``--root``),
 ``bundle/config.json``, ``runtime.log``, ``runtime.json`` (which runtime it was).
+
+A runtime hands over a terminal by the console socket: it connects to the socket of
+``--console-socket`` and sends the terminal's master with SCM_RIGHTS (runc, docs/terminals.md).
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -20,14 +25,12 @@ import msgspec
 
 from jaula.errors import JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import tty
-from jaula.runtime.create import bind_mounts, namespaces
-from jaula.runtime.create.fd_stack import FdStack
+from jaula.runtime import seqpacket
+from jaula.runtime.create import namespaces
 from jaula.runtime.create.id_maps import host_id
-from jaula.runtime.create.process import ProcessHandle, memory_limit
-from jaula.runtime.create.rootfs import mount_root
-from jaula.runtime.create.stdio import stdio_pipes
+from jaula.runtime.create.process import FdStack, ProcessHandle, Stdio, memory_limit, stdio_pipes
+from jaula.runtime.create.rootfs import mount_root, prepare_mounts
 from jaula.runtime.external import cgroup_cleanup, command_line
-from jaula.runtime.external.console_socket import ConsoleSocket
 from jaula.runtime.external.spec import extra_devices, is_bind, translate
 from jaula.runtime.external.staging_mount import StagingMount
 from jaula.runtime.init import lsm_labels
@@ -39,34 +42,37 @@ if TYPE_CHECKING:
     from jaula.runtime.create.create import CreateOptions
     from jaula.runtime.interfaces import Interfaces
 
+
 DELETE_TIMEOUT = 10.0  # seconds
-_PATIENCE = 2.0  # seconds until the runtime's own processes have gone
+_REPARENT_TIMEOUT = 2.0  # seconds until the runtime's own processes have exited
 _NONE = (-1, -1, -1)
 _encode_process = msgspec.json.Encoder().encode
 
 
 def start(
-    spec: Spec, terms: CreateOptions, runtime: ExternalRuntime, run_dir: str
+    spec: Spec, options: CreateOptions, runtime: ExternalRuntime, run_dir: str
 ) -> ProcessHandle:
-    """Have a container made and started. Raises ``RuntimeFailure``; see :func:`clear` for then.
+    """Have the runtime create and start a container.
 
-    To be called in a process of its own: it moves to another mount namespace.
+    Call this in a process of its own: it moves to another mount namespace.
+
+    :raises RuntimeFailure: when the runtime fails; the caller then calls :func:`clean_up`.
     """
-    linux, wanted = spec.linux, spec.process
-    if linux is None or wanted is None:
+    linux, process_spec = spec.linux, spec.process
+    if linux is None or process_spec is None:
         raise RuntimeFailure("the spec has no linux or no process section")
-    keep = FdStack()
+    fd_stack = FdStack()
     try:
-        ns = namespaces.decide(linux, terms.sandbox, keep, held=terms.held)
-        scratch = _furnish(spec, terms, runtime, run_dir, ns, keep)
-        console = terms.console
+        ns = namespaces.plan(linux, options.sandbox, fd_stack, namespace_fds=options.namespace_fds)
+        staging = _stage_mounts(spec, options, runtime, run_dir, ns, fd_stack)
+        console = options.console
         document = translate(
             spec,
-            root=scratch.root,
-            namespaces=scratch.namespaces,
-            binds=scratch.binds,
-            locked=scratch.locked,
-            devices=scratch.devices if ns.user_fd is not None else None,
+            root=staging.root,
+            namespaces=staging.namespaces,
+            binds=staging.binds,
+            locked=staging.locked,
+            devices=staging.devices if ns.user_fd is not None else None,
             console=console,
             oci_version=runtime.oci_version,
         )
@@ -75,89 +81,94 @@ def start(
         with open(f"{bundle}/config.json", "wb") as file:
             file.write(oci.encode(document))
         owner = (
-            host_id(ns.uid_mappings, wanted.user.uid),
-            host_id(ns.gid_mappings, wanted.user.gid),
+            host_id(ns.uid_mappings, process_spec.user.uid),
+            host_id(ns.gid_mappings, process_spec.user.gid),
         )
-        ident = terms.state.id
-        pid, master, ours = _make(
+        container_id = options.state.id
+        pid, master, parent_stdio = _make(
             runtime,
             run_dir,
             ("create", "--bundle", bundle),
-            ident,
-            wanted,
+            container_id,
+            process_spec,
             owner,
-            stdin_open=terms.stdin_open,
-            console=console if any(console) or not wanted.console_size else _size(wanted),
+            stdin_open=options.stdin_open,
+            console=console
+            if any(console) or not process_spec.console_size
+            else _console_size(process_spec),
         )
-        command_line.call(runtime, run_dir, "start", ident, program=_program(wanted))
+        command_line.call(runtime, run_dir, "start", container_id, program=_program(process_spec))
     except OSError as error:
         raise RuntimeFailure(str(error)) from error
     finally:
-        keep.close()
-    return ProcessHandle(pid, master, *ours, terms.cgroup, memory_limit(linux))
+        fd_stack.close()
+    return ProcessHandle(pid, master, *parent_stdio, options.cgroup, memory_limit(linux))
 
 
-def _furnish(
+def _stage_mounts(
     spec: Spec,
-    terms: CreateOptions,
+    options: CreateOptions,
     runtime: ExternalRuntime,
     run_dir: str,
     ns: namespaces.NamespacePlan,
-    keep: FdStack,
+    fd_stack: FdStack,
 ) -> StagingMount:
-    """Everything that is prepared, attached in a mount namespace of our own."""
+    """Attach root, binds, namespaces and devices in a mount namespace of our own."""
     assert spec.linux is not None
-    chosen = [index for index, mount in enumerate(spec.mounts) if is_bind(mount)]
-    only = msgspec.structs.replace(spec, mounts=tuple(spec.mounts[i] for i in chosen))
-    ready = bind_mounts.prepare(only, user_fd=ns.user_fd, owner=ns.owner, keep=keep)
+    bind_indexes = [index for index, mount in enumerate(spec.mounts) if is_bind(mount)]
+    binds_spec = msgspec.structs.replace(spec, mounts=tuple(spec.mounts[i] for i in bind_indexes))
+    prepared = prepare_mounts(binds_spec, user_fd=ns.user_fd, owner=ns.owner, fd_stack=fd_stack)
     try:
-        context = lsm_labels.for_files(spec)
-        root = keep.add(mount_root(terms.root, ns.user_fd, ns.owner, context=context))
+        context = lsm_labels.mount_label(spec)
+        root = fd_stack.add(mount_root(options.root, ns.user_fd, ns.owner, context=context))
     except OSError as error:
         raise RuntimeFailure(f"root file system: {error}") from error
-    scratch = StagingMount.make((runtime.path, *runtime.arguments, run_dir))
-    scratch.take_root(root)
+    staging = StagingMount.make((runtime.path, *runtime.arguments, run_dir))
+    staging.attach_root(root)
     if ns.user_fd is not None:
-        scratch.take_namespace("user", ns.user_fd)
-    if terms.sandbox is not None and any(
+        staging.bind_namespace("user", ns.user_fd)
+    if options.sandbox is not None and any(
         entry.type == "network" and not entry.path for entry in spec.linux.namespaces
     ):
-        scratch.take_namespace("network", terms.sandbox[1])
-    for kind, fd in terms.held.items():
-        if kind != "user":
-            scratch.take_namespace(kind, fd)
-    for place, index in enumerate(chosen):
-        scratch.take_bind(index, ready[place])
+        staging.bind_namespace("network", options.sandbox[1])
+    for namespace_type, fd in options.namespace_fds.items():
+        if namespace_type != "user":
+            staging.bind_namespace(namespace_type, fd)
+    for position, index in enumerate(bind_indexes):
+        staging.attach_bind(index, prepared[position])
     if ns.user_fd is not None:
         for device in extra_devices(spec.linux):
-            scratch.make_device(device, ns.owner)
-    return scratch
+            staging.make_device(device, ns.owner)
+    return staging
 
 
 def execute(
     runtime: ExternalRuntime,
     run_dir: str,
-    ident: str,
-    wanted: Process,
+    container_id: str,
+    process_spec: Process,
     *,
     owner: tuple[int, int],
     stdin_open: bool,
     console: tuple[int, int],
 ) -> ProcessHandle:
-    """Have one more process made. ``owner`` is its user on the host. Raises ``RuntimeFailure``."""
+    """Have the runtime create another process; ``owner`` is its user on the host.
+
+    :raises RuntimeFailure: when the runtime fails.
+    """
     path = f"{run_dir}/exec-process.json"
     try:
-        # runc's exec begins in the root's directory as the host sees it, whatever is there.
-        StagingMount.again(_root(run_dir))
+        # runc's exec starts in the host's path of the root, so that path must exist.
+        StagingMount.reopen(_root(run_dir))
         with open(path, "wb") as file:
-            file.write(_encode_process(wanted))
+            file.write(_encode_process(process_spec))
         try:
-            pid, master, ours = _make(
+            pid, master, parent_stdio = _make(
                 runtime,
                 run_dir,
                 ("exec", "--process", path, "--detach"),
-                ident,
-                wanted,
+                container_id,
+                process_spec,
                 owner,
                 stdin_open=stdin_open,
                 console=console,
@@ -166,17 +177,18 @@ def execute(
             os.unlink(path)
     except OSError as error:
         raise RuntimeFailure(f"exec: {error}") from error
-    return ProcessHandle(pid, master, *ours)
+    return ProcessHandle(pid, master, *parent_stdio)
 
 
 def _root(run_dir: str) -> str:
-    """Where the root was when the container was made."""
+    """Return the path of the root when the container was created."""
     root = _spec(run_dir).root
     assert root is not None
     return root.path
 
 
 def _spec(run_dir: str) -> Spec:
+    """Read the spec that was written for the runtime."""
     with open(f"{run_dir}/bundle/config.json", "rb") as file:
         return oci.decode(file.read())
 
@@ -184,79 +196,99 @@ def _spec(run_dir: str) -> Spec:
 def _make(
     runtime: ExternalRuntime,
     run_dir: str,
-    call: tuple[str, ...],
-    ident: str,
-    wanted: Process,
+    command: tuple[str, ...],
+    container_id: str,
+    process_spec: Process,
     owner: tuple[int, int],
     *,
     stdin_open: bool,
     console: tuple[int, int],
-) -> tuple[int, int, tuple[int, int, int]]:
-    """A process by ``create`` or ``exec``: (pid, terminal's master, our ends of its pipes)."""
-    keep = FdStack()
-    ours = _NONE
-    pid_file = f"{run_dir}/{call[0]}.pid"
+) -> tuple[int, int, Stdio]:
+    """Create a process by ``create`` or ``exec``.
+
+    Return (pid, terminal master or -1, our ends of its pipes).
+    """
+    fd_stack = FdStack()
+    parent_stdio = _NONE
+    pid_file = f"{run_dir}/{command[0]}.pid"
     _remove(pid_file)
     try:
-        if wanted.terminal:
+        if process_spec.terminal:
             with ConsoleSocket(run_dir) as console_socket:
-                words = (*call, "--pid-file", pid_file, "--console-socket", console_socket.path)
-                command_line.call(runtime, run_dir, *words, ident, program=_program(wanted))
-                pid = _read_pid(pid_file, call[0])
+                arguments = (
+                    *command,
+                    "--pid-file",
+                    pid_file,
+                    "--console-socket",
+                    console_socket.path,
+                )
+                command_line.call(
+                    runtime, run_dir, *arguments, container_id, program=_program(process_spec)
+                )
+                pid = _read_pid(pid_file, command[0])
                 master = console_socket.receive()
             if any(console):
                 tty.set_size(master, *console)
-            return pid, master, ours
-        context = lsm_labels.for_files(_spec(run_dir)) if wanted.selinux_label else None
-        theirs, ours = stdio_pipes(*owner, stdin_open, keep.fds, context=context, host_null=False)
-        words = (*call, "--pid-file", pid_file)
+            return pid, master, parent_stdio
+        context = lsm_labels.mount_label(_spec(run_dir)) if process_spec.selinux_label else None
+        child_stdio, parent_stdio = stdio_pipes(
+            *owner, stdin_open, fd_stack.fds, context=context, host_null=False
+        )
+        arguments = (*command, "--pid-file", pid_file)
         try:
             command_line.call(
-                runtime, run_dir, *words, ident, stdio=theirs, program=_program(wanted)
+                runtime,
+                run_dir,
+                *arguments,
+                container_id,
+                stdio=child_stdio,
+                program=_program(process_spec),
             )
         except RuntimeFailure as failure:
-            raise _explained(failure, ours[2], wanted) from None
-        return _read_pid(pid_file, call[0]), -1, ours
+            raise _with_output(failure, parent_stdio[2], process_spec) from None
+        return _read_pid(pid_file, command[0]), -1, parent_stdio
     except BaseException:
-        for fd in ours:
+        for fd in parent_stdio:
             if fd >= 0:
                 os.close(fd)
         raise
     finally:
-        keep.close()
+        fd_stack.close()
         _remove(pid_file)
 
 
-def _explained(failure: RuntimeFailure, stderr: int, wanted: Process) -> RuntimeFailure:
-    """A failure for which the log had no reason, with what the runtime printed instead."""
-    if stderr < 0 or not failure.message.endswith("it gave no reason"):
+def _with_output(failure: RuntimeFailure, stderr: int, process_spec: Process) -> RuntimeFailure:
+    """Return a failure without a log message, with the runtime's output instead."""
+    if stderr < 0 or not failure.message.endswith("no error message"):
         return failure
     try:
-        said = os.read(stderr, command_line.KEPT)
+        output = os.read(stderr, command_line.MAX_OUTPUT)
     except BlockingIOError:
         return failure
-    text = command_line.complaint(b"", said)
-    message = failure.message.removesuffix("it gave no reason") + text
-    return RuntimeFailure(message, exit_code=command_line.exit_code(text, _program(wanted)))
+    text = command_line.error_message(b"", output)
+    message = failure.message.removesuffix("no error message") + text
+    return RuntimeFailure(message, exit_code=command_line.exit_code(text, _program(process_spec)))
 
 
-def _read_pid(path: str, what: str) -> int:
-    """The process that a runtime says it made; it must have become the shim's child.
+def _read_pid(path: str, command: str) -> int:
+    """Return the pid that a runtime reports; the process must have become the shim's child.
 
-    Whatever else the file may name is not ours to wait for or to kill.
+    Any other process must not be waited for or killed.
     """
     try:
         with open(path, "rb") as file:
             text = file.read(32).strip()
     except FileNotFoundError:
-        raise RuntimeFailure(f"OCI runtime {what}: it wrote no pid file") from None
+        raise RuntimeFailure(f"OCI runtime {command}: no pid file was written") from None
     if not text.isdigit() or not 1 < int(text) < 1 << 22:
-        raise RuntimeFailure(f"OCI runtime {what}: its pid file holds {text[:16]!r}, no process id")
-    pid, until = int(text), time.monotonic() + _PATIENCE
+        raise RuntimeFailure(
+            f"OCI runtime {command}: {text[:16]!r} in the pid file is not a process id"
+        )
+    pid, deadline = int(text), time.monotonic() + _REPARENT_TIMEOUT
     while (parent := _parent(pid)) != os.getppid() or pid == os.getpid():
-        if parent is None or pid == os.getpid() or time.monotonic() > until:
+        if parent is None or pid == os.getpid() or time.monotonic() > deadline:
             raise RuntimeFailure(
-                f"OCI runtime {what}: its pid file names process {pid}, which it did not make"
+                f"OCI runtime {command}: process {pid} of the pid file is not its child"
             )
         time.sleep(0.005)
     return pid
@@ -270,42 +302,44 @@ def _parent(pid: int) -> int | None:
         return None
 
 
-def delete(runtime: ExternalRuntime, run_dir: str, ident: str) -> str:
-    """Have the runtime forget a container that has ended; what went wrong, or nothing."""
+def delete(runtime: ExternalRuntime, run_dir: str, container_id: str) -> str:
+    """Have the runtime delete a container that has exited; return the error, or an empty string."""
     try:
-        command_line.call(runtime, run_dir, "delete", "--force", ident, timeout=DELETE_TIMEOUT)
+        command_line.call(
+            runtime, run_dir, "delete", "--force", container_id, timeout=DELETE_TIMEOUT
+        )
     except (JaulaError, OSError) as error:
         return str(error)
     return ""
 
 
-def clear(
-    runtime: ExternalRuntime, run_dir: str, ident: str, cgroup_path: str, parts: Interfaces
+def clean_up(
+    runtime: ExternalRuntime, run_dir: str, container_id: str, cgroup_path: str, parts: Interfaces
 ) -> None:
-    """Leave nothing of a container whose making has failed. Ends all children of this process."""
-    _end_children()
+    """Remove what is left of a container whose creation failed. Kill all children."""
+    _kill_children()
     try:
         with parts.cgroups.open(cgroup_path) as cgroup:
             cgroup.kill()
-            _end_children()
-            delete(runtime, run_dir, ident)
+            _kill_children()
+            delete(runtime, run_dir, container_id)
             cgroup.destroy()
     except NotFound:
-        delete(runtime, run_dir, ident)
-    _end_children()
+        delete(runtime, run_dir, container_id)
+    _kill_children()
     cgroup_cleanup.remove(cgroup_path)
 
 
 def children() -> list[int]:
-    """The children of this process, zombies among them (proc_tid_children(5))."""
+    """Return the children of this process, including zombies (proc_tid_children(5))."""
     with open("/proc/thread-self/children", "rb") as file:
         return [int(word) for word in file.read().split()]
 
 
-def _end_children() -> None:
-    """Kill and reap; those of a child that dies come to us, until none is left."""
-    while found := children():
-        for pid in found:
+def _kill_children() -> None:
+    """Kill and reap all children; children of a child that dies are reparented to this process."""
+    while pids := children():
+        for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
@@ -313,13 +347,13 @@ def _end_children() -> None:
                 continue
 
 
-def _program(wanted: Process) -> str:
-    return wanted.args[0] if wanted.args else ""
+def _program(process_spec: Process) -> str:
+    return process_spec.args[0] if process_spec.args else ""
 
 
-def _size(wanted: Process) -> tuple[int, int]:
-    box = wanted.console_size
-    return (box.height, box.width) if box else (0, 0)
+def _console_size(process_spec: Process) -> tuple[int, int]:
+    size = process_spec.console_size
+    return (size.height, size.width) if size else (0, 0)
 
 
 def _remove(path: str) -> None:
@@ -327,3 +361,63 @@ def _remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         return
+
+
+CONSOLE_NAME = "console.sock"
+CONSOLE_TIMEOUT = 2.0  # seconds for a message that must exist when the runtime has exited
+_NO_TERMINAL = "OCI runtime: no terminal was sent to the console socket"
+
+
+class ConsoleSocket:
+    """A listening socket in a run directory, for one call of a runtime."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._directory = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # By descriptor, since a socket's address has only 108 bytes.
+        self.path = f"/proc/{os.getpid()}/fd/{self._directory}/{CONSOLE_NAME}"
+
+    def __enter__(self) -> ConsoleSocket:
+        self._remove()
+        self._listener.bind(self.path)
+        os.chmod(self.path, 0o600)
+        self._listener.listen(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._remove()
+        os.close(self._directory)
+
+    def _remove(self) -> None:
+        try:
+            os.unlink(CONSOLE_NAME, dir_fd=self._directory)
+        except FileNotFoundError:
+            return
+
+    def receive(self) -> int:
+        """Return the terminal's master that was sent by now.
+
+        :raises RuntimeFailure: when none was sent.
+        """
+        self._listener.settimeout(CONSOLE_TIMEOUT)
+        try:
+            connection, _address = self._listener.accept()
+        except TimeoutError:
+            raise RuntimeFailure(_NO_TERMINAL) from None
+        with connection:
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
+            if not poll.poll(CONSOLE_TIMEOUT * 1000):
+                raise RuntimeFailure(_NO_TERMINAL)
+            _, fds = seqpacket.receive(connection)
+        for fd in fds[1:]:
+            os.close(fd)
+        if not fds:
+            raise RuntimeFailure(_NO_TERMINAL)
+        if not os.isatty(fds[0]):
+            os.close(fds[0])
+            raise RuntimeFailure(
+                "OCI runtime: the descriptor on the console socket is not a terminal"
+            )
+        return fds[0]

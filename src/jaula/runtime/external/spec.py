@@ -1,11 +1,11 @@
-"""A spec as another runtime gets it: decisions only.
+"""Translate a spec for an external runtime. Pure.
 
-Our own runtime is handed the root, the binds, the device nodes and the namespaces beside the spec,
-as descriptors. Another runtime knows the document alone, so what was prepared is written into it as
-paths: namespaces as ``linux.namespaces[].path``, prepared mounts as plain bind mounts.
+Our own runtime gets root, binds, device nodes and namespaces as descriptors beside the spec. An
+external runtime gets only the document. So prepared objects are written into it as paths:
+namespaces as ``linux.namespaces[].path``, prepared mounts as plain bind mounts.
 
-Facts: the mappings of a user namespace that is joined by path stay in the document. runc up to 1.1
-and crun need them; runc from 1.2 on takes them where they are those of the namespace.
+Facts: the id mappings of a user namespace that is joined by path stay in the document. runc up to
+1.1 and crun need them; runc from 1.2 on accepts them if they are those of the namespace.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _DEVICE_OPTIONS = ("bind", "rprivate", "nosuid", "noexec")
 _RUNTIME_DEVICES = frozenset(
     f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")
 )
-"""Runtimes make these themselves, asked or not (config-linux.md, "Default Devices")."""
+"""Every runtime creates these itself (config-linux.md, "Default Devices")."""
 
 
 def is_bind(mount: Mount) -> bool:
-    """Whether it is prepared with the host's view."""
-    return mount.type == "bind" or mount_options.of(mount).bind
+    """Return whether a mount is a bind, which is prepared with the host's view."""
+    return mount.type == "bind" or mount_options.for_mount(mount).bind
 
 
 def extra_devices(linux: Linux) -> tuple[Device, ...]:
-    """Devices beyond those that every runtime makes.
+    """Return the devices beyond those that every runtime creates.
 
-    In a user namespace no node can be made, and a runtime binds the host's of the same path
-    instead, which need not be the device that the spec means.
+    A user namespace cannot create nodes, so a runtime binds the host's node of the same path. That
+    need not be the device of the spec.
     """
     return tuple(device for device in linux.devices if device.path not in _RUNTIME_DEVICES)
 
@@ -50,14 +50,14 @@ def translate(
     console: tuple[int, int],
     oci_version: str,
 ) -> Spec:
-    """The document for another runtime.
+    """Return the document for an external runtime.
 
-    ``namespaces`` are paths by type, ``binds`` sources by the mount's index, ``locked`` the options
-    that these have, ``devices`` sources by the path inside (None: the runtime makes nodes).
-    ``console`` is rows and columns, 0: as it is.
+    ``namespaces`` are paths by type, ``binds`` sources by the index of the mount, ``locked`` the
+    options that these mounts have. ``devices`` are sources by the path inside (None: the runtime
+    creates nodes). ``console`` is (rows, columns); 0 keeps the spec's.
 
-    /dev/mqueue is left out where it would be labelled in a user namespace: runtimes set the label
-    of its root, which only the host's root owns. mq_open(3) works without it.
+    /dev/mqueue is left out if it would be labelled in a user namespace: runtimes set the label of
+    its root, which only the host's root owns. mq_open(3) works without the mount.
     """
     linux, process = spec.linux, spec.process
     assert linux is not None
@@ -68,9 +68,11 @@ def translate(
         if not (mount.type == "mqueue" and linux.mount_label and "user" in namespaces)
     ]
     if devices is not None:
-        mounts += [Mount(path, at, "bind", _DEVICE_OPTIONS) for path, at in devices.items()]
-        kept = tuple(device for device in linux.devices if device.path in _RUNTIME_DEVICES)
-        linux = structs.replace(linux, devices=kept)
+        mounts += [Mount(path, source, "bind", _DEVICE_OPTIONS) for path, source in devices.items()]
+        runtime_devices = tuple(
+            device for device in linux.devices if device.path in _RUNTIME_DEVICES
+        )
+        linux = structs.replace(linux, devices=runtime_devices)
     if any(console):
         process = structs.replace(process, console_size=Box(height=console[0], width=console[1]))
     readonly = spec.root is not None and spec.root.readonly
@@ -94,15 +96,16 @@ def translate(
 def _with_sandbox(
     entries: tuple[Namespace, ...], namespaces: Mapping[str, str]
 ) -> tuple[Namespace, ...]:
-    missing = namespaces.keys() - {entry.type for entry in entries}
-    return (*entries, *(Namespace(kind) for kind in sorted(missing)))
+    added = namespaces.keys() - {entry.type for entry in entries}
+    return (*entries, *(Namespace(kind) for kind in sorted(added)))
 
 
 def _bind(mount: Mount, source: str, locked: tuple[str, ...]) -> Mount:
-    """The id map and the attributes are on the prepared mount; a copy of it has them too.
+    """Return a plain bind of a prepared mount.
 
-    A runtime that remounts must ask for no less than what is locked: the mount's own options, and
-    those of where it comes from (runc 1.1 is refused otherwise).
+    The prepared mount has the id map and attributes, and a copy of it has them too. A runtime that
+    remounts must keep the locked options: the mount's own, and those of its source (runc 1.1 fails
+    otherwise).
     """
     options = tuple(option for option in mount.options if option not in _MAP_OPTIONS)
     if "bind" not in options and "rbind" not in options:
@@ -112,7 +115,7 @@ def _bind(mount: Mount, source: str, locked: tuple[str, ...]) -> Mount:
 
 
 def _propagation(spec: Spec) -> str | None:
-    """A mount that is to hear of the host's needs a root that does; else what the spec says."""
+    """Return a slave root if a mount receives the host's mounts, else the spec's propagation."""
     assert spec.linux is not None
     for mount in spec.mounts:
         if {"slave", "rslave", "shared", "rshared"} & set(mount.options):
@@ -121,7 +124,7 @@ def _propagation(spec: Spec) -> str | None:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """``1.0.2-dev`` as numbers, (0,) for what is none."""
+    """Return ``1.0.2-dev`` as numbers, (0,) for a malformed version."""
     numbers = text.partition("-")[0].partition("+")[0].split(".")
     if not all(n.isascii() and n.isdigit() and len(n) < 6 for n in numbers):
         return (0,)

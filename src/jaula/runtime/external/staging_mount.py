@@ -1,8 +1,8 @@
-"""A place for prepared mounts, in a mount namespace of the calling process's own.
+"""A tmpfs for prepared mounts, in a mount namespace of the calling process's own.
 
-Another runtime takes mounts by path, and reaches them as the container's root, who may not enter
-the engine's directories. So they lie on a small tmpfs that anybody may pass through, mounted over a
-directory of the host's where only this process and its children see it.
+An external runtime takes mounts by path and reaches them as the container's root, who may not enter
+the engine's directories. So they are attached on a small tmpfs that every user may traverse. It is
+mounted over a host directory, where only this process and its children see it.
 """
 
 from __future__ import annotations
@@ -13,26 +13,30 @@ import stat
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
-from jaula.runtime.create import devices
+from jaula.runtime.create.devices import FILE_TYPES
 from jaula.spec.runtime import Device
 
-PLACES = ("/mnt", "/media", "/srv", "/opt", "/tmp")
+CANDIDATES = ("/mnt", "/media", "/srv", "/opt", "/tmp")
 
 
-def choose(needed: tuple[str, ...], places: tuple[str, ...] = PLACES) -> str:
-    """A directory that may be covered, since no path in ``needed`` lies in it.
+def choose_directory(
+    required_paths: tuple[str, ...], candidates: tuple[str, ...] = CANDIDATES
+) -> str:
+    """Return a directory to mount over, with no path of ``required_paths`` below it.
 
-    Raises ``RuntimeFailure`` where there is none.
+    :raises RuntimeFailure: when there is none.
     """
-    for place in places:
-        resolved = os.path.realpath(place)
+    for path in candidates:
+        resolved = os.path.realpath(path)
         if not os.path.isdir(resolved) or resolved == "/":
             continue
-        if not any(_inside(os.path.realpath(path), resolved) for path in needed if path[:1] == "/"):
+        if not any(
+            _inside(os.path.realpath(name), resolved) for name in required_paths if name[:1] == "/"
+        ):
             return resolved
     raise RuntimeFailure(
-        "no directory of the host can be covered for a runtime's mounts",
-        hint=f"make one of {', '.join(places)}",
+        "no host directory is free for the mounts of an external runtime",
+        hint=f"create one of {', '.join(candidates)}",
     )
 
 
@@ -41,14 +45,14 @@ def _inside(path: str, directory: str) -> bool:
 
 
 _LOCKED = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
-"""Options of mounts that a less privileged mount namespace cannot take away."""
+"""Mount options that a less privileged mount namespace cannot clear."""
 
 
 class StagingMount:
-    """The tmpfs, and what was put there.
+    """The tmpfs, and the paths of what is attached on it.
 
-    ``binds`` are paths by index, ``locked`` the options that each has and a user namespace must
-    keep, ``devices`` by the path inside, ``namespaces`` by type.
+    ``binds`` are paths by index, ``locked`` the options of each that a user namespace must keep,
+    ``devices`` paths by the path inside, ``namespaces`` paths by type.
     """
 
     def __init__(self, directory: str) -> None:
@@ -60,16 +64,19 @@ class StagingMount:
         self.namespaces: dict[str, str] = {}
 
     @classmethod
-    def make(cls, needed: tuple[str, ...]) -> StagingMount:
-        """Move to a mount namespace of our own and mount it there. Raises ``OSError``."""
-        return cls._at(choose(needed))
+    def make(cls, required_paths: tuple[str, ...]) -> StagingMount:
+        """Enter a new mount namespace and mount the tmpfs there.
+
+        :raises OSError: when mounting fails.
+        """
+        return cls._at(choose_directory(required_paths))
 
     @classmethod
-    def again(cls, root: str) -> StagingMount:
-        """The same places, empty, for a call that wants to find the directory of the root."""
-        scratch = cls._at(os.path.dirname(root))
-        os.mkdir(scratch.root, 0o711)
-        return scratch
+    def reopen(cls, root: str) -> StagingMount:
+        """Mount an empty tmpfs at the same path, for a call that needs the root's directory."""
+        staging = cls._at(os.path.dirname(root))
+        os.mkdir(staging.root, 0o711)
+        return staging
 
     @classmethod
     def _at(cls, directory: str) -> StagingMount:
@@ -78,38 +85,38 @@ class StagingMount:
         mounts.mount("jaula", directory, "tmpfs", MS.NOSUID | MS.NOEXEC, "mode=0711,size=1m")
         return cls(directory)
 
-    def take_root(self, tree: int) -> None:
+    def attach_root(self, tree: int) -> None:
         """Attach the root file system."""
         os.mkdir(self.root, 0o711)
         mounts.move_mount(tree, self.root)
 
-    def take_bind(self, index: int, tree: int) -> None:
+    def attach_bind(self, index: int, tree: int) -> None:
         """Attach a prepared mount of a directory or a file."""
-        place = f"{self.directory}/{index}"
+        path = f"{self.directory}/{index}"
         if stat.S_ISDIR(os.fstat(tree).st_mode):
-            os.mkdir(place, 0o711)
+            os.mkdir(path, 0o711)
         else:
-            os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        mounts.move_mount(tree, place)
-        self.binds[index] = place
-        flags = os.statvfs(place).f_flag
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        mounts.move_mount(tree, path)
+        self.binds[index] = path
+        flags = os.statvfs(path).f_flag
         self.locked[index] = tuple(name for name, flag in _LOCKED.items() if flags & flag)
 
-    def take_namespace(self, kind: str, fd: int) -> None:
+    def bind_namespace(self, namespace_type: str, fd: int) -> None:
         """Bind a namespace, for runtimes that take it by path.
 
-        ``/proc/PID/fd/N`` would not do: runc reads the id map beside a path below ``/proc/PID``.
+        ``/proc/PID/fd/N`` does not work: runc reads the id map beside a path below ``/proc/PID``.
         """
-        place = f"{self.directory}/{kind}"
-        os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        mounts.mount(f"/proc/self/fd/{fd}", place, None, MS.BIND)
-        self.namespaces[kind] = place
+        path = f"{self.directory}/{namespace_type}"
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        mounts.mount(f"/proc/self/fd/{fd}", path, None, MS.BIND)
+        self.namespaces[namespace_type] = path
 
     def make_device(self, device: Device, owner: tuple[int, int]) -> None:
-        """A node; ``owner`` is the host's uid and gid of the container's root."""
-        place = f"{self.directory}/device{len(self.devices)}"
+        """Create a device node; ``owner`` is the host's uid and gid of the container's root."""
+        path = f"{self.directory}/device{len(self.devices)}"
         mode = stat.S_IMODE(device.file_mode if device.file_mode is not None else 0o666)
-        os.mknod(place, devices.TYPES[device.type] | mode, os.makedev(device.major, device.minor))
-        os.chmod(place, mode)  # mknod applies the umask
-        os.chown(place, owner[0] + (device.uid or 0), owner[1] + (device.gid or 0))
-        self.devices[device.path] = place
+        os.mknod(path, FILE_TYPES[device.type] | mode, os.makedev(device.major, device.minor))
+        os.chmod(path, mode)  # mknod applies the umask
+        os.chown(path, owner[0] + (device.uid or 0), owner[1] + (device.gid or 0))
+        self.devices[device.path] = path

@@ -1,1 +1,1 @@
-"""Init of a container: the steps between clone3(2) and execve(2) of the user's program."""
+"""The container's init: build the root, drop privileges, execute the program."""

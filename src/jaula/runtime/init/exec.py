@@ -1,50 +1,69 @@
-"""The last steps of every process in a container: from the engine's child to the user's program.
+"""Set up the process of a container: compile its configuration, and apply it before execve.
 
-Used by init and by exec. Follows capabilities(7), credentials(7), runtime-spec config.md "process".
-Everything is encoded and compiled in :func:`prepare`, before the container's root is entered; after
-that no module, codec or user database is loaded.
+Used by init and by exec (runc: ``finalizeNamespace``). Follows capabilities(7), credentials(7),
+runtime-spec config.md "process". :func:`prepare` runs in the parent: the one place that compiles
+the seccomp program and connects to the seccomp agent. It encodes everything before the container's
+root is entered. After that no module, codec or user database is loaded.
 
 Facts about the order: without no_new_privs a seccomp filter needs CAP_SYS_ADMIN in the user
-namespace, so it is installed while the capabilities are still there; with no_new_privs it comes
-last. A Landlock domain is entered before either, by the same privilege. Changing the user id clears
+namespace, so it is installed before the capabilities are dropped; with no_new_privs it comes last.
+A Landlock domain is entered before either, with the same privilege. Changing the user id clears
 capabilities unless PR_SET_KEEPCAPS is set.
+
+Facts about a seccomp listener: it follows runtime-spec config-linux.md, "Seccomp"
+(``listenerPath``, ``listenerMetadata``) and "The Container Process State"; seccomp_unotify(2). The
+parent connects to the agent with the host's view. The process sends the listener itself, since only
+it has the descriptor. So the system call that sends it must not be one that the filter passes to
+the agent: such a profile is refused beforehand.
 """
 
 from __future__ import annotations
 
+import _socket
+import array
 import errno
 import fcntl
 import os
-import stat
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
 
 import msgspec
-from msgspec import structs
 
+from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel import capabilities, keyring, process, seccomp, tty
-from jaula.runtime.init import seccomp_notify
-from jaula.runtime.init.lsm_labels import LabelRequest, Labels, write
-from jaula.spec.runtime import Process
+from jaula.runtime.create.process import FdStack
+from jaula.runtime.init.lsm_labels import LabelFds, LabelRequest, write
+from jaula.runtime.init.personality import personality_value
+from jaula.runtime.interfaces import Interfaces
+from jaula.spec.landlock import ANNOTATION as LANDLOCK
+from jaula.spec.runtime import ContainerProcessState, Linux, Process, Seccomp, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.runtime.init import landlock
 
-DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NUMBERS = {name: number for number, name in enumerate(capabilities.NAMES)}
+
+_CAPABILITY_NUMBERS = {name: number for number, name in enumerate(capabilities.NAMES)}
+NOTIFY_SYSCALL = "sendmsg"  # the system call of :func:`send_listener`
+_encode = msgspec.json.Encoder().encode
 
 
 class ExecError(Exception):
-    """A step failed; the text goes to the user, the code is Docker's exit code."""
+    """A step failed; the text is for the user, the code is Docker's exit code."""
 
-    def __init__(self, text: str, exit_code: int = 125) -> None:
-        super().__init__(text)
+    def __init__(self, document: str, exit_code: int = 125) -> None:
+        super().__init__(document)
         self.exit_code = exit_code
 
 
+class SeccompListener(msgspec.Struct, frozen=True):
+    """A connection to the seccomp agent, and the document to send, still without the pid."""
+
+    socket: int
+    document: ContainerProcessState
+
+
 class ProcessConfig(msgspec.Struct, frozen=True):
-    """A process to become; masks are in the order of capset's sets."""
+    """The encoded configuration of a process; the masks are capability sets."""
 
     arguments: tuple[bytes, ...]
     environment: dict[bytes, bytes]
@@ -61,57 +80,144 @@ class ProcessConfig(msgspec.Struct, frozen=True):
     no_new_privileges: bool
     filter: tuple[bytes, int] | None
     labels: LabelRequest
-    listener: seccomp_notify.SeccompListener | None = (
-        None  # who hears of the filter's notifications
-    )
-    session_keyring: bool = True  # whether the process gets one of its own
+    listener: SeccompListener | None = None  # connection to the seccomp agent
+    session_keyring: bool = True  # whether to join a new session keyring
     personality: int | None = None
     landlock: landlock.CompiledLandlock | None = None
 
 
 def prepare(
-    wanted: Process,
+    process_spec: Process,
+    linux: Linux,
+    state: State,
+    interfaces: Interfaces,
+    fd_stack: FdStack,
+    *,
+    seccomp_cache: str | None = None,
+    session_keyring: bool = True,
+    annotations: Mapping[str, str],
+    for_exec: bool = False,
+) -> ProcessConfig:
+    """Encode the process, compile its filter and rules, and check them.
+
+    ``annotations`` are the spec's. ``for_exec`` says that the process joins a running container.
+
+    :raises RuntimeFailure: when the process cannot be set up.
+    :raises InvalidRequest: when the spec is invalid.
+    """
+    program = listener = None
+    if linux.seccomp is not None:
+        program = interfaces.seccomp_program(linux.seccomp, seccomp_cache)
+        listener = connect_agent(linux.seccomp, state)
+        if listener is not None:
+            fd_stack.add(listener.socket)
+    try:
+        return encode_process(
+            process_spec,
+            program,
+            listener=listener,
+            session_keyring=session_keyring,
+            personality=personality_value(linux.personality) if linux.personality else None,
+            rules=_landlock_rules(annotations, for_exec=for_exec),
+        )
+    except ExecError as exec_error:
+        raise RuntimeFailure(str(exec_error), exit_code=exec_error.exit_code) from None
+
+
+def _landlock_rules(
+    annotations: Mapping[str, str], *, for_exec: bool
+) -> landlock.CompiledLandlock | None:
+    """Compile Landlock rules; the module (2 ms) is imported only if a spec has some."""
+    if LANDLOCK not in annotations:
+        return None
+    from jaula.runtime.init import landlock
+
+    return landlock.prepare(annotations, for_exec=for_exec)
+
+
+def connect_agent(seccomp: Seccomp, state: State) -> SeccompListener | None:
+    """Connect to the seccomp agent; return None if the filter has no notify action.
+
+    The caller closes the socket.
+
+    :raises InvalidRequest: when there is no agent, or the filter would catch the sending itself.
+    :raises RuntimeFailure: when the agent does not listen.
+    """
+    notified = {
+        name for call in seccomp.syscalls if call.action == "SCMP_ACT_NOTIFY" for name in call.names
+    }
+    if not notified and seccomp.default_action != "SCMP_ACT_NOTIFY":
+        return None
+    if not seccomp.listener_path:
+        raise InvalidRequest("seccomp: SCMP_ACT_NOTIFY is used, but listenerPath is not set")
+    if NOTIFY_SYSCALL in notified or seccomp.default_action == "SCMP_ACT_NOTIFY":
+        raise InvalidRequest(
+            f"seccomp: SCMP_ACT_NOTIFY cannot be used for {NOTIFY_SYSCALL} "
+            "nor as the default action",
+            hint=f"{NOTIFY_SYSCALL} passes the listener to the agent",
+        )
+    agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        agent.connect(seccomp.listener_path)
+    except OSError as error:
+        agent.close()
+        raise RuntimeFailure(
+            f"seccomp: cannot reach the agent at listenerPath {seccomp.listener_path}: {error}"
+        ) from None
+    document = ContainerProcessState(
+        fds=("seccompFd",), metadata=seccomp.listener_metadata or "", state=state
+    )
+    return SeccompListener(agent.detach(), document)
+
+
+def encode_process(
+    process_spec: Process,
     filter: tuple[bytes, int] | None,
     *,
-    listener: seccomp_notify.SeccompListener | None = None,
+    listener: SeccompListener | None = None,
     session_keyring: bool = True,
     personality: int | None = None,
     rules: landlock.CompiledLandlock | None = None,
 ) -> ProcessConfig:
-    """Encode and check everything. Raises :class:`ExecError`."""
-    if not wanted.args:
-        raise ExecError("no command was given and the image names none")
-    if not wanted.cwd.startswith("/"):
-        raise ExecError(f"working directory {wanted.cwd!r} is not absolute")
-    if (os.path.normpath(wanted.cwd) + "/").replace("//", "/").startswith("/proc/"):
-        raise ExecError(f"working directory {wanted.cwd!r} lies below /proc, which is refused")
+    """Encode and check the process section of a spec.
+
+    :raises ExecError: when a field is invalid.
+    """
+    if not process_spec.args:
+        raise ExecError("no command specified")
+    if not process_spec.cwd.startswith("/"):
+        raise ExecError(f"working directory {process_spec.cwd!r} is not absolute")
+    if (os.path.normpath(process_spec.cwd) + "/").replace("//", "/").startswith("/proc/"):
+        raise ExecError(
+            f"working directory {process_spec.cwd!r} is below /proc, which is not allowed"
+        )
     environment: dict[bytes, bytes] = {}
-    for entry in wanted.env:
+    for entry in process_spec.env:
         name, separator, value = os.fsencode(entry).partition(b"=")
         if name and separator:
             environment[name] = value
-    sets = wanted.capabilities
+    sets = process_spec.capabilities
     return ProcessConfig(
-        tuple(os.fsencode(argument) for argument in wanted.args),
+        tuple(os.fsencode(argument) for argument in process_spec.args),
         environment,
-        os.fsencode(wanted.cwd),
-        wanted.user.uid,
-        wanted.user.gid,
-        wanted.user.additional_gids,
-        0o022 if wanted.user.umask is None else wanted.user.umask,
-        _mask(sets.bounding if sets else ()),
-        _mask(sets.effective if sets else ()),
-        _mask(sets.permitted if sets else ()),
-        _mask(sets.inheritable if sets else ()),
-        _mask(sets.ambient if sets else ())
-        & _mask(sets.permitted if sets else ())
-        & _mask(sets.inheritable if sets else ()),  # the kernel refuses others
-        wanted.no_new_privileges,
+        os.fsencode(process_spec.cwd),
+        process_spec.user.uid,
+        process_spec.user.gid,
+        process_spec.user.additional_gids,
+        0o022 if process_spec.user.umask is None else process_spec.user.umask,
+        _capability_mask(sets.bounding if sets else ()),
+        _capability_mask(sets.effective if sets else ()),
+        _capability_mask(sets.permitted if sets else ()),
+        _capability_mask(sets.inheritable if sets else ()),
+        _capability_mask(sets.ambient if sets else ())
+        & _capability_mask(sets.permitted if sets else ())
+        & _capability_mask(sets.inheritable if sets else ()),  # capset(2) refuses any other
+        process_spec.no_new_privileges,
         filter,
         LabelRequest(
-            os.fsencode(wanted.apparmor_profile) if wanted.apparmor_profile else None,
-            os.fsencode(wanted.selinux_label) if wanted.selinux_label else None,
-            wanted.no_new_privileges,
+            os.fsencode(process_spec.apparmor_profile) if process_spec.apparmor_profile else None,
+            os.fsencode(process_spec.selinux_label) if process_spec.selinux_label else None,
+            process_spec.no_new_privileges,
         ),
         listener,
         session_keyring,
@@ -120,12 +226,15 @@ def prepare(
     )
 
 
-def _mask(names: tuple[str, ...]) -> int:
-    """The bits of names; what is not known is left out, of which validation has told."""
+def _capability_mask(names: tuple[str, ...]) -> int:
+    """Return the bit mask for capability names.
+
+    Unknown names are skipped; validation warned about them.
+    """
     mask = 0
     for name in names:
-        if name in _NUMBERS:
-            mask |= 1 << _NUMBERS[name]
+        if name in _CAPABILITY_NUMBERS:
+            mask |= 1 << _CAPABILITY_NUMBERS[name]
     return mask
 
 
@@ -136,88 +245,105 @@ def take_stdio(
     *,
     terminal: bool,
     preserve: int = 0,
-    kept: tuple[int, ...] = (),
+    keep: tuple[int, ...] = (),
 ) -> tuple[int, ...]:
-    """A session of its own, the three descriptors in place, the terminal as its controlling one.
+    """Start a session, put the three descriptors in place, and set the controlling terminal.
 
-    ``preserve`` descriptors from 3 on stay, and those in ``kept`` (-1: none), whose numbers from
-    then on are returned; all others are closed.
+    ``preserve`` descriptors from 3 on stay open, and so do those in ``keep`` (-1: none), which are
+    moved; their new numbers are returned. All others are closed.
     """
     os.setsid()
     first = 3 + preserve
-    moved = tuple(
-        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(first, 10)) if fd >= 0 else -1 for fd in kept
+    moved_fds = tuple(
+        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(first, 10)) if fd >= 0 else -1 for fd in keep
     )
     for number, fd in enumerate((stdin, stdout, stderr)):
         os.dup2(fd, number, inheritable=True)
     if terminal:
         tty.make_controlling(0)
-    process.close_others((*range(3, first), *(fd for fd in moved if fd >= 0)))
-    return moved
+    process.close_others((*range(3, first), *(fd for fd in moved_fds if fd >= 0)))
+    return moved_fds
 
 
-def make_cwd(prepared: ProcessConfig) -> None:
-    """Docker makes a missing working directory, owned by the container's root."""
+def make_cwd(config: ProcessConfig) -> None:
+    """Create a missing working directory, owned by the container's root, as Docker does.
+
+    :raises ExecError: when a part of the path is not a directory.
+    """
     try:
-        os.makedirs(prepared.cwd, 0o755, exist_ok=True)
+        os.makedirs(config.cwd, 0o755, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ExecError(
-            f"working directory {os.fsdecode(prepared.cwd)!r} is no directory"
+            f"working directory {os.fsdecode(config.cwd)!r} is not a directory"
         ) from None
     except OSError:
-        return  # chdir tells what is wrong, as the process's own user
+        return  # chdir(2) reports the error later, as the process's own user
 
 
-def drop(prepared: ProcessConfig, opened: Labels, pid: int) -> None:
-    """Give up everything that the process is not to have; :func:`seal` and exec are next.
+def drop(config: ProcessConfig, label_fds: LabelFds, pid: int) -> None:
+    """Drop privileges; :func:`seal` and execve come next.
 
-    ``pid`` is the process's number on the host, for the seccomp agent.
+    ``pid`` is the host pid of the process, for the seccomp agent.
     """
-    if prepared.session_keyring:
+    if config.session_keyring:
         keyring.join_new_session()
-    if prepared.personality is not None:
-        process.personality(prepared.personality)
-    if prepared.landlock is not None:
-        prepared.landlock.enter()
-    capabilities.drop_bounding(prepared.bounding)
-    if not prepared.no_new_privileges:
-        _install_filter(prepared, pid)
+    if config.personality is not None:
+        process.personality(config.personality)
+    if config.landlock is not None:
+        config.landlock.enter()
+    capabilities.drop_bounding(config.bounding)
+    if not config.no_new_privileges:
+        _install_filter(config, pid)
     capabilities.keep_on_setuid(True)
-    set_groups(prepared.groups)
-    os.setresgid(prepared.gid, prepared.gid, prepared.gid)
-    os.setresuid(prepared.uid, prepared.uid, prepared.uid)
-    os.umask(prepared.umask)
+    set_groups(config.groups)
+    os.setresgid(config.gid, config.gid, config.gid)
+    os.setresuid(config.uid, config.uid, config.uid)
+    os.umask(config.umask)
     capabilities.keep_on_setuid(False)
-    _enter_cwd(prepared.cwd)
-    capabilities.capset(prepared.effective, prepared.permitted, prepared.inheritable)
+    _enter_cwd(config.cwd)
+    capabilities.capset(config.effective, config.permitted, config.inheritable)
     capabilities.clear_ambient()
-    if prepared.ambient:
-        capabilities.raise_ambient(prepared.ambient)
-    write(prepared.labels, opened)
+    if config.ambient:
+        capabilities.raise_ambient(config.ambient)
+    write(config.labels, label_fds)
 
 
-def seal(prepared: ProcessConfig, pid: int) -> None:
-    """The very last: no new privileges, and with them the filter."""
-    if prepared.no_new_privileges:
+def seal(config: ProcessConfig, pid: int) -> None:
+    """Set no_new_privs and install the filter with it, as the last step before execve."""
+    if config.no_new_privileges:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
-        _install_filter(prepared, pid)
+        _install_filter(config, pid)
 
 
-def _install_filter(prepared: ProcessConfig, pid: int) -> None:
-    if prepared.filter is None:
+def _install_filter(config: ProcessConfig, pid: int) -> None:
+    if config.filter is None:
         return
-    program, flags = prepared.filter
-    if prepared.listener is None:
+    program, flags = config.filter
+    if config.listener is None:
         seccomp.install(program, flags)
         return
-    text = seccomp_notify.message(prepared.listener, pid)
+    document = notify_message(config.listener, pid)
     fd = seccomp.install(program, flags, listener=True)
     assert fd is not None
-    seccomp_notify.send(prepared.listener, text, fd)
+    send_listener(config.listener, document, fd)
 
 
-def be_root() -> None:
-    """Root of the user namespace that was just entered, and still not to be traced."""
+def notify_message(listener: SeccompListener, pid: int) -> bytes:
+    """Return the document for the process ``pid``, in the agent's pid namespace."""
+    return _encode(msgspec.structs.replace(listener.document, pid=pid))
+
+
+def send_listener(listener: SeccompListener, document: bytes, fd: int) -> None:
+    """Send the document with the listener's descriptor, and close both here."""
+    agent = _socket.socket(fileno=listener.socket)
+    rights = array.array("i", (fd,))
+    agent.sendmsg([document], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+    agent.close()
+    os.close(fd)
+
+
+def become_root() -> None:
+    """Become root of the user namespace that was just joined, and stay untraceable."""
     set_groups(())
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
@@ -225,10 +351,12 @@ def be_root() -> None:
 
 
 def set_groups(groups: Sequence[int]) -> None:
-    """setgroups(2), where the user namespace allows it.
+    """Set the supplementary groups, if the user namespace allows it.
 
-    One made without privilege does not (user_namespaces(7), "setgroups"): there the groups stay
-    as they are, and asking for some raises :class:`ExecError`.
+    A user namespace created without privileges does not (user_namespaces(7), "setgroups"). The
+    groups stay unchanged there.
+
+    :raises ExecError: when groups are requested that cannot be set.
     """
     try:
         os.setgroups(groups)
@@ -243,135 +371,11 @@ def _enter_cwd(cwd: bytes) -> None:
     except OSError as error:
         raise ExecError(
             f"working directory {os.fsdecode(cwd)!r}: {error.strerror}",
-            126 if error.errno == 13 else 125,
+            126 if error.errno == errno.EACCES else 125,
         ) from None
     try:
         inside = os.getcwdb().startswith(b"/")
     except OSError:
         inside = False
     if not inside:
-        raise ExecError(f"working directory {os.fsdecode(cwd)!r} lies outside the container")
-
-
-def locate(prepared: ProcessConfig) -> None:
-    """See whether the program is there and may be executed by its user; raises :class:`ExecError`.
-
-    For a process that becomes the program later, while it still has every privilege.
-    """
-    _, permitted, inheritable = capabilities.capget()
-    groups = os.getgroups()
-    set_groups(prepared.groups)
-    process.setfsgid(prepared.gid)
-    process.setfsuid(prepared.uid)
-    capabilities.capset(prepared.effective & permitted, permitted, inheritable)
-    try:
-        _search(prepared, _probe)
-    finally:
-        capabilities.capset(permitted, permitted, inheritable)
-        process.setfsuid(os.geteuid())
-        process.setfsgid(os.getegid())
-        capabilities.capset(permitted, permitted, inheritable)
-        set_groups(groups)
-
-
-def _probe(path: bytes, prepared: ProcessConfig) -> None:
-    facts = os.stat(path)
-    if stat.S_ISDIR(facts.st_mode) or not os.access(path, os.X_OK, effective_ids=True):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def _exec(path: bytes, prepared: ProcessConfig) -> None:
-    os.execve(path, prepared.arguments, prepared.environment)
-
-
-_PASSWD_SIZE = 1 << 20  # bytes of /etc/passwd that are looked at
-
-
-def with_home(prepared: ProcessConfig) -> ProcessConfig:
-    """The same with ``HOME``, from the container's /etc/passwd where the spec sets none."""
-    if b"HOME" in prepared.environment:
-        return prepared
-    return structs.replace(
-        prepared, environment={**prepared.environment, b"HOME": _home(prepared.uid)}
-    )
-
-
-def _home(uid: int) -> bytes:
-    try:
-        fd = os.open("/etc/passwd", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        return b"/"
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return b"/"
-        for line in os.read(fd, _PASSWD_SIZE).split(b"\n"):
-            fields = line.split(b":")
-            if len(fields) >= 6 and fields[2] == b"%d" % uid:
-                return fields[5] or b"/"
-    except OSError:
-        return b"/"
-    finally:
-        os.close(fd)
-    return b"/"
-
-
-def execute(prepared: ProcessConfig, preserve: int = 0) -> NoReturn:
-    """Find the program as execvp does and become it, with ``preserve`` descriptors from 3 on.
-
-    Raises :class:`ExecError`.
-    """
-    process.reset_signals()
-    process.close_on_exec_from(3 + preserve)
-    for fd in range(3, 3 + preserve):
-        os.set_inheritable(fd, True)
-    _search(prepared, _exec)
-    raise AssertionError("unreachable")
-
-
-def _search(prepared: ProcessConfig, attempt: Callable[[bytes, ProcessConfig], None]) -> None:
-    """Try the program's places as execvp does, until ``attempt`` does not raise ``OSError``."""
-    name = prepared.arguments[0]
-    shown = os.fsdecode(name)
-    if b"/" in name:
-        try:
-            return attempt(name, prepared)
-        except OSError as error:
-            raise _exec_failure(shown, name, error) from None
-    if not name:
-        raise ExecError('exec: "": executable file not found in $PATH', 127)
-    denied: OSError | None = None
-    for directory in prepared.environment.get(b"PATH", DEFAULT_PATH).split(b":"):
-        path = (directory or b".") + b"/" + name
-        try:
-            return attempt(path, prepared)
-        except OSError as error:
-            if error.errno == errno.EACCES:
-                if _is_directory(path):
-                    continue
-                denied = error
-            elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise _exec_failure(shown, path, error) from None
-    if denied is not None:
-        raise ExecError(f'exec: "{shown}": permission denied', 126)
-    raise ExecError(f'exec: "{shown}": executable file not found in $PATH', 127)
-
-
-def _is_directory(path: bytes) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
-def _exec_failure(shown: str, path: bytes, error: OSError) -> ExecError:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        if os.path.lexists(path):
-            return ExecError(f'exec: "{shown}": its interpreter: no such file or directory', 127)
-        return ExecError(f'exec: "{shown}": stat {shown}: no such file or directory', 127)
-    if error.errno == errno.EACCES:
-        if _is_directory(path):
-            return ExecError(f'exec: "{shown}": is a directory: permission denied', 126)
-        return ExecError(f'exec: "{shown}": permission denied', 126)
-    if error.errno == errno.ENOEXEC:
-        return ExecError(f'exec: "{shown}": exec format error', 126)
-    return ExecError(f'exec: "{shown}": {(error.strerror or "failed").lower()}', 126)
+        raise ExecError(f"working directory {os.fsdecode(cwd)!r} is outside the container")

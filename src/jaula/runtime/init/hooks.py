@@ -1,12 +1,12 @@
-"""Hooks: programs that a spec wants run at points of a container's life.
+"""OCI hooks: programs that a spec runs at points of a container's lifecycle.
 
 Follows runtime-spec config.md, "POSIX-platform Hooks", and runtime.md, "Lifecycle". A hook gets the
-container's state as JSON on its standard input and exactly the environment that the spec gives it;
-what it prints is kept for the error. It is a child of the calling process, in whose namespaces
-its path is looked up: prestart, createRuntime, poststart and poststop run in the runtime's,
-createContainer and startContainer in the container's.
+container's state as JSON on its stdin and exactly the environment of the spec. Its output is kept
+for the error. It is a child of the calling process, in whose namespaces its path is resolved:
+prestart, createRuntime, poststart and poststop run in the runtime's namespaces, createContainer and
+startContainer in the container's.
 
-After the caller has entered a container's root nothing is imported here, and no codec is looked up.
+Once the caller has entered a container's root, nothing is imported here, and no codec is looked up.
 """
 
 from __future__ import annotations
@@ -22,38 +22,41 @@ from jaula.errors import RuntimeFailure
 from jaula.kernel import process
 from jaula.spec.runtime import Hook, State
 
-KEPT_OUTPUT = 4096  # bytes of a hook's output that go into an error
+KEPT_OUTPUT = 4096  # bytes of a hook's output that an error shows
 _encode = msgspec.json.Encoder().encode
 
 
-def run(point: str, hooks: tuple[Hook, ...], state: State, *, needs: int = -1) -> None:
-    """Run hooks in their order; the first that fails ends it.
+def run(point: str, hooks: tuple[Hook, ...], state: State, *, init_pidfd: int = -1) -> None:
+    """Run hooks in order; stop at the first that fails.
 
-    ``needs`` is a descriptor of a process without which a hook has no sense: it is killed when that
-    process ends. Raises ``RuntimeFailure`` with the hook's path, how it ended and what it printed.
+    ``init_pidfd`` is a pidfd of the container's init: a running hook is killed when init exits.
+
+    :raises RuntimeFailure: with the hook's path, how it exited and what it printed.
     """
     if not hooks:
         return
     document = _encode(state)
     for hook in hooks:
-        _run_one(point, hook, document, needs)
+        _run_one(point, hook, document, init_pidfd)
 
 
-def _run_one(point: str, hook: Hook, document: bytes, needs: int) -> None:
+def _run_one(point: str, hook: Hook, document: bytes, init_pidfd: int) -> None:
     name = f"{point} hook {hook.path}"
     arguments = [os.fsencode(x) for x in hook.args] or [os.fsencode(hook.path)]
     environment = dict(os.fsencode(x).partition(b"=")[::2] for x in hook.env)
-    reading, stdin = os.pipe2(os.O_CLOEXEC)
-    output, stdout = os.pipe2(os.O_CLOEXEC)
+    stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC)
+    stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(hook.path, arguments, environment, reading, stdout, parent)
-    os.close(reading)
-    os.close(stdout)
+        _exec_hook(hook.path, arguments, environment, stdin_read, stdout_write, parent)
+    os.close(stdin_read)
+    os.close(stdout_write)
     pidfd = process.pidfd_open(pid)
     try:
-        said = _converse(name, hook.timeout, document, pidfd, stdin, output, needs)
+        output_tail = _communicate(
+            name, hook.timeout, document, pidfd, stdin_write, stdout_read, init_pidfd
+        )
     except BaseException:
         process.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -63,29 +66,29 @@ def _run_one(point: str, hook: Hook, document: bytes, needs: int) -> None:
     code, signum = process.exit_code(os.waitpid(pid, 0)[1])
     if code:
         how = f"killed by signal {signum}" if signum else f"exit status {code}"
-        text = said.decode(errors="replace").strip()
+        text = output_tail.decode(errors="replace").strip()
         raise RuntimeFailure(f"{name}: {how}" + (f": {text}" if text else ""))
 
 
-def _become(
+def _exec_hook(
     path: str,
     arguments: list[bytes],
     environment: dict[bytes, bytes],
-    stdin: int,
-    output: int,
+    stdin_write: int,
+    stdout_read: int,
     parent: int,
 ) -> None:
-    """In the child: the hook's program, or a line on its output that says why not.
+    """Execute the hook's program in the child; print a line if that fails.
 
-    It does not outlive who waits for it.
+    The child is killed when its parent exits.
     """
     try:
         process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(127)
-        os.dup2(stdin, 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        os.dup2(stdin_write, 0)
+        os.dup2(stdout_read, 1)
+        os.dup2(stdout_read, 2)
         process.close_on_exec_from(3)
         process.reset_signals()
         os.execve(path, arguments, environment)
@@ -95,68 +98,70 @@ def _become(
         os._exit(127)
 
 
-def _converse(
+def _communicate(
     name: str,
     timeout: int | None,
     document: bytes,
     pidfd: int,
-    stdin: int,
-    output: int,
-    needs: int,
+    stdin_write: int,
+    stdout_read: int,
+    init_pidfd: int,
 ) -> bytes:
-    """Feed the state, keep the output, until the hook has ended. Closes both pipes."""
-    until = None if timeout is None else time.monotonic() + timeout
-    said = b""
+    """Write the state and read the output until the hook has exited; close both pipes."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    output_tail = b""
     poll = select.poll()
-    os.set_blocking(stdin, False)
-    open_ends = {stdin, output}
-    poll.register(stdin, select.POLLOUT)
-    poll.register(output, select.POLLIN)
+    os.set_blocking(stdin_write, False)
+    open_pipes = {stdin_write, stdout_read}
+    poll.register(stdin_write, select.POLLOUT)
+    poll.register(stdout_read, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
-    if needs >= 0:
-        poll.register(needs, select.POLLIN)
-    ended = False
+    if init_pidfd >= 0:
+        poll.register(init_pidfd, select.POLLIN)
+    exited = False
     try:
-        while not ended:
-            left = None if until is None else max(0, round((until - time.monotonic()) * 1000))
-            ready = poll.poll(left)
+        while not exited:
+            timeout_ms = (
+                None if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
+            )
+            ready = poll.poll(timeout_ms)
             if not ready:
                 raise RuntimeFailure(f"{name}: still running after {timeout} seconds, killed")
             for fd, _ in ready:
                 if fd == pidfd:
-                    ended = True
-                elif fd == needs:
-                    raise RuntimeFailure(f"{name}: the container's first process ended, killed")
-                elif fd == stdin:
-                    document = _feed(stdin, document)
+                    exited = True
+                elif fd == init_pidfd:
+                    raise RuntimeFailure(f"{name}: the container's init exited, killed")
+                elif fd == stdin_write:
+                    document = _feed(stdin_write, document)
                     if not document:
-                        _drop(poll, open_ends, stdin)
+                        _close_pipe(poll, open_pipes, stdin_write)
                 else:
-                    chunk = os.read(output, 1 << 16)
-                    said = (said + chunk)[-KEPT_OUTPUT:]
+                    chunk = os.read(stdout_read, 1 << 16)
+                    output_tail = (output_tail + chunk)[-KEPT_OUTPUT:]
                     if not chunk:
-                        _drop(poll, open_ends, output)
-        if output in open_ends:
-            os.set_blocking(output, False)
+                        _close_pipe(poll, open_pipes, stdout_read)
+        if stdout_read in open_pipes:
+            os.set_blocking(stdout_read, False)
             try:
-                said = (said + os.read(output, 1 << 16))[-KEPT_OUTPUT:]
+                output_tail = (output_tail + os.read(stdout_read, 1 << 16))[-KEPT_OUTPUT:]
             except BlockingIOError:
-                pass  # a child that the hook left behind holds the pipe
+                pass  # a child that the hook left behind keeps the pipe open
     finally:
-        for fd in open_ends:
+        for fd in open_pipes:
             os.close(fd)
-    return said
+    return output_tail
 
 
 def _feed(fd: int, document: bytes) -> bytes:
-    """What is left to write; nothing once the hook has closed its input."""
+    """Return what is left to write; nothing once the hook has closed its stdin."""
     try:
         return document[os.write(fd, document) :]
     except BrokenPipeError:
         return b""
 
 
-def _drop(poll: select.poll, open_ends: set[int], fd: int) -> None:
+def _close_pipe(poll: select.poll, open_pipes: set[int], fd: int) -> None:
     poll.unregister(fd)
-    open_ends.remove(fd)
+    open_pipes.remove(fd)
     os.close(fd)

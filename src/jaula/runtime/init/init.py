@@ -1,14 +1,14 @@
-"""What a container's init does between clone3 and exec.
+"""A container's init between clone3 and execve.
 
-The stage process joins the user namespace and whatever the spec shares, then clones init with the
-rest; init builds its root, confines itself and becomes the program. What they say on
-the way is in :mod:`jaula.runtime.init.sync`.
+The stage process joins the user namespace and the namespaces that the spec shares, then clones init
+into the new ones. Init builds its root, drops its privileges and executes the program.
+:mod:`jaula.runtime.init.sync` holds the messages that they exchange with the parent.
 
-A container that is created now and started later waits on a listening socket: whoever connects
-starts it, and hears of a failure or, when the program runs, the end of file.
+A container that is created now and started later waits on a listening socket. The client that
+connects starts it, and receives the error or, when the program runs, end of file.
 
-Statement I4: nothing here imports, looks up a user or a codec after the root is entered; all the
-modules are loaded and all the text encoded in the shim.
+Statement I4: nothing here imports, looks up a user or a codec after the root is entered. All
+modules are loaded and all text is encoded in the parent.
 """
 
 from __future__ import annotations
@@ -24,180 +24,182 @@ from msgspec import structs
 from jaula.kernel import loopback, mounts, namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import seqpacket
+from jaula.runtime.create.process import Stdio
 from jaula.runtime.init import exec as init_exec
-from jaula.runtime.init import hooks, lsm_labels
+from jaula.runtime.init import hooks, lsm_labels, program
 from jaula.runtime.init.exec import ProcessConfig
 from jaula.runtime.init.mask_steps import MaskPath, ReadonlyPath, ReadonlyRoot, Sysctl
 from jaula.runtime.init.step import RootfsContext, Step
-from jaula.runtime.init.sync import HOOKS_DONE, moved, report, wait_for_word
+from jaula.runtime.init.sync import HOOKS_DONE, report, socket_at, wait_to_proceed
 from jaula.spec.runtime import Hooks, State
 
-AFTER_HOOKS = (Sysctl, ReadonlyPath, MaskPath, ReadonlyRoot)
-"""Steps that close the root; hooks, which may still change it, come before."""
+STEPS_AFTER_HOOKS = (Sysctl, ReadonlyPath, MaskPath, ReadonlyRoot)
+"""Steps that restrict the root; hooks, which may still change it, run before."""
 
 
 class InitConfig(msgspec.Struct, frozen=True):
-    """All that stage and init need; made by the maker, inherited by fork."""
+    """Everything that stage and init need; created by the parent, inherited by fork."""
 
     join: tuple[tuple[int, CLONE], ...]  # namespace descriptors to enter, in this order
-    mapped: bool  # whether a user namespace is entered
+    mapped: bool  # whether a user namespace is joined
     create: CLONE
     time_offsets: bytes  # for timens_offsets(7) of a new time namespace; empty: none
-    mount_point: str  # an empty directory that only serves as a place to attach the root
-    own_mounts: bool  # false: the mount namespace is somebody else's, and stays as it is
-    pivot: bool  # false: the root cannot be pivoted, as on a ramdisk
-    propagation: int  # of the host's tree, before anything is mounted
-    root: int
-    prepared: dict[int, int]
-    prepare: Callable[[], tuple[int, dict[int, int]]] | None  # makes these two inside, if set
+    mount_point: str  # an empty directory to attach the root to
+    own_mounts: bool  # False: the mount namespace is shared, and its mounts stay unchanged
+    pivot: bool  # False: pivot_root is not possible, as on a ramdisk
+    propagation: int  # of the host's tree, set before anything is mounted
+    root: int  # detached mount
+    prepared_mounts: dict[int, int]  # detached mounts by index in spec.mounts
+    prepare_inside: Callable[[], tuple[int, dict[int, int]]] | None  # init creates these two
     steps: tuple[Step, ...]
     process: ProcessConfig
     hostname: str | None
     domainname: str | None
     terminal: bool
     console: tuple[int, int]
-    stdio: tuple[int, int, int]
-    preserve: int = 0  # descriptors that the program inherits, from 3 on
+    stdio: Stdio
+    preserve: int = 0  # number of descriptors that the program inherits, from 3 on
     start_socket: int = -1  # listening; -1: start at once
     hooks: Hooks | None = None
     state: State | None = None  # of the container, for hooks
 
 
-START = b"S"  # what a starter sends
+START = b"S"  # sent by the start command
 
 
-def stage(blueprint: InitConfig, sync: _socket.socket) -> NoReturn:
-    """Join, then clone init as a child of the maker."""
+def stage(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
+    """Join namespaces, then clone init as a child of the parent."""
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)
-        os.chdir(blueprint.mount_point)
-        create = blueprint.create
+        os.chdir(config.mount_point)
+        create = config.create
         offsets = -1
-        if create & CLONE.NEWTIME:  # its clock offsets are set before anybody is inside
+        if create & CLONE.NEWTIME:  # clock offsets must be set before it has a process
             offsets = os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
-        for fd, kind in blueprint.join:
+        for fd, kind in config.join:
             namespaces.setns(fd, kind)
-        if blueprint.mapped:
-            init_exec.be_root()
+        if config.mapped:
+            init_exec.become_root()
         if offsets >= 0:
             namespaces.unshare(CLONE.NEWTIME)
             create &= ~CLONE.NEWTIME
-            if blueprint.time_offsets:
-                os.write(offsets, blueprint.time_offsets)
+            if config.time_offsets:
+                os.write(offsets, config.time_offsets)
             os.close(offsets)
         pid, _ = namespaces.clone3(CLONE.PARENT | create)
         if pid:
-            seqpacket.send(sync, b"P%d" % pid)
+            seqpacket.send(sync_sock, b"P%d" % pid)
             os._exit(0)
-        _init(blueprint, sync)
-    except BaseException as error:  # noqa: BLE001 - reported, and the process ends
-        report(sync, error, "namespaces")
+        _init(config, sync_sock)
+    except BaseException as error:  # noqa: BLE001 - reported, and the process exits
+        report(sync_sock, error, "namespaces")
 
 
-def _init(blueprint: InitConfig, sync: _socket.socket) -> NoReturn:
-    doing = "root file system"
+def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
+    """Build the root, enter it, drop privileges and execute the program."""
+    action = "root file system"
     try:
-        wanted = blueprint.process.labels
-        opened = lsm_labels.open_labels(wanted, lsm_labels.open_proc(wanted))
-        if blueprint.hostname is not None and blueprint.create & CLONE.NEWUTS:
-            process.sethostname(blueprint.hostname)
-        if blueprint.domainname is not None and blueprint.create & CLONE.NEWUTS:
-            process.setdomainname(blueprint.domainname)
-        if blueprint.create & CLONE.NEWNET:
+        label_request = config.process.labels
+        label_fds = lsm_labels.open_labels(label_request, lsm_labels.open_proc(label_request))
+        if config.hostname is not None and config.create & CLONE.NEWUTS:
+            process.sethostname(config.hostname)
+        if config.domainname is not None and config.create & CLONE.NEWUTS:
+            process.setdomainname(config.domainname)
+        if config.create & CLONE.NEWNET:
             loopback.set_up()
-        if blueprint.own_mounts:
-            mounts.mount(None, "/", None, blueprint.propagation)
-        root, prepared = blueprint.root, blueprint.prepared
-        if blueprint.prepare is not None:
-            root, prepared = blueprint.prepare()
+        if config.own_mounts:
+            mounts.mount(None, "/", None, config.propagation)
+        root, prepared_mounts = config.root, config.prepared_mounts
+        if config.prepare_inside is not None:
+            root, prepared_mounts = config.prepare_inside()
         mounts.move_mount(root, ".")
-        work = RootfsContext(root, prepared)
-        hooks_due = blueprint.hooks is not None
-        for step in blueprint.steps:
-            if hooks_due and isinstance(step, AFTER_HOOKS):
-                doing, hooks_due = "hooks", False
-                _hooks(blueprint, sync)
-            doing = step.describe()
-            step.execute(work)
+        context = RootfsContext(root, prepared_mounts)
+        hooks_due = config.hooks is not None
+        for step in config.steps:
+            if hooks_due and isinstance(step, STEPS_AFTER_HOOKS):
+                action, hooks_due = "hooks", False
+                _hooks(config, sync_sock)
+            action = step.describe()
+            step.execute(context)
         if hooks_due:
-            doing = "hooks"
-            _hooks(blueprint, sync)
-        work.finish()
-        doing = "enter the root"
-        if blueprint.own_mounts and blueprint.pivot:
+            action = "hooks"
+            _hooks(config, sync_sock)
+        context.finish()
+        action = "enter the root"
+        if config.own_mounts and config.pivot:
             _pivot(root)
         else:
-            _change_root(root, move=blueprint.own_mounts)
-        work.share()
-        doing = "start the program"
-        if blueprint.terminal:
-            seqpacket.send(sync, b"T", (work.master,))
-            if blueprint.process.uid:
-                os.fchown(work.slave, blueprint.process.uid, -1)
-            stdio = (work.slave,) * 3
+            _change_root(root, move=config.own_mounts)
+        context.share()
+        action = "start the program"
+        if config.terminal:
+            seqpacket.send(sync_sock, b"T", (context.master,))
+            if config.process.uid:
+                os.fchown(context.slave, config.process.uid, -1)
+            stdio = (context.slave,) * 3
         else:
-            stdio = blueprint.stdio
-        listener = blueprint.process.listener
-        numbers = (
-            sync.fileno(),
-            *opened.fds,
-            blueprint.start_socket,
+            stdio = config.stdio
+        listener = config.process.listener
+        keep = (
+            sync_sock.fileno(),
+            *label_fds.fds,
+            config.start_socket,
             listener.socket if listener else -1,
         )
-        kept = init_exec.take_stdio(
-            *stdio, terminal=blueprint.terminal, preserve=blueprint.preserve, kept=numbers
+        kept_fds = init_exec.take_stdio(
+            *stdio, terminal=config.terminal, preserve=config.preserve, keep=keep
         )
-        sync = moved(sync, kept[0])
-        opened = structs.replace(opened, apparmor=kept[1], selinux=kept[2])
-        prepared_process = blueprint.process
+        sync_sock = socket_at(sync_sock, kept_fds[0])
+        label_fds = structs.replace(label_fds, apparmor=kept_fds[1], selinux=kept_fds[2])
+        process_config = config.process
         if listener:
-            listener = structs.replace(listener, socket=kept[4])
-            prepared_process = structs.replace(prepared_process, listener=listener)
-        init_exec.make_cwd(prepared_process)
-        pid = wait_for_word(sync)
-        if kept[3] >= 0:
-            init_exec.locate(prepared_process)
-            sync = _wait_for_start(sync, kept[3])
-        prepared_process = init_exec.with_home(prepared_process)
-        init_exec.drop(prepared_process, opened, pid)
-        if blueprint.hooks is not None and blueprint.state is not None:
-            doing = "hooks"
-            state = structs.replace(blueprint.state, pid=os.getpid(), status="created")
-            hooks.run("startContainer", blueprint.hooks.start_container, state)
-            if blueprint.hooks.start_container:
-                os.write(sync.fileno(), HOOKS_DONE)  # the call that every filter lets through
-        init_exec.seal(prepared_process, pid)
-        init_exec.execute(prepared_process, blueprint.preserve)
-    except BaseException as error:  # noqa: BLE001 - reported, and the process ends
-        report(sync, error, doing)
+            listener = structs.replace(listener, socket=kept_fds[4])
+            process_config = structs.replace(process_config, listener=listener)
+        init_exec.make_cwd(process_config)
+        pid = wait_to_proceed(sync_sock)
+        if kept_fds[3] >= 0:
+            program.check_program(process_config)
+            sync_sock = _wait_for_start(sync_sock, kept_fds[3])
+        process_config = program.with_home(process_config)
+        init_exec.drop(process_config, label_fds, pid)
+        if config.hooks is not None and config.state is not None:
+            action = "hooks"
+            state = structs.replace(config.state, pid=os.getpid(), status="created")
+            hooks.run("startContainer", config.hooks.start_container, state)
+            if config.hooks.start_container:
+                os.write(sync_sock.fileno(), HOOKS_DONE)  # write(2), which every filter allows
+        init_exec.seal(process_config, pid)
+        program.execute(process_config, config.preserve)
+    except BaseException as error:  # noqa: BLE001 - reported, and the process exits
+        report(sync_sock, error, action)
 
 
-def _hooks(blueprint: InitConfig, sync: _socket.socket) -> None:
-    """The maker runs its hooks while we wait, then come those of the container."""
-    seqpacket.send(sync, b"H")
-    if sync.recv(1) != b"C":
+def _hooks(config: InitConfig, sync_sock: _socket.socket) -> None:
+    """Wait until the parent has run its hooks, then run the createContainer hooks."""
+    seqpacket.send(sync_sock, b"H")
+    if sync_sock.recv(1) != b"C":
         os._exit(1)
-    assert blueprint.hooks is not None
-    assert blueprint.state is not None
-    state = structs.replace(blueprint.state, pid=os.getpid(), status="creating")
-    hooks.run("createContainer", blueprint.hooks.create_container, state)
+    assert config.hooks is not None
+    assert config.state is not None
+    state = structs.replace(config.state, pid=os.getpid(), status="creating")
+    hooks.run("createContainer", config.hooks.create_container, state)
 
 
-def _wait_for_start(sync: _socket.socket, listening: int) -> _socket.socket:
-    """Created; wait for whoever starts the container, and report to it from now on."""
-    seqpacket.send(sync, b"W")
-    sync.close()
-    waiting = _socket.socket(fileno=listening)
+def _wait_for_start(sync_sock: _socket.socket, listener_fd: int) -> _socket.socket:
+    """Wait on the start socket; return the connection of the start command."""
+    seqpacket.send(sync_sock, b"W")
+    sync_sock.close()
+    listener_sock = _socket.socket(fileno=listener_fd)
     while True:
-        starter = _socket.socket(fileno=waiting._accept()[0])  # type: ignore[attr-defined]
-        if starter.recv(1) == START:
-            waiting.close()
-            return starter
-        starter.close()  # somebody who only looked whether we wait
+        start_sock = _socket.socket(fileno=listener_sock._accept()[0])  # type: ignore[attr-defined]
+        if start_sock.recv(1) == START:
+            listener_sock.close()
+            return start_sock
+        start_sock.close()  # a status probe, not a start
 
 
 def _pivot(root: int) -> None:
-    """The root becomes ``/``; the host's tree is detached from this mount namespace."""
+    """Make the root ``/`` and detach the host's tree from this mount namespace."""
     os.fchdir(root)
     mounts.pivot_root(".", ".")
     mounts.umount2(".", mounts.MNT.DETACH)
@@ -205,7 +207,7 @@ def _pivot(root: int) -> None:
 
 
 def _change_root(root: int, *, move: bool) -> None:
-    """The root becomes ``/`` without pivot_root: on a ramdisk, or in a namespace of others."""
+    """Make the root ``/`` without pivot_root: on a ramdisk, or in a shared mount namespace."""
     os.fchdir(root)
     if move:
         mounts.mount(".", "/", None, mounts.MS.MOVE)

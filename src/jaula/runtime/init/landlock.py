@@ -1,19 +1,19 @@
-"""Entering a Landlock domain: the last thing that a process does with its privileges.
+"""Enter a Landlock domain: the last step that a process takes with its privileges.
 
-The rules come in an annotation of the spec (:mod:`jaula.spec.landlock`), for init and, where they
-say so, for processes that join. :func:`prepare` runs with the host's view and encodes everything;
-the other two run in the process itself.
+The rules come from an annotation of the spec (:mod:`jaula.spec.landlock`), for init and, if they
+say so, for exec'd processes. :func:`prepare` runs with the host's view and encodes everything. The
+other functions run in the process itself.
 
-Facts about the moment: the paths must be the container's, so the root has been entered and every
-mount is made, since afterwards none can be. CAP_SYS_ADMIN in the user namespace is needed, or
-no_new_privs, which is set later, so it comes before the capabilities are dropped. It comes before
-the seccomp filter as well, which need not allow these calls, and after the working directory is
-made, which may lie beneath a path that is read-only. What follows (chdir, writing labels to open
-files, execve) is not checked, or allowed by the rules.
+Facts about the order: the paths are the container's, so the root has been entered and every mount
+exists, since the domain forbids mounting. Entering takes CAP_SYS_ADMIN in the user namespace, or
+no_new_privs, which is set later; so it comes before the capabilities are dropped. It also comes
+before the seccomp filter, which need not allow these calls, and after the working directory is
+created, which may be below a read-only path. What follows (chdir, writing labels to open files,
+execve) is not checked, or is allowed by the rules.
 
 Facts about the standard descriptors: they may be files of the host (/dev/null, a terminal, a log),
-and programs open them again by name (/dev/stdin, /proc/1/fd/1). So each gets a rule of its own, for
-that one file and for the mode that it is open in. Pipes and sockets need none.
+and programs open them again by name (/dev/stdin, /proc/1/fd/1). So each gets its own rule, for that
+one file and for the mode that it is open in. Pipes and sockets need none.
 """
 
 from __future__ import annotations
@@ -32,18 +32,22 @@ from jaula.kernel.landlock import LANDLOCK_RESTRICT_SELF as FLAG
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.spec.landlock import ANNOTATION, decode
 
-ON_FILES = int(FS.EXECUTE | FS.WRITE_FILE | FS.READ_FILE | FS.TRUNCATE | FS.IOCTL_DEV)
-_TO_READ = int(FS.READ_FILE | FS.IOCTL_DEV)
-_TO_WRITE = int(FS.WRITE_FILE | FS.TRUNCATE | FS.IOCTL_DEV)
-_OPEN_FOR = {os.O_RDONLY: _TO_READ, os.O_WRONLY: _TO_WRITE, os.O_RDWR: _TO_READ | _TO_WRITE}
-_LOG = int(FLAG.LOG_NEW_EXEC_ON | FLAG.LOG_SUBDOMAINS_OFF)
-"""Refusals are worth a record, those of sandboxes that the container's programs make are not."""
+FILE_RIGHTS = int(FS.EXECUTE | FS.WRITE_FILE | FS.READ_FILE | FS.TRUNCATE | FS.IOCTL_DEV)
+_READ_RIGHTS = int(FS.READ_FILE | FS.IOCTL_DEV)
+_WRITE_RIGHTS = int(FS.WRITE_FILE | FS.TRUNCATE | FS.IOCTL_DEV)
+_RIGHTS_BY_MODE = {
+    os.O_RDONLY: _READ_RIGHTS,
+    os.O_WRONLY: _WRITE_RIGHTS,
+    os.O_RDWR: _READ_RIGHTS | _WRITE_RIGHTS,
+}
+_LOG_FLAGS = int(FLAG.LOG_NEW_EXEC_ON | FLAG.LOG_SUBDOMAINS_OFF)
+"""Log denials of this domain, but not of sandboxes that the container's programs create."""
 
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP)
+_UNREACHABLE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP)
 
 
 class CompiledLandlock(NamedTuple):
-    """Rules in the kernel's terms."""
+    """Rules as the kernel's numbers."""
 
     handled_access_fs: int
     handled_access_net: int
@@ -53,15 +57,18 @@ class CompiledLandlock(NamedTuple):
     ports: tuple[tuple[int, int], ...]
 
     def enter(self) -> None:
-        """Open what the rules name, and enter. Raises ``OSError``."""
+        """Open the paths of the rules, and enter the domain.
+
+        :raises OSError: when the kernel refuses.
+        """
         restrict(self, open_rules(self))
 
 
-def prepare(annotations: Mapping[str, str], *, joining: bool = False) -> CompiledLandlock | None:
-    """The rules of a spec; ``None`` where there are none for this process.
+def prepare(annotations: Mapping[str, str], *, for_exec: bool = False) -> CompiledLandlock | None:
+    """Return the rules of a spec; None if it has none for this process.
 
-    Raises ``InvalidRequest`` for an annotation that is none, and ``RuntimeFailure`` where this
-    kernel cannot enforce it.
+    :raises InvalidRequest: when the annotation is malformed.
+    :raises RuntimeFailure: when this kernel cannot enforce the rules.
     """
     text = annotations.get(ANNOTATION)
     if text is None:
@@ -71,32 +78,34 @@ def prepare(annotations: Mapping[str, str], *, joining: bool = False) -> Compile
         abi = landlock.abi_version()
     except OSError:
         raise RuntimeFailure(
-            "the spec asks for Landlock, which this kernel does not have"
+            "the spec asks for Landlock, which this kernel does not support"
         ) from None
-    can = landlock.known(abi)
+    supported = landlock.known(abi)
     if (
-        rules.handled_access_fs & ~can.access_fs
-        or rules.handled_access_net & ~can.access_net
-        or rules.scoped & ~can.scoped
+        rules.handled_access_fs & ~supported.access_fs
+        or rules.handled_access_net & ~supported.access_net
+        or rules.scoped & ~supported.scoped
     ):
-        raise RuntimeFailure(f"the spec asks for more than version {abi} of Landlock can do")
-    if joining and not rules.joined:
+        raise RuntimeFailure(f"the spec asks for more than Landlock ABI {abi} supports")
+    if for_exec and not rules.joined:
         return None
     return CompiledLandlock(
         rules.handled_access_fs,
         rules.handled_access_net,
         rules.scoped,
-        _LOG & can.restrict_self,
+        _LOG_FLAGS & supported.restrict_self,
         tuple((os.fsencode(rule.path), rule.access) for rule in rules.paths),
         tuple((rule.port, rule.access) for rule in rules.ports),
     )
 
 
 def open_rules(prepared: CompiledLandlock) -> int:
-    """A descriptor of the rules, with the paths of the root that we are in and descriptors 0 to 2.
+    """Return a ruleset descriptor for the paths of the current root and the descriptors 0 to 2.
 
-    A path that is not there, or not to be reached, gets no rights. Links are followed inside the
-    root, magic ones never: no path can lead out of it. Raises ``OSError``.
+    A path that does not exist or cannot be reached gets no rights. Links are followed inside the
+    root, magic links never: no path can leave the root.
+
+    :raises OSError: when a rule cannot be added.
     """
     rules = landlock.create_ruleset(
         prepared.handled_access_fs, prepared.handled_access_net, prepared.scoped
@@ -105,26 +114,26 @@ def open_rules(prepared: CompiledLandlock) -> int:
     try:
         for path, access in prepared.paths:
             try:
-                place = openat2(
+                path_fd = openat2(
                     root,
                     path.lstrip(b"/") or b".",
                     os.O_PATH | os.O_CLOEXEC,
                     resolve=RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS,
                 )
             except OSError as error:
-                if error.errno in _NOT_THERE:
+                if error.errno in _UNREACHABLE:
                     continue
                 raise
             try:
-                if not stat.S_ISDIR(os.fstat(place).st_mode):
-                    access &= ON_FILES
+                if not stat.S_ISDIR(os.fstat(path_fd).st_mode):
+                    access &= FILE_RIGHTS
                 if access:
-                    landlock.add_path_beneath(rules, place, access)
+                    landlock.add_path_beneath(rules, path_fd, access)
             finally:
-                os.close(place)
+                os.close(path_fd)
         if prepared.handled_access_fs:
             for fd in (0, 1, 2):
-                _allow_again(rules, fd, prepared.handled_access_fs)
+                _allow_reopen(rules, fd, prepared.handled_access_fs)
         for port, access in prepared.ports:
             if access:
                 landlock.add_net_port(rules, port, access)
@@ -136,26 +145,31 @@ def open_rules(prepared: CompiledLandlock) -> int:
     return rules
 
 
-def _allow_again(rules: int, fd: int, handled: int) -> None:
-    """Let an open file be opened once more; not a directory."""
-    kind = os.fstat(fd).st_mode
-    if not stat.S_ISREG(kind) and not stat.S_ISCHR(kind) and not stat.S_ISFIFO(kind):
+def _allow_reopen(rules: int, fd: int, handled: int) -> None:
+    """Allow an open file, but not a directory, to be opened again."""
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISCHR(mode) and not stat.S_ISFIFO(mode):
         return
-    access = _OPEN_FOR.get(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, 0) & handled
+    access = _RIGHTS_BY_MODE.get(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE, 0) & handled
     if not access:
         return
     try:
         landlock.add_path_beneath(rules, fd, access)
     except OSError as error:
-        if error.errno != errno.EBADFD:  # of a file system without paths, which is never refused
+        if (
+            error.errno != errno.EBADFD
+        ):  # a file system without paths, which Landlock never restricts
             raise
 
 
 def restrict(prepared: CompiledLandlock, rules: int) -> None:
-    """Enter the domain and see that we are in it; closes ``rules``. Raises ``OSError``.
+    """Enter the domain and check that it is enforced; close ``rules``.
 
-    The kernel shows no domain to anyone, so its effect is the proof: mount(2) is refused before its
-    arguments are looked at, of which these are never valid.
+    The kernel shows no process its domain, so its effect is the proof: in a domain mount(2) fails
+    with EPERM before its arguments are checked, and these arguments are never valid.
+
+    :raises OSError: when the kernel refuses.
+    :raises RuntimeFailure: when the domain has no effect.
     """
     landlock.restrict_self(rules, prepared.flags)
     os.close(rules)
@@ -166,4 +180,4 @@ def restrict(prepared: CompiledLandlock, rules: int) -> None:
     except OSError as error:
         if error.errno == errno.EPERM:
             return
-    raise RuntimeFailure("landlock: the domain was entered and is not in force")
+    raise RuntimeFailure("landlock: the domain was entered but is not enforced")

@@ -1,13 +1,13 @@
-"""The SELinux and AppArmor labels of a process: set before it becomes its program, read after.
+"""SELinux and AppArmor labels of a process: set before execve, verified after it.
 
 Follows proc_pid_attr(5). A label is written to the attribute ``exec``, takes effect at the next
 execve, and is in ``current`` from then on. Statement I5: what is written must reach the kernel. So
-the files are opened while the host's /proc is in reach, are checked to be of a proc file system,
-and are read back; and once the program runs, its maker reads what it runs under.
+the files are opened while the host's /proc is in reach, checked to be on a proc file system, and
+read back. Once the program runs, the parent reads the label that it runs under.
 
-Facts about no_new_privs: SELinux asks the policy (``nnp_transition``). AppArmor lets a process that
-is confined already only become more confined: for it the profile is stacked on the present one,
-which is the same as changing to it where the present one is none.
+Facts about no_new_privs: SELinux asks the policy (``nnp_transition``). AppArmor lets a confined
+process only become more confined: the profile is stacked on the present one. Without a present
+profile, that is the same as changing to it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from jaula.kernel import mounts, selinuxfs
 from jaula.kernel.apparmor import parse_current
 from jaula.spec.runtime import Spec
 
-_LIMIT = 4096  # bytes of a label; the kernel's files give a page at most
+_MAX_LABEL = 4096  # bytes of a label; the kernel returns at most a page
 
 
 class LabelRequest(msgspec.Struct, frozen=True):
-    """The labels of a spec's process, encoded; None: as the maker's own."""
+    """The labels of a spec's process, encoded; None keeps the parent's."""
 
     apparmor: bytes | None = None
     selinux: bytes | None = None
@@ -34,98 +34,102 @@ class LabelRequest(msgspec.Struct, frozen=True):
 
     @property
     def none(self) -> bool:
+        """Whether no label is requested."""
         return not self.apparmor and not self.selinux
 
 
-class Labels(msgspec.Struct, frozen=True):
-    """Descriptors of this process's attributes, -1: none; ``stacks``: AppArmor has to stack."""
+class LabelFds(msgspec.Struct, frozen=True):
+    """Descriptors of this process's attribute files (-1: none).
+
+    ``stack`` is set if AppArmor has to stack the profile.
+    """
 
     apparmor: int = -1
     selinux: int = -1
-    stacks: bool = False
+    stack: bool = False
 
     @property
     def fds(self) -> tuple[int, int]:
         return self.apparmor, self.selinux
 
 
-def open_proc(wanted: LabelRequest) -> int:
-    """The host's /proc where a label is to be written, else -1; for :func:`open_labels`.
+def open_proc(request: LabelRequest) -> int:
+    """Open the host's /proc for :func:`open_labels`; return -1 if no label is requested.
 
-    A process that joins a container opens it before: the container's own may be a forgery.
+    A process that joins a container opens it before: the container's own /proc may be forged.
     """
-    if wanted.none:
+    if request.none:
         return -1
     fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _check_procfs(fd)
     return fd
 
 
-def open_labels(wanted: LabelRequest, proc: int) -> Labels:
-    """Open what :func:`write` will write, for the calling process; closes ``proc``."""
+def open_labels(request: LabelRequest, proc: int) -> LabelFds:
+    """Open the attribute files of the calling process for :func:`write`; close ``proc``."""
     if proc < 0:
-        return Labels()
+        return LabelFds()
     apparmor = selinux = -1
-    stacks = False
+    stack = False
     flags = os.O_RDWR | os.O_CLOEXEC
-    if wanted.apparmor:
+    if request.apparmor:
         apparmor = os.open("thread-self/attr/apparmor/exec", flags, dir_fd=proc)
-        stacks = wanted.no_new_privileges and _confined(proc)
-    if wanted.selinux:
+        stack = request.no_new_privileges and _confined(proc)
+    if request.selinux:
         selinux = os.open("thread-self/attr/exec", flags, dir_fd=proc)
     os.close(proc)
-    return Labels(apparmor, selinux, stacks)
+    return LabelFds(apparmor, selinux, stack)
 
 
 def _confined(proc: int) -> bool:
     fd = os.open("thread-self/attr/apparmor/current", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     try:
-        return parse_current(os.read(fd, _LIMIT).decode(errors="replace"))[0] != "unconfined"
+        return parse_current(os.read(fd, _MAX_LABEL).decode(errors="replace"))[0] != "unconfined"
     finally:
         os.close(fd)
 
 
-def write(wanted: LabelRequest, labels: Labels) -> None:
-    """Ask for the labels at the next execve, and see that the kernel has taken note.
+def write(request: LabelRequest, label_fds: LabelFds) -> None:
+    """Set the labels for the next execve, and verify that the kernel has accepted them.
 
-    Raises ``RuntimeFailure``.
+    :raises RuntimeFailure: when it has not.
     """
-    if labels.apparmor >= 0 and wanted.apparmor:
-        verb = b"stack " if labels.stacks else b"exec "
-        noted = _write(labels.apparmor, verb + wanted.apparmor)
-        if not runs_under(os.fsdecode(wanted.apparmor), noted):
-            raise _differs("AppArmor profile", wanted.apparmor, noted)
-    if labels.selinux >= 0 and wanted.selinux:
-        noted = _write(labels.selinux, wanted.selinux)
-        if not noted:
-            raise _differs("SELinux label", wanted.selinux, noted)
+    if label_fds.apparmor >= 0 and request.apparmor:
+        verb = b"stack " if label_fds.stack else b"exec "
+        readback = _write(label_fds.apparmor, verb + request.apparmor)
+        if not runs_under(os.fsdecode(request.apparmor), readback):
+            raise _mismatch("AppArmor profile", request.apparmor, readback)
+    if label_fds.selinux >= 0 and request.selinux:
+        readback = _write(label_fds.selinux, request.selinux)
+        if not readback:
+            raise _mismatch("SELinux label", request.selinux, readback)
 
 
 def _write(fd: int, text: bytes) -> str:
     _check_procfs(fd)
     try:
         os.write(fd, text)
-        noted = os.pread(fd, _LIMIT, 0)
+        readback = os.pread(fd, _MAX_LABEL, 0)
     except OSError as error:
         reason = (error.strerror or "refused").lower()
         raise RuntimeFailure(
             f"security label {os.fsdecode(text)!r}: {reason}",
-            hint="the policy does not have it, or does not let the engine give it"
+            hint="the policy does not define it, or does not let the engine set it"
             if error.errno in (errno.EACCES, errno.EINVAL, errno.ENOENT)
             else None,
         ) from None
     finally:
         os.close(fd)
-    return noted.decode(errors="replace").rstrip("\0\n")
+    return readback.decode(errors="replace").rstrip("\0\n")
 
 
 def _check_procfs(fd: int) -> None:
     if mounts.filesystem_magic(fd) != mounts.PROC_SUPER_MAGIC:
-        raise RuntimeFailure("security label: the file to write it to is not the kernel's")
+        raise RuntimeFailure("security label: the attribute file is not on a proc file system")
 
 
 def runs_under(profile: str, current: str) -> bool:
-    """Whether what AppArmor tells of a process is the profile that was asked for.
+    """Return whether AppArmor's ``current`` is the requested profile.
 
     A profile may send programs on to a child of its own, and a stack holds all of its parts.
     """
@@ -133,34 +137,37 @@ def runs_under(profile: str, current: str) -> bool:
     return any(part == profile or part.startswith(f"{profile}//") for part in parts)
 
 
-def check(pid: int, wanted: LabelRequest) -> None:
-    """See that a process runs under its labels. Raises ``RuntimeFailure`` where it does not."""
+def check(pid: int, request: LabelRequest) -> None:
+    """Verify that a process runs under its labels.
+
+    :raises RuntimeFailure: when it does not.
+    """
     try:
-        if wanted.apparmor:
+        if request.apparmor:
             current = _read(f"/proc/{pid}/attr/apparmor/current")
-            if not runs_under(os.fsdecode(wanted.apparmor), current):
-                raise _differs("AppArmor profile", wanted.apparmor, current)
-        if wanted.selinux:
+            if not runs_under(os.fsdecode(request.apparmor), current):
+                raise _mismatch("AppArmor profile", request.apparmor, current)
+        if request.selinux:
             current = _read(f"/proc/{pid}/attr/current")
-            asked = os.fsdecode(wanted.selinux)
-            if current not in (asked, selinuxfs.canonical(asked)):
-                raise _differs("SELinux label", wanted.selinux, current)
+            label = os.fsdecode(request.selinux)
+            if current not in (label, selinuxfs.canonical(label)):
+                raise _mismatch("SELinux label", request.selinux, current)
     except (FileNotFoundError, ProcessLookupError):
         if os.path.exists(f"/proc/{pid}"):
             raise RuntimeFailure(
-                "security label: the kernel does not tell what the program runs under"
+                "security label: the kernel does not report the label of the program"
             ) from None
-        # it has ended, and its parent, which is not us, has been told
+        # The process has exited; its parent, another process, reports that.
 
 
-def for_files(spec: Spec) -> str | None:
-    """The label that a spec wants for its mounts, where the kernel has a use for it."""
+def mount_label(spec: Spec) -> str | None:
+    """Return the label of a spec for its mounts, if SELinux is enabled."""
     label = spec.linux.mount_label if spec.linux else None
     return label if label and os.path.exists("/sys/fs/selinux/enforce") else None
 
 
-def of_files(pid: int) -> str | None:
-    """The SELinux label of what a process has as its root; None where files have none."""
+def root_label(pid: int) -> str | None:
+    """Return the SELinux label of a process's root directory; None if files have no labels."""
     try:
         value = os.getxattr(f"/proc/{pid}/root", "security.selinux")
     except OSError as error:
@@ -172,10 +179,10 @@ def of_files(pid: int) -> str | None:
 
 def _read(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read(_LIMIT).rstrip("\0\n")
+        return file.read(_MAX_LABEL).rstrip("\0\n")
 
 
-def _differs(what: str, wanted: bytes, found: str) -> RuntimeFailure:
+def _mismatch(what: str, request: bytes, actual: str) -> RuntimeFailure:
     return RuntimeFailure(
-        f"{what}: {os.fsdecode(wanted)} was asked for, and the kernel says {found or 'none'}"
+        f"{what}: {os.fsdecode(request)} was requested, but the kernel reports {actual or 'none'}"
     )

@@ -1,4 +1,4 @@
-"""Steps that close the root when all is mounted: sysctls, read-only paths, masks."""
+"""Steps that restrict the finished root: sysctls, read-only paths, masked paths."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _DOMAINNAME = "kernel/domainname"
 class Sysctl(msgspec.Struct, frozen=True):
     """Write a namespaced sysctl through the container's own /proc, and read it back.
 
-    The file of the domain name belongs to the host's root, whoever owns the namespace
-    (kernel/utsname_sysctl.c): that one is set by its system call, and read back from the file.
+    The file kernel/domainname belongs to the host's root, whichever user owns the namespace
+    (kernel/utsname_sysctl.c). So setdomainname(2) sets it, and the file is only read back.
     """
 
     name: str
@@ -32,73 +32,74 @@ class Sysctl(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         return f"set {self.name} to {self.value}"
 
-    def execute(self, stage: RootfsContext) -> None:
+    def execute(self, context: RootfsContext) -> None:
         path = self.name.replace(".", "/")
         proc = openat2(
-            stage.root,
+            context.root,
             "proc",
             os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW,
             resolve=RESOLVE.IN_ROOT | RESOLVE.NO_SYMLINKS,
         )
         try:
             if not is_procfs(proc):
-                raise OSError(errno.EPERM, "not the kernel's proc file system", "/proc")
-            beneath = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_XDEV
+                raise OSError(errno.EPERM, "not a proc file system", "/proc")
+            resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_XDEV
             by_call = path == _DOMAINNAME
             if by_call:
                 process.setdomainname(self.value)
             access = os.O_RDONLY if by_call else os.O_RDWR
-            fd = openat2(proc, f"sys/{path}", access, resolve=beneath)
+            fd = openat2(proc, f"sys/{path}", access, resolve=resolve)
         finally:
             os.close(proc)
         try:
             if not by_call:
                 os.write(fd, self.value.encode())
                 os.lseek(fd, 0, os.SEEK_SET)
-            found = os.read(fd, 4096).decode().split()
+            actual = os.read(fd, 4096).decode().split()
         finally:
             os.close(fd)
-        if found != self.value.split():
+        if actual != self.value.split():
             raise OSError(
-                22, f"sysctl {self.name} reads {' '.join(found)} after writing {self.value}"
+                errno.EINVAL,
+                f"sysctl {self.name} reads {' '.join(actual)} after writing {self.value}",
             )
 
 
 class ReadonlyPath(msgspec.Struct, frozen=True):
-    """A read-only mount of a path over itself; a path that is not there needs none."""
+    """Mount a path read-only over itself, if the path exists."""
 
     path: str
 
     def describe(self) -> str:
         return f"make {self.path} read-only"
 
-    def execute(self, stage: RootfsContext) -> None:
+    def execute(self, context: RootfsContext) -> None:
         try:
-            place = open_in_root(stage.root, self.path, os.O_PATH)
+            target = open_in_root(context.root, self.path, os.O_PATH)
         except (FileNotFoundError, NotADirectoryError):
             return
-        tree = mounts.clone_tree("", recursive=True, dir_fd=place)
+        tree = mounts.clone_tree("", recursive=True, dir_fd=target)
         try:
             mounts.mount_setattr(tree, set=mounts.MOUNT_ATTR.RDONLY, recursive=True)
-            attach(tree, place)
+            attach(tree, target)
         finally:
             os.close(tree)
 
 
 class Freeze(msgspec.Struct, frozen=True):
-    """Make one mount read-only once its content is complete."""
+    """Make a mount read-only once its content is complete."""
 
     path: str
 
     def describe(self) -> str:
         return f"make the mount at {self.path} read-only"
 
-    def execute(self, stage: RootfsContext) -> None:
-        place = open_in_root(stage.root, self.path, os.O_PATH)
+    def execute(self, context: RootfsContext) -> None:
+        target = open_in_root(context.root, self.path, os.O_PATH)
         try:
-            mounts.mount_setattr(place, set=mounts.MOUNT_ATTR.RDONLY)
+            mounts.mount_setattr(target, set=mounts.MOUNT_ATTR.RDONLY)
         finally:
-            os.close(place)
+            os.close(target)
 
 
 class MaskPath(msgspec.Struct, frozen=True):
@@ -109,21 +110,21 @@ class MaskPath(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         return f"mask {self.path}"
 
-    def execute(self, stage: RootfsContext) -> None:
+    def execute(self, context: RootfsContext) -> None:
         try:
-            place = open_in_root(stage.root, self.path, os.O_PATH)
+            target = open_in_root(context.root, self.path, os.O_PATH)
         except (FileNotFoundError, NotADirectoryError):
             return
-        if stat.S_ISDIR(os.fstat(place).st_mode):
+        if stat.S_ISDIR(os.fstat(target).st_mode):
             tree = mounts.new_filesystem(
                 "tmpfs",
                 (("size", "4k"), ("nr_inodes", "1"), ("mode", "755"), ("ro", None)),
                 mounts.MOUNT_ATTR.RDONLY | mounts.MOUNT_ATTR.NOSUID | mounts.MOUNT_ATTR.NODEV,
             )
         else:
-            tree = stage.null()
+            tree = context.null()
         try:
-            attach(tree, place)
+            attach(tree, target)
         finally:
             os.close(tree)
 
@@ -137,9 +138,9 @@ _PROPAGATION: dict[int, str] = {
 
 
 class RootPropagation(msgspec.Struct, frozen=True):
-    """How mounts below the root travel; comes before what is mounted there keeps its own way.
+    """Set the propagation of the root, before mounts on it set their own.
 
-    A shared root is made so by :meth:`RootfsContext.share` once it is the root.
+    :meth:`RootfsContext.share` makes the root shared, once it is the root.
     """
 
     propagation: int
@@ -148,18 +149,20 @@ class RootPropagation(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         return f"set the root's propagation to {_PROPAGATION[self.propagation]}"
 
-    def execute(self, stage: RootfsContext) -> None:
+    def execute(self, context: RootfsContext) -> None:
         if self.propagation == mounts.MS.SHARED:
-            stage.shared = self.recursive
+            context.shared_recursive = self.recursive
         else:
-            mounts.mount_setattr(stage.root, propagation=self.propagation, recursive=self.recursive)
+            mounts.mount_setattr(
+                context.root, propagation=self.propagation, recursive=self.recursive
+            )
 
 
 class ReadonlyRoot(msgspec.Struct, frozen=True):
-    """The root itself read-only; mounts below it keep their own attributes."""
+    """Make the root read-only; mounts below it keep their own attributes."""
 
     def describe(self) -> str:
         return "make the root read-only"
 
-    def execute(self, stage: RootfsContext) -> None:
-        mounts.mount_setattr(stage.root, set=mounts.MOUNT_ATTR.RDONLY)
+    def execute(self, context: RootfsContext) -> None:
+        mounts.mount_setattr(context.root, set=mounts.MOUNT_ATTR.RDONLY)

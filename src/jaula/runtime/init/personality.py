@@ -9,12 +9,16 @@ from jaula.spec.runtime import Personality
 DOMAINS = {"LINUX": PER_LINUX, "LINUX32": PER_LINUX32}
 
 
-def personality_value(wanted: Personality) -> int:
-    """The argument of personality(2); raises ``InvalidRequest``."""
-    if wanted.domain not in DOMAINS:
+def personality_value(personality: Personality) -> int:
+    """Return the argument of personality(2).
+
+    :raises InvalidRequest: when the domain or a flag is unknown.
+    """
+    if personality.domain not in DOMAINS:
         raise InvalidRequest(
-            f"linux.personality.domain: {wanted.domain[:128]!r} is none of {', '.join(DOMAINS)}"
+            f"linux.personality.domain: {personality.domain[:128]!r} "
+            f"must be one of {', '.join(DOMAINS)}"
         )
-    if wanted.flags:
+    if personality.flags:
         raise InvalidRequest("linux.personality.flags: the specification defines no flag")
-    return DOMAINS[wanted.domain]
+    return DOMAINS[personality.domain]

@@ -1,11 +1,11 @@
-"""The steps that build a container's root, each a value with ``describe`` and ``execute``.
+"""Steps that build a container's root: values with ``describe`` and ``execute``.
 
-What they share is here; the steps are in :mod:`jaula.runtime.init.mount_steps`, :mod:`jaula.runtime.init.dev_steps`
-and :mod:`jaula.runtime.init.mask_steps`.
+This module holds what they share. The steps are in :mod:`jaula.runtime.init.mount_steps`,
+:mod:`jaula.runtime.init.mask_steps` and :mod:`jaula.runtime.create.devices`.
 
-They run in the container's init before pivot_root: in the container's namespaces, with all
-capabilities over them, the host's tree still reachable as ``/``. The new root is a descriptor;
-nothing below it is ever named by a host path.
+They run in init before pivot_root: in the container's namespaces, with all capabilities over them,
+and with the host's tree still at ``/``. The new root is a descriptor. Nothing below it is ever
+named by a host path.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from jaula.kernel.paths import (
 )
 
 NODES = -1
-"""The slot of the store: a detached tmpfs with device nodes, by :class:`Node`'s names."""
+"""Slot of the node store: a detached tmpfs with device nodes, named as in :class:`Node`."""
 NULL = -2
-"""The slot of the null device that masks are made of: a descriptor in a tmpfs made outside."""
+"""Slot of the null device for masks: a descriptor in a tmpfs created by the parent."""
 
 
 class RootfsContext:
-    """What the steps work on.
+    """The state that the steps share.
 
-    ``prepared`` holds detached mounts by their index in ``spec.mounts``, besides ``NODES`` and
-    ``NULL``. :class:`Console` sets ``master`` and ``slave``.
+    ``prepared`` holds detached mounts by their index in ``spec.mounts``, and ``NODES`` and
+    ``NULL``.
+    :class:`Console` sets ``master`` and ``slave``.
     """
 
     def __init__(self, root: int, prepared: dict[int, int]) -> None:
@@ -40,105 +41,114 @@ class RootfsContext:
         self.prepared = prepared
         self.master = -1
         self.slave = -1
-        self.shared: bool | None = None
+        self.shared_recursive: bool | None = None
         self._null = prepared.get(NULL, -1)
         self._nodes_attached = False
 
     def null(self) -> int:
-        """The null device that covers masked files: never looked up in the container's tree.
+        """Return a detached mount of the null device, to cover a masked file.
 
-        It was made outside; where nodes could not be made there, it is that of the host's tree,
-        which is still ``/`` here.
+        It is never looked up in the container's tree: the parent created it. If the parent could
+        not create nodes, it is the node of the host's tree, which is still at ``/``.
         """
         if self._null < 0:
             self._null = host_node("/dev/null", stat.S_IFCHR, os.makedev(1, 3))
         return self.clone_node(self._null)
 
     def clone_node(self, node: int) -> int:
-        """A detached mount of one node of the store, or of any attached node."""
+        """Return a detached mount of a node of the store, or of any attached node."""
         try:
             return mounts.clone_tree("", dir_fd=node)
         except OSError as error:
             if error.errno != errno.EINVAL or NODES not in self.prepared or self._nodes_attached:
                 raise
-        # Before Linux 6.15 only attached mounts can be cloned: it covers the root for the while.
+        # Before Linux 6.15 only attached mounts can be cloned: the store covers the root meanwhile.
         mounts.move_mount(self.prepared[NODES], "", to_fd=self.root)
         self._nodes_attached = True
         return mounts.clone_tree("", dir_fd=node)
 
     def finish(self) -> None:
-        """Nothing but the container's mounts is left."""
+        """Unmount the node store, so that only the container's mounts are left."""
         if self._nodes_attached:
-            # Not by /proc: in a mount namespace that was joined it is of other processes.
+            # Not by /proc: in a joined mount namespace it belongs to another pid namespace.
             os.fchdir(self.prepared[NODES])
             mounts.umount2(".", mounts.MNT.DETACH)
             self._nodes_attached = False
 
     def share(self) -> None:
-        """What pivot_root(2) does not take before it: a root whose mounts are shared."""
-        if self.shared is not None:
-            mounts.mount_setattr(self.root, propagation=mounts.MS.SHARED, recursive=self.shared)
+        """Make the root's mounts shared, which pivot_root(2) would refuse before."""
+        if self.shared_recursive is not None:
+            mounts.mount_setattr(
+                self.root, propagation=mounts.MS.SHARED, recursive=self.shared_recursive
+            )
 
 
-def host_node(path: str, kind: int, number: int) -> int:
-    """A device node of the host's tree, checked to be that device. Raises ``OSError``."""
+def host_node(path: str, kind: int, device: int) -> int:
+    """Open a device node of the host's tree and check that it is that device.
+
+    :raises OSError: when it does not exist or is another device.
+    """
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW)
-    facts = os.fstat(fd)
-    if stat.S_IFMT(facts.st_mode) != kind or facts.st_rdev != number:
+    st = os.fstat(fd)
+    if stat.S_IFMT(st.st_mode) != kind or st.st_rdev != device:
         os.close(fd)
         raise OSError(
             errno.ENXIO,
-            "this node cannot be made without rights, and the host's of that path is another",
+            "cannot create this device without privileges, and the host's node is another device",
             path,
         )
     return fd
 
 
 class Step(Protocol):
-    """One step."""
+    """One step of building the root."""
 
     def describe(self) -> str: ...
-    def execute(self, stage: RootfsContext) -> None: ...
+    def execute(self, context: RootfsContext) -> None: ...
 
 
-def place_for(stage: RootfsContext, destination: str, source: int) -> int:
-    """The place of a mount, made when missing as a directory or a file like the source."""
+def mount_target(context: RootfsContext, destination: str, source: int) -> int:
+    """Return the mount target; create it as a directory or a file like the source."""
     if stat.S_ISDIR(os.fstat(source).st_mode):
-        return not_in_proc(make_directory_in_root(stage.root, destination), destination)
-    return not_in_proc(make_file_in_root(stage.root, destination), destination)
+        return refuse_procfs(make_directory_in_root(context.root, destination), destination)
+    return refuse_procfs(make_file_in_root(context.root, destination), destination)
 
 
-def not_in_proc(target: int, destination: str) -> int:
-    """The target, unless a link of the image led from elsewhere into /proc (CVE-2019-16884)."""
+def refuse_procfs(target: int, destination: str) -> int:
+    """Return the target, unless a link of the image led into /proc (CVE-2019-16884).
+
+    :raises OSError: when it did.
+    """
     if parts(destination)[:1] == ["proc"] or not is_procfs(target):
         return target
     os.close(target)
-    raise OSError(errno.EPERM, "a link leads into /proc", destination)
+    raise OSError(errno.EPERM, "a symbolic link leads into /proc", destination)
 
 
 def is_procfs(fd: int) -> bool:
-    """Whether a descriptor is of a proc file system."""
+    """Return whether a descriptor belongs to a proc file system."""
     return mounts.filesystem_magic(fd) == mounts.PROC_SUPER_MAGIC
 
 
 def attach(tree: int, target: int) -> None:
-    """Attach a detached mount on ``target``, which is closed."""
+    """Attach a detached mount on ``target``, and close ``target``."""
     try:
         mounts.move_mount(tree, "", to_fd=target)
     finally:
         os.close(target)
 
 
-def shape(
+def set_attributes(
     tree: int,
-    one: tuple[int, int],
-    recursive: tuple[int, int],
+    attributes: tuple[int, int],
+    recursive_attributes: tuple[int, int],
     propagation: tuple[tuple[int, bool], ...],
 ) -> None:
-    """Set and clear attributes of a mount, then of its tree; then how mounts travel, in order."""
-    if any(one):
-        mounts.mount_setattr(tree, set=one[0], clear=one[1])
-    if any(recursive):
-        mounts.mount_setattr(tree, set=recursive[0], clear=recursive[1], recursive=True)
-    for flag, below in propagation:
-        mounts.mount_setattr(tree, propagation=flag, recursive=below)
+    """Set and clear attributes of a mount, then of its tree, then the propagation, in order."""
+    if any(attributes):
+        mounts.mount_setattr(tree, set=attributes[0], clear=attributes[1])
+    if any(recursive_attributes):
+        set_bits, clear_bits = recursive_attributes
+        mounts.mount_setattr(tree, set=set_bits, clear=clear_bits, recursive=True)
+    for flag, recursive in propagation:
+        mounts.mount_setattr(tree, propagation=flag, recursive=recursive)

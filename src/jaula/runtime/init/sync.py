@@ -1,12 +1,13 @@
-"""What is said while a process is made, for init and for exec: both sides.
+"""Synchronisation between the parent and a process that is created, for init and exec.
 
-One SOCK_SEQPACKET socket. The new process and its stage say: ``P<pid>`` (the stage, who it cloned),
-``T`` with the terminal's descriptor, ``H`` when the root is built and the runtime's hooks are due,
-``R`` when all is ready, ``W`` when it waits to be started by somebody else, ``D`` when hooks of
-startContainer have run, ``E<code> <text>`` for a failure; the end of file is a successful exec. The
-maker answers ``H`` with ``C`` and ``R`` with
-``G<pid>``, the process's number on the host: it is told to go on once it is known by its pid, has
-said that it is ready, and has its limits.
+Both sides share one SOCK_SEQPACKET socket. The stage sends ``P<pid>`` with the pid that it cloned.
+The process sends ``T`` with the terminal's master, ``H`` when the root is built and the runtime's
+hooks are due, ``R`` when it is ready, ``W`` when it waits for a later start, ``D`` when the
+startContainer hooks have run, and ``E<code> <text>`` for a failure. End of file means a successful
+execve.
+
+The parent answers ``H`` with ``C``, and ``R`` with ``G<pid>``, the pid on the host. It sends ``G``
+once it knows the pid, the process is ready, and its limits are set.
 """
 
 from __future__ import annotations
@@ -26,43 +27,43 @@ from jaula.runtime.init.rlimits import set_limits
 from jaula.spec.runtime import Process
 
 HOOKS_DONE = b"D"
-_LOOKS, _BETWEEN = 20, 0.005  # at a process that has hung up, and seconds between them
+_EXIT_POLLS, _POLL_INTERVAL = 20, 0.005  # tries to read an exit status, and seconds between them
 
 
 def follow(
-    mine: _socket.socket,
+    sock: _socket.socket,
     stage_pid: int,
-    wanted: Process,
+    process_spec: Process,
     console: tuple[int, int],
     *,
-    lost: str,
+    died_message: str,
     start_hooks: bool = False,
-    start_later: bool = False,
-    at_hooks: Callable[[int], None] | None = None,
+    waits_for_start: bool = False,
+    run_hooks: Callable[[int], None] | None = None,
     check: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
-    """Follow one birth to its end: (the process's pid, its terminal's master or -1).
+    """Follow a new process until it executes or waits; return (pid, terminal master or -1).
 
-    ``at_hooks`` gets the pid when the root is built and not yet entered, ``check`` when the program
-    runs; ``start_hooks`` says that there are some of startContainer, ``start_later`` that it is to
-    wait for somebody else to start it. Closes ``mine`` and reaps the stage.
+    ``run_hooks`` gets the pid when the root is built and not yet entered, ``check`` when the
+    program runs. ``start_hooks`` says that the spec has startContainer hooks, ``waits_for_start``
+    that init waits for a later start. ``sock`` is closed, and the stage is reaped.
 
-    Raises ``RuntimeFailure`` with what the other side said, or with ``lost`` where it ended without
-    a word; then neither process is left.
+    :raises RuntimeFailure: with the reported error, or with ``died_message`` if the process died
+        silently; neither process is left then.
     """
     pid, master = 0, -1
     failure: RuntimeFailure | None = None
     try:
-        ready = hooks_due = waits = told = False
-        hooks_left = start_hooks
-        while not waits:
-            data, fds = seqpacket.receive(mine)
+        ready = hooks_due = waiting = go_sent = False
+        hooks_pending = start_hooks
+        while not waiting:
+            data, fds = seqpacket.receive(sock)
             if not data:
                 break
             kind, rest = data[:1], data[1:]
             if kind == b"P":
                 pid = int(rest)
-                set_limits(pid, wanted)
+                set_limits(pid, process_spec)
             elif kind == b"T":
                 master = fds[0]
                 if console != (0, 0):
@@ -72,91 +73,91 @@ def follow(
             elif kind == b"H":
                 hooks_due = True
             elif kind == b"W":
-                waits = True
+                waiting = True
             elif kind == HOOKS_DONE:
-                hooks_left = False
+                hooks_pending = False
             elif kind == b"E":
                 code, _, text = rest.decode(errors="replace").partition(" ")
                 failure = RuntimeFailure(text, exit_code=int(code))
             if pid and hooks_due:
                 hooks_due = False
-                if at_hooks is not None:
-                    at_hooks(pid)
-                seqpacket.send(mine, b"C")
+                if run_hooks is not None:
+                    run_hooks(pid)
+                seqpacket.send(sock, b"C")
             if pid and ready:
-                ready, told = False, True
-                seqpacket.send(mine, b"G%d" % pid)
-        well = waits if start_later else told and not hooks_left
-        if failure is None and not well:
-            failure = RuntimeFailure(f"{lost}: {_how(pid or stage_pid)}")
+                ready, go_sent = False, True
+                seqpacket.send(sock, b"G%d" % pid)
+        succeeded = waiting if waits_for_start else go_sent and not hooks_pending
+        if failure is None and not succeeded:
+            failure = RuntimeFailure(f"{died_message}: {_exit_reason(pid or stage_pid)}")
         if failure is not None:
             raise failure
-        if check is not None and not waits:
+        if check is not None and not waiting:
             check(pid)
     except BaseException:
         for child in (pid, stage_pid):
             if child:
-                _end(child)
+                _kill(child)
         if master >= 0:
             os.close(master)
         raise
     finally:
-        mine.close()
+        sock.close()
     os.waitpid(stage_pid, 0)
     return pid, master
 
 
-def _how(pid: int) -> str:
-    """How one of our children, which hung up a moment ago, has ended; it stays to be reaped."""
+def _exit_reason(pid: int) -> str:
+    """Return how a child that has closed its socket exited; do not reap it."""
     flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
-    for _ in range(_LOOKS):
+    for _ in range(_EXIT_POLLS):
         try:
-            found = os.waitid(os.P_PID, pid, flags)
+            status = os.waitid(os.P_PID, pid, flags)
         except ChildProcessError:
-            return "somebody else has reaped it"
-        if found is not None:
-            exited = found.si_code == os.CLD_EXITED
-            return f"{'exit status' if exited else 'signal'} {found.si_status}"
-        time.sleep(_BETWEEN)
-    return "it still runs"
+            return "reaped by another process"
+        if status is not None:
+            normal = status.si_code == os.CLD_EXITED
+            return f"{'exit status' if normal else 'signal'} {status.si_status}"
+        time.sleep(_POLL_INTERVAL)
+    return "still running"
 
 
-def _end(pid: int) -> None:
-    """Kill and reap one of our children."""
+def _kill(pid: int) -> None:
+    """Kill and reap a child."""
     try:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
-        return  # the stage dies on its own as soon as the process is there
+        return  # the stage exits by itself once the process exists
 
 
-def moved(sync: _socket.socket, fd: int) -> _socket.socket:
-    """The same socket under the number that it has now."""
-    if sync.fileno() == fd:
-        return sync
-    sync.detach()
+def socket_at(sock: _socket.socket, fd: int) -> _socket.socket:
+    """Return the socket object for a descriptor that was moved to ``fd``."""
+    if sock.fileno() == fd:
+        return sock
+    sock.detach()
     return _socket.socket(fileno=fd)
 
 
-def wait_for_word(sync: _socket.socket) -> int:
-    """Ready; the maker says when to go on, once limits are set, and our pid on the host."""
-    seqpacket.send(sync, b"R")
-    word = sync.recv(32)
-    if word[:1] != b"G":
+def wait_to_proceed(sock: _socket.socket) -> int:
+    """Report readiness; wait until the parent has set the limits, and return our host pid."""
+    seqpacket.send(sock, b"R")
+    message = sock.recv(32)
+    if message[:1] != b"G":
         os._exit(1)
-    return int(word[1:])
+    return int(message[1:])
 
 
-def report(sync: _socket.socket, error: BaseException, doing: str) -> NoReturn:
-    """Tell the shim what failed and end."""
+def report(sock: _socket.socket, error: BaseException, action: str) -> NoReturn:
+    """Send an error to the parent and exit."""
     if isinstance(error, ExecError | JaulaError):
         code, text = error.exit_code, str(error)
     elif isinstance(error, OSError):
-        about = f" ({error.filename})" if error.filename else ""
-        code, text = 125, f"{doing}: {error.strerror}{about}"
+        path = f" ({error.filename})" if error.filename else ""
+        code, text = 125, f"{action}: {error.strerror}{path}"
     else:
-        code, text = 125, f"{doing}: {type(error).__name__}: {error}"
+        code, text = 125, f"{action}: {type(error).__name__}: {error}"
     try:
-        seqpacket.send(sync, f"E{code} {text}".encode(errors="replace"))
+        seqpacket.send(sock, f"E{code} {text}".encode(errors="replace"))
     finally:
         os._exit(code)

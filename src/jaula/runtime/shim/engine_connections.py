@@ -1,8 +1,8 @@
-"""The engines that a shim talks to: the one that started it, and any that finds it later.
+"""Connections of a shim to engines: the one that started it, and later ones.
 
-A later engine connects to ``shim.sock`` in the container's run directory. Only the user that the
-shim runs as is answered. An engine that vanishes or does not read is let go: what it must know of
-the container's end is in ``exit.json``.
+A later engine connects to ``shim.sock`` in the container's run directory. Only the shim's own user
+gets an answer. The shim drops an engine that disconnects or does not read; ``exit.json`` holds what
+that engine must know about the container's exit.
 """
 
 from __future__ import annotations
@@ -25,32 +25,35 @@ _UCRED = struct.Struct("iII")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 class ControlSockets:
-    """Channels to engines.
+    """Connections to engines.
 
-    ``answer`` does what a request asks; descriptors that it keeps it takes out of the list.
-    ``answered`` is called after each answer has been sent.
+    ``handle`` carries out a request; descriptors that it keeps it removes from the list.
+    ``after_reply`` is called after each reply.
     """
 
     def __init__(
         self,
-        poller: EventLoop,
+        event_loop: EventLoop,
         run_dir: str,
-        answer: Callable[[ShimRequest, list[int]], Answer],
-        answered: Callable[[], None],
+        handle: Callable[[ShimRequest, list[int]], Answer],
+        after_reply: Callable[[], None],
     ) -> None:
-        self._poller = poller
+        self._event_loop = event_loop
         self._run_dir = run_dir
-        self._answer = answer
-        self._answered = answered
-        self._channels: dict[int, socket.socket] = {}
+        self._handle = handle
+        self._after_reply = after_reply
+        self._connections: dict[int, socket.socket] = {}
         self._listener: socket.socket | None = None
 
     def listen(self) -> None:
-        """Be found by later engines. Raises ``OSError``."""
+        """Listen for later engines.
+
+        :raises OSError: when the socket cannot be bound.
+        """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with seqpacket.SocketDir(self._run_dir) as place:
-                path = f"{place}/{SOCKET_NAME}"
+            with seqpacket.SocketDir(self._run_dir) as directory:
+                path = f"{directory}/{SOCKET_NAME}"
                 if os.path.lexists(path):
                     os.unlink(path)
                 listener.bind(path)
@@ -61,19 +64,19 @@ class ControlSockets:
             raise
         listener.setblocking(False)
         self._listener = listener
-        self._poller.watch(listener.fileno(), select.EPOLLIN, lambda _: self._accept(listener))
+        self._event_loop.watch(listener.fileno(), select.EPOLLIN, lambda _: self._accept(listener))
 
-    def vanish(self) -> None:
-        """Be found no more."""
+    def stop_listening(self) -> None:
+        """Stop listening and remove the socket."""
         if self._listener is None:
             return
-        self._poller.forget(self._listener.fileno())
+        self._event_loop.forget(self._listener.fileno())
         self._listener.close()
         self._listener = None
         try:
             os.unlink(f"{self._run_dir}/{SOCKET_NAME}")
         except FileNotFoundError:
-            return  # the run directory was removed by the engine
+            return  # the engine has removed the run directory
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -87,29 +90,29 @@ class ControlSockets:
         self.serve(sock)
 
     def serve(self, sock: socket.socket) -> None:
-        """Talk to an engine over this channel from now on."""
+        """Serve the engine at the other end of ``sock``."""
         sock.setblocking(False)
-        self._channels[sock.fileno()] = sock
-        self._poller.watch(sock.fileno(), select.EPOLLIN, lambda _: self._message(sock))
+        self._connections[sock.fileno()] = sock
+        self._event_loop.watch(sock.fileno(), select.EPOLLIN, lambda _: self._on_message(sock))
 
-    def tell(self, event: protocol.Event) -> None:
-        """Send an event to every engine that listens."""
+    def notify(self, event: protocol.Event) -> None:
+        """Send an event to every connected engine."""
         data = protocol.encode(event)
-        for sock in list(self._channels.values()):
+        for sock in list(self._connections.values()):
             self._send(data, sock)
 
     def _send(self, data: bytes, sock: socket.socket) -> None:
         try:
             sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except OSError:  # gone, or so far behind that it has to ask anew
-            self._hang_up(sock)
+        except OSError:  # gone, or so far behind that it must reconnect
+            self._disconnect(sock)
 
-    def _hang_up(self, sock: socket.socket) -> None:
-        if self._channels.pop(sock.fileno(), None) is not None:
-            self._poller.forget(sock.fileno())
+    def _disconnect(self, sock: socket.socket) -> None:
+        if self._connections.pop(sock.fileno(), None) is not None:
+            self._event_loop.forget(sock.fileno())
             sock.close()
 
-    def _message(self, sock: socket.socket) -> None:
+    def _on_message(self, sock: socket.socket) -> None:
         try:
             data, fds = seqpacket.receive(sock)
         except BlockingIOError:
@@ -117,19 +120,19 @@ class ControlSockets:
         except OSError:
             data, fds = b"", []
         if not data:
-            self._hang_up(sock)
+            self._disconnect(sock)
             return
         number = 0
         try:
             request = protocol.decode_shim_request(data)
             number = request.number
-            answer = self._answer(request, fds)
+            reply = self._handle(request, fds)
         except JaulaError as error:
-            answer = Answer(number, error=str(error), exit_code=error.exit_code)
+            reply = Answer(number, error=str(error), exit_code=error.exit_code)
         except (OSError, msgspec.MsgspecError) as error:
-            answer = Answer(number, error=str(error))
+            reply = Answer(number, error=str(error))
         finally:
             for fd in fds:
                 os.close(fd)
-        self._send(protocol.encode(answer), sock)
-        self._answered()
+        self._send(protocol.encode(reply), sock)
+        self._after_reply()

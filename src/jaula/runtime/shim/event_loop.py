@@ -1,4 +1,4 @@
-"""The shim's event loop: epoll(7) and one handler a descriptor."""
+"""An event loop over epoll(7), with one handler for each descriptor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class EventLoop:
         self._events: dict[int, int] = {}
 
     def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
-        """Start watching, or change what is watched; hang-ups and errors are always reported."""
+        """Watch a descriptor, or change the events; hang-ups and errors are always reported."""
         self._handlers[fd] = handler
         if fd not in self._events:
             self._epoll.register(fd, events)
@@ -24,13 +24,16 @@ class EventLoop:
         self._events[fd] = events
 
     def forget(self, fd: int) -> None:
-        """Stop watching; call before the descriptor is closed."""
+        """Stop watching a descriptor; call this before it is closed."""
         if self._events.pop(fd, None) is not None:
             self._epoll.unregister(fd)
             del self._handlers[fd]
 
-    def turn(self, timeout: float | None = None) -> None:
-        """Wait (seconds; None: for ever) and call the handlers of what is ready."""
+    def run_once(self, timeout: float | None = None) -> None:
+        """Wait for ready descriptors and call their handlers.
+
+        ``timeout`` is in seconds; None waits without a limit.
+        """
         for fd, events in self._epoll.poll(-1 if timeout is None else timeout):
             handler = self._handlers.get(fd)
             if handler is not None:

@@ -1,18 +1,29 @@
-"""The shim: one process per container, parent of its init, there from start to end.
+"""The shim: one process per container, parent of its init for the whole life of the container.
 
 It owns the container's terminal or pipes, writes its log, serves attached clients, runs exec'd
-processes, and writes ``exit.json`` when init ends. The engine talks to it over a channel; an engine
-that was started later finds it by ``shim.sock`` in the container's run directory. The shim
-needs no engine: it does its work until the container ends, then goes.
+processes, and writes ``exit.json`` when init exits. The engine talks to it over a socket. A later
+engine connects to ``shim.sock`` in the container's run directory. The shim does not need an engine:
+it works until the container exits, then exits itself.
+
+Facts about memory: creating a container touches a few megabytes of the memory that a shim shares
+with the zygote. The shim would keep these copies for its whole life. So a forked helper creates the
+process and exits. The shim is a child subreaper meanwhile (prctl(2), PR_SET_CHILD_SUBREAPER): what
+the helper created becomes the shim's own child, which the shim can wait for.
+
+Facts about zombies: another OCI runtime may leave processes to the shim. One that it had put into
+the container's pid namespace keeps init from being reaped for as long as it is a zombie
+(pid_namespaces(7)).
 """
 
 from __future__ import annotations
 
+import _socket
 import gc
 import os
 import select
 import socket
 import time
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -21,12 +32,12 @@ from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import protocol, seqpacket
-from jaula.runtime.create import create, process_setup
-from jaula.runtime.create.fd_stack import FdStack
+from jaula.runtime.create import create
 from jaula.runtime.create.id_maps import host_id
-from jaula.runtime.create.process import ProcessHandle
+from jaula.runtime.create.process import FdStack, ProcessHandle
 from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.external import runtime as external_runtime
+from jaula.runtime.init import exec as init_exec
 from jaula.runtime.interfaces import Cgroup, Interfaces, LogWriter
 from jaula.runtime.protocol import (
     Answer,
@@ -41,163 +52,167 @@ from jaula.runtime.protocol import (
     SignalRequest,
     StartRequest,
 )
-from jaula.runtime.shim import spawn_helper
-from jaula.runtime.shim.drain import Drain
 from jaula.runtime.shim.engine_connections import ControlSockets
 from jaula.runtime.shim.event_loop import EventLoop
-from jaula.runtime.shim.reaper import Reaper
-from jaula.runtime.shim.stdio_relay import StdioRelay
+from jaula.runtime.shim.stdio_relay import Drain, StdioRelay
 from jaula.spec import runtime as oci
 
 EXIT_NAME = "exit.json"
-UNNAMED = "/jaula/unnamed"  # the cgroup of a spec that names none
+UNNAMED = "/jaula/unnamed"  # cgroup for a spec without linux.cgroupsPath
 
 
-class _Execed(NamedTuple):
+class _ExecProcess(NamedTuple):
+    """An exec'd process that has not been reaped."""
+
     pid: int
     pidfd: int
-    streams: StdioRelay
+    stdio: StdioRelay
 
 
 class Shim:
     """State of one container while its init lives."""
 
-    def __init__(self, request: StartRequest, parts: Interfaces) -> None:
+    def __init__(self, request: StartRequest, interfaces: Interfaces) -> None:
         self.request = request
-        self.parts = parts
-        self.poller = EventLoop()
-        self.midwife = spawn_helper.SpawnHelper()
-        self.engines = ControlSockets(self.poller, request.run_dir, self._answer, self._settle)
-        self.execs: dict[str, _Execed] = {}
-        self.ended: ExitRecord | None = None
-        self.farewells = Drain()
-        self.strays = Reaper(self.poller)
+        self.interfaces = interfaces
+        self.event_loop = EventLoop()
+        self.spawn_helper = SpawnHelper()
+        self.engines = ControlSockets(
+            self.event_loop, request.run_dir, self._handle_request, self._after_reply
+        )
+        self.execs: dict[str, _ExecProcess] = {}
+        self.exit_record: ExitRecord | None = None
+        self.draining = Drain()
+        self.reaper = Reaper(self.event_loop)
         self.started_at = 0.0
-        self.ooms = 0
+        self.oom_kills_seen = 0
         self.oom_fd: int | None = None
-        self.running: ProcessHandle
+        self.init: ProcessHandle
         self.pidfd = -1
         self.cgroup: Cgroup
-        self.streams: StdioRelay
+        self.stdio: StdioRelay
 
-    # starting
+    # start
 
     def start(
-        self, sandbox: tuple[int, int] | None, held: dict[str, int], clients: list[int]
+        self, sandbox: tuple[int, int] | None, namespace_fds: dict[str, int], clients: list[int]
     ) -> None:
-        """Create the container. Raises ``RuntimeFailure``; then nothing is left of it."""
+        """Create the container.
+
+        :raises RuntimeFailure: when it cannot be created; nothing of it is left then.
+        """
         request = self.request
-        log = self.parts.open_log(request.log.driver, request.log.options, request.log.path)
+        log = self.interfaces.open_log(request.log.driver, request.log.options, request.log.path)
         mount_point = f"{request.run_dir}/rootfs"
         os.makedirs(mount_point, 0o711, exist_ok=True)
         try:
             self.engines.listen()
-            self.running = self.midwife.deliver(
-                lambda: self._make_container(sandbox, held, mount_point)
+            self.init = self.spawn_helper.run(
+                lambda: self._make_container(sandbox, namespace_fds, mount_point)
             )
         except BaseException:
             log.close()
-            self.engines.vanish()
-            self._clear()
+            self.engines.stop_listening()
+            self._delete_partial()
             raise
         self.started_at = time.time()
         try:
-            self._keep_company(log, clients)
+            self._supervise(log, clients)
         except BaseException:
-            self._abandon()
-            self.engines.vanish()
+            self._destroy()
+            self.engines.stop_listening()
             raise
 
     def _make_container(
-        self, sandbox: tuple[int, int] | None, held: dict[str, int], mount_point: str
+        self, sandbox: tuple[int, int] | None, namespace_fds: dict[str, int], mount_point: str
     ) -> ProcessHandle:
-        """In the helper."""
+        """Create the container with our own or an external runtime. Runs in the helper."""
         request = self.request
         spec = _read_spec(request.bundle)
-        terms = create.CreateOptions(
+        options = create.CreateOptions(
             state=self._state(spec, "creating"),
             root=request.root,
             mount_point=mount_point,
             cgroup=(spec.linux.cgroups_path if spec.linux else None) or UNNAMED,
             sandbox=sandbox,
-            held=held,
+            namespace_fds=namespace_fds,
             console=request.console,
             stdin_open=request.stdin_open,
             seccomp_cache=request.seccomp_cache,
         )
         if request.runtime is not None:
-            return external_runtime.start(spec, terms, request.runtime, request.run_dir)
-        return create.start(spec, terms, self.parts)
+            return external_runtime.start(spec, options, request.runtime, request.run_dir)
+        return create.start(spec, options, self.interfaces)
 
-    def _clear(self) -> None:
-        """Leave nothing of what another runtime has begun."""
+    def _delete_partial(self) -> None:
+        """Remove what an external runtime has created so far."""
         request = self.request
         if request.runtime is None:
             return
-        self.midwife.settle()
+        self.spawn_helper.wait()
         linux = _read_spec(request.bundle).linux
         cgroup = (linux.cgroups_path if linux else None) or UNNAMED
-        external_runtime.clear(
-            request.runtime, request.run_dir, request.container_id, cgroup, self.parts
+        external_runtime.clean_up(
+            request.runtime, request.run_dir, request.container_id, cgroup, self.interfaces
         )
 
     def _state(self, spec: oci.Spec, status: str, pid: int = 0) -> oci.State:
+        """Return the OCI state document of the container."""
         request = self.request
         return oci.State(request.container_id, status, request.bundle, pid, spec.annotations)
 
-    def _abandon(self) -> None:
-        """End a container that cannot be kept company."""
+    def _destroy(self) -> None:
+        """Kill and remove a container that cannot be supervised."""
         if self.request.runtime is not None:
-            self._clear()
+            self._delete_partial()
             return
-        os.kill(self.running.pid, 9)
-        with self.parts.cgroups.open(self.running.cgroup) as cgroup:
+        os.kill(self.init.pid, 9)
+        with self.interfaces.cgroups.open(self.init.cgroup) as cgroup:
             cgroup.kill()
             cgroup.destroy()
 
-    def _keep_company(self, log: LogWriter, clients: list[int]) -> None:
-        request, running = self.request, self.running
-        self.pidfd = process.pidfd_open(running.pid)
-        self.cgroup = self.parts.cgroups.open(running.cgroup)
-        self.streams = StdioRelay(
-            self.poller,
-            master=running.master,
-            stdin=running.stdin,
-            stdout=running.stdout,
-            stderr=running.stderr,
+    def _supervise(self, log: LogWriter, clients: list[int]) -> None:
+        """Open pidfd and cgroup of init, relay its stdio, and watch for exit and OOM events."""
+        request, init = self.request, self.init
+        self.pidfd = process.pidfd_open(init.pid)
+        self.cgroup = self.interfaces.cgroups.open(init.cgroup)
+        self.stdio = StdioRelay(
+            self.event_loop,
+            master=init.master,
+            stdin=init.stdin,
+            stdout=init.stdout,
+            stderr=init.stderr,
             log=log,
             stdin_once=request.stdin_once,
-            on_detach=lambda: self.engines.tell(Detached("")),
+            on_detach=lambda: self.engines.notify(Detached("")),
         )
         for fd, stream in zip(clients, request.attachments, strict=True):
-            self.streams.attach(socket.socket(fileno=fd), stream)
-        self.poller.watch(self.pidfd, select.EPOLLIN, self._init_ended)
+            self.stdio.attach(socket.socket(fileno=fd), stream)
+        self.event_loop.watch(self.pidfd, select.EPOLLIN, self._init_ended)
         self.oom_fd = self.cgroup.oom_fd()
         if self.oom_fd is not None:
-            self.poller.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
+            self.event_loop.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
 
-    # what engines ask
+    # requests of engines
 
-    def _answer(self, request: protocol.ShimRequest, fds: list[int]) -> Answer:
-        """Do what is asked; descriptors that are kept are taken out of ``fds``."""
+    def _handle_request(self, request: protocol.ShimRequest, fds: list[int]) -> Answer:
+        """Carry out a request; descriptors that are kept are removed from ``fds``."""
         if isinstance(request, HelloRequest):
             return Answer(
                 request.number,
-                pid=self.running.pid,
+                pid=self.init.pid,
                 shim_pid=os.getpid(),
                 execs=tuple(self.execs),
             )
         if isinstance(request, ExecRequest):
             return Answer(request.number, pid=self._exec(request, fds))
-        streams, pid = self._target(
-            request.exec_id if not isinstance(request, AttachRequest) else ""
-        )
+        stdio, pid = self._target(request.exec_id if not isinstance(request, AttachRequest) else "")
         if isinstance(request, AttachRequest):
-            streams.attach(socket.socket(fileno=fds.pop(0)), request.stream)
+            stdio.attach(socket.socket(fileno=fds.pop(0)), request.stream)
         elif isinstance(request, ResizeRequest):
-            if streams.master < 0:
+            if stdio.master < 0:
                 raise RuntimeFailure("the process has no terminal to resize")
-            tty.set_size(streams.master, request.height, request.width)
+            tty.set_size(stdio.master, request.height, request.width)
         elif isinstance(request, SignalRequest):
             if request.exec_id:
                 process.pidfd_send_signal(self.execs[request.exec_id].pidfd, request.signum)
@@ -206,49 +221,51 @@ class Shim:
         return Answer(request.number, pid=pid)
 
     def _target(self, exec_id: str) -> tuple[StdioRelay, int]:
+        """Return the stdio and pid of init (empty id) or of an exec'd process."""
         if not exec_id:
-            return self.streams, self.running.pid
+            return self.stdio, self.init.pid
         if exec_id not in self.execs:
-            raise RuntimeFailure(f"exec {exec_id} does not run")
-        return self.execs[exec_id].streams, self.execs[exec_id].pid
+            raise RuntimeFailure(f"exec {exec_id} is not running")
+        return self.execs[exec_id].stdio, self.execs[exec_id].pid
 
     # exec
 
     def _exec(self, request: ExecRequest, fds: list[int]) -> int:
+        """Start an exec'd process, attach its client, and return its host pid."""
         stream = request.stream
-        started = self.midwife.deliver(lambda: self._make_exec(request))
-        pidfd = process.pidfd_open(started.pid)
-        streams = StdioRelay(
-            self.poller,
-            master=started.master,
-            stdin=started.stdin,
-            stdout=started.stdout,
-            stderr=started.stderr,
+        handle = self.spawn_helper.run(lambda: self._make_exec(request))
+        pidfd = process.pidfd_open(handle.pid)
+        stdio = StdioRelay(
+            self.event_loop,
+            master=handle.master,
+            stdin=handle.stdin,
+            stdout=handle.stdout,
+            stderr=handle.stderr,
             log=None,
             stdin_once=True,
-            on_detach=lambda: self.engines.tell(Detached(request.exec_id)),
+            on_detach=lambda: self.engines.notify(Detached(request.exec_id)),
         )
-        self.execs[request.exec_id] = _Execed(started.pid, pidfd, streams)
+        self.execs[request.exec_id] = _ExecProcess(handle.pid, pidfd, stdio)
         if stream is not None and fds:
-            streams.attach(socket.socket(fileno=fds.pop(0)), stream)
-        self.poller.watch(pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id))
-        return started.pid
+            stdio.attach(socket.socket(fileno=fds.pop(0)), stream)
+        self.event_loop.watch(pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id))
+        return handle.pid
 
-    def _settle(self) -> None:
-        """After an answer: the helper has ended, and what another runtime left is ours to reap."""
-        self.midwife.settle()
+    def _after_reply(self) -> None:
+        """Wait for the helper after a reply, and reap what an external runtime left to us."""
+        self.spawn_helper.wait()
         if self.request.runtime is not None:
-            execed = (each.pid for each in self.execs.values())
-            self.strays.look({self.running.pid, *execed})
+            exec_pids = (each.pid for each in self.execs.values())
+            self.reaper.scan({self.init.pid, *exec_pids})
 
     def _make_exec(self, request: ExecRequest) -> ProcessHandle:
-        """In the helper: what the container's spec says holds for the new process as well."""
+        """Create an exec'd process; the container's spec applies to it. Runs in the helper."""
         spec = _read_spec(self.request.bundle)
-        linux, wanted = spec.linux, request.process
+        linux, process_spec = spec.linux, request.process
         assert linux is not None
         owner_ids = (
-            host_id(linux.uid_mappings, wanted.user.uid),
-            host_id(linux.gid_mappings, wanted.user.gid),
+            host_id(linux.uid_mappings, process_spec.user.uid),
+            host_id(linux.gid_mappings, process_spec.user.gid),
         )
         stdin_open = bool(request.stream and request.stream.stdin)
         if self.request.runtime is not None:
@@ -256,100 +273,104 @@ class Shim:
                 self.request.runtime,
                 self.request.run_dir,
                 self.request.container_id,
-                wanted,
+                process_spec,
                 owner=owner_ids,
                 stdin_open=stdin_open,
                 console=request.console,
             )
-        keep = FdStack()
+        fd_stack = FdStack()
         try:
-            prepared = process_setup.prepare(
-                wanted,
+            config = init_exec.prepare(
+                process_spec,
                 linux,
-                self._state(spec, "running", self.running.pid),
-                self.parts,
-                keep,
+                self._state(spec, "running", self.init.pid),
+                self.interfaces,
+                fd_stack,
                 seccomp_cache=self.request.seccomp_cache,
                 annotations=spec.annotations,
-                joining=True,
+                for_exec=True,
             )
-            terms = runtime_exec.ExecOptions(
+            options = runtime_exec.ExecOptions(
                 owner_ids=owner_ids,
                 stdin_open=stdin_open,
                 console=request.console,
             )
             return runtime_exec.start(
-                self.running.pid, self.pidfd, self.cgroup, wanted, prepared, terms
+                self.init.pid, self.pidfd, self.cgroup, process_spec, config, options
             )
         finally:
-            keep.close()
+            fd_stack.close()
 
     def _exec_ended(self, exec_id: str) -> None:
-        execed = self.execs[exec_id]
-        reaped, status = os.waitpid(execed.pid, 0 if self.ended else os.WNOHANG)
+        """Reap an exec'd process, report its exit status and drain its output."""
+        exec_process = self.execs[exec_id]
+        reaped, status = os.waitpid(exec_process.pid, 0 if self.exit_record else os.WNOHANG)
         if not reaped:
             return
         del self.execs[exec_id]
-        self.poller.forget(execed.pidfd)
-        os.close(execed.pidfd)
-        execed.streams.drain()
-        self.engines.tell(ExecExited(exec_id, process.exit_code(status)[0]))
-        self.farewells.add(execed.streams)
+        self.event_loop.forget(exec_process.pidfd)
+        os.close(exec_process.pidfd)
+        exec_process.stdio.drain()
+        self.engines.notify(ExecExited(exec_id, process.exit_code(status)[0]))
+        self.draining.add(exec_process.stdio)
 
-    def _turn(self) -> None:
-        """One round of the loop, what the log has to do, and the farewells that are due after."""
-        pauses = (self.streams.tend(), self.farewells.pause())
-        self.poller.turn(min((pause for pause in pauses if pause is not None), default=None))
-        self.farewells.close_due()
+    def _run_once(self) -> None:
+        """Run one round of the event loop, the log's periodic work, and the drain deadlines."""
+        timeouts = (self.stdio.tend(), self.draining.timeout())
+        self.event_loop.run_once(
+            min((timeout for timeout in timeouts if timeout is not None), default=None)
+        )
+        self.draining.close_finished()
 
-    # the end
+    # exit
 
     def _out_of_memory(self, _: int) -> None:
+        """Report an OOM kill to the engines."""
         assert self.oom_fd is not None
         try:
             os.read(self.oom_fd, 4096)
         except BlockingIOError:
             return
         kills = self.cgroup.oom_kills()
-        if kills > self.ooms:
-            self.ooms = kills
+        if kills > self.oom_kills_seen:
+            self.oom_kills_seen = kills
             peak, limit = self._memory()
-            self.engines.tell(OutOfMemory(peak, limit))
-        elif self.ended is not None:
-            self.poller.forget(self.oom_fd)
+            self.engines.notify(OutOfMemory(peak, limit))
+        elif self.exit_record is not None:
+            self.event_loop.forget(self.oom_fd)
 
     def _memory(self) -> tuple[int, int]:
-        return self.cgroup.peak_memory(), self.running.memory_limit
+        return self.cgroup.peak_memory(), self.init.memory_limit
 
     def _init_ended(self, _: int) -> None:
-        running = self.running
-        reaped, status = os.waitpid(running.pid, os.WNOHANG)
+        """Reap init, clean up after the container, and write ``exit.json``."""
+        reaped, status = os.waitpid(self.init.pid, os.WNOHANG)
         if not reaped:
             return
         finished_at = time.time()
-        self.poller.forget(self.pidfd)
+        self.event_loop.forget(self.pidfd)
         code, signum = process.exit_code(status)
         cgroup = self.cgroup
-        if cgroup.pids():  # a shared pid namespace outlives its container's first process
+        if cgroup.pids():  # in a shared pid namespace processes outlive init
             cgroup.kill()
-        self.streams.drain()
+        self.stdio.drain()
         kills = cgroup.oom_kills()
         peak, limit = self._memory()
-        if kills > self.ooms:
-            self.engines.tell(OutOfMemory(peak, limit))
+        if kills > self.oom_kills_seen:
+            self.engines.notify(OutOfMemory(peak, limit))
         error = ""
         if (runtime := self.request.runtime) is not None:
             error = external_runtime.delete(
                 runtime, self.request.run_dir, self.request.container_id
             )
             if error:
-                cgroup_cleanup.remove(self.running.cgroup)
+                cgroup_cleanup.remove(self.init.cgroup)
         try:
             cgroup.destroy()
         except JaulaError as failure:
             error = str(failure)
         cgroup.close()
-        self.ended = ExitRecord(
+        self.exit_record = ExitRecord(
             code,
             signum,
             oom_killed=kills > 0,
@@ -359,20 +380,20 @@ class Shim:
             memory_peak=peak,
             memory_limit=limit,
         )
-        write_exit_record(self.request.run_dir, self.ended)
+        write_exit_record(self.request.run_dir, self.exit_record)
         for exec_id in list(self.execs):
             self._exec_ended(exec_id)
-        self.engines.tell(self.ended)
+        self.engines.notify(self.exit_record)
 
     def run(self) -> None:
-        """Serve until the container has ended and its clients have read everything."""
-        self._settle()
-        while self.ended is None:
-            self._turn()
-        self.engines.vanish()
-        self.farewells.add(self.streams)
-        while self.farewells:
-            self._turn()
+        """Serve until the container has exited and its clients have read all output."""
+        self._after_reply()
+        while self.exit_record is None:
+            self._run_once()
+        self.engines.stop_listening()
+        self.draining.add(self.stdio)
+        while self.draining:
+            self._run_once()
 
 
 def _read_spec(bundle: str) -> oci.Spec:
@@ -386,20 +407,20 @@ def _read_spec(bundle: str) -> oci.Spec:
 
 
 def write_exit_record(run_dir: str, record: ExitRecord) -> None:
-    """Write ``exit.json`` so that a reader sees all of it or nothing."""
+    """Write ``exit.json`` atomically: a reader sees all of it or nothing."""
     path = f"{run_dir}/{EXIT_NAME}"
     try:
         with open(f"{path}.new", "wb") as file:
             file.write(protocol.encode(record))
         os.rename(f"{path}.new", path)
     except FileNotFoundError:
-        return  # the engine has removed the container by force
+        return  # the engine has force-removed the container
 
 
 def main(
-    request: StartRequest, engine: socket.socket, fds: list[int], parts: Interfaces
+    request: StartRequest, engine: socket.socket, fds: list[int], interfaces: Interfaces
 ) -> NoReturn:
-    """The life of a shim process, from fork to exit."""
+    """Run a shim process from fork to exit."""
     code = 0
     try:
         os.setsid()
@@ -407,11 +428,11 @@ def main(
         process.set_name("jaula-shim")
         sandbox = (fds[0], fds[1]) if request.sandbox else None
         rest = fds[2:] if request.sandbox else fds
-        held = dict(zip(request.held, rest, strict=False))
-        clients = rest[len(held) :]
-        shim = Shim(request, parts)
+        namespace_fds = dict(zip(request.namespace_types, rest, strict=False))
+        clients = rest[len(namespace_fds) :]
+        shim = Shim(request, interfaces)
         try:
-            shim.start(sandbox, held, clients)
+            shim.start(sandbox, namespace_fds, clients)
         except (JaulaError, OSError) as error:
             code = error.exit_code if isinstance(error, JaulaError) else 125
             seqpacket.send(engine, protocol.encode(Answer(0, error=str(error), exit_code=code)))
@@ -419,15 +440,15 @@ def main(
         if sandbox is not None:
             os.close(sandbox[0])
             os.close(sandbox[1])
-        for fd in held.values():
+        for fd in namespace_fds.values():
             os.close(fd)
         try:
             seqpacket.send(
-                engine, protocol.encode(Answer(0, pid=shim.running.pid, shim_pid=os.getpid()))
+                engine, protocol.encode(Answer(0, pid=shim.init.pid, shim_pid=os.getpid()))
             )
             shim.engines.serve(engine)
         except OSError:
-            engine.close()  # the engine died meanwhile; the next one finds us by the socket
+            engine.close()  # the engine died meanwhile; the next one connects to our socket
         gc.collect()
         shim.run()
     except BaseException as error:
@@ -438,3 +459,116 @@ def main(
         raise
     finally:
         os._exit(code)
+
+
+class _Failed(msgspec.Struct, frozen=True, tag=True):
+    text: str
+    exit_code: int
+
+
+class _Spawned(msgspec.Struct, frozen=True, tag=True):
+    process_handle: ProcessHandle
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Failed | _Spawned).decode
+_SLOTS = ("master", "stdin", "stdout", "stderr")
+
+
+class SpawnHelper:
+    """Run functions that create a process, one at a time, each in a forked helper.
+
+    A helper takes a millisecond to exit. :meth:`run` does not wait for that, so that the caller can
+    answer its client first; :meth:`wait` does.
+    """
+
+    def __init__(self) -> None:
+        self._helper = 0
+
+    def run(self, work: Callable[[], ProcessHandle]) -> ProcessHandle:
+        """Run ``work`` in a helper; after :meth:`wait` the process that it created is our child.
+
+        :raises RuntimeFailure: with the error that the helper reported.
+        """
+        self.wait()
+        parent_sock, helper_sock = seqpacket.pair()
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        self._helper = os.fork()
+        if self._helper == 0:
+            parent_sock.close()
+            _run_helper(work, helper_sock)
+        helper_sock.close()
+        try:
+            data, fds = seqpacket.receive(parent_sock)
+        finally:
+            parent_sock.close()
+        if not data:
+            raise RuntimeFailure("the helper that creates containers died")
+        message = _decode(data)
+        if isinstance(message, _Failed):
+            raise RuntimeFailure(message.text, exit_code=message.exit_code)
+        remaining = iter(fds)
+        slots = {
+            name: next(remaining) if getattr(message.process_handle, name) >= 0 else -1
+            for name in _SLOTS
+        }
+        process_handle: ProcessHandle = msgspec.structs.replace(message.process_handle, **slots)
+        return process_handle
+
+    def wait(self) -> None:
+        """Wait until the helper has exited: the process that it created is our child then."""
+        if self._helper:
+            os.waitpid(self._helper, 0)
+            self._helper = 0
+            process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+
+
+def _run_helper(work: Callable[[], ProcessHandle], sock: _socket.socket) -> NoReturn:
+    try:
+        try:
+            process_handle = work()
+        except JaulaError as error:
+            seqpacket.send(sock, _encode(_Failed(str(error), error.exit_code)))
+        else:
+            fds = [fd for fd in (getattr(process_handle, name) for name in _SLOTS) if fd >= 0]
+            seqpacket.send(sock, _encode(_Spawned(process_handle)), fds)
+    except BaseException as error:  # noqa: BLE001 - reported, and the helper exits
+        seqpacket.send(sock, _encode(_Failed(f"{type(error).__name__}: {error}", 125)))
+    finally:
+        os._exit(0)
+
+
+class Reaper:
+    """Children that were reparented to the shim and have not been reaped."""
+
+    def __init__(self, event_loop: EventLoop) -> None:
+        self._event_loop = event_loop
+        self._pids: set[int] = set()
+
+    def scan(self, other_children: Iterable[int]) -> None:
+        """Watch every child that is not one of ``other_children``, which are reaped elsewhere."""
+        for pid in external_runtime.children():
+            if pid not in other_children and pid not in self._pids:
+                self.watch(pid)
+
+    def watch(self, pid: int) -> None:
+        """Reap a child when it exits."""
+        pidfd = process.pidfd_open(pid)
+        self._pids.add(pid)
+        self._event_loop.watch(pidfd, select.EPOLLIN, self._reaper(pid, pidfd))
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._pids
+
+    def _reaper(self, pid: int, pidfd: int) -> Callable[[int], None]:
+        def reap(_: int) -> None:
+            try:
+                reaped = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is not None
+            except ChildProcessError:  # a helper process of the log, reaped by its writer
+                reaped = True
+            if reaped:
+                self._event_loop.forget(pidfd)
+                os.close(pidfd)
+                self._pids.discard(pid)
+
+        return reap

@@ -1,11 +1,11 @@
-"""A process's input and output: pipes or a terminal on one side, a log and clients on the other.
+"""Relay a process's stdio: pipes or a terminal on one side, the log and clients on the other.
 
 Follows the Docker Engine API, "Attach to a container": framed output has an 8-byte header (stream
-number, three zeros, length in big-endian), a terminal's is raw.
+number, three zeros, length in big-endian), a terminal's output is raw.
 
-Nothing is buffered without bound: while a client is :data:`CLIENT_BUFFER` bytes behind, the source
-is not read, and the container's writes block as they would on a slow terminal. Input behaves the
-same way in the other direction.
+Buffers are bounded. While a client is :data:`CLIENT_BUFFER` bytes behind, the source is not read,
+and the container's writes block as they would on a slow terminal. Input behaves the same way in the
+other direction.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Protocol
 
 from jaula.runtime.interfaces import LogWriter
 from jaula.runtime.protocol import AttachStream
-from jaula.runtime.shim.detach_keys import DetachScanner
 
-READ_SIZE = 1 << 16
-DRAIN_READS = 256  # more than a pipe or a terminal holds
-CLIENT_BUFFER = 1 << 20  # bytes one client may be behind
-STDIN_BUFFER = 1 << 16  # bytes the container may be behind
-_NUMBERS = {"stdout": 1, "stderr": 2}
+READ_SIZE = 1 << 16  # bytes
+DRAIN_READS = 256  # reads of READ_SIZE: more than a pipe or a terminal holds
+CLIENT_BUFFER = 1 << 20  # bytes that may be queued for one client
+STDIN_BUFFER = 1 << 16  # bytes that may be queued for the container
+_STREAM_NUMBERS = {"stdout": 1, "stderr": 2}
 
 
-class Poller(Protocol):
-    """The shim's event loop, as the streams see it."""
+class Watcher(Protocol):
+    """The part of the shim's event loop that a relay uses."""
 
     def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None: ...
     def forget(self, fd: int) -> None: ...
@@ -38,18 +38,18 @@ class Poller(Protocol):
 class Client:
     """One attached connection."""
 
-    def __init__(self, sock: socket.socket, wants: AttachStream) -> None:
+    def __init__(self, sock: socket.socket, stream_options: AttachStream) -> None:
         self.sock = sock
-        self.wants = wants
+        self.stream_options = stream_options
         self.fd = sock.fileno()
         self.pending: list[bytes] = []
-        self.behind = 0
-        self.reading = wants.stdin
+        self.unsent = 0
+        self.reading = stream_options.stdin
         self.closing = False
         self.scanner = DetachScanner(None)
 
     def queue(self, data: bytes) -> None:
-        """Send what fits now and keep the rest."""
+        """Send what the socket takes now and queue the rest."""
         if not self.pending:
             try:
                 sent = self.sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -59,17 +59,20 @@ class Client:
                 return
             data = data[sent:]
         self.pending.append(data)
-        self.behind += len(data)
+        self.unsent += len(data)
 
     def flush(self) -> None:
-        """Send kept data until the socket is full; raises ``OSError`` when the client is gone."""
+        """Send queued data until the socket is full.
+
+        :raises OSError: when the client is gone.
+        """
         while self.pending:
             data = self.pending[0]
             try:
                 sent = self.sock.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 return
-            self.behind -= sent
+            self.unsent -= sent
             if sent == len(data):
                 self.pending.pop(0)
             else:
@@ -77,14 +80,14 @@ class Client:
 
 
 class StdioRelay:
-    """Joins one process to its log and its clients.
+    """Connect one process to its log and its clients.
 
-    ``on_detach`` is called when a client typed its detach keys.
+    ``on_detach`` is called when a client has typed its detach keys.
     """
 
     def __init__(
         self,
-        poller: Poller,
+        event_loop: Watcher,
         *,
         master: int,
         stdin: int,
@@ -94,18 +97,18 @@ class StdioRelay:
         stdin_once: bool,
         on_detach: Callable[[], None],
     ) -> None:
-        self.poller = poller
+        self.event_loop = event_loop
         self.terminal = master >= 0
         self.log = log
         self.stdin_once = stdin_once
         self.on_detach = on_detach
         self.clients: dict[int, Client] = {}
         self.sources: dict[int, str] = {}
-        self.paused = False
+        self.reads_paused = False
         self.master = master
         self.stdin = master if self.terminal else stdin
         self.stdin_pending = b""
-        self.stdin_ending = False
+        self.stdin_eof = False
         if self.terminal:
             os.set_blocking(master, False)
             self.sources[master] = "stdout"
@@ -113,9 +116,9 @@ class StdioRelay:
             self.sources[stdout] = "stdout"
             self.sources[stderr] = "stderr"
             if stdin >= 0:
-                poller.watch(stdin, 0, self._stdin_event)
+                event_loop.watch(stdin, 0, self._stdin_event)
         for fd in self.sources:
-            poller.watch(fd, select.EPOLLIN, self._source_event(fd))
+            event_loop.watch(fd, select.EPOLLIN, self._source_event(fd))
 
     # output
 
@@ -129,7 +132,7 @@ class StdioRelay:
         return ready
 
     def _read_source(self, fd: int) -> bool:
-        """Read once; false when there is nothing more for now or ever."""
+        """Read once; return False when there is nothing more for now, or at all."""
         if fd not in self.sources:
             return False
         try:
@@ -145,49 +148,50 @@ class StdioRelay:
         return True
 
     def _output(self, stream: str, data: bytes) -> None:
+        """Write one chunk of output to the log and to the clients."""
         if self.log is not None:
             self.log.write(stream, data)
         if not self.clients:
             return
-        framed = struct.pack(">BxxxL", _NUMBERS[stream], len(data)) + data
+        framed = struct.pack(">BxxxL", _STREAM_NUMBERS[stream], len(data)) + data
         for client in list(self.clients.values()):
             if client.closing or not (
-                client.wants.stdout if stream == "stdout" else client.wants.stderr
+                client.stream_options.stdout if stream == "stdout" else client.stream_options.stderr
             ):
                 continue
             try:
-                client.queue(framed if client.wants.framed and not self.terminal else data)
+                client.queue(framed if client.stream_options.framed and not self.terminal else data)
             except OSError:
-                self._drop(client)
+                self._disconnect(client)
                 continue
-            if client.behind:
+            if client.unsent:
                 self._watch(client)
-        self._balance()
+        self._update_back_pressure()
 
-    def _balance(self) -> None:
-        """Stop or resume reading the container as the slowest client allows."""
-        full = any(client.behind > CLIENT_BUFFER for client in self.clients.values())
-        if full != self.paused:
-            self.paused = full
+    def _update_back_pressure(self) -> None:
+        """Pause or resume reading from the container, as the slowest client allows."""
+        full = any(client.unsent > CLIENT_BUFFER for client in self.clients.values())
+        if full != self.reads_paused:
+            self.reads_paused = full
             for fd in self.sources:
                 self._watch_source(fd)
 
     def _watch_source(self, fd: int) -> None:
-        events = 0 if self.paused else select.EPOLLIN
+        events = 0 if self.reads_paused else select.EPOLLIN
         if self.terminal and self.stdin_pending:
             events |= select.EPOLLOUT
-        self.poller.watch(fd, events, self._source_event(fd))
+        self.event_loop.watch(fd, events, self._source_event(fd))
 
     def _end_source(self, fd: int) -> None:
-        self.poller.forget(fd)
+        self.event_loop.forget(fd)
         del self.sources[fd]
         if fd != self.master:
             os.close(fd)
 
     def drain(self) -> None:
-        """Read what the process left behind; called when it has ended.
+        """Read the output that an exited process left in its pipes or terminal.
 
-        Bounded, since another process may hold the other end and write on and on.
+        The number of reads is bounded: another process may hold the other end and keep writing.
         """
         for fd in list(self.sources):
             for _ in range(DRAIN_READS):
@@ -197,25 +201,25 @@ class StdioRelay:
             self.log.flush()
 
     def tend(self) -> float | None:
-        """Let the log go on with what it does beside; seconds until the next call, if any."""
+        """Run the log's periodic work; return the seconds until the next call, or None."""
         return None if self.log is None else self.log.tend()
 
     # clients
 
-    def attach(self, sock: socket.socket, wants: AttachStream) -> None:
-        """Add a client; what it sent before is input already."""
-        client = Client(sock, wants)
-        client.scanner = DetachScanner(wants.detach_keys if self.terminal else None)
+    def attach(self, sock: socket.socket, stream_options: AttachStream) -> None:
+        """Add a client; input that it sent before the hand-over is processed first."""
+        client = Client(sock, stream_options)
+        client.scanner = DetachScanner(stream_options.detach_keys if self.terminal else None)
         self.clients[client.fd] = client
         self._watch(client)
-        if wants.stdin and wants.early:
-            self._input(client, wants.early)
+        if stream_options.stdin and stream_options.early:
+            self._on_input(client, stream_options.early)
 
     def _watch(self, client: Client) -> None:
-        events = select.EPOLLOUT if client.behind else 0
+        events = select.EPOLLOUT if client.unsent else 0
         if client.reading and len(self.stdin_pending) < STDIN_BUFFER:
             events |= select.EPOLLIN
-        self.poller.watch(client.fd, events, lambda got: self._client_event(client, got))
+        self.event_loop.watch(client.fd, events, lambda events: self._client_event(client, events))
 
     def _client_event(self, client: Client, events: int) -> None:
         if client.fd not in self.clients:
@@ -226,46 +230,46 @@ class StdioRelay:
             if events & select.EPOLLIN and client.reading:
                 data = client.sock.recv(READ_SIZE, socket.MSG_DONTWAIT)
                 if data:
-                    self._input(client, data)
+                    self._on_input(client, data)
                 else:
-                    self._input_ended(client)
+                    self._on_input_end(client)
             elif events & (select.EPOLLHUP | select.EPOLLERR):
                 if client.reading:
-                    self._input_ended(client)
-                self._drop(client)
+                    self._on_input_end(client)
+                self._disconnect(client)
                 return
         except BlockingIOError:
             pass
         except OSError:
-            self._drop(client)
+            self._disconnect(client)
             return
-        if client.closing and not client.behind:
-            self._drop(client)
+        if client.closing and not client.unsent:
+            self._disconnect(client)
         elif client.fd in self.clients:
             self._watch(client)
-        self._balance()
+        self._update_back_pressure()
 
-    def _drop(self, client: Client) -> None:
+    def _disconnect(self, client: Client) -> None:
         if self.clients.pop(client.fd, None) is not None:
-            self.poller.forget(client.fd)
+            self.event_loop.forget(client.fd)
             client.sock.close()
-            self._balance()
+            self._update_back_pressure()
 
     def finish(self) -> bool:
-        """No more output will come: end clients as they catch up; true when none is left."""
+        """Disconnect each client once it has read all output; return True if none is left."""
         for client in list(self.clients.values()):
             client.closing = True
             client.reading = False
-            if client.behind:
+            if client.unsent:
                 self._watch(client)
             else:
-                self._drop(client)
+                self._disconnect(client)
         return not self.clients
 
     def close(self) -> None:
-        """Drop everything at once."""
+        """Close all clients, descriptors and the log at once."""
         for client in list(self.clients.values()):
-            self._drop(client)
+            self._disconnect(client)
         for fd in list(self.sources):
             self._end_source(fd)
         self._close_stdin()
@@ -278,20 +282,20 @@ class StdioRelay:
 
     # input
 
-    def _input(self, client: Client, data: bytes) -> None:
+    def _on_input(self, client: Client, data: bytes) -> None:
         data, detached = client.scanner.feed(data)
         if data and self.stdin >= 0:
             self.stdin_pending += data
             self._write_stdin()
         if detached:
             client.reading = False
-            self._drop(client)
+            self._disconnect(client)
             self.on_detach()
 
-    def _input_ended(self, client: Client) -> None:
+    def _on_input_end(self, client: Client) -> None:
         client.reading = False
         if self.stdin_once and not self.terminal:
-            self.stdin_ending = True
+            self.stdin_eof = True
             self._write_stdin()
 
     def _stdin_event(self, events: int) -> None:
@@ -302,6 +306,7 @@ class StdioRelay:
             self._write_stdin()
 
     def _write_stdin(self) -> None:
+        """Write queued input until the container's stdin is full, and watch it for the rest."""
         if self.stdin < 0:
             self.stdin_pending = b""
             return
@@ -320,17 +325,87 @@ class StdioRelay:
                 self._watch_source(self.master)
         elif self.stdin >= 0:
             if self.stdin_pending:
-                self.poller.watch(self.stdin, select.EPOLLOUT, self._stdin_event)
-            elif self.stdin_ending:
+                self.event_loop.watch(self.stdin, select.EPOLLOUT, self._stdin_event)
+            elif self.stdin_eof:
                 self._close_stdin()
             else:
-                self.poller.watch(self.stdin, 0, self._stdin_event)
+                self.event_loop.watch(self.stdin, 0, self._stdin_event)
         if was_full and len(self.stdin_pending) < STDIN_BUFFER:
             for client in self.clients.values():
                 self._watch(client)
 
     def _close_stdin(self) -> None:
         if self.stdin >= 0 and not self.terminal:
-            self.poller.forget(self.stdin)
+            self.event_loop.forget(self.stdin)
             os.close(self.stdin)
         self.stdin = -1
+
+
+class DetachScanner:
+    """Scan client input for the detach keys; ``None`` or empty keys never match.
+
+    Follows Docker: the keys are removed from the input. A prefix that turns out not to be the
+    sequence is passed on. The sequence may be split over several chunks.
+    """
+
+    def __init__(self, keys: bytes | None) -> None:
+        self.keys = keys or b""
+        self.matched = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """Return the input to pass on, and whether the sequence is complete.
+
+        The rest of the input is dropped if it is.
+        """
+        if not self.keys:
+            return data, False
+        output = bytearray()
+        for byte in data:
+            if byte == self.keys[self.matched]:
+                self.matched += 1
+                if self.matched == len(self.keys):
+                    return bytes(output), True
+                continue
+            output += self.keys[: self.matched]
+            self.matched = 0
+            if byte == self.keys[0]:
+                self.matched = 1
+                if len(self.keys) == 1:
+                    return bytes(output), True
+            else:
+                output.append(byte)
+        return bytes(output), False
+
+
+DRAIN_TIMEOUT = 10.0  # seconds that attached clients have to read the remaining output
+
+
+class Drain:
+    """Relays of exited processes, kept until their clients have read all output or time out."""
+
+    def __init__(self) -> None:
+        self._draining: list[tuple[float, StdioRelay]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._draining)
+
+    def add(self, relay: StdioRelay) -> None:
+        """Close the relay now, or when its last client has read everything or timed out."""
+        if relay.finish():
+            relay.close()
+        else:
+            self._draining.append((time.monotonic() + DRAIN_TIMEOUT, relay))
+
+    def timeout(self) -> float | None:
+        """Return the seconds until the next deadline, or None if nothing is draining."""
+        if not self._draining:
+            return None
+        return max(0.0, min(due for due, _ in self._draining) - time.monotonic())
+
+    def close_finished(self) -> None:
+        """Close the relays whose clients are gone or timed out."""
+        now = time.monotonic()
+        for entry in list(self._draining):
+            if not entry[1].clients or entry[0] <= now:
+                self._draining.remove(entry)
+                entry[1].close()

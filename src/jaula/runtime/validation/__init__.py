@@ -1,11 +1,12 @@
-"""Whether a spec asks for something that a container can be: decided before anything is made.
+"""Validation of a spec, before anything is created.
 
-Follows runtime-spec config.md and config-linux.md; where they are silent, what the kernel would
-refuse later with a bare errno is refused here with the name of the field. Pure, except
-:mod:`jaula.runtime.validation.host`.
+Pure, except :mod:`jaula.runtime.validation.host`.
 
-Each error is one line that starts with the field. What other runtimes tolerate is tolerated, and
-told as a warning.
+Follows runtime-spec config.md and config-linux.md. Where they are silent, a value that the kernel
+would refuse later with a bare errno is refused here with the name of the field.
+
+Each error is one line that starts with the field. What other runtimes tolerate is tolerated here
+too, with a warning.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from __future__ import annotations
 import msgspec
 
 from jaula.runtime.validation import linux, process, resources
-from jaula.runtime.validation.field import absolute, refuse, shown
+from jaula.runtime.validation.field import absolute, quote, refuse
 from jaula.spec.runtime import Hooks, Mount, Process, Resources, Spec
 
 _UTS_MAX = 64  # bytes of a host or domain name, include/uapi/linux/utsname.h
-_LONGEST_KEY = 64  # characters of an annotation's or sysctl's name that are shown as they are
+_MAX_KEY = 64  # characters of an annotation's or sysctl's name that an error shows in full
 _DIGITS = frozenset("0123456789")
 
 
 def check(spec: Spec) -> tuple[str, ...]:
-    """Warnings about a spec; raises ``InvalidRequest`` or ``Unsupported`` where it cannot be."""
+    """Validate a spec; return warnings.
+
+    :raises InvalidRequest: when a field is invalid.
+    :raises Unsupported: when a field asks for something that this runtime does not support.
+    """
     warnings: list[str] = []
     _no_nul(spec)
     _version(spec.oci_version)
@@ -46,50 +51,50 @@ def check(spec: Spec) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def check_process(wanted: Process) -> tuple[str, ...]:
-    """As :func:`check`, for a process that is added to a container."""
-    _no_nul(wanted)
-    return process.check(wanted)
+def check_process(process_spec: Process) -> tuple[str, ...]:
+    """Validate a process that is added to a running container; see :func:`check`."""
+    _no_nul(process_spec)
+    return process.check(process_spec)
 
 
-def check_resources(wanted: Resources) -> None:
-    """As :func:`check`, for limits that a container is to have from now on."""
-    _no_nul(wanted)
-    resources.check(wanted, "resources")
+def check_resources(limits: Resources) -> None:
+    """Validate new limits of a container; see :func:`check`."""
+    _no_nul(limits)
+    resources.check(limits, "resources")
 
 
 def _no_nul(document: Spec | Process | Resources) -> None:
-    """The kernel would see a text with a NUL byte as a shorter one."""
+    """Refuse a NUL byte: the kernel would read a shorter string."""
     if b"\\u0000" not in msgspec.json.encode(document):
         return
-    if place := _find_nul(msgspec.to_builtins(document), ""):
-        raise refuse(place.removeprefix("."), "holds a NUL byte")
+    if path := _find_nul(msgspec.to_builtins(document), ""):
+        raise refuse(path.removeprefix("."), "holds a NUL byte")
 
 
-def _find_nul(value: object, place: str) -> str | None:
+def _find_nul(value: object, path: str) -> str | None:
     if isinstance(value, str):
-        return place if "\0" in value else None
+        return path if "\0" in value else None
     if isinstance(value, dict):
         for key, item in value.items():
-            plain = len(key) <= _LONGEST_KEY and key.isprintable()
-            below = f"{place}.{key if plain else shown(key)}"
+            printable = len(key) <= _MAX_KEY and key.isprintable()
+            key_path = f"{path}.{key if printable else quote(key)}"
             if "\0" in key:
-                return below
-            if found := _find_nul(item, below):
-                return found
+                return key_path
+            if nested := _find_nul(item, key_path):
+                return nested
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            if found := _find_nul(item, f"{place}[{index}]"):
-                return found
+            if nested := _find_nul(item, f"{path}[{index}]"):
+                return nested
     return None
 
 
 def _version(text: str) -> None:
     numbers = text.partition("-")[0].partition("+")[0].split(".")
     if len(numbers) != 3 or not all(number and set(number) <= _DIGITS for number in numbers):
-        raise refuse("ociVersion", f"{shown(text)} is not a version such as 1.2.0")
+        raise refuse("ociVersion", f"{quote(text)} is not a version such as 1.2.0")
     if numbers[0] != "1":
-        raise refuse("ociVersion", f"{shown(text)} is not 1.x, which this runtime follows")
+        raise refuse("ociVersion", f"{quote(text)} is not supported, this runtime supports 1.x")
 
 
 def _mount(field: str, mount: Mount) -> tuple[str, ...]:
@@ -99,17 +104,17 @@ def _mount(field: str, mount: Mount) -> tuple[str, ...]:
         if not mount.uid_mappings or not mount.gid_mappings:
             raise refuse(field, "has only one of uidMappings and gidMappings")
         if mount.type != "bind" and not {"bind", "rbind"} & set(mount.options):
-            raise refuse(f"{field}.uidMappings", "are only possible on a bind mount")
+            raise refuse(f"{field}.uidMappings", "requires a bind mount")
         linux.mappings(f"{field}.uidMappings", mount.uid_mappings)
         linux.mappings(f"{field}.gidMappings", mount.gid_mappings)
     if not mount.destination.startswith("/"):
-        place = f"{field}.destination: {shown(mount.destination)}"
-        return (f"{place} is not absolute, taken as relative to the root",)
+        path = f"{field}.destination: {quote(mount.destination)}"
+        return (f"{path} is not absolute, interpreted as relative to the root",)
     return ()
 
 
 def _hooks(hooks: Hooks) -> None:
-    for point, several in (
+    for point, entries in (
         ("prestart", hooks.prestart),
         ("createRuntime", hooks.create_runtime),
         ("createContainer", hooks.create_container),
@@ -117,7 +122,7 @@ def _hooks(hooks: Hooks) -> None:
         ("poststart", hooks.poststart),
         ("poststop", hooks.poststop),
     ):
-        for index, hook in enumerate(several):
+        for index, hook in enumerate(entries):
             absolute(f"hooks.{point}[{index}].path", hook.path)
             if hook.timeout is not None and hook.timeout <= 0:
                 raise refuse(

@@ -1,35 +1,35 @@
-"""A field of a spec in an error: its name first, what was found, cut where it is long."""
+"""Errors about a field of a spec: its name first, then the value, truncated if it is long."""
 
 from __future__ import annotations
 
 from jaula.errors import InvalidRequest
 
-_KEPT = 128  # characters of a value that are shown
+_MAX_VALUE = 128  # characters of a value that an error shows
 
 
 def refuse(field: str, text: str) -> InvalidRequest:
-    """The error for a field."""
+    """Return the error for a field."""
     return InvalidRequest(f"{field}: {text}")
 
 
-def shown(value: str) -> str:
-    """A value as it is quoted: on one line, of bounded length."""
-    return repr(value if len(value) <= _KEPT else f"{value[:_KEPT]}...")
+def quote(value: str) -> str:
+    """Return a value for an error: quoted, on one line, of bounded length."""
+    return repr(value if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]}...")
 
 
 def absolute(field: str, path: str) -> None:
-    """Refuse a path that is not absolute."""
+    """Require an absolute path."""
     if not path.startswith("/"):
-        raise refuse(field, f"{shown(path)} is not an absolute path")
+        raise refuse(field, f"{quote(path)} is not an absolute path")
 
 
-def one_of(field: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a word that is not known, and name those that are."""
-    if value not in known:
-        raise refuse(field, f"{shown(value)} is none of {', '.join(known)}")
+def one_of(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Require one of the allowed words, and list them in the error."""
+    if value not in allowed:
+        raise refuse(field, f"{quote(value)} must be one of {', '.join(allowed)}")
 
 
 def between(field: str, value: int, lowest: int, highest: int) -> None:
-    """Refuse a number out of its range; both ends belong to it."""
+    """Require a number in a range, both ends included."""
     if not lowest <= value <= highest:
         raise refuse(field, f"{value} is not between {lowest} and {highest}")

@@ -1,4 +1,4 @@
-"""What of a spec depends on the host: its security modules, and which namespaces are its own."""
+"""Validation that depends on the host: its security modules and its own namespaces."""
 
 from __future__ import annotations
 
@@ -8,35 +8,38 @@ import msgspec
 
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.runtime.validation import sysctl
-from jaula.runtime.validation.field import refuse, shown
+from jaula.runtime.validation.field import quote, refuse
 from jaula.spec.runtime import Process, Spec
 
 _LINKS = {"network": "net", "ipc": "ipc", "uts": "uts", "user": "user"}  # names in /proc/<pid>/ns
 
 
 class Host(msgspec.Struct, frozen=True):
-    """Facts about the host."""
+    """Security modules of the host."""
 
     apparmor: bool
     selinux: bool
 
 
-def facts() -> Host:
-    """Whether AppArmor and SELinux are in force."""
+def detect() -> Host:
+    """Return whether AppArmor and SELinux are enabled."""
     return Host(
-        apparmor=_first("/sys/module/apparmor/parameters/enabled") == b"Y",
+        apparmor=_first_byte("/sys/module/apparmor/parameters/enabled") == b"Y",
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
     )
 
 
-def check_process(wanted: Process, host: Host) -> None:
-    """Refuse a label that nothing would enforce; raises ``Unsupported``."""
-    if wanted.apparmor_profile and not host.apparmor:
+def check_process(process: Process, host: Host) -> None:
+    """Refuse a label that no security module would enforce.
+
+    :raises Unsupported: when the module is not enabled.
+    """
+    if process.apparmor_profile and not host.apparmor:
         raise Unsupported(
-            f"process.apparmorProfile: {shown(wanted.apparmor_profile)} is wanted, but apparmor "
-            "is disabled or not supported by this kernel"
+            f"process.apparmorProfile: {quote(process.apparmor_profile)} is requested, but "
+            "apparmor is disabled or not supported by this kernel"
         )
-    if wanted.selinux_label and not host.selinux:
+    if process.selinux_label and not host.selinux:
         raise Unsupported(
             "process.selinuxLabel: selinux label is specified in config, but selinux is disabled "
             "or not supported"
@@ -44,7 +47,11 @@ def check_process(wanted: Process, host: Host) -> None:
 
 
 def check(spec: Spec, host: Host) -> None:
-    """Labels, and that no sysctl of the host's own namespaces would be written."""
+    """Validate labels, and refuse sysctls of the host's own namespaces.
+
+    :raises Unsupported: when a label's security module is not enabled.
+    :raises InvalidRequest: when a sysctl would be written in a host namespace.
+    """
     if spec.process is not None:
         check_process(spec.process, host)
     if spec.linux is None or not spec.linux.sysctl:
@@ -55,23 +62,23 @@ def check(spec: Spec, host: Host) -> None:
         path = paths.get(kind or "")
         if kind and path and _same(path, f"/proc/self/ns/{_LINKS[kind]}"):
             raise refuse(
-                "linux.sysctl", f"{shown(name)} is not allowed in the host's {kind} namespace"
+                "linux.sysctl", f"{quote(name)} is not allowed in the host's {kind} namespace"
             )
 
 
-def _same(path: str, own: str) -> bool:
+def _same(path: str, own_path: str) -> bool:
     try:
-        return os.path.samestat(os.stat(path), os.stat(own))
+        return os.path.samestat(os.stat(path), os.stat(own_path))
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise InvalidRequest(f"linux.namespaces: {shown(path)}: {why}") from None
+        reason = (error.strerror or str(error)).lower()
+        raise InvalidRequest(f"linux.namespaces: {quote(path)}: {reason}") from None
 
 
-def _first(path: str) -> bytes:
+def _first_byte(path: str) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return b""  # the module is not in this kernel
+        return b""  # this kernel does not have the module
     try:
         return os.read(fd, 1)
     finally:

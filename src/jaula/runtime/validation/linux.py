@@ -1,22 +1,26 @@
-"""The section ``linux``: config-linux.md; user_namespaces(7), time_namespaces(7)."""
+"""Validation of the section ``linux``: config-linux.md; user_namespaces(7), time_namespaces(7)."""
 
 from __future__ import annotations
 
 from jaula.errors import Unsupported
 from jaula.runtime.init.personality import personality_value
 from jaula.runtime.validation import resources, seccomp, sysctl
-from jaula.runtime.validation.field import absolute, between, one_of, refuse, shown
+from jaula.runtime.validation.field import absolute, between, one_of, quote, refuse
 from jaula.spec.runtime import Device, IDMapping, Linux, Namespace, Process, Spec
 
 NAMESPACES = ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")
 PROPAGATIONS = ("private", "slave", "shared", "unbindable")
-MOST_MAPPINGS = 340  # lines of /proc/<pid>/uid_map, user_namespaces(7)
-_LONGEST_PATH = 4095
+MAX_MAPPINGS = 340  # lines of /proc/<pid>/uid_map, user_namespaces(7)
+_MAX_PATH = 4095  # bytes, PATH_MAX without the NUL
 _INT64_MAX = (1 << 63) - 1
 
 
 def check(spec: Spec) -> dict[str, Namespace]:
-    """The namespaces by type; raises ``InvalidRequest`` or ``Unsupported``."""
+    """Validate the section; return the namespaces by type.
+
+    :raises InvalidRequest: when a field is invalid.
+    :raises Unsupported: when a field is not supported.
+    """
     section = spec.linux or Linux()
     kinds = _namespaces(section.namespaces)
     if "mount" not in kinds:
@@ -52,9 +56,12 @@ def check(spec: Spec) -> dict[str, Namespace]:
 
 
 def mappings(field: str, rows: tuple[IDMapping, ...]) -> None:
-    """Refuse lists that the kernel would not take: empty, overlong, overlapping or wrapping."""
-    if len(rows) > MOST_MAPPINGS:
-        raise refuse(field, f"{len(rows)} mappings, the kernel takes {MOST_MAPPINGS}")
+    """Refuse id mappings that the kernel would not accept.
+
+    These are lists that are too long, and rows that are empty, overlap or wrap around.
+    """
+    if len(rows) > MAX_MAPPINGS:
+        raise refuse(field, f"{len(rows)} mappings, the kernel accepts at most {MAX_MAPPINGS}")
     for index, row in enumerate(rows):
         between(f"{field}[{index}].size", row.size, 1, 0xFFFFFFFF)
         for name, first in (("containerID", row.container_id), ("hostID", row.host_id)):
@@ -70,13 +77,13 @@ def mappings(field: str, rows: tuple[IDMapping, ...]) -> None:
             end = first + size
 
 
-def _namespaces(wanted: tuple[Namespace, ...]) -> dict[str, Namespace]:
+def _namespaces(namespaces: tuple[Namespace, ...]) -> dict[str, Namespace]:
     kinds: dict[str, Namespace] = {}
-    for index, namespace in enumerate(wanted):
+    for index, namespace in enumerate(namespaces):
         field = f"linux.namespaces[{index}]"
         one_of(f"{field}.type", namespace.type, NAMESPACES)
         if namespace.type in kinds:
-            raise refuse(f"{field}.type", f"'{namespace.type}' is given twice")
+            raise refuse(f"{field}.type", f"'{namespace.type}' is specified twice")
         if namespace.path:
             absolute(f"{field}.path", namespace.path)
         kinds[namespace.type] = namespace
@@ -84,11 +91,11 @@ def _namespaces(wanted: tuple[Namespace, ...]) -> dict[str, Namespace]:
 
 
 def _id_mappings(section: Linux, kinds: dict[str, Namespace], process: Process | None) -> None:
-    both = (("uidMappings", section.uid_mappings), ("gidMappings", section.gid_mappings))
-    for field, rows in both:
+    maps = (("uidMappings", section.uid_mappings), ("gidMappings", section.gid_mappings))
+    for field, rows in maps:
         mappings(f"linux.{field}", rows)
         if rows and "user" not in kinds:
-            raise refuse(f"linux.{field}", "there is no namespace of type 'user' to map ids for")
+            raise refuse(f"linux.{field}", "requires a namespace of type 'user'")
         if not rows and "user" in kinds and not kinds["user"].path:
             raise refuse(f"linux.{field}", "a new namespace of type 'user' needs a mapping")
     if "user" not in kinds or kinds["user"].path or process is None:
@@ -111,7 +118,7 @@ def _time_offsets(section: Linux, kinds: dict[str, Namespace]) -> None:
         raise refuse("linux.timeOffsets", "need a new namespace of type 'time'")
     for clock, offset in section.time_offsets.items():
         if clock not in ("monotonic", "boottime"):
-            raise refuse("linux.timeOffsets", f"{shown(clock)} is none of monotonic, boottime")
+            raise refuse("linux.timeOffsets", f"{quote(clock)} must be one of monotonic, boottime")
         field = f"linux.timeOffsets.{clock}"
         between(f"{field}.secs", offset.secs, -_INT64_MAX, _INT64_MAX)
         between(f"{field}.nanosecs", offset.nanosecs, 0, 999_999_999)
@@ -131,9 +138,11 @@ def _device(field: str, device: Device) -> None:
 
 
 def _cgroups_path(path: str) -> None:
-    if len(path.encode()) > _LONGEST_PATH:
-        raise refuse("linux.cgroupsPath", f"is longer than {_LONGEST_PATH} bytes")
+    if len(path.encode()) > _MAX_PATH:
+        raise refuse("linux.cgroupsPath", f"is longer than {_MAX_PATH} bytes")
     if not path.isprintable():
-        raise refuse("linux.cgroupsPath", f"{shown(path)} has a character that is not printable")
+        raise refuse(
+            "linux.cgroupsPath", f"{quote(path)} contains a character that is not printable"
+        )
     if ".." in path.replace(":", "/").split("/"):
-        raise refuse("linux.cgroupsPath", f"{shown(path)} has a part '..'")
+        raise refuse("linux.cgroupsPath", f"{quote(path)} contains '..'")

@@ -1,47 +1,50 @@
-"""The section ``process``: config.md "Process", "Linux Process"; sched(7), ioprio_set(2)."""
+"""Validation of the section ``process``: config.md "Process"; sched(7), ioprio_set(2)."""
 
 from __future__ import annotations
 
 from jaula.kernel import scheduling
 from jaula.kernel.capabilities import NAMES
 from jaula.runtime.init.rlimits import RLIMITS
-from jaula.runtime.validation.field import absolute, between, one_of, refuse, shown
+from jaula.runtime.validation.field import absolute, between, one_of, quote, refuse
 from jaula.spec import cpuset
 from jaula.spec.runtime import Capabilities, Process, Rlimit, Scheduler, User
 
-HIGHEST_ID = 0xFFFFFFFE  # the id above it means 'none' to the kernel
+HIGHEST_ID = 0xFFFFFFFE  # the kernel uses the next id as 'no id'
 _NAMES = frozenset(NAMES)
 _REALTIME = ("SCHED_FIFO", "SCHED_RR")
 
 
-def check(wanted: Process) -> tuple[str, ...]:
-    """Warnings; raises ``InvalidRequest``."""
-    if not wanted.cwd:
+def check(process: Process) -> tuple[str, ...]:
+    """Validate a process; return warnings.
+
+    :raises InvalidRequest: when a field is invalid.
+    """
+    if not process.cwd:
         raise refuse("process.cwd", "is missing")
-    absolute("process.cwd", wanted.cwd)
-    if not wanted.args:
+    absolute("process.cwd", process.cwd)
+    if not process.args:
         raise refuse("process.args", "is empty")
-    if wanted.command_line is not None:
+    if process.command_line is not None:
         raise refuse("process.commandLine", "is for Windows, process.args for Linux")
-    if wanted.console_size is not None:
-        between("process.consoleSize.height", wanted.console_size.height, 0, 0xFFFF)
-        between("process.consoleSize.width", wanted.console_size.width, 0, 0xFFFF)
-    _user(wanted.user)
-    _rlimits(wanted.rlimits)
-    if wanted.oom_score_adj is not None:
-        between("process.oomScoreAdj", wanted.oom_score_adj, -1000, 1000)
-    if wanted.io_priority is not None:
-        priority = wanted.io_priority
+    if process.console_size is not None:
+        between("process.consoleSize.height", process.console_size.height, 0, 0xFFFF)
+        between("process.consoleSize.width", process.console_size.width, 0, 0xFFFF)
+    _user(process.user)
+    _rlimits(process.rlimits)
+    if process.oom_score_adj is not None:
+        between("process.oomScoreAdj", process.oom_score_adj, -1000, 1000)
+    if process.io_priority is not None:
+        priority = process.io_priority
         one_of("process.ioPriority.class", priority.class_, tuple(scheduling.IOPRIO_CLASSES))
         highest = 0 if priority.class_ == "IOPRIO_CLASS_NONE" else 7
         between("process.ioPriority.priority", priority.priority, 0, highest)
-    if wanted.scheduler is not None:
-        _scheduler(wanted.scheduler)
-    if wanted.exec_cpu_affinity is not None:
+    if process.scheduler is not None:
+        _scheduler(process.scheduler)
+    if process.exec_cpu_affinity is not None:
         for name in ("initial", "final"):
-            if text := getattr(wanted.exec_cpu_affinity, name):
+            if text := getattr(process.exec_cpu_affinity, name):
                 cpuset.parse(text, field=f"process.execCPUAffinity.{name}")
-    return () if wanted.capabilities is None else _capabilities(wanted.capabilities)
+    return () if process.capabilities is None else _capabilities(process.capabilities)
 
 
 def _user(user: User) -> None:
@@ -58,9 +61,9 @@ def _rlimits(limits: tuple[Rlimit, ...]) -> None:
     for index, limit in enumerate(limits):
         field = f"process.rlimits[{index}]"
         if limit.type not in RLIMITS:
-            raise refuse(f"{field}.type", f"unknown resource limit {shown(limit.type)}")
+            raise refuse(f"{field}.type", f"unknown resource limit {quote(limit.type)}")
         if limit.type in seen:
-            raise refuse(f"{field}.type", f"{limit.type} is given twice")
+            raise refuse(f"{field}.type", f"{limit.type} is specified twice")
         seen.add(limit.type)
         for name, value in (("soft", limit.soft), ("hard", limit.hard)):
             if not -1 <= value < 1 << 64:
@@ -70,48 +73,54 @@ def _rlimits(limits: tuple[Rlimit, ...]) -> None:
 
 
 def _capabilities(sets: Capabilities) -> tuple[str, ...]:
-    """Unknown names are left out with a word, not refused: a spec may be for a newer kernel.
+    """Validate capability sets; return warnings.
 
-    Ambient ones that are not both permitted and inheritable are left out without one: the kernel
-    raises no others, and the specs of common tools name them. The subsets are those of capset(2).
+    Unknown names are ignored with a warning: a spec may be for a newer kernel. Ambient capabilities
+    that are not both permitted and inheritable are ignored silently: the kernel does not raise
+    them, and the specs of common tools list them. The subset rules are those of capset(2).
     """
     warnings: list[str] = []
     for kind in ("bounding", "effective", "inheritable", "permitted", "ambient"):
         warnings += (
-            f"process.capabilities.{kind}: unknown capability {shown(name)} is ignored"
+            f"process.capabilities.{kind}: unknown capability {quote(name)} is ignored"
             for name in getattr(sets, kind)
             if name not in _NAMES
         )
-    for kind, within in (("effective", "permitted"), ("inheritable", "bounding")):
+    for kind, superset in (("effective", "permitted"), ("inheritable", "bounding")):
         for name in getattr(sets, kind):
-            if name in _NAMES and name not in getattr(sets, within):
-                raise refuse(f"process.capabilities.{kind}", f"{name} is not in the set {within}")
+            if name in _NAMES and name not in getattr(sets, superset):
+                raise refuse(f"process.capabilities.{kind}", f"{name} is not in the set {superset}")
     return tuple(warnings)
 
 
-def _scheduler(wanted: Scheduler) -> None:
+def _scheduler(scheduler: Scheduler) -> None:
     field = "process.scheduler"
-    one_of(f"{field}.policy", wanted.policy, tuple(scheduling.POLICIES))
-    for index, flag in enumerate(wanted.flags):
+    one_of(f"{field}.policy", scheduler.policy, tuple(scheduling.POLICIES))
+    for index, flag in enumerate(scheduler.flags):
         one_of(f"{field}.flags[{index}]", flag, tuple(scheduling.SCHED_FLAGS))
-    if wanted.policy in ("SCHED_OTHER", "SCHED_BATCH"):
-        between(f"{field}.nice", wanted.nice, -20, 19)
-    elif wanted.nice:
-        raise refuse(f"{field}.nice", f"has no meaning for {wanted.policy}")
-    if wanted.policy in _REALTIME:
-        between(f"{field}.priority", wanted.priority, 1, 99)
-    elif wanted.priority:
-        raise refuse(f"{field}.priority", f"has no meaning for {wanted.policy}")
-    if wanted.policy == "SCHED_DEADLINE":
+    if scheduler.policy in ("SCHED_OTHER", "SCHED_BATCH"):
+        between(f"{field}.nice", scheduler.nice, -20, 19)
+    elif scheduler.nice:
+        raise refuse(f"{field}.nice", f"does not apply to {scheduler.policy}")
+    if scheduler.policy in _REALTIME:
+        between(f"{field}.priority", scheduler.priority, 1, 99)
+    elif scheduler.priority:
+        raise refuse(f"{field}.priority", f"does not apply to {scheduler.policy}")
+    if scheduler.policy == "SCHED_DEADLINE":
         for name, value in (
-            ("runtime", wanted.runtime),
-            ("deadline", wanted.deadline),
-            ("period", wanted.period),
+            ("runtime", scheduler.runtime),
+            ("deadline", scheduler.deadline),
+            ("period", scheduler.period),
         ):
             between(f"{field}.{name}", value, 0, (1 << 63) - 1)
-        if not 1024 <= wanted.runtime <= wanted.deadline <= (wanted.period or wanted.deadline):
+        if (
+            not 1024
+            <= scheduler.runtime
+            <= scheduler.deadline
+            <= (scheduler.period or scheduler.deadline)
+        ):
             raise refuse(field, "1024 ns <= runtime <= deadline <= period does not hold")
     else:
         for name in ("runtime", "deadline", "period"):
-            if getattr(wanted, name):
-                raise refuse(f"{field}.{name}", f"has no meaning for {wanted.policy}")
+            if getattr(scheduler, name):
+                raise refuse(f"{field}.{name}", f"does not apply to {scheduler.policy}")

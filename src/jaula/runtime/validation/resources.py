@@ -1,44 +1,47 @@
-"""``linux.resources``: what can be said of it without the controllers, which judge the rest.
+"""Validation of ``linux.resources`` without the cgroup controllers, which check the rest.
 
-Follows config-linux.md "Control groups"; also for the resources that ``update`` is given.
+Follows config-linux.md "Control groups"; also used for the resources of ``update``.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from jaula.runtime.validation.field import between, one_of, refuse, shown
+from jaula.runtime.validation.field import between, one_of, quote, refuse
 from jaula.spec.runtime import DeviceCgroup, Resources
 
 
-def check(wanted: Resources, field: str = "linux.resources") -> None:
-    """Raises ``InvalidRequest``."""
-    for index, rule in enumerate(wanted.devices):
+def check(limits: Resources, field: str = "linux.resources") -> None:
+    """Validate resources.
+
+    :raises InvalidRequest: when a value is invalid.
+    """
+    for index, rule in enumerate(limits.devices):
         _device_rule(f"{field}.devices[{index}]", rule)
-    for name in wanted.unified:
+    for name in limits.unified:
         if not name or "/" in name or name.startswith("."):
-            raise refuse(f"{field}.unified", f"{shown(name)} is not a file's name")
-    _numbers(field, msgspec.to_builtins(wanted))
+            raise refuse(f"{field}.unified", f"{quote(name)} is not a file name")
+    _numbers(field, msgspec.to_builtins(limits))
 
 
 def _device_rule(field: str, rule: DeviceCgroup) -> None:
     if rule.type:
         one_of(f"{field}.type", rule.type, ("a", "c", "b"))
     for name, number in (("major", rule.major), ("minor", rule.minor)):
-        if number is not None:  # -1 is how some callers write 'any'
+        if number is not None:  # some callers write -1 for 'any'
             between(f"{field}.{name}", number, -1, 0xFFFFFFFF)
     if rule.access and not set(rule.access) <= set("rwm"):
-        raise refuse(f"{field}.access", f"{shown(rule.access)} has other letters than r, w and m")
+        raise refuse(f"{field}.access", f"{quote(rule.access)} must consist of r, w and m")
 
 
 def _numbers(field: str, value: object) -> None:
-    """Refuse what is no 64-bit number, signed or not."""
+    """Refuse integers that do not fit into 64 bits, signed or unsigned."""
     if isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 64:
             raise refuse(field, "is not a 64-bit number")
     elif isinstance(value, dict):
         for key, item in value.items():
-            _numbers(f"{field}.{key if key.isprintable() else shown(key)}", item)
+            _numbers(f"{field}.{key if key.isprintable() else quote(key)}", item)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             _numbers(f"{field}[{index}]", item)

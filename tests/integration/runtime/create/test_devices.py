@@ -52,7 +52,7 @@ LIST = (
 
 
 @pytest.mark.parametrize("drop", [(), ("/dev", "/dev/pts")], ids=["tmpfs on /dev", "no /dev"])
-def test_the_default_devices_are_always_there(
+def test_the_default_devices_always_exist(
     monkeypatch: pytest.MonkeyPatch, lab: Lab, drop: tuple[str, ...]
 ) -> None:
     text = seen(monkeypatch, lab, LIST, drop=drop, devices=())
@@ -64,7 +64,7 @@ def test_the_default_devices_are_always_there(
 
 
 @pytest.mark.parametrize("drop", [(), ("/dev", "/dev/pts")], ids=["tmpfs on /dev", "no /dev"])
-def test_they_work_and_the_links_lead_where_they_should(
+def test_default_devices_work_and_links_have_their_targets(
     monkeypatch: pytest.MonkeyPatch, lab: Lab, drop: tuple[str, ...]
 ) -> None:
     script = (
@@ -96,7 +96,7 @@ def test_listed_devices_have_type_mode_and_owner_wherever_they_are(
     ]
 
 
-def test_a_dev_from_outside_keeps_what_it_has(
+def test_a_bind_mounted_dev_keeps_its_nodes(
     monkeypatch: pytest.MonkeyPatch, lab: Lab, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o755)
@@ -120,14 +120,14 @@ def test_changing_a_mask_changes_nothing_of_the_host(
 
 
 @pytest.mark.parametrize("path", ["/dev/../../etc/node", "dev/node"])
-def test_a_device_path_that_leads_elsewhere_is_refused(
+def test_a_device_path_outside_of_the_root_is_refused(
     monkeypatch: pytest.MonkeyPatch, lab: Lab, path: str
 ) -> None:
     with pytest.raises(JaulaError, match="path"):
         seen(monkeypatch, lab, "true", devices=(oci.Device(path, "c", 1, 3),))
 
 
-def test_masks_and_read_only_paths_that_are_not_there_are_passed_over(
+def test_missing_masked_and_read_only_paths_are_skipped(
     monkeypatch: pytest.MonkeyPatch, lab: Lab
 ) -> None:
     text = seen(
@@ -160,7 +160,7 @@ def test_a_sysctl_of_the_containers_own_is_written(
         *((name, "shared:") for name in ("shared", "rshared")),
     ],
 )
-def test_the_roots_propagation_is_in_force(
+def test_the_roots_propagation_takes_effect(
     monkeypatch: pytest.MonkeyPatch, lab: Lab, asked: str | None, expected: str
 ) -> None:
     text = seen(monkeypatch, lab, "cat /proc/self/mountinfo", rootfs_propagation=asked)

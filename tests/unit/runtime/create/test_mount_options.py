@@ -1,4 +1,4 @@
-"""Option strings of mounts, one by one and against each other."""
+"""Option strings of mounts, alone and combined."""
 
 import pytest
 
@@ -71,7 +71,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("text", "expected"), TABLE, ids=[text for text, _ in TABLE])
-def test_each_option_asks_for_one_thing(text: str, expected: MountOptions) -> None:
+def test_each_option_sets_its_flags(text: str, expected: MountOptions) -> None:
     assert parse_options(tuple(text.split(","))) == expected
 
 
@@ -88,20 +88,20 @@ def test_later_propagation_is_applied_after_earlier() -> None:
         (oci.Mount("/d", "/s", "bind", ("tmpcopyup",)), "an option of tmpfs"),
     ],
 )
-def test_an_option_that_means_nothing_here_is_refused(mount: oci.Mount, text: str) -> None:
+def test_an_option_that_does_not_apply_is_refused(mount: oci.Mount, text: str) -> None:
     with pytest.raises(InvalidRequest, match=text):
-        mount_options.of(mount)
+        mount_options.for_mount(mount)
 
 
-def test_mappings_of_its_own_make_a_mount_id_mapped() -> None:
+def test_own_mappings_make_a_mount_id_mapped() -> None:
     rows = (oci.IDMapping(0, 1000, 1),)
     mount = oci.Mount("/d", "/s", "bind", (), uid_mappings=rows, gid_mappings=rows)
-    options = mount_options.of(mount)
+    options = mount_options.for_mount(mount)
     assert options.bind
     assert options.idmap
     assert not options.idmap_recursive
 
 
-def test_every_option_that_is_announced_is_understood() -> None:
+def test_every_known_option_is_parsed() -> None:
     for option in mount_options.known_options():
         assert not parse_options((option,)).data, option

@@ -1,5 +1,7 @@
 """From a spec to the ordered mounts of a container."""
 
+from pathlib import Path
+
 import pytest
 
 from jaula.errors import InvalidRequest
@@ -15,7 +17,7 @@ def test_later_options_win_over_earlier_ones() -> None:
     assert options.clear == MOUNT_ATTR.RDONLY
 
 
-def test_recursive_attributes_are_kept_apart() -> None:
+def test_recursive_attributes_are_separate() -> None:
     options = mount_plan.parse_options(("rbind", "rro", "rnosuid", "rprivate"))
     assert options.bind
     assert options.recursive
@@ -24,7 +26,7 @@ def test_recursive_attributes_are_kept_apart() -> None:
     assert options.propagation == ((MS.PRIVATE, True),)
 
 
-def test_what_is_no_flag_goes_to_the_file_system() -> None:
+def test_an_unknown_option_goes_to_the_file_system() -> None:
     options = mount_plan.parse_options(("size=64m", "mode=1777", "newinstance", "defaults"))
     assert options.data == (("size", "64m"), ("mode", "1777"), ("newinstance", None))
 
@@ -33,7 +35,9 @@ def test_binds_and_dev_are_prepared_outside() -> None:
     dev = oci.Mount("/dev/", "tmpfs", "tmpfs", ())
     bind = oci.Mount("/data", "/srv", None, ("rbind",))
     proc = oci.Mount("/proc", "proc", "proc", ())
-    wanted = [mount_plan.needs_preparation(m, mount_options.of(m)) for m in (dev, bind, proc)]
+    wanted = [
+        mount_plan.needs_preparation(m, mount_options.for_mount(m)) for m in (dev, bind, proc)
+    ]
     assert wanted == [True, True, False]
 
 
@@ -108,7 +112,7 @@ def test_without_a_cgroup_namespace_its_own_directories_are_bound() -> None:
     assert unified[1].describe() == "bind /sys/fs/cgroup/c at /sys/fs/cgroup"
 
 
-def test_a_read_only_cgroup_tree_is_closed_when_all_that_lies_on_it_is_mounted() -> None:
+def test_a_read_only_cgroup_tree_is_frozen_after_the_mounts_on_it() -> None:
     tree = oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",))
     on_it = oci.Mount("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd", "bind", ("rbind",))
     over_it = oci.Mount("/sys", "/other", "bind", ("rbind",))
@@ -123,7 +127,7 @@ def test_a_read_only_cgroup_tree_is_closed_when_all_that_lies_on_it_is_mounted()
     assert order(tree, over_it)[:1] == [close]
 
 
-def test_a_dev_from_outside_keeps_its_content() -> None:
+def test_a_bind_mounted_dev_keeps_its_content() -> None:
     spec = oci.Spec(
         mounts=(oci.Mount("/dev", "/dev", "bind", ("rbind",)),),
         linux=oci.Linux(devices=(oci.Device("/opt/null", "c", 1, 3),)),
@@ -152,18 +156,79 @@ def test_a_mount_label_is_a_context_of_some_file_systems_where_selinux_is_on() -
         ("shared", MS.REC | MS.SLAVE),
     ],
 )
-def test_nothing_mounted_inside_travels_out(asked: str | None, expected: int) -> None:
+def test_no_mount_inside_propagates_out(asked: str | None, expected: int) -> None:
     assert mount_plan.host_propagation(oci.Linux(rootfs_propagation=asked)) == expected
 
 
 def test_listed_devices_override_the_default_ones() -> None:
-    nodes = devices.wanted((oci.Device("/dev/null", "c", 1, 3, 0o600, 5, 6),))
+    nodes = devices.device_nodes((oci.Device("/dev/null", "c", 1, 3, 0o600, 5, 6),))
     assert nodes[0].path == "/dev/null"
     assert (nodes[0].mode, nodes[0].uid, nodes[0].gid) == (0o600, 5, 6)
     assert len(nodes) == 6
 
 
 @pytest.mark.parametrize("path", ["/dev/../etc/x", "dev/x", "/", ""])
-def test_a_device_path_that_leads_elsewhere_is_refused(path: str) -> None:
-    with pytest.raises(InvalidRequest, match="not absolute and plain"):
-        devices.wanted((oci.Device(path, "c", 1, 3),))
+def test_a_device_path_outside_of_the_root_is_refused(path: str) -> None:
+    with pytest.raises(InvalidRequest, match="must be absolute"):
+        devices.device_nodes((oci.Device(path, "c", 1, 3),))
+
+
+MOUNTINFO = """\
+30 24 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+31 30 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+"""
+
+
+PLACES = ("/sys/fs/cgroup/cpu,cpuacct/jaula/c1", "/sys/fs/cgroup/systemd/jaula/c1")
+
+
+def test_hierarchies_have_their_selecting_options(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text(MOUNTINFO)
+    assert mount_plan.mounted_v1_hierarchies(PLACES, mount_plan.cgroup_mounts(str(file))) == (
+        ("cpu,cpuacct", "cpu,cpuacct"),
+        ("systemd", "name=systemd"),
+    )
+
+
+def test_a_hierarchy_without_the_containers_own_cgroup_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text(MOUNTINFO)
+    assert mount_plan.mounted_v1_hierarchies(PLACES[:1], mount_plan.cgroup_mounts(str(file))) == (
+        ("cpu,cpuacct", "cpu,cpuacct"),
+    )
+
+
+def test_a_unified_host_has_none(tmp_path: Path) -> None:
+    file = tmp_path / "mountinfo"
+    file.write_text("33 30 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    assert mount_plan.mounted_v1_hierarchies(PLACES, mount_plan.cgroup_mounts(str(file))) == ()
+
+
+def test_without_a_cgroup_the_callers_cgroup_is_bound(tmp_path: Path) -> None:
+    mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
+    mountinfo.write_text(MOUNTINFO)
+    cgroup.write_text("3:cpu,cpuacct:/user/a\n1:name=systemd:/\n0::/\n")
+    assert mount_plan.own_cgroup_directories(
+        mount_plan.cgroup_mounts(str(mountinfo)), str(cgroup)
+    ) == (
+        "/sys/fs/cgroup/cpu,cpuacct/user/a",
+        "/sys/fs/cgroup/systemd/",
+        "/sys/fs/cgroup/unified/",
+    )
+
+
+def test_a_hierarchy_may_be_mounted_in_part(tmp_path: Path) -> None:
+    mountinfo, cgroup = tmp_path / "mountinfo", tmp_path / "cgroup"
+    mountinfo.write_text("33 30 0:29 /user /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    cgroup.write_text("0::/user/a\n")
+    assert mount_plan.own_cgroup_directories(
+        mount_plan.cgroup_mounts(str(mountinfo)), str(cgroup)
+    ) == ("/sys/fs/cgroup/a",)
+    cgroup.write_text("0::/users/a\n")
+    assert (
+        mount_plan.own_cgroup_directories(mount_plan.cgroup_mounts(str(mountinfo)), str(cgroup))
+        == ()
+    )

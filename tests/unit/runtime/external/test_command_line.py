@@ -1,4 +1,4 @@
-"""A call of another runtime: its complaint, the exit code that it means, its time."""
+"""A call of an external runtime: its error message, exit code and timeout."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def test_the_last_error_of_the_log_is_the_reason() -> None:
 {"level":"error","msg":"second\\nline","time":"x"}
 {"level":"info","msg":"bye"}
 """
-    assert command_line.complaint(log, b"printed") == "second line"
+    assert command_line.error_message(log, b"printed") == "second line"
 
 
 @pytest.mark.parametrize(
     ("log", "output", "reason"),
     [
-        (b"", b"", "it gave no reason"),
+        (b"", b"", "no error message"),
         (b"", b"one\ntwo\n\n", "two"),
         (b"not json\n[1]\n{}\n", b"printed", "printed"),
-        (b'{"level":"error","msg":7}', b"", "it gave no reason"),
+        (b'{"level":"error","msg":7}', b"", "no error message"),
         (b'{"level":"error","msg":""}', b"x", "x"),
         (b'{"level":"ERROR","msg":"loud"}', b"", "loud"),
         (b"[" * 100_000, b"x", "x"),
@@ -40,13 +40,13 @@ def test_the_last_error_of_the_log_is_the_reason() -> None:
         (b"\xff\xfe\n", b"\xff!", "\N{REPLACEMENT CHARACTER}!"),
     ],
 )
-def test_whatever_a_runtime_writes_gives_one_line(log: bytes, output: bytes, reason: str) -> None:
-    assert command_line.complaint(log, output) == reason
+def test_any_output_of_a_runtime_gives_one_line(log: bytes, output: bytes, reason: str) -> None:
+    assert command_line.error_message(log, output) == reason
 
 
 @given(st.binary(), st.binary())
 def test_any_bytes_give_a_printable_line(log: bytes, output: bytes) -> None:
-    text = command_line.complaint(log, output)
+    text = command_line.error_message(log, output)
     assert text
     assert text.isprintable()
 
@@ -67,17 +67,17 @@ def test_any_bytes_give_a_printable_line(log: bytes, output: bytes) -> None:
         ("", 125),
     ],
 )
-def test_only_what_is_said_of_the_program_is_its_exit_code(text: str, code: int) -> None:
+def test_only_an_error_about_the_program_sets_its_exit_code(text: str, code: int) -> None:
     assert command_line.exit_code(text, "prog") == code
 
 
-def test_dockers_command_finds_its_words_in_the_error() -> None:
+def test_an_error_has_the_phrases_that_docker_searches_for() -> None:
     said = "executable file `prog` not found in $PATH: No such file or directory"
-    assert "executable file not found" in command_line.worded(said, "prog", 127)
+    assert "executable file not found" in command_line.docker_message(said, "prog", 127)
     said = 'exec: "prog": executable file not found in $PATH'
-    assert command_line.worded(said, "prog", 127) == said
-    assert "permission denied" in command_line.worded("the path `prog` is odd", "prog", 126)
-    assert command_line.worded("anything", "prog", 125) == "anything"
+    assert command_line.docker_message(said, "prog", 127) == said
+    assert "permission denied" in command_line.docker_message("the path `prog` is odd", "prog", 126)
+    assert command_line.docker_message("anything", "prog", 125) == "anything"
 
 
 def script(directory: Path, body: str, *, timeout: float = 60) -> ExternalRuntime:
@@ -87,7 +87,7 @@ def script(directory: Path, body: str, *, timeout: float = 60) -> ExternalRuntim
     return ExternalRuntime("test", str(path), ("--own",), timeout=timeout)
 
 
-def test_the_words_are_in_the_order_that_runtimes_read(tmp_path: Path) -> None:
+def test_arguments_have_the_order_that_runtimes_expect(tmp_path: Path) -> None:
     runtime = script(tmp_path, f'echo "$@" >{tmp_path}/words')
     command_line.call(runtime, str(tmp_path), "kill", "ID", "9")
     assert (tmp_path / "words").read_text().split() == [
@@ -107,7 +107,7 @@ def test_a_runtime_that_hangs_is_killed_with_what_it_started(
     body = f"sleep 777 & echo $! >{tmp_path}/new; mv {tmp_path}/new {started}; echo; sleep 777"
     runtime = script(tmp_path, body, timeout=0.5)
     begun = time.monotonic()
-    with pytest.raises(RuntimeFailure, match=r"has not ended after 0\.5 seconds"):
+    with pytest.raises(RuntimeFailure, match=r"has not exited after 0\.5 seconds"):
         command_line.call(runtime, str(tmp_path), "create")
     assert time.monotonic() - begun < 5
     child = int((tmp_path / "pid").read_text())
@@ -119,7 +119,7 @@ def test_a_runtime_that_hangs_is_killed_with_what_it_started(
     assert not os.path.exists(f"/proc/{child}")
 
 
-def test_nobody_waits_for_a_child_that_holds_the_output(tmp_path: Path) -> None:
+def test_a_child_that_keeps_the_output_open_is_not_awaited(tmp_path: Path) -> None:
     runtime = script(tmp_path, f"echo reason >&2; sleep 777 & echo $! >{tmp_path}/pid; exit 3")
     begun = time.monotonic()
     with pytest.raises(RuntimeFailure, match="OCI runtime delete failed: reason"):
@@ -128,14 +128,14 @@ def test_nobody_waits_for_a_child_that_holds_the_output(tmp_path: Path) -> None:
     os.kill(int((tmp_path / "pid").read_text()), 9)
 
 
-def test_an_old_error_of_the_log_is_not_this_calls(tmp_path: Path) -> None:
+def test_an_old_error_of_the_log_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "runtime.log").write_text('{"level":"error","msg":"old"}\n')
     runtime = script(tmp_path, "exit 1")
-    with pytest.raises(RuntimeFailure, match="it gave no reason"):
+    with pytest.raises(RuntimeFailure, match="no error message"):
         command_line.call(runtime, str(tmp_path), "create")
 
 
-def test_a_log_that_is_begun_anew_is_read_from_its_start(tmp_path: Path) -> None:
+def test_a_truncated_log_is_read_from_its_start(tmp_path: Path) -> None:
     (tmp_path / "runtime.log").write_text("x" * 500)
     runtime = script(
         tmp_path, f'echo \'{{"level":"error","msg":"new"}}\' >{tmp_path}/runtime.log; exit 1'
@@ -145,7 +145,7 @@ def test_a_log_that_is_begun_anew_is_read_from_its_start(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", ["missing", "a directory", "not executable", "no interpreter"])
-def test_a_program_that_is_none_is_told(tmp_path: Path, how: str) -> None:
+def test_a_runtime_that_cannot_be_executed_is_an_error(tmp_path: Path, how: str) -> None:
     path = tmp_path / "program"
     if how == "a directory":
         path.mkdir()

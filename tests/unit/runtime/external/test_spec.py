@@ -1,4 +1,4 @@
-"""The spec that another runtime is given."""
+"""The spec for an external runtime."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def translated(spec: Spec = SPEC, **changed: object) -> Spec:
     return external_spec.translate(spec, **(terms | changed))  # type: ignore[arg-type]
 
 
-def test_what_was_prepared_is_named_by_path() -> None:
+def test_prepared_objects_are_named_by_path() -> None:
     found = translated()
     assert found.root == Root("/mnt/root", readonly=True)
     assert found.linux is not None
@@ -79,7 +79,7 @@ def test_without_a_user_namespace_the_runtime_makes_the_nodes() -> None:
     assert len(found.mounts) == 3
 
 
-def test_a_bind_that_hears_of_the_host_needs_a_root_that_does() -> None:
+def test_a_bind_with_propagation_gets_a_slave_root() -> None:
     slave = Mount("/s", "/host/s", "bind", ("rbind", "rslave"))
     found = translated(structs.replace(SPEC, mounts=(slave,)), binds={0: "/mnt/0"}, locked={0: ()})
     assert found.linux is not None
@@ -99,12 +99,13 @@ def test_the_consoles_size_is_in_the_process() -> None:
     assert process.console_size == Box(height=30, width=90)
 
 
-def test_a_place_is_covered_only_where_nothing_needed_lies() -> None:
-    assert staging_mount.choose(("/usr/bin/runc", "--flag"), ("/nosuch", "/usr", "/etc")) == "/etc"
-    assert staging_mount.choose((), ("/", "/etc")) == "/etc"
+def test_only_a_directory_without_required_paths_is_covered() -> None:
+    choose = staging_mount.choose_directory
+    assert choose(("/usr/bin/runc", "--flag"), ("/nosuch", "/usr", "/etc")) == "/etc"
+    assert choose((), ("/", "/etc")) == "/etc"
 
 
-def test_message_queues_that_nobody_could_label_are_left_out() -> None:
+def test_mqueue_is_left_out_if_it_cannot_be_labelled() -> None:
     queues = Mount("/dev/mqueue", "mqueue", "mqueue", ("nosuid",))
     with_queues = structs.replace(SPEC, mounts=(*SPEC.mounts, queues))
     assert queues in translated(with_queues).mounts

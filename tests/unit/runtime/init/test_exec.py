@@ -1,4 +1,4 @@
-"""What is decided before a process becomes the user's program."""
+"""The configuration of a process before it executes the user's program."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from jaula.spec.runtime import Capabilities, Process, User
 
 
 def test_everything_is_encoded_beforehand() -> None:
-    prepared = init_exec.prepare(
+    prepared = init_exec.encode_process(
         Process(
             cwd="/srv",
             args=("printf", "ü"),
@@ -29,21 +29,21 @@ def test_everything_is_encoded_beforehand() -> None:
 )
 def test_a_working_directory_that_could_leave_the_root_is_refused(cwd: str) -> None:
     with pytest.raises(init_exec.ExecError, match="working directory"):
-        init_exec.prepare(Process(cwd=cwd, args=("true",)), None)
+        init_exec.encode_process(Process(cwd=cwd, args=("true",)), None)
 
 
-def test_no_command_is_a_failure_with_a_reason() -> None:
+def test_a_missing_command_is_an_error() -> None:
     with pytest.raises(init_exec.ExecError, match="no command"):
-        init_exec.prepare(Process(cwd="/"), None)
+        init_exec.encode_process(Process(cwd="/"), None)
 
 
-def test_capabilities_that_cannot_be_given_are_left_out() -> None:
+def test_capabilities_that_cannot_be_set_are_skipped() -> None:
     sets = Capabilities(
         bounding=("CAP_NOSUCH", "CAP_KILL"),
         permitted=("CAP_KILL", "CAP_CHOWN"),
         inheritable=("CAP_KILL",),
         ambient=("CAP_KILL", "CAP_CHOWN"),
     )
-    prepared = init_exec.prepare(Process(cwd="/", args=("true",), capabilities=sets), None)
+    prepared = init_exec.encode_process(Process(cwd="/", args=("true",), capabilities=sets), None)
     assert prepared.bounding == 1 << 5
     assert prepared.ambient == 1 << 5

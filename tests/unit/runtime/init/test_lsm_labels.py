@@ -1,4 +1,4 @@
-"""Labels of processes: what is read back is held against what was asked for."""
+"""Labels of processes: the kernel's value is compared with the requested one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from jaula.errors import RuntimeFailure
 from jaula.kernel import selinuxfs
 from jaula.runtime.init import lsm_labels
-from jaula.runtime.init.lsm_labels import LabelRequest, Labels
+from jaula.runtime.init.lsm_labels import LabelFds, LabelRequest
 
 SELINUX = b"system_u:system_r:container_t:s0:c1,c2"
 
 
 @pytest.fixture
 def says(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What the kernel says, by the end of the file's name."""
+    """The kernel's files, by the end of their names."""
     answers: dict[str, str] = {}
 
     def read(path: str) -> str:
@@ -30,7 +30,7 @@ def says(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return answers
 
 
-def test_a_process_under_its_labels_passes(says: dict[str, str]) -> None:
+def test_a_process_with_its_labels_passes(says: dict[str, str]) -> None:
     says |= {"attr/current": SELINUX.decode(), "apparmor/current": "mine (enforce)"}
     lsm_labels.check(os.getpid(), LabelRequest(b"mine", None))
     lsm_labels.check(os.getpid(), LabelRequest(None, SELINUX))
@@ -48,29 +48,29 @@ def test_a_process_under_its_labels_passes(says: dict[str, str]) -> None:
         (LabelRequest(b"mine", None), "theirs (enforce)"),
     ],
 )
-def test_a_process_under_another_label_fails(
+def test_a_process_with_another_label_fails(
     says: dict[str, str], wanted: LabelRequest, kernel: str
 ) -> None:
     says |= {"/current": kernel}
-    with pytest.raises(RuntimeFailure, match="was asked for, and the kernel says"):
+    with pytest.raises(RuntimeFailure, match="was requested, but the kernel reports"):
         lsm_labels.check(os.getpid(), wanted)
 
 
-def test_a_kernel_that_does_not_tell_fails_and_an_ended_process_does_not(
+def test_an_unreadable_label_fails_but_an_exited_process_does_not(
     says: dict[str, str],
 ) -> None:
-    with pytest.raises(RuntimeFailure, match="does not tell"):
+    with pytest.raises(RuntimeFailure, match="does not report"):
         lsm_labels.check(os.getpid(), LabelRequest(b"mine", None))
     lsm_labels.check(
         4194305, LabelRequest(b"mine", SELINUX)
     )  # above the largest pid that there can be
 
 
-def test_a_file_that_is_not_the_kernels_is_never_written_to() -> None:
+def test_a_file_outside_of_procfs_is_never_written() -> None:
     reading, writing = os.pipe()
     try:
-        with pytest.raises(RuntimeFailure, match="not the kernel's"):
-            lsm_labels.write(LabelRequest(None, SELINUX), Labels(-1, os.dup(writing)))
+        with pytest.raises(RuntimeFailure, match="not on a proc"):
+            lsm_labels.write(LabelRequest(None, SELINUX), LabelFds(-1, os.dup(writing)))
         os.set_blocking(reading, False)
         with pytest.raises(BlockingIOError):
             os.read(reading, 1)
@@ -79,12 +79,12 @@ def test_a_file_that_is_not_the_kernels_is_never_written_to() -> None:
         os.close(writing)
 
 
-def test_a_file_that_takes_no_label_fails() -> None:
+def test_a_label_that_the_kernel_rejects_fails() -> None:
     fd = os.open("/proc/self/comm", os.O_RDWR)  # of procfs, and says something else
-    with pytest.raises(RuntimeFailure, match="was asked for"):
-        lsm_labels.write(LabelRequest(b"mine", None), Labels(fd, -1))
+    with pytest.raises(RuntimeFailure, match="was requested"):
+        lsm_labels.write(LabelRequest(b"mine", None), LabelFds(fd, -1))
 
 
-def test_nothing_is_opened_where_no_label_is_wanted() -> None:
+def test_nothing_is_opened_without_a_requested_label() -> None:
     assert lsm_labels.open_proc(LabelRequest()) == -1
-    assert lsm_labels.open_labels(LabelRequest(), -1) == Labels()
+    assert lsm_labels.open_labels(LabelRequest(), -1) == LabelFds()

@@ -5,16 +5,20 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaula.runtime.protocol import AttachStream
+from jaula.runtime.shim import stdio_relay
 from jaula.runtime.shim.event_loop import EventLoop
-from jaula.runtime.shim.stdio_relay import CLIENT_BUFFER, StdioRelay
+from jaula.runtime.shim.stdio_relay import CLIENT_BUFFER, DetachScanner, Drain, StdioRelay
 
 
 class Log:
-    """A log writer that remembers."""
+    """A log writer that records its calls."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, bytes]] = []
@@ -23,10 +27,10 @@ class Log:
         self.lines.append((stream, data))
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Nothing is buffered."""
 
     def tend(self) -> float | None:
-        """Nothing goes on beside."""
+        """There is no periodic work."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -63,7 +67,7 @@ class Process:
 
     def turn(self, times: int = 5) -> None:
         for _ in range(times):
-            self.poller.turn(0.02)
+            self.poller.run_once(0.02)
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ def test_output_goes_to_the_log_and_framed_to_clients(process: Process) -> None:
     )
 
 
-def test_a_client_hears_only_what_it_asked_for(process: Process) -> None:
+def test_a_client_gets_only_the_streams_that_it_requested(process: Process) -> None:
     client = process.attach(AttachStream(stdout=False, framed=False))
     os.write(process.stdout, b"out")
     os.write(process.stderr, b"err")
@@ -131,19 +135,19 @@ def test_a_slow_client_stops_the_source_and_nothing_is_lost(process: Process) ->
             sent += os.write(process.stdout, chunk)
         except BlockingIOError:
             pass
-        process.poller.turn(0)
-    kept = sum(c.behind for c in process.streams.clients.values())
-    assert process.streams.paused
+        process.poller.run_once(0)
+    kept = sum(c.unsent for c in process.streams.clients.values())
+    assert process.streams.reads_paused
     assert kept <= CLIENT_BUFFER + (1 << 17)
     got = 0
     while got < sent:
         if select.select([client], [], [], 0)[0]:
             got += len(client.recv(1 << 16))
-        process.poller.turn(0)
+        process.poller.run_once(0)
     assert got == sent
 
 
-def test_a_client_that_vanishes_is_dropped_and_others_go_on(process: Process) -> None:
+def test_a_lost_client_does_not_affect_the_others(process: Process) -> None:
     gone, stays = process.attach(AttachStream()), process.attach(AttachStream(framed=False))
     gone.close()
     process.turn()
@@ -153,7 +157,7 @@ def test_a_client_that_vanishes_is_dropped_and_others_go_on(process: Process) ->
     assert stays.recv(10) == b"x"
 
 
-def test_drain_ends_although_another_process_writes_on(process: Process) -> None:
+def test_drain_ends_while_another_process_keeps_writing(process: Process) -> None:
     endless = os.open("/dev/zero", os.O_RDONLY)
     process.streams.sources[endless] = "stdout"
     process.streams.drain()
@@ -164,3 +168,102 @@ def test_drain_reads_what_a_dead_process_left(process: Process) -> None:
     os.write(process.stdout, b"last words")
     process.streams.drain()
     assert process.log.lines == [("stdout", b"last words")]
+
+
+KEYS = b"\x10\x11"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "passed", "detached"),
+    [
+        ([b"abc"], b"abc", False),
+        ([b"\x10\x11"], b"", True),
+        ([b"a\x10", b"\x11b"], b"a", True),
+        ([b"\x10x"], b"\x10x", False),
+        ([b"\x10\x10\x11"], b"\x10", True),
+        ([b"\x11\x10"], b"\x11", False),
+    ],
+)
+def test_detach_keys_match_across_chunks(
+    pieces: list[bytes], passed: bytes, detached: bool
+) -> None:
+    scanner = DetachScanner(KEYS)
+    got, found = b"", False
+    for piece in pieces:
+        out, found = scanner.feed(piece)
+        got += out
+    assert (got, found) == (passed, detached)
+
+
+@given(st.lists(st.binary(max_size=20)))
+def test_without_detach_keys_all_input_passes(pieces: list[bytes]) -> None:
+    scanner = DetachScanner(None)
+    assert b"".join(scanner.feed(p)[0] for p in pieces) == b"".join(pieces)
+
+
+@given(st.lists(st.binary(max_size=5), max_size=8))
+def test_input_without_detach_keys_passes_except_for_an_open_prefix(
+    pieces: list[bytes],
+) -> None:
+    whole = b"".join(pieces)
+    scanner = DetachScanner(KEYS)
+    got = b""
+    for piece in pieces:
+        out, found = scanner.feed(piece)
+        got += out
+        if found:
+            assert KEYS in whole
+            assert whole.startswith(got)
+            return
+    assert KEYS not in whole
+    assert whole == got + KEYS[: scanner.matched]
+
+
+class Ended:
+    """The relay of an exited process with a number of clients."""
+
+    def __init__(self, clients: int) -> None:
+        self.clients: list[Any] = [None] * clients
+        self.closed = False
+
+    def finish(self) -> bool:
+        return not self.clients
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def add(leaving: Drain, clients: int) -> Ended:
+    streams = Ended(clients)
+    leaving.add(cast(StdioRelay, streams))
+    return streams
+
+
+def test_without_clients_a_relay_is_closed_at_once() -> None:
+    leaving = Drain()
+    assert add(leaving, 0).closed
+    assert not leaving
+    assert leaving.timeout() is None
+
+
+def test_a_relay_is_closed_when_its_last_client_has_read_everything() -> None:
+    leaving = Drain()
+    streams = add(leaving, 1)
+    leaving.close_finished()
+    assert (streams.closed, bool(leaving)) == (False, True)
+    assert 0 < (leaving.timeout() or 0) <= stdio_relay.DRAIN_TIMEOUT
+    streams.clients.clear()
+    leaving.close_finished()
+    assert (streams.closed, bool(leaving)) == (True, False)
+
+
+def test_a_client_that_does_not_read_times_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stdio_relay, "DRAIN_TIMEOUT", 0.0)
+    leaving = Drain()
+    streams = add(leaving, 1)
+    assert leaving.timeout() == 0
+    leaving.close_finished()
+    assert streams.closed
+    assert not leaving

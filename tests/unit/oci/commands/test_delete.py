@@ -1,18 +1,18 @@
-"""Finding a container's init by a number that may mean something else by now."""
+"""Opening a container's init by a pid that may have been reused."""
 
 import os
 import subprocess
 import threading
 
+from jaula.oci.commands.delete import open_process
 from jaula.oci.container import Record
-from jaula.oci.delete import open_process
 
 
 def record(pid: int) -> Record:
     return Record(id="c", bundle="/b", rootfs="/b/rootfs", pid=pid)
 
 
-def test_the_number_of_a_session_whose_leader_has_ended_is_no_process() -> None:
+def test_the_pid_of_a_session_without_its_leader_is_not_a_process() -> None:
     words = ["sh", "-c", "sleep 100 & echo $!"]
     leader = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert leader.stdout is not None
@@ -25,7 +25,7 @@ def test_the_number_of_a_session_whose_leader_has_ended_is_no_process() -> None:
         leader.stdout.close()
 
 
-def test_the_number_of_a_thread_is_no_process() -> None:
+def test_a_thread_id_is_not_a_process() -> None:
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
@@ -37,5 +37,5 @@ def test_the_number_of_a_thread_is_no_process() -> None:
         thread.join()
 
 
-def test_another_process_of_the_number_is_not_taken_for_it() -> None:
+def test_another_process_with_the_pid_is_not_the_container() -> None:
     assert open_process(record(os.getpid())) is None

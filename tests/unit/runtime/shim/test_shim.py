@@ -1,4 +1,4 @@
-"""What a shim reaps, and what it leaves to others."""
+"""The children that a shim reaps."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 import pytest
 
 from jaula.runtime.shim.event_loop import EventLoop
-from jaula.runtime.shim.reaper import Reaper
+from jaula.runtime.shim.shim import Reaper
 
 # A shim has one thread; the programs that run tests have more.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 
 @pytest.mark.parametrize("reaped", [False, True])
-def test_a_stray_is_reaped_once_by_whoever_comes_first(reaped: bool) -> None:
-    """Where another runtime made the container, a log's process looks like one it left."""
+def test_a_reparented_child_is_reaped_once(reaped: bool) -> None:
+    """With an external runtime a log's helper looks like an orphan of the runtime."""
     poller = EventLoop()
     strays = Reaper(poller)
     before = len(os.listdir("/proc/self/fd"))
@@ -26,20 +26,20 @@ def test_a_stray_is_reaped_once_by_whoever_comes_first(reaped: bool) -> None:
     assert pid in strays
     if reaped:
         os.waitpid(pid, 0)
-    poller.turn(10)
+    poller.run_once(10)
     assert pid not in strays
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, 0)
 
 
-def test_who_is_known_is_left_alone() -> None:
+def test_other_children_are_not_reaped() -> None:
     strays = Reaper(EventLoop())
     pid = os.fork()
     if not pid:
         os._exit(0)
     others = {int(word) for word in _children() if int(word) != pid}
-    strays.look({pid, *others})
+    strays.scan({pid, *others})
     assert pid not in strays
     assert os.waitpid(pid, 0)[0] == pid
 
