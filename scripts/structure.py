@@ -45,7 +45,7 @@ about absent addressplan agents artifact aside asks assembly attachment bases be
 bridged buildsession bursts categories ceilings choices clock confine copyin copyout crew cursor
 daemon_file daemon_hosts daemon_setting deed defaultdevices defaultplan destination doors
 engines entrance evidence farewells faults filter findings folders foreign forms frames gate
-gitcage gitroutes guard guide gzipped handshake hierarchies holes hostfacts inside interior
+gitcage gitroutes guard guide gzipped handshake holes hostfacts inside interior
 interrupts keep keeper keepid keyfiles launch leftovers light link_lines log_settings
 logging_options mandatory manual memberships midwife mistakes moments mount_kinds mountpoints
 needed offers older outlet parented parts patience place placeholder placement places plans
@@ -76,7 +76,7 @@ PACKAGE_WORDS: Mapping[str, frozenset[str]] = {
         "oci": "archive call interpreter table template",
         "rootless": "entry helpers scope",
         "runtime": "become channel command confined console copyup cpulist detach execute "
-        "filesystems labels limits mappings messages nodes notify operations ports streams "
+        "filesystems hierarchies labels limits mappings messages nodes notify operations ports streams "
         "translation",
         "security": "syscalls",
         "spec": "calls durations",

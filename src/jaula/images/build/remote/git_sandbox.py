@@ -15,7 +15,7 @@ import resource
 import sys
 
 if __package__ in (None, ""):  # run as a file
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__)))))
+    sys.path.insert(0, __file__.rpartition("/jaula/")[0])
 
 from jaula.kernel import capabilities, landlock, mounts, namespaces, process
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
