@@ -6,9 +6,7 @@ A module is imported when its command is used. Most commands have two names, as 
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from jaula.cli.command import Command
+from jaula.cli.command import Command, Flag
 
 # words: module in jaula.cli.commands
 COMMANDS = {
@@ -186,6 +184,25 @@ GROUPS = {
     "trust": "Sign images, and see whose are run",
     "volume": "Manage volumes",
 }
+
+
+ROOT = Command(
+    "[OPTIONS] COMMAND",
+    "A Linux container engine that proves its isolation",
+    run=lambda options: 0,
+    flags=(
+        Flag("host", "H", "list", "Engine to talk to: unix:///path, tcp://host:port, ssh://host"),
+        Flag("context", "c", "string", "Context to use (overrides JAULA_HOST, DOCKER_HOST)"),
+        Flag("tls", "", "bool", "Use TLS; implied by --tlsverify"),
+        Flag("tlsverify", "", "bool", "Use TLS, and the engine must prove who it is"),
+        Flag("tlscacert", "", "string", "Certificates of authorities to trust"),
+        Flag("tlscert", "", "string", "Certificate to show to the engine"),
+        Flag("tlskey", "", "string", "Its key"),
+        Flag("debug", "D", "bool", "Show where an error comes from"),
+        Flag("version", "v", "bool", "Print version information and quit"),
+    ),
+    interspersed=False,
+)
 
 
 def load(words: str) -> Command:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from jaula.cli import command as cli_command
 from jaula.cli import command_table
-from jaula.cli.main import ROOT
 
 ASK = {
     "container": "jaula ps -a --format '{{.Names}}'",
@@ -77,7 +76,9 @@ def _bash() -> str:
     groups = "\n".join(
         f"    {name}) words={_quoted(' '.join(_names(name)))} ;;" for name in command_table.GROUPS
     )
-    root = " ".join(word for flag in (*ROOT.flags, cli_command.HELP) for word in _spellings(flag))
+    root = " ".join(
+        word for flag in (*command_table.ROOT.flags, cli_command.HELP) for word in _spellings(flag)
+    )
     return f"""# bash completion for jaula, made by `jaula completion bash`
 
 _jaula_flags() {{
@@ -263,7 +264,7 @@ def _fish() -> str:
         "complete -c jaula -f",
     ]
     top = f"not __fish_seen_subcommand_from {' '.join(_names(''))}"
-    for flag in (*ROOT.flags, cli_command.HELP):
+    for flag in (*command_table.ROOT.flags, cli_command.HELP):
         lines.append(_fish_flag(flag, "__fish_use_subcommand"))
     for name in _names(""):
         lines.append(f"complete -c jaula -n {_quoted(top)} -a {name} -d {_quoted(_summary(name))}")

@@ -37,16 +37,14 @@ def page(command: cli_command.Command) -> str:
 
 def overview() -> str:
     """The page of ``jaula`` itself."""
-    from jaula.cli.main import ROOT
-
     names = [words for words in command_table.COMMANDS if " " not in words]
     parts = [
         "Usage:  jaula [OPTIONS] COMMAND",
-        ROOT.summary,
+        command_table.ROOT.summary,
         "Common Commands:\n" + _summaries([name for name in names if name in COMMON]),
         "Management Commands:\n" + _columns(list(command_table.GROUPS.items())),
         "Commands:\n" + _summaries(sorted(name for name in names if name not in COMMON)),
-        *_options(ROOT.flags, title="Global Options"),
+        *_options(command_table.ROOT.flags, title="Global Options"),
         "Environment:\n" + _columns([("JAULA_HOST", "Engine to talk to, as --host")]),
         "Run 'jaula COMMAND --help' for more information on a command.",
     ]

@@ -18,28 +18,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
-ROOT = cli_command.Command(
-    "[OPTIONS] COMMAND",
-    "A Linux container engine that proves its isolation",
-    run=lambda options: 0,
-    flags=(
-        cli_command.Flag(
-            "host", "H", "list", "Engine to talk to: unix:///path, tcp://host:port, ssh://host"
-        ),
-        cli_command.Flag(
-            "context", "c", "string", "Context to use (overrides JAULA_HOST, DOCKER_HOST)"
-        ),
-        cli_command.Flag("tls", "", "bool", "Use TLS; implied by --tlsverify"),
-        cli_command.Flag("tlsverify", "", "bool", "Use TLS, and the engine must prove who it is"),
-        cli_command.Flag("tlscacert", "", "string", "Certificates of authorities to trust"),
-        cli_command.Flag("tlscert", "", "string", "Certificate to show to the engine"),
-        cli_command.Flag("tlskey", "", "string", "Its key"),
-        cli_command.Flag("debug", "D", "bool", "Show where an error comes from"),
-        cli_command.Flag("version", "v", "bool", "Print version information and quit"),
-    ),
-    interspersed=False,
-)
-
 
 class Settings:
     """What the options before the command say; read by the commands through the module."""
@@ -99,8 +77,8 @@ def _unexpected(
 
 
 def _dispatch(words: list[str]) -> int:
-    ROOT.path = ""
-    options = cli_command.parse(ROOT, words)
+    command_table.ROOT.path = ""
+    options = cli_command.parse(command_table.ROOT, words)
     Settings.debug = options.on("debug")
     hosts = options.texts("host")
     Settings.host = ConnectionOptions.host = hosts[-1] if hosts else ""

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.doctor.facts import HostReport
+from jaula.doctor.host import HostReport
 from jaula.rootless.subids import LEAST
+
+if TYPE_CHECKING:
+    from jaula.audit.kernel.check_config import SupportRow
 
 
 class State(StrEnum):
@@ -269,3 +273,26 @@ def _lingering(facts: HostReport) -> Iterator[Finding]:
         found = "off: containers end with the user's last session"
         mend = f"sudo loginctl enable-linger {facts.name}"
         yield Finding("lingering", State.COSTS, found, mend)
+
+
+def kernel_features(rows: Sequence[SupportRow]) -> list[Finding]:
+    """What is missing, and one line for the rest. Pure.
+
+    What could not be tried, for want of rights, is said by ``jaula check`` run as root.
+    """
+    found = [
+        Finding(
+            f"kernel: {row.feature}",
+            State.HINDERS if row.fatal else State.COSTS,
+            f"missing ({_why(row)}): {row.lost}",
+        )
+        for row in rows
+        if row.support == "no"
+    ]
+    there = sum(row.support == "yes" for row in rows)
+    text = f"{there} of {len(rows)} are there, {len(rows) - there - len(found)} could not be tried"
+    return [*found, Finding("kernel features", State.OK, text)]
+
+
+def _why(row: SupportRow) -> str:
+    return row.tried if row.tried != "-" else row.config

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from jaula.audit.kernel.check_config import SupportRow
-from jaula.doctor import facts, features
-from jaula.doctor.checks import Finding, State, examine, hinders
-from jaula.doctor.facts import HostReport, Program
+from jaula.doctor import host
+from jaula.doctor.checks import Finding, State, examine, hinders, kernel_features
+from jaula.doctor.host import HostReport, Program
 
 GOOD = HostReport(
     uid=1000,
@@ -176,13 +176,13 @@ def test_an_old_kernel_costs() -> None:
 
 
 def test_facts_are_read_from_their_texts() -> None:
-    assert facts.kernel("6.12.3-amd64") == (6, 12)
-    assert facts.kernel("5.10-rc1") == (5, 10)
-    assert facts.kernel("x") == (0, 0)
+    assert host.kernel("6.12.3-amd64") == (6, 12)
+    assert host.kernel("5.10-rc1") == (5, 10)
+    assert host.kernel("x") == (0, 0)
     text = 'NAME=x\nID=ubuntu\nID_LIKE="debian other"\n'
-    assert facts.distribution(text) == ("ubuntu", "debian", "other")
-    assert facts.next_subid("") == 100_000
-    assert facts.next_subid("a:100000:65536\nb:5:5\nbad\nc:165536:10\n") == 165_546
+    assert host.distribution(text) == ("ubuntu", "debian", "other")
+    assert host.next_subid("") == 100_000
+    assert host.next_subid("a:100000:65536\nb:5:5\nbad\nc:165536:10\n") == 165_546
 
 
 def test_missing_kernel_features_are_findings() -> None:
@@ -192,7 +192,7 @@ def test_missing_kernel_features_are_findings() -> None:
         SupportRow("g", "c", "no", "-", "No such device", "that", fatal=True),
         SupportRow("g", "d", "unknown", "-", "-", "x"),
     ]
-    first, second, rest = features.findings(rows)
+    first, second, rest = kernel_features(rows)
     assert (first.state, first.found) == (State.COSTS, "missing (CONFIG_B=n): this")
     assert (second.state, second.found) == (State.HINDERS, "missing (No such device): that")
     assert rest.found == "1 of 4 are there, 1 could not be tried"

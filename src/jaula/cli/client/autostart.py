@@ -86,7 +86,9 @@ def _start(address: SocketAddress) -> None:
 
 def _spawn(log: int) -> int:
     """The engine's process: session of its own, no descriptor of this client's, log as output."""
-    main = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "__main__.py")
+    import jaula
+
+    main = os.path.join(os.path.dirname(os.path.abspath(jaula.__file__)), "__main__.py")
     words = [sys.executable, "-I", "-S", "-X", "utf8", main, "daemon"]
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     pid = os.posix_spawn(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from jaula.cli.client import endpoint
 from jaula.cli.client.http import Connection, Response, SocketAddress
-from jaula.cli.errors import EngineError, Unreachable
+from jaula.cli.environ import text as environ_text
+from jaula.cli.errors import CliError, EngineError, Unreachable
 from jaula.spec import fast_json as documents
 
 TYPE_CHECKING = False
@@ -47,7 +48,7 @@ class Client:
     """The engine at one address."""
 
     def __init__(self, host: str = "") -> None:
-        found = endpoint.find(host)
+        found = resolve_endpoint(host)
         self.named = found.host
         self.address = SocketAddress(self.named or endpoint.own_host(), found.security)
         self._idle: list[Connection] = []
@@ -169,6 +170,21 @@ class Client:
         except Unreachable:
             connection.reusable = False  # a refusal may be waiting to be read
         return checked(connection.response())
+
+
+def resolve_endpoint(host: str = "") -> endpoint.Endpoint:
+    """Where to go. Raises Failure."""
+    host = host or endpoint.ConnectionOptions.host
+    if host and endpoint.ConnectionOptions.context:
+        raise CliError("conflicting options: either specify --host or --context, not both")
+    if not host and not endpoint.ConnectionOptions.context:
+        host = environ_text("JAULA_HOST") or environ_text("DOCKER_HOST")
+    name = endpoint.DEFAULT if host else endpoint.current()
+    if name != endpoint.DEFAULT:
+        from jaula.cli.client import contexts
+
+        return contexts.destination(name)
+    return endpoint.Endpoint(host, endpoint.tls_options() if endpoint.is_tcp(host) else None)
 
 
 def _encoded(body: object) -> bytes:

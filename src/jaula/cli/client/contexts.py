@@ -14,7 +14,7 @@ import shutil
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from jaula.cli.client import endpoint as destinations
+from jaula.cli.client import endpoint as cli_endpoint
 from jaula.cli.client.endpoint import DEFAULT, TLS_FILES, Endpoint
 from jaula.cli.client.tls import TlsOptions
 from jaula.cli.errors import CliError
@@ -79,7 +79,7 @@ def tls_path(name: str) -> str:
 
 
 def _directory() -> str:
-    return os.path.join(destinations.directory(), "contexts")
+    return os.path.join(cli_endpoint.directory(), "contexts")
 
 
 def names() -> list[str]:
@@ -105,7 +105,7 @@ def exists(name: str) -> bool:
 def find(name: str) -> Context:
     """One context, the default one too. Raises Failure in Docker's words."""
     if name == DEFAULT:
-        host = os.environ.get(destinations.overriding()) or destinations.own_host()
+        host = os.environ.get(cli_endpoint.overriding()) or cli_endpoint.own_host()
         return Context(DEFAULT, "Current DOCKER_HOST based configuration", host)
     path = os.path.join(meta_path(name), "meta.json")
     document = _read(path)
@@ -192,7 +192,7 @@ def use(name: str) -> None:
 
 
 def _configuration() -> CredentialFile:
-    return CredentialFile(os.path.join(destinations.directory(), "config.json"))
+    return CredentialFile(os.path.join(cli_endpoint.directory(), "config.json"))
 
 
 def endpoint(text: str) -> Context:

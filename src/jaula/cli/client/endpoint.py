@@ -10,7 +10,7 @@ from __future__ import annotations
 from posix import geteuid
 
 from jaula.cli.environ import text as variable
-from jaula.cli.errors import CliError, Unreachable
+from jaula.cli.errors import Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,21 +39,6 @@ class Endpoint:
     def __init__(self, host: str = "", security: TlsOptions | None = None) -> None:
         self.host = host
         self.security = security
-
-
-def find(host: str = "") -> Endpoint:
-    """Where to go. Raises Failure."""
-    host = host or ConnectionOptions.host
-    if host and ConnectionOptions.context:
-        raise CliError("conflicting options: either specify --host or --context, not both")
-    if not host and not ConnectionOptions.context:
-        host = variable("JAULA_HOST") or variable("DOCKER_HOST")
-    name = DEFAULT if host else current()
-    if name != DEFAULT:
-        from jaula.cli.client import contexts
-
-        return contexts.destination(name)
-    return Endpoint(host, _security() if _is_tcp(host) else None)
 
 
 def overriding() -> str:
@@ -112,11 +97,12 @@ def _configured() -> str:
     return name if isinstance(name, str) else ""
 
 
-def _is_tcp(host: str) -> bool:
+def is_tcp(host: str) -> bool:
+    """Return whether ``host`` is reached by TCP (not a unix socket, not ssh)."""
     return bool(host) and not host.startswith(("unix://", "ssh://", "/"))
 
 
-def _security() -> TlsOptions | None:
+def tls_options() -> TlsOptions | None:
     """TLS as the options and the environment want it; None for none."""
     verify = (
         bool(variable("DOCKER_TLS_VERIFY"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from jaula.cli.client import endpoint
-from jaula.cli.client.client import Client
+from jaula.cli.client.client import Client, resolve_endpoint
 from jaula.cli.command import Command, Options
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     if not WITHOUT_ENGINE.intersection(options.arguments):
         client.release(client.connection())  # starts an engine where that is due
-    found = endpoint.find(Settings.host)
+    found = resolve_endpoint(Settings.host)
     environment = dict(os.environ) | {
         "DOCKER_HOST": client.address.text,
         "DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0"),  # its protocol is not spoken

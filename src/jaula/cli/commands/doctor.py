@@ -19,9 +19,9 @@ def run(options: Options) -> int:
         raise UsageError(f"unknown format {form!r}: text or json")
     site_packages.enable()
     from jaula.audit.kernel import check_config
-    from jaula.doctor import checks, facts, features
+    from jaula.doctor import checks, host
 
-    found = [*checks.examine(facts.read()), *features.findings(check_config.check())]
+    found = [*checks.examine(host.read()), *checks.kernel_features(check_config.check())]
     if form == "json":
         import msgspec
 

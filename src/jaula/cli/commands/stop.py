@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Options
-from jaula.cli.containers import stop_options
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.for_each import each_container
+
+FLAGS = (
+    Flag("signal", "s", "string", "Signal to send instead of the container's own"),
+    Flag("time", "t", "int", "Seconds to wait before SIGKILL; -1 waits for ever"),
+    Flag("timeout", "", "int", "The same as --time"),
+)
+
+
+def query(options: Options) -> tuple[tuple[str, str], ...]:
+    """What the API is asked; empty values leave it to the container's own signal and time."""
+    seconds = next(
+        (str(options.number(name)) for name in ("time", "timeout") if options.given(name)), ""
+    )
+    return (("signal", options.text("signal")), ("t", seconds))
 
 
 def run(options: Options) -> int:
     """Stop every container named."""
-    return each_container(options.arguments, "stop", stop_options.query(options))
+    return each_container(options.arguments, "stop", query(options))
 
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Stop one or more running containers",
     run,
-    flags=stop_options.FLAGS,
+    flags=FLAGS,
     least=1,
     description=(
         "Sends the container's stop signal (SIGTERM unless the image or --stop-signal names "

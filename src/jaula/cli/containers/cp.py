@@ -5,8 +5,8 @@ directory decides if it is copied into, replaced or made. Both directions are de
 function over what is known of both ends.
 
 What comes from a container is hostile: it is unpacked as in a container
-(:mod:`jaula.storage.cp.extract_archive`), with links followed inside the destination only and, without ``-a``,
-without set-user-ID bits and file capabilities.
+(:mod:`jaula.storage.cp.extract_archive`), with links followed inside the destination only and,
+without ``-a``, without set-user-ID bits and file capabilities.
 """
 
 from __future__ import annotations

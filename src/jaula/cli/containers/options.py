@@ -6,9 +6,10 @@ Nothing here asks the engine: a value is checked for its form, the engine checks
 
 from __future__ import annotations
 
-from jaula.cli.containers import devices, healthcheck, network_option
+from jaula.cli.containers import network_option
 from jaula.cli.environ import variable
 from jaula.cli.errors import UsageError
+from jaula.cli.images import content_trust
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def document(options: Options) -> dict[str, Any]:
     }
     if options.given("entrypoint"):
         body["Entrypoint"] = [options.text("entrypoint")]
-    if (check := healthcheck.document(options)) is not None:
+    if (check := _healthcheck(options)) is not None:
         body["Healthcheck"] = check
     if options.given("stop-timeout"):
         body["StopTimeout"] = options.number("stop-timeout")
@@ -121,7 +122,7 @@ def _host(options: Options) -> dict[str, Any]:
     for flag, name in (*_NUMBERS, *_NUMBERS_OF_CREATE):
         if options.given(flag):
             host[name] = options.number(flag)
-    devices.add(options, host)
+    _add_device_limits(options, host)
     if options.given("storage-opt"):
         host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
     if options.given("init"):
@@ -226,7 +227,7 @@ def _labels(options: Options) -> dict[str, str]:
         from jaula.cli.containers import env_file as container_env_file
 
         words += container_env_file.lines(path)
-    return pairs(words + options.texts("label"), "label") | healthcheck.labels(options)
+    return pairs(words + options.texts("label"), "label") | _health_labels(options)
 
 
 def pairs(words: list[str], flag: str, *, needs_value: bool = False) -> dict[str, str]:
@@ -344,3 +345,88 @@ def _device(word: str) -> dict[str, str]:
         "PathInContainer": parts[-1] or parts[0],
         "CgroupPermissions": rights,
     }
+
+
+_DEVICE_LIMITS = (
+    ("blkio-weight-device", "BlkioWeightDevice", "Weight"),
+    ("device-read-bps", "BlkioDeviceReadBps", "Rate"),
+    ("device-read-iops", "BlkioDeviceReadIOps", "Rate"),
+    ("device-write-bps", "BlkioDeviceWriteBps", "Rate"),
+    ("device-write-iops", "BlkioDeviceWriteIOps", "Rate"),
+)
+
+
+def _add_device_limits(options: Options, host: dict[str, Any]) -> None:
+    """Limits of single devices, and what is refused here with a reason."""
+    for flag, name, member in _DEVICE_LIMITS:
+        if options.given(flag):
+            words = options.texts(flag)
+            host[name] = [_device_limit(word, flag, member) for word in words]
+    if options.given("gpus"):
+        host["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
+    content_trust.check(options)
+    if options.given("link-local-ip"):
+        raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
+
+
+def _device_limit(word: str, flag: str, member: str) -> dict[str, Any]:
+    from jaula.cli import units
+
+    path, colon, value = word.rpartition(":")
+    try:
+        if not colon or not path.startswith("/dev/"):
+            raise ValueError("/dev/NAME:number is wanted")
+        number = units.size(value) if flag.endswith("-bps") else units.integer(value)
+        if number < 0:
+            raise ValueError("it may not be negative")
+    except ValueError as error:
+        raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: {error}') from None
+    return {"Path": path, member: number}
+
+
+_HEALTH_DURATIONS = {
+    "health-interval": "Interval",
+    "health-start-interval": "StartInterval",
+    "health-start-period": "StartPeriod",
+    "health-timeout": "Timeout",
+}
+HEALTH_ON_FAILURE = "io.jaula.health-on-failure"
+"""The label by which the engine knows what ``--health-on-failure`` asks for."""
+
+
+def _health_labels(options: Options) -> dict[str, str]:
+    """The labels that the flags make."""
+    flag = "health-on-failure"
+    return {HEALTH_ON_FAILURE: options.text(flag)} if options.given(flag) else {}
+
+
+def _healthcheck(options: Options) -> dict[str, Any] | None:
+    """What was asked of the health check; None: what the image has."""
+    flags = ("health-cmd", "health-retries", *_HEALTH_DURATIONS)
+    given = [flag for flag in flags if options.given(flag)]
+    if options.on("no-healthcheck"):
+        if given:
+            raise UsageError("--no-healthcheck conflicts with --health-* options")
+        return {"Test": ["NONE"]}
+    if not given:
+        return None
+    check: dict[str, Any] = {}
+    if command := options.text("health-cmd"):
+        check["Test"] = ["CMD-SHELL", command]
+    if options.given("health-retries"):
+        check["Retries"] = options.number("health-retries")
+        if check["Retries"] < 0:
+            raise UsageError("--health-retries cannot be negative")
+    from jaula.cli import units
+
+    for flag, name in _HEALTH_DURATIONS.items():
+        if not options.given(flag):
+            continue
+        text = options.text(flag)
+        try:
+            check[name] = units.nanoseconds(text)
+        except ValueError as error:
+            raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: {error}') from None
+        if check[name] < 0:
+            raise UsageError(f"--{flag} cannot be negative")
+    return check

@@ -13,6 +13,7 @@ import pytest
 
 from jaula.cli import environ
 from jaula.cli.client import context_archive, contexts, endpoint
+from jaula.cli.client.client import resolve_endpoint
 from jaula.cli.client.contexts import Context
 from jaula.cli.client.endpoint import ConnectionOptions
 from jaula.cli.client.tls import TlsOptions
@@ -54,7 +55,7 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Given:
 
 
 def test_nothing_said_is_this_hosts_engine(given: Given) -> None:
-    found = endpoint.find()
+    found = resolve_endpoint()
     assert (found.host, found.security, endpoint.current()) == ("", None, "default")
 
 
@@ -63,38 +64,38 @@ def test_the_order_of_those_who_say_something(given: Given) -> None:
     contexts.save(Context("named", host="unix:///named"))
     contexts.save(Context("asked", host="unix:///asked"))
     contexts.use("used")
-    assert endpoint.find().host == "unix:///used"
+    assert resolve_endpoint().host == "unix:///used"
     given.variables(DOCKER_CONTEXT="named")
-    assert endpoint.find().host == "unix:///named"
+    assert resolve_endpoint().host == "unix:///named"
     given.variables(DOCKER_HOST="unix:///docker")
-    assert endpoint.find().host == "unix:///docker"
+    assert resolve_endpoint().host == "unix:///docker"
     assert endpoint.current() == "default"
     given.variables(JAULA_HOST="unix:///jaula")
-    assert endpoint.find().host == "unix:///jaula"
+    assert resolve_endpoint().host == "unix:///jaula"
     given.options(context="asked")
-    assert endpoint.find().host == "unix:///asked"
+    assert resolve_endpoint().host == "unix:///asked"
     given.options(host="unix:///host")
     with pytest.raises(CliError, match="either specify --host or --context"):
-        endpoint.find()
+        resolve_endpoint()
     given.options(context="")
-    assert endpoint.find().host == "unix:///host"
+    assert resolve_endpoint().host == "unix:///host"
 
 
 def test_tls_is_for_tcp_and_finds_its_files(given: Given, tmp_path: Path) -> None:
     place = tmp_path / "certs"
     place.mkdir()
     given.variables(DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(place))
-    assert endpoint.find("unix:///x").security is None
+    assert resolve_endpoint("unix:///x").security is None
     ca = str(place / "ca.pem")
-    assert endpoint.find("tcp://h:1").security == TlsOptions(ca, "", "", verify=True)
+    assert resolve_endpoint("tcp://h:1").security == TlsOptions(ca, "", "", verify=True)
     for name in ("cert.pem", "key.pem"):
         (place / name).touch()
-    found = endpoint.find("tcp://h:1").security
+    found = resolve_endpoint("tcp://h:1").security
     assert found == TlsOptions(ca, str(place / "cert.pem"), str(place / "key.pem"), verify=True)
     given.options(tlsverify=False)
-    assert endpoint.find("tcp://h:1").security is None
+    assert resolve_endpoint("tcp://h:1").security is None
     given.options(tls=True, tlscacert="/other")
-    found = endpoint.find("tcp://h:1").security
+    found = resolve_endpoint("tcp://h:1").security
     assert found is not None
     assert (found.authority, found.verify) == ("/other", False)
 

@@ -11,9 +11,8 @@ called is computed when it is asked for.
 
 from __future__ import annotations
 
-from jaula.cli.output.template.functions import FUNCTIONS
+from jaula.cli.output.template.functions import FUNCTIONS, MISSING, shown
 from jaula.cli.output.template.parser import bad, read
-from jaula.cli.output.template.values import MISSING, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
