@@ -71,8 +71,8 @@ class Command:
         run: Callable[[Options], int],
         *,
         flags: Sequence[Flag] = (),
-        least: int = 0,
-        most: int | None = None,
+        min_args: int = 0,
+        max_args: int | None = None,
         interspersed: bool = True,
         raw: bool = False,
         description: str = "",
@@ -86,8 +86,8 @@ class Command:
         self.summary = summary
         self.run = run
         self.flags = tuple(flags)
-        self.least = least
-        self.most = most
+        self.min_args = min_args
+        self.max_args = max_args
         self.interspersed = interspersed
         self.raw = raw  # every word is an argument
         self.description = description
@@ -115,7 +115,7 @@ class Options:
         else:
             self._values[flag.name] = value
 
-    def given(self, name: str) -> bool:
+    def is_set(self, name: str) -> bool:
         """Whether the flag was on the command line at all."""
         return name in self._values
 
@@ -164,7 +164,7 @@ def parse(command: Command, words: Sequence[str]) -> Options:
             position = _long(options, by_name, word, words, position)
         else:
             position = _short(options, by_short, word, words, position)
-        if options.given("help"):
+        if options.is_set("help"):
             break
     return options
 
@@ -173,16 +173,18 @@ def check_arguments(options: Options) -> None:
     """Raise UsageError where there are fewer or more arguments than the command takes."""
     command = options.command
     found = len(options.arguments)
-    if command.least <= found and (command.most is None or found <= command.most):
+    if command.min_args <= found and (command.max_args is None or found <= command.max_args):
         return
-    if command.most == 0:
+    if command.max_args == 0:
         wanted = "accepts no arguments"
-    elif command.most is None or (found < command.least and command.least != command.most):
-        wanted = f"requires at least {_count(command.least)}"
-    elif command.least == command.most:
-        wanted = f"requires exactly {_count(command.least)}"
+    elif command.max_args is None or (
+        found < command.min_args and command.min_args != command.max_args
+    ):
+        wanted = f"requires at least {_count(command.min_args)}"
+    elif command.min_args == command.max_args:
+        wanted = f"requires exactly {_count(command.min_args)}"
     else:
-        wanted = f"requires at most {_count(command.most)}"
+        wanted = f"requires at most {_count(command.max_args)}"
     raise UsageError(f'"jaula {command.path}" {wanted}.', status=1, usage=True)
 
 

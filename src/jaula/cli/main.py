@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def run_and_leave() -> None:
+def run_and_exit() -> None:
     """Run the process's own command line and end the process without the interpreter's farewell."""
     sys.excepthook = _unexpected
     status = main()
@@ -84,7 +84,7 @@ def _dispatch(words: list[str]) -> int:
     Settings.host = ConnectionOptions.host = hosts[-1] if hosts else ""
     ConnectionOptions.context = options.text("context")
     ConnectionOptions.tls = options.on("tls")
-    ConnectionOptions.tlsverify = options.on("tlsverify") if options.given("tlsverify") else None
+    ConnectionOptions.tlsverify = options.on("tlsverify") if options.is_set("tlsverify") else None
     ConnectionOptions.tlscacert = options.text("tlscacert")
     ConnectionOptions.tlscert = options.text("tlscert")
     ConnectionOptions.tlskey = options.text("tlskey")

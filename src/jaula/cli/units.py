@@ -10,8 +10,8 @@ from jaula.spec.units import is_decimal
 from jaula.spec.units import nanoseconds as nanoseconds
 from jaula.spec.units import size as size
 
-SHOWN = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
-SHOWN_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+DECIMAL_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def integer(text: str) -> int:
@@ -47,14 +47,14 @@ def seconds(text: str) -> int:
     return nanoseconds(text) // 10**9
 
 
-def shown(number: float, digits: int = 4) -> str:
+def human_size(number: float, digits: int = 4) -> str:
     """Bytes for people, in 1000: ``4.27MB``."""
-    return _scaled(number, 1000.0, SHOWN, digits)
+    return _scaled(number, 1000.0, DECIMAL_UNITS, digits)
 
 
-def shown_binary(number: float) -> str:
+def bytes_size(number: float) -> str:
     """Bytes for people, in 1024: ``520KiB``."""
-    return _scaled(number, 1024.0, SHOWN_BINARY, 4)
+    return _scaled(number, 1024.0, BINARY_UNITS, 4)
 
 
 def _scaled(number: float, base: float, units: tuple[str, ...], digits: int) -> str:

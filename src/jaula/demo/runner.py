@@ -49,7 +49,7 @@ class TourRunner:
         self.line("")
         self.line(f"── {number}. {text} ".ljust(78, "─"), "1")
 
-    def say(self, text: str) -> None:
+    def text(self, text: str) -> None:
         """A sentence about what comes."""
         self.line("")
         self.line(text)
@@ -63,7 +63,7 @@ class TourRunner:
         for line in lines:
             self.line("  " + line)
 
-    def must(self, condition: object, sentence: str) -> None:
+    def check(self, condition: object, sentence: str) -> None:
         """Say whether what the step is about was seen; what was not fails the tour."""
         if condition:
             self.line(f"  [ok] {sentence}", "32")
@@ -79,9 +79,9 @@ class TourRunner:
 
     # -- doing --------------------------------------------------------------------------------
 
-    def jaula(self, *words: str, shown: bool = True, told: bool = True) -> Result:
+    def jaula(self, *words: str, show_output: bool = True, echo: bool = True) -> Result:
         """Run ``jaula words`` and show the command and its output."""
-        if told:
+        if echo:
             self.command("jaula", *words)
         done = subprocess.run(
             self.arguments(*words),
@@ -95,11 +95,11 @@ class TourRunner:
             done.stdout.decode("utf-8", "replace"),
             done.stderr.decode("utf-8", "replace"),
         )
-        if told and shown:
+        if echo and show_output:
             text = result.output + result.error
             if text.strip():
                 self.show(text)
-        if told and result.status:
+        if echo and result.status:
             self.line(f"  (exit status {result.status})")
         return result
 
@@ -144,9 +144,9 @@ class TourRunner:
     def clean(self) -> None:
         """Remove every container, image and file of the tour."""
         if self._containers:
-            self.jaula("rm", "-f", "-v", *self._containers, told=False)
+            self.jaula("rm", "-f", "-v", *self._containers, echo=False)
         if self._images:
-            self.jaula("rmi", "-f", *self._images, told=False)
+            self.jaula("rmi", "-f", *self._images, echo=False)
         self._containers, self._images = [], []
         self._scratch.cleanup()
 

@@ -150,7 +150,7 @@ def test_every_alias_leads_to_a_command() -> None:
 
 
 def test_too_many_and_too_few_arguments_are_told() -> None:
-    made = Command("A", "Test", lambda options: 0, least=1, most=1)
+    made = Command("A", "Test", lambda options: 0, min_args=1, max_args=1)
     made.path = "test"
     for words in ([], ["a", "b"]):
         with pytest.raises(UsageError, match="requires exactly 1 argument"):

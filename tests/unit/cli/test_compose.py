@@ -20,7 +20,7 @@ from jaula.cli.errors import CliError
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A compose that is this person's plugin, and the only one."""
     monkeypatch.setattr(compose, "PLUGINS", ())
-    monkeypatch.setattr(endpoint, "directory", lambda: str(tmp_path))
+    monkeypatch.setattr(endpoint, "config_directory", lambda: str(tmp_path))
     monkeypatch.setenv("PATH", "/nowhere")
     path = tmp_path / "cli-plugins" / "docker-compose"
     path.parent.mkdir()

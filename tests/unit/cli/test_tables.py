@@ -48,12 +48,12 @@ def test_a_line_without_cells_ends_a_block() -> None:
 
 def test_a_container_is_shown_as_docker_shows_it() -> None:
     shown = {name: column[1](CONTAINER) for name, column in
-             container_columns.columns(whole=False).items()}  # fmt: skip
+             container_columns.columns(no_trunc=False).items()}  # fmt: skip
     assert shown["ID"] == "0123456789ab"
     assert shown["Names"] == "web"
     assert shown["Command"] == '"sh -c \\"a very long …"'
     assert shown["Size"] == "2B (virtual 4.27MB)"
-    assert container_columns.columns(whole=True)["ID"][1](CONTAINER) == CONTAINER["Id"]
+    assert container_columns.columns(no_trunc=True)["ID"][1](CONTAINER) == CONTAINER["Id"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_ports_are_drawn_together(
 
 
 def test_formats_choose_from_the_columns() -> None:
-    found = container_columns.columns(whole=False)
+    found = container_columns.columns(no_trunc=False)
     default = container_columns.DEFAULT
     assert (
         output_list.text([CONTAINER], found, default, "{{.Names}}\\t{{.State}}") == "web\trunning\n"
@@ -135,7 +135,7 @@ def test_an_event_is_one_line() -> None:
     ],
 )
 def test_a_reference_is_split_for_the_api(image: str, parts: tuple[str, str]) -> None:
-    assert pull.split(image) == parts
+    assert pull.split_reference(image) == parts
 
 
 @pytest.mark.parametrize("words", sorted(command_table.COMMANDS))

@@ -70,12 +70,12 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
      (5 * 10**9, "5GB")],
 )  # fmt: skip
 def test_sizes_are_shown_in_1000(number: int, text: str) -> None:
-    assert units.shown(number) == text
+    assert units.human_size(number) == text
 
 
 def test_memory_is_shown_in_1024() -> None:
-    assert units.shown_binary(520 * 1024) == "520KiB"
-    assert units.shown_binary(64 << 20) == "64MiB"
+    assert units.bytes_size(520 * 1024) == "520KiB"
+    assert units.bytes_size(64 << 20) == "64MiB"
 
 
 @pytest.mark.parametrize(

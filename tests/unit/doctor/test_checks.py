@@ -9,7 +9,7 @@ import pytest
 
 from jaula.audit.kernel.check_config import SupportRow
 from jaula.doctor import host
-from jaula.doctor.checks import Finding, State, examine, hinders, kernel_features
+from jaula.doctor.checks import Finding, State, examine, has_blocker, kernel_features
 from jaula.doctor.host import HostReport, Program
 
 GOOD = HostReport(
@@ -58,16 +58,16 @@ def without(*names: str) -> dict[str, Program]:
 def test_nothing_is_wrong_with_a_good_host() -> None:
     rows = examine(GOOD)
     assert {row.state for row in rows} == {State.OK}
-    assert not any(row.mend for row in rows)
-    assert not hinders(rows)
+    assert not any(row.fix for row in rows)
+    assert not has_blocker(rows)
 
 
 def test_a_user_without_ranges_is_told_the_next_free_one() -> None:
     row = found("subuid", subuids=0)
     assert row.state is State.HINDERS
-    assert row.mend == "sudo usermod --add-subuids 165536-231071 me"
+    assert row.fix == "sudo usermod --add-subuids 165536-231071 me"
     row = found("subgid", subgids=0)
-    assert row.mend == "sudo usermod --add-subgids 165536-231071 me"
+    assert row.fix == "sudo usermod --add-subgids 165536-231071 me"
 
 
 def test_a_short_range_costs() -> None:
@@ -76,19 +76,19 @@ def test_a_short_range_costs() -> None:
 
 def test_missing_newuidmap_names_the_distributions_package() -> None:
     row = found("newuidmap", programs=without("newuidmap"))
-    assert (row.state, row.mend) == (State.HINDERS, "sudo apt install uidmap")
+    assert (row.state, row.fix) == (State.HINDERS, "sudo apt install uidmap")
     row = found("newuidmap", programs=without("newuidmap"), distribution=("fedora",))
-    assert row.mend == "sudo dnf install shadow-utils"
+    assert row.fix == "sudo dnf install shadow-utils"
     row = found("newuidmap", programs=without("newuidmap"), distribution=("own", "rhel"))
-    assert row.mend == "sudo dnf install shadow-utils"
+    assert row.fix == "sudo dnf install shadow-utils"
     row = found("newuidmap", programs=without("newuidmap"), distribution=())
-    assert row.mend == "install the package that has uidmap"
+    assert row.fix == "install the package that has uidmap"
 
 
 def test_newuidmap_without_rights_hinders() -> None:
     programs = GOOD.programs | {"newuidmap": Program("/usr/bin/newuidmap")}
     row = found("newuidmap", programs=programs)
-    assert (row.state, row.mend) == (State.HINDERS, "sudo chmod u+s /usr/bin/newuidmap")
+    assert (row.state, row.fix) == (State.HINDERS, "sudo chmod u+s /usr/bin/newuidmap")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_newuidmap_without_rights_hinders() -> None:
 def test_a_sysctl_that_forbids_namespaces_hinders(name: str, value: int, wanted: int) -> None:
     row = found(name, sysctls=GOOD.sysctls | {name: value})
     assert row.state is State.HINDERS
-    assert f"{name}={wanted}" in row.mend
+    assert f"{name}={wanted}" in row.fix
 
 
 def test_apparmors_restriction_hinders_only_where_it_holds_for_us() -> None:
@@ -119,7 +119,7 @@ def test_a_session_that_may_gain_nothing_hinders() -> None:
 
 def test_without_a_helper_containers_stay_inside() -> None:
     row = found("pasta", programs=without("pasta"))
-    assert (row.state, row.mend) == (State.COSTS, "sudo apt install passt")
+    assert (row.state, row.fix) == (State.COSTS, "sudo apt install passt")
     programs = without("pasta") | {"slirp4netns": Program("/usr/bin/slirp4netns")}
     assert found("pasta", programs=programs).state is State.OK
     assert found("/dev/net/tun", tun="Permission denied").state is State.COSTS
@@ -128,7 +128,7 @@ def test_without_a_helper_containers_stay_inside() -> None:
 def test_a_runtime_directory_of_somebody_else_hinders() -> None:
     row = found("XDG_RUNTIME_DIR", runtime_directory="it belongs to user 0")
     assert row.state is State.HINDERS
-    assert row.mend == "export XDG_RUNTIME_DIR=/run/user/1000"
+    assert row.fix == "export XDG_RUNTIME_DIR=/run/user/1000"
 
 
 def test_none_costs_unless_the_usual_one_is_there() -> None:
@@ -142,22 +142,22 @@ def test_a_data_directory_that_cannot_be_made_hinders() -> None:
 
 
 def test_cgroups_cost_by_what_is_not_delegated() -> None:
-    assert "v1" in found("cgroups", unified=False).found
+    assert "v1" in found("cgroups", unified=False).detail
     for row in (
         found("cgroups", unified=False),
         found("cgroups", user_manager=False),
         found("cgroups", controllers=frozenset({"memory"})),
     ):
-        assert "no --profile strict" in row.found
-    assert found("cgroups", user_manager=False).mend == "sudo loginctl enable-linger me"
+        assert "no --profile strict" in row.detail
+    assert found("cgroups", user_manager=False).fix == "sudo loginctl enable-linger me"
     row = found("cgroups", controllers=frozenset({"memory", "pids"}))
     assert row.state is State.COSTS
-    assert "cpu, cpuset, io" in row.found
-    assert "Delegate=cpu cpuset io memory pids" in row.mend
+    assert "cpu, cpuset, io" in row.detail
+    assert "Delegate=cpu cpuset io memory pids" in row.fix
 
 
 def test_containers_that_end_with_the_session_cost() -> None:
-    assert found("lingering", lingers=False).mend == "sudo loginctl enable-linger me"
+    assert found("lingering", lingers=False).fix == "sudo loginctl enable-linger me"
 
 
 def test_root_needs_no_ranges_and_no_sudo() -> None:
@@ -167,7 +167,7 @@ def test_root_needs_no_ranges_and_no_sudo() -> None:
     rows = {row.subject: row for row in examine(root)}
     assert "subuid" not in rows
     assert "newuidmap" not in rows
-    assert rows["nft"].mend == "apt install nftables"
+    assert rows["nft"].fix == "apt install nftables"
 
 
 def test_an_old_kernel_costs() -> None:
@@ -193,6 +193,6 @@ def test_missing_kernel_features_are_findings() -> None:
         SupportRow("g", "d", "unknown", "-", "-", "x"),
     ]
     first, second, rest = kernel_features(rows)
-    assert (first.state, first.found) == (State.COSTS, "missing (CONFIG_B=n): this")
-    assert (second.state, second.found) == (State.HINDERS, "missing (No such device): that")
-    assert rest.found == "1 of 4 are there, 1 could not be tried"
+    assert (first.state, first.detail) == (State.COSTS, "missing (CONFIG_B=n): this")
+    assert (second.state, second.detail) == (State.HINDERS, "missing (No such device): that")
+    assert rest.detail == "1 of 4 are there, 1 could not be tried"

@@ -44,7 +44,7 @@ class Context:
     def send(self, sink: Sink) -> None:
         """Write the tar that is sent. Nothing where the engine fetches the context."""
 
-    def known_as(self, text: str) -> str:
+    def with_original_name(self, text: str) -> str:
         """What the engine says, with the Dockerfile's name as a person knows it."""
         ours, theirs = self.renamed
         return text.replace(ours, theirs) if ours else text
@@ -112,7 +112,7 @@ class Directory(Context):
         packing.finish()
 
 
-def find(word: str, file: str) -> Context:
+def resolve(word: str, file: str) -> Context:
     """The context that ``word`` names; ``file`` is ``--file``. Raises Failure."""
     if word == "-":
         if file == "-":
@@ -129,7 +129,7 @@ def find(word: str, file: str) -> Context:
     raise CliError(f'unable to prepare context: path "{word}" not found')
 
 
-def further(path: str) -> Context:
+def named_context(path: str) -> Context:
     """A directory that is a context beside the build's own."""
     return Directory(path, _NAMES[0], None, _ignore_file(path, _NAMES[0]))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.build.secrets import fields
+from jaula.cli.build.secrets import parse_fields
 from jaula.cli.client.client import quote
 from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.images import save
@@ -61,7 +61,7 @@ def parse(word: str) -> Output:
     """Read one ``--output``. Raises UsageError."""
     if "=" not in word:
         return Output("tar", "-") if word == "-" else Output("local", word)
-    given = fields(word, "output", _KEYS)
+    given = parse_fields(word, "output", _KEYS)
     kind, destination = given.get("type", ""), given.get("dest", "")
     if kind not in _KINDS:
         raise UsageError(
@@ -138,7 +138,7 @@ class _Files:
         return self._reader.data()
 
 
-def forget(client: Client, image: str, since: float) -> None:
+def remove_unnamed(client: Client, image: str, since: float) -> None:
     """Remove an image without a name that a build has made only for its output."""
     from jaula.cli.output.times import epoch
 

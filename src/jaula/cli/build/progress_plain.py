@@ -54,7 +54,7 @@ class QuietView(PlainView):
         if len(self._lines) > 2 * _KEPT:
             del self._lines[:_KEPT]
 
-    def tell(self) -> None:
+    def print_lines(self) -> None:
         """Show them."""
         self._output.write("".join(f"{line}\n" for line in self._lines[-_KEPT:]))
         self._output.flush()

@@ -86,9 +86,9 @@ def _cache(word: str) -> str:
     """An image's name, which may be written ``type=registry,ref=NAME``."""
     if "=" not in word:
         return word
-    from jaula.cli.build.secrets import fields
+    from jaula.cli.build.secrets import parse_fields
 
-    given = fields(word, "cache-from", ("type", "ref"))
+    given = parse_fields(word, "cache-from", ("type", "ref"))
     if given.get("type", "registry") != "registry" or not given.get("ref"):
         raise UsageError(
             f'invalid argument "{word}" for "--cache-from" flag: an image is wanted '
@@ -109,13 +109,13 @@ def headers() -> tuple[tuple[str, str], ...]:
 
     from jaula.cli.images import registry_auth
 
-    document = registry_auth.file().document()
+    document = registry_auth.credential_file().document()
     servers = [*(document.get("auths") or {}), *(document.get("credHelpers") or {})]
     found: dict[str, dict[str, Any]] = {}
     for server in servers:
-        login = registry_auth.found(server)
+        login = registry_auth.stored_login(server)
         if login.known:
-            found[registry_auth.key(server)] = registry_auth.document(server, login)
+            found[registry_auth.key(server)] = registry_auth.auth_config(server, login)
     if not found:
         return ()
     return (("X-Registry-Config", urlsafe_b64encode(encode(found).encode()).decode()),)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _AGENT = "SSH_AUTH_SOCK"
 
 
-def fields(word: str, flag: str, known: Iterable[str]) -> dict[str, str]:
+def parse_fields(word: str, flag: str, known: Iterable[str]) -> dict[str, str]:
     """``key=value,key=value`` as a dictionary, quotes as in CSV. Raises UsageError."""
     import csv
 
@@ -44,11 +44,11 @@ def fields(word: str, flag: str, known: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def secrets(words: Iterable[str]) -> dict[str, Callable[[], bytes]]:
+def parse_secrets(words: Iterable[str]) -> dict[str, Callable[[], bytes]]:
     """Secrets by id, each to be read. Raises UsageError, and Failure for what is not there."""
     found: dict[str, Callable[[], bytes]] = {}
     for word in words:
-        given = fields(word, "secret", ("type", "id", "src", "source", "env"))
+        given = parse_fields(word, "secret", ("type", "id", "src", "source", "env"))
         source = given.get("src") or given.get("source") or ""
         variable, kind = given.get("env", ""), given.get("type", "")
         id = given.get("id") or os.path.basename(source) or variable
@@ -160,7 +160,7 @@ class SshAgents:
         return str(found[_AGENT])
 
 
-def contexts(words: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+def parse_contexts(words: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Named contexts: those that the engine finds itself, and directories of this machine."""
     elsewhere: dict[str, str] = {}
     here: dict[str, str] = {}

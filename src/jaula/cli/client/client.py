@@ -49,8 +49,8 @@ class Client:
 
     def __init__(self, host: str = "") -> None:
         found = resolve_endpoint(host)
-        self.named = found.host
-        self.address = SocketAddress(self.named or endpoint.own_host(), found.security)
+        self.explicit_host = found.host
+        self.address = SocketAddress(self.explicit_host or endpoint.default_host(), found.security)
         self._idle: list[Connection] = []
 
     def connection(self) -> Connection:
@@ -60,7 +60,7 @@ class Client:
         try:
             return Connection(self.address)
         except OSError as error:
-            if not self.named:
+            if not self.explicit_host:
                 from jaula.cli.client import autostart
 
                 autostart.start(self.address, error)
@@ -99,7 +99,7 @@ class Client:
         content = response.read()
         self.release(connection)
         if response.status >= 400:
-            raise refusal(response.status, content)
+            raise engine_error(response.status, content)
         return content
 
     def document(
@@ -143,7 +143,7 @@ class Client:
         """The JSON documents of a streaming answer."""
         return documents.decode_lines(self.open(method, path, query, None, headers).chunks())
 
-    def ask_hijack(self, path: str, query: Query = (), body: object = None) -> Connection:
+    def send_hijack(self, path: str, query: Query = (), body: object = None) -> Connection:
         """Send a request that takes over its connection; read the answer with ``hijacked``."""
         connection = self.connection()
         data = b"" if body is None else _encoded(body)
@@ -179,11 +179,11 @@ def resolve_endpoint(host: str = "") -> endpoint.Endpoint:
         raise CliError("conflicting options: either specify --host or --context, not both")
     if not host and not endpoint.ConnectionOptions.context:
         host = environ_text("JAULA_HOST") or environ_text("DOCKER_HOST")
-    name = endpoint.DEFAULT if host else endpoint.current()
+    name = endpoint.DEFAULT if host else endpoint.current_context()
     if name != endpoint.DEFAULT:
         from jaula.cli.client import contexts
 
-        return contexts.destination(name)
+        return contexts.resolve(name)
     return endpoint.Endpoint(host, endpoint.tls_options() if endpoint.is_tcp(host) else None)
 
 
@@ -194,11 +194,11 @@ def _encoded(body: object) -> bytes:
 def checked(response: Response) -> Response:
     """``response`` itself, or its refusal raised as EngineError."""
     if response.status >= 400:
-        raise refusal(response.status, response.read())
+        raise engine_error(response.status, response.read())
     return response
 
 
-def refusal(status: int, content: bytes) -> EngineError:
+def engine_error(status: int, content: bytes) -> EngineError:
     """The error that the engine answered with."""
     try:
         document = documents.decode(content)

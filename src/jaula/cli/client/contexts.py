@@ -1,4 +1,4 @@
-"""Contexts: names for engines, kept where Docker keeps them, so that both commands see the same.
+"""Contexts: names for engines, raw where Docker keeps them, so that both commands see the same.
 
 Source: docker/cli ``cli/context/store``: ``contexts/meta/<sha256 of the name>/meta.json`` is a
 context's document, ``contexts/tls/<the same>/docker/`` holds ``ca.pem``, ``cert.pem`` and
@@ -30,7 +30,7 @@ _KEYS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
 class Context(NamedTuple):
     """One context. ``files`` are its PEM files by name, where they were read.
 
-    ``kept`` is the document as it was: others may have written more into it, which stays.
+    ``raw`` is the document as it was: others may have written more into it, which stays.
     """
 
     name: str
@@ -38,16 +38,16 @@ class Context(NamedTuple):
     host: str = ""
     skip_verify: bool = False
     files: dict[str, bytes] = {}
-    kept: dict[str, Any] = {}
+    raw: dict[str, Any] = {}
 
     def document(self) -> dict[str, Any]:
         """``meta.json``."""
-        metadata, endpoints = _table(self.kept, "Metadata"), _table(self.kept, "Endpoints")
+        metadata, endpoints = _table(self.raw, "Metadata"), _table(self.raw, "Endpoints")
         metadata.pop("Description", None)
         if self.description:
             metadata["Description"] = self.description
         endpoints[ENDPOINT] = {"Host": self.host, "SkipTLSVerify": self.skip_verify}
-        return self.kept | {"Name": self.name, "Metadata": metadata, "Endpoints": endpoints}
+        return self.raw | {"Name": self.name, "Metadata": metadata, "Endpoints": endpoints}
 
 
 def _table(document: dict[str, Any], key: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def tls_path(name: str) -> str:
 
 
 def _directory() -> str:
-    return os.path.join(cli_endpoint.directory(), "contexts")
+    return os.path.join(cli_endpoint.config_directory(), "contexts")
 
 
 def names() -> list[str]:
@@ -102,10 +102,10 @@ def exists(name: str) -> bool:
     return os.path.exists(os.path.join(meta_path(name), "meta.json"))
 
 
-def find(name: str) -> Context:
+def load(name: str) -> Context:
     """One context, the default one too. Raises Failure in Docker's words."""
     if name == DEFAULT:
-        host = os.environ.get(cli_endpoint.overriding()) or cli_endpoint.own_host()
+        host = os.environ.get(cli_endpoint.host_variable()) or cli_endpoint.default_host()
         return Context(DEFAULT, "Current DOCKER_HOST based configuration", host)
     path = os.path.join(meta_path(name), "meta.json")
     document = _read(path)
@@ -172,7 +172,7 @@ def remove(name: str) -> None:
     shutil.rmtree(tls_path(name), ignore_errors=True)
 
 
-def configured() -> str:
+def configured_name() -> str:
     """The name in Docker's configuration file."""
     name = _configuration().document().get("currentContext")
     return name if isinstance(name, str) and name else DEFAULT
@@ -192,10 +192,10 @@ def use(name: str) -> None:
 
 
 def _configuration() -> CredentialFile:
-    return CredentialFile(os.path.join(cli_endpoint.directory(), "config.json"))
+    return CredentialFile(os.path.join(cli_endpoint.config_directory(), "config.json"))
 
 
-def endpoint(text: str) -> Context:
+def parse_endpoint(text: str) -> Context:
     """``host=...,ca=...,cert=...,key=...,skip-tls-verify=true`` as a context without a name."""
     given: dict[str, str] = {}
     for part in text.split(","):
@@ -207,7 +207,7 @@ def endpoint(text: str) -> Context:
             )
         given[key] = value
     if "from" in given:
-        return find(given["from"])
+        return load(given["from"])
     skip = given.get("skip-tls-verify", "false")
     if skip.lower() not in ("true", "false", "1", "0"):
         raise CliError(f'unable to create docker endpoint config: skip-tls-verify: "{skip}"')
@@ -227,10 +227,10 @@ def _pem(path: str) -> bytes:
         raise CliError(f"unable to create docker endpoint config: open {path}: {reason}") from None
 
 
-def destination(name: str) -> Endpoint:
+def resolve(name: str) -> Endpoint:
     """Where a context leads. Raises Failure."""
     try:
-        found = find(name)
+        found = load(name)
     except CliError as error:
         raise CliError(
             f"Failed to initialize: unable to resolve docker endpoint: {error.message}"

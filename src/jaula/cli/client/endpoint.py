@@ -41,21 +41,21 @@ class Endpoint:
         self.security = security
 
 
-def overriding() -> str:
+def host_variable() -> str:
     """The variable that wins over any context that is not named on the command line."""
     return next((name for name in ("JAULA_HOST", "DOCKER_HOST") if variable(name)), "")
 
 
-def current() -> str:
+def current_context() -> str:
     """The name of the context in use."""
     if ConnectionOptions.context:
         return ConnectionOptions.context
-    if overriding():
+    if host_variable():
         return DEFAULT
     return variable("DOCKER_CONTEXT") or _configured() or DEFAULT
 
 
-def own_host() -> str:
+def default_host() -> str:
     """Root's engine, or for an ordinary user the one that :mod:`jaula.rootless.paths` names.
 
     Raises Unreachable where that one's directory could be another user's.
@@ -74,14 +74,14 @@ def own_host() -> str:
     return "unix://" + socket
 
 
-def directory() -> str:
+def config_directory() -> str:
     """Docker's directory of this person."""
     return variable("DOCKER_CONFIG") or (variable("HOME") or "/root") + "/.docker"
 
 
 def _configured() -> str:
     try:
-        with open(directory() + "/config.json", "rb") as file:
+        with open(config_directory() + "/config.json", "rb") as file:
             data = file.read(1 << 20)
     except OSError:
         return ""
@@ -116,7 +116,7 @@ def tls_options() -> TlsOptions | None:
 
     from jaula.cli.client.tls import TlsOptions as TlsTlsOptions
 
-    place = variable("DOCKER_CERT_PATH") or directory()
+    place = variable("DOCKER_CERT_PATH") or config_directory()
     usual = [f"{place}/{name}" for name in TLS_FILES]
     authority, certificate, key = (
         asked or (name if path.exists(name) or (verify and number == 0) else "")

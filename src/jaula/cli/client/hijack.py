@@ -27,7 +27,7 @@ SHUT_WR = 1
 READ = 65536
 
 
-def opened(connection: Connection) -> Connection:
+def check_hijacked(connection: Connection) -> Connection:
     """Read the answer to a hijack; raises EngineError where the engine refused."""
     from jaula.cli.client.client import checked
 

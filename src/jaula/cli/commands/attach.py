@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 
 from jaula.cli.client.client import Client, quote
-from jaula.cli.client.hijack import opened
+from jaula.cli.client.hijack import check_hijacked
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers.attach import (
     DETACH_KEYS,
     SIG_PROXY,
-    ask_attach,
-    ask_wait,
-    follow_container,
-    keys_of,
-    status_of,
+    attach_container,
+    detach_keys_of,
+    send_attach,
+    send_wait,
+    wait_status,
 )
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
@@ -38,17 +38,17 @@ def run(options: Options) -> int:
         from jaula.cli.output.terminal import check_terminal
 
         check_terminal()
-    keys = keys_of(options, tty=tty, stdin=stdin)
+    keys = detach_keys_of(options, tty=tty, stdin=stdin)
     container = str(found["Id"])
-    waiting = ask_wait(client, container, "")
+    waiting = send_wait(client, container, "")
     waiting.response_head()
-    connection = opened(ask_attach(client, container, options, stdin=stdin))
-    if follow_container(
+    connection = check_hijacked(send_attach(client, container, options, stdin=stdin))
+    if attach_container(
         client, container, options, connection, waiting, tty=tty, stdin=stdin, keys=keys
     ):
         sys.stderr.write("read escape sequence\n")
         return 0
-    return status_of(client, waiting, container)
+    return wait_status(client, waiting, container)
 
 
 COMMAND = Command(
@@ -60,8 +60,8 @@ COMMAND = Command(
         Flag("no-stdin", "", "bool", "Do not attach STDIN"),
         SIG_PROXY,
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Joins the terminal to what runs in the container. Several may be attached at once. The "
         "detach keys, control-P control-Q unless others are named, leave the container running."

@@ -52,7 +52,7 @@ def _directory(options: Options) -> Path:
 def _root(options: Options) -> Path:
     from pathlib import Path
 
-    if options.given("root"):
+    if options.is_set("root"):
         return Path(options.text("root"))
     address = Client(Settings.host).address.text
     try:
@@ -155,7 +155,7 @@ COMMAND = Command(
         Flag("until", "", "string", "End at this time"),
         Flag("verify", "", "bool", "Follow the chain of hashes and say what is wrong"),
     ),
-    most=0,
+    max_args=0,
     description=(
         "One line for each request that changed something or was to: user, login, process, action, "
         "object, the status it ended with, and what it asked for beyond the defaults. Arguments of "

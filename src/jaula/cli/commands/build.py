@@ -41,10 +41,10 @@ def run(options: Options) -> int:
     progress = options.text("progress", "auto")
     if progress not in _PROGRESS:
         raise UsageError(f'invalid argument "{progress}" for "--progress" flag: {_WORDS}')
-    secrets = build_secrets.secrets(options.texts("secret"))
+    secrets = build_secrets.parse_secrets(options.texts("secret"))
     agents = build_secrets.SshAgents(options.texts("ssh"))
-    elsewhere, here = build_secrets.contexts(options.texts("build-context"))
-    context = contexts.find(options.arguments[0], options.text("file"))
+    elsewhere, here = build_secrets.parse_contexts(options.texts("build-context"))
+    context = contexts.resolve(options.arguments[0], options.text("file"))
     iid = options.text("iidfile")
     _forget(iid)
     client, began = Client(Settings.host), time()
@@ -57,7 +57,7 @@ def run(options: Options) -> int:
             messages = request.send(client, parameters, context, compress=compress)
             return _shown(messages, progress, context)
         except CliError as error:
-            error.message = context.known_as(error.message)
+            error.message = context.with_original_name(error.message)
             raise
 
     with agents as sockets:
@@ -68,7 +68,7 @@ def run(options: Options) -> int:
         if secrets or sockets or here:
             from jaula.cli.build.session import Session
 
-            sources = {name: contexts.further(path).send for name, path in here.items()}
+            sources = {name: contexts.named_context(path).send for name, path in here.items()}
             with Session(client, secrets, sockets, sources) as session:
                 parameters.append(("session", session.id))
                 image = sent()
@@ -99,7 +99,7 @@ def _shown(messages: Iterator[dict[str, Any]], progress: str, context: Context) 
         reading = ProgressModel(view)
         reading.run(messages)
         if reading.error and isinstance(view, progress_plain.QuietView):
-            view.tell()
+            view.print_lines()
     if reading.error:
         raise CliError(reading.error)
     if not reading.image:
@@ -124,7 +124,7 @@ def _finish(
     for output in written:
         build_output.write(client, output, image, options.texts("tag"))
     if written and not any(output.keeps_image for output in written) and not options.texts("tag"):
-        build_output.forget(client, image, began)
+        build_output.remove_unnamed(client, image, began)
     if options.on("quiet") and not any(output.destination == "-" for output in written):
         print(image)
 
@@ -227,8 +227,8 @@ COMMAND = Command(
         Flag("target", "", "string", "Stage to build"),
         Flag("ulimit", "", "list", "Resource limit (name=soft[:hard])", group=_LIMITS),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "The context is a directory, whose files are sent to the engine but for what .dockerignore "
         "names; or an address that the engine fetches: a git repository, a tar, a Dockerfile; or a "

@@ -21,8 +21,8 @@ def run(options: Options) -> int:
         ("filters", filters(options.texts("filter"))),
     )
     found = Client(Settings.host).document("POST", "/build/prune", query) or {}
-    prune.tell("Deleted build cache objects", list(found.get("CachesDeleted") or ()))
-    prune.reclaimed(found.get("SpaceReclaimed") or 0)
+    prune.print_deleted("Deleted build cache objects", list(found.get("CachesDeleted") or ()))
+    prune.print_reclaimed(found.get("SpaceReclaimed") or 0)
     return 0
 
 
@@ -36,7 +36,7 @@ COMMAND = Command(
         Flag("force", "f", "bool", "Do not ask"),
         Flag("keep-storage", "", "size", "Bytes of cache that may stay"),
     ),
-    most=0,
+    max_args=0,
     description=(
         "Removes the layers of build steps, which the next build would use again, and the "
         "directories of RUN --mount=type=cache. No image is changed."

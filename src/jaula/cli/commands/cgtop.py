@@ -114,14 +114,14 @@ class CgroupView:
         usages = sorted(self._usages, key=keys.get(self.order, self.path))
         lines = ["CGROUP\tTASKS\t%CPU\tMEMORY\tINPUT/s\tOUTPUT/s"]
         lines += [
-            f"{self.path(usage)}\t{usage.pids}\t{usage.cpu:.1f}\t{units.shown_binary(usage.memory)}"
-            f"\t{units.shown(usage.read_rate, 3)}\t{units.shown(usage.write_rate, 3)}"
+            f"{self.path(usage)}\t{usage.pids}\t{usage.cpu:.1f}\t{units.bytes_size(usage.memory)}"
+            f"\t{units.human_size(usage.read_rate, 3)}\t{units.human_size(usage.write_rate, 3)}"
             for usage in usages
         ]
         total = sum(usage.cpu for usage in usages), sum(usage.memory for usage in usages)
         head = (
             f"{len(usages)} containers, {total[0]:.1f}% CPU, "
-            f"{units.shown_binary(total[1])} memory; by {self.order} (c m t i p), q leaves\n\n"
+            f"{units.bytes_size(total[1])} memory; by {self.order} (c m t i p), q leaves\n\n"
         )
         return head + table.aligned(lines)
 
@@ -137,7 +137,7 @@ COMMAND = Command(
         Flag("order", "", "string", "Order to begin with", default="cpu",
              completes=tuple(ORDERS.values())),
     ),
-    most=0,
+    max_args=0,
     description=(
         "A live view like systemd-cgtop's, of the cgroups of running containers. Keys: c by CPU, "
         "m by memory, t by tasks, i by I/O, p by path, q leaves."

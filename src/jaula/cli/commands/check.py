@@ -21,7 +21,7 @@ COMMAND = Command(
     "",
     "Report the kernel's support for containers, feature by feature",
     run,
-    most=0,
+    max_args=0,
     description=(
         "Namespaces, cgroup controllers, overlay, seccomp, LSMs, veth, bridge and nftables, from "
         "/proc/config.gz or /boot/config and by trying. Each missing feature is named with what is "

@@ -11,7 +11,7 @@ from jaula.cli.main import Settings
 def run(options: Options) -> int:
     """Make an image of a container and print its id."""
     container, *names = options.arguments
-    repository, tag = pull.split(names[0]) if names else ("", "")
+    repository, tag = pull.split_reference(names[0]) if names else ("", "")
     query = [
         ("container", container),
         ("repo", repository),
@@ -36,8 +36,8 @@ COMMAND = Command(
         Flag("message", "m", "string", "Commit message"),
         Flag("pause", "p", "bool", "Pause container during commit", default="true"),
     ),
-    least=1,
-    most=2,
+    min_args=1,
+    max_args=2,
     description=(
         "The image has the layers of the container's image and one more with what the container "
         "changed, without its volumes. The container is paused meanwhile, so that its files are "

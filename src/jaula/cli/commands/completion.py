@@ -25,8 +25,8 @@ COMMAND = Command(
     "bash|zsh|fish",
     "Print the completion script for a shell",
     run,
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description="The script knows every command and flag, and asks the engine for names.",
     examples=(
         ("bash", "jaula completion bash > /usr/share/bash-completion/completions/jaula"),

@@ -46,7 +46,7 @@ def run(options: Options) -> int:
 
 def find() -> str:
     """The program's path: a plugin of docker's, or a command. Raises Failure."""
-    own = f"{endpoint.directory()}/cli-plugins"
+    own = f"{endpoint.config_directory()}/cli-plugins"
     path = os.environ.get("PATH", os.defpath).split(":")
     for directory in (own, *PLUGINS, *path):
         program = f"{directory}/{PROGRAM}"

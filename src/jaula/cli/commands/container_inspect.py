@@ -24,7 +24,7 @@ COMMAND = Command(
     "Display detailed information on one or more containers",
     run,
     flags=(inspect.FORMAT, Flag("size", "s", "bool", "Show file sizes")),
-    least=1,
+    min_args=1,
     description="Prints Docker's document of each container as JSON, or what the template chooses.",
     examples=(("A container's document", "jaula container inspect web"),),
     see_also=("inspect", "ps"),

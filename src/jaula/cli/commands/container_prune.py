@@ -13,9 +13,9 @@ def run(options: Options) -> int:
     conditions = options.texts("filter")
     warning = "This will remove all stopped containers."
     prune.confirm(warning, force=options.on("force"))
-    lines, total = prune.named(Client(Settings.host), "containers", filters(conditions))
-    prune.tell("Deleted Containers", lines)
-    prune.reclaimed(total)
+    lines, total = prune.prune_objects(Client(Settings.host), "containers", filters(conditions))
+    prune.print_deleted("Deleted Containers", lines)
+    prune.print_reclaimed(total)
     return 0
 
 
@@ -27,7 +27,7 @@ COMMAND = Command(
         Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
         Flag("force", "f", "bool", "Do not ask"),
     ),
-    most=0,
+    max_args=0,
     description="What they have written goes with them; volumes stay.",
     examples=(("Without a question", "jaula container prune -f"),),
     see_also=("system prune", "system df"),

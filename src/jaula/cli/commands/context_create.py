@@ -20,12 +20,12 @@ def run(options: Options) -> int:
     contexts.check_name(name)
     if contexts.exists(name):
         raise CliError(f'context "{name}" already exists')
-    if options.given("docker") and options.given("from"):
+    if options.is_set("docker") and options.is_set("from"):
         raise CliError("cannot use --docker flag when --from is set")
-    if options.given("docker"):
-        made = contexts.endpoint(options.text("docker"))
+    if options.is_set("docker"):
+        made = contexts.parse_endpoint(options.text("docker"))
     else:
-        made = contexts.find(options.text("from") or endpoint.current())
+        made = contexts.load(options.text("from") or endpoint.current_context())
     description = options.text("description") or made.description
     contexts.save(made._replace(name=name, description=description))
     print(name)
@@ -42,8 +42,8 @@ COMMAND = Command(
         ENDPOINT,
         Flag("from", "", "string", "Context to begin with", completes="context"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "A context is a name for an engine, with what is needed to speak with it. It is kept where "
         "Docker keeps its own, so docker and jaula see the same ones."

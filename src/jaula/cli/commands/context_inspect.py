@@ -16,13 +16,13 @@ _IN_MEMORY = "<IN MEMORY>"
 def run(options: Options) -> int:
     """Print the documents of contexts, of the current one where none is named."""
     return inspect.show(
-        options.arguments or [endpoint.current()], options.text("format"), _document
+        options.arguments or [endpoint.current_context()], options.text("format"), _document
     )
 
 
 def _document(name: str) -> dict[str, Any]:
     try:
-        found = contexts.find(name)
+        found = contexts.load(name)
     except CliError as error:
         missing = EngineError(inspect.NOT_FOUND, "")
         missing.message = error.message

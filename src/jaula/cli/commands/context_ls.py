@@ -14,7 +14,7 @@ from jaula.cli.output import list as output_list
 
 def run(options: Options) -> int:
     """List contexts by name, the default one among them."""
-    current = endpoint.current()
+    current = endpoint.current_context()
     names = sorted({*contexts.names(), DEFAULT, current})
     if options.on("quiet"):
         print("\n".join(names))
@@ -23,7 +23,7 @@ def run(options: Options) -> int:
     form = options.text("format")
     shown = COLUMNS | MARKED if form in ("", "table") else COLUMNS
     output_list.show(items, shown, TABLE, form)
-    if (variable := endpoint.overriding()) and not endpoint.ConnectionOptions.context:
+    if (variable := endpoint.host_variable()) and not endpoint.ConnectionOptions.context:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use a "
             f"context, either set the global --context flag, or unset {variable} environment "
@@ -35,7 +35,7 @@ def run(options: Options) -> int:
 def _item(name: str, current: str) -> dict[str, object]:
     error = ""
     try:
-        found = contexts.find(name)
+        found = contexts.load(name)
     except CliError as failure:
         found, error = Context(name), failure.message
     return {
@@ -68,7 +68,7 @@ COMMAND = Command(
         Flag("format", "", "string", "table, json, or a Go template"),
         Flag("quiet", "q", "bool", "Show names only"),
     ),
-    most=0,
+    max_args=0,
     description="The context in use is marked by an asterisk.",
     examples=(("Names and engines", "jaula context ls --format '{{.Name}} {{.DockerEndpoint}}'"),),
     see_also=("context use", "context create"),

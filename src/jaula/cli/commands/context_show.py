@@ -8,7 +8,7 @@ from jaula.cli.command import Command, Options
 
 def run(options: Options) -> int:
     """Print the name of the context in use."""
-    print(endpoint.current())
+    print(endpoint.current_context())
     return 0
 
 
@@ -16,7 +16,7 @@ COMMAND = Command(
     "",
     "Print the name of the current context",
     run,
-    most=0,
+    max_args=0,
     description="The one that the options, the environment and the configuration come to.",
     examples=(("In a prompt", "PS1='[$(jaula context show)] $ '"),),
     see_also=("context use", "context ls"),

@@ -13,11 +13,11 @@ def run(options: Options) -> int:
     """Change what is given and print the name."""
     (name,) = options.arguments
     contexts.check_name(name)
-    found = contexts.find(name)
-    if options.given("docker"):
-        made = contexts.endpoint(options.text("docker"))
-        found = made._replace(name=name, description=found.description, kept=found.kept)
-    if options.given("description"):
+    found = contexts.load(name)
+    if options.is_set("docker"):
+        made = contexts.parse_endpoint(options.text("docker"))
+        found = made._replace(name=name, description=found.description, raw=found.raw)
+    if options.is_set("description"):
         found = found._replace(description=options.text("description"))
     contexts.save(found)
     print(name)
@@ -30,8 +30,8 @@ COMMAND = Command(
     "Change a context",
     run,
     flags=(DESCRIPTION, ENDPOINT),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description="What --docker says replaces the whole endpoint, its certificates too.",
     examples=(("Another description", "jaula context update far --description 'the lab'"),),
     see_also=("context create",),

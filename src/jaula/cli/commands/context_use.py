@@ -13,11 +13,11 @@ def run(options: Options) -> int:
     """Make a context the one that commands use."""
     (name,) = options.arguments
     if name != DEFAULT:
-        contexts.find(name)
+        contexts.load(name)
     contexts.use(name)
     print(name)
     sys.stderr.write(f'Current context is now "{name}"\n')
-    if (variable := endpoint.overriding()) and name != DEFAULT:
+    if (variable := endpoint.host_variable()) and name != DEFAULT:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use "
             f'"{name}", either set the global --context flag, or unset {variable} environment '
@@ -30,8 +30,8 @@ COMMAND = Command(
     "CONTEXT",
     "Set the current context",
     run,
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Commands go to this context's engine from now on, docker's as well. --host, --context "
         "and the variables JAULA_HOST, DOCKER_HOST and DOCKER_CONTEXT win over it."

@@ -18,8 +18,8 @@ def run(options: Options) -> int:
     """Copy between a container and this machine."""
     site_packages.enable()
     source, destination = options.arguments
-    container, path = cp.split(source)
-    into, target = cp.split(destination)
+    container, path = cp.split_argument(source)
+    into, target = cp.split_argument(destination)
     if (source == "-" and destination == "-") or not (container or into):
         raise UsageError("must specify at least one container source")
     if container and into:
@@ -40,7 +40,7 @@ def run(options: Options) -> int:
     except JaulaError as error:
         raise CliError(str(error)) from None
     if not options.on("quiet") and sys.stderr.isatty():
-        what = f"Successfully copied {units.shown(size)} to {destination}"
+        what = f"Successfully copied {units.human_size(size)} to {destination}"
         print(what, file=sys.stderr)
     return 0
 
@@ -54,8 +54,8 @@ COMMAND = Command(
         Flag("follow-link", "L", "bool", "Always follow symbol link in SRC_PATH"),
         Flag("quiet", "q", "bool", "Suppress progress output during copy"),
     ),
-    least=2,
-    most=2,
+    min_args=2,
+    max_args=2,
     description=(
         "Works on running and stopped containers, volumes and bind mounts included. With - as the "
         "source a tar archive is read from standard input and unpacked in the destination, a "

@@ -21,7 +21,7 @@ COMMAND = Command(
     "Create a new container",
     run,
     flags=flags.FLAGS,
-    least=1,
+    min_args=1,
     interspersed=False,
     description=(
         "Makes a container from IMAGE without starting it and prints its ID. The flags are those "

@@ -52,7 +52,7 @@ def _config(options: Options) -> EngineConfig:
     settings |= _file(options)
     for flag in FLAGS:
         field = "hosts" if flag.name == "host" else flag.name.replace("-", "_")
-        if not options.given(flag.name) or field == "config_file":
+        if not options.is_set(flag.name) or field == "config_file":
             continue
         if field == "nofile":
             settings[field] = _nofile(options.text("nofile"))
@@ -102,14 +102,14 @@ def _file(options: Options) -> dict[str, object]:
 
     path = (
         options.text("config-file", "")
-        if options.given("config-file")
+        if options.is_set("config-file")
         else rootless_paths.config_file()
     )
     try:
         with open(path, "rb") as file:
             data = file.read(daemon_json.MAX_SIZE + 1)
     except FileNotFoundError:
-        if not options.given("config-file"):
+        if not options.is_set("config-file"):
             return {}
         raise InvalidRequest(f"configuration file {path}: there is no such file") from None
     except OSError as error:
@@ -131,7 +131,7 @@ def _given(options: Options) -> dict[str, str]:
         if flag.kind == "list"
         else options.text(flag.name)
         for flag in FLAGS
-        if options.given(flag.name)
+        if options.is_set(flag.name)
     }
 
 
@@ -217,7 +217,7 @@ COMMAND = Command(
     "Run the engine",
     run,
     flags=FLAGS,
-    most=0,
+    max_args=0,
     description=(
         "Serves the Docker Engine API on a socket, in the foreground, until SIGTERM. Containers "
         "go on when it ends, and the next engine with the same directories finds them. Any other "

@@ -11,7 +11,7 @@ def run(options: Options) -> int:
     from jaula.demo import tour
 
     only = [int(number) for word in options.texts("step") for number in word.split(",")]
-    return tour.walk(Settings.host, quick=options.on("quick"), only=only)
+    return tour.run(Settings.host, quick=options.on("quick"), only=only)
 
 
 COMMAND = Command(
@@ -22,7 +22,7 @@ COMMAND = Command(
         Flag("quick", "q", "bool", "Use busybox only, which is made in seconds"),
         Flag("step", "s", "list", "Only these steps (1 to 9)"),
     ),
-    most=0,
+    max_args=0,
     description=(
         "Nine steps: the host, a shell in a container, namespaces, users, cgroups, capabilities, "
         "copy on write, archives, and the engine's proof of isolation. Each prints what it does, "

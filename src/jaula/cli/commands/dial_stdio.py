@@ -37,7 +37,7 @@ COMMAND = Command(
     "",
     "Join the engine's socket to standard input and output",
     run,
-    most=0,
+    max_args=0,
     description="What `-H ssh://user@host` runs on the other host.",
     examples=(("Talk to an engine by ssh", "jaula -H ssh://admin@server ps"),),
     see_also=("context create",),

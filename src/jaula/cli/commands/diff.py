@@ -28,8 +28,8 @@ COMMAND = Command(
     "Inspect changes to files or directories on a container's filesystem",
     run,
     flags=(Flag("format", "", "string", "table, json, or a Go template"),),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "A is added, C changed, D deleted, against the image. The changes live in the container's "
         "own layer and go with it."

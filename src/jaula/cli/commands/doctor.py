@@ -28,13 +28,13 @@ def run(options: Options) -> int:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
         print("\n".join(line(finding) for finding in found))
-    return 1 if checks.hinders(found) else 0
+    return 1 if checks.has_blocker(found) else 0
 
 
 def line(finding: Finding) -> str:
     """One finding as a person reads it."""
-    text = f"{finding.state:<8} {finding.subject}: {finding.found}"
-    return f"{text}; mend it with: {finding.mend}" if finding.mend else text
+    text = f"{finding.state:<8} {finding.subject}: {finding.detail}"
+    return f"{text}; mend it with: {finding.fix}" if finding.fix else text
 
 
 COMMAND = Command(
@@ -44,7 +44,7 @@ COMMAND = Command(
     flags=(
         Flag("format", "", "string", "text or json", default="text", completes=("text", "json")),
     ),
-    most=0,
+    max_args=0,
     description=(
         "Looks as the user that asks: root's engine needs other things than an ordinary user's. "
         "Each line begins with ok, costs (containers run, and lack what is said) or hinders, and "

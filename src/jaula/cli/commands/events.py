@@ -57,7 +57,7 @@ COMMAND = Command(
         Flag("since", "", "string", "Begin with the events of this time (or 42m ago)"),
         Flag("until", "", "string", "End at this time"),
     ),
-    most=0,
+    max_args=0,
     description=(
         "What happens to containers, images, volumes and networks. The event oom says how much "
         "memory was used and what the limit was."

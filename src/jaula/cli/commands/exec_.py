@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
-from jaula.cli.client.hijack import opened
+from jaula.cli.client.hijack import check_hijacked
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.attach import AttachLoop, keys_of
+from jaula.cli.containers.attach import AttachLoop, detach_keys_of
 from jaula.cli.containers.options import environment
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
@@ -56,9 +56,9 @@ def run(options: Options) -> int:
     if detach:
         client.request("POST", path + "/start", (), beginning)
         return 0
-    keys = keys_of(options, tty=tty, stdin=stdin)
+    keys = detach_keys_of(options, tty=tty, stdin=stdin)
     following = AttachLoop(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
-    connection = opened(client.ask_hijack(path + "/start", (), beginning))
+    connection = check_hijacked(client.send_hijack(path + "/start", (), beginning))
     if following.follow(connection):
         return 0
     return _status(client, path)
@@ -90,7 +90,7 @@ COMMAND = Command(
         Flag("user", "u", "string", "User or UID (user[:group])"),
         Flag("workdir", "w", "string", "Working directory in the container"),
     ),
-    least=2,
+    min_args=2,
     interspersed=False,
     description=(
         "Starts COMMAND in the namespaces, cgroup and confinement of a running container and "

@@ -23,8 +23,8 @@ COMMAND = Command(
     flags=(
         Flag("output", "o", "string", "Write to this file instead of STDOUT", completes="file"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description="The image and the container's own changes in one tree, without volumes.",
     examples=(("A look at what is in it", "jaula export web | tar t"),),
     see_also=("import", "save", "diff"),

@@ -26,7 +26,7 @@ COMMAND = Command(
     "[COMMAND]",
     "Help about a command",
     run,
-    most=2,
+    max_args=2,
     description="The same pages as --help of each command.",
     examples=(("A page", "jaula help container ls"),),
     see_also=("completion",),

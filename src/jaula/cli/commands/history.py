@@ -14,12 +14,12 @@ def run(options: Options) -> int:
     """List how the image came to be, the newest step first."""
     name = options.arguments[0]
     found = Client(Settings.host).get(f"/images/{quote(name, '/:@')}/history") or []
-    whole, human = options.on("no-trunc"), options.on("human", True)
+    no_trunc, human = options.on("no-trunc"), options.on("human", True)
     columns: dict[str, output_list.Column] = {
         "ID": (
             "IMAGE",
             lambda row: (
-                row["Id"] if row["Id"] == "<missing>" else output_list.cut(row["Id"], whole)
+                row["Id"] if row["Id"] == "<missing>" else output_list.short_id(row["Id"], no_trunc)
             ),
         ),
         "CreatedSince": (
@@ -32,11 +32,14 @@ def run(options: Options) -> int:
         ),
         "CreatedBy": (
             "CREATED BY",
-            lambda row: output_list.shortened(
-                _one_line(row["CreatedBy"]), 1 << 20 if whole else 45
+            lambda row: output_list.ellipsis(
+                _one_line(row["CreatedBy"]), 1 << 20 if no_trunc else 45
             ),
         ),
-        "Size": ("SIZE", lambda row: units.shown(row["Size"], 3) if human else str(row["Size"])),
+        "Size": (
+            "SIZE",
+            lambda row: units.human_size(row["Size"], 3) if human else str(row["Size"]),
+        ),
         "Comment": ("COMMENT", lambda row: row["Comment"] or ""),
     }
     form = options.text("format")
@@ -62,8 +65,8 @@ COMMAND = Command(
         Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
         Flag("quiet", "q", "bool", "Show IDs only"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description="One line for each step of the image's making; empty steps have no layer.",
     examples=(("The steps", "jaula history debian"),),
     see_also=("images", "image inspect"),

@@ -56,7 +56,7 @@ COMMAND = Command(
         Flag("output", "o", "string", "Write an archive instead of loading it", completes="file"),
         Flag("quiet", "q", "bool", "Suppress progress"),
     ),
-    least=1,
+    min_args=1,
     description=(
         "busybox is the static busybox of Debian with its applets; debian and ubuntu are a minimal "
         "system of the suite named. Two builds from the same packages give the same image ID. "

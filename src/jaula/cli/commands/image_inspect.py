@@ -23,7 +23,7 @@ COMMAND = Command(
     "Display detailed information on one or more images",
     run,
     flags=(inspect.FORMAT,),
-    least=1,
+    min_args=1,
     description="Prints Docker's document of each image as JSON, or what the template chooses.",
     examples=(("A image's document", "jaula image inspect busybox"),),
     see_also=("inspect", "images"),

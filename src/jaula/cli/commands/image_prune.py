@@ -16,9 +16,9 @@ def run(options: Options) -> int:
         warning = "This will remove all images without at least one container associated to them."
     conditions.append("dangling=false" if options.on("all") else "dangling=true")
     prune.confirm(warning, force=options.on("force"))
-    lines, total = prune.images(Client(Settings.host), filters(conditions))
-    prune.tell("Deleted Images", lines)
-    prune.reclaimed(total)
+    lines, total = prune.prune_images(Client(Settings.host), filters(conditions))
+    prune.print_deleted("Deleted Images", lines)
+    prune.print_reclaimed(total)
     return 0
 
 
@@ -31,7 +31,7 @@ COMMAND = Command(
         Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
         Flag("force", "f", "bool", "Do not ask"),
     ),
-    most=0,
+    max_args=0,
     description="Removes images that no name refers to, with -a those that no container uses.",
     examples=(("Without a question", "jaula image prune -f"),),
     see_also=("system prune", "system df"),

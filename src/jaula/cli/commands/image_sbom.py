@@ -42,8 +42,8 @@ COMMAND = Command(
         Flag("format", "", "string", "spdx or cyclonedx", default="spdx", completes=FORMS),
         Flag("output", "o", "string", "Write a file instead", completes="file"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Reads the databases of dpkg, apk and rpm and the metadata of installed Python and Node "
         "packages from the image's files. Nothing is run and nothing is asked of a network; the "

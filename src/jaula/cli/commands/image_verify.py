@@ -44,7 +44,7 @@ def run(options: Options) -> int:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return str((row["RepoTags"] or [output_list.cut(row["Id"]) or "<none>"])[0])
+    return str((row["RepoTags"] or [output_list.short_id(row["Id"]) or "<none>"])[0])
 
 
 def _tell(row: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
-from jaula.cli.output.list import cut
+from jaula.cli.output.list import short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(options: Options) -> int:
     )
     found = Client(Settings.host).get("/images/json", query) or []
     found.sort(key=lambda image: -image["Created"])
-    whole = options.on("no-trunc")
+    no_trunc = options.on("no-trunc")
     rows = [row for image in found for row in _named(image, digests=options.on("digests"))]
     form = options.text("format")
     if options.on("quiet") and form in ("", "table"):
@@ -42,18 +42,19 @@ def run(options: Options) -> int:
         "Repository": ("REPOSITORY", lambda row: row["Repository"]),
         "Tag": ("TAG", lambda row: row["Tag"]),
         "Digest": ("DIGEST", lambda row: row["Digest"]),
-        "ID": ("IMAGE ID", lambda row: cut(row["Id"], whole)),
+        "ID": ("IMAGE ID", lambda row: short_id(row["Id"], no_trunc)),
         "CreatedSince": ("CREATED", lambda row: times.ago(row["Created"])),
         "CreatedAt": ("CREATED AT", lambda row: times.local(row["Created"])),
-        "Size": ("SIZE", lambda row: units.shown(row["Size"], 3)),
+        "Size": ("SIZE", lambda row: units.human_size(row["Size"], 3)),
         "Containers": ("CONTAINERS", lambda row: "N/A"
                        if row.get("Containers", -1) < 0 else str(row["Containers"])),
         "SharedSize": ("SHARED SIZE", lambda row: "N/A"
-                       if row.get("SharedSize", -1) < 0 else units.shown(row["SharedSize"], 3)),
+                       if row.get("SharedSize", -1) < 0
+                       else units.human_size(row["SharedSize"], 3)),
         "UniqueSize": ("UNIQUE SIZE", lambda row: "N/A"
                        if row.get("SharedSize", -1) < 0
-                       else units.shown(row["Size"] - row["SharedSize"], 3)),
-        "VirtualSize": ("SIZE", lambda row: units.shown(row["Size"])),
+                       else units.human_size(row["Size"] - row["SharedSize"], 3)),
+        "VirtualSize": ("SIZE", lambda row: units.human_size(row["Size"])),
     }  # fmt: skip
     output_list.show(rows, columns, default, form)
     return 0
@@ -95,7 +96,7 @@ COMMAND = Command(
         Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
         Flag("quiet", "q", "bool", "Show IDs only"),
     ),
-    most=1,
+    max_args=1,
     description="Lists the images that containers can be made from, the newest first.",
     examples=(("Images that no name refers to", "jaula images -f dangling=true"),),
     see_also=("load", "pull", "rmi", "history", "image bootstrap"),

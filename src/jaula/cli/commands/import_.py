@@ -18,7 +18,7 @@ def run(options: Options) -> int:
     source, *names = options.arguments
     if "://" in source:
         raise CliError(f"cannot import from {source}: a file or - is wanted (fetch it first)")
-    repository, tag = pull.split(names[0]) if names else ("", "")
+    repository, tag = pull.split_reference(names[0]) if names else ("", "")
     query = [
         ("fromSrc", "-"),
         ("repo", repository),
@@ -31,7 +31,7 @@ def run(options: Options) -> int:
     own = source != "-"
     with open(source if own else 0, "rb", buffering=0, closefd=own) as archive:
         response = client.upload("/images/create", query, pieces(archive))
-    pull.show(decode_lines(response.chunks()), sys.stdout)
+    pull.show_progress(decode_lines(response.chunks()), sys.stdout)
     return 0
 
 
@@ -44,8 +44,8 @@ COMMAND = Command(
         Flag("message", "m", "string", "Message of the image's history"),
         Flag("platform", "", "string", "Platform of the image (os/arch)"),
     ),
-    least=1,
-    most=2,
+    min_args=1,
+    max_args=2,
     description="The tar holds a root filesystem, as export or tar write it, compressed or not.",
     examples=(("A container flattened to an image", "jaula export web | jaula import - web:flat"),),
     see_also=("export", "load"),

@@ -70,7 +70,7 @@ def text(info: dict[str, Any]) -> list[str]:
         f" OSType: {info['OSType']}",
         f" Architecture: {info['Architecture']}",
         f" CPUs: {info['NCPU']}",
-        f" Total Memory: {units.shown_binary(info['MemTotal'])}",
+        f" Total Memory: {units.bytes_size(info['MemTotal'])}",
         f" Name: {info['Name']}",
         f" ID: {info['ID']}",
         f" Root Dir: {info['DockerRootDir']}",
@@ -116,7 +116,7 @@ COMMAND = Command(
     "Display system-wide information",
     run,
     flags=(Flag("format", "f", "string", "json, or a Go template"),),
-    most=0,
+    max_args=0,
     description=(
         "Containers by state, images, drivers, plugins, the confinement in effect, and the host. "
         "Warnings name what this kernel lacks."

@@ -53,7 +53,7 @@ COMMAND = Command(
         Flag("size", "s", "bool", "Show file sizes of a container"),
         Flag("type", "", "string", "Look for this kind only", completes=tuple(PATHS)),
     ),
-    least=1,
+    min_args=1,
     description=(
         "Prints Docker's document of each object as JSON. A template chooses from it: fields with "
         "{{.State.Pid}}, lists with {{range .Mounts}}...{{end}}, JSON with {{json .Config}}."

@@ -16,7 +16,7 @@ COMMAND = Command(
     "Kill one or more running containers",
     run,
     flags=(Flag("signal", "s", "string", "Signal to send", default="KILL"),),
-    least=1,
+    min_args=1,
     description=(
         "Sends a signal, SIGKILL unless another is named, to the container's first process."
     ),

@@ -34,7 +34,7 @@ def send(client: Client, archive: BinaryIO, *, quiet: bool = False) -> None:
     """POST an archive to the engine. Raises Failure where it refuses."""
     query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"),)
     response = client.upload("/images/load", query, pieces(archive))
-    pull.show(decode_lines(response.chunks()), sys.stdout)
+    pull.show_progress(decode_lines(response.chunks()), sys.stdout)
 
 
 def pieces(archive: BinaryIO) -> Iterator[bytes]:
@@ -51,7 +51,7 @@ COMMAND = Command(
         Flag("input", "i", "string", "Read from this file instead of STDIN", completes="file"),
         Flag("quiet", "q", "bool", "Suppress progress"),
     ),
-    most=0,
+    max_args=0,
     description=(
         "Reads an archive as docker save, jaula save, skopeo (docker-archive: and oci-archive:) "
         "write it, compressed or not."

@@ -24,9 +24,9 @@ def run(options: Options) -> int:
 
     server = options.arguments[0] if options.arguments else ""
     client = Client(Settings.host)
-    given = options.given("username") or options.given("password") or options.on("password-stdin")
+    given = options.is_set("username") or options.is_set("password") or options.on("password-stdin")
     if not given:
-        kept = registry_auth.found(server)
+        kept = registry_auth.stored_login(server)
         if kept.known:
             print("Authenticating with existing credentials...", flush=True)
             try:
@@ -43,7 +43,7 @@ def _asked(options: Options, server: str) -> tuple[str, str]:
     """User and password from flags, standard input or the person at the terminal."""
     user, password = options.text("username"), options.text("password")
     if options.on("password-stdin"):
-        if options.given("password"):
+        if options.is_set("password"):
             raise CliError("--password and --password-stdin are mutually exclusive")
         if not user:
             raise CliError("Must provide --username with --password-stdin")
@@ -72,11 +72,11 @@ def _keep(client: Client, server: str, login: Login, *, clear: bool) -> int:
     """Have the engine try the credentials; store them where they are taken."""
     from jaula.errors import JaulaError
 
-    answer = client.document("POST", "/auth", (), registry_auth.document(server, login))
+    answer = client.document("POST", "/auth", (), registry_auth.auth_config(server, login))
     token = str(answer.get("IdentityToken") or "")
     if token:
         login = login._replace(password="", identity_token=token)
-    file = registry_auth.file()
+    file = registry_auth.credential_file()
     try:
         if file.store(registry_auth.key(server), login, clear=clear):
             sys.stderr.write(
@@ -105,7 +105,7 @@ COMMAND = Command(
         ),
         Flag("username", "u", "string", "Username"),
     ),
-    most=1,
+    max_args=1,
     description=(
         "The engine tries the credentials at SERVER (Docker Hub where none is named). They are "
         "then kept by the credential helper that config.json names (credsStore, credHelpers); "

@@ -13,7 +13,7 @@ def run(options: Options) -> int:
 
     key = registry_auth.key(options.arguments[0] if options.arguments else "")
     try:
-        known = registry_auth.file().erase(key)
+        known = registry_auth.credential_file().erase(key)
     except JaulaError as error:
         raise CliError(str(error)) from None
     print(f"Removing login credentials for {key}" if known else f"Not logged in to {key}")
@@ -24,7 +24,7 @@ COMMAND = Command(
     "[SERVER]",
     "Log out from a registry",
     run,
-    most=1,
+    max_args=1,
     description="Removes the credentials of SERVER (Docker Hub where none is named).",
     examples=(("A registry", "jaula logout registry.example.com"),),
     see_also=("login",),

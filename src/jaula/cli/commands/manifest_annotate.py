@@ -20,7 +20,7 @@ def run(options: Options) -> int:
         raise CliError(f"manifest for image {member} does not exist in {name}")
     platform = dict(manifest["Descriptor"].get("platform") or {})
     for flag, field in FIELDS.items():
-        if options.given(flag):
+        if options.is_set(flag):
             platform[field] = options.text(flag)
     features = [word for text in options.texts("os-features") for word in text.split(",") if word]
     if features:
@@ -41,8 +41,8 @@ COMMAND = Command(
         Flag("os-version", "", "string", "Version of the operating system"),
         Flag("variant", "", "string", "Variant of the architecture"),
     ),
-    least=2,
-    most=2,
+    min_args=2,
+    max_args=2,
     description=(
         "What is not said is what the image's own configuration says. A list is pushed only where "
         "each of its images has an architecture and an operating system."

@@ -27,7 +27,7 @@ def run(options: Options) -> int:
         )
         if document.get("Manifests") is not None:
             raise CliError(f"{member} is a manifest list")
-        found.append(manifest_list.described(manifest_list.full_name(member), document))
+        found.append(manifest_list.manifest_entry(manifest_list.full_name(member), document))
     for manifest in found:
         made.put(manifest)
     print(f"Created manifest list {made.name}")
@@ -42,7 +42,7 @@ COMMAND = Command(
         Flag("amend", "a", "bool", "Add to a list that was begun"),
         Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
     ),
-    least=2,
+    min_args=2,
     description=(
         "The images are looked up at their registries, and the list is kept in docker's own files "
         "until it is pushed."

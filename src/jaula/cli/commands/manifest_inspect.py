@@ -32,11 +32,12 @@ def run(options: Options) -> int:
         return 0
     manifests = found.get("Manifests")
     if manifests is None:
-        print(pretty(manifest_list.described(name, found), "\t"))
+        print(pretty(manifest_list.manifest_entry(name, found), "\t"))
         return 0
     repository = name.partition("@")[0]
     details = [
-        manifest_list.described(f"{repository}@{m['Descriptor']['digest']}", m) for m in manifests
+        manifest_list.manifest_entry(f"{repository}@{m['Descriptor']['digest']}", m)
+        for m in manifests
     ]
     print(pretty(details, "\t"))
     return 0
@@ -61,8 +62,8 @@ COMMAND = Command(
         Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
         Flag("verbose", "v", "bool", "Show each manifest of a list, with its descriptor"),
     ),
-    least=1,
-    most=2,
+    min_args=1,
+    max_args=2,
     description=(
         "Prints a list that was begun here (manifest create); otherwise the manifest, or the list "
         "of manifests for several platforms, that a registry has, without fetching the image. The "

@@ -46,8 +46,8 @@ COMMAND = Command(
         Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
         Flag("purge", "p", "bool", "Remove the list here when it is pushed"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Images of other repositories of the same registry are taken over into the list's. Prints "
         "the digest of the list."

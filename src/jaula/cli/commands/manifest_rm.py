@@ -26,7 +26,7 @@ COMMAND = Command(
     "MANIFEST_LIST [MANIFEST_LIST...]",
     "Remove lists of images that were not pushed",
     run,
-    least=1,
+    min_args=1,
     description="Nothing is removed at a registry.",
     examples=(("A list", "jaula manifest rm r.io/web:1"),),
     see_also=("manifest create",),

@@ -20,7 +20,7 @@ def run(options: Options) -> int:
         "link": options.texts("link"),
         "driver-opt": pairs(options.texts("driver-opt"), "driver-opt"),
     }
-    if options.given("link-local-ip"):
+    if options.is_set("link-local-ip"):
         raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
     body = {"Container": container, "EndpointConfig": network_option.endpoint(settings)}
     Client(Settings.host).document("POST", f"/networks/{quote(network)}/connect", (), body)
@@ -39,8 +39,8 @@ COMMAND = Command(
         Flag("link", "", "list", "Name another container for this one (name[:alias])"),
         Flag("link-local-ip", "", "list", "Link-local address (refused)"),
     ),
-    least=2,
-    most=2,
+    min_args=2,
+    max_args=2,
     description="A running container gets a further interface; every later start has it too.",
     examples=(("A second network", "jaula network connect vault web"),),
     see_also=("network disconnect", "network create"),

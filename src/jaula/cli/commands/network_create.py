@@ -30,7 +30,7 @@ def run(options: Options) -> int:
         "Labels": pairs(options.texts("label"), "label"),
     }
     pools, driver = _pools(options), options.text("ipam-driver", "default")
-    if pools or options.given("ipam-driver") or options.given("ipam-opt"):
+    if pools or options.is_set("ipam-driver") or options.is_set("ipam-opt"):
         choices = pairs(options.texts("ipam-opt"), "ipam-opt")
         body["IPAM"] = {"Driver": driver, "Options": choices, "Config": pools}
     print(Client(Settings.host).document("POST", "/networks/create", (), body)["Id"])
@@ -87,8 +87,8 @@ COMMAND = Command(
         Flag("scope", "", "string", "local; swarm is refused"),
         Flag("subnet", "", "list", "Subnet in CIDR form"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description="Containers of a network find each other by name; other networks are out of reach.",
     examples=(
         ("A network, and a container on it", "jaula network create shop"),

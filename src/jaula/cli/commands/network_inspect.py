@@ -26,7 +26,7 @@ COMMAND = Command(
         inspect.FORMAT,
         Flag("verbose", "v", "bool", "Nothing: there are no services to be told of"),
     ),
-    least=1,
+    min_args=1,
     description="Prints Docker's document of each network as JSON, or what the template chooses.",
     examples=(("A network's document", "jaula network inspect bridge"),),
     see_also=("inspect", "network ls"),

@@ -6,7 +6,7 @@ from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
-from jaula.cli.output.list import cut
+from jaula.cli.output.list import short_id
 
 
 def run(options: Options) -> int:
@@ -14,9 +14,9 @@ def run(options: Options) -> int:
     query = (("filters", filters(options.texts("filter"))),)
     found = Client(Settings.host).get("/networks", query) or []
     found.sort(key=lambda network: network["Name"])
-    whole = options.on("no-trunc")
+    no_trunc = options.on("no-trunc")
     columns: dict[str, output_list.Column] = {
-        "ID": ("NETWORK ID", lambda item: cut(item["Id"], whole)),
+        "ID": ("NETWORK ID", lambda item: short_id(item["Id"], no_trunc)),
         "Name": ("NAME", lambda item: item["Name"]),
         "Driver": ("DRIVER", lambda item: item["Driver"]),
         "Scope": ("SCOPE", lambda item: item["Scope"]),
@@ -47,7 +47,7 @@ COMMAND = Command(
         Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
         Flag("quiet", "q", "bool", "Show IDs only"),
     ),
-    most=0,
+    max_args=0,
     description="The networks that --network of run can name.",
     examples=(("Networks", "jaula network ls"),),
     see_also=("network create", "network inspect", "run"),

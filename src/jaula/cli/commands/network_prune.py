@@ -15,8 +15,8 @@ def run(options: Options) -> int:
         force=options.on("force"),
     )
     conditions = filters(options.texts("filter"))
-    lines, _ = prune.named(Client(Settings.host), "networks", conditions)
-    prune.tell("Deleted Networks", lines)
+    lines, _ = prune.prune_objects(Client(Settings.host), "networks", conditions)
+    prune.print_deleted("Deleted Networks", lines)
     return 0
 
 
@@ -28,7 +28,7 @@ COMMAND = Command(
         Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
         Flag("force", "f", "bool", "Do not ask"),
     ),
-    most=0,
+    max_args=0,
     description="Removes networks that no running container is connected to.",
     examples=(("Without a question", "jaula network prune -f"),),
     see_also=("network rm", "system prune"),

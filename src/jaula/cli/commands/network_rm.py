@@ -30,7 +30,7 @@ COMMAND = Command(
     "Remove one or more networks",
     run,
     flags=(Flag("force", "f", "bool", "Do not mind a network that does not exist"),),
-    least=1,
+    min_args=1,
     description="A network that a running container is connected to is not removed.",
     examples=(("A network", "jaula network rm shop"),),
     see_also=("network ls", "network prune"),

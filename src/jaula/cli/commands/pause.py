@@ -15,7 +15,7 @@ COMMAND = Command(
     "CONTAINER [CONTAINER...]",
     "Pause all processes within one or more containers",
     run,
-    least=1,
+    min_args=1,
     description=("Freezes every process of the container through its cgroup."),
     examples=(("Pause a container", "jaula pause web"),),
     see_also=("unpause",),

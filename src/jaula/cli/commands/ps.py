@@ -26,7 +26,7 @@ def run(options: Options) -> int:
         ("filters", filters(options.texts("filter"))),
     )
     found = Client(Settings.host).get("/containers/json", query) or []
-    columns = container_columns.columns(whole=options.on("no-trunc"))
+    columns = container_columns.columns(no_trunc=options.on("no-trunc"))
     if options.on("quiet") and form in ("", "table"):
         form = "{{.ID}}"
     default = container_columns.DEFAULT + ("\t{{.Size}}" if options.on("size") else "")
@@ -48,7 +48,7 @@ COMMAND = Command(
         Flag("quiet", "q", "bool", "Show IDs only"),
         Flag("size", "s", "bool", "Show how much each container has written"),
     ),
-    most=0,
+    max_args=0,
     description=(
         "Filters: id, name, label, exited, status (created, running, paused, exited, dead), "
         "ancestor, before, since, volume, network, publish, expose, health."

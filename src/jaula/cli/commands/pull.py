@@ -16,7 +16,7 @@ def run(options: Options) -> int:
     content_trust.check(options)
     image = options.arguments[0]
     quiet, every = options.on("quiet"), options.on("all-tags")
-    _, tag = pull.split(image)
+    _, tag = pull.split_reference(image)
     tagged = with_tag(image) == image
     if every and tagged:
         raise UsageError("tag can't be used with --all-tags/-a", status=1)
@@ -48,8 +48,8 @@ COMMAND = Command(
         Flag("platform", "", "string", "Platform of the image (os/arch)"),
         Flag("quiet", "q", "bool", "Suppress progress"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Fetches the layers that are not there yet, several at a time, and unpacks them while they "
         "come. Where no registry answers, load reads an archive, and image bootstrap makes an "

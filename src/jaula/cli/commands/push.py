@@ -17,7 +17,7 @@ def run(options: Options) -> int:
     content_trust.check(options)
     image = options.arguments[0]
     quiet, every = options.on("quiet"), options.on("all-tags")
-    name, tag = pull.split(image)
+    name, tag = pull.split_reference(image)
     tagged = with_tag(image) == image
     if every and tagged:
         raise UsageError("tag can't be used with --all-tags/-a", status=1)
@@ -29,7 +29,7 @@ def run(options: Options) -> int:
         (("tag", "" if every else tag),),
         registry_auth.headers(image),
     )
-    pull.show(messages, sys.stdout, quiet=quiet)
+    pull.show_progress(messages, sys.stdout, quiet=quiet)
     if quiet:
         print(image if every else with_tag(image))
     return 0
@@ -44,8 +44,8 @@ COMMAND = Command(
         content_trust.FLAG,
         Flag("quiet", "q", "bool", "Suppress progress"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Sends the layers that the registry does not have, and then the image's manifest. What was "
         "pulled is sent as it came, under the same digest; layers of an image that was loaded or "

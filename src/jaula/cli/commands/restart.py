@@ -17,7 +17,7 @@ COMMAND = Command(
     "Restart one or more containers",
     run,
     flags=stop.FLAGS,
-    least=1,
+    min_args=1,
     description=("Stops the container as stop does and starts it again."),
     examples=(("Restart a container", "jaula restart web"),),
     see_also=("stop", "start"),

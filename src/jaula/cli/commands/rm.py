@@ -31,7 +31,7 @@ COMMAND = Command(
         Flag("link", "l", "bool", "Take a link away (CONTAINER/ALIAS); no container is removed"),
         Flag("volumes", "v", "bool", "Remove its anonymous volumes too"),
     ),
-    least=1,
+    min_args=1,
     description="What the containers have written is gone with them; named volumes stay.",
     examples=(("Away with a container that runs", "jaula rm -f web"),),
     see_also=("stop", "container prune"),

@@ -29,7 +29,7 @@ COMMAND = Command(
         Flag("force", "f", "bool", "Also when a stopped container uses it"),
         Flag("no-prune", "", "bool", "Keep parents that have no name"),
     ),
-    least=1,
+    min_args=1,
     description=(
         "Removes a name; the image goes with its last name, a layer with the last image that "
         "needs it."

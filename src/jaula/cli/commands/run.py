@@ -6,7 +6,7 @@ from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import flags
 from jaula.cli.containers import options as container_options
-from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
+from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, detach_keys_of, start_attached
 from jaula.cli.containers.create import create
 from jaula.cli.errors import CliError, EngineError, NotATerminal
 from jaula.cli.main import Settings
@@ -51,7 +51,7 @@ def _run(client: Client, options: Options) -> int:
         check_terminal()
     if tty:
         _console_size(body)
-    keys = keys_of(options, tty=tty, stdin=stdin)
+    keys = detach_keys_of(options, tty=tty, stdin=stdin)
     container = create(client, options, body)
     if detach:
         try:
@@ -120,7 +120,7 @@ COMMAND = Command(
         DETACH_KEYS,
         SIG_PROXY,
     ),
-    least=1,
+    min_args=1,
     interspersed=False,
     description=(
         "Makes a container from IMAGE and starts COMMAND, or what the image names, in it as PID 1, "

@@ -23,7 +23,7 @@ COMMAND = Command(
     flags=(
         Flag("output", "o", "string", "Write to this file instead of STDOUT", completes="file"),
     ),
-    least=1,
+    min_args=1,
     description=(
         "The archive is a Docker archive and an OCI image layout at once: docker load, jaula load "
         "and skopeo (docker-archive: and oci-archive:) read it."

@@ -22,10 +22,10 @@ def run(options: Options) -> int:
     found = Client(Settings.host).document(
         "GET", "/images/search", query, None, registry_auth.headers(term)
     )
-    whole = options.on("no-trunc")
+    no_trunc = options.on("no-trunc")
     columns: dict[str, output_list.Column] = {
         "Name": ("NAME", lambda item: item["name"]),
-        "Description": ("DESCRIPTION", lambda item: _one_line(item["description"], whole)),
+        "Description": ("DESCRIPTION", lambda item: _one_line(item["description"], no_trunc)),
         "StarCount": ("STARS", lambda item: str(item["star_count"])),
         "IsOfficial": ("OFFICIAL", lambda item: "[OK]" if item["is_official"] else ""),
     }
@@ -34,9 +34,9 @@ def run(options: Options) -> int:
     return 0
 
 
-def _one_line(text: str, whole: bool) -> str:
+def _one_line(text: str, no_trunc: bool) -> str:
     line = " ".join(text.split())
-    return line if whole else output_list.shortened(line, WIDTH)
+    return line if no_trunc else output_list.ellipsis(line, WIDTH)
 
 
 COMMAND = Command(
@@ -49,8 +49,8 @@ COMMAND = Command(
         Flag("limit", "", "int", "Results at most (1 to 100)", default="25"),
         Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description="Asks Docker Hub, or the registry that TERM begins with, if it has a search.",
     examples=(("Official images alone", "jaula search -f is-official=true nginx"),),
     see_also=("pull",),

@@ -46,8 +46,8 @@ def create(noun: str) -> Command:
         f"Create a {noun} from a file or STDIN as content",
         run,
         flags=(Flag("label", "l", "list", "Set metadata (key=value)"),),
-        least=2,
-        most=2,
+        min_args=2,
+        max_args=2,
         description=ABOUT[noun] + " It is kept encrypted.",
         examples=(("From standard input", f"printf %s hunter2 | jaula {noun} create db -"),),
         see_also=(f"{noun} ls", f"{noun} rm", "run"),
@@ -96,7 +96,7 @@ def ls(noun: str) -> Command:
             Flag("format", "", "string", "table, json, or a Go template"),
             Flag("quiet", "q", "bool", "Show ids only"),
         ),
-        most=0,
+        max_args=0,
         description="Names and times; contents are not shown.",
         examples=((f"Names of all {noun}s", f"jaula {noun} ls --format '{{{{.Name}}}}'"),),
         see_also=(f"{noun} create", f"{noun} rm"),
@@ -114,7 +114,7 @@ def inspect(noun: str) -> Command:
                 options.text("format"),
                 lambda name: client.get(f"/{noun}s/{quote(name)}"),
             )
-        if options.given("format"):
+        if options.is_set("format"):
             raise UsageError("--format is incompatible with human friendly format", status=1)
         return each(
             options.arguments,
@@ -126,7 +126,7 @@ def inspect(noun: str) -> Command:
         f"Display detailed information on one or more {noun}s",
         run,
         flags=(output_inspect.FORMAT, Flag("pretty", "", "bool", "Print for people, not as JSON")),
-        least=1,
+        min_args=1,
         description=(
             "Prints Docker's document of each as JSON, or what the template chooses."
             + (" The content is not in it." if noun == "secret" else "")
@@ -166,7 +166,7 @@ def rm(noun: str) -> Command:
         f"{noun.upper()} [{noun.upper()}...]",
         f"Remove one or more {noun}s",
         run,
-        least=1,
+        min_args=1,
         description="One that a container refers to, running or not, is not removed.",
         examples=((f"A {noun}", f"jaula {noun} rm db"),),
         see_also=(f"{noun} ls", f"{noun} create"),

@@ -6,7 +6,7 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
+from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, detach_keys_of, start_attached
 from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
 
@@ -49,7 +49,7 @@ def _attached(client: Client, name: str, options: Options) -> int:
         start,
         tty=tty,
         stdin=stdin,
-        keys=keys_of(options, tty=tty, stdin=stdin),
+        keys=detach_keys_of(options, tty=tty, stdin=stdin),
         removed=bool(found["HostConfig"].get("AutoRemove")),
     )
 
@@ -64,7 +64,7 @@ COMMAND = Command(
         Flag("interactive", "i", "bool", "Attach the container's STDIN"),
         SIG_PROXY,
     ),
-    least=1,
+    min_args=1,
     description=(
         "Starts containers that were created or have ended. With -a the command stays attached to "
         "one container and leaves with its exit status."

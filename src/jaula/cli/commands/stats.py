@@ -10,7 +10,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers.stats import ContainerUsage, Sampler
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
-from jaula.cli.output.list import cut
+from jaula.cli.output.list import short_id
 from jaula.cli.output.screen import Screen
 
 DEFAULT = (
@@ -24,7 +24,7 @@ def run(options: Options) -> int:
     """Show use, drawn anew every second, or once."""
     names = [quote(name) for name in options.arguments]
     sampler = Sampler(Client(Settings.host), names, everything=options.on("all"))
-    columns = _columns(whole=options.on("no-trunc"))
+    columns = _columns(no_trunc=options.on("no-trunc"))
     form = options.text("format")
     sampler.take()
     if options.on("no-stream"):
@@ -37,19 +37,19 @@ def run(options: Options) -> int:
             screen.draw(output_list.text(sampler.take(), columns, DEFAULT, form))
 
 
-def _columns(*, whole: bool) -> dict[str, output_list.Column]:
+def _columns(*, no_trunc: bool) -> dict[str, output_list.Column]:
     def block(usage: ContainerUsage) -> str:
-        return f"{units.shown(usage.read, 3)} / {units.shown(usage.written, 3)}"
+        return f"{units.human_size(usage.read, 3)} / {units.human_size(usage.written, 3)}"
 
     def network(usage: ContainerUsage) -> str:
-        return f"{units.shown(usage.received, 3)} / {units.shown(usage.sent, 3)}"
+        return f"{units.human_size(usage.received, 3)} / {units.human_size(usage.sent, 3)}"
 
     def memory(usage: ContainerUsage) -> str:
-        return f"{units.shown_binary(usage.memory)} / {units.shown_binary(usage.limit)}"
+        return f"{units.bytes_size(usage.memory)} / {units.bytes_size(usage.limit)}"
 
     return {
-        "Container": ("CONTAINER", lambda usage: cut(usage.id, whole)),
-        "ID": ("CONTAINER ID", lambda usage: cut(usage.id, whole)),
+        "Container": ("CONTAINER", lambda usage: short_id(usage.id, no_trunc)),
+        "ID": ("CONTAINER ID", lambda usage: short_id(usage.id, no_trunc)),
         "Name": ("NAME", lambda usage: usage.name),
         "CPUPerc": ("CPU %", lambda usage: f"{usage.cpu:.2f}%"),
         "MemUsage": ("MEM USAGE / LIMIT", memory),

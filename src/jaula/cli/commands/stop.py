@@ -15,7 +15,7 @@ FLAGS = (
 def query(options: Options) -> tuple[tuple[str, str], ...]:
     """What the API is asked; empty values leave it to the container's own signal and time."""
     seconds = next(
-        (str(options.number(name)) for name in ("time", "timeout") if options.given(name)), ""
+        (str(options.number(name)) for name in ("time", "timeout") if options.is_set(name)), ""
     )
     return (("signal", options.text("signal")), ("t", seconds))
 
@@ -30,7 +30,7 @@ COMMAND = Command(
     "Stop one or more running containers",
     run,
     flags=FLAGS,
-    least=1,
+    min_args=1,
     description=(
         "Sends the container's stop signal (SIGTERM unless the image or --stop-signal names "
         "another), and SIGKILL when it has not ended after ten seconds or the time given."

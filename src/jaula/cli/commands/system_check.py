@@ -60,7 +60,7 @@ COMMAND = Command(
         Flag("format", "", "string", "table, json, or a Go template"),
         Flag("repair", "", "bool", "Mend what can be mended without loss, and say what was done"),
     ),
-    most=0,
+    max_args=0,
     description=(
         "Compares images, layers, containers, volumes, networks and cgroups with the engine's "
         "records. The exit status is 0 where nothing is wrong or all of it was repaired, else 1."

@@ -9,7 +9,7 @@ from jaula.cli.containers import columns as container_columns
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
-from jaula.cli.output.list import cut
+from jaula.cli.output.list import short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def run(options: Options) -> int:
         "Type": ("TYPE", lambda row: row["Type"]),
         "TotalCount": ("TOTAL", lambda row: str(row["Total"])),
         "Active": ("ACTIVE", lambda row: str(row["Active"])),
-        "Size": ("SIZE", lambda row: units.shown(row["Size"])),
+        "Size": ("SIZE", lambda row: units.human_size(row["Size"])),
         "Reclaimable": ("RECLAIMABLE", _reclaimable),
     }
     output_list.show(summary(found), columns, default, options.text("format"))
@@ -87,7 +87,7 @@ def _cached(caches: list[Any]) -> int:
 
 
 def _reclaimable(row: dict[str, Any]) -> str:
-    text = units.shown(row["Reclaimable"])
+    text = units.human_size(row["Reclaimable"])
     if row["Type"] == "Build Cache":
         return text
     return f"{text} ({row['Reclaimable'] * 100 // row['Size']}%)" if row["Size"] else text
@@ -98,28 +98,31 @@ def verbose(found: dict[str, Any]) -> str:
     images: dict[str, output_list.Column] = {
         "Repository": ("REPOSITORY", lambda row: _name(row)[0]),
         "Tag": ("TAG", lambda row: _name(row)[1]),
-        "ID": ("IMAGE ID", lambda row: cut(row["Id"])),
+        "ID": ("IMAGE ID", lambda row: short_id(row["Id"])),
         "CreatedSince": ("CREATED", lambda row: times.ago(row["Created"])),
-        "Size": ("SIZE", lambda row: units.shown(row["Size"], 3)),
-        "SharedSize": ("SHARED SIZE", lambda row: units.shown(max(row.get("SharedSize", 0), 0))),
+        "Size": ("SIZE", lambda row: units.human_size(row["Size"], 3)),
+        "SharedSize": (
+            "SHARED SIZE",
+            lambda row: units.human_size(max(row.get("SharedSize", 0), 0)),
+        ),
         "UniqueSize": (
             "UNIQUE SIZE",
-            lambda row: units.shown(row["Size"] - max(row.get("SharedSize", 0), 0)),
+            lambda row: units.human_size(row["Size"] - max(row.get("SharedSize", 0), 0)),
         ),
         "Containers": ("CONTAINERS", lambda row: str(max(row.get("Containers", 0), 0))),
     }
     volumes: dict[str, output_list.Column] = {
         "Name": ("VOLUME NAME", lambda row: row["Name"]),
         "Links": ("LINKS", lambda row: str((row.get("UsageData") or {}).get("RefCount", 0))),
-        "Size": ("SIZE", lambda row: units.shown(_volumes([row]))),
+        "Size": ("SIZE", lambda row: units.human_size(_volumes([row]))),
     }
-    containers = container_columns.columns(whole=False)
-    containers["Size"] = ("SIZE", lambda row: units.shown(row.get("SizeRw") or 0, 3))
+    containers = container_columns.columns(no_trunc=False)
+    containers["Size"] = ("SIZE", lambda row: units.human_size(row.get("SizeRw") or 0, 3))
     caches: list[Any] = found.get("BuildCache") or []
     cached: dict[str, output_list.Column] = {
-        "ID": ("CACHE ID", lambda row: cut(row["ID"])),
+        "ID": ("CACHE ID", lambda row: short_id(row["ID"])),
         "CacheType": ("CACHE TYPE", lambda row: row.get("Type", "")),
-        "Size": ("SIZE", lambda row: units.shown(row.get("Size", 0), 3)),
+        "Size": ("SIZE", lambda row: units.human_size(row.get("Size", 0), 3)),
         "CreatedSince": ("CREATED", lambda row: _since(row.get("CreatedAt"))),
         "LastUsedSince": ("LAST USED", lambda row: _since(row.get("LastUsedAt"))),
         "UsageCount": ("USAGE", lambda row: str(row.get("UsageCount", 0))),
@@ -140,7 +143,7 @@ def verbose(found: dict[str, Any]) -> str:
         default = "\t".join(f"{{{{.{name}}}}}" for name in names)
         title = f"{heading} space usage:"
         if rows is caches:
-            title = f"{heading} usage: {units.shown(_cached(caches))}"
+            title = f"{heading} usage: {units.human_size(_cached(caches))}"
         parts.append(f"{title}\n\n" + output_list.text(rows or [], columns, default))
     return "\n".join(parts)
 
@@ -164,7 +167,7 @@ COMMAND = Command(
         Flag("format", "", "string", "table, json, or a Go template"),
         Flag("verbose", "v", "bool", "Show every object"),
     ),
-    most=0,
+    max_args=0,
     description="Layers that several images share are counted once.",
     examples=(("Object by object", "jaula system df -v"),),
     see_also=("system prune", "ps", "images"),

@@ -11,7 +11,7 @@ from jaula.cli.main import Settings
 def run(options: Options) -> int:
     """Give the image another name."""
     source, target = options.arguments
-    repository, tag = pull.split(target)
+    repository, tag = pull.split_reference(target)
     query = (("repo", repository), ("tag", tag))
     Client(Settings.host).request("POST", f"/images/{quote(source, '/:@')}/tag", query)
     return 0
@@ -21,8 +21,8 @@ COMMAND = Command(
     "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
     "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     run,
-    least=2,
-    most=2,
+    min_args=2,
+    max_args=2,
     description="Both names lead to the same image afterwards; nothing is copied.",
     examples=(("A name for this state", "jaula tag web:latest web:1.0"),),
     see_also=("images", "rmi"),

@@ -16,7 +16,7 @@ def run(options: Options) -> int:
     query = (("ps_args", " ".join(words)),)
     found = Client(Settings.host).get(f"/containers/{quote(name)}/top", query)
     rows = ["\t".join(row) for row in [found["Titles"], *(found["Processes"] or ())]]
-    sys.stdout.write(aligned(rows, least=20))
+    sys.stdout.write(aligned(rows, min_width=20))
     return 0
 
 
@@ -24,7 +24,7 @@ COMMAND = Command(
     "CONTAINER [ps OPTIONS]",
     "Display the running processes of a container",
     run,
-    least=1,
+    min_args=1,
     interspersed=False,
     description="The numbers are the host's: PID and user as they are outside the container.",
     examples=(("Chosen columns", "jaula top web -o pid,user,args"),),

@@ -24,7 +24,7 @@ def run(options: Options) -> int:
     for path in (private, public):
         if os.path.lexists(path):
             raise CliError(f"jaula: {path} is there already")
-    password = signing.asked_password(f"Password for {private}: ", twice=True)
+    password = signing.read_password(f"Password for {private}: ", twice=True)
     _write(private, key_file.write(key, password), 0o600)
     _write(public, key.public.pem, 0o644)
     print(f"Private key: {private}\nPublic key:  {public} (sha256:{key.public.fingerprint})")
@@ -48,8 +48,8 @@ COMMAND = Command(
         Flag("algorithm", "", "string", "ecdsa (on P-256) or ed25519", default="ecdsa",
              completes=("ecdsa", "ed25519")),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Writes NAME.key, encrypted under a password, and NAME.pub. Both are as cosign writes "
         "and reads them. The password is asked for, or taken from COSIGN_PASSWORD."

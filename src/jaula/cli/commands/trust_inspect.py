@@ -22,7 +22,7 @@ def run(options: Options) -> int:
     """List the signatures that a registry has of an image, and what each says."""
     signing.enable()
     known = [signing.public_key(path) for path in options.texts("key")]
-    found, signatures = signing.listed(Client(Settings.host), options.arguments[0])
+    found, signatures = signing.fetch_signatures(Client(Settings.host), options.arguments[0])
     items = [_item(signature, known, found["digest"]) for signature in signatures]
     columns: dict[str, output_list.Column] = {
         "Key": ("KEY", lambda item: item["key"]),
@@ -62,8 +62,8 @@ COMMAND = Command(
         Flag("format", "", "string", "table, json, or a Go template"),
         Flag("key", "k", "list", "Public key to recognise signatures by", completes="file"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "A signature does not tell whose it is: it is the key's that verifies it. What a signature "
         "by an unknown key says, anybody may have written."

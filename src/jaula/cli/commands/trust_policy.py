@@ -43,7 +43,7 @@ COMMAND = Command(
     "Show which images the engine lets run",
     run,
     flags=(Flag("format", "", "string", "table, json, or a Go template"),),
-    most=1,
+    max_args=1,
     description=(
         "The rules are the table [images] of the engine's policy.toml. Without one every image is "
         "accepted. With NAME, the rule that decides about it."

@@ -29,7 +29,7 @@ def run(options: Options) -> int:
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
     client = Client(Settings.host)
-    found = signing.listed(client, name)[0]
+    found = signing.fetch_signatures(client, name)[0]
     if wanted.digest is None:
         signing.check_local(client, name, wanted.repository, found["digest"])
     key = signing.private_key(options.text("key"))
@@ -44,7 +44,9 @@ def run(options: Options) -> int:
             "Referring": options.on("referrer"),
         }
         signed = f"{wanted.repository}@{digest}"
-        client.document("POST", signing.place(signed), (), body, registry_auth.headers(name))
+        client.document(
+            "POST", signing.signatures_path(signed), (), body, registry_auth.headers(name)
+        )
         print(f"Signed {signed}", flush=True)
     print(f"by sha256:{key.public.fingerprint}")
     return 0
@@ -80,8 +82,8 @@ COMMAND = Command(
         Flag("referrer", "", "bool",
              "Keep the signature as a manifest that refers to the image, not under a tag"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Signs the digest that the name has at its registry, so the image has to be pushed first. "
         "Signatures are cosign's and are kept where cosign, skopeo and podman look for them: "

@@ -25,11 +25,13 @@ def run(options: Options) -> int:
     trusted = [signing.public_key(path) for path in options.texts("key")]
     try:
         wanted = reference.parse(name)
-        as_name = reference.parse(options.text("signed-as")) if options.given("signed-as") else None
+        as_name = (
+            reference.parse(options.text("signed-as")) if options.is_set("signed-as") else None
+        )
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
     expected = as_name or wanted
-    found, signatures = signing.listed(Client(Settings.host), name)
+    found, signatures = signing.fetch_signatures(Client(Settings.host), name)
     try:
         vouched = signature.find(
             signatures,
@@ -65,8 +67,8 @@ COMMAND = Command(
              completes="file"),
         Flag("signed-as", "", "string", "The repository that the signature names, if another"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Looks for signatures of the digest that the name has at its registry, under cosign's tag "
         "and among the manifests that refer to the image, and verifies them here."

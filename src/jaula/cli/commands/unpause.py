@@ -15,7 +15,7 @@ COMMAND = Command(
     "CONTAINER [CONTAINER...]",
     "Unpause all processes within one or more containers",
     run,
-    least=1,
+    min_args=1,
     description=("Lets the processes of a paused container go on."),
     examples=(("Let it go on", "jaula unpause web"),),
     see_also=("pause",),

@@ -50,7 +50,7 @@ COMMAND = Command(
     "Update configuration of one or more containers",
     run,
     flags=tuple(flag for flag in flags.FLAGS if flag.name in NAMES),
-    least=1,
+    min_args=1,
     description="Limits change at once, also of a container that runs.",
     examples=(("Half a CPU", "jaula update --cpus 0.5 web"),),
     see_also=("run", "stats"),

@@ -87,7 +87,7 @@ COMMAND = Command(
     "Show the version of the client and of the engine",
     run,
     flags=(Flag("format", "f", "string", "json, or a Go template"),),
-    most=0,
+    max_args=0,
     description="Names the API version that the engine speaks as well.",
     examples=(("The engine's version alone", "jaula version -f '{{.Server.Version}}'"),),
     see_also=("info",),

@@ -40,7 +40,7 @@ COMMAND = Command(
         Flag("name", "", "string", "Name of the volume"),
         Flag("opt", "o", "list", "Option of the driver (key=value)"),
     ),
-    most=1,
+    max_args=1,
     description="Without a name the volume gets a random one.",
     examples=(("A volume, then used", "jaula volume create data"),),
     see_also=("volume ls", "run"),

@@ -23,7 +23,7 @@ COMMAND = Command(
     "Display detailed information on one or more volumes",
     run,
     flags=(inspect.FORMAT,),
-    least=1,
+    min_args=1,
     description="Prints Docker's document of each volume as JSON, or what the template chooses.",
     examples=(("A volume's document", "jaula volume inspect data"),),
     see_also=("inspect", "volume ls"),

@@ -38,7 +38,7 @@ COLUMNS: dict[str, output_list.Column] = {
 
 
 def _size(number: int) -> str:
-    return "N/A" if number < 0 else units.shown(number, 4)
+    return "N/A" if number < 0 else units.human_size(number, 4)
 
 
 COMMAND = Command(
@@ -50,7 +50,7 @@ COMMAND = Command(
         Flag("format", "", "string", "table, json, or a Go template"),
         Flag("quiet", "q", "bool", "Show names only"),
     ),
-    most=0,
+    max_args=0,
     description="Volumes keep data beyond the containers that use them.",
     examples=(("Volumes that no container uses", "jaula volume ls -f dangling=true"),),
     see_also=("volume create", "volume rm", "volume prune"),

@@ -16,9 +16,9 @@ def run(options: Options) -> int:
         warning = "This will remove all local volumes not used by at least one container."
         conditions.append("all=true")
     prune.confirm(warning, force=options.on("force"))
-    lines, total = prune.named(Client(Settings.host), "volumes", filters(conditions))
-    prune.tell("Deleted Volumes", lines)
-    prune.reclaimed(total)
+    lines, total = prune.prune_objects(Client(Settings.host), "volumes", filters(conditions))
+    prune.print_deleted("Deleted Volumes", lines)
+    prune.print_reclaimed(total)
     return 0
 
 
@@ -31,7 +31,7 @@ COMMAND = Command(
         Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
         Flag("force", "f", "bool", "Do not ask"),
     ),
-    most=0,
+    max_args=0,
     description="Removes volumes that no container refers to, running or not.",
     examples=(("Without a question", "jaula volume prune -f"),),
     see_also=("system prune", "system df"),

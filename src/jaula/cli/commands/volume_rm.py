@@ -23,7 +23,7 @@ COMMAND = Command(
     "Remove one or more volumes",
     run,
     flags=(Flag("force", "f", "bool", "Do not mind a volume that does not exist"),),
-    least=1,
+    min_args=1,
     description="A volume that a container refers to, running or not, is not removed.",
     examples=(("A volume", "jaula volume rm data"),),
     see_also=("volume ls", "volume prune"),

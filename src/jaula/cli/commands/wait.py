@@ -6,7 +6,7 @@ import sys
 
 from jaula.cli.client.client import Client, checked, quote
 from jaula.cli.command import Command, Options
-from jaula.cli.containers.attach import ask_wait, status_of
+from jaula.cli.containers.attach import send_wait, wait_status
 from jaula.cli.errors import EngineError
 from jaula.cli.main import Settings
 
@@ -17,9 +17,9 @@ def run(options: Options) -> int:
     result = 0
     for name in options.arguments:
         try:
-            waiting = ask_wait(client, quote(name), "")
+            waiting = send_wait(client, quote(name), "")
             checked(waiting.response_head())
-            print(status_of(client, waiting, quote(name)), flush=True)
+            print(wait_status(client, waiting, quote(name)), flush=True)
         except EngineError as error:
             sys.stderr.write(error.message + "\n")
             result = 1
@@ -30,7 +30,7 @@ COMMAND = Command(
     "CONTAINER [CONTAINER...]",
     "Block until one or more containers stop, then print their exit codes",
     run,
-    least=1,
+    min_args=1,
     description="Returns at once for a container that does not run.",
     examples=(("The exit status of a job", "jaula wait job"),),
     see_also=("run", "stop"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from posix import isatty
 
-from jaula.cli.client.hijack import HijackedStream, exit_status, opened
+from jaula.cli.client.hijack import HijackedStream, check_hijacked, exit_status
 from jaula.cli.command import Flag
 from jaula.cli.errors import EngineError, ExitStatus, Unreachable
 from jaula.cli.signals import ENDING, NAMES, PROXIED, SIGWINCH, SignalHandler
@@ -126,9 +126,9 @@ class AttachLoop:
             raise ExitStatus(128 + number)
 
 
-def keys_of(options: Options, *, tty: bool, stdin: bool) -> DetachKeys | None:
+def detach_keys_of(options: Options, *, tty: bool, stdin: bool) -> DetachKeys | None:
     """The keys that detach, None where nobody can type them. Raises UsageError for bad ones."""
-    if not ((tty and stdin) or options.given("detach-keys")):
+    if not ((tty and stdin) or options.is_set("detach-keys")):
         return None
     from jaula.cli.client.detach_keys import DetachKeys
 
@@ -136,7 +136,7 @@ def keys_of(options: Options, *, tty: bool, stdin: bool) -> DetachKeys | None:
     return keys if tty and stdin else None
 
 
-def ask_attach(
+def send_attach(
     client: Client,
     container: str,
     options: Options,
@@ -153,10 +153,10 @@ def ask_attach(
         ("stderr", stderr),
         ("detachKeys", options.text("detach-keys")),
     )
-    return client.ask_hijack(f"/containers/{container}/attach", query)
+    return client.send_hijack(f"/containers/{container}/attach", query)
 
 
-def follow_container(
+def attach_container(
     client: Client,
     container: str,
     options: Options,
@@ -201,11 +201,11 @@ def start_attached(
 
     ``removed`` tells that the engine removes it then, which is waited for.
     """
-    connection = ask_attach(client, container, options, stdin=stdin, stdout=stdout, stderr=stderr)
-    waiting = ask_wait(client, container, "removed" if removed else "next-exit")
-    opened(connection)
+    connection = send_attach(client, container, options, stdin=stdin, stdout=stdout, stderr=stderr)
+    waiting = send_wait(client, container, "removed" if removed else "next-exit")
+    check_hijacked(connection)
     waiting.response_head()
-    detached = follow_container(
+    detached = attach_container(
         client,
         container,
         options,
@@ -216,19 +216,19 @@ def start_attached(
         keys=keys,
         start=start,
     )
-    return 0 if detached else status_of(client, waiting, container)
+    return 0 if detached else wait_status(client, waiting, container)
 
 
-def status_of(client: Client, waiting: Connection, container: str) -> int:
+def wait_status(client: Client, waiting: Connection, container: str) -> int:
     """The exit status that ``waiting`` was asked for."""
 
     def again() -> Connection:
-        return ask_wait(client, container, "not-running")
+        return send_wait(client, container, "not-running")
 
     return exit_status(waiting, again)
 
 
-def ask_wait(client: Client, container: str, condition: str) -> Connection:
+def send_wait(client: Client, container: str, condition: str) -> Connection:
     """Send a ``wait`` on a connection of its own; its head is not read yet."""
     from jaula.cli.client.client import target
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.cli import units
 from jaula.cli.output import times
-from jaula.cli.output.list import cut, shortened
+from jaula.cli.output.list import ellipsis, short_id
 from jaula.spec.fast_json import encode
 
 TYPE_CHECKING = False
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 
 
-def columns(*, whole: bool) -> dict[str, Column]:
-    """The columns; ``whole`` as for ``--no-trunc``."""
+def columns(*, no_trunc: bool) -> dict[str, Column]:
+    """The columns; ``no_trunc`` as for ``--no-trunc``."""
 
     def image(item: Any) -> str:
         name = item["Image"] or "<no image>"
-        if whole or not name.startswith("sha256:"):
+        if no_trunc or not name.startswith("sha256:"):
             return str(name)
-        return cut(name)
+        return short_id(name)
 
     def command(item: Any) -> str:
         text = item["Command"] or ""
-        return encode(text if whole else shortened(text, 20))
+        return encode(text if no_trunc else ellipsis(text, 20))
 
     return {
-        "ID": ("CONTAINER ID", lambda item: cut(item["Id"], whole)),
+        "ID": ("CONTAINER ID", lambda item: short_id(item["Id"], no_trunc)),
         "Names": ("NAMES", names),
         "Image": ("IMAGE", image),
         "Command": ("COMMAND", command),
@@ -49,7 +49,7 @@ def columns(*, whole: bool) -> dict[str, Column]:
         "LocalVolumes": ("LOCAL VOLUMES", lambda item: str(sum(
             mount.get("Driver") == "local" for mount in item.get("Mounts") or ()))),
         "Mounts": ("MOUNTS", lambda item: ",".join(
-            shortened(mount.get("Name") or mount.get("Source") or "", 4096 if whole else 15)
+            ellipsis(mount.get("Name") or mount.get("Source") or "", 4096 if no_trunc else 15)
             for mount in item.get("Mounts") or ())),
         "Networks": ("NETWORKS", lambda item: ",".join(
             (item.get("NetworkSettings") or {}).get("Networks") or {})),
@@ -65,8 +65,8 @@ def names(item: Any) -> str:
 def size(item: Any) -> str:
     """``2B (virtual 4.27MB)``: the container's own delta, and with its image."""
     own, all_of_it = item.get("SizeRw") or 0, item.get("SizeRootFs") or 0
-    text = units.shown(own, 3)
-    return f"{text} (virtual {units.shown(all_of_it, 3)})" if all_of_it else text
+    text = units.human_size(own, 3)
+    return f"{text} (virtual {units.human_size(all_of_it, 3)})" if all_of_it else text
 
 
 def ports(found: list[dict[str, Any]]) -> str:

@@ -73,7 +73,7 @@ def decide(source: CopyEndpoint, destination: CopyEndpoint) -> tuple[str, str]:
     return ".", name
 
 
-def split(text: str) -> tuple[str, str]:
+def split_argument(text: str) -> tuple[str, str]:
     """``CONTAINER:PATH``; the container is empty for a path of this machine."""
     if text.startswith("/"):
         return "", text
@@ -86,7 +86,7 @@ def split(text: str) -> tuple[str, str]:
 # -- the container's end ---------------------------------------------------------------------------
 
 
-def look(client: Client, container: str, path: str) -> dict[str, Any] | None:
+def stat_path(client: Client, container: str, path: str) -> dict[str, Any] | None:
     """What the engine says of a path; None where nothing is there."""
     connection = client.connection()
     place = f"/containers/{quote(container)}/archive"
@@ -94,7 +94,7 @@ def look(client: Client, container: str, path: str) -> dict[str, Any] | None:
     response = connection.response()
     connection.close()  # whether an answer to HEAD has a body is not for its head to say
     if response.status < 400:
-        return described(response)
+        return path_stat(response)
     try:  # the reason is in the body of the same question, asked with GET
         client.request("GET", place, (("path", path),))
     except EngineError as error:
@@ -103,7 +103,7 @@ def look(client: Client, container: str, path: str) -> dict[str, Any] | None:
     return None
 
 
-def described(response: Response) -> dict[str, Any]:
+def path_stat(response: Response) -> dict[str, Any]:
     """The document that comes beside an archive."""
     from binascii import a2b_base64
 
@@ -112,12 +112,12 @@ def described(response: Response) -> dict[str, Any]:
     return found
 
 
-def followed(client: Client, container: str, path: str) -> tuple[str, dict[str, Any] | None]:
+def follow_link(client: Client, container: str, path: str) -> tuple[str, dict[str, Any] | None]:
     """The path after its last link, and what is there."""
-    found = look(client, container, path)
+    found = stat_path(client, container, path)
     if found is not None and found["mode"] & _LINK:
         path = os.path.join(os.path.dirname(path), found["linkTarget"])
-        found = look(client, container, path)
+        found = stat_path(client, container, path)
     return path, found
 
 
@@ -179,7 +179,7 @@ def upload(
         here = CopyEndpoint(source, exists=True, directory=stat.S_ISDIR(os.fstat(place).st_mode))
         if here.wants_directory and not here.directory:
             raise CliError(f"{source} is not a directory")
-        path, found = followed(client, container, path)
+        path, found = follow_link(client, container, path)
         there = CopyEndpoint(
             path, exists=found is not None, directory=bool(found and is_directory(found))
         )
@@ -201,7 +201,7 @@ def upload(
 
 def send_archive(client: Client, container: str, path: str, *, archive: bool) -> int:
     """Unpack an archive from standard input."""
-    path, found = followed(client, container, path)
+    path, found = follow_link(client, container, path)
     if found is None or not is_directory(found):
         raise CliError(f'destination "{container}:{path}" must be a directory')
     sending = Upload(client, container, path, archive=archive)
@@ -239,7 +239,7 @@ class _Pieces:
 def fetch(client: Client, container: str, path: str, *, follow: bool) -> Response:
     """The archive of a path, and what is there."""
     if follow:
-        path, _ = followed(client, container, path)
+        path, _ = follow_link(client, container, path)
     return client.open("GET", f"/containers/{quote(container)}/archive", (("path", path),))
 
 
@@ -251,7 +251,7 @@ def download(
     from jaula.storage.tar.reader import TarReader
 
     response = fetch(client, container, path, follow=follow)
-    found = described(response)
+    found = path_stat(response)
     source = CopyEndpoint(path, exists=True, directory=is_directory(found))
     there = CopyEndpoint(
         destination, exists=os.path.lexists(destination), directory=os.path.isdir(destination)

@@ -40,15 +40,15 @@ def document(options: Options) -> dict[str, Any]:
         "Labels": _labels(options),
         "StopSignal": options.text("stop-signal"),
     }
-    if options.given("entrypoint"):
+    if options.is_set("entrypoint"):
         body["Entrypoint"] = [options.text("entrypoint")]
     if (check := _healthcheck(options)) is not None:
         body["Healthcheck"] = check
-    if options.given("stop-timeout"):
+    if options.is_set("stop-timeout"):
         body["StopTimeout"] = options.number("stop-timeout")
-    if options.given("volume"):
+    if options.is_set("volume"):
         _volumes(options.texts("volume"), body, host)
-    if options.given("publish") or options.given("expose"):
+    if options.is_set("publish") or options.is_set("expose"):
         from jaula.cli.containers import publish_option
 
         exposed, bindings = publish_option.documents(
@@ -65,10 +65,10 @@ def document(options: Options) -> dict[str, Any]:
 
 def _streams(options: Options) -> set[str]:
     if options.on("detach"):
-        if options.given("attach"):
+        if options.is_set("attach"):
             raise UsageError("Conflicting options: -a and -d")
         return set()
-    if not options.given("attach"):
+    if not options.is_set("attach"):
         return {"stdout", "stderr"} | ({"stdin"} if options.on("interactive") else set())
     streams = {word.lower() for word in options.texts("attach")}
     for word in streams - {"stdin", "stdout", "stderr"}:
@@ -120,33 +120,33 @@ def _host(options: Options) -> dict[str, Any]:
     # What was not given is left out; what follows is there because it was given, also when empty.
     host = {key: value for key, value in host.items() if value not in ("", False, [])}
     for flag, name in (*_NUMBERS, *_NUMBERS_OF_CREATE):
-        if options.given(flag):
+        if options.is_set(flag):
             host[name] = options.number(flag)
     _add_device_limits(options, host)
-    if options.given("storage-opt"):
+    if options.is_set("storage-opt"):
         host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
-    if options.given("init"):
+    if options.is_set("init"):
         host["Init"] = on("init")
-    if options.given("annotation"):
+    if options.is_set("annotation"):
         host["Annotations"] = pairs(texts("annotation"), "annotation")
-    if options.given("security-opt"):
+    if options.is_set("security-opt"):
         _security(texts("security-opt"), host)
-    if options.given("sysctl"):
+    if options.is_set("sysctl"):
         host["Sysctls"] = pairs(texts("sysctl"), "sysctl", needs_value=True)
-    if options.given("tmpfs"):
+    if options.is_set("tmpfs"):
         host["Tmpfs"] = dict(_halves(word, ":") for word in texts("tmpfs"))
-    if options.given("mount"):
+    if options.is_set("mount"):
         from jaula.cli.containers import mount_option
 
         host["Mounts"] = [mount_option.document(word) for word in texts("mount")]
     for flag, name in (("secret", "Secrets"), ("config", "Configs")):
-        if options.given(flag):
+        if options.is_set(flag):
             from jaula.cli.containers import secrets
 
             host[name] = [secrets.document(word, flag) for word in texts(flag)]
-    if options.given("ulimit"):
+    if options.is_set("ulimit"):
         host["Ulimits"] = [ulimit(word) for word in texts("ulimit")]
-    if options.given("device"):
+    if options.is_set("device"):
         host["Devices"] = [_device(word) for word in texts("device")]
     return host
 
@@ -156,11 +156,11 @@ def _kept(options: Options) -> list[str]:
     found = [
         name
         for flag, name in (("memory", "Memory"), ("memory-swap", "MemorySwap"))
-        if options.given(flag) and not options.number(flag)
+        if options.is_set(flag) and not options.number(flag)
     ]
-    if options.given("read-only") and not options.on("read-only"):
+    if options.is_set("read-only") and not options.on("read-only"):
         found.append("ReadonlyRootfs")
-    if options.given("network") or options.given("net"):
+    if options.is_set("network") or options.is_set("net"):
         found.append("NetworkMode")
     return found
 
@@ -195,12 +195,12 @@ _NUMBERS_OF_CREATE = (
 def update(options: Options) -> dict[str, Any]:
     """The body of ``POST /containers/X/update``: the limits that were given, nothing else."""
     body: dict[str, Any] = {
-        name: options.number(flag) for flag, name in _NUMBERS if options.given(flag)
+        name: options.number(flag) for flag, name in _NUMBERS if options.is_set(flag)
     }
     for flag, name in (("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems")):
-        if options.given(flag):
+        if options.is_set(flag):
             body[name] = options.text(flag)
-    if options.given("restart"):
+    if options.is_set("restart"):
         body["RestartPolicy"] = _restart(options.text("restart"))
     return body
 
@@ -359,13 +359,13 @@ _DEVICE_LIMITS = (
 def _add_device_limits(options: Options, host: dict[str, Any]) -> None:
     """Limits of single devices, and what is refused here with a reason."""
     for flag, name, member in _DEVICE_LIMITS:
-        if options.given(flag):
+        if options.is_set(flag):
             words = options.texts(flag)
             host[name] = [_device_limit(word, flag, member) for word in words]
-    if options.given("gpus"):
+    if options.is_set("gpus"):
         host["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
     content_trust.check(options)
-    if options.given("link-local-ip"):
+    if options.is_set("link-local-ip"):
         raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
 
 
@@ -397,13 +397,13 @@ HEALTH_ON_FAILURE = "io.jaula.health-on-failure"
 def _health_labels(options: Options) -> dict[str, str]:
     """The labels that the flags make."""
     flag = "health-on-failure"
-    return {HEALTH_ON_FAILURE: options.text(flag)} if options.given(flag) else {}
+    return {HEALTH_ON_FAILURE: options.text(flag)} if options.is_set(flag) else {}
 
 
 def _healthcheck(options: Options) -> dict[str, Any] | None:
     """What was asked of the health check; None: what the image has."""
     flags = ("health-cmd", "health-retries", *_HEALTH_DURATIONS)
-    given = [flag for flag in flags if options.given(flag)]
+    given = [flag for flag in flags if options.is_set(flag)]
     if options.on("no-healthcheck"):
         if given:
             raise UsageError("--no-healthcheck conflicts with --health-* options")
@@ -413,14 +413,14 @@ def _healthcheck(options: Options) -> dict[str, Any] | None:
     check: dict[str, Any] = {}
     if command := options.text("health-cmd"):
         check["Test"] = ["CMD-SHELL", command]
-    if options.given("health-retries"):
+    if options.is_set("health-retries"):
         check["Retries"] = options.number("health-retries")
         if check["Retries"] < 0:
             raise UsageError("--health-retries cannot be negative")
     from jaula.cli import units
 
     for flag, name in _HEALTH_DURATIONS.items():
-        if not options.given(flag):
+        if not options.is_set(flag):
             continue
         text = options.text(flag)
         try:

@@ -94,7 +94,7 @@ def full_name(text: str) -> str:
         raise CliError(f"jaula: {error}") from None
 
 
-def described(name: str, found: dict[str, Any]) -> dict[str, Any]:
+def manifest_entry(name: str, found: dict[str, Any]) -> dict[str, Any]:
     """A manifest as the engine tells it, in docker's form."""
     content = found["Content"]
     descriptor = dict(found["Descriptor"])

@@ -24,7 +24,7 @@ def confirm(warning: str, *, force: bool) -> None:
         raise ExitStatus(1 if not sys.stdin.isatty() else 0)
 
 
-def images(client: Client, conditions: str) -> tuple[list[str], int]:
+def prune_images(client: Client, conditions: str) -> tuple[list[str], int]:
     """Prune images; the lines to show and the bytes."""
     found = client.document("POST", "/images/prune", (("filters", conditions),)) or {}
     rows: list[dict[str, Any]] = found.get("ImagesDeleted") or []
@@ -32,7 +32,9 @@ def images(client: Client, conditions: str) -> tuple[list[str], int]:
     return lines, found.get("SpaceReclaimed") or 0
 
 
-def build_cache(client: Client, conditions: list[str], *, every: bool) -> tuple[list[str], int]:
+def prune_build_cache(
+    client: Client, conditions: list[str], *, every: bool
+) -> tuple[list[str], int]:
     """Prune what builds keep; the lines to show and the bytes. It has no labels to go by."""
     from jaula.cli.client.client import filters
 
@@ -42,7 +44,7 @@ def build_cache(client: Client, conditions: list[str], *, every: bool) -> tuple[
     return list(found.get("CachesDeleted") or ()), found.get("SpaceReclaimed") or 0
 
 
-def named(client: Client, kind: str, conditions: str) -> tuple[list[str], int]:
+def prune_objects(client: Client, kind: str, conditions: str) -> tuple[list[str], int]:
     """Prune containers, networks or volumes; the lines to show and the bytes."""
     found = client.document("POST", f"/{kind}/prune", (("filters", conditions),)) or {}
     return (
@@ -51,12 +53,12 @@ def named(client: Client, kind: str, conditions: str) -> tuple[list[str], int]:
     )
 
 
-def tell(heading: str, lines: list[str]) -> None:
+def print_deleted(heading: str, lines: list[str]) -> None:
     """Show what is gone."""
     if lines:
         print(f"{heading}:\n" + "\n".join(lines) + "\n")
 
 
-def reclaimed(total: int) -> None:
+def print_reclaimed(total: int) -> None:
     """The last line of every prune."""
-    print(f"Total reclaimed space: {units.shown(total)}")
+    print(f"Total reclaimed space: {units.human_size(total)}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BAR_FITS, CELLS = 110, 50
 
 
-def split(image: str) -> tuple[str, str]:
+def split_reference(image: str) -> tuple[str, str]:
     """A reference as the repository and the tag (or digest) that the API takes."""
     name, at, digest = image.partition("@")
     if at:
@@ -39,13 +39,15 @@ def pull(
     """Ask the engine to fetch ``image``, or every tag of it. Raises Failure with its reason."""
     from jaula.cli.images import registry_auth
 
-    name, tag = split(image)
+    name, tag = split_reference(image)
     query = (("fromImage", name), ("tag", "" if every else tag), ("platform", platform))
     messages = client.lines("POST", "/images/create", query, registry_auth.headers(image))
-    show(messages, sys.stdout if output == 1 else sys.stderr, quiet=quiet)
+    show_progress(messages, sys.stdout if output == 1 else sys.stderr, quiet=quiet)
 
 
-def show(messages: Iterable[dict[str, Any]], output: TextIO, *, quiet: bool = False) -> None:
+def show_progress(
+    messages: Iterable[dict[str, Any]], output: TextIO, *, quiet: bool = False
+) -> None:
     """Print progress messages (API: CreateImageInfo). Raises Failure for an error among them.
 
     On a terminal the line of each layer is drawn over; elsewhere one line is printed a change.
@@ -95,14 +97,14 @@ def _width(output: TextIO) -> int:
 
 def _progress(detail: dict[str, Any], width: int) -> str:
     """Docker's bar on a wide terminal, the numbers alone where it would not fit on a line."""
-    from jaula.cli.units import shown
+    from jaula.cli.units import human_size
 
     current, total = detail.get("current") or 0, detail.get("total") or 0
     if not current:
         return ""
     if not total:
-        return f"{shown(current):>8}"
-    numbers = f"{shown(current):>8}" + (f"/{shown(total)}" if current <= total else "")
+        return f"{human_size(current):>8}"
+    numbers = f"{human_size(current):>8}" + (f"/{human_size(total)}" if current <= total else "")
     if width <= BAR_FITS:
         return numbers
     cells = min(current * CELLS // total, CELLS)

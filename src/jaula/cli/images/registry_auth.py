@@ -30,7 +30,7 @@ def key(server: str) -> str:
     return HUB_KEY if name in _HUB_NAMES else name
 
 
-def file() -> CredentialFile:
+def credential_file() -> CredentialFile:
     """The file of this person."""
     from jaula.images.registry.auth.authfile import place
     from jaula.images.registry.auth.credentials import CredentialFile
@@ -43,17 +43,17 @@ def file() -> CredentialFile:
     return CredentialFile(place(), keyring)
 
 
-def found(server: str) -> Login:
+def stored_login(server: str) -> Login:
     """What is kept for a registry. Raises Failure where it cannot be read."""
     from jaula.errors import JaulaError
 
     try:
-        return file().find(key(server))
+        return credential_file().find(key(server))
     except JaulaError as error:
         raise CliError(str(error)) from None
 
 
-def document(server: str, login: Login) -> dict[str, Any]:
+def auth_config(server: str, login: Login) -> dict[str, Any]:
     """The API's AuthConfig."""
     made = {"serveraddress": key(server)}
     if login.identity_token:
@@ -74,12 +74,12 @@ def headers_for(server: str) -> tuple[tuple[str, str], ...]:
 
     if not path.exists(place()):
         return ()
-    login = found(server)
+    login = stored_login(server)
     if not login.known:
         return ()
     from base64 import urlsafe_b64encode
 
     from jaula.spec.fast_json import encode
 
-    text = encode(document(server, login)).encode()
+    text = encode(auth_config(server, login)).encode()
     return (("X-Registry-Auth", urlsafe_b64encode(text).decode()),)

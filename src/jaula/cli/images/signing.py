@@ -45,7 +45,7 @@ def private_key(path: str) -> PrivateKey:
     from jaula.images.trust import key_file
 
     pem = _content(path)
-    password = asked_password(f"Password of {path}: ") if key_file.is_encrypted(pem) else b""
+    password = read_password(f"Password of {path}: ") if key_file.is_encrypted(pem) else b""
     try:
         return key_file.read(pem, password, path)
     except InvalidRequest as error:
@@ -63,7 +63,7 @@ def public_key(path: str) -> PublicKey:
         raise CliError(f"jaula: {error}") from None
 
 
-def asked_password(prompt: str, *, twice: bool = False) -> bytes:
+def read_password(prompt: str, *, twice: bool = False) -> bytes:
     """``$COSIGN_PASSWORD``, else what the person types."""
     given = os.environ.get(PASSWORD)
     if given is not None:
@@ -78,19 +78,19 @@ def asked_password(prompt: str, *, twice: bool = False) -> bytes:
     return password.encode()
 
 
-def listed(client: Client, name: str) -> tuple[dict[str, Any], list[Signature]]:
+def fetch_signatures(client: Client, name: str) -> tuple[dict[str, Any], list[Signature]]:
     """The descriptor that a name has at its registry, and its signatures, not verified."""
     from base64 import b64decode
 
     from jaula.images.trust.signature import Signature
 
-    found = client.document("GET", place(name), (), None, registry_auth.headers(name))
+    found = client.document("GET", signatures_path(name), (), None, registry_auth.headers(name))
     return found["Descriptor"], [
         Signature(b64decode(s["Payload"]), b64decode(s["Signature"])) for s in found["Signatures"]
     ]
 
 
-def place(name: str) -> str:
+def signatures_path(name: str) -> str:
     """The API's path of an image's signatures."""
     return f"/jaula/signatures/{quote(name, '/:@')}"
 

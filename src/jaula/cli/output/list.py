@@ -78,11 +78,11 @@ def _later(function: Callable[[Any], Any], item: Any) -> Callable[..., Any]:
     return compute
 
 
-def cut(identity: str, whole: bool = False) -> str:
+def short_id(identity: str, no_trunc: bool = False) -> str:
     """An id as it is shown: twelve digits without its algorithm."""
-    return identity if whole else identity.rpartition(":")[2][:12]
+    return identity if no_trunc else identity.rpartition(":")[2][:12]
 
 
-def shortened(text: str, width: int) -> str:
+def ellipsis(text: str, width: int) -> str:
     """At most ``width`` characters, the last of them an ellipsis where something is cut."""
     return text if len(text) <= width else text[: width - 1] + "…"

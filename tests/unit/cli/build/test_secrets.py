@@ -17,7 +17,7 @@ def test_secrets_come_from_files_and_variables(
     file = tmp_path / "token"
     file.write_bytes(b"\xff of a file")
     monkeypatch.setenv("VAR", "of a variable")
-    found = secrets.secrets(
+    found = secrets.parse_secrets(
         [f"id=a,src={file}", f"src={file}", "id=b,env=VAR", "id=VAR", "type=env,id=c,src=VAR"]
     )
     assert {id: read() for id, read in found.items()} == {
@@ -34,17 +34,17 @@ def test_secrets_come_from_files_and_variables(
 )
 def test_a_secret_that_is_none_is_refused(word: str) -> None:
     with pytest.raises(CliError, match="secret"):
-        secrets.secrets([word])
+        secrets.parse_secrets([word])
 
 
 def test_a_secret_is_looked_at_before_the_build(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="no such file"):
-        secrets.secrets([f"id=a,src={tmp_path}/nope"])
+        secrets.parse_secrets([f"id=a,src={tmp_path}/nope"])
     (tmp_path / "large").write_bytes(bytes(600_000))
     with pytest.raises(CliError, match="at most"):
-        secrets.secrets([f"id=a,src={tmp_path}/large"])
+        secrets.parse_secrets([f"id=a,src={tmp_path}/large"])
     with pytest.raises(CliError, match="no variable NOT_SET_AT_ALL"):
-        secrets.secrets(["id=a,env=NOT_SET_AT_ALL"])
+        secrets.parse_secrets(["id=a,env=NOT_SET_AT_ALL"])
 
 
 def test_agents_are_sockets_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,14 +63,16 @@ def test_agents_are_sockets_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_further_contexts(tmp_path: Path) -> None:
-    found = secrets.contexts(["A=docker-image://busybox", f"b={tmp_path}", "c=https://h/x.git"])
+    found = secrets.parse_contexts(
+        ["A=docker-image://busybox", f"b={tmp_path}", "c=https://h/x.git"]
+    )
     assert found == (
         {"a": "docker-image://busybox", "c": "https://h/x.git"},
         {"b": str(tmp_path)},
     )
     for word in ("a", "=b", "a="):
         with pytest.raises(CliError, match="NAME=VALUE"):
-            secrets.contexts([word])
+            secrets.parse_contexts([word])
 
 
 @pytest.mark.parametrize(

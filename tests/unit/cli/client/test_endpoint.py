@@ -56,7 +56,7 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Given:
 
 def test_nothing_said_is_this_hosts_engine(given: Given) -> None:
     found = resolve_endpoint()
-    assert (found.host, found.security, endpoint.current()) == ("", None, "default")
+    assert (found.host, found.security, endpoint.current_context()) == ("", None, "default")
 
 
 def test_the_order_of_those_who_say_something(given: Given) -> None:
@@ -69,7 +69,7 @@ def test_the_order_of_those_who_say_something(given: Given) -> None:
     assert resolve_endpoint().host == "unix:///named"
     given.variables(DOCKER_HOST="unix:///docker")
     assert resolve_endpoint().host == "unix:///docker"
-    assert endpoint.current() == "default"
+    assert endpoint.current_context() == "default"
     given.variables(JAULA_HOST="unix:///jaula")
     assert resolve_endpoint().host == "unix:///jaula"
     given.options(context="asked")
@@ -103,14 +103,14 @@ def test_tls_is_for_tcp_and_finds_its_files(given: Given, tmp_path: Path) -> Non
 def test_a_context_brings_its_certificates(given: Given) -> None:
     files = {"ca.pem": b"a", "cert.pem": b"b", "key.pem": b"c"}
     contexts.save(Context("far", "text", "tcp://h:1", False, files))
-    found = contexts.destination("far")
+    found = contexts.resolve("far")
     assert found.security is not None
     assert Path(found.security.key).read_bytes() == b"c"
     assert Path(found.security.key).stat().st_mode & 0o777 == 0o600
     assert found.security.verify
-    assert contexts.find("far").files == files
-    contexts.save(contexts.find("far")._replace(files={}))
-    assert contexts.destination("far").security is None
+    assert contexts.load("far").files == files
+    contexts.save(contexts.load("far")._replace(files={}))
+    assert contexts.resolve("far").security is None
 
 
 def test_the_store_is_dockers(given: Given) -> None:
@@ -138,7 +138,7 @@ def test_what_others_wrote_into_a_context_stays(given: Given) -> None:
     document["Metadata"]["Team"] = "red"
     document["Endpoints"]["kubernetes"] = {"Host": "https://k"}
     path.write_text(json.dumps(document))
-    contexts.save(contexts.find("one")._replace(description="", host="unix:///y"))
+    contexts.save(contexts.load("one")._replace(description="", host="unix:///y"))
     document["Endpoints"]["docker"]["Host"] = "unix:///y"
     del document["Metadata"]["Description"]
     assert json.loads(path.read_text()) == document
@@ -153,13 +153,13 @@ def _damage(content: str) -> None:
 def test_a_damaged_store_is_one_clear_error(given: Given, content: str) -> None:
     _damage(content)
     with pytest.raises(CliError, match=r"meta\.json"):
-        contexts.find("one")
+        contexts.load("one")
 
 
 @pytest.mark.parametrize("content", ["[]", '{"Endpoints": 5}', '{"Name": ["one"]}'])
 def test_a_document_that_names_no_engine_is_none(given: Given, content: str) -> None:
     _damage(content)
-    assert contexts.find("one").host == ""
+    assert contexts.load("one").host == ""
 
 
 @pytest.mark.parametrize("name", ["", "a", "a b", "../x", "a/b", "default", "a\n", "-x"])
@@ -181,7 +181,7 @@ def _tar(*members: tuple[str, bytes]) -> bytes:
 def test_what_is_exported_can_be_imported(given: Given) -> None:
     context = Context("one", "text", "tcp://h:1", True, {"ca.pem": b"a", "key.pem": b"k"})
     again = context_archive.unpack(context_archive.pack(context))
-    assert again._replace(kept={}) == context._replace(name="")
+    assert again._replace(raw={}) == context._replace(name="")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("meta.json", json.dumps(context.document()))

@@ -13,7 +13,7 @@ import pytest
 from jaula.cli.client import client as client_module
 from jaula.cli.client.client import Client, filters, quote, target
 from jaula.cli.client.detach_keys import DetachKeys, sequence
-from jaula.cli.client.hijack import HijackedStream, exit_status, opened
+from jaula.cli.client.hijack import HijackedStream, check_hijacked, exit_status
 from jaula.cli.client.http import SocketAddress
 from jaula.cli.client.stdcopy import StdcopyReader
 from jaula.cli.errors import CliError, EngineError, Unreachable, UsageError
@@ -185,7 +185,7 @@ def attached(
     serve: Serve, work: Callable[[socket.socket], None], stdin: int | None
 ) -> HijackedStream:
     client = serve(work)
-    return HijackedStream(opened(client.ask_hijack("/attach")), framed=False, stdin=stdin)
+    return HijackedStream(check_hijacked(client.send_hijack("/attach")), framed=False, stdin=stdin)
 
 
 def test_early_bytes_of_a_hijacked_stream_are_shown(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cli.containers.cp import CopyEndpoint, RenamedMembers, decide, split
+from jaula.cli.containers.cp import CopyEndpoint, RenamedMembers, decide, split_argument
 from jaula.cli.errors import CliError
 from jaula.storage.tar.entry import TarEntry
 
@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_refused(
     ],
 )
 def test_a_colon_parts_container_and_path(text: str, parts: tuple[str, str]) -> None:
-    assert split(text) == parts
+    assert split_argument(text) == parts
 
 
 class _Archive:

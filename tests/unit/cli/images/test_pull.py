@@ -36,7 +36,7 @@ class Terminal(io.StringIO):
 
 def test_elsewhere_than_on_a_terminal_there_is_a_line_a_change() -> None:
     out = io.StringIO()
-    pull.show(MESSAGES, out)
+    pull.show_progress(MESSAGES, out)
     assert out.getvalue().splitlines() == [
         "1: Pulling from a/b",
         "aa: Pulling fs layer",
@@ -54,17 +54,19 @@ def test_on_a_terminal_the_line_of_a_layer_is_drawn_over(
     monkeypatch: pytest.MonkeyPatch, width: int, shown: str
 ) -> None:
     out = Terminal(width, monkeypatch)
-    pull.show(MESSAGES, out)
+    pull.show_progress(MESSAGES, out)
     assert f"\x1b[2A\x1b[2K\r{shown}\x1b[2B\r" in out.getvalue()
     assert out.getvalue().endswith("Digest: sha256:0\n")
 
 
 def test_quiet_shows_nothing_but_an_error_is_raised() -> None:
     out = io.StringIO()
-    pull.show(MESSAGES, out, quiet=True)
+    pull.show_progress(MESSAGES, out, quiet=True)
     assert out.getvalue() == ""
     with pytest.raises(CliError, match="denied"):
-        pull.show([{"errorDetail": {"message": "denied"}, "error": "denied"}], out, quiet=True)
+        pull.show_progress(
+            [{"errorDetail": {"message": "denied"}, "error": "denied"}], out, quiet=True
+        )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_quiet_shows_nothing_but_an_error_is_raised() -> None:
     ],
 )
 def test_a_name_is_split_for_the_api(image: str, found: tuple[str, str]) -> None:
-    assert pull.split(image) == found
+    assert pull.split_reference(image) == found
 
 
 @pytest.mark.parametrize(

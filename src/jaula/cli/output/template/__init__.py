@@ -11,7 +11,7 @@ called is computed when it is asked for.
 
 from __future__ import annotations
 
-from jaula.cli.output.template.functions import FUNCTIONS, MISSING, shown
+from jaula.cli.output.template.functions import FUNCTIONS, MISSING, format_value
 from jaula.cli.output.template.parser import bad, read
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ def _run(nodes: list[Node], dot: Any, names: dict[str, Any], out: list[str]) -> 
             else:
                 if value is MISSING and STRICT in names:
                     _refuse_missing(node[2])
-                out.append(shown(value))
+                out.append(format_value(value))
         elif kind == "range":
             _range(node, dot, names, out)
         else:
@@ -91,7 +91,7 @@ def _range(node: Node, dot: Any, names: dict[str, Any], out: list[str]) -> None:
     elif value is None or value is MISSING:
         pairs = []
     else:
-        raise bad(f"range can't iterate over {shown(value)}")
+        raise bad(f"range can't iterate over {format_value(value)}")
     if not pairs:
         _run(other, dot, dict(names), out)
     for key, item in pairs:
@@ -133,7 +133,7 @@ def _command(command: list[Node], dot: Any, names: dict[str, Any], last: list[An
     value = _evaluate(first, dot, names) if not arguments else _uncalled(first, dot, names)
     if arguments:
         if not callable(value):
-            raise bad(f"can't give argument to non-function {shown(value)}")
+            raise bad(f"can't give argument to non-function {format_value(value)}")
         return value(*arguments)
     return value
 
@@ -151,7 +151,7 @@ def _fields(value: Any, names: list[str]) -> Any:
         if value is None or value is MISSING:
             return MISSING
         if not isinstance(value, dict):
-            raise bad(f"can't evaluate field {name} in {shown(value)}")
+            raise bad(f"can't evaluate field {name} in {format_value(value)}")
         value = value.get(name, MISSING)
         if callable(value):
             value = value()

@@ -23,7 +23,7 @@ class MissingKey:
 MISSING = MissingKey()
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as Go prints it."""
     if value is None:
         return "<nil>"
@@ -32,9 +32,9 @@ def shown(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
         return str(int(value))
     if isinstance(value, dict):
-        return "map[" + " ".join(f"{key}:{shown(value[key])}" for key in sorted(value)) + "]"
+        return "map[" + " ".join(f"{key}:{format_value(value[key])}" for key in sorted(value)) + "]"
     if isinstance(value, (list, tuple)):
-        return "[" + " ".join(shown(item) for item in value) + "]"
+        return "[" + " ".join(format_value(item) for item in value) + "]"
     return str(value)
 
 
@@ -70,7 +70,7 @@ def _slice(value: Any, start: int = 0, end: int | None = None) -> Any:
 def _print(*values: Any) -> str:
     return "".join(
         (" " if at and not isinstance(value, str) and not isinstance(values[at - 1], str) else "")
-        + shown(value)
+        + format_value(value)
         for at, value in enumerate(values)
     )
 
@@ -100,11 +100,11 @@ def _printf(form: str, *values: Any) -> str:
 
 def _verb(flags: str, verb: str, value: Any) -> str:
     if verb in "vs":
-        return f"%{flags}s" % shown(value)
+        return f"%{flags}s" % format_value(value)
     if verb == "q":
-        return f"%{flags}s" % documents.encode(shown(value))
+        return f"%{flags}s" % documents.encode(format_value(value))
     if verb == "t":
-        return shown(value)
+        return format_value(value)
     if verb in "dxXocfeEgG":
         return str(f"%{flags}{verb}" % value)
     raise ValueError(f"unknown verb %{verb}")
@@ -152,10 +152,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "slice": _slice,
     "print": _print,
     "printf": _printf,
-    "println": lambda *values: " ".join(shown(value) for value in values) + "\n",
+    "println": lambda *values: " ".join(format_value(value) for value in values) + "\n",
     "json": _json,
     "split": lambda text, separator: text.split(separator),
-    "join": lambda words, separator: separator.join(shown(word) for word in words or ()),
+    "join": lambda words, separator: separator.join(format_value(word) for word in words or ()),
     "title": lambda text: text.title(),
     "lower": lambda text: text.lower(),
     "upper": lambda text: text.upper(),
