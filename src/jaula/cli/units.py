@@ -1,7 +1,7 @@
-"""Numbers as people write and read them: sizes and durations.
+"""Numbers in the notation of the command line: sizes and durations.
 
-Sizes that are read count in 1024 (``64mb`` is 67108864 bytes), sizes that are shown count in 1000
-with four significant digits, and memory in ``stats`` counts in 1024 again: Docker's go-units.
+Input sizes count in 1024 (``64mb`` is 67108864 bytes). Output sizes count in 1000 with four
+significant digits, and memory in ``stats`` counts in 1024 again. Source: Docker's go-units.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def integer(text: str) -> int:
-    """A decimal, hexadecimal, octal or binary integer, as Go reads it."""
+    """Parse a decimal, hexadecimal, octal or binary integer, as Go does."""
     try:
         return int(text, 0) if not text.lstrip("+-").startswith("0") else _based(text)
     except ValueError:
@@ -30,30 +30,30 @@ def _based(text: str) -> int:
 
 
 def nano(text: str) -> int:
-    """Billionths of a CPU from ``0.5``; at most nine decimals are kept."""
+    """Return billionths of a CPU for ``0.5``; at most nine decimals are allowed."""
     number = text.strip()
     if not is_decimal(number):
         raise ValueError(f"failed to parse {text} as a rational number")
-    whole, _, part = number.partition(".")
-    if len(part.rstrip("0")) > 9:
+    integer_part, _, fraction = number.partition(".")
+    if len(fraction.rstrip("0")) > 9:
         raise ValueError("value is too precise")
-    return int(whole) * 10**9 + int(part[:9].ljust(9, "0"))
+    return int(integer_part) * 10**9 + int(fraction[:9].ljust(9, "0"))
 
 
 def seconds(text: str) -> int:
-    """Whole seconds from a plain number or a Go duration."""
+    """Return whole seconds for a plain number or a Go duration."""
     if text.lstrip("-").isdigit():
         return int(text)
     return nanoseconds(text) // 10**9
 
 
 def human_size(number: float, digits: int = 4) -> str:
-    """Bytes for people, in 1000: ``4.27MB``."""
+    """Format bytes in units of 1000: ``4.27MB`` (go-units' HumanSize)."""
     return _scaled(number, 1000.0, DECIMAL_UNITS, digits)
 
 
 def bytes_size(number: float) -> str:
-    """Bytes for people, in 1024: ``520KiB``."""
+    """Format bytes in units of 1024: ``520KiB`` (go-units' BytesSize)."""
     return _scaled(number, 1024.0, BINARY_UNITS, 4)
 
 

@@ -228,7 +228,7 @@ def test_quiet_shows_what_was_said_when_it_fails(jaula: Run, busybox: str) -> No
         (["-", "--secret", "id=x,sauce=/nope"], "", "unexpected key 'sauce'"),
         (["-", "--ssh", "default"], "", "there is no ssh agent"),
         (["-", "--build-context", "a=/nope"], "", "/nope is not there"),
-        (["-", "-o", "type=local"], "", "dest=DIRECTORY is wanted"),
+        (["-", "-o", "type=local"], "", "dest=DIRECTORY is required"),
         (["-", "-o", "type=nope,dest=x"], "", "type is one of local"),
         (["-", "--progress", "loud"], "", "one of auto"),
         (["-", "--build-arg", "=x"], "FROM scratch\n", "--build-arg"),

@@ -88,7 +88,7 @@ def test_a_repeated_string_takes_the_last_and_a_list_takes_all() -> None:
     ("words", "message"),
     [
         (["--foo"], "unknown flag: --foo"),
-        (["--nam"], "unknown flag: --nam (near: --name)"),
+        (["--nam"], "unknown flag: --nam (did you mean --name?)"),
         (["-z"], "unknown shorthand flag: 'z' in -z"),
         (["-iz"], "unknown shorthand flag: 'z' in -z"),
         (["--name"], "flag needs an argument: --name"),

@@ -57,9 +57,9 @@ def run(options: Options) -> int:
         client.request("POST", path + "/start", (), beginning)
         return 0
     keys = detach_keys_of(options, tty=tty, stdin=stdin)
-    following = AttachLoop(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
+    loop = AttachLoop(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
     connection = check_hijacked(client.send_hijack(path + "/start", (), beginning))
-    if following.follow(connection):
+    if loop.run(connection):
         return 0
     return _status(client, path)
 

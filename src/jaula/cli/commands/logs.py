@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
-from jaula.cli.client.stdcopy import show
+from jaula.cli.client.stdcopy import copy
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output.times import timestamp
@@ -25,7 +25,7 @@ def run(options: Options) -> int:
         ("details", options.on("details")),
     )
     response = client.open("GET", f"/containers/{found['Id']}/logs", query)
-    show(response.chunks(), framed=not found["Config"]["Tty"])
+    copy(response.chunks(), framed=not found["Config"]["Tty"])
     return 0
 
 

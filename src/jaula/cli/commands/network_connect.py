@@ -21,7 +21,7 @@ def run(options: Options) -> int:
         "driver-opt": pairs(options.texts("driver-opt"), "driver-opt"),
     }
     if options.is_set("link-local-ip"):
-        raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
+        raise UsageError("link-local addresses are not supported; use --ip or --ip6")
     body = {"Container": container, "EndpointConfig": network_option.endpoint(settings)}
     Client(Settings.host).document("POST", f"/networks/{quote(network)}/connect", (), body)
     return 0

@@ -15,16 +15,16 @@ def run(options: Options) -> int:
     """Fetch the image; with ``--all-tags`` every tag of its repository."""
     content_trust.check(options)
     image = options.arguments[0]
-    quiet, every = options.on("quiet"), options.on("all-tags")
+    quiet, all_tags = options.on("quiet"), options.on("all-tags")
     _, tag = pull.split_reference(image)
     tagged = with_tag(image) == image
-    if every and tagged:
+    if all_tags and tagged:
         raise UsageError("tag can't be used with --all-tags/-a", status=1)
-    if not every and not tagged and not quiet:
+    if not all_tags and not tagged and not quiet:
         print(f"Using default tag: {tag}", flush=True)
     client, platform = Client(Settings.host), options.text("platform")
-    pull.pull(client, image, platform, quiet=quiet, output=1, every=every)
-    full = image if every else with_tag(image)
+    pull.pull(client, image, platform, quiet=quiet, output=1, all_tags=all_tags)
+    full = image if all_tags else with_tag(image)
     print(full if quiet else _canonical(full))
     return 0
 

@@ -16,22 +16,22 @@ def run(options: Options) -> int:
     """Send the image; with ``--all-tags`` every tag of its repository."""
     content_trust.check(options)
     image = options.arguments[0]
-    quiet, every = options.on("quiet"), options.on("all-tags")
+    quiet, all_tags = options.on("quiet"), options.on("all-tags")
     name, tag = pull.split_reference(image)
     tagged = with_tag(image) == image
-    if every and tagged:
+    if all_tags and tagged:
         raise UsageError("tag can't be used with --all-tags/-a", status=1)
-    if not every and not tagged and not quiet:
+    if not all_tags and not tagged and not quiet:
         print(f"Using default tag: {tag}", flush=True)
     messages = Client(Settings.host).lines(
         "POST",
         f"/images/{quote(name, '/:')}/push",
-        (("tag", "" if every else tag),),
+        (("tag", "" if all_tags else tag),),
         registry_auth.headers(image),
     )
     pull.show_progress(messages, sys.stdout, quiet=quiet)
     if quiet:
-        print(image if every else with_tag(image))
+        print(image if all_tags else with_tag(image))
     return 0
 
 

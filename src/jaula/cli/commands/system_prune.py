@@ -36,7 +36,7 @@ def run(options: Options) -> int:
     lines, freed = prune.prune_images(client, filters([*conditions, dangling]))
     total += freed
     prune.print_deleted("Deleted Images", lines)
-    lines, freed = prune.prune_build_cache(client, conditions, every=everything)
+    lines, freed = prune.prune_build_cache(client, conditions, all_entries=everything)
     total += freed
     prune.print_deleted("Deleted build cache objects", lines)
     prune.print_reclaimed(total)

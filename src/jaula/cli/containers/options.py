@@ -1,7 +1,7 @@
-"""The API document that the flags of ``run`` and ``create`` make.
+"""The request body of ``POST /containers/create``, from the flags of ``run`` and ``create``.
 
-Docker's reference of ``docker run`` and ``POST /containers/create`` (API 1.45) say what each means.
-Nothing here asks the engine: a value is checked for its form, the engine checks what it means.
+Docker's reference of ``docker run`` and ``POST /containers/create`` (API 1.45) define each field.
+This module makes no request: it checks the form of a value, and the engine checks its meaning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def document(options: Options) -> dict[str, Any]:
-    """The body of ``POST /containers/create``. Raises UsageError."""
+    """Return the body of ``POST /containers/create``.
+
+    :raises UsageError: when a flag is invalid.
+    """
     image, *words = options.arguments
     streams = _streams(options)
     host = _host(options)
@@ -47,7 +50,7 @@ def document(options: Options) -> dict[str, Any]:
     if options.is_set("stop-timeout"):
         body["StopTimeout"] = options.number("stop-timeout")
     if options.is_set("volume"):
-        _volumes(options.texts("volume"), body, host)
+        _set_volumes(options.texts("volume"), body, host)
     if options.is_set("publish") or options.is_set("expose"):
         from jaula.cli.containers import publish_option
 
@@ -113,11 +116,11 @@ def _host(options: Options) -> dict[str, Any]:
         "CpusetMems": text("cpuset-mems"),
         "Runtime": text("runtime"),
         "Profile": text("profile"),
-        "ProfileKeeps": _kept(options),
+        "ProfileKeeps": _profile_keeps(options),
     }
     if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
         raise UsageError("Conflicting options: --restart and --rm")
-    # What was not given is left out; what follows is there because it was given, also when empty.
+    # Unset fields are left out. The fields below are sent if their flag is set, also when empty.
     host = {key: value for key, value in host.items() if value not in ("", False, [])}
     for flag, name in (*_NUMBERS, *_NUMBERS_OF_CREATE):
         if options.is_set(flag):
@@ -130,11 +133,11 @@ def _host(options: Options) -> dict[str, Any]:
     if options.is_set("annotation"):
         host["Annotations"] = pairs(texts("annotation"), "annotation")
     if options.is_set("security-opt"):
-        _security(texts("security-opt"), host)
+        _set_security_options(texts("security-opt"), host)
     if options.is_set("sysctl"):
         host["Sysctls"] = pairs(texts("sysctl"), "sysctl", needs_value=True)
     if options.is_set("tmpfs"):
-        host["Tmpfs"] = dict(_halves(word, ":") for word in texts("tmpfs"))
+        host["Tmpfs"] = dict(_split_pair(word, ":") for word in texts("tmpfs"))
     if options.is_set("mount"):
         from jaula.cli.containers import mount_option
 
@@ -151,20 +154,24 @@ def _host(options: Options) -> dict[str, Any]:
     return host
 
 
-def _kept(options: Options) -> list[str]:
-    """What was given with a value that looks like none: a preset is not to fill it in."""
-    found = [
+def _profile_keeps(options: Options) -> list[str]:
+    """Return the fields that are set explicitly to a value that looks unset.
+
+    A preset must not replace them.
+    """
+    names = [
         name
         for flag, name in (("memory", "Memory"), ("memory-swap", "MemorySwap"))
         if options.is_set(flag) and not options.number(flag)
     ]
     if options.is_set("read-only") and not options.on("read-only"):
-        found.append("ReadonlyRootfs")
+        names.append("ReadonlyRootfs")
     if options.is_set("network") or options.is_set("net"):
-        found.append("NetworkMode")
-    return found
+        names.append("NetworkMode")
+    return names
 
 
+# Numeric limits of create and update: flag, field of HostConfig.
 _NUMBERS = (
     ("cpu-rt-runtime", "CpuRealtimeRuntime"),
     ("cpu-rt-period", "CpuRealtimePeriod"),
@@ -193,7 +200,7 @@ _NUMBERS_OF_CREATE = (
 
 
 def update(options: Options) -> dict[str, Any]:
-    """The body of ``POST /containers/X/update``: the limits that were given, nothing else."""
+    """Return the body of ``POST /containers/X/update``: only the limits that are set."""
     body: dict[str, Any] = {
         name: options.number(flag) for flag, name in _NUMBERS if options.is_set(flag)
     }
@@ -206,42 +213,48 @@ def update(options: Options) -> dict[str, Any]:
 
 
 def environment(options: Options) -> list[str]:
-    """What ``--env-file`` and ``--env`` set, files first. Raises UsageError."""
-    found: list[str] = []
+    """Return the variables of ``--env-file`` and ``--env``, files first.
+
+    :raises UsageError: when a variable or a file is invalid.
+    """
+    variables: list[str] = []
     for path in options.texts("env-file"):
         from jaula.cli.containers import env_file
 
-        found += env_file.variables(path)
+        variables += env_file.variables(path)
     for word in options.texts("env"):
         name, equals, _ = word.partition("=")
         if not name:
             raise UsageError(f"invalid environment variable: {word}")
         value = None if equals else variable(name)
-        found.append(word if value is None else f"{name}={value}")
-    return found
+        variables.append(word if value is None else f"{name}={value}")
+    return variables
 
 
 def _labels(options: Options) -> dict[str, str]:
     words: list[str] = []
     for path in options.texts("label-file"):
-        from jaula.cli.containers import env_file as container_env_file
+        from jaula.cli.containers import env_file
 
-        words += container_env_file.lines(path)
+        words += env_file.lines(path)
     return pairs(words + options.texts("label"), "label") | _health_labels(options)
 
 
 def pairs(words: list[str], flag: str, *, needs_value: bool = False) -> dict[str, str]:
-    """``key=value`` words as a table. Raises UsageError for one without a key."""
-    found = {}
+    """Return ``key=value`` words as a dictionary.
+
+    :raises UsageError: when the key is missing, or the value if ``needs_value`` is set.
+    """
+    result = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not key or (needs_value and not equals):
-            raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: key=value is wanted')
-        found[key] = value
-    return found
+            raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: must be key=value')
+        result[key] = value
+    return result
 
 
-def _halves(word: str, separator: str) -> tuple[str, str]:
+def _split_pair(word: str, separator: str) -> tuple[str, str]:
     first, _, second = word.partition(separator)
     return first, second
 
@@ -258,7 +271,10 @@ def _restart(text: str) -> dict[str, Any]:
 
 
 def host_line(word: str) -> str:
-    """``--add-host`` as the API takes it. Raises UsageError."""
+    """Return ``--add-host`` in the API's form ``name:address``.
+
+    :raises UsageError: when it is invalid.
+    """
     name, equals, address = word.partition("=")
     if not equals:
         name, equals, address = word.partition(":")
@@ -267,7 +283,7 @@ def host_line(word: str) -> str:
     return f"{name}:{address.strip('[]')}"
 
 
-def _volumes(words: list[str], body: dict[str, Any], host: dict[str, Any]) -> None:
+def _set_volumes(words: list[str], body: dict[str, Any], host: dict[str, Any]) -> None:
     binds = []
     for word in words:
         source, colon, rest = word.partition(":")
@@ -283,8 +299,8 @@ def _volumes(words: list[str], body: dict[str, Any], host: dict[str, Any]) -> No
         host["Binds"] = binds
 
 
-def _security(words: list[str], host: dict[str, Any]) -> None:
-    found = []
+def _set_security_options(words: list[str], host: dict[str, Any]) -> None:
+    security_options = []
     for word in words:
         if word == "systempaths=unconfined":
             host["MaskedPaths"] = []
@@ -296,12 +312,12 @@ def _security(words: list[str], host: dict[str, Any]) -> None:
         if not separator and name != "no-new-privileges":
             raise UsageError(f'Invalid --security-opt: "{word}"')
         if name == "seccomp" and value not in ("unconfined", "builtin"):
-            word = "seccomp=" + _profile(value)
-        found.append(word)
-    host["SecurityOpt"] = found
+            word = "seccomp=" + _read_seccomp_profile(value)
+        security_options.append(word)
+    host["SecurityOpt"] = security_options
 
 
-def _profile(path: str) -> str:
+def _read_seccomp_profile(path: str) -> str:
     from jaula.spec import fast_json as documents
 
     try:
@@ -314,7 +330,10 @@ def _profile(path: str) -> str:
 
 
 def ulimit(word: str) -> dict[str, Any]:
-    """``--ulimit`` as the API takes it. Raises UsageError."""
+    """Return ``--ulimit`` in the API's form.
+
+    :raises UsageError: when it is invalid.
+    """
     name, equals, value = word.partition("=")
     soft, colon, hard = value.partition(":")
     try:
@@ -323,7 +342,7 @@ def ulimit(word: str) -> dict[str, Any]:
         low, high = int(soft), int(hard if colon else soft)
     except ValueError:
         raise UsageError(
-            f'invalid argument "{word}" for "--ulimit" flag: name=soft[:hard] is wanted'
+            f'invalid argument "{word}" for "--ulimit" flag: must be name=soft[:hard]'
         ) from None
     if high != -1 and (low == -1 or low > high):
         raise UsageError(
@@ -357,7 +376,10 @@ _DEVICE_LIMITS = (
 
 
 def _add_device_limits(options: Options, host: dict[str, Any]) -> None:
-    """Limits of single devices, and what is refused here with a reason."""
+    """Add the limits of single devices; refuse flags that no engine can honour.
+
+    :raises UsageError: when a flag is invalid or unsupported.
+    """
     for flag, name, member in _DEVICE_LIMITS:
         if options.is_set(flag):
             words = options.texts(flag)
@@ -366,7 +388,7 @@ def _add_device_limits(options: Options, host: dict[str, Any]) -> None:
         host["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
     content_trust.check(options)
     if options.is_set("link-local-ip"):
-        raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
+        raise UsageError("link-local addresses are not supported; use --ip or --ip6")
 
 
 def _device_limit(word: str, flag: str, member: str) -> dict[str, Any]:
@@ -375,10 +397,10 @@ def _device_limit(word: str, flag: str, member: str) -> dict[str, Any]:
     path, colon, value = word.rpartition(":")
     try:
         if not colon or not path.startswith("/dev/"):
-            raise ValueError("/dev/NAME:number is wanted")
+            raise ValueError("must be /dev/NAME:number")
         number = units.size(value) if flag.endswith("-bps") else units.integer(value)
         if number < 0:
-            raise ValueError("it may not be negative")
+            raise ValueError("must not be negative")
     except ValueError as error:
         raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: {error}') from None
     return {"Path": path, member: number}
@@ -391,24 +413,27 @@ _HEALTH_DURATIONS = {
     "health-timeout": "Timeout",
 }
 HEALTH_ON_FAILURE = "io.jaula.health-on-failure"
-"""The label by which the engine knows what ``--health-on-failure`` asks for."""
+"""The label that carries ``--health-on-failure`` to the engine."""
 
 
 def _health_labels(options: Options) -> dict[str, str]:
-    """The labels that the flags make."""
+    """Return the labels for ``--health-on-failure``."""
     flag = "health-on-failure"
     return {HEALTH_ON_FAILURE: options.text(flag)} if options.is_set(flag) else {}
 
 
 def _healthcheck(options: Options) -> dict[str, Any] | None:
-    """What was asked of the health check; None: what the image has."""
+    """Return the Healthcheck document, or None to use the image's.
+
+    :raises UsageError: when a flag is invalid.
+    """
     flags = ("health-cmd", "health-retries", *_HEALTH_DURATIONS)
-    given = [flag for flag in flags if options.is_set(flag)]
+    set_flags = [flag for flag in flags if options.is_set(flag)]
     if options.on("no-healthcheck"):
-        if given:
+        if set_flags:
             raise UsageError("--no-healthcheck conflicts with --health-* options")
         return {"Test": ["NONE"]}
-    if not given:
+    if not set_flags:
         return None
     check: dict[str, Any] = {}
     if command := options.text("health-cmd"):

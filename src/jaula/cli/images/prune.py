@@ -1,4 +1,4 @@
-"""Asking before something is pruned, and saying what was."""
+"""Prompt before objects are pruned, and print what was pruned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def confirm(warning: str, *, force: bool) -> None:
-    """Ask on the terminal unless ``force``. Raises Leave for anything but yes."""
+    """Prompt on the terminal unless ``force`` is set.
+
+    :raises ExitStatus: when the answer is not yes.
+    """
     if force:
         return
     sys.stdout.write(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ")
@@ -25,40 +28,43 @@ def confirm(warning: str, *, force: bool) -> None:
 
 
 def prune_images(client: Client, conditions: str) -> tuple[list[str], int]:
-    """Prune images; the lines to show and the bytes."""
-    found = client.document("POST", "/images/prune", (("filters", conditions),)) or {}
-    rows: list[dict[str, Any]] = found.get("ImagesDeleted") or []
-    lines = [f"{what.lower()}: {which}" for row in rows for what, which in row.items()]
-    return lines, found.get("SpaceReclaimed") or 0
+    """Prune images; return the lines to print and the bytes reclaimed."""
+    answer = client.document("POST", "/images/prune", (("filters", conditions),)) or {}
+    rows: list[dict[str, Any]] = answer.get("ImagesDeleted") or []
+    lines = [f"{action.lower()}: {name}" for row in rows for action, name in row.items()]
+    return lines, answer.get("SpaceReclaimed") or 0
 
 
 def prune_build_cache(
-    client: Client, conditions: list[str], *, every: bool
+    client: Client, conditions: list[str], *, all_entries: bool
 ) -> tuple[list[str], int]:
-    """Prune what builds keep; the lines to show and the bytes. It has no labels to go by."""
+    """Prune the build cache; return the lines to print and the bytes reclaimed.
+
+    Label filters are dropped: the cache has no labels. ``all_entries`` includes shared entries.
+    """
     from jaula.cli.client.client import filters
 
-    known = filters([text for text in conditions if not text.startswith("label")])
-    query = (("all", every), ("filters", known))
-    found = client.document("POST", "/build/prune", query) or {}
-    return list(found.get("CachesDeleted") or ()), found.get("SpaceReclaimed") or 0
+    supported = filters([text for text in conditions if not text.startswith("label")])
+    query = (("all", all_entries), ("filters", supported))
+    answer = client.document("POST", "/build/prune", query) or {}
+    return list(answer.get("CachesDeleted") or ()), answer.get("SpaceReclaimed") or 0
 
 
 def prune_objects(client: Client, kind: str, conditions: str) -> tuple[list[str], int]:
-    """Prune containers, networks or volumes; the lines to show and the bytes."""
-    found = client.document("POST", f"/{kind}/prune", (("filters", conditions),)) or {}
+    """Prune containers, networks or volumes; return the lines to print and the bytes reclaimed."""
+    answer = client.document("POST", f"/{kind}/prune", (("filters", conditions),)) or {}
     return (
-        list(found.get(f"{kind.capitalize()}Deleted") or ()),
-        found.get("SpaceReclaimed") or 0,
+        list(answer.get(f"{kind.capitalize()}Deleted") or ()),
+        answer.get("SpaceReclaimed") or 0,
     )
 
 
 def print_deleted(heading: str, lines: list[str]) -> None:
-    """Show what is gone."""
+    """Print what was deleted."""
     if lines:
         print(f"{heading}:\n" + "\n".join(lines) + "\n")
 
 
 def print_reclaimed(total: int) -> None:
-    """The last line of every prune."""
+    """Print the last line of a prune command."""
     print(f"Total reclaimed space: {units.human_size(total)}")

@@ -1,4 +1,4 @@
-"""Credentials for the engine: what this person's files have for a registry, for one request."""
+"""Registry credentials for the engine: from the user's files, for one request."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _HUB_NAMES = ("", HUB, "index.docker.io", "registry-1.docker.io")
 
 
 def domain(image: str) -> str:
-    """The registry of an image's name."""
+    """Return the registry of an image reference."""
     first, slash, _ = image.partition("/")
     named = slash and ("." in first or ":" in first or first == "localhost")
     return HUB if not named or first in _HUB_NAMES else first
 
 
 def key(server: str) -> str:
-    """Under which name credentials are kept: a host, or Docker Hub's old address."""
+    """Return the key of stored credentials: a host, or Docker Hub's old URL."""
     name = server.partition("://")[2] if "://" in server else server
     name = name.partition("/")[0]
     return HUB_KEY if name in _HUB_NAMES else name
 
 
 def credential_file() -> CredentialFile:
-    """The file of this person."""
+    """Return the user's credential file."""
     from jaula.images.registry.auth.authfile import place
     from jaula.images.registry.auth.credentials import CredentialFile
 
@@ -44,7 +44,10 @@ def credential_file() -> CredentialFile:
 
 
 def stored_login(server: str) -> Login:
-    """What is kept for a registry. Raises Failure where it cannot be read."""
+    """Return the stored credentials of a registry.
+
+    :raises CliError: when they cannot be read.
+    """
     from jaula.errors import JaulaError
 
     try:
@@ -54,20 +57,20 @@ def stored_login(server: str) -> Login:
 
 
 def auth_config(server: str, login: Login) -> dict[str, Any]:
-    """The API's AuthConfig."""
-    made = {"serveraddress": key(server)}
+    """Return the API's AuthConfig."""
+    config = {"serveraddress": key(server)}
     if login.identity_token:
-        return made | {"identitytoken": login.identity_token}
-    return made | {"username": login.user, "password": login.password}
+        return config | {"identitytoken": login.identity_token}
+    return config | {"username": login.user, "password": login.password}
 
 
 def headers(image: str) -> tuple[tuple[str, str], ...]:
-    """``X-Registry-Auth`` for requests about ``image``; nothing where nothing is kept."""
+    """Return ``X-Registry-Auth`` for requests about ``image``; empty without stored credentials."""
     return headers_for(domain(image))
 
 
 def headers_for(server: str) -> tuple[tuple[str, str], ...]:
-    """The same, for a registry's name."""
+    """Return ``X-Registry-Auth`` for a registry; empty without stored credentials."""
     from os import path
 
     from jaula.images.registry.auth.authfile import place

@@ -1,4 +1,4 @@
-"""Archives that the engine sends, written to a file or to standard output."""
+"""Write archives from the engine to a file or to standard output."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 
 def write(pieces: Iterator[bytes], path: str, verb: str) -> None:
-    """Write ``pieces`` to ``path``, which appears only when it is complete; to stdout without one.
+    """Write ``pieces`` to ``path``, or to standard output if it is empty or ``-``.
 
-    Raises Failure where standard output is a terminal.
+    The file appears only when it is complete.
+
+    :raises CliError: when standard output is a terminal.
     """
     import os
 

@@ -1,7 +1,7 @@
-"""Lists of objects: a table, or what ``--format`` asks for.
+"""Lists of objects: a table, or the format of ``--format``.
 
-A list is declared by its columns: name in templates, heading, and how the text is computed from the
-API's document.
+A list is declared by its columns: the name for templates, the heading, and a function that computes
+the text from the API's document.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 def show(
     items: Sequence[Any], columns_of: Mapping[str, Column], default: str, form: str = ""
 ) -> None:
-    """Print ``items``. ``form`` is ``--format``: empty, ``table``, ``json``, or a template.
+    """Print ``items``.
 
-    ``default`` is the template of the table, ``{{.ID}}\\t{{.Names}}``.
+    ``form`` is the value of ``--format``: empty, ``table``, ``json``, or a template. ``default`` is
+    the template of the table, ``{{.ID}}\\t{{.Names}}``.
     """
     sys.stdout.write(text(items, columns_of, default, form))
 
@@ -32,7 +33,10 @@ def show(
 def text(
     items: Sequence[Any], columns_of: Mapping[str, Column], default: str, form: str = ""
 ) -> str:
-    """What ``show`` prints."""
+    """Return the text that :func:`show` prints.
+
+    :raises CliError: when the template is invalid.
+    """
     if form in ("", "table"):
         names = [cell[3:-2] for cell in default.split("\t")]
         lines = ["\t".join(columns_of[name][0] for name in names)]
@@ -55,7 +59,7 @@ def text(
 
 
 class _Row(dict[str, "Any"]):
-    """One item's columns, each computed when it is asked for."""
+    """The columns of one item, computed on demand."""
 
     def get(self, name: str, default: Any = None) -> Any:
         if name not in self:
@@ -66,11 +70,11 @@ class _Row(dict[str, "Any"]):
 def _row(item: Any, columns_of: Mapping[str, Column]) -> dict[str, Any]:
     row = _Row()
     for name, column in sorted(columns_of.items()):
-        row[name] = _later(column[1], item)
+        row[name] = _lazy(column[1], item)
     return row
 
 
-def _later(function: Callable[[Any], Any], item: Any) -> Callable[..., Any]:
+def _lazy(function: Callable[[Any], Any], item: Any) -> Callable[..., Any]:
     def compute(*arguments: Any) -> Any:
         value = function(item)
         return value(*arguments) if arguments else value
@@ -79,10 +83,10 @@ def _later(function: Callable[[Any], Any], item: Any) -> Callable[..., Any]:
 
 
 def short_id(identity: str, no_trunc: bool = False) -> str:
-    """An id as it is shown: twelve digits without its algorithm."""
+    """Return an id as it is shown: twelve digits without its algorithm."""
     return identity if no_trunc else identity.rpartition(":")[2][:12]
 
 
 def ellipsis(text: str, width: int) -> str:
-    """At most ``width`` characters, the last of them an ellipsis where something is cut."""
+    """Return at most ``width`` characters; the last one is an ellipsis if the text is cut."""
     return text if len(text) <= width else text[: width - 1] + "…"

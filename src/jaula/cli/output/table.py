@@ -1,4 +1,4 @@
-"""Tables aligned as Docker aligns them: columns of ten cells at min_width, three between them."""
+"""Tables aligned as Docker aligns them: columns of at least ten cells, three between them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MIN_WIDTH, GAP = 10, 3
 
 
 def aligned(lines: Sequence[str], min_width: int = MIN_WIDTH, gap: int = GAP) -> str:
-    """Lines whose cells are separated by tabs, as text. The last cell of a line is not padded.
+    """Align lines whose cells are separated by tabs. The last cell of a line is not padded.
 
     A column is as wide as in the block of adjacent lines that have it (Go's text/tabwriter).
     """

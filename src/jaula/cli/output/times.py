@@ -1,4 +1,4 @@
-"""Moments as people and the API write them: RFC 3339, Unix seconds, or a time ago."""
+"""Times in the notation of the command line and the API: RFC 3339, Unix seconds, or an age."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from time import localtime, mktime, strftime, time
 
 from jaula.cli.errors import UsageError
 
+# Days before each month of a common year.
 DAYS = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
 
 
 def epoch(text: str) -> float:
-    """Unix seconds of an RFC 3339 time; 0.0 for Go's zero time. Raises ValueError."""
+    """Return the Unix seconds of an RFC 3339 time, or 0.0 for Go's zero time.
+
+    :raises ValueError: when the text is not a time.
+    """
     date, _, clock = text.replace(" ", "T", 1).partition("T")
     year, month, day = (int(part) for part in date.split("-"))
     zone = 0.0
@@ -35,9 +39,11 @@ def epoch(text: str) -> float:
 
 
 def timestamp(text: str) -> str:
-    """``--since`` and ``--until`` for the API: Unix seconds. A duration is that long ago.
+    """Convert ``--since`` and ``--until`` to Unix seconds for the API.
 
-    Raises UsageError for what is no time.
+    A duration counts back from now.
+
+    :raises UsageError: when the text is not a time.
     """
     if not text:
         return ""
@@ -51,7 +57,7 @@ def timestamp(text: str) -> str:
         moment = epoch(text)
     except (ValueError, IndexError):
         raise UsageError(
-            f"invalid time {text!r}: RFC 3339, Unix seconds or a duration is wanted"
+            f"invalid time {text!r}: must be RFC 3339, Unix seconds or a duration"
         ) from None
     clock = text.replace(" ", "T", 1).partition("T")[2]
     if not clock.endswith(("Z", "z")) and "+" not in clock and "-" not in clock:
@@ -66,18 +72,18 @@ def _ago(text: str) -> str:
 
 
 def _offset(moment: float) -> float:
-    """Seconds that local time is behind UTC at ``moment``."""
+    """Return the seconds that local time is behind UTC at ``moment``."""
     parts = localtime(moment)
     return mktime(parts) - epoch(strftime("%Y-%m-%dT%H:%M:%SZ", parts))
 
 
 def local(seconds: float, form: str = "%Y-%m-%d %H:%M:%S %z %Z") -> str:
-    """A moment in local time, as Go prints one."""
+    """Format a time in local time, as Go prints it."""
     return strftime(form, localtime(seconds))
 
 
 def ago(seconds: float) -> str:
-    """How long before now, in words: ``3 minutes ago``."""
+    """Return the age of a time in words: ``3 minutes ago``."""
     from jaula.spec.durations import human
 
     return human(time() - seconds) + " ago"

@@ -266,6 +266,6 @@ def test_an_exit_status_that_nobody_knows_is_told(serve: Serve) -> None:
 
     first = ask()
     first.response_head()
-    with pytest.raises(CliError, match="cannot tell the exit status") as caught:
+    with pytest.raises(CliError, match="cannot report the exit status") as caught:
         exit_status(first, ask)
     assert caught.value.status == 125

@@ -37,7 +37,7 @@ def test_where_to_log_in(text: str, place: SshTarget) -> None:
     "text", ["", "-oProxyCommand=x", "-x@host", "me:secret@host", "@host", "host:port", "me@", "/x"]
 )
 def test_what_ssh_could_misread_is_refused(text: str) -> None:
-    with pytest.raises(Unreachable, match="is no ssh://"):
+    with pytest.raises(Unreachable, match="is not a valid ssh://"):
         ssh.parse(text)
 
 

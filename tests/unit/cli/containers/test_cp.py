@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cli.containers.cp import CopyEndpoint, RenamedMembers, decide, split_argument
+from jaula.cli.containers.cp import CopyEndpoint, RenamedMembers, resolve_target, split_argument
 from jaula.cli.errors import CliError
 from jaula.storage.tar.entry import TarEntry
 
@@ -31,7 +31,7 @@ INSIDE = CopyEndpoint("d/.", exists=True, directory=True)
 def test_the_destination_decides_where_a_copy_goes(
     source: CopyEndpoint, destination: CopyEndpoint, outcome: tuple[str, str]
 ) -> None:
-    assert decide(source, destination) == outcome
+    assert resolve_target(source, destination) == outcome
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_what_does_not_fit_is_refused(
     source: CopyEndpoint, destination: CopyEndpoint, text: str
 ) -> None:
     with pytest.raises(CliError, match=text):
-        decide(source, destination)
+        resolve_target(source, destination)
 
 
 @pytest.mark.parametrize(

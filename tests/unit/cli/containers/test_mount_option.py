@@ -73,7 +73,7 @@ def test_what_is_given(word: str, document: dict[str, Any]) -> None:
         ("dst=/m,colour=red", "unexpected key"),
         ("dst=/m,nonsense", "must be a key=value pair"),
         ('"dst=/m', "a quote is not closed"),
-        ('dst="/m', "a quote stands inside"),
+        ('dst="/m', "a quote inside"),
     ],
 )
 def test_what_cannot_be_is_refused(word: str, message: str) -> None:

@@ -28,7 +28,7 @@ BAR = "=" * 25 + ">" + " " * 25
 class Terminal(io.StringIO):
     def __init__(self, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        monkeypatch.setattr(pull, "_width", lambda output: width)
+        monkeypatch.setattr(pull, "_terminal_width", lambda output: width)
 
     def isatty(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""The functions of ``--format`` templates: Go's own and those that Docker adds."""
+"""Functions and values of ``--format`` templates: Go's functions and those that Docker adds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class MissingKey:
-    """The value of a key that is not there."""
+    """The value of a missing key."""
 
     def __str__(self) -> str:
         return "<no value>"
@@ -24,7 +24,7 @@ MISSING = MissingKey()
 
 
 def format_value(value: Any) -> str:
-    """A value as Go prints it."""
+    """Format a value as Go prints it."""
     if value is None:
         return "<nil>"
     if isinstance(value, bool):
@@ -46,8 +46,8 @@ def _or(*values: Any) -> Any:
     return next((value for value in values if value), values[-1])
 
 
-def _equal(first: Any, *others: Any) -> bool:
-    return any(first == other for other in others)
+def _equal(first: Any, *candidates: Any) -> bool:
+    return any(first == other for other in candidates)
 
 
 def _index(value: Any, *keys: Any) -> Any:
@@ -126,7 +126,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-HIDDEN = ("Label",)  # takes an argument: no value of its own
+HIDDEN = ("Label",)  # a function with an argument: it has no value of its own
 
 
 def _pad(text: str, before: int, after: int) -> str:

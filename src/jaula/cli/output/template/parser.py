@@ -1,8 +1,7 @@
-"""How a template is read: from text to nodes, which :mod:`jaula.cli.output.template` works through.
+"""Parser of templates: from text to nodes, which :mod:`jaula.cli.output.template` evaluates.
 
-Follows Go's text/template for the part that is named there. A node is a tuple that begins with its
-kind: ``text``, ``print``, ``if``, ``range``, ``with``, and in pipelines ``value``, ``call`` and the
-like.
+Follows Go's text/template for the subset listed there. A node is a tuple that begins with its kind:
+``text``, ``print``, ``if``, ``range``, ``with``, and in pipelines ``value``, ``call`` and others.
 """
 
 from __future__ import annotations
@@ -19,18 +18,21 @@ SPACE = " \t\r\n"
 
 
 def bad(reason: str) -> CliError:
-    """The failure that every fault of a template becomes."""
+    """Return the exception for an error in a template."""
     return CliError(f"template parsing error: {reason}")
 
 
 def read(text: str) -> list[Node]:
-    """The nodes of a template. Raises Failure where it is wrong."""
-    nodes, _ = _block(_pieces(text), 0, top=True)
+    """Parse a template into nodes.
+
+    :raises CliError: when the template is invalid.
+    """
+    nodes, _ = _block(_split_actions(text), 0, top=True)
     return nodes
 
 
-def _pieces(text: str) -> list[tuple[str, Any]]:
-    """Text and actions in turn: ('text', str) or ('action', tokens)."""
+def _split_actions(text: str) -> list[tuple[str, Any]]:
+    """Split a template into text and actions: ('text', str) or ('action', tokens)."""
     pieces: list[tuple[str, Any]] = []
     position, trim = 0, False
     while position < len(text):
@@ -108,7 +110,7 @@ OPENING = ("if", "range", "with")
 def _block(
     pieces: list[tuple[str, Any]], position: int, *, top: bool = False
 ) -> tuple[list[Node], int]:
-    """Nodes up to ``else`` or ``end``, and the position of that piece."""
+    """Return the nodes up to ``else`` or ``end``, and the position of that piece."""
     nodes: list[Node] = []
     while position < len(pieces):
         kind, value = pieces[position]
@@ -128,7 +130,7 @@ def _block(
             node, position = _branch(pieces, position, value)
             nodes.append(node)
             continue
-        nodes.append(("print", *_declared(value)))
+        nodes.append(("print", *_parse_declaration(value)))
         position += 1
     if not top:
         raise bad("unexpected EOF: {{end}} is missing")
@@ -137,7 +139,7 @@ def _block(
 
 def _branch(pieces: list[tuple[str, Any]], position: int, tokens: list[str]) -> tuple[Node, int]:
     kind = tokens[0]
-    names, pipeline = _declared(tokens[1:])
+    names, pipeline = _parse_declaration(tokens[1:])
     body, position = _block(pieces, position + 1)
     other: list[Node] = []
     words = pieces[position][1]
@@ -151,8 +153,8 @@ def _branch(pieces: list[tuple[str, Any]], position: int, tokens: list[str]) -> 
     return (kind, names, pipeline, body, other), position + 1
 
 
-def _declared(tokens: list[str]) -> tuple[list[str], Node]:
-    """Variables that ``:=`` or ``=`` sets, and the pipeline."""
+def _parse_declaration(tokens: list[str]) -> tuple[list[str], Node]:
+    """Return the variables that ``:=`` or ``=`` sets, and the pipeline."""
     names: list[str] = []
     for sign in (":=", "="):
         if sign in tokens:
