@@ -32,9 +32,9 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all", "a", "bool", "Also what images share"),
-        Flag("filter", "", "list", "Only what matches (until=24h, type=regular)"),
-        Flag("force", "f", "bool", "Do not ask"),
-        Flag("keep-storage", "", "size", "Bytes of cache that may stay"),
+        Flag("filter", "", "list", "Provide filter values (until=24h, type=regular)"),
+        Flag("force", "f", "bool", "Do not prompt for confirmation"),
+        Flag("keep-storage", "", "size", "Amount of disk space to keep for cache"),
     ),
     max_args=0,
     description=(

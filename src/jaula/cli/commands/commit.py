@@ -31,8 +31,13 @@ COMMAND = Command(
     "Create a new image from a container's changes",
     run,
     flags=(
-        Flag("author", "a", "string", "Author of the image (NAME <ADDRESS>)"),
-        Flag("change", "c", "list", 'Set the configuration (CMD ["sh"], ENV A=b)'),
+        Flag("author", "a", "string", "Author (e.g., John Hannibal Smith <hannibal@a-team.com>)"),
+        Flag(
+            "change",
+            "c",
+            "list",
+            'Apply Dockerfile instruction to the created image (CMD ["sh"], ENV A=b)',
+        ),
         Flag("message", "m", "string", "Commit message"),
         Flag("pause", "p", "bool", "Pause container during commit", default="true"),
     ),

@@ -23,7 +23,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Display detailed information on one or more containers",
     run,
-    flags=(inspect.FORMAT, Flag("size", "s", "bool", "Show file sizes")),
+    flags=(inspect.FORMAT, Flag("size", "s", "bool", "Display total file sizes")),
     min_args=1,
     description="Prints Docker's document of each container as JSON, or what the template chooses.",
     examples=(("A container's document", "jaula container inspect web"),),

@@ -24,8 +24,8 @@ COMMAND = Command(
     "Remove all stopped containers",
     run,
     flags=(
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        Flag("filter", "", "list", "Provide filter values (until=24h, label=a=b)"),
+        Flag("force", "f", "bool", "Do not prompt for confirmation"),
     ),
     max_args=0,
     description="What they have written goes with them; volumes stay.",

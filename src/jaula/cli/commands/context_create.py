@@ -9,7 +9,10 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError
 
 ENDPOINT = Flag(
-    "docker", "", "string", "Engine: host=ADDRESS,ca=FILE,cert=FILE,key=FILE,skip-tls-verify=BOOL"
+    "docker",
+    "",
+    "string",
+    "Set the docker endpoint (host=ADDRESS,ca=FILE,cert=FILE,key=FILE,skip-tls-verify=BOOL)",
 )
 DESCRIPTION = Flag("description", "", "string", "Description of the context")  # fmt: skip
 
@@ -40,7 +43,7 @@ COMMAND = Command(
     flags=(
         DESCRIPTION,
         ENDPOINT,
-        Flag("from", "", "string", "Context to begin with", completes="context"),
+        Flag("from", "", "string", "Create context from a named context", completes="context"),
     ),
     min_args=1,
     max_args=1,

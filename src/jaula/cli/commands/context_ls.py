@@ -65,8 +65,13 @@ COMMAND = Command(
     "List contexts",
     run,
     flags=(
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("quiet", "q", "bool", "Show names only"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("quiet", "q", "bool", "Only show context names"),
     ),
     max_args=0,
     description="The context in use is marked by an asterisk.",

@@ -41,7 +41,7 @@ COMMAND = Command(
     "[OPTIONS] CONTEXT [CONTEXT...]",
     "Remove one or more contexts",
     run,
-    flags=(Flag("force", "f", "bool", "Remove the context in use as well"),),
+    flags=(Flag("force", "f", "bool", "Force the removal of a context in use"),),
     min_args=1,
     description="Its certificates and key are removed with it.",
     examples=(("A context", "jaula context rm far"),),

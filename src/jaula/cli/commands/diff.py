@@ -27,7 +27,14 @@ COMMAND = Command(
     "CONTAINER",
     "Inspect changes to files or directories on a container's filesystem",
     run,
-    flags=(Flag("format", "", "string", "table, json, or a Go template"),),
+    flags=(
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+    ),
     min_args=1,
     max_args=1,
     description=(

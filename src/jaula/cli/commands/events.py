@@ -52,10 +52,19 @@ COMMAND = Command(
     "Get real time events from the engine",
     run,
     flags=(
-        Flag("filter", "f", "list", "Show what matches (type=container, event=oom, container=web)"),
-        Flag("format", "", "string", "json, or a Go template"),
-        Flag("since", "", "string", "Begin with the events of this time (or 42m ago)"),
-        Flag("until", "", "string", "End at this time"),
+        Flag(
+            "filter",
+            "f",
+            "list",
+            "Filter output based on conditions provided (type=container, event=oom, container=web)",
+        ),
+        Flag(
+            "format", "", "string", "Format output using a custom template (json, or a Go template)"
+        ),
+        Flag(
+            "since", "", "string", "Show all events created since timestamp (or relative, e.g. 42m)"
+        ),
+        Flag("until", "", "string", "Stream events until this timestamp"),
     ),
     max_args=0,
     description=(

@@ -20,9 +20,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER",
     "Export a container's filesystem as a tar archive",
     run,
-    flags=(
-        Flag("output", "o", "string", "Write to this file instead of STDOUT", completes="file"),
-    ),
+    flags=(Flag("output", "o", "string", "Write to a file, instead of STDOUT", completes="file"),),
     min_args=1,
     max_args=1,
     description="The image and the container's own changes in one tree, without volumes.",

@@ -60,10 +60,17 @@ COMMAND = Command(
     "Show the history of an image",
     run,
     flags=(
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("human", "H", "bool", "Print sizes and dates in words", default="true"),
-        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
-        Flag("quiet", "q", "bool", "Show IDs only"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag(
+            "human", "H", "bool", "Print sizes and dates in human readable format", default="true"
+        ),
+        Flag("no-trunc", "", "bool", "Don't truncate output"),
+        Flag("quiet", "q", "bool", "Only show image IDs"),
     ),
     min_args=1,
     max_args=1,

@@ -54,7 +54,7 @@ COMMAND = Command(
     run,
     flags=(
         Flag("output", "o", "string", "Write an archive instead of loading it", completes="file"),
-        Flag("quiet", "q", "bool", "Suppress progress"),
+        Flag("quiet", "q", "bool", "Suppress progress output"),
     ),
     min_args=1,
     description=(

@@ -27,9 +27,9 @@ COMMAND = Command(
     "Remove unused images",
     run,
     flags=(
-        Flag("all", "a", "bool", "Remove every image that no container uses"),
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        Flag("all", "a", "bool", "Remove all unused images, not just dangling ones"),
+        Flag("filter", "", "list", "Provide filter values (until=24h, label=a=b)"),
+        Flag("force", "f", "bool", "Do not prompt for confirmation"),
     ),
     max_args=0,
     description="Removes images that no name refers to, with -a those that no container uses.",

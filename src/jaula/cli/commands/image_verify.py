@@ -62,7 +62,12 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all", "a", "bool", "Every image"),
-        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
     ),
     description=(
         "Reads every blob and compares it with its digest, and compares every file of the "

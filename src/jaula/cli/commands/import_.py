@@ -40,9 +40,16 @@ COMMAND = Command(
     "Import the contents from a tarball to create a filesystem image",
     run,
     flags=(
-        Flag("change", "c", "list", 'Set the configuration (CMD ["sh"], ENV A=b)'),
-        Flag("message", "m", "string", "Message of the image's history"),
-        Flag("platform", "", "string", "Platform of the image (os/arch)"),
+        Flag(
+            "change",
+            "c",
+            "list",
+            'Apply Dockerfile instruction to the created image (CMD ["sh"], ENV A=b)',
+        ),
+        Flag("message", "m", "string", "Set commit message for imported image"),
+        Flag(
+            "platform", "", "string", "Set platform if server is multi-platform capable (os/arch)"
+        ),
     ),
     min_args=1,
     max_args=2,

@@ -115,7 +115,14 @@ COMMAND = Command(
     "[OPTIONS]",
     "Display system-wide information",
     run,
-    flags=(Flag("format", "f", "string", "json, or a Go template"),),
+    flags=(
+        Flag(
+            "format",
+            "f",
+            "string",
+            "Format output using a custom template (json, or a Go template)",
+        ),
+    ),
     max_args=0,
     description=(
         "Containers by state, images, drivers, plugins, the confinement in effect, and the host. "

@@ -50,8 +50,8 @@ COMMAND = Command(
     run,
     flags=(
         inspect.FORMAT,
-        Flag("size", "s", "bool", "Show file sizes of a container"),
-        Flag("type", "", "string", "Look for this kind only", completes=tuple(PATHS)),
+        Flag("size", "s", "bool", "Display total file sizes if the type is container"),
+        Flag("type", "", "string", "Return JSON for specified type", completes=tuple(PATHS)),
     ),
     min_args=1,
     description=(

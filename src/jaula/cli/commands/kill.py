@@ -15,7 +15,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Kill one or more running containers",
     run,
-    flags=(Flag("signal", "s", "string", "Signal to send", default="KILL"),),
+    flags=(Flag("signal", "s", "string", "Signal to send to the container", default="KILL"),),
     min_args=1,
     description=(
         "Sends a signal, SIGKILL unless another is named, to the container's first process."

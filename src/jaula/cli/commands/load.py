@@ -48,8 +48,10 @@ COMMAND = Command(
     "Load an image from a tar archive or STDIN",
     run,
     flags=(
-        Flag("input", "i", "string", "Read from this file instead of STDIN", completes="file"),
-        Flag("quiet", "q", "bool", "Suppress progress"),
+        Flag(
+            "input", "i", "string", "Read from tar archive file, instead of STDIN", completes="file"
+        ),
+        Flag("quiet", "q", "bool", "Suppress the load output"),
     ),
     max_args=0,
     description=(

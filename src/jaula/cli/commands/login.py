@@ -95,13 +95,13 @@ COMMAND = Command(
     "Log in to a registry",
     run,
     flags=(
-        Flag("password", "p", "string", "Password; others see it in the list of processes"),
+        Flag("password", "p", "string", "Password (other users can see it in the process list)"),
         Flag("password-stdin", "", "bool", "Take the password from stdin"),
         Flag(
             "plain-text",
             "",
             "bool",
-            "Keep the password in the file, where docker and podman read it as well",
+            "Store the password in the file, where docker and podman read it as well",
         ),
         Flag("username", "u", "string", "Username"),
     ),

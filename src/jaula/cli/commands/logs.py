@@ -34,12 +34,26 @@ COMMAND = Command(
     "Fetch the logs of a container",
     run,
     flags=(
-        Flag("details", "", "bool", "Show attributes that were logged beside the line"),
-        Flag("follow", "f", "bool", "Go on with what is written from now"),
-        Flag("since", "", "string", "Only what is not older (2013-01-02T13:23:37Z, or 42m)"),
-        Flag("tail", "n", "string", "Only this number of lines from the end", default="all"),
-        Flag("timestamps", "t", "bool", "Show when each line was written"),
-        Flag("until", "", "string", "Only what is older (2013-01-02T13:23:37Z, or 42m)"),
+        Flag("details", "", "bool", "Show extra details provided to logs"),
+        Flag("follow", "f", "bool", "Follow log output"),
+        Flag(
+            "since",
+            "",
+            "string",
+            "Show logs since timestamp (e.g. 2013-01-02T13:23:37Z) or relative (e.g. 42m for "
+            "42 minutes)",
+        ),
+        Flag(
+            "tail", "n", "string", "Number of lines to show from the end of the logs", default="all"
+        ),
+        Flag("timestamps", "t", "bool", "Show timestamps"),
+        Flag(
+            "until",
+            "",
+            "string",
+            "Show logs before a timestamp (e.g. 2013-01-02T13:23:37Z) or relative (e.g. 42m "
+            "for 42 minutes)",
+        ),
     ),
     min_args=1,
     max_args=1,

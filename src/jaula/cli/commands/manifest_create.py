@@ -39,8 +39,13 @@ COMMAND = Command(
     "Begin a list of images for several platforms",
     run,
     flags=(
-        Flag("amend", "a", "bool", "Add to a list that was begun"),
-        Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
+        Flag("amend", "a", "bool", "Amend an existing manifest list"),
+        Flag(
+            "insecure",
+            "",
+            "bool",
+            "Allow communication with an insecure registry (no effect: set on the engine)",
+        ),
     ),
     min_args=2,
     description=(

@@ -59,8 +59,13 @@ COMMAND = Command(
     "Show what a registry has under a name",
     run,
     flags=(
-        Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
-        Flag("verbose", "v", "bool", "Show each manifest of a list, with its descriptor"),
+        Flag(
+            "insecure",
+            "",
+            "bool",
+            "Allow communication with an insecure registry (no effect: set on the engine)",
+        ),
+        Flag("verbose", "v", "bool", "Output additional info including layers and platform"),
     ),
     min_args=1,
     max_args=2,

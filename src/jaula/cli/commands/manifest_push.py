@@ -43,8 +43,13 @@ COMMAND = Command(
     "Push a list of images to its registry",
     run,
     flags=(
-        Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
-        Flag("purge", "p", "bool", "Remove the list here when it is pushed"),
+        Flag(
+            "insecure",
+            "",
+            "bool",
+            "Allow push to an insecure registry (no effect: set on the engine)",
+        ),
+        Flag("purge", "p", "bool", "Remove the local manifest list after push"),
     ),
     min_args=1,
     max_args=1,

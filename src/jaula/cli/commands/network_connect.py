@@ -32,12 +32,14 @@ COMMAND = Command(
     "Connect a container to a network",
     run,
     flags=(
-        Flag("alias", "", "list", "Another name of the container on this network"),
-        Flag("driver-opt", "", "list", "Option of the driver (key=value); kept and shown"),
-        Flag("ip", "", "string", "IPv4 address"),
-        Flag("ip6", "", "string", "IPv6 address"),
-        Flag("link", "", "list", "Name another container for this one (name[:alias])"),
-        Flag("link-local-ip", "", "list", "Link-local address (refused)"),
+        Flag("alias", "", "list", "Add network-scoped alias for the container"),
+        Flag(
+            "driver-opt", "", "list", "Driver options for the network (key=value); stored and shown"
+        ),
+        Flag("ip", "", "string", "IPv4 address (e.g., 172.30.100.104)"),
+        Flag("ip6", "", "string", "IPv6 address (e.g., 2001:db8::33)"),
+        Flag("link", "", "list", "Add link to another container (name[:alias])"),
+        Flag("link-local-ip", "", "list", "Add a link-local address for the container (refused)"),
     ),
     min_args=2,
     max_args=2,

@@ -19,7 +19,9 @@ COMMAND = Command(
     "[OPTIONS] NETWORK CONTAINER",
     "Disconnect a container from a network",
     run,
-    flags=(Flag("force", "f", "bool", "Kept for clients; it changes nothing"),),
+    flags=(
+        Flag("force", "f", "bool", "Force the container to disconnect from a network (no effect)"),
+    ),
     min_args=2,
     max_args=2,
     description="Published ports go on at another network of the container, if it has one.",

@@ -24,7 +24,12 @@ COMMAND = Command(
     run,
     flags=(
         inspect.FORMAT,
-        Flag("verbose", "v", "bool", "Nothing: there are no services to be told of"),
+        Flag(
+            "verbose",
+            "v",
+            "bool",
+            "Verbose output for diagnostics (no effect: there are no services)",
+        ),
     ),
     min_args=1,
     description="Prints Docker's document of each network as JSON, or what the template chooses.",

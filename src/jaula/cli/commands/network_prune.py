@@ -25,8 +25,8 @@ COMMAND = Command(
     "Remove unused networks",
     run,
     flags=(
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        Flag("filter", "", "list", "Provide filter values (until=24h, label=a=b)"),
+        Flag("force", "f", "bool", "Do not prompt for confirmation"),
     ),
     max_args=0,
     description="Removes networks that no running container is connected to.",

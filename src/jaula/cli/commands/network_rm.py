@@ -29,7 +29,7 @@ COMMAND = Command(
     "NETWORK [NETWORK...]",
     "Remove one or more networks",
     run,
-    flags=(Flag("force", "f", "bool", "Do not mind a network that does not exist"),),
+    flags=(Flag("force", "f", "bool", "Do not error if the network does not exist"),),
     min_args=1,
     description="A network that a running container is connected to is not removed.",
     examples=(("A network", "jaula network rm shop"),),

@@ -43,10 +43,12 @@ COMMAND = Command(
     "Download an image from a registry",
     run,
     flags=(
-        Flag("all-tags", "a", "bool", "Pull every tag of the repository"),
+        Flag("all-tags", "a", "bool", "Download all tagged images in the repository"),
         content_trust.FLAG,
-        Flag("platform", "", "string", "Platform of the image (os/arch)"),
-        Flag("quiet", "q", "bool", "Suppress progress"),
+        Flag(
+            "platform", "", "string", "Set platform if server is multi-platform capable (os/arch)"
+        ),
+        Flag("quiet", "q", "bool", "Suppress verbose output"),
     ),
     min_args=1,
     max_args=1,

@@ -40,9 +40,9 @@ COMMAND = Command(
     "Upload an image to a registry",
     run,
     flags=(
-        Flag("all-tags", "a", "bool", "Push every tag of the repository"),
+        Flag("all-tags", "a", "bool", "Push all tags of an image to the repository"),
         content_trust.FLAG,
-        Flag("quiet", "q", "bool", "Suppress progress"),
+        Flag("quiet", "q", "bool", "Suppress verbose output"),
     ),
     min_args=1,
     max_args=1,

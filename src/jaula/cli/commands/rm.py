@@ -27,9 +27,14 @@ COMMAND = Command(
     "Remove one or more containers",
     run,
     flags=(
-        Flag("force", "f", "bool", "Kill a container that runs (SIGKILL)"),
-        Flag("link", "l", "bool", "Take a link away (CONTAINER/ALIAS); no container is removed"),
-        Flag("volumes", "v", "bool", "Remove its anonymous volumes too"),
+        Flag("force", "f", "bool", "Force the removal of a running container (uses SIGKILL)"),
+        Flag(
+            "link",
+            "l",
+            "bool",
+            "Remove the specified link (CONTAINER/ALIAS); no container is removed",
+        ),
+        Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
     ),
     min_args=1,
     description="What the containers have written is gone with them; named volumes stay.",

@@ -26,8 +26,8 @@ COMMAND = Command(
     "Remove one or more images",
     run,
     flags=(
-        Flag("force", "f", "bool", "Also when a stopped container uses it"),
-        Flag("no-prune", "", "bool", "Keep parents that have no name"),
+        Flag("force", "f", "bool", "Force removal of the image"),
+        Flag("no-prune", "", "bool", "Do not delete untagged parents"),
     ),
     min_args=1,
     description=(

@@ -116,7 +116,7 @@ COMMAND = Command(
     run,
     flags=(
         *flags.FLAGS,
-        Flag("detach", "d", "bool", "Run in the background and print the container's ID"),
+        Flag("detach", "d", "bool", "Run container in background and print container ID"),
         DETACH_KEYS,
         SIG_PROXY,
     ),

@@ -20,9 +20,7 @@ COMMAND = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     "Save one or more images to a tar archive (streamed to STDOUT by default)",
     run,
-    flags=(
-        Flag("output", "o", "string", "Write to this file instead of STDOUT", completes="file"),
-    ),
+    flags=(Flag("output", "o", "string", "Write to a file, instead of STDOUT", completes="file"),),
     min_args=1,
     description=(
         "The archive is a Docker archive and an OCI image layout at once: docker load, jaula load "

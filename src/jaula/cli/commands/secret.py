@@ -92,9 +92,19 @@ def ls(noun: str) -> Command:
         f"List {noun}s",
         run,
         flags=(
-            Flag("filter", "f", "list", "Show what matches (name=a, label=a=b, id=x)"),
-            Flag("format", "", "string", "table, json, or a Go template"),
-            Flag("quiet", "q", "bool", "Show ids only"),
+            Flag(
+                "filter",
+                "f",
+                "list",
+                "Filter output based on conditions provided (name=a, label=a=b, id=x)",
+            ),
+            Flag(
+                "format",
+                "",
+                "string",
+                "Format output using a custom template (table, json, or a Go template)",
+            ),
+            Flag("quiet", "q", "bool", "Only display IDs"),
         ),
         max_args=0,
         description="Names and times; contents are not shown.",
@@ -125,7 +135,10 @@ def inspect(noun: str) -> Command:
         f"[OPTIONS] {noun.upper()} [{noun.upper()}...]",
         f"Display detailed information on one or more {noun}s",
         run,
-        flags=(output_inspect.FORMAT, Flag("pretty", "", "bool", "Print for people, not as JSON")),
+        flags=(
+            output_inspect.FORMAT,
+            Flag("pretty", "", "bool", "Print the information in a human friendly format"),
+        ),
         min_args=1,
         description=(
             "Prints Docker's document of each as JSON, or what the template chooses."

@@ -59,9 +59,9 @@ COMMAND = Command(
     "Start one or more stopped containers",
     run,
     flags=(
-        Flag("attach", "a", "bool", "Attach STDOUT and STDERR and pass signals on"),
+        Flag("attach", "a", "bool", "Attach STDOUT/STDERR and forward signals"),
         DETACH_KEYS,
-        Flag("interactive", "i", "bool", "Attach the container's STDIN"),
+        Flag("interactive", "i", "bool", "Attach container's STDIN"),
         SIG_PROXY,
     ),
     min_args=1,

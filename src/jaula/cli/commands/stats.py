@@ -65,10 +65,15 @@ COMMAND = Command(
     "Display a live stream of container(s) resource usage statistics",
     run,
     flags=(
-        Flag("all", "a", "bool", "Show all containers, not only those that run"),
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("no-stream", "", "bool", "Show one sample and leave"),
-        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
+        Flag("all", "a", "bool", "Show all containers"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("no-stream", "", "bool", "Disable streaming stats and only pull the first result"),
+        Flag("no-trunc", "", "bool", "Do not truncate output"),
     ),
     description=(
         "CPU is in percent of one CPU. Memory is what the cgroup uses without page cache that the "

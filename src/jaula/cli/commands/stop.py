@@ -6,9 +6,9 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.for_each import each_container
 
 FLAGS = (
-    Flag("signal", "s", "string", "Signal to send instead of the container's own"),
-    Flag("time", "t", "int", "Seconds to wait before SIGKILL; -1 waits for ever"),
-    Flag("timeout", "", "int", "The same as --time"),
+    Flag("signal", "s", "string", "Signal to send to the container"),
+    Flag("time", "t", "int", "Seconds to wait before killing the container (-1 waits for ever)"),
+    Flag("timeout", "", "int", "Alias of --time"),
 )
 
 

@@ -57,7 +57,12 @@ COMMAND = Command(
     run,
     flags=(
         Flag("contents", "", "bool", "Read every byte of images too, as image verify does"),
-        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
         Flag("repair", "", "bool", "Mend what can be mended without loss, and say what was done"),
     ),
     max_args=0,

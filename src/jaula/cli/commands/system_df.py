@@ -164,8 +164,13 @@ COMMAND = Command(
     "Show disk usage of the engine",
     run,
     flags=(
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("verbose", "v", "bool", "Show every object"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("verbose", "v", "bool", "Show detailed information on space usage"),
     ),
     max_args=0,
     description="Layers that several images share are counted once.",

@@ -48,10 +48,10 @@ COMMAND = Command(
     "Remove unused data",
     run,
     flags=(
-        Flag("all", "a", "bool", "Remove every image that no container uses"),
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
-        Flag("volumes", "", "bool", "Remove anonymous volumes too"),
+        Flag("all", "a", "bool", "Remove all unused images not just dangling ones"),
+        Flag("filter", "", "list", "Provide filter values (until=24h, label=a=b)"),
+        Flag("force", "f", "bool", "Do not prompt for confirmation"),
+        Flag("volumes", "", "bool", "Prune anonymous volumes"),
     ),
     max_args=0,
     description=(

@@ -59,7 +59,12 @@ COMMAND = Command(
     "List the signatures of an image at its registry",
     run,
     flags=(
-        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
         Flag("key", "k", "list", "Public key to recognise signatures by", completes="file"),
     ),
     min_args=1,

@@ -42,7 +42,14 @@ COMMAND = Command(
     "[OPTIONS] [NAME]",
     "Show which images the engine lets run",
     run,
-    flags=(Flag("format", "", "string", "table, json, or a Go template"),),
+    flags=(
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+    ),
     max_args=1,
     description=(
         "The rules are the table [images] of the engine's policy.toml. Without one every image is "

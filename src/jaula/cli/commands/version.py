@@ -86,7 +86,14 @@ COMMAND = Command(
     "[OPTIONS]",
     "Show the version of the client and of the engine",
     run,
-    flags=(Flag("format", "f", "string", "json, or a Go template"),),
+    flags=(
+        Flag(
+            "format",
+            "f",
+            "string",
+            "Format output using a custom template (json, or a Go template)",
+        ),
+    ),
     max_args=0,
     description="Names the API version that the engine speaks as well.",
     examples=(("The engine's version alone", "jaula version -f '{{.Server.Version}}'"),),

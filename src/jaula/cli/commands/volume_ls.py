@@ -46,9 +46,14 @@ COMMAND = Command(
     "List volumes",
     run,
     flags=(
-        Flag("filter", "f", "list", "Show what matches (dangling=true, label=a=b, name=d)"),
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("quiet", "q", "bool", "Show names only"),
+        Flag("filter", "f", "list", "Provide filter values (dangling=true, label=a=b, name=d)"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("quiet", "q", "bool", "Only display volume names"),
     ),
     max_args=0,
     description="Volumes keep data beyond the containers that use them.",

@@ -27,9 +27,9 @@ COMMAND = Command(
     "Remove unused local volumes",
     run,
     flags=(
-        Flag("all", "a", "bool", "Named volumes too"),
-        Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)"),
-        Flag("force", "f", "bool", "Do not ask"),
+        Flag("all", "a", "bool", "Remove all unused volumes, not just anonymous ones"),
+        Flag("filter", "", "list", "Provide filter values (until=24h, label=a=b)"),
+        Flag("force", "f", "bool", "Do not prompt for confirmation"),
     ),
     max_args=0,
     description="Removes volumes that no container refers to, running or not.",

@@ -22,7 +22,14 @@ COMMAND = Command(
     "[OPTIONS] VOLUME [VOLUME...]",
     "Remove one or more volumes",
     run,
-    flags=(Flag("force", "f", "bool", "Do not mind a volume that does not exist"),),
+    flags=(
+        Flag(
+            "force",
+            "f",
+            "bool",
+            "Force the removal of one or more volumes (ignore those that do not exist)",
+        ),
+    ),
     min_args=1,
     description="A volume that a container refers to, running or not, is not removed.",
     examples=(("A volume", "jaula volume rm data"),),
