@@ -27,59 +27,64 @@ if TYPE_CHECKING:
     from jaula.cli.build.progress import View
 
 _PROGRESS = ("auto", "plain", "tty", "json", "rawjson", "quiet")
-_WORDS = f"one of {', '.join(_PROGRESS)} is wanted"
-_LIMITS = "Limits of each RUN"
+_PROGRESS_ERROR = f"must be one of {', '.join(_PROGRESS)}"
+_LIMITS = "RUN limit"
 
 
 def run(options: Options) -> int:
-    """Build an image; what is asked for is checked before anything is sent."""
+    """Build an image; the command line is checked before anything is sent."""
     site_packages.enable()
-    written = [build_output.parse(word) for word in options.texts("output")]
-    for output in written:
+    outputs = [build_output.parse(word) for word in options.texts("output")]
+    for output in outputs:
         output.check()
-    names = options.texts("tag") + [name for output in written for name in output.names]
+    names = options.texts("tag") + [name for output in outputs for name in output.names]
     progress = options.text("progress", "auto")
     if progress not in _PROGRESS:
-        raise UsageError(f'invalid argument "{progress}" for "--progress" flag: {_WORDS}')
+        raise UsageError(f'invalid argument "{progress}" for "--progress" flag: {_PROGRESS_ERROR}')
     secrets = build_secrets.parse_secrets(options.texts("secret"))
     agents = build_secrets.SshAgents(options.texts("ssh"))
-    elsewhere, here = build_secrets.parse_contexts(options.texts("build-context"))
+    remote_contexts, local_contexts = build_secrets.parse_contexts(options.texts("build-context"))
     context = contexts.resolve(options.arguments[0], options.text("file"))
     iid = options.text("iidfile")
-    _forget(iid)
+    _remove_stale(iid)
     client, began = Client(Settings.host), time()
     compress = options.on("compress")
     if options.on("quiet"):
         progress = "quiet"
 
-    def sent() -> str:
+    def build() -> str:
         try:
             messages = request.send(client, parameters, context, compress=compress)
-            return _shown(messages, progress, context)
+            return _show(messages, progress, context)
         except CliError as error:
             error.message = context.with_original_name(error.message)
             raise
 
     with agents as sockets:
         parameters = request.query(options, context, names)
-        if elsewhere or here:
-            named = elsewhere | dict.fromkeys(here, "")
-            parameters.append(("buildcontexts", encode(named)))
-        if secrets or sockets or here:
+        if remote_contexts or local_contexts:
+            all_contexts = remote_contexts | dict.fromkeys(local_contexts, "")
+            parameters.append(("buildcontexts", encode(all_contexts)))
+        if secrets or sockets or local_contexts:
             from jaula.cli.build.session import Session
 
-            sources = {name: contexts.named_context(path).send for name, path in here.items()}
+            sources = {
+                name: contexts.named_context(path).send for name, path in local_contexts.items()
+            }
             with Session(client, secrets, sockets, sources) as session:
                 parameters.append(("session", session.id))
-                image = sent()
+                image = build()
         else:
-            image = sent()
-    _finish(client, options, written, image, began)
+            image = build()
+    _finish(client, options, outputs, image, began)
     return 0
 
 
-def _shown(messages: Iterator[dict[str, Any]], progress: str, context: Context) -> str:
-    """Show the build; the image's id. Raises Failure with what went wrong."""
+def _show(messages: Iterator[dict[str, Any]], progress: str, context: Context) -> str:
+    """Show the progress of the build and return the image id.
+
+    :raises CliError: when the build failed, with the engine's error.
+    """
     from jaula.cli.build import progress_plain
 
     if progress == "auto":
@@ -89,26 +94,26 @@ def _shown(messages: Iterator[dict[str, Any]], progress: str, context: Context) 
         from jaula.cli.build.progress_tty import TtyProgress
 
         with TtyProgress() as view:
-            reading = ProgressModel(view)
-            reading.run(messages)
+            model = ProgressModel(view)
+            model.run(messages)
     else:
         if progress in ("json", "rawjson"):
             messages, view = progress_plain.as_json(messages), progress_plain.NullView()
         else:
             view = progress_plain.QuietView() if progress == "quiet" else progress_plain.PlainView()
-        reading = ProgressModel(view)
-        reading.run(messages)
-        if reading.error and isinstance(view, progress_plain.QuietView):
+        model = ProgressModel(view)
+        model.run(messages)
+        if model.error and isinstance(view, progress_plain.QuietView):
             view.print_lines()
-    if reading.error:
-        raise CliError(reading.error)
-    if not reading.image:
+    if model.error:
+        raise CliError(model.error)
+    if not model.image:
         raise CliError("the engine ended the build without an image")
-    return reading.image
+    return model.image
 
 
 def _finish(
-    client: Client, options: Options, written: list[Output], image: str, began: float
+    client: Client, options: Options, outputs: list[Output], image: str, began: float
 ) -> None:
     iid = options.text("iidfile")
     if iid:
@@ -118,19 +123,19 @@ def _finish(
         from jaula.spec.fast_json import pretty
 
         names = ",".join(options.texts("tag"))
-        known = {"containerimage.config.digest": image, "image.name": names}
+        metadata = {"containerimage.config.digest": image, "image.name": names}
         with open(options.text("metadata-file"), "w", encoding="utf-8") as file:
-            file.write(pretty({key: value for key, value in known.items() if value}) + "\n")
-    for output in written:
+            file.write(pretty({key: value for key, value in metadata.items() if value}) + "\n")
+    for output in outputs:
         build_output.write(client, output, image, options.texts("tag"))
-    if written and not any(output.keeps_image for output in written) and not options.texts("tag"):
+    if outputs and not any(output.keeps_image for output in outputs) and not options.texts("tag"):
         build_output.remove_unnamed(client, image, began)
-    if options.on("quiet") and not any(output.destination == "-" for output in written):
+    if options.on("quiet") and not any(output.destination == "-" for output in outputs):
         print(image)
 
 
-def _forget(path: str) -> None:
-    """An id of an earlier build must not be taken for this one's."""
+def _remove_stale(path: str) -> None:
+    """Remove the id file of an earlier build, so that it is not taken for this build's."""
     import os
 
     if path:
@@ -269,20 +274,23 @@ COMMAND = Command(
     min_args=1,
     max_args=1,
     description=(
-        "The context is a directory, whose files are sent to the engine but for what .dockerignore "
-        "names; or an address that the engine fetches: a git repository, a tar, a Dockerfile; or a "
-        "Dockerfile or tar on standard input. Stages that do not need each other are built at the "
-        "same time, those that are not needed not at all. Progress is written to standard error."
+        "The context is a directory, whose files are sent to the engine except those that "
+        ".dockerignore excludes; or a URL that the engine fetches (a git repository, a tar, a "
+        "Dockerfile); or a Dockerfile or tar on standard input. Independent stages are built "
+        "in parallel, and unused stages are skipped. Progress is written to standard error."
     ),
     examples=(
-        ("The directory here", "jaula build -t app ."),
-        ("A Dockerfile alone", "jaula build - < Dockerfile"),
-        ("With a secret that no layer gets", "jaula build --secret id=token,src=token.txt ."),
-        ("The files of the result, without an image", "jaula build -o out --target bin ."),
+        ("Build the current directory", "jaula build -t app ."),
+        ("Build a Dockerfile without a context", "jaula build - < Dockerfile"),
+        (
+            "Use a secret that is not stored in any layer",
+            "jaula build --secret id=token,src=token.txt .",
+        ),
+        ("Export the files of a stage without an image", "jaula build -o out --target bin ."),
     ),
     exit_status=(
-        ("1", "The build failed, or what was asked for is wrong"),
-        ("125", "A flag cannot be understood"),
+        ("1", "The build failed, or an argument is invalid"),
+        ("125", "A flag is invalid"),
         ("130", "Interrupted"),
     ),
     see_also=("run", "images", "builder prune", "history"),

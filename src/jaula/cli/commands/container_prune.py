@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and say what is gone."""
+    """Prompt, remove the containers and print the result."""
     conditions = options.texts("filter")
     warning = "This will remove all stopped containers."
     prune.confirm(warning, force=options.on("force"))
@@ -28,7 +28,7 @@ COMMAND = Command(
         Flag("force", "f", "bool", "Do not prompt for confirmation"),
     ),
     max_args=0,
-    description="What they have written goes with them; volumes stay.",
-    examples=(("Without a question", "jaula container prune -f"),),
+    description="Removes the containers with their writable layers; volumes are kept.",
+    examples=(("Do not prompt", "jaula container prune -f"),),
     see_also=("system prune", "system df"),
 )

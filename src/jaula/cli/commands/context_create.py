@@ -18,7 +18,7 @@ DESCRIPTION = Flag("description", "", "string", "Description of the context")  #
 
 
 def run(options: Options) -> int:
-    """Keep a new context and print its name."""
+    """Store a new context and print its name."""
     (name,) = options.arguments
     contexts.check_name(name)
     if contexts.exists(name):
@@ -26,11 +26,11 @@ def run(options: Options) -> int:
     if options.is_set("docker") and options.is_set("from"):
         raise CliError("cannot use --docker flag when --from is set")
     if options.is_set("docker"):
-        made = contexts.parse_endpoint(options.text("docker"))
+        context = contexts.parse_endpoint(options.text("docker"))
     else:
-        made = contexts.load(options.text("from") or endpoint.current_context())
-    description = options.text("description") or made.description
-    contexts.save(made._replace(name=name, description=description))
+        context = contexts.load(options.text("from") or endpoint.current_context())
+    description = options.text("description") or context.description
+    contexts.save(context._replace(name=name, description=description))
     print(name)
     sys.stderr.write(f'Successfully created context "{name}"\n')
     return 0
@@ -48,15 +48,15 @@ COMMAND = Command(
     min_args=1,
     max_args=1,
     description=(
-        "A context is a name for an engine, with what is needed to speak with it. It is kept where "
-        "Docker keeps its own, so docker and jaula see the same ones."
+        "A context is a name for an endpoint and its TLS files. It is stored where Docker "
+        "stores its contexts, so docker and jaula share them."
     ),
     examples=(
         (
             "An engine on another host",
             "jaula context create far --docker host=tcp://10.0.0.7:2376,ca=c.pem,cert=d.pem,key=k.pem",
         ),
-        ("Talk to it once", "jaula --context far ps"),
+        ("Use it for one command", "jaula --context far ps"),
     ),
     see_also=("context use", "context ls"),
 )

@@ -10,7 +10,7 @@ from jaula.cli.errors import CliError
 
 
 def run(options: Options) -> int:
-    """Write a context, with its key, into an archive."""
+    """Write a context, with its private key, into an archive."""
     from jaula.cli.client import context_archive
 
     name = options.arguments[0]
@@ -40,7 +40,9 @@ COMMAND = Command(
     run,
     min_args=1,
     max_args=2,
-    description="The archive holds the key: whoever has it can speak with the engine.",
+    description=(
+        "The archive contains the private key: anyone who has it can connect to the engine."
+    ),
     examples=(("To a file", "jaula context export far far.tar"),),
     see_also=("context import",),
     completes="context",

@@ -10,7 +10,7 @@ from jaula.cli.errors import CliError
 
 
 def run(options: Options) -> int:
-    """Keep the context of an archive under a name."""
+    """Store the context of an archive under a name."""
     from jaula.cli.client import context_archive
 
     name, source = options.arguments
@@ -38,7 +38,7 @@ COMMAND = Command(
     run,
     min_args=2,
     max_args=2,
-    description="Takes what `context export` wrote, docker's too.",
-    examples=(("From a file", "jaula context import far far.tar"),),
+    description="Reads an archive of 'context export', also docker's.",
+    examples=(("Import from a file", "jaula context import far far.tar"),),
     see_also=("context export",),
 )

@@ -13,7 +13,7 @@ from jaula.cli.output import list as output_list
 
 
 def run(options: Options) -> int:
-    """List contexts by name, the default one among them."""
+    """List contexts by name, including the default one."""
     current = endpoint.current_context()
     names = sorted({*contexts.names(), DEFAULT, current})
     if options.on("quiet"):
@@ -21,8 +21,8 @@ def run(options: Options) -> int:
         return 0
     items = [_item(name, current) for name in names]
     form = options.text("format")
-    shown = COLUMNS | MARKED if form in ("", "table") else COLUMNS
-    output_list.show(items, shown, TABLE, form)
+    columns = COLUMNS | MARKED if form in ("", "table") else COLUMNS
+    output_list.show(items, columns, TABLE, form)
     if (variable := endpoint.host_variable()) and not endpoint.ConnectionOptions.context:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use a "
@@ -35,13 +35,13 @@ def run(options: Options) -> int:
 def _item(name: str, current: str) -> dict[str, object]:
     error = ""
     try:
-        found = contexts.load(name)
-    except CliError as failure:
-        found, error = Context(name), failure.message
+        context = contexts.load(name)
+    except CliError as exception:
+        context, error = Context(name), exception.message
     return {
         "name": name,
-        "description": found.description,
-        "host": found.host,
+        "description": context.description,
+        "host": context.host,
         "current": name == current,
         "error": error,
     }
@@ -74,7 +74,9 @@ COMMAND = Command(
         Flag("quiet", "q", "bool", "Only show context names"),
     ),
     max_args=0,
-    description="The context in use is marked by an asterisk.",
-    examples=(("Names and engines", "jaula context ls --format '{{.Name}} {{.DockerEndpoint}}'"),),
+    description="An asterisk marks the current context.",
+    examples=(
+        ("Names and endpoints", "jaula context ls --format '{{.Name}} {{.DockerEndpoint}}'"),
+    ),
     see_also=("context use", "context create"),
 )

@@ -10,7 +10,7 @@ from jaula.cli.command import Command, Flag, Options
 
 
 def run(options: Options) -> int:
-    """Remove every context named; 1 where one of them could not be."""
+    """Remove the contexts; 1 if one of them could not be removed."""
     force, current = options.on("force"), endpoint.current_context()
     status = 0
     for name in options.arguments:
@@ -43,8 +43,8 @@ COMMAND = Command(
     run,
     flags=(Flag("force", "f", "bool", "Force the removal of a context in use"),),
     min_args=1,
-    description="Its certificates and key are removed with it.",
-    examples=(("A context", "jaula context rm far"),),
+    description="The certificates and the key of a context are removed with it.",
+    examples=(("Remove a context", "jaula context rm far"),),
     see_also=("context ls",),
     completes="context",
 )

@@ -10,7 +10,7 @@ from jaula.cli.command import Command, Options
 
 
 def run(options: Options) -> int:
-    """Make a context the one that commands use."""
+    """Make a context the current one."""
     (name,) = options.arguments
     if name != DEFAULT:
         contexts.load(name)
@@ -33,10 +33,10 @@ COMMAND = Command(
     min_args=1,
     max_args=1,
     description=(
-        "Commands go to this context's engine from now on, docker's as well. --host, --context "
-        "and the variables JAULA_HOST, DOCKER_HOST and DOCKER_CONTEXT win over it."
+        "The current context selects the engine for jaula and docker. --host, --context and "
+        "the variables JAULA_HOST, DOCKER_HOST and DOCKER_CONTEXT override it."
     ),
-    examples=(("Back to this host's engine", "jaula context use default"),),
+    examples=(("Use the engine of this host again", "jaula context use default"),),
     see_also=("context ls", "context show"),
     completes="context",
 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Print events as they come, or the ones of a span of time."""
+    """Print events as they happen, or those of a time span."""
     query = (
         ("since", times.timestamp(options.text("since"))),
         ("until", times.timestamp(options.text("until"))),
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
 
 
 def line(event: dict[str, Any]) -> str:
-    """One event as Docker prints it: time, kind, what happened, to whom, attributes."""
+    """Format one event as Docker does: time, type, action, object id, attributes."""
     actor = event.get("Actor") or {}
     attributes = actor.get("Attributes") or {}
     nano = event.get("timeNano") or event.get("time", 0) * 10**9
@@ -68,9 +68,14 @@ COMMAND = Command(
     ),
     max_args=0,
     description=(
-        "What happens to containers, images, volumes and networks. The event oom says how much "
-        "memory was used and what the limit was."
+        "Events of containers, images, volumes and networks. The event oom has the memory usage "
+        "and the limit."
     ),
-    examples=(("Who ran out of memory today", "jaula events --since 24h --until 0s -f event=oom"),),
+    examples=(
+        (
+            "Containers out of memory in the last day",
+            "jaula events --since 24h --until 0s -f event=oom",
+        ),
+    ),
     see_also=("logs", "inspect"),
 )

@@ -14,11 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SETTLE = 200  # looks at an exec whose streams have ended, 10 ms apart
+MAX_POLLS = 200  # of an exec whose streams have ended, 10 ms apart
 
 
 def run(options: Options) -> int:
-    """Run the command and leave with its exit status."""
+    """Run the command and exit with its status."""
     client = Client(Settings.host)
     name, *words = options.arguments
     tty, detach = options.on("tty"), options.on("detach")
@@ -50,29 +50,29 @@ def run(options: Options) -> int:
         body["ConsoleSize"] = console
     created = client.document("POST", f"/containers/{quote(name)}/exec", (), body)
     path = f"/exec/{created['Id']}"
-    beginning: dict[str, Any] = {"Detach": detach, "Tty": tty}
+    start_config: dict[str, Any] = {"Detach": detach, "Tty": tty}
     if console:
-        beginning["ConsoleSize"] = console
+        start_config["ConsoleSize"] = console
     if detach:
-        client.request("POST", path + "/start", (), beginning)
+        client.request("POST", path + "/start", (), start_config)
         return 0
     keys = detach_keys_of(options, tty=tty, stdin=stdin)
     loop = AttachLoop(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
-    connection = check_hijacked(client.send_hijack(path + "/start", (), beginning))
+    connection = check_hijacked(client.send_hijack(path + "/start", (), start_config))
     if loop.run(connection):
         return 0
     return _status(client, path)
 
 
 def _status(client: Client, path: str) -> int:
-    for _ in range(SETTLE):
-        found = client.get(path + "/json")
-        if not found["Running"]:
-            return int(found["ExitCode"] or 0)
+    for _ in range(MAX_POLLS):
+        document = client.get(path + "/json")
+        if not document["Running"]:
+            return int(document["ExitCode"] or 0)
         from time import sleep
 
         sleep(0.01)
-    raise CliError("the program closed its streams and runs on", status=125)
+    raise CliError("the program closed its streams and is still running", status=125)
 
 
 COMMAND = Command(
@@ -104,10 +104,10 @@ COMMAND = Command(
     min_args=2,
     interspersed=False,
     description=(
-        "Starts COMMAND in the namespaces, cgroup and confinement of a running container and "
-        "leaves with its exit status. Flags end at CONTAINER."
+        "Runs COMMAND in the namespaces, cgroup and security settings of a running container "
+        "and exits with its status. Flags end at CONTAINER."
     ),
-    examples=(("A shell beside the main program", "jaula exec -it web sh"),),
+    examples=(("Run a shell in a container", "jaula exec -it web sh"),),
     exit_status=(
         ("N", "the command's own exit status"),
         ("126", "the command cannot be executed"),

@@ -11,9 +11,9 @@ from jaula.cli.output import times
 
 
 def run(options: Options) -> int:
-    """List how the image came to be, the newest step first."""
+    """List the history of an image, the newest step first."""
     name = options.arguments[0]
-    found = Client(Settings.host).get(f"/images/{quote(name, '/:@')}/history") or []
+    rows = Client(Settings.host).get(f"/images/{quote(name, '/:@')}/history") or []
     no_trunc, human = options.on("no-trunc"), options.on("human", True)
     columns: dict[str, output_list.Column] = {
         "ID": (
@@ -47,7 +47,7 @@ def run(options: Options) -> int:
         form = "{{.ID}}"
     since = "CreatedSince" if human else "CreatedAt"
     default = "{{.ID}}\t{{." + since + "}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
-    output_list.show(found, columns, default, form)
+    output_list.show(rows, columns, default, form)
     return 0
 
 
@@ -74,8 +74,8 @@ COMMAND = Command(
     ),
     min_args=1,
     max_args=1,
-    description="One line for each step of the image's making; empty steps have no layer.",
-    examples=(("The steps", "jaula history debian"),),
+    description="One line for each build step of the image; steps without a layer have size 0.",
+    examples=(("Show the history", "jaula history debian"),),
     see_also=("images", "image inspect"),
     completes="image",
 )

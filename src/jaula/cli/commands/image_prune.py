@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and say what is gone."""
+    """Prompt, remove the images and print the result."""
     conditions = options.texts("filter")
     warning = "This will remove all dangling images."
     if options.on("all"):
@@ -32,7 +32,7 @@ COMMAND = Command(
         Flag("force", "f", "bool", "Do not prompt for confirmation"),
     ),
     max_args=0,
-    description="Removes images that no name refers to, with -a those that no container uses.",
-    examples=(("Without a question", "jaula image prune -f"),),
+    description="Removes untagged images; with -a, every image that no container uses.",
+    examples=(("Do not prompt", "jaula image prune -f"),),
     see_also=("system prune", "system df"),
 )

@@ -19,7 +19,7 @@ NONE = "<none>"
 
 
 def run(options: Options) -> int:
-    """List images, one line for each name of each."""
+    """List images, one line for each name of an image."""
     conditions = options.texts("filter")
     if options.arguments:
         conditions.append("reference=" + options.arguments[0])
@@ -28,10 +28,10 @@ def run(options: Options) -> int:
         ("filters", filters(conditions)),
         ("digests", options.on("digests")),
     )
-    found = Client(Settings.host).get("/images/json", query) or []
-    found.sort(key=lambda image: -image["Created"])
+    images = Client(Settings.host).get("/images/json", query) or []
+    images.sort(key=lambda image: -image["Created"])
     no_trunc = options.on("no-trunc")
-    rows = [row for image in found for row in _named(image, digests=options.on("digests"))]
+    rows = [row for image in images for row in _named(image, digests=options.on("digests"))]
     form = options.text("format")
     if options.on("quiet") and form in ("", "table"):
         form = "{{.ID}}"
@@ -66,21 +66,21 @@ def _named(image: dict[str, Any], *, digests: bool) -> Iterator[dict[str, Any]]:
         name, _, word = tag.rpartition(":")
         if not tag.startswith(NONE):
             tags.setdefault(name, []).append(word)
-    known: dict[str, list[str]] = {}
+    digests_by_name: dict[str, list[str]] = {}
     for digest in image.get("RepoDigests") or ():
         name, _, value = digest.partition("@")
         if not digest.startswith(NONE):
-            known.setdefault(name, []).append(value)
+            digests_by_name.setdefault(name, []).append(value)
     for name, words in tags.items():
-        values = (known.get(name) if digests else None) or [NONE]
+        values = (digests_by_name.get(name) if digests else None) or [NONE]
         for word in words:
             for value in values:
                 yield image | {"Repository": name, "Tag": word, "Digest": value}
-    for name, values in known.items():
+    for name, values in digests_by_name.items():
         if name not in tags:
             for value in values if digests else [NONE]:
                 yield image | {"Repository": name, "Tag": NONE, "Digest": value}
-    if not tags and not known:
+    if not tags and not digests_by_name:
         yield image | {"Repository": NONE, "Tag": NONE, "Digest": NONE}
 
 
@@ -107,8 +107,8 @@ COMMAND = Command(
         Flag("quiet", "q", "bool", "Only show image IDs"),
     ),
     max_args=1,
-    description="Lists the images that containers can be made from, the newest first.",
-    examples=(("Images that no name refers to", "jaula images -f dangling=true"),),
+    description="Lists the images in the engine, the newest first.",
+    examples=(("Untagged images", "jaula images -f dangling=true"),),
     see_also=("load", "pull", "rmi", "history", "image bootstrap"),
     completes="image",
 )

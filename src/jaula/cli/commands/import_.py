@@ -14,10 +14,10 @@ from jaula.spec.fast_json import decode_lines
 
 
 def run(options: Options) -> int:
-    """Make an image of one layer from a tar of a root filesystem."""
+    """Create an image of one layer from a tar of a root file system."""
     source, *names = options.arguments
     if "://" in source:
-        raise CliError(f"cannot import from {source}: a file or - is wanted (fetch it first)")
+        raise CliError(f"cannot import from {source}: must be a file or - (download it first)")
     repository, tag = pull.split_reference(names[0]) if names else ("", "")
     query = [
         ("fromSrc", "-"),
@@ -28,8 +28,8 @@ def run(options: Options) -> int:
         *(("changes", change) for change in options.texts("change")),
     ]
     client = Client(Settings.host)
-    own = source != "-"
-    with open(source if own else 0, "rb", buffering=0, closefd=own) as archive:
+    is_file = source != "-"
+    with open(source if is_file else 0, "rb", buffering=0, closefd=is_file) as archive:
         response = client.upload("/images/create", query, pieces(archive))
     pull.show_progress(decode_lines(response.chunks()), sys.stdout)
     return 0
@@ -53,8 +53,10 @@ COMMAND = Command(
     ),
     min_args=1,
     max_args=2,
-    description="The tar holds a root filesystem, as export or tar write it, compressed or not.",
-    examples=(("A container flattened to an image", "jaula export web | jaula import - web:flat"),),
+    description=(
+        "The tar contains a root file system, as written by export or tar, compressed or not."
+    ),
+    examples=(("Flatten a container to an image", "jaula export web | jaula import - web:flat"),),
     see_also=("export", "load"),
     completes="file",
 )

@@ -10,10 +10,10 @@ from jaula.cli.output.times import timestamp
 
 
 def run(options: Options) -> int:
-    """Print what the container has written, standard error to standard error."""
+    """Print the container's log, its standard error to standard error."""
     client = Client(Settings.host)
     name = quote(options.arguments[0])
-    found = client.get(f"/containers/{name}/json")
+    container = client.get(f"/containers/{name}/json")
     query = (
         ("stdout", True),
         ("stderr", True),
@@ -24,8 +24,8 @@ def run(options: Options) -> int:
         ("tail", options.text("tail", "all")),
         ("details", options.on("details")),
     )
-    response = client.open("GET", f"/containers/{found['Id']}/logs", query)
-    copy(response.chunks(), framed=not found["Config"]["Tty"])
+    response = client.open("GET", f"/containers/{container['Id']}/logs", query)
+    copy(response.chunks(), framed=not container["Config"]["Tty"])
     return 0
 
 
@@ -57,8 +57,8 @@ COMMAND = Command(
     ),
     min_args=1,
     max_args=1,
-    description="Shows what the container's log keeps: the json-file log is rotated.",
-    examples=(("The last lines and what follows", "jaula logs -f --tail 20 web"),),
+    description="Prints the entries in the container's log. Log drivers may rotate the log.",
+    examples=(("Print the last lines and follow", "jaula logs -f --tail 20 web"),),
     see_also=("attach", "events"),
     completes="container",
 )

@@ -43,8 +43,11 @@ COMMAND = Command(
     ),
     min_args=2,
     max_args=2,
-    description="A running container gets a further interface; every later start has it too.",
-    examples=(("A second network", "jaula network connect vault web"),),
+    description=(
+        "A running container gets an additional interface. The connection is stored for later "
+        "starts."
+    ),
+    examples=(("Connect to a second network", "jaula network connect vault web"),),
     see_also=("network disconnect", "network create"),
     completes="network",
 )

@@ -38,20 +38,23 @@ def run(options: Options) -> int:
 
 
 def _pools(options: Options) -> list[dict[str, Any]]:
-    """One pool for each subnet; what else was given goes to the subnet of its family."""
+    """Return one pool per subnet. Other options apply to the subnet of the same address family.
+
+    :raises UsageError: when an option has no subnet.
+    """
     pools: list[dict[str, Any]] = [{"Subnet": subnet} for subnet in options.texts("subnet")]
     for flag, name in (("gateway", "Gateway"), ("ip-range", "IPRange")):
         for value in options.texts(flag):
-            _of(pools, value, flag)[name] = value
+            _pool_for(pools, value, flag)[name] = value
     for word in options.texts("aux-address"):
         key, equals, address = word.partition("=")
         if not equals:
-            raise UsageError(f"invalid --aux-address {word!r}: write NAME=ADDRESS", status=1)
-        _of(pools, address, "aux-address").setdefault("AuxiliaryAddresses", {})[key] = address
+            raise UsageError(f"invalid --aux-address {word!r}: must be NAME=ADDRESS", status=1)
+        _pool_for(pools, address, "aux-address").setdefault("AuxiliaryAddresses", {})[key] = address
     return pools
 
 
-def _of(pools: list[dict[str, Any]], address: str, flag: str) -> dict[str, Any]:
+def _pool_for(pools: list[dict[str, Any]], address: str, flag: str) -> dict[str, Any]:
     for pool in pools:
         if (":" in pool["Subnet"]) == (":" in address):
             return pool
@@ -104,17 +107,20 @@ COMMAND = Command(
     ),
     min_args=1,
     max_args=1,
-    description="Containers of a network find each other by name; other networks are out of reach.",
+    description="Containers of a network find each other by name and cannot reach other networks.",
     examples=(
-        ("A network, and a container on it", "jaula network create shop"),
-        ("Without a way out", "jaula network create --internal vault"),
+        ("Create a network", "jaula network create shop"),
+        ("Restrict external access", "jaula network create --internal vault"),
         (
-            "On the wire of one of the host's interfaces",
+            "Connect to the link of a host interface",
             "jaula network create -d macvlan -o parent=eth0 --subnet 192.0.2.0/24 wire",
         ),
-        ("Settings alone", "jaula network create --config-only --subnet 10.51.0.0/24 plan"),
-        ("A network with these settings", "jaula network create --config-from plan shop"),
-        ("With a subnet", "jaula network create --subnet 10.50.0.0/24 lab"),
+        (
+            "Create a configuration only network",
+            "jaula network create --config-only --subnet 10.51.0.0/24 plan",
+        ),
+        ("Use its configuration", "jaula network create --config-from plan shop"),
+        ("Choose the subnet", "jaula network create --subnet 10.50.0.0/24 lab"),
     ),
     see_also=("network ls", "network connect", "run"),
 )

@@ -8,7 +8,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Take a container off a network."""
+    """Disconnect a container from a network."""
     network, container = options.arguments
     body = {"Container": container, "Force": options.on("force")}
     Client(Settings.host).document("POST", f"/networks/{quote(network)}/disconnect", (), body)
@@ -24,8 +24,8 @@ COMMAND = Command(
     ),
     min_args=2,
     max_args=2,
-    description="Published ports go on at another network of the container, if it has one.",
-    examples=(("Off a network", "jaula network disconnect vault web"),),
+    description="Published ports move to another network of the container, if there is one.",
+    examples=(("Disconnect from a network", "jaula network disconnect vault web"),),
     see_also=("network connect",),
     completes="network",
 )

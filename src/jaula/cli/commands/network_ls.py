@@ -12,8 +12,8 @@ from jaula.cli.output.list import short_id
 def run(options: Options) -> int:
     """List networks by name."""
     query = (("filters", filters(options.texts("filter"))),)
-    found = Client(Settings.host).get("/networks", query) or []
-    found.sort(key=lambda network: network["Name"])
+    networks = Client(Settings.host).get("/networks", query) or []
+    networks.sort(key=lambda network: network["Name"])
     no_trunc = options.on("no-trunc")
     columns: dict[str, output_list.Column] = {
         "ID": ("NETWORK ID", lambda item: short_id(item["Id"], no_trunc)),
@@ -33,7 +33,7 @@ def run(options: Options) -> int:
     form = options.text("format")
     if options.on("quiet") and form in ("", "table"):
         form = "{{.ID}}"
-    output_list.show(found, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", form)
+    output_list.show(networks, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", form)
     return 0
 
 
@@ -53,7 +53,7 @@ COMMAND = Command(
         Flag("quiet", "q", "bool", "Only display network IDs"),
     ),
     max_args=0,
-    description="The networks that --network of run can name.",
-    examples=(("Networks", "jaula network ls"),),
+    description="Lists the networks that the flag --network of run accepts.",
+    examples=(("List networks", "jaula network ls"),),
     see_also=("network create", "network inspect", "run"),
 )

@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and say what is gone."""
+    """Prompt, remove the networks and print the result."""
     prune.confirm(
         "This will remove all custom networks not used by at least one container.",
         force=options.on("force"),
@@ -22,14 +22,14 @@ def run(options: Options) -> int:
 
 COMMAND = Command(
     "[OPTIONS]",
-    "Remove unused networks",
+    "Remove all unused networks",
     run,
     flags=(
         Flag("filter", "", "list", "Provide filter values (until=24h, label=a=b)"),
         Flag("force", "f", "bool", "Do not prompt for confirmation"),
     ),
     max_args=0,
-    description="Removes networks that no running container is connected to.",
-    examples=(("Without a question", "jaula network prune -f"),),
+    description="Removes the networks that no running container is connected to.",
+    examples=(("Do not prompt", "jaula network prune -f"),),
     see_also=("network rm", "system prune"),
 )

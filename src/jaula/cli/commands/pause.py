@@ -7,7 +7,7 @@ from jaula.cli.for_each import each_container
 
 
 def run(options: Options) -> int:
-    """Pause every container named."""
+    """Pause the containers."""
     return each_container(options.arguments, "pause")
 
 

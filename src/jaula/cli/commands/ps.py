@@ -25,12 +25,12 @@ def run(options: Options) -> int:
         ("size", options.on("size") or ".Size" in form),
         ("filters", filters(options.texts("filter"))),
     )
-    found = Client(Settings.host).get("/containers/json", query) or []
+    containers = Client(Settings.host).get("/containers/json", query) or []
     columns = container_columns.columns(no_trunc=options.on("no-trunc"))
     if options.on("quiet") and form in ("", "table"):
         form = "{{.ID}}"
     default = container_columns.DEFAULT + ("\t{{.Size}}" if options.on("size") else "")
-    output_list.show(found, columns, default, form)
+    output_list.show(containers, columns, default, form)
     return 0
 
 
@@ -65,7 +65,7 @@ COMMAND = Command(
     ),
     examples=(
         ("Names and states", "jaula ps -a --format 'table {{.Names}}\\t{{.Status}}'"),
-        ("Remove what has ended", "jaula rm $(jaula ps -aq -f status=exited)"),
+        ("Remove all exited containers", "jaula rm $(jaula ps -aq -f status=exited)"),
     ),
     see_also=("inspect", "stats", "top"),
 )

@@ -12,7 +12,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Fetch the image; with ``--all-tags`` every tag of its repository."""
+    """Pull the image; with ``--all-tags`` every tag of its repository."""
     content_trust.check(options)
     image = options.arguments[0]
     quiet, all_tags = options.on("quiet"), options.on("all-tags")
@@ -30,7 +30,7 @@ def run(options: Options) -> int:
 
 
 def _canonical(image: str) -> str:
-    """The whole name, as Docker ends with: ``docker.io/library/busybox:latest``."""
+    """Return the full reference that Docker prints: ``docker.io/library/busybox:latest``."""
     server = domain(image)
     if server != HUB:
         return image
@@ -53,13 +53,13 @@ COMMAND = Command(
     min_args=1,
     max_args=1,
     description=(
-        "Fetches the layers that are not there yet, several at a time, and unpacks them while they "
-        "come. Where no registry answers, load reads an archive, and image bootstrap makes an "
-        "image from the host's own package mirror."
+        "Downloads the missing layers in parallel and unpacks them as they arrive. Without a "
+        "registry, use load to read an archive, or image bootstrap to build an image from the "
+        "host's package mirror."
     ),
     examples=(
-        ("An image", "jaula pull debian:13"),
-        ("Exactly one state of it", "jaula pull debian@sha256:0123..."),
+        ("Pull a tag", "jaula pull debian:13"),
+        ("Pull a digest", "jaula pull debian@sha256:0123..."),
     ),
     see_also=("push", "login", "load", "image bootstrap", "images"),
 )

@@ -13,7 +13,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Send the image; with ``--all-tags`` every tag of its repository."""
+    """Push the image; with ``--all-tags`` every tag of its repository."""
     content_trust.check(options)
     image = options.arguments[0]
     quiet, all_tags = options.on("quiet"), options.on("all-tags")
@@ -47,11 +47,11 @@ COMMAND = Command(
     min_args=1,
     max_args=1,
     description=(
-        "Sends the layers that the registry does not have, and then the image's manifest. What was "
-        "pulled is sent as it came, under the same digest; layers of an image that was loaded or "
-        "imported are compressed first."
+        "Uploads the layers that the registry does not have, then the manifest. A pulled image "
+        "is pushed unchanged, under the same digest. The layers of a loaded or imported image "
+        "are compressed first."
     ),
-    examples=(("An image for others", "jaula push registry.example.com/team/web:1.0"),),
+    examples=(("Push a tag", "jaula push registry.example.com/team/web:1.0"),),
     see_also=("pull", "login", "tag"),
     completes="image",
 )

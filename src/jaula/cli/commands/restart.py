@@ -8,7 +8,7 @@ from jaula.cli.for_each import each_container
 
 
 def run(options: Options) -> int:
-    """Restart every container named."""
+    """Restart the containers."""
     return each_container(options.arguments, "restart", stop.query(options))
 
 
@@ -18,7 +18,7 @@ COMMAND = Command(
     run,
     flags=stop.FLAGS,
     min_args=1,
-    description=("Stops the container as stop does and starts it again."),
+    description="Stops the container as stop does and starts it again.",
     examples=(("Restart a container", "jaula restart web"),),
     see_also=("stop", "start"),
     completes="container",

@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Remove every container named."""
+    """Remove the containers."""
     client = Client(Settings.host)
     query = (
         ("force", options.on("force")),
@@ -37,8 +37,8 @@ COMMAND = Command(
         Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
     ),
     min_args=1,
-    description="What the containers have written is gone with them; named volumes stay.",
-    examples=(("Away with a container that runs", "jaula rm -f web"),),
+    description="Removes the containers with their writable layers; named volumes are kept.",
+    examples=(("Remove a running container", "jaula rm -f web"),),
     see_also=("stop", "container prune"),
     completes="container",
 )

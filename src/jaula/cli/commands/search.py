@@ -12,14 +12,14 @@ WIDTH = 45  # characters of a description
 
 
 def run(options: Options) -> int:
-    """List what the registry finds, in its order."""
+    """List the results of the registry, in its order."""
     term = options.arguments[0]
     query = (
         ("term", term),
         ("limit", options.text("limit")),
         ("filters", filters(options.texts("filter"))),
     )
-    found = Client(Settings.host).document(
+    results = Client(Settings.host).document(
         "GET", "/images/search", query, None, registry_auth.headers(term)
     )
     no_trunc = options.on("no-trunc")
@@ -30,7 +30,7 @@ def run(options: Options) -> int:
         "IsOfficial": ("OFFICIAL", lambda item: "[OK]" if item["is_official"] else ""),
     }
     default = "{{.Name}}\t{{.Description}}\t{{.StarCount}}\t{{.IsOfficial}}"
-    output_list.show(found or (), columns, default, options.text("format"))
+    output_list.show(results or (), columns, default, options.text("format"))
     return 0
 
 
@@ -61,7 +61,9 @@ COMMAND = Command(
     ),
     min_args=1,
     max_args=1,
-    description="Asks Docker Hub, or the registry that TERM begins with, if it has a search.",
-    examples=(("Official images alone", "jaula search -f is-official=true nginx"),),
+    description=(
+        "Searches Docker Hub, or the registry that TERM begins with, if it supports search."
+    ),
+    examples=(("Search official images", "jaula search -f is-official=true nginx"),),
     see_also=("pull",),
 )

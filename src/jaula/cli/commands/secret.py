@@ -1,4 +1,4 @@
-"""What the commands of secrets and of configs have in common: they differ in one word."""
+"""The commands of secrets and configs, which differ in one word."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-LIMIT = 1 << 20  # bytes, more than the engine takes
+LIMIT = 1 << 20  # bytes read, more than the engine accepts
 
 ABOUT = {
-    "secret": "Containers get it by --secret, as a file in memory; nobody else sees its content.",
-    "config": "Containers get it by --config, as a read-only file.",
+    "secret": "Containers mount it with --secret, as a file on a tmpfs of their own.",
+    "config": "Containers mount it with --config, as a read-only file.",
 }
 
 
 def create(noun: str) -> Command:
-    """``create NAME FILE|-``."""
+    """Return the command ``create NAME FILE|-``."""
 
     def run(options: Options) -> int:
         from base64 import b64encode
@@ -48,8 +48,10 @@ def create(noun: str) -> Command:
         flags=(Flag("label", "l", "list", "Set metadata (key=value)"),),
         min_args=2,
         max_args=2,
-        description=ABOUT[noun] + " It is kept encrypted.",
-        examples=(("From standard input", f"printf %s hunter2 | jaula {noun} create db -"),),
+        description=ABOUT[noun] + " It is stored encrypted.",
+        examples=(
+            ("Read it from standard input", f"printf %s hunter2 | jaula {noun} create db -"),
+        ),
         see_also=(f"{noun} ls", f"{noun} rm", "run"),
     )
 
@@ -66,7 +68,7 @@ def _content(source: str) -> bytes:
 
 
 def ls(noun: str) -> Command:
-    """``ls``."""
+    """Return the command ``ls``."""
     columns: dict[str, output_list.Column] = {
         "ID": ("ID", lambda item: item["ID"]),
         "Name": ("NAME", lambda item: item["Spec"]["Name"]),
@@ -80,11 +82,11 @@ def ls(noun: str) -> Command:
 
     def run(options: Options) -> int:
         query = (("filters", filters(options.texts("filter"))),)
-        found = Client(Settings.host).get(f"/{noun}s", query) or []
+        items = Client(Settings.host).get(f"/{noun}s", query) or []
         form = options.text("format")
         if options.on("quiet") and form in ("", "table"):
             form = "{{.ID}}"
-        output_list.show(found, columns, table, form)
+        output_list.show(items, columns, table, form)
         return 0
 
     return Command(
@@ -107,14 +109,14 @@ def ls(noun: str) -> Command:
             Flag("quiet", "q", "bool", "Only display IDs"),
         ),
         max_args=0,
-        description="Names and times; contents are not shown.",
+        description="Prints names and times, not the content.",
         examples=((f"Names of all {noun}s", f"jaula {noun} ls --format '{{{{.Name}}}}'"),),
         see_also=(f"{noun} create", f"{noun} rm"),
     )
 
 
 def inspect(noun: str) -> Command:
-    """``inspect NAME...``."""
+    """Return the command ``inspect NAME...``."""
 
     def run(options: Options) -> int:
         client = Client(Settings.host)
@@ -141,17 +143,17 @@ def inspect(noun: str) -> Command:
         ),
         min_args=1,
         description=(
-            "Prints Docker's document of each as JSON, or what the template chooses."
-            + (" The content is not in it." if noun == "secret" else "")
+            "Prints Docker's document of each as JSON, or the output of a template."
+            + (" The document does not contain the content." if noun == "secret" else "")
         ),
-        examples=(("Its labels", f"jaula {noun} inspect -f '{{{{.Spec.Labels}}}}' db"),),
+        examples=(("Print the labels", f"jaula {noun} inspect -f '{{{{.Spec.Labels}}}}' db"),),
         see_also=(f"{noun} ls",),
         completes=noun,
     )
 
 
 def _pretty(document: dict[str, Any]) -> str:
-    """Docker's lines for one secret or config; the content where it is told."""
+    """Return Docker's lines for one secret or config, with the content of a config."""
     spec = document["Spec"]
     lines = [f"ID:\t\t\t{document['ID']}", f"Name:\t\t\t{spec['Name']}"]
     if spec.get("Labels"):
@@ -167,7 +169,7 @@ def _pretty(document: dict[str, Any]) -> str:
 
 
 def rm(noun: str) -> Command:
-    """``rm NAME...``."""
+    """Return the command ``rm NAME...``."""
 
     def run(options: Options) -> int:
         client = Client(Settings.host)
@@ -180,8 +182,8 @@ def rm(noun: str) -> Command:
         f"Remove one or more {noun}s",
         run,
         min_args=1,
-        description="One that a container refers to, running or not, is not removed.",
-        examples=((f"A {noun}", f"jaula {noun} rm db"),),
+        description=f"A {noun} that a container uses, running or not, is not removed.",
+        examples=((f"Remove a {noun}", f"jaula {noun} rm db"),),
         see_also=(f"{noun} ls", f"{noun} create"),
         completes=noun,
     )

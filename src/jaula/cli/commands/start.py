@@ -12,7 +12,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Start the containers; with ``-a`` or ``-i`` one of them, attached."""
+    """Start the containers; with ``-a`` or ``-i`` start one and attach to it."""
     client = Client(Settings.host)
     names = options.arguments
     if options.on("attach") or options.on("interactive"):
@@ -34,8 +34,8 @@ def run(options: Options) -> int:
 
 
 def _attached(client: Client, name: str, options: Options) -> int:
-    found = client.get(f"/containers/{quote(name)}/json")
-    container, config = str(found["Id"]), found["Config"]
+    document = client.get(f"/containers/{quote(name)}/json")
+    container, config = str(document["Id"]), document["Config"]
     tty = bool(config["Tty"])
     stdin = options.on("interactive") and bool(config["OpenStdin"])
 
@@ -50,7 +50,7 @@ def _attached(client: Client, name: str, options: Options) -> int:
         tty=tty,
         stdin=stdin,
         keys=detach_keys_of(options, tty=tty, stdin=stdin),
-        removed=bool(found["HostConfig"].get("AutoRemove")),
+        removed=bool(document["HostConfig"].get("AutoRemove")),
     )
 
 
@@ -66,11 +66,14 @@ COMMAND = Command(
     ),
     min_args=1,
     description=(
-        "Starts containers that were created or have ended. With -a the command stays attached to "
-        "one container and leaves with its exit status."
+        "Starts created or exited containers. With -a the client stays attached to one "
+        "container and exits with its status."
     ),
-    examples=(("Start a shell again", "jaula start -ai work"),),
-    exit_status=(("N", "with -a, the container's own"), ("1", "a container was not started")),
+    examples=(("Restart a shell and attach to it", "jaula start -ai work"),),
+    exit_status=(
+        ("N", "with -a, the container's exit status"),
+        ("1", "a container was not started"),
+    ),
     see_also=("create", "run", "stop"),
     completes="container",
 )

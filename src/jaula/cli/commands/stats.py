@@ -21,7 +21,7 @@ INTERVAL = 1.0  # seconds between two samples
 
 
 def run(options: Options) -> int:
-    """Show use, drawn anew every second, or once."""
+    """Show resource usage, updated every second, or once."""
     names = [quote(name) for name in options.arguments]
     sampler = Sampler(Client(Settings.host), names, everything=options.on("all"))
     columns = _columns(no_trunc=options.on("no-trunc"))
@@ -76,10 +76,10 @@ COMMAND = Command(
         Flag("no-trunc", "", "bool", "Do not truncate output"),
     ),
     description=(
-        "CPU is in percent of one CPU. Memory is what the cgroup uses without page cache that the "
-        "kernel would give up first."
+        "CPU is in percent of one CPU. Memory is the usage of the cgroup without the page cache "
+        "that the kernel reclaims first."
     ),
-    examples=(("Once, for one container", "jaula stats --no-stream web"),),
+    examples=(("Print one sample of a container", "jaula stats --no-stream web"),),
     see_also=("cgtop", "top", "update"),
     completes="container",
 )

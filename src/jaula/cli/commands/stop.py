@@ -13,7 +13,7 @@ FLAGS = (
 
 
 def query(options: Options) -> tuple[tuple[str, str], ...]:
-    """What the API is asked; empty values leave it to the container's own signal and time."""
+    """Return the query of stop and restart; empty values select the container's own settings."""
     seconds = next(
         (str(options.number(name)) for name in ("time", "timeout") if options.is_set(name)), ""
     )
@@ -21,7 +21,7 @@ def query(options: Options) -> tuple[tuple[str, str], ...]:
 
 
 def run(options: Options) -> int:
-    """Stop every container named."""
+    """Stop the containers."""
     return each_container(options.arguments, "stop", query(options))
 
 
@@ -32,10 +32,10 @@ COMMAND = Command(
     flags=FLAGS,
     min_args=1,
     description=(
-        "Sends the container's stop signal (SIGTERM unless the image or --stop-signal names "
-        "another), and SIGKILL when it has not ended after ten seconds or the time given."
+        "Sends the container's stop signal (default: SIGTERM), and SIGKILL if the container is "
+        "still running after ten seconds or the given time."
     ),
-    examples=(("Stop without patience", "jaula stop -t 0 web"),),
+    examples=(("Stop immediately", "jaula stop -t 0 web"),),
     see_also=("kill", "start", "restart"),
     completes="container",
 )

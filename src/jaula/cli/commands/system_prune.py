@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask once, then prune containers, networks, volumes, images and what builds keep."""
+    """Prompt once, then prune containers, networks, volumes, images and the build cache."""
     client = Client(Settings.host)
     everything, volumes = options.on("all"), options.on("volumes")
     rows = [
@@ -54,10 +54,7 @@ COMMAND = Command(
         Flag("volumes", "", "bool", "Prune anonymous volumes"),
     ),
     max_args=0,
-    description=(
-        "Containers that have ended, networks and images that nothing refers to, and what is kept "
-        "for further builds."
-    ),
-    examples=(("Without a question", "jaula system prune -f"),),
+    description="Removes exited containers, unused networks and images, and the build cache.",
+    examples=(("Do not prompt", "jaula system prune -f"),),
     see_also=("system df", "container prune", "image prune", "volume prune", "builder prune"),
 )

@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Give the image another name."""
+    """Add a tag to the image."""
     source, target = options.arguments
     repository, tag = pull.split_reference(target)
     query = (("repo", repository), ("tag", tag))
@@ -23,8 +23,8 @@ COMMAND = Command(
     run,
     min_args=2,
     max_args=2,
-    description="Both names lead to the same image afterwards; nothing is copied.",
-    examples=(("A name for this state", "jaula tag web:latest web:1.0"),),
+    description="Both names refer to the same image; nothing is copied.",
+    examples=(("Tag a version", "jaula tag web:latest web:1.0"),),
     see_also=("images", "rmi"),
     completes="image",
 )

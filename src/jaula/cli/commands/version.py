@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Print the client's version and the engine's; 1 where no engine answers."""
+    """Print the versions of client and engine; 1 if no engine answers."""
     import platform
 
     from jaula import __version__
@@ -66,9 +66,9 @@ def _server(server: dict[str, Any]) -> str:
         details = component.get("Details") or {}
         rows = [("Version", component["Version"])]
         if "ApiVersion" in details:
-            least = details.get("MinAPIVersion") or server.get("MinAPIVersion", "")
+            minimum = details.get("MinAPIVersion") or server.get("MinAPIVersion", "")
             rows += [
-                ("API version", f"{details['ApiVersion']} (minimum version {least})"),
+                ("API version", f"{details['ApiVersion']} (minimum version {minimum})"),
                 ("OS/Arch", f"{details.get('Os', '')}/{details.get('Arch', '')}"),
                 ("Kernel", details.get("KernelVersion", "")),
             ]
@@ -95,7 +95,7 @@ COMMAND = Command(
         ),
     ),
     max_args=0,
-    description="Names the API version that the engine speaks as well.",
-    examples=(("The engine's version alone", "jaula version -f '{{.Server.Version}}'"),),
+    description="Also prints the API version that the engine supports.",
+    examples=(("Print the engine's version", "jaula version -f '{{.Server.Version}}'"),),
     see_also=("info",),
 )

@@ -42,6 +42,6 @@ COMMAND = Command(
     ),
     max_args=1,
     description="Without a name the volume gets a random one.",
-    examples=(("A volume, then used", "jaula volume create data"),),
+    examples=(("Create a volume", "jaula volume create data"),),
     see_also=("volume ls", "run"),
 )

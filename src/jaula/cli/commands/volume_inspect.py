@@ -9,7 +9,7 @@ from jaula.cli.output import inspect
 
 
 def run(options: Options) -> int:
-    """Print the documents of the volumes named."""
+    """Print the documents of the volumes."""
     client = Client(Settings.host)
     return inspect.show(
         options.arguments,
@@ -24,8 +24,8 @@ COMMAND = Command(
     run,
     flags=(inspect.FORMAT,),
     min_args=1,
-    description="Prints Docker's document of each volume as JSON, or what the template chooses.",
-    examples=(("A volume's document", "jaula volume inspect data"),),
+    description="Prints Docker's document of each volume as JSON, or the output of a template.",
+    examples=(("Inspect a volume", "jaula volume inspect data"),),
     see_also=("inspect", "volume ls"),
     completes="volume",
 )

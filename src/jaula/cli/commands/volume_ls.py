@@ -12,12 +12,12 @@ from jaula.cli.output import list as output_list
 def run(options: Options) -> int:
     """List volumes by name."""
     query = (("filters", filters(options.texts("filter"))),)
-    found = (Client(Settings.host).get("/volumes", query) or {}).get("Volumes") or []
-    found.sort(key=lambda volume: volume["Name"])
+    volumes = (Client(Settings.host).get("/volumes", query) or {}).get("Volumes") or []
+    volumes.sort(key=lambda volume: volume["Name"])
     form = options.text("format")
     if options.on("quiet") and form in ("", "table"):
         form = "{{.Name}}"
-    output_list.show(found, COLUMNS, "{{.Driver}}\t{{.Name}}", form)
+    output_list.show(volumes, COLUMNS, "{{.Driver}}\t{{.Name}}", form)
     return 0
 
 
@@ -56,7 +56,7 @@ COMMAND = Command(
         Flag("quiet", "q", "bool", "Only display volume names"),
     ),
     max_args=0,
-    description="Volumes keep data beyond the containers that use them.",
-    examples=(("Volumes that no container uses", "jaula volume ls -f dangling=true"),),
+    description="Volumes keep data longer than the containers that use them.",
+    examples=(("Unused volumes", "jaula volume ls -f dangling=true"),),
     see_also=("volume create", "volume rm", "volume prune"),
 )

@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and say what is gone."""
+    """Prompt, remove the volumes and print the result."""
     conditions = options.texts("filter")
     warning = "This will remove anonymous local volumes not used by at least one container."
     if options.on("all"):
@@ -32,7 +32,7 @@ COMMAND = Command(
         Flag("force", "f", "bool", "Do not prompt for confirmation"),
     ),
     max_args=0,
-    description="Removes volumes that no container refers to, running or not.",
-    examples=(("Without a question", "jaula volume prune -f"),),
+    description="Removes volumes that no container uses, running or not.",
+    examples=(("Do not prompt", "jaula volume prune -f"),),
     see_also=("system prune", "system df"),
 )

@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Remove every volume named, with what is in it."""
+    """Remove the volumes with their contents."""
     client = Client(Settings.host)
     query = (("force", options.on("force")),)
     return each(
@@ -31,8 +31,8 @@ COMMAND = Command(
         ),
     ),
     min_args=1,
-    description="A volume that a container refers to, running or not, is not removed.",
-    examples=(("A volume", "jaula volume rm data"),),
+    description="A volume that a container uses, running or not, is not removed.",
+    examples=(("Remove a volume", "jaula volume rm data"),),
     see_also=("volume ls", "volume prune"),
     completes="volume",
 )

@@ -12,7 +12,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Wait for each container in turn; 1 where one of them is unknown."""
+    """Wait for each container in turn; 1 if one does not exist."""
     client = Client(Settings.host)
     result = 0
     for name in options.arguments:
@@ -31,8 +31,8 @@ COMMAND = Command(
     "Block until one or more containers stop, then print their exit codes",
     run,
     min_args=1,
-    description="Returns at once for a container that does not run.",
-    examples=(("The exit status of a job", "jaula wait job"),),
+    description="Returns at once for a container that is not running.",
+    examples=(("Wait for a job", "jaula wait job"),),
     see_also=("run", "stop"),
     completes="container",
 )
