@@ -29,7 +29,7 @@ class Settings:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return the exit status.
 
-    No exception escapes but SystemExit raised by a caller's code, and OSError with ``--debug``.
+    All errors of the client are reported here. With ``--debug``, an OSError is raised instead.
     """
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))

@@ -1,6 +1,6 @@
-"""What the host mean for an engine: nothing, a loss, or that it cannot run. Pure.
+"""Checks of ``jaula doctor``: from the report of a host to findings. Pure.
 
-``hinders``: no engine, or no container, until it is mended. ``costs``: they run and lack something.
+``hinders``: no engine, or no container, until it is fixed. ``costs``: they run without a feature.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     COSTS = "costs"
@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One line: ``fix`` is a command to type, "" where nothing is to be done or can be."""
+    """One finding. ``fix`` is a command to type, empty if nothing can or must be done."""
 
     subject: str
     state: State
@@ -37,7 +37,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 OVERLAY_IN_NAMESPACE = (5, 11)
 IDMAPPED = (5, 12)
-_PACKAGES = {  # by family of distributions: Debian's, Fedora's, Arch's
+_PACKAGES = {  # package names by family of distributions: Debian, Fedora, Arch
     "uidmap": {"debian": "uidmap", "fedora": "shadow-utils", "arch": "shadow"},
     "pasta": {"debian": "passt", "fedora": "passt", "arch": "passt"},
     "nft": {"debian": "nftables", "fedora": "nftables", "arch": "nftables"},
@@ -48,7 +48,7 @@ _LIMITS = ("cpu", "cpuset", "io", "memory", "pids")
 
 
 def examine(host: HostReport) -> list[Finding]:
-    """Every line for root's engine or an ordinary user's."""
+    """Return all findings for root's engine or a rootless engine."""
     if host.uid == 0:
         return [*_namespace_sysctls(host), *_kernel(host), *_firewall(host), *_tools(host),
                 *_root_cgroups(host), *_root_directories(host)]  # fmt: skip
@@ -60,7 +60,7 @@ def examine(host: HostReport) -> list[Finding]:
         _kernel,
         _runtime_directory,
         _root_directories,
-        _outside,
+        _external_network,
         _firewall,
         _tools,
         _delegation,
@@ -70,17 +70,17 @@ def examine(host: HostReport) -> list[Finding]:
 
 
 def has_blocker(findings: list[Finding]) -> bool:
-    """Whether anything stops an engine."""
+    """Return whether a finding prevents an engine or its containers."""
     return any(finding.state is State.HINDERS for finding in findings)
 
 
-def install(host: HostReport, what: str) -> str:
-    """The command that installs a package by what is needed of it."""
+def install(host: HostReport, program: str) -> str:
+    """Return the command that installs the package of the program ``what``."""
     for word in host.distribution:
         family = {"ubuntu": "debian", "rhel": "fedora", "centos": "fedora"}.get(word, word)
         if family in _INSTALL:
-            return f"{_as_root(host)}{_INSTALL[family]} {_PACKAGES[what][family]}"
-    return f"install the package that has {what}"
+            return f"{_as_root(host)}{_INSTALL[family]} {_PACKAGES[program][family]}"
+    return f"install the package that contains {program}"
 
 
 def _as_root(host: HostReport) -> str:
@@ -106,14 +106,14 @@ def _mappers(host: HostReport) -> Iterator[Finding]:
         program = host.programs.get(name)
         if program is None:
             fix = install(host, "uidmap")
-            yield Finding(name, State.HINDERS, "it is not installed", fix)
+            yield Finding(name, State.HINDERS, "not installed", fix)
         elif not program.raised:
             detail = f"{program.path} has neither the set-user-ID bit nor a file capability"
             yield Finding(name, State.HINDERS, detail, f"sudo chmod u+s {program.path}")
         else:
             yield Finding(name, State.OK, program.path)
     if host.no_new_privileges:
-        detail = "this session may gain no privileges, so newuidmap cannot work in it"
+        detail = "no_new_privs is set for this session, so newuidmap cannot work"
         yield Finding("no_new_privs", State.HINDERS, detail)
 
 
@@ -154,18 +154,20 @@ def _sysctl(host: HostReport, name: str, value: int) -> str:
 
 def _namespace(host: HostReport) -> Iterator[Finding]:
     if host.namespace:
-        detail = f"one with rights in it cannot be made: {host.namespace}"
+        detail = f"one with capabilities cannot be created: {host.namespace}"
         yield Finding("user namespace", State.HINDERS, detail)
     else:
-        yield Finding("user namespace", State.OK, "one with rights in it can be made")
+        yield Finding("user namespace", State.OK, "one with capabilities can be created")
 
 
 def _kernel(host: HostReport) -> Iterator[Finding]:
     version = ".".join(map(str, host.kernel))
-    wanted = IDMAPPED if host.uid == 0 else OVERLAY_IN_NAMESPACE
-    if host.kernel < wanted:
-        lost = "id-mapped layers" if host.uid == 0 else "overlay in a user namespace"
-        detail = f"{version}: no {lost} before {wanted[0]}.{wanted[1]}, so every image is copied"
+    required = IDMAPPED if host.uid == 0 else OVERLAY_IN_NAMESPACE
+    if host.kernel < required:
+        feature = "id-mapped layers" if host.uid == 0 else "overlay in a user namespace"
+        detail = (
+            f"{version}: no {feature} before {required[0]}.{required[1]}, so every image is copied"
+        )
         yield Finding("kernel", State.COSTS, detail)
     else:
         yield Finding("kernel", State.OK, version)
@@ -173,15 +175,15 @@ def _kernel(host: HostReport) -> Iterator[Finding]:
 
 def _runtime_directory(host: HostReport) -> Iterator[Finding]:
     subject = "XDG_RUNTIME_DIR"
-    usual = f"export XDG_RUNTIME_DIR=/run/user/{host.uid}"
+    export = f"export XDG_RUNTIME_DIR=/run/user/{host.uid}"
     if host.runtime_directory:
         detail = f"{host.runtime_variable}: {host.runtime_directory}"
-        yield Finding(subject, State.HINDERS, detail, usual)
+        yield Finding(subject, State.HINDERS, detail, export)
     elif not host.runtime_variable and host.run.startswith("/run/user/"):
         yield Finding(subject, State.OK, f"not set; {host.run} is used")
     elif not host.runtime_variable:
-        detail = f"not set: the engine's socket is below {host.run}, where docker does not look"
-        fix = f"sudo loginctl enable-linger {host.name}" if host.systemd else usual
+        detail = f"not set: the engine's socket is below {host.run}, where docker does not search"
+        fix = f"sudo loginctl enable-linger {host.name}" if host.systemd else export
         yield Finding(subject, State.COSTS, detail, fix)
     else:
         yield Finding(subject, State.OK, host.runtime_variable)
@@ -192,19 +194,19 @@ def _root_directories(host: HostReport) -> Iterator[Finding]:
         yield Finding("data directory", State.OK, host.root)
     else:
         fix = "" if host.uid == 0 else "export XDG_DATA_HOME=DIRECTORY"
-        yield Finding("data directory", State.HINDERS, f"{host.root} cannot be made", fix)
+        yield Finding("data directory", State.HINDERS, f"{host.root} cannot be created", fix)
 
 
-def _outside(host: HostReport) -> Iterator[Finding]:
+def _external_network(host: HostReport) -> Iterator[Finding]:
     helper = next((n for n in ("pasta", "slirp4netns") if n in host.programs), "")
-    lost = "containers do not reach outside"
+    effect = "containers cannot reach external networks"
     if not helper:
-        detail = f"neither pasta nor slirp4netns is installed: {lost}"
+        detail = f"neither pasta nor slirp4netns is installed: {effect}"
         yield Finding("pasta", State.COSTS, detail, install(host, "pasta"))
     else:
         yield Finding("pasta", State.OK, host.programs[helper].path)
     if host.tun:
-        detail = f"cannot be opened ({host.tun}): {lost}"
+        detail = f"cannot be opened ({host.tun}): {effect}"
         yield Finding("/dev/net/tun", State.COSTS, detail, "sudo chmod 666 /dev/net/tun")
     else:
         yield Finding("/dev/net/tun", State.OK, "can be opened")
@@ -222,41 +224,47 @@ def _tools(host: HostReport) -> Iterator[Finding]:
     if "ps" in host.programs:
         yield Finding("ps", State.OK, host.programs["ps"].path)
     else:
-        yield Finding("ps", State.COSTS, "not installed: no jaula top", install(host, "ps"))
+        yield Finding(
+            "ps", State.COSTS, "not installed: jaula top does not work", install(host, "ps")
+        )
 
 
 def _root_cgroups(host: HostReport) -> Iterator[Finding]:
     if not host.unified:
         yield Finding("cgroups", State.OK, "v1, or v1 and v2")
     elif missing := [name for name in _LIMITS if name not in host.controllers]:
-        yield Finding("cgroups", State.COSTS, f"v2 without {', '.join(missing)}: no such limits")
+        yield Finding(
+            "cgroups", State.COSTS, f"v2 without {', '.join(missing)}: these limits do not work"
+        )
     else:
         yield Finding("cgroups", State.OK, "v2")
 
 
 def _delegation(host: HostReport) -> Iterator[Finding]:
-    subject, lost = "cgroups", "no limits, no --profile strict, no pause, no figures of use"
+    subject, effect = "cgroups", "no limits, no --profile strict, no pause, no stats"
     if not host.unified:
-        detail = f"v1, which is not delegated to users: {lost}"
+        detail = f"v1, which is not delegated to users: {effect}"
         fix = ""
         if host.systemd:
             fix = "add systemd.unified_cgroup_hierarchy=1 to the kernel's command line"
         yield Finding(subject, State.COSTS, detail, fix)
         return
     if not host.user_manager:
-        detail = f"the user's own systemd does not answer, so nothing is delegated: {lost}"
+        detail = (
+            f"the systemd instance of the user does not answer, so nothing is delegated: {effect}"
+        )
         fix = f"sudo loginctl enable-linger {host.name}" if host.systemd else ""
         yield Finding(subject, State.COSTS, detail, fix)
         return
     missing = [name for name in _LIMITS if name not in host.controllers]
     if missing:
-        given = "cpu cpuset io memory pids"
+        controllers = "cpu cpuset io memory pids"
         fix = (
             "sudo mkdir -p /etc/systemd/system/user@.service.d && printf"
-            f" '[Service]\\nDelegate={given}\\n' | sudo tee"
+            f" '[Service]\\nDelegate={controllers}\\n' | sudo tee"
             " /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload"
         )
-        detail = f"v2, not delegated: {', '.join(missing)}: no such limits"
+        detail = f"v2, not delegated: {', '.join(missing)}: these limits do not work"
         if {"memory", "pids"} & set(missing):
             detail += ", no --profile strict"
         yield Finding(subject, State.COSTS, detail, fix)
@@ -268,7 +276,9 @@ def _lingering(host: HostReport) -> Iterator[Finding]:
     if not host.systemd:
         return
     if host.lingers:
-        yield Finding("lingering", State.OK, "containers outlive the user's last session")
+        yield Finding(
+            "lingering", State.OK, "containers keep running after the user's last session"
+        )
     else:
         detail = "off: containers end with the user's last session"
         fix = f"sudo loginctl enable-linger {host.name}"
@@ -276,11 +286,11 @@ def _lingering(host: HostReport) -> Iterator[Finding]:
 
 
 def kernel_features(rows: Sequence[SupportRow]) -> list[Finding]:
-    """What is missing, and one line for the rest. Pure.
+    """Return the missing kernel features, and one finding for the others. Pure.
 
-    What could not be tried, for want of rights, is said by ``jaula check`` run as root.
+    Features that could not be tried need root: ``jaula check`` as root reports them.
     """
-    detail = [
+    findings = [
         Finding(
             f"kernel: {row.feature}",
             State.HINDERS if row.fatal else State.COSTS,
@@ -289,9 +299,10 @@ def kernel_features(rows: Sequence[SupportRow]) -> list[Finding]:
         for row in rows
         if row.support == "no"
     ]
-    there = sum(row.support == "yes" for row in rows)
-    text = f"{there} of {len(rows)} are there, {len(rows) - there - len(detail)} could not be tried"
-    return [*detail, Finding("kernel features", State.OK, text)]
+    available = sum(row.support == "yes" for row in rows)
+    untried = len(rows) - available - len(findings)
+    text = f"{available} of {len(rows)} are available, {untried} could not be tried"
+    return [*findings, Finding("kernel features", State.OK, text)]
 
 
 def _why(row: SupportRow) -> str:

@@ -226,7 +226,7 @@ def test_quiet_shows_what_was_said_when_it_fails(jaula: Run, busybox: str) -> No
         (["-"], "", "cannot be empty"),
         (["-", "--secret", "id=x,src=/nope"], "", "secret x: /nope: no such file"),
         (["-", "--secret", "id=x,sauce=/nope"], "", "unexpected key 'sauce'"),
-        (["-", "--ssh", "default"], "", "there is no ssh agent"),
+        (["-", "--ssh", "default"], "", "no ssh agent"),
         (["-", "--build-context", "a=/nope"], "", "/nope is not there"),
         (["-", "-o", "type=local"], "", "dest=DIRECTORY is required"),
         (["-", "-o", "type=nope,dest=x"], "", "type is one of local"),

@@ -82,7 +82,7 @@ def test_missing_newuidmap_names_the_distributions_package() -> None:
     row = found("newuidmap", programs=without("newuidmap"), distribution=("own", "rhel"))
     assert row.fix == "sudo dnf install shadow-utils"
     row = found("newuidmap", programs=without("newuidmap"), distribution=())
-    assert row.fix == "install the package that has uidmap"
+    assert row.fix == "install the package that contains uidmap"
 
 
 def test_newuidmap_without_rights_hinders() -> None:
@@ -126,7 +126,7 @@ def test_without_a_helper_containers_stay_inside() -> None:
 
 
 def test_a_runtime_directory_of_somebody_else_hinders() -> None:
-    row = found("XDG_RUNTIME_DIR", runtime_directory="it belongs to user 0")
+    row = found("XDG_RUNTIME_DIR", runtime_directory="it is owned by user 0")
     assert row.state is State.HINDERS
     assert row.fix == "export XDG_RUNTIME_DIR=/run/user/1000"
 
@@ -195,4 +195,4 @@ def test_missing_kernel_features_are_findings() -> None:
     first, second, rest = kernel_features(rows)
     assert (first.state, first.detail) == (State.COSTS, "missing (CONFIG_B=n): this")
     assert (second.state, second.detail) == (State.HINDERS, "missing (No such device): that")
-    assert rest.detail == "1 of 4 are there, 1 could not be tried"
+    assert rest.detail == "1 of 4 are available, 1 could not be tried"

@@ -78,7 +78,9 @@ def _build_args(words: list[str]) -> dict[str, str | None]:
     for word in words:
         name, equals, value = word.partition("=")
         if not name:
-            raise UsageError(f'invalid argument "{word}" for "--build-arg" flag: NAME[=VALUE]')
+            raise UsageError(
+                f'invalid argument "{word}" for "--build-arg" flag: must be NAME[=VALUE]'
+            )
         values[name] = value if equals else os.environ.get(name)
     if _EPOCH in os.environ and _EPOCH not in values:
         values[_EPOCH] = os.environ[_EPOCH]

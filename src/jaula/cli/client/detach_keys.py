@@ -14,16 +14,16 @@ DEFAULT = "ctrl-p,ctrl-q"
 
 
 class DetachKeys:
-    """Watches the input for the key sequence; ``seen`` is set once it is complete."""
+    """Watches the input for the key sequence; ``matched`` is set once it is complete."""
 
     def __init__(self, text: str) -> None:
         self._keys = sequence(text or DEFAULT)
         self._at = 0
-        self.seen = False
+        self.matched = False
 
     def watch(self, data: bytes) -> None:
         """Scan bytes that are being sent."""
-        if not self._keys or self.seen:
+        if not self._keys or self.matched:
             return
         for byte in data:
             if byte == self._keys[self._at]:
@@ -31,7 +31,7 @@ class DetachKeys:
             else:
                 self._at = 1 if byte == self._keys[0] else 0
             if self._at == len(self._keys):
-                self.seen = True
+                self.matched = True
                 return
 
 

@@ -117,7 +117,7 @@ def tls_options() -> TlsOptions | None:
         return None
     from os import path
 
-    from jaula.cli.client.tls import TlsOptions as TlsTlsOptions
+    from jaula.cli.client.tls import TlsOptions
 
     directory = variable("DOCKER_CERT_PATH") or config_directory()
     defaults = [f"{directory}/{name}" for name in TLS_FILES]
@@ -125,4 +125,4 @@ def tls_options() -> TlsOptions | None:
         path_option or (name if path.exists(name) or (verify and number == 0) else "")
         for number, (path_option, name) in enumerate(zip(paths, defaults, strict=True))
     )
-    return TlsTlsOptions(authority, certificate, key, verify=verify)
+    return TlsOptions(authority, certificate, key, verify=verify)

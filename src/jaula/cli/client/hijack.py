@@ -64,7 +64,7 @@ class HijackedStream:
     @property
     def detached(self) -> bool:
         """Return whether the user typed the detach keys."""
-        return self._keys is not None and self._keys.seen
+        return self._keys is not None and self._keys.matched
 
     def run(
         self,

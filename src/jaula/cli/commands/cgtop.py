@@ -121,7 +121,7 @@ class CgroupView:
         total = sum(usage.cpu for usage in usages), sum(usage.memory for usage in usages)
         head = (
             f"{len(usages)} containers, {total[0]:.1f}% CPU, "
-            f"{units.bytes_size(total[1])} memory; by {self.order} (c m t i p), q leaves\n\n"
+            f"{units.bytes_size(total[1])} memory; by {self.order} (c m t i p), q quits\n\n"
         )
         return head + table.aligned(lines)
 

@@ -34,7 +34,7 @@ def run(options: Options) -> int:
 def line(finding: Finding) -> str:
     """Format one finding."""
     text = f"{finding.state:<8} {finding.subject}: {finding.detail}"
-    return f"{text}; mend it with: {finding.fix}" if finding.fix else text
+    return f"{text}; fix it with: {finding.fix}" if finding.fix else text
 
 
 COMMAND = Command(

@@ -123,12 +123,12 @@ COMMAND = Command(
     min_args=1,
     interspersed=False,
     description=(
-        "Makes a container from IMAGE and starts COMMAND, or what the image names, in it as PID 1, "
-        "in namespaces of its own: user, PID, mount, network, IPC, UTS and cgroup. Root inside is "
-        "an unprivileged id of the host that no other container has.\n\n"
-        "Flags end at IMAGE; everything behind it belongs to the program in the container. Without "
-        "-d the command stays attached: standard input with -i, a terminal with -t, and it leaves "
-        "with the container's exit status. Signals that it receives are passed on."
+        "Creates a container from IMAGE and starts COMMAND, or the command of the image, as PID "
+        "1 in namespaces of its own: user, PID, mount, network, IPC, UTS and cgroup. Root in "
+        "the container is an unprivileged id on the host that no other container uses.\n\nFlags "
+        "end at IMAGE; everything after it belongs to the program in the container. Without -d "
+        "the client stays attached, with standard input (-i) and a terminal (-t), and exits "
+        "with the container's status. Signals are forwarded to the container."
     ),
     examples=(
         ("Run a shell and remove the container afterwards", "jaula run -it --rm debian bash"),

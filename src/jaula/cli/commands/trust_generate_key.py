@@ -51,8 +51,9 @@ COMMAND = Command(
     min_args=1,
     max_args=1,
     description=(
-        "Writes NAME.key, encrypted with a password, and NAME.pub, in cosign's format. The "
-        "password is prompted for, or taken from COSIGN_PASSWORD."
+        "Writes NAME.key, encrypted with a password, and NAME.pub, in cosign's format. An ecdsa "
+        "key is on the curve P-256. The password is prompted for, or taken from "
+        "COSIGN_PASSWORD."
     ),
     examples=(("Generate a key pair", "jaula trust generate-key team"),),
     see_also=("image sign", "trust verify"),

@@ -92,7 +92,7 @@ def stat_path(client: Client, container: str, path: str) -> dict[str, Any] | Non
     route = f"/containers/{quote(container)}/archive"
     connection.send("HEAD", target(route, (("path", path),)))
     response = connection.response()
-    connection.close()  # the head of an answer to HEAD does not tell whether a body follows
+    connection.close()  # it is unknown whether the answer to HEAD has a body
     if response.status < 400:
         return path_stat(response)
     try:  # the error message is in the body of the same request with GET

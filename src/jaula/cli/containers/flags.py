@@ -1,7 +1,7 @@
-"""The flags of ``run`` and ``create``, by the groups that their help shows.
+"""Flags of ``run`` and ``create``, in the groups of their help page.
 
-Docker's reference of ``docker run`` says what each means; the API document that they make is
-:mod:`jaula.cli.containers.options`'s.
+Docker's reference of ``docker run`` defines the flags. :mod:`jaula.cli.containers.options` makes
+the API document from them.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from jaula.cli.command import Flag
 from jaula.cli.images import content_trust
 
-NAMESPACES, LIMITS, RIGHTS, FILES, NET, LOGS, HEALTH = (
+NAMESPACES, LIMITS, SECURITY, FILESYSTEM, NETWORK, LOGGING, HEALTH = (
     "Namespace",
     "Limit",
-    "Confinement",
+    "Security",
     "Filesystem",
     "Network",
     "Logging",
@@ -22,7 +22,7 @@ NAMESPACES, LIMITS, RIGHTS, FILES, NET, LOGS, HEALTH = (
 LOG_DRIVERS = ("json-file", "local", "journald", "syslog", "none")
 
 FLAGS = (
-    Flag("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)", group=NET),
+    Flag("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)", group=NETWORK),
     Flag(
         "annotation",
         "",
@@ -50,8 +50,8 @@ FLAGS = (
         "Block IO weight (relative device weight) (path:weight)",
         group=LIMITS,
     ),
-    Flag("cap-add", "", "list", "Add Linux capabilities (name or ALL)", group=RIGHTS),
-    Flag("cap-drop", "", "list", "Drop Linux capabilities (name or ALL)", group=RIGHTS),
+    Flag("cap-add", "", "list", "Add Linux capabilities (name or ALL)", group=SECURITY),
+    Flag("cap-drop", "", "list", "Drop Linux capabilities (name or ALL)", group=SECURITY),
     Flag("cgroup-parent", "", "string", "Optional parent cgroup for the container", group=LIMITS),
     Flag(
         "cgroupns",
@@ -101,14 +101,14 @@ FLAGS = (
         "",
         "list",
         "Add a host device to the container (host[:container[:rwm]])",
-        group=RIGHTS,
+        group=SECURITY,
     ),
     Flag(
         "device-cgroup-rule",
         "",
         "list",
         "Add a rule to the cgroup allowed devices list ('c 42:* rmw')",
-        group=RIGHTS,
+        group=SECURITY,
     ),
     Flag(
         "device-read-bps",
@@ -139,24 +139,24 @@ FLAGS = (
         group=LIMITS,
     ),
     content_trust.FLAG,
-    Flag("dns", "", "list", "Set custom DNS servers", group=NET),
-    Flag("dns-option", "", "list", "Set DNS options", group=NET),
-    Flag("dns-search", "", "list", "Set custom DNS search domains", group=NET),
-    Flag("domainname", "", "string", "Container NIS domain name", group=NET),
+    Flag("dns", "", "list", "Set custom DNS servers", group=NETWORK),
+    Flag("dns-option", "", "list", "Set DNS options", group=NETWORK),
+    Flag("dns-search", "", "list", "Set custom DNS search domains", group=NETWORK),
+    Flag("domainname", "", "string", "Container NIS domain name", group=NETWORK),
     Flag("entrypoint", "", "string", "Overwrite the default ENTRYPOINT of the image"),
     Flag(
         "env", "e", "list", "Set environment variables (NAME=value, or NAME to pass its value on)"
     ),
     Flag("env-file", "", "list", "Read in a file of environment variables", completes="file"),
-    Flag("expose", "", "list", "Expose a port or a range of ports", group=NET),
+    Flag("expose", "", "list", "Expose a port or a range of ports", group=NETWORK),
     Flag(
         "gpus",
         "",
         "string",
         "GPU devices to add to the container (refused: name device nodes with --device)",
-        group=RIGHTS,
+        group=SECURITY,
     ),
-    Flag("group-add", "", "list", "Add additional groups to join", group=RIGHTS),
+    Flag("group-add", "", "list", "Add additional groups to join", group=SECURITY),
     Flag("health-cmd", "", "string", "Command to run to check health", group=HEALTH),
     Flag(
         "health-interval",
@@ -202,7 +202,7 @@ FLAGS = (
         metavar="duration",
         group=HEALTH,
     ),
-    Flag("hostname", "h", "string", "Container host name", group=NET),
+    Flag("hostname", "h", "string", "Container host name", group=NETWORK),
     Flag(
         "init",
         "",
@@ -210,8 +210,8 @@ FLAGS = (
         "Run an init inside the container that forwards signals and reaps processes",
     ),
     Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
-    Flag("ip", "", "string", "IPv4 address (e.g., 172.30.100.104)", group=NET),
-    Flag("ip6", "", "string", "IPv6 address (e.g., 2001:db8::33)", group=NET),
+    Flag("ip", "", "string", "IPv4 address (e.g., 172.30.100.104)", group=NETWORK),
+    Flag("ip6", "", "string", "IPv6 address (e.g., 2001:db8::33)", group=NETWORK),
     Flag(
         "io-maxbandwidth",
         "",
@@ -244,20 +244,30 @@ FLAGS = (
     ),
     Flag("label", "l", "list", "Set meta data on a container (key=value)"),
     Flag("label-file", "", "list", "Read in a line delimited file of labels", completes="file"),
-    Flag("link", "", "list", "Add link to another container (name[:alias])", group=NET),
+    Flag("link", "", "list", "Add link to another container (name[:alias])", group=NETWORK),
     Flag(
-        "link-local-ip", "", "list", "Container IPv4/IPv6 link-local addresses (refused)", group=NET
+        "link-local-ip",
+        "",
+        "list",
+        "Container IPv4/IPv6 link-local addresses (refused)",
+        group=NETWORK,
     ),
     Flag(
         "log-driver",
         "",
         "string",
         "Logging driver for the container",
-        group=LOGS,
+        group=LOGGING,
         completes=LOG_DRIVERS,
     ),
-    Flag("log-opt", "", "list", "Log driver options (key=value)", group=LOGS),
-    Flag("mac-address", "", "string", "Container MAC address (e.g., 92:d0:c6:0a:29:33)", group=NET),
+    Flag("log-opt", "", "list", "Log driver options (key=value)", group=LOGGING),
+    Flag(
+        "mac-address",
+        "",
+        "string",
+        "Container MAC address (e.g., 92:d0:c6:0a:29:33)",
+        group=NETWORK,
+    ),
     Flag("memory", "m", "size", "Memory limit", group=LIMITS),
     Flag("memory-reservation", "", "size", "Memory soft limit", group=LIMITS),
     Flag(
@@ -281,7 +291,7 @@ FLAGS = (
         "Attach a filesystem mount to the container "
         "(type=bind,source=/host,target=/inside,readonly)",
         metavar="mount",
-        group=FILES,
+        group=FILESYSTEM,
     ),
     Flag("name", "", "string", "Assign a name to the container"),
     Flag(
@@ -289,11 +299,11 @@ FLAGS = (
         "",
         "list",
         "Connect a container to a network (bridge, host, none, container:NAME, or its name)",
-        group=NET,
+        group=NETWORK,
         metavar="network",
         completes="network",
     ),
-    Flag("network-alias", "", "list", "Add network-scoped alias for the container", group=NET),
+    Flag("network-alias", "", "list", "Add network-scoped alias for the container", group=NETWORK),
     Flag("no-healthcheck", "", "bool", "Disable any container-specified HEALTHCHECK", group=HEALTH),
     Flag("oom-kill-disable", "", "bool", "Disable OOM Killer", group=LIMITS),
     Flag(
@@ -318,14 +328,14 @@ FLAGS = (
         "",
         "bool",
         "Give extended privileges to this container (all capabilities, all devices)",
-        group=RIGHTS,
+        group=SECURITY,
     ),
     Flag(
         "profile",
         "",
         "string",
         "Security profile (default, strict or docker)",
-        group=RIGHTS,
+        group=SECURITY,
         completes=("default", "strict", "docker"),
     ),
     Flag(
@@ -333,9 +343,9 @@ FLAGS = (
         "p",
         "list",
         "Publish a container's port(s) to the host ([[ip:]host:]container[/protocol])",
-        group=NET,
+        group=NETWORK,
     ),
-    Flag("publish-all", "P", "bool", "Publish all exposed ports to random ports", group=NET),
+    Flag("publish-all", "P", "bool", "Publish all exposed ports to random ports", group=NETWORK),
     Flag(
         "pull",
         "",
@@ -346,7 +356,11 @@ FLAGS = (
     ),
     Flag("quiet", "q", "bool", "Suppress the pull output"),
     Flag(
-        "read-only", "", "bool", "Mount the container's root filesystem as read only", group=FILES
+        "read-only",
+        "",
+        "bool",
+        "Mount the container's root filesystem as read only",
+        group=FILESYSTEM,
     ),
     Flag(
         "restart",
@@ -364,7 +378,7 @@ FLAGS = (
         "",
         "list",
         "Mount a secret below /run/secrets (name[,target=,mode=,uid=,gid=])",
-        group=FILES,
+        group=FILESYSTEM,
         completes="secret",
     ),
     Flag(
@@ -372,7 +386,7 @@ FLAGS = (
         "",
         "list",
         "Mount a config (name[,target=,mode=,uid=,gid=])",
-        group=FILES,
+        group=FILESYSTEM,
         completes="config",
     ),
     Flag(
@@ -381,7 +395,7 @@ FLAGS = (
         "list",
         "Security Options (seccomp=FILE|unconfined, no-new-privileges, label=, landlock=, "
         "apparmor=, mask=, unmask=, proc-opts=)",
-        group=RIGHTS,
+        group=SECURITY,
     ),
     Flag("shm-size", "", "size", "Size of /dev/shm", group=LIMITS),
     Flag(
@@ -389,7 +403,7 @@ FLAGS = (
         "",
         "list",
         "Storage driver options for the container (size=10g limits its writable layer)",
-        group=FILES,
+        group=FILESYSTEM,
     ),
     Flag("stop-signal", "", "string", "Signal to stop the container"),
     Flag("stop-timeout", "", "int", "Timeout (in seconds) to stop a container"),
@@ -400,10 +414,12 @@ FLAGS = (
         "Sysctl options (name=value)",
         group=NAMESPACES,
     ),
-    Flag("tmpfs", "", "list", "Mount a tmpfs directory (/path[:options])", group=FILES),
+    Flag("tmpfs", "", "list", "Mount a tmpfs directory (/path[:options])", group=FILESYSTEM),
     Flag("tty", "t", "bool", "Allocate a pseudo-TTY"),
     Flag("ulimit", "", "list", "Ulimit options (name=soft[:hard])", group=LIMITS),
-    Flag("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])", group=RIGHTS),
+    Flag(
+        "user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])", group=SECURITY
+    ),
     Flag(
         "userns",
         "",
@@ -413,23 +429,25 @@ FLAGS = (
         completes=("auto", "keep-id", "host"),
     ),
     Flag("uts", "", "string", "UTS namespace to use (host)", group=NAMESPACES, completes=("host",)),
-    Flag("volume", "v", "list", "Bind mount a volume ([source:]target[:options])", group=FILES),
+    Flag(
+        "volume", "v", "list", "Bind mount a volume ([source:]target[:options])", group=FILESYSTEM
+    ),
     Flag(
         "volume-driver",
         "",
         "string",
         "Optional volume driver for the container (local)",
-        group=FILES,
+        group=FILESYSTEM,
     ),
     Flag(
         "volumes-from",
         "",
         "list",
         "Mount volumes from the specified container(s) (name[:ro])",
-        group=FILES,
+        group=FILESYSTEM,
     ),
     Flag("workdir", "w", "string", "Working directory inside the container"),
-    # The other spellings that Docker accepts.
-    Flag("net", "", "list", "Alias of --network", group=NET),
-    Flag("dns-opt", "", "list", "Alias of --dns-option", group=NET),
+    # Aliases that Docker accepts.
+    Flag("net", "", "list", "Alias of --network", group=NETWORK),
+    Flag("dns-opt", "", "list", "Alias of --dns-option", group=NETWORK),
 )

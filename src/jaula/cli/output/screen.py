@@ -1,4 +1,4 @@
-"""A live view: redrawn in place on a terminal, printed below each other elsewhere."""
+"""A live view: redrawn in place on a terminal, printed one after the other elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 8: images and containers as archives, out and in again."""
+"""Step 8: images and containers as archives, exported and imported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jaula.demo.runner import TourRunner
 
 def show(tour: TourRunner) -> None:
     """Save, remove, load, export, import, tag, history."""
-    identity = tour.jaula("images", "-q", "--no-trunc", tour.image).output.split()[:1]
-    named = tour.own_image("copy")
-    tour.check(tour.jaula("tag", tour.image, named).status == 0, "the image has a second name")
+    image_id = tour.jaula("images", "-q", "--no-trunc", tour.image).output.split()[:1]
+    tagged = tour.own_image("copy")
+    tour.check(tour.jaula("tag", tour.image, tagged).status == 0, "the image has a second name")
     archive = tour.scratch / "image.tar"
-    saved = tour.jaula("save", "-o", str(archive), named)
+    saved = tour.jaula("save", "-o", str(archive), tagged)
     tour.check(saved.status == 0 and archive.stat().st_size > 10_000, "an archive was written")
     with tarfile.open(archive) as file:
         entries = file.getnames()
@@ -27,17 +27,17 @@ def show(tour: TourRunner) -> None:
         tour.command(
             "skopeo", "inspect", "--format", "{{.Os}} {{.Layers}}", f"oci-archive:{archive}"
         )
-        told = subprocess.run(
+        inspected = subprocess.run(
             ["skopeo", "inspect", "--format", "{{.Os}} {{.Layers}}", f"oci-archive:{archive}"],
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
-        tour.show(told.stdout + told.stderr)
-        tour.check(told.returncode == 0, "skopeo reads it")
-    tour.check(tour.jaula("rmi", named).status == 0, "the name is gone")
+        tour.show(inspected.stdout + inspected.stderr)
+        tour.check(inspected.returncode == 0, "skopeo reads it")
+    tour.check(tour.jaula("rmi", tagged).status == 0, "the name is gone")
     loaded = tour.jaula("load", "-i", str(archive))
-    tour.check(named in loaded.output, "and back from the archive")
-    after = tour.jaula("images", "-q", "--no-trunc", named).output.split()[:1]
-    tour.check(after == identity and after, "with the same image ID")
+    tour.check(tagged in loaded.output, "and it is loaded from the archive again")
+    after = tour.jaula("images", "-q", "--no-trunc", tagged).output.split()[:1]
+    tour.check(after == image_id and after, "with the same image ID")
     tour.text("A container's filesystem, flattened to an image:")
     work = tour.name("work")
     tour.jaula("run", "--name", work, tour.image, "sh", "-c", "echo made-inside > /note")
@@ -47,5 +47,5 @@ def show(tour: TourRunner) -> None:
     imported = tour.jaula("import", "-c", 'CMD ["cat","/note"]', str(tree), flat)
     tour.check(imported.status == 0, "imported")
     tour.check(tour.jaula("run", "--rm", flat).output.strip() == "made-inside", "and it runs")
-    tour.check(tour.jaula("history", flat).status == 0, "history tells how it came to be")
+    tour.check(tour.jaula("history", flat).status == 0, "history shows its steps")
     tour.jaula("images")

@@ -1,4 +1,4 @@
-"""Step 6: the five capability sets, by default and as asked."""
+"""Step 6: the five capability sets, by default and with flags."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def show(tour: TourRunner) -> None:
     tour.text("A container's root:")
     _expect(tour, _masks(tour), DEFAULT)
     tour.jaula("caps", "a80425fb")
-    for words, what in (
+    for words, action in (
         (("date", "-s", "2001-01-01 00:00"), "set the host's clock"),
         (("ip", "address", "add", "10.1.2.3/24", "dev", "lo"), "add an interface address"),
     ):
         refused = tour.jaula("run", "--rm", tour.image, *words)
-        told = "not permitted" in refused.output + refused.error
-        tour.check(told, f"it may not {what} (EPERM)")
+        denied = "not permitted" in refused.output + refused.error
+        tour.check(denied, f"it may not {action} (EPERM)")
     ping = ("ping", "-c", "1", "-W", "2", "127.0.0.1")
     tour.check(tour.jaula("run", "--rm", tour.image, *ping).status == 0, "ping works")
     tour.text("Without net_raw:")
@@ -40,8 +40,8 @@ def _masks(tour: TourRunner, *words: str) -> Result:
 
 def _expect(tour: TourRunner, result: Result, mask: str) -> None:
     rows = (line.partition(":") for line in result.output.splitlines())
-    found = {name: text.strip() for name, _, text in rows}
-    own = [found.get(name) for name in ("CapPrm", "CapEff", "CapBnd")]
-    tour.check(own == [mask] * 3, f"permitted, effective and bounding set are {mask}")
-    rest = [found.get(name) for name in ("CapInh", "CapAmb")]
-    tour.check(rest == [NOTHING] * 2, "inheritable and ambient set are empty")
+    masks = {name: text.strip() for name, _, text in rows}
+    granted = [masks.get(name) for name in ("CapPrm", "CapEff", "CapBnd")]
+    tour.check(granted == [mask] * 3, f"permitted, effective and bounding set are {mask}")
+    empty = [masks.get(name) for name in ("CapInh", "CapAmb")]
+    tour.check(empty == [NOTHING] * 2, "inheritable and ambient set are empty")

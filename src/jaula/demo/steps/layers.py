@@ -1,4 +1,4 @@
-"""Step 7: ten containers of one image, each with its own delta."""
+"""Step 7: ten containers of one image, each with its own writable layer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ COUNT = 10
 
 
 def show(tour: TourRunner) -> None:
-    """Start them, compare, remove."""
-    tour.text(f"{COUNT} containers of one image; each writes a file of its own:")
+    """Start the containers, compare them and remove them."""
+    tour.text(f"{COUNT} containers of one image; each writes its own file:")
     names = []
     for number in range(COUNT):
         name = tour.name(f"cow{number}")
@@ -23,14 +23,14 @@ def show(tour: TourRunner) -> None:
     changes = [tour.jaula("diff", name, echo=name == names[0]).output for name in names]
     tour.check(
         all(f"A /mine-{number}" in text for number, text in enumerate(changes)),
-        "diff shows each one's delta",
+        "diff shows the changes of each container",
     )
     usage = tour.jaula("system", "df")
     tour.check(usage.status == 0, "the image's layers are counted once")
     sizes = tour.jaula("ps", "--size", "--format", "table {{.Names}}\t{{.Size}}")
-    tour.check("virtual" in sizes.output, "ps --size tells delta and image apart")
+    tour.check("virtual" in sizes.output, "ps --size shows the sizes of writable layer and image")
     gone = tour.jaula("rm", "-f", *names)
     left = tour.jaula("ps", "-aq", "--filter", f"name={names[0]}")
-    tour.check(gone.status == 0 and not left.output.strip(), "with rm the delta is gone")
+    tour.check(gone.status == 0 and not left.output.strip(), "rm removes the writable layer")
     again = tour.jaula("run", "--rm", tour.image, "sh", "-c", "ls -d /mine-*")
-    tour.check(again.status != 0, "the image is as it was")
+    tour.check(again.status != 0, "the image is unchanged")

@@ -10,13 +10,13 @@ def show(tour: TourRunner) -> None:
     """Compare the links in /proc."""
     name = tour.start("spaces")
     pid = tour.pid(name)
-    ours, theirs = kernel.namespaces("self"), kernel.namespaces(pid)
+    host, container = kernel.namespaces("self"), kernel.namespaces(pid)
     tour.text(f"/proc/self/ns on the host, and /proc/{pid}/ns of the container:")
-    tour.show("\n".join(f"{kind:<8} {ours[kind]:<22} {theirs[kind]}" for kind in ours))
-    same = [kind for kind in ours if ours[kind] == theirs[kind]]
+    tour.show("\n".join(f"{kind:<8} {host[kind]:<22} {container[kind]}" for kind in host))
+    same = [kind for kind in host if host[kind] == container[kind]]
     tour.check(not same, "all seven differ" + (f" but {same}" if same else ""))
     first = tour.jaula("exec", name, "cat", "/proc/1/cmdline")
     tour.check(first.output.startswith("sleep"), "the program is PID 1 inside")
-    tour.text("The host's side, with the namespaces that change at each process:")
+    tour.text("The host's process tree, with the namespaces that change at each process:")
     tree = tour.jaula("tree", name)
     tour.check(tree.status == 0 and "sleep" in tree.output, "the tree reaches the program")

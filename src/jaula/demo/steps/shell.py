@@ -1,4 +1,4 @@
-"""Step 2: a shell on a real terminal: size, ^C, detaching, coming back, its exit status."""
+"""Step 2: a shell on a real terminal: size, ^C, detach, attach, exit status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ INTERRUPT, DETACH = "\x03", "\x10\x11"
 
 
 def show(tour: TourRunner) -> None:
-    """Play a person at a terminal."""
+    """Simulate a user at a terminal."""
     name = tour.name("shell")
     words = ("run", "-it", "--name", name, tour.shell_image, tour.shell)
     tour.text("A shell on a terminal of 100 x 30 cells; the tour types.")
@@ -17,7 +17,7 @@ def show(tour: TourRunner) -> None:
     with Terminal(tour.arguments(*words), 30, 100) as terminal:
         terminal.type("PS1='inside> '; stty size; echo pid=$$\n")
         tour.check(terminal.until("30 100"), "the container's terminal has the window's size")
-        tour.check(terminal.until("pid=1"), "the shell is PID 1 of its own world")
+        tour.check(terminal.until("pid=1"), "the shell is PID 1 of its PID namespace")
         terminal.resize(40, 120)
         terminal.until("inside> ")
         terminal.type("sleep 0.3; stty size\n")
@@ -33,14 +33,14 @@ def show(tour: TourRunner) -> None:
         terminal.type(DETACH)
         tour.check(terminal.wait() == 0, "control-P control-Q leaves the container running")
         tour.show(terminal.plain.decode("utf-8", "replace"))
-    tour.text("It is still there:")
+    tour.text("It is still running:")
     running = tour.jaula("ps", "--filter", f"name={name}")
     tour.check("Up " in running.output and name in running.output, "ps shows it as running")
-    tour.check(tour.pid(name) > 1, "inspect tells its process on the host")
-    tour.text("Back to it, and out with a status of its own:")
+    tour.check(tour.pid(name) > 1, "inspect reports its pid on the host")
+    tour.text("Attach again, and exit with a status:")
     tour.command("jaula", "attach", name)
     with Terminal(tour.arguments("attach", name), 30, 100) as terminal:
         terminal.type("\nexit 7\n")
         status = terminal.wait()
         tour.show(terminal.plain.decode("utf-8", "replace"))
-    tour.check(status == 7, f"the exit status came through (7, seen {status})")
+    tour.check(status == 7, f"the exit status is returned (expected 7, got {status})")

@@ -1,4 +1,4 @@
-"""Step 4: the ids of a container's root, and of the files that it writes."""
+"""Step 4: the ids of a container's root and of the files that it writes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jaula.demo.runner import TourRunner
 
 
 def show(tour: TourRunner) -> None:
-    """Look at two containers' ids and at a bind mount."""
+    """Read the ids of two containers, and of a file on a bind mount."""
     tour.text("Two containers; each is root inside:")
-    found = []
+    uids = []
     for word in ("one", "two"):
         name = tour.start(word)
         inside = tour.jaula("exec", name, "id", "-u")
@@ -21,16 +21,16 @@ def show(tour: TourRunner) -> None:
         uid = int(kernel.status(pid, "Uid")["Uid"].split()[0])
         tour.text(f"/proc/{pid}/status says Uid: {uid}; /proc/{pid}/uid_map says:")
         tour.show(Path(f"/proc/{pid}/uid_map").read_text())
-        found.append(uid)
-    tour.check(all(uid >= 65536 for uid in found), f"they are unprivileged ids outside: {found}")
-    tour.check(found[0] != found[1], "and no two containers have the same")
+        uids.append(uid)
+    tour.check(all(uid >= 65536 for uid in uids), f"they are unprivileged ids outside: {uids}")
+    tour.check(uids[0] != uids[1], "and no two containers share them")
     shared = tour.scratch / "shared"
     shared.mkdir()
-    tour.text("What the container's root writes to a directory of the host:")
-    made = tour.jaula(
+    tour.text("A file that the container's root writes to a directory of the host:")
+    written = tour.jaula(
         "run", "--rm", "-v", f"{shared}:/data", tour.image, "sh", "-c",
         "echo hello > /data/file; ls -ln /data",
     )  # fmt: skip
-    owner = (shared / "file").stat().st_uid if made.status == 0 else None
+    owner = (shared / "file").stat().st_uid if written.status == 0 else None
     tour.show(f"on the host: owner of {shared}/file is uid {owner}")
-    tour.check(owner == os.getuid(), "the file belongs to the invoking user, not to a strange id")
+    tour.check(owner == os.getuid(), "the file belongs to the invoking user, not to an unknown id")

@@ -161,10 +161,10 @@ def test_frames_are_found_in_any_cut() -> None:
 def test_detach_keys_are_seen_across_reads() -> None:
     keys = DetachKeys("")
     keys.watch(b"abc\x10")
-    assert not keys.seen
+    assert not keys.matched
     keys.watch(b"x\x10\x10")
     keys.watch(b"\x11")
-    assert keys.seen
+    assert keys.matched
 
 
 @pytest.mark.parametrize(
