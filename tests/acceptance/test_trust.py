@@ -236,7 +236,7 @@ def jaula_commit(engine: PrivateEngine, image: str) -> str:
         (("trust", "verify", "NAME"), "a public key is required: --key FILE"),
         (("trust", "verify", "--key", "KEYS/team.key", "NAME"), "holds a private key"),
         (("trust", "verify", "--key", "KEYS/team.pub", "NAME"), "it has no signature"),
-        (("trust", "generate-key", "KEYS/team"), "KEYS/team.key is there already"),
+        (("trust", "generate-key", "KEYS/team"), "KEYS/team.key already exists"),
         (("trust", "generate-key", "--algorithm", "rsa", "KEYS/new"), "unknown algorithm 'rsa'"),
     ],
 )
