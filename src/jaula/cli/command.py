@@ -259,7 +259,9 @@ def _suggestion(name: str, table: dict[str, Flag]) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(name, table, n=2, cutoff=0.6)
-    close += [known for known in table if known.startswith(name) and known not in close][:2]
+    close += [
+        flag_name for flag_name in table if flag_name.startswith(name) and flag_name not in close
+    ][:2]
     return f" (did you mean {' or '.join('--' + word for word in close)}?)" if close else ""
 
 

@@ -1,4 +1,4 @@
-"""Sizes, durations and moments as Docker reads and writes them."""
+"""Sizes, durations and times are read and written as in Docker."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_sizes_count_in_1024(text: str, bytes_: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "m", "xx", "-5m", "1.2.3", "64mm", "1e3", "٣m", "9" * 40, "nan", "inf", "0x10"]
 )
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="invalid size"):
         units.size(text)
 
@@ -44,7 +44,7 @@ def test_cpus_are_billionths(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.0000000001", "1e9", "."])
-def test_what_is_no_number_of_cpus_is_refused(text: str) -> None:
+def test_an_invalid_number_of_cpus_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         units.nano(text)
 
@@ -59,7 +59,7 @@ def test_durations_are_gos(text: str, nano: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "s", "1x", "1.2.3s", "1h2"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="invalid duration"):
         units.nanoseconds(text)
 
@@ -69,11 +69,11 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     [(0, "0B"), (999, "999B"), (4_270_000, "4.27MB"), (2_026_000, "2.026MB"), (1000, "1kB"),
      (5 * 10**9, "5GB")],
 )  # fmt: skip
-def test_sizes_are_shown_in_1000(number: int, text: str) -> None:
+def test_sizes_are_formatted_in_1000(number: int, text: str) -> None:
     assert units.human_size(number) == text
 
 
-def test_memory_is_shown_in_1024() -> None:
+def test_memory_is_formatted_in_1024() -> None:
     assert units.bytes_size(520 * 1024) == "520KiB"
     assert units.bytes_size(64 << 20) == "64MiB"
 
@@ -88,11 +88,11 @@ def test_memory_is_shown_in_1024() -> None:
         ("2000-03-01T00:00:00-02:30", 951877800.0),
     ],
 )
-def test_rfc_3339_times_are_read(text: str, moment: float) -> None:
+def test_rfc_3339_times_are_parsed(text: str, moment: float) -> None:
     assert times.epoch(text) == moment
 
 
-def test_a_time_for_the_engine_is_seconds_or_a_time_ago() -> None:
+def test_a_time_is_unix_seconds_or_a_duration() -> None:
     assert times.timestamp("") == ""
     assert times.timestamp("1700000000.5") == "1700000000.5"
     assert times.timestamp("2024-02-29T12:00:00Z") == "1709208000"

@@ -1,4 +1,4 @@
-"""What the facts of a host mean for an engine."""
+"""Findings for the state of a host."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def without(*names: str) -> dict[str, Program]:
     return {name: row for name, row in GOOD.programs.items() if name not in names}
 
 
-def test_nothing_is_wrong_with_a_good_host() -> None:
+def test_a_good_host_has_no_findings() -> None:
     rows = examine(GOOD)
     assert {row.state for row in rows} == {State.OK}
     assert not any(row.fix for row in rows)
     assert not has_blocker(rows)
 
 
-def test_a_user_without_ranges_is_told_the_next_free_one() -> None:
+def test_the_fix_for_missing_ranges_is_the_next_free_one() -> None:
     row = found("subuid", subuids=0)
     assert row.state is State.HINDERS
     assert row.fix == "sudo usermod --add-subuids 165536-231071 me"
@@ -104,7 +104,7 @@ def test_a_sysctl_that_forbids_namespaces_hinders(name: str, value: int, wanted:
     assert f"{name}={wanted}" in row.fix
 
 
-def test_apparmors_restriction_hinders_only_where_it_holds_for_us() -> None:
+def test_apparmors_restriction_hinders_only_if_it_applies_to_the_user() -> None:
     name = "kernel.apparmor_restrict_unprivileged_userns"
     sysctls = GOOD.sysctls | {name: 1}
     assert found(name, sysctls=sysctls).state is State.OK
@@ -113,11 +113,11 @@ def test_apparmors_restriction_hinders_only_where_it_holds_for_us() -> None:
     assert found("user namespace", namespace="no").state is State.HINDERS
 
 
-def test_a_session_that_may_gain_nothing_hinders() -> None:
+def test_no_new_privs_hinders() -> None:
     assert found("no_new_privs", no_new_privileges=True).state is State.HINDERS
 
 
-def test_without_a_helper_containers_stay_inside() -> None:
+def test_a_missing_network_helper_costs() -> None:
     row = found("pasta", programs=without("pasta"))
     assert (row.state, row.fix) == (State.COSTS, "sudo apt install passt")
     programs = without("pasta") | {"slirp4netns": Program("/usr/bin/slirp4netns")}
@@ -125,13 +125,13 @@ def test_without_a_helper_containers_stay_inside() -> None:
     assert found("/dev/net/tun", tun="Permission denied").state is State.COSTS
 
 
-def test_a_runtime_directory_of_somebody_else_hinders() -> None:
+def test_a_runtime_directory_of_another_user_hinders() -> None:
     row = found("XDG_RUNTIME_DIR", runtime_directory="it is owned by user 0")
     assert row.state is State.HINDERS
     assert row.fix == "export XDG_RUNTIME_DIR=/run/user/1000"
 
 
-def test_none_costs_unless_the_usual_one_is_there() -> None:
+def test_an_unset_runtime_directory_costs_unless_the_default_exists() -> None:
     assert found("XDG_RUNTIME_DIR", runtime_variable="").state is State.OK
     row = found("XDG_RUNTIME_DIR", runtime_variable="", run="/tmp/jaula-1000")
     assert row.state is State.COSTS
@@ -141,7 +141,7 @@ def test_a_data_directory_that_cannot_be_made_hinders() -> None:
     assert found("data directory", root_writable=False).state is State.HINDERS
 
 
-def test_cgroups_cost_by_what_is_not_delegated() -> None:
+def test_undelegated_controllers_cost() -> None:
     assert "v1" in found("cgroups", unified=False).detail
     for row in (
         found("cgroups", unified=False),
@@ -175,7 +175,7 @@ def test_an_old_kernel_costs() -> None:
     assert found("kernel", kernel=(5, 11)).state is State.OK
 
 
-def test_facts_are_read_from_their_texts() -> None:
+def test_host_files_are_parsed() -> None:
     assert host.kernel("6.12.3-amd64") == (6, 12)
     assert host.kernel("5.10-rc1") == (5, 10)
     assert host.kernel("x") == (0, 0)

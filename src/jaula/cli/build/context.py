@@ -67,8 +67,8 @@ class Stream(Context):
 
     def send(self, sink: Sink) -> None:
         sink(self._head)
-        while piece := os.read(0, _CHUNK):
-            sink(piece)
+        while chunk := os.read(0, _CHUNK):
+            sink(chunk)
 
 
 class DockerfileOnly(Context):
@@ -144,8 +144,8 @@ def _from_stdin(file: str) -> Context:
     if sys.stdin is not None and sys.stdin.isatty():
         raise CliError("standard input must be a Dockerfile or a tar archive, and is a terminal")
     head = b""
-    while len(head) < _HEAD and (piece := os.read(0, _HEAD - len(head))):
-        head += piece
+    while len(head) < _HEAD and (chunk := os.read(0, _HEAD - len(head))):
+        head += chunk
     if head.startswith(_MAGIC) or head[257:262] == b"ustar" or _is_old_tar(head):
         return Stream(head, file)
     if file:
@@ -165,8 +165,8 @@ def _is_old_tar(head: bytes) -> bool:
 
 
 def _read_dockerfile(head: bytes) -> bytes:
-    while piece := os.read(0, _CHUNK):
-        head += piece
+    while chunk := os.read(0, _CHUNK):
+        head += chunk
         if len(head) > _LIMIT:
             raise CliError(f"the Dockerfile on standard input has more than {_LIMIT} bytes")
     if not head.strip():

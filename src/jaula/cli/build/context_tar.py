@@ -48,22 +48,22 @@ class ContextTar:
 
         :raises CliError: when a file cannot be read.
         """
-        where = b""
+        relative = b""
         try:
             root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                for where, directory, entries in walk(root):
+                for relative, directory, entries in walk(root):
                     entries[:] = [
                         (name, status)
                         for name, status in entries
                         if self._add_entry(
-                            directory, name, status, where + b"/" + name if where else name
+                            directory, name, status, relative + b"/" + name if relative else name
                         )
                     ]
             finally:
                 os.close(root)
         except OSError as error:
-            failed = os.path.join(path, os.fsdecode(where), os.fsdecode(error.filename or ""))
+            failed = os.path.join(path, os.fsdecode(relative), os.fsdecode(error.filename or ""))
             raise CliError(f"{failed.rstrip('/')}: {(error.strerror or '').lower()}") from None
 
     def _add_entry(self, parent: int, name: bytes, status: os.stat_result, path: bytes) -> bool:

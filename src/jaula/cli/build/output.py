@@ -97,16 +97,16 @@ def write(client: Client, output: Output, image: str, names: Sequence[str]) -> N
         return
     if output.kind in ("oci", "docker"):
         query = [("names", name) for name in names or (image,)]
-        pieces = client.open("GET", "/images/get", query).chunks()
-        save.write(pieces, output.destination, "write the image")
+        chunks = client.open("GET", "/images/get", query).chunks()
+        save.write(chunks, output.destination, "write the image")
         return
     container = _container(client, image)
     try:
-        pieces = client.open("GET", f"/containers/{container}/export").chunks()
+        chunks = client.open("GET", f"/containers/{container}/export").chunks()
         if output.kind == "tar":
-            save.write(pieces, output.destination, "write the tar")
+            save.write(chunks, output.destination, "write the tar")
         else:
-            _unpack(pieces, output.destination)
+            _unpack(chunks, output.destination)
     finally:
         client.request("DELETE", f"/containers/{container}", (("force", True),))
 
@@ -118,7 +118,7 @@ def _container(client: Client, image: str) -> str:
     return str(created["Id"])
 
 
-def _unpack(pieces: Iterator[bytes], directory: str) -> None:
+def _unpack(chunks: Iterator[bytes], directory: str) -> None:
     from jaula.cli.containers.cp import TarBody
     from jaula.errors import JaulaError
     from jaula.storage.cp.extract_archive import CopyIn
@@ -130,7 +130,7 @@ def _unpack(pieces: Iterator[bytes], directory: str) -> None:
     except OSError as error:
         raise CliError(f"{directory}: {(error.strerror or '').lower()}") from None
     try:
-        CopyIn(root, "/", privileges=False).run(_WithoutDevices(TarReader(TarBody(pieces))))
+        CopyIn(root, "/", privileges=False).run(_WithoutDevices(TarReader(TarBody(chunks))))
     except JaulaError as error:
         raise CliError(str(error)) from None
     finally:

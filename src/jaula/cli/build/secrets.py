@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 _AGENT = "SSH_AUTH_SOCK"
 
 
-def parse_fields(word: str, flag: str, known: Iterable[str]) -> dict[str, str]:
+def parse_fields(word: str, flag: str, valid_keys: Iterable[str]) -> dict[str, str]:
     """Parse ``key=value,key=value`` with CSV quoting.
-
-    ``known`` are the valid keys.
 
     :raises UsageError: when a field or key is invalid.
     """
@@ -40,7 +38,7 @@ def parse_fields(word: str, flag: str, known: Iterable[str]) -> dict[str, str]:
                 f'invalid argument "{word}" for "--{flag}" flag: invalid field \'{part}\' must be '
                 "a key=value pair"
             )
-        if key not in known:
+        if key not in valid_keys:
             raise UsageError(
                 f'invalid argument "{word}" for "--{flag}" flag: unexpected key \'{key}\' in '
                 f"'{part}'"

@@ -163,8 +163,8 @@ class Session:
     def _send_data(self, number: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
         for start in range(0, len(view), protocol.PIECE):
-            piece = bytes(view[start : start + protocol.PIECE])
-            self._send(protocol.frame(SessionRequestKind.DATA, number, piece))
+            chunk = bytes(view[start : start + protocol.PIECE])
+            self._send(protocol.frame(SessionRequestKind.DATA, number, chunk))
 
     def _send_failure(self, number: int, text: str) -> None:
         self._send(protocol.frame(SessionRequestKind.FAIL, number, text.encode()[:1000]))

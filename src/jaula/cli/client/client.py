@@ -171,7 +171,7 @@ class Client:
         self,
         path: str,
         query: Query,
-        pieces: Iterable[bytes],
+        chunks: Iterable[bytes],
         content_type: str = "application/x-tar",
     ) -> Response:
         """POST a body of unknown length in chunks.
@@ -182,9 +182,9 @@ class Client:
         headers = (("Content-Type", content_type), ("Transfer-Encoding", "chunked"))
         connection.send("POST", target(path, query), None, headers)
         try:
-            for piece in pieces:
-                if piece:
-                    connection.send_raw(b"%x\r\n%s\r\n" % (len(piece), piece))
+            for chunk in chunks:
+                if chunk:
+                    connection.send_raw(b"%x\r\n%s\r\n" % (len(chunk), chunk))
             connection.send_raw(b"0\r\n\r\n")
         except Unreachable:
             connection.reusable = False  # the engine's error answer may be unread

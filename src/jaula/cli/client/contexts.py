@@ -215,9 +215,9 @@ def parse_endpoint(text: str) -> Context:
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals or key not in ("host", "skip-tls-verify", "from", *_KEYS):
-            what = key if equals else part
+            unknown = key if equals else part
             raise CliError(
-                f"unable to create docker endpoint config: {what}: unrecognized config key"
+                f"unable to create docker endpoint config: {unknown}: unrecognized config key"
             )
         values[key] = value
     if "from" in values:

@@ -43,13 +43,13 @@ class Response:
         elif "content-length" in self.headers:
             left = int(self.headers["content-length"])
             while left:
-                piece = connection.take(left)
-                left -= len(piece)
-                yield piece
+                chunk = connection.take(left)
+                left -= len(chunk)
+                yield chunk
         else:
             connection.reusable = False
-            while piece := connection.take(READ, may_end=True):
-                yield piece
+            while chunk := connection.take(READ, may_end=True):
+                yield chunk
 
     def _chunked(self) -> Iterator[bytes]:
         connection = self._connection
@@ -62,9 +62,9 @@ class Response:
             if left == 0:
                 break
             while left:
-                piece = connection.take(left)
-                left -= len(piece)
-                yield piece
+                chunk = connection.take(left)
+                left -= len(chunk)
+                yield chunk
             connection.line()
         while connection.line():
             pass
@@ -183,8 +183,8 @@ class Connection:
                     return b""
                 raise Unreachable("the engine closed the connection in the middle of an answer")
             self._buffer = data
-        piece, self._buffer = self._buffer[:limit], self._buffer[limit:]
-        return piece
+        chunk, self._buffer = self._buffer[:limit], self._buffer[limit:]
+        return chunk
 
     def leftover(self) -> bytes:
         """Return the bytes that arrived after the head of a hijacked connection."""

@@ -76,21 +76,21 @@ def connect(text: str) -> _socket.socket:
     :raises OSError: when ssh cannot be started.
     """
     line = words(parse(text))
-    near, far = _socket.socketpair()
+    local_end, remote_end = _socket.socketpair()
     try:
         os.posix_spawnp(
             line[0],
             line,
             os.environ,
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, far.fileno(), 0),
-                (os.POSIX_SPAWN_DUP2, far.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, remote_end.fileno(), 0),
+                (os.POSIX_SPAWN_DUP2, remote_end.fileno(), 1),
             ],
             setsid=True,  # ^C must not reach ssh; it ends when the socket is closed
         )
     except FileNotFoundError:
-        near.close()
+        local_end.close()
         raise Unreachable("ssh is not installed, or not in PATH") from None
     finally:
-        far.close()
-    return near
+        remote_end.close()
+    return local_end

@@ -62,15 +62,15 @@ def write_all(descriptor: int, data: bytes) -> None:
             waiting.poll()
 
 
-def copy(pieces: Iterator[bytes], *, framed: bool) -> None:
+def copy(chunks: Iterator[bytes], *, framed: bool) -> None:
     """Copy a stream to standard output.
 
     Of a framed stream, the stderr part goes to standard error.
     """
     frames = StdcopyReader()
-    for piece in pieces:
+    for chunk in chunks:
         if not framed:
-            write_all(1, piece)
+            write_all(1, chunk)
             continue
-        for stream, payload in frames.feed(piece):
+        for stream, payload in frames.feed(chunk):
             write_all(2 if stream == STDERR else 1, payload)

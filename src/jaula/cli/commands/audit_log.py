@@ -23,10 +23,11 @@ _HEADINGS = ("TIME", "USER", "PROCESS", "ACTION", "OBJECT", "STATUS", "RELAXED")
 
 def run(options: Options) -> int:
     """Print log entries, or verify the log; 1 if the log is not intact."""
-    form = options.text("format", "table")
-    if form not in FORMATS:
+    output_format = options.text("format", "table")
+    if output_format not in FORMATS:
         raise UsageError(
-            f'invalid argument "{form}" for "--format": must be one of {", ".join(FORMATS)}'
+            f'invalid argument "{output_format}" for "--format": '
+            f"must be one of {', '.join(FORMATS)}"
         )
     since, until = (times.timestamp(options.text(name)) for name in ("since", "until"))
     from jaula.cli import site_packages
@@ -36,7 +37,7 @@ def run(options: Options) -> int:
     try:
         if options.on("verify"):
             return _verify(directory)
-        _print(directory, form, float(since or 0), float(until or "inf"))
+        _print(directory, output_format, float(since or 0), float(until or "inf"))
     except PermissionError:
         raise CliError(f"the audit log {directory} is readable by root only", status=1) from None
     except FileNotFoundError:
@@ -90,9 +91,9 @@ def _verify(directory: Path) -> int:
     return 0
 
 
-def _print(directory: Path, form: str, since: float, until: float) -> None:
+def _print(directory: Path, output_format: str, since: float, until: float) -> None:
     entries = _entries(directory, since, until)
-    if form == "json":
+    if output_format == "json":
         for raw, _ in entries:
             print(raw.decode())
         return

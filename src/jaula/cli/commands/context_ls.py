@@ -20,9 +20,9 @@ def run(options: Options) -> int:
         print("\n".join(names))
         return 0
     items = [_item(name, current) for name in names]
-    form = options.text("format")
-    columns = COLUMNS | MARKED if form in ("", "table") else COLUMNS
-    output_list.show(items, columns, TABLE, form)
+    output_format = options.text("format")
+    columns = COLUMNS | MARKED if output_format in ("", "table") else COLUMNS
+    output_list.show(items, columns, TABLE, output_format)
     if (variable := endpoint.host_variable()) and not endpoint.ConnectionOptions.context:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use a "

@@ -32,8 +32,8 @@ def run(options: Options) -> int:
         elif to_container:
             size = cp.upload(client, to_container, source, target, archive=archive, follow=follow)
         elif destination == "-":
-            for piece in cp.fetch(client, container, path, follow=follow).chunks():
-                write_all(1, piece)
+            for chunk in cp.fetch(client, container, path, follow=follow).chunks():
+                write_all(1, chunk)
             return 0
         else:
             size = cp.download(client, container, path, destination, archive=archive, follow=follow)

@@ -14,12 +14,12 @@ def run(options: Options) -> int:
     """Print the changes in the container's file system."""
     name = options.arguments[0]
     changes = Client(Settings.host).get(f"/containers/{quote(name)}/changes") or []
-    form = options.text("format", "{{.Type}} {{.Path}}")
+    output_format = options.text("format", "{{.Type}} {{.Path}}")
     columns: dict[str, output_list.Column] = {
         "Type": ("CHANGE TYPE", lambda change: KINDS[change["Kind"]]),
         "Path": ("PATH", lambda change: change["Path"]),
     }
-    output_list.show(changes, columns, "{{.Type}}\t{{.Path}}", form)
+    output_list.show(changes, columns, "{{.Type}}\t{{.Path}}", output_format)
     return 0
 
 

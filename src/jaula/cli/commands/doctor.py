@@ -14,15 +14,15 @@ def run(options: Options) -> int:
     from jaula.cli import site_packages
     from jaula.cli.errors import UsageError
 
-    form = options.text("format", "text")
-    if form not in ("text", "json"):
-        raise UsageError(f"unknown format {form!r}: must be text or json")
+    output_format = options.text("format", "text")
+    if output_format not in ("text", "json"):
+        raise UsageError(f"unknown format {output_format!r}: must be text or json")
     site_packages.enable()
     from jaula.audit.kernel import check_config
     from jaula.doctor import checks, host
 
     findings = [*checks.examine(host.read()), *checks.kernel_features(check_config.check())]
-    if form == "json":
+    if output_format == "json":
         import msgspec
 
         print(msgspec.json.format(msgspec.json.encode(findings)).decode())

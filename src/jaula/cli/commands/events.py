@@ -19,14 +19,14 @@ def run(options: Options) -> int:
         ("until", times.timestamp(options.text("until"))),
         ("filters", filters(options.texts("filter"))),
     )
-    form = options.text("format")
-    if form == "json":
-        form = "{{json .}}"
+    output_format = options.text("format")
+    if output_format == "json":
+        output_format = "{{json .}}"
     template = None
-    if form:
+    if output_format:
         from jaula.cli.output.template import Template, unescape
 
-        template = Template(unescape(form))
+        template = Template(unescape(output_format))
     for event in Client(Settings.host).lines("GET", "/events", query):
         print(template.render(event) if template else line(event), flush=True)
     return 0

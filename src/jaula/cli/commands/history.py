@@ -42,12 +42,12 @@ def run(options: Options) -> int:
         ),
         "Comment": ("COMMENT", lambda row: row["Comment"] or ""),
     }
-    form = options.text("format")
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.ID}}"
+    output_format = options.text("format")
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.ID}}"
     since = "CreatedSince" if human else "CreatedAt"
     default = "{{.ID}}\t{{." + since + "}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
-    output_list.show(rows, columns, default, form)
+    output_list.show(rows, columns, default, output_format)
     return 0
 
 

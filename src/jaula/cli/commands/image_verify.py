@@ -34,10 +34,12 @@ def run(options: Options) -> int:
         "Result": ("RESULT", lambda row: "DAMAGED" if row["Damages"] else "intact"),
         "Damages": ("DAMAGES", lambda row: row["Damages"]),
     }
-    form = options.text("format")
-    output_list.show(images, columns, "{{.Image}}\t{{.Blobs}}\t{{.Layers}}\t{{.Result}}", form)
+    output_format = options.text("format")
+    output_list.show(
+        images, columns, "{{.Image}}\t{{.Blobs}}\t{{.Layers}}\t{{.Result}}", output_format
+    )
     damaged = [row for row in images if row["Damages"]]
-    if not form:
+    if not output_format:
         for row in damaged:
             _print_damages(row)
     return 1 if damaged else 0

@@ -32,9 +32,9 @@ def run(options: Options) -> int:
     images.sort(key=lambda image: -image["Created"])
     no_trunc = options.on("no-trunc")
     rows = [row for image in images for row in _named(image, digests=options.on("digests"))]
-    form = options.text("format")
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.ID}}"
+    output_format = options.text("format")
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.ID}}"
     default = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
     if options.on("digests"):
         default = default.replace("\t{{.ID}}", "\t{{.Digest}}\t{{.ID}}")
@@ -56,7 +56,7 @@ def run(options: Options) -> int:
                        else units.human_size(row["Size"] - row["SharedSize"], 3)),
         "VirtualSize": ("SIZE", lambda row: units.human_size(row["Size"])),
     }  # fmt: skip
-    output_list.show(rows, columns, default, form)
+    output_list.show(rows, columns, default, output_format)
     return 0
 
 

@@ -6,7 +6,7 @@ import sys
 
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.commands.load import pieces
+from jaula.cli.commands.load import chunks
 from jaula.cli.errors import CliError
 from jaula.cli.images import pull
 from jaula.cli.main import Settings
@@ -30,7 +30,7 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     is_file = source != "-"
     with open(source if is_file else 0, "rb", buffering=0, closefd=is_file) as archive:
-        response = client.upload("/images/create", query, pieces(archive))
+        response = client.upload("/images/create", query, chunks(archive))
     pull.show_progress(decode_lines(response.chunks()), sys.stdout)
     return 0
 

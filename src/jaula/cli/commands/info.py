@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 def run(options: Options) -> int:
     """Print the engine's information; warnings go to standard error."""
     info = Client(Settings.host).get("/info")
-    form = options.text("format")
-    if form:
+    output_format = options.text("format")
+    if output_format:
         from jaula.cli.output.template import Template, unescape
         from jaula.spec.fast_json import encode
 
-        print(encode(info) if form == "json" else Template(unescape(form)).render(info))
+        print(
+            encode(info)
+            if output_format == "json"
+            else Template(unescape(output_format)).render(info)
+        )
         return 0
     print("\n".join(text(info)))
     sys.stdout.flush()

@@ -36,14 +36,14 @@ def send(client: Client, archive: BinaryIO, *, quiet: bool = False) -> None:
     :raises CliError: when the engine refuses it.
     """
     query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"),)
-    response = client.upload("/images/load", query, pieces(archive))
+    response = client.upload("/images/load", query, chunks(archive))
     pull.show_progress(decode_lines(response.chunks()), sys.stdout)
 
 
-def pieces(archive: BinaryIO) -> Iterator[bytes]:
+def chunks(archive: BinaryIO) -> Iterator[bytes]:
     """Yield the archive in chunks."""
-    while piece := archive.read(CHUNK):
-        yield piece
+    while chunk := archive.read(CHUNK):
+        yield chunk
 
 
 COMMAND = Command(

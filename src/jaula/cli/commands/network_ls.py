@@ -30,10 +30,12 @@ def run(options: Options) -> int:
         ),
         "CreatedAt": ("CREATED AT", lambda item: item.get("Created", "")),
     }
-    form = options.text("format")
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.ID}}"
-    output_list.show(networks, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", form)
+    output_format = options.text("format")
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.ID}}"
+    output_list.show(
+        networks, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", output_format
+    )
     return 0
 
 

@@ -11,7 +11,7 @@ from jaula.cli.output import list as output_list
 
 def run(options: Options) -> int:
     """List containers, the newest first."""
-    form = options.text("format")
+    output_format = options.text("format")
     query = (
         ("all", options.on("all") or options.on("latest") or options.number("last", -1) > 0),
         (
@@ -22,15 +22,15 @@ def run(options: Options) -> int:
             if options.number("last", -1) > 0
             else "",
         ),
-        ("size", options.on("size") or ".Size" in form),
+        ("size", options.on("size") or ".Size" in output_format),
         ("filters", filters(options.texts("filter"))),
     )
     containers = Client(Settings.host).get("/containers/json", query) or []
     columns = container_columns.columns(no_trunc=options.on("no-trunc"))
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.ID}}"
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.ID}}"
     default = container_columns.DEFAULT + ("\t{{.Size}}" if options.on("size") else "")
-    output_list.show(containers, columns, default, form)
+    output_list.show(containers, columns, default, output_format)
     return 0
 
 

@@ -83,10 +83,10 @@ def ls(noun: str) -> Command:
     def run(options: Options) -> int:
         query = (("filters", filters(options.texts("filter"))),)
         items = Client(Settings.host).get(f"/{noun}s", query) or []
-        form = options.text("format")
-        if options.on("quiet") and form in ("", "table"):
-            form = "{{.ID}}"
-        output_list.show(items, columns, table, form)
+        output_format = options.text("format")
+        if options.on("quiet") and output_format in ("", "table"):
+            output_format = "{{.ID}}"
+        output_list.show(items, columns, table, output_format)
         return 0
 
     return Command(

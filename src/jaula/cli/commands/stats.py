@@ -25,16 +25,16 @@ def run(options: Options) -> int:
     names = [quote(name) for name in options.arguments]
     sampler = Sampler(Client(Settings.host), names, everything=options.on("all"))
     columns = _columns(no_trunc=options.on("no-trunc"))
-    form = options.text("format")
+    output_format = options.text("format")
     sampler.take()
     if options.on("no-stream"):
         sleep(INTERVAL)
-        output_list.show(sampler.take(), columns, DEFAULT, form)
+        output_list.show(sampler.take(), columns, DEFAULT, output_format)
         return 0
     with Screen() as screen:
         while True:
             sleep(INTERVAL)
-            screen.draw(output_list.text(sampler.take(), columns, DEFAULT, form))
+            screen.draw(output_list.text(sampler.take(), columns, DEFAULT, output_format))
 
 
 def _columns(*, no_trunc: bool) -> dict[str, output_list.Column]:

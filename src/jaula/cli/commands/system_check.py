@@ -21,8 +21,8 @@ def run(options: Options) -> int:
         findings = client.document("POST", "/jaula/system/repair", query)["Findings"]
     else:
         findings = client.get("/jaula/system/check", query)["Findings"]
-    form = options.text("format")
-    if not findings and not form:
+    output_format = options.text("format")
+    if not findings and not output_format:
         print("No problems found.")
         return 0
     columns: dict[str, output_list.Column] = {
@@ -36,7 +36,7 @@ def run(options: Options) -> int:
         "Outcome": ("REPAIRED" if repair else "REPAIR", _outcome if repair else _planned_repair),
     }
     default = "{{.Area}}\t{{.Subject}}\t{{.Problem}}\t{{.Outcome}}"
-    output_list.show(findings, columns, default, form)
+    output_list.show(findings, columns, default, output_format)
     return 0 if all(row["Repaired"] for row in findings) else 1
 
 

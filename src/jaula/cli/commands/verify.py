@@ -24,10 +24,11 @@ FORMATS = ("table", "json", "sarif", "html")
 
 def run(options: Options) -> int:
     """Print the report of each container; 1 if a check fails."""
-    form = options.text("format", "table")
-    if form not in FORMATS:
+    output_format = options.text("format", "table")
+    if output_format not in FORMATS:
         raise UsageError(
-            f'invalid argument "{form}" for "--format": must be one of {", ".join(FORMATS)}'
+            f'invalid argument "{output_format}" for "--format": '
+            f"must be one of {', '.join(FORMATS)}"
         )
     selected = bool(options.arguments) or options.on("all") or options.on("host")
     if not selected and not options.on("list"):
@@ -57,7 +58,7 @@ def run(options: Options) -> int:
     if not reports:
         print("jaula: no container is running", file=sys.stderr)
         return 0
-    print(FORMS[form](reports), end="" if form == "html" else "\n")
+    print(FORMS[output_format](reports), end="" if output_format == "html" else "\n")
     return 0 if all(report.passed for report in reports) else 1
 
 

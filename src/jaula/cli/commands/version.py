@@ -30,16 +30,16 @@ def run(options: Options) -> int:
         server = Client(Settings.host).get("/version")
     except CliError as error:
         failure = error
-    form = options.text("format")
+    output_format = options.text("format")
     document = {"Client": client, "Server": server}
-    if form == "json":
+    if output_format == "json":
         from jaula.spec.fast_json import encode
 
         print(encode(document))
-    elif form:
+    elif output_format:
         from jaula.cli.output.template import Template, unescape
 
-        print(Template(unescape(form)).render(document))
+        print(Template(unescape(output_format)).render(document))
     else:
         print(_client(client) + ("\n" + _server(server) if server else ""))
     if failure:

@@ -14,10 +14,10 @@ def run(options: Options) -> int:
     query = (("filters", filters(options.texts("filter"))),)
     volumes = (Client(Settings.host).get("/volumes", query) or {}).get("Volumes") or []
     volumes.sort(key=lambda volume: volume["Name"])
-    form = options.text("format")
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.Name}}"
-    output_list.show(volumes, COLUMNS, "{{.Driver}}\t{{.Name}}", form)
+    output_format = options.text("format")
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.Name}}"
+    output_list.show(volumes, COLUMNS, "{{.Driver}}\t{{.Name}}", output_format)
     return 0
 
 

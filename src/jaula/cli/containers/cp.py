@@ -221,8 +221,8 @@ def send_archive(client: Client, container: str, path: str, *, archive: bool) ->
         raise CliError(f'destination "{container}:{path}" must be a directory')
     request = Upload(client, container, path, archive=archive)
     try:
-        while piece := os.read(0, 1 << 18):
-            request.write(piece)
+        while chunk := os.read(0, 1 << 18):
+            request.write(chunk)
     except Unreachable:
         request.read_answer()
         raise
@@ -323,15 +323,15 @@ class RenamedMembers:
 class TarBody:
     """The pieces of a response as a readable file."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
         self._buffer = b""
         self.size = 0
 
     def readinto(self, buffer: memoryview, /) -> int:
         if not self._buffer:
-            self._buffer = next(self._pieces, b"")
+            self._buffer = next(self._chunks, b"")
             self.size += len(self._buffer)
-        piece, self._buffer = self._buffer[: len(buffer)], self._buffer[len(buffer) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
+        chunk, self._buffer = self._buffer[: len(buffer)], self._buffer[len(buffer) :]
+        buffer[: len(chunk)] = chunk
+        return len(chunk)

@@ -19,8 +19,8 @@ _HUB_NAMES = ("", HUB, "index.docker.io", "registry-1.docker.io")
 def domain(image: str) -> str:
     """Return the registry of an image reference."""
     first, slash, _ = image.partition("/")
-    named = slash and ("." in first or ":" in first or first == "localhost")
-    return HUB if not named or first in _HUB_NAMES else first
+    has_domain = slash and ("." in first or ":" in first or first == "localhost")
+    return HUB if not has_domain or first in _HUB_NAMES else first
 
 
 def key(server: str) -> str:

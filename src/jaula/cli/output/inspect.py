@@ -19,7 +19,7 @@ FORMAT = Flag(
 )
 
 
-def show(names: list[str], form: str, find: Callable[[str], Any]) -> int:
+def show(names: list[str], output_format: str, find: Callable[[str], Any]) -> int:
     """Print the document of each name.
 
     Return 1 if an object does not exist, else 0. The other documents are still printed.
@@ -32,14 +32,14 @@ def show(names: list[str], form: str, find: Callable[[str], Any]) -> int:
             if error.code != NOT_FOUND:
                 raise
             missing.append(error.message)
-    if form in ("", "json"):
+    if output_format in ("", "json"):
         from jaula.spec.fast_json import encode
 
-        print(pretty(documents) if not form else encode(documents))
+        print(pretty(documents) if not output_format else encode(documents))
     else:
         from jaula.cli.output.template import Template, unescape
 
-        template = Template(unescape(form), strict=True)
+        template = Template(unescape(output_format), strict=True)
         for document in documents:
             print(template.render(document))
     sys.stdout.flush()

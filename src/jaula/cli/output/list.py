@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 def show(
-    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, form: str = ""
+    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, output_format: str = ""
 ) -> None:
     """Print ``items``.
 
-    ``form`` is the value of ``--format``: empty, ``table``, ``json``, or a template. ``default`` is
-    the template of the table, ``{{.ID}}\\t{{.Names}}``.
+    ``output_format`` is the value of ``--format``: empty, ``table``, ``json``, or a template.
+    ``default`` is the template of the table, ``{{.ID}}\\t{{.Names}}``.
     """
-    sys.stdout.write(text(items, columns_of, default, form))
+    sys.stdout.write(text(items, columns_of, default, output_format))
 
 
 def text(
-    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, form: str = ""
+    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, output_format: str = ""
 ) -> str:
     """Return the text that :func:`show` prints.
 
     :raises CliError: when the template is invalid.
     """
-    if form in ("", "table"):
+    if output_format in ("", "table"):
         names = [cell[3:-2] for cell in default.split("\t")]
         lines = ["\t".join(columns_of[name][0] for name in names)]
         for item in items:
@@ -45,9 +45,11 @@ def text(
         return table.aligned(lines)
     from jaula.cli.output.template import Template, unescape
 
-    form = "{{json .}}" if form == "json" else unescape(form)
-    is_table = form.startswith("table ")
-    template = Template(form.removeprefix("table ").strip(" ") if is_table else form)
+    output_format = "{{json .}}" if output_format == "json" else unescape(output_format)
+    is_table = output_format.startswith("table ")
+    template = Template(
+        output_format.removeprefix("table ").strip(" ") if is_table else output_format
+    )
     lines = []
     if is_table:
         lines.append(template.render({name: column[0] for name, column in columns_of.items()}))

@@ -77,9 +77,9 @@ def _offset(moment: float) -> float:
     return mktime(parts) - epoch(strftime("%Y-%m-%dT%H:%M:%SZ", parts))
 
 
-def local(seconds: float, form: str = "%Y-%m-%d %H:%M:%S %z %Z") -> str:
+def local(seconds: float, pattern: str = "%Y-%m-%d %H:%M:%S %z %Z") -> str:
     """Format a time in local time, as Go prints it."""
-    return strftime(form, localtime(seconds))
+    return strftime(pattern, localtime(seconds))
 
 
 def ago(seconds: float) -> str:

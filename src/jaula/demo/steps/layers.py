@@ -18,8 +18,8 @@ def show(tour: TourRunner) -> None:
         started = tour.jaula(*words, echo=number < 2)
         tour.check(started.status == 0, f"container {number} started")
         names.append(name)
-    own = tour.jaula("exec", names[3], "sh", "-c", "ls -d /mine-*")
-    tour.check(own.output.split() == ["/mine-3"], "each sees only its own file")
+    listed = tour.jaula("exec", names[3], "sh", "-c", "ls -d /mine-*")
+    tour.check(listed.output.split() == ["/mine-3"], "each sees only its own file")
     changes = [tour.jaula("diff", name, echo=name == names[0]).output for name in names]
     tour.check(
         all(f"A /mine-{number}" in text for number, text in enumerate(changes)),

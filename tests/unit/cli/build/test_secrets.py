@@ -1,4 +1,4 @@
-"""What the command line lets a build have, and where its result goes."""
+"""``--secret``, ``--ssh``, ``--build-context`` and ``--output`` of ``jaula build``."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_secrets_come_from_files_and_variables(
 @pytest.mark.parametrize(
     "word", ["", "src", "id=a,src=x,env=y", "type=vault,id=a", "id=a,source", 'id="a']
 )
-def test_a_secret_that_is_none_is_refused(word: str) -> None:
+def test_an_invalid_secret_is_refused(word: str) -> None:
     with pytest.raises(CliError, match="secret"):
         secrets.parse_secrets([word])
 
 
-def test_a_secret_is_looked_at_before_the_build(tmp_path: Path) -> None:
+def test_a_secret_is_checked_before_the_build(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="no such file"):
         secrets.parse_secrets([f"id=a,src={tmp_path}/nope"])
     (tmp_path / "large").write_bytes(bytes(600_000))
@@ -62,7 +62,7 @@ def test_agents_are_sockets_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         secrets.SshAgents(["default"])
 
 
-def test_further_contexts(tmp_path: Path) -> None:
+def test_named_contexts(tmp_path: Path) -> None:
     found = secrets.parse_contexts(
         ["A=docker-image://busybox", f"b={tmp_path}", "c=https://h/x.git"]
     )
@@ -89,7 +89,7 @@ def test_further_contexts(tmp_path: Path) -> None:
         ('type=local,"dest=a,b"', "local", "a,b", False),
     ],
 )
-def test_an_output_is_read(word: str, kind: str, destination: str, keeps: bool) -> None:
+def test_an_output_is_parsed(word: str, kind: str, destination: str, keeps: bool) -> None:
     found = output.parse(word)
     assert (found.kind, found.destination, found.keeps_image) == (kind, destination, keeps)
 
@@ -97,6 +97,6 @@ def test_an_output_is_read(word: str, kind: str, destination: str, keeps: bool) 
 @pytest.mark.parametrize(
     "word", ["type=nope", "type=local", "type=image,push=true", "type=tar,to=x", "dest=x"]
 )
-def test_an_output_that_is_none_is_refused(word: str) -> None:
+def test_an_invalid_output_is_refused(word: str) -> None:
     with pytest.raises(CliError):
         output.parse(word)

@@ -1,4 +1,4 @@
-"""What `cp` copies where."""
+"""The source and target of ``jaula cp``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_destination_decides_where_a_copy_goes(
         (FILE, CopyEndpoint("/f/", exists=True, directory=False), "not a directory"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_an_impossible_copy_is_refused(
     source: CopyEndpoint, destination: CopyEndpoint, text: str
 ) -> None:
     with pytest.raises(CliError, match=text):
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_refused(
         ("web:", ("web", "")),
     ],
 )
-def test_a_colon_parts_container_and_path(text: str, parts: tuple[str, str]) -> None:
+def test_a_colon_separates_container_and_path(text: str, parts: tuple[str, str]) -> None:
     assert split_argument(text) == parts
 
 

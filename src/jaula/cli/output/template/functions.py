@@ -75,18 +75,18 @@ def _print(*values: Any) -> str:
     )
 
 
-def _printf(form: str, *values: Any) -> str:
+def _printf(format_string: str, *values: Any) -> str:
     out, position, left = "", 0, list(values)
-    while position < len(form):
-        letter = form[position]
+    while position < len(format_string):
+        letter = format_string[position]
         position += 1
         if letter != "%":
             out += letter
             continue
         start = position
-        while position < len(form) and form[position] in "+-# 0123456789.":
+        while position < len(format_string) and format_string[position] in "+-# 0123456789.":
             position += 1
-        flags, verb = form[start:position], form[position : position + 1]
+        flags, verb = format_string[start:position], format_string[position : position + 1]
         position += 1
         if verb == "%":
             out += "%"

@@ -33,7 +33,7 @@ def read(text: str) -> list[Node]:
 
 def _split_actions(text: str) -> list[tuple[str, Any]]:
     """Split a template into text and actions: ('text', str) or ('action', tokens)."""
-    pieces: list[tuple[str, Any]] = []
+    segments: list[tuple[str, Any]] = []
     position, trim = 0, False
     while position < len(text):
         start = text.find("{{", position)
@@ -41,18 +41,18 @@ def _split_actions(text: str) -> list[tuple[str, Any]]:
         if trim:
             plain = plain.lstrip(SPACE)
         if start < 0:
-            pieces.append(("text", plain))
+            segments.append(("text", plain))
             break
         inner, end = start + 2, _end_of_action(text, start + 2)
         if text[inner : inner + 2] in ("- ", "-\t", "-\n"):
             plain, inner = plain.rstrip(SPACE), inner + 1
         trim = text[end - 2 : end] in (" -", "\t-", "\n-")
-        pieces.append(("text", plain))
+        segments.append(("text", plain))
         body = text[inner : end - 1 if trim else end].strip(SPACE)
         if not body.startswith("/*"):
-            pieces.append(("action", _tokens(body)))
+            segments.append(("action", _tokens(body)))
         position = end + 2
-    return pieces
+    return segments
 
 
 def _end_of_action(text: str, position: int) -> int:
@@ -108,12 +108,12 @@ OPENING = ("if", "range", "with")
 
 
 def _block(
-    pieces: list[tuple[str, Any]], position: int, *, top: bool = False
+    segments: list[tuple[str, Any]], position: int, *, top: bool = False
 ) -> tuple[list[Node], int]:
     """Return the nodes up to ``else`` or ``end``, and the position of that piece."""
     nodes: list[Node] = []
-    while position < len(pieces):
-        kind, value = pieces[position]
+    while position < len(segments):
+        kind, value = segments[position]
         if kind == "text":
             if value:
                 nodes.append(("text", value))
@@ -127,7 +127,7 @@ def _block(
                 raise bad(f"unexpected {{{{{word}}}}}")
             return nodes, position
         if word in OPENING:
-            node, position = _branch(pieces, position, value)
+            node, position = _branch(segments, position, value)
             nodes.append(node)
             continue
         nodes.append(("print", *_parse_declaration(value)))
@@ -137,18 +137,18 @@ def _block(
     return nodes, position
 
 
-def _branch(pieces: list[tuple[str, Any]], position: int, tokens: list[str]) -> tuple[Node, int]:
+def _branch(segments: list[tuple[str, Any]], position: int, tokens: list[str]) -> tuple[Node, int]:
     kind = tokens[0]
     names, pipeline = _parse_declaration(tokens[1:])
-    body, position = _block(pieces, position + 1)
+    body, position = _block(segments, position + 1)
     other: list[Node] = []
-    words = pieces[position][1]
+    words = segments[position][1]
     if words[0] == "else":
         if len(words) > 1:
-            node, position = _branch(pieces, position, words[1:])
+            node, position = _branch(segments, position, words[1:])
             return (kind, names, pipeline, body, [node]), position
-        other, position = _block(pieces, position + 1)
-        if pieces[position][1][0] != "end":
+        other, position = _block(segments, position + 1)
+        if segments[position][1][0] != "end":
             raise bad("expected end; found {{else}}")
     return (kind, names, pipeline, body, other), position + 1
 
