@@ -20,9 +20,8 @@ from pathlib import Path
 from jaula import __version__
 from jaula.cli import command_table
 from jaula.cli.command import Command, Flag
-from jaula.cli.main import ROOT
 from jaula.oci.args import LIST, SWITCH, VALUE
-from jaula.oci.command_table import COMMANDS as RUNTIME_COMMANDS
+from jaula.oci.main import COMMANDS as RUNTIME_COMMANDS
 from jaula.oci.main import GLOBAL_FLAGS
 
 CREDENTIAL_VERBS = ("get", "store", "erase", "list")
@@ -255,7 +254,7 @@ def root_page() -> str:
         "\n".join(
             [
                 header("jaula", 1),
-                section("NAME", _name(["jaula"], ROOT.summary)),
+                section("NAME", _name(["jaula"], command_table.ROOT.summary)),
                 section("SYNOPSIS", "\\fBjaula\\fP [\\fIOPTIONS\\fP] \\fICOMMAND\\fP"),
                 section(
                     "DESCRIPTION",
@@ -270,7 +269,7 @@ def root_page() -> str:
                         "Every command accepts --help."
                     ),
                 ),
-                *_options(ROOT.flags),
+                *_options(command_table.ROOT.flags),
                 section("COMMANDS", _commands(paths)),
                 section("MANAGEMENT COMMANDS", "\n".join(groups)),
                 section("ENVIRONMENT", _definitions(ENVIRONMENT)),

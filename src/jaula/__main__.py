@@ -8,7 +8,7 @@ import sys
 if not __package__:
     sys.path.insert(0, __file__.rpartition("/jaula/")[0] or ".")
 
-from jaula.cli.main import run_and_leave
+from jaula.cli.main import run_and_exit
 
 if __name__ == "__main__":
-    run_and_leave()
+    run_and_exit()

@@ -19,7 +19,7 @@ def host(busybox_archive: Path) -> Iterator[RootlessHost]:
 
 def test_nothing_is_wrong_and_images_are_intact(host: RootlessHost) -> None:
     host.jaula("create", "--name", "c1", "-v", "/data", "busybox")
-    assert host.jaula("system", "check", "--contents").stdout == "Nothing is wrong.\n"
+    assert host.jaula("system", "check", "--contents").stdout == "No problems found.\n"
     assert "intact" in host.jaula("image", "verify", "--all").stdout
     host.jaula("rm", "-v", "c1")
 

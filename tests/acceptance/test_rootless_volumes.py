@@ -45,4 +45,4 @@ def test_a_volume_in_memory_and_one_of_the_own_files(host: RootlessHost) -> None
 def test_a_tcp_socket_is_refused_with_a_way_out(host: RootlessHost) -> None:
     done = host.jaula("daemon", "-H", "tcp://127.0.0.1:1", "--insecure-tcp", expect=None)
     assert done.returncode == 125
-    assert "an ordinary user's engine is in a network namespace of its own" in done.stderr
+    assert "a rootless engine runs in a network namespace of its own" in done.stderr

@@ -228,15 +228,15 @@ def jaula_commit(engine: PrivateEngine, image: str) -> str:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("image", "sign", "NAME"), "the private key to sign with is needed: --key FILE"),
+        (("image", "sign", "NAME"), "a private key is required: --key FILE"),
         (("image", "sign", "--key", "/nonexistent", "NAME"), "cannot read /nonexistent"),
         (("image", "sign", "--key", "KEYS/team.pub", "NAME"), "it holds no private key"),
         (("image", "sign", "--key", "KEYS/team.key", "NAME-not"), "not found"),
         (("image", "sign", "--key", "KEYS/team.key", "-a", "x", "NAME"), "NAME=VALUE"),
-        (("trust", "verify", "NAME"), "a public key is needed: --key FILE"),
+        (("trust", "verify", "NAME"), "a public key is required: --key FILE"),
         (("trust", "verify", "--key", "KEYS/team.key", "NAME"), "holds a private key"),
         (("trust", "verify", "--key", "KEYS/team.pub", "NAME"), "it has no signature"),
-        (("trust", "generate-key", "KEYS/team"), "KEYS/team.key is there already"),
+        (("trust", "generate-key", "KEYS/team"), "KEYS/team.key already exists"),
         (("trust", "generate-key", "--algorithm", "rsa", "KEYS/new"), "unknown algorithm 'rsa'"),
     ],
 )

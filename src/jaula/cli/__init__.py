@@ -1,10 +1,12 @@
-"""The command line: Docker's commands and flags, spoken to the engine over its HTTP API.
+"""The command line client: Docker's commands and flags, sent to the engine over its HTTP API.
 
-``jaula run`` lives as long as the container's start takes, so the client's own start is on the
-path that people wait for. Modules here import no more than they need and none of the standard
-library's large ones (``json``, ``re``, ``socket``, ``signal``, ``argparse``, ``typing``): the C
-modules beneath them are used directly. A command that needs more imports it when it runs.
+``jaula run`` takes as long as the start of the container, so the start-up time of the client is
+part of what the user waits for. A module here imports only what it needs, and none of the large
+modules of the standard library (``json``, ``re``, ``socket``, ``signal``, ``argparse``,
+``typing``). It uses the C modules below them directly. A command that needs more imports it in its
+``run`` function.
 
-Adding a command is one file in :mod:`jaula.cli.commands` and one line in
-:mod:`jaula.cli.command_table`; its flags, its manual page and its completions come from one table.
+A new command is one file in :mod:`jaula.cli.commands` and one line in
+:mod:`jaula.cli.command_table`. Its parser, help page and shell completion are made from the same
+flag table.
 """

@@ -1,11 +1,11 @@
 """Flags declared as a table, and the parser that reads an argument list by that table.
 
-The grammar is the one Docker's command line has (the Go package pflag): ``--name value``,
+The grammar is that of Docker's command line (the Go package pflag): ``--name value``,
 ``--name=value``, ``-n value``, ``-nvalue``, ``-n=value``, clusters of short booleans (``-itd``),
-``--bool=false``, ``--`` as the end of flags. Where a command hands its arguments on to a program
-in a container, flags end at the first argument.
+``--bool=false``, and ``--`` as the end of the flags. For a command that passes arguments on to a
+program in a container, the flags end at the first argument.
 
-Values are checked while parsing; what they mean is the command's business.
+The parser checks the form of a value. The command checks its meaning.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FALSE_WORDS = ("0", "f", "F", "false", "FALSE", "False")
 class Flag:
     """One flag of one command.
 
-    ``kind`` says how a value is read: ``bool``, ``string``, ``list`` (may be given again),
-    ``int``, ``size`` (bytes, ``64mb``), ``seconds``, ``decimal``. ``completes`` names what a shell
-    offers for the value: ``container``, ``image``, ``file`` or a list of words.
+    ``kind`` is the type of the value: ``bool``, ``string``, ``list`` (may be repeated), ``int``,
+    ``size`` (bytes, ``64mb``), ``seconds`` or ``decimal``. ``completes`` is what a shell offers for
+    the value: ``container``, ``image``, ``file`` or a list of words.
     """
 
     __slots__ = ("completes", "default", "group", "help", "kind", "metavar", "name", "short")
@@ -54,7 +54,7 @@ class Flag:
 
     @property
     def label(self) -> str:
-        """How messages name the flag: ``-t, --tty``."""
+        """Return the name of the flag for error messages: ``-t, --tty``."""
         return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
 
@@ -62,7 +62,11 @@ HELP = Flag("help", "", "bool", "Print usage")
 
 
 class Command:
-    """Everything that is known about one command: its parser, page and completion."""
+    """One command: its parser, help page and completion.
+
+    ``min_args`` and ``max_args`` limit the number of arguments (None: no limit). ``interspersed``
+    allows flags after the first argument. ``raw`` takes every word as an argument.
+    """
 
     def __init__(
         self,
@@ -71,8 +75,8 @@ class Command:
         run: Callable[[Options], int],
         *,
         flags: Sequence[Flag] = (),
-        least: int = 0,
-        most: int | None = None,
+        min_args: int = 0,
+        max_args: int | None = None,
         interspersed: bool = True,
         raw: bool = False,
         description: str = "",
@@ -81,15 +85,15 @@ class Command:
         see_also: Sequence[str] = (),
         completes: str | tuple[str, ...] = "",
     ) -> None:
-        self.path = ""  # set by the table: the words that the command was found under
+        self.path = ""  # set by command_table.load: the words that selected the command
         self.usage = usage
         self.summary = summary
         self.run = run
         self.flags = tuple(flags)
-        self.least = least
-        self.most = most
+        self.min_args = min_args
+        self.max_args = max_args
         self.interspersed = interspersed
-        self.raw = raw  # every word is an argument
+        self.raw = raw
         self.description = description
         self.examples = tuple(examples)
         self.exit_status = tuple(exit_status)
@@ -98,7 +102,7 @@ class Command:
 
 
 class Options:
-    """The flags that were given, and the arguments that remain."""
+    """The flags that are set, and the remaining arguments."""
 
     __slots__ = ("_values", "arguments", "command")
 
@@ -108,38 +112,43 @@ class Options:
         self._values: dict[str, Any] = {}
 
     def set(self, flag: Flag, text: str) -> None:
-        """Record one value of ``flag``; raises UsageError where it cannot be read."""
+        """Set ``flag`` from ``text``.
+
+        :raises UsageError: when the value is invalid.
+        """
         value = _convert(flag, text)
         if flag.kind == "list":
             self._values.setdefault(flag.name, []).append(value)
         else:
             self._values[flag.name] = value
 
-    def given(self, name: str) -> bool:
-        """Whether the flag was on the command line at all."""
+    def is_set(self, name: str) -> bool:
+        """Return whether the flag is on the command line."""
         return name in self._values
 
     def on(self, name: str, default: bool = False) -> bool:
-        """A boolean flag."""
+        """Return the value of a boolean flag."""
         return bool(self._values.get(name, default))
 
     def text(self, name: str, default: str = "") -> str:
-        """A flag that takes one string."""
+        """Return the value of a string flag."""
         return str(self._values.get(name, default))
 
     def texts(self, name: str) -> list[str]:
-        """A flag that may be repeated, in the order given."""
+        """Return the values of a repeatable flag, in the order of the command line."""
         return list(self._values.get(name, ()))
 
     def number(self, name: str, default: int = 0) -> int:
-        """A flag of kind int, size (bytes), seconds or decimal (billionths)."""
+        """Return the value of a flag of kind int, size (bytes), seconds or decimal (billionths)."""
         return int(self._values.get(name, default))
 
 
 def parse(command: Command, words: Sequence[str]) -> Options:
-    """Read ``words`` by the command's table.
+    """Parse ``words`` by the flag table of ``command``.
 
-    Raises UsageError in Docker's words. ``--help`` is recorded as the flag ``help``.
+    ``--help`` is set as the flag ``help`` and ends the parsing.
+
+    :raises UsageError: when a flag is unknown or invalid, in Docker's words.
     """
     options = Options(command)
     if command.raw:
@@ -164,26 +173,31 @@ def parse(command: Command, words: Sequence[str]) -> Options:
             position = _long(options, by_name, word, words, position)
         else:
             position = _short(options, by_short, word, words, position)
-        if options.given("help"):
+        if options.is_set("help"):
             break
     return options
 
 
 def check_arguments(options: Options) -> None:
-    """Raise UsageError where there are fewer or more arguments than the command takes."""
+    """Check the number of arguments.
+
+    :raises UsageError: when there are fewer or more arguments than the command takes.
+    """
     command = options.command
-    found = len(options.arguments)
-    if command.least <= found and (command.most is None or found <= command.most):
+    count = len(options.arguments)
+    if command.min_args <= count and (command.max_args is None or count <= command.max_args):
         return
-    if command.most == 0:
-        wanted = "accepts no arguments"
-    elif command.most is None or (found < command.least and command.least != command.most):
-        wanted = f"requires at least {_count(command.least)}"
-    elif command.least == command.most:
-        wanted = f"requires exactly {_count(command.least)}"
+    if command.max_args == 0:
+        requirement = "accepts no arguments"
+    elif command.max_args is None or (
+        count < command.min_args and command.min_args != command.max_args
+    ):
+        requirement = f"requires at least {_count(command.min_args)}"
+    elif command.min_args == command.max_args:
+        requirement = f"requires exactly {_count(command.min_args)}"
     else:
-        wanted = f"requires at most {_count(command.most)}"
-    raise UsageError(f'"jaula {command.path}" {wanted}.', status=1, usage=True)
+        requirement = f"requires at most {_count(command.max_args)}"
+    raise UsageError(f'"jaula {command.path}" {requirement}.', status=1, usage=True)
 
 
 def _count(number: int) -> str:
@@ -198,7 +212,7 @@ def _long(
         raise UsageError(f"bad flag syntax: {word}")
     flag = table.get(name)
     if flag is None:
-        raise UsageError(f"unknown flag: --{name}" + _near(name, table))
+        raise UsageError(f"unknown flag: --{name}" + _suggestion(name, table))
     if equals:
         options.set(flag, value)
     elif flag.kind == "bool":
@@ -241,12 +255,14 @@ def _short(
     return position
 
 
-def _near(name: str, table: dict[str, Flag]) -> str:
+def _suggestion(name: str, table: dict[str, Flag]) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(name, table, n=2, cutoff=0.6)
-    close += [known for known in table if known.startswith(name) and known not in close][:2]
-    return f" (near: {', '.join('--' + word for word in close)})" if close else ""
+    close += [
+        flag_name for flag_name in table if flag_name.startswith(name) and flag_name not in close
+    ][:2]
+    return f" (did you mean {' or '.join('--' + word for word in close)}?)" if close else ""
 
 
 def _convert(flag: Flag, text: str) -> object:

@@ -1,16 +1,14 @@
-"""The one list of commands: the words that name them and the modules that hold them.
+"""The table of commands: the words of each command and the module that implements it.
 
-A module is imported when its command is used. Most commands have two names, as Docker's do
-(``jaula ps`` and ``jaula container ls``); both lead to the same module.
+A module is imported when its command is used. Most commands have two names, as Docker's do: ``jaula
+ps`` and ``jaula container ls`` select the same module.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from jaula.cli.command import Command
+from jaula.cli.command import Command, Flag
 
-# words: module in jaula.cli.commands
+# command words: module in jaula.cli.commands
 COMMANDS = {
     "run": "run",
     "create": "create",
@@ -154,7 +152,7 @@ COMMANDS = {
     "volume rm": "volume_rm",
 }
 
-# Other words for the same command; not shown in lists.
+# Docker's aliases: other words for the same command, absent from the lists of commands.
 ALIASES = {
     "container list": "container ls",
     "container ps": "container ls",
@@ -176,20 +174,52 @@ ALIASES = {
 GROUPS = {
     "builder": "Build images",
     "container": "Manage containers",
-    "config": "Manage configs: files for containers",
-    "context": "Manage contexts: names for engines",
+    "config": "Manage configs (read-only files for containers)",
+    "context": "Manage contexts",
     "image": "Manage images",
-    "manifest": "Manage lists of manifests for several platforms",
+    "manifest": "Manage image manifests and manifest lists",
     "network": "Manage networks",
-    "secret": "Manage secrets: files for containers, in memory and for them alone",
+    "secret": "Manage secrets (files on a tmpfs, readable by the container only)",
     "system": "Manage the engine",
-    "trust": "Sign images, and see whose are run",
+    "trust": "Manage trust on images (keys, signatures, policy)",
     "volume": "Manage volumes",
 }
 
 
+ROOT = Command(
+    "[OPTIONS] COMMAND",
+    "A Linux container engine that proves its isolation",
+    run=lambda options: 0,
+    flags=(
+        Flag(
+            "host",
+            "H",
+            "list",
+            "Engine socket to connect to (unix:///path, tcp://host:port, ssh://host)",
+        ),
+        Flag(
+            "context",
+            "c",
+            "string",
+            "Name of the context to use (overrides JAULA_HOST, DOCKER_HOST)",
+        ),
+        Flag("tls", "", "bool", "Use TLS; implied by --tlsverify"),
+        Flag("tlsverify", "", "bool", "Use TLS and verify the remote"),
+        Flag("tlscacert", "", "string", "Trust certs signed only by this CA"),
+        Flag("tlscert", "", "string", "Path to TLS certificate file"),
+        Flag("tlskey", "", "string", "Path to TLS key file"),
+        Flag("debug", "D", "bool", "Enable debug mode (print the traceback of an internal error)"),
+        Flag("version", "v", "bool", "Print version information and quit"),
+    ),
+    interspersed=False,
+)
+
+
 def load(words: str) -> Command:
-    """The command that ``words`` name. Raises KeyError where there is none."""
+    """Return the command that ``words`` select.
+
+    :raises KeyError: when there is no such command.
+    """
     module_name = "jaula.cli.commands." + COMMANDS[ALIASES.get(words, words)]
     module = __import__(module_name, fromlist=("COMMAND",))
     command: Command = module.COMMAND

@@ -1,16 +1,15 @@
-"""Completion scripts for bash, zsh and fish, written from the table of commands and flags.
+"""Completion scripts for bash, zsh and fish, generated from the table of commands and flags.
 
-Flags and words are in the script; names of containers, images, networks and volumes are asked of
-the engine when the key is pressed.
+Commands and flags are part of the script. When the key is pressed, the script queries the engine
+for the names of containers, images, networks and volumes.
 """
 
 from __future__ import annotations
 
 from jaula.cli import command as cli_command
 from jaula.cli import command_table
-from jaula.cli.main import ROOT
 
-ASK = {
+NAME_COMMANDS = {
     "container": "jaula ps -a --format '{{.Names}}'",
     "image": "jaula images --format '{{.Repository}}:{{.Tag}}'",
     "network": "jaula network ls --format '{{.Name}}'",
@@ -22,17 +21,17 @@ ASK = {
 
 
 def script(shell: str) -> str:
-    """The script for ``bash``, ``zsh`` or ``fish``."""
+    """Return the script for ``bash``, ``zsh`` or ``fish``."""
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]()
 
 
 def _commands() -> list[tuple[str, cli_command.Command]]:
-    """Each command under each of its names."""
+    """Return each command under each of its names."""
     return [(words, command_table.load(words)) for words in command_table.COMMANDS]
 
 
 def _names(prefix: str) -> list[str]:
-    """First words, or the second words of a group."""
+    """Return the first words of all commands, or the second words of the group ``prefix``."""
     if not prefix:
         return sorted({words.partition(" ")[0] for words in command_table.COMMANDS})
     return sorted(
@@ -47,10 +46,10 @@ def _spellings(flag: cli_command.Flag) -> list[str]:
 
 
 def _values(completes: str | tuple[str, ...]) -> str:
-    """Shell words that give the candidates; empty for nothing."""
+    """Return shell words that expand to the candidates, or an empty string."""
     if isinstance(completes, tuple):
         return " ".join(completes)
-    return f"$({ASK[completes]} 2>/dev/null)" if completes in ASK else ""
+    return f"$({NAME_COMMANDS[completes]} 2>/dev/null)" if completes in NAME_COMMANDS else ""
 
 
 def _quoted(text: str) -> str:
@@ -77,7 +76,9 @@ def _bash() -> str:
     groups = "\n".join(
         f"    {name}) words={_quoted(' '.join(_names(name)))} ;;" for name in command_table.GROUPS
     )
-    root = " ".join(word for flag in (*ROOT.flags, cli_command.HELP) for word in _spellings(flag))
+    root = " ".join(
+        word for flag in (*command_table.ROOT.flags, cli_command.HELP) for word in _spellings(flag)
+    )
     return f"""# bash completion for jaula, made by `jaula completion bash`
 
 _jaula_flags() {{
@@ -173,15 +174,15 @@ def _zsh() -> str:
         + ") ;;"
         for group in command_table.GROUPS
     )
-    asks = "\n".join(
-        f'_jaula_{kind}() {{\n    local -a names=(${{(f)"$({ask} 2>/dev/null)"}})\n'
+    name_functions = "\n".join(
+        f'_jaula_{kind}() {{\n    local -a names=(${{(f)"$({query} 2>/dev/null)"}})\n'
         f"    compadd -a names\n}}\n"
-        for kind, ask in ASK.items()
+        for kind, query in NAME_COMMANDS.items()
     )
     return f"""#compdef jaula
 # zsh completion for jaula, made by `jaula completion zsh`
 
-{asks}
+{name_functions}
 _jaula() {{
     local path words_before=1
     local -a words_left
@@ -250,7 +251,13 @@ def _zsh_flag(flag: cli_command.Flag) -> str:
 def _zsh_action(completes: str | tuple[str, ...]) -> str:
     if isinstance(completes, tuple):
         return f"({' '.join(completes)})"
-    return f"_jaula_{completes}" if completes in ASK else "_files" if completes == "file" else " "
+    return (
+        f"_jaula_{completes}"
+        if completes in NAME_COMMANDS
+        else "_files"
+        if completes == "file"
+        else " "
+    )
 
 
 # -- fish ---------------------------------------------------------------------------------------
@@ -263,7 +270,7 @@ def _fish() -> str:
         "complete -c jaula -f",
     ]
     top = f"not __fish_seen_subcommand_from {' '.join(_names(''))}"
-    for flag in (*ROOT.flags, cli_command.HELP):
+    for flag in (*command_table.ROOT.flags, cli_command.HELP):
         lines.append(_fish_flag(flag, "__fish_use_subcommand"))
     for name in _names(""):
         lines.append(f"complete -c jaula -n {_quoted(top)} -a {name} -d {_quoted(_summary(name))}")
@@ -307,4 +314,4 @@ def _fish_flag(flag: cli_command.Flag, condition: str) -> str:
 def _fish_values(completes: str | tuple[str, ...]) -> str:
     if isinstance(completes, tuple):
         return _quoted(" ".join(completes))
-    return f'"({ASK[completes]} 2>/dev/null)"'
+    return f'"({NAME_COMMANDS[completes]} 2>/dev/null)"'

@@ -1,4 +1,7 @@
-"""The client's own environment."""
+"""The environment of the client.
+
+A module of its own: ``import os`` costs start-up time, ``posix.environ`` does not.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from posix import environ
 
 
 def variable(name: str) -> str | None:
-    """A variable of the client's own environment."""
+    """Return the value of an environment variable, or None if it is not set."""
     value = environ.get(name.encode("utf-8", "surrogateescape"))
     return None if value is None else value.decode("utf-8", "surrogateescape")
 
 
 def text(name: str) -> str:
-    """The same, empty where it is not set."""
+    """Return the value of an environment variable, or an empty string if it is not set."""
     return variable(name) or ""

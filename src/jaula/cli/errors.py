@@ -1,14 +1,14 @@
-"""What a command reports when it cannot do its work, with the exit status it leaves.
+"""Errors of the client, with the exit status that each one sets.
 
-These are not :mod:`jaula.errors`: the client shows what the engine answered and must not pay for
-the engine's modules.
+These are not :mod:`jaula.errors`: the client prints what the engine answered and does not import
+the engine's modules, which would cost start-up time.
 """
 
 from __future__ import annotations
 
 
 class CliError(Exception):
-    """One line for the person at the terminal."""
+    """An error message of one line for the user."""
 
     def __init__(self, message: str, *, status: int = 1) -> None:
         super().__init__(message)
@@ -17,7 +17,7 @@ class CliError(Exception):
 
 
 class UsageError(CliError):
-    """The command line cannot be understood; Docker leaves 125 for flags, 1 for arguments."""
+    """The command line is invalid. Docker exits with 125 for flags and with 1 for arguments."""
 
     def __init__(self, message: str, *, status: int = 125, usage: bool = False) -> None:
         super().__init__(message, status=status)
@@ -25,11 +25,14 @@ class UsageError(CliError):
 
 
 class NotATerminal(CliError):
-    """A terminal was asked for where there is none; 1 as in Docker, also for ``run``."""
+    """Standard input is not a terminal, but one is required.
+
+    The exit status is 1 as in Docker, also for ``run``.
+    """
 
 
 class EngineError(CliError):
-    """The engine answered a request with an error."""
+    """The engine answered a request with an error status."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"Error response from daemon: {message}")
@@ -38,11 +41,11 @@ class EngineError(CliError):
 
 
 class Unreachable(CliError):
-    """No engine answers, or the connection broke."""
+    """The engine does not answer, or the connection broke."""
 
 
 class ExitStatus(Exception):
-    """End the program with this status after everything has been restored."""
+    """Exit with this status, after all context managers have restored the terminal."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)

@@ -1,4 +1,4 @@
-"""Doing one thing to each of several objects named on the command line."""
+"""Run one action for each object named on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def each(names: Iterable[str], action: Callable[[str], object], *, echo: bool = True) -> int:
-    """Call ``action`` for every name and print the name; 1 where the engine refused one of them."""
+    """Call ``action`` for every name and print the name.
+
+    Return the exit status: 1 if the engine refused an action, else 0. The other names are still
+    processed.
+    """
     status = 0
     for name in names:
         try:
@@ -32,7 +36,10 @@ def each(names: Iterable[str], action: Callable[[str], object], *, echo: bool = 
 
 
 def each_container(names: Iterable[str], action: str, query: Query = ()) -> int:
-    """POST ``action`` (the last word of the path) for every container; the status of each()."""
+    """POST ``action`` (the last word of the path) for every container.
+
+    Return the exit status of :func:`each`.
+    """
     client = Client(Settings.host)
     return each(
         names, lambda name: client.request("POST", f"/containers/{quote(name)}/{action}", query)

@@ -1,4 +1,4 @@
-"""The pages that ``--help`` prints, made from the same table as the parser."""
+"""Help pages for ``--help``, generated from the same table as the parser."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COMMON = ("run", "exec", "ps", "images", "info", "verify", "demo")
 
 
 def page(command: cli_command.Command) -> str:
-    """The page of one command: synopsis, description, options, examples, exit status."""
+    """Return the help page of one command: usage, description, options, examples, exit status."""
     parts = [f"Usage:  jaula {command.path} {command.usage}".rstrip(), command.summary]
     if command.description:
         parts.append("\n\n".join(_wrapped(text) for text in command.description.split("\n\n")))
@@ -23,38 +23,36 @@ def page(command: cli_command.Command) -> str:
     if command.exit_status:
         rows = _columns([(number, meaning) for number, meaning in command.exit_status])
         parts.append("Exit status:\n" + rows)
-    others = [
+    aliases = [
         words
         for words, module in command_table.COMMANDS.items()
         if module == command_table.COMMANDS.get(command.path) and words != command.path
     ]
-    if others:
-        parts.append("Aliases:\n  " + ", ".join(f"jaula {words}" for words in others))
+    if aliases:
+        parts.append("Aliases:\n  " + ", ".join(f"jaula {words}" for words in aliases))
     if command.see_also:
         parts.append("See also:\n  " + ", ".join(f"jaula {words}" for words in command.see_also))
     return "\n\n".join(parts) + "\n"
 
 
 def overview() -> str:
-    """The page of ``jaula`` itself."""
-    from jaula.cli.main import ROOT
-
+    """Return the help page of ``jaula`` itself."""
     names = [words for words in command_table.COMMANDS if " " not in words]
     parts = [
         "Usage:  jaula [OPTIONS] COMMAND",
-        ROOT.summary,
+        command_table.ROOT.summary,
         "Common Commands:\n" + _summaries([name for name in names if name in COMMON]),
         "Management Commands:\n" + _columns(list(command_table.GROUPS.items())),
         "Commands:\n" + _summaries(sorted(name for name in names if name not in COMMON)),
-        *_options(ROOT.flags, title="Global Options"),
-        "Environment:\n" + _columns([("JAULA_HOST", "Engine to talk to, as --host")]),
+        *_options(command_table.ROOT.flags, title="Global Options"),
+        "Environment:\n" + _columns([("JAULA_HOST", "Engine socket to connect to, as --host")]),
         "Run 'jaula COMMAND --help' for more information on a command.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def group(name: str) -> str:
-    """The page of a group of commands."""
+    """Return the help page of a group of commands."""
     names = sorted(words for words in command_table.COMMANDS if words.startswith(name + " "))
     return "\n\n".join(
         [
@@ -93,8 +91,8 @@ def _head(flag: cli_command.Flag) -> str:
 
 def _help(flag: cli_command.Flag) -> str:
     if flag.default:
-        shown = flag.default if flag.kind != "string" else f'"{flag.default}"'
-        return f"{flag.help} (default {shown})"
+        default = flag.default if flag.kind != "string" else f'"{flag.default}"'
+        return f"{flag.help} (default {default})"
     return flag.help
 
 

@@ -1,4 +1,4 @@
-"""From an argument list to an exit status."""
+"""Entry point of the client: from an argument list to an exit status."""
 
 from __future__ import annotations
 
@@ -18,46 +18,25 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
-ROOT = cli_command.Command(
-    "[OPTIONS] COMMAND",
-    "A Linux container engine that proves its isolation",
-    run=lambda options: 0,
-    flags=(
-        cli_command.Flag(
-            "host", "H", "list", "Engine to talk to: unix:///path, tcp://host:port, ssh://host"
-        ),
-        cli_command.Flag(
-            "context", "c", "string", "Context to use (overrides JAULA_HOST, DOCKER_HOST)"
-        ),
-        cli_command.Flag("tls", "", "bool", "Use TLS; implied by --tlsverify"),
-        cli_command.Flag("tlsverify", "", "bool", "Use TLS, and the engine must prove who it is"),
-        cli_command.Flag("tlscacert", "", "string", "Certificates of authorities to trust"),
-        cli_command.Flag("tlscert", "", "string", "Certificate to show to the engine"),
-        cli_command.Flag("tlskey", "", "string", "Its key"),
-        cli_command.Flag("debug", "D", "bool", "Show where an error comes from"),
-        cli_command.Flag("version", "v", "bool", "Print version information and quit"),
-    ),
-    interspersed=False,
-)
-
 
 class Settings:
-    """What the options before the command say; read by the commands through the module."""
+    """Values of the global options; the commands read them as class attributes."""
 
     host = ""
     debug = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; the exit status. Nothing but SystemExit of a caller gets out."""
+    """Run one command line and return the exit status.
+
+    All errors of the client are reported here. With ``--debug``, an OSError is raised instead.
+    """
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except ExitStatus as leave:
-        return leave.status
-    except UsageError as error:
-        return _say_usage(error)
+    except ExitStatus as error:
+        return error.status
     except CliError as error:
-        _say(error.message)
+        _print_error(error.message)
         return error.status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -66,13 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if Settings.debug:
             raise
-        place = f": {error.filename}" if error.filename else ""
-        _say(f"jaula: {error.strerror or error}{place}")
+        path = f": {error.filename}" if error.filename else ""
+        _print_error(f"jaula: {error.strerror or error}{path}")
         return 1
 
 
-def run_and_leave() -> None:
-    """Run the process's own command line and end the process without the interpreter's farewell."""
+def run_and_exit() -> None:
+    """Run the command line of this process and exit, without the interpreter's finalization."""
     sys.excepthook = _unexpected
     status = main()
     try:
@@ -88,25 +67,28 @@ def run_and_leave() -> None:
 def _unexpected(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """A fault of the client itself: one line that says where, the whole trace with --debug."""
+    """Report an internal error of the client.
+
+    Prints one line with its location, or with ``--debug`` the traceback.
+    """
     if Settings.debug:
         sys.__excepthook__(kind, error, trace)
         return
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-    _say(f"jaula: internal error{place}: {kind.__name__}: {error} (--debug shows more)")
+    location = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    _print_error(f"jaula: internal error{location}: {kind.__name__}: {error} (--debug shows more)")
 
 
 def _dispatch(words: list[str]) -> int:
-    ROOT.path = ""
-    options = cli_command.parse(ROOT, words)
+    command_table.ROOT.path = ""
+    options = cli_command.parse(command_table.ROOT, words)
     Settings.debug = options.on("debug")
     hosts = options.texts("host")
     Settings.host = ConnectionOptions.host = hosts[-1] if hosts else ""
     ConnectionOptions.context = options.text("context")
     ConnectionOptions.tls = options.on("tls")
-    ConnectionOptions.tlsverify = options.on("tlsverify") if options.given("tlsverify") else None
+    ConnectionOptions.tlsverify = options.on("tlsverify") if options.is_set("tlsverify") else None
     ConnectionOptions.tlscacert = options.text("tlscacert")
     ConnectionOptions.tlscert = options.text("tlscert")
     ConnectionOptions.tlskey = options.text("tlskey")
@@ -125,7 +107,9 @@ def _dispatch(words: list[str]) -> int:
     if name in command_table.GROUPS:
         return _group(name, rest)
     if name not in command_table.COMMANDS:
-        raise CliError(f"jaula: '{name}' is not a jaula command.{_near(name)}\nSee 'jaula --help'")
+        raise CliError(
+            f"jaula: '{name}' is not a jaula command.{_suggestion(name)}\nSee 'jaula --help'"
+        )
     return _run(name, rest)
 
 
@@ -140,7 +124,8 @@ def _group(group: str, words: list[str]) -> int:
         if words[0].startswith("-"):
             raise UsageError(f"unknown flag: {words[0]}\nSee 'jaula {group} --help'.")
         raise CliError(
-            f"jaula: '{path}' is not a jaula command.{_near(path)}\n\n" + cli_help.group(group)
+            f"jaula: '{path}' is not a jaula command.{_suggestion(path)}\n\n"
+            + cli_help.group(group)
         )
     return _run(path, words[1:])
 
@@ -169,22 +154,17 @@ def _run(path: str, words: list[str]) -> int:
     return command.run(options)
 
 
-def _say_usage(error: UsageError) -> int:
-    _say(error.message)
-    return error.status
-
-
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     try:
         sys.stderr.write(message + "\n")
     except BrokenPipeError:
         pass
 
 
-def _near(word: str) -> str:
+def _suggestion(word: str) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(
         word, [*command_table.COMMANDS, *command_table.GROUPS], n=3, cutoff=0.6
     )
-    return f" Near: {', '.join(close)}." if close else ""
+    return f" Did you mean {' or '.join(close)}?" if close else ""

@@ -1,8 +1,8 @@
 """Signals as events of a poll loop.
 
-Python runs a handler between two instructions of the main thread, and restarts a ``poll`` that a
-signal interrupted (PEP 475); the wake-up descriptor is what ends the poll. ``signal`` itself is not
-imported: it builds three enumerations.
+Python runs a handler between two instructions of the main thread and restarts a ``poll`` that a
+signal interrupted (PEP 475). The wake-up descriptor is what ends the poll. The module ``signal`` is
+not imported: it builds three enumerations, which costs start-up time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM = 1, 2, 3, 10, 12, 14, 15
 SIGCONT, SIGTSTP, SIGVTALRM, SIGPROF, SIGWINCH, SIGIO, SIGPWR = 18, 20, 26, 27, 28, 29, 30
 
-# What a container is told when the client is told it. Not among them: what cannot be caught, what a
-# fault of the client causes, SIGCHLD, SIGPIPE and SIGURG, which concern the client alone.
+# Signals that the client forwards to the container. Not forwarded: signals that cannot be caught,
+# signals of a fault in the client, and SIGCHLD, SIGPIPE and SIGURG, which concern the client only.
 PROXIED = (
     SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGCONT, SIGTSTP, SIGVTALRM,
     SIGPROF, SIGWINCH, SIGIO, SIGPWR,
@@ -33,15 +33,15 @@ NAMES = {
 
 
 class SignalHandler:
-    """A context in which ``signals`` are collected; ``fileno`` is readable when one came.
+    """A context manager that collects ``signals``; ``fileno`` is readable after a signal.
 
-    A signal that was ignored when the client started (``nohup``, a background job) stays so.
+    A signal that was ignored when the client started (``nohup``, a background job) stays ignored.
     """
 
     def __init__(self, signals: tuple[int, ...]) -> None:
         self._signals = signals
         self._before: list[tuple[int, object]] = []
-        self._came: list[int] = []
+        self._received: list[int] = []
         self._read = self._write = -1
 
     def fileno(self) -> int:
@@ -52,21 +52,21 @@ class SignalHandler:
         _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in self._signals:
             if _signal.getsignal(number) != _signal.SIG_IGN:
-                self._before.append((number, _signal.signal(number, self._note)))
+                self._before.append((number, _signal.signal(number, self._on_signal)))
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._came.append(number)
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(number)
 
     def take(self) -> list[int]:
-        """The signals that came since the last call, in order."""
+        """Return the signals received since the last call, in order."""
         try:
             while read(self._read, 512):
                 pass
         except BlockingIOError:
             pass
-        came, self._came = self._came, []
-        return came
+        received, self._received = self._received, []
+        return received
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before:

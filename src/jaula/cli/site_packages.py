@@ -1,7 +1,7 @@
-"""The Python packages that a command other than a plain client needs.
+"""Import path of third-party packages, for the commands that need more than a plain client.
 
-The launcher starts the interpreter without ``site``, so that nobody pays for it who only talks to
-the engine; what ``site`` would have added is added here, for the commands that need it.
+The launcher starts the interpreter without ``site``, so that a plain client does not pay for it.
+:func:`enable` adds to ``sys.path`` what ``site`` would have added.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ NEEDED = "msgspec"
 
 
 def enable() -> None:
-    """Make the packages importable. Raises Failure where they are not installed."""
+    """Make the packages importable.
+
+    :raises CliError: when they are not installed.
+    """
     import os
     from importlib.machinery import PathFinder
 
@@ -22,11 +25,15 @@ def enable() -> None:
 
     prefix = os.path.dirname(os.path.dirname(os.path.abspath(sys.executable)))
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    places = [
+    directories = [
         os.path.dirname(os.path.dirname(os.path.abspath(jaula.__file__))),
         os.path.join(prefix, "lib", version, "site-packages"),
     ]
-    sys.path += [place for place in places if place not in sys.path and os.path.isdir(place)]
+    sys.path += [
+        directory
+        for directory in directories
+        if directory not in sys.path and os.path.isdir(directory)
+    ]
     if PathFinder.find_spec(NEEDED) is not None:
         return
     import site

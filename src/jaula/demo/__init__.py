@@ -1,5 +1,5 @@
-"""The guided tour: real containers, the commands that a person would type, the kernel's answers.
+"""The guided tour: real containers, the commands of a user, and the kernel's evidence.
 
 Each step is one file in :mod:`jaula.demo.steps`, a function that takes a
-:class:`~jaula.demo.runner.TourRunner`; :mod:`jaula.demo.tour` puts them in order.
+:class:`~jaula.demo.runner.TourRunner`. :mod:`jaula.demo.tour` runs them in order.
 """

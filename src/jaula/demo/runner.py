@@ -1,4 +1,4 @@
-"""What a step uses: telling, running commands as a person would, and holding it to its word."""
+"""Runner of the tour: text output, commands as a user types them, and checks of the results."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-PATIENCE = 120.0  # seconds for one command
+TIMEOUT = 120.0  # seconds for one command
 MAIN = Path(__file__).resolve().parent.parent / "__main__.py"
 
 
 class Result(NamedTuple):
-    """How one command ended."""
+    """The result of one command."""
 
     status: int
     output: str
@@ -23,7 +23,7 @@ class Result(NamedTuple):
 
 
 class TourRunner:
-    """Shows the tour on standard output and remembers what did not come true."""
+    """Prints the tour on standard output and records failed checks."""
 
     def __init__(self, host: str, *, quick: bool) -> None:
         self.quick = quick
@@ -39,32 +39,32 @@ class TourRunner:
 
     @property
     def scratch(self) -> Path:
-        """A directory of the tour's own, gone at its end."""
+        """Return the temporary directory of the tour, removed at its end."""
         return Path(self._scratch.name)
 
-    # -- telling ------------------------------------------------------------------------------
+    # -- output -------------------------------------------------------------------------------
 
     def title(self, number: int, text: str) -> None:
-        """Begin a step."""
+        """Print the heading of a step."""
         self.line("")
         self.line(f"── {number}. {text} ".ljust(78, "─"), "1")
 
-    def say(self, text: str) -> None:
-        """A sentence about what comes."""
+    def text(self, text: str) -> None:
+        """Print a paragraph."""
         self.line("")
         self.line(text)
 
-    def show(self, text: str, most: int = 60) -> None:
-        """Output, indented; the middle of a long one is left out."""
+    def show(self, text: str, limit: int = 60) -> None:
+        """Print indented output; the middle of a long one is left out."""
         lines = text.rstrip("\n").split("\n")
-        if len(lines) > most:
-            left = len(lines) - most
-            lines = [*lines[: most - 5], f"... {left} lines ...", *lines[-5:]]
+        if len(lines) > limit:
+            omitted = len(lines) - limit
+            lines = [*lines[: limit - 5], f"... {omitted} lines ...", *lines[-5:]]
         for line in lines:
             self.line("  " + line)
 
-    def must(self, condition: object, sentence: str) -> None:
-        """Say whether what the step is about was seen; what was not fails the tour."""
+    def check(self, condition: object, sentence: str) -> None:
+        """Print whether a check passed. A failed check fails the tour."""
         if condition:
             self.line(f"  [ok] {sentence}", "32")
         else:
@@ -72,22 +72,22 @@ class TourRunner:
             self.failures.append(sentence)
 
     def line(self, text: str, color: str = "") -> None:
-        """One line, in a colour (SGR number) where the terminal has them."""
-        shown = f"\x1b[{color}m{text}\x1b[0m" if color and self._color else text
-        sys.stdout.write(shown + "\n")
+        """Print one line, in a colour (SGR number) if the terminal supports it."""
+        output = f"\x1b[{color}m{text}\x1b[0m" if color and self._color else text
+        sys.stdout.write(output + "\n")
         sys.stdout.flush()
 
-    # -- doing --------------------------------------------------------------------------------
+    # -- commands -----------------------------------------------------------------------------
 
-    def jaula(self, *words: str, shown: bool = True, told: bool = True) -> Result:
-        """Run ``jaula words`` and show the command and its output."""
-        if told:
+    def jaula(self, *words: str, show_output: bool = True, echo: bool = True) -> Result:
+        """Run ``jaula words``; print the command (``echo``) and its output (``show_output``)."""
+        if echo:
             self.command("jaula", *words)
         done = subprocess.run(
             self.arguments(*words),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
         result = Result(
@@ -95,37 +95,40 @@ class TourRunner:
             done.stdout.decode("utf-8", "replace"),
             done.stderr.decode("utf-8", "replace"),
         )
-        if told and shown:
+        if echo and show_output:
             text = result.output + result.error
             if text.strip():
                 self.show(text)
-        if told and result.status:
+        if echo and result.status:
             self.line(f"  (exit status {result.status})")
         return result
 
     def command(self, *words: str) -> None:
-        """Show a command line."""
+        """Print a command line."""
         self.line("")
         self.line("$ " + shlex.join(words), "36")
 
     def arguments(self, *words: str) -> list[str]:
-        """The argument list that runs ``jaula words`` with this interpreter."""
+        """Return the argument list that runs ``jaula words`` with this interpreter."""
         return [sys.executable, "-I", "-S", "-X", "utf8", str(MAIN), *self._host, *words]
 
     def name(self, word: str) -> str:
-        """A name for a container of the tour, removed at its end."""
+        """Return a name for a container, which is removed at the end of the tour."""
         name = f"demo-{word}-{os.getpid()}"
         self._containers.append(name)
         return name
 
     def own_image(self, word: str) -> str:
-        """A name for an image of the tour, removed at its end."""
+        """Return a name for an image, which is removed at the end of the tour."""
         name = f"demo-{word}-{os.getpid()}:tour"
         self._images.append(name)
         return name
 
     def start(self, word: str, *words: str, image: str = "") -> str:
-        """Start a container in the background that sleeps; its name."""
+        """Start a sleeping container in the background and return its name.
+
+        :raises StepFailed: when it does not start.
+        """
         name = self.name(word)
         result = self.jaula(
             "run", "-d", "--name", name, *words, image or self.image, "sleep", "600"
@@ -135,21 +138,24 @@ class TourRunner:
         return name
 
     def pid(self, name: str) -> int:
-        """The host's PID of the container's first process."""
+        """Return the host's pid of the container's init process.
+
+        :raises StepFailed: when the container has no process.
+        """
         result = self.jaula("inspect", "-f", "{{.State.Pid}}", name)
         if result.status or not result.output.strip().isdigit():
             raise StepFailed(f"{name} has no process")
         return int(result.output)
 
     def clean(self) -> None:
-        """Remove every container, image and file of the tour."""
+        """Remove all containers, images and files of the tour."""
         if self._containers:
-            self.jaula("rm", "-f", "-v", *self._containers, told=False)
+            self.jaula("rm", "-f", "-v", *self._containers, echo=False)
         if self._images:
-            self.jaula("rmi", "-f", *self._images, told=False)
+            self.jaula("rmi", "-f", *self._images, echo=False)
         self._containers, self._images = [], []
         self._scratch.cleanup()
 
 
 class StepFailed(Exception):
-    """A step cannot go on."""
+    """A step cannot continue."""

@@ -1,4 +1,4 @@
-"""A person at a terminal, played: a pseudo-terminal with a program on it, keys and screen."""
+"""A simulated user at a terminal: a pseudo-terminal with a program, keys and the screen."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ import termios
 import time
 from collections.abc import Callable
 
-PATIENCE = 20.0  # seconds for what is awaited to appear
+TIMEOUT = 20.0  # seconds for the expected text to appear
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 
 class Terminal:
-    """A program on a pseudo-terminal. A context; the program is ended on the way out."""
+    """A program on a pseudo-terminal, as a context manager.
+
+    The program is terminated at the exit.
+    """
 
     def __init__(self, arguments: list[str], rows: int, columns: int) -> None:
         self.screen = b""
-        self._seen = 0
+        self._position = 0
         self._status: int | None = None
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
@@ -40,48 +43,48 @@ class Terminal:
         os.close(self.fd)
 
     def resize(self, rows: int, columns: int) -> None:
-        """Change the window's size; the kernel sends SIGWINCH."""
+        """Change the size of the terminal; the kernel sends SIGWINCH."""
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, keys: str) -> None:
         """Send keys."""
         os.write(self.fd, keys.encode())
 
-    def until(self, text: str, patience: float = PATIENCE) -> bool:
-        """Read until ``text`` appears behind what was awaited before; False when it does not."""
-        wanted = text.encode()
-        return self._read(lambda: self._found(wanted), patience)
+    def until(self, text: str, timeout: float = TIMEOUT) -> bool:
+        """Read until ``text`` appears after the last match; False after the timeout."""
+        expected = text.encode()
+        return self._read(lambda: self._match(expected), timeout)
 
-    def _found(self, wanted: bytes) -> bool:
-        at = self.plain.find(wanted, self._seen)
+    def _match(self, expected: bytes) -> bool:
+        at = self.plain.find(expected, self._position)
         if at < 0:
             return False
-        self._seen = at + len(wanted)
+        self._position = at + len(expected)
         return True
 
     @property
     def plain(self) -> bytes:
-        """The screen's text without escape sequences."""
+        """Return the text of the screen without escape sequences."""
         return ESCAPES.sub(b"", self.screen).replace(b"\r", b"")
 
-    def _read(self, done: Callable[[], bool], patience: float) -> bool:
-        deadline = time.monotonic() + patience
+    def _read(self, done: Callable[[], bool], timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
         while not done():
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.fd], [], [], left)[0]:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not select.select([self.fd], [], [], remaining)[0]:
                 return done()
             try:
                 data = os.read(self.fd, 65536)
             except OSError:
-                return done()  # the other side is closed: the program has ended
+                return done()  # the program closed the terminal: it has ended
             if not data:
                 return done()
             self.screen += data
         return True
 
-    def wait(self, patience: float = PATIENCE) -> int:
-        """The program's exit status. It is killed when it does not end in time."""
-        deadline = time.monotonic() + patience
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        """Return the program's exit status. It is killed if it does not end in time."""
+        deadline = time.monotonic() + timeout
         while self._status is None:
             self._read(lambda: False, 0.05)
             ended, status = os.waitpid(self.pid, os.WNOHANG)
@@ -89,5 +92,5 @@ class Terminal:
                 self._status = os.waitstatus_to_exitcode(status)
             elif time.monotonic() > deadline:
                 os.kill(self.pid, signal.SIGKILL)
-                deadline += patience
+                deadline += timeout
         return self._status

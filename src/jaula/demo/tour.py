@@ -1,4 +1,4 @@
-"""The tour from its beginning to its end."""
+"""The tour from its first to its last step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS: tuple[tuple[str, Callable[[TourRunner], None]], ...] = (
     ("The host and its engine", host.show),
     ("A shell in a container", shell.show),
     ("Namespaces: what a container sees", namespaces.show),
-    ("Users: root inside is nobody outside", users.show),
+    ("Users: root inside is unprivileged outside", users.show),
     ("Cgroups: what a container may use", cgroups.show),
     ("Capabilities: what its root may do", capabilities.show),
     ("Copy on write: ten containers, one image", layers.show),
@@ -32,41 +32,46 @@ STEPS: tuple[tuple[str, Callable[[TourRunner], None]], ...] = (
 )
 
 
-def walk(host_address: str, *, quick: bool, only: list[int]) -> int:
-    """Take the steps; the exit status."""
-    guide = TourRunner(host_address, quick=quick)
-    began = time.monotonic()
+def run(host_address: str, *, quick: bool, only: list[int]) -> int:
+    """Run the steps and return the exit status.
+
+    ``only`` are the numbers of the steps to run; empty for all.
+    """
+    runner = TourRunner(host_address, quick=quick)
+    start = time.monotonic()
     try:
-        _images(guide)
+        _images(runner)
         for number, (title, step) in enumerate(STEPS, 1):
             if only and number not in only:
                 continue
-            guide.title(number, title)
+            runner.title(number, title)
             try:
-                step(guide)
+                step(runner)
             except (StepFailed, OSError, subprocess.TimeoutExpired) as error:
-                guide.must(False, f"step {number} went to its end ({error})")
+                runner.check(False, f"step {number} completed ({error})")
     except StepFailed as error:
-        guide.must(False, str(error))
+        runner.check(False, str(error))
     finally:
-        guide.clean()
-    guide.line("")
-    if guide.failures:
-        guide.line(f"The tour did not show {len(guide.failures)} of the things that it is for:")
-        for sentence in guide.failures:
-            guide.line(f"  {sentence}")
+        runner.clean()
+    runner.line("")
+    if runner.failures:
+        runner.line(f"{len(runner.failures)} checks of the tour failed:")
+        for sentence in runner.failures:
+            runner.line(f"  {sentence}")
         return 1
-    guide.line(f"The tour showed everything, in {time.monotonic() - began:.0f} seconds.")
+    runner.line(f"All checks of the tour passed, in {time.monotonic() - start:.0f} seconds.")
     return 0
 
 
-def _images(guide: TourRunner) -> None:
-    """Make the images that are missing."""
-    for image in dict.fromkeys((guide.image, guide.shell_image)):
-        if guide.jaula("image", "inspect", image, told=False).status == 0:
+def _images(runner: TourRunner) -> None:
+    """Build the missing images."""
+    for image in dict.fromkeys((runner.image, runner.shell_image)):
+        if runner.jaula("image", "inspect", image, echo=False).status == 0:
             continue
-        guide.say(f"There is no image {image} yet: it is made from the host's package mirror.")
-        guide.command("jaula", "image", "bootstrap", image)
-        done = subprocess.run(guide.arguments("image", "bootstrap", image), check=False)
+        runner.text(
+            f"The image {image} does not exist yet: build it from the host's package mirror."
+        )
+        runner.command("jaula", "image", "bootstrap", image)
+        done = subprocess.run(runner.arguments("image", "bootstrap", image), check=False)
         if done.returncode:
-            raise StepFailed(f"the image {image} was made")
+            raise StepFailed(f"the image {image} could be built")

@@ -1,1 +1,1 @@
-"""What on this host hinders an engine, and the command that mends it: ``jaula doctor``."""
+"""``jaula doctor``: problems of this host for an engine, and the commands that fix them."""

@@ -1,21 +1,25 @@
-"""What the facts mean for an engine: nothing, a loss, or that it cannot run. Pure.
+"""Checks of ``jaula doctor``: from the report of a host to findings. Pure.
 
-``hinders``: no engine, or no container, until it is mended. ``costs``: they run and lack something.
+``hinders``: no engine, or no container, until it is fixed. ``costs``: they run without a feature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.doctor.facts import HostReport
+from jaula.doctor.host import HostReport
 from jaula.rootless.subids import LEAST
+
+if TYPE_CHECKING:
+    from jaula.audit.kernel.check_config import SupportRow
 
 
 class State(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     COSTS = "costs"
@@ -23,17 +27,17 @@ class State(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One line: ``mend`` is a command to type, "" where nothing is to be done or can be."""
+    """One finding. ``fix`` is a command to type, empty if nothing can or must be done."""
 
     subject: str
     state: State
-    found: str
-    mend: str = ""
+    detail: str = msgspec.field(name="found")
+    fix: str = msgspec.field(name="mend", default="")
 
 
 OVERLAY_IN_NAMESPACE = (5, 11)
 IDMAPPED = (5, 12)
-_PACKAGES = {  # by family of distributions: Debian's, Fedora's, Arch's
+_PACKAGES = {  # package names by family of distributions: Debian, Fedora, Arch
     "uidmap": {"debian": "uidmap", "fedora": "shadow-utils", "arch": "shadow"},
     "pasta": {"debian": "passt", "fedora": "passt", "arch": "passt"},
     "nft": {"debian": "nftables", "fedora": "nftables", "arch": "nftables"},
@@ -43,11 +47,11 @@ _INSTALL = {"debian": "apt install", "fedora": "dnf install", "arch": "pacman -S
 _LIMITS = ("cpu", "cpuset", "io", "memory", "pids")
 
 
-def examine(facts: HostReport) -> list[Finding]:
-    """Every line for root's engine or an ordinary user's."""
-    if facts.uid == 0:
-        return [*_namespace_sysctls(facts), *_kernel(facts), *_firewall(facts), *_tools(facts),
-                *_root_cgroups(facts), *_root_directories(facts)]  # fmt: skip
+def examine(host: HostReport) -> list[Finding]:
+    """Return all findings for root's engine or a rootless engine."""
+    if host.uid == 0:
+        return [*_namespace_sysctls(host), *_kernel(host), *_firewall(host), *_tools(host),
+                *_root_cgroups(host), *_root_directories(host)]  # fmt: skip
     checks: tuple[Callable[[HostReport], Iterator[Finding]], ...] = (
         _ids,
         _mappers,
@@ -56,216 +60,250 @@ def examine(facts: HostReport) -> list[Finding]:
         _kernel,
         _runtime_directory,
         _root_directories,
-        _outside,
+        _external_network,
         _firewall,
         _tools,
         _delegation,
         _lingering,
     )
-    return [finding for check in checks for finding in check(facts)]
+    return [finding for check in checks for finding in check(host)]
 
 
-def hinders(findings: list[Finding]) -> bool:
-    """Whether anything stops an engine."""
+def has_blocker(findings: list[Finding]) -> bool:
+    """Return whether a finding prevents an engine or its containers."""
     return any(finding.state is State.HINDERS for finding in findings)
 
 
-def install(facts: HostReport, what: str) -> str:
-    """The command that installs a package by what is needed of it."""
-    for word in facts.distribution:
+def install(host: HostReport, program: str) -> str:
+    """Return the command that installs the package of the program ``what``."""
+    for word in host.distribution:
         family = {"ubuntu": "debian", "rhel": "fedora", "centos": "fedora"}.get(word, word)
         if family in _INSTALL:
-            return f"{_as_root(facts)}{_INSTALL[family]} {_PACKAGES[what][family]}"
-    return f"install the package that has {what}"
+            return f"{_as_root(host)}{_INSTALL[family]} {_PACKAGES[program][family]}"
+    return f"install the package that contains {program}"
 
 
-def _as_root(facts: HostReport) -> str:
-    return "" if facts.uid == 0 else "sudo "
+def _as_root(host: HostReport) -> str:
+    return "" if host.uid == 0 else "sudo "
 
 
-def _ids(facts: HostReport) -> Iterator[Finding]:
-    for kind, count in (("uid", facts.subuids), ("gid", facts.subgids)):
+def _ids(host: HostReport) -> Iterator[Finding]:
+    for kind, count in (("uid", host.subuids), ("gid", host.subgids)):
         subject, path = f"sub{kind}", f"/etc/sub{kind}"
-        first = facts.next_subid
-        mend = f"sudo usermod --add-sub{kind}s {first}-{first + LEAST - 1} {facts.name}"
+        first = host.next_subid
+        fix = f"sudo usermod --add-sub{kind}s {first}-{first + LEAST - 1} {host.name}"
         if count == 0:
-            yield Finding(subject, State.HINDERS, f"{facts.name} has no range in {path}", mend)
+            yield Finding(subject, State.HINDERS, f"{host.name} has no range in {path}", fix)
         elif count < LEAST:
-            found = f"{count} ids in {path}: images with owners above {count} cannot be unpacked"
-            yield Finding(subject, State.COSTS, found, mend)
+            detail = f"{count} ids in {path}: images with owners above {count} cannot be unpacked"
+            yield Finding(subject, State.COSTS, detail, fix)
         else:
             yield Finding(subject, State.OK, f"{count} ids in {path}")
 
 
-def _mappers(facts: HostReport) -> Iterator[Finding]:
+def _mappers(host: HostReport) -> Iterator[Finding]:
     for name in ("newuidmap", "newgidmap"):
-        program = facts.programs.get(name)
+        program = host.programs.get(name)
         if program is None:
-            mend = install(facts, "uidmap")
-            yield Finding(name, State.HINDERS, "it is not installed", mend)
+            fix = install(host, "uidmap")
+            yield Finding(name, State.HINDERS, "not installed", fix)
         elif not program.raised:
-            found = f"{program.path} has neither the set-user-ID bit nor a file capability"
-            yield Finding(name, State.HINDERS, found, f"sudo chmod u+s {program.path}")
+            detail = f"{program.path} has neither the set-user-ID bit nor a file capability"
+            yield Finding(name, State.HINDERS, detail, f"sudo chmod u+s {program.path}")
         else:
             yield Finding(name, State.OK, program.path)
-    if facts.no_new_privileges:
-        found = "this session may gain no privileges, so newuidmap cannot work in it"
-        yield Finding("no_new_privs", State.HINDERS, found)
+    if host.no_new_privileges:
+        detail = "no_new_privs is set for this session, so newuidmap cannot work"
+        yield Finding("no_new_privs", State.HINDERS, detail)
 
 
-def _namespace_sysctls(facts: HostReport) -> Iterator[Finding]:
+def _namespace_sysctls(host: HostReport) -> Iterator[Finding]:
     for name in ("user.max_user_namespaces", "user.max_net_namespaces", "user.max_mnt_namespaces"):
-        value = facts.sysctls.get(name)
+        value = host.sysctls.get(name)
         if value is None:
             if name == "user.max_user_namespaces":
-                found = "this kernel has no user namespaces (CONFIG_USER_NS)"
-                state = State.COSTS if facts.uid == 0 else State.HINDERS
-                yield Finding(name, state, found)
+                detail = "this kernel has no user namespaces (CONFIG_USER_NS)"
+                state = State.COSTS if host.uid == 0 else State.HINDERS
+                yield Finding(name, state, detail)
         elif value < 16:
-            yield Finding(name, State.HINDERS, f"{value}", _sysctl(facts, name, 28633))
+            yield Finding(name, State.HINDERS, f"{value}", _sysctl(host, name, 28633))
         else:
             yield Finding(name, State.OK, f"{value}")
-    if facts.uid == 0:
+    if host.uid == 0:
         return
-    if (value := facts.sysctls.get("kernel.unprivileged_userns_clone")) is not None:
+    if (value := host.sysctls.get("kernel.unprivileged_userns_clone")) is not None:
         name = "kernel.unprivileged_userns_clone"
         if value:
             yield Finding(name, State.OK, f"{value}")
         else:
-            yield Finding(name, State.HINDERS, "0", _sysctl(facts, name, 1))
-    if (value := facts.sysctls.get("kernel.apparmor_restrict_unprivileged_userns")) is not None:
+            yield Finding(name, State.HINDERS, "0", _sysctl(host, name, 1))
+    if (value := host.sysctls.get("kernel.apparmor_restrict_unprivileged_userns")) is not None:
         name = "kernel.apparmor_restrict_unprivileged_userns"
-        if value and facts.namespace:
-            yield Finding(name, State.HINDERS, f"{value}", _sysctl(facts, name, 0))
+        if value and host.namespace:
+            yield Finding(name, State.HINDERS, f"{value}", _sysctl(host, name, 0))
         else:
             yield Finding(name, State.OK, f"{value}")
 
 
-def _sysctl(facts: HostReport, name: str, value: int) -> str:
+def _sysctl(host: HostReport, name: str, value: int) -> str:
     return (
-        f"echo {name}={value} | {_as_root(facts)}tee /etc/sysctl.d/90-jaula.conf"
-        f" && {_as_root(facts)}sysctl --system"
+        f"echo {name}={value} | {_as_root(host)}tee /etc/sysctl.d/90-jaula.conf"
+        f" && {_as_root(host)}sysctl --system"
     )
 
 
-def _namespace(facts: HostReport) -> Iterator[Finding]:
-    if facts.namespace:
-        found = f"one with rights in it cannot be made: {facts.namespace}"
-        yield Finding("user namespace", State.HINDERS, found)
+def _namespace(host: HostReport) -> Iterator[Finding]:
+    if host.namespace:
+        detail = f"one with capabilities cannot be created: {host.namespace}"
+        yield Finding("user namespace", State.HINDERS, detail)
     else:
-        yield Finding("user namespace", State.OK, "one with rights in it can be made")
+        yield Finding("user namespace", State.OK, "one with capabilities can be created")
 
 
-def _kernel(facts: HostReport) -> Iterator[Finding]:
-    version = ".".join(map(str, facts.kernel))
-    wanted = IDMAPPED if facts.uid == 0 else OVERLAY_IN_NAMESPACE
-    if facts.kernel < wanted:
-        lost = "id-mapped layers" if facts.uid == 0 else "overlay in a user namespace"
-        found = f"{version}: no {lost} before {wanted[0]}.{wanted[1]}, so every image is copied"
-        yield Finding("kernel", State.COSTS, found)
+def _kernel(host: HostReport) -> Iterator[Finding]:
+    version = ".".join(map(str, host.kernel))
+    required = IDMAPPED if host.uid == 0 else OVERLAY_IN_NAMESPACE
+    if host.kernel < required:
+        feature = "id-mapped layers" if host.uid == 0 else "overlay in a user namespace"
+        detail = (
+            f"{version}: no {feature} before {required[0]}.{required[1]}, so every image is copied"
+        )
+        yield Finding("kernel", State.COSTS, detail)
     else:
         yield Finding("kernel", State.OK, version)
 
 
-def _runtime_directory(facts: HostReport) -> Iterator[Finding]:
+def _runtime_directory(host: HostReport) -> Iterator[Finding]:
     subject = "XDG_RUNTIME_DIR"
-    usual = f"export XDG_RUNTIME_DIR=/run/user/{facts.uid}"
-    if facts.runtime_directory:
-        found = f"{facts.runtime_variable}: {facts.runtime_directory}"
-        yield Finding(subject, State.HINDERS, found, usual)
-    elif not facts.runtime_variable and facts.run.startswith("/run/user/"):
-        yield Finding(subject, State.OK, f"not set; {facts.run} is used")
-    elif not facts.runtime_variable:
-        found = f"not set: the engine's socket is below {facts.run}, where docker does not look"
-        mend = f"sudo loginctl enable-linger {facts.name}" if facts.systemd else usual
-        yield Finding(subject, State.COSTS, found, mend)
+    export = f"export XDG_RUNTIME_DIR=/run/user/{host.uid}"
+    if host.runtime_directory:
+        detail = f"{host.runtime_variable}: {host.runtime_directory}"
+        yield Finding(subject, State.HINDERS, detail, export)
+    elif not host.runtime_variable and host.run.startswith("/run/user/"):
+        yield Finding(subject, State.OK, f"not set; {host.run} is used")
+    elif not host.runtime_variable:
+        detail = f"not set: the engine's socket is below {host.run}, where docker does not search"
+        fix = f"sudo loginctl enable-linger {host.name}" if host.systemd else export
+        yield Finding(subject, State.COSTS, detail, fix)
     else:
-        yield Finding(subject, State.OK, facts.runtime_variable)
+        yield Finding(subject, State.OK, host.runtime_variable)
 
 
-def _root_directories(facts: HostReport) -> Iterator[Finding]:
-    if facts.root_writable:
-        yield Finding("data directory", State.OK, facts.root)
+def _root_directories(host: HostReport) -> Iterator[Finding]:
+    if host.root_writable:
+        yield Finding("data directory", State.OK, host.root)
     else:
-        mend = "" if facts.uid == 0 else "export XDG_DATA_HOME=DIRECTORY"
-        yield Finding("data directory", State.HINDERS, f"{facts.root} cannot be made", mend)
+        fix = "" if host.uid == 0 else "export XDG_DATA_HOME=DIRECTORY"
+        yield Finding("data directory", State.HINDERS, f"{host.root} cannot be created", fix)
 
 
-def _outside(facts: HostReport) -> Iterator[Finding]:
-    helper = next((n for n in ("pasta", "slirp4netns") if n in facts.programs), "")
-    lost = "containers do not reach outside"
+def _external_network(host: HostReport) -> Iterator[Finding]:
+    helper = next((n for n in ("pasta", "slirp4netns") if n in host.programs), "")
+    effect = "containers cannot reach external networks"
     if not helper:
-        found = f"neither pasta nor slirp4netns is installed: {lost}"
-        yield Finding("pasta", State.COSTS, found, install(facts, "pasta"))
+        detail = f"neither pasta nor slirp4netns is installed: {effect}"
+        yield Finding("pasta", State.COSTS, detail, install(host, "pasta"))
     else:
-        yield Finding("pasta", State.OK, facts.programs[helper].path)
-    if facts.tun:
-        found = f"cannot be opened ({facts.tun}): {lost}"
-        yield Finding("/dev/net/tun", State.COSTS, found, "sudo chmod 666 /dev/net/tun")
+        yield Finding("pasta", State.OK, host.programs[helper].path)
+    if host.tun:
+        detail = f"cannot be opened ({host.tun}): {effect}"
+        yield Finding("/dev/net/tun", State.COSTS, detail, "sudo chmod 666 /dev/net/tun")
     else:
         yield Finding("/dev/net/tun", State.OK, "can be opened")
 
 
-def _firewall(facts: HostReport) -> Iterator[Finding]:
-    if facts.libnftables or "nft" in facts.programs:
-        yield Finding("nft", State.OK, "libnftables" if facts.libnftables else "the program")
+def _firewall(host: HostReport) -> Iterator[Finding]:
+    if host.libnftables or "nft" in host.programs:
+        yield Finding("nft", State.OK, "libnftables" if host.libnftables else "the program")
     else:
-        found = "neither libnftables nor nft is installed: only --network none and host work"
-        yield Finding("nft", State.COSTS, found, install(facts, "nft"))
+        detail = "neither libnftables nor nft is installed: only --network none and host work"
+        yield Finding("nft", State.COSTS, detail, install(host, "nft"))
 
 
-def _tools(facts: HostReport) -> Iterator[Finding]:
-    if "ps" in facts.programs:
-        yield Finding("ps", State.OK, facts.programs["ps"].path)
+def _tools(host: HostReport) -> Iterator[Finding]:
+    if "ps" in host.programs:
+        yield Finding("ps", State.OK, host.programs["ps"].path)
     else:
-        yield Finding("ps", State.COSTS, "not installed: no jaula top", install(facts, "ps"))
+        yield Finding(
+            "ps", State.COSTS, "not installed: jaula top does not work", install(host, "ps")
+        )
 
 
-def _root_cgroups(facts: HostReport) -> Iterator[Finding]:
-    if not facts.unified:
+def _root_cgroups(host: HostReport) -> Iterator[Finding]:
+    if not host.unified:
         yield Finding("cgroups", State.OK, "v1, or v1 and v2")
-    elif missing := [name for name in _LIMITS if name not in facts.controllers]:
-        yield Finding("cgroups", State.COSTS, f"v2 without {', '.join(missing)}: no such limits")
+    elif missing := [name for name in _LIMITS if name not in host.controllers]:
+        yield Finding(
+            "cgroups", State.COSTS, f"v2 without {', '.join(missing)}: these limits do not work"
+        )
     else:
         yield Finding("cgroups", State.OK, "v2")
 
 
-def _delegation(facts: HostReport) -> Iterator[Finding]:
-    subject, lost = "cgroups", "no limits, no --profile strict, no pause, no figures of use"
-    if not facts.unified:
-        found = f"v1, which is not delegated to users: {lost}"
-        mend = ""
-        if facts.systemd:
-            mend = "add systemd.unified_cgroup_hierarchy=1 to the kernel's command line"
-        yield Finding(subject, State.COSTS, found, mend)
+def _delegation(host: HostReport) -> Iterator[Finding]:
+    subject, effect = "cgroups", "no limits, no --profile strict, no pause, no stats"
+    if not host.unified:
+        detail = f"v1, which is not delegated to users: {effect}"
+        fix = ""
+        if host.systemd:
+            fix = "add systemd.unified_cgroup_hierarchy=1 to the kernel's command line"
+        yield Finding(subject, State.COSTS, detail, fix)
         return
-    if not facts.user_manager:
-        found = f"the user's own systemd does not answer, so nothing is delegated: {lost}"
-        mend = f"sudo loginctl enable-linger {facts.name}" if facts.systemd else ""
-        yield Finding(subject, State.COSTS, found, mend)
+    if not host.user_manager:
+        detail = (
+            f"the systemd instance of the user does not answer, so nothing is delegated: {effect}"
+        )
+        fix = f"sudo loginctl enable-linger {host.name}" if host.systemd else ""
+        yield Finding(subject, State.COSTS, detail, fix)
         return
-    missing = [name for name in _LIMITS if name not in facts.controllers]
+    missing = [name for name in _LIMITS if name not in host.controllers]
     if missing:
-        given = "cpu cpuset io memory pids"
-        mend = (
+        controllers = "cpu cpuset io memory pids"
+        fix = (
             "sudo mkdir -p /etc/systemd/system/user@.service.d && printf"
-            f" '[Service]\\nDelegate={given}\\n' | sudo tee"
+            f" '[Service]\\nDelegate={controllers}\\n' | sudo tee"
             " /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload"
         )
-        found = f"v2, not delegated: {', '.join(missing)}: no such limits"
+        detail = f"v2, not delegated: {', '.join(missing)}: these limits do not work"
         if {"memory", "pids"} & set(missing):
-            found += ", no --profile strict"
-        yield Finding(subject, State.COSTS, found, mend)
+            detail += ", no --profile strict"
+        yield Finding(subject, State.COSTS, detail, fix)
     else:
         yield Finding(subject, State.OK, "v2, delegated by systemd")
 
 
-def _lingering(facts: HostReport) -> Iterator[Finding]:
-    if not facts.systemd:
+def _lingering(host: HostReport) -> Iterator[Finding]:
+    if not host.systemd:
         return
-    if facts.lingers:
-        yield Finding("lingering", State.OK, "containers outlive the user's last session")
+    if host.lingers:
+        yield Finding(
+            "lingering", State.OK, "containers keep running after the user's last session"
+        )
     else:
-        found = "off: containers end with the user's last session"
-        mend = f"sudo loginctl enable-linger {facts.name}"
-        yield Finding("lingering", State.COSTS, found, mend)
+        detail = "off: containers end with the user's last session"
+        fix = f"sudo loginctl enable-linger {host.name}"
+        yield Finding("lingering", State.COSTS, detail, fix)
+
+
+def kernel_features(rows: Sequence[SupportRow]) -> list[Finding]:
+    """Return the missing kernel features, and one finding for the others. Pure.
+
+    Features that could not be tried need root: ``jaula check`` as root reports them.
+    """
+    findings = [
+        Finding(
+            f"kernel: {row.feature}",
+            State.HINDERS if row.fatal else State.COSTS,
+            f"missing ({_why(row)}): {row.lost}",
+        )
+        for row in rows
+        if row.support == "no"
+    ]
+    available = sum(row.support == "yes" for row in rows)
+    untried = len(rows) - available - len(findings)
+    text = f"{available} of {len(rows)} are available, {untried} could not be tried"
+    return [*findings, Finding("kernel features", State.OK, text)]
+
+
+def _why(row: SupportRow) -> str:
+    return row.tried if row.tried != "-" else row.config

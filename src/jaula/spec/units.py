@@ -43,12 +43,12 @@ def is_decimal(number: str) -> bool:
 
 
 def human_size(number: float, digits: int = 4) -> str:
-    """Return bytes in units of 1000: ``4.27MB``."""
+    """Format bytes in units of 1000: ``4.27MB`` (go-units' HumanSize)."""
     return _scaled(number, 1000.0, _DECIMAL_UNITS, digits)
 
 
-def binary_size(number: float) -> str:
-    """Return bytes in units of 1024: ``520KiB``."""
+def bytes_size(number: float) -> str:
+    """Format bytes in units of 1024: ``520KiB`` (go-units' BytesSize)."""
     return _scaled(number, 1024.0, _BINARY_UNITS, 4)
 
 
@@ -199,10 +199,10 @@ def nano_cpus(text: str) -> int:
     number = text.strip()
     if not is_decimal(number):
         raise ValueError(f"failed to parse {text} as a rational number")
-    whole, _, part = number.partition(".")
-    if len(part.rstrip("0")) > 9:
+    integer_part, _, fraction = number.partition(".")
+    if len(fraction.rstrip("0")) > 9:
         raise ValueError("value is too precise")
-    return int(whole) * 10**9 + int(part[:9].ljust(9, "0"))
+    return int(integer_part) * 10**9 + int(fraction[:9].ljust(9, "0"))
 
 
 def seconds(text: str) -> int:

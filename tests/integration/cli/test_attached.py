@@ -1,4 +1,4 @@
-"""Being attached to a real container: streams, signals, the terminal, exit statuses."""
+"""Attaching to a real container: streams, signals, the terminal, exit statuses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def first_line(process: subprocess.Popen[bytes]) -> bytes:
 
 @pytest.fixture
 def name(engine: PrivateEngine) -> Iterator[str]:
-    """A name for one container, removed after the test."""
+    """Return a name for one container, removed after the test."""
     chosen = f"jlt-{os.getpid()}-{time.monotonic_ns()}"
     yield chosen
     engine.cli("jaula", "rm", "-f", chosen)
@@ -52,7 +52,7 @@ LOOP = "while :; do sleep 0.1; done"
     ("number", "status", "said"),
     [(signal.SIGINT, 3, b"got-int\n"), (signal.SIGUSR1, 4, b"got-usr\n")],
 )
-def test_a_signal_is_passed_on_to_the_container(
+def test_a_signal_is_forwarded_to_the_container(
     engine: PrivateEngine, busybox: str, name: str, number: int, status: int, said: bytes
 ) -> None:
     process = client(engine, "run", "--name", name, busybox, "sh", "-c", TRAP.format(LOOP))
@@ -63,7 +63,7 @@ def test_a_signal_is_passed_on_to_the_container(
     assert process.returncode == status
 
 
-def test_without_sig_proxy_a_signal_ends_the_client_alone(
+def test_without_sig_proxy_a_signal_ends_the_client_only(
     engine: PrivateEngine, busybox: str, name: str
 ) -> None:
     script = TRAP.format(LOOP)
@@ -94,9 +94,7 @@ def test_an_interrupt_ends_a_command_that_waits_with_130(
     assert error == b""
 
 
-def test_input_larger_than_any_buffer_goes_through_and_ends(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_input_larger_than_any_buffer_is_forwarded(engine: PrivateEngine, busybox: str) -> None:
     data = os.urandom(1 << 16) * 64
     done = subprocess.run(
         words(engine, "run", "-i", "--rm", busybox, "md5sum"),
@@ -109,7 +107,7 @@ def test_input_larger_than_any_buffer_goes_through_and_ends(
     assert done.stdout == expected.stdout
 
 
-def test_output_and_error_are_told_apart_and_complete(engine: PrivateEngine, busybox: str) -> None:
+def test_stdout_and_stderr_are_separate_and_complete(engine: PrivateEngine, busybox: str) -> None:
     script = "dd if=/dev/zero bs=64k count=64 2>/dev/null; echo problem >&2; exit 9"
     done = subprocess.run(
         words(engine, "run", "--rm", busybox, "sh", "-c", script),
@@ -157,7 +155,7 @@ def test_a_failed_start_restores_the_terminal(
         assert termios.tcgetattr(terminal.master) == before
 
 
-def test_a_terminal_is_wanted_for_it(engine: PrivateEngine, busybox: str) -> None:
+def test_it_requires_a_terminal(engine: PrivateEngine, busybox: str) -> None:
     done = engine.cli("jaula", "run", "-it", "--rm", busybox, "true")
     assert done.returncode == 1
     assert done.stderr == "the input device is not a TTY\n"
@@ -186,7 +184,7 @@ def test_top_takes_the_columns_of_ps(engine: PrivateEngine, busybox: str, name: 
     assert done.stdout.splitlines()[1].endswith("sleep 61")
 
 
-def test_start_attached_follows_to_the_exit_status(
+def test_start_attached_returns_the_exit_status(
     engine: PrivateEngine, busybox: str, name: str
 ) -> None:
     made = engine.cli(
@@ -224,7 +222,7 @@ def test_a_closed_output_ends_the_client_quietly(
 
 
 @pytest.mark.parametrize(("command", "leave"), [(["cgtop"], "q"), (["stats"], "\x03")])
-def test_a_live_view_is_drawn_in_place_and_left_with_the_terminal_as_it_was(
+def test_a_live_view_is_redrawn_in_place_and_restores_the_terminal(
     engine: PrivateEngine, busybox: str, name: str, command: list[str], leave: str
 ) -> None:
     made = engine.cli("jaula", "run", "-d", "--name", name, busybox, "sleep", "60")

@@ -109,7 +109,7 @@ def test_the_log_is_whole_after_kills_in_the_middle_of_work(lone: PrivateEngine)
         lone.start()
     done = lone.cli("jaula", "system", "audit-log", "--verify")
     assert done.returncode == 0, done.stdout
-    assert "are whole; the head is" in done.stdout
+    assert "are intact; the head is" in done.stdout
 
 
 def test_verify_finds_a_line_that_was_changed_behind_its_back(lone: PrivateEngine) -> None:
@@ -120,7 +120,7 @@ def test_verify_finds_a_line_that_was_changed_behind_its_back(lone: PrivateEngin
     done = lone.cli("jaula", "system", "audit-log", "--verify")
     assert done.returncode == 1
     assert "is not the one that line" in done.stdout
-    assert "NOT whole" in done.stdout
+    assert "NOT intact" in done.stdout
 
 
 def test_a_span_of_time_and_a_table(engine: PrivateEngine) -> None:

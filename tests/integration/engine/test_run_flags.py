@@ -10,9 +10,11 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from unit.cli.test_run_flags import BY_THE_COMMAND, rows
+from unit.cli.test_run_flags import REFUSED_BY_COMMAND, rows
 
-REFUSED = [(k, v[0]) for k, v in rows().items() if v[1] == "refused" and k not in BY_THE_COMMAND]
+REFUSED = [
+    (k, v[0]) for k, v in rows().items() if v[1] == "refused" and k not in REFUSED_BY_COMMAND
+]
 
 
 @pytest.mark.parametrize("program", ["jaula", "docker"])

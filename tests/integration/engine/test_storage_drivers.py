@@ -61,7 +61,7 @@ def test_a_containers_life(engine: PrivateEngine) -> None:
     assert "No such file" in out
     assert jaula(engine, "run", "--rm", "busybox", "ls", "/etc/passwd") == "/etc/passwd\n"
     assert engine.request("GET", "/info").json()["Driver"] in engine.extra_flags
-    assert jaula(engine, "system", "check", "--contents") == "Nothing is wrong.\n"
+    assert jaula(engine, "system", "check", "--contents") == "No problems found.\n"
     jaula(engine, "start", "c1")
     jaula(engine, "rm", "-f", "c1")
     jaula(engine, "rmi", "made")
@@ -72,7 +72,7 @@ def test_containers_survive_the_engine(engine: PrivateEngine) -> None:
     engine.kill()
     engine.start()
     assert jaula(engine, "exec", "c1", "cat", "/x") == "x\n"
-    assert jaula(engine, "system", "check") == "Nothing is wrong.\n"
+    assert jaula(engine, "system", "check") == "No problems found.\n"
 
 
 FILL = "dd if=/dev/urandom of=/big bs=1M count=60 2>&1; sync; echo wrote $(wc -c < /big)"

@@ -60,7 +60,7 @@ def test_a_healthy_engine_has_nothing_wrong(kept: PrivateEngine) -> None:
     assert kept.cli("jaula", "run", "-d", "--name", "c1", "busybox", "sleep", "9").returncode == 0
     assert kept.cli("jaula", "create", "--name", "c2", "-v", "vol:/v", "busybox").returncode == 0
     assert check(kept, "--contents") == (0, [])
-    assert kept.cli("jaula", "system", "check").stdout == "Nothing is wrong.\n"
+    assert kept.cli("jaula", "system", "check").stdout == "No problems found.\n"
     kept.cli("jaula", "rm", "-f", "c1", "c2")
     kept.cli("jaula", "volume", "rm", "vol")
 

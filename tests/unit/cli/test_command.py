@@ -45,7 +45,7 @@ def test_short_booleans_may_be_joined() -> None:
     [["-e", "A=b"], ["-eA=b"], ["-e=A=b"], ["--env", "A=b"], ["--env=A=b"], ["-ite", "A=b"],
      ["-iteA=b"]],
 )  # fmt: skip
-def test_every_way_to_give_a_value_is_read(words: list[str]) -> None:
+def test_every_notation_of_a_value_is_parsed(words: list[str]) -> None:
     assert parse(command(), words).texts("env") == ["A=b"]
 
 
@@ -63,7 +63,7 @@ def test_flags_end_at_the_image() -> None:
     assert not options.on("tty")
 
 
-def test_flags_may_stand_behind_arguments_elsewhere() -> None:
+def test_flags_may_follow_arguments() -> None:
     options = parse(command(), ["a", "-i", "b"])
     assert options.arguments == ["a", "b"]
     assert options.on("interactive")
@@ -88,7 +88,7 @@ def test_a_repeated_string_takes_the_last_and_a_list_takes_all() -> None:
     ("words", "message"),
     [
         (["--foo"], "unknown flag: --foo"),
-        (["--nam"], "unknown flag: --nam (near: --name)"),
+        (["--nam"], "unknown flag: --nam (did you mean --name?)"),
         (["-z"], "unknown shorthand flag: 'z' in -z"),
         (["-iz"], "unknown shorthand flag: 'z' in -z"),
         (["--name"], "flag needs an argument: --name"),
@@ -112,14 +112,14 @@ def test_a_repeated_string_takes_the_last_and_a_list_takes_all() -> None:
         ),
     ],
 )
-def test_a_bad_flag_is_told_in_dockers_words(words: list[str], message: str) -> None:
+def test_a_bad_flag_is_reported_in_dockers_words(words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(command(), words)
     assert caught.value.message == message
     assert caught.value.status == 125
 
 
-def test_an_unpaired_surrogate_and_an_empty_word_pass_unharmed() -> None:
+def test_surrogates_and_empty_arguments_are_preserved() -> None:
     options = parse(command(), ["", "--name", "\udcff"])
     assert options.arguments == [""]
     assert options.text("name") == "\udcff"
@@ -142,15 +142,15 @@ def test_every_command_is_complete(words: str) -> None:
         assert other in command_table.COMMANDS
 
 
-def test_every_alias_leads_to_a_command() -> None:
+def test_every_alias_names_a_command() -> None:
     assert set(command_table.ALIASES.values()) <= set(command_table.COMMANDS)
     assert {words.split()[0] for words in command_table.COMMANDS if " " in words} == set(
         command_table.GROUPS
     )
 
 
-def test_too_many_and_too_few_arguments_are_told() -> None:
-    made = Command("A", "Test", lambda options: 0, least=1, most=1)
+def test_a_wrong_number_of_arguments_is_refused() -> None:
+    made = Command("A", "Test", lambda options: 0, min_args=1, max_args=1)
     made.path = "test"
     for words in ([], ["a", "b"]):
         with pytest.raises(UsageError, match="requires exactly 1 argument"):

@@ -1,4 +1,4 @@
-"""Handing over to compose: which program, with which words and variables."""
+"""``jaula compose``: the program, its arguments and its environment."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from jaula.cli.errors import CliError
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A compose that is this person's plugin, and the only one."""
+    """A compose plugin of the user, the only one on the host."""
     monkeypatch.setattr(compose, "PLUGINS", ())
-    monkeypatch.setattr(endpoint, "directory", lambda: str(tmp_path))
+    monkeypatch.setattr(endpoint, "config_directory", lambda: str(tmp_path))
     monkeypatch.setenv("PATH", "/nowhere")
     path = tmp_path / "cli-plugins" / "docker-compose"
     path.parent.mkdir()
@@ -29,7 +29,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_plugin_of_the_person_is_found_first(program: Path) -> None:
+def test_the_users_plugin_comes_first(program: Path) -> None:
     assert compose.find() == str(program)
     program.chmod(0o644)
     with pytest.raises(CliError, match="apt install docker-compose") as caught:
@@ -37,7 +37,7 @@ def test_the_plugin_of_the_person_is_found_first(program: Path) -> None:
     assert caught.value.status == 127
 
 
-def test_every_word_is_handed_on(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_arguments_are_passed_on(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(os, "execve", lambda *words: seen.append(words))
     monkeypatch.delenv("DOCKER_BUILDKIT", raising=False)
@@ -51,12 +51,12 @@ def test_every_word_is_handed_on(program: Path, monkeypatch: pytest.MonkeyPatch)
     assert "DOCKER_CONTEXT" not in environment
 
 
-def test_its_own_help_is_handed_on_as_well() -> None:
+def test_help_is_passed_on() -> None:
     command = command_table.load("compose")
     assert parse(command, ["--help"]).arguments == ["--help"]
 
 
-def test_certificates_are_told_by_their_directory() -> None:
+def test_certificates_are_passed_as_a_directory() -> None:
     given = TlsOptions("/c/ca.pem", "/c/cert.pem", "/c/key.pem")
     expected = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/c"}
     assert compose.certificates(given) == expected

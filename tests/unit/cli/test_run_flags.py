@@ -1,4 +1,4 @@
-"""``docs/run-flags.md`` tells of every flag of ``run``, and what it tells is so."""
+"""``docs/run-flags.md`` describes every flag of ``run`` correctly."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jaula.cli.errors import UsageError
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "run-flags.md"
 ROW = re.compile(r"\| `--([a-z0-9-]+)` \| (?:`(.*?)`)? *\| (effective|client|refused) \| (.+) \|")
-# Refused by the command itself; the others by the engine, which a test with one tries.
-BY_THE_COMMAND = {"link-local-ip"}
+# Refused by the command itself; a test with an engine tries the flags that the engine refuses.
+REFUSED_BY_COMMAND = {"link-local-ip"}
 
 
 def rows() -> dict[str, tuple[str, str]]:
@@ -54,7 +54,7 @@ def test_the_page_has_every_flag_of_docker() -> None:
 )
 def test_an_example_changes_the_request_or_is_refused(flag: str, example: str) -> None:
     words = (f"--{flag}", *((example,) if example else ()))
-    if flag in BY_THE_COMMAND:
+    if flag in REFUSED_BY_COMMAND:
         with pytest.raises(UsageError):
             document(*words)
         return
@@ -74,6 +74,6 @@ def test_an_example_changes_the_request_or_is_refused(flag: str, example: str) -
         ("--no-healthcheck", "--health-cmd", "true"),
     ],
 )
-def test_what_cannot_be_read_is_refused(words: tuple[str, ...]) -> None:
+def test_an_invalid_value_is_refused(words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
         document(*words)

@@ -1,4 +1,4 @@
-"""Lists look as Docker's do."""
+"""Lists and tables look as Docker's do."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_a_line_without_cells_ends_a_block() -> None:
     )
 
 
-def test_a_container_is_shown_as_docker_shows_it() -> None:
+def test_a_container_is_formatted_as_in_docker() -> None:
     shown = {name: column[1](CONTAINER) for name, column in
-             container_columns.columns(whole=False).items()}  # fmt: skip
+             container_columns.columns(no_trunc=False).items()}  # fmt: skip
     assert shown["ID"] == "0123456789ab"
     assert shown["Names"] == "web"
     assert shown["Command"] == '"sh -c \\"a very long …"'
     assert shown["Size"] == "2B (virtual 4.27MB)"
-    assert container_columns.columns(whole=True)["ID"][1](CONTAINER) == CONTAINER["Id"]
+    assert container_columns.columns(no_trunc=True)["ID"][1](CONTAINER) == CONTAINER["Id"]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_container_is_shown_as_docker_shows_it() -> None:
         ([("0.0.0.0", 81, 9001), ("0.0.0.0", 80, 9000)], "0.0.0.0:9000-9001->80-81/tcp"),
     ],
 )
-def test_ports_are_drawn_together(
+def test_consecutive_ports_are_merged(
     ports: list[tuple[str | None, int, int | None]], shown: str
 ) -> None:
     rows = [
@@ -76,8 +76,8 @@ def test_ports_are_drawn_together(
     assert container_columns.ports(rows) == shown
 
 
-def test_formats_choose_from_the_columns() -> None:
-    found = container_columns.columns(whole=False)
+def test_formats_select_columns() -> None:
+    found = container_columns.columns(no_trunc=False)
     default = container_columns.DEFAULT
     assert (
         output_list.text([CONTAINER], found, default, "{{.Names}}\\t{{.State}}") == "web\trunning\n"
@@ -135,7 +135,7 @@ def test_an_event_is_one_line() -> None:
     ],
 )
 def test_a_reference_is_split_for_the_api(image: str, parts: tuple[str, str]) -> None:
-    assert pull.split(image) == parts
+    assert pull.split_reference(image) == parts
 
 
 @pytest.mark.parametrize("words", sorted(command_table.COMMANDS))
@@ -156,7 +156,7 @@ def test_the_overview_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completions_are_made_and_their_shell_reads_them(shell: str, tmp_path: Path) -> None:
+def test_completion_scripts_are_valid_shell(shell: str, tmp_path: Path) -> None:
     text = completion.script(shell)
     assert "cap-drop" in text
     assert "bootstrap" in text

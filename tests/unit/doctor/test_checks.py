@@ -1,4 +1,4 @@
-"""What the facts of a host mean for an engine."""
+"""Findings for the state of a host."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from jaula.audit.kernel.check_config import SupportRow
-from jaula.doctor import facts, features
-from jaula.doctor.checks import Finding, State, examine, hinders
-from jaula.doctor.facts import HostReport, Program
+from jaula.doctor import host
+from jaula.doctor.checks import Finding, State, examine, has_blocker, kernel_features
+from jaula.doctor.host import HostReport, Program
 
 GOOD = HostReport(
     uid=1000,
@@ -55,19 +55,19 @@ def without(*names: str) -> dict[str, Program]:
     return {name: row for name, row in GOOD.programs.items() if name not in names}
 
 
-def test_nothing_is_wrong_with_a_good_host() -> None:
+def test_a_good_host_has_no_findings() -> None:
     rows = examine(GOOD)
     assert {row.state for row in rows} == {State.OK}
-    assert not any(row.mend for row in rows)
-    assert not hinders(rows)
+    assert not any(row.fix for row in rows)
+    assert not has_blocker(rows)
 
 
-def test_a_user_without_ranges_is_told_the_next_free_one() -> None:
+def test_the_fix_for_missing_ranges_is_the_next_free_one() -> None:
     row = found("subuid", subuids=0)
     assert row.state is State.HINDERS
-    assert row.mend == "sudo usermod --add-subuids 165536-231071 me"
+    assert row.fix == "sudo usermod --add-subuids 165536-231071 me"
     row = found("subgid", subgids=0)
-    assert row.mend == "sudo usermod --add-subgids 165536-231071 me"
+    assert row.fix == "sudo usermod --add-subgids 165536-231071 me"
 
 
 def test_a_short_range_costs() -> None:
@@ -76,19 +76,19 @@ def test_a_short_range_costs() -> None:
 
 def test_missing_newuidmap_names_the_distributions_package() -> None:
     row = found("newuidmap", programs=without("newuidmap"))
-    assert (row.state, row.mend) == (State.HINDERS, "sudo apt install uidmap")
+    assert (row.state, row.fix) == (State.HINDERS, "sudo apt install uidmap")
     row = found("newuidmap", programs=without("newuidmap"), distribution=("fedora",))
-    assert row.mend == "sudo dnf install shadow-utils"
+    assert row.fix == "sudo dnf install shadow-utils"
     row = found("newuidmap", programs=without("newuidmap"), distribution=("own", "rhel"))
-    assert row.mend == "sudo dnf install shadow-utils"
+    assert row.fix == "sudo dnf install shadow-utils"
     row = found("newuidmap", programs=without("newuidmap"), distribution=())
-    assert row.mend == "install the package that has uidmap"
+    assert row.fix == "install the package that contains uidmap"
 
 
 def test_newuidmap_without_rights_hinders() -> None:
     programs = GOOD.programs | {"newuidmap": Program("/usr/bin/newuidmap")}
     row = found("newuidmap", programs=programs)
-    assert (row.state, row.mend) == (State.HINDERS, "sudo chmod u+s /usr/bin/newuidmap")
+    assert (row.state, row.fix) == (State.HINDERS, "sudo chmod u+s /usr/bin/newuidmap")
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_newuidmap_without_rights_hinders() -> None:
 def test_a_sysctl_that_forbids_namespaces_hinders(name: str, value: int, wanted: int) -> None:
     row = found(name, sysctls=GOOD.sysctls | {name: value})
     assert row.state is State.HINDERS
-    assert f"{name}={wanted}" in row.mend
+    assert f"{name}={wanted}" in row.fix
 
 
-def test_apparmors_restriction_hinders_only_where_it_holds_for_us() -> None:
+def test_apparmors_restriction_hinders_only_if_it_applies_to_the_user() -> None:
     name = "kernel.apparmor_restrict_unprivileged_userns"
     sysctls = GOOD.sysctls | {name: 1}
     assert found(name, sysctls=sysctls).state is State.OK
@@ -113,25 +113,25 @@ def test_apparmors_restriction_hinders_only_where_it_holds_for_us() -> None:
     assert found("user namespace", namespace="no").state is State.HINDERS
 
 
-def test_a_session_that_may_gain_nothing_hinders() -> None:
+def test_no_new_privs_hinders() -> None:
     assert found("no_new_privs", no_new_privileges=True).state is State.HINDERS
 
 
-def test_without_a_helper_containers_stay_inside() -> None:
+def test_a_missing_network_helper_costs() -> None:
     row = found("pasta", programs=without("pasta"))
-    assert (row.state, row.mend) == (State.COSTS, "sudo apt install passt")
+    assert (row.state, row.fix) == (State.COSTS, "sudo apt install passt")
     programs = without("pasta") | {"slirp4netns": Program("/usr/bin/slirp4netns")}
     assert found("pasta", programs=programs).state is State.OK
     assert found("/dev/net/tun", tun="Permission denied").state is State.COSTS
 
 
-def test_a_runtime_directory_of_somebody_else_hinders() -> None:
-    row = found("XDG_RUNTIME_DIR", runtime_directory="it belongs to user 0")
+def test_a_runtime_directory_of_another_user_hinders() -> None:
+    row = found("XDG_RUNTIME_DIR", runtime_directory="it is owned by user 0")
     assert row.state is State.HINDERS
-    assert row.mend == "export XDG_RUNTIME_DIR=/run/user/1000"
+    assert row.fix == "export XDG_RUNTIME_DIR=/run/user/1000"
 
 
-def test_none_costs_unless_the_usual_one_is_there() -> None:
+def test_an_unset_runtime_directory_costs_unless_the_default_exists() -> None:
     assert found("XDG_RUNTIME_DIR", runtime_variable="").state is State.OK
     row = found("XDG_RUNTIME_DIR", runtime_variable="", run="/tmp/jaula-1000")
     assert row.state is State.COSTS
@@ -141,23 +141,23 @@ def test_a_data_directory_that_cannot_be_made_hinders() -> None:
     assert found("data directory", root_writable=False).state is State.HINDERS
 
 
-def test_cgroups_cost_by_what_is_not_delegated() -> None:
-    assert "v1" in found("cgroups", unified=False).found
+def test_undelegated_controllers_cost() -> None:
+    assert "v1" in found("cgroups", unified=False).detail
     for row in (
         found("cgroups", unified=False),
         found("cgroups", user_manager=False),
         found("cgroups", controllers=frozenset({"memory"})),
     ):
-        assert "no --profile strict" in row.found
-    assert found("cgroups", user_manager=False).mend == "sudo loginctl enable-linger me"
+        assert "no --profile strict" in row.detail
+    assert found("cgroups", user_manager=False).fix == "sudo loginctl enable-linger me"
     row = found("cgroups", controllers=frozenset({"memory", "pids"}))
     assert row.state is State.COSTS
-    assert "cpu, cpuset, io" in row.found
-    assert "Delegate=cpu cpuset io memory pids" in row.mend
+    assert "cpu, cpuset, io" in row.detail
+    assert "Delegate=cpu cpuset io memory pids" in row.fix
 
 
 def test_containers_that_end_with_the_session_cost() -> None:
-    assert found("lingering", lingers=False).mend == "sudo loginctl enable-linger me"
+    assert found("lingering", lingers=False).fix == "sudo loginctl enable-linger me"
 
 
 def test_root_needs_no_ranges_and_no_sudo() -> None:
@@ -167,7 +167,7 @@ def test_root_needs_no_ranges_and_no_sudo() -> None:
     rows = {row.subject: row for row in examine(root)}
     assert "subuid" not in rows
     assert "newuidmap" not in rows
-    assert rows["nft"].mend == "apt install nftables"
+    assert rows["nft"].fix == "apt install nftables"
 
 
 def test_an_old_kernel_costs() -> None:
@@ -175,14 +175,14 @@ def test_an_old_kernel_costs() -> None:
     assert found("kernel", kernel=(5, 11)).state is State.OK
 
 
-def test_facts_are_read_from_their_texts() -> None:
-    assert facts.kernel("6.12.3-amd64") == (6, 12)
-    assert facts.kernel("5.10-rc1") == (5, 10)
-    assert facts.kernel("x") == (0, 0)
+def test_host_files_are_parsed() -> None:
+    assert host.kernel("6.12.3-amd64") == (6, 12)
+    assert host.kernel("5.10-rc1") == (5, 10)
+    assert host.kernel("x") == (0, 0)
     text = 'NAME=x\nID=ubuntu\nID_LIKE="debian other"\n'
-    assert facts.distribution(text) == ("ubuntu", "debian", "other")
-    assert facts.next_subid("") == 100_000
-    assert facts.next_subid("a:100000:65536\nb:5:5\nbad\nc:165536:10\n") == 165_546
+    assert host.distribution(text) == ("ubuntu", "debian", "other")
+    assert host.next_subid("") == 100_000
+    assert host.next_subid("a:100000:65536\nb:5:5\nbad\nc:165536:10\n") == 165_546
 
 
 def test_missing_kernel_features_are_findings() -> None:
@@ -192,7 +192,7 @@ def test_missing_kernel_features_are_findings() -> None:
         SupportRow("g", "c", "no", "-", "No such device", "that", fatal=True),
         SupportRow("g", "d", "unknown", "-", "-", "x"),
     ]
-    first, second, rest = features.findings(rows)
-    assert (first.state, first.found) == (State.COSTS, "missing (CONFIG_B=n): this")
-    assert (second.state, second.found) == (State.HINDERS, "missing (No such device): that")
-    assert rest.found == "1 of 4 are there, 1 could not be tried"
+    first, second, rest = kernel_features(rows)
+    assert (first.state, first.detail) == (State.COSTS, "missing (CONFIG_B=n): this")
+    assert (second.state, second.detail) == (State.HINDERS, "missing (No such device): that")
+    assert rest.detail == "1 of 4 are available, 1 could not be tried"

@@ -1,4 +1,4 @@
-"""Sizes, durations and numbers as Docker and Go read and write them."""
+"""Sizes, durations and numbers are read and written as in Docker and Go."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_sizes_count_in_1024(text: str, bytes_: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "m", "xx", "-5m", "1.2.3", "64mm", "1e3", "٣m", "9" * 40, "nan", "inf", "0x10"]
 )
-def test_what_is_not_a_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="invalid size"):
         units.size(text)
 
@@ -44,7 +44,7 @@ def test_cpus_are_billionths(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.0000000001", "1e9", "."])
-def test_what_is_not_a_number_of_cpus_is_refused(text: str) -> None:
+def test_an_invalid_number_of_cpus_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         units.nano_cpus(text)
 
@@ -59,7 +59,7 @@ def test_durations_are_gos(text: str, nano: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "s", "1x", "1.2.3s", "1h2"])
-def test_what_is_not_a_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="invalid duration"):
         units.nanoseconds(text)
 
@@ -69,13 +69,13 @@ def test_what_is_not_a_duration_is_refused(text: str) -> None:
     [(0, "0B"), (999, "999B"), (4_270_000, "4.27MB"), (2_026_000, "2.026MB"), (1000, "1kB"),
      (5 * 10**9, "5GB")],
 )  # fmt: skip
-def test_sizes_are_shown_in_1000(number: int, text: str) -> None:
+def test_sizes_are_formatted_in_1000(number: int, text: str) -> None:
     assert units.human_size(number) == text
 
 
-def test_memory_is_shown_in_1024() -> None:
-    assert units.binary_size(520 * 1024) == "520KiB"
-    assert units.binary_size(64 << 20) == "64MiB"
+def test_memory_is_formatted_in_1024() -> None:
+    assert units.bytes_size(520 * 1024) == "520KiB"
+    assert units.bytes_size(64 << 20) == "64MiB"
 
 
 @pytest.mark.parametrize(
@@ -171,11 +171,11 @@ def test_durations_are_printed_as_go_prints_them(nanoseconds: int, text: str) ->
         ("0001-01-01T00:00:00+14:00", 0.0),
     ],
 )
-def test_rfc_3339_times_are_read(text: str, moment: float) -> None:
+def test_rfc_3339_times_are_parsed(text: str, moment: float) -> None:
     assert units.unix_time(text) == moment
 
 
 @pytest.mark.parametrize("text", ["", "x", "2024-13-01", "2024-01-01T25:00:00Z", "T", "\0", "-1"])
-def test_what_is_not_a_time_is_refused(text: str) -> None:
+def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         units.unix_time(text)

@@ -1,1 +1,1 @@
-"""``jaula build``: the context on its way to the engine, progress, what becomes of the image."""
+"""``jaula build``: the build context, progress output and export of the result."""

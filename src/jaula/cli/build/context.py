@@ -1,12 +1,12 @@
-"""What ``jaula build`` builds from: a directory, standard input or an address; and its Dockerfile.
+"""The build context and the Dockerfile: a directory, standard input or a URL.
 
-Follows docker's reference pages ``docker buildx build`` and 'Build context': ``-`` is a Dockerfile
-or a tar on standard input; ``-f -`` a Dockerfile there, beside a context; a Dockerfile may lie
-outside of the context, and has an ignore file of its own name beside it. An address is fetched by
-the engine.
+Follows docker's reference pages ``docker buildx build`` and 'Build context'. ``-`` is a Dockerfile
+or a tar on standard input. ``-f -`` is a Dockerfile on standard input with another context. A
+Dockerfile may lie outside of the context, and may have an ignore file of its own
+(``NAME.dockerignore``). The engine fetches a URL.
 
-A Dockerfile that is not in its context is sent under a name of its own, with an ignore file of
-that name that takes both away again: nothing can be copied that was not there.
+A Dockerfile that is not in its context is sent under a reserved name, with an ignore file of that
+name which excludes both. So a COPY cannot see files that the context does not have.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ _NAMES = ("Dockerfile", "dockerfile")
 _REMOTE = ("http://", "https://", "git://", "ssh://", "git@", "github.com/")
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, zstd
 _HEAD = 512  # bytes of a tar's first header
-_PIECE = 1 << 18
+_CHUNK = 1 << 18  # bytes of one read
 _LIMIT = 4 << 20  # bytes of a Dockerfile
-_OUTSIDE = ".dockerfile-of-the-client"
+_RESERVED_NAME = ".dockerfile-of-the-client"
 
 
 class Context:
-    """One context: ``remote`` and ``dockerfile`` as in the API, ``send`` writes the tar."""
+    """A build context. ``remote`` and ``dockerfile`` are the API's parameters."""
 
     remote = ""
     dockerfile = ""
     renamed = ("", "")
-    """The name under which a Dockerfile is sent, and the one under which a person knows it."""
+    """The reserved name of the Dockerfile in the tar, and its name on the command line."""
 
     def send(self, sink: Sink) -> None:
-        """Write the tar that is sent. Nothing where the engine fetches the context."""
+        """Write the tar of the context to ``sink``; nothing if the engine fetches the context."""
 
-    def known_as(self, text: str) -> str:
-        """What the engine says, with the Dockerfile's name as a person knows it."""
-        ours, theirs = self.renamed
-        return text.replace(ours, theirs) if ours else text
+    def with_original_name(self, text: str) -> str:
+        """Replace the reserved name of the Dockerfile in a message of the engine."""
+        reserved, original = self.renamed
+        return text.replace(reserved, original) if reserved else text
 
 
 class Remote(Context):
-    """An address."""
+    """A context that the engine fetches from a URL."""
 
     def __init__(self, address: str, dockerfile: str) -> None:
         self.remote = address
@@ -59,7 +59,7 @@ class Remote(Context):
 
 
 class Stream(Context):
-    """A tar that was begun to be read from standard input."""
+    """A tar on standard input; ``head`` is the part that was already read."""
 
     def __init__(self, head: bytes, dockerfile: str) -> None:
         self._head = head
@@ -67,88 +67,94 @@ class Stream(Context):
 
     def send(self, sink: Sink) -> None:
         sink(self._head)
-        while piece := os.read(0, _PIECE):
-            sink(piece)
+        while chunk := os.read(0, _CHUNK):
+            sink(chunk)
 
 
 class DockerfileOnly(Context):
-    """A Dockerfile, and nothing that could be copied."""
+    """A Dockerfile without a context."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
-        self.dockerfile = _OUTSIDE
-        self.renamed = (_OUTSIDE, "Dockerfile")
+        self.dockerfile = _RESERVED_NAME
+        self.renamed = (_RESERVED_NAME, "Dockerfile")
 
     def send(self, sink: Sink) -> None:
         from jaula.cli.build.context_tar import ContextTar
 
-        packing = ContextTar(sink)
-        _outside(packing.text, self._text)
-        packing.finish()
+        archive = ContextTar(sink)
+        _write_reserved(archive.text, self._text)
+        archive.finish()
 
 
 class Directory(Context):
-    """A directory; ``text`` is a Dockerfile that is not in it, else ``dockerfile`` is its path."""
+    """A directory.
+
+    ``text`` is a Dockerfile outside of it, else ``dockerfile`` is its path inside.
+    """
 
     def __init__(
         self, path: str, dockerfile: str, text: bytes | None, ignore: Dockerignore | None
     ) -> None:
         self.path = path
-        self.dockerfile = dockerfile if text is None else _OUTSIDE
+        self.dockerfile = dockerfile if text is None else _RESERVED_NAME
         if text is not None:
-            self.renamed = (_OUTSIDE, dockerfile)
+            self.renamed = (_RESERVED_NAME, dockerfile)
         self._text = text
         if ignore is not None and text is None:
             ignore = ignore.keeping(dockerfile, *dockerignore.files(dockerfile))
         self._ignore = ignore
 
     def send(self, sink: Sink) -> None:
-        from jaula.cli.build.context_tar import ContextTar as ContextTarContextTar
+        from jaula.cli.build.context_tar import ContextTar
 
-        packing = ContextTarContextTar(sink, self._ignore)
-        packing.directory(self.path)
+        archive = ContextTar(sink, self._ignore)
+        archive.directory(self.path)
         if self._text is not None:
-            _outside(packing.text, self._text)
-        packing.finish()
+            _write_reserved(archive.text, self._text)
+        archive.finish()
 
 
-def find(word: str, file: str) -> Context:
-    """The context that ``word`` names; ``file`` is ``--file``. Raises Failure."""
+def resolve(word: str, file: str) -> Context:
+    """Return the context for the argument ``word`` and the value ``file`` of ``--file``.
+
+    :raises CliError: when the context or the Dockerfile does not exist or is invalid.
+    """
     if word == "-":
         if file == "-":
             raise CliError(
                 "invalid argument: can't use stdin for both build context and Dockerfile"
             )
-        return _of_stdin(file)
+        return _from_stdin(file)
     if os.path.isdir(word):
-        return _of_directory(word, file)
+        return _from_directory(word, file)
     if word.startswith(_REMOTE):
         if file == "-":
-            raise CliError("a Dockerfile on standard input needs a directory beside it")
+            raise CliError("a Dockerfile on standard input requires a directory as the context")
         return Remote(word, file)
     raise CliError(f'unable to prepare context: path "{word}" not found')
 
 
-def further(path: str) -> Context:
-    """A directory that is a context beside the build's own."""
+def named_context(path: str) -> Context:
+    """Return a directory as an additional context (``--build-context``)."""
     return Directory(path, _NAMES[0], None, _ignore_file(path, _NAMES[0]))
 
 
-def _of_stdin(file: str) -> Context:
+def _from_stdin(file: str) -> Context:
     if sys.stdin is not None and sys.stdin.isatty():
-        raise CliError("a Dockerfile or a tar is wanted on standard input, which is a terminal")
+        raise CliError("standard input must be a Dockerfile or a tar archive, and is a terminal")
     head = b""
-    while len(head) < _HEAD and (piece := os.read(0, _HEAD - len(head))):
-        head += piece
+    while len(head) < _HEAD and (chunk := os.read(0, _HEAD - len(head))):
+        head += chunk
     if head.startswith(_MAGIC) or head[257:262] == b"ustar" or _is_old_tar(head):
         return Stream(head, file)
     if file:
-        raise CliError("--file names a file of a context, and a Dockerfile alone has none")
-    return DockerfileOnly(_rest(head))
+        raise CliError("--file requires a context, and standard input is a Dockerfile without one")
+    return DockerfileOnly(_read_dockerfile(head))
 
 
 def _is_old_tar(head: bytes) -> bool:
-    """A header of before POSIX, known by its sum alone."""
+    """Return whether ``head`` is a pre-POSIX tar header, which only its checksum identifies."""
     if len(head) < _HEAD:
         return False
     try:
@@ -158,9 +164,9 @@ def _is_old_tar(head: bytes) -> bool:
     return sum(head) - sum(head[148:156]) + 8 * 32 == stated
 
 
-def _rest(head: bytes) -> bytes:
-    while piece := os.read(0, _PIECE):
-        head += piece
+def _read_dockerfile(head: bytes) -> bytes:
+    while chunk := os.read(0, _CHUNK):
+        head += chunk
         if len(head) > _LIMIT:
             raise CliError(f"the Dockerfile on standard input has more than {_LIMIT} bytes")
     if not head.strip():
@@ -168,54 +174,59 @@ def _rest(head: bytes) -> bytes:
     return head
 
 
-def _of_directory(path: str, file: str) -> Directory:
+def _from_directory(path: str, file: str) -> Directory:
     if file == "-":
-        return Directory(path, _NAMES[0], _rest(b""), _ignore_file(path, _NAMES[0]))
+        return Directory(path, _NAMES[0], _read_dockerfile(b""), _ignore_file(path, _NAMES[0]))
     if not file:
-        there = next((n for n in _NAMES if os.path.lexists(os.path.join(path, n))), _NAMES[0])
-        file = os.path.join(path, there)
-    inside = os.path.relpath(os.path.realpath(os.path.dirname(file)), os.path.realpath(path))
-    name = os.path.normpath(os.path.join(inside, os.path.basename(file)))
+        name_in_context = next(
+            (n for n in _NAMES if os.path.lexists(os.path.join(path, n))), _NAMES[0]
+        )
+        file = os.path.join(path, name_in_context)
+    directory = os.path.relpath(os.path.realpath(os.path.dirname(file)), os.path.realpath(path))
+    name = os.path.normpath(os.path.join(directory, os.path.basename(file)))
     if not os.path.exists(file):
         raise CliError(
             f"unable to prepare context: unable to read the Dockerfile {file}: not found"
         )
     if os.path.isdir(file):
         raise CliError(f"the Dockerfile {file} is a directory")
-    if name.startswith("../") or not _is_in(file, path):
-        with open(file, "rb") as held:
-            text = held.read(_LIMIT + 1)
+    if name.startswith("../") or not _is_inside(file, path):
+        with open(file, "rb") as stream:
+            text = stream.read(_LIMIT + 1)
         if len(text) > _LIMIT:
             raise CliError(f"the Dockerfile {file} has more than {_LIMIT} bytes")
         return Directory(path, file, text, _ignore_file(path, file))
     return Directory(path, name, None, _ignore_file(path, name))
 
 
-def _is_in(file: str, path: str) -> bool:
-    """Whether a Dockerfile that may be a link leads to a file of the context."""
+def _is_inside(file: str, path: str) -> bool:
+    """Return whether a Dockerfile, with its symbolic links resolved, is inside the context."""
     top = os.path.realpath(path)
     return top == "/" or os.path.realpath(file).startswith(top + "/")
 
 
 def _ignore_file(path: str, dockerfile: str) -> Dockerignore | None:
-    """What stays out: by the ignore file beside the Dockerfile, or the context's."""
+    """Return the ignore file: ``DOCKERFILE.dockerignore``, or ``.dockerignore`` of the context.
+
+    :raises CliError: when it cannot be parsed.
+    """
     from jaula.errors import InvalidRequest
 
     for name in dockerignore.files(dockerfile):
-        place = os.path.join(path, name)
+        ignore_path = os.path.join(path, name)
         try:
-            with open(place, encoding="utf-8", errors="surrogateescape") as file:
+            with open(ignore_path, encoding="utf-8", errors="surrogateescape") as file:
                 return Dockerignore.read(file.read())
         except FileNotFoundError:
             continue
         except IsADirectoryError:
-            raise CliError(f"{place} is a directory") from None
+            raise CliError(f"{ignore_path} is a directory") from None
         except InvalidRequest as error:
-            raise CliError(f"{place}: {error}") from None
+            raise CliError(f"{ignore_path}: {error}") from None
     return None
 
 
-def _outside(write: Callable[[str, bytes], None], text: bytes) -> None:
-    names = (_OUTSIDE, _OUTSIDE + dockerignore.NAME)
+def _write_reserved(write: Callable[[str, bytes], None], text: bytes) -> None:
+    names = (_RESERVED_NAME, _RESERVED_NAME + dockerignore.NAME)
     write(names[0], text)
     write(names[1], "".join(f"{name}\n" for name in names).encode())

@@ -1,8 +1,8 @@
-"""A directory of this machine as the tar that ``/build`` takes, written while it is made.
+"""Write a directory as the tar that ``/build`` takes, while it is read.
 
-Everything becomes root's and has no names of owners; entries are in order of name, so the same
-files give the same bytes. What the ignore file names is not read. Sockets and device nodes are left
-out: no image gets them from a context.
+All entries belong to root and have no owner names. Entries are sorted by name, so the same files
+give the same bytes. Files that the ignore file excludes are not read. Sockets and device nodes are
+left out: an image cannot get them from a context.
 """
 
 from __future__ import annotations
@@ -21,98 +21,103 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.images.build.dockerignore import Dockerignore
 
-_TAKEN = (REGULAR, DIRECTORY, SYMLINK, FIFO)
+_INCLUDED_TYPES = (REGULAR, DIRECTORY, SYMLINK, FIFO)
 
 
 class ContextTar:
-    """One archive. ``ignore`` says what stays out, None nothing."""
+    """One archive. ``ignore`` excludes files; None excludes none."""
 
     def __init__(self, sink: Sink, ignore: Dockerignore | None = None) -> None:
         self._writer = TarWriter(sink)
         self._ignore = ignore
         self._links: dict[tuple[int, int], bytes] = {}
-        self._hidden: dict[
+        self._pending: dict[
             bytes, TarEntry
-        ] = {}  # directories that come only with something in them
+        ] = {}  # excluded directories, written once an included file is below them
 
     def text(self, name: str, content: bytes) -> None:
-        """A file that is on no disk."""
+        """Add a file with ``content`` that does not exist on disk."""
         self._writer.add(writer.entry(name, size=len(content)), [content])
 
     def finish(self) -> None:
-        """End the archive."""
+        """Write the end of the archive."""
         self._writer.finish()
 
     def directory(self, path: str) -> None:
-        """What a directory holds. Raises Failure for what cannot be read."""
-        where = b""
+        """Add the contents of a directory.
+
+        :raises CliError: when a file cannot be read.
+        """
+        relative = b""
         try:
             root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                for where, folder, entries in walk(root):
+                for relative, directory, entries in walk(root):
                     entries[:] = [
-                        (name, facts)
-                        for name, facts in entries
-                        if self._take(folder, name, facts, where + b"/" + name if where else name)
+                        (name, status)
+                        for name, status in entries
+                        if self._add_entry(
+                            directory, name, status, relative + b"/" + name if relative else name
+                        )
                     ]
             finally:
                 os.close(root)
         except OSError as error:
-            place = os.path.join(path, os.fsdecode(where), os.fsdecode(error.filename or ""))
-            raise CliError(f"{place.rstrip('/')}: {(error.strerror or '').lower()}") from None
+            failed = os.path.join(path, os.fsdecode(relative), os.fsdecode(error.filename or ""))
+            raise CliError(f"{failed.rstrip('/')}: {(error.strerror or '').lower()}") from None
 
-    def _take(self, folder: int, name: bytes, facts: os.stat_result, path: bytes) -> bool:
-        """Write one entry, unless it stays out; whether what is below it is to be looked at."""
-        directory = stat.S_ISDIR(facts.st_mode)
+    def _add_entry(self, parent: int, name: bytes, status: os.stat_result, path: bytes) -> bool:
+        """Add one entry unless it is excluded. Return whether to descend into it."""
+        is_directory = stat.S_ISDIR(status.st_mode)
         if self._ignore is not None and self._ignore.leaves_out(os.fsdecode(path)):
-            if not directory or not self._ignore.may_hold(os.fsdecode(path)):
+            if not is_directory or not self._ignore.may_hold(os.fsdecode(path)):
                 return False
-            self._hidden[path] = self._entry(facts, path, DIRECTORY)
+            self._pending[path] = self._header(status, path, DIRECTORY)
             return True
-        kind = TYPES.get(stat.S_IFMT(facts.st_mode))
-        if kind not in _TAKEN:
+        kind = TYPES.get(stat.S_IFMT(status.st_mode))
+        if kind not in _INCLUDED_TYPES:
             return False
-        self._reveal(path)
-        entry = self._entry(facts, path, kind)
-        if kind != DIRECTORY and facts.st_nlink > 1:
-            first = self._links.setdefault((facts.st_dev, facts.st_ino), path)
+        self._add_pending_parents(path)
+        entry = self._header(status, path, kind)
+        if kind != DIRECTORY and status.st_nlink > 1:
+            first = self._links.setdefault((status.st_dev, status.st_ino), path)
             if first != path:
                 entry.type, entry.link = HARD_LINK, first
                 self._writer.add(entry)
                 return False
         if kind == SYMLINK:
-            entry.link = os.readlink(name, dir_fd=folder)
+            entry.link = os.readlink(name, dir_fd=parent)
         if kind == REGULAR:
-            self._file(folder, name, entry)
+            self._add_file(parent, name, entry)
         else:
             self._writer.add(entry)
-        return directory
+        return is_directory
 
-    def _file(self, folder: int, name: bytes, entry: TarEntry) -> None:
+    def _add_file(self, parent: int, name: bytes, entry: TarEntry) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        reading = os.open(name, flags, dir_fd=folder)
+        file = os.open(name, flags, dir_fd=parent)
         try:
-            entry.xattrs = attributes_of(reading)
-            entry.size = os.fstat(reading).st_size
-            self._writer.add(entry, exactly(reading, entry.size))
+            entry.xattrs = attributes_of(file)
+            entry.size = os.fstat(file).st_size
+            self._writer.add(entry, exactly(file, entry.size))
         finally:
-            os.close(reading)
+            os.close(file)
 
-    def _reveal(self, path: bytes) -> None:
-        """Write the directories above ``path`` that were held back, topmost first."""
-        if not self._hidden:
+    def _add_pending_parents(self, path: bytes) -> None:
+        """Write the pending directories above ``path``, topmost first."""
+        if not self._pending:
             return
-        found = []
+        parents = []
         while b"/" in path:
             path = path.rpartition(b"/")[0]
-            if (entry := self._hidden.pop(path, None)) is not None:
-                found.append(entry)
-        for entry in reversed(found):
+            if (entry := self._pending.pop(path, None)) is not None:
+                parents.append(entry)
+        for entry in reversed(parents):
             self._writer.add(entry)
 
     @staticmethod
-    def _entry(facts: os.stat_result, path: bytes, kind: int) -> TarEntry:
+    def _header(status: os.stat_result, path: bytes, kind: int) -> TarEntry:
         entry = TarEntry()
         entry.name, entry.type = path, kind
-        entry.mode, entry.mtime = stat.S_IMODE(facts.st_mode), max(facts.st_mtime_ns, 0)
+        entry.mode, entry.mtime = stat.S_IMODE(status.st_mode), max(status.st_mtime_ns, 0)
         return entry

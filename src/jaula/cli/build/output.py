@@ -1,12 +1,12 @@
-"""``--output``: what is made of the image that was built.
+"""``--output``: export the result of a build.
 
-Follows docker's reference page ``docker buildx build --output``: ``local`` writes the root file
-system into a directory, ``tar`` into a tar, ``oci`` and ``docker`` the image into an archive (which
-is an OCI layout and Docker's at once); without any, and with ``image``, it stays with the engine
-under its names.
+Follows docker's reference page ``docker buildx build --output``. ``local`` writes the root file
+system into a directory, ``tar`` into a tar. ``oci`` and ``docker`` write the image into an archive,
+which is an OCI layout and a Docker archive at once. Without an output, and with ``image``, the
+image stays in the engine under its names.
 
-What comes from an image is hostile. It is unpacked as in ``cp``: nothing leads out of the directory
-and everything is the caller's, without set-user-ID bits; device nodes are left out.
+The files of an image are untrusted. They are unpacked as in ``cp``: no path leads out of the
+directory, and all files belong to the user, without set-user-ID bits. Device nodes are left out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import sys
 
-from jaula.cli.build.secrets import fields
+from jaula.cli.build.secrets import parse_fields
 from jaula.cli.client.client import quote
 from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.images import save
@@ -33,7 +33,7 @@ _KEYS = ("type", "dest", "name", "tar", "push", "compression", "force-compressio
 
 
 class Output:
-    """``destination`` is a path, ``-`` for standard output, '' for none."""
+    """One output. ``destination`` is a path, ``-`` for standard output, or empty."""
 
     def __init__(self, kind: str, destination: str = "", names: Sequence[str] = ()) -> None:
         self.kind = kind
@@ -42,69 +42,83 @@ class Output:
 
     @property
     def keeps_image(self) -> bool:
-        """Whether the image itself stays with the engine."""
+        """Return whether the image itself stays in the engine."""
         return self.kind == "image" or (self.kind == "docker" and not self.destination)
 
     def check(self) -> None:
-        """Raise Failure where it cannot be written, before anything is built."""
-        place = self.destination
-        if self.kind == "local" and os.path.exists(place) and not os.path.isdir(place):
-            raise CliError(f"destination {place} is not a directory")
+        """Check the destination before the build.
+
+        :raises CliError: when it cannot be written.
+        """
+        path = self.destination
+        if self.kind == "local" and os.path.exists(path) and not os.path.isdir(path):
+            raise CliError(f"destination {path} is not a directory")
         if self.kind in ("tar", "oci", "docker"):
-            if place == "-" and sys.stdout.isatty():
-                raise CliError("cowardly refusing to write an archive to a terminal: dest=FILE")
-            if os.path.isdir(place):
-                raise CliError(f"destination {place} is a directory, and {self.kind} is a file")
+            if path == "-" and sys.stdout.isatty():
+                raise CliError("cowardly refusing to write an archive to a terminal: use dest=FILE")
+            if os.path.isdir(path):
+                raise CliError(
+                    f"destination {path} is a directory, and type={self.kind} writes a file"
+                )
 
 
 def parse(word: str) -> Output:
-    """Read one ``--output``. Raises UsageError."""
+    """Parse one ``--output``.
+
+    :raises UsageError: when it is invalid.
+    """
     if "=" not in word:
         return Output("tar", "-") if word == "-" else Output("local", word)
-    given = fields(word, "output", _KEYS)
-    kind, destination = given.get("type", ""), given.get("dest", "")
+    values = parse_fields(word, "output", _KEYS)
+    kind, destination = values.get("type", ""), values.get("dest", "")
     if kind not in _KINDS:
         raise UsageError(
-            f'invalid argument "{word}" for "--output" flag: type is one of {", ".join(_KINDS)}'
+            f'invalid argument "{word}" for "--output" flag: '
+            f"type must be one of {', '.join(_KINDS)}"
         )
-    if given.get("push", "false") not in ("false", "0"):
-        raise UsageError("an image is pushed with: jaula push NAME")
+    if values.get("push", "false") not in ("false", "0"):
+        raise UsageError("push=true is not supported: push the image with 'jaula push NAME'")
     if kind == "local" and destination in ("", "-"):
-        raise UsageError(f'invalid argument "{word}" for "--output" flag: dest=DIRECTORY is wanted')
+        raise UsageError(
+            f'invalid argument "{word}" for "--output" flag: dest=DIRECTORY is required'
+        )
     if kind in ("tar", "oci") and not destination:
         destination = "-"
-    names = [name for name in given.get("name", "").split(",") if name]
+    names = [name for name in values.get("name", "").split(",") if name]
     return Output(kind, destination, names)
 
 
 def write(client: Client, output: Output, image: str, names: Sequence[str]) -> None:
-    """Write the image. Raises Failure."""
+    """Write the image to an output.
+
+    :raises CliError: when the file or directory cannot be written.
+    """
     if output.keeps_image:
         return
     if output.kind in ("oci", "docker"):
         query = [("names", name) for name in names or (image,)]
-        pieces = client.open("GET", "/images/get", query).chunks()
-        save.write(pieces, output.destination, "write the image")
+        chunks = client.open("GET", "/images/get", query).chunks()
+        save.write(chunks, output.destination, "write the image")
         return
     container = _container(client, image)
     try:
-        pieces = client.open("GET", f"/containers/{container}/export").chunks()
+        chunks = client.open("GET", f"/containers/{container}/export").chunks()
         if output.kind == "tar":
-            save.write(pieces, output.destination, "write the tar")
+            save.write(chunks, output.destination, "write the tar")
         else:
-            _unpack(pieces, output.destination)
+            _unpack(chunks, output.destination)
     finally:
         client.request("DELETE", f"/containers/{container}", (("force", True),))
 
 
 def _container(client: Client, image: str) -> str:
-    """A container that is never started: its files are the image's."""
+    """Create a container that is never started; its file system is the image's. Return its id."""
     body = {"Image": image, "Cmd": ["none"], "NetworkDisabled": True}
-    made: dict[str, Any] = client.document("POST", "/containers/create", (), body)
-    return str(made["Id"])
+    created: dict[str, Any] = client.document("POST", "/containers/create", (), body)
+    return str(created["Id"])
 
 
-def _unpack(pieces: Iterator[bytes], directory: str) -> None:
+def _unpack(chunks: Iterator[bytes], directory: str) -> None:
     from jaula.cli.containers.cp import TarBody
     from jaula.errors import JaulaError
     from jaula.storage.cp.extract_archive import CopyIn
@@ -116,14 +130,14 @@ def _unpack(pieces: Iterator[bytes], directory: str) -> None:
     except OSError as error:
         raise CliError(f"{directory}: {(error.strerror or '').lower()}") from None
     try:
-        CopyIn(root, "/", privileges=False).run(_Files(TarReader(TarBody(pieces))))
+        CopyIn(root, "/", privileges=False).run(_WithoutDevices(TarReader(TarBody(chunks))))
     except JaulaError as error:
         raise CliError(str(error)) from None
     finally:
         os.close(root)
 
 
-class _Files:
+class _WithoutDevices:
     """An archive without its device nodes."""
 
     def __init__(self, reader: TarReader) -> None:
@@ -138,13 +152,16 @@ class _Files:
         return self._reader.data()
 
 
-def forget(client: Client, image: str, since: float) -> None:
-    """Remove an image without a name that a build has made only for its output."""
+def remove_unnamed(client: Client, image: str, since: float) -> None:
+    """Remove an untagged image that a build created only for its output.
+
+    ``since`` is the start of the build in Unix seconds: an older image is not removed.
+    """
     from jaula.spec.units import unix_time
 
     try:
-        found = client.get(f"/images/{quote(image)}/json")
-        if not found.get("RepoTags") and unix_time(found.get("Created", "")) >= int(since):
+        document = client.get(f"/images/{quote(image)}/json")
+        if not document.get("RepoTags") and unix_time(document.get("Created", "")) >= int(since):
             client.request("DELETE", f"/images/{quote(image)}")
     except EngineError as error:
         if error.code not in (404, 409):

@@ -1,9 +1,9 @@
-"""What the engine's messages say about a build's steps.
+"""Progress of a build: from the engine's messages to events of its steps.
 
-``/build?progress=steps`` answers one JSON document a message. ``jaula`` in it names the step it is
-about and, where the step begins or ends, its new state; ``stream`` is text of a step (of the build
-itself without ``jaula``), ``status`` the progress of a download, ``remark`` what looks odd in the
-Dockerfile, ``aux`` the image, ``error`` the end.
+``/build?progress=steps`` answers one JSON document for each message. ``jaula`` in it identifies the
+step and, when the step starts or ends, its new state. ``stream`` is output of a step, or of the
+build itself if ``jaula`` is absent. ``status`` is the progress of a download, ``remark`` a warning
+about the Dockerfile, ``aux`` the image and ``error`` the failure of the build.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class View(Protocol):
-        """What is told to a person. ``text`` is of the build, ``line`` of a step."""
+        """Progress output. ``text`` is output of the build, ``line`` output of a step."""
 
         def began(self, step: ProgressStep) -> None: ...
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         def text(self, text: str) -> None: ...
 
 
-_OWN = (" ---> Using cache\n", " ---> Running in a container\n")
+_ENGINE_LINES = (" ---> Using cache\n", " ---> Running in a container\n")
 _ID = 12  # digits of an image's short id
 
 
@@ -43,23 +43,26 @@ class ProgressStep:
         self.error = ""
         self.seconds = 0.0
         self.downloads: dict[str, str] = {}
-        self.pending = ""  # of the last line, which is not whole yet
+        self.pending = ""  # the last line, still incomplete
         self.began = monotonic()
 
     @property
     def title(self) -> str:
-        """``[web 2/7] RUN make``."""
+        """Return the heading of the step: ``[web 2/7] RUN make``."""
         name = f"{self.stage} " if self.stage else ""
         return f"[{name}{self.number}/{self.total}] {self.text}"
 
     @property
     def elapsed(self) -> float:
-        """Seconds so far, or in all."""
+        """Return the seconds since the start of the step, or its duration after it ended."""
         return monotonic() - self.began if self.state == "started" else self.seconds
 
 
 class ProgressModel:
-    """Reads a build's messages and tells ``view``; ``image`` and ``error`` are known at the end."""
+    """Reads the messages of a build and notifies ``view``.
+
+    ``image`` and ``error`` are set at the end of the build.
+    """
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -68,7 +71,7 @@ class ProgressModel:
         self.error = ""
 
     def run(self, messages: Iterable[dict[str, Any]]) -> None:
-        """Read to the end."""
+        """Read all messages."""
         for message in messages:
             self.take(message)
 
@@ -84,8 +87,8 @@ class ProgressModel:
             self.image = str((message["aux"] or {}).get("ID") or self.image)
         elif "remark" in message:
             remark = message["remark"]
-            place = (remark.get("place") or {}).get("first", 0)
-            self._view.text(f"WARN: {remark['rule']}: {remark['message']} (line {place})")
+            line = (remark.get("place") or {}).get("first", 0)
+            self._view.text(f"WARN: {remark['rule']}: {remark['message']} (line {line})")
         elif "status" in message:
             self._download(self._steps.get(about.get("step", 0)), message)
         elif "stream" in message:
@@ -111,8 +114,8 @@ class ProgressModel:
             if not about or about.get("step", 0) == 0:
                 for line in text.splitlines():
                     self._view.text(line)
-            return  # else the headline of a step that is about to begin
-        if text in _OWN or _is_id(text):
+            return  # a heading of the next step, which its start message repeats
+        if text in _ENGINE_LINES or _is_id(text):
             return
         *lines, step.pending = (step.pending + text).split("\n")
         for line in lines:

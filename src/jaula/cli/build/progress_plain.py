@@ -1,4 +1,4 @@
-"""Ways to show a build that need no terminal: line by line, kept for later, or as JSON."""
+"""Progress output without a terminal: plain lines, quiet, or JSON."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
     from jaula.cli.build.progress import ProgressStep
 
-_KEPT = 2000  # lines
+_MAX_LINES = 2000  # lines
 
 
 class PlainView:
-    """``--progress plain``: every line under the number of its step, as it comes."""
+    """``--progress plain``: every line with the number of its step, as it arrives."""
 
     def __init__(self, output: TextIO | None = None) -> None:
         self._output = output or sys.stderr
@@ -43,7 +43,7 @@ class PlainView:
 
 
 class QuietView(PlainView):
-    """``--quiet``: the last lines, for the case that the build fails."""
+    """``--quiet``: keeps the last lines, to print them if the build fails."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,17 +51,17 @@ class QuietView(PlainView):
 
     def _write(self, text: str) -> None:
         self._lines.append(text)
-        if len(self._lines) > 2 * _KEPT:
-            del self._lines[:_KEPT]
+        if len(self._lines) > 2 * _MAX_LINES:
+            del self._lines[:_MAX_LINES]
 
-    def tell(self) -> None:
-        """Show them."""
-        self._output.write("".join(f"{line}\n" for line in self._lines[-_KEPT:]))
+    def print_lines(self) -> None:
+        """Print the last lines."""
+        self._output.write("".join(f"{line}\n" for line in self._lines[-_MAX_LINES:]))
         self._output.flush()
 
 
 class NullView:
-    """For a reading whose messages are shown in another way."""
+    """No output: the messages are printed in another way."""
 
     def began(self, step: ProgressStep) -> None:
         return
@@ -77,7 +77,7 @@ class NullView:
 
 
 def as_json(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """``--progress json``: the messages as they are, one a line, on their way."""
+    """Print the messages as JSON lines (``--progress json``) and pass them on."""
     from jaula.spec.fast_json import encode
 
     for message in messages:

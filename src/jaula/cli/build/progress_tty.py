@@ -1,8 +1,8 @@
-"""``--progress tty``: all steps on the terminal, drawn again in place while they run.
+"""``--progress tty``: all steps on the terminal, redrawn in place while they run.
 
-A step that runs shows its last lines below it, with stages side by side as they are. What a program
-prints is shown without control characters. A thread draws, so that the clocks go on while nothing
-comes.
+A running step shows its last lines below it. Stages that run at the same time show side by side.
+The output of programs is shown without control characters. A thread draws, so that the clocks go on
+while no message arrives.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     from jaula.cli.build.progress import ProgressStep
 
-_EVERY = 0.1  # seconds between two drawings
-_SHOWN = 6  # lines of a step that runs
-_FAILED = 30  # lines of one that failed
+_INTERVAL = 0.1  # seconds between two drawings
+_RUNNING_LINES = 6  # lines shown of a running step
+_FAILED_LINES = 30  # lines shown of a failed step
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.?)")
 _CLEAR_BELOW = "\x1b[J"
 _BLUE, _RED, _PLAIN = "\x1b[34m", "\x1b[31m", "\x1b[0m"
 
 
 class TtyProgress:
-    """A context; a view of :mod:`~jaula.cli.build.progress`."""
+    """A progress view (:mod:`~jaula.cli.build.progress`), used as a context manager."""
 
     def __init__(self, output: TextIO | None = None) -> None:
         self._output = output or sys.stderr
@@ -50,21 +50,23 @@ class TtyProgress:
         self._thread.join()
         with self._lock:
             for step in self._steps:
-                if step.state == "started":  # another one failed, or the person has enough
+                if (
+                    step.state == "started"
+                ):  # another step failed, or the user interrupted the build
                     step.seconds, step.state = step.elapsed, "canceled"
-            self._draw(whole=kind is None)
+            self._draw(final=kind is None)
 
     def _run(self) -> None:
-        while not self._end.wait(_EVERY):
+        while not self._end.wait(_INTERVAL):
             with self._lock:
                 self._draw()
 
-    # -- what is told ---------------------------------------------------------------------------
+    # -- the view -------------------------------------------------------------------------------
 
     def began(self, step: ProgressStep) -> None:
         with self._lock:
             self._steps.append(step)
-            self._lines[step.number] = deque(maxlen=_FAILED)
+            self._lines[step.number] = deque(maxlen=_FAILED_LINES)
 
     def line(self, step: ProgressStep, text: str) -> None:
         with self._lock:
@@ -83,10 +85,10 @@ class TtyProgress:
 
     # -- the screen -----------------------------------------------------------------------------
 
-    def _draw(self, *, whole: bool = False) -> None:
+    def _draw(self, *, final: bool = False) -> None:
         rows, columns = size(self._output.fileno())
         lines = self.lines(columns or 80)
-        if not whole and len(lines) > max(rows, 10) - 1:
+        if not final and len(lines) > max(rows, 10) - 1:
             lines = [lines[0], *lines[2 - max(rows, 10) :]]
         up = f"\x1b[{self._drawn}A\r" if self._drawn else "\r"
         self._output.write(up + _CLEAR_BELOW + "".join(line + "\n" for line in lines))
@@ -94,38 +96,38 @@ class TtyProgress:
         self._drawn = len(lines)
 
     def lines(self, columns: int) -> list[str]:
-        """What is to be seen, none wider than ``columns``."""
+        """Return the lines of the screen, none wider than ``columns``."""
         ended = sum(step.state != "started" for step in self._steps)
         total = self._steps[0].total if self._steps else 0
         seconds = max((step.elapsed for step in self._steps), default=0.0)
         if self._steps:
             first = min(step.began for step in self._steps)
             seconds = max(step.began + step.elapsed - first for step in self._steps)
-        found = [f"[+] Building {seconds:.1f}s ({ended}/{total})"[:columns]]
+        rows = [f"[+] Building {seconds:.1f}s ({ended}/{total})"[:columns]]
         for step in self._steps:
-            found.append(_step(step, columns))
+            rows.append(_step(step, columns))
             lines = self._lines.get(step.number, ())
-            shown = _FAILED if step.state == "failed" else _SHOWN
-            found += [f" => => {line}"[:columns] for line in list(lines)[-shown:]]
+            limit = _FAILED_LINES if step.state == "failed" else _RUNNING_LINES
+            rows += [f" => => {line}"[:columns] for line in list(lines)[-limit:]]
             if step.state == "started":
-                found += [
+                rows += [
                     f" => => {layer}: {status}"[:columns]
                     for layer, status in step.downloads.items()
                     if status.endswith("%") and not status.endswith("100 %")
                 ]
-        return found + [text[:columns] for text in self._texts]
+        return rows + [text[:columns] for text in self._texts]
 
 
 def _step(step: ProgressStep, columns: int) -> str:
-    mark = {"cached": "CACHED ", "failed": "ERROR ", "canceled": "CANCELED "}.get(step.state, "")
+    label = {"cached": "CACHED ", "failed": "ERROR ", "canceled": "CANCELED "}.get(step.state, "")
     clock = f"{step.elapsed:.1f}s"
-    room = max(columns - len(clock) - 1, 10)
-    text = f" => {mark}{printable(step.title)}"[:room].ljust(room)
+    width = max(columns - len(clock) - 1, 10)
+    text = f" => {label}{printable(step.title)}"[:width].ljust(width)
     colour = {"failed": _RED, "done": _BLUE, "cached": _BLUE}.get(step.state, "")
     return f"{colour}{text} {clock}{_PLAIN if colour else ''}"
 
 
 def printable(text: str) -> str:
-    """A line as it can be shown: no escapes, no control characters, tabs as blanks."""
+    """Return a line without escape sequences and control characters; tabs become spaces."""
     plain = _ESCAPES.sub("", text).expandtabs(8)
     return "".join(c for c in plain if c.isprintable())

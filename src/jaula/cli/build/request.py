@@ -1,4 +1,4 @@
-"""``POST /build``: its parameters from the command line, its body, its answer."""
+"""``POST /build``: its parameters from the command line, its body and its answer."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ if TYPE_CHECKING:
     Query = list[tuple[str, object]]
 
 _EPOCH = "SOURCE_DATE_EPOCH"
-_PIECE = 1 << 18
+_CHUNK = 1 << 18  # bytes of one chunk
 
 
 def query(options: Options, context: Context, names: list[str]) -> Query:
-    """The parameters that need nothing but the command line. Raises UsageError."""
+    """Return the parameters that depend on the command line only.
+
+    :raises UsageError: when a value is invalid.
+    """
     from jaula.cli.containers.options import host_line, ulimit
 
-    found: Query = [("t", name) for name in names]
-    found += [
+    parameters: Query = [("t", name) for name in names]
+    parameters += [
         ("remote", context.remote),
         ("dockerfile", context.dockerfile),
         ("target", options.text("target")),
         ("platform", options.text("platform")),
         ("buildargs", _json(_build_args(options.texts("build-arg")))),
         ("labels", _json(_pairs(options.texts("label")))),
-        ("cachefrom", _json([_cache(word) for word in options.texts("cache-from")])),
+        ("cachefrom", _json([_cache_image(word) for word in options.texts("cache-from")])),
         ("nocache", options.on("no-cache")),
         ("pull", options.on("pull")),
         ("squash", options.on("squash")),
@@ -56,9 +59,9 @@ def query(options: Options, context: Context, names: list[str]) -> Query:
         ("securityopt", _json(options.texts("security-opt"))),
         ("progress", "steps"),
     ]
-    found += [("extrahosts", host_line(word)) for word in options.texts("add-host")]
-    found += [("allow", word) for word in options.texts("allow")]
-    return found
+    parameters += [("extrahosts", host_line(word)) for word in options.texts("add-host")]
+    parameters += [("allow", word) for word in options.texts("allow")]
+    return parameters
 
 
 def _json(value: object) -> str:
@@ -66,39 +69,45 @@ def _json(value: object) -> str:
 
 
 def _build_args(words: list[str]) -> dict[str, str | None]:
-    """A name alone has the value of that variable here, and none where there is none."""
-    found: dict[str, str | None] = {}
+    """Return the values of ``--build-arg``.
+
+    A name without a value takes the value of the client's environment variable, or None if it is
+    not set.
+    """
+    values: dict[str, str | None] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not name:
-            raise UsageError(f'invalid argument "{word}" for "--build-arg" flag: NAME[=VALUE]')
-        found[name] = value if equals else os.environ.get(name)
-    if _EPOCH in os.environ and _EPOCH not in found:
-        found[_EPOCH] = os.environ[_EPOCH]
-    return found
+            raise UsageError(
+                f'invalid argument "{word}" for "--build-arg" flag: must be NAME[=VALUE]'
+            )
+        values[name] = value if equals else os.environ.get(name)
+    if _EPOCH in os.environ and _EPOCH not in values:
+        values[_EPOCH] = os.environ[_EPOCH]
+    return values
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
     return dict(word.partition("=")[::2] for word in words)
 
 
-def _cache(word: str) -> str:
-    """An image's name, which may be written ``type=registry,ref=NAME``."""
+def _cache_image(word: str) -> str:
+    """Return the image of a ``--cache-from``: ``NAME`` or ``type=registry,ref=NAME``."""
     if "=" not in word:
         return word
-    from jaula.cli.build.secrets import fields
+    from jaula.cli.build.secrets import parse_fields
 
-    given = fields(word, "cache-from", ("type", "ref"))
-    if given.get("type", "registry") != "registry" or not given.get("ref"):
+    values = parse_fields(word, "cache-from", ("type", "ref"))
+    if values.get("type", "registry") != "registry" or not values.get("ref"):
         raise UsageError(
-            f'invalid argument "{word}" for "--cache-from" flag: an image is wanted '
+            f'invalid argument "{word}" for "--cache-from" flag: must be an image '
             "(NAME, or type=registry,ref=NAME)"
         )
-    return given["ref"]
+    return values["ref"]
 
 
 def headers() -> tuple[tuple[str, str], ...]:
-    """``X-Registry-Config``: the credentials that this person's file has."""
+    """Return ``X-Registry-Config``: the credentials in the user's configuration file."""
     from os import path
 
     from jaula.images.registry.auth.authfile import place
@@ -109,62 +118,65 @@ def headers() -> tuple[tuple[str, str], ...]:
 
     from jaula.cli.images import registry_auth
 
-    document = registry_auth.file().document()
+    document = registry_auth.credential_file().document()
     servers = [*(document.get("auths") or {}), *(document.get("credHelpers") or {})]
-    found: dict[str, dict[str, Any]] = {}
+    credentials: dict[str, dict[str, Any]] = {}
     for server in servers:
-        login = registry_auth.found(server)
+        login = registry_auth.stored_login(server)
         if login.known:
-            found[registry_auth.key(server)] = registry_auth.document(server, login)
-    if not found:
+            credentials[registry_auth.key(server)] = registry_auth.auth_config(server, login)
+    if not credentials:
         return ()
-    return (("X-Registry-Config", urlsafe_b64encode(encode(found).encode()).decode()),)
+    return (("X-Registry-Config", urlsafe_b64encode(encode(credentials).encode()).decode()),)
 
 
 def send(
     client: Client, parameters: Query, context: Context, *, compress: bool
 ) -> Iterator[dict[str, Any]]:
-    """Send the context; the engine's messages as they come. Raises EngineError."""
+    """Send the context and yield the engine's messages as they arrive.
+
+    :raises EngineError: when the engine refuses the request.
+    """
     connection = client.connection()
-    sent = (
+    all_headers = (
         ("Content-Type", "application/x-tar"),
         ("Transfer-Encoding", "chunked"),
         *headers(),
     )
-    connection.send("POST", target("/build", parameters), None, sent)
-    body = _Body(connection, compress=compress)
+    connection.send("POST", target("/build", parameters), None, all_headers)
+    body = _ChunkedBody(connection, compress=compress)
     try:
         context.send(body.write)
         body.finish()
     except Unreachable:
-        connection.reusable = False  # a refusal may be waiting to be read
+        connection.reusable = False  # the engine's error answer may be unread
     return decode_lines(checked(connection.response()).chunks())
 
 
-class _Body:
-    """Few large chunks instead of one for each header of the tar."""
+class _ChunkedBody:
+    """Writes few large chunks instead of one for each tar header. ``compress`` applies gzip."""
 
     def __init__(self, connection: Any, *, compress: bool) -> None:
         self._connection = connection
-        self._held = bytearray()
-        self._packer = None
+        self._buffer = bytearray()
+        self._compressor = None
         if compress:
             import zlib
 
-            self._packer = zlib.compressobj(wbits=31)
+            self._compressor = zlib.compressobj(wbits=31)
 
     def write(self, data: bytes | memoryview) -> None:
-        self._held += self._packer.compress(data) if self._packer else data
-        if len(self._held) >= _PIECE:
+        self._buffer += self._compressor.compress(data) if self._compressor else data
+        if len(self._buffer) >= _CHUNK:
             self._flush()
 
     def finish(self) -> None:
-        if self._packer:
-            self._held += self._packer.flush()
+        if self._compressor:
+            self._buffer += self._compressor.flush()
         self._flush()
         self._connection.send_raw(b"0\r\n\r\n")
 
     def _flush(self) -> None:
-        if self._held:
-            self._connection.send_raw(b"%x\r\n%s\r\n" % (len(self._held), bytes(self._held)))
-            self._held.clear()
+        if self._buffer:
+            self._connection.send_raw(b"%x\r\n%s\r\n" % (len(self._buffer), bytes(self._buffer)))
+            self._buffer.clear()

@@ -1,7 +1,7 @@
-"""``--secret``, ``--ssh`` and ``--build-context``: what the command line lets a build have.
+"""``--secret``, ``--ssh`` and ``--build-context``: resources of the client that a build may use.
 
-Follows docker's reference page ``docker buildx build``. What a secret is read from is looked at
-before the build begins, and read when a step asks for it.
+Follows docker's reference page ``docker buildx build``. The source of a secret is checked before
+the build, and read when a step requests it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 _AGENT = "SSH_AUTH_SOCK"
 
 
-def fields(word: str, flag: str, known: Iterable[str]) -> dict[str, str]:
-    """``key=value,key=value`` as a dictionary, quotes as in CSV. Raises UsageError."""
+def parse_fields(word: str, flag: str, valid_keys: Iterable[str]) -> dict[str, str]:
+    """Parse ``key=value,key=value`` with CSV quoting.
+
+    :raises UsageError: when a field or key is invalid.
+    """
     import csv
 
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     try:
         row = next(csv.reader([word], strict=True), [])
     except csv.Error as error:
@@ -35,36 +38,40 @@ def fields(word: str, flag: str, known: Iterable[str]) -> dict[str, str]:
                 f'invalid argument "{word}" for "--{flag}" flag: invalid field \'{part}\' must be '
                 "a key=value pair"
             )
-        if key not in known:
+        if key not in valid_keys:
             raise UsageError(
                 f'invalid argument "{word}" for "--{flag}" flag: unexpected key \'{key}\' in '
                 f"'{part}'"
             )
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
-def secrets(words: Iterable[str]) -> dict[str, Callable[[], bytes]]:
-    """Secrets by id, each to be read. Raises UsageError, and Failure for what is not there."""
-    found: dict[str, Callable[[], bytes]] = {}
+def parse_secrets(words: Iterable[str]) -> dict[str, Callable[[], bytes]]:
+    """Return functions that read the secrets, by id.
+
+    :raises UsageError: when a flag is invalid.
+    :raises CliError: when the file or the variable does not exist.
+    """
+    secrets: dict[str, Callable[[], bytes]] = {}
     for word in words:
-        given = fields(word, "secret", ("type", "id", "src", "source", "env"))
-        source = given.get("src") or given.get("source") or ""
-        variable, kind = given.get("env", ""), given.get("type", "")
-        id = given.get("id") or os.path.basename(source) or variable
+        values = parse_fields(word, "secret", ("type", "id", "src", "source", "env"))
+        source = values.get("src") or values.get("source") or ""
+        variable, kind = values.get("env", ""), values.get("type", "")
+        id = values.get("id") or os.path.basename(source) or variable
         if not id or kind not in ("", "file", "env") or (source and variable):
             raise UsageError(
                 f'invalid argument "{word}" for "--secret" flag: '
-                "id=NAME with src=FILE or env=VARIABLE is wanted"
+                "must be id=NAME with src=FILE or env=VARIABLE"
             )
         if kind == "env" or (not kind and not source and (variable or id in os.environ)):
             name = variable or source or id
             if name not in os.environ:
-                raise CliError(f"the secret {id}: there is no variable {name}")
-            found[id] = os.environ[name].encode("utf-8", "surrogateescape").__bytes__
+                raise CliError(f"secret {id}: the environment variable {name} is not set")
+            secrets[id] = os.environ[name].encode("utf-8", "surrogateescape").__bytes__
         else:
-            found[id] = _file(id, os.path.expanduser(source or id))
-    return found
+            secrets[id] = _file(id, os.path.expanduser(source or id))
+    return secrets
 
 
 def _file(id: str, path: str) -> Callable[[], bytes]:
@@ -73,9 +80,9 @@ def _file(id: str, path: str) -> Callable[[], bytes]:
     try:
         size = os.stat(path).st_size
     except OSError as error:
-        raise CliError(f"the secret {id}: {path}: {(error.strerror or '').lower()}") from None
+        raise CliError(f"secret {id}: {path}: {(error.strerror or '').lower()}") from None
     if size > SECRET_LIMIT:
-        raise CliError(f"the secret {id}: {path} has {size} bytes, {SECRET_LIMIT} at most")
+        raise CliError(f"secret {id}: {path} has {size} bytes, the limit is {SECRET_LIMIT}")
 
     def read() -> bytes:
         with open(path, "rb") as file:
@@ -85,7 +92,10 @@ def _file(id: str, path: str) -> Callable[[], bytes]:
 
 
 class SshAgents:
-    """A context: sockets of ssh agents by id. An agent that holds keys from files is our own."""
+    """Sockets of ssh agents by id, used as a context manager.
+
+    For keys from files the client starts an agent of its own.
+    """
 
     def __init__(self, words: Iterable[str]) -> None:
         self.sockets: dict[str, str] = {}
@@ -99,15 +109,15 @@ class SshAgents:
         if not paths:
             socket = os.environ.get(_AGENT, "")
             if not socket:
-                raise CliError(f"--ssh {id}: there is no ssh agent ({_AGENT} is not set)")
+                raise CliError(f"--ssh {id}: no ssh agent: {_AGENT} is not set")
             paths = [socket]
         keys = [path for path in paths if not self._is_socket(id, path)]
         if not keys:
             if len(paths) > 1:
-                raise CliError(f"--ssh {id}: one socket, or files with keys")
+                raise CliError(f"--ssh {id}: must be one socket, or files with keys")
             self.sockets[id] = paths[0]
         elif len(keys) < len(paths):
-            raise CliError(f"--ssh {id}: one socket, or files with keys")
+            raise CliError(f"--ssh {id}: must be one socket, or files with keys")
         else:
             self._keys[id] = keys
 
@@ -135,20 +145,20 @@ class SshAgents:
                 continue
 
     def _start(self, id: str, keys: list[str]) -> str:
-        """An agent that holds ``keys``; it ends with the build."""
+        """Start an agent with ``keys`` and return its socket. It ends with the build."""
         import re
         import subprocess
 
         try:
-            told = subprocess.run(
+            output = subprocess.run(
                 ["ssh-agent", "-s"], check=True, capture_output=True, text=True
             ).stdout
-            found = dict(re.findall(r"(SSH_[A-Z_]+)=([^;]+);", told))
-            self._started.append(int(found["SSH_AGENT_PID"]))
+            variables = dict(re.findall(r"(SSH_[A-Z_]+)=([^;]+);", output))
+            self._started.append(int(variables["SSH_AGENT_PID"]))
             subprocess.run(
                 ["ssh-add", "-q", *keys],
                 check=True,
-                env={**os.environ, _AGENT: found[_AGENT], "SSH_ASKPASS_REQUIRE": "never"},
+                env={**os.environ, _AGENT: variables[_AGENT], "SSH_ASKPASS_REQUIRE": "never"},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -157,23 +167,27 @@ class SshAgents:
             raise CliError(f"--ssh {id}: {error.filename} is not installed") from None
         except subprocess.CalledProcessError as error:
             raise CliError(f"--ssh {id}: {(error.stderr or '').strip()}") from None
-        return str(found[_AGENT])
+        return str(variables[_AGENT])
 
 
-def contexts(words: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Named contexts: those that the engine finds itself, and directories of this machine."""
-    elsewhere: dict[str, str] = {}
-    here: dict[str, str] = {}
+def parse_contexts(words: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the named contexts: those that the engine fetches, and local directories.
+
+    :raises UsageError: when a flag is invalid.
+    :raises CliError: when a directory does not exist.
+    """
+    remote: dict[str, str] = {}
+    local: dict[str, str] = {}
     for word in words:
-        name, equals, place = word.partition("=")
-        if not name or not equals or not place:
+        name, equals, source = word.partition("=")
+        if not name or not equals or not source:
             raise UsageError(
-                f'invalid argument "{word}" for "--build-context" flag: NAME=VALUE is wanted'
+                f'invalid argument "{word}" for "--build-context" flag: must be NAME=VALUE'
             )
-        if "://" in place or place.startswith("git@"):
-            elsewhere[name.lower()] = place
-        elif os.path.isdir(place):
-            here[name.lower()] = place
+        if "://" in source or source.startswith("git@"):
+            remote[name.lower()] = source
+        elif os.path.isdir(source):
+            local[name.lower()] = source
         else:
-            raise CliError(f"--build-context {name}: the directory {place} is not there")
-    return elsewhere, here
+            raise CliError(f"--build-context {name}: the directory {source} does not exist")
+    return remote, local

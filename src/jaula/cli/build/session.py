@@ -1,7 +1,7 @@
-"""The client's end of a build's session: secrets, the ssh agent, directories.
+"""The client's end of a build session: secrets, the ssh agent, directories.
 
-Follows :mod:`jaula.spec.build_session`. A thread of its own answers while the main one shows
-progress. Nothing is sent that was not named on the command line.
+Follows :mod:`jaula.spec.build_session`. A thread answers the engine while the main thread shows
+progress. Only what the command line names is sent.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _UPGRADE = (("Connection", "Upgrade"), ("Upgrade", protocol.PROTOCOL))
 
 
 class Session:
-    """A context: open at its beginning, closed at its end. ``id`` is what ``/build`` is told.
+    """A build session, open while the context manager is active. ``id`` is its id for ``/build``.
 
-    ``secrets`` give their bytes when they are asked for, ``agents`` are paths of sockets,
-    ``contexts`` write a tar.
+    ``secrets`` are functions that read a secret, ``agents`` are socket paths of ssh agents,
+    ``contexts`` are functions that write a tar.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Session:
         response = connection.response()
         if response.status != 101:
             checked(response)
-            raise CliError("the engine opens no session for builds")
+            raise CliError("the engine does not support build sessions")
         self._pending += connection.leftover()
         self._connection = connection
         self._sock = connection.socket
@@ -72,7 +72,7 @@ class Session:
         try:
             self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # the engine was faster
+            pass  # the engine closed the connection first
         self._thread.join(timeout=5)
         self._connection.close()
 
@@ -81,26 +81,26 @@ class Session:
     def _run(self) -> None:
         self._selector.register(self._sock, selectors.EVENT_READ, 0)
         try:
-            self._take()
+            self._process_frames()
             while True:
                 for key, _ in self._selector.select():
                     if key.data:
-                        self._from_agent(key.data)
+                        self._relay_agent(key.data)
                         continue
                     data = self._sock.recv(protocol.PIECE)
                     if not data:
                         return
                     self._pending += data
-                    self._take()
+                    self._process_frames()
         except (OSError, protocol.BadFrame):
-            return  # the engine is gone, or does not keep to the protocol; the build tells
+            return  # the engine is gone or broke the protocol; the answer of /build reports it
         finally:
             for sock in self._streams.values():
                 sock.close()
             self._selector.close()
 
-    def _take(self) -> None:
-        """Act on every frame that is there."""
+    def _process_frames(self) -> None:
+        """Handle every complete frame in the buffer."""
         while len(self._pending) >= protocol.HEAD_SIZE:
             kind, number, length = protocol.head(bytes(self._pending[: protocol.HEAD_SIZE]))
             end = protocol.HEAD_SIZE + length
@@ -108,14 +108,14 @@ class Session:
                 return
             payload = bytes(self._pending[protocol.HEAD_SIZE : end])
             del self._pending[:end]
-            self._act(kind, number, payload)
+            self._handle(kind, number, payload)
 
-    def _act(self, kind: SessionRequestKind, number: int, payload: bytes) -> None:
+    def _handle(self, kind: SessionRequestKind, number: int, payload: bytes) -> None:
         if kind in (SessionRequestKind.SECRET, SessionRequestKind.SSH, SessionRequestKind.CONTEXT):
             try:
-                self._answer(kind, number, protocol.asked(payload))
+                self._serve(kind, number, protocol.asked(payload))
             except (CliError, OSError) as error:
-                self._fail(number, str(error))
+                self._send_failure(number, str(error))
         elif (agent := self._streams.get(number)) is not None:
             try:
                 if kind is SessionRequestKind.DATA:
@@ -123,14 +123,14 @@ class Session:
                 else:
                     agent.shutdown(socket.SHUT_WR)
             except OSError:
-                self._drop(number)
+                self._close_stream(number)
 
-    def _answer(self, kind: SessionRequestKind, number: int, id: str) -> None:
+    def _serve(self, kind: SessionRequestKind, number: int, id: str) -> None:
         if kind is SessionRequestKind.SECRET and id in self._secrets:
-            self._data(number, self._secrets[id]())
+            self._send_data(number, self._secrets[id]())
             self._send(protocol.frame(SessionRequestKind.END, number))
         elif kind is SessionRequestKind.CONTEXT and id in self._contexts:
-            self._contexts[id](lambda data: self._data(number, data))
+            self._contexts[id](lambda data: self._send_data(number, data))
             self._send(protocol.frame(SessionRequestKind.END, number))
         elif kind is SessionRequestKind.SSH and id in self._agents:
             agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -142,31 +142,31 @@ class Session:
             self._streams[number] = agent
             self._selector.register(agent, selectors.EVENT_READ, number)
         else:
-            self._fail(number, protocol.UNKNOWN)
+            self._send_failure(number, protocol.UNKNOWN)
 
-    def _from_agent(self, number: int) -> None:
+    def _relay_agent(self, number: int) -> None:
         try:
             data = self._streams[number].recv(protocol.PIECE)
         except OSError:
             data = b""
         if data:
-            self._data(number, data)
+            self._send_data(number, data)
         else:
-            self._drop(number)
+            self._close_stream(number)
             self._send(protocol.frame(SessionRequestKind.END, number))
 
-    def _drop(self, number: int) -> None:
+    def _close_stream(self, number: int) -> None:
         agent = self._streams.pop(number)
         self._selector.unregister(agent)
         agent.close()
 
-    def _data(self, number: int, data: bytes | memoryview) -> None:
+    def _send_data(self, number: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
         for start in range(0, len(view), protocol.PIECE):
-            piece = bytes(view[start : start + protocol.PIECE])
-            self._send(protocol.frame(SessionRequestKind.DATA, number, piece))
+            chunk = bytes(view[start : start + protocol.PIECE])
+            self._send(protocol.frame(SessionRequestKind.DATA, number, chunk))
 
-    def _fail(self, number: int, text: str) -> None:
+    def _send_failure(self, number: int, text: str) -> None:
         self._send(protocol.frame(SessionRequestKind.FAIL, number, text.encode()[:1000]))
 
     def _send(self, frame: bytes) -> None:

@@ -1,1 +1,1 @@
-"""The API client of the command line: endpoints, contexts, HTTP, streams."""
+"""API client of the command line: endpoints, contexts, HTTP, streams."""

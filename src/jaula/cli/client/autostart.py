@@ -1,7 +1,7 @@
-"""Starting an engine when none answers on the default socket: root's, or an ordinary user's own.
+"""Start an engine when the default socket does not answer: root's, or that of an unprivileged user.
 
-One command works on a fresh machine because of this; where systemd's units are installed, the
-socket answers and nothing here is imported.
+Because of this, one command works on a fresh machine. Where systemd's units are installed, the
+socket answers and this module is not imported.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.cli.client.http import SocketAddress
 
-PATIENCE = 10.0  # seconds for the engine to answer
-USER_PATIENCE = 60.0  # an ordinary user's has helpers and systemd to ask before
-INTERVAL = 0.02
-KEPT = (
+START_TIMEOUT = 10.0  # seconds for the engine to answer
+ROOTLESS_START_TIMEOUT = 60.0  # seconds; a rootless engine starts helpers and waits for systemd
+INTERVAL = 0.02  # seconds between two attempts
+ROOTLESS_ENVIRONMENT = (
     *("PATH", "HOME", "USER", "LOGNAME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"),
     "DBUS_SESSION_BUS_ADDRESS",
 )
-"""What an ordinary user's engine has of its starter's environment."""
+"""Variables of the client that a rootless engine inherits."""
 
 
 def start(address: SocketAddress, error: OSError) -> None:
     """Start ``jaula daemon`` in the background and wait until it answers at ``address``.
 
-    ``error`` is why the socket did not. Clients that come together start one engine. Raises
-    Unreachable where it cannot be started, with the last line that it wrote.
+    ``error`` is why the socket did not answer. Clients that run at the same time start one engine.
+
+    :raises Unreachable: when the engine cannot be started, with the last line of its log.
     """
     run, root = paths.run(), paths.root()
     try:
@@ -41,7 +42,7 @@ def start(address: SocketAddress, error: OSError) -> None:
     except OSError as failure:
         raise Unreachable(
             f"cannot start an engine: {failure.filename}: {failure.strerror}: set XDG_DATA_HOME "
-            "and XDG_RUNTIME_DIR, or name another engine with --host or JAULA_HOST"
+            "and XDG_RUNTIME_DIR, or select another engine with --host or JAULA_HOST"
         ) from None
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     lock = os.open(os.path.join(run, "autostart.lock"), flags, 0o600)
@@ -67,8 +68,8 @@ def _start(address: SocketAddress) -> None:
     begin = os.lseek(log, 0, os.SEEK_END)
     pid = _spawn(log)
     os.close(log)
-    patience = PATIENCE if os.geteuid() == 0 else USER_PATIENCE
-    deadline = monotonic() + patience
+    timeout = START_TIMEOUT if os.geteuid() == 0 else ROOTLESS_START_TIMEOUT
+    deadline = monotonic() + timeout
     while monotonic() < deadline:
         if _answers(address):
             return
@@ -79,19 +80,24 @@ def _start(address: SocketAddress) -> None:
             raise Unreachable(f"the engine did not start: {last} (see {log_path})")
         sleep(INTERVAL)
     raise Unreachable(
-        f"the engine does not answer at {address.text} after {patience:.0f} seconds: "
-        f"{_last_line(log_path, begin) or 'it has written nothing'} (see {log_path})"
+        f"the engine does not answer at {address.text} after {timeout:.0f} seconds: "
+        f"{_last_line(log_path, begin) or 'its log is empty'} (see {log_path})"
     )
 
 
 def _spawn(log: int) -> int:
-    """The engine's process: session of its own, no descriptor of this client's, log as output."""
-    main = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "__main__.py")
-    words = [sys.executable, "-I", "-S", "-X", "utf8", main, "daemon"]
+    """Spawn the engine in a session of its own, with the log as output, and return its pid.
+
+    The engine inherits no other descriptor of the client.
+    """
+    import jaula
+
+    main = os.path.join(os.path.dirname(os.path.abspath(jaula.__file__)), "__main__.py")
+    arguments = [sys.executable, "-I", "-S", "-X", "utf8", main, "daemon"]
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     pid = os.posix_spawn(
         sys.executable,
-        words,
+        arguments,
         _environment(),
         file_actions=[
             (os.POSIX_SPAWN_DUP2, null, 0),
@@ -111,21 +117,23 @@ def _environment() -> dict[str, str]:
     path = os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
     if os.geteuid() == 0:
         return {"PATH": path, "HOME": "/root"}
-    return {"PATH": path} | {name: os.environ[name] for name in KEPT if name in os.environ}
+    return {"PATH": path} | {
+        name: os.environ[name] for name in ROOTLESS_ENVIRONMENT if name in os.environ
+    }
 
 
-def _inherited(*ours: int) -> list[int]:
-    """Descriptors that the shell leaked into this client and the engine must not keep."""
-    found = []
+def _inherited(*own: int) -> list[int]:
+    """Return the descriptors that leaked from the shell and that the engine must not inherit."""
+    leaked = []
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
         try:
             inheritable = os.get_inheritable(number)
         except OSError:
             continue  # the listing's own descriptor
-        if number > 2 and number not in ours and inheritable:
-            found.append(number)
-    return found
+        if number > 2 and number not in own and inheritable:
+            leaked.append(number)
+    return leaked
 
 
 def _last_line(path: str, begin: int) -> str:

@@ -1,7 +1,7 @@
-"""Requests to the engine, and what its answers mean.
+"""Requests to the engine and the meaning of its answers.
 
-Every command speaks the Docker Engine API (version 1.45 of its reference) and nothing else. One
-connection is kept and used again; a request whose answer stays open (attach, wait, logs) gets a
+Every command uses the Docker Engine API (version 1.45 of its reference) and nothing else. One
+connection is kept alive and reused. A request whose answer stays open (attach, wait, logs) gets a
 connection of its own.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from jaula.cli.client import endpoint
 from jaula.cli.client.http import Connection, Response, SocketAddress
-from jaula.cli.errors import EngineError, Unreachable
+from jaula.cli.environ import text as environ_text
+from jaula.cli.errors import CliError, EngineError, Unreachable
 from jaula.spec import fast_json as documents
 
 TYPE_CHECKING = False
@@ -27,14 +28,17 @@ JSON = (("Content-Type", "application/json"),)
 
 
 def quote(text: str, keep: str = "") -> str:
-    """Percent-encode ``text`` for a path or a query (RFC 3986)."""
+    """Percent-encode ``text`` for a path or a query (RFC 3986); ``keep`` is not encoded."""
     safe = UNRESERVED.union(keep.encode())
     data = text.encode("utf-8", "surrogateescape")
     return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in data)
 
 
 def target(path: str, query: Query = ()) -> str:
-    """The request target for ``path`` below the API's version; empty values are left out."""
+    """Return the request target for ``path`` below the API version.
+
+    Empty query values are omitted.
+    """
     pairs = [
         f"{quote(name)}={quote('1' if value is True else str(value))}"
         for name, value in query
@@ -44,22 +48,29 @@ def target(path: str, query: Query = ()) -> str:
 
 
 class Client:
-    """The engine at one address."""
+    """A client of the engine at one address."""
 
     def __init__(self, host: str = "") -> None:
-        found = endpoint.find(host)
-        self.named = found.host
-        self.address = SocketAddress(self.named or endpoint.own_host(), found.security)
+        selected = resolve_endpoint(host)
+        self.explicit_host = selected.host
+        self.address = SocketAddress(
+            self.explicit_host or endpoint.default_host(), selected.security
+        )
         self._idle: list[Connection] = []
 
     def connection(self) -> Connection:
-        """A connection that nobody uses. Starts an engine where none was named and none answers."""
+        """Return an idle connection or a new one.
+
+        Starts an engine if none was selected explicitly and the default socket does not answer.
+
+        :raises Unreachable: when the engine does not answer.
+        """
         if self._idle:
             return self._idle.pop()
         try:
             return Connection(self.address)
         except OSError as error:
-            if not self.named:
+            if not self.explicit_host:
                 from jaula.cli.client import autostart
 
                 autostart.start(self.address, error)
@@ -75,7 +86,7 @@ class Client:
         )
 
     def release(self, connection: Connection) -> None:
-        """Give back a connection whose answers were read to their end."""
+        """Return a connection to the pool after its answers were read to their end."""
         if connection.reusable:
             self._idle.append(connection)
         else:
@@ -89,13 +100,16 @@ class Client:
         body: object = None,
         headers: Headers = (),
     ) -> bytes:
-        """Do one request; the whole body of the answer. Raises EngineError on a refusal."""
-        connection = self._sent(method, path, query, body, headers)
+        """Send one request and return the whole body of the answer.
+
+        :raises EngineError: when the engine answers with an error status.
+        """
+        connection = self._send(method, path, query, body, headers)
         response = connection.response()
         content = response.read()
         self.release(connection)
         if response.status >= 400:
-            raise refusal(response.status, content)
+            raise engine_error(response.status, content)
         return content
 
     def document(
@@ -106,7 +120,7 @@ class Client:
         body: object = None,
         headers: Headers = (),
     ) -> Any:
-        """Do one request; the answer's JSON document, None where it has no body."""
+        """Send one request and return the JSON document of the answer (None: no body)."""
         content = self.request(method, path, query, body, headers)
         return documents.decode(content) if content.strip() else None
 
@@ -122,17 +136,17 @@ class Client:
         body: object = None,
         headers: Headers = (),
     ) -> Response:
-        """A request on a connection of its own, whose answer is read as it comes."""
-        connection = self._sent(method, path, query, body, headers)
+        """Send a request on a connection of its own; the caller reads the body."""
+        connection = self._send(method, path, query, body, headers)
         return checked(connection.response())
 
-    def _sent(
+    def _send(
         self, method: str, path: str, query: Query, body: object, headers: Headers
     ) -> Connection:
         connection = self.connection()
         data = None if body is None else _encoded(body)
-        sent = (*headers, *(JSON if body is not None else ()))
-        connection.send(method, target(path, query), data, sent)
+        all_headers = (*headers, *(JSON if body is not None else ()))
+        connection.send(method, target(path, query), data, all_headers)
         return connection
 
     def lines(
@@ -142,11 +156,14 @@ class Client:
         query: Query = (),
         headers: Headers = (),
     ) -> Iterator[Any]:
-        """The JSON documents of a streaming answer."""
+        """Return the JSON documents of a streaming answer."""
         return documents.decode_lines(self.open(method, path, query, None, headers).chunks())
 
-    def ask_hijack(self, path: str, query: Query = (), body: object = None) -> Connection:
-        """Send a request that takes over its connection; read the answer with ``hijacked``."""
+    def send_hijack(self, path: str, query: Query = (), body: object = None) -> Connection:
+        """Send a request that hijacks its connection.
+
+        :func:`jaula.cli.client.hijack.check_hijacked` reads the answer.
+        """
         connection = self.connection()
         data = b"" if body is None else _encoded(body)
         headers = (("Content-Type", "application/json" if body is not None else "text/plain"),)
@@ -157,21 +174,44 @@ class Client:
         self,
         path: str,
         query: Query,
-        pieces: Iterable[bytes],
+        chunks: Iterable[bytes],
         content_type: str = "application/x-tar",
     ) -> Response:
-        """POST a body of unknown length. An answer that comes early ends the sending."""
+        """POST a body of unknown length in chunks.
+
+        An early answer of the engine ends the upload.
+        """
         connection = self.connection()
         headers = (("Content-Type", content_type), ("Transfer-Encoding", "chunked"))
         connection.send("POST", target(path, query), None, headers)
         try:
-            for piece in pieces:
-                if piece:
-                    connection.send_raw(b"%x\r\n%s\r\n" % (len(piece), piece))
+            for chunk in chunks:
+                if chunk:
+                    connection.send_raw(b"%x\r\n%s\r\n" % (len(chunk), chunk))
             connection.send_raw(b"0\r\n\r\n")
         except Unreachable:
-            connection.reusable = False  # a refusal may be waiting to be read
+            connection.reusable = False  # the engine's error answer may be unread
         return checked(connection.response())
+
+
+def resolve_endpoint(host: str = "") -> endpoint.Endpoint:
+    """Return the endpoint for the global options, the environment and the context in use.
+
+    ``host`` overrides the option ``--host``.
+
+    :raises CliError: when the options conflict or the context cannot be read.
+    """
+    host = host or endpoint.ConnectionOptions.host
+    if host and endpoint.ConnectionOptions.context:
+        raise CliError("conflicting options: either specify --host or --context, not both")
+    if not host and not endpoint.ConnectionOptions.context:
+        host = environ_text("JAULA_HOST") or environ_text("DOCKER_HOST")
+    name = endpoint.DEFAULT if host else endpoint.current_context()
+    if name != endpoint.DEFAULT:
+        from jaula.cli.client import contexts
+
+        return contexts.resolve(name)
+    return endpoint.Endpoint(host, endpoint.tls_options() if endpoint.is_tcp(host) else None)
 
 
 def _encoded(body: object) -> bytes:
@@ -179,14 +219,17 @@ def _encoded(body: object) -> bytes:
 
 
 def checked(response: Response) -> Response:
-    """``response`` itself, or its refusal raised as EngineError."""
+    """Return ``response``.
+
+    :raises EngineError: when it has an error status.
+    """
     if response.status >= 400:
-        raise refusal(response.status, response.read())
+        raise engine_error(response.status, response.read())
     return response
 
 
-def refusal(status: int, content: bytes) -> EngineError:
-    """The error that the engine answered with."""
+def engine_error(status: int, content: bytes) -> EngineError:
+    """Return the exception for an error answer of the engine."""
     try:
         document = documents.decode(content)
         message = document["message"]
@@ -196,13 +239,16 @@ def refusal(status: int, content: bytes) -> EngineError:
 
 
 def filters(pairs: Iterable[str]) -> str:
-    """The ``filters`` parameter for ``--filter key=value`` flags."""
-    found: dict[str, dict[str, bool]] = {}
+    """Return the ``filters`` parameter of the API for ``--filter key=value`` flags.
+
+    :raises UsageError: when a filter has no ``=``.
+    """
+    values: dict[str, dict[str, bool]] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             from jaula.cli.errors import UsageError
 
             raise UsageError(f"bad format of filter (expected name=value): {pair!r}")
-        found.setdefault(name.strip().lower(), {})[value.strip()] = True
-    return documents.encode(found) if found else ""
+        values.setdefault(name.strip().lower(), {})[value.strip()] = True
+    return documents.encode(values) if values else ""

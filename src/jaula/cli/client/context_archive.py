@@ -1,4 +1,4 @@
-"""A context as an archive: ``meta.json`` and ``tls/docker/*.pem`` in a tar, or in a zip.
+"""Export and import of contexts: ``meta.json`` and ``tls/docker/*.pem`` in a tar or a zip archive.
 
 Source: docker/cli ``cli/context/store``, ``Export`` and ``Import``.
 """
@@ -15,13 +15,13 @@ from jaula.cli.client.contexts import ENDPOINT, Context
 from jaula.cli.client.endpoint import TLS_FILES
 from jaula.cli.errors import CliError
 
-MAX_SIZE = 10 << 20  # bytes of an archive, as Docker has it
+MAX_SIZE = 10 << 20  # bytes of an archive, Docker's limit
 _META = "meta.json"
 _TLS = f"tls/{ENDPOINT}/"
 
 
 def pack(context: Context) -> bytes:
-    """The tar of a context."""
+    """Return the tar archive of a context."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         _add(archive, _META, json.dumps(context.document(), separators=(",", ":")).encode(), 0o644)
@@ -41,7 +41,10 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes, mode: int) -> None:
 
 
 def unpack(data: bytes) -> Context:
-    """The context in an archive. Raises Failure for what is none."""
+    """Return the context in an archive.
+
+    :raises CliError: when the archive is not an exported context.
+    """
     if len(data) > MAX_SIZE:
         raise CliError(f"the archive has more than {MAX_SIZE} bytes")
     meta, files = None, {}
@@ -54,7 +57,7 @@ def unpack(data: bytes) -> Context:
             else:
                 raise CliError(f"unexpected context file: {name[:80]!r}")
     except (tarfile.TarError, zipfile.BadZipFile, ValueError, EOFError, RecursionError) as error:
-        raise CliError(f"this is no exported context: {error}") from None
+        raise CliError(f"not an exported context: {error}") from None
     if not isinstance(meta, dict):
         raise CliError("invalid context: no metadata found")
     try:
@@ -68,11 +71,11 @@ def unpack(data: bytes) -> Context:
             meta,
         )
     except (KeyError, TypeError, AttributeError):
-        raise CliError("invalid context: it names no docker endpoint") from None
+        raise CliError("invalid context: the docker endpoint is missing") from None
 
 
 def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Files with their content, which together is no larger than an archive may be."""
+    """Yield file names and contents; the total size is limited to that of an archive."""
     left = MAX_SIZE
     if data[:2] == b"PK":
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
@@ -81,17 +84,17 @@ def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
                     with packed.open(member) as file:
                         content = file.read(left + 1)
                     left -= len(content)
-                    yield member.filename, _within(content, left)
+                    yield member.filename, _check_size(content, left)
         return
-    # Docker's archives lack the blocks that end a tar, and the filling of the last file.
-    whole = data + bytes(-len(data) % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE)
-    with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
+    # Docker's archives lack the end-of-archive blocks and the padding of the last file.
+    padded = data + bytes(-len(data) % tarfile.BLOCKSIZE + 2 * tarfile.BLOCKSIZE)
+    with tarfile.open(fileobj=io.BytesIO(padded), mode="r:") as archive:
         for entry in archive:
-            if entry.isfile() and (found := archive.extractfile(entry)) is not None:
-                yield entry.name, found.read(MAX_SIZE)
+            if entry.isfile() and (extracted := archive.extractfile(entry)) is not None:
+                yield entry.name, extracted.read(MAX_SIZE)
 
 
-def _within(content: bytes, left: int) -> bytes:
+def _check_size(content: bytes, left: int) -> bytes:
     if left < 0:
         raise ValueError("it is too large")
     return content

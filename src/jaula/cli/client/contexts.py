@@ -1,8 +1,8 @@
-"""Contexts: names for engines, kept where Docker keeps them, so that both commands see the same.
+"""Contexts: named endpoints, stored where Docker stores them, so that both clients see the same.
 
-Source: docker/cli ``cli/context/store``: ``contexts/meta/<sha256 of the name>/meta.json`` is a
-context's document, ``contexts/tls/<the same>/docker/`` holds ``ca.pem``, ``cert.pem`` and
-``key.pem``. The name in use is ``currentContext`` of Docker's ``config.json``.
+Source: docker/cli ``cli/context/store``. ``contexts/meta/<sha256 of the name>/meta.json`` is the
+document of a context, ``contexts/tls/<same>/docker/`` holds ``ca.pem``, ``cert.pem`` and
+``key.pem``. The current context is ``currentContext`` in Docker's ``config.json``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from jaula.cli.client import endpoint as destinations
+from jaula.cli.client import endpoint as cli_endpoint
 from jaula.cli.client.endpoint import DEFAULT, TLS_FILES, Endpoint
 from jaula.cli.client.tls import TlsOptions
 from jaula.cli.errors import CliError
@@ -28,9 +28,9 @@ _KEYS = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
 
 
 class Context(NamedTuple):
-    """One context. ``files`` are its PEM files by name, where they were read.
+    """One context. ``files`` are its PEM files by name.
 
-    ``kept`` is the document as it was: others may have written more into it, which stays.
+    ``raw`` is the stored document. Fields that other programs wrote into it are preserved.
     """
 
     name: str
@@ -38,26 +38,29 @@ class Context(NamedTuple):
     host: str = ""
     skip_verify: bool = False
     files: dict[str, bytes] = {}
-    kept: dict[str, Any] = {}
+    raw: dict[str, Any] = {}
 
     def document(self) -> dict[str, Any]:
-        """``meta.json``."""
-        metadata, endpoints = _table(self.kept, "Metadata"), _table(self.kept, "Endpoints")
+        """Return the document for ``meta.json``."""
+        metadata, endpoints = _table(self.raw, "Metadata"), _table(self.raw, "Endpoints")
         metadata.pop("Description", None)
         if self.description:
             metadata["Description"] = self.description
         endpoints[ENDPOINT] = {"Host": self.host, "SkipTLSVerify": self.skip_verify}
-        return self.kept | {"Name": self.name, "Metadata": metadata, "Endpoints": endpoints}
+        return self.raw | {"Name": self.name, "Metadata": metadata, "Endpoints": endpoints}
 
 
 def _table(document: dict[str, Any], key: str) -> dict[str, Any]:
-    """A copy of a member that is an object; empty where it is none."""
-    found = document.get(key)
-    return dict(found) if isinstance(found, dict) else {}
+    """Return a copy of a member that is an object, or an empty dictionary."""
+    member = document.get(key)
+    return dict(member) if isinstance(member, dict) else {}
 
 
 def check_name(name: str) -> str:
-    """The name, if one may have it. Raises Failure."""
+    """Return ``name``.
+
+    :raises CliError: when it is not a valid name for a new context.
+    """
     if name == DEFAULT:
         raise CliError('"default" is a reserved context name')
     if not NAME.fullmatch(name):
@@ -69,22 +72,22 @@ def check_name(name: str) -> str:
 
 
 def meta_path(name: str) -> str:
-    """The directory of a context's document."""
+    """Return the directory of a context's document."""
     return os.path.join(_directory(), "meta", sha256(name.encode()).hexdigest())
 
 
 def tls_path(name: str) -> str:
-    """The directory of a context's PEM files."""
+    """Return the directory of a context's PEM files."""
     return os.path.join(_directory(), "tls", sha256(name.encode()).hexdigest())
 
 
 def _directory() -> str:
-    return os.path.join(destinations.directory(), "contexts")
+    return os.path.join(cli_endpoint.config_directory(), "contexts")
 
 
 def names() -> list[str]:
-    """All but the default one, in order."""
-    found = []
+    """Return the names of all contexts but the default one, sorted."""
+    result = []
     try:
         entries = os.listdir(os.path.join(_directory(), "meta"))
     except FileNotFoundError:
@@ -93,19 +96,22 @@ def names() -> list[str]:
         document = _read(os.path.join(_directory(), "meta", entry, "meta.json"))
         name = document.get("Name") if document else None
         if isinstance(name, str) and sha256(name.encode()).hexdigest() == entry:
-            found.append(name)
-    return sorted(found)
+            result.append(name)
+    return sorted(result)
 
 
 def exists(name: str) -> bool:
-    """Whether there is a context of that name besides the default one."""
+    """Return whether there is a context of that name; the default context does not count."""
     return os.path.exists(os.path.join(meta_path(name), "meta.json"))
 
 
-def find(name: str) -> Context:
-    """One context, the default one too. Raises Failure in Docker's words."""
+def load(name: str) -> Context:
+    """Return one context, also the default one.
+
+    :raises CliError: when there is no such context, in Docker's words.
+    """
     if name == DEFAULT:
-        host = os.environ.get(destinations.overriding()) or destinations.own_host()
+        host = os.environ.get(cli_endpoint.host_variable()) or cli_endpoint.default_host()
         return Context(DEFAULT, "Current DOCKER_HOST based configuration", host)
     path = os.path.join(meta_path(name), "meta.json")
     document = _read(path)
@@ -125,30 +131,33 @@ def find(name: str) -> Context:
 
 
 def _read(path: str) -> dict[str, Any] | None:
-    """The document at ``path``; None where there is none. Raises Failure for what is none."""
+    """Return the document at ``path``, or None if the file is absent.
+
+    :raises CliError: when the file cannot be read or is not JSON.
+    """
     try:
         with open(path, "rb") as file:
-            found = json.loads(file.read(MAX_SIZE))
+            document = json.loads(file.read(MAX_SIZE))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, RecursionError, OSError) as error:
         raise CliError(f"context {path}: {getattr(error, 'strerror', None) or error}") from None
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _files(name: str) -> dict[str, bytes]:
-    found = {}
+    files = {}
     for file_name in TLS_FILES:
         try:
             with open(os.path.join(tls_path(name), ENDPOINT, file_name), "rb") as file:
-                found[file_name] = file.read(MAX_SIZE)
+                files[file_name] = file.read(MAX_SIZE)
         except (FileNotFoundError, NotADirectoryError):
             continue
-    return found
+    return files
 
 
 def save(context: Context) -> None:
-    """Keep a context, in the place of one of the same name."""
+    """Store a context; an existing one of the same name is replaced."""
     meta, tls = meta_path(context.name), tls_path(context.name)
     os.makedirs(meta, mode=0o755, exist_ok=True)
     shutil.rmtree(os.path.join(tls, ENDPOINT), ignore_errors=True)
@@ -160,26 +169,26 @@ def save(context: Context) -> None:
 
 
 def _write(path: str, data: bytes, mode: int) -> None:
-    half = f"{path}.{os.getpid()}"
-    with open(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+    temporary = f"{path}.{os.getpid()}"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.write(data)
-    os.replace(half, path)
+    os.replace(temporary, path)
 
 
 def remove(name: str) -> None:
-    """Forget a context and its files."""
+    """Delete a context and its PEM files."""
     shutil.rmtree(meta_path(name), ignore_errors=True)
     shutil.rmtree(tls_path(name), ignore_errors=True)
 
 
-def configured() -> str:
-    """The name in Docker's configuration file."""
+def configured_name() -> str:
+    """Return the context name in Docker's configuration file."""
     name = _configuration().document().get("currentContext")
     return name if isinstance(name, str) and name else DEFAULT
 
 
 def use(name: str) -> None:
-    """Write the name into Docker's configuration file."""
+    """Write the context name into Docker's configuration file."""
     file = _configuration()
     try:
         document = file.document()
@@ -192,30 +201,35 @@ def use(name: str) -> None:
 
 
 def _configuration() -> CredentialFile:
-    return CredentialFile(os.path.join(destinations.directory(), "config.json"))
+    return CredentialFile(os.path.join(cli_endpoint.config_directory(), "config.json"))
 
 
-def endpoint(text: str) -> Context:
-    """``host=...,ca=...,cert=...,key=...,skip-tls-verify=true`` as a context without a name."""
-    given: dict[str, str] = {}
+def parse_endpoint(text: str) -> Context:
+    """Return an unnamed context for a ``--docker`` flag.
+
+    The value is ``host=...,ca=...,cert=...,key=...,skip-tls-verify=true``.
+
+    :raises CliError: when a key is unknown or a file cannot be read.
+    """
+    values: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = part.partition("=")
         if not equals or key not in ("host", "skip-tls-verify", "from", *_KEYS):
-            what = key if equals else part
+            unknown = key if equals else part
             raise CliError(
-                f"unable to create docker endpoint config: {what}: unrecognized config key"
+                f"unable to create docker endpoint config: {unknown}: unrecognized config key"
             )
-        given[key] = value
-    if "from" in given:
-        return find(given["from"])
-    skip = given.get("skip-tls-verify", "false")
+        values[key] = value
+    if "from" in values:
+        return load(values["from"])
+    skip = values.get("skip-tls-verify", "false")
     if skip.lower() not in ("true", "false", "1", "0"):
         raise CliError(f'unable to create docker endpoint config: skip-tls-verify: "{skip}"')
     files = {}
     for key, file_name in _KEYS.items():
-        if given.get(key):
-            files[file_name] = _pem(given[key])
-    return Context("", "", given.get("host", ""), skip.lower() in ("true", "1"), files)
+        if values.get(key):
+            files[file_name] = _pem(values[key])
+    return Context("", "", values.get("host", ""), skip.lower() in ("true", "1"), files)
 
 
 def _pem(path: str) -> bytes:
@@ -227,23 +241,26 @@ def _pem(path: str) -> bytes:
         raise CliError(f"unable to create docker endpoint config: open {path}: {reason}") from None
 
 
-def destination(name: str) -> Endpoint:
-    """Where a context leads. Raises Failure."""
+def resolve(name: str) -> Endpoint:
+    """Return the endpoint of a context.
+
+    :raises CliError: when the context cannot be read.
+    """
     try:
-        found = find(name)
+        context = load(name)
     except CliError as error:
         raise CliError(
             f"Failed to initialize: unable to resolve docker endpoint: {error.message}"
         ) from None
-    if not found.host:
+    if not context.host:
         return Endpoint()
-    place = os.path.join(tls_path(name), ENDPOINT)
-    paths = [os.path.join(place, n) if n in found.files else "" for n in TLS_FILES]
-    if not any(paths) and not found.skip_verify:
-        return Endpoint(found.host)
-    if found.host.startswith(("unix://", "ssh://")):
-        return Endpoint(found.host)
+    directory = os.path.join(tls_path(name), ENDPOINT)
+    paths = [os.path.join(directory, n) if n in context.files else "" for n in TLS_FILES]
+    if not any(paths) and not context.skip_verify:
+        return Endpoint(context.host)
+    if context.host.startswith(("unix://", "ssh://")):
+        return Endpoint(context.host)
     authority, certificate, key = paths
     return Endpoint(
-        found.host, TlsOptions(authority, certificate, key, verify=not found.skip_verify)
+        context.host, TlsOptions(authority, certificate, key, verify=not context.skip_verify)
     )

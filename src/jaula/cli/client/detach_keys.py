@@ -1,7 +1,7 @@
-"""The keys that leave a container running and its terminal behind.
+"""The key sequence that detaches the client and leaves the container running.
 
-The engine consumes them and ends the stream; the client only watches them go by, so that it can
-tell a detached stream from one that ended with its container.
+The engine consumes the keys and ends the stream. The client only watches the keys, to tell a
+detached stream from one that ended with its container.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ DEFAULT = "ctrl-p,ctrl-q"
 
 
 class DetachKeys:
-    """Sees the bytes on their way to the container; ``seen`` once the sequence was complete."""
+    """Watches the input for the key sequence; ``matched`` is set once it is complete."""
 
     def __init__(self, text: str) -> None:
         self._keys = sequence(text or DEFAULT)
         self._at = 0
-        self.seen = False
+        self.matched = False
 
     def watch(self, data: bytes) -> None:
-        """Look at bytes that are being sent."""
-        if not self._keys or self.seen:
+        """Scan bytes that are being sent."""
+        if not self._keys or self.matched:
             return
         for byte in data:
             if byte == self._keys[self._at]:
@@ -31,12 +31,15 @@ class DetachKeys:
             else:
                 self._at = 1 if byte == self._keys[0] else 0
             if self._at == len(self._keys):
-                self.seen = True
+                self.matched = True
                 return
 
 
 def sequence(text: str) -> bytes:
-    """The bytes of ``ctrl-p,ctrl-q`` or ``a,ctrl-x``, as the engine reads it. Raises UsageError."""
+    """Return the bytes of ``ctrl-p,ctrl-q`` or ``a,ctrl-x``, parsed as the engine parses it.
+
+    :raises UsageError: when the text is not a valid sequence.
+    """
     try:
         return parse(text)
     except InvalidRequest as error:

@@ -1,8 +1,8 @@
-"""Which engine a command talks to: options, then the environment, then the context in use.
+"""The values that select an engine: global options, environment, configuration file.
 
 Source: docker docs, "Docker contexts" and "Use the Docker command line", environment variables.
-``JAULA_HOST`` goes before ``DOCKER_HOST``. ``--host`` and the variables win over a context that the
-environment or the configuration names.
+``JAULA_HOST`` takes precedence over ``DOCKER_HOST``. ``--host`` and the variables override a
+context that the environment or the configuration file selects.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from posix import geteuid
 
 from jaula.cli.environ import text as variable
-from jaula.cli.errors import CliError, Unreachable
+from jaula.cli.errors import Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,58 +22,46 @@ TLS_FILES = ("ca.pem", "cert.pem", "key.pem")
 
 
 class ConnectionOptions:
-    """The options before the command."""
+    """The global options that select the connection."""
 
     host = ""
     context = ""
     tls = False
-    tlsverify: bool | None = None  # None: as the environment says
+    tlsverify: bool | None = None  # None: not set, the environment decides
     tlscacert = ""
     tlscert = ""
     tlskey = ""
 
 
 class Endpoint:
-    """An address, empty for this host's own engine, and how to speak with it."""
+    """An address (empty: the default socket of this host) and its TLS options."""
 
     def __init__(self, host: str = "", security: TlsOptions | None = None) -> None:
         self.host = host
         self.security = security
 
 
-def find(host: str = "") -> Endpoint:
-    """Where to go. Raises Failure."""
-    host = host or ConnectionOptions.host
-    if host and ConnectionOptions.context:
-        raise CliError("conflicting options: either specify --host or --context, not both")
-    if not host and not ConnectionOptions.context:
-        host = variable("JAULA_HOST") or variable("DOCKER_HOST")
-    name = DEFAULT if host else current()
-    if name != DEFAULT:
-        from jaula.cli.client import contexts
+def host_variable() -> str:
+    """Return the variable that overrides the context, or an empty string.
 
-        return contexts.destination(name)
-    return Endpoint(host, _security() if _is_tcp(host) else None)
-
-
-def overriding() -> str:
-    """The variable that wins over any context that is not named on the command line."""
+    A context named on the command line is not overridden.
+    """
     return next((name for name in ("JAULA_HOST", "DOCKER_HOST") if variable(name)), "")
 
 
-def current() -> str:
-    """The name of the context in use."""
+def current_context() -> str:
+    """Return the name of the context in use."""
     if ConnectionOptions.context:
         return ConnectionOptions.context
-    if overriding():
+    if host_variable():
         return DEFAULT
-    return variable("DOCKER_CONTEXT") or _configured() or DEFAULT
+    return variable("DOCKER_CONTEXT") or _configured_context() or DEFAULT
 
 
-def own_host() -> str:
-    """Root's engine, or for an ordinary user the one that :mod:`jaula.rootless.paths` names.
+def default_host() -> str:
+    """Return the socket of root's engine, or of the rootless engine (:mod:`jaula.rootless.paths`).
 
-    Raises Unreachable where that one's directory could be another user's.
+    :raises Unreachable: when another user could have created the directory of the socket.
     """
     if geteuid() == 0:
         return SYSTEM_HOST
@@ -83,20 +71,20 @@ def own_host() -> str:
     parent = socket.rpartition("/")[0]
     if parent != paths.SYSTEM_RUN and not paths.is_trusted(parent):
         raise Unreachable(
-            f"{parent} is not this user's alone, so an engine there could be anybody's: remove "
-            "it, or set XDG_RUNTIME_DIR"
+            f"{parent} is not owned by this user alone, so another user could run the engine "
+            "there: remove it, or set XDG_RUNTIME_DIR"
         )
     return "unix://" + socket
 
 
-def directory() -> str:
-    """Docker's directory of this person."""
+def config_directory() -> str:
+    """Return Docker's configuration directory of this user."""
     return variable("DOCKER_CONFIG") or (variable("HOME") or "/root") + "/.docker"
 
 
-def _configured() -> str:
+def _configured_context() -> str:
     try:
-        with open(directory() + "/config.json", "rb") as file:
+        with open(config_directory() + "/config.json", "rb") as file:
             data = file.read(1 << 20)
     except OSError:
         return ""
@@ -105,35 +93,36 @@ def _configured() -> str:
     from jaula.spec.fast_json import decode
 
     try:
-        found = decode(data)
+        document = decode(data)
     except ValueError:
-        return ""  # who has to do with the file's other content says so
-    name = found.get("currentContext") if isinstance(found, dict) else ""
+        return ""  # commands that use the rest of the file report the error
+    name = document.get("currentContext") if isinstance(document, dict) else ""
     return name if isinstance(name, str) else ""
 
 
-def _is_tcp(host: str) -> bool:
+def is_tcp(host: str) -> bool:
+    """Return whether ``host`` is reached by TCP (not a unix socket, not ssh)."""
     return bool(host) and not host.startswith(("unix://", "ssh://", "/"))
 
 
-def _security() -> TlsOptions | None:
-    """TLS as the options and the environment want it; None for none."""
+def tls_options() -> TlsOptions | None:
+    """Return TLS options from the command line and the environment, or None for no TLS."""
     verify = (
         bool(variable("DOCKER_TLS_VERIFY"))
         if ConnectionOptions.tlsverify is None
         else ConnectionOptions.tlsverify
     )
-    given = (ConnectionOptions.tlscacert, ConnectionOptions.tlscert, ConnectionOptions.tlskey)
-    if not (verify or ConnectionOptions.tls or variable("DOCKER_TLS") or any(given)):
+    paths = (ConnectionOptions.tlscacert, ConnectionOptions.tlscert, ConnectionOptions.tlskey)
+    if not (verify or ConnectionOptions.tls or variable("DOCKER_TLS") or any(paths)):
         return None
     from os import path
 
-    from jaula.cli.client.tls import TlsOptions as TlsTlsOptions
+    from jaula.cli.client.tls import TlsOptions
 
-    place = variable("DOCKER_CERT_PATH") or directory()
-    usual = [f"{place}/{name}" for name in TLS_FILES]
+    directory = variable("DOCKER_CERT_PATH") or config_directory()
+    defaults = [f"{directory}/{name}" for name in TLS_FILES]
     authority, certificate, key = (
-        asked or (name if path.exists(name) or (verify and number == 0) else "")
-        for number, (asked, name) in enumerate(zip(given, usual, strict=True))
+        path_option or (name if path.exists(name) or (verify and number == 0) else "")
+        for number, (path_option, name) in enumerate(zip(paths, defaults, strict=True))
     )
-    return TlsTlsOptions(authority, certificate, key, verify=verify)
+    return TlsOptions(authority, certificate, key, verify=verify)

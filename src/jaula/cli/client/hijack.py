@@ -1,8 +1,8 @@
-"""A hijacked connection joined to the client's own standard streams.
+"""Copy between a hijacked connection and the standard streams of the client.
 
-One poll loop does everything: the container's output, the person's input, signals, and the answer
-of ``wait``. Input is never sent with a blocking call, so a container that does not read cannot keep
-its own output from being shown.
+One poll loop handles the output of the container, the user's input, signals, and the answer of
+``wait``. Input is never sent with a blocking call, so a container that does not read its input
+cannot block its own output.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ SHUT_WR = 1
 READ = 65536
 
 
-def opened(connection: Connection) -> Connection:
-    """Read the answer to a hijack; raises EngineError where the engine refused."""
+def check_hijacked(connection: Connection) -> Connection:
+    """Read the answer to a hijack request and return the connection.
+
+    :raises EngineError: when the engine refused.
+    """
     from jaula.cli.client.client import checked
 
     checked(connection.response())
@@ -36,7 +39,11 @@ def opened(connection: Connection) -> Connection:
 
 
 class HijackedStream:
-    """The streams of one container or exec on ``connection``, whose head was read."""
+    """The streams of one container or exec on ``connection``, after the response head was read.
+
+    ``framed`` selects Docker's multiplexed stream (no terminal). ``stdin`` is the descriptor to
+    read input from, None for no input.
+    """
 
     def __init__(
         self,
@@ -52,22 +59,22 @@ class HijackedStream:
         self._stdin = stdin
         self._keys = keys
         self._pending = b""
-        self._input_over = stdin is None
+        self._input_closed = stdin is None
 
     @property
     def detached(self) -> bool:
-        """Whether the person left with the detach keys."""
-        return self._keys is not None and self._keys.seen
+        """Return whether the user typed the detach keys."""
+        return self._keys is not None and self._keys.matched
 
     def run(
         self,
-        interrupts: SignalHandler | None = None,
+        signals: SignalHandler | None = None,
         on_signal: Callable[[int], None] | None = None,
         waiting: Connection | None = None,
     ) -> None:
-        """Pump until the engine ends the stream and, where given, ``waiting`` has its answer.
+        """Copy until the engine ends the stream and ``waiting``, if any, has an answer.
 
-        The answer itself is left on ``waiting`` to be read. A detached stream ends at once.
+        The answer itself is left unread on ``waiting``. A detached stream ends at once.
         """
         self._show(self._connection.leftover())
         poller = poll()
@@ -75,16 +82,16 @@ class HijackedStream:
         poller.register(stream, POLLIN)
         if self._stdin is not None:
             poller.register(self._stdin, POLLIN)
-        if interrupts is not None:
-            poller.register(interrupts.fileno(), POLLIN)
+        if signals is not None:
+            poller.register(signals.fileno(), POLLIN)
         answer = waiting.fileno() if waiting is not None else -1
         streaming, answered = True, waiting is None
         if waiting is not None:
             poller.register(answer, POLLIN)
         while streaming or not (answered or self.detached):
             for descriptor, event in poller.poll():
-                if interrupts is not None and descriptor == interrupts.fileno():
-                    for number in interrupts.take():
+                if signals is not None and descriptor == signals.fileno():
+                    for number in signals.take():
                         if on_signal is not None:
                             on_signal(number)
                 elif descriptor == stream:
@@ -98,8 +105,8 @@ class HijackedStream:
                     answered = True
                     poller.unregister(answer)
                 elif event & POLLNVAL:
-                    self._end_input(poller)
-                elif not self._input_over:
+                    self._close_input(poller)
+                elif not self._input_closed:
                     self._read_input(poller)
 
     def _receive(self) -> bool:
@@ -128,7 +135,7 @@ class HijackedStream:
         except OSError:
             data = b""
         if not data:
-            self._end_input(poller)
+            self._close_input(poller)
             return
         if self._keys is not None:
             self._keys.watch(data)
@@ -144,28 +151,28 @@ class HijackedStream:
         except BlockingIOError:
             pass
         except OSError:
-            self._pending = b""  # the container's side is closed; its output may go on
+            self._pending = b""  # the container closed its input; its output may continue
             self._stop_input(poller)
         if self._pending:
             poller.modify(self._socket.fileno(), POLLIN | POLLOUT)
-            if not self._input_over and self._stdin is not None:
+            if not self._input_closed and self._stdin is not None:
                 poller.modify(self._stdin, 0)
             return
         poller.modify(self._socket.fileno(), POLLIN)
-        if self._input_over:
+        if self._input_closed:
             self._half_close()
         elif self._stdin is not None:
             poller.modify(self._stdin, POLLIN)
 
-    def _end_input(self, poller: poll) -> None:
+    def _close_input(self, poller: poll) -> None:
         self._stop_input(poller)
         if not self._pending:
             self._half_close()
 
     def _stop_input(self, poller: poll) -> None:
-        if self._stdin is not None and not self._input_over:
+        if self._stdin is not None and not self._input_closed:
             poller.unregister(self._stdin)
-        self._input_over = True
+        self._input_closed = True
 
     def _half_close(self) -> None:
         if self.detached:
@@ -173,11 +180,17 @@ class HijackedStream:
         try:
             self._socket.shutdown(SHUT_WR)
         except OSError:
-            return  # the other side is gone already
+            return  # the engine closed the connection first
 
 
 def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
-    """The status in the answer of ``wait``; asked again where the engine went away meanwhile."""
+    """Return the exit status in the answer of ``wait``.
+
+    ``retry`` sends the request again when the engine restarts meanwhile.
+
+    :raises CliError: when the engine cannot report the status.
+    :raises Unreachable: when the engine does not come back.
+    """
     from jaula.cli.client.client import checked
     from jaula.cli.errors import CliError, EngineError
     from jaula.spec import fast_json as documents
@@ -191,7 +204,7 @@ def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
             attempts -= 1
             if not attempts:
                 raise Unreachable(
-                    "the engine went away before it told the exit status", status=125
+                    "the engine stopped before it reported the exit status", status=125
                 ) from None
             from time import sleep
 
@@ -201,7 +214,7 @@ def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
                 checked(waiting.response_head())
             except EngineError as error:
                 raise CliError(
-                    f"the engine restarted and cannot tell the exit status: {error.reason}",
+                    f"the engine restarted and cannot report the exit status: {error.reason}",
                     status=125,
                 ) from None
             except (Unreachable, OSError):

@@ -1,8 +1,8 @@
 """A small HTTP/1.1 client for one host: keep-alive, chunked bodies, hijacked connections.
 
-Follows RFC 9112 as far as an engine and its clients need it: responses framed by
-``Content-Length``, by chunks or by the end of the connection. The ``socket`` module costs 4 ms to
-import (``enum``, ``selectors``), so ``_socket`` beneath it is used.
+Follows RFC 9112 as far as the engine needs it: responses delimited by ``Content-Length``, by chunks
+or by the end of the connection. The module ``socket`` costs 4 ms to import (``enum``,
+``selectors``), so ``_socket`` below it is used.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from jaula.cli.client.tls import TlsOptions
 
 MSG_NOSIGNAL = 0x4000
-READ = 65536
-MAX_HEAD = 65536
+READ = 65536  # bytes of one recv
+MAX_HEAD = 65536  # bytes of one header line
 
 
 class Response:
-    """Status and headers of one answer; the body is read from the connection when asked for."""
+    """Status and headers of one answer. The body is read from the connection on demand."""
 
     def __init__(self, connection: Connection, status: int, headers: dict[str, str]) -> None:
         self.status = status
@@ -31,7 +31,10 @@ class Response:
         self._connection = connection
 
     def chunks(self) -> Iterator[bytes]:
-        """The body, piece by piece as it arrives."""
+        """Yield the body in pieces as it arrives.
+
+        :raises Unreachable: when the connection ends early.
+        """
         connection = self._connection
         if self.status in (204, 304):
             return
@@ -40,13 +43,13 @@ class Response:
         elif "content-length" in self.headers:
             left = int(self.headers["content-length"])
             while left:
-                piece = connection.take(left)
-                left -= len(piece)
-                yield piece
+                chunk = connection.take(left)
+                left -= len(chunk)
+                yield chunk
         else:
             connection.reusable = False
-            while piece := connection.take(READ, may_end=True):
-                yield piece
+            while chunk := connection.take(READ, may_end=True):
+                yield chunk
 
     def _chunked(self) -> Iterator[bytes]:
         connection = self._connection
@@ -59,20 +62,20 @@ class Response:
             if left == 0:
                 break
             while left:
-                piece = connection.take(left)
-                left -= len(piece)
-                yield piece
+                chunk = connection.take(left)
+                left -= len(chunk)
+                yield chunk
             connection.line()
         while connection.line():
             pass
 
     def read(self) -> bytes:
-        """The whole body."""
+        """Return the whole body."""
         return b"".join(self.chunks())
 
 
 class Connection:
-    """One stream to the engine. Requests may be sent before earlier answers were read."""
+    """One connection to the engine. Requests may be pipelined."""
 
     def __init__(self, address: SocketAddress) -> None:
         self.address = address
@@ -94,7 +97,10 @@ class Connection:
         body: bytes | None = None,
         headers: Iterable[tuple[str, str]] = (),
     ) -> None:
-        """Send one request. Raises Unreachable where the connection is gone."""
+        """Send one request.
+
+        :raises Unreachable: when the connection is broken.
+        """
         lines = [f"{method} {target} HTTP/1.1", "Host: " + self.address.host]
         lines += [f"{name}: {value}" for name, value in headers]
         if body is not None:
@@ -105,14 +111,20 @@ class Connection:
         self.send_raw(head + (body or b""))
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send ``data`` unchanged.
+
+        :raises Unreachable: when the connection is broken.
+        """
         try:
             self.socket.sendall(data, MSG_NOSIGNAL)
         except OSError as error:
             raise Unreachable(f"connection to the engine broke: {error.strerror}") from None
 
     def response(self) -> Response:
-        """The next answer's head. Raises Unreachable where the engine hung up."""
+        """Read the head of the next answer.
+
+        :raises Unreachable: when the engine closed the connection or does not speak HTTP.
+        """
         while True:
             parts = self.line().split(b" ", 2)
             if len(parts) < 2 or not parts[0].startswith(b"HTTP/1.") or not parts[1].isdigit():
@@ -129,28 +141,36 @@ class Connection:
         return Response(self, status, headers)
 
     def response_head(self) -> Response:
-        """The next answer's head, remembered for ``response_body``."""
+        """Read the head of the next answer and keep it for ``response_body``."""
         self._head = self.response()
         return self._head
 
     def response_body(self) -> bytes:
-        """The body of the answer whose head was read by ``response_head``."""
+        """Return the body of the answer whose head ``response_head`` read."""
         if self._head is None:
-            raise Unreachable("no answer was begun")
+            raise Unreachable("no response head was read")
         head, self._head = self._head, None
         return head.read()
 
     def line(self) -> bytes:
-        """One line without its end."""
+        """Return one line without its line end.
+
+        :raises Unreachable: when the connection ends or the line is too long.
+        """
         while b"\n" not in self._buffer:
             if len(self._buffer) > MAX_HEAD:
-                raise Unreachable("the engine sent a header line without end")
+                raise Unreachable("the engine sent a header line that is too long")
             self._fill()
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.rstrip(b"\r")
 
-    def take(self, most: int, *, may_end: bool = False) -> bytes:
-        """Between 1 and ``most`` bytes; none only at the end, and only where that is allowed."""
+    def take(self, limit: int, *, may_end: bool = False) -> bytes:
+        """Return between 1 and ``limit`` bytes.
+
+        At the end of the connection, return no bytes if ``may_end`` is set.
+
+        :raises Unreachable: when the connection ends and ``may_end`` is not set.
+        """
         if not self._buffer:
             try:
                 data = self._receive()
@@ -161,13 +181,13 @@ class Connection:
             if not data:
                 if may_end:
                     return b""
-                raise Unreachable("the engine hung up in the middle of an answer")
+                raise Unreachable("the engine closed the connection in the middle of an answer")
             self._buffer = data
-        piece, self._buffer = self._buffer[:most], self._buffer[most:]
-        return piece
+        chunk, self._buffer = self._buffer[:limit], self._buffer[limit:]
+        return chunk
 
     def leftover(self) -> bytes:
-        """Bytes that arrived behind the head of a hijacked connection."""
+        """Return the bytes that arrived after the head of a hijacked connection."""
         data, self._buffer = self._buffer, b""
         return data
 
@@ -186,7 +206,7 @@ class Connection:
 
 
 class SocketAddress:
-    """Where an engine listens: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``."""
+    """The address of an engine: ``unix:///path``, ``tcp://host:port`` or ``ssh://user@host``."""
 
     def __init__(self, text: str, security: TlsOptions | None = None) -> None:
         self.text = text
@@ -196,8 +216,7 @@ class SocketAddress:
             scheme, rest = ("unix", text) if text.startswith("/") else ("tcp", text)
         if scheme not in ("unix", "tcp", "ssh") or not rest:
             raise Unreachable(
-                f"cannot understand the host {text!r}: unix:///path, tcp://host:port or"
-                " ssh://user@host is wanted"
+                f"invalid host {text!r}: must be unix:///path, tcp://host:port or ssh://user@host"
             )
         self.is_unix = scheme == "unix"
         self.is_ssh = scheme == "ssh"
@@ -205,7 +224,10 @@ class SocketAddress:
         self.host = rest.rstrip("/") if scheme == "tcp" else "jaula"
 
     def connect(self) -> _socket.socket:
-        """A connected socket. Raises OSError."""
+        """Return a connected socket.
+
+        :raises OSError: when the address does not answer.
+        """
         if self.is_unix:
             connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
             try:
@@ -231,8 +253,11 @@ class SocketAddress:
 
 
 def _connected(name: str, port: int) -> _socket.socket:
-    """A TCP connection to the first of a name's addresses that answers. Raises OSError."""
-    refused = OSError(f"no address of {name} is known")
+    """Connect by TCP to the first address of ``name`` that answers.
+
+    :raises OSError: when no address answers.
+    """
+    refused = OSError(f"{name} has no address")
     for family, kind, protocol, _, target in _socket.getaddrinfo(
         name, port, 0, _socket.SOCK_STREAM
     ):

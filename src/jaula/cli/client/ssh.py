@@ -1,8 +1,8 @@
-"""``ssh://user@host``: the engine of another host, through a command that joins its socket there.
+"""``ssh://user@host``: connect to the engine of another host through ssh.
 
 Follows docker/cli ``cli/connhelper``: ``ssh`` runs ``jaula system dial-stdio`` on the other host,
-whose standard streams are the connection. Who may log in there, and how, is ssh's; it has no
-terminal to ask for a password.
+and its standard streams are the connection. ssh authenticates the user. It has no terminal to
+prompt for a password.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OPTIONS = ("-T", "-o", "ConnectTimeout=30")
 
 
 class SshTarget(NamedTuple):
-    """Where to log in; ``socket`` is a path there, empty for that host's own engine."""
+    """Where to log in; ``socket`` is a path on that host, empty for its default socket."""
 
     host: str
     user: str = ""
@@ -26,35 +26,43 @@ class SshTarget(NamedTuple):
 
 
 def parse(text: str) -> SshTarget:
-    """``[user@]host[:port][/path]``. Raises Unreachable for what ssh could take for an option."""
-    where, slash, path = text.partition("/")
-    user, at, where = where.rpartition("@")
-    host, colon, port = where, "", ""
-    if not where.endswith("]") and ":" in where:
-        host, colon, port = where.rpartition(":")
+    """Parse ``[user@]host[:port][/path]``.
+
+    :raises Unreachable: when the text is invalid, or ssh could take it for an option.
+    """
+    address, slash, path = text.partition("/")
+    user, at, address = address.rpartition("@")
+    host, colon, port = address, "", ""
+    if not address.endswith("]") and ":" in address:
+        host, colon, port = address.rpartition(":")
     host = host.strip("[]")
-    wrong = (
+    invalid = (
         not host
         or host.startswith("-")
         or user.startswith("-")
-        or ":" in user  # a password has no place here
+        or ":" in user  # a password is not allowed
         or (at and not user)
         or (colon and not port.isdigit())
     )
-    if wrong:
-        raise Unreachable(f"ssh://{text} is no ssh://[user@]host[:port][/path of a socket]")
+    if invalid:
+        raise Unreachable(
+            f"ssh://{text} is not a valid ssh://[user@]host[:port][/path of a socket]"
+        )
     return SshTarget(host, user, port, f"/{path}" if slash and path else "")
 
 
-def words(place: SshTarget) -> list[str]:
-    """The command line."""
-    found = ["ssh", *OPTIONS]
-    found += ["-l", place.user] if place.user else []
-    found += ["-p", place.port] if place.port else []
-    found += ["--", place.host, "jaula"]
-    if place.socket:
-        found += ["-H", _quoted(f"unix://{place.socket}")]  # a shell reads it there
-    return [*found, "system", "dial-stdio"]
+def words(target: SshTarget) -> list[str]:
+    """Return the argument list of ssh."""
+    arguments = ["ssh", *OPTIONS]
+    arguments += ["-l", target.user] if target.user else []
+    arguments += ["-p", target.port] if target.port else []
+    arguments += ["--", target.host, "jaula"]
+    if target.socket:
+        arguments += [
+            "-H",
+            _quoted(f"unix://{target.socket}"),
+        ]  # a shell on the other host parses it
+    return [*arguments, "system", "dial-stdio"]
 
 
 def _quoted(text: str) -> str:
@@ -62,23 +70,27 @@ def _quoted(text: str) -> str:
 
 
 def connect(text: str) -> _socket.socket:
-    """Start ssh; the near end of its standard streams. Raises Unreachable, ``OSError``."""
+    """Start ssh and return the near end of its standard streams.
+
+    :raises Unreachable: when ssh is not installed or the address is invalid.
+    :raises OSError: when ssh cannot be started.
+    """
     line = words(parse(text))
-    ours, theirs = _socket.socketpair()
+    local_end, remote_end = _socket.socketpair()
     try:
         os.posix_spawnp(
             line[0],
             line,
             os.environ,
             file_actions=[
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, remote_end.fileno(), 0),
+                (os.POSIX_SPAWN_DUP2, remote_end.fileno(), 1),
             ],
-            setsid=True,  # a ^C is for us; ssh ends when we hang up
+            setsid=True,  # ^C must not reach ssh; it ends when the socket is closed
         )
     except FileNotFoundError:
-        ours.close()
+        local_end.close()
         raise Unreachable("ssh is not installed, or not in PATH") from None
     finally:
-        theirs.close()
-    return ours
+        remote_end.close()
+    return local_end

@@ -1,7 +1,7 @@
-"""Docker's framing of two output streams on one connection.
+"""Docker's multiplexed stream: stdout and stderr on one connection (moby's ``pkg/stdcopy``).
 
 Each frame is a header of eight bytes (stream number, three zeros, length in big-endian order) and
-its payload: the API reference under 'Attach to a container', 'Stream format'.
+its payload. Source: the API reference, 'Attach to a container', 'Stream format'.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEADER = 8
+HEADER = 8  # bytes
 STDERR = 2
 
 
 class StdcopyReader:
-    """Takes the pieces of a framed stream in any cut; gives (stream, payload)."""
+    """Demultiplexes a stream that is fed in arbitrary pieces."""
 
     __slots__ = ("_head", "_left", "_stream")
 
@@ -27,7 +27,10 @@ class StdcopyReader:
         self._stream = 1
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """The payloads in ``data``; a payload may come in several parts."""
+        """Yield (stream, payload) for the frames in ``data``.
+
+        A payload may come in several parts.
+        """
         position = 0
         while position < len(data):
             if self._left:
@@ -36,9 +39,9 @@ class StdcopyReader:
                 self._left -= len(part)
                 yield self._stream, part
                 continue
-            need = HEADER - len(self._head)
-            self._head += data[position : position + need]
-            position += need
+            missing = HEADER - len(self._head)
+            self._head += data[position : position + missing]
+            position += missing
             if len(self._head) == HEADER:
                 self._stream = self._head[0]
                 self._left = int.from_bytes(self._head[4:8], "big")
@@ -46,7 +49,7 @@ class StdcopyReader:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write everything, also to a descriptor that somebody made non-blocking."""
+    """Write all of ``data``, also to a descriptor that another process made non-blocking."""
     view = memoryview(data)
     while view:
         try:
@@ -59,12 +62,15 @@ def write_all(descriptor: int, data: bytes) -> None:
             waiting.poll()
 
 
-def show(pieces: Iterator[bytes], *, framed: bool) -> None:
-    """Write a stream's pieces to standard output, and to standard error what belongs there."""
+def copy(chunks: Iterator[bytes], *, framed: bool) -> None:
+    """Copy a stream to standard output.
+
+    Of a framed stream, the stderr part goes to standard error.
+    """
     frames = StdcopyReader()
-    for piece in pieces:
+    for chunk in chunks:
         if not framed:
-            write_all(1, piece)
+            write_all(1, chunk)
             continue
-        for stream, payload in frames.feed(piece):
+        for stream, payload in frames.feed(chunk):
             write_all(2 if stream == STDERR else 1, payload)

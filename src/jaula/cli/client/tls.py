@@ -1,8 +1,7 @@
-"""TLS for the client: a socket that commands use as any other, and a thread behind it.
+"""TLS for the client: a socket that commands use like any other, served by a thread.
 
-The thread carries bytes between one end of a pair of sockets and the engine. So whoever polls, or
-closes one direction only, need not know that there is more between them and the engine than a
-socket. It is loaded for addresses with TLS only.
+The thread copies bytes between one end of a socket pair and the engine. Code that polls, or closes
+one direction only, works unchanged. This module is loaded for addresses with TLS only.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ HANDSHAKE_SECONDS = 30.0
 
 
 class TlsOptions(NamedTuple):
-    """PEM files, empty where there are none; whether the engine must prove who it is."""
+    """Paths of PEM files (empty: not used), and whether to verify the engine's certificate."""
 
     authority: str = ""
     certificate: str = ""
@@ -31,7 +30,10 @@ class TlsOptions(NamedTuple):
 
 
 class TlsSocket(_socket.socket):
-    """The near end. What went wrong behind it is an ``OSError`` once all has been read."""
+    """The near end of the socket pair.
+
+    After all data was read, ``recv`` raises a failure of the connection as ``OSError``.
+    """
 
     failure = ""
 
@@ -43,24 +45,28 @@ class TlsSocket(_socket.socket):
 
 
 def connect(network: _socket.socket, host: str, security: TlsOptions) -> TlsSocket:
-    """Shake hands over a connected socket. Raises Unreachable, ``OSError``."""
+    """Perform the TLS handshake over a connected socket and return the near end.
+
+    :raises Unreachable: when the handshake fails.
+    :raises OSError: when the connection breaks.
+    """
     try:
         context = client_context(
             security.authority, security.certificate, security.key, verify=security.verify
         )
         codec = TlsCodec(context, server=False, name=host)
         network.settimeout(HANDSHAKE_SECONDS)
-        _shake(network, codec)
+        _handshake(network, codec)
     except (TlsError, JaulaError) as error:
         network.close()
-        raise Unreachable(f"cannot speak with {host} by TLS: {error}") from None
-    ours, theirs = _socket.socketpair()
-    near = TlsSocket(fileno=ours.detach())
-    start_new_thread(_Carrier(network, codec, theirs, near).run, ())
+        raise Unreachable(f"cannot connect to {host} with TLS: {error}") from None
+    near_end, far_end = _socket.socketpair()
+    near = TlsSocket(fileno=near_end.detach())
+    start_new_thread(_TlsPump(network, codec, far_end, near).run, ())
     return near
 
 
-def _shake(network: _socket.socket, codec: TlsCodec) -> None:
+def _handshake(network: _socket.socket, codec: TlsCodec) -> None:
     while True:
         try:
             done = codec.shake()
@@ -71,8 +77,8 @@ def _shake(network: _socket.socket, codec: TlsCodec) -> None:
         codec.feed(network.recv(PIECE))
 
 
-class _Carrier:
-    """Moves bytes both ways; holds back one piece a way at most."""
+class _TlsPump:
+    """Copies bytes in both directions. It buffers at most one piece in each direction."""
 
     def __init__(
         self,
@@ -87,11 +93,11 @@ class _Carrier:
         self._near = near
         self._to_network = b""
         self._to_plain = b""
-        self._speaking = True  # the near side has not closed its direction
-        self._told = False  # the near side knows that the engine has finished
+        self._sending = True  # the near end has not been shut down for writing
+        self._eof_sent = False  # the near end was shut down after the engine's last byte
 
     def run(self) -> None:
-        """Until both sides have finished, or one is gone."""
+        """Copy until both sides have finished or one of them is gone."""
         self._network.setblocking(False)
         self._plain.setblocking(False)
         try:
@@ -106,27 +112,27 @@ class _Carrier:
             self._network.close()
 
     def _turn(self) -> bool:
-        """Wait for one of the sockets and move what can be; False at the end."""
+        """Wait for one of the sockets and move the available bytes. Return False at the end."""
         if not self._to_plain:
             self._to_plain = self._codec.read()
         self._to_network += self._codec.outgoing()
-        if self._codec.ended and not self._to_plain and not self._told:
-            self._told = True
+        if self._codec.ended and not self._to_plain and not self._eof_sent:
+            self._eof_sent = True
             self._plain.shutdown(SHUT_WR)
-        if self._told and not self._to_network:
+        if self._eof_sent and not self._to_network:
             return False
         poller = poll()
-        wanted = {
-            self._network.fileno(): (0 if self._to_plain or self._told else POLLIN)
+        interests = {
+            self._network.fileno(): (0 if self._to_plain or self._eof_sent else POLLIN)
             | (POLLOUT if self._to_network else 0),
-            self._plain.fileno(): (POLLIN if self._speaking and not self._to_network else 0)
+            self._plain.fileno(): (POLLIN if self._sending and not self._to_network else 0)
             | (POLLOUT if self._to_plain else 0),
         }
-        for descriptor, events in wanted.items():
+        for descriptor, events in interests.items():
             poller.register(descriptor, events)
-        found = dict(poller.poll())
-        return self._network_ready(found.get(self._network.fileno(), 0)) and self._plain_ready(
-            found.get(self._plain.fileno(), 0)
+        ready = dict(poller.poll())
+        return self._network_ready(ready.get(self._network.fileno(), 0)) and self._plain_ready(
+            ready.get(self._plain.fileno(), 0)
         )
 
     def _network_ready(self, events: int) -> bool:
@@ -139,7 +145,7 @@ class _Carrier:
 
     def _plain_ready(self, events: int) -> bool:
         if events & (POLLHUP | POLLERR):
-            return False  # the near side was closed
+            return False  # the near end was closed
         if events & POLLOUT and self._to_plain:
             sent = self._plain.send(self._to_plain)
             self._to_plain = self._to_plain[sent:]
@@ -148,6 +154,6 @@ class _Carrier:
             if data:
                 self._codec.write(data)
             else:
-                self._speaking = False
+                self._sending = False
                 self._codec.end()
         return True

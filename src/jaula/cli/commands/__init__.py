@@ -1,1 +1,1 @@
-"""One command a file; :mod:`jaula.cli.command_table` names them."""
+"""The commands, one per file; :mod:`jaula.cli.command_table` lists them."""

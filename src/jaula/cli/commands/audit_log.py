@@ -1,6 +1,6 @@
-"""``jaula system audit-log``: what was asked of the engine, by whom, and whether the log is whole.
+"""``jaula system audit-log``: the requests to the engine, and the integrity of their log.
 
-The log is read from its files, not from the engine: it is evidence about what went through that.
+The command reads the log files and does not query the engine: the log is evidence about the engine.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ _HEADINGS = ("TIME", "USER", "PROCESS", "ACTION", "OBJECT", "STATUS", "RELAXED")
 
 
 def run(options: Options) -> int:
-    """Print lines, or say whether the log is whole; 1 where it is not."""
-    form = options.text("format", "table")
-    if form not in FORMATS:
-        raise UsageError(f'invalid argument "{form}" for "--format": one of {", ".join(FORMATS)}')
+    """Print log entries, or verify the log; 1 if the log is not intact."""
+    output_format = options.text("format", "table")
+    if output_format not in FORMATS:
+        raise UsageError(
+            f'invalid argument "{output_format}" for "--format": '
+            f"must be one of {', '.join(FORMATS)}"
+        )
     since, until = (times.timestamp(options.text(name)) for name in ("since", "until"))
     from jaula.cli import site_packages
 
@@ -35,16 +38,16 @@ def run(options: Options) -> int:
     try:
         if options.on("verify"):
             return _verify(directory)
-        _print(directory, form, float(since or 0), float(until or "inf"))
+        _print(directory, output_format, float(since or 0), float(until or "inf"))
     except PermissionError:
-        raise CliError(f"the audit log {directory} is for root alone", status=1) from None
+        raise CliError(f"the audit log {directory} is readable by root only", status=1) from None
     except FileNotFoundError:
-        raise CliError(f"there is no audit log in {directory}", status=1) from None
+        raise CliError(f"no audit log in {directory}", status=1) from None
     return 0
 
 
 def _directory(options: Options) -> Path:
-    """Where the log is: as told, as the engine says if one runs, else where it is by default."""
+    """Return the directory of the log: of ``--root``, of the running engine, or the default."""
     from jaula.config import Paths
 
     return Paths(_root(options)).audit_log
@@ -53,11 +56,13 @@ def _directory(options: Options) -> Path:
 def _root(options: Options) -> Path:
     from pathlib import Path
 
-    if options.given("root"):
+    if options.is_set("root"):
         return Path(options.text("root"))
     address = Client(Settings.host).address.text
     try:
-        return Path(str(Client(address).get("/info")["DockerRootDir"]))  # named: starts no engine
+        return Path(
+            str(Client(address).get("/info")["DockerRootDir"])
+        )  # an explicit address starts no engine
     except CliError:
         from jaula.rootless import paths
 
@@ -68,45 +73,48 @@ def _verify(directory: Path) -> int:
     from jaula.state import audit_log
     from jaula.state.hash_chain import ChainCheck
 
-    head = audit_log.read_head(directory)  # first: the log may be written to meanwhile
+    head = audit_log.read_head(directory)  # read first: the engine may append meanwhile
     check = ChainCheck()
     first = 0
     for path in audit_log.files(directory):
-        for place, _ in check.lines(audit_log.lines(path), watch=head.n if head else 0):
-            first = first or place.n
+        for position, _ in check.lines(audit_log.lines(path), watch=head.n if head else 0):
+            first = first or position.n
     findings = check.end(head)
     for finding in findings:
         print(finding.text)
     if findings:
-        print("the log is NOT whole")
+        print("the log is NOT intact")
         return 1
     if not check.last.n:
-        print("the log is empty and whole")
+        print("the log is empty and intact")
         return 0
-    print(f"lines {first} to {check.last.n} are whole; the head is {check.last.hash}")
+    print(f"lines {first} to {check.last.n} are intact; the head is {check.last.hash}")
     return 0
 
 
-def _print(directory: Path, form: str, since: float, until: float) -> None:
-    chosen = _chosen(directory, since, until)
-    if form == "json":
-        for raw, _ in chosen:
+def _print(directory: Path, output_format: str, since: float, until: float) -> None:
+    entries = _entries(directory, since, until)
+    if output_format == "json":
+        for raw, _ in entries:
             print(raw.decode())
         return
     from jaula.cli.output.table import aligned
 
-    rows = ["\t".join(_HEADINGS), *("\t".join(_cells(entry)) for _, entry in chosen)]
+    rows = ["\t".join(_HEADINGS), *("\t".join(_cells(entry)) for _, entry in entries)]
     print(aligned(rows), end="")
 
 
-def _chosen(directory: Path, since: float, until: float) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Lines of a span of time, raw and read; a damaged one is told by --verify."""
+def _entries(directory: Path, since: float, until: float) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the entries of a time span, raw and parsed.
+
+    Damaged lines are skipped: --verify reports them.
+    """
     import json
 
-    from jaula.state import audit_log as state_audit_log
+    from jaula.state import audit_log
 
-    for path in state_audit_log.files(directory):
-        for raw in state_audit_log.lines(path):
+    for path in audit_log.files(directory):
+        for raw in audit_log.lines(path):
             try:
                 entry = json.loads(raw)
                 when = units.unix_time(entry["time"])
@@ -117,12 +125,12 @@ def _chosen(directory: Path, since: float, until: float) -> Iterator[tuple[bytes
 
 
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
-    """One line for people. Control characters of what clients said are shown as escapes."""
-    who = str(entry.get("uid", entry.get("certificate", "nobody")))
+    """Return the table cells of one entry. Control characters in the clients' text are escaped."""
+    client = str(entry.get("uid", entry.get("certificate", "unknown")))
     login = entry.get("login_uid")
-    if login is not None and str(login) != who:
-        who += f" (login {login})"
-    what = entry.get("name") or str(entry.get("object", ""))[:12] or entry.get("error", "")
+    if login is not None and str(login) != client:
+        client += f" (login {login})"
+    object_name = entry.get("name") or str(entry.get("object", ""))[:12] or entry.get("error", "")
     action = entry.get("action", "")
     if entry.get("argv"):
         action += ": " + " ".join(entry["argv"])
@@ -130,44 +138,45 @@ def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     process = process or str(entry.get("address", ""))
     cells = (
         str(entry.get("time", ""))[:19],
-        who,
+        client,
         process,
         action[:60],
-        str(what),
+        str(object_name),
         str(entry.get("status", "")),
         ", ".join(entry.get("asks", ())),
     )
-    return tuple(_shown(cell) for cell in cells)
+    return tuple(_escaped(cell) for cell in cells)
 
 
-def _shown(text: str) -> str:
+def _escaped(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 COMMAND = Command(
     "[OPTIONS]",
-    "Show what was asked of the engine and by whom, or prove that the log is whole",
+    "Show the requests to the engine and their clients, or verify the log",
     run,
     flags=(
         Flag("format", "", "string", "table or json", completes=FORMATS),
-        Flag("root", "", "string", "Directory of the engine (default: the running one's)",
+        Flag("root", "", "string", "Data directory of the engine (default: the running engine's)",
              completes="file"),
-        Flag("since", "", "string", "Begin with the requests of this time (or 42m ago)"),
-        Flag("until", "", "string", "End at this time"),
-        Flag("verify", "", "bool", "Follow the chain of hashes and say what is wrong"),
+        Flag("since", "", "string", "Show entries since timestamp (or relative, e.g. 42m)"),
+        Flag("until", "", "string", "Show entries before a timestamp"),
+        Flag("verify", "", "bool", "Verify the hash chain and report damage"),
     ),
-    most=0,
+    max_args=0,
     description=(
-        "One line for each request that changed something or was to: user, login, process, action, "
-        "object, the status it ended with, and what it asked for beyond the defaults. Arguments of "
-        "exec'd programs are shown, environments never. With --verify each line is held against "
-        "the hash that the next one has of it, and the last one against the head that is kept "
-        "apart, so that a line that was changed, removed, inserted or cut off is found."
+        "Prints one line for each request that changed something or tried to: user, login, "
+        "process, action, object, resulting status, and the privileges requested beyond the "
+        "defaults. Arguments of exec'd programs are shown, environments never. With --verify "
+        "each line is compared with the hash in the next line, and the last line with the head "
+        "that is stored separately. This detects lines that were changed, removed, inserted or "
+        "truncated."
     ),
     examples=(
-        ("What was refused today", "jaula system audit-log --since 24h | grep ' 403 '"),
-        ("Is it whole", "jaula system audit-log --verify"),
+        ("Requests refused today", "jaula system audit-log --since 24h | grep ' 403 '"),
+        ("Verify the log", "jaula system audit-log --verify"),
     ),
-    exit_status=(("0", "shown, or whole"), ("1", "not whole, or not there")),
+    exit_status=(("0", "printed, or intact"), ("1", "not intact, or absent")),
     see_also=("system events", "verify"),
 )  # fmt: skip

@@ -27,59 +27,64 @@ if TYPE_CHECKING:
     from jaula.cli.build.progress import View
 
 _PROGRESS = ("auto", "plain", "tty", "json", "rawjson", "quiet")
-_WORDS = f"one of {', '.join(_PROGRESS)} is wanted"
-_LIMITS = "Limits of each RUN"
+_PROGRESS_ERROR = f"must be one of {', '.join(_PROGRESS)}"
+_LIMITS = "RUN limit"
 
 
 def run(options: Options) -> int:
-    """Build an image; what is asked for is checked before anything is sent."""
+    """Build an image; the command line is checked before anything is sent."""
     site_packages.enable()
-    written = [build_output.parse(word) for word in options.texts("output")]
-    for output in written:
+    outputs = [build_output.parse(word) for word in options.texts("output")]
+    for output in outputs:
         output.check()
-    names = options.texts("tag") + [name for output in written for name in output.names]
+    names = options.texts("tag") + [name for output in outputs for name in output.names]
     progress = options.text("progress", "auto")
     if progress not in _PROGRESS:
-        raise UsageError(f'invalid argument "{progress}" for "--progress" flag: {_WORDS}')
-    secrets = build_secrets.secrets(options.texts("secret"))
+        raise UsageError(f'invalid argument "{progress}" for "--progress" flag: {_PROGRESS_ERROR}')
+    secrets = build_secrets.parse_secrets(options.texts("secret"))
     agents = build_secrets.SshAgents(options.texts("ssh"))
-    elsewhere, here = build_secrets.contexts(options.texts("build-context"))
-    context = contexts.find(options.arguments[0], options.text("file"))
+    remote_contexts, local_contexts = build_secrets.parse_contexts(options.texts("build-context"))
+    context = contexts.resolve(options.arguments[0], options.text("file"))
     iid = options.text("iidfile")
-    _forget(iid)
+    _remove_stale(iid)
     client, began = Client(Settings.host), time()
     compress = options.on("compress")
     if options.on("quiet"):
         progress = "quiet"
 
-    def sent() -> str:
+    def build() -> str:
         try:
             messages = request.send(client, parameters, context, compress=compress)
-            return _shown(messages, progress, context)
+            return _show(messages, progress, context)
         except CliError as error:
-            error.message = context.known_as(error.message)
+            error.message = context.with_original_name(error.message)
             raise
 
     with agents as sockets:
         parameters = request.query(options, context, names)
-        if elsewhere or here:
-            named = elsewhere | dict.fromkeys(here, "")
-            parameters.append(("buildcontexts", encode(named)))
-        if secrets or sockets or here:
+        if remote_contexts or local_contexts:
+            all_contexts = remote_contexts | dict.fromkeys(local_contexts, "")
+            parameters.append(("buildcontexts", encode(all_contexts)))
+        if secrets or sockets or local_contexts:
             from jaula.cli.build.session import Session
 
-            sources = {name: contexts.further(path).send for name, path in here.items()}
+            sources = {
+                name: contexts.named_context(path).send for name, path in local_contexts.items()
+            }
             with Session(client, secrets, sockets, sources) as session:
                 parameters.append(("session", session.id))
-                image = sent()
+                image = build()
         else:
-            image = sent()
-    _finish(client, options, written, image, began)
+            image = build()
+    _finish(client, options, outputs, image, began)
     return 0
 
 
-def _shown(messages: Iterator[dict[str, Any]], progress: str, context: Context) -> str:
-    """Show the build; the image's id. Raises Failure with what went wrong."""
+def _show(messages: Iterator[dict[str, Any]], progress: str, context: Context) -> str:
+    """Show the progress of the build and return the image id.
+
+    :raises CliError: when the build failed, with the engine's error.
+    """
     from jaula.cli.build import progress_plain
 
     if progress == "auto":
@@ -89,26 +94,26 @@ def _shown(messages: Iterator[dict[str, Any]], progress: str, context: Context) 
         from jaula.cli.build.progress_tty import TtyProgress
 
         with TtyProgress() as view:
-            reading = ProgressModel(view)
-            reading.run(messages)
+            model = ProgressModel(view)
+            model.run(messages)
     else:
         if progress in ("json", "rawjson"):
             messages, view = progress_plain.as_json(messages), progress_plain.NullView()
         else:
             view = progress_plain.QuietView() if progress == "quiet" else progress_plain.PlainView()
-        reading = ProgressModel(view)
-        reading.run(messages)
-        if reading.error and isinstance(view, progress_plain.QuietView):
-            view.tell()
-    if reading.error:
-        raise CliError(reading.error)
-    if not reading.image:
+        model = ProgressModel(view)
+        model.run(messages)
+        if model.error and isinstance(view, progress_plain.QuietView):
+            view.print_lines()
+    if model.error:
+        raise CliError(model.error)
+    if not model.image:
         raise CliError("the engine ended the build without an image")
-    return reading.image
+    return model.image
 
 
 def _finish(
-    client: Client, options: Options, written: list[Output], image: str, began: float
+    client: Client, options: Options, outputs: list[Output], image: str, began: float
 ) -> None:
     iid = options.text("iidfile")
     if iid:
@@ -118,19 +123,19 @@ def _finish(
         from jaula.spec.fast_json import pretty
 
         names = ",".join(options.texts("tag"))
-        known = {"containerimage.config.digest": image, "image.name": names}
+        metadata = {"containerimage.config.digest": image, "image.name": names}
         with open(options.text("metadata-file"), "w", encoding="utf-8") as file:
-            file.write(pretty({key: value for key, value in known.items() if value}) + "\n")
-    for output in written:
+            file.write(pretty({key: value for key, value in metadata.items() if value}) + "\n")
+    for output in outputs:
         build_output.write(client, output, image, options.texts("tag"))
-    if written and not any(output.keeps_image for output in written) and not options.texts("tag"):
-        build_output.forget(client, image, began)
-    if options.on("quiet") and not any(output.destination == "-" for output in written):
+    if outputs and not any(output.keeps_image for output in outputs) and not options.texts("tag"):
+        build_output.remove_unnamed(client, image, began)
+    if options.on("quiet") and not any(output.destination == "-" for output in outputs):
         print(image)
 
 
-def _forget(path: str) -> None:
-    """An id of an earlier build must not be taken for this one's."""
+def _remove_stale(path: str) -> None:
+    """Remove the id file of an earlier build, so that it is not taken for this build's."""
     import os
 
     if path:
@@ -145,105 +150,147 @@ COMMAND = Command(
     "Build an image from a Dockerfile",
     run,
     flags=(
-        Flag("add-host", "", "list", "Add a line to /etc/hosts of each RUN (host:ip)"),
+        Flag("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)"),
         Flag(
             "allow",
             "",
             "list",
-            "Allow RUN --network=host or --security=insecure",
+            "Allow extra privileged entitlement (network.host, security.insecure)",
             completes=("network.host", "security.insecure"),
         ),
-        Flag("build-arg", "", "list", "Set the value of an ARG (NAME[=VALUE])"),
-        Flag("build-context", "", "list", "A further context (NAME=DIRECTORY or address)"),
-        Flag("cache-from", "", "list", "Images whose layers may be used instead of building"),
-        Flag("cgroup-parent", "", "string", "Cgroup below which steps run", group=_LIMITS),
-        Flag("compress", "", "bool", "Compress the context on its way"),
-        Flag("cpu-period", "", "int", "Period of the CPU quota (microseconds)", group=_LIMITS),
-        Flag("cpu-quota", "", "int", "CPU time in each period (microseconds)", group=_LIMITS),
-        Flag("cpu-shares", "c", "int", "CPU weight", group=_LIMITS),
-        Flag("cpuset-cpus", "", "string", "CPUs to run on (0-3, 0,1)", group=_LIMITS),
-        Flag("cpuset-mems", "", "string", "Memory nodes to use (0-3, 0,1)", group=_LIMITS),
+        Flag("build-arg", "", "list", "Set build-time variables (NAME[=VALUE])"),
+        Flag("build-context", "", "list", "Additional build contexts (NAME=DIRECTORY or URL)"),
+        Flag("cache-from", "", "list", "Images to consider as cache sources"),
+        Flag(
+            "cgroup-parent",
+            "",
+            "string",
+            'Set the parent cgroup for the "RUN" instructions during build',
+            group=_LIMITS,
+        ),
+        Flag("compress", "", "bool", "Compress the build context using gzip"),
+        Flag(
+            "cpu-period",
+            "",
+            "int",
+            "Limit the CPU CFS (Completely Fair Scheduler) period (microseconds)",
+            group=_LIMITS,
+        ),
+        Flag(
+            "cpu-quota",
+            "",
+            "int",
+            "Limit the CPU CFS (Completely Fair Scheduler) quota (microseconds)",
+            group=_LIMITS,
+        ),
+        Flag("cpu-shares", "c", "int", "CPU shares (relative weight)", group=_LIMITS),
+        Flag(
+            "cpuset-cpus",
+            "",
+            "string",
+            "CPUs in which to allow execution (0-3, 0,1)",
+            group=_LIMITS,
+        ),
+        Flag(
+            "cpuset-mems",
+            "",
+            "string",
+            "MEMs in which to allow execution (0-3, 0,1)",
+            group=_LIMITS,
+        ),
         Flag("disable-content-trust", "", "bool", "Accepted for compatibility"),
         Flag(
             "file",
             "f",
             "string",
-            "The Dockerfile (PATH/Dockerfile), - for standard input",
+            "Name of the Dockerfile (default: PATH/Dockerfile; - for standard input)",
             completes="file",
         ),
-        Flag("force-rm", "", "bool", "Accepted for compatibility: no container is ever left"),
-        Flag("iidfile", "", "string", "Write the image's id to this file", completes="file"),
-        Flag("isolation", "", "string", "Accepted for compatibility"),
-        Flag("label", "", "list", "Set a label of the image (KEY=VALUE)"),
-        Flag("load", "", "bool", "Accepted for compatibility: the engine has the image"),
+        Flag("force-rm", "", "bool", "Always remove intermediate containers (always in effect)"),
+        Flag("iidfile", "", "string", "Write the image ID to the file", completes="file"),
+        Flag(
+            "isolation", "", "string", "Container isolation technology (accepted for compatibility)"
+        ),
+        Flag("label", "", "list", "Set metadata for an image (KEY=VALUE)"),
+        Flag("load", "", "bool", "Load the result into the engine (always in effect)"),
         Flag("memory", "m", "size", "Memory limit", group=_LIMITS),
         Flag(
             "memory-swap",
             "",
             "size",
-            "Memory and swap together; -1 for unlimited swap",
+            "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
             group=_LIMITS,
         ),
         Flag(
             "metadata-file",
             "",
             "string",
-            "Write what was built to this file, as JSON",
+            "Write build result metadata to the file (JSON)",
             completes="file",
         ),
         Flag(
             "network",
             "",
             "string",
-            "Network of RUN (default, none, host)",
+            "Set the networking mode for the RUN instructions during build (default, none, host)",
             completes=("default", "none", "host"),
         ),
-        Flag("no-cache", "", "bool", "Take nothing from the cache"),
-        Flag("output", "o", "list", "Where the result goes (type=local|tar|oci|docker,dest=PATH)"),
-        Flag("platform", "", "string", "Platform to build for (os/arch)"),
+        Flag("no-cache", "", "bool", "Do not use cache when building the image"),
+        Flag("output", "o", "list", "Output destination (type=local|tar|oci|docker,dest=PATH)"),
+        Flag(
+            "platform", "", "string", "Set platform if server is multi-platform capable (os/arch)"
+        ),
         Flag(
             "progress",
             "",
             "string",
-            "How to show the build (auto, plain, tty, json)",
+            "Set type of progress output (auto, plain, tty, json)",
             completes=_PROGRESS,
             default="auto",
         ),
-        Flag("pull", "", "bool", "Ask the registry for newer base images"),
-        Flag("quiet", "q", "bool", "Print the image's id and nothing else"),
+        Flag("pull", "", "bool", "Always attempt to pull a newer version of the image"),
+        Flag("quiet", "q", "bool", "Suppress the build output and print image ID on success"),
         Flag(
             "rm",
             "",
             "bool",
-            "Accepted for compatibility: no container is ever left",
+            "Remove intermediate containers after a successful build (always in effect)",
             default="true",
         ),
-        Flag("secret", "", "list", "Secret for RUN --mount=type=secret (id=NAME,src=FILE)"),
-        Flag("security-opt", "", "list", "Security options of each RUN"),
+        Flag("secret", "", "list", "Secret to expose to the build (id=NAME,src=FILE)"),
+        Flag("security-opt", "", "list", "Security options"),
         Flag("shm-size", "", "size", "Size of /dev/shm", group=_LIMITS),
-        Flag("squash", "", "bool", "One layer for all that the build adds"),
-        Flag("ssh", "", "list", "ssh agent for RUN --mount=type=ssh (default[=SOCKET|KEY,...])"),
-        Flag("tag", "t", "list", "Name of the image (name[:tag])"),
-        Flag("target", "", "string", "Stage to build"),
-        Flag("ulimit", "", "list", "Resource limit (name=soft[:hard])", group=_LIMITS),
+        Flag("squash", "", "bool", "Squash newly built layers into a single new layer"),
+        Flag(
+            "ssh",
+            "",
+            "list",
+            "SSH agent socket or keys to expose to the build (default[=SOCKET|KEY,...])",
+        ),
+        Flag("tag", "t", "list", "Name and optionally a tag in the name:tag format"),
+        Flag("target", "", "string", "Set the target build stage to build"),
+        Flag("ulimit", "", "list", "Ulimit options (name=soft[:hard])", group=_LIMITS),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
-        "The context is a directory, whose files are sent to the engine but for what .dockerignore "
-        "names; or an address that the engine fetches: a git repository, a tar, a Dockerfile; or a "
-        "Dockerfile or tar on standard input. Stages that do not need each other are built at the "
-        "same time, those that are not needed not at all. Progress is written to standard error."
+        "The context is a directory, whose files are sent to the engine except those that "
+        ".dockerignore excludes; or a URL that the engine fetches (a git repository, a tar, a "
+        "Dockerfile); or a Dockerfile or tar on standard input. Independent stages are built "
+        "in parallel, and unused stages are skipped. Progress is written to standard error."
     ),
     examples=(
-        ("The directory here", "jaula build -t app ."),
-        ("A Dockerfile alone", "jaula build - < Dockerfile"),
-        ("With a secret that no layer gets", "jaula build --secret id=token,src=token.txt ."),
-        ("The files of the result, without an image", "jaula build -o out --target bin ."),
+        ("Build the current directory", "jaula build -t app ."),
+        ("Build a Dockerfile without a context", "jaula build - < Dockerfile"),
+        (
+            "Use a secret that is not stored in any layer",
+            "jaula build --secret id=token,src=token.txt .",
+        ),
+        ("Export the files of a stage without an image", "jaula build -o out --target bin ."),
     ),
     exit_status=(
-        ("1", "The build failed, or what was asked for is wrong"),
-        ("125", "A flag cannot be understood"),
+        ("1", "The build failed, or an argument is invalid"),
+        ("125", "A flag is invalid"),
         ("130", "Interrupted"),
     ),
     see_also=("run", "images", "builder prune", "history"),

@@ -9,20 +9,20 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Remove what is kept for further builds."""
-    every = options.on("all")
+    """Remove the build cache."""
+    all_entries = options.on("all")
     warning = "This will remove all dangling build cache."
-    if every:
+    if all_entries:
         warning = "This will remove all build cache."
     prune.confirm(warning, force=options.on("force"))
     query = (
-        ("all", every),
+        ("all", all_entries),
         ("keep-storage", options.number("keep-storage") or ""),
         ("filters", filters(options.texts("filter"))),
     )
-    found = Client(Settings.host).document("POST", "/build/prune", query) or {}
-    prune.tell("Deleted build cache objects", list(found.get("CachesDeleted") or ()))
-    prune.reclaimed(found.get("SpaceReclaimed") or 0)
+    answer = Client(Settings.host).document("POST", "/build/prune", query) or {}
+    prune.print_deleted("Deleted build cache objects", list(answer.get("CachesDeleted") or ()))
+    prune.print_reclaimed(answer.get("SpaceReclaimed") or 0)
     return 0
 
 
@@ -31,16 +31,16 @@ COMMAND = Command(
     "Remove build cache",
     run,
     flags=(
-        Flag("all", "a", "bool", "Also what images share"),
-        Flag("filter", "", "list", "Only what matches (until=24h, type=regular)"),
+        Flag("all", "a", "bool", "Remove all unused build cache, also entries that images share"),
+        Flag("filter", "", "list", "Provide filter values (until=24h, type=regular)"),
         prune.FORCE,
-        Flag("keep-storage", "", "size", "Bytes of cache that may stay"),
+        Flag("keep-storage", "", "size", "Amount of disk space to keep for cache"),
     ),
-    most=0,
+    max_args=0,
     description=(
-        "Removes the layers of build steps, which the next build would use again, and the "
-        "directories of RUN --mount=type=cache. No image is changed."
+        "Removes the cached layers of build steps and the directories of RUN "
+        "--mount=type=cache. Images are not changed."
     ),
-    examples=(("What was not used for a week", "jaula builder prune -f --filter until=168h"),),
+    examples=(("Remove entries unused for a week", "jaula builder prune -f --filter until=168h"),),
     see_also=("build", "system df", "image prune"),
 )

@@ -1,4 +1,4 @@
-"""``jaula caps``: what a capability mask holds, and which mask names make."""
+"""``jaula caps``: decode capability masks, and encode names as a mask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DIGITS = frozenset("0123456789abcdef")
 
 
 def run(options: Options) -> int:
-    """Decode every mask, encode names; without arguments show the default of a container."""
+    """Decode masks or encode names; without arguments print a container's default set."""
     from jaula.cli import site_packages
 
     site_packages.enable()
@@ -39,16 +39,16 @@ def _decoded(mask: int) -> str:
 
 COMMAND = Command(
     "[MASK...|NAME...]",
-    "Decode a capability mask, or make one from names",
+    "Decode a capability mask, or encode names as one",
     run,
     description=(
-        "Reads masks as /proc/PID/status shows them (CapEff: 00000000a80425fb) and prints the "
-        "capabilities in them; names of capabilities give the mask. Without arguments: what a "
-        "container has by default."
+        "Reads masks in the form of /proc/PID/status (CapEff: 00000000a80425fb) and prints "
+        "their capabilities. Names of capabilities give the mask. Without arguments it prints "
+        "the default set of a container."
     ),
     examples=(
-        ("A mask", "jaula caps a80425fb"),
-        ("Names", "jaula caps net_bind_service,chown"),
+        ("Decode a mask", "jaula caps a80425fb"),
+        ("Encode names", "jaula caps net_bind_service,chown"),
     ),
     exit_status=(("1", "a mask is too wide, or a name is unknown"),),
     see_also=("verify", "run"),

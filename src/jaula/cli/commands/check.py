@@ -1,4 +1,4 @@
-"""``jaula check``: what this kernel can do for containers."""
+"""``jaula check``: the kernel's support for containers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jaula.cli.command import Command, Options
 
 
 def run(options: Options) -> int:
-    """Print the report; 1 where something is missing that containers cannot do without."""
+    """Print the report; 1 if a required feature is missing."""
     from jaula.cli import site_packages
 
     site_packages.enable()
@@ -21,13 +21,13 @@ COMMAND = Command(
     "",
     "Report the kernel's support for containers, feature by feature",
     run,
-    most=0,
+    max_args=0,
     description=(
-        "Namespaces, cgroup controllers, overlay, seccomp, LSMs, veth, bridge and nftables, from "
-        "/proc/config.gz or /boot/config and by trying. Each missing feature is named with what is "
-        "lost without it."
+        "Checks namespaces, cgroup controllers, overlay, seccomp, LSMs, veth, bridge and "
+        "nftables, in /proc/config.gz or /boot/config and by trying. For each missing feature "
+        "it prints what does not work without it."
     ),
-    examples=(("The report", "jaula check"),),
-    exit_status=(("0", "containers work here"), ("1", "something needed is missing")),
+    examples=(("Print the report", "jaula check"),),
+    exit_status=(("0", "containers work"), ("1", "a required feature is missing")),
     see_also=("info", "verify"),
 )

@@ -9,9 +9,9 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Make an image of a container and print its id."""
+    """Create an image from a container and print its id."""
     container, *names = options.arguments
-    repository, tag = pull.split(names[0]) if names else ("", "")
+    repository, tag = pull.split_reference(names[0]) if names else ("", "")
     query = [
         ("container", container),
         ("repo", repository),
@@ -31,21 +31,26 @@ COMMAND = Command(
     "Create a new image from a container's changes",
     run,
     flags=(
-        Flag("author", "a", "string", "Author of the image (NAME <ADDRESS>)"),
-        Flag("change", "c", "list", 'Set the configuration (CMD ["sh"], ENV A=b)'),
+        Flag("author", "a", "string", "Author (e.g., John Hannibal Smith <hannibal@a-team.com>)"),
+        Flag(
+            "change",
+            "c",
+            "list",
+            'Apply Dockerfile instruction to the created image (CMD ["sh"], ENV A=b)',
+        ),
         Flag("message", "m", "string", "Commit message"),
         Flag("pause", "p", "bool", "Pause container during commit", default="true"),
     ),
-    least=1,
-    most=2,
+    min_args=1,
+    max_args=2,
     description=(
-        "The image has the layers of the container's image and one more with what the container "
-        "changed, without its volumes. The container is paused meanwhile, so that its files are "
-        "those of one moment."
+        "The image has the layers of the container's image and one more with the changes of "
+        "the container, without its volumes. The container is paused during the commit, so "
+        "that the files are consistent."
     ),
     examples=(
-        ("A container as an image", "jaula commit -m 'with tools' box box:tools"),
-        ("With another program", "jaula commit -c 'CMD [\"nginx\"]' box box:web"),
+        ("Commit a container", "jaula commit -m 'with tools' box box:tools"),
+        ("Change the command of the image", "jaula commit -c 'CMD [\"nginx\"]' box box:web"),
     ),
     see_also=("diff", "export", "import"),
     completes="container",

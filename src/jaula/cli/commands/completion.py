@@ -16,7 +16,9 @@ def run(options: Options) -> int:
 
     shell = options.arguments[0]
     if shell not in SHELLS:
-        raise UsageError(f'no completion for "{shell}": {", ".join(SHELLS)}', status=1)
+        raise UsageError(
+            f'no completion for "{shell}": must be one of {", ".join(SHELLS)}', status=1
+        )
     sys.stdout.write(completion.script(shell))
     return 0
 
@@ -25,9 +27,9 @@ COMMAND = Command(
     "bash|zsh|fish",
     "Print the completion script for a shell",
     run,
-    least=1,
-    most=1,
-    description="The script knows every command and flag, and asks the engine for names.",
+    min_args=1,
+    max_args=1,
+    description="The script contains every command and flag, and queries the engine for names.",
     examples=(
         ("bash", "jaula completion bash > /usr/share/bash-completion/completions/jaula"),
         ("zsh", 'jaula completion zsh > "${fpath[1]}/_jaula"'),

@@ -1,11 +1,11 @@
-"""``jaula compose``: docker's own program, pointed at this engine."""
+"""``jaula compose``: docker's compose plugin, connected to this engine."""
 
 from __future__ import annotations
 
 import os
 
 from jaula.cli.client import endpoint
-from jaula.cli.client.client import Client
+from jaula.cli.client.client import Client, resolve_endpoint
 from jaula.cli.command import Command, Options
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
@@ -21,34 +21,42 @@ PLUGINS = (
     "/usr/lib/docker/cli-plugins",
     "/usr/libexec/docker/cli-plugins",
 )
-"""Where docker looks for its plugins, after the person's own directory."""
+"""Docker's plugin directories, searched after that of the user."""
 
 WITHOUT_ENGINE = frozenset({"version", "help", "--help", "-h", "--version", "config", "completion"})
 NOT_FOUND = 127
 
 
 def run(options: Options) -> int:
-    """Become compose, with every word that was given. Raises Failure where it is not there."""
+    """Execute compose with all arguments.
+
+    :raises CliError: when compose is not installed.
+    """
     program = find()
     client = Client(Settings.host)
     if not WITHOUT_ENGINE.intersection(options.arguments):
-        client.release(client.connection())  # starts an engine where that is due
-    found = endpoint.find(Settings.host)
+        client.release(client.connection())  # starts an engine if none answers
+    selected = resolve_endpoint(Settings.host)
     environment = dict(os.environ) | {
         "DOCKER_HOST": client.address.text,
-        "DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0"),  # its protocol is not spoken
+        "DOCKER_BUILDKIT": os.environ.get(
+            "DOCKER_BUILDKIT", "0"
+        ),  # BuildKit's protocol is not supported
     }
     environment.pop("DOCKER_CONTEXT", None)
-    if found.security is not None:
-        environment |= certificates(found.security)
+    if selected.security is not None:
+        environment |= certificates(selected.security)
     os.execve(program, [program, *options.arguments], environment)
 
 
 def find() -> str:
-    """The program's path: a plugin of docker's, or a command. Raises Failure."""
-    own = f"{endpoint.directory()}/cli-plugins"
+    """Return the path of compose: a plugin of docker, or a command in PATH.
+
+    :raises CliError: when it is not installed.
+    """
+    user_directory = f"{endpoint.config_directory()}/cli-plugins"
     path = os.environ.get("PATH", os.defpath).split(":")
-    for directory in (own, *PLUGINS, *path):
+    for directory in (user_directory, *PLUGINS, *path):
         program = f"{directory}/{PROGRAM}"
         if directory and os.path.isfile(program) and os.access(program, os.X_OK):
             return program
@@ -60,34 +68,37 @@ def find() -> str:
 
 
 def certificates(security: TlsOptions) -> dict[str, str]:
-    """The variables by which compose finds what TLS needs. Raises Failure."""
-    given = (security.authority, security.certificate, security.key)
-    places = {os.path.dirname(path) for path in given if path}
-    wrong = [
+    """Return the variables that give compose the TLS files.
+
+    :raises CliError: when the files are not in one directory under Docker's names.
+    """
+    paths = (security.authority, security.certificate, security.key)
+    directories = {os.path.dirname(path) for path in paths if path}
+    misnamed = [
         path
-        for path, name in zip(given, endpoint.TLS_FILES, strict=True)
+        for path, name in zip(paths, endpoint.TLS_FILES, strict=True)
         if path and os.path.basename(path) != name
     ]
-    if len(places) > 1 or wrong:
+    if len(directories) > 1 or misnamed:
         files = ", ".join(endpoint.TLS_FILES)
-        raise CliError(f"compose takes certificates of one directory only, named {files}")
-    found = {"DOCKER_TLS_VERIFY": "1"} if security.verify else {"DOCKER_TLS": "1"}
-    return found | ({"DOCKER_CERT_PATH": places.pop()} if places else {})
+        raise CliError(f"compose requires certificates in one directory, named {files}")
+    variables = {"DOCKER_TLS_VERIFY": "1"} if security.verify else {"DOCKER_TLS": "1"}
+    return variables | ({"DOCKER_CERT_PATH": directories.pop()} if directories else {})
 
 
 COMMAND = Command(
     "[OPTIONS] COMMAND",
-    "Define and run applications of several containers (docker compose)",
+    "Define and run multi-container applications with Docker Compose",
     run,
     raw=True,
     description=(
-        "Hands over to the docker compose plugin, with the engine that this command would talk to "
-        "in DOCKER_HOST. Builds go by the classic protocol (DOCKER_BUILDKIT=0). All options are "
-        "compose's own; 'jaula compose --help' lists them."
+        "Executes the docker compose plugin with this engine in DOCKER_HOST. Builds use the "
+        "classic protocol (DOCKER_BUILDKIT=0). All options are those of compose; 'jaula "
+        "compose --help' lists them."
     ),
     examples=(
-        ("Start what compose.yaml describes", "jaula compose up -d"),
-        ("What it says", "jaula compose logs -f"),
+        ("Start the services of compose.yaml", "jaula compose up -d"),
+        ("Follow their logs", "jaula compose logs -f"),
     ),
     exit_status=((str(NOT_FOUND), "compose is not installed"),),
     see_also=("build", "run", "network create", "volume create"),

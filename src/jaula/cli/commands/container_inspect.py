@@ -9,7 +9,7 @@ from jaula.cli.output import inspect
 
 
 def run(options: Options) -> int:
-    """Print the documents of the containers named."""
+    """Print the documents of the containers."""
     client = Client(Settings.host)
     size = (("size", options.on("size")),)
     return inspect.show(
@@ -23,10 +23,10 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Display detailed information on one or more containers",
     run,
-    flags=(inspect.FORMAT, Flag("size", "s", "bool", "Show file sizes")),
-    least=1,
-    description="Prints Docker's document of each container as JSON, or what the template chooses.",
-    examples=(("A container's document", "jaula container inspect web"),),
+    flags=(inspect.FORMAT, Flag("size", "s", "bool", "Display total file sizes")),
+    min_args=1,
+    description="Prints Docker's document of each container as JSON, or the output of a template.",
+    examples=(("Inspect a container", "jaula container inspect web"),),
     see_also=("inspect", "ps"),
     completes="container",
 )

@@ -7,7 +7,7 @@ from jaula.cli.images import prune
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and print what is gone."""
+    """Prompt, remove the containers and print the result."""
     return prune.prune(options, "containers", "This will remove all stopped containers.")
 
 
@@ -19,8 +19,8 @@ COMMAND = Command(
         prune.FILTER,
         prune.FORCE,
     ),
-    most=0,
-    description="What they have written goes with them; volumes stay.",
-    examples=(("Without a question", "jaula container prune -f"),),
+    max_args=0,
+    description="Removes the containers with their writable layers; volumes are kept.",
+    examples=(("Do not prompt", "jaula container prune -f"),),
     see_also=("system prune", "system df"),
 )

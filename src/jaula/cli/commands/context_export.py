@@ -10,12 +10,12 @@ from jaula.cli.errors import CliError
 
 
 def run(options: Options) -> int:
-    """Write a context, with its key, into an archive."""
+    """Write a context, with its private key, into an archive."""
     from jaula.cli.client import context_archive
 
     name = options.arguments[0]
     target = options.arguments[1] if len(options.arguments) > 1 else f"{name}.dockercontext"
-    data = context_archive.pack(contexts.find(contexts.check_name(name)))
+    data = context_archive.pack(contexts.load(contexts.check_name(name)))
     if target == "-":
         if sys.stdout.isatty():
             raise CliError("cowardly refusing to export to a terminal, specify a file path")
@@ -38,9 +38,11 @@ COMMAND = Command(
     "CONTEXT [FILE|-]",
     "Export a context to a tar archive FILE or a tar stream on STDOUT",
     run,
-    least=1,
-    most=2,
-    description="The archive holds the key: whoever has it can speak with the engine.",
+    min_args=1,
+    max_args=2,
+    description=(
+        "The archive contains the private key: anyone who has it can connect to the engine."
+    ),
     examples=(("To a file", "jaula context export far far.tar"),),
     see_also=("context import",),
     completes="context",

@@ -10,7 +10,7 @@ from jaula.cli.errors import CliError
 
 
 def run(options: Options) -> int:
-    """Keep the context of an archive under a name."""
+    """Store the context of an archive under a name."""
     from jaula.cli.client import context_archive
 
     name, source = options.arguments
@@ -36,9 +36,9 @@ COMMAND = Command(
     "CONTEXT FILE|-",
     "Import a context from a tar or zip file",
     run,
-    least=2,
-    most=2,
-    description="Takes what `context export` wrote, docker's too.",
-    examples=(("From a file", "jaula context import far far.tar"),),
+    min_args=2,
+    max_args=2,
+    description="Reads an archive of 'context export', also docker's.",
+    examples=(("Import from a file", "jaula context import far far.tar"),),
     see_also=("context export",),
 )

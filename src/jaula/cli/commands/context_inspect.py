@@ -14,28 +14,28 @@ _IN_MEMORY = "<IN MEMORY>"
 
 
 def run(options: Options) -> int:
-    """Print the documents of contexts, of the current one where none is named."""
+    """Print the documents of contexts, by default of the current one."""
     return inspect.show(
-        options.arguments or [endpoint.current()], options.text("format"), _document
+        options.arguments or [endpoint.current_context()], options.text("format"), _document
     )
 
 
 def _document(name: str) -> dict[str, Any]:
     try:
-        found = contexts.find(name)
+        context = contexts.load(name)
     except CliError as error:
         missing = EngineError(inspect.NOT_FOUND, "")
         missing.message = error.message
         raise missing from None
-    document = found.document()
+    document = context.document()
     if name == DEFAULT:
         document["Metadata"] = {}
-    own = name != DEFAULT
+    stored = name != DEFAULT
     return document | {
-        "TLSMaterial": {contexts.ENDPOINT: sorted(found.files)} if found.files else {},
+        "TLSMaterial": {contexts.ENDPOINT: sorted(context.files)} if context.files else {},
         "Storage": {
-            "MetadataPath": contexts.meta_path(name) if own else _IN_MEMORY,
-            "TLSPath": contexts.tls_path(name) if own else _IN_MEMORY,
+            "MetadataPath": contexts.meta_path(name) if stored else _IN_MEMORY,
+            "TLSPath": contexts.tls_path(name) if stored else _IN_MEMORY,
         },
     }
 
@@ -45,8 +45,8 @@ COMMAND = Command(
     "Display detailed information on one or more contexts",
     run,
     flags=(inspect.FORMAT,),
-    description="Prints Docker's document of each context as JSON, or what the template chooses.",
-    examples=(("Its address", "jaula context inspect -f '{{.Endpoints.docker.Host}}' far"),),
+    description="Prints Docker's document of each context as JSON, or the output of a template.",
+    examples=(("Print its address", "jaula context inspect -f '{{.Endpoints.docker.Host}}' far"),),
     see_also=("context ls",),
     completes="context",
 )

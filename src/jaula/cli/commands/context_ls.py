@@ -13,17 +13,17 @@ from jaula.cli.output import list as output_list
 
 
 def run(options: Options) -> int:
-    """List contexts by name, the default one among them."""
-    current = endpoint.current()
+    """List contexts by name, including the default one."""
+    current = endpoint.current_context()
     names = sorted({*contexts.names(), DEFAULT, current})
     if options.on("quiet"):
         print("\n".join(names))
         return 0
     items = [_item(name, current) for name in names]
-    form = options.text("format")
-    shown = COLUMNS | MARKED if form in ("", "table") else COLUMNS
-    output_list.show(items, shown, TABLE, form)
-    if (variable := endpoint.overriding()) and not endpoint.ConnectionOptions.context:
+    output_format = options.text("format")
+    columns = COLUMNS | MARKED if output_format in ("", "table") else COLUMNS
+    output_list.show(items, columns, TABLE, output_format)
+    if (variable := endpoint.host_variable()) and not endpoint.ConnectionOptions.context:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use a "
             f"context, either set the global --context flag, or unset {variable} environment "
@@ -35,13 +35,13 @@ def run(options: Options) -> int:
 def _item(name: str, current: str) -> dict[str, object]:
     error = ""
     try:
-        found = contexts.find(name)
-    except CliError as failure:
-        found, error = Context(name), failure.message
+        context = contexts.load(name)
+    except CliError as exception:
+        context, error = Context(name), exception.message
     return {
         "name": name,
-        "description": found.description,
-        "host": found.host,
+        "description": context.description,
+        "host": context.host,
         "current": name == current,
         "error": error,
     }
@@ -65,11 +65,18 @@ COMMAND = Command(
     "List contexts",
     run,
     flags=(
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("quiet", "q", "bool", "Show names only"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("quiet", "q", "bool", "Only show context names"),
     ),
-    most=0,
-    description="The context in use is marked by an asterisk.",
-    examples=(("Names and engines", "jaula context ls --format '{{.Name}} {{.DockerEndpoint}}'"),),
+    max_args=0,
+    description="An asterisk marks the current context.",
+    examples=(
+        ("Names and endpoints", "jaula context ls --format '{{.Name}} {{.DockerEndpoint}}'"),
+    ),
     see_also=("context use", "context create"),
 )

@@ -10,8 +10,8 @@ from jaula.cli.command import Command, Flag, Options
 
 
 def run(options: Options) -> int:
-    """Remove every context named; 1 where one of them could not be."""
-    force, current = options.on("force"), endpoint.current()
+    """Remove the contexts; 1 if one of them could not be removed."""
+    force, current = options.on("force"), endpoint.current_context()
     status = 0
     for name in options.arguments:
         problem = _problem(name, current, force=force)
@@ -20,7 +20,7 @@ def run(options: Options) -> int:
             sys.stderr.write(problem + "\n")
             status = 1
             continue
-        if contexts.configured() == name:
+        if contexts.configured_name() == name:
             contexts.use(DEFAULT)
         contexts.remove(name)
         print(name)
@@ -41,10 +41,10 @@ COMMAND = Command(
     "[OPTIONS] CONTEXT [CONTEXT...]",
     "Remove one or more contexts",
     run,
-    flags=(Flag("force", "f", "bool", "Remove the context in use as well"),),
-    least=1,
-    description="Its certificates and key are removed with it.",
-    examples=(("A context", "jaula context rm far"),),
+    flags=(Flag("force", "f", "bool", "Force the removal of a context in use"),),
+    min_args=1,
+    description="The certificates and the key of a context are removed with it.",
+    examples=(("Remove a context", "jaula context rm far"),),
     see_also=("context ls",),
     completes="context",
 )

@@ -7,8 +7,8 @@ from jaula.cli.command import Command, Options
 
 
 def run(options: Options) -> int:
-    """Print the name of the context in use."""
-    print(endpoint.current())
+    """Print the name of the current context."""
+    print(endpoint.current_context())
     return 0
 
 
@@ -16,8 +16,10 @@ COMMAND = Command(
     "",
     "Print the name of the current context",
     run,
-    most=0,
-    description="The one that the options, the environment and the configuration come to.",
-    examples=(("In a prompt", "PS1='[$(jaula context show)] $ '"),),
+    max_args=0,
+    description=(
+        "The context that results from the options, the environment and the configuration file."
+    ),
+    examples=(("Show it in the shell prompt", "PS1='[$(jaula context show)] $ '"),),
     see_also=("context use", "context ls"),
 )

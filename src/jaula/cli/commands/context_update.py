@@ -10,16 +10,16 @@ from jaula.cli.commands.context_create import DESCRIPTION, ENDPOINT
 
 
 def run(options: Options) -> int:
-    """Change what is given and print the name."""
+    """Update a context and print its name."""
     (name,) = options.arguments
     contexts.check_name(name)
-    found = contexts.find(name)
-    if options.given("docker"):
-        made = contexts.endpoint(options.text("docker"))
-        found = made._replace(name=name, description=found.description, kept=found.kept)
-    if options.given("description"):
-        found = found._replace(description=options.text("description"))
-    contexts.save(found)
+    context = contexts.load(name)
+    if options.is_set("docker"):
+        new_endpoint = contexts.parse_endpoint(options.text("docker"))
+        context = new_endpoint._replace(name=name, description=context.description, raw=context.raw)
+    if options.is_set("description"):
+        context = context._replace(description=options.text("description"))
+    contexts.save(context)
     print(name)
     sys.stderr.write(f'Successfully updated context "{name}"\n')
     return 0
@@ -27,13 +27,13 @@ def run(options: Options) -> int:
 
 COMMAND = Command(
     "[OPTIONS] CONTEXT",
-    "Change a context",
+    "Update a context",
     run,
     flags=(DESCRIPTION, ENDPOINT),
-    least=1,
-    most=1,
-    description="What --docker says replaces the whole endpoint, its certificates too.",
-    examples=(("Another description", "jaula context update far --description 'the lab'"),),
+    min_args=1,
+    max_args=1,
+    description="--docker replaces the whole endpoint, including its certificates.",
+    examples=(("Change the description", "jaula context update far --description 'the lab'"),),
     see_also=("context create",),
     completes="context",
 )

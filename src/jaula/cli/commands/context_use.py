@@ -10,14 +10,14 @@ from jaula.cli.command import Command, Options
 
 
 def run(options: Options) -> int:
-    """Make a context the one that commands use."""
+    """Make a context the current one."""
     (name,) = options.arguments
     if name != DEFAULT:
-        contexts.find(name)
+        contexts.load(name)
     contexts.use(name)
     print(name)
     sys.stderr.write(f'Current context is now "{name}"\n')
-    if (variable := endpoint.overriding()) and name != DEFAULT:
+    if (variable := endpoint.host_variable()) and name != DEFAULT:
         sys.stderr.write(
             f"Warning: {variable} environment variable overrides the active context. To use "
             f'"{name}", either set the global --context flag, or unset {variable} environment '
@@ -30,13 +30,13 @@ COMMAND = Command(
     "CONTEXT",
     "Set the current context",
     run,
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
-        "Commands go to this context's engine from now on, docker's as well. --host, --context "
-        "and the variables JAULA_HOST, DOCKER_HOST and DOCKER_CONTEXT win over it."
+        "The current context selects the engine for jaula and docker. --host, --context and "
+        "the variables JAULA_HOST, DOCKER_HOST and DOCKER_CONTEXT override it."
     ),
-    examples=(("Back to this host's engine", "jaula context use default"),),
+    examples=(("Use the engine of this host again", "jaula context use default"),),
     see_also=("context ls", "context show"),
     completes="context",
 )

@@ -16,33 +16,33 @@ from jaula.spec import units
 
 
 def run(options: Options) -> int:
-    """Copy between a container and this machine."""
+    """Copy between a container and the local filesystem."""
     site_packages.enable()
     source, destination = options.arguments
-    container, path = cp.split(source)
-    into, target = cp.split(destination)
-    if (source == "-" and destination == "-") or not (container or into):
+    container, path = cp.split_argument(source)
+    to_container, target = cp.split_argument(destination)
+    if (source == "-" and destination == "-") or not (container or to_container):
         raise UsageError("must specify at least one container source")
-    if container and into:
+    if container and to_container:
         raise CliError("copying between containers is not supported")
     client = Client(Settings.host)
     archive, follow = options.on("archive"), options.on("follow-link")
     try:
-        if into and source == "-":
-            size = cp.send_archive(client, into, target, archive=archive)
-        elif into:
-            size = cp.upload(client, into, source, target, archive=archive, follow=follow)
+        if to_container and source == "-":
+            size = cp.send_archive(client, to_container, target, archive=archive)
+        elif to_container:
+            size = cp.upload(client, to_container, source, target, archive=archive, follow=follow)
         elif destination == "-":
-            for piece in cp.fetch(client, container, path, follow=follow).chunks():
-                write_all(1, piece)
+            for chunk in cp.fetch(client, container, path, follow=follow).chunks():
+                write_all(1, chunk)
             return 0
         else:
             size = cp.download(client, container, path, destination, archive=archive, follow=follow)
     except JaulaError as error:
         raise CliError(str(error)) from None
     if not options.on("quiet") and sys.stderr.isatty():
-        what = f"Successfully copied {units.human_size(size)} to {destination}"
-        print(what, file=sys.stderr)
+        message = f"Successfully copied {units.human_size(size)} to {destination}"
+        print(message, file=sys.stderr)
     return 0
 
 
@@ -55,19 +55,22 @@ COMMAND = Command(
         Flag("follow-link", "L", "bool", "Always follow symbol link in SRC_PATH"),
         Flag("quiet", "q", "bool", "Suppress progress output during copy"),
     ),
-    least=2,
-    most=2,
+    min_args=2,
+    max_args=2,
     description=(
-        "Works on running and stopped containers, volumes and bind mounts included. With - as the "
-        "source a tar archive is read from standard input and unpacked in the destination, a "
-        "directory; with - as the destination a tar archive is written to standard output. A "
-        "source that ends in /. stands for what is in the directory. Without -a a file that comes "
-        "out belongs to whoever copies, and loses its set-user-ID bit."
+        "Works on running and stopped containers, including volumes and bind mounts. With - as "
+        "the source, a tar archive is read from standard input and unpacked in the destination "
+        "directory. With - as the destination, a tar archive is written to standard output. A "
+        "source that ends in /. stands for the contents of the directory. Without -a, a file "
+        "copied from a container belongs to the user and loses its set-user-ID bit."
     ),
     examples=(
-        ("A file out of a container", "jaula cp web:/etc/nginx/nginx.conf ."),
-        ("What is in a directory into one", "jaula cp site/. web:/usr/share/nginx/html"),
-        ("A look at logs", "jaula cp web:/var/log - | tar t"),
+        ("Copy a file from a container", "jaula cp web:/etc/nginx/nginx.conf ."),
+        (
+            "Copy the contents of a directory into a container",
+            "jaula cp site/. web:/usr/share/nginx/html",
+        ),
+        ("List the files of a directory", "jaula cp web:/var/log - | tar t"),
     ),
     see_also=("diff", "export", "exec"),
     completes="container",

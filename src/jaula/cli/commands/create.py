@@ -1,4 +1,4 @@
-"""``jaula create``: everything of ``run`` but the start."""
+"""``jaula create``: as ``run``, but the container is not started."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ COMMAND = Command(
     "Create a new container",
     run,
     flags=flags.FLAGS,
-    least=1,
+    min_args=1,
     interspersed=False,
     description=(
-        "Makes a container from IMAGE without starting it and prints its ID. The flags are those "
-        "of run."
+        "Creates a container from IMAGE without starting it and prints its ID. The flags are "
+        "those of run."
     ),
-    examples=(("A container for later", "jaula create --name job busybox sleep 60"),),
+    examples=(("Create a container", "jaula create --name job busybox sleep 60"),),
     see_also=("run", "start", "rm"),
     completes="image",
 )

@@ -1,4 +1,4 @@
-"""``jaula daemon``: the engine itself, in the foreground."""
+"""``jaula daemon``: run the engine in the foreground."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Read the settings and become the engine."""
+    """Read the configuration and run the engine."""
     import os
 
     from jaula.cli import site_packages
@@ -33,9 +33,9 @@ def run(options: Options) -> int:
 
 
 def _config(options: Options) -> EngineConfig:
-    """Defaults, what the file says, what the flags say; a setting comes from one of the two.
+    """Return the configuration: defaults, the configuration file and the flags.
 
-    :raises InvalidRequest: from both, or something that cannot be.
+    :raises InvalidRequest: when a setting is invalid, or is in the file and also a flag.
     """
     from pathlib import Path
 
@@ -49,16 +49,16 @@ def _config(options: Options) -> EngineConfig:
         "run": rootless_paths.run(),
         "socket": "",
     }
-    settings |= _file(options)
+    settings |= _read_config_file(options)
     for flag in FLAGS:
         field = "hosts" if flag.name == "host" else flag.name.replace("-", "_")
-        if not options.given(flag.name) or field == "config_file":
+        if not options.is_set(flag.name) or field == "config_file":
             continue
         if field == "nofile":
             settings[field] = _nofile(options.text("nofile"))
         elif field == "add_runtime":
-            added = options.texts("add-runtime")
-            settings["runtimes"] = tuple(daemon_json.add_runtime(text) for text in added)
+            runtimes = options.texts("add-runtime")
+            settings["runtimes"] = tuple(daemon_json.add_runtime(text) for text in runtimes)
         elif flag.kind == "list":
             settings[field] = tuple(options.texts(flag.name))
         elif flag.kind == "string":
@@ -71,18 +71,18 @@ def _config(options: Options) -> EngineConfig:
         from jaula.daemon.config import userns_remap
 
         if {"subid_start", "subid_count"} & settings.keys():
-            raise InvalidRequest("--userns-remap and --subid-start or --subid-count contradict")
+            raise InvalidRequest("--userns-remap excludes --subid-start and --subid-count")
         settings["subid_start"], settings["subid_count"] = userns_remap.read(name)
     paths = Paths(*(Path(str(settings.pop(name))).absolute() for name in ("root", "run")))
-    listening = hosts.take(settings)
-    if settings["socket"] and "socket" in listening:
-        raise InvalidRequest("--socket and --host unix:// name the same thing")
-    settings |= listening
+    listeners = hosts.take(settings)
+    if settings["socket"] and "socket" in listeners:
+        raise InvalidRequest("--socket and --host unix:// set the same socket")
+    settings |= listeners
     if settings["tcp"] and rootless_paths.user() is not None:
         raise InvalidRequest(
-            "an ordinary user's engine is in a network namespace of its own, where nobody could"
+            "a rootless engine runs in a network namespace of its own, where no client can"
             " reach a TCP socket",
-            hint="forward its unix socket: ssh -L",
+            hint="forward its unix socket with ssh -L",
         )
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
@@ -94,29 +94,32 @@ def _config(options: Options) -> EngineConfig:
     return config
 
 
-def _file(options: Options) -> dict[str, object]:
-    """The settings of the configuration file; the default one need not be there."""
+def _read_config_file(options: Options) -> dict[str, object]:
+    """Return the settings of the configuration file. The default file may be absent.
+
+    :raises InvalidRequest: when the file cannot be read or conflicts with a flag.
+    """
     from jaula.daemon.config import daemon_json
     from jaula.errors import InvalidRequest
     from jaula.rootless import paths as rootless_paths
 
     path = (
         options.text("config-file", "")
-        if options.given("config-file")
+        if options.is_set("config-file")
         else rootless_paths.config_file()
     )
     try:
         with open(path, "rb") as file:
             data = file.read(daemon_json.MAX_SIZE + 1)
     except FileNotFoundError:
-        if not options.given("config-file"):
+        if not options.is_set("config-file"):
             return {}
-        raise InvalidRequest(f"configuration file {path}: there is no such file") from None
+        raise InvalidRequest(f"configuration file {path}: no such file") from None
     except OSError as error:
         raise InvalidRequest(f"configuration file {path}: {error.strerror}") from None
     try:
         settings, document = daemon_json.parse(data)
-        daemon_json.check_conflicts(document, _given(options))
+        daemon_json.check_conflicts(document, _flags_on_command_line(options))
     except InvalidRequest as error:
         raise InvalidRequest(
             f"unable to configure the engine with file {path}: {error.message}", hint=error.hint
@@ -124,14 +127,14 @@ def _file(options: Options) -> dict[str, object]:
     return settings
 
 
-def _given(options: Options) -> dict[str, str]:
-    """The flags on the command line, with their values as text."""
+def _flags_on_command_line(options: Options) -> dict[str, str]:
+    """Return the flags on the command line with their values as text."""
     return {
         flag.name: ", ".join(options.texts(flag.name))
         if flag.kind == "list"
         else options.text(flag.name)
         for flag in FLAGS
-        if options.given(flag.name)
+        if options.is_set(flag.name)
     }
 
 
@@ -140,97 +143,193 @@ def _nofile(text: str) -> tuple[int, int]:
     try:
         return int(soft), int(hard if colon else soft)
     except ValueError:
-        raise UsageError(f'invalid argument "{text}" for "--nofile" flag: soft[:hard]') from None
+        raise UsageError(
+            f'invalid argument "{text}" for "--nofile" flag: must be soft[:hard]'
+        ) from None
 
 
 FLAGS = (
-    Flag("config-file", "", "string", "Settings as JSON, with the keys of Docker's daemon.json",
-         default="/etc/jaula/daemon.json", completes="file"),
-    Flag("root", "", "string", "What survives a boot: images, containers, volumes",
-         default="/var/lib/jaula", completes="file"),
-    Flag("run", "", "string", "What does not: sockets, state of running containers",
-         default="/run/jaula", completes="file"),
+    Flag(
+        "config-file",
+        "",
+        "string",
+        "Daemon configuration file (JSON, with the keys of Docker's daemon.json)",
+        default="/etc/jaula/daemon.json",
+        completes="file",
+    ),
+    Flag(
+        "root",
+        "",
+        "string",
+        "Root directory of persistent state: images, containers, volumes",
+        default="/var/lib/jaula",
+        completes="file",
+    ),
+    Flag(
+        "run",
+        "",
+        "string",
+        "Root directory for execution state files: sockets, running containers",
+        default="/run/jaula",
+        completes="file",
+    ),
     Flag("socket", "", "string", "Socket to listen on (default RUN/jaula.sock)", completes="file"),
-    Flag("socket-group", "", "string", "Group that may use the socket"),
-    Flag("host", "H", "list", "Address to listen on besides: tcp://ADDRESS:PORT; or the socket, "
-         "unix:///PATH"),
-    Flag("tlsverify", "", "bool", "Let in by TCP who has a certificate of the authority"),
-    Flag("tlscacert", "", "string", "Certificate of that authority (default /etc/jaula/tls/ca.pem)",
-         completes="file"),
-    Flag("tlscert", "", "string", "The engine's certificate (default /etc/jaula/tls/cert.pem)",
-         completes="file"),
-    Flag("tlskey", "", "string", "Its key (default /etc/jaula/tls/key.pem)", completes="file"),
-    Flag("tls", "", "bool", "Refused without --tlsverify: it would let in everybody"),
-    Flag("insecure-tcp", "", "bool", "Listen by TCP without TLS, on the loopback interface only"),
-    Flag("storage-driver", "", "string", "overlay, btrfs or vfs; probed where none is named",
-         completes=("overlay", "btrfs", "vfs")),
-    Flag("bridge", "", "string", "Name of the default bridge", default="jaula0"),
-    Flag("bridge-subnet", "", "string", "Network of the default bridge (CIDR)"),
-    Flag("subid-start", "", "int", "First id of the users inside containers",
-         default="1000000000"),
-    Flag("subid-count", "", "int", "Number of those ids", default="1000000000"),
-    Flag("userns-remap", "", "string", "User whose ids in /etc/subuid and /etc/subgid to use"),
-    Flag("cgroup-parent", "", "string", "Cgroup that holds the containers'", default="jaula"),
-    Flag("pids-limit", "", "int", "Processes at most in a container", default="4096"),
-    Flag("nofile", "", "string", "Open files at most (soft[:hard])", default="1024:524288"),
-    Flag("selinux-type", "", "string", "SELinux type of containers (default: the policy's)"),
-    Flag("selinux-file-type", "", "string", "SELinux type of their files (default: the policy's)"),
-    Flag("sandbox-pool", "", "int", "Network sandboxes that are kept ready", default="4"),
-    Flag("add-runtime", "", "list", "Another OCI runtime (NAME=PATH); may be given again"),
-    Flag("default-profile", "", "string", "Confinement of containers that name no profile",
-         default="default", completes=("default", "strict", "docker")),
-    Flag("default-runtime", "", "string", "Runtime of containers that name none", default="jaula"),
-    Flag("runtime-timeout", "", "int", "Seconds that another runtime may take to make a process",
-         default="60"),
-    Flag("policy", "", "string", "Who may ask for what (default /etc/jaula/policy.toml)",
-         completes="file"),
-    Flag("log-driver", "", "string", "Logging driver of new containers", default="json-file",
-         completes=("json-file", "local", "journald", "syslog", "none")),
-    Flag("log-opt", "", "list", "Option of that driver (KEY=VALUE); may be given again"),
-    Flag("log-max-size", "", "int", "Bytes after which a log is rotated", default="10000000"),
-    Flag("log-max-file", "", "int", "Files that are kept of a log", default="3"),
-    Flag("address-pool", "", "string", "Networks to choose subnets from (CIDR[@SIZE], by commas)",
-         default="172.30.0.0/15,10.208.0.0/12"),
-    Flag("ipv6", "", "bool", "IPv6 on the default network"),
-    Flag("fixed-cidr-v6", "", "string", "IPv6 network of the default bridge (CIDR)"),
-    Flag("ip", "", "string", "Address of the host where ports are published by default"),
-    Flag("default-network-opt", "", "list", "Option of new networks (bridge=KEY=VALUE)"),
-    Flag("publish-past-firewall", "", "bool",
-         "Published ports are open whatever the host's input rules say, as Docker's"),
-    Flag("insecure-registry", "", "list",
-         "Registry (HOST[:PORT] or network) that may be spoken to without verified encryption"),
-    Flag("registry-mirror", "", "list", "Mirror to ask first for images of Docker Hub (URL)"),
-    Flag("registry-realm", "", "list",
-         "Token server that may see a registry's credentials (REGISTRY=HOST)"),
-    Flag("registry-certs", "", "string", "Directory with a directory of certificates for each "
-         "registry (default /etc/jaula/certs.d and /etc/docker/certs.d)", completes="file"),
-    Flag("max-concurrent-downloads", "", "int", "Layers that are pulled at a time", default="3"),
-    Flag("max-concurrent-uploads", "", "int", "Layers that are pushed at a time", default="5"),
-    Flag("http-proxy", "", "string", "Proxy for registries without encryption (URL)"),
-    Flag("https-proxy", "", "string", "Proxy for registries (URL)"),
-    Flag("no-proxy", "", "string", "Hosts that are reached without the proxy"),
-    Flag("debug", "D", "bool", "Say more in the log"),
-)  # fmt: skip
+    Flag("socket-group", "", "string", "Group for the unix socket"),
+    Flag(
+        "host",
+        "H",
+        "list",
+        "Daemon socket(s) to connect to (tcp://ADDRESS:PORT, or unix:///PATH instead of --socket)",
+    ),
+    Flag("tlsverify", "", "bool", "Use TLS and verify the remote"),
+    Flag(
+        "tlscacert",
+        "",
+        "string",
+        "Trust certs signed only by this CA (default /etc/jaula/tls/ca.pem)",
+        completes="file",
+    ),
+    Flag(
+        "tlscert",
+        "",
+        "string",
+        "Path to TLS certificate file (default /etc/jaula/tls/cert.pem)",
+        completes="file",
+    ),
+    Flag(
+        "tlskey",
+        "",
+        "string",
+        "Path to TLS key file (default /etc/jaula/tls/key.pem)",
+        completes="file",
+    ),
+    Flag("tls", "", "bool", "Use TLS; refused without --tlsverify, since any client could connect"),
+    Flag("insecure-tcp", "", "bool", "Allow TCP without TLS, on the loopback interface only"),
+    Flag(
+        "storage-driver",
+        "",
+        "string",
+        "Storage driver to use (overlay, btrfs, vfs; default: detected)",
+        completes=("overlay", "btrfs", "vfs"),
+    ),
+    Flag("bridge", "", "string", "Name of the bridge of the default network", default="jaula0"),
+    Flag("bridge-subnet", "", "string", "IPv4 subnet of the default bridge (CIDR)"),
+    Flag(
+        "subid-start", "", "int", "First id of the range for user namespaces", default="1000000000"
+    ),
+    Flag("subid-count", "", "int", "Number of ids of that range", default="1000000000"),
+    Flag("userns-remap", "", "string", "User whose ranges in /etc/subuid and /etc/subgid to use"),
+    Flag("cgroup-parent", "", "string", "Set parent cgroup for all containers", default="jaula"),
+    Flag("pids-limit", "", "int", "Default pids limit of containers", default="4096"),
+    Flag(
+        "nofile", "", "string", "Default limit of open files (soft[:hard])", default="1024:524288"
+    ),
+    Flag(
+        "selinux-type", "", "string", "SELinux process type of containers (default: the policy's)"
+    ),
+    Flag(
+        "selinux-file-type", "", "string", "SELinux file type of containers (default: the policy's)"
+    ),
+    Flag(
+        "sandbox-pool", "", "int", "Number of network sandboxes to create in advance", default="4"
+    ),
+    Flag("add-runtime", "", "list", "Register an additional OCI compatible runtime (NAME=PATH)"),
+    Flag(
+        "default-profile",
+        "",
+        "string",
+        "Default security profile for containers",
+        default="default",
+        completes=("default", "strict", "docker"),
+    ),
+    Flag("default-runtime", "", "string", "Default OCI runtime for containers", default="jaula"),
+    Flag("runtime-timeout", "", "int", "Timeout of an additional runtime (seconds)", default="60"),
+    Flag(
+        "policy",
+        "",
+        "string",
+        "Authorisation policy file (default /etc/jaula/policy.toml)",
+        completes="file",
+    ),
+    Flag(
+        "log-driver",
+        "",
+        "string",
+        "Default driver for container logs",
+        default="json-file",
+        completes=("json-file", "local", "journald", "syslog", "none"),
+    ),
+    Flag("log-opt", "", "list", "Default log driver options for containers (KEY=VALUE)"),
+    Flag("log-max-size", "", "int", "Size at which a log is rotated (bytes)", default="10000000"),
+    Flag("log-max-file", "", "int", "Number of rotated files of a log", default="3"),
+    Flag(
+        "address-pool",
+        "",
+        "string",
+        "Default address pools for networks (CIDR[@SIZE],...)",
+        default="172.30.0.0/15,10.208.0.0/12",
+    ),
+    Flag("ipv6", "", "bool", "Enable IPv6 networking on the default network"),
+    Flag("fixed-cidr-v6", "", "string", "IPv6 subnet for fixed IPs (CIDR)"),
+    Flag("ip", "", "string", "Default IP when binding container ports"),
+    Flag("default-network-opt", "", "list", "Default network options (bridge=KEY=VALUE)"),
+    Flag(
+        "publish-past-firewall",
+        "",
+        "bool",
+        "Accept traffic to published ports before the host's input rules, as Docker does",
+    ),
+    Flag(
+        "insecure-registry",
+        "",
+        "list",
+        "Enable insecure registry communication (HOST[:PORT] or CIDR)",
+    ),
+    Flag("registry-mirror", "", "list", "Preferred registry mirror for Docker Hub (URL)"),
+    Flag(
+        "registry-realm",
+        "",
+        "list",
+        "Token server that may receive a registry's credentials (REGISTRY=HOST)",
+    ),
+    Flag(
+        "registry-certs",
+        "",
+        "string",
+        "Directory with one directory of certificates per "
+        "registry (default /etc/jaula/certs.d and /etc/docker/certs.d)",
+        completes="file",
+    ),
+    Flag(
+        "max-concurrent-downloads", "", "int", "Max concurrent downloads for each pull", default="3"
+    ),
+    Flag("max-concurrent-uploads", "", "int", "Max concurrent uploads for each push", default="5"),
+    Flag("http-proxy", "", "string", "HTTP proxy URL to use for outgoing traffic"),
+    Flag("https-proxy", "", "string", "HTTPS proxy URL to use for outgoing traffic"),
+    Flag("no-proxy", "", "string", "List of hosts that are reached without the proxy"),
+    Flag("debug", "D", "bool", "Enable debug mode"),
+)
 
 COMMAND = Command(
     "[OPTIONS]",
     "Run the engine",
     run,
     flags=FLAGS,
-    most=0,
+    max_args=0,
     description=(
         "Serves the Docker Engine API on a socket, in the foreground, until SIGTERM. Containers "
-        "go on when it ends, and the next engine with the same directories finds them. Any other "
-        "command starts an engine with the settings' defaults when none answers on the default "
-        "socket. Two engines with different directories, bridges and cgroup parents do not meet."
+        "keep running when the engine stops, and the next engine with the same directories "
+        "restores them. Any other command starts an engine with default settings if none "
+        "answers on the default socket. Several engines can run at the same time with different "
+        "directories, bridges and cgroup parents."
     ),
     examples=(
         (
-            "An engine for a test, beside the machine's own",
+            "Run a second engine for a test",
             "jaula daemon --root /tmp/j/root --run /tmp/j/run --bridge jaula9 --cgroup-parent j9",
         ),
-        ("Talk to it", "jaula -H unix:///tmp/j/run/jaula.sock ps"),
+        ("Use that engine", "jaula -H unix:///tmp/j/run/jaula.sock ps"),
     ),
-    exit_status=(("0", "ended by SIGTERM"), ("125", "it could not start")),
+    exit_status=(("0", "stopped by SIGTERM"), ("125", "the engine could not start")),
     see_also=("info", "check"),
 )

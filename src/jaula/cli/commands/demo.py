@@ -1,4 +1,4 @@
-"""``jaula demo``: the guided tour."""
+"""``jaula demo``: a guided tour."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Walk through the tour; 1 where a step does not show what it must."""
+    """Run the tour; 1 if a step fails."""
     from jaula.demo import tour
 
     only = [int(number) for word in options.texts("step") for number in word.split(",")]
-    return tour.walk(Settings.host, quick=options.on("quick"), only=only)
+    return tour.run(Settings.host, quick=options.on("quick"), only=only)
 
 
 COMMAND = Command(
     "[OPTIONS]",
-    "Show what jaula does in a guided tour with real containers",
+    "Run a guided tour with real containers",
     run,
     flags=(
-        Flag("quick", "q", "bool", "Use busybox only, which is made in seconds"),
-        Flag("step", "s", "list", "Only these steps (1 to 9)"),
+        Flag("quick", "q", "bool", "Use the busybox image only, which is built in seconds"),
+        Flag("step", "s", "list", "Run only these steps (1 to 9)"),
     ),
-    most=0,
+    max_args=0,
     description=(
-        "Nine steps: the host, a shell in a container, namespaces, users, cgroups, capabilities, "
-        "copy on write, archives, and the engine's proof of isolation. Each prints what it does, "
-        "the command to type, and what the kernel says. Images are made from the host's package "
-        "mirror where they are missing; the tour's containers are removed at its end."
+        "Nine steps: the host, a shell in a container, namespaces, users, cgroups, "
+        "capabilities, copy on write, archives, and the proof of isolation. Each step prints "
+        "what it does, the command to type, and the kernel's evidence. Missing images are built "
+        "from the host's package mirror. The containers of the tour are removed at its end."
     ),
-    examples=(("The short way", "jaula demo --quick"),),
-    exit_status=(("0", "every step showed what it must"), ("1", "one did not")),
+    examples=(("Run the short tour", "jaula demo --quick"),),
+    exit_status=(("0", "every check passed"), ("1", "a check failed")),
     see_also=("check", "verify", "image bootstrap"),
 )

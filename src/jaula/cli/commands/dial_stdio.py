@@ -1,4 +1,4 @@
-"""``jaula system dial-stdio``: the engine's socket on standard input and output."""
+"""``jaula system dial-stdio``: connect standard input and output to the engine's socket."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ READ = 65536
 
 
 def run(options: Options) -> int:
-    """Carry bytes both ways until the engine hangs up."""
+    """Copy in both directions until the engine closes the connection."""
     connection = Client(Settings.host).connection().socket
 
-    def inward() -> None:
+    def copy_input() -> None:
         try:
             while data := read(0, READ):
                 connection.sendall(data, MSG_NOSIGNAL)
             connection.shutdown(SHUT_WR)
         except OSError:
-            return  # one side is gone, which the other direction notices
+            return  # one end is closed; the other direction ends as well
 
-    start_new_thread(inward, ())
+    start_new_thread(copy_input, ())
     while data := connection.recv(READ):
         write_all(1, data)
     return 0
@@ -35,10 +35,10 @@ def run(options: Options) -> int:
 
 COMMAND = Command(
     "",
-    "Join the engine's socket to standard input and output",
+    "Proxy the stdio stream to the daemon connection",
     run,
-    most=0,
-    description="What `-H ssh://user@host` runs on the other host.",
-    examples=(("Talk to an engine by ssh", "jaula -H ssh://admin@server ps"),),
+    max_args=0,
+    description="The command that '-H ssh://user@host' runs on the other host.",
+    examples=(("Use an engine through ssh", "jaula -H ssh://admin@server ps"),),
     see_also=("context create",),
 )

@@ -11,15 +11,15 @@ KINDS = "CAD"
 
 
 def run(options: Options) -> int:
-    """Print what the container changed in its filesystem."""
+    """Print the changes in the container's file system."""
     name = options.arguments[0]
-    found = Client(Settings.host).get(f"/containers/{quote(name)}/changes") or []
-    form = options.text("format", "{{.Type}} {{.Path}}")
+    changes = Client(Settings.host).get(f"/containers/{quote(name)}/changes") or []
+    output_format = options.text("format", "{{.Type}} {{.Path}}")
     columns: dict[str, output_list.Column] = {
         "Type": ("CHANGE TYPE", lambda change: KINDS[change["Kind"]]),
         "Path": ("PATH", lambda change: change["Path"]),
     }
-    output_list.show(found, columns, "{{.Type}}\t{{.Path}}", form)
+    output_list.show(changes, columns, "{{.Type}}\t{{.Path}}", output_format)
     return 0
 
 
@@ -27,14 +27,21 @@ COMMAND = Command(
     "CONTAINER",
     "Inspect changes to files or directories on a container's filesystem",
     run,
-    flags=(Flag("format", "", "string", "table, json, or a Go template"),),
-    least=1,
-    most=1,
-    description=(
-        "A is added, C changed, D deleted, against the image. The changes live in the container's "
-        "own layer and go with it."
+    flags=(
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
     ),
-    examples=(("What a program has written", "jaula diff web"),),
+    min_args=1,
+    max_args=1,
+    description=(
+        "A is added, C changed, D deleted, relative to the image. The changes are in the "
+        "container's writable layer and are removed with it."
+    ),
+    examples=(("List the changes of a container", "jaula diff web"),),
     see_also=("ps", "export"),
     completes="container",
 )

@@ -1,4 +1,4 @@
-"""``jaula doctor``: what on this host hinders an engine, and the command that mends it."""
+"""``jaula doctor``: problems of this host for an engine, and the commands that fix them."""
 
 from __future__ import annotations
 
@@ -10,50 +10,51 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Print the findings; 1 where something hinders."""
+    """Print the findings; 1 if one prevents an engine."""
     from jaula.cli import site_packages
     from jaula.cli.errors import UsageError
 
-    form = options.text("format", "text")
-    if form not in ("text", "json"):
-        raise UsageError(f"unknown format {form!r}: text or json")
+    output_format = options.text("format", "text")
+    if output_format not in ("text", "json"):
+        raise UsageError(f"unknown format {output_format!r}: must be text or json")
     site_packages.enable()
     from jaula.audit.kernel import check_config
-    from jaula.doctor import checks, facts, features
+    from jaula.doctor import checks, host
 
-    found = [*checks.examine(facts.read()), *features.findings(check_config.check())]
-    if form == "json":
+    findings = [*checks.examine(host.read()), *checks.kernel_features(check_config.check())]
+    if output_format == "json":
         import msgspec
 
-        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+        print(msgspec.json.format(msgspec.json.encode(findings)).decode())
     else:
-        print("\n".join(line(finding) for finding in found))
-    return 1 if checks.hinders(found) else 0
+        print("\n".join(line(finding) for finding in findings))
+    return 1 if checks.has_blocker(findings) else 0
 
 
 def line(finding: Finding) -> str:
-    """One finding as a person reads it."""
-    text = f"{finding.state:<8} {finding.subject}: {finding.found}"
-    return f"{text}; mend it with: {finding.mend}" if finding.mend else text
+    """Format one finding."""
+    text = f"{finding.state:<8} {finding.subject}: {finding.detail}"
+    return f"{text}; fix it with: {finding.fix}" if finding.fix else text
 
 
 COMMAND = Command(
     "[OPTIONS]",
-    "Find what hinders an engine on this host, and say what mends it",
+    "Find what prevents or limits an engine on this host",
     run,
     flags=(
         Flag("format", "", "string", "text or json", default="text", completes=("text", "json")),
     ),
-    most=0,
+    max_args=0,
     description=(
-        "Looks as the user that asks: root's engine needs other things than an ordinary user's. "
-        "Each line begins with ok, costs (containers run, and lack what is said) or hinders, and "
-        "ends with the command that mends it. Nothing is changed, and no engine is needed."
+        "Checks the host for the user who runs the command: root's engine and a rootless engine "
+        "have different requirements. Each line begins with ok, costs (containers run without "
+        "the named feature) or hinders (no engine, or no container), and ends with the command "
+        "that fixes it. Nothing is changed, and no engine is needed."
     ),
     examples=(
-        ("Why does my engine not start?", "jaula doctor"),
-        ("For a program", "jaula doctor --format json"),
+        ("Find why an engine does not start", "jaula doctor"),
+        ("Print JSON", "jaula doctor --format json"),
     ),
-    exit_status=(("0", "nothing hinders"), ("1", "something does")),
+    exit_status=(("0", "no finding hinders"), ("1", "a finding hinders")),
     see_also=("check", "info", "daemon"),
 )

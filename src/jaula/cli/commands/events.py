@@ -13,27 +13,27 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Print events as they come, or the ones of a span of time."""
+    """Print events as they happen, or those of a time span."""
     query = (
         ("since", times.timestamp(options.text("since"))),
         ("until", times.timestamp(options.text("until"))),
         ("filters", filters(options.texts("filter"))),
     )
-    form = options.text("format")
-    if form == "json":
-        form = "{{json .}}"
+    output_format = options.text("format")
+    if output_format == "json":
+        output_format = "{{json .}}"
     template = None
-    if form:
+    if output_format:
         from jaula.cli.output.template import Template, unescape
 
-        template = Template(unescape(form))
+        template = Template(unescape(output_format))
     for event in Client(Settings.host).lines("GET", "/events", query):
         print(template.render(event) if template else line(event), flush=True)
     return 0
 
 
 def line(event: dict[str, Any]) -> str:
-    """One event as Docker prints it: time, kind, what happened, to whom, attributes."""
+    """Format one event as Docker does: time, type, action, object id, attributes."""
     actor = event.get("Actor") or {}
     attributes = actor.get("Attributes") or {}
     nano = event.get("timeNano") or event.get("time", 0) * 10**9
@@ -52,16 +52,30 @@ COMMAND = Command(
     "Get real time events from the engine",
     run,
     flags=(
-        Flag("filter", "f", "list", "Show what matches (type=container, event=oom, container=web)"),
-        Flag("format", "", "string", "json, or a Go template"),
-        Flag("since", "", "string", "Begin with the events of this time (or 42m ago)"),
-        Flag("until", "", "string", "End at this time"),
+        Flag(
+            "filter",
+            "f",
+            "list",
+            "Filter output based on conditions provided (type=container, event=oom, container=web)",
+        ),
+        Flag(
+            "format", "", "string", "Format output using a custom template (json, or a Go template)"
+        ),
+        Flag(
+            "since", "", "string", "Show all events created since timestamp (or relative, e.g. 42m)"
+        ),
+        Flag("until", "", "string", "Stream events until this timestamp"),
     ),
-    most=0,
+    max_args=0,
     description=(
-        "What happens to containers, images, volumes and networks. The event oom says how much "
-        "memory was used and what the limit was."
+        "Events of containers, images, volumes and networks. The event oom has the memory usage "
+        "and the limit."
     ),
-    examples=(("Who ran out of memory today", "jaula events --since 24h --until 0s -f event=oom"),),
+    examples=(
+        (
+            "Containers out of memory in the last day",
+            "jaula events --since 24h --until 0s -f event=oom",
+        ),
+    ),
     see_also=("logs", "inspect"),
 )

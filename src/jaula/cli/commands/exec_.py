@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
-from jaula.cli.client.hijack import opened
+from jaula.cli.client.hijack import check_hijacked
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.attach import AttachLoop, keys_of
+from jaula.cli.containers.attach import AttachLoop, detach_keys_of
 from jaula.cli.containers.options import environment
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
@@ -14,11 +14,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SETTLE = 200  # looks at an exec whose streams have ended, 10 ms apart
+MAX_POLLS = 200  # of an exec whose streams have ended, 10 ms apart
 
 
 def run(options: Options) -> int:
-    """Run the command and leave with its exit status."""
+    """Run the command and exit with its status."""
     client = Client(Settings.host)
     name, *words = options.arguments
     tty, detach = options.on("tty"), options.on("detach")
@@ -50,29 +50,29 @@ def run(options: Options) -> int:
         body["ConsoleSize"] = console
     created = client.document("POST", f"/containers/{quote(name)}/exec", (), body)
     path = f"/exec/{created['Id']}"
-    beginning: dict[str, Any] = {"Detach": detach, "Tty": tty}
+    start_config: dict[str, Any] = {"Detach": detach, "Tty": tty}
     if console:
-        beginning["ConsoleSize"] = console
+        start_config["ConsoleSize"] = console
     if detach:
-        client.request("POST", path + "/start", (), beginning)
+        client.request("POST", path + "/start", (), start_config)
         return 0
-    keys = keys_of(options, tty=tty, stdin=stdin)
-    following = AttachLoop(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
-    connection = opened(client.ask_hijack(path + "/start", (), beginning))
-    if following.follow(connection):
+    keys = detach_keys_of(options, tty=tty, stdin=stdin)
+    loop = AttachLoop(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
+    connection = check_hijacked(client.send_hijack(path + "/start", (), start_config))
+    if loop.run(connection):
         return 0
     return _status(client, path)
 
 
 def _status(client: Client, path: str) -> int:
-    for _ in range(SETTLE):
-        found = client.get(path + "/json")
-        if not found["Running"]:
-            return int(found["ExitCode"] or 0)
+    for _ in range(MAX_POLLS):
+        document = client.get(path + "/json")
+        if not document["Running"]:
+            return int(document["ExitCode"] or 0)
         from time import sleep
 
         sleep(0.01)
-    raise CliError("the program closed its streams and runs on", status=125)
+    raise CliError("the program closed its streams and is still running", status=125)
 
 
 COMMAND = Command(
@@ -80,23 +80,34 @@ COMMAND = Command(
     "Execute a command in a running container",
     run,
     flags=(
-        Flag("detach", "d", "bool", "Run in the background"),
-        Flag("detach-keys", "", "string", "Keys that detach", default="ctrl-p,ctrl-q"),
-        Flag("env", "e", "list", "Set a variable (NAME=value), or pass one on (NAME)"),
-        Flag("env-file", "", "list", "Read variables from a file", completes="file"),
+        Flag("detach", "d", "bool", "Detached mode: run command in the background"),
+        Flag(
+            "detach-keys",
+            "",
+            "string",
+            "Override the key sequence for detaching a container",
+            default="ctrl-p,ctrl-q",
+        ),
+        Flag(
+            "env",
+            "e",
+            "list",
+            "Set environment variables (NAME=value, or NAME to pass its value on)",
+        ),
+        Flag("env-file", "", "list", "Read in a file of environment variables", completes="file"),
         Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
-        Flag("privileged", "", "bool", "Give the command all capabilities"),
-        Flag("tty", "t", "bool", "Allocate a terminal"),
-        Flag("user", "u", "string", "User or UID (user[:group])"),
-        Flag("workdir", "w", "string", "Working directory in the container"),
+        Flag("privileged", "", "bool", "Give extended privileges to the command"),
+        Flag("tty", "t", "bool", "Allocate a pseudo-TTY"),
+        Flag("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])"),
+        Flag("workdir", "w", "string", "Working directory inside the container"),
     ),
-    least=2,
+    min_args=2,
     interspersed=False,
     description=(
-        "Starts COMMAND in the namespaces, cgroup and confinement of a running container and "
-        "leaves with its exit status. Flags end at CONTAINER."
+        "Runs COMMAND in the namespaces, cgroup and security settings of a running container "
+        "and exits with its status. Flags end at CONTAINER."
     ),
-    examples=(("A shell beside the main program", "jaula exec -it web sh"),),
+    examples=(("Run a shell in a container", "jaula exec -it web sh"),),
     exit_status=(
         ("N", "the command's own exit status"),
         ("126", "the command cannot be executed"),

@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Write the container's filesystem as a tar archive."""
+    """Write the container's file system as a tar archive."""
     name = options.arguments[0]
     response = Client(Settings.host).open("GET", f"/containers/{quote(name)}/export")
     save.write(response.chunks(), options.text("output"), "save")
@@ -20,13 +20,13 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER",
     "Export a container's filesystem as a tar archive",
     run,
-    flags=(
-        Flag("output", "o", "string", "Write to this file instead of STDOUT", completes="file"),
+    flags=(Flag("output", "o", "string", "Write to a file, instead of STDOUT", completes="file"),),
+    min_args=1,
+    max_args=1,
+    description=(
+        "The archive contains the image's files with the container's changes, without volumes."
     ),
-    least=1,
-    most=1,
-    description="The image and the container's own changes in one tree, without volumes.",
-    examples=(("A look at what is in it", "jaula export web | tar t"),),
+    examples=(("List the files of a container", "jaula export web | tar t"),),
     see_also=("import", "save", "diff"),
     completes="container",
 )

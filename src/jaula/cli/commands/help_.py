@@ -9,7 +9,7 @@ from jaula.cli.errors import CliError
 
 
 def run(options: Options) -> int:
-    """Print the page of a command, of a group, or of all."""
+    """Print the help page of a command, of a group, or of jaula."""
     words = " ".join(options.arguments)
     if not words:
         print(cli_help.overview(), end="")
@@ -18,16 +18,16 @@ def run(options: Options) -> int:
     elif words in command_table.COMMANDS or words in command_table.ALIASES:
         print(cli_help.page(command_table.load(words)), end="")
     else:
-        raise CliError(f"jaula: no help for '{words}': it is not a jaula command")
+        raise CliError(f"jaula: no help for '{words}': not a jaula command")
     return 0
 
 
 COMMAND = Command(
     "[COMMAND]",
-    "Help about a command",
+    "Help about the command",
     run,
-    most=2,
-    description="The same pages as --help of each command.",
-    examples=(("A page", "jaula help container ls"),),
+    max_args=2,
+    description="Prints the same page as --help of the command.",
+    examples=(("Help of a command", "jaula help container ls"),),
     see_also=("completion",),
 )

@@ -11,15 +11,15 @@ from jaula.spec import units
 
 
 def run(options: Options) -> int:
-    """List how the image came to be, the newest step first."""
+    """List the history of an image, the newest step first."""
     name = options.arguments[0]
-    found = Client(Settings.host).get(f"/images/{quote(name, '/:@')}/history") or []
-    whole, human = options.on("no-trunc"), options.on("human", True)
+    rows = Client(Settings.host).get(f"/images/{quote(name, '/:@')}/history") or []
+    no_trunc, human = options.on("no-trunc"), options.on("human", True)
     columns: dict[str, output_list.Column] = {
         "ID": (
             "IMAGE",
             lambda row: (
-                row["Id"] if row["Id"] == "<missing>" else output_list.cut(row["Id"], whole)
+                row["Id"] if row["Id"] == "<missing>" else output_list.short_id(row["Id"], no_trunc)
             ),
         ),
         "CreatedSince": (
@@ -32,8 +32,8 @@ def run(options: Options) -> int:
         ),
         "CreatedBy": (
             "CREATED BY",
-            lambda row: output_list.shortened(
-                _one_line(row["CreatedBy"]), 1 << 20 if whole else 45
+            lambda row: output_list.ellipsis(
+                _one_line(row["CreatedBy"]), 1 << 20 if no_trunc else 45
             ),
         ),
         "Size": (
@@ -42,12 +42,12 @@ def run(options: Options) -> int:
         ),
         "Comment": ("COMMENT", lambda row: row["Comment"] or ""),
     }
-    form = options.text("format")
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.ID}}"
+    output_format = options.text("format")
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.ID}}"
     since = "CreatedSince" if human else "CreatedAt"
     default = "{{.ID}}\t{{." + since + "}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
-    output_list.show(found, columns, default, form)
+    output_list.show(rows, columns, default, output_format)
     return 0
 
 
@@ -60,15 +60,22 @@ COMMAND = Command(
     "Show the history of an image",
     run,
     flags=(
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("human", "H", "bool", "Print sizes and dates in words", default="true"),
-        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
-        Flag("quiet", "q", "bool", "Show IDs only"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag(
+            "human", "H", "bool", "Print sizes and dates in human readable format", default="true"
+        ),
+        Flag("no-trunc", "", "bool", "Don't truncate output"),
+        Flag("quiet", "q", "bool", "Only show image IDs"),
     ),
-    least=1,
-    most=1,
-    description="One line for each step of the image's making; empty steps have no layer.",
-    examples=(("The steps", "jaula history debian"),),
+    min_args=1,
+    max_args=1,
+    description="One line for each build step of the image; steps without a layer have size 0.",
+    examples=(("Show the history", "jaula history debian"),),
     see_also=("images", "image inspect"),
     completes="image",
 )

@@ -1,4 +1,4 @@
-"""``jaula image bootstrap``: an image from the host's own package mirror."""
+"""``jaula image bootstrap``: build an image from the host's package mirror."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ RECIPES = ("busybox", "debian", "ubuntu")
 
 
 def run(options: Options) -> int:
-    """Build the images named and hand them to the engine, or to a file."""
+    """Build the images and load them into the engine, or write them to a file."""
     for name in options.arguments:
         bootstrap(Client(Settings.host), name, options.text("output"), quiet=options.on("quiet"))
     return 0
 
 
 def bootstrap(client: Client, name: str, output: str = "", *, quiet: bool = False) -> str:
-    """Build one image; its reference. Raises Failure where the mirror or a program is missing."""
+    """Build one image and return its reference.
+
+    :raises CliError: when the mirror or a program is missing.
+    """
     from jaula.cli import site_packages
 
     site_packages.enable()
@@ -53,18 +56,24 @@ COMMAND = Command(
     "Build an image from the host's package mirror",
     run,
     flags=(
-        Flag("output", "o", "string", "Write an archive instead of loading it", completes="file"),
-        Flag("quiet", "q", "bool", "Suppress progress"),
+        Flag(
+            "output",
+            "o",
+            "string",
+            "Write the image to an archive, instead of loading it",
+            completes="file",
+        ),
+        Flag("quiet", "q", "bool", "Suppress progress output"),
     ),
-    least=1,
+    min_args=1,
     description=(
-        "busybox is the static busybox of Debian with its applets; debian and ubuntu are a minimal "
-        "system of the suite named. Two builds from the same packages give the same image ID. "
-        "Needs no registry, only the mirror that apt uses."
+        "busybox is Debian's static busybox with its applets. debian and ubuntu are a minimal "
+        "system of the given suite. Two builds from the same packages give the same image ID. "
+        "No registry is needed, only the package mirror of apt."
     ),
     examples=(
-        ("Two images to begin with", "jaula image bootstrap busybox debian"),
-        ("A release of Ubuntu", "jaula image bootstrap ubuntu:noble"),
+        ("Build two base images", "jaula image bootstrap busybox debian"),
+        ("Build a release of Ubuntu", "jaula image bootstrap ubuntu:noble"),
     ),
     see_also=("load", "pull", "images"),
     completes=RECIPES,

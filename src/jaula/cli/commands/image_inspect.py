@@ -9,7 +9,7 @@ from jaula.cli.output import inspect
 
 
 def run(options: Options) -> int:
-    """Print the documents of the images named."""
+    """Print the documents of the images."""
     client = Client(Settings.host)
     return inspect.show(
         options.arguments,
@@ -23,9 +23,9 @@ COMMAND = Command(
     "Display detailed information on one or more images",
     run,
     flags=(inspect.FORMAT,),
-    least=1,
-    description="Prints Docker's document of each image as JSON, or what the template chooses.",
-    examples=(("A image's document", "jaula image inspect busybox"),),
+    min_args=1,
+    description="Prints Docker's document of each image as JSON, or the output of a template.",
+    examples=(("Inspect an image", "jaula image inspect busybox"),),
     see_also=("inspect", "images"),
     completes="image",
 )

@@ -7,7 +7,7 @@ from jaula.cli.images import prune
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and print what is gone."""
+    """Prompt, remove the images and print the result."""
     if options.on("all"):
         warning = "This will remove all images without at least one container associated to them."
         return prune.prune(options, "images", warning, ["dangling=false"])
@@ -20,12 +20,12 @@ COMMAND = Command(
     "Remove unused images",
     run,
     flags=(
-        Flag("all", "a", "bool", "Remove every image that no container uses"),
+        Flag("all", "a", "bool", "Remove all unused images, not just dangling ones"),
         prune.FILTER,
         prune.FORCE,
     ),
-    most=0,
-    description="Removes images that no name refers to, with -a those that no container uses.",
-    examples=(("Without a question", "jaula image prune -f"),),
+    max_args=0,
+    description="Removes untagged images; with -a, every image that no container uses.",
+    examples=(("Do not prompt", "jaula image prune -f"),),
     see_also=("system prune", "system df"),
 )

@@ -14,14 +14,14 @@ FORMS = ("spdx", "cyclonedx")
 
 
 def run(options: Options) -> int:
-    """Print the packages that are in an image."""
+    """Print the packages of an image."""
     client = Client(Settings.host)
-    found = client.document(
+    document = client.document(
         "GET",
         f"/jaula/sbom/{quote(options.arguments[0], '/:@')}",
         (("form", options.text("format", FORMS[0])),),
     )
-    text = pretty(found) + "\n"
+    text = pretty(document) + "\n"
     path = options.text("output")
     if not path:
         sys.stdout.write(text)
@@ -39,17 +39,29 @@ COMMAND = Command(
     "List the packages in an image, as SPDX or CycloneDX",
     run,
     flags=(
-        Flag("format", "", "string", "spdx or cyclonedx", default="spdx", completes=FORMS),
-        Flag("output", "o", "string", "Write a file instead", completes="file"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format of the document (spdx or cyclonedx)",
+            default="spdx",
+            completes=FORMS,
+        ),
+        Flag("output", "o", "string", "Write to a file, instead of STDOUT", completes="file"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
         "Reads the databases of dpkg, apk and rpm and the metadata of installed Python and Node "
-        "packages from the image's files. Nothing is run and nothing is asked of a network; the "
-        "same image gives the same document."
+        "packages from the image's files. Nothing is executed and no network is used. The same "
+        "image gives the same document."
     ),
-    examples=(("For a scanner", "jaula image sbom --format cyclonedx -o web.json web:1.0"),),
+    examples=(
+        (
+            "Write CycloneDX for a scanner",
+            "jaula image sbom --format cyclonedx -o web.json web:1.0",
+        ),
+    ),
     see_also=("image inspect", "history"),
     completes="image",
 )

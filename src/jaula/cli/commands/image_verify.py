@@ -14,19 +14,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_SHOWN = 20  # damages of one image
+_MAX_PRINTED = 20  # damages of one image
 
 
 def run(options: Options) -> int:
-    """Have images read and compared; 1 where one is damaged."""
+    """Verify images; 1 if one is damaged."""
     if options.on("all") == bool(options.arguments):
         raise UsageError('"jaula image verify" requires an image, or --all.', status=1)
     names = tuple(("names", name) for name in options.arguments)
-    found = []
+    images = []
     for document in Client(Settings.host).lines("GET", "/jaula/images/verify", names):
         if "error" in document:
             raise CliError(f"Error response from engine: {document['error']}")
-        found.append(document)
+        images.append(document)
     columns: dict[str, output_list.Column] = {
         "Image": ("IMAGE", _name),
         "Blobs": ("BLOBS", lambda row: str(row["Blobs"])),
@@ -34,45 +34,52 @@ def run(options: Options) -> int:
         "Result": ("RESULT", lambda row: "DAMAGED" if row["Damages"] else "intact"),
         "Damages": ("DAMAGES", lambda row: row["Damages"]),
     }
-    form = options.text("format")
-    output_list.show(found, columns, "{{.Image}}\t{{.Blobs}}\t{{.Layers}}\t{{.Result}}", form)
-    damaged = [row for row in found if row["Damages"]]
-    if not form:
+    output_format = options.text("format")
+    output_list.show(
+        images, columns, "{{.Image}}\t{{.Blobs}}\t{{.Layers}}\t{{.Result}}", output_format
+    )
+    damaged = [row for row in images if row["Damages"]]
+    if not output_format:
         for row in damaged:
-            _tell(row)
+            _print_damages(row)
     return 1 if damaged else 0
 
 
 def _name(row: dict[str, Any]) -> str:
-    return str((row["RepoTags"] or [output_list.cut(row["Id"]) or "<none>"])[0])
+    return str((row["RepoTags"] or [output_list.short_id(row["Id"]) or "<none>"])[0])
 
 
-def _tell(row: dict[str, Any]) -> None:
+def _print_damages(row: dict[str, Any]) -> None:
     damages = row["Damages"]
-    for damage in damages[:_SHOWN]:
+    for damage in damages[:_MAX_PRINTED]:
         path = f" {damage['Path']}" if damage["Path"] else ""
         print(f"{_name(row)}: {damage['Kind']} {damage['Digest']}{path}: {damage['Problem']}")
-    if len(damages) > _SHOWN:
-        print(f"{_name(row)}: and {len(damages) - _SHOWN} more", file=sys.stderr)
+    if len(damages) > _MAX_PRINTED:
+        print(f"{_name(row)}: and {len(damages) - _MAX_PRINTED} more", file=sys.stderr)
 
 
 COMMAND = Command(
     "[OPTIONS] [IMAGE...]",
-    "Compare images with what they were when they came",
+    "Verify the blobs and layers of images",
     run,
     flags=(
-        Flag("all", "a", "bool", "Every image"),
-        Flag("format", "", "string", "table, json, or a Go template"),
+        Flag("all", "a", "bool", "Verify every image"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
     ),
     description=(
-        "Reads every blob and compares it with its digest, and compares every file of the "
-        "unpacked layers with what the blob says: content, type, mode, owner, links, times, "
-        "attributes; what is missing, and what is too much. For that a layer is unpacked once "
-        "more for a moment. The exit status is 1 where something is damaged."
+        "Compares every blob with its digest, and every file of the unpacked layers with the "
+        "blob: content, type, mode, owner, links, times and attributes, and missing or "
+        "additional files. Each layer is unpacked to a temporary directory for this. The exit "
+        "status is 1 if an image is damaged."
     ),
     examples=(
-        ("One image", "jaula image verify debian"),
-        ("Everything, and mend what can be mended", "jaula system check --contents --repair"),
+        ("Verify an image", "jaula image verify debian"),
+        ("Verify and repair everything", "jaula system check --contents --repair"),
     ),
     see_also=("system check", "trust verify"),
 )

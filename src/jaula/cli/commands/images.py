@@ -7,7 +7,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
-from jaula.cli.output.list import cut
+from jaula.cli.output.list import short_id
 from jaula.spec import units
 
 TYPE_CHECKING = False
@@ -19,7 +19,7 @@ NONE = "<none>"
 
 
 def run(options: Options) -> int:
-    """List images, one line for each name of each."""
+    """List images, one line for each name of an image."""
     conditions = options.texts("filter")
     if options.arguments:
         conditions.append("reference=" + options.arguments[0])
@@ -28,13 +28,13 @@ def run(options: Options) -> int:
         ("filters", filters(conditions)),
         ("digests", options.on("digests")),
     )
-    found = Client(Settings.host).get("/images/json", query) or []
-    found.sort(key=lambda image: -image["Created"])
-    whole = options.on("no-trunc")
-    rows = [row for image in found for row in _named(image, digests=options.on("digests"))]
-    form = options.text("format")
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.ID}}"
+    images = Client(Settings.host).get("/images/json", query) or []
+    images.sort(key=lambda image: -image["Created"])
+    no_trunc = options.on("no-trunc")
+    rows = [row for image in images for row in _named(image, digests=options.on("digests"))]
+    output_format = options.text("format")
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.ID}}"
     default = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
     if options.on("digests"):
         default = default.replace("\t{{.ID}}", "\t{{.Digest}}\t{{.ID}}")
@@ -42,7 +42,7 @@ def run(options: Options) -> int:
         "Repository": ("REPOSITORY", lambda row: row["Repository"]),
         "Tag": ("TAG", lambda row: row["Tag"]),
         "Digest": ("DIGEST", lambda row: row["Digest"]),
-        "ID": ("IMAGE ID", lambda row: cut(row["Id"], whole)),
+        "ID": ("IMAGE ID", lambda row: short_id(row["Id"], no_trunc)),
         "CreatedSince": ("CREATED", lambda row: times.ago(row["Created"])),
         "CreatedAt": ("CREATED AT", lambda row: times.local(row["Created"])),
         "Size": ("SIZE", lambda row: units.human_size(row["Size"], 3)),
@@ -56,7 +56,7 @@ def run(options: Options) -> int:
                        else units.human_size(row["Size"] - row["SharedSize"], 3)),
         "VirtualSize": ("SIZE", lambda row: units.human_size(row["Size"])),
     }  # fmt: skip
-    output_list.show(rows, columns, default, form)
+    output_list.show(rows, columns, default, output_format)
     return 0
 
 
@@ -66,21 +66,21 @@ def _named(image: dict[str, Any], *, digests: bool) -> Iterator[dict[str, Any]]:
         name, _, word = tag.rpartition(":")
         if not tag.startswith(NONE):
             tags.setdefault(name, []).append(word)
-    known: dict[str, list[str]] = {}
+    digests_by_name: dict[str, list[str]] = {}
     for digest in image.get("RepoDigests") or ():
         name, _, value = digest.partition("@")
         if not digest.startswith(NONE):
-            known.setdefault(name, []).append(value)
+            digests_by_name.setdefault(name, []).append(value)
     for name, words in tags.items():
-        values = (known.get(name) if digests else None) or [NONE]
+        values = (digests_by_name.get(name) if digests else None) or [NONE]
         for word in words:
             for value in values:
                 yield image | {"Repository": name, "Tag": word, "Digest": value}
-    for name, values in known.items():
+    for name, values in digests_by_name.items():
         if name not in tags:
             for value in values if digests else [NONE]:
                 yield image | {"Repository": name, "Tag": NONE, "Digest": value}
-    if not tags and not known:
+    if not tags and not digests_by_name:
         yield image | {"Repository": NONE, "Tag": NONE, "Digest": NONE}
 
 
@@ -89,16 +89,26 @@ COMMAND = Command(
     "List images",
     run,
     flags=(
-        Flag("all", "a", "bool", "Show intermediate images too"),
+        Flag("all", "a", "bool", "Show all images"),
         Flag("digests", "", "bool", "Show digests"),
-        Flag("filter", "f", "list", "Show what matches (dangling=true, label=a=b, reference=b*)"),
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
-        Flag("quiet", "q", "bool", "Show IDs only"),
+        Flag(
+            "filter",
+            "f",
+            "list",
+            "Filter output based on conditions provided (dangling=true, label=a=b, reference=b*)",
+        ),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("no-trunc", "", "bool", "Don't truncate output"),
+        Flag("quiet", "q", "bool", "Only show image IDs"),
     ),
-    most=1,
-    description="Lists the images that containers can be made from, the newest first.",
-    examples=(("Images that no name refers to", "jaula images -f dangling=true"),),
+    max_args=1,
+    description="Lists the images in the engine, the newest first.",
+    examples=(("Untagged images", "jaula images -f dangling=true"),),
     see_also=("load", "pull", "rmi", "history", "image bootstrap"),
     completes="image",
 )

@@ -6,7 +6,7 @@ import sys
 
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.commands.load import pieces
+from jaula.cli.commands.load import chunks
 from jaula.cli.errors import CliError
 from jaula.cli.images import pull
 from jaula.cli.main import Settings
@@ -14,11 +14,11 @@ from jaula.spec.fast_json import decode_lines
 
 
 def run(options: Options) -> int:
-    """Make an image of one layer from a tar of a root filesystem."""
+    """Create an image of one layer from a tar of a root file system."""
     source, *names = options.arguments
     if "://" in source:
-        raise CliError(f"cannot import from {source}: a file or - is wanted (fetch it first)")
-    repository, tag = pull.split(names[0]) if names else ("", "")
+        raise CliError(f"cannot import from {source}: must be a file or - (download it first)")
+    repository, tag = pull.split_reference(names[0]) if names else ("", "")
     query = [
         ("fromSrc", "-"),
         ("repo", repository),
@@ -28,10 +28,10 @@ def run(options: Options) -> int:
         *(("changes", change) for change in options.texts("change")),
     ]
     client = Client(Settings.host)
-    own = source != "-"
-    with open(source if own else 0, "rb", buffering=0, closefd=own) as archive:
-        response = client.upload("/images/create", query, pieces(archive))
-    pull.show(decode_lines(response.chunks()), sys.stdout)
+    is_file = source != "-"
+    with open(source if is_file else 0, "rb", buffering=0, closefd=is_file) as archive:
+        response = client.upload("/images/create", query, chunks(archive))
+    pull.show_progress(decode_lines(response.chunks()), sys.stdout)
     return 0
 
 
@@ -40,14 +40,23 @@ COMMAND = Command(
     "Import the contents from a tarball to create a filesystem image",
     run,
     flags=(
-        Flag("change", "c", "list", 'Set the configuration (CMD ["sh"], ENV A=b)'),
-        Flag("message", "m", "string", "Message of the image's history"),
-        Flag("platform", "", "string", "Platform of the image (os/arch)"),
+        Flag(
+            "change",
+            "c",
+            "list",
+            'Apply Dockerfile instruction to the created image (CMD ["sh"], ENV A=b)',
+        ),
+        Flag("message", "m", "string", "Set commit message for imported image"),
+        Flag(
+            "platform", "", "string", "Set platform if server is multi-platform capable (os/arch)"
+        ),
     ),
-    least=1,
-    most=2,
-    description="The tar holds a root filesystem, as export or tar write it, compressed or not.",
-    examples=(("A container flattened to an image", "jaula export web | jaula import - web:flat"),),
+    min_args=1,
+    max_args=2,
+    description=(
+        "The tar contains a root file system, as written by export or tar, compressed or not."
+    ),
+    examples=(("Flatten a container to an image", "jaula export web | jaula import - web:flat"),),
     see_also=("export", "load"),
     completes="file",
 )

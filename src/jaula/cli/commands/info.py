@@ -15,24 +15,28 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Print what the engine says about itself; warnings go to standard error."""
-    found = Client(Settings.host).get("/info")
-    form = options.text("format")
-    if form:
+    """Print the engine's information; warnings go to standard error."""
+    info = Client(Settings.host).get("/info")
+    output_format = options.text("format")
+    if output_format:
         from jaula.cli.output.template import Template, unescape
         from jaula.spec.fast_json import encode
 
-        print(encode(found) if form == "json" else Template(unescape(form)).render(found))
+        print(
+            encode(info)
+            if output_format == "json"
+            else Template(unescape(output_format)).render(info)
+        )
         return 0
-    print("\n".join(text(found)))
+    print("\n".join(text(info)))
     sys.stdout.flush()
-    for warning in found.get("Warnings") or ():
+    for warning in info.get("Warnings") or ():
         sys.stderr.write(warning + "\n")
     return 0
 
 
 def text(info: dict[str, Any]) -> list[str]:
-    """The lines for one document of ``GET /info``."""
+    """Return the lines for one document of ``GET /info``."""
     from jaula import __version__
 
     lines = ["Client:", f" Version:    {__version__}", "", "Server:"]
@@ -70,7 +74,7 @@ def text(info: dict[str, Any]) -> list[str]:
         f" OSType: {info['OSType']}",
         f" Architecture: {info['Architecture']}",
         f" CPUs: {info['NCPU']}",
-        f" Total Memory: {units.binary_size(info['MemTotal'])}",
+        f" Total Memory: {units.bytes_size(info['MemTotal'])}",
         f" Name: {info['Name']}",
         f" ID: {info['ID']}",
         f" Root Dir: {info['DockerRootDir']}",
@@ -85,7 +89,7 @@ def text(info: dict[str, Any]) -> list[str]:
 
 
 def _registries(info: dict[str, Any]) -> list[str]:
-    """How registries are reached, as far as it is not the usual."""
+    """Return the registry settings that differ from the defaults."""
     lines = []
     for name, label in (("HttpProxy", "HTTP"), ("HttpsProxy", "HTTPS"), ("NoProxy", "No")):
         if info.get(name):
@@ -115,12 +119,19 @@ COMMAND = Command(
     "[OPTIONS]",
     "Display system-wide information",
     run,
-    flags=(Flag("format", "f", "string", "json, or a Go template"),),
-    most=0,
-    description=(
-        "Containers by state, images, drivers, plugins, the confinement in effect, and the host. "
-        "Warnings name what this kernel lacks."
+    flags=(
+        Flag(
+            "format",
+            "f",
+            "string",
+            "Format output using a custom template (json, or a Go template)",
+        ),
     ),
-    examples=(("One value", "jaula info -f '{{.Driver}}'"),),
+    max_args=0,
+    description=(
+        "Containers by state, images, drivers, plugins, security options and the host. Warnings "
+        "name missing kernel features."
+    ),
+    examples=(("Print one value", "jaula info -f '{{.Driver}}'"),),
     see_also=("check", "version", "system df"),
 )

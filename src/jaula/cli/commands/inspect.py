@@ -1,4 +1,4 @@
-"""``jaula inspect``: whatever has that name."""
+"""``jaula inspect``: containers, images, networks and volumes by name or id."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ PATHS = {
 
 
 def run(options: Options) -> int:
-    """Look for each name among containers, images, networks and volumes, in that order."""
+    """Look up each name among containers, images, networks and volumes, in that order."""
     client = Client(Settings.host)
-    wanted = options.text("type")
-    if wanted and wanted not in PATHS:
+    type_name = options.text("type")
+    if type_name and type_name not in PATHS:
         kinds = ", ".join(PATHS)
-        raise UsageError(f'"{wanted}" is not a valid value for --type: {kinds}', status=1)
+        raise UsageError(
+            f'"{type_name}" is not a valid value for --type: must be one of {kinds}', status=1
+        )
     size = (("size", options.on("size")),)
 
     def find(name: str) -> Any:
-        for kind in [wanted] if wanted else PATHS:
+        for kind in [type_name] if type_name else PATHS:
             try:
                 path = PATHS[kind].format(quote(name, "/:@"))
                 return client.get(path, size if kind == "container" else ())
             except EngineError as error:
-                if wanted or error.code not in (400, inspect.NOT_FOUND):
+                if type_name or error.code not in (400, inspect.NOT_FOUND):
                     raise
-        lost = EngineError(inspect.NOT_FOUND, "")
-        lost.message = f"Error: No such object: {name}"
-        raise lost
+        not_found = EngineError(inspect.NOT_FOUND, "")
+        not_found.message = f"Error: No such object: {name}"
+        raise not_found
 
     return inspect.show(options.arguments, options.text("format"), find)
 
@@ -50,17 +52,18 @@ COMMAND = Command(
     run,
     flags=(
         inspect.FORMAT,
-        Flag("size", "s", "bool", "Show file sizes of a container"),
-        Flag("type", "", "string", "Look for this kind only", completes=tuple(PATHS)),
+        Flag("size", "s", "bool", "Display total file sizes if the type is container"),
+        Flag("type", "", "string", "Return JSON for specified type", completes=tuple(PATHS)),
     ),
-    least=1,
+    min_args=1,
     description=(
-        "Prints Docker's document of each object as JSON. A template chooses from it: fields with "
-        "{{.State.Pid}}, lists with {{range .Mounts}}...{{end}}, JSON with {{json .Config}}."
+        "Prints Docker's document of each object as JSON. A template selects parts of it: "
+        "fields with {{.State.Pid}}, lists with {{range .Mounts}}...{{end}}, JSON with {{json "
+        ".Config}}."
     ),
     examples=(
-        ("The process of a container on the host", "jaula inspect -f '{{.State.Pid}}' web"),
-        ("The user mapping", "jaula inspect -f '{{json .HostConfig.UsernsMode}}' web"),
+        ("The host's pid of a container", "jaula inspect -f '{{.State.Pid}}' web"),
+        ("The user namespace mode", "jaula inspect -f '{{json .HostConfig.UsernsMode}}' web"),
     ),
     see_also=("ps", "verify"),
     completes="container",

@@ -7,7 +7,7 @@ from jaula.cli.for_each import each_container
 
 
 def run(options: Options) -> int:
-    """Signal every container named."""
+    """Send a signal to every container."""
     return each_container(options.arguments, "kill", (("signal", options.text("signal")),))
 
 
@@ -15,12 +15,10 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Kill one or more running containers",
     run,
-    flags=(Flag("signal", "s", "string", "Signal to send", default="KILL"),),
-    least=1,
-    description=(
-        "Sends a signal, SIGKILL unless another is named, to the container's first process."
-    ),
-    examples=(("Tell a server to read its configuration again", "jaula kill -s HUP web"),),
+    flags=(Flag("signal", "s", "string", "Signal to send to the container", default="KILL"),),
+    min_args=1,
+    description="Sends a signal, SIGKILL by default, to the init process of the container.",
+    examples=(("Make a server reload its configuration", "jaula kill -s HUP web"),),
     see_also=("stop",),
     completes="container",
 )

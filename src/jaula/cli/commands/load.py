@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-PIECE = 1 << 18
+CHUNK = 1 << 18  # bytes of one read
 
 
 def run(options: Options) -> int:
-    """Send the archive to the engine and print what it found in it."""
+    """Send an archive to the engine and print the images in it."""
     path = options.text("input")
     if not path and sys.stdin.isatty():
         raise CliError("requested load from stdin, but stdin is empty")
@@ -31,16 +31,19 @@ def run(options: Options) -> int:
 
 
 def send(client: Client, archive: BinaryIO, *, quiet: bool = False) -> None:
-    """POST an archive to the engine. Raises Failure where it refuses."""
+    """POST an archive to the engine.
+
+    :raises CliError: when the engine refuses it.
+    """
     query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"),)
-    response = client.upload("/images/load", query, pieces(archive))
-    pull.show(decode_lines(response.chunks()), sys.stdout)
+    response = client.upload("/images/load", query, chunks(archive))
+    pull.show_progress(decode_lines(response.chunks()), sys.stdout)
 
 
-def pieces(archive: BinaryIO) -> Iterator[bytes]:
-    """The archive, in parts."""
-    while piece := archive.read(PIECE):
-        yield piece
+def chunks(archive: BinaryIO) -> Iterator[bytes]:
+    """Yield the archive in chunks."""
+    while chunk := archive.read(CHUNK):
+        yield chunk
 
 
 COMMAND = Command(
@@ -48,14 +51,16 @@ COMMAND = Command(
     "Load an image from a tar archive or STDIN",
     run,
     flags=(
-        Flag("input", "i", "string", "Read from this file instead of STDIN", completes="file"),
-        Flag("quiet", "q", "bool", "Suppress progress"),
+        Flag(
+            "input", "i", "string", "Read from tar archive file, instead of STDIN", completes="file"
+        ),
+        Flag("quiet", "q", "bool", "Suppress the load output"),
     ),
-    most=0,
+    max_args=0,
     description=(
-        "Reads an archive as docker save, jaula save, skopeo (docker-archive: and oci-archive:) "
-        "write it, compressed or not."
+        "Reads an archive of docker save, jaula save or skopeo (docker-archive: and "
+        "oci-archive:), compressed or not."
     ),
-    examples=(("An image from another machine", "ssh host jaula save web | jaula load"),),
+    examples=(("Load an image from another host", "ssh host jaula save web | jaula load"),),
     see_also=("save", "import", "images"),
 )

@@ -15,39 +15,44 @@ if TYPE_CHECKING:
     from jaula.images.registry.auth.credentials import Login
 
 UNAUTHORIZED = 401
-LONGEST_PASSWORD = 1 << 16  # bytes
+MAX_PASSWORD = 1 << 16  # bytes
 
 
 def run(options: Options) -> int:
-    """See that the registry takes the credentials, then keep them."""
+    """Verify the credentials at the registry, then store them."""
     from jaula.images.registry.auth.credentials import Login
 
     server = options.arguments[0] if options.arguments else ""
     client = Client(Settings.host)
-    given = options.given("username") or options.given("password") or options.on("password-stdin")
-    if not given:
-        kept = registry_auth.found(server)
-        if kept.known:
+    explicit = (
+        options.is_set("username") or options.is_set("password") or options.on("password-stdin")
+    )
+    if not explicit:
+        stored = registry_auth.stored_login(server)
+        if stored.known:
             print("Authenticating with existing credentials...", flush=True)
             try:
-                return _keep(client, server, kept, clear=options.on("plain-text"))
+                return _verify_and_store(client, server, stored, clear=options.on("plain-text"))
             except EngineError as error:
                 if error.code != UNAUTHORIZED:
                     raise
                 sys.stderr.write(f"Login did not succeed, error: {error.message}\n")
-    given_login = Login(*_asked(options, server))
-    return _keep(client, server, given_login, clear=options.on("plain-text"))
+    login = Login(*_read_credentials(options, server))
+    return _verify_and_store(client, server, login, clear=options.on("plain-text"))
 
 
-def _asked(options: Options, server: str) -> tuple[str, str]:
-    """User and password from flags, standard input or the person at the terminal."""
+def _read_credentials(options: Options, server: str) -> tuple[str, str]:
+    """Return user and password from flags, standard input or a prompt.
+
+    :raises CliError: when they are incomplete.
+    """
     user, password = options.text("username"), options.text("password")
     if options.on("password-stdin"):
-        if options.given("password"):
+        if options.is_set("password"):
             raise CliError("--password and --password-stdin are mutually exclusive")
         if not user:
             raise CliError("Must provide --username with --password-stdin")
-        password = sys.stdin.buffer.read(LONGEST_PASSWORD).decode().removesuffix("\n")
+        password = sys.stdin.buffer.read(MAX_PASSWORD).decode().removesuffix("\n")
         return user, password.removesuffix("\r")
     if password:
         sys.stderr.write(
@@ -68,15 +73,19 @@ def _asked(options: Options, server: str) -> tuple[str, str]:
     return user, password
 
 
-def _keep(client: Client, server: str, login: Login, *, clear: bool) -> int:
-    """Have the engine try the credentials; store them where they are taken."""
+def _verify_and_store(client: Client, server: str, login: Login, *, clear: bool) -> int:
+    """Verify the credentials through the engine and store them if they are accepted.
+
+    :raises CliError: when they cannot be stored.
+    :raises EngineError: when the registry rejects them.
+    """
     from jaula.errors import JaulaError
 
-    answer = client.document("POST", "/auth", (), registry_auth.document(server, login))
+    answer = client.document("POST", "/auth", (), registry_auth.auth_config(server, login))
     token = str(answer.get("IdentityToken") or "")
     if token:
         login = login._replace(password="", identity_token=token)
-    file = registry_auth.file()
+    file = registry_auth.credential_file()
     try:
         if file.store(registry_auth.key(server), login, clear=clear):
             sys.stderr.write(
@@ -95,25 +104,27 @@ COMMAND = Command(
     "Log in to a registry",
     run,
     flags=(
-        Flag("password", "p", "string", "Password; others see it in the list of processes"),
+        Flag("password", "p", "string", "Password (other users can see it in the process list)"),
         Flag("password-stdin", "", "bool", "Take the password from stdin"),
         Flag(
             "plain-text",
             "",
             "bool",
-            "Keep the password in the file, where docker and podman read it as well",
+            "Store the password in the file, where docker and podman read it as well",
         ),
         Flag("username", "u", "string", "Username"),
     ),
-    most=1,
+    max_args=1,
     description=(
-        "The engine tries the credentials at SERVER (Docker Hub where none is named). They are "
-        "then kept by the credential helper that config.json names (credsStore, credHelpers); "
-        "without one in the kernel's keyring, until the machine is started anew or nobody has "
-        "used them for three days. Where the kernel has no keyring for this user, or with "
-        "--plain-text, they are in the file itself, which only its owner can read: "
-        "$REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, or ~/.docker/config.json."
+        "The engine verifies the credentials at SERVER (default: Docker Hub). They are then "
+        "stored by the credential helper of config.json (credsStore, credHelpers). Without a "
+        "helper they are stored in the kernel's keyring, until the next boot or until they are "
+        "unused for three days. If the kernel has no keyring for this user, or with "
+        "--plain-text, they are stored in the configuration file itself, which only its owner "
+        "can read: $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, or ~/.docker/config.json."
     ),
-    examples=(("From a script", "jaula login -u me --password-stdin registry.example.com < pw"),),
+    examples=(
+        ("Log in from a script", "jaula login -u me --password-stdin registry.example.com < pw"),
+    ),
     see_also=("logout", "pull", "push"),
 )

@@ -8,15 +8,15 @@ from jaula.cli.images import registry_auth
 
 
 def run(options: Options) -> int:
-    """Forget what is kept for a registry; the engine keeps nothing."""
+    """Remove the stored credentials of a registry; the engine stores none."""
     from jaula.errors import JaulaError
 
     key = registry_auth.key(options.arguments[0] if options.arguments else "")
     try:
-        known = registry_auth.file().erase(key)
+        removed = registry_auth.credential_file().erase(key)
     except JaulaError as error:
         raise CliError(str(error)) from None
-    print(f"Removing login credentials for {key}" if known else f"Not logged in to {key}")
+    print(f"Removing login credentials for {key}" if removed else f"Not logged in to {key}")
     return 0
 
 
@@ -24,8 +24,8 @@ COMMAND = Command(
     "[SERVER]",
     "Log out from a registry",
     run,
-    most=1,
-    description="Removes the credentials of SERVER (Docker Hub where none is named).",
-    examples=(("A registry", "jaula logout registry.example.com"),),
+    max_args=1,
+    description="Removes the credentials of SERVER (default: Docker Hub).",
+    examples=(("Log out from a registry", "jaula logout registry.example.com"),),
     see_also=("login",),
 )

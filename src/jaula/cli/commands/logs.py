@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
-from jaula.cli.client.stdcopy import show
+from jaula.cli.client.stdcopy import copy
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output.times import timestamp
 
 
 def run(options: Options) -> int:
-    """Print what the container has written, standard error to standard error."""
+    """Print the container's log, its standard error to standard error."""
     client = Client(Settings.host)
     name = quote(options.arguments[0])
-    found = client.get(f"/containers/{name}/json")
+    container = client.get(f"/containers/{name}/json")
     query = (
         ("stdout", True),
         ("stderr", True),
@@ -24,8 +24,8 @@ def run(options: Options) -> int:
         ("tail", options.text("tail", "all")),
         ("details", options.on("details")),
     )
-    response = client.open("GET", f"/containers/{found['Id']}/logs", query)
-    show(response.chunks(), framed=not found["Config"]["Tty"])
+    response = client.open("GET", f"/containers/{container['Id']}/logs", query)
+    copy(response.chunks(), framed=not container["Config"]["Tty"])
     return 0
 
 
@@ -34,17 +34,31 @@ COMMAND = Command(
     "Fetch the logs of a container",
     run,
     flags=(
-        Flag("details", "", "bool", "Show attributes that were logged beside the line"),
-        Flag("follow", "f", "bool", "Go on with what is written from now"),
-        Flag("since", "", "string", "Only what is not older (2013-01-02T13:23:37Z, or 42m)"),
-        Flag("tail", "n", "string", "Only this number of lines from the end", default="all"),
-        Flag("timestamps", "t", "bool", "Show when each line was written"),
-        Flag("until", "", "string", "Only what is older (2013-01-02T13:23:37Z, or 42m)"),
+        Flag("details", "", "bool", "Show extra details provided to logs"),
+        Flag("follow", "f", "bool", "Follow log output"),
+        Flag(
+            "since",
+            "",
+            "string",
+            "Show logs since timestamp (e.g. 2013-01-02T13:23:37Z) or relative (e.g. 42m for "
+            "42 minutes)",
+        ),
+        Flag(
+            "tail", "n", "string", "Number of lines to show from the end of the logs", default="all"
+        ),
+        Flag("timestamps", "t", "bool", "Show timestamps"),
+        Flag(
+            "until",
+            "",
+            "string",
+            "Show logs before a timestamp (e.g. 2013-01-02T13:23:37Z) or relative (e.g. 42m "
+            "for 42 minutes)",
+        ),
     ),
-    least=1,
-    most=1,
-    description="Shows what the container's log keeps: the json-file log is rotated.",
-    examples=(("The last lines and what follows", "jaula logs -f --tail 20 web"),),
+    min_args=1,
+    max_args=1,
+    description="Prints the entries in the container's log. Log drivers may rotate the log.",
+    examples=(("Print the last lines and follow", "jaula logs -f --tail 20 web"),),
     see_also=("attach", "events"),
     completes="container",
 )

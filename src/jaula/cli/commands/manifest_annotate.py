@@ -10,43 +10,45 @@ FIELDS = {"arch": "architecture", "os": "os", "os-version": "os.version", "varia
 
 
 def run(options: Options) -> int:
-    """Say for which platform an image of a list is."""
+    """Set the platform of an image in a local manifest list."""
     name, member = (manifest_list.full_name(text) for text in options.arguments)
-    made = manifest_list.ManifestList(name)
-    if not made.exists:
+    manifests = manifest_list.ManifestList(name)
+    if not manifests.exists:
         raise CliError(f"No such manifest: {name}")
-    manifest = next((m for m in made.manifests() if m["Ref"] == member), None)
+    manifest = next((m for m in manifests.manifests() if m["Ref"] == member), None)
     if manifest is None:
         raise CliError(f"manifest for image {member} does not exist in {name}")
     platform = dict(manifest["Descriptor"].get("platform") or {})
     for flag, field in FIELDS.items():
-        if options.given(flag):
+        if options.is_set(flag):
             platform[field] = options.text(flag)
     features = [word for text in options.texts("os-features") for word in text.split(",") if word]
     if features:
         platform["os.features"] = [*platform.get("os.features", ()), *features]
     manifest["Descriptor"]["platform"] = platform
-    made.put(manifest)
+    manifests.put(manifest)
     return 0
 
 
 COMMAND = Command(
     "[OPTIONS] MANIFEST_LIST MANIFEST",
-    "Say for which platform an image of a list is",
+    "Add additional information to a local image manifest",
     run,
     flags=(
-        Flag("arch", "", "string", "Architecture"),
-        Flag("os", "", "string", "Operating system"),
-        Flag("os-features", "", "list", "Features of the operating system"),
-        Flag("os-version", "", "string", "Version of the operating system"),
-        Flag("variant", "", "string", "Variant of the architecture"),
+        Flag("arch", "", "string", "Set architecture"),
+        Flag("os", "", "string", "Set operating system"),
+        Flag("os-features", "", "list", "Set operating system feature"),
+        Flag("os-version", "", "string", "Set operating system version"),
+        Flag("variant", "", "string", "Set architecture variant"),
     ),
-    least=2,
-    most=2,
+    min_args=2,
+    max_args=2,
     description=(
-        "What is not said is what the image's own configuration says. A list is pushed only where "
-        "each of its images has an architecture and an operating system."
+        "A field that is not set keeps the value of the image's configuration. A list can be "
+        "pushed only if each of its images has an architecture and an operating system."
     ),
-    examples=(("An older ARM", "jaula manifest annotate --variant v6 r.io/web:1 r.io/web:arm"),),
+    examples=(
+        ("Set the ARM variant", "jaula manifest annotate --variant v6 r.io/web:1 r.io/web:arm"),
+    ),
     see_also=("manifest create", "manifest push"),
 )

@@ -10,13 +10,13 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Begin a list of manifests that registries have."""
+    """Create a local manifest list from images at registries."""
     name, *members = options.arguments
-    made = manifest_list.ManifestList(manifest_list.full_name(name))
-    if made.exists and not options.on("amend"):
+    manifests = manifest_list.ManifestList(manifest_list.full_name(name))
+    if manifests.exists and not options.on("amend"):
         raise CliError("refusing to amend an existing manifest list with no --amend flag")
     client = Client(Settings.host)
-    found = []
+    entries = []
     for member in members:
         document = client.document(
             "GET",
@@ -27,29 +27,34 @@ def run(options: Options) -> int:
         )
         if document.get("Manifests") is not None:
             raise CliError(f"{member} is a manifest list")
-        found.append(manifest_list.described(manifest_list.full_name(member), document))
-    for manifest in found:
-        made.put(manifest)
-    print(f"Created manifest list {made.name}")
+        entries.append(manifest_list.manifest_entry(manifest_list.full_name(member), document))
+    for manifest in entries:
+        manifests.put(manifest)
+    print(f"Created manifest list {manifests.name}")
     return 0
 
 
 COMMAND = Command(
     "[OPTIONS] MANIFEST_LIST MANIFEST [MANIFEST...]",
-    "Begin a list of images for several platforms",
+    "Create a local manifest list for annotating and pushing to a registry",
     run,
     flags=(
-        Flag("amend", "a", "bool", "Add to a list that was begun"),
-        Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
+        Flag("amend", "a", "bool", "Amend an existing manifest list"),
+        Flag(
+            "insecure",
+            "",
+            "bool",
+            "Allow communication with an insecure registry (no effect: set on the engine)",
+        ),
     ),
-    least=2,
+    min_args=2,
     description=(
-        "The images are looked up at their registries, and the list is kept in docker's own files "
+        "The manifests are fetched from their registries. The list is stored in docker's files "
         "until it is pushed."
     ),
     examples=(
         (
-            "Two images under one name",
+            "Create a list of two images",
             "jaula manifest create r.io/web:1 r.io/web:amd64 r.io/web:arm",
         ),
     ),

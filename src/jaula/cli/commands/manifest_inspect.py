@@ -11,16 +11,18 @@ from jaula.spec.fast_json import decode, pretty
 
 
 def run(options: Options) -> int:
-    """Print a list that was begun here, or what a registry has under a name."""
+    """Print a local manifest list, or the manifest of a reference at its registry."""
     if len(options.arguments) == 2:
         return _member(*options.arguments, verbose=options.on("verbose"))
     name = options.arguments[0]
-    made = manifest_list.ManifestList(manifest_list.full_name(name))
-    if made.exists:
-        shown = made.manifests() if options.on("verbose") else decode(made.document()[1])
-        print(pretty(shown, "\t"))
+    local_list = manifest_list.ManifestList(manifest_list.full_name(name))
+    if local_list.exists:
+        output = (
+            local_list.manifests() if options.on("verbose") else decode(local_list.document()[1])
+        )
+        print(pretty(output, "\t"))
         return 0
-    found = Client(Settings.host).document(
+    document = Client(Settings.host).document(
         "GET",
         f"/jaula/manifests/{quote(name, '/:@')}",
         (),
@@ -28,46 +30,52 @@ def run(options: Options) -> int:
         registry_auth.headers(name),
     )
     if not options.on("verbose"):
-        print(pretty(decode(found["Content"]), "\t"))
+        print(pretty(decode(document["Content"]), "\t"))
         return 0
-    manifests = found.get("Manifests")
+    manifests = document.get("Manifests")
     if manifests is None:
-        print(pretty(manifest_list.described(name, found), "\t"))
+        print(pretty(manifest_list.manifest_entry(name, document), "\t"))
         return 0
     repository = name.partition("@")[0]
     details = [
-        manifest_list.described(f"{repository}@{m['Descriptor']['digest']}", m) for m in manifests
+        manifest_list.manifest_entry(f"{repository}@{m['Descriptor']['digest']}", m)
+        for m in manifests
     ]
     print(pretty(details, "\t"))
     return 0
 
 
 def _member(list_name: str, name: str, *, verbose: bool) -> int:
-    made = manifest_list.ManifestList(manifest_list.full_name(list_name))
-    wanted = manifest_list.full_name(name)
-    listed = made.manifests() if made.exists else []
-    manifest = next((m for m in listed if m["Ref"] == wanted), None)
+    local_list = manifest_list.ManifestList(manifest_list.full_name(list_name))
+    reference = manifest_list.full_name(name)
+    entries = local_list.manifests() if local_list.exists else []
+    manifest = next((m for m in entries if m["Ref"] == reference), None)
     if manifest is None:
-        raise CliError(f"manifest for image {wanted} does not exist in {made.name}")
+        raise CliError(f"manifest for image {reference} does not exist in {local_list.name}")
     print(pretty(manifest if verbose else decode(manifest_list.raw(manifest)), "\t"))
     return 0
 
 
 COMMAND = Command(
     "[OPTIONS] [MANIFEST_LIST] NAME[:TAG|@DIGEST]",
-    "Show what a registry has under a name",
+    "Display an image manifest, or manifest list",
     run,
     flags=(
-        Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
-        Flag("verbose", "v", "bool", "Show each manifest of a list, with its descriptor"),
+        Flag(
+            "insecure",
+            "",
+            "bool",
+            "Allow communication with an insecure registry (no effect: set on the engine)",
+        ),
+        Flag("verbose", "v", "bool", "Output additional info including layers and platform"),
     ),
-    least=1,
-    most=2,
+    min_args=1,
+    max_args=2,
     description=(
-        "Prints a list that was begun here (manifest create); otherwise the manifest, or the list "
-        "of manifests for several platforms, that a registry has, without fetching the image. The "
-        "engine asks the registry, with its certificates and proxies."
+        "Prints a local manifest list (manifest create). If there is none, prints the manifest "
+        "or manifest list at the registry, without pulling the image. The engine queries the "
+        "registry, with its certificates and proxies."
     ),
-    examples=(("For which platforms an image is", "jaula manifest inspect debian:13"),),
+    examples=(("Print the platforms of an image", "jaula manifest inspect debian:13"),),
     see_also=("pull", "image inspect"),
 )

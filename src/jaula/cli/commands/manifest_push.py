@@ -12,13 +12,13 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Send a list to its registry, under its name."""
+    """Push a local manifest list to its registry."""
     name = manifest_list.full_name(options.arguments[0])
-    made = manifest_list.ManifestList(name)
-    if not made.exists:
+    manifests = manifest_list.ManifestList(name)
+    if not manifests.exists:
         raise CliError(f"No such manifest: {name}")
-    kind, text = made.document()
-    members = [_with_digest(m["Ref"], m["Descriptor"]["digest"]) for m in made.manifests()]
+    kind, text = manifests.document()
+    members = [_with_digest(m["Ref"], m["Descriptor"]["digest"]) for m in manifests.manifests()]
     answer = Client(Settings.host).document(
         "PUT",
         f"/jaula/manifests/{quote(name, '/:@')}",
@@ -28,7 +28,7 @@ def run(options: Options) -> int:
     )
     print(answer["Digest"])
     if options.on("purge"):
-        made.remove()
+        manifests.remove()
     return 0
 
 
@@ -40,18 +40,23 @@ def _with_digest(name: str, digest: str) -> str:
 
 COMMAND = Command(
     "[OPTIONS] MANIFEST_LIST",
-    "Push a list of images to its registry",
+    "Push a manifest list to a repository",
     run,
     flags=(
-        Flag("insecure", "", "bool", "Nothing: the engine knows which registries are"),
-        Flag("purge", "p", "bool", "Remove the list here when it is pushed"),
+        Flag(
+            "insecure",
+            "",
+            "bool",
+            "Allow push to an insecure registry (no effect: set on the engine)",
+        ),
+        Flag("purge", "p", "bool", "Remove the local manifest list after push"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
-        "Images of other repositories of the same registry are taken over into the list's. Prints "
-        "the digest of the list."
+        "Images in other repositories of the same registry are mounted into the repository of "
+        "the list. Prints the digest of the list."
     ),
-    examples=(("And forget it here", "jaula manifest push --purge r.io/web:1"),),
+    examples=(("Push a list and remove it locally", "jaula manifest push --purge r.io/web:1"),),
     see_also=("manifest create", "manifest inspect"),
 )

@@ -8,13 +8,13 @@ from jaula.cli.images import manifest_list
 
 
 def run(options: Options) -> int:
-    """Forget lists that were begun here."""
+    """Delete local manifest lists."""
     missing = []
     for text in options.arguments:
         name = manifest_list.full_name(text)
-        made = manifest_list.ManifestList(name)
-        if made.exists:
-            made.remove()
+        manifests = manifest_list.ManifestList(name)
+        if manifests.exists:
+            manifests.remove()
         else:
             missing.append(f"No such manifest: {name}")
     if missing:
@@ -24,10 +24,10 @@ def run(options: Options) -> int:
 
 COMMAND = Command(
     "MANIFEST_LIST [MANIFEST_LIST...]",
-    "Remove lists of images that were not pushed",
+    "Delete one or more manifest lists from local storage",
     run,
-    least=1,
-    description="Nothing is removed at a registry.",
-    examples=(("A list", "jaula manifest rm r.io/web:1"),),
+    min_args=1,
+    description="Nothing is removed from a registry.",
+    examples=(("Delete a list", "jaula manifest rm r.io/web:1"),),
     see_also=("manifest create",),
 )

@@ -20,8 +20,8 @@ def run(options: Options) -> int:
         "link": options.texts("link"),
         "driver-opt": pairs(options.texts("driver-opt"), "driver-opt"),
     }
-    if options.given("link-local-ip"):
-        raise UsageError("link-local addresses are not given to containers; use --ip or --ip6")
+    if options.is_set("link-local-ip"):
+        raise UsageError("link-local addresses are not supported; use --ip or --ip6")
     body = {"Container": container, "EndpointConfig": network_option.endpoint(settings)}
     Client(Settings.host).document("POST", f"/networks/{quote(network)}/connect", (), body)
     return 0
@@ -32,17 +32,22 @@ COMMAND = Command(
     "Connect a container to a network",
     run,
     flags=(
-        Flag("alias", "", "list", "Another name of the container on this network"),
-        Flag("driver-opt", "", "list", "Option of the driver (key=value); kept and shown"),
-        Flag("ip", "", "string", "IPv4 address"),
-        Flag("ip6", "", "string", "IPv6 address"),
-        Flag("link", "", "list", "Name another container for this one (name[:alias])"),
-        Flag("link-local-ip", "", "list", "Link-local address (refused)"),
+        Flag("alias", "", "list", "Add network-scoped alias for the container"),
+        Flag(
+            "driver-opt", "", "list", "Driver options for the network (key=value); stored and shown"
+        ),
+        Flag("ip", "", "string", "IPv4 address (e.g., 172.30.100.104)"),
+        Flag("ip6", "", "string", "IPv6 address (e.g., 2001:db8::33)"),
+        Flag("link", "", "list", "Add link to another container (name[:alias])"),
+        Flag("link-local-ip", "", "list", "Add a link-local address for the container (refused)"),
     ),
-    least=2,
-    most=2,
-    description="A running container gets a further interface; every later start has it too.",
-    examples=(("A second network", "jaula network connect vault web"),),
+    min_args=2,
+    max_args=2,
+    description=(
+        "A running container gets an additional interface. The connection is stored for later "
+        "starts."
+    ),
+    examples=(("Connect to a second network", "jaula network connect vault web"),),
     see_also=("network disconnect", "network create"),
     completes="network",
 )

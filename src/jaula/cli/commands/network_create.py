@@ -30,7 +30,7 @@ def run(options: Options) -> int:
         "Labels": pairs(options.texts("label"), "label"),
     }
     pools, driver = _pools(options), options.text("ipam-driver", "default")
-    if pools or options.given("ipam-driver") or options.given("ipam-opt"):
+    if pools or options.is_set("ipam-driver") or options.is_set("ipam-opt"):
         choices = pairs(options.texts("ipam-opt"), "ipam-opt")
         body["IPAM"] = {"Driver": driver, "Options": choices, "Config": pools}
     print(Client(Settings.host).document("POST", "/networks/create", (), body)["Id"])
@@ -38,20 +38,23 @@ def run(options: Options) -> int:
 
 
 def _pools(options: Options) -> list[dict[str, Any]]:
-    """One pool for each subnet; what else was given goes to the subnet of its family."""
+    """Return one pool per subnet. Other options apply to the subnet of the same address family.
+
+    :raises UsageError: when an option has no subnet.
+    """
     pools: list[dict[str, Any]] = [{"Subnet": subnet} for subnet in options.texts("subnet")]
     for flag, name in (("gateway", "Gateway"), ("ip-range", "IPRange")):
         for value in options.texts(flag):
-            _of(pools, value, flag)[name] = value
+            _pool_for(pools, value, flag)[name] = value
     for word in options.texts("aux-address"):
         key, equals, address = word.partition("=")
         if not equals:
-            raise UsageError(f"invalid --aux-address {word!r}: write NAME=ADDRESS", status=1)
-        _of(pools, address, "aux-address").setdefault("AuxiliaryAddresses", {})[key] = address
+            raise UsageError(f"invalid --aux-address {word!r}: must be NAME=ADDRESS", status=1)
+        _pool_for(pools, address, "aux-address").setdefault("AuxiliaryAddresses", {})[key] = address
     return pools
 
 
-def _of(pools: list[dict[str, Any]], address: str, flag: str) -> dict[str, Any]:
+def _pool_for(pools: list[dict[str, Any]], address: str, flag: str) -> dict[str, Any]:
     for pool in pools:
         if (":" in pool["Subnet"]) == (":" in address):
             return pool
@@ -63,43 +66,61 @@ COMMAND = Command(
     "Create a network",
     run,
     flags=(
-        Flag("attachable", "", "bool", "Kept for clients; every container may be connected"),
-        Flag("aux-address", "", "list", "Address that no container gets (name=address)"),
-        Flag("config-from", "", "string", "Network of settings to make this one from"),
-        Flag("config-only", "", "bool", "Settings for other networks, and no network"),
+        Flag(
+            "attachable",
+            "",
+            "bool",
+            "Enable manual container attachment (no effect: always possible)",
+        ),
+        Flag(
+            "aux-address",
+            "",
+            "list",
+            "Auxiliary IPv4 or IPv6 addresses used by Network driver (name=address)",
+        ),
+        Flag("config-from", "", "string", "The network from which to copy the configuration"),
+        Flag("config-only", "", "bool", "Create a configuration only network"),
         Flag(
             "driver",
             "d",
             "string",
-            "Driver",
+            "Driver to manage the Network",
             default="bridge",
             completes=("bridge", "macvlan", "ipvlan"),
         ),
-        Flag("gateway", "", "list", "Address of the host in the subnet"),
-        Flag("ingress", "", "bool", "Routing mesh of a swarm (refused)"),
-        Flag("internal", "", "bool", "No way out of the network, and none in"),
-        Flag("ip-range", "", "list", "Part of the subnet that addresses are taken from"),
-        Flag("ipam-driver", "", "string", "Where addresses come from", default="default"),
-        Flag("ipam-opt", "", "list", "Kept for clients; the default driver has no options"),
-        Flag("ipv6", "", "bool", "IPv6 too"),
-        Flag("label", "", "list", "Set metadata (key=value)"),
-        Flag("opt", "o", "list", "Option of the driver (key=value)"),
-        Flag("scope", "", "string", "local; swarm is refused"),
-        Flag("subnet", "", "list", "Subnet in CIDR form"),
+        Flag("gateway", "", "list", "IPv4 or IPv6 Gateway for the master subnet"),
+        Flag("ingress", "", "bool", "Create swarm routing-mesh network (refused)"),
+        Flag("internal", "", "bool", "Restrict external access to the network"),
+        Flag("ip-range", "", "list", "Allocate container ip from a sub-range"),
+        Flag("ipam-driver", "", "string", "IP Address Management Driver", default="default"),
+        Flag(
+            "ipam-opt",
+            "",
+            "list",
+            "Set IPAM driver specific options (no effect: the default driver has none)",
+        ),
+        Flag("ipv6", "", "bool", "Enable IPv6 networking"),
+        Flag("label", "", "list", "Set metadata on a network (key=value)"),
+        Flag("opt", "o", "list", "Set driver specific options (key=value)"),
+        Flag("scope", "", "string", "Control the network's scope (local; swarm is refused)"),
+        Flag("subnet", "", "list", "Subnet in CIDR format that represents a network segment"),
     ),
-    least=1,
-    most=1,
-    description="Containers of a network find each other by name; other networks are out of reach.",
+    min_args=1,
+    max_args=1,
+    description="Containers of a network find each other by name and cannot reach other networks.",
     examples=(
-        ("A network, and a container on it", "jaula network create shop"),
-        ("Without a way out", "jaula network create --internal vault"),
+        ("Create a network", "jaula network create shop"),
+        ("Restrict external access", "jaula network create --internal vault"),
         (
-            "On the wire of one of the host's interfaces",
+            "Connect to the link of a host interface",
             "jaula network create -d macvlan -o parent=eth0 --subnet 192.0.2.0/24 wire",
         ),
-        ("Settings alone", "jaula network create --config-only --subnet 10.51.0.0/24 plan"),
-        ("A network with these settings", "jaula network create --config-from plan shop"),
-        ("With a subnet", "jaula network create --subnet 10.50.0.0/24 lab"),
+        (
+            "Create a configuration only network",
+            "jaula network create --config-only --subnet 10.51.0.0/24 plan",
+        ),
+        ("Use its configuration", "jaula network create --config-from plan shop"),
+        ("Choose the subnet", "jaula network create --subnet 10.50.0.0/24 lab"),
     ),
     see_also=("network ls", "network connect", "run"),
 )

@@ -8,7 +8,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Take a container off a network."""
+    """Disconnect a container from a network."""
     network, container = options.arguments
     body = {"Container": container, "Force": options.on("force")}
     Client(Settings.host).document("POST", f"/networks/{quote(network)}/disconnect", (), body)
@@ -19,11 +19,13 @@ COMMAND = Command(
     "[OPTIONS] NETWORK CONTAINER",
     "Disconnect a container from a network",
     run,
-    flags=(Flag("force", "f", "bool", "Kept for clients; it changes nothing"),),
-    least=2,
-    most=2,
-    description="Published ports go on at another network of the container, if it has one.",
-    examples=(("Off a network", "jaula network disconnect vault web"),),
+    flags=(
+        Flag("force", "f", "bool", "Force the container to disconnect from a network (no effect)"),
+    ),
+    min_args=2,
+    max_args=2,
+    description="Published ports move to another network of the container, if there is one.",
+    examples=(("Disconnect from a network", "jaula network disconnect vault web"),),
     see_also=("network connect",),
     completes="network",
 )

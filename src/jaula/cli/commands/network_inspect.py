@@ -9,7 +9,7 @@ from jaula.cli.output import inspect
 
 
 def run(options: Options) -> int:
-    """Print the documents of the networks named."""
+    """Print the documents of the networks."""
     client = Client(Settings.host)
     return inspect.show(
         options.arguments,
@@ -24,11 +24,16 @@ COMMAND = Command(
     run,
     flags=(
         inspect.FORMAT,
-        Flag("verbose", "v", "bool", "Nothing: there are no services to be told of"),
+        Flag(
+            "verbose",
+            "v",
+            "bool",
+            "Verbose output for diagnostics (no effect: there are no services)",
+        ),
     ),
-    least=1,
-    description="Prints Docker's document of each network as JSON, or what the template chooses.",
-    examples=(("A network's document", "jaula network inspect bridge"),),
+    min_args=1,
+    description="Prints Docker's document of each network as JSON, or the output of a template.",
+    examples=(("Inspect a network", "jaula network inspect bridge"),),
     see_also=("inspect", "network ls"),
     completes="network",
 )

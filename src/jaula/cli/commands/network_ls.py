@@ -6,17 +6,17 @@ from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
-from jaula.cli.output.list import cut
+from jaula.cli.output.list import short_id
 
 
 def run(options: Options) -> int:
     """List networks by name."""
     query = (("filters", filters(options.texts("filter"))),)
-    found = Client(Settings.host).get("/networks", query) or []
-    found.sort(key=lambda network: network["Name"])
-    whole = options.on("no-trunc")
+    networks = Client(Settings.host).get("/networks", query) or []
+    networks.sort(key=lambda network: network["Name"])
+    no_trunc = options.on("no-trunc")
     columns: dict[str, output_list.Column] = {
-        "ID": ("NETWORK ID", lambda item: cut(item["Id"], whole)),
+        "ID": ("NETWORK ID", lambda item: short_id(item["Id"], no_trunc)),
         "Name": ("NAME", lambda item: item["Name"]),
         "Driver": ("DRIVER", lambda item: item["Driver"]),
         "Scope": ("SCOPE", lambda item: item["Scope"]),
@@ -30,10 +30,12 @@ def run(options: Options) -> int:
         ),
         "CreatedAt": ("CREATED AT", lambda item: item.get("Created", "")),
     }
-    form = options.text("format")
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.ID}}"
-    output_list.show(found, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", form)
+    output_format = options.text("format")
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.ID}}"
+    output_list.show(
+        networks, columns, "{{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}", output_format
+    )
     return 0
 
 
@@ -42,13 +44,18 @@ COMMAND = Command(
     "List networks",
     run,
     flags=(
-        Flag("filter", "f", "list", "Show what matches (driver=bridge, name=b)"),
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
-        Flag("quiet", "q", "bool", "Show IDs only"),
+        Flag("filter", "f", "list", "Provide filter values (driver=bridge, name=b)"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("no-trunc", "", "bool", "Do not truncate the output"),
+        Flag("quiet", "q", "bool", "Only display network IDs"),
     ),
-    most=0,
-    description="The networks that --network of run can name.",
-    examples=(("Networks", "jaula network ls"),),
+    max_args=0,
+    description="Lists the networks that the flag --network of run accepts.",
+    examples=(("List networks", "jaula network ls"),),
     see_also=("network create", "network inspect", "run"),
 )

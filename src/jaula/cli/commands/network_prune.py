@@ -7,21 +7,21 @@ from jaula.cli.images import prune
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and print what is gone."""
+    """Prompt, remove the networks and print the result."""
     warning = "This will remove all custom networks not used by at least one container."
     return prune.prune(options, "networks", warning)
 
 
 COMMAND = Command(
     "[OPTIONS]",
-    "Remove unused networks",
+    "Remove all unused networks",
     run,
     flags=(
         prune.FILTER,
         prune.FORCE,
     ),
-    most=0,
-    description="Removes networks that no running container is connected to.",
-    examples=(("Without a question", "jaula network prune -f"),),
+    max_args=0,
+    description="Removes the networks that no running container is connected to.",
+    examples=(("Do not prompt", "jaula network prune -f"),),
     see_also=("network rm", "system prune"),
 )

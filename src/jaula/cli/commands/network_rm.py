@@ -12,7 +12,7 @@ _NOT_FOUND = 404
 
 
 def run(options: Options) -> int:
-    """Remove every network named."""
+    """Remove the networks."""
     client = Client(Settings.host)
 
     def remove(name: str) -> None:
@@ -29,10 +29,10 @@ COMMAND = Command(
     "NETWORK [NETWORK...]",
     "Remove one or more networks",
     run,
-    flags=(Flag("force", "f", "bool", "Do not mind a network that does not exist"),),
-    least=1,
+    flags=(Flag("force", "f", "bool", "Do not error if the network does not exist"),),
+    min_args=1,
     description="A network that a running container is connected to is not removed.",
-    examples=(("A network", "jaula network rm shop"),),
+    examples=(("Remove a network", "jaula network rm shop"),),
     see_also=("network ls", "network prune"),
     completes="network",
 )

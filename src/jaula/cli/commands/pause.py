@@ -7,7 +7,7 @@ from jaula.cli.for_each import each_container
 
 
 def run(options: Options) -> int:
-    """Pause every container named."""
+    """Pause the containers."""
     return each_container(options.arguments, "pause")
 
 
@@ -15,7 +15,7 @@ COMMAND = Command(
     "CONTAINER [CONTAINER...]",
     "Pause all processes within one or more containers",
     run,
-    least=1,
+    min_args=1,
     description=("Freezes every process of the container through its cgroup."),
     examples=(("Pause a container", "jaula pause web"),),
     see_also=("unpause",),

@@ -9,15 +9,15 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Print where the container's ports are reached."""
-    name, *wanted = options.arguments
-    found = Client(Settings.host).get(f"/containers/{quote(name)}/json")
-    ports = found["NetworkSettings"].get("Ports") or {}
-    if wanted:
-        port = wanted[0] if "/" in wanted[0] else wanted[0] + "/tcp"
+    """Print the published ports of a container."""
+    name, *requested = options.arguments
+    document = Client(Settings.host).get(f"/containers/{quote(name)}/json")
+    ports = document["NetworkSettings"].get("Ports") or {}
+    if requested:
+        port = requested[0] if "/" in requested[0] else requested[0] + "/tcp"
         bindings = ports.get(port)
         if not bindings:
-            raise CliError(f"Error: No public port '{wanted[0]}' published for {name}")
+            raise CliError(f"Error: No public port '{requested[0]}' published for {name}")
         for binding in bindings:
             print(_address(binding))
         return 0
@@ -36,10 +36,10 @@ COMMAND = Command(
     "CONTAINER [PRIVATE_PORT[/PROTO]]",
     "List port mappings or a specific mapping for the container",
     run,
-    least=1,
-    most=2,
-    description="One line for each published port of the container, or of the port named.",
-    examples=(("Where the web server is reached", "jaula port web 80"),),
+    min_args=1,
+    max_args=2,
+    description="Prints one line for each published port of the container, or of the given port.",
+    examples=(("Print the address of port 80", "jaula port web 80"),),
     see_also=("run", "ps"),
     completes="container",
 )

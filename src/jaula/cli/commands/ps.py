@@ -11,7 +11,7 @@ from jaula.cli.output import list as output_list
 
 def run(options: Options) -> int:
     """List containers, the newest first."""
-    form = options.text("format")
+    output_format = options.text("format")
     query = (
         ("all", options.on("all") or options.on("latest") or options.number("last", -1) > 0),
         (
@@ -22,15 +22,15 @@ def run(options: Options) -> int:
             if options.number("last", -1) > 0
             else "",
         ),
-        ("size", options.on("size") or ".Size" in form),
+        ("size", options.on("size") or ".Size" in output_format),
         ("filters", filters(options.texts("filter"))),
     )
-    found = Client(Settings.host).get("/containers/json", query) or []
-    columns = container_columns.columns(whole=options.on("no-trunc"))
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.ID}}"
+    containers = Client(Settings.host).get("/containers/json", query) or []
+    columns = container_columns.columns(no_trunc=options.on("no-trunc"))
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.ID}}"
     default = container_columns.DEFAULT + ("\t{{.Size}}" if options.on("size") else "")
-    output_list.show(found, columns, default, form)
+    output_list.show(containers, columns, default, output_format)
     return 0
 
 
@@ -39,23 +39,33 @@ COMMAND = Command(
     "List containers",
     run,
     flags=(
-        Flag("all", "a", "bool", "Show all containers, not only those that run"),
-        Flag("filter", "f", "list", "Show what matches (status=exited, name=web, label=a=b)"),
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("last", "n", "int", "Show this number of last created containers"),
-        Flag("latest", "l", "bool", "Show the container that was created last"),
-        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
-        Flag("quiet", "q", "bool", "Show IDs only"),
-        Flag("size", "s", "bool", "Show how much each container has written"),
+        Flag("all", "a", "bool", "Show all containers"),
+        Flag(
+            "filter",
+            "f",
+            "list",
+            "Filter output based on conditions provided (status=exited, name=web, label=a=b)",
+        ),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("last", "n", "int", "Show n last created containers (includes all states)"),
+        Flag("latest", "l", "bool", "Show the latest created container (includes all states)"),
+        Flag("no-trunc", "", "bool", "Don't truncate output"),
+        Flag("quiet", "q", "bool", "Only display container IDs"),
+        Flag("size", "s", "bool", "Display total file sizes"),
     ),
-    most=0,
+    max_args=0,
     description=(
         "Filters: id, name, label, exited, status (created, running, paused, exited, dead), "
         "ancestor, before, since, volume, network, publish, expose, health."
     ),
     examples=(
         ("Names and states", "jaula ps -a --format 'table {{.Names}}\\t{{.Status}}'"),
-        ("Remove what has ended", "jaula rm $(jaula ps -aq -f status=exited)"),
+        ("Remove all exited containers", "jaula rm $(jaula ps -aq -f status=exited)"),
     ),
     see_also=("inspect", "stats", "top"),
 )

@@ -11,18 +11,18 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Fetch the image; with ``--all-tags`` every tag of its repository."""
-    image, every = pull.repository_or_tag(options)
+    """Pull the image; with ``--all-tags`` every tag of its repository."""
+    image, all_tags = pull.repository_or_tag(options)
     quiet = options.on("quiet")
     client, platform = Client(Settings.host), options.text("platform")
-    pull.pull(client, image, platform, quiet=quiet, output=1, every=every)
-    full = image if every else with_tag(image)
+    pull.pull(client, image, platform, quiet=quiet, output=1, all_tags=all_tags)
+    full = image if all_tags else with_tag(image)
     print(full if quiet else _canonical(full))
     return 0
 
 
 def _canonical(image: str) -> str:
-    """The whole name, as Docker ends with: ``docker.io/library/busybox:latest``."""
+    """Return the full reference that Docker prints: ``docker.io/library/busybox:latest``."""
     server = domain(image)
     if server != HUB:
         return image
@@ -35,21 +35,23 @@ COMMAND = Command(
     "Download an image from a registry",
     run,
     flags=(
-        Flag("all-tags", "a", "bool", "Pull every tag of the repository"),
+        Flag("all-tags", "a", "bool", "Download all tagged images in the repository"),
         content_trust.FLAG,
-        Flag("platform", "", "string", "Platform of the image (os/arch)"),
-        Flag("quiet", "q", "bool", "Suppress progress"),
+        Flag(
+            "platform", "", "string", "Set platform if server is multi-platform capable (os/arch)"
+        ),
+        Flag("quiet", "q", "bool", "Suppress verbose output"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
-        "Fetches the layers that are not there yet, several at a time, and unpacks them while they "
-        "come. Where no registry answers, load reads an archive, and image bootstrap makes an "
-        "image from the host's own package mirror."
+        "Downloads the missing layers in parallel and unpacks them as they arrive. Without a "
+        "registry, use load to read an archive, or image bootstrap to build an image from the "
+        "host's package mirror."
     ),
     examples=(
-        ("An image", "jaula pull debian:13"),
-        ("Exactly one state of it", "jaula pull debian@sha256:0123..."),
+        ("Pull a tag", "jaula pull debian:13"),
+        ("Pull a digest", "jaula pull debian@sha256:0123..."),
     ),
     see_also=("push", "login", "load", "image bootstrap", "images"),
 )

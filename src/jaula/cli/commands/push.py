@@ -12,18 +12,18 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Send the image; with ``--all-tags`` every tag of its repository."""
-    image, every = pull.repository_or_tag(options)
-    name, tag = pull.split(image)
+    """Push the image; with ``--all-tags`` every tag of its repository."""
+    image, all_tags = pull.repository_or_tag(options)
+    name, tag = pull.split_reference(image)
     messages = Client(Settings.host).lines(
         "POST",
         f"/images/{quote(name, '/:')}/push",
-        (("tag", "" if every else tag),),
+        (("tag", "" if all_tags else tag),),
         registry_auth.headers(image),
     )
-    pull.show(messages, sys.stdout, quiet=options.on("quiet"))
+    pull.show_progress(messages, sys.stdout, quiet=options.on("quiet"))
     if options.on("quiet"):
-        print(image if every else with_tag(image))
+        print(image if all_tags else with_tag(image))
     return 0
 
 
@@ -32,18 +32,18 @@ COMMAND = Command(
     "Upload an image to a registry",
     run,
     flags=(
-        Flag("all-tags", "a", "bool", "Push every tag of the repository"),
+        Flag("all-tags", "a", "bool", "Push all tags of an image to the repository"),
         content_trust.FLAG,
-        Flag("quiet", "q", "bool", "Suppress progress"),
+        Flag("quiet", "q", "bool", "Suppress verbose output"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
-        "Sends the layers that the registry does not have, and then the image's manifest. What was "
-        "pulled is sent as it came, under the same digest; layers of an image that was loaded or "
-        "imported are compressed first."
+        "Uploads the layers that the registry does not have, then the manifest. A pulled image "
+        "is pushed unchanged, under the same digest. The layers of a loaded or imported image "
+        "are compressed first."
     ),
-    examples=(("An image for others", "jaula push registry.example.com/team/web:1.0"),),
+    examples=(("Push a tag", "jaula push registry.example.com/team/web:1.0"),),
     see_also=("pull", "login", "tag"),
     completes="image",
 )

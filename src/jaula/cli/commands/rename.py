@@ -8,7 +8,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Give the container its new name."""
+    """Rename the container."""
     name, new = options.arguments
     query = (("name", new),)
     Client(Settings.host).request("POST", f"/containers/{quote(name)}/rename", query)
@@ -19,10 +19,10 @@ COMMAND = Command(
     "CONTAINER NEW_NAME",
     "Rename a container",
     run,
-    least=2,
-    most=2,
-    description="Running or not; nothing else about the container changes.",
-    examples=(("Keep the old one under another name", "jaula rename web web-old"),),
+    min_args=2,
+    max_args=2,
+    description="Works on running and stopped containers; nothing else changes.",
+    examples=(("Rename a container", "jaula rename web web-old"),),
     see_also=("ps", "inspect"),
     completes="container",
 )

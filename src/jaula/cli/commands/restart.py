@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from jaula.cli.command import Command, Options
-from jaula.cli.containers import stop_options
+from jaula.cli.commands import stop
 from jaula.cli.for_each import each_container
 
 
 def run(options: Options) -> int:
-    """Restart every container named."""
-    return each_container(options.arguments, "restart", stop_options.query(options))
+    """Restart the containers."""
+    return each_container(options.arguments, "restart", stop.query(options))
 
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Restart one or more containers",
     run,
-    flags=stop_options.FLAGS,
-    least=1,
-    description=("Stops the container as stop does and starts it again."),
+    flags=stop.FLAGS,
+    min_args=1,
+    description="Stops the container as stop does and starts it again.",
     examples=(("Restart a container", "jaula restart web"),),
     see_also=("stop", "start"),
     completes="container",

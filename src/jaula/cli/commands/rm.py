@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Remove every container named."""
+    """Remove the containers."""
     client = Client(Settings.host)
     query = (
         ("force", options.on("force")),
@@ -27,13 +27,18 @@ COMMAND = Command(
     "Remove one or more containers",
     run,
     flags=(
-        Flag("force", "f", "bool", "Kill a container that runs (SIGKILL)"),
-        Flag("link", "l", "bool", "Take a link away (CONTAINER/ALIAS); no container is removed"),
-        Flag("volumes", "v", "bool", "Remove its anonymous volumes too"),
+        Flag("force", "f", "bool", "Force the removal of a running container (uses SIGKILL)"),
+        Flag(
+            "link",
+            "l",
+            "bool",
+            "Remove the specified link (CONTAINER/ALIAS); no container is removed",
+        ),
+        Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
     ),
-    least=1,
-    description="What the containers have written is gone with them; named volumes stay.",
-    examples=(("Away with a container that runs", "jaula rm -f web"),),
+    min_args=1,
+    description="Removes the containers with their writable layers; named volumes are kept.",
+    examples=(("Remove a running container", "jaula rm -f web"),),
     see_also=("stop", "container prune"),
     completes="container",
 )

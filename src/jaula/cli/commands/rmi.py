@@ -9,14 +9,14 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Remove the images named; each line says what became of a name or a layer."""
+    """Remove the images; print each untagged name and deleted layer."""
     client = Client(Settings.host)
     query = (("force", options.on("force")), ("noprune", options.on("no-prune")))
 
     def remove(name: str) -> None:
         for row in client.document("DELETE", f"/images/{quote(name, '/:@')}", query) or ():
-            for what, which in row.items():
-                print(f"{what}: {which}")
+            for action, image in row.items():
+                print(f"{action}: {image}")
 
     return each(options.arguments, remove, echo=False)
 
@@ -26,15 +26,15 @@ COMMAND = Command(
     "Remove one or more images",
     run,
     flags=(
-        Flag("force", "f", "bool", "Also when a stopped container uses it"),
-        Flag("no-prune", "", "bool", "Keep parents that have no name"),
+        Flag("force", "f", "bool", "Force removal of the image"),
+        Flag("no-prune", "", "bool", "Do not delete untagged parents"),
     ),
-    least=1,
+    min_args=1,
     description=(
-        "Removes a name; the image goes with its last name, a layer with the last image that "
-        "needs it."
+        "Removes a name. The image is removed with its last name, a layer with the last image "
+        "that uses it."
     ),
-    examples=(("An image", "jaula rmi busybox"),),
+    examples=(("Remove an image", "jaula rmi busybox"),),
     see_also=("images", "image prune"),
     completes="image",
 )

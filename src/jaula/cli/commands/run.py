@@ -1,4 +1,4 @@
-"""``jaula run``: create a container, attach to it, start it, leave with its exit status."""
+"""``jaula run``: create a container, attach to it, start it, and exit with its status."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import flags
 from jaula.cli.containers import options as container_options
-from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
+from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, detach_keys_of, start_attached
 from jaula.cli.containers.create import create
 from jaula.cli.errors import CliError, EngineError, NotATerminal
 from jaula.cli.main import Settings
@@ -15,11 +15,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.cli.client.detach_keys import DetachKeys
 
-NOT_STARTED, NOT_EXECUTABLE, NOT_THERE = 125, 126, 127
-# The words of an engine's refusal that decide the status, as in Docker's command line.
+NOT_STARTED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+# Parts of the engine's error message that determine the status, as in Docker's command line.
 STATUS_BY_WORDS = (
-    ("executable file not found", NOT_THERE),
-    ("no such file or directory", NOT_THERE),
+    ("executable file not found", NOT_FOUND),
+    ("no such file or directory", NOT_FOUND),
     ("permission denied", NOT_EXECUTABLE),
     ("is a directory", NOT_EXECUTABLE),
     ("exec format error", NOT_EXECUTABLE),
@@ -27,7 +27,7 @@ STATUS_BY_WORDS = (
 
 
 def run(options: Options) -> int:
-    """Create, attach, start and leave with the exit status."""
+    """Create, attach, start and exit with the container's status."""
     client = Client(Settings.host)
     try:
         return _run(client, options)
@@ -36,7 +36,7 @@ def run(options: Options) -> int:
     except CliError as failure:
         failure.status = NOT_STARTED if failure.status == 1 else failure.status
         failure.message = f"jaula: {failure.message}"
-        if failure.status == NOT_STARTED:  # else the command line was right, the program is not
+        if failure.status == NOT_STARTED:  # otherwise the program is wrong, not the command line
             failure.message += "\nSee 'jaula run --help'."
         raise
 
@@ -51,7 +51,7 @@ def _run(client: Client, options: Options) -> int:
         check_terminal()
     if tty:
         _console_size(body)
-    keys = keys_of(options, tty=tty, stdin=stdin)
+    keys = detach_keys_of(options, tty=tty, stdin=stdin)
     container = create(client, options, body)
     if detach:
         try:
@@ -98,9 +98,9 @@ def _attached(
 def _console_size(body: dict[str, object]) -> None:
     from jaula.cli.output.terminal import console_size
 
-    host, found = body["HostConfig"], console_size()
-    if found and isinstance(host, dict):
-        host["ConsoleSize"] = found
+    host, size = body["HostConfig"], console_size()
+    if size and isinstance(host, dict):
+        host["ConsoleSize"] = size
 
 
 def _start_failure(error: EngineError) -> CliError:
@@ -116,34 +116,37 @@ COMMAND = Command(
     run,
     flags=(
         *flags.FLAGS,
-        Flag("detach", "d", "bool", "Run in the background and print the container's ID"),
+        Flag("detach", "d", "bool", "Run container in background and print container ID"),
         DETACH_KEYS,
         SIG_PROXY,
     ),
-    least=1,
+    min_args=1,
     interspersed=False,
     description=(
-        "Makes a container from IMAGE and starts COMMAND, or what the image names, in it as PID 1, "
-        "in namespaces of its own: user, PID, mount, network, IPC, UTS and cgroup. Root inside is "
-        "an unprivileged id of the host that no other container has.\n\n"
-        "Flags end at IMAGE; everything behind it belongs to the program in the container. Without "
-        "-d the command stays attached: standard input with -i, a terminal with -t, and it leaves "
-        "with the container's exit status. Signals that it receives are passed on."
+        "Creates a container from IMAGE and starts COMMAND, or the command of the image, as PID "
+        "1 in namespaces of its own: user, PID, mount, network, IPC, UTS and cgroup. Root in "
+        "the container is an unprivileged id on the host that no other container uses.\n\nFlags "
+        "end at IMAGE; everything after it belongs to the program in the container. Without -d "
+        "the client stays attached, with standard input (-i) and a terminal (-t), and exits "
+        "with the container's status. Signals are forwarded to the container."
     ),
     examples=(
-        ("A shell in a container that is gone afterwards", "jaula run -it --rm debian bash"),
-        ("A service with a limit", "jaula run -d --name web -m 64mb -p 8080:80 busybox httpd -f"),
+        ("Run a shell and remove the container afterwards", "jaula run -it --rm debian bash"),
         (
-            "A directory of the host, read-only",
+            "Run a service with a memory limit",
+            "jaula run -d --name web -m 64mb -p 8080:80 busybox httpd -f",
+        ),
+        (
+            "Mount a directory of the host read-only",
             "jaula run --rm -v /etc:/host-etc:ro busybox ls /host-etc",
         ),
     ),
     exit_status=(
         ("N", "the container's own exit status"),
-        ("125", "the engine refused, or the command line is wrong"),
+        ("125", "the engine refused, or the command line is invalid"),
         ("126", "the program cannot be executed"),
         ("127", "the program was not found"),
-        ("128+N", "the program was ended by signal N"),
+        ("128+N", "the program was terminated by signal N"),
     ),
     see_also=("create", "exec", "attach", "verify"),
     completes="image",

@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Write the images named, with all their layers, as one archive."""
+    """Write the images with all their layers as one archive."""
     query = [("names", name) for name in options.arguments]
     response = Client(Settings.host).open("GET", "/images/get", query)
     save.write(response.chunks(), options.text("output"), "save")
@@ -20,15 +20,13 @@ COMMAND = Command(
     "[OPTIONS] IMAGE [IMAGE...]",
     "Save one or more images to a tar archive (streamed to STDOUT by default)",
     run,
-    flags=(
-        Flag("output", "o", "string", "Write to this file instead of STDOUT", completes="file"),
-    ),
-    least=1,
+    flags=(Flag("output", "o", "string", "Write to a file, instead of STDOUT", completes="file"),),
+    min_args=1,
     description=(
-        "The archive is a Docker archive and an OCI image layout at once: docker load, jaula load "
-        "and skopeo (docker-archive: and oci-archive:) read it."
+        "The archive is a Docker archive and an OCI image layout at once. docker load, jaula "
+        "load and skopeo (docker-archive: and oci-archive:) read it."
     ),
-    examples=(("An image to another machine", "jaula save web | ssh host docker load"),),
+    examples=(("Copy an image to another host", "jaula save web | ssh host docker load"),),
     see_also=("load", "export"),
     completes="image",
 )

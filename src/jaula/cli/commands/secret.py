@@ -1,4 +1,4 @@
-"""What the commands of secrets and of configs have in common: they differ in one word."""
+"""The commands of secrets and configs, which differ in one word."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-LIMIT = 1 << 20  # bytes, more than the engine takes
+LIMIT = 1 << 20  # bytes read, more than the engine accepts
 
 ABOUT = {
-    "secret": "Containers get it by --secret, as a file in memory; nobody else sees its content.",
-    "config": "Containers get it by --config, as a read-only file.",
+    "secret": "Containers mount it with --secret, as a file on a tmpfs of their own.",
+    "config": "Containers mount it with --config, as a read-only file.",
 }
 
 
 def create(noun: str) -> Command:
-    """``create NAME FILE|-``."""
+    """Return the command ``create NAME FILE|-``."""
 
     def run(options: Options) -> int:
         from base64 import b64encode
@@ -47,10 +47,12 @@ def create(noun: str) -> Command:
         f"Create a {noun} from a file or STDIN as content",
         run,
         flags=(Flag("label", "l", "list", "Set metadata (key=value)"),),
-        least=2,
-        most=2,
-        description=ABOUT[noun] + " It is kept encrypted.",
-        examples=(("From standard input", f"printf %s hunter2 | jaula {noun} create db -"),),
+        min_args=2,
+        max_args=2,
+        description=ABOUT[noun] + " It is stored encrypted.",
+        examples=(
+            ("Read it from standard input", f"printf %s hunter2 | jaula {noun} create db -"),
+        ),
         see_also=(f"{noun} ls", f"{noun} rm", "run"),
     )
 
@@ -67,7 +69,7 @@ def _content(source: str) -> bytes:
 
 
 def ls(noun: str) -> Command:
-    """``ls``."""
+    """Return the command ``ls``."""
     columns: dict[str, output_list.Column] = {
         "ID": ("ID", lambda item: item["ID"]),
         "Name": ("NAME", lambda item: item["Spec"]["Name"]),
@@ -81,11 +83,11 @@ def ls(noun: str) -> Command:
 
     def run(options: Options) -> int:
         query = (("filters", filters(options.texts("filter"))),)
-        found = Client(Settings.host).get(f"/{noun}s", query) or []
-        form = options.text("format")
-        if options.on("quiet") and form in ("", "table"):
-            form = "{{.ID}}"
-        output_list.show(found, columns, table, form)
+        items = Client(Settings.host).get(f"/{noun}s", query) or []
+        output_format = options.text("format")
+        if options.on("quiet") and output_format in ("", "table"):
+            output_format = "{{.ID}}"
+        output_list.show(items, columns, table, output_format)
         return 0
 
     return Command(
@@ -93,19 +95,29 @@ def ls(noun: str) -> Command:
         f"List {noun}s",
         run,
         flags=(
-            Flag("filter", "f", "list", "Show what matches (name=a, label=a=b, id=x)"),
-            Flag("format", "", "string", "table, json, or a Go template"),
-            Flag("quiet", "q", "bool", "Show ids only"),
+            Flag(
+                "filter",
+                "f",
+                "list",
+                "Filter output based on conditions provided (name=a, label=a=b, id=x)",
+            ),
+            Flag(
+                "format",
+                "",
+                "string",
+                "Format output using a custom template (table, json, or a Go template)",
+            ),
+            Flag("quiet", "q", "bool", "Only display IDs"),
         ),
-        most=0,
-        description="Names and times; contents are not shown.",
+        max_args=0,
+        description="Prints names and times, not the content.",
         examples=((f"Names of all {noun}s", f"jaula {noun} ls --format '{{{{.Name}}}}'"),),
         see_also=(f"{noun} create", f"{noun} rm"),
     )
 
 
 def inspect(noun: str) -> Command:
-    """``inspect NAME...``."""
+    """Return the command ``inspect NAME...``."""
 
     def run(options: Options) -> int:
         client = Client(Settings.host)
@@ -115,7 +127,7 @@ def inspect(noun: str) -> Command:
                 options.text("format"),
                 lambda name: client.get(f"/{noun}s/{quote(name)}"),
             )
-        if options.given("format"):
+        if options.is_set("format"):
             raise UsageError("--format is incompatible with human friendly format", status=1)
         return each(
             options.arguments,
@@ -126,20 +138,23 @@ def inspect(noun: str) -> Command:
         f"[OPTIONS] {noun.upper()} [{noun.upper()}...]",
         f"Display detailed information on one or more {noun}s",
         run,
-        flags=(output_inspect.FORMAT, Flag("pretty", "", "bool", "Print for people, not as JSON")),
-        least=1,
-        description=(
-            "Prints Docker's document of each as JSON, or what the template chooses."
-            + (" The content is not in it." if noun == "secret" else "")
+        flags=(
+            output_inspect.FORMAT,
+            Flag("pretty", "", "bool", "Print the information in a human friendly format"),
         ),
-        examples=(("Its labels", f"jaula {noun} inspect -f '{{{{.Spec.Labels}}}}' db"),),
+        min_args=1,
+        description=(
+            "Prints Docker's document of each as JSON, or the output of a template."
+            + (" The document does not contain the content." if noun == "secret" else "")
+        ),
+        examples=(("Print the labels", f"jaula {noun} inspect -f '{{{{.Spec.Labels}}}}' db"),),
         see_also=(f"{noun} ls",),
         completes=noun,
     )
 
 
 def _pretty(document: dict[str, Any]) -> str:
-    """Docker's lines for one secret or config; the content where it is told."""
+    """Return Docker's lines for one secret or config, with the content of a config."""
     spec = document["Spec"]
     lines = [f"ID:\t\t\t{document['ID']}", f"Name:\t\t\t{spec['Name']}"]
     if spec.get("Labels"):
@@ -155,7 +170,7 @@ def _pretty(document: dict[str, Any]) -> str:
 
 
 def rm(noun: str) -> Command:
-    """``rm NAME...``."""
+    """Return the command ``rm NAME...``."""
 
     def run(options: Options) -> int:
         client = Client(Settings.host)
@@ -167,9 +182,9 @@ def rm(noun: str) -> Command:
         f"{noun.upper()} [{noun.upper()}...]",
         f"Remove one or more {noun}s",
         run,
-        least=1,
-        description="One that a container refers to, running or not, is not removed.",
-        examples=((f"A {noun}", f"jaula {noun} rm db"),),
+        min_args=1,
+        description=f"A {noun} that a container uses, running or not, is not removed.",
+        examples=((f"Remove a {noun}", f"jaula {noun} rm db"),),
         see_also=(f"{noun} ls", f"{noun} create"),
         completes=noun,
     )

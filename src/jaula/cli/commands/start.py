@@ -6,13 +6,13 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, keys_of, start_attached
+from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, detach_keys_of, start_attached
 from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Start the containers; with ``-a`` or ``-i`` one of them, attached."""
+    """Start the containers; with ``-a`` or ``-i`` start one and attach to it."""
     client = Client(Settings.host)
     names = options.arguments
     if options.on("attach") or options.on("interactive"):
@@ -34,8 +34,8 @@ def run(options: Options) -> int:
 
 
 def _attached(client: Client, name: str, options: Options) -> int:
-    found = client.get(f"/containers/{quote(name)}/json")
-    container, config = str(found["Id"]), found["Config"]
+    document = client.get(f"/containers/{quote(name)}/json")
+    container, config = str(document["Id"]), document["Config"]
     tty = bool(config["Tty"])
     stdin = options.on("interactive") and bool(config["OpenStdin"])
 
@@ -49,8 +49,8 @@ def _attached(client: Client, name: str, options: Options) -> int:
         start,
         tty=tty,
         stdin=stdin,
-        keys=keys_of(options, tty=tty, stdin=stdin),
-        removed=bool(found["HostConfig"].get("AutoRemove")),
+        keys=detach_keys_of(options, tty=tty, stdin=stdin),
+        removed=bool(document["HostConfig"].get("AutoRemove")),
     )
 
 
@@ -59,18 +59,21 @@ COMMAND = Command(
     "Start one or more stopped containers",
     run,
     flags=(
-        Flag("attach", "a", "bool", "Attach STDOUT and STDERR and pass signals on"),
+        Flag("attach", "a", "bool", "Attach STDOUT/STDERR and forward signals"),
         DETACH_KEYS,
-        Flag("interactive", "i", "bool", "Attach the container's STDIN"),
+        Flag("interactive", "i", "bool", "Attach container's STDIN"),
         SIG_PROXY,
     ),
-    least=1,
+    min_args=1,
     description=(
-        "Starts containers that were created or have ended. With -a the command stays attached to "
-        "one container and leaves with its exit status."
+        "Starts created or exited containers. With -a the client stays attached to one "
+        "container and exits with its status."
     ),
-    examples=(("Start a shell again", "jaula start -ai work"),),
-    exit_status=(("N", "with -a, the container's own"), ("1", "a container was not started")),
+    examples=(("Restart a shell and attach to it", "jaula start -ai work"),),
+    exit_status=(
+        ("N", "with -a, the container's exit status"),
+        ("1", "a container was not started"),
+    ),
     see_also=("create", "run", "stop"),
     completes="container",
 )

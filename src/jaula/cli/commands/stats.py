@@ -9,7 +9,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers.stats import ContainerUsage, Sampler
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
-from jaula.cli.output.list import cut
+from jaula.cli.output.list import short_id
 from jaula.cli.output.screen import Screen
 from jaula.spec import units
 
@@ -21,23 +21,23 @@ INTERVAL = 1.0  # seconds between two samples
 
 
 def run(options: Options) -> int:
-    """Show use, drawn anew every second, or once."""
+    """Show resource usage, updated every second, or once."""
     names = [quote(name) for name in options.arguments]
     sampler = Sampler(Client(Settings.host), names, everything=options.on("all"))
-    columns = _columns(whole=options.on("no-trunc"))
-    form = options.text("format")
+    columns = _columns(no_trunc=options.on("no-trunc"))
+    output_format = options.text("format")
     sampler.take()
     if options.on("no-stream"):
         sleep(INTERVAL)
-        output_list.show(sampler.take(), columns, DEFAULT, form)
+        output_list.show(sampler.take(), columns, DEFAULT, output_format)
         return 0
     with Screen() as screen:
         while True:
             sleep(INTERVAL)
-            screen.draw(output_list.text(sampler.take(), columns, DEFAULT, form))
+            screen.draw(output_list.text(sampler.take(), columns, DEFAULT, output_format))
 
 
-def _columns(*, whole: bool) -> dict[str, output_list.Column]:
+def _columns(*, no_trunc: bool) -> dict[str, output_list.Column]:
     def block(usage: ContainerUsage) -> str:
         return f"{units.human_size(usage.read, 3)} / {units.human_size(usage.written, 3)}"
 
@@ -45,11 +45,11 @@ def _columns(*, whole: bool) -> dict[str, output_list.Column]:
         return f"{units.human_size(usage.received, 3)} / {units.human_size(usage.sent, 3)}"
 
     def memory(usage: ContainerUsage) -> str:
-        return f"{units.binary_size(usage.memory)} / {units.binary_size(usage.limit)}"
+        return f"{units.bytes_size(usage.memory)} / {units.bytes_size(usage.limit)}"
 
     return {
-        "Container": ("CONTAINER", lambda usage: cut(usage.id, whole)),
-        "ID": ("CONTAINER ID", lambda usage: cut(usage.id, whole)),
+        "Container": ("CONTAINER", lambda usage: short_id(usage.id, no_trunc)),
+        "ID": ("CONTAINER ID", lambda usage: short_id(usage.id, no_trunc)),
         "Name": ("NAME", lambda usage: usage.name),
         "CPUPerc": ("CPU %", lambda usage: f"{usage.cpu:.2f}%"),
         "MemUsage": ("MEM USAGE / LIMIT", memory),
@@ -65,16 +65,21 @@ COMMAND = Command(
     "Display a live stream of container(s) resource usage statistics",
     run,
     flags=(
-        Flag("all", "a", "bool", "Show all containers, not only those that run"),
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("no-stream", "", "bool", "Show one sample and leave"),
-        Flag("no-trunc", "", "bool", "Do not shorten what is shown"),
+        Flag("all", "a", "bool", "Show all containers"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("no-stream", "", "bool", "Disable streaming stats and only pull the first result"),
+        Flag("no-trunc", "", "bool", "Do not truncate output"),
     ),
     description=(
-        "CPU is in percent of one CPU. Memory is what the cgroup uses without page cache that the "
-        "kernel would give up first."
+        "CPU is in percent of one CPU. Memory is the usage of the cgroup without the page cache "
+        "that the kernel reclaims first."
     ),
-    examples=(("Once, for one container", "jaula stats --no-stream web"),),
+    examples=(("Print one sample of a container", "jaula stats --no-stream web"),),
     see_also=("cgtop", "top", "update"),
     completes="container",
 )

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from jaula.cli.command import Command, Options
-from jaula.cli.containers import stop_options
+from jaula.cli.command import Command, Flag, Options
 from jaula.cli.for_each import each_container
+
+FLAGS = (
+    Flag("signal", "s", "string", "Signal to send to the container"),
+    Flag("time", "t", "int", "Seconds to wait before killing the container (-1 waits for ever)"),
+    Flag("timeout", "", "int", "Alias of --time"),
+)
+
+
+def query(options: Options) -> tuple[tuple[str, str], ...]:
+    """Return the query of stop and restart; empty values select the container's own settings."""
+    seconds = next(
+        (str(options.number(name)) for name in ("time", "timeout") if options.is_set(name)), ""
+    )
+    return (("signal", options.text("signal")), ("t", seconds))
 
 
 def run(options: Options) -> int:
-    """Stop every container named."""
-    return each_container(options.arguments, "stop", stop_options.query(options))
+    """Stop the containers."""
+    return each_container(options.arguments, "stop", query(options))
 
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Stop one or more running containers",
     run,
-    flags=stop_options.FLAGS,
-    least=1,
+    flags=FLAGS,
+    min_args=1,
     description=(
-        "Sends the container's stop signal (SIGTERM unless the image or --stop-signal names "
-        "another), and SIGKILL when it has not ended after ten seconds or the time given."
+        "Sends the container's stop signal (default: SIGTERM), and SIGKILL if the container is "
+        "still running after ten seconds or the given time."
     ),
-    examples=(("Stop without patience", "jaula stop -t 0 web"),),
+    examples=(("Stop immediately", "jaula stop -t 0 web"),),
     see_also=("kill", "start", "restart"),
     completes="container",
 )

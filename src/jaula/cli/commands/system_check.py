@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Show what is not as it should be; 1 where something of that is left."""
+    """Print the findings; 1 if one is not repaired."""
     client = Client(Settings.host)
     query = (("contents", "1"),) if options.on("contents") else ()
     repair = options.on("repair")
     if repair:
-        found = client.document("POST", "/jaula/system/repair", query)["Findings"]
+        findings = client.document("POST", "/jaula/system/repair", query)["Findings"]
     else:
-        found = client.get("/jaula/system/check", query)["Findings"]
-    form = options.text("format")
-    if not found and not form:
-        print("Nothing is wrong.")
+        findings = client.get("/jaula/system/check", query)["Findings"]
+    output_format = options.text("format")
+    if not findings and not output_format:
+        print("No problems found.")
         return 0
     columns: dict[str, output_list.Column] = {
         "Area": ("AREA", lambda row: row["Area"]),
@@ -33,15 +33,15 @@ def run(options: Options) -> int:
         "Repairable": ("REPAIRABLE", lambda row: row["Repairable"]),
         "Repaired": ("REPAIRED", lambda row: row["Repaired"]),
         "Failure": ("FAILURE", lambda row: row["Failure"]),
-        "Outcome": ("REPAIRED" if repair else "REPAIR", _outcome if repair else _prospect),
+        "Outcome": ("REPAIRED" if repair else "REPAIR", _outcome if repair else _planned_repair),
     }
     default = "{{.Area}}\t{{.Subject}}\t{{.Problem}}\t{{.Outcome}}"
-    output_list.show(found, columns, default, form)
-    return 0 if all(row["Repaired"] for row in found) else 1
+    output_list.show(findings, columns, default, output_format)
+    return 0 if all(row["Repaired"] for row in findings) else 1
 
 
-def _prospect(row: dict[str, Any]) -> str:
-    """What --repair would do, or what a person can do."""
+def _planned_repair(row: dict[str, Any]) -> str:
+    """Return what --repair would do, or what the administrator can do."""
     return row["Advice"] if row["Repairable"] else f"by hand: {row['Advice']}"
 
 
@@ -53,21 +53,26 @@ def _outcome(row: dict[str, Any]) -> str:
 
 COMMAND = Command(
     "[OPTIONS]",
-    "Find what is dangling, missing or damaged in what the engine keeps",
+    "Check the engine's state for dangling, missing or damaged objects",
     run,
     flags=(
-        Flag("contents", "", "bool", "Read every byte of images too, as image verify does"),
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("repair", "", "bool", "Mend what can be mended without loss, and say what was done"),
+        Flag("contents", "", "bool", "Verify the content of images too, as image verify does"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("repair", "", "bool", "Repair what can be repaired without loss of data"),
     ),
-    most=0,
+    max_args=0,
     description=(
         "Compares images, layers, containers, volumes, networks and cgroups with the engine's "
-        "records. The exit status is 0 where nothing is wrong or all of it was repaired, else 1."
+        "database. The exit status is 0 if there is no finding or all are repaired, else 1."
     ),
     examples=(
-        ("Look, and change nothing", "jaula system check"),
-        ("Everything that can be done", "jaula system check --contents --repair"),
+        ("Check without changes", "jaula system check"),
+        ("Check contents and repair", "jaula system check --contents --repair"),
     ),
     see_also=("image verify", "system df", "doctor"),
 )

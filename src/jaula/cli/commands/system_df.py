@@ -8,7 +8,7 @@ from jaula.cli.containers import columns as container_columns
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
 from jaula.cli.output import times
-from jaula.cli.output.list import cut
+from jaula.cli.output.list import short_id
 from jaula.spec import units
 
 TYPE_CHECKING = False
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Print how much disk each kind of object uses, with -v each object."""
-    found = Client(Settings.host).get("/system/df")
+    """Print the disk usage of each kind of object; with -v of each object."""
+    usage = Client(Settings.host).get("/system/df")
     if options.on("verbose"):
-        print(verbose(found), end="")
+        print(verbose(usage), end="")
         return 0
     default = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}"
     columns: dict[str, output_list.Column] = {
@@ -30,29 +30,31 @@ def run(options: Options) -> int:
         "Size": ("SIZE", lambda row: units.human_size(row["Size"])),
         "Reclaimable": ("RECLAIMABLE", _reclaimable),
     }
-    output_list.show(summary(found), columns, default, options.text("format"))
+    output_list.show(summary(usage), columns, default, options.text("format"))
     return 0
 
 
-def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row for each kind of object."""
-    images, containers = found.get("Images") or [], found.get("Containers") or []
-    volumes, caches = found.get("Volumes") or [], found.get("BuildCache") or []
-    used = [image for image in images if image.get("Containers", 0) > 0]
-    layers = found.get("LayersSize") or 0
-    unused = found.get("LayersReclaimable")
-    if unused is None:  # as Docker's command has it, which does not know what used images share
-        unused = layers - sum(image["Size"] - max(image.get("SharedSize", 0), 0) for image in used)
+def summary(usage: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row for each kind of object."""
+    images, containers = usage.get("Images") or [], usage.get("Containers") or []
+    volumes, caches = usage.get("Volumes") or [], usage.get("BuildCache") or []
+    used_images = [image for image in images if image.get("Containers", 0) > 0]
+    layers = usage.get("LayersSize") or 0
+    unused = usage.get("LayersReclaimable")
+    if unused is None:  # Docker's formula, which ignores layers shared by used images
+        unused = layers - sum(
+            image["Size"] - max(image.get("SharedSize", 0), 0) for image in used_images
+        )
     running = [item for item in containers if item["State"] in ("running", "paused", "restarting")]
     ended = [item for item in containers if item not in running]
     linked = [
         volume for volume in volumes if (volume.get("UsageData") or {}).get("RefCount", 0) > 0
     ]
-    loose = [volume for volume in volumes if volume not in linked]
+    unlinked = [volume for volume in volumes if volume not in linked]
     return [
-        _row("Images", images, used, layers, unused),
+        _row("Images", images, used_images, layers, unused),
         _row("Containers", containers, running, _written(containers), _written(ended)),
-        _row("Local Volumes", volumes, linked, _volumes(volumes), _volumes(loose)),
+        _row("Local Volumes", volumes, linked, _volumes(volumes), _volumes(unlinked)),
         _row(
             "Build Cache",
             caches,
@@ -63,10 +65,10 @@ def summary(found: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(kind: str, every: list[Any], active: list[Any], size: int, free: int) -> dict[str, Any]:
+def _row(kind: str, objects: list[Any], active: list[Any], size: int, free: int) -> dict[str, Any]:
     return {
         "Type": kind,
-        "Total": len(every),
+        "Total": len(objects),
         "Active": len(active),
         "Size": size,
         "Reclaimable": max(free, 0),
@@ -82,7 +84,7 @@ def _volumes(volumes: list[Any]) -> int:
 
 
 def _cached(caches: list[Any]) -> int:
-    """What an image has as well is counted there."""
+    """Return the size of the build cache. Entries shared with images are counted there."""
     return sum(cache.get("Size", 0) for cache in caches if not cache.get("Shared"))
 
 
@@ -93,12 +95,12 @@ def _reclaimable(row: dict[str, Any]) -> str:
     return f"{text} ({row['Reclaimable'] * 100 // row['Size']}%)" if row["Size"] else text
 
 
-def verbose(found: dict[str, Any]) -> str:
-    """Every image, container, volume and remembered step of a build with its size."""
+def verbose(usage: dict[str, Any]) -> str:
+    """Return the tables of all images, containers, volumes and build cache entries."""
     images: dict[str, output_list.Column] = {
         "Repository": ("REPOSITORY", lambda row: _name(row)[0]),
         "Tag": ("TAG", lambda row: _name(row)[1]),
-        "ID": ("IMAGE ID", lambda row: cut(row["Id"])),
+        "ID": ("IMAGE ID", lambda row: short_id(row["Id"])),
         "CreatedSince": ("CREATED", lambda row: times.ago(row["Created"])),
         "Size": ("SIZE", lambda row: units.human_size(row["Size"], 3)),
         "SharedSize": (
@@ -116,11 +118,11 @@ def verbose(found: dict[str, Any]) -> str:
         "Links": ("LINKS", lambda row: str((row.get("UsageData") or {}).get("RefCount", 0))),
         "Size": ("SIZE", lambda row: units.human_size(_volumes([row]))),
     }
-    containers = container_columns.columns(whole=False)
+    containers = container_columns.columns(no_trunc=False)
     containers["Size"] = ("SIZE", lambda row: units.human_size(row.get("SizeRw") or 0, 3))
-    caches: list[Any] = found.get("BuildCache") or []
+    caches: list[Any] = usage.get("BuildCache") or []
     cached: dict[str, output_list.Column] = {
-        "ID": ("CACHE ID", lambda row: cut(row["ID"])),
+        "ID": ("CACHE ID", lambda row: short_id(row["ID"])),
         "CacheType": ("CACHE TYPE", lambda row: row.get("Type", "")),
         "Size": ("SIZE", lambda row: units.human_size(row.get("Size", 0), 3)),
         "CreatedSince": ("CREATED", lambda row: _since(row.get("CreatedAt"))),
@@ -130,14 +132,14 @@ def verbose(found: dict[str, Any]) -> str:
     }
     parts = []
     for heading, rows, columns, names in (
-        ("Images", found.get("Images"), images, tuple(images)),
+        ("Images", usage.get("Images"), images, tuple(images)),
         (
             "Containers",
-            found.get("Containers"),
+            usage.get("Containers"),
             containers,
             ("ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"),
         ),
-        ("Local Volumes", found.get("Volumes"), volumes, tuple(volumes)),
+        ("Local Volumes", usage.get("Volumes"), volumes, tuple(volumes)),
         ("Build cache", caches, cached, tuple(cached)),
     ):
         default = "\t".join(f"{{{{.{name}}}}}" for name in names)
@@ -149,7 +151,7 @@ def verbose(found: dict[str, Any]) -> str:
 
 
 def _since(text: str | None) -> str:
-    """An RFC 3339 time as a span up to now; empty where there is none."""
+    """Return the age of an RFC 3339 time, or an empty string."""
     return times.ago(units.unix_time(text)) if text else ""
 
 
@@ -164,11 +166,16 @@ COMMAND = Command(
     "Show disk usage of the engine",
     run,
     flags=(
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("verbose", "v", "bool", "Show every object"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("verbose", "v", "bool", "Show detailed information on space usage"),
     ),
-    most=0,
+    max_args=0,
     description="Layers that several images share are counted once.",
-    examples=(("Object by object", "jaula system df -v"),),
+    examples=(("Show each object", "jaula system df -v"),),
     see_also=("system prune", "ps", "images"),
 )

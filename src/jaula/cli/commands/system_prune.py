@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Ask once, then prune containers, networks, volumes, images and what builds keep."""
+    """Prompt once, then prune containers, networks, volumes, images and the build cache."""
     client = Client(Settings.host)
     everything, volumes = options.on("all"), options.on("volumes")
     rows = [
@@ -24,22 +24,22 @@ def run(options: Options) -> int:
     warning = "This will remove:\n" + "".join(f"  - {row}\n" for row in rows)
     prune.confirm(warning, force=options.on("force"))
     conditions = options.texts("filter")
-    lines, total = prune.named(client, "containers", filters(conditions))
-    prune.tell("Deleted Containers", lines)
-    lines, _ = prune.named(client, "networks", filters(conditions))
-    prune.tell("Deleted Networks", lines)
+    lines, total = prune.prune_objects(client, "containers", filters(conditions))
+    prune.print_deleted("Deleted Containers", lines)
+    lines, _ = prune.prune_objects(client, "networks", filters(conditions))
+    prune.print_deleted("Deleted Networks", lines)
     if volumes:
-        lines, freed = prune.named(client, "volumes", filters(conditions))
+        lines, freed = prune.prune_objects(client, "volumes", filters(conditions))
         total += freed
-        prune.tell("Deleted Volumes", lines)
+        prune.print_deleted("Deleted Volumes", lines)
     dangling = "dangling=false" if everything else "dangling=true"
-    lines, freed = prune.images(client, filters([*conditions, dangling]))
+    lines, freed = prune.prune_images(client, filters([*conditions, dangling]))
     total += freed
-    prune.tell("Deleted Images", lines)
-    lines, freed = prune.build_cache(client, conditions, every=everything)
+    prune.print_deleted("Deleted Images", lines)
+    lines, freed = prune.prune_build_cache(client, conditions, all_entries=everything)
     total += freed
-    prune.tell("Deleted build cache objects", lines)
-    prune.reclaimed(total)
+    prune.print_deleted("Deleted build cache objects", lines)
+    prune.print_reclaimed(total)
     return 0
 
 
@@ -48,16 +48,13 @@ COMMAND = Command(
     "Remove unused data",
     run,
     flags=(
-        Flag("all", "a", "bool", "Remove every image that no container uses"),
+        Flag("all", "a", "bool", "Remove all unused images not just dangling ones"),
         prune.FILTER,
         prune.FORCE,
-        Flag("volumes", "", "bool", "Remove anonymous volumes too"),
+        Flag("volumes", "", "bool", "Prune anonymous volumes"),
     ),
-    most=0,
-    description=(
-        "Containers that have ended, networks and images that nothing refers to, and what is kept "
-        "for further builds."
-    ),
-    examples=(("Without a question", "jaula system prune -f"),),
+    max_args=0,
+    description="Removes exited containers, unused networks and images, and the build cache.",
+    examples=(("Do not prompt", "jaula system prune -f"),),
     see_also=("system df", "container prune", "image prune", "volume prune", "builder prune"),
 )

@@ -9,9 +9,9 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Give the image another name."""
+    """Add a tag to the image."""
     source, target = options.arguments
-    repository, tag = pull.split(target)
+    repository, tag = pull.split_reference(target)
     query = (("repo", repository), ("tag", tag))
     Client(Settings.host).request("POST", f"/images/{quote(source, '/:@')}/tag", query)
     return 0
@@ -21,10 +21,10 @@ COMMAND = Command(
     "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
     "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     run,
-    least=2,
-    most=2,
-    description="Both names lead to the same image afterwards; nothing is copied.",
-    examples=(("A name for this state", "jaula tag web:latest web:1.0"),),
+    min_args=2,
+    max_args=2,
+    description="Both names refer to the same image; nothing is copied.",
+    examples=(("Tag a version", "jaula tag web:latest web:1.0"),),
     see_also=("images", "rmi"),
     completes="image",
 )

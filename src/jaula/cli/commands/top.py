@@ -11,12 +11,12 @@ from jaula.cli.output.table import aligned
 
 
 def run(options: Options) -> int:
-    """Print the container's processes as ps(1) sees them from the host."""
+    """Print the container's processes as ps(1) on the host shows them."""
     name, *words = options.arguments
     query = (("ps_args", " ".join(words)),)
-    found = Client(Settings.host).get(f"/containers/{quote(name)}/top", query)
-    rows = ["\t".join(row) for row in [found["Titles"], *(found["Processes"] or ())]]
-    sys.stdout.write(aligned(rows, least=20))
+    processes = Client(Settings.host).get(f"/containers/{quote(name)}/top", query)
+    rows = ["\t".join(row) for row in [processes["Titles"], *(processes["Processes"] or ())]]
+    sys.stdout.write(aligned(rows, min_width=20))
     return 0
 
 
@@ -24,10 +24,10 @@ COMMAND = Command(
     "CONTAINER [ps OPTIONS]",
     "Display the running processes of a container",
     run,
-    least=1,
+    min_args=1,
     interspersed=False,
-    description="The numbers are the host's: PID and user as they are outside the container.",
-    examples=(("Chosen columns", "jaula top web -o pid,user,args"),),
+    description="PIDs and users are those of the host.",
+    examples=(("Select columns", "jaula top web -o pid,user,args"),),
     see_also=("stats", "exec", "tree"),
     completes="container",
 )

@@ -1,4 +1,4 @@
-"""``jaula tree``: processes of the host and the namespaces that change on the way down."""
+"""``jaula tree``: the host's process tree with the namespaces of each process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Draw the tree above and below the containers named, or of the whole host."""
+    """Print the tree of the given containers with their ancestors, or of the whole host."""
     from jaula.cli import site_packages
 
     site_packages.enable()
@@ -22,23 +22,23 @@ def run(options: Options) -> int:
             if name.isdigit() and len(name) < 8:
                 roots.append(int(name))
                 continue
-            found = client.get(f"/containers/{quote(name)}/json")
-            if not found["State"]["Pid"]:
-                raise CliError(f"container {name} does not run")
-            roots.append(int(found["State"]["Pid"]))
+            document = client.get(f"/containers/{quote(name)}/json")
+            if not document["State"]["Pid"]:
+                raise CliError(f"container {name} is not running")
+            roots.append(int(document["State"]["Pid"]))
     print(pstree.render(roots))
     return 0
 
 
 COMMAND = Command(
     "[CONTAINER|PID...]",
-    "Draw the process tree with the namespaces that change at each process",
+    "Display the process tree with the namespaces that change at each process",
     run,
     description=(
-        "In the manner of pstree -S: behind a process stand the namespaces in which it differs "
-        "from its parent. Named containers are drawn with their ancestors."
+        "Like pstree -S: after each process come the namespaces in which it differs from its "
+        "parent. Given containers are shown with their ancestors."
     ),
-    examples=(("From the shim to the program", "jaula tree web"),),
+    examples=(("Show a container from the shim to its processes", "jaula tree web"),),
     see_also=("top", "verify", "inspect"),
     completes="container",
 )

@@ -10,7 +10,7 @@ from jaula.cli.images import signing
 
 
 def run(options: Options) -> int:
-    """Write a new pair of keys, the private one encrypted and for its owner alone."""
+    """Write a new key pair; the private key is encrypted and readable by its owner only."""
     signing.enable()
     from jaula.errors import InvalidRequest
     from jaula.images.trust import key_file, keys
@@ -23,8 +23,8 @@ def run(options: Options) -> int:
     private, public = f"{name}.key", f"{name}.pub"
     for path in (private, public):
         if os.path.lexists(path):
-            raise CliError(f"jaula: {path} is there already")
-    password = signing.asked_password(f"Password for {private}: ", twice=True)
+            raise CliError(f"jaula: {path} already exists")
+    password = signing.read_password(f"Password for {private}: ", twice=True)
     _write(private, key_file.write(key, password), 0o600)
     _write(public, key.public.pem, 0o644)
     print(f"Private key: {private}\nPublic key:  {public} (sha256:{key.public.fingerprint})")
@@ -42,18 +42,19 @@ def _write(path: str, data: bytes, mode: int) -> None:
 
 COMMAND = Command(
     "[OPTIONS] NAME",
-    "Make a pair of keys for signing images",
+    "Generate a key pair for signing images",
     run,
     flags=(
-        Flag("algorithm", "", "string", "ecdsa (on P-256) or ed25519", default="ecdsa",
+        Flag("algorithm", "", "string", "Signature algorithm (ecdsa or ed25519)", default="ecdsa",
              completes=("ecdsa", "ed25519")),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
-        "Writes NAME.key, encrypted under a password, and NAME.pub. Both are as cosign writes "
-        "and reads them. The password is asked for, or taken from COSIGN_PASSWORD."
+        "Writes NAME.key, encrypted with a password, and NAME.pub, in cosign's format. An ecdsa "
+        "key is on the curve P-256. The password is prompted for, or taken from "
+        "COSIGN_PASSWORD."
     ),
-    examples=(("A team's keys", "jaula trust generate-key team"),),
+    examples=(("Generate a key pair", "jaula trust generate-key team"),),
     see_also=("image sign", "trust verify"),
 )  # fmt: skip

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from jaula.images.trust.keys import PublicKey
     from jaula.images.trust.signature import Signature
 
-UNREAD = "<cannot be read>"
+INVALID = "<invalid>"
 
 
 def run(options: Options) -> int:
-    """List the signatures that a registry has of an image, and what each says."""
+    """List the signatures of an image at its registry with their claims."""
     signing.enable()
-    known = [signing.public_key(path) for path in options.texts("key")]
-    found, signatures = signing.listed(Client(Settings.host), options.arguments[0])
-    items = [_item(signature, known, found["digest"]) for signature in signatures]
+    trusted = [signing.public_key(path) for path in options.texts("key")]
+    descriptor, signatures = signing.fetch_signatures(Client(Settings.host), options.arguments[0])
+    items = [_item(signature, trusted, descriptor["digest"]) for signature in signatures]
     columns: dict[str, output_list.Column] = {
         "Key": ("KEY", lambda item: item["key"]),
         "SignedAs": ("SIGNED AS", lambda item: item["name"]),
@@ -35,16 +35,16 @@ def run(options: Options) -> int:
     return 0
 
 
-def _item(signature: Signature, known: list[PublicKey], digest: str) -> dict[str, Any]:
+def _item(signature: Signature, trusted: list[PublicKey], digest: str) -> dict[str, Any]:
     from jaula.errors import InvalidRequest
     from jaula.images.registry.errors import printable
     from jaula.images.trust import simple_signing
 
-    key = next((k for k in known if k.verifies(signature.value, signature.payload)), None)
+    key = next((k for k in trusted if k.verifies(signature.value, signature.payload)), None)
     try:
         claim = simple_signing.read(signature.payload)
     except InvalidRequest:
-        claim = simple_signing.SimpleSigning("", UNREAD)
+        claim = simple_signing.SimpleSigning("", INVALID)
     notes = ",".join(f"{name}={value}" for name, value in sorted(claim.notes.items()))
     return {
         "key": key.name if key else "<unknown>",
@@ -59,16 +59,26 @@ COMMAND = Command(
     "List the signatures of an image at its registry",
     run,
     flags=(
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("key", "k", "list", "Public key to recognise signatures by", completes="file"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("key", "k", "list", "Public key to identify signatures", completes="file"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
-        "A signature does not tell whose it is: it is the key's that verifies it. What a signature "
-        "by an unknown key says, anybody may have written."
+        "A signature does not name its signer: it belongs to the key that verifies it. The "
+        "claims of a signature by an unknown key are not trustworthy."
     ),
-    examples=(("Whose they are", "jaula trust inspect --key team.pub registry.example.com/web"),),
+    examples=(
+        (
+            "Identify the signatures of a key",
+            "jaula trust inspect --key team.pub registry.example.com/web",
+        ),
+    ),
     see_also=("trust verify", "image sign"),
     completes="image",
 )

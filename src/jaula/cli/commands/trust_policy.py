@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """List the engine's rules about images, or the one that decides about a name."""
+    """List the engine's image rules, or the rule that applies to an image."""
     name = options.arguments[0] if options.arguments else ""
-    found = Client(Settings.host).document("GET", "/jaula/policy/images", (("name", name),))
-    if found["Error"]:
-        raise CliError(f"jaula: {found['Error']}")
-    rules = [found["Decides"]] if name else found["Rules"]
-    if not found["InForce"] and not options.text("format"):
+    policy = Client(Settings.host).document("GET", "/jaula/policy/images", (("name", name),))
+    if policy["Error"]:
+        raise CliError(f"jaula: {policy['Error']}")
+    rules = [policy["Decides"]] if name else policy["Rules"]
+    if not policy["InForce"] and not options.text("format"):
         print("No image policy is in force: every image is accepted.")
         return 0
     columns: dict[str, output_list.Column] = {
@@ -40,14 +40,21 @@ def _key(key: dict[str, Any]) -> str:
 
 COMMAND = Command(
     "[OPTIONS] [NAME]",
-    "Show which images the engine lets run",
+    "Show the engine's image policy",
     run,
-    flags=(Flag("format", "", "string", "table, json, or a Go template"),),
-    most=1,
-    description=(
-        "The rules are the table [images] of the engine's policy.toml. Without one every image is "
-        "accepted. With NAME, the rule that decides about it."
+    flags=(
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
     ),
-    examples=(("What decides about an image", "jaula trust policy registry.example.com/web:1.0"),),
+    max_args=1,
+    description=(
+        "The rules are the table [images] of the engine's policy.toml. Without one every image "
+        "is accepted. With NAME, prints the rule that applies to it."
+    ),
+    examples=(("Show the rule for an image", "jaula trust policy registry.example.com/web:1.0"),),
     see_also=("trust verify", "verify"),
 )

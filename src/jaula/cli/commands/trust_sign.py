@@ -12,10 +12,10 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Sign what the registry has under a name, and put the signature beside it."""
+    """Sign the image at its registry and upload the signature."""
     if not options.text("key"):
-        raise UsageError("the private key to sign with is needed: --key FILE", status=1)
-    notes = _notes(options.texts("annotation"))
+        raise UsageError("a private key is required: --key FILE", status=1)
+    notes = _annotations(options.texts("annotation"))
     signing.enable()
     from jaula.errors import InvalidRequest
     from jaula.images import reference
@@ -23,19 +23,19 @@ def run(options: Options) -> int:
 
     name = options.arguments[0]
     try:
-        wanted = reference.parse(name)
-        identity = options.text("identity") or f"{wanted.domain}/{wanted.path}"
+        parsed = reference.parse(name)
+        identity = options.text("identity") or f"{parsed.domain}/{parsed.path}"
         reference.parse(identity)
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
     client = Client(Settings.host)
-    found = signing.listed(client, name)[0]
-    if wanted.digest is None:
-        signing.check_local(client, name, wanted.repository, found["digest"])
+    descriptor = signing.fetch_signatures(client, name)[0]
+    if parsed.digest is None:
+        signing.check_local(client, name, parsed.repository, descriptor["digest"])
     key = signing.private_key(options.text("key"))
-    digests = [found["digest"]]
+    digests = [descriptor["digest"]]
     if options.on("recursive"):
-        digests += _listed(client, f"{wanted.repository}@{found['digest']}")
+        digests += _member_digests(client, f"{parsed.repository}@{descriptor['digest']}")
     for digest in digests:
         text = simple_signing.write(simple_signing.SimpleSigning(digest, identity, notes))
         body = {
@@ -43,28 +43,32 @@ def run(options: Options) -> int:
             "Signature": b64encode(key.sign(text)).decode(),
             "Referring": options.on("referrer"),
         }
-        signed = f"{wanted.repository}@{digest}"
-        client.document("POST", signing.place(signed), (), body, registry_auth.headers(name))
+        signed = f"{parsed.repository}@{digest}"
+        client.document(
+            "POST", signing.signatures_path(signed), (), body, registry_auth.headers(name)
+        )
         print(f"Signed {signed}", flush=True)
     print(f"by sha256:{key.public.fingerprint}")
     return 0
 
 
-def _listed(client: Client, name: str) -> list[str]:
-    """Digests of the manifests of a list; none where the name is an image's."""
-    place = f"/jaula/manifests/{quote(name, '/:@')}"
-    found = client.document("GET", place, (), None, registry_auth.headers(name))
-    return [member["Descriptor"]["digest"] for member in found.get("Manifests") or ()]
+def _member_digests(client: Client, name: str) -> list[str]:
+    """Return the digests of a manifest list's members; empty for an image."""
+    path = f"/jaula/manifests/{quote(name, '/:@')}"
+    document = client.document("GET", path, (), None, registry_auth.headers(name))
+    return [member["Descriptor"]["digest"] for member in document.get("Manifests") or ()]
 
 
-def _notes(texts: list[str]) -> dict[str, str]:
-    found = {}
+def _annotations(texts: list[str]) -> dict[str, str]:
+    annotations = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise UsageError(f'invalid argument "{text}" for "-a, --annotation": NAME=VALUE')
-        found[name] = value
-    return found
+            raise UsageError(
+                f'invalid argument "{text}" for "-a, --annotation": must be NAME=VALUE'
+            )
+        annotations[name] = value
+    return annotations
 
 
 COMMAND = Command(
@@ -72,26 +76,26 @@ COMMAND = Command(
     "Sign an image at its registry",
     run,
     flags=(
-        Flag("annotation", "a", "list", "A word of the signer's own, signed along (NAME=VALUE)"),
+        Flag("annotation", "a", "list", "Additional claim to sign (NAME=VALUE)"),
         Flag("identity", "", "string",
-             "The name that is signed, with a tag or without (default: the image's repository)"),
-        Flag("key", "k", "string", "Private key (required)", completes="file"),
-        Flag("recursive", "r", "bool", "Sign the images of a list as well, each by itself"),
+             "Image reference to sign, with or without a tag (default: the repository)"),
+        Flag("key", "k", "string", "Private key file (required)", completes="file"),
+        Flag("recursive", "r", "bool", "Sign each image of a manifest list too"),
         Flag("referrer", "", "bool",
-             "Keep the signature as a manifest that refers to the image, not under a tag"),
+             "Store the signature as a referring manifest, not under a tag"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
-        "Signs the digest that the name has at its registry, so the image has to be pushed first. "
-        "Signatures are cosign's and are kept where cosign, skopeo and podman look for them: "
-        "under the tag sha256-DIGEST.sig. The key does not leave this process; its password is "
-        "asked for, or taken from COSIGN_PASSWORD."
+        "Signs the digest of the image at its registry, so the image must be pushed first. "
+        "Signatures have cosign's format and are stored where cosign, skopeo and podman look "
+        "for them: under the tag sha256-DIGEST.sig. The private key is used by the client only. "
+        "Its password is prompted for, or taken from COSIGN_PASSWORD."
     ),
     examples=(
-        ("An image that was just pushed",
+        ("Sign a pushed image",
          "jaula image sign --key team.key registry.example.com/team/web:1.0"),
-        ("For this tag alone",
+        ("Sign for one tag only",
          "jaula image sign --key team.key --identity r.example.com/web:1.0 r.example.com/web:1.0"),
     ),
     see_also=("push", "trust generate-key", "trust verify"),

@@ -13,9 +13,9 @@ UNSIGNED = 1
 
 
 def run(options: Options) -> int:
-    """Say whether an image has a signature by one of the keys; 1 where it has none."""
+    """Verify that an image is signed by one of the keys; 1 if it is not."""
     if not options.texts("key"):
-        raise UsageError("a public key is needed: --key FILE", status=1)
+        raise UsageError("a public key is required: --key FILE", status=1)
     signing.enable()
     from jaula.errors import InvalidRequest
     from jaula.images import reference
@@ -24,55 +24,76 @@ def run(options: Options) -> int:
     name = options.arguments[0]
     trusted = [signing.public_key(path) for path in options.texts("key")]
     try:
-        wanted = reference.parse(name)
-        as_name = reference.parse(options.text("signed-as")) if options.given("signed-as") else None
+        parsed = reference.parse(name)
+        signed_as = (
+            reference.parse(options.text("signed-as")) if options.is_set("signed-as") else None
+        )
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
-    expected = as_name or wanted
-    found, signatures = signing.listed(Client(Settings.host), name)
+    expected = signed_as or parsed
+    descriptor, signatures = signing.fetch_signatures(Client(Settings.host), name)
     try:
-        vouched = signature.find(
+        verified = signature.find(
             signatures,
             trusted,
-            found["digest"],
+            descriptor["digest"],
             f"{expected.domain}/{expected.path}",
-            None if wanted.digest else wanted.tag,
+            None if parsed.digest else parsed.tag,
         )
     except signature.UnsignedImage as error:
         raise CliError(
-            f"jaula: {wanted.repository}@{found['digest']}: {error}", status=UNSIGNED
+            f"jaula: {parsed.repository}@{descriptor['digest']}: {error}", status=UNSIGNED
         ) from None
     if options.text("format") == "json":
-        print(encode({
-            "Digest": found["digest"], "Key": vouched.key, "Fingerprint": vouched.fingerprint,
-            "SignedAs": vouched.claim.name, "Annotations": vouched.claim.notes,
-        }))  # fmt: skip
+        print(
+            encode(
+                {
+                    "Digest": descriptor["digest"],
+                    "Key": verified.key,
+                    "Fingerprint": verified.fingerprint,
+                    "SignedAs": verified.claim.name,
+                    "Annotations": verified.claim.notes,
+                }
+            )
+        )
         return 0
-    print(f"{wanted.repository}@{found['digest']}\nis signed by {vouched.key} "
-          f"(sha256:{vouched.fingerprint})\nas {vouched.claim.name}")  # fmt: skip
-    for note, value in sorted(vouched.claim.notes.items()):
+    print(
+        f"{parsed.repository}@{descriptor['digest']}\nis signed by {verified.key} "
+        f"(sha256:{verified.fingerprint})\nas {verified.claim.name}"
+    )
+    for note, value in sorted(verified.claim.notes.items()):
         print(f"{note}={value}")
     return 0
 
 
 COMMAND = Command(
     "[OPTIONS] NAME[:TAG|@DIGEST]",
-    "See whether an image is signed by somebody's key",
+    "Verify the signature of an image",
     run,
     flags=(
-        Flag("format", "", "string", "json, or text", completes=("json",)),
-        Flag("key", "k", "list", "Public key; any of several will do (required)",
-             completes="file"),
-        Flag("signed-as", "", "string", "The repository that the signature names, if another"),
+        Flag("format", "", "string", "Format of the output (json, or text)", completes=("json",)),
+        Flag(
+            "key",
+            "k",
+            "list",
+            "Public key file; one of several must match (required)",
+            completes="file",
+        ),
+        Flag("signed-as", "", "string", "Repository in the signature, if it differs"),
     ),
-    least=1,
-    most=1,
+    min_args=1,
+    max_args=1,
     description=(
-        "Looks for signatures of the digest that the name has at its registry, under cosign's tag "
-        "and among the manifests that refer to the image, and verifies them here."
+        "Fetches the signatures of the image's digest at its registry, under cosign's tag and "
+        "among the referring manifests, and verifies them in the client."
     ),
-    exit_status=(("0", "it is signed"), ("1", "it is not")),
-    examples=(("Before it is used", "jaula trust verify --key team.pub registry.example.com/web"),),
+    exit_status=(("0", "the image is signed"), ("1", "it is not signed")),
+    examples=(
+        (
+            "Verify an image before use",
+            "jaula trust verify --key team.pub registry.example.com/web",
+        ),
+    ),
     see_also=("image sign", "trust inspect", "trust policy"),
     completes="image",
-)  # fmt: skip
+)

@@ -7,7 +7,7 @@ from jaula.cli.for_each import each_container
 
 
 def run(options: Options) -> int:
-    """Unpause every container named."""
+    """Unpause the containers."""
     return each_container(options.arguments, "unpause")
 
 
@@ -15,9 +15,9 @@ COMMAND = Command(
     "CONTAINER [CONTAINER...]",
     "Unpause all processes within one or more containers",
     run,
-    least=1,
-    description=("Lets the processes of a paused container go on."),
-    examples=(("Let it go on", "jaula unpause web"),),
+    min_args=1,
+    description="Resumes the processes of a paused container.",
+    examples=(("Resume a container", "jaula unpause web"),),
     see_also=("pause",),
     completes="container",
 )

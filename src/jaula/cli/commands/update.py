@@ -31,18 +31,18 @@ NAMES = (
 
 
 def run(options: Options) -> int:
-    """Change the limits of every container named."""
+    """Update the limits of the containers."""
     body = container_options.update(options)
     if not body:
         raise UsageError("you must provide one or more flags when using this command", status=1)
     client = Client(Settings.host)
 
-    def change(name: str) -> None:
+    def update(name: str) -> None:
         answer = client.document("POST", f"/containers/{quote(name)}/update", (), body)
         for warning in (answer or {}).get("Warnings") or ():
             sys.stderr.write(f"WARNING: {warning}\n")
 
-    return each(options.arguments, change)
+    return each(options.arguments, update)
 
 
 COMMAND = Command(
@@ -50,9 +50,9 @@ COMMAND = Command(
     "Update configuration of one or more containers",
     run,
     flags=tuple(flag for flag in flags.FLAGS if flag.name in NAMES),
-    least=1,
-    description="Limits change at once, also of a container that runs.",
-    examples=(("Half a CPU", "jaula update --cpus 0.5 web"),),
+    min_args=1,
+    description="The limits of a running container change at once.",
+    examples=(("Limit a container to half a CPU", "jaula update --cpus 0.5 web"),),
     see_also=("run", "stats"),
     completes="container",
 )

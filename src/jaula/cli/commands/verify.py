@@ -1,4 +1,4 @@
-"""``jaula verify``: the isolation that was asked for against the isolation in effect."""
+"""``jaula verify``: compare the requested isolation with the isolation in effect."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ FORMATS = ("table", "json", "sarif", "html")
 
 
 def run(options: Options) -> int:
-    """Print the proof of each container named; 1 where a row of one does not hold."""
-    form = options.text("format", "table")
-    if form not in FORMATS:
-        raise UsageError(f'invalid argument "{form}" for "--format": one of {", ".join(FORMATS)}')
-    chosen = bool(options.arguments) or options.on("all") or options.on("host")
-    if not chosen and not options.on("list"):
+    """Print the report of each container; 1 if a check fails."""
+    output_format = options.text("format", "table")
+    if output_format not in FORMATS:
+        raise UsageError(
+            f'invalid argument "{output_format}" for "--format": '
+            f"must be one of {', '.join(FORMATS)}"
+        )
+    selected = bool(options.arguments) or options.on("all") or options.on("host")
+    if not selected and not options.on("list"):
         raise UsageError('"jaula verify" requires a container, --all or --host.', status=1)
 
     from jaula.cli import site_packages
@@ -43,25 +46,27 @@ def run(options: Options) -> int:
         print("\n\n".join(describe(about) for about in ABOUTS))
         return 0
     client = Client(Settings.host)
-    host = [_host(client)] if options.on("host") else []  # seen from the host's namespaces
+    host = (
+        [_host(client)] if options.on("host") else []
+    )  # before _enter_namespaces: the host's own namespaces
     reports = []
     if options.arguments or options.on("all"):
         if os.geteuid() != 0:
-            _visit(client)
+            _enter_namespaces(client)
         reports = _containers(client, options)
     reports += host
     if not reports:
-        print("jaula: no container runs", file=sys.stderr)
+        print("jaula: no container is running", file=sys.stderr)
         return 0
-    print(FORMS[form](reports), end="" if form == "html" else "\n")
+    print(FORMS[output_format](reports), end="" if output_format == "html" else "\n")
     return 0 if all(report.passed for report in reports) else 1
 
 
-def _visit(client: Client) -> None:
-    """Containers of an ordinary user's engine can be looked at from its namespaces only."""
+def _enter_namespaces(client: Client) -> None:
+    """Enter the namespaces of a rootless engine: its containers are not visible outside."""
     from jaula.rootless import enter
 
-    client.get("/version")  # starts the engine where none runs
+    client.get("/version")  # starts the engine if none answers
     run = os.path.dirname(client.address.text.removeprefix("unix://"))
     try:
         enter.visit(run)
@@ -71,46 +76,46 @@ def _visit(client: Client) -> None:
 
 def _containers(client: Client, options: Options) -> list[Report]:
     from jaula.audit.image_policy import ImageRules
-    from jaula.audit.model.host_snapshot import HostSnapshot as HostSnapshotHostSnapshot
+    from jaula.audit.model.host_snapshot import HostSnapshot
     from jaula.audit.reports.report import Report
 
-    readings = HostSnapshotHostSnapshot()
-    readings.traced = not options.on("no-trace")
-    readings.networks = client.get("/networks")
-    readings.image_rules = ImageRules(client.get(POLICY))
+    snapshot = HostSnapshot()
+    snapshot.traced = not options.on("no-trace")
+    snapshot.networks = client.get("/networks")
+    snapshot.image_rules = ImageRules(client.get(POLICY))
     names = list(options.arguments)
     if options.on("all"):
         running = client.get("/containers/json")
         names += [entry["Id"] for entry in running if entry["Id"] not in names]
     reports = []
     for name in names:
-        found = client.get(f"/containers/{quote(name)}/json")
-        if not found["State"]["Running"]:
+        document = client.get(f"/containers/{quote(name)}/json")
+        if not document["State"]["Running"]:
             if name not in options.arguments:
-                continue  # ended since it was listed
-            raise CliError(f"container {name} does not run: there is nothing in effect to verify")
-        rows = _rows(client, found, readings, probe=options.on("probe"))
-        reports.append(Report(found["Name"].lstrip("/"), "container", _now(), tuple(rows)))
+                continue  # exited since it was listed
+            raise CliError(f"container {name} is not running: nothing is in effect to verify")
+        rows = _rows(client, document, snapshot, probe=options.on("probe"))
+        reports.append(Report(document["Name"].lstrip("/"), "container", _now(), tuple(rows)))
     return reports
 
 
-def _rows(client: Client, found: Any, readings: HostSnapshot, *, probe: bool) -> list[Result]:
+def _rows(client: Client, document: Any, snapshot: HostSnapshot, *, probe: bool) -> list[Result]:
     from jaula.audit import verify
     from jaula.errors import JaulaError
     from jaula.spec import runtime
 
     try:
-        spec = runtime.decode(client.request("GET", f"/jaula/containers/{found['Id']}/spec"))
+        spec = runtime.decode(client.request("GET", f"/jaula/containers/{document['Id']}/spec"))
     except EngineError as error:
-        raise CliError(f"the engine does not tell the container's spec: {error.reason}") from None
+        raise CliError(f"the engine does not return the container's spec: {error.reason}") from None
     try:
-        rows = verify.verify(found, spec, readings=readings)
+        rows = verify.verify(document, spec, readings=snapshot)
         if probe:
             from jaula.audit.escape import twin
 
-            rows += twin.rows(client, found, spec)
+            rows += twin.rows(client, document, spec)
     except JaulaError as error:
-        raise CliError(f"{found['Name'].lstrip('/')}: {error}") from None
+        raise CliError(f"{document['Name'].lstrip('/')}: {error}") from None
     return rows
 
 
@@ -118,19 +123,19 @@ def _host(client: Client) -> Report:
     from jaula.audit import host
     from jaula.audit.reports.report import Report
 
-    root, policy = _told(client)
-    facts = host.of_engine(client.address.text, root, policy)
-    return Report(facts.name, "host", _now(), tuple(host.verify(facts)))
+    root, policy = _engine_info(client)
+    report = host.of_engine(client.address.text, root, policy)
+    return Report(report.name, "host", _now(), tuple(host.verify(report)))
 
 
-def _told(client: Client) -> tuple[str, dict[str, Any] | None]:
-    """Where the engine says that it keeps its things, and its rules about images.
+def _engine_info(client: Client) -> tuple[str, dict[str, Any] | None]:
+    """Return the engine's data directory and its image policy.
 
-    Nothing where none runs. Starts no engine.
+    Returns empty values if no engine is running, and does not start one.
     """
-    asking = Client(client.address.text)
+    explicit_client = Client(client.address.text)
     try:
-        return str(asking.get("/info")["DockerRootDir"]), asking.get(POLICY)
+        return str(explicit_client.get("/info")["DockerRootDir"]), explicit_client.get(POLICY)
     except CliError:
         return "", None
 
@@ -143,35 +148,44 @@ def _now() -> str:
 
 COMMAND = Command(
     "[OPTIONS] [CONTAINER...]",
-    "Prove from the kernel's own evidence that the isolation asked for is in effect",
+    "Verify from the kernel's own evidence that the requested isolation is in effect",
     run,
     flags=(
-        Flag("all", "a", "bool", "Every container that runs"),
-        Flag("format", "", "string", "table, json, sarif or html", completes=FORMATS),
-        Flag("host", "", "bool", "The host itself: kernel, settings, the engine's directories"),
-        Flag("list", "l", "bool", "List what is checked, why, and by which evidence"),
-        Flag("no-trace", "", "bool", "Do not stop a process for a moment to read its filter"),
-        Flag("probe", "", "bool", "Start a twin that tries, harmlessly, what must fail"),
+        Flag("all", "a", "bool", "Verify every running container"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format of the report (table, json, sarif or html)",
+            completes=FORMATS,
+        ),
+        Flag("host", "", "bool", "Verify the host: kernel, sysctls, the engine's directories"),
+        Flag("list", "l", "bool", "List the checks with reason and evidence"),
+        Flag("no-trace", "", "bool", "Do not stop a process briefly to read its seccomp filter"),
+        Flag(
+            "probe", "", "bool", "Start a copy of the container that attempts forbidden operations"
+        ),
     ),
     description=(
-        "One row for each layer: namespaces, user mapping, cgroup limits, the five capability "
-        "sets, seccomp, no_new_privs, LSM, masked paths, mounts, devices, network. Each says what "
-        "was requested, what the kernel says is in effect, where it says so, and the verdict: "
-        "holds, relaxed (asked to be weaker than the default), FAILS or unknown. The engine is "
-        "asked only for what was requested; what is in effect is read from /proc, the cgroups and "
-        "the packet filter. To read the program of the system call filter, the first process of "
-        "the container is stopped for less than a millisecond, as a debugger would. With --probe "
-        "a copy of the container, with its volumes read-only and a writable layer of its own, runs "
-        "a small program that does what must not work; it is removed afterwards."
+        "Prints one row for each check: namespaces, user mapping, cgroup limits, the five "
+        "capability sets, seccomp, no_new_privs, LSM, masked paths, mounts, devices, network. "
+        "Each row has the requested value, the value in effect with its source, and the "
+        "verdict: holds, relaxed (requested to be weaker than the default), FAILS or unknown. "
+        "Only the requested values come from the engine; the values in effect are read from "
+        "/proc, the cgroups and the packet filter. To read the seccomp filter, the init process "
+        "of the container is stopped for less than a millisecond, as a debugger does. With "
+        "--probe, a copy of the container, with read-only volumes and a writable layer of its "
+        "own, runs a small program that attempts forbidden operations. The copy is removed "
+        "afterwards."
     ),
     examples=(
-        ("A container's proof", "jaula verify web"),
-        ("What was relaxed", "jaula verify web | grep relaxed"),
-        ("By deed, not by setting", "jaula verify --probe web"),
-        ("Everything, as a page", "jaula verify --all --host --format html > report.html"),
-        ("For code scanning", "jaula verify --all --format sarif > verify.sarif"),
+        ("Verify a container", "jaula verify web"),
+        ("List relaxed checks", "jaula verify web | grep relaxed"),
+        ("Attempt forbidden operations", "jaula verify --probe web"),
+        ("Write an HTML report", "jaula verify --all --host --format html > report.html"),
+        ("Write SARIF for code scanning", "jaula verify --all --format sarif > verify.sarif"),
     ),
-    exit_status=(("0", "no row FAILS and none is unknown"), ("1", "a row does, or no proof")),
+    exit_status=(("0", "no row FAILS or is unknown"), ("1", "a row FAILS or is unknown")),
     see_also=("inspect", "tree", "caps", "check"),
     completes="container",
 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Print the client's version and the engine's; 1 where no engine answers."""
+    """Print the versions of client and engine; 1 if no engine answers."""
     import platform
 
     from jaula import __version__
@@ -30,16 +30,16 @@ def run(options: Options) -> int:
         server = Client(Settings.host).get("/version")
     except CliError as error:
         failure = error
-    form = options.text("format")
+    output_format = options.text("format")
     document = {"Client": client, "Server": server}
-    if form == "json":
+    if output_format == "json":
         from jaula.spec.fast_json import encode
 
         print(encode(document))
-    elif form:
+    elif output_format:
         from jaula.cli.output.template import Template, unescape
 
-        print(Template(unescape(form)).render(document))
+        print(Template(unescape(output_format)).render(document))
     else:
         print(_client(client) + ("\n" + _server(server) if server else ""))
     if failure:
@@ -66,9 +66,9 @@ def _server(server: dict[str, Any]) -> str:
         details = component.get("Details") or {}
         rows = [("Version", component["Version"])]
         if "ApiVersion" in details:
-            least = details.get("MinAPIVersion") or server.get("MinAPIVersion", "")
+            minimum = details.get("MinAPIVersion") or server.get("MinAPIVersion", "")
             rows += [
-                ("API version", f"{details['ApiVersion']} (minimum version {least})"),
+                ("API version", f"{details['ApiVersion']} (minimum version {minimum})"),
                 ("OS/Arch", f"{details.get('Os', '')}/{details.get('Arch', '')}"),
                 ("Kernel", details.get("KernelVersion", "")),
             ]
@@ -86,9 +86,16 @@ COMMAND = Command(
     "[OPTIONS]",
     "Show the version of the client and of the engine",
     run,
-    flags=(Flag("format", "f", "string", "json, or a Go template"),),
-    most=0,
-    description="Names the API version that the engine speaks as well.",
-    examples=(("The engine's version alone", "jaula version -f '{{.Server.Version}}'"),),
+    flags=(
+        Flag(
+            "format",
+            "f",
+            "string",
+            "Format output using a custom template (json, or a Go template)",
+        ),
+    ),
+    max_args=0,
+    description="Also prints the API version that the engine supports.",
+    examples=(("Print the engine's version", "jaula version -f '{{.Server.Version}}'"),),
     see_also=("info",),
 )

@@ -9,7 +9,7 @@ from jaula.cli.output import inspect
 
 
 def run(options: Options) -> int:
-    """Print the documents of the volumes named."""
+    """Print the documents of the volumes."""
     client = Client(Settings.host)
     return inspect.show(
         options.arguments,
@@ -23,9 +23,9 @@ COMMAND = Command(
     "Display detailed information on one or more volumes",
     run,
     flags=(inspect.FORMAT,),
-    least=1,
-    description="Prints Docker's document of each volume as JSON, or what the template chooses.",
-    examples=(("A volume's document", "jaula volume inspect data"),),
+    min_args=1,
+    description="Prints Docker's document of each volume as JSON, or the output of a template.",
+    examples=(("Inspect a volume", "jaula volume inspect data"),),
     see_also=("inspect", "volume ls"),
     completes="volume",
 )

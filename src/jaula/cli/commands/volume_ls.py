@@ -12,12 +12,12 @@ from jaula.spec import units
 def run(options: Options) -> int:
     """List volumes by name."""
     query = (("filters", filters(options.texts("filter"))),)
-    found = (Client(Settings.host).get("/volumes", query) or {}).get("Volumes") or []
-    found.sort(key=lambda volume: volume["Name"])
-    form = options.text("format")
-    if options.on("quiet") and form in ("", "table"):
-        form = "{{.Name}}"
-    output_list.show(found, COLUMNS, "{{.Driver}}\t{{.Name}}", form)
+    volumes = (Client(Settings.host).get("/volumes", query) or {}).get("Volumes") or []
+    volumes.sort(key=lambda volume: volume["Name"])
+    output_format = options.text("format")
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.Name}}"
+    output_list.show(volumes, COLUMNS, "{{.Driver}}\t{{.Name}}", output_format)
     return 0
 
 
@@ -46,12 +46,17 @@ COMMAND = Command(
     "List volumes",
     run,
     flags=(
-        Flag("filter", "f", "list", "Show what matches (dangling=true, label=a=b, name=d)"),
-        Flag("format", "", "string", "table, json, or a Go template"),
-        Flag("quiet", "q", "bool", "Show names only"),
+        Flag("filter", "f", "list", "Provide filter values (dangling=true, label=a=b, name=d)"),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("quiet", "q", "bool", "Only display volume names"),
     ),
-    most=0,
-    description="Volumes keep data beyond the containers that use them.",
-    examples=(("Volumes that no container uses", "jaula volume ls -f dangling=true"),),
+    max_args=0,
+    description="Volumes keep data longer than the containers that use them.",
+    examples=(("Unused volumes", "jaula volume ls -f dangling=true"),),
     see_also=("volume create", "volume rm", "volume prune"),
 )

@@ -7,7 +7,7 @@ from jaula.cli.images import prune
 
 
 def run(options: Options) -> int:
-    """Ask, remove, and print what is gone."""
+    """Prompt, remove the volumes and print the result."""
     if options.on("all"):
         warning = "This will remove all local volumes not used by at least one container."
         return prune.prune(options, "volumes", warning, ["all=true"])
@@ -20,12 +20,12 @@ COMMAND = Command(
     "Remove unused local volumes",
     run,
     flags=(
-        Flag("all", "a", "bool", "Named volumes too"),
+        Flag("all", "a", "bool", "Remove all unused volumes, not just anonymous ones"),
         prune.FILTER,
         prune.FORCE,
     ),
-    most=0,
-    description="Removes volumes that no container refers to, running or not.",
-    examples=(("Without a question", "jaula volume prune -f"),),
+    max_args=0,
+    description="Removes volumes that no container uses, running or not.",
+    examples=(("Do not prompt", "jaula volume prune -f"),),
     see_also=("system prune", "system df"),
 )

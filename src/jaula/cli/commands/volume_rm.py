@@ -9,7 +9,7 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Remove every volume named, with what is in it."""
+    """Remove the volumes with their contents."""
     client = Client(Settings.host)
     query = (("force", options.on("force")),)
     return each(
@@ -22,10 +22,17 @@ COMMAND = Command(
     "[OPTIONS] VOLUME [VOLUME...]",
     "Remove one or more volumes",
     run,
-    flags=(Flag("force", "f", "bool", "Do not mind a volume that does not exist"),),
-    least=1,
-    description="A volume that a container refers to, running or not, is not removed.",
-    examples=(("A volume", "jaula volume rm data"),),
+    flags=(
+        Flag(
+            "force",
+            "f",
+            "bool",
+            "Force the removal of one or more volumes (ignore those that do not exist)",
+        ),
+    ),
+    min_args=1,
+    description="A volume that a container uses, running or not, is not removed.",
+    examples=(("Remove a volume", "jaula volume rm data"),),
     see_also=("volume ls", "volume prune"),
     completes="volume",
 )

@@ -6,20 +6,20 @@ import sys
 
 from jaula.cli.client.client import Client, checked, quote
 from jaula.cli.command import Command, Options
-from jaula.cli.containers.attach import ask_wait, status_of
+from jaula.cli.containers.attach import send_wait, wait_status
 from jaula.cli.errors import EngineError
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Wait for each container in turn; 1 where one of them is unknown."""
+    """Wait for each container in turn; 1 if one does not exist."""
     client = Client(Settings.host)
     result = 0
     for name in options.arguments:
         try:
-            waiting = ask_wait(client, quote(name), "")
+            waiting = send_wait(client, quote(name), "")
             checked(waiting.response_head())
-            print(status_of(client, waiting, quote(name)), flush=True)
+            print(wait_status(client, waiting, quote(name)), flush=True)
         except EngineError as error:
             sys.stderr.write(error.message + "\n")
             result = 1
@@ -30,9 +30,9 @@ COMMAND = Command(
     "CONTAINER [CONTAINER...]",
     "Block until one or more containers stop, then print their exit codes",
     run,
-    least=1,
-    description="Returns at once for a container that does not run.",
-    examples=(("The exit status of a job", "jaula wait job"),),
+    min_args=1,
+    description="Returns at once for a container that is not running.",
+    examples=(("Wait for a job", "jaula wait job"),),
     see_also=("run", "stop"),
     completes="container",
 )

@@ -1,1 +1,1 @@
-"""What the commands on containers share: options, columns, attach, cp."""
+"""Shared parts of the commands on containers: options, columns, attach, cp."""

@@ -1,14 +1,14 @@
-"""Being attached to a container: its terminal, its signals, its end.
+"""Attach to a container: its streams, terminal, signals and exit status.
 
-Used by ``run``, ``start --attach`` and ``attach``; ``exec`` is the same without a wait. The flags
-that all of them have are here too.
+Used by ``run``, ``start --attach`` and ``attach``. ``exec`` uses it without a wait. The flags that
+these commands share are here too.
 """
 
 from __future__ import annotations
 
 from posix import isatty
 
-from jaula.cli.client.hijack import HijackedStream, exit_status, opened
+from jaula.cli.client.hijack import HijackedStream, check_hijacked, exit_status
 from jaula.cli.command import Flag
 from jaula.cli.errors import EngineError, ExitStatus, Unreachable
 from jaula.cli.signals import ENDING, NAMES, PROXIED, SIGWINCH, SignalHandler
@@ -23,16 +23,20 @@ if TYPE_CHECKING:
     from jaula.cli.command import Options
 
 DETACH_KEYS = Flag(
-    "detach-keys", "", "string", "Keys that detach from the container", default="ctrl-p,ctrl-q"
+    "detach-keys",
+    "",
+    "string",
+    "Override the key sequence for detaching a container",
+    default="ctrl-p,ctrl-q",
 )
-SIG_PROXY = Flag("sig-proxy", "", "bool", "Pass signals on to the process", default="true")
+SIG_PROXY = Flag("sig-proxy", "", "bool", "Proxy received signals to the process", default="true")
 
 
 class AttachLoop:
     """One attached container or exec, from before its start to its end.
 
-    ``resize_path`` is the API path that resizes its terminal, ``kill_path`` the one that signals it
-    (empty: signals are not passed on).
+    ``resize_path`` is the API path that resizes its terminal. ``kill_path`` is the one that signals
+    it; if empty, signals are not forwarded.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class AttachLoop:
         self._keys = keys
         self._started = False
 
-    def follow(
+    def run(
         self,
         connection: Connection,
         *,
@@ -61,32 +65,33 @@ class AttachLoop:
         waiting: Connection | None = None,
         redraw: bool = False,
     ) -> bool:
-        """Start what is attached, then pump until it ends; whether the person detached.
+        """Start the container or exec, copy its streams until it ends; return whether it detached.
 
+        ``start`` starts it; None if it runs already. ``waiting`` is the connection of a ``wait``.
         The terminal is raw from before the start and restored on every way out. ``redraw`` changes
-        the size twice, which makes a running full-screen program draw itself.
+        the terminal size twice, which makes a running full-screen program redraw itself.
         """
-        attachment = HijackedStream(
+        stream = HijackedStream(
             connection, framed=not self.tty, stdin=0 if self.stdin else None, keys=self._keys
         )
         signals = PROXIED if self._kill_path else (*ENDING, SIGWINCH) if self.tty else ()
         if self.tty and self.stdin and isatty(0):
             from jaula.cli.output.terminal import RawTerminal
 
-            with RawTerminal(0), SignalHandler(signals) as interrupts:
-                self._pump(attachment, interrupts, start, waiting, redraw)
+            with RawTerminal(0), SignalHandler(signals) as handler:
+                self._pump(stream, handler, start, waiting, redraw)
         elif signals:
-            with SignalHandler(signals) as interrupts:
-                self._pump(attachment, interrupts, start, waiting, redraw)
+            with SignalHandler(signals) as handler:
+                self._pump(stream, handler, start, waiting, redraw)
         else:
-            self._pump(attachment, None, start, waiting, redraw)
+            self._pump(stream, None, start, waiting, redraw)
         connection.close()
-        return attachment.detached
+        return stream.detached
 
     def _pump(
         self,
-        attachment: HijackedStream,
-        interrupts: SignalHandler | None,
+        stream: HijackedStream,
+        handler: SignalHandler | None,
         start: Callable[[], None] | None,
         waiting: Connection | None,
         redraw: bool,
@@ -96,10 +101,13 @@ class AttachLoop:
         self._started = True
         if self.tty:
             self.resize(redraw=redraw)
-        attachment.run(interrupts, self._signal, waiting)
+        stream.run(handler, self._signal, waiting)
 
     def resize(self, *, redraw: bool = False) -> None:
-        """Tell the engine how large the terminal is; a container that has ended does not mind."""
+        """Send the size of the terminal to the engine.
+
+        An error is ignored: the container may have ended.
+        """
         if not isatty(1):
             return
         from jaula.cli.output.terminal import size
@@ -121,22 +129,25 @@ class AttachLoop:
             try:
                 self.client.request("POST", self._kill_path, (("signal", NAMES[number]),))
             except EngineError:
-                return  # it has ended, which the wait will tell
+                return  # the container has ended; the answer of wait reports it
         else:
             raise ExitStatus(128 + number)
 
 
-def keys_of(options: Options, *, tty: bool, stdin: bool) -> DetachKeys | None:
-    """The keys that detach, None where nobody can type them. Raises UsageError for bad ones."""
-    if not ((tty and stdin) or options.given("detach-keys")):
+def detach_keys_of(options: Options, *, tty: bool, stdin: bool) -> DetachKeys | None:
+    """Return the detach keys, or None if there is no terminal to type them.
+
+    :raises UsageError: when the flag is invalid.
+    """
+    if not ((tty and stdin) or options.is_set("detach-keys")):
         return None
     from jaula.cli.client.detach_keys import DetachKeys
 
-    keys = DetachKeys(options.text("detach-keys"))  # looked at before anything is created
+    keys = DetachKeys(options.text("detach-keys"))  # validated before anything is created
     return keys if tty and stdin else None
 
 
-def ask_attach(
+def send_attach(
     client: Client,
     container: str,
     options: Options,
@@ -145,7 +156,7 @@ def ask_attach(
     stdout: bool = True,
     stderr: bool = True,
 ) -> Connection:
-    """Ask for the container's streams; the answer is not read yet."""
+    """Send a request for the container's streams. The answer is still unread."""
     query = (
         ("stream", True),
         ("stdin", stdin),
@@ -153,10 +164,10 @@ def ask_attach(
         ("stderr", stderr),
         ("detachKeys", options.text("detach-keys")),
     )
-    return client.ask_hijack(f"/containers/{container}/attach", query)
+    return client.send_hijack(f"/containers/{container}/attach", query)
 
 
-def follow_container(
+def attach_container(
     client: Client,
     container: str,
     options: Options,
@@ -168,12 +179,13 @@ def follow_container(
     keys: DetachKeys | None,
     start: Callable[[], None] | None = None,
 ) -> bool:
-    """Follow ``connection`` by the command's flags; whether the person detached.
+    """Attach to ``connection`` by the flags of the command; return whether the user detached.
 
-    ``start`` starts the container; without it, it runs already and is made to draw itself.
+    ``start`` starts the container. Without it the container runs already and its terminal is
+    redrawn.
     """
     path = f"/containers/{container}"
-    following = AttachLoop(
+    loop = AttachLoop(
         client,
         tty=tty,
         stdin=stdin,
@@ -181,7 +193,7 @@ def follow_container(
         kill_path=path + "/kill" if options.on("sig-proxy", True) else "",
         keys=keys,
     )
-    return following.follow(connection, start=start, waiting=waiting, redraw=start is None)
+    return loop.run(connection, start=start, waiting=waiting, redraw=start is None)
 
 
 def start_attached(
@@ -197,15 +209,16 @@ def start_attached(
     keys: DetachKeys | None,
     removed: bool,
 ) -> int:
-    """Attach to a container, start it and stay to its end; its exit status, 0 when detached.
+    """Attach to a container, start it and wait for its end.
 
-    ``removed`` tells that the engine removes it then, which is waited for.
+    Return its exit status, or 0 if the user detached. ``removed`` is set if the engine removes the
+    container at its end; the removal is waited for.
     """
-    connection = ask_attach(client, container, options, stdin=stdin, stdout=stdout, stderr=stderr)
-    waiting = ask_wait(client, container, "removed" if removed else "next-exit")
-    opened(connection)
+    connection = send_attach(client, container, options, stdin=stdin, stdout=stdout, stderr=stderr)
+    waiting = send_wait(client, container, "removed" if removed else "next-exit")
+    check_hijacked(connection)
     waiting.response_head()
-    detached = follow_container(
+    detached = attach_container(
         client,
         container,
         options,
@@ -216,20 +229,20 @@ def start_attached(
         keys=keys,
         start=start,
     )
-    return 0 if detached else status_of(client, waiting, container)
+    return 0 if detached else wait_status(client, waiting, container)
 
 
-def status_of(client: Client, waiting: Connection, container: str) -> int:
-    """The exit status that ``waiting`` was asked for."""
+def wait_status(client: Client, waiting: Connection, container: str) -> int:
+    """Return the exit status from the answer on ``waiting``."""
 
-    def again() -> Connection:
-        return ask_wait(client, container, "not-running")
+    def retry() -> Connection:
+        return send_wait(client, container, "not-running")
 
-    return exit_status(waiting, again)
+    return exit_status(waiting, retry)
 
 
-def ask_wait(client: Client, container: str, condition: str) -> Connection:
-    """Send a ``wait`` on a connection of its own; its head is not read yet."""
+def send_wait(client: Client, container: str, condition: str) -> Connection:
+    """Send a ``wait`` request on a connection of its own. The response head is still unread."""
     from jaula.cli.client.client import target
 
     connection = client.connection()

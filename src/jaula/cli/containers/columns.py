@@ -1,9 +1,9 @@
-"""The columns of ``jaula ps``, from the documents of ``GET /containers/json``."""
+"""Columns of ``jaula ps``, computed from the documents of ``GET /containers/json``."""
 
 from __future__ import annotations
 
 from jaula.cli.output import times
-from jaula.cli.output.list import cut, shortened
+from jaula.cli.output.list import ellipsis, short_id
 from jaula.spec import units
 from jaula.spec.fast_json import encode
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 
 
-def columns(*, whole: bool) -> dict[str, Column]:
-    """The columns; ``whole`` as for ``--no-trunc``."""
+def columns(*, no_trunc: bool) -> dict[str, Column]:
+    """Return the columns; ``no_trunc`` is the flag ``--no-trunc``."""
 
     def image(item: Any) -> str:
         name = item["Image"] or "<no image>"
-        if whole or not name.startswith("sha256:"):
+        if no_trunc or not name.startswith("sha256:"):
             return str(name)
-        return cut(name)
+        return short_id(name)
 
     def command(item: Any) -> str:
         text = item["Command"] or ""
-        return encode(text if whole else shortened(text, 20))
+        return encode(text if no_trunc else ellipsis(text, 20))
 
     return {
-        "ID": ("CONTAINER ID", lambda item: cut(item["Id"], whole)),
+        "ID": ("CONTAINER ID", lambda item: short_id(item["Id"], no_trunc)),
         "Names": ("NAMES", names),
         "Image": ("IMAGE", image),
         "Command": ("COMMAND", command),
@@ -49,7 +49,7 @@ def columns(*, whole: bool) -> dict[str, Column]:
         "LocalVolumes": ("LOCAL VOLUMES", lambda item: str(sum(
             mount.get("Driver") == "local" for mount in item.get("Mounts") or ()))),
         "Mounts": ("MOUNTS", lambda item: ",".join(
-            shortened(mount.get("Name") or mount.get("Source") or "", 4096 if whole else 15)
+            ellipsis(mount.get("Name") or mount.get("Source") or "", 4096 if no_trunc else 15)
             for mount in item.get("Mounts") or ())),
         "Networks": ("NETWORKS", lambda item: ",".join(
             (item.get("NetworkSettings") or {}).get("Networks") or {})),
@@ -57,27 +57,29 @@ def columns(*, whole: bool) -> dict[str, Column]:
 
 
 def names(item: Any) -> str:
-    """A container's names without their slash; names that links gave are left out."""
-    found = [name.removeprefix("/") for name in item.get("Names") or ()]
-    return ",".join(name for name in found if "/" not in name)
+    """Return the container's names without their slash; names from legacy links are left out."""
+    result = [name.removeprefix("/") for name in item.get("Names") or ()]
+    return ",".join(name for name in result if "/" not in name)
 
 
 def size(item: Any) -> str:
-    """``2B (virtual 4.27MB)``: the container's own delta, and with its image."""
-    own, all_of_it = item.get("SizeRw") or 0, item.get("SizeRootFs") or 0
-    text = units.human_size(own, 3)
-    return f"{text} (virtual {units.human_size(all_of_it, 3)})" if all_of_it else text
+    """Return ``2B (virtual 4.27MB)``: the size of the writable layer, and with its image."""
+    writable, total = item.get("SizeRw") or 0, item.get("SizeRootFs") or 0
+    text = units.human_size(writable, 3)
+    return f"{text} (virtual {units.human_size(total, 3)})" if total else text
 
 
-def ports(found: list[dict[str, Any]]) -> str:
-    """``0.0.0.0:80->80/tcp, 443/tcp``; runs of neighbouring ports are drawn together."""
-    plain: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for port in sorted(found, key=lambda port: (port["PrivatePort"], port.get("PublicPort") or 0)):
+def ports(bindings: list[dict[str, Any]]) -> str:
+    """Return ``0.0.0.0:80->80/tcp, 443/tcp``; consecutive ports are merged into a range."""
+    groups: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for port in sorted(
+        bindings, key=lambda port: (port["PrivatePort"], port.get("PublicPort") or 0)
+    ):
         key = (port.get("IP") or "", port["Type"])
         pair = (port["PrivatePort"], port.get("PublicPort") or 0)
-        plain.setdefault(key, []).append(pair)
+        groups.setdefault(key, []).append(pair)
     parts: list[tuple[int, str]] = []
-    for (address, protocol), pairs in plain.items():
+    for (address, protocol), pairs in groups.items():
         start = previous = pairs[0]
         for pair in [*pairs[1:], (-1, -1)]:
             step = (previous[0] + 1, previous[1] + 1 if previous[1] else 0)
@@ -89,9 +91,9 @@ def ports(found: list[dict[str, Any]]) -> str:
 
 
 def _span(address: str, protocol: str, first: tuple[int, int], last: tuple[int, int]) -> str:
-    inside = str(first[0]) if first[0] == last[0] else f"{first[0]}-{last[0]}"
+    container = str(first[0]) if first[0] == last[0] else f"{first[0]}-{last[0]}"
     if not first[1]:
-        return f"{inside}/{protocol}"
-    outside = str(first[1]) if first[1] == last[1] else f"{first[1]}-{last[1]}"
+        return f"{container}/{protocol}"
+    published = str(first[1]) if first[1] == last[1] else f"{first[1]}-{last[1]}"
     host = f"[{address}]" if ":" in address else address
-    return f"{host}:{outside}->{inside}/{protocol}"
+    return f"{host}:{published}->{container}/{protocol}"

@@ -1,12 +1,12 @@
-"""``jaula cp``: what is copied where, and the archives that carry it.
+"""``jaula cp``: the target of a copy, and the archives that carry it.
 
-Follows docker's reference page ``docker container cp``: whether the destination is there and is a
-directory decides if it is copied into, replaced or made. Both directions are decided by one
-function over what is known of both ends.
+Follows docker's reference page ``docker container cp``: whether the destination exists and is a
+directory decides if it is copied into, replaced or created. One function decides for both
+directions.
 
-What comes from a container is hostile: it is unpacked as in a container
-(:mod:`jaula.storage.cp.extract_archive`), with links followed inside the destination only and, without ``-a``,
-without set-user-ID bits and file capabilities.
+The contents of a container are untrusted. They are unpacked as in a container
+(:mod:`jaula.storage.cp.extract_archive`): links are followed inside the destination only and,
+without ``-a``, set-user-ID bits and file capabilities are dropped.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from jaula.storage.tar.reader import TarReader
 
 _DIRECTORY = 1 << 31  # Go's fs.ModeDir
-_LINK = 1 << 27
+_LINK = 1 << 27  # Go's fs.ModeSymlink
 
 
 class CopyEndpoint:
-    """One end of a copy: its path, and what is there."""
+    """One end of a copy: its path, whether it exists and whether it is a directory."""
 
     def __init__(self, path: str, *, exists: bool, directory: bool) -> None:
         self.path = path
@@ -41,18 +41,18 @@ class CopyEndpoint:
 
     @property
     def contents(self) -> bool:
-        """Whether the path asks for what is in a directory instead of the directory."""
+        """Return whether the path ends in ``/.``: the contents of the directory, not itself."""
         return self.path == "." or self.path.endswith("/.")
 
     @property
-    def wants_directory(self) -> bool:
+    def must_be_directory(self) -> bool:
         return self.contents or self.path.endswith("/")
 
 
-def decide(source: CopyEndpoint, destination: CopyEndpoint) -> tuple[str, str]:
-    """The directory to unpack in, and the new name of what is unpacked (empty: as it is).
+def resolve_target(source: CopyEndpoint, destination: CopyEndpoint) -> tuple[str, str]:
+    """Return the directory to unpack in, and the new name of the copy (empty: unchanged).
 
-    Raises Failure where the two do not fit.
+    :raises CliError: when source and destination do not fit.
     """
     path = destination.path
     if destination.exists:
@@ -60,9 +60,9 @@ def decide(source: CopyEndpoint, destination: CopyEndpoint) -> tuple[str, str]:
             return path, ""
         if source.directory:
             raise CliError(f"cannot copy a directory to {path}, which is a file")
-        if destination.wants_directory:
+        if destination.must_be_directory:
             raise CliError(f"{path} is not a directory")
-    elif destination.wants_directory and not source.directory:
+    elif destination.must_be_directory and not source.directory:
         raise CliError(f"destination directory {path} must exist")
     bare = path.rstrip("/")
     if bare.endswith("/."):
@@ -73,8 +73,8 @@ def decide(source: CopyEndpoint, destination: CopyEndpoint) -> tuple[str, str]:
     return ".", name
 
 
-def split(text: str) -> tuple[str, str]:
-    """``CONTAINER:PATH``; the container is empty for a path of this machine."""
+def split_argument(text: str) -> tuple[str, str]:
+    """Split ``CONTAINER:PATH``. The container is empty for a local path."""
     if text.startswith("/"):
         return "", text
     container, colon, path = text.partition(":")
@@ -83,54 +83,54 @@ def split(text: str) -> tuple[str, str]:
     return container, path
 
 
-# -- the container's end ---------------------------------------------------------------------------
+# -- paths in the container ------------------------------------------------------------------------
 
 
-def look(client: Client, container: str, path: str) -> dict[str, Any] | None:
-    """What the engine says of a path; None where nothing is there."""
+def stat_path(client: Client, container: str, path: str) -> dict[str, Any] | None:
+    """Return the engine's stat document of a path, or None if the path does not exist."""
     connection = client.connection()
-    place = f"/containers/{quote(container)}/archive"
-    connection.send("HEAD", target(place, (("path", path),)))
+    route = f"/containers/{quote(container)}/archive"
+    connection.send("HEAD", target(route, (("path", path),)))
     response = connection.response()
-    connection.close()  # whether an answer to HEAD has a body is not for its head to say
+    connection.close()  # it is unknown whether the answer to HEAD has a body
     if response.status < 400:
-        return described(response)
-    try:  # the reason is in the body of the same question, asked with GET
-        client.request("GET", place, (("path", path),))
+        return path_stat(response)
+    try:  # the error message is in the body of the same request with GET
+        client.request("GET", route, (("path", path),))
     except EngineError as error:
         if not error.reason.startswith("Could not find the file"):
             raise
     return None
 
 
-def described(response: Response) -> dict[str, Any]:
-    """The document that comes beside an archive."""
+def path_stat(response: Response) -> dict[str, Any]:
+    """Return the stat document in the headers of an archive response."""
     from binascii import a2b_base64
 
     text = response.headers.get("x-docker-container-path-stat", "")
-    found: dict[str, Any] = documents.decode(a2b_base64(text))
-    return found
+    document: dict[str, Any] = documents.decode(a2b_base64(text))
+    return document
 
 
-def followed(client: Client, container: str, path: str) -> tuple[str, dict[str, Any] | None]:
-    """The path after its last link, and what is there."""
-    found = look(client, container, path)
-    if found is not None and found["mode"] & _LINK:
-        path = os.path.join(os.path.dirname(path), found["linkTarget"])
-        found = look(client, container, path)
-    return path, found
+def follow_link(client: Client, container: str, path: str) -> tuple[str, dict[str, Any] | None]:
+    """Follow a symbolic link at ``path`` and return the path with its stat document."""
+    status = stat_path(client, container, path)
+    if status is not None and status["mode"] & _LINK:
+        path = os.path.join(os.path.dirname(path), status["linkTarget"])
+        status = stat_path(client, container, path)
+    return path, status
 
 
-def is_directory(found: dict[str, Any]) -> bool:
-    """Whether the engine has told of a directory."""
-    return bool(found["mode"] & _DIRECTORY)
+def is_directory(status: dict[str, Any]) -> bool:
+    """Return whether a stat document is of a directory."""
+    return bool(status["mode"] & _DIRECTORY)
 
 
 # -- to a container --------------------------------------------------------------------------------
 
 
 class Upload:
-    """A PUT whose body is written as it is made. An early answer ends the writing."""
+    """A PUT whose body is written piece by piece. An early answer ends the upload."""
 
     def __init__(self, client: Client, container: str, path: str, *, archive: bool) -> None:
         query = (
@@ -140,23 +140,26 @@ class Upload:
         )
         self._connection: Connection = client.connection()
         self.size = 0
-        where = target(f"/containers/{quote(container)}/archive", query)
+        request_target = target(f"/containers/{quote(container)}/archive", query)
         headers = (("Content-Type", "application/x-tar"), ("Transfer-Encoding", "chunked"))
-        self._connection.send("PUT", where, None, headers)
+        self._connection.send("PUT", request_target, None, headers)
 
     def write(self, data: bytes) -> None:
         self.size += len(data)
         self._connection.send_raw(b"%x\r\n%s\r\n" % (len(data), data))
 
     def end(self) -> None:
-        """Wait for the engine's verdict."""
+        """End the body and read the engine's answer.
+
+        :raises EngineError: when the engine refused.
+        """
         try:
             self._connection.send_raw(b"0\r\n\r\n")
         except Unreachable:
-            self._connection.reusable = False  # a refusal may be waiting to be read
-        self.verdict()
+            self._connection.reusable = False  # the engine's error answer may be unread
+        self.read_answer()
 
-    def verdict(self) -> None:
+    def read_answer(self) -> None:
         checked(self._connection.response()).read()
         self._connection.close()
 
@@ -164,99 +167,114 @@ class Upload:
 def upload(
     client: Client, container: str, source: str, path: str, *, archive: bool, follow: bool
 ) -> int:
-    """Copy a path of this machine; the number of bytes sent."""
+    """Copy a local path into a container and return the number of bytes sent.
+
+    :raises CliError: when the path cannot be read or does not fit the destination.
+    """
     from jaula.storage.cp.create_archive import CopyOut
 
-    whole = source.rstrip("/") or "/"
+    source_path = source.rstrip("/") or "/"
     flags = os.O_PATH | os.O_CLOEXEC
-    if not follow and source == whole:
+    if not follow and source == source_path:
         flags |= os.O_NOFOLLOW
     try:
-        place = os.open(whole, flags)
+        descriptor = os.open(source_path, flags)
     except OSError as error:
         raise CliError(f"{source}: {(error.strerror or '').lower()}") from None
     try:
-        here = CopyEndpoint(source, exists=True, directory=stat.S_ISDIR(os.fstat(place).st_mode))
-        if here.wants_directory and not here.directory:
-            raise CliError(f"{source} is not a directory")
-        path, found = followed(client, container, path)
-        there = CopyEndpoint(
-            path, exists=found is not None, directory=bool(found and is_directory(found))
+        local = CopyEndpoint(
+            source, exists=True, directory=stat.S_ISDIR(os.fstat(descriptor).st_mode)
         )
-        directory, renamed = decide(here, there)
-        name = renamed or ("." if here.contents else os.path.basename(os.path.abspath(whole)))
-        sending = Upload(client, container, directory, archive=archive)
-        pieces = _Pieces(sending)
+        if local.must_be_directory and not local.directory:
+            raise CliError(f"{source} is not a directory")
+        path, status = follow_link(client, container, path)
+        remote = CopyEndpoint(
+            path,
+            exists=status is not None,
+            directory=bool(status and is_directory(status)),
+        )
+        directory, renamed = resolve_target(local, remote)
+        name = renamed or (
+            "." if local.contents else os.path.basename(os.path.abspath(source_path))
+        )
+        request = Upload(client, container, directory, archive=archive)
+        buffer = _ChunkBuffer(request)
         try:
-            CopyOut(pieces.add).write(place, name)
-            pieces.flush()
+            CopyOut(buffer.add).write(descriptor, name)
+            buffer.flush()
         except Unreachable:
-            sending.verdict()
+            request.read_answer()
             raise
-        sending.end()
-        return sending.size
+        request.end()
+        return request.size
     finally:
-        os.close(place)
+        os.close(descriptor)
 
 
 def send_archive(client: Client, container: str, path: str, *, archive: bool) -> int:
-    """Unpack an archive from standard input."""
-    path, found = followed(client, container, path)
-    if found is None or not is_directory(found):
+    """Unpack a tar from standard input in a directory of a container; return its size in bytes.
+
+    :raises CliError: when the destination is not a directory.
+    """
+    path, status = follow_link(client, container, path)
+    if status is None or not is_directory(status):
         raise CliError(f'destination "{container}:{path}" must be a directory')
-    sending = Upload(client, container, path, archive=archive)
+    request = Upload(client, container, path, archive=archive)
     try:
-        while piece := os.read(0, 1 << 18):
-            sending.write(piece)
+        while chunk := os.read(0, 1 << 18):
+            request.write(chunk)
     except Unreachable:
-        sending.verdict()
+        request.read_answer()
         raise
-    sending.end()
-    return sending.size
+    request.end()
+    return request.size
 
 
-class _Pieces:
-    """Few large chunks instead of one for each header."""
+class _ChunkBuffer:
+    """Collects few large chunks instead of one for each tar header."""
 
-    def __init__(self, sending: Upload) -> None:
-        self._sending = sending
-        self._held = bytearray()
+    def __init__(self, request: Upload) -> None:
+        self._request = request
+        self._buffer = bytearray()
 
     def add(self, data: bytes | memoryview) -> None:
-        self._held += data
-        if len(self._held) >= 1 << 18:
+        self._buffer += data
+        if len(self._buffer) >= 1 << 18:
             self.flush()
 
     def flush(self) -> None:
-        if self._held:
-            self._sending.write(bytes(self._held))
-            self._held = bytearray()
+        if self._buffer:
+            self._request.write(bytes(self._buffer))
+            self._buffer = bytearray()
 
 
 # -- from a container ------------------------------------------------------------------------------
 
 
 def fetch(client: Client, container: str, path: str, *, follow: bool) -> Response:
-    """The archive of a path, and what is there."""
+    """Request the archive of a path in a container."""
     if follow:
-        path, _ = followed(client, container, path)
+        path, _ = follow_link(client, container, path)
     return client.open("GET", f"/containers/{quote(container)}/archive", (("path", path),))
 
 
 def download(
     client: Client, container: str, path: str, destination: str, *, archive: bool, follow: bool
 ) -> int:
-    """Copy to a path of this machine; the number of bytes received."""
+    """Copy a path of a container to a local path and return the number of bytes received.
+
+    :raises CliError: when the destination cannot be opened or does not fit.
+    """
     from jaula.storage.cp.extract_archive import CopyIn
     from jaula.storage.tar.reader import TarReader
 
     response = fetch(client, container, path, follow=follow)
-    found = described(response)
-    source = CopyEndpoint(path, exists=True, directory=is_directory(found))
-    there = CopyEndpoint(
+    status = path_stat(response)
+    source = CopyEndpoint(path, exists=True, directory=is_directory(status))
+    local = CopyEndpoint(
         destination, exists=os.path.lexists(destination), directory=os.path.isdir(destination)
     )
-    directory, renamed = decide(source, there)
+    directory, renamed = resolve_target(source, local)
     try:
         root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -270,14 +288,14 @@ def download(
             owner=(lambda uid, gid: (uid, gid)) if owns else None,
             keep_kinds=True,
             privileges=owns,
-        ).run(RenamedMembers(TarReader(body), found["name"], renamed))
+        ).run(RenamedMembers(TarReader(body), status["name"], renamed))
     finally:
         os.close(root)
     return body.size
 
 
 class RenamedMembers:
-    """An archive whose topmost name is another."""
+    """An archive whose topmost name is replaced."""
 
     def __init__(self, reader: TarReader, old: str, new: str) -> None:
         self._reader = reader
@@ -287,15 +305,15 @@ class RenamedMembers:
     def __iter__(self) -> Iterator[TarEntry]:
         for entry in self._reader:
             if self._new:
-                entry.name = self._other(entry.name)
+                entry.name = self._renamed(entry.name)
                 if entry.type == ord("1"):
-                    entry.link = self._other(entry.link)
+                    entry.link = self._renamed(entry.link)
             yield entry
 
     def data(self) -> Iterator[memoryview]:
         return self._reader.data()
 
-    def _other(self, name: bytes) -> bytes:
+    def _renamed(self, name: bytes) -> bytes:
         if name == self._old or name.startswith(self._old.rstrip(b"/") + b"/"):
             rest = name[len(self._old.rstrip(b"/")) :]
             return self._new + rest
@@ -303,17 +321,17 @@ class RenamedMembers:
 
 
 class TarBody:
-    """The pieces of an answer as a file."""
+    """The pieces of a response as a readable file."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._held = b""
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._buffer = b""
         self.size = 0
 
     def readinto(self, buffer: memoryview, /) -> int:
-        if not self._held:
-            self._held = next(self._pieces, b"")
-            self.size += len(self._held)
-        piece, self._held = self._held[: len(buffer)], self._held[len(buffer) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
+        if not self._buffer:
+            self._buffer = next(self._chunks, b"")
+            self.size += len(self._buffer)
+        chunk, self._buffer = self._buffer[: len(buffer)], self._buffer[len(buffer) :]
+        buffer[: len(chunk)] = chunk
+        return len(chunk)

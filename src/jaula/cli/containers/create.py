@@ -1,4 +1,4 @@
-"""Creating a container, with the image fetched first where it is missing."""
+"""Create a container; pull the image first if it is missing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ NOT_FOUND = 404
 
 
 def create(client: Client, options: Options, body: dict[str, Any]) -> str:
-    """Create the container that ``body`` describes; its id. Warnings go to standard error.
+    """Create the container that ``body`` describes and return its id.
 
-    Raises EngineError as the engine refuses, Failure for ``--cidfile`` and ``--pull``.
+    Warnings are printed to standard error.
+
+    :raises EngineError: when the engine refuses.
+    :raises CliError: when ``--cidfile`` or ``--pull`` is invalid, or the pull fails.
     """
     policy = options.text("pull", "missing")
     if policy not in ("always", "missing", "never"):
@@ -69,6 +72,6 @@ def _pull(client: Client, options: Options, image: str) -> None:
 
 
 def with_tag(image: str) -> str:
-    """The reference with the tag that is meant where none is written."""
+    """Return the reference with the default tag if it has neither a tag nor a digest."""
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else f"{image}:latest"

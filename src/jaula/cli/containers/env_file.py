@@ -1,4 +1,4 @@
-"""Files of ``--env-file`` and ``--label-file``: one ``NAME=value`` a line, ``#`` comments."""
+"""Files of ``--env-file`` and ``--label-file``: one ``NAME=value`` per line, ``#`` comments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from jaula.cli.errors import UsageError
 
 
 def lines(path: str) -> list[str]:
-    """The lines that say something, left white space removed. Raises UsageError."""
+    """Return the lines that are neither empty nor comments, without leading white space.
+
+    :raises UsageError: when the file cannot be read or a line is invalid.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -18,7 +21,7 @@ def lines(path: str) -> list[str]:
     except UnicodeDecodeError as error:
         number = data[: error.start].count(b"\n") + 1
         raise UsageError(f"invalid utf8 bytes at line {number} of {path}") from None
-    found = []
+    result = []
     for line in text.split("\n"):
         line = line.removesuffix("\r").lstrip()
         if not line or line.startswith("#"):
@@ -28,16 +31,21 @@ def lines(path: str) -> list[str]:
             raise UsageError(f"invalid file {path}: no variable name on line '{line}'")
         if any(character.isspace() for character in name):
             raise UsageError(f"invalid file {path}: variable '{name}' contains whitespaces")
-        found.append(line)
-    return found
+        result.append(line)
+    return result
 
 
 def variables(path: str) -> list[str]:
-    """As ``lines``; a name without a value is taken from the environment, or left out."""
-    found = []
+    """Return the lines of an environment file.
+
+    A name without a value takes the client's value, or is left out if it is not set.
+
+    :raises UsageError: when the file cannot be read or a line is invalid.
+    """
+    result = []
     for line in lines(path):
         if "=" in line:
-            found.append(line)
+            result.append(line)
         elif (value := variable(line)) is not None:
-            found.append(f"{line}={value}")
-    return found
+            result.append(f"{line}={value}")
+    return result

@@ -1,4 +1,4 @@
-"""``--mount type=bind,source=/host,target=/inside,readonly``: comma separated values."""
+"""``--mount type=bind,source=/host,target=/inside,readonly``: a mount as comma-separated fields."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ NAMES = {
     "dst": "Target",
     "destination": "Target",
 }
-SWITCHES = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive")
+BOOLEAN_KEYS = ("readonly", "ro", "volume-nocopy", "bind-nonrecursive")
 
 
 def document(word: str) -> dict[str, Any]:
-    """The API's Mount for one ``--mount``. Raises UsageError."""
+    """Return the API's Mount for one ``--mount``.
+
+    :raises UsageError: when it is invalid.
+    """
     mount: dict[str, Any] = {"Type": "volume"}
     for field in fields(word):
         key, equals, value = field.partition("=")
         key = key.strip().lower()
-        if not equals and key not in SWITCHES:
+        if not equals and key not in BOOLEAN_KEYS:
             raise _bad(word, f"invalid field '{field}' must be a key=value pair")
-        _apply(mount, key, value if equals else "true", word)
+        _set_field(mount, key, value if equals else "true", word)
     kind = mount["Type"]
     if "Target" not in mount:
         raise _bad(word, "target is required")
@@ -50,7 +53,7 @@ def document(word: str) -> dict[str, Any]:
 
 
 def _check_recursion(mount: dict[str, Any], word: str) -> None:
-    """What the values of bind-recursive need beside them (docker/cli ``opts/mount.go``)."""
+    """Check which options the values of bind-recursive require (docker/cli ``opts/mount.go``)."""
     options = mount.get("BindOptions", {})
     for key, value in (
         ("ReadOnlyNonRecursive", "writable"),
@@ -70,25 +73,25 @@ def _check_recursion(mount: dict[str, Any], word: str) -> None:
         )
 
 
-def _apply(mount: dict[str, Any], key: str, value: str, word: str) -> None:
+def _set_field(mount: dict[str, Any], key: str, value: str, word: str) -> None:
     if key == "type":
         if value.lower() not in TYPES:
-            raise _bad(word, f"invalid mount type '{value}': bind, volume or tmpfs is wanted")
+            raise _bad(word, f"invalid mount type '{value}': must be bind, volume or tmpfs")
         mount["Type"] = value.lower()
     elif key in NAMES:
         mount[NAMES[key]] = value
     elif key in ("readonly", "ro"):
-        mount["ReadOnly"] = _switch(key, value, word)
+        mount["ReadOnly"] = _boolean(key, value, word)
     elif key == "consistency":
         mount["Consistency"] = value.lower()
     elif key == "bind-propagation":
         mount.setdefault("BindOptions", {})["Propagation"] = value.lower()
     elif key == "bind-nonrecursive":
-        mount.setdefault("BindOptions", {})["NonRecursive"] = _switch(key, value, word)
+        mount.setdefault("BindOptions", {})["NonRecursive"] = _boolean(key, value, word)
     elif key == "bind-recursive":
-        _recursive(mount.setdefault("BindOptions", {}), value, word)
+        _set_recursive(mount.setdefault("BindOptions", {}), value, word)
     elif key == "volume-nocopy":
-        mount.setdefault("VolumeOptions", {})["NoCopy"] = _switch(key, value, word)
+        mount.setdefault("VolumeOptions", {})["NoCopy"] = _boolean(key, value, word)
     elif key == "volume-label":
         name, _, text = value.partition("=")
         mount.setdefault("VolumeOptions", {}).setdefault("Labels", {})[name] = text
@@ -116,7 +119,7 @@ def _apply(mount: dict[str, Any], key: str, value: str, word: str) -> None:
         raise _bad(word, f"unexpected key '{key}' in '{key}={value}'")
 
 
-def _recursive(options: dict[str, Any], value: str, word: str) -> None:
+def _set_recursive(options: dict[str, Any], value: str, word: str) -> None:
     if value == "disabled":
         options["NonRecursive"] = True
     elif value == "writable":
@@ -131,7 +134,7 @@ def _recursive(options: dict[str, Any], value: str, word: str) -> None:
         )
 
 
-def _switch(key: str, value: str, word: str) -> bool:
+def _boolean(key: str, value: str, word: str) -> bool:
     from jaula.cli.command import FALSE_WORDS, TRUE_WORDS
 
     if value in TRUE_WORDS or value in FALSE_WORDS:
@@ -140,8 +143,11 @@ def _switch(key: str, value: str, word: str) -> bool:
 
 
 def fields(text: str) -> list[str]:
-    """The fields of one line of comma separated values (RFC 4180 quoting)."""
-    found, current, quoted, position = [], "", False, 0
+    """Split one line of comma-separated values (RFC 4180 quoting).
+
+    :raises UsageError: when a quote is misplaced.
+    """
+    result, current, quoted, position = [], "", False, 0
     while position < len(text):
         character = text[position]
         if quoted:
@@ -154,17 +160,17 @@ def fields(text: str) -> list[str]:
                 current += character
         elif character == '"':
             if current:
-                raise _bad(text, "a quote stands inside an unquoted field")
+                raise _bad(text, "a quote inside an unquoted field")
             quoted = True
         elif character == ",":
-            found.append(current)
+            result.append(current)
             current = ""
         else:
             current += character
         position += 1
     if quoted:
         raise _bad(text, "a quote is not closed")
-    return [*found, current]
+    return [*result, current]
 
 
 def _bad(word: str, reason: str) -> UsageError:

@@ -1,4 +1,4 @@
-"""``--network`` and the flags beside it, as the API's ``NetworkMode`` and ``EndpointsConfig``."""
+"""``--network`` and related flags, as the API's ``NetworkMode`` and ``EndpointsConfig``."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _NAMES = {
 
 
 def mode(options: Options) -> str:
-    """The network that was named first."""
+    """Return the network that is named first."""
     networks = options.texts("network") + options.texts("net")
     return _parse(networks[0])[0] if networks else "default"
 
 
 def documents(options: Options) -> dict[str, Any]:
-    """``EndpointsConfig``: every network, the first with what the flags beside it say.
+    """Return ``EndpointsConfig``: every network, the first one with the related flags applied.
 
-    Raises UsageError for options that exclude each other.
+    :raises UsageError: when options exclude each other.
     """
     networks = options.texts("network") + options.texts("net") or ["default"]
-    found: dict[str, Any] = {}
+    endpoints: dict[str, Any] = {}
     for number, word in enumerate(networks):
         name, settings = _parse(word)
-        if name in found:
+        if name in endpoints:
             raise UsageError(f'network "{name}" is specified multiple times')
         if len(networks) > 1 and (name in ("host", "none") or name.startswith("container:")):
             raise UsageError(
@@ -43,21 +43,21 @@ def documents(options: Options) -> dict[str, Any]:
             )
         if number == 0:
             _merge(settings, options)
-        found[name] = endpoint(settings)
-    first = next(iter(found))
+        endpoints[name] = endpoint(settings)
+    first = next(iter(endpoints))
     if first in ("host", "none") or first.startswith("container:"):
         return {}
-    return found
+    return endpoints
 
 
 def _merge(settings: dict[str, Any], options: Options) -> None:
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "alias": options.texts("network-alias"),
         "ip": options.text("ip"),
         "ip6": options.text("ip6"),
         "mac-address": options.text("mac-address"),
     }
-    for key, value in given.items():
+    for key, value in values.items():
         if not value:
             continue
         if settings.get(key):
@@ -72,7 +72,7 @@ def _flag(key: str) -> str:
 
 
 def _parse(word: str) -> tuple[str, dict[str, Any]]:
-    """``NAME``, or ``name=NAME,alias=A,ip=1.2.3.4`` as Docker has it."""
+    """Parse ``NAME``, or ``name=NAME,alias=A,ip=1.2.3.4`` as Docker does."""
     if "=" not in word:
         return word, {}
     name = ""
@@ -81,7 +81,7 @@ def _parse(word: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         key = key.strip().lower()
         if not equals:
-            raise UsageError(f"invalid network option {part!r}: it is no key=value")
+            raise UsageError(f"invalid network option {part!r}: must be key=value")
         if key == "name":
             name = value
         elif key == "alias":
@@ -89,13 +89,14 @@ def _parse(word: str) -> tuple[str, dict[str, Any]]:
         elif key == "driver-opt":
             option, equals, text = value.partition("=")
             if not equals:
-                raise UsageError(f"invalid driver-opt {value!r}: it is no key=value")
+                raise UsageError(f"invalid driver-opt {value!r}: must be key=value")
             settings.setdefault("driver-opt", {})[option] = text
         elif key in ("ip", "ip6", "mac-address"):
             settings[key] = value
         else:
             raise UsageError(
-                f"invalid network option {key!r}: name, alias, ip, ip6, mac-address, driver-opt"
+                f"invalid network option {key!r}: must be one of"
+                " name, alias, ip, ip6, mac-address, driver-opt"
             )
     if not name:
         raise UsageError(f"invalid network {word!r}: name= is missing")
@@ -103,9 +104,9 @@ def _parse(word: str) -> tuple[str, dict[str, Any]]:
 
 
 def endpoint(settings: dict[str, Any]) -> dict[str, Any]:
-    """``EndpointSettings`` of what was given: alias, ip, ip6, mac-address, link, driver-opt."""
-    found: dict[str, Any] = {_NAMES[key]: settings[key] for key in _NAMES if settings.get(key)}
+    """Return ``EndpointSettings`` for the keys alias, ip, ip6, mac-address, link and driver-opt."""
+    result: dict[str, Any] = {_NAMES[key]: settings[key] for key in _NAMES if settings.get(key)}
     addresses = {_FIELDS[key]: settings[key] for key in _FIELDS if settings.get(key)}
     if addresses:
-        found["IPAMConfig"] = addresses
-    return found
+        result["IPAMConfig"] = addresses
+    return result

@@ -1,14 +1,15 @@
-"""The API document that the flags of ``run`` and ``create`` make.
+"""The request body of ``POST /containers/create``, from the flags of ``run`` and ``create``.
 
-Docker's reference of ``docker run`` and ``POST /containers/create`` (API 1.45) say what each means.
-Nothing here asks the engine: a value is checked for its form, the engine checks what it means.
+Docker's reference of ``docker run`` and ``POST /containers/create`` (API 1.45) define each field.
+This module makes no request: it checks the form of a value, and the engine checks its meaning.
 """
 
 from __future__ import annotations
 
-from jaula.cli.containers import devices, healthcheck, network_option
+from jaula.cli.containers import network_option
 from jaula.cli.environ import variable
 from jaula.cli.errors import UsageError
+from jaula.cli.images import content_trust
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def document(options: Options) -> dict[str, Any]:
-    """The body of ``POST /containers/create``. Raises UsageError."""
+    """Return the body of ``POST /containers/create``.
+
+    :raises UsageError: when a flag is invalid.
+    """
     image, *words = options.arguments
     streams = _streams(options)
     host = _host(options)
@@ -39,15 +43,15 @@ def document(options: Options) -> dict[str, Any]:
         "Labels": _labels(options),
         "StopSignal": options.text("stop-signal"),
     }
-    if options.given("entrypoint"):
+    if options.is_set("entrypoint"):
         body["Entrypoint"] = [options.text("entrypoint")]
-    if (check := healthcheck.document(options)) is not None:
+    if (check := _healthcheck(options)) is not None:
         body["Healthcheck"] = check
-    if options.given("stop-timeout"):
+    if options.is_set("stop-timeout"):
         body["StopTimeout"] = options.number("stop-timeout")
-    if options.given("volume"):
-        _volumes(options.texts("volume"), body, host)
-    if options.given("publish") or options.given("expose"):
+    if options.is_set("volume"):
+        _set_volumes(options.texts("volume"), body, host)
+    if options.is_set("publish") or options.is_set("expose"):
         from jaula.cli.containers import publish_option
 
         exposed, bindings = publish_option.documents(
@@ -64,10 +68,10 @@ def document(options: Options) -> dict[str, Any]:
 
 def _streams(options: Options) -> set[str]:
     if options.on("detach"):
-        if options.given("attach"):
+        if options.is_set("attach"):
             raise UsageError("Conflicting options: -a and -d")
         return set()
-    if not options.given("attach"):
+    if not options.is_set("attach"):
         return {"stdout", "stderr"} | ({"stdin"} if options.on("interactive") else set())
     streams = {word.lower() for word in options.texts("attach")}
     for word in streams - {"stdin", "stdout", "stderr"}:
@@ -112,58 +116,62 @@ def _host(options: Options) -> dict[str, Any]:
         "CpusetMems": text("cpuset-mems"),
         "Runtime": text("runtime"),
         "Profile": text("profile"),
-        "ProfileKeeps": _kept(options),
+        "ProfileKeeps": _profile_keeps(options),
     }
     if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
         raise UsageError("Conflicting options: --restart and --rm")
-    # What was not given is left out; what follows is there because it was given, also when empty.
+    # Unset fields are left out. The fields below are sent if their flag is set, also when empty.
     host = {key: value for key, value in host.items() if value not in ("", False, [])}
     for flag, name in (*_NUMBERS, *_NUMBERS_OF_CREATE):
-        if options.given(flag):
+        if options.is_set(flag):
             host[name] = options.number(flag)
-    devices.add(options, host)
-    if options.given("storage-opt"):
+    _add_device_limits(options, host)
+    if options.is_set("storage-opt"):
         host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
-    if options.given("init"):
+    if options.is_set("init"):
         host["Init"] = on("init")
-    if options.given("annotation"):
+    if options.is_set("annotation"):
         host["Annotations"] = pairs(texts("annotation"), "annotation")
-    if options.given("security-opt"):
-        _security(texts("security-opt"), host)
-    if options.given("sysctl"):
+    if options.is_set("security-opt"):
+        _set_security_options(texts("security-opt"), host)
+    if options.is_set("sysctl"):
         host["Sysctls"] = pairs(texts("sysctl"), "sysctl", needs_value=True)
-    if options.given("tmpfs"):
-        host["Tmpfs"] = dict(_halves(word, ":") for word in texts("tmpfs"))
-    if options.given("mount"):
+    if options.is_set("tmpfs"):
+        host["Tmpfs"] = dict(_split_pair(word, ":") for word in texts("tmpfs"))
+    if options.is_set("mount"):
         from jaula.cli.containers import mount_option
 
         host["Mounts"] = [mount_option.document(word) for word in texts("mount")]
     for flag, name in (("secret", "Secrets"), ("config", "Configs")):
-        if options.given(flag):
+        if options.is_set(flag):
             from jaula.cli.containers import secrets
 
             host[name] = [secrets.document(word, flag) for word in texts(flag)]
-    if options.given("ulimit"):
+    if options.is_set("ulimit"):
         host["Ulimits"] = [ulimit(word) for word in texts("ulimit")]
-    if options.given("device"):
+    if options.is_set("device"):
         host["Devices"] = [_device(word) for word in texts("device")]
     return host
 
 
-def _kept(options: Options) -> list[str]:
-    """What was given with a value that looks like none: a preset is not to fill it in."""
-    found = [
+def _profile_keeps(options: Options) -> list[str]:
+    """Return the fields that are set explicitly to a value that looks unset.
+
+    A preset must not replace them.
+    """
+    names = [
         name
         for flag, name in (("memory", "Memory"), ("memory-swap", "MemorySwap"))
-        if options.given(flag) and not options.number(flag)
+        if options.is_set(flag) and not options.number(flag)
     ]
-    if options.given("read-only") and not options.on("read-only"):
-        found.append("ReadonlyRootfs")
-    if options.given("network") or options.given("net"):
-        found.append("NetworkMode")
-    return found
+    if options.is_set("read-only") and not options.on("read-only"):
+        names.append("ReadonlyRootfs")
+    if options.is_set("network") or options.is_set("net"):
+        names.append("NetworkMode")
+    return names
 
 
+# Numeric limits of create and update: flag, field of HostConfig.
 _NUMBERS = (
     ("cpu-rt-runtime", "CpuRealtimeRuntime"),
     ("cpu-rt-period", "CpuRealtimePeriod"),
@@ -192,55 +200,61 @@ _NUMBERS_OF_CREATE = (
 
 
 def update(options: Options) -> dict[str, Any]:
-    """The body of ``POST /containers/X/update``: the limits that were given, nothing else."""
+    """Return the body of ``POST /containers/X/update``: only the limits that are set."""
     body: dict[str, Any] = {
-        name: options.number(flag) for flag, name in _NUMBERS if options.given(flag)
+        name: options.number(flag) for flag, name in _NUMBERS if options.is_set(flag)
     }
     for flag, name in (("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems")):
-        if options.given(flag):
+        if options.is_set(flag):
             body[name] = options.text(flag)
-    if options.given("restart"):
+    if options.is_set("restart"):
         body["RestartPolicy"] = _restart(options.text("restart"))
     return body
 
 
 def environment(options: Options) -> list[str]:
-    """What ``--env-file`` and ``--env`` set, files first. Raises UsageError."""
-    found: list[str] = []
+    """Return the variables of ``--env-file`` and ``--env``, files first.
+
+    :raises UsageError: when a variable or a file is invalid.
+    """
+    variables: list[str] = []
     for path in options.texts("env-file"):
         from jaula.cli.containers import env_file
 
-        found += env_file.variables(path)
+        variables += env_file.variables(path)
     for word in options.texts("env"):
         name, equals, _ = word.partition("=")
         if not name:
             raise UsageError(f"invalid environment variable: {word}")
         value = None if equals else variable(name)
-        found.append(word if value is None else f"{name}={value}")
-    return found
+        variables.append(word if value is None else f"{name}={value}")
+    return variables
 
 
 def _labels(options: Options) -> dict[str, str]:
     words: list[str] = []
     for path in options.texts("label-file"):
-        from jaula.cli.containers import env_file as container_env_file
+        from jaula.cli.containers import env_file
 
-        words += container_env_file.lines(path)
-    return pairs(words + options.texts("label"), "label") | healthcheck.labels(options)
+        words += env_file.lines(path)
+    return pairs(words + options.texts("label"), "label") | _health_labels(options)
 
 
 def pairs(words: list[str], flag: str, *, needs_value: bool = False) -> dict[str, str]:
-    """``key=value`` words as a table. Raises UsageError for one without a key."""
-    found = {}
+    """Return ``key=value`` words as a dictionary.
+
+    :raises UsageError: when the key is missing, or the value if ``needs_value`` is set.
+    """
+    result = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not key or (needs_value and not equals):
-            raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: key=value is wanted')
-        found[key] = value
-    return found
+            raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: must be key=value')
+        result[key] = value
+    return result
 
 
-def _halves(word: str, separator: str) -> tuple[str, str]:
+def _split_pair(word: str, separator: str) -> tuple[str, str]:
     first, _, second = word.partition(separator)
     return first, second
 
@@ -257,7 +271,10 @@ def _restart(text: str) -> dict[str, Any]:
 
 
 def host_line(word: str) -> str:
-    """``--add-host`` as the API takes it. Raises UsageError."""
+    """Return ``--add-host`` in the API's form ``name:address``.
+
+    :raises UsageError: when it is invalid.
+    """
     name, equals, address = word.partition("=")
     if not equals:
         name, equals, address = word.partition(":")
@@ -266,7 +283,7 @@ def host_line(word: str) -> str:
     return f"{name}:{address.strip('[]')}"
 
 
-def _volumes(words: list[str], body: dict[str, Any], host: dict[str, Any]) -> None:
+def _set_volumes(words: list[str], body: dict[str, Any], host: dict[str, Any]) -> None:
     binds = []
     for word in words:
         source, colon, rest = word.partition(":")
@@ -282,8 +299,8 @@ def _volumes(words: list[str], body: dict[str, Any], host: dict[str, Any]) -> No
         host["Binds"] = binds
 
 
-def _security(words: list[str], host: dict[str, Any]) -> None:
-    found = []
+def _set_security_options(words: list[str], host: dict[str, Any]) -> None:
+    security_options = []
     for word in words:
         if word == "systempaths=unconfined":
             host["MaskedPaths"] = []
@@ -295,12 +312,12 @@ def _security(words: list[str], host: dict[str, Any]) -> None:
         if not separator and name != "no-new-privileges":
             raise UsageError(f'Invalid --security-opt: "{word}"')
         if name == "seccomp" and value not in ("unconfined", "builtin"):
-            word = "seccomp=" + _profile(value)
-        found.append(word)
-    host["SecurityOpt"] = found
+            word = "seccomp=" + _read_seccomp_profile(value)
+        security_options.append(word)
+    host["SecurityOpt"] = security_options
 
 
-def _profile(path: str) -> str:
+def _read_seccomp_profile(path: str) -> str:
     from jaula.spec import fast_json as documents
 
     try:
@@ -313,7 +330,10 @@ def _profile(path: str) -> str:
 
 
 def ulimit(word: str) -> dict[str, Any]:
-    """``--ulimit`` as the API takes it. Raises UsageError."""
+    """Return ``--ulimit`` in the API's form.
+
+    :raises UsageError: when it is invalid.
+    """
     name, equals, value = word.partition("=")
     soft, colon, hard = value.partition(":")
     try:
@@ -322,7 +342,7 @@ def ulimit(word: str) -> dict[str, Any]:
         low, high = int(soft), int(hard if colon else soft)
     except ValueError:
         raise UsageError(
-            f'invalid argument "{word}" for "--ulimit" flag: name=soft[:hard] is wanted'
+            f'invalid argument "{word}" for "--ulimit" flag: must be name=soft[:hard]'
         ) from None
     if high != -1 and (low == -1 or low > high):
         raise UsageError(
@@ -344,3 +364,94 @@ def _device(word: str) -> dict[str, str]:
         "PathInContainer": parts[-1] or parts[0],
         "CgroupPermissions": rights,
     }
+
+
+_DEVICE_LIMITS = (
+    ("blkio-weight-device", "BlkioWeightDevice", "Weight"),
+    ("device-read-bps", "BlkioDeviceReadBps", "Rate"),
+    ("device-read-iops", "BlkioDeviceReadIOps", "Rate"),
+    ("device-write-bps", "BlkioDeviceWriteBps", "Rate"),
+    ("device-write-iops", "BlkioDeviceWriteIOps", "Rate"),
+)
+
+
+def _add_device_limits(options: Options, host: dict[str, Any]) -> None:
+    """Add the limits of single devices; refuse flags that no engine can honour.
+
+    :raises UsageError: when a flag is invalid or unsupported.
+    """
+    for flag, name, member in _DEVICE_LIMITS:
+        if options.is_set(flag):
+            words = options.texts(flag)
+            host[name] = [_device_limit(word, flag, member) for word in words]
+    if options.is_set("gpus"):
+        host["DeviceRequests"] = [{"Count": -1, "Capabilities": [["gpu"]]}]
+    content_trust.check(options)
+    if options.is_set("link-local-ip"):
+        raise UsageError("link-local addresses are not supported; use --ip or --ip6")
+
+
+def _device_limit(word: str, flag: str, member: str) -> dict[str, Any]:
+    from jaula.spec import units
+
+    path, colon, value = word.rpartition(":")
+    try:
+        if not colon or not path.startswith("/dev/"):
+            raise ValueError("must be /dev/NAME:number")
+        number = units.size(value) if flag.endswith("-bps") else units.integer(value)
+        if number < 0:
+            raise ValueError("must not be negative")
+    except ValueError as error:
+        raise UsageError(f'invalid argument "{word}" for "--{flag}" flag: {error}') from None
+    return {"Path": path, member: number}
+
+
+_HEALTH_DURATIONS = {
+    "health-interval": "Interval",
+    "health-start-interval": "StartInterval",
+    "health-start-period": "StartPeriod",
+    "health-timeout": "Timeout",
+}
+HEALTH_ON_FAILURE = "io.jaula.health-on-failure"
+"""The label that carries ``--health-on-failure`` to the engine."""
+
+
+def _health_labels(options: Options) -> dict[str, str]:
+    """Return the labels for ``--health-on-failure``."""
+    flag = "health-on-failure"
+    return {HEALTH_ON_FAILURE: options.text(flag)} if options.is_set(flag) else {}
+
+
+def _healthcheck(options: Options) -> dict[str, Any] | None:
+    """Return the Healthcheck document, or None to use the image's.
+
+    :raises UsageError: when a flag is invalid.
+    """
+    flags = ("health-cmd", "health-retries", *_HEALTH_DURATIONS)
+    set_flags = [flag for flag in flags if options.is_set(flag)]
+    if options.on("no-healthcheck"):
+        if set_flags:
+            raise UsageError("--no-healthcheck conflicts with --health-* options")
+        return {"Test": ["NONE"]}
+    if not set_flags:
+        return None
+    check: dict[str, Any] = {}
+    if command := options.text("health-cmd"):
+        check["Test"] = ["CMD-SHELL", command]
+    if options.is_set("health-retries"):
+        check["Retries"] = options.number("health-retries")
+        if check["Retries"] < 0:
+            raise UsageError("--health-retries cannot be negative")
+    from jaula.spec import units
+
+    for flag, name in _HEALTH_DURATIONS.items():
+        if not options.is_set(flag):
+            continue
+        text = options.text(flag)
+        try:
+            check[name] = units.nanoseconds(text)
+        except ValueError as error:
+            raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: {error}') from None
+        if check[name] < 0:
+            raise UsageError(f"--{flag} cannot be negative")
+    return check

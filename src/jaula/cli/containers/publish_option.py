@@ -12,11 +12,14 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def documents(publish: list[str], expose: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``ExposedPorts`` and ``PortBindings`` of the API. Raises UsageError."""
+    """Return ``ExposedPorts`` and ``PortBindings`` of the API.
+
+    :raises UsageError: when a port is invalid.
+    """
     exposed: dict[str, Any] = {}
     bindings: dict[str, list[dict[str, str]]] = {}
     for word in publish:
-        for port, address, host in _parsed(word):
+        for port, address, host in _parse(word):
             exposed[port] = {}
             bindings.setdefault(port, []).append({"HostIp": address, "HostPort": host})
     for word in expose:
@@ -27,7 +30,7 @@ def documents(publish: list[str], expose: list[str]) -> tuple[dict[str, Any], di
     return exposed, bindings
 
 
-def _parsed(word: str) -> list[tuple[str, str, str]]:
+def _parse(word: str) -> list[tuple[str, str, str]]:
     rest, protocol = _protocol(word, word)
     before, _, container = rest.rpartition(":")
     address, host = "", before

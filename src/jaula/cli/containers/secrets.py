@@ -1,4 +1,4 @@
-"""``--secret NAME[,target=,mode=,uid=,gid=]`` and ``--config``, as the engine's references."""
+"""``--secret NAME[,target=,mode=,uid=,gid=]`` and ``--config``, as references for the engine."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ _FIELDS = {"source": "Source", "src": "Source", "target": "Target", "uid": "UID"
 
 
 def document(word: str, flag: str) -> dict[str, Any]:
-    """One reference. The name may stand first by itself. Raises UsageError."""
+    """Return one reference. The name may come first without ``source=``.
+
+    :raises UsageError: when it is invalid.
+    """
     from jaula.cli.containers.mount_option import fields
 
-    found: dict[str, Any] = {}
+    reference: dict[str, Any] = {}
     for number, field in enumerate(fields(word)):
         key, equals, value = field.partition("=")
         if not equals and number == 0:
             key, value = "source", field
         key = key.strip().lower()
         if key in _FIELDS:
-            found[_FIELDS[key]] = value
+            reference[_FIELDS[key]] = value
         elif key == "mode":
-            found["Mode"] = _mode(word, flag, value)
+            reference["Mode"] = _mode(word, flag, value)
         else:
             raise _bad(word, flag, f"unexpected key '{key}'")
-    if not found.get("Source"):
+    if not reference.get("Source"):
         raise _bad(word, flag, "source is required")
-    return found
+    return reference
 
 
 def _mode(word: str, flag: str, value: str) -> int:
     try:
         return int(value.removeprefix("0o"), 8)
     except ValueError:
-        raise _bad(word, flag, f"invalid mode {value!r}: octal digits are wanted") from None
+        raise _bad(word, flag, f"invalid mode {value!r}: must be octal digits") from None
 
 
 def _bad(word: str, flag: str, reason: str) -> UsageError:

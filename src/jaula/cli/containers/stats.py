@@ -1,7 +1,7 @@
-"""What containers use at a moment, and between two moments: samples of ``GET /containers/X/stats``.
+"""Resource usage of containers, from samples of ``GET /containers/X/stats``.
 
-The engine answers a single sample at once (``one-shot``); rates are computed here from two samples,
-so a view of many containers takes one interval, not one for each.
+The engine answers a single sample at once (``one-shot``). The client computes rates from two
+samples, so a view of many containers takes one interval, not one for each.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ NOT_FOUND, CONFLICT = 404, 409
 
 
 class ContainerUsage:
-    """One container's use.
+    """The resource usage of one container.
 
-    Bytes and numbers are totals; ``cpu`` is percent of one CPU since the sample before,
-    ``read_rate`` and ``write_rate`` are bytes a second.
+    Bytes and numbers are totals. ``cpu`` is percent of one CPU since the previous sample.
+    ``read_rate`` and ``write_rate`` are bytes per second.
     """
 
     def __init__(self, sample: dict[str, Any], before: dict[str, Any] | None) -> None:
@@ -46,7 +46,10 @@ class ContainerUsage:
 
 
 def _cache(memory: dict[str, Any]) -> int:
-    """Page cache that the kernel would give up first: not counted as used, as Docker does."""
+    """Return the page cache that the kernel reclaims first, in bytes.
+
+    Docker does not count it as used.
+    """
     details = memory.get("stats") or {}
     cache = details.get("total_inactive_file", details.get("inactive_file", 0))
     return int(cache) if cache < memory.get("usage", 0) else 0
@@ -84,7 +87,7 @@ def _seconds(sample: dict[str, Any], before: dict[str, Any]) -> float:
 
 
 class Sampler:
-    """Takes samples of the containers named, or of all that run, and remembers the last ones."""
+    """Samples the named containers, or all running ones, and keeps the previous samples."""
 
     def __init__(self, client: Client, names: list[str], *, everything: bool = False) -> None:
         self._client = client
@@ -93,9 +96,12 @@ class Sampler:
         self._before: dict[str, dict[str, Any]] = {}
 
     def take(self) -> list[ContainerUsage]:
-        """One round. Raises EngineError for a name that does not exist."""
-        found: dict[str, dict[str, Any]] = {}
-        for identity, name in self._named() if self._names else self._listed():
+        """Take one sample of each container.
+
+        :raises EngineError: when a named container does not exist.
+        """
+        samples: dict[str, dict[str, Any]] = {}
+        for identity, name in self._inspect() if self._names else self._list():
             try:
                 sample = self._client.get(
                     f"/containers/{identity}/stats", (("stream", "0"), ("one-shot", "1"))
@@ -103,16 +109,16 @@ class Sampler:
             except EngineError as error:
                 if error.code not in (NOT_FOUND, CONFLICT):
                     raise
-                continue  # it went away between the list and here
-            found[identity] = {**sample, "id": identity, "name": name}
-        usages = [ContainerUsage(sample, self._before.get(key)) for key, sample in found.items()]
-        self._before = found
+                continue  # the container was removed after it was listed
+            samples[identity] = {**sample, "id": identity, "name": name}
+        usages = [ContainerUsage(sample, self._before.get(key)) for key, sample in samples.items()]
+        self._before = samples
         return usages
 
-    def _named(self) -> list[tuple[str, str]]:
-        found = [self._client.get(f"/containers/{name}/json") for name in self._names]
-        return [(container["Id"], container["Name"]) for container in found]
+    def _inspect(self) -> list[tuple[str, str]]:
+        documents = [self._client.get(f"/containers/{name}/json") for name in self._names]
+        return [(container["Id"], container["Name"]) for container in documents]
 
-    def _listed(self) -> list[tuple[str, str]]:
-        listed = self._client.get("/containers/json", (("all", self._everything),)) or []
-        return [(container["Id"], (container["Names"] or [""])[0]) for container in listed]
+    def _list(self) -> list[tuple[str, str]]:
+        documents = self._client.get("/containers/json", (("all", self._everything),)) or []
+        return [(container["Id"], (container["Names"] or [""])[0]) for container in documents]

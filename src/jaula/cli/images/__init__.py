@@ -1,1 +1,1 @@
-"""What the commands on images share: pull, save, prune, signing, manifest lists."""
+"""Shared parts of the commands on images: pull, save, prune, signing, manifest lists."""

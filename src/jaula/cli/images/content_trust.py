@@ -1,6 +1,7 @@
-"""Docker's content trust, which this engine does not have; its flag is taken as far as it is true.
+"""Docker's content trust: ``--disable-content-trust``.
 
-Signatures of images are of another kind here, see ``trust`` and ``image sign``.
+The engine does not verify signatures of Docker's content trust, so the flag is accepted only while
+it is true. ``trust`` and ``image sign`` use cosign's signatures.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ FLAG = Flag(
     "disable-content-trust",
     "",
     "bool",
-    "Do without the signatures of Docker's content trust",
+    "Skip image verification",
     default="true",
 )
 
 
 def check(options: Options) -> None:
-    """Refuse to be asked for what is not checked. Raises UsageError."""
+    """Check that the flag is not set to false.
+
+    :raises UsageError: when content trust is requested.
+    """
     if not options.on("disable-content-trust", True):
-        raise UsageError("Docker's content trust is not checked; pull by digest instead")
+        raise UsageError("Docker's content trust is not supported; pull by digest instead")

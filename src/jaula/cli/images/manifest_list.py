@@ -1,7 +1,7 @@
-"""Lists of manifests that are being put together: this person's files, as docker keeps them.
+"""Local manifest lists, stored in the user's files as docker stores them.
 
-Source: docker/cli ``cli/manifest/store``: a directory for each list below ``manifests`` beside the
-configuration, a document for each manifest in it, slashes and colons in names replaced.
+Source: docker/cli ``cli/manifest/store``. Each list is a directory below ``manifests`` in the
+configuration directory, with one document per manifest. Slashes and colons in names are replaced.
 """
 
 from __future__ import annotations
@@ -19,37 +19,40 @@ if TYPE_CHECKING:
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
-_MARKS = str.maketrans({"/": "_", ":": "-"})
+_ESCAPES = str.maketrans({"/": "_", ":": "-"})
 
 
 class ManifestList:
-    """One list, there or not. ``name`` is its full name, with domain and tag."""
+    """One local list, which may not exist yet. ``name`` is its full name, with domain and tag."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._directory = os.path.join(_top(), name.translate(_MARKS))
+        self._directory = os.path.join(_top(), name.translate(_ESCAPES))
 
     @property
     def exists(self) -> bool:
         return os.path.isdir(self._directory)
 
     def remove(self) -> None:
-        """Take it away with all its documents."""
+        """Delete the list with all its documents."""
         import shutil
 
         shutil.rmtree(self._directory)
 
     def put(self, manifest: dict[str, Any]) -> None:
-        """Add a manifest, or replace what is known of it."""
+        """Add or replace a manifest."""
         os.makedirs(self._directory, mode=0o755, exist_ok=True)
-        path = os.path.join(self._directory, manifest["Ref"].translate(_MARKS))
+        path = os.path.join(self._directory, manifest["Ref"].translate(_ESCAPES))
         with open(f"{path}.new", "w", encoding="utf-8") as file:
             file.write(encode(manifest))
         os.replace(f"{path}.new", path)
 
     def manifests(self) -> list[dict[str, Any]]:
-        """What is in it, in order of names."""
-        found = []
+        """Return the manifests of the list, sorted by name.
+
+        :raises CliError: when a document is damaged.
+        """
+        result = []
         for name in sorted(os.listdir(self._directory)):
             path = os.path.join(self._directory, name)
             try:
@@ -58,13 +61,16 @@ class ManifestList:
                 _ = document["Ref"], document["Descriptor"]["digest"]
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise CliError(
-                    f"jaula: {path} is damaged: remove the list and make it again"
+                    f"jaula: {path} is damaged: remove the list and create it again"
                 ) from None
-            found.append(document)
-        return found
+            result.append(document)
+        return result
 
     def document(self) -> tuple[str, str]:
-        """The list as it is pushed: its media type and its text."""
+        """Return the media type and the JSON text to push.
+
+        :raises CliError: when a manifest has no platform.
+        """
         descriptors = []
         for manifest in self.manifests():
             descriptor = manifest["Descriptor"]
@@ -81,7 +87,10 @@ class ManifestList:
 
 
 def full_name(text: str) -> str:
-    """A name with its domain, and its tag or digest. Raises Failure."""
+    """Return a reference with its domain, and its tag or digest.
+
+    :raises CliError: when the reference is invalid.
+    """
     from jaula.cli import site_packages
 
     site_packages.enable()
@@ -94,12 +103,12 @@ def full_name(text: str) -> str:
         raise CliError(f"jaula: {error}") from None
 
 
-def described(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """A manifest as the engine tells it, in docker's form."""
-    content = found["Content"]
-    descriptor = dict(found["Descriptor"])
-    if found.get("Platform"):
-        descriptor["platform"] = found["Platform"]
+def manifest_entry(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    """Convert the engine's manifest document to docker's form."""
+    content = document["Content"]
+    descriptor = dict(document["Descriptor"])
+    if document.get("Platform"):
+        descriptor["platform"] = document["Platform"]
     kind = "OCIManifest" if descriptor["mediaType"] == OCI_MANIFEST else "SchemaV2Manifest"
     return {
         "Ref": name,
@@ -110,7 +119,7 @@ def described(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def raw(manifest: dict[str, Any]) -> str:
-    """The manifest's own text."""
+    """Return the original text of a manifest."""
     return b64decode(manifest.get("Raw") or "").decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""Asking before something is pruned, and saying what was."""
+"""Prompt before objects are pruned, and print what was pruned."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-FILTER = Flag("filter", "", "list", "Only what matches (until=24h, label=a=b)")
-FORCE = Flag("force", "f", "bool", "Do not ask")
+FILTER = Flag("filter", "", "list", "Provide filter values (until=24h, label=a=b)")
+FORCE = Flag("force", "f", "bool", "Do not prompt for confirmation")
 
 
 def prune(options: Options, kind: str, warning: str, conditions: Sequence[str] = ()) -> int:
-    """Ask, prune ``kind`` (containers, images, networks, volumes) and print what is gone.
+    """Prompt, prune ``kind`` (containers, images, networks, volumes) and print the result.
 
-    ``conditions`` are filters beside those of ``--filter``.
+    ``conditions`` are filters in addition to those of ``--filter``.
 
-    :raises Leave: the answer is not yes.
+    :raises ExitStatus: when the answer is not yes.
     """
     confirm(warning, force=options.on("force"))
     client, text = Client(Settings.host), filters([*options.texts("filter"), *conditions])
-    lines, total = images(client, text) if kind == "images" else named(client, kind, text)
-    tell(f"Deleted {kind.capitalize()}", lines)
+    if kind == "images":
+        lines, total = prune_images(client, text)
+    else:
+        lines, total = prune_objects(client, kind, text)
+    print_deleted(f"Deleted {kind.capitalize()}", lines)
     if kind != "networks":
-        reclaimed(total)
+        print_reclaimed(total)
     return 0
 
 
 def confirm(warning: str, *, force: bool) -> None:
-    """Ask on the terminal unless ``force``. Raises Leave for anything but yes."""
+    """Prompt on the terminal unless ``force`` is set.
+
+    :raises ExitStatus: when the answer is not yes.
+    """
     if force:
         return
     sys.stdout.write(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ")
@@ -45,37 +51,42 @@ def confirm(warning: str, *, force: bool) -> None:
         raise ExitStatus(1 if not sys.stdin.isatty() else 0)
 
 
-def images(client: Client, conditions: str) -> tuple[list[str], int]:
-    """Prune images; the lines to show and the bytes."""
-    found = client.document("POST", "/images/prune", (("filters", conditions),)) or {}
-    rows: list[dict[str, Any]] = found.get("ImagesDeleted") or []
-    lines = [f"{what.lower()}: {which}" for row in rows for what, which in row.items()]
-    return lines, found.get("SpaceReclaimed") or 0
+def prune_images(client: Client, conditions: str) -> tuple[list[str], int]:
+    """Prune images; return the lines to print and the bytes reclaimed."""
+    answer = client.document("POST", "/images/prune", (("filters", conditions),)) or {}
+    rows: list[dict[str, Any]] = answer.get("ImagesDeleted") or []
+    lines = [f"{action.lower()}: {name}" for row in rows for action, name in row.items()]
+    return lines, answer.get("SpaceReclaimed") or 0
 
 
-def build_cache(client: Client, conditions: list[str], *, every: bool) -> tuple[list[str], int]:
-    """Prune what builds keep; the lines to show and the bytes. It has no labels to go by."""
-    known = filters([text for text in conditions if not text.startswith("label")])
-    query = (("all", every), ("filters", known))
-    found = client.document("POST", "/build/prune", query) or {}
-    return list(found.get("CachesDeleted") or ()), found.get("SpaceReclaimed") or 0
+def prune_build_cache(
+    client: Client, conditions: list[str], *, all_entries: bool
+) -> tuple[list[str], int]:
+    """Prune the build cache; return the lines to print and the bytes reclaimed.
+
+    Label filters are dropped: the cache has no labels. ``all_entries`` includes shared entries.
+    """
+    supported = filters([text for text in conditions if not text.startswith("label")])
+    query = (("all", all_entries), ("filters", supported))
+    answer = client.document("POST", "/build/prune", query) or {}
+    return list(answer.get("CachesDeleted") or ()), answer.get("SpaceReclaimed") or 0
 
 
-def named(client: Client, kind: str, conditions: str) -> tuple[list[str], int]:
-    """Prune containers, networks or volumes; the lines to show and the bytes."""
-    found = client.document("POST", f"/{kind}/prune", (("filters", conditions),)) or {}
+def prune_objects(client: Client, kind: str, conditions: str) -> tuple[list[str], int]:
+    """Prune containers, networks or volumes; return the lines to print and the bytes reclaimed."""
+    answer = client.document("POST", f"/{kind}/prune", (("filters", conditions),)) or {}
     return (
-        list(found.get(f"{kind.capitalize()}Deleted") or ()),
-        found.get("SpaceReclaimed") or 0,
+        list(answer.get(f"{kind.capitalize()}Deleted") or ()),
+        answer.get("SpaceReclaimed") or 0,
     )
 
 
-def tell(heading: str, lines: list[str]) -> None:
-    """Show what is gone."""
+def print_deleted(heading: str, lines: list[str]) -> None:
+    """Print what was deleted."""
     if lines:
         print(f"{heading}:\n" + "\n".join(lines) + "\n")
 
 
-def reclaimed(total: int) -> None:
-    """The last line of every prune."""
+def print_reclaimed(total: int) -> None:
+    """Print the last line of a prune command."""
     print(f"Total reclaimed space: {units.human_size(total)}")

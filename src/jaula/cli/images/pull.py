@@ -1,4 +1,4 @@
-"""Fetching an image, and showing the messages that long operations send while they run."""
+"""Pull an image, and print the progress messages of long operations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from jaula.cli.command import Options
 
 
-BAR_FITS, CELLS = 110, 50
+BAR_MIN_WIDTH = 110  # columns of a terminal that shows the bar
+BAR_CELLS = 50
 
 
-def split(image: str) -> tuple[str, str]:
-    """A reference as the repository and the tag (or digest) that the API takes."""
+def split_reference(image: str) -> tuple[str, str]:
+    """Split a reference into the repository and the tag (or digest) for the API."""
     name, at, digest = image.partition("@")
     if at:
         return name, digest
@@ -33,19 +34,19 @@ def repository_or_tag(options: Options) -> tuple[str, bool]:
 
     Print the tag that is used if the image has none.
 
-    :raises UsageError: a tag beside ``--all-tags``, or an option of content trust.
+    :raises UsageError: when a tag comes with ``--all-tags``, or content trust is enabled.
     """
     from jaula.cli.containers.create import with_tag
     from jaula.cli.images import content_trust
 
     content_trust.check(options)
-    image, every = options.arguments[0], options.on("all-tags")
+    image, all_tags = options.arguments[0], options.on("all-tags")
     tagged = with_tag(image) == image
-    if every and tagged:
+    if all_tags and tagged:
         raise UsageError("tag can't be used with --all-tags/-a", status=1)
-    if not every and not tagged and not options.on("quiet"):
-        print(f"Using default tag: {split(image)[1]}", flush=True)
-    return image, every
+    if not all_tags and not tagged and not options.on("quiet"):
+        print(f"Using default tag: {split_reference(image)[1]}", flush=True)
+    return image, all_tags
 
 
 def pull(
@@ -55,21 +56,30 @@ def pull(
     *,
     quiet: bool,
     output: int,
-    every: bool = False,
+    all_tags: bool = False,
 ) -> None:
-    """Ask the engine to fetch ``image``, or every tag of it. Raises Failure with its reason."""
+    """Pull ``image``, or with ``all_tags`` every tag of its repository.
+
+    ``output`` is the descriptor for the progress: 1 or 2.
+
+    :raises CliError: when the pull fails.
+    """
     from jaula.cli.images import registry_auth
 
-    name, tag = split(image)
-    query = (("fromImage", name), ("tag", "" if every else tag), ("platform", platform))
+    name, tag = split_reference(image)
+    query = (("fromImage", name), ("tag", "" if all_tags else tag), ("platform", platform))
     messages = client.lines("POST", "/images/create", query, registry_auth.headers(image))
-    show(messages, sys.stdout if output == 1 else sys.stderr, quiet=quiet)
+    show_progress(messages, sys.stdout if output == 1 else sys.stderr, quiet=quiet)
 
 
-def show(messages: Iterable[dict[str, Any]], output: TextIO, *, quiet: bool = False) -> None:
-    """Print progress messages (API: CreateImageInfo). Raises Failure for an error among them.
+def show_progress(
+    messages: Iterable[dict[str, Any]], output: TextIO, *, quiet: bool = False
+) -> None:
+    """Print progress messages (API: CreateImageInfo).
 
-    On a terminal the line of each layer is drawn over; elsewhere one line is printed a change.
+    On a terminal the line of each layer is redrawn. Elsewhere each change is one line.
+
+    :raises CliError: when a message reports an error.
     """
     lines: dict[str, int] = {}
     terminal = output.isatty()
@@ -82,14 +92,18 @@ def show(messages: Iterable[dict[str, Any]], output: TextIO, *, quiet: bool = Fa
         if "stream" in message:
             output.write(str(message["stream"]))
         elif "status" in message:
-            _status(message, output, lines, terminal)
+            _print_status(message, output, lines, terminal)
         output.flush()
 
 
-def _status(message: dict[str, Any], output: TextIO, lines: dict[str, int], terminal: bool) -> None:
+def _print_status(
+    message: dict[str, Any], output: TextIO, lines: dict[str, int], terminal: bool
+) -> None:
     name = str(message.get("id") or "")
     text = (f"{name}: " if name else "") + str(message["status"])
-    progress = _progress(message.get("progressDetail") or {}, _width(output) if terminal else 0)
+    progress = _progress_text(
+        message.get("progressDetail") or {}, _terminal_width(output) if terminal else 0
+    )
     if not terminal:
         if not progress:
             output.write(text + "\n")
@@ -108,14 +122,14 @@ def _status(message: dict[str, Any], output: TextIO, lines: dict[str, int], term
     output.write(f"\x1b[{up}A\x1b[2K\r{text}\x1b[{up}B\r")
 
 
-def _width(output: TextIO) -> int:
+def _terminal_width(output: TextIO) -> int:
     from jaula.cli.output.terminal import size
 
     return size(output.fileno())[1] or 80
 
 
-def _progress(detail: dict[str, Any], width: int) -> str:
-    """Docker's bar on a wide terminal, the numbers alone where it would not fit on a line."""
+def _progress_text(detail: dict[str, Any], width: int) -> str:
+    """Return Docker's progress bar for a wide terminal, else only the numbers."""
     from jaula.spec.units import human_size
 
     current, total = detail.get("current") or 0, detail.get("total") or 0
@@ -124,7 +138,7 @@ def _progress(detail: dict[str, Any], width: int) -> str:
     if not total:
         return f"{human_size(current):>8}"
     numbers = f"{human_size(current):>8}" + (f"/{human_size(total)}" if current <= total else "")
-    if width <= BAR_FITS:
+    if width <= BAR_MIN_WIDTH:
         return numbers
-    cells = min(current * CELLS // total, CELLS)
-    return f"[{'=' * cells}>{' ' * (CELLS - cells)}] {numbers}"
+    cells = min(current * BAR_CELLS // total, BAR_CELLS)
+    return f"[{'=' * cells}>{' ' * (BAR_CELLS - cells)}] {numbers}"

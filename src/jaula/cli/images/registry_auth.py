@@ -1,4 +1,4 @@
-"""Credentials for the engine: what this person's files have for a registry, for one request."""
+"""Registry credentials for the engine: from the user's files, for one request."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _HUB_NAMES = ("", HUB, "index.docker.io", "registry-1.docker.io")
 
 
 def domain(image: str) -> str:
-    """The registry of an image's name."""
+    """Return the registry of an image reference."""
     first, slash, _ = image.partition("/")
-    named = slash and ("." in first or ":" in first or first == "localhost")
-    return HUB if not named or first in _HUB_NAMES else first
+    has_domain = slash and ("." in first or ":" in first or first == "localhost")
+    return HUB if not has_domain or first in _HUB_NAMES else first
 
 
 def key(server: str) -> str:
-    """Under which name credentials are kept: a host, or Docker Hub's old address."""
+    """Return the key of stored credentials: a host, or Docker Hub's old URL."""
     name = server.partition("://")[2] if "://" in server else server
     name = name.partition("/")[0]
     return HUB_KEY if name in _HUB_NAMES else name
 
 
-def file() -> CredentialFile:
-    """The file of this person."""
+def credential_file() -> CredentialFile:
+    """Return the user's credential file."""
     from jaula.images.registry.auth.authfile import place
     from jaula.images.registry.auth.credentials import CredentialFile
 
@@ -43,43 +43,46 @@ def file() -> CredentialFile:
     return CredentialFile(place(), keyring)
 
 
-def found(server: str) -> Login:
-    """What is kept for a registry. Raises Failure where it cannot be read."""
+def stored_login(server: str) -> Login:
+    """Return the stored credentials of a registry.
+
+    :raises CliError: when they cannot be read.
+    """
     from jaula.errors import JaulaError
 
     try:
-        return file().find(key(server))
+        return credential_file().find(key(server))
     except JaulaError as error:
         raise CliError(str(error)) from None
 
 
-def document(server: str, login: Login) -> dict[str, Any]:
-    """The API's AuthConfig."""
-    made = {"serveraddress": key(server)}
+def auth_config(server: str, login: Login) -> dict[str, Any]:
+    """Return the API's AuthConfig."""
+    config = {"serveraddress": key(server)}
     if login.identity_token:
-        return made | {"identitytoken": login.identity_token}
-    return made | {"username": login.user, "password": login.password}
+        return config | {"identitytoken": login.identity_token}
+    return config | {"username": login.user, "password": login.password}
 
 
 def headers(image: str) -> tuple[tuple[str, str], ...]:
-    """``X-Registry-Auth`` for requests about ``image``; nothing where nothing is kept."""
+    """Return ``X-Registry-Auth`` for requests about ``image``; empty without stored credentials."""
     return headers_for(domain(image))
 
 
 def headers_for(server: str) -> tuple[tuple[str, str], ...]:
-    """The same, for a registry's name."""
+    """Return ``X-Registry-Auth`` for a registry; empty without stored credentials."""
     from os import path
 
     from jaula.images.registry.auth.authfile import place
 
     if not path.exists(place()):
         return ()
-    login = found(server)
+    login = stored_login(server)
     if not login.known:
         return ()
     from base64 import urlsafe_b64encode
 
     from jaula.spec.fast_json import encode
 
-    text = encode(document(server, login)).encode()
+    text = encode(auth_config(server, login)).encode()
     return (("X-Registry-Auth", urlsafe_b64encode(text).decode()),)

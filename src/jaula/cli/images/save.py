@@ -1,4 +1,4 @@
-"""Archives that the engine sends, written to a file or to standard output."""
+"""Write archives from the engine to a file or to standard output."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def write(pieces: Iterator[bytes], path: str, verb: str) -> None:
-    """Write ``pieces`` to ``path``, which appears only when it is complete; to stdout without one.
+def write(chunks: Iterator[bytes], path: str, verb: str) -> None:
+    """Write ``chunks`` to ``path``, or to standard output if it is empty or ``-``.
 
-    Raises Failure where standard output is a terminal.
+    The file appears only when it is complete.
+
+    :raises CliError: when standard output is a terminal.
     """
     import os
 
@@ -24,19 +26,19 @@ def write(pieces: Iterator[bytes], path: str, verb: str) -> None:
             raise CliError(
                 f"cowardly refusing to {verb} to a terminal. Use the -o flag or redirect"
             )
-        for piece in pieces:
-            write_all(1, piece)
+        for chunk in chunks:
+            write_all(1, chunk)
         return
     if os.path.exists(path) and not os.path.isfile(path):
         with open(path, "wb") as target:  # a device or a fifo has no temporary name
-            for piece in pieces:
-                target.write(piece)
+            for chunk in chunks:
+                target.write(chunk)
         return
     temporary = f"{path}.{os.getpid()}.part"
     try:
         with open(temporary, "wb") as target:
-            for piece in pieces:
-                target.write(piece)
+            for chunk in chunks:
+                target.write(chunk)
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):

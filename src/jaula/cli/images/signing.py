@@ -1,6 +1,6 @@
-"""Keys of this person, and signatures that registries have: what the commands of trust share.
+"""Keys of the user and signatures in registries: shared parts of the trust commands.
 
-Private keys are read here, in the client, and go nowhere; the engine gets what was signed.
+The client reads private keys and never sends them. The engine gets the signature only.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from jaula.images.trust.signature import Signature
 
 PASSWORD = "COSIGN_PASSWORD"
-"""The variable that cosign reads as well."""
+"""The environment variable of the key's password, the same as cosign's."""
 
 NOT_FOUND = 404
-_LIMIT = 1 << 16  # bytes of a key's file
+_LIMIT = 1 << 16  # bytes of a key file
 
 
 def enable() -> None:
-    """Load what signatures need. Raises Failure where it is not installed."""
+    """Load the packages that signatures need.
+
+    :raises CliError: when they are not installed.
+    """
     site_packages.enable()
     from jaula.errors import Unavailable
     from jaula.images.trust import keys
@@ -40,12 +43,15 @@ def enable() -> None:
 
 
 def private_key(path: str) -> PrivateKey:
-    """The key in a file, its password asked for where it has one."""
+    """Return the private key in a file; prompt for its password if it is encrypted.
+
+    :raises CliError: when the file or the password is invalid.
+    """
     from jaula.errors import InvalidRequest
     from jaula.images.trust import key_file
 
-    pem = _content(path)
-    password = asked_password(f"Password of {path}: ") if key_file.is_encrypted(pem) else b""
+    pem = _read_file(path)
+    password = read_password(f"Password of {path}: ") if key_file.is_encrypted(pem) else b""
     try:
         return key_file.read(pem, password, path)
     except InvalidRequest as error:
@@ -53,68 +59,77 @@ def private_key(path: str) -> PrivateKey:
 
 
 def public_key(path: str) -> PublicKey:
-    """The public key in a file."""
+    """Return the public key in a file.
+
+    :raises CliError: when the file is invalid.
+    """
     from jaula.errors import InvalidRequest
     from jaula.images.trust import keys
 
     try:
-        return keys.public_key(_content(path), path)
+        return keys.public_key(_read_file(path), path)
     except InvalidRequest as error:
         raise CliError(f"jaula: {error}") from None
 
 
-def asked_password(prompt: str, *, twice: bool = False) -> bytes:
-    """``$COSIGN_PASSWORD``, else what the person types."""
-    given = os.environ.get(PASSWORD)
-    if given is not None:
-        return os.fsencode(given)
+def read_password(prompt: str, *, twice: bool = False) -> bytes:
+    """Return ``$COSIGN_PASSWORD``, or prompt for the password.
+
+    :raises CliError: when there is no terminal, or the passwords differ.
+    """
+    variable = os.environ.get(PASSWORD)
+    if variable is not None:
+        return os.fsencode(variable)
     if not sys.stdin.isatty():
         raise CliError(f"jaula: the key has a password: set {PASSWORD}, or use a terminal")
     from getpass import getpass
 
     password = getpass(prompt)
-    if twice and getpass("Once more: ") != password:
+    if twice and getpass("Repeat the password: ") != password:
         raise CliError("jaula: the two passwords differ")
     return password.encode()
 
 
-def listed(client: Client, name: str) -> tuple[dict[str, Any], list[Signature]]:
-    """The descriptor that a name has at its registry, and its signatures, not verified."""
+def fetch_signatures(client: Client, name: str) -> tuple[dict[str, Any], list[Signature]]:
+    """Return the descriptor of a reference at its registry and its unverified signatures."""
     from base64 import b64decode
 
     from jaula.images.trust.signature import Signature
 
-    found = client.document("GET", place(name), (), None, registry_auth.headers(name))
-    return found["Descriptor"], [
-        Signature(b64decode(s["Payload"]), b64decode(s["Signature"])) for s in found["Signatures"]
+    document = client.document("GET", signatures_path(name), (), None, registry_auth.headers(name))
+    return document["Descriptor"], [
+        Signature(b64decode(s["Payload"]), b64decode(s["Signature"]))
+        for s in document["Signatures"]
     ]
 
 
-def place(name: str) -> str:
-    """The API's path of an image's signatures."""
+def signatures_path(name: str) -> str:
+    """Return the API path of an image's signatures."""
     return f"/jaula/signatures/{quote(name, '/:@')}"
 
 
 def check_local(client: Client, name: str, repository: str, digest: str) -> None:
-    """Refuse to sign what a registry calls by a name where this engine knows it as another image.
+    """Refuse to sign an image that differs from the local image of that name.
 
-    Somebody else may have pushed meanwhile.
+    Another user may have pushed to the name meanwhile.
+
+    :raises CliError: when the digests differ.
     """
     try:
-        known = client.get(f"/images/{quote(name, '/:@')}/json").get("RepoDigests") or ()
+        digests = client.get(f"/images/{quote(name, '/:@')}/json").get("RepoDigests") or ()
     except EngineError as error:
         if error.code != NOT_FOUND:
             raise
         return
-    own = [text.partition("@")[2] for text in known if text.partition("@")[0] == repository]
-    if own and digest not in own:
+    local = [text.partition("@")[2] for text in digests if text.partition("@")[0] == repository]
+    if local and digest not in local:
         raise CliError(
-            f"jaula: {name} is {digest} at the registry, but {own[-1]} here: push or pull it "
-            f"first, or sign {repository}@{digest} if that is meant"
+            f"jaula: {name} is {digest} at the registry, but {local[-1]} in the engine: push or "
+            f"pull it first, or sign {repository}@{digest} explicitly"
         )
 
 
-def _content(path: str) -> bytes:
+def _read_file(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read(_LIMIT)

@@ -1,1 +1,1 @@
-"""Output of commands: tables, templates, terminal."""
+"""Output of the commands: tables, templates, terminal."""

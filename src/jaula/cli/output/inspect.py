@@ -1,4 +1,4 @@
-"""``inspect`` of whatever kind: documents of several objects in one list, or through a template."""
+"""``inspect`` for all kinds of objects: their documents in one list, or through a template."""
 
 from __future__ import annotations
 
@@ -14,28 +14,33 @@ if TYPE_CHECKING:
     from typing import Any
 
 NOT_FOUND = 404
-FORMAT = Flag("format", "f", "string", "json, or a Go template")
+FORMAT = Flag(
+    "format", "f", "string", "Format output using a custom template (json, or a Go template)"
+)
 
 
-def show(names: list[str], form: str, find: Callable[[str], Any]) -> int:
-    """Print each name's document; 1 where one of them was not found, the others are shown."""
-    found, missing = [], []
+def show(names: list[str], output_format: str, find: Callable[[str], Any]) -> int:
+    """Print the document of each name.
+
+    Return 1 if an object does not exist, else 0. The other documents are still printed.
+    """
+    documents, missing = [], []
     for name in names:
         try:
-            found.append(find(name))
+            documents.append(find(name))
         except EngineError as error:
             if error.code != NOT_FOUND:
                 raise
             missing.append(error.message)
-    if form in ("", "json"):
+    if output_format in ("", "json"):
         from jaula.spec.fast_json import encode
 
-        print(pretty(found) if not form else encode(found))
+        print(pretty(documents) if not output_format else encode(documents))
     else:
         from jaula.cli.output.template import Template, unescape
 
-        template = Template(unescape(form), strict=True)
-        for document in found:
+        template = Template(unescape(output_format), strict=True)
+        for document in documents:
             print(template.render(document))
     sys.stdout.flush()
     for message in missing:

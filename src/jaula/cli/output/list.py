@@ -1,7 +1,7 @@
-"""Lists of objects: a table, or what ``--format`` asks for.
+"""Lists of objects: a table, or the format of ``--format``.
 
-A list is declared by its columns: name in templates, heading, and how the text is computed from the
-API's document.
+A list is declared by its columns: the name for templates, the heading, and a function that computes
+the text from the API's document.
 """
 
 from __future__ import annotations
@@ -20,20 +20,24 @@ if TYPE_CHECKING:
 
 
 def show(
-    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, form: str = ""
+    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, output_format: str = ""
 ) -> None:
-    """Print ``items``. ``form`` is ``--format``: empty, ``table``, ``json``, or a template.
+    """Print ``items``.
 
+    ``output_format`` is the value of ``--format``: empty, ``table``, ``json``, or a template.
     ``default`` is the template of the table, ``{{.ID}}\\t{{.Names}}``.
     """
-    sys.stdout.write(text(items, columns_of, default, form))
+    sys.stdout.write(text(items, columns_of, default, output_format))
 
 
 def text(
-    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, form: str = ""
+    items: Sequence[Any], columns_of: Mapping[str, Column], default: str, output_format: str = ""
 ) -> str:
-    """What ``show`` prints."""
-    if form in ("", "table"):
+    """Return the text that :func:`show` prints.
+
+    :raises CliError: when the template is invalid.
+    """
+    if output_format in ("", "table"):
         names = [cell[3:-2] for cell in default.split("\t")]
         lines = ["\t".join(columns_of[name][0] for name in names)]
         for item in items:
@@ -41,9 +45,11 @@ def text(
         return table.aligned(lines)
     from jaula.cli.output.template import Template, unescape
 
-    form = "{{json .}}" if form == "json" else unescape(form)
-    is_table = form.startswith("table ")
-    template = Template(form.removeprefix("table ").strip(" ") if is_table else form)
+    output_format = "{{json .}}" if output_format == "json" else unescape(output_format)
+    is_table = output_format.startswith("table ")
+    template = Template(
+        output_format.removeprefix("table ").strip(" ") if is_table else output_format
+    )
     lines = []
     if is_table:
         lines.append(template.render({name: column[0] for name, column in columns_of.items()}))
@@ -55,7 +61,7 @@ def text(
 
 
 class _Row(dict[str, "Any"]):
-    """One item's columns, each computed when it is asked for."""
+    """The columns of one item, computed on demand."""
 
     def get(self, name: str, default: Any = None) -> Any:
         if name not in self:
@@ -66,11 +72,11 @@ class _Row(dict[str, "Any"]):
 def _row(item: Any, columns_of: Mapping[str, Column]) -> dict[str, Any]:
     row = _Row()
     for name, column in sorted(columns_of.items()):
-        row[name] = _later(column[1], item)
+        row[name] = _lazy(column[1], item)
     return row
 
 
-def _later(function: Callable[[Any], Any], item: Any) -> Callable[..., Any]:
+def _lazy(function: Callable[[Any], Any], item: Any) -> Callable[..., Any]:
     def compute(*arguments: Any) -> Any:
         value = function(item)
         return value(*arguments) if arguments else value
@@ -78,11 +84,11 @@ def _later(function: Callable[[Any], Any], item: Any) -> Callable[..., Any]:
     return compute
 
 
-def cut(identity: str, whole: bool = False) -> str:
-    """An id as it is shown: twelve digits without its algorithm."""
-    return identity if whole else identity.rpartition(":")[2][:12]
+def short_id(identity: str, no_trunc: bool = False) -> str:
+    """Return an id as it is shown: twelve digits without its algorithm."""
+    return identity if no_trunc else identity.rpartition(":")[2][:12]
 
 
-def shortened(text: str, width: int) -> str:
-    """At most ``width`` characters, the last of them an ellipsis where something is cut."""
+def ellipsis(text: str, width: int) -> str:
+    """Return at most ``width`` characters; the last one is an ellipsis if the text is cut."""
     return text if len(text) <= width else text[: width - 1] + "…"

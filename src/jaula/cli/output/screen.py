@@ -1,4 +1,4 @@
-"""A view that is drawn again and again, in place on a terminal, below each other elsewhere."""
+"""A live view: redrawn in place on a terminal, printed one after the other elsewhere."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
 class Screen:
-    """A context: the terminal's other screen with ``keys``, restored on every way out."""
+    """The alternate screen of the terminal, as a context manager. It is left on every way out."""
 
-    def __init__(self, *, whole: bool = True) -> None:
+    def __init__(self, *, full_screen: bool = True) -> None:
         self.is_terminal = sys.stdout.isatty()
-        self._whole = whole and self.is_terminal
+        self._full_screen = full_screen and self.is_terminal
 
     def __enter__(self) -> Screen:
-        if self._whole:
+        if self._full_screen:
             sys.stdout.write(ENTER)
             sys.stdout.flush()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._whole:
+        if self._full_screen:
             sys.stdout.write(LEAVE)
             sys.stdout.flush()
 
     def draw(self, text: str) -> None:
-        """Show ``text`` instead of what was drawn before."""
+        """Replace the previous text by ``text``."""
         if not self.is_terminal:
             sys.stdout.write(text)
         else:

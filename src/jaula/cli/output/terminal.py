@@ -1,7 +1,7 @@
-"""The person's terminal: raw mode for as long as a container's terminal is on it, and its size.
+"""The user's terminal: raw mode while a container is attached to it, and its size.
 
-Raw mode is what termios(3) calls ``cfmakeraw``. It is left in every case in which Python code still
-runs, a signal that ends the client included.
+Raw mode is the mode of ``cfmakeraw`` in termios(3). It is left whenever Python code still runs,
+also after a signal that ends the client.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ IFLAG, OFLAG, CFLAG, LFLAG, CC = 0, 1, 2, 3, 6
 
 
 def check_terminal() -> None:
-    """Raise Failure where a terminal is wanted and standard input is none."""
+    """Check that standard input is a terminal.
+
+    :raises NotATerminal: when it is not.
+    """
     if not isatty(0):
         raise NotATerminal("the input device is not a TTY")
 
 
 class RawTerminal:
-    """A context in which ``descriptor``, where it is a terminal, is in raw mode."""
+    """Raw mode for ``descriptor``, if it is a terminal, as a context manager."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -44,7 +47,7 @@ class RawTerminal:
         self.restore()
 
     def restore(self) -> None:
-        """Put the terminal back as it was found; again is harmless."""
+        """Restore the previous mode. It may be called again."""
         before, self._before = self._before, None
         if before is not None:
             try:
@@ -75,7 +78,7 @@ def _raw(before: list[Any]) -> list[Any]:
 
 
 def size(descriptor: int) -> tuple[int, int]:
-    """Height and width in cells, zeros where ``descriptor`` is no terminal."""
+    """Return height and width in cells, or zeros if ``descriptor`` is not a terminal."""
     try:
         data = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, b"\0" * 8)
     except OSError:
@@ -84,6 +87,6 @@ def size(descriptor: int) -> tuple[int, int]:
 
 
 def console_size() -> list[int] | None:
-    """``ConsoleSize`` of the API: height and width of standard output's, None without one."""
+    """Return ``ConsoleSize`` of the API: height and width of standard output, or None."""
     height, width = size(1)
     return [height, width] if height and width else None

@@ -1,4 +1,4 @@
-"""Moments as people and the API write them: RFC 3339, Unix seconds, or a time ago."""
+"""Times in the notation of the command line and the API: RFC 3339, Unix seconds, or an age."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from jaula.spec import units
 
 
 def timestamp(text: str) -> str:
-    """``--since`` and ``--until`` for the API: Unix seconds. A duration is that long ago.
+    """Convert ``--since`` and ``--until`` to Unix seconds for the API.
 
-    Raises UsageError for what is no time.
+    A duration counts back from now.
+
+    :raises UsageError: when the text is not a time.
     """
     if not text:
         return ""
@@ -25,7 +27,7 @@ def timestamp(text: str) -> str:
         moment = units.unix_time(text)
     except ValueError:
         raise UsageError(
-            f"invalid time {text!r}: RFC 3339, Unix seconds or a duration is wanted"
+            f"invalid time {text!r}: must be RFC 3339, Unix seconds or a duration"
         ) from None
     return f"{moment:.9f}".rstrip("0").rstrip(".")
 
@@ -34,11 +36,11 @@ def _ago(text: str) -> str:
     return f"{time() - units.nanoseconds(text) / 1e9:.9f}".rstrip("0").rstrip(".")
 
 
-def local(seconds: float, form: str = "%Y-%m-%d %H:%M:%S %z %Z") -> str:
-    """A moment in local time, as Go prints one."""
-    return strftime(form, localtime(seconds))
+def local(seconds: float, pattern: str = "%Y-%m-%d %H:%M:%S %z %Z") -> str:
+    """Format a time in local time, as Go prints it."""
+    return strftime(pattern, localtime(seconds))
 
 
 def ago(seconds: float) -> str:
-    """How long before now, in words: ``3 minutes ago``."""
+    """Return the age of a time in words: ``3 minutes ago``."""
     return units.human_duration(time() - seconds) + " ago"

@@ -1,1 +1,1 @@
-"""The steps of the tour, one a file."""
+"""The steps of the tour, one per file."""

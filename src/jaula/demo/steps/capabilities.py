@@ -1,4 +1,4 @@
-"""Step 6: the five capability sets, by default and as asked."""
+"""Step 6: the five capability sets, by default and with flags."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ DEFAULT, WITHOUT_RAW, BIND_ONLY = "00000000a80425fb", "00000000a80405fb", "00000
 NOTHING = "0000000000000000"
 
 
-def show(guide: TourRunner) -> None:
+def show(tour: TourRunner) -> None:
     """Read masks from /proc and try what they forbid."""
-    guide.say("The shell that runs this tour, on the host:")
-    guide.show("\n".join(f"{name}: {text}" for name, text in kernel.status("self", *SETS).items()))
-    guide.say("A container's root:")
-    _expect(guide, _masks(guide), DEFAULT)
-    guide.jaula("caps", "a80425fb")
-    for words, what in (
+    tour.text("The shell that runs this tour, on the host:")
+    tour.show("\n".join(f"{name}: {text}" for name, text in kernel.status("self", *SETS).items()))
+    tour.text("A container's root:")
+    _expect(tour, _masks(tour), DEFAULT)
+    tour.jaula("caps", "a80425fb")
+    for words, action in (
         (("date", "-s", "2001-01-01 00:00"), "set the host's clock"),
         (("ip", "address", "add", "10.1.2.3/24", "dev", "lo"), "add an interface address"),
     ):
-        refused = guide.jaula("run", "--rm", guide.image, *words)
-        told = "not permitted" in refused.output + refused.error
-        guide.must(told, f"it may not {what} (EPERM)")
+        refused = tour.jaula("run", "--rm", tour.image, *words)
+        denied = "not permitted" in refused.output + refused.error
+        tour.check(denied, f"it may not {action} (EPERM)")
     ping = ("ping", "-c", "1", "-W", "2", "127.0.0.1")
-    guide.must(guide.jaula("run", "--rm", guide.image, *ping).status == 0, "ping works")
-    guide.say("Without net_raw:")
-    _expect(guide, _masks(guide, "--cap-drop", "net_raw"), WITHOUT_RAW)
-    quiet = guide.jaula("run", "--rm", "--cap-drop", "net_raw", guide.image, *ping)
-    guide.must(quiet.status != 0, "ping fails")
-    guide.say("With net_bind_service and nothing else:")
-    _expect(guide, _masks(guide, "--cap-drop", "all", "--cap-add", "net_bind_service"), BIND_ONLY)
+    tour.check(tour.jaula("run", "--rm", tour.image, *ping).status == 0, "ping works")
+    tour.text("Without net_raw:")
+    _expect(tour, _masks(tour, "--cap-drop", "net_raw"), WITHOUT_RAW)
+    quiet = tour.jaula("run", "--rm", "--cap-drop", "net_raw", tour.image, *ping)
+    tour.check(quiet.status != 0, "ping fails")
+    tour.text("With net_bind_service and nothing else:")
+    _expect(tour, _masks(tour, "--cap-drop", "all", "--cap-add", "net_bind_service"), BIND_ONLY)
 
 
-def _masks(guide: TourRunner, *words: str) -> Result:
-    return guide.jaula("run", "--rm", *words, guide.image, "grep", "Cap", "/proc/self/status")
+def _masks(tour: TourRunner, *words: str) -> Result:
+    return tour.jaula("run", "--rm", *words, tour.image, "grep", "Cap", "/proc/self/status")
 
 
-def _expect(guide: TourRunner, result: Result, mask: str) -> None:
+def _expect(tour: TourRunner, result: Result, mask: str) -> None:
     rows = (line.partition(":") for line in result.output.splitlines())
-    found = {name: text.strip() for name, _, text in rows}
-    own = [found.get(name) for name in ("CapPrm", "CapEff", "CapBnd")]
-    guide.must(own == [mask] * 3, f"permitted, effective and bounding set are {mask}")
-    rest = [found.get(name) for name in ("CapInh", "CapAmb")]
-    guide.must(rest == [NOTHING] * 2, "inheritable and ambient set are empty")
+    masks = {name: text.strip() for name, _, text in rows}
+    granted = [masks.get(name) for name in ("CapPrm", "CapEff", "CapBnd")]
+    tour.check(granted == [mask] * 3, f"permitted, effective and bounding set are {mask}")
+    empty = [masks.get(name) for name in ("CapInh", "CapAmb")]
+    tour.check(empty == [NOTHING] * 2, "inheritable and ambient set are empty")

@@ -1,4 +1,4 @@
-"""Step 1: what the engine says about the host, and what the kernel supports."""
+"""Step 1: the engine's information about the host, and the kernel's features."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ LINES = (
 )  # fmt: skip
 
 
-def show(guide: TourRunner) -> None:
+def show(tour: TourRunner) -> None:
     """Run ``info`` and ``check``."""
-    guide.say("The engine was started by the first command that needed it. It tells about itself:")
-    info = guide.jaula("info")
+    tour.text("The first command that needed an engine started it. Its information:")
+    info = tour.jaula("info")
     missing = [line for line in LINES if line not in info.output]
-    guide.must(info.status == 0, "the engine answers")
-    guide.must(not missing, "info has every line" + (f" but {missing}" if missing else ""))
-    guide.say("What this kernel can do for containers, feature by feature:")
-    check = guide.jaula("check")
-    guide.must(check.status == 0, "the kernel has what containers need")
+    tour.check(info.status == 0, "the engine answers")
+    tour.check(not missing, "info has every line" + (f" but {missing}" if missing else ""))
+    tour.text("The kernel's support for containers, feature by feature:")
+    check = tour.jaula("check")
+    tour.check(check.status == 0, "the kernel has all required features")
     for word in ("namespace", "cgroup", "overlay", "seccomp", "bridge"):
-        guide.must(word in check.output.lower(), f"check reports on: {word}")
+        tour.check(word in check.output.lower(), f"check reports on: {word}")

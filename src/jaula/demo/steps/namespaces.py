@@ -6,17 +6,17 @@ from jaula.demo import kernel
 from jaula.demo.runner import TourRunner
 
 
-def show(guide: TourRunner) -> None:
+def show(tour: TourRunner) -> None:
     """Compare the links in /proc."""
-    name = guide.start("spaces")
-    pid = guide.pid(name)
-    ours, theirs = kernel.namespaces("self"), kernel.namespaces(pid)
-    guide.say(f"/proc/self/ns on the host, and /proc/{pid}/ns of the container:")
-    guide.show("\n".join(f"{kind:<8} {ours[kind]:<22} {theirs[kind]}" for kind in ours))
-    same = [kind for kind in ours if ours[kind] == theirs[kind]]
-    guide.must(not same, "all seven differ" + (f" but {same}" if same else ""))
-    first = guide.jaula("exec", name, "cat", "/proc/1/cmdline")
-    guide.must(first.output.startswith("sleep"), "the program is PID 1 inside")
-    guide.say("The host's side, with the namespaces that change at each process:")
-    tree = guide.jaula("tree", name)
-    guide.must(tree.status == 0 and "sleep" in tree.output, "the tree reaches the program")
+    name = tour.start("spaces")
+    pid = tour.pid(name)
+    host, container = kernel.namespaces("self"), kernel.namespaces(pid)
+    tour.text(f"/proc/self/ns on the host, and /proc/{pid}/ns of the container:")
+    tour.show("\n".join(f"{kind:<8} {host[kind]:<22} {container[kind]}" for kind in host))
+    same = [kind for kind in host if host[kind] == container[kind]]
+    tour.check(not same, "all seven differ" + (f" but {same}" if same else ""))
+    first = tour.jaula("exec", name, "cat", "/proc/1/cmdline")
+    tour.check(first.output.startswith("sleep"), "the program is PID 1 inside")
+    tour.text("The host's process tree, with the namespaces that change at each process:")
+    tree = tour.jaula("tree", name)
+    tour.check(tree.status == 0 and "sleep" in tree.output, "the tree reaches the program")

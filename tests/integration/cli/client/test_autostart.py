@@ -1,4 +1,4 @@
-"""One command starts an engine where none answers, and only one."""
+"""The client starts exactly one engine if none answers."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_two_clients_at_once_start_one_engine_of_a_session_of_its_own() -> None:
+def test_two_clients_start_one_engine_in_its_own_session() -> None:
     done = run()
     assert done.stdout == "one engine\n", done.stderr
 
 
-def test_an_engine_that_cannot_start_is_told_with_its_last_line() -> None:
+def test_a_failed_start_reports_the_last_log_line() -> None:
     done = run("broken")
     assert done.stdout.startswith("1 the engine did not start: "), done.stdout + done.stderr
     assert "engine.log" in done.stdout
 
 
-def test_the_launcher_is_found_through_links(tmp_path: Path) -> None:
+def test_the_launcher_works_through_symbolic_links(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(PROJECT / "jaula")
     second = tmp_path / "second"

@@ -1,4 +1,4 @@
-"""What ``jaula build`` builds from."""
+"""The build context of ``jaula build``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make(root: Path, files: dict[str, str]) -> Path:
 
 
 def sent(found: context.Context) -> dict[str, bytes]:
-    """The files of the tar that would be sent."""
+    """Return the files of the tar that would be sent."""
     data = bytearray()
     found.send(data.extend)
     with tarfile.open(fileobj=io.BytesIO(bytes(data))) as tar:
@@ -36,8 +36,8 @@ def sent(found: context.Context) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "word", ["https://h/x.git", "http://h/Dockerfile", "git@h:x", "git://h/x", "github.com/a/b"]
 )
-def test_an_address_is_the_engines_to_fetch(word: str) -> None:
-    found = context.find(word, "sub/D")
+def test_the_engine_fetches_a_url(word: str) -> None:
+    found = context.resolve(word, "sub/D")
     assert isinstance(found, Remote)
     assert (found.remote, found.dockerfile) == (word, "sub/D")
     assert sent_nothing(found)
@@ -49,37 +49,37 @@ def sent_nothing(found: context.Context) -> bool:
     return not pieces
 
 
-def test_a_directory_goes_before_an_address(
+def test_a_directory_takes_precedence_over_a_url(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path / "github.com", {"Dockerfile": ""})
     monkeypatch.chdir(tmp_path)
-    assert isinstance(context.find("github.com", ""), Directory)
+    assert isinstance(context.resolve("github.com", ""), Directory)
 
 
-def test_the_usual_dockerfile_is_found(tmp_path: Path) -> None:
+def test_the_default_dockerfile_is_found(tmp_path: Path) -> None:
     make(tmp_path, {"dockerfile": "low"})
-    assert context.find(str(tmp_path), "").dockerfile == "dockerfile"
+    assert context.resolve(str(tmp_path), "").dockerfile == "dockerfile"
     make(tmp_path, {"Dockerfile": "high"})
-    assert context.find(str(tmp_path), "").dockerfile == "Dockerfile"
+    assert context.resolve(str(tmp_path), "").dockerfile == "Dockerfile"
 
 
-def test_the_dockerfile_and_the_ignore_file_are_sent_in_any_case(tmp_path: Path) -> None:
+def test_the_dockerfile_and_the_ignore_file_are_always_sent(tmp_path: Path) -> None:
     make(tmp_path, {"Dockerfile": "F", ".dockerignore": "*\n!keep", "keep": "", "no/x": ""})
-    assert set(sent(context.find(str(tmp_path), ""))) == {"Dockerfile", ".dockerignore", "keep"}
+    assert set(sent(context.resolve(str(tmp_path), ""))) == {"Dockerfile", ".dockerignore", "keep"}
 
 
-def test_directories_come_only_with_an_exception_in_them(tmp_path: Path) -> None:
+def test_an_excluded_directory_is_sent_only_with_an_included_file(tmp_path: Path) -> None:
     make(tmp_path, {"Dockerfile": "", ".dockerignore": "a\n!a/b/keep\nb", "a/b/keep": "1"})
     make(tmp_path, {"a/b/no": "", "a/c/no": "", "b/no": ""})
-    found = sent(context.find(str(tmp_path), ""))
+    found = sent(context.resolve(str(tmp_path), ""))
     assert set(found) == {".dockerignore", "Dockerfile", "a", "a/b", "a/b/keep"}
 
 
-def test_a_dockerfile_outside_is_sent_with_what_takes_it_away(tmp_path: Path) -> None:
+def test_a_dockerfile_outside_is_sent_with_its_own_ignore_file(tmp_path: Path) -> None:
     top = make(tmp_path / "c", {"a": "", "Dockerfile": "inner", ".dockerignore": "a"})
     make(tmp_path, {"Outer": "FROM x"})
-    found = context.find(str(top), str(tmp_path / "Outer"))
+    found = context.resolve(str(top), str(tmp_path / "Outer"))
     files = sent(found)
     assert files[found.dockerfile] == b"FROM x"
     assert set(files) == {
@@ -88,14 +88,14 @@ def test_a_dockerfile_outside_is_sent_with_what_takes_it_away(tmp_path: Path) ->
     }
     ignored = files[f"{found.dockerfile}.dockerignore"].decode().split()
     assert ignored == [found.dockerfile, f"{found.dockerfile}.dockerignore"]
-    assert found.known_as(f"{found.dockerfile}:7: x") == f"{tmp_path}/Outer:7: x"
+    assert found.with_original_name(f"{found.dockerfile}:7: x") == f"{tmp_path}/Outer:7: x"
 
 
-def test_a_dockerfile_that_is_a_link_out_of_the_context_is_read_here(tmp_path: Path) -> None:
+def test_a_dockerfile_linked_from_outside_is_sent(tmp_path: Path) -> None:
     top = make(tmp_path / "c", {"a": ""})
     make(tmp_path, {"Outer": "FROM x"})
     (top / "Dockerfile").symlink_to("../Outer")
-    found = context.find(str(top), "")
+    found = context.resolve(str(top), "")
     assert sent(found)[found.dockerfile] == b"FROM x"
 
 
@@ -103,7 +103,7 @@ def test_nothing_is_read_outside_of_the_context(tmp_path: Path) -> None:
     top = make(tmp_path / "c", {"Dockerfile": ""})
     make(tmp_path, {"secret": "s"})
     (top / "link").symlink_to("../secret")
-    assert b"s" not in sent(context.find(str(top), "")).values()
+    assert b"s" not in sent(context.resolve(str(top), "")).values()
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
         for place in (*top.rglob("*"), top):
             os.utime(place, (5, 5))
         data = bytearray()
-        context.find(str(top), "").send(data.extend)
+        context.resolve(str(top), "").send(data.extend)
         bytes_of.append(bytes(data))
     assert bytes_of[0] == bytes_of[1]
 
@@ -128,18 +128,18 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
         ({"Dockerfile": ""}, "nope", "nope: not found"),
     ],
 )
-def test_what_cannot_be_read_is_named(
+def test_the_error_names_an_unreadable_file(
     tmp_path: Path, files: dict[str, str], file: str, error: str
 ) -> None:
     make(tmp_path, files)
     with pytest.raises(CliError, match=error):
-        context.find(str(tmp_path), file)
+        context.resolve(str(tmp_path), file)
 
 
-def test_a_directory_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_the_error_names_an_unreadable_directory(tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("root reads everything")
     make(tmp_path, {"Dockerfile": "", "no/x": ""})
     (tmp_path / "no").chmod(0)
     with pytest.raises(CliError, match="no: permission denied"):
-        sent(context.find(str(tmp_path), ""))
+        sent(context.resolve(str(tmp_path), ""))

@@ -1,4 +1,4 @@
-"""A build's messages, as they are told to a person."""
+"""Progress output of a build."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ MESSAGES = [
 ]
 
 
-def test_every_line_is_told_under_its_step() -> None:
+def test_every_line_has_the_number_of_its_step() -> None:
     output = io.StringIO()
-    reading = ProgressModel(PlainView(output))
-    reading.run(MESSAGES)
-    told = output.getvalue().splitlines()
-    without_times = [" ".join(w for w in line.split() if not w.startswith("0.0")) for line in told]
+    model = ProgressModel(PlainView(output))
+    model.run(MESSAGES)
+    lines = output.getvalue().splitlines()
+    without_times = [" ".join(w for w in line.split() if not w.startswith("0.0")) for line in lines]
     assert without_times == [
         "#1 [web 1/3] FROM a",
         "#1 CACHED",
@@ -59,17 +59,17 @@ def test_every_line_is_told_under_its_step() -> None:
         "#2 DONE 1.5s",
         "#3 ERROR: no",
     ]
-    assert reading.error == "no\nmore"
+    assert model.error == "no\nmore"
 
 
-def test_the_image_remarks_and_words_of_the_build_itself() -> None:
+def test_the_image_warnings_and_output_of_the_build() -> None:
     output = io.StringIO()
-    reading = ProgressModel(PlainView(output))
-    reading.take({"remark": {"rule": "StageNameCasing", "message": "m", "place": {"first": 4}}})
-    reading.take({"aux": {"ID": "sha256:1"}})
-    reading.take({"stream": "Successfully built 1\n"})
+    model = ProgressModel(PlainView(output))
+    model.take({"remark": {"rule": "StageNameCasing", "message": "m", "place": {"first": 4}}})
+    model.take({"aux": {"ID": "sha256:1"}})
+    model.take({"stream": "Successfully built 1\n"})
     assert output.getvalue() == "WARN: StageNameCasing: m (line 4)\nSuccessfully built 1\n"
-    assert (reading.image, reading.error) == ("sha256:1", "")
+    assert (model.image, model.error) == ("sha256:1", "")
 
 
 @pytest.mark.parametrize(
@@ -86,19 +86,19 @@ def test_a_line_for_a_terminal_has_no_control_characters(line: str, expected: st
     assert printable(line) == expected
 
 
-def test_a_line_that_is_drawn_over_shows_its_end() -> None:
+def test_an_overwritten_line_shows_its_last_text() -> None:
     output = io.StringIO()
     ProgressModel(PlainView(output)).run([started(1, "RUN"), text(1, "10 %\r50 %\rdone\r\n")])
     assert output.getvalue().endswith(" done\n")
 
 
-def test_the_drawing_has_running_steps_with_their_last_lines() -> None:
+def test_the_screen_shows_running_steps_with_their_last_lines() -> None:
     drawing = TtyProgress(io.StringIO())
-    reading = ProgressModel(drawing)
-    reading.run(MESSAGES[:5])
+    model = ProgressModel(drawing)
+    model.run(MESSAGES[:5])
     for number in range(9):
-        reading.take(text(2, f"line {number}\n"))
-    reading.take(
+        model.take(text(2, f"line {number}\n"))
+    model.take(
         {"status": "Downloading", "id": "ab", "progressDetail": {"current": 1, "total": 4}}
         | step(2)
     )
@@ -111,7 +111,7 @@ def test_the_drawing_has_running_steps_with_their_last_lines() -> None:
     assert all(len(line) <= 40 for line in plain)
 
 
-def test_the_drawing_keeps_what_a_failed_step_said() -> None:
+def test_the_screen_keeps_the_output_of_a_failed_step() -> None:
     drawing = TtyProgress(io.StringIO())
     ProgressModel(drawing).run(MESSAGES)
     lines = drawing.lines(80)

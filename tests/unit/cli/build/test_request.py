@@ -15,8 +15,8 @@ from jaula.cli.commands.build import COMMAND
 from jaula.cli.errors import UsageError
 
 
-def asked(*words: str) -> dict[str, Any]:
-    """The parameters that are sent; JSON ones decoded."""
+def parameters(*words: str) -> dict[str, Any]:
+    """Return the parameters that are sent; JSON ones are decoded."""
     options = parse(COMMAND, [*words, "."])
     names = options.texts("tag")
     found: dict[str, Any] = {}
@@ -32,16 +32,16 @@ def asked(*words: str) -> dict[str, Any]:
     return found
 
 
-def test_without_flags_there_is_little_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_defaults_send_few_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    assert asked() == {"dockerfile": "D", "rm": True, "progress": "steps"}
+    assert parameters() == {"dockerfile": "D", "rm": True, "progress": "steps"}
 
 
 def test_every_flag_has_its_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FROM_HERE", "value")
     monkeypatch.delenv("NOT_SET", raising=False)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "5")
-    found = asked(
+    found = parameters(
         *("-t", "a:1", "-t", "b", "--target", "x", "--platform", "linux/arm64", "--pull"),
         *("--build-arg", "A=1=2", "--build-arg", "FROM_HERE", "--build-arg", "NOT_SET"),
         *("--label", "k=v", "--label", "bare", "--no-cache", "--squash", "--force-rm"),
@@ -80,7 +80,7 @@ def test_every_flag_has_its_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_what_is_switched_off_is_not_sent() -> None:
+def test_a_false_flag_is_not_sent() -> None:
     assert "rm=" not in target(
         "/build", query(parse(COMMAND, ["--rm=false", "."]), Remote("", ""), [])
     )
@@ -96,6 +96,6 @@ def test_what_is_switched_off_is_not_sent() -> None:
         ("--memory", "much"),
     ],
 )
-def test_what_cannot_be_read_is_refused(words: tuple[str, ...]) -> None:
+def test_an_invalid_value_is_refused(words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
-        asked(*words)
+        parameters(*words)

@@ -1,4 +1,4 @@
-"""What the command line lets a build have, and where its result goes."""
+"""``--secret``, ``--ssh``, ``--build-context`` and ``--output`` of ``jaula build``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_secrets_come_from_files_and_variables(
     file = tmp_path / "token"
     file.write_bytes(b"\xff of a file")
     monkeypatch.setenv("VAR", "of a variable")
-    found = secrets.secrets(
+    found = secrets.parse_secrets(
         [f"id=a,src={file}", f"src={file}", "id=b,env=VAR", "id=VAR", "type=env,id=c,src=VAR"]
     )
     assert {id: read() for id, read in found.items()} == {
@@ -32,19 +32,19 @@ def test_secrets_come_from_files_and_variables(
 @pytest.mark.parametrize(
     "word", ["", "src", "id=a,src=x,env=y", "type=vault,id=a", "id=a,source", 'id="a']
 )
-def test_a_secret_that_is_none_is_refused(word: str) -> None:
+def test_an_invalid_secret_is_refused(word: str) -> None:
     with pytest.raises(CliError, match="secret"):
-        secrets.secrets([word])
+        secrets.parse_secrets([word])
 
 
-def test_a_secret_is_looked_at_before_the_build(tmp_path: Path) -> None:
+def test_a_secret_is_checked_before_the_build(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="no such file"):
-        secrets.secrets([f"id=a,src={tmp_path}/nope"])
+        secrets.parse_secrets([f"id=a,src={tmp_path}/nope"])
     (tmp_path / "large").write_bytes(bytes(600_000))
-    with pytest.raises(CliError, match="at most"):
-        secrets.secrets([f"id=a,src={tmp_path}/large"])
-    with pytest.raises(CliError, match="no variable NOT_SET_AT_ALL"):
-        secrets.secrets(["id=a,env=NOT_SET_AT_ALL"])
+    with pytest.raises(CliError, match="the limit is"):
+        secrets.parse_secrets([f"id=a,src={tmp_path}/large"])
+    with pytest.raises(CliError, match="variable NOT_SET_AT_ALL is not set"):
+        secrets.parse_secrets(["id=a,env=NOT_SET_AT_ALL"])
 
 
 def test_agents_are_sockets_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,15 +62,17 @@ def test_agents_are_sockets_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         secrets.SshAgents(["default"])
 
 
-def test_further_contexts(tmp_path: Path) -> None:
-    found = secrets.contexts(["A=docker-image://busybox", f"b={tmp_path}", "c=https://h/x.git"])
+def test_named_contexts(tmp_path: Path) -> None:
+    found = secrets.parse_contexts(
+        ["A=docker-image://busybox", f"b={tmp_path}", "c=https://h/x.git"]
+    )
     assert found == (
         {"a": "docker-image://busybox", "c": "https://h/x.git"},
         {"b": str(tmp_path)},
     )
     for word in ("a", "=b", "a="):
         with pytest.raises(CliError, match="NAME=VALUE"):
-            secrets.contexts([word])
+            secrets.parse_contexts([word])
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_further_contexts(tmp_path: Path) -> None:
         ('type=local,"dest=a,b"', "local", "a,b", False),
     ],
 )
-def test_an_output_is_read(word: str, kind: str, destination: str, keeps: bool) -> None:
+def test_an_output_is_parsed(word: str, kind: str, destination: str, keeps: bool) -> None:
     found = output.parse(word)
     assert (found.kind, found.destination, found.keeps_image) == (kind, destination, keeps)
 
@@ -95,6 +97,6 @@ def test_an_output_is_read(word: str, kind: str, destination: str, keeps: bool) 
 @pytest.mark.parametrize(
     "word", ["type=nope", "type=local", "type=image,push=true", "type=tar,to=x", "dest=x"]
 )
-def test_an_output_that_is_none_is_refused(word: str) -> None:
+def test_an_invalid_output_is_refused(word: str) -> None:
     with pytest.raises(CliError):
         output.parse(word)

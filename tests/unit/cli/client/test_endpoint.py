@@ -1,4 +1,4 @@
-"""Which engine a command goes to, and by which certificates."""
+"""Endpoint selection, contexts and TLS files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from jaula.cli import environ
 from jaula.cli.client import context_archive, contexts, endpoint
+from jaula.cli.client.client import resolve_endpoint
 from jaula.cli.client.contexts import Context
 from jaula.cli.client.endpoint import ConnectionOptions
 from jaula.cli.client.tls import TlsOptions
@@ -24,8 +25,8 @@ VARIABLES = (
 )
 
 
-class Given:
-    """The environment and options of a test."""
+class Environment:
+    """The environment variables and global options of a test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
         self._monkeypatch = monkeypatch
@@ -42,77 +43,77 @@ class Given:
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Given:
+def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Environment:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delitem(environ.environ, name.encode(), raising=False)
-    found = Given(monkeypatch, tmp_path)
+    found = Environment(monkeypatch, tmp_path)
     found.options(host="", context="", tls=False, tlsverify=None)
     found.options(tlscacert="", tlscert="", tlskey="")
     found.variables(DOCKER_CONFIG=str(tmp_path))
     return found
 
 
-def test_nothing_said_is_this_hosts_engine(given: Given) -> None:
-    found = endpoint.find()
-    assert (found.host, found.security, endpoint.current()) == ("", None, "default")
+def test_the_default_is_the_local_engine(given: Environment) -> None:
+    found = resolve_endpoint()
+    assert (found.host, found.security, endpoint.current_context()) == ("", None, "default")
 
 
-def test_the_order_of_those_who_say_something(given: Given) -> None:
+def test_options_override_variables_and_contexts(given: Environment) -> None:
     contexts.save(Context("used", host="unix:///used"))
     contexts.save(Context("named", host="unix:///named"))
     contexts.save(Context("asked", host="unix:///asked"))
     contexts.use("used")
-    assert endpoint.find().host == "unix:///used"
+    assert resolve_endpoint().host == "unix:///used"
     given.variables(DOCKER_CONTEXT="named")
-    assert endpoint.find().host == "unix:///named"
+    assert resolve_endpoint().host == "unix:///named"
     given.variables(DOCKER_HOST="unix:///docker")
-    assert endpoint.find().host == "unix:///docker"
-    assert endpoint.current() == "default"
+    assert resolve_endpoint().host == "unix:///docker"
+    assert endpoint.current_context() == "default"
     given.variables(JAULA_HOST="unix:///jaula")
-    assert endpoint.find().host == "unix:///jaula"
+    assert resolve_endpoint().host == "unix:///jaula"
     given.options(context="asked")
-    assert endpoint.find().host == "unix:///asked"
+    assert resolve_endpoint().host == "unix:///asked"
     given.options(host="unix:///host")
     with pytest.raises(CliError, match="either specify --host or --context"):
-        endpoint.find()
+        resolve_endpoint()
     given.options(context="")
-    assert endpoint.find().host == "unix:///host"
+    assert resolve_endpoint().host == "unix:///host"
 
 
-def test_tls_is_for_tcp_and_finds_its_files(given: Given, tmp_path: Path) -> None:
+def test_tls_options_apply_to_tcp_only(given: Environment, tmp_path: Path) -> None:
     place = tmp_path / "certs"
     place.mkdir()
     given.variables(DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH=str(place))
-    assert endpoint.find("unix:///x").security is None
+    assert resolve_endpoint("unix:///x").security is None
     ca = str(place / "ca.pem")
-    assert endpoint.find("tcp://h:1").security == TlsOptions(ca, "", "", verify=True)
+    assert resolve_endpoint("tcp://h:1").security == TlsOptions(ca, "", "", verify=True)
     for name in ("cert.pem", "key.pem"):
         (place / name).touch()
-    found = endpoint.find("tcp://h:1").security
+    found = resolve_endpoint("tcp://h:1").security
     assert found == TlsOptions(ca, str(place / "cert.pem"), str(place / "key.pem"), verify=True)
     given.options(tlsverify=False)
-    assert endpoint.find("tcp://h:1").security is None
+    assert resolve_endpoint("tcp://h:1").security is None
     given.options(tls=True, tlscacert="/other")
-    found = endpoint.find("tcp://h:1").security
+    found = resolve_endpoint("tcp://h:1").security
     assert found is not None
     assert (found.authority, found.verify) == ("/other", False)
 
 
-def test_a_context_brings_its_certificates(given: Given) -> None:
+def test_a_context_has_its_certificates(given: Environment) -> None:
     files = {"ca.pem": b"a", "cert.pem": b"b", "key.pem": b"c"}
     contexts.save(Context("far", "text", "tcp://h:1", False, files))
-    found = contexts.destination("far")
+    found = contexts.resolve("far")
     assert found.security is not None
     assert Path(found.security.key).read_bytes() == b"c"
     assert Path(found.security.key).stat().st_mode & 0o777 == 0o600
     assert found.security.verify
-    assert contexts.find("far").files == files
-    contexts.save(contexts.find("far")._replace(files={}))
-    assert contexts.destination("far").security is None
+    assert contexts.load("far").files == files
+    contexts.save(contexts.load("far")._replace(files={}))
+    assert contexts.resolve("far").security is None
 
 
-def test_the_store_is_dockers(given: Given) -> None:
+def test_the_store_is_dockers(given: Environment) -> None:
     contexts.save(Context("one", "first", "tcp://h:1", True))
     # sha256 of "one", as docker/cli has it
     place = given.directory / "contexts/meta"
@@ -130,14 +131,14 @@ def test_the_store_is_dockers(given: Given) -> None:
     assert "currentContext" not in json.loads((given.directory / "config.json").read_text())
 
 
-def test_what_others_wrote_into_a_context_stays(given: Given) -> None:
+def test_fields_of_other_programs_are_preserved(given: Environment) -> None:
     contexts.save(Context("one", "text", "unix:///x"))
     path = Path(contexts.meta_path("one")) / "meta.json"
     document = json.loads(path.read_text())
     document["Metadata"]["Team"] = "red"
     document["Endpoints"]["kubernetes"] = {"Host": "https://k"}
     path.write_text(json.dumps(document))
-    contexts.save(contexts.find("one")._replace(description="", host="unix:///y"))
+    contexts.save(contexts.load("one")._replace(description="", host="unix:///y"))
     document["Endpoints"]["docker"]["Host"] = "unix:///y"
     del document["Metadata"]["Description"]
     assert json.loads(path.read_text()) == document
@@ -149,20 +150,20 @@ def _damage(content: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "\0"])
-def test_a_damaged_store_is_one_clear_error(given: Given, content: str) -> None:
+def test_a_damaged_store_is_one_clear_error(given: Environment, content: str) -> None:
     _damage(content)
     with pytest.raises(CliError, match=r"meta\.json"):
-        contexts.find("one")
+        contexts.load("one")
 
 
 @pytest.mark.parametrize("content", ["[]", '{"Endpoints": 5}', '{"Name": ["one"]}'])
-def test_a_document_that_names_no_engine_is_none(given: Given, content: str) -> None:
+def test_a_document_without_an_endpoint_has_no_host(given: Environment, content: str) -> None:
     _damage(content)
-    assert contexts.find("one").host == ""
+    assert contexts.load("one").host == ""
 
 
 @pytest.mark.parametrize("name", ["", "a", "a b", "../x", "a/b", "default", "a\n", "-x"])
-def test_names_that_cannot_be(given: Given, name: str) -> None:
+def test_invalid_names_are_refused(given: Environment, name: str) -> None:
     with pytest.raises(CliError):
         contexts.check_name(name)
 
@@ -177,10 +178,10 @@ def _tar(*members: tuple[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def test_what_is_exported_can_be_imported(given: Given) -> None:
+def test_an_exported_context_can_be_imported(given: Environment) -> None:
     context = Context("one", "text", "tcp://h:1", True, {"ca.pem": b"a", "key.pem": b"k"})
     again = context_archive.unpack(context_archive.pack(context))
-    assert again._replace(kept={}) == context._replace(name="")
+    assert again._replace(raw={}) == context._replace(name="")
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("meta.json", json.dumps(context.document()))
@@ -188,7 +189,7 @@ def test_what_is_exported_can_be_imported(given: Given) -> None:
     assert context_archive.unpack(packed.getvalue()).files == {"ca.pem": b"a"}
 
 
-def test_an_archive_without_its_last_blocks_is_read(given: Given) -> None:
+def test_an_archive_without_its_last_blocks_is_read(given: Environment) -> None:
     """As Docker writes it."""
     whole = context_archive.pack(Context("one", host="tcp://h:1", files={"key.pem": b"k" * 100}))
     end = whole.rindex(b"k" * 100) + 100
@@ -213,13 +214,13 @@ META = json.dumps(Context("x", host="tcp://h:1").document()).encode()
         bytes(context_archive.MAX_SIZE + 1),
     ],
 )
-def test_a_hostile_archive_is_one_clear_error(given: Given, data: bytes) -> None:
+def test_a_hostile_archive_is_one_clear_error(given: Environment, data: bytes) -> None:
     with pytest.raises(CliError):
         context_archive.unpack(data)
     assert not (given.directory / "contexts").exists()
 
 
-def test_a_zip_that_grows_without_end_is_refused(given: Given) -> None:
+def test_a_zip_bomb_is_refused(given: Environment) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("meta.json", b" " * (50 << 20))

@@ -1,4 +1,4 @@
-"""The client against an engine that is well or badly behaved."""
+"""The client with well-behaved and broken engines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from jaula.cli.client import client as client_module
 from jaula.cli.client.client import Client, filters, quote, target
 from jaula.cli.client.detach_keys import DetachKeys, sequence
-from jaula.cli.client.hijack import HijackedStream, exit_status, opened
+from jaula.cli.client.hijack import HijackedStream, check_hijacked, exit_status
 from jaula.cli.client.http import SocketAddress
 from jaula.cli.client.stdcopy import StdcopyReader
 from jaula.cli.errors import CliError, EngineError, Unreachable, UsageError
@@ -25,7 +25,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """A client whose engine answers each connection with the bytes given, in order."""
+    """Return a client whose engine answers each connection with the given bytes, in order."""
     listener = socket.socket(socket.AF_UNIX)
     path = tmp_path / "s"
     listener.bind(str(path))
@@ -64,7 +64,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{"a":1}',
     ],
 )
-def test_every_framing_of_a_body_is_read(serve: Serve, answer: bytes) -> None:
+def test_every_framing_of_a_body_is_decoded(serve: Serve, answer: bytes) -> None:
     assert serve(answer).get("/x") == {"a": 1}
 
 
@@ -79,7 +79,7 @@ def test_a_connection_is_used_again_and_requests_may_be_sent_ahead(serve: Serve)
     assert client.request("POST", "/b") == b""
 
 
-def test_a_refusal_is_told_in_the_engines_words(serve: Serve) -> None:
+def test_an_error_has_the_engines_message(serve: Serve) -> None:
     body = b'{"message":"No such container: x"}'
     answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     with pytest.raises(EngineError) as caught:
@@ -89,7 +89,7 @@ def test_a_refusal_is_told_in_the_engines_words(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"plain", b"[]", b'{"other":1}', b"\xff\xfe"])
-def test_a_refusal_without_a_message_is_still_told(serve: Serve, body: bytes) -> None:
+def test_an_error_without_a_message_is_reported(serve: Serve, body: bytes) -> None:
     answer = b"HTTP/1.1 500 X\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     with pytest.raises(EngineError):
         serve(answer).get("/x")
@@ -107,12 +107,12 @@ def test_a_refusal_without_a_message_is_still_told(serve: Serve, body: bytes) ->
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
     ],
 )
-def test_a_broken_answer_is_one_clear_failure(serve: Serve, answer: bytes) -> None:
+def test_a_broken_answer_is_one_clear_error(serve: Serve, answer: bytes) -> None:
     with pytest.raises(Unreachable):
         serve(answer).get("/x")
 
 
-def test_an_engine_that_refuses_an_upload_early_is_heard(serve: Serve) -> None:
+def test_an_early_error_ends_an_upload(serve: Serve) -> None:
     def work(peer: socket.socket) -> None:
         peer.recv(100)
         peer.sendall(b'HTTP/1.1 400 Bad\r\nContent-Length: 17\r\n\r\n{"message":"bad"}')
@@ -121,13 +121,13 @@ def test_an_engine_that_refuses_an_upload_early_is_heard(serve: Serve) -> None:
         serve(work).upload("/images/load", (), (b"x" * 65536 for _ in range(1000)))
 
 
-def test_nobody_behind_a_named_socket_is_told(tmp_path: Path) -> None:
+def test_a_missing_engine_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="Cannot connect to the jaula engine at"):
         Client(f"unix://{tmp_path}/none").get("/x")
 
 
 @pytest.mark.parametrize("text", ["http://x", "unix://", "ftp://a", "ssh://", "://"])
-def test_an_address_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_address_is_refused(text: str) -> None:
     with pytest.raises(Unreachable):
         SocketAddress(text)
 
@@ -147,7 +147,7 @@ def test_filters_are_a_document() -> None:
         filters(["name"])
 
 
-def test_frames_are_found_in_any_cut() -> None:
+def test_frames_are_decoded_from_pieces_of_any_size() -> None:
     data = b"\x01\0\0\0\0\0\0\x02hi\x02\0\0\0\0\0\0\x03err\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x01!"
     for cut in range(1, len(data) + 1):
         frames = StdcopyReader()
@@ -158,25 +158,25 @@ def test_frames_are_found_in_any_cut() -> None:
         assert found == {1: b"hi!", 2: b"err"}
 
 
-def test_detach_keys_are_seen_across_reads() -> None:
+def test_detach_keys_match_across_reads() -> None:
     keys = DetachKeys("")
     keys.watch(b"abc\x10")
-    assert not keys.seen
+    assert not keys.matched
     keys.watch(b"x\x10\x10")
     keys.watch(b"\x11")
-    assert keys.seen
+    assert keys.matched
 
 
 @pytest.mark.parametrize(
     ("text", "keys"),
     [("ctrl-p,ctrl-q", b"\x10\x11"), ("a", b"a"), ("ctrl-@,ctrl-[,ctrl-_", b"\0\x1b\x1f")],
 )
-def test_detach_keys_are_named(text: str, keys: bytes) -> None:
+def test_detach_keys_are_parsed(text: str, keys: bytes) -> None:
     assert sequence(text) == keys
 
 
 @pytest.mark.parametrize("text", ["ctrl-", "ab", "ctrl-1", "a,,b", "é", "ctrl-ab"])
-def test_what_names_no_key_is_refused(text: str) -> None:
+def test_invalid_detach_keys_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         sequence(text)
 
@@ -185,10 +185,10 @@ def attached(
     serve: Serve, work: Callable[[socket.socket], None], stdin: int | None
 ) -> HijackedStream:
     client = serve(work)
-    return HijackedStream(opened(client.ask_hijack("/attach")), framed=False, stdin=stdin)
+    return HijackedStream(check_hijacked(client.send_hijack("/attach")), framed=False, stdin=stdin)
 
 
-def test_early_bytes_of_a_hijacked_stream_are_shown(
+def test_early_bytes_of_a_hijacked_stream_are_written(
     serve: Serve, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     def work(peer: socket.socket) -> None:
@@ -200,7 +200,7 @@ def test_early_bytes_of_a_hijacked_stream_are_shown(
     assert capfdbinary.readouterr().out == b"early late"
 
 
-def test_the_end_of_input_is_half_a_close(
+def test_the_end_of_input_shuts_down_the_write_side(
     serve: Serve, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     def work(peer: socket.socket) -> None:
@@ -227,7 +227,7 @@ def test_the_end_of_input_is_half_a_close(
     assert capfdbinary.readouterr().out == b"3000000 bytes"
 
 
-def test_a_container_that_does_not_read_keeps_on_being_shown(
+def test_output_continues_if_the_container_does_not_read(
     serve: Serve, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     def work(peer: socket.socket) -> None:
@@ -239,7 +239,7 @@ def test_a_container_that_does_not_read_keeps_on_being_shown(
     assert len(capfdbinary.readouterr().out) == 5_000_000
 
 
-def test_the_exit_status_is_asked_for_again_when_the_engine_went_away(serve: Serve) -> None:
+def test_the_exit_status_is_requested_again_after_a_restart(serve: Serve) -> None:
     good = (
         b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{"StatusCode":7}\r\n0\r\n\r\n'
     )
@@ -255,7 +255,7 @@ def test_the_exit_status_is_asked_for_again_when_the_engine_went_away(serve: Ser
     assert exit_status(first, ask) == 7
 
 
-def test_an_exit_status_that_nobody_knows_is_told(serve: Serve) -> None:
+def test_an_unknown_exit_status_is_reported(serve: Serve) -> None:
     gone = b'HTTP/1.1 404 X\r\nContent-Length: 18\r\n\r\n{"message":"gone"}'
     client = serve(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", gone)
 
@@ -266,6 +266,6 @@ def test_an_exit_status_that_nobody_knows_is_told(serve: Serve) -> None:
 
     first = ask()
     first.response_head()
-    with pytest.raises(CliError, match="cannot tell the exit status") as caught:
+    with pytest.raises(CliError, match="cannot report the exit status") as caught:
         exit_status(first, ask)
     assert caught.value.status == 125

@@ -1,4 +1,4 @@
-"""``ssh://``: the command line, what cannot be, and a connection by a program in ssh's place."""
+"""``ssh://``: parsing, the argument list, and a connection through a fake ssh."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ PROJECT = Path(__file__).resolve().parents[4]
         ("host/", SshTarget("host")),
     ],
 )
-def test_where_to_log_in(text: str, place: SshTarget) -> None:
+def test_an_address_is_parsed(text: str, place: SshTarget) -> None:
     assert ssh.parse(text) == place
 
 
 @pytest.mark.parametrize(
     "text", ["", "-oProxyCommand=x", "-x@host", "me:secret@host", "@host", "host:port", "me@", "/x"]
 )
-def test_what_ssh_could_misread_is_refused(text: str) -> None:
-    with pytest.raises(Unreachable, match="is no ssh://"):
+def test_an_invalid_address_is_refused(text: str) -> None:
+    with pytest.raises(Unreachable, match="is not a valid ssh://"):
         ssh.parse(text)
 
 
@@ -48,7 +48,7 @@ def test_the_command_line() -> None:
     ]
 
 
-def test_requests_go_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s"
     program = tmp_path / "ssh"
     program.write_text(

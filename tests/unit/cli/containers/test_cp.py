@@ -1,10 +1,10 @@
-"""What `cp` copies where."""
+"""The source and target of ``jaula cp``."""
 
 from __future__ import annotations
 
 import pytest
 
-from jaula.cli.containers.cp import CopyEndpoint, RenamedMembers, decide, split
+from jaula.cli.containers.cp import CopyEndpoint, RenamedMembers, resolve_target, split_argument
 from jaula.cli.errors import CliError
 from jaula.storage.tar.entry import TarEntry
 
@@ -31,7 +31,7 @@ INSIDE = CopyEndpoint("d/.", exists=True, directory=True)
 def test_the_destination_decides_where_a_copy_goes(
     source: CopyEndpoint, destination: CopyEndpoint, outcome: tuple[str, str]
 ) -> None:
-    assert decide(source, destination) == outcome
+    assert resolve_target(source, destination) == outcome
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def test_the_destination_decides_where_a_copy_goes(
         (FILE, CopyEndpoint("/f/", exists=True, directory=False), "not a directory"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_an_impossible_copy_is_refused(
     source: CopyEndpoint, destination: CopyEndpoint, text: str
 ) -> None:
     with pytest.raises(CliError, match=text):
-        decide(source, destination)
+        resolve_target(source, destination)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_what_does_not_fit_is_refused(
         ("web:", ("web", "")),
     ],
 )
-def test_a_colon_parts_container_and_path(text: str, parts: tuple[str, str]) -> None:
-    assert split(text) == parts
+def test_a_colon_separates_container_and_path(text: str, parts: tuple[str, str]) -> None:
+    assert split_argument(text) == parts
 
 
 class _Archive:

@@ -1,4 +1,4 @@
-"""``--mount``, read as docker reads it."""
+"""``--mount`` is parsed as docker parses it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from jaula.cli.errors import UsageError
         ),
     ],
 )
-def test_what_is_given(word: str, document: dict[str, Any]) -> None:
+def test_a_mount_is_parsed(word: str, document: dict[str, Any]) -> None:
     assert mount_option.document(word) == document
 
 
@@ -73,9 +73,9 @@ def test_what_is_given(word: str, document: dict[str, Any]) -> None:
         ("dst=/m,colour=red", "unexpected key"),
         ("dst=/m,nonsense", "must be a key=value pair"),
         ('"dst=/m', "a quote is not closed"),
-        ('dst="/m', "a quote stands inside"),
+        ('dst="/m', "a quote inside"),
     ],
 )
-def test_what_cannot_be_is_refused(word: str, message: str) -> None:
+def test_an_invalid_mount_is_refused(word: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         mount_option.document(word)

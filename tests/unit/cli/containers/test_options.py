@@ -1,4 +1,4 @@
-"""``run`` and ``create`` flags become the document that Docker's command line would send."""
+"""The flags of ``run`` and ``create`` make the document that Docker's command line sends."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_everything_about_the_host_config() -> None:
     assert (host["OomScoreAdj"], host["GroupAdd"], found["StopTimeout"]) == (100, ["7"], 3)
 
 
-def test_init_false_is_told_apart_from_init_not_given() -> None:
+def test_init_false_differs_from_no_init() -> None:
     assert document("--init=false", "busybox")["HostConfig"]["Init"] is False
     assert "Init" not in document("busybox")["HostConfig"]
 
@@ -97,7 +97,7 @@ def test_an_empty_entrypoint_resets_the_images() -> None:
     assert "Entrypoint" not in document("busybox")
 
 
-def test_volumes_and_binds_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_volumes_differ_from_binds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     found = document("-v", "/data", "-v", "vol:/x:ro", "-v", "./sub:/y", "busybox")
     assert found["Volumes"] == {"/data": {}}
@@ -251,13 +251,13 @@ def test_a_bad_mount_is_refused(text: str) -> None:
         ["--env-file", "/nonexistent"],
     ],
 )
-def test_what_cannot_be_meant_is_refused(words: list[str]) -> None:
+def test_an_invalid_flag_is_refused(words: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         document(*words, "busybox")
     assert caught.value.status == 125
 
 
-def test_networks_are_endpoints_and_the_flags_beside_them_are_the_firsts() -> None:
+def test_networks_are_endpoints_and_network_flags_apply_to_the_first() -> None:
     body = document(
         *("--network", "front", "--network", "name=back,alias=db,alias=sql,ip=10.0.0.5"),
         *("--network-alias", "web", "--ip6", "fd00::5", "--mac-address", "02:00:00:00:00:01"),
@@ -275,6 +275,6 @@ def test_networks_are_endpoints_and_the_flags_beside_them_are_the_firsts() -> No
 
 
 @pytest.mark.parametrize("mode", ["host", "none", "container:x"])
-def test_what_is_no_network_has_no_endpoint(mode: str) -> None:
+def test_a_special_network_mode_has_no_endpoint(mode: str) -> None:
     assert "NetworkingConfig" not in document("--network", mode, "busybox")
     assert "NetworkingConfig" in document("--network", "hostile", "busybox")

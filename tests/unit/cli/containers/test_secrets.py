@@ -1,4 +1,4 @@
-"""``--secret`` and ``--config``, read."""
+"""Parsing of ``--secret`` and ``--config``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from jaula.cli.errors import UsageError
         ('db,"target=/a,b"', {"Source": "db", "Target": "/a,b"}),
     ],
 )
-def test_what_is_given(word: str, document: dict[str, Any]) -> None:
+def test_a_reference_is_parsed(word: str, document: dict[str, Any]) -> None:
     assert secrets.document(word, "secret") == document
 
 
 @pytest.mark.parametrize("word", ["", "target=x", "db,mode=9", "db,mode=", "db,colour=red", "db,x"])
-def test_what_cannot_be_is_refused(word: str) -> None:
+def test_an_invalid_reference_is_refused(word: str) -> None:
     with pytest.raises(UsageError, match='for "--config" flag'):
         secrets.document(word, "config")

@@ -1,4 +1,4 @@
-"""How progress is shown: on a terminal, elsewhere, and what a name means to the API."""
+"""Progress output on a terminal and elsewhere, and references for the API."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ BAR = "=" * 25 + ">" + " " * 25
 class Terminal(io.StringIO):
     def __init__(self, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
-        monkeypatch.setattr(pull, "_width", lambda output: width)
+        monkeypatch.setattr(pull, "_terminal_width", lambda output: width)
 
     def isatty(self) -> bool:
         return True
 
 
-def test_elsewhere_than_on_a_terminal_there_is_a_line_a_change() -> None:
+def test_without_a_terminal_each_change_is_one_line() -> None:
     out = io.StringIO()
-    pull.show(MESSAGES, out)
+    pull.show_progress(MESSAGES, out)
     assert out.getvalue().splitlines() == [
         "1: Pulling from a/b",
         "aa: Pulling fs layer",
@@ -50,21 +50,23 @@ def test_elsewhere_than_on_a_terminal_there_is_a_line_a_change() -> None:
     ("width", "shown"),
     [(80, "aa: Downloading      10B/20B"), (120, f"aa: Downloading [{BAR}]      10B/20B")],
 )
-def test_on_a_terminal_the_line_of_a_layer_is_drawn_over(
+def test_on_a_terminal_the_line_of_a_layer_is_redrawn(
     monkeypatch: pytest.MonkeyPatch, width: int, shown: str
 ) -> None:
     out = Terminal(width, monkeypatch)
-    pull.show(MESSAGES, out)
+    pull.show_progress(MESSAGES, out)
     assert f"\x1b[2A\x1b[2K\r{shown}\x1b[2B\r" in out.getvalue()
     assert out.getvalue().endswith("Digest: sha256:0\n")
 
 
-def test_quiet_shows_nothing_but_an_error_is_raised() -> None:
+def test_quiet_prints_nothing_and_raises_errors() -> None:
     out = io.StringIO()
-    pull.show(MESSAGES, out, quiet=True)
+    pull.show_progress(MESSAGES, out, quiet=True)
     assert out.getvalue() == ""
     with pytest.raises(CliError, match="denied"):
-        pull.show([{"errorDetail": {"message": "denied"}, "error": "denied"}], out, quiet=True)
+        pull.show_progress(
+            [{"errorDetail": {"message": "denied"}, "error": "denied"}], out, quiet=True
+        )
 
 
 @pytest.mark.parametrize(
@@ -76,8 +78,8 @@ def test_quiet_shows_nothing_but_an_error_is_raised() -> None:
         ("a@sha256:0", ("a", "sha256:0")),
     ],
 )
-def test_a_name_is_split_for_the_api(image: str, found: tuple[str, str]) -> None:
-    assert pull.split(image) == found
+def test_a_reference_is_split_for_the_api(image: str, found: tuple[str, str]) -> None:
+    assert pull.split_reference(image) == found
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_a_name_is_split_for_the_api(image: str, found: tuple[str, str]) -> None
         ("q.io/a@sha256:0", "q.io/a@sha256:0"),
     ],
 )
-def test_a_pull_ends_with_the_whole_name(image: str, whole: str) -> None:
+def test_a_pull_prints_the_full_reference(image: str, whole: str) -> None:
     assert _canonical(image) == whole
 
 

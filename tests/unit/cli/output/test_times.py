@@ -1,4 +1,4 @@
-"""Times as Docker's command line reads them."""
+"""Times of the command line are read as in Docker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaula.cli.errors import UsageError
 from jaula.cli.output import times
 
 
-def test_a_time_for_the_engine_is_seconds_or_a_time_ago() -> None:
+def test_a_time_is_unix_seconds_or_a_duration() -> None:
     assert times.timestamp("") == ""
     assert times.timestamp("1700000000.5") == "1700000000.5"
     assert times.timestamp("2024-02-29T12:00:00Z") == "1709208000"

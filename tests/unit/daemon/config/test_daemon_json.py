@@ -205,7 +205,7 @@ def test_a_setting_in_both_places_is_refused_as_dockerd_does(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="there is no such file"):
+    with pytest.raises(InvalidRequest, match="no such file"):
         config("--config-file", str(tmp_path / "none"))
     with pytest.raises(InvalidRequest, match="directory"):
         config("--config-file", str(tmp_path))

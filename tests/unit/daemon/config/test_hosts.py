@@ -74,5 +74,5 @@ def test_flags_make_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     made = config("-H", "unix:///run/x.sock", "-H", "tcp://127.0.0.1:1", "--insecure-tcp")
     assert (str(made.socket), made.tcp, made.tls) == ("/run/x.sock", (("127.0.0.1", 1),), None)
-    with pytest.raises(InvalidRequest, match="name the same thing"):
+    with pytest.raises(InvalidRequest, match="set the same socket"):
         config("--socket", "/run/a.sock", "-H", "unix:///run/b.sock")

@@ -1,19 +1,18 @@
-"""The part of Go's text/template that ``--format`` is used with.
+"""The subset of Go's text/template for ``--format``.
 
 Actions ``{{...}}`` with ``-`` for trimming: fields (``.State.Pid``), ``$variables``, literals,
-pipelines, parentheses, ``if``, ``range`` and ``with`` (each with ``else``), ``end``, comments,
-the functions of Go (``and or not eq ne lt le gt ge index len print printf println slice``) and
-Docker's (``json split join title lower upper pad truncate``).
+pipelines, parentheses, ``if``, ``range`` and ``with`` (each with ``else``), ``end``, comments, Go's
+functions (``and or not eq ne lt le gt ge index len print printf println slice``) and Docker's
+(``json split join title lower upper pad truncate``).
 
-A document is made of dicts, lists, text, numbers, booleans and None; a value of a dict that can be
-called is computed when it is asked for.
+A document consists of dicts, lists, strings, numbers, booleans and None. A callable value of a dict
+is called on demand.
 """
 
 from __future__ import annotations
 
-from jaula.cli.output.template.functions import FUNCTIONS
+from jaula.cli.output.template.functions import FUNCTIONS, MISSING, format_value
 from jaula.cli.output.template.parser import bad, read
-from jaula.cli.output.template.values import MISSING, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,13 +21,15 @@ if TYPE_CHECKING:
     from jaula.cli.output.template.parser import Node
 
 
-STRICT = "strict"  # beside the variables, whose names begin with $
+STRICT = "strict"  # stored with the variables, whose names begin with $
 
 
 class Template:
-    """A template that was read; ``render`` as often as wanted. Raises Failure where it is wrong.
+    """A parsed template.
 
-    A ``strict`` one refuses to print a key that is not there, unless it is somebody's own (labels).
+    A ``strict`` template refuses to print a missing key, except below user-defined keys (labels).
+
+    :raises CliError: when the template is invalid.
     """
 
     def __init__(self, text: str, *, strict: bool = False) -> None:
@@ -36,14 +37,17 @@ class Template:
         self._names = {STRICT: True} if strict else {}
 
     def render(self, document: Any) -> str:
-        """The text for one document."""
+        """Return the text for one document.
+
+        :raises CliError: when the template does not fit the document.
+        """
         out: list[str] = []
         _run(self.nodes, document, {**self._names, "$": document}, out)
         return "".join(out)
 
 
 def unescape(text: str) -> str:
-    """``\\t`` and ``\\n`` of a template given on a command line."""
+    """Replace ``\\t`` and ``\\n`` of a template from the command line."""
     return text.replace("\\t", "\t").replace("\\n", "\n")
 
 
@@ -58,8 +62,8 @@ def _run(nodes: list[Node], dot: Any, names: dict[str, Any], out: list[str]) -> 
                 names[node[1][0]] = value
             else:
                 if value is MISSING and STRICT in names:
-                    _refuse_missing(node[2])
-                out.append(shown(value))
+                    _raise_missing(node[2])
+                out.append(format_value(value))
         elif kind == "range":
             _range(node, dot, names, out)
         else:
@@ -73,7 +77,7 @@ def _run(nodes: list[Node], dot: Any, names: dict[str, Any], out: list[str]) -> 
                 _run(node[4], dot, dict(names), out)
 
 
-def _refuse_missing(pipeline: Node) -> None:
+def _raise_missing(pipeline: Node) -> None:
     first = pipeline[1][-1][0]
     path = first[-1] if first[0] in ("field", "of", "variable") else []
     if path and not {"Labels", "Options", "Annotations"} & set(path):
@@ -92,7 +96,7 @@ def _range(node: Node, dot: Any, names: dict[str, Any], out: list[str]) -> None:
     elif value is None or value is MISSING:
         pairs = []
     else:
-        raise bad(f"range can't iterate over {shown(value)}")
+        raise bad(f"range can't iterate over {format_value(value)}")
     if not pairs:
         _run(other, dot, dict(names), out)
     for key, item in pairs:
@@ -131,15 +135,15 @@ def _command(command: list[Node], dot: Any, names: dict[str, Any], last: list[An
     arguments = [_evaluate(node, dot, names) for node in rest] + last
     if first[0] == "call":
         return _call(first[1], arguments)
-    value = _evaluate(first, dot, names) if not arguments else _uncalled(first, dot, names)
+    value = _evaluate(first, dot, names) if not arguments else _method(first, dot, names)
     if arguments:
         if not callable(value):
-            raise bad(f"can't give argument to non-function {shown(value)}")
+            raise bad(f"can't give argument to non-function {format_value(value)}")
         return value(*arguments)
     return value
 
 
-def _uncalled(node: Node, dot: Any, names: dict[str, Any]) -> Any:
+def _method(node: Node, dot: Any, names: dict[str, Any]) -> Any:
     if node[0] == "field":
         *path, last = node[1]
         owner = _fields(dot, path)
@@ -152,7 +156,7 @@ def _fields(value: Any, names: list[str]) -> Any:
         if value is None or value is MISSING:
             return MISSING
         if not isinstance(value, dict):
-            raise bad(f"can't evaluate field {name} in {shown(value)}")
+            raise bad(f"can't evaluate field {name} in {format_value(value)}")
         value = value.get(name, MISSING)
         if callable(value):
             value = value()

@@ -1,14 +1,41 @@
-"""The functions of ``--format`` templates: Go's own and those that Docker adds."""
+"""Functions and values of ``--format`` templates: Go's functions and those that Docker adds."""
 
 from __future__ import annotations
 
-from jaula.cli.output.template.values import MISSING, shown
 from jaula.spec import fast_json as documents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+class MissingKey:
+    """The value of a missing key."""
+
+    def __str__(self) -> str:
+        return "<no value>"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING = MissingKey()
+
+
+def format_value(value: Any) -> str:
+    """Format a value as Go prints it."""
+    if value is None:
+        return "<nil>"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
+        return str(int(value))
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{format_value(value[key])}" for key in sorted(value)) + "]"
+    if isinstance(value, (list, tuple)):
+        return "[" + " ".join(format_value(item) for item in value) + "]"
+    return str(value)
 
 
 def _and(*values: Any) -> Any:
@@ -19,8 +46,8 @@ def _or(*values: Any) -> Any:
     return next((value for value in values if value), values[-1])
 
 
-def _equal(first: Any, *others: Any) -> bool:
-    return any(first == other for other in others)
+def _equal(first: Any, *candidates: Any) -> bool:
+    return any(first == other for other in candidates)
 
 
 def _index(value: Any, *keys: Any) -> Any:
@@ -43,23 +70,23 @@ def _slice(value: Any, start: int = 0, end: int | None = None) -> Any:
 def _print(*values: Any) -> str:
     return "".join(
         (" " if at and not isinstance(value, str) and not isinstance(values[at - 1], str) else "")
-        + shown(value)
+        + format_value(value)
         for at, value in enumerate(values)
     )
 
 
-def _printf(form: str, *values: Any) -> str:
+def _printf(format_string: str, *values: Any) -> str:
     out, position, left = "", 0, list(values)
-    while position < len(form):
-        letter = form[position]
+    while position < len(format_string):
+        letter = format_string[position]
         position += 1
         if letter != "%":
             out += letter
             continue
         start = position
-        while position < len(form) and form[position] in "+-# 0123456789.":
+        while position < len(format_string) and format_string[position] in "+-# 0123456789.":
             position += 1
-        flags, verb = form[start:position], form[position : position + 1]
+        flags, verb = format_string[start:position], format_string[position : position + 1]
         position += 1
         if verb == "%":
             out += "%"
@@ -73,11 +100,11 @@ def _printf(form: str, *values: Any) -> str:
 
 def _verb(flags: str, verb: str, value: Any) -> str:
     if verb in "vs":
-        return f"%{flags}s" % shown(value)
+        return f"%{flags}s" % format_value(value)
     if verb == "q":
-        return f"%{flags}s" % documents.encode(shown(value))
+        return f"%{flags}s" % documents.encode(format_value(value))
     if verb == "t":
-        return shown(value)
+        return format_value(value)
     if verb in "dxXocfeEgG":
         return str(f"%{flags}{verb}" % value)
     raise ValueError(f"unknown verb %{verb}")
@@ -99,7 +126,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-HIDDEN = ("Label",)  # takes an argument: no value of its own
+HIDDEN = ("Label",)  # a function with an argument: it has no value of its own
 
 
 def _pad(text: str, before: int, after: int) -> str:
@@ -125,10 +152,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "slice": _slice,
     "print": _print,
     "printf": _printf,
-    "println": lambda *values: " ".join(shown(value) for value in values) + "\n",
+    "println": lambda *values: " ".join(format_value(value) for value in values) + "\n",
     "json": _json,
     "split": lambda text, separator: text.split(separator),
-    "join": lambda words, separator: separator.join(shown(word) for word in words or ()),
+    "join": lambda words, separator: separator.join(format_value(word) for word in words or ()),
     "title": lambda text: text.title(),
     "lower": lambda text: text.lower(),
     "upper": lambda text: text.upper(),

@@ -1,8 +1,7 @@
-"""How a template is read: from text to nodes, which :mod:`jaula.cli.output.template` works through.
+"""Parser of templates: from text to nodes, which :mod:`jaula.cli.output.template` evaluates.
 
-Follows Go's text/template for the part that is named there. A node is a tuple that begins with its
-kind: ``text``, ``print``, ``if``, ``range``, ``with``, and in pipelines ``value``, ``call`` and the
-like.
+Follows Go's text/template for the subset listed there. A node is a tuple that begins with its kind:
+``text``, ``print``, ``if``, ``range``, ``with``, and in pipelines ``value``, ``call`` and others.
 """
 
 from __future__ import annotations
@@ -19,19 +18,22 @@ SPACE = " \t\r\n"
 
 
 def bad(reason: str) -> CliError:
-    """The failure that every fault of a template becomes."""
+    """Return the exception for an error in a template."""
     return CliError(f"template parsing error: {reason}")
 
 
 def read(text: str) -> list[Node]:
-    """The nodes of a template. Raises Failure where it is wrong."""
-    nodes, _ = _block(_pieces(text), 0, top=True)
+    """Parse a template into nodes.
+
+    :raises CliError: when the template is invalid.
+    """
+    nodes, _ = _block(_split_actions(text), 0, top=True)
     return nodes
 
 
-def _pieces(text: str) -> list[tuple[str, Any]]:
-    """Text and actions in turn: ('text', str) or ('action', tokens)."""
-    pieces: list[tuple[str, Any]] = []
+def _split_actions(text: str) -> list[tuple[str, Any]]:
+    """Split a template into text and actions: ('text', str) or ('action', tokens)."""
+    segments: list[tuple[str, Any]] = []
     position, trim = 0, False
     while position < len(text):
         start = text.find("{{", position)
@@ -39,18 +41,18 @@ def _pieces(text: str) -> list[tuple[str, Any]]:
         if trim:
             plain = plain.lstrip(SPACE)
         if start < 0:
-            pieces.append(("text", plain))
+            segments.append(("text", plain))
             break
         inner, end = start + 2, _end_of_action(text, start + 2)
         if text[inner : inner + 2] in ("- ", "-\t", "-\n"):
             plain, inner = plain.rstrip(SPACE), inner + 1
         trim = text[end - 2 : end] in (" -", "\t-", "\n-")
-        pieces.append(("text", plain))
+        segments.append(("text", plain))
         body = text[inner : end - 1 if trim else end].strip(SPACE)
         if not body.startswith("/*"):
-            pieces.append(("action", _tokens(body)))
+            segments.append(("action", _tokens(body)))
         position = end + 2
-    return pieces
+    return segments
 
 
 def _end_of_action(text: str, position: int) -> int:
@@ -106,12 +108,12 @@ OPENING = ("if", "range", "with")
 
 
 def _block(
-    pieces: list[tuple[str, Any]], position: int, *, top: bool = False
+    segments: list[tuple[str, Any]], position: int, *, top: bool = False
 ) -> tuple[list[Node], int]:
-    """Nodes up to ``else`` or ``end``, and the position of that piece."""
+    """Return the nodes up to ``else`` or ``end``, and the position of that piece."""
     nodes: list[Node] = []
-    while position < len(pieces):
-        kind, value = pieces[position]
+    while position < len(segments):
+        kind, value = segments[position]
         if kind == "text":
             if value:
                 nodes.append(("text", value))
@@ -125,34 +127,34 @@ def _block(
                 raise bad(f"unexpected {{{{{word}}}}}")
             return nodes, position
         if word in OPENING:
-            node, position = _branch(pieces, position, value)
+            node, position = _branch(segments, position, value)
             nodes.append(node)
             continue
-        nodes.append(("print", *_declared(value)))
+        nodes.append(("print", *_parse_declaration(value)))
         position += 1
     if not top:
         raise bad("unexpected EOF: {{end}} is missing")
     return nodes, position
 
 
-def _branch(pieces: list[tuple[str, Any]], position: int, tokens: list[str]) -> tuple[Node, int]:
+def _branch(segments: list[tuple[str, Any]], position: int, tokens: list[str]) -> tuple[Node, int]:
     kind = tokens[0]
-    names, pipeline = _declared(tokens[1:])
-    body, position = _block(pieces, position + 1)
+    names, pipeline = _parse_declaration(tokens[1:])
+    body, position = _block(segments, position + 1)
     other: list[Node] = []
-    words = pieces[position][1]
+    words = segments[position][1]
     if words[0] == "else":
         if len(words) > 1:
-            node, position = _branch(pieces, position, words[1:])
+            node, position = _branch(segments, position, words[1:])
             return (kind, names, pipeline, body, [node]), position
-        other, position = _block(pieces, position + 1)
-        if pieces[position][1][0] != "end":
+        other, position = _block(segments, position + 1)
+        if segments[position][1][0] != "end":
             raise bad("expected end; found {{else}}")
     return (kind, names, pipeline, body, other), position + 1
 
 
-def _declared(tokens: list[str]) -> tuple[list[str], Node]:
-    """Variables that ``:=`` or ``=`` sets, and the pipeline."""
+def _parse_declaration(tokens: list[str]) -> tuple[list[str], Node]:
+    """Return the variables that ``:=`` or ``=`` sets, and the pipeline."""
     names: list[str] = []
     for sign in (":=", "="):
         if sign in tokens:

@@ -76,7 +76,7 @@ def test_a_template_renders_as_gos_does(text: str, shown: str) -> None:
         "{{.A .B :=}}",
     ],
 )
-def test_a_wrong_template_is_one_clear_failure(text: str) -> None:
+def test_an_invalid_template_is_one_clear_error(text: str) -> None:
     with pytest.raises(CliError, match="template parsing error"):
         Template(text).render(DOCUMENT)
 
@@ -85,7 +85,7 @@ def test_a_wrong_template_is_one_clear_failure(text: str) -> None:
     "text", ["{{.Name.Deep}}", "{{index .Config.Cmd 9}}", "{{len 3}}", "{{range .Name}}x{{end}}",
              "{{$nosuch}}", "{{.Name 3}}"]
 )  # fmt: skip
-def test_a_template_that_does_not_fit_is_one_clear_failure(text: str) -> None:
+def test_a_template_that_does_not_fit_is_one_clear_error(text: str) -> None:
     with pytest.raises(CliError):
         Template(text).render(DOCUMENT)
 
@@ -93,11 +93,11 @@ def test_a_template_that_does_not_fit_is_one_clear_failure(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["{{.Missing}}", "{{.State.Missing}}", "{{json .Name}} {{.Nothing}}"]
 )
-def test_a_strict_template_refuses_to_print_what_is_not_there(text: str) -> None:
+def test_a_strict_template_refuses_to_print_a_missing_key(text: str) -> None:
     with pytest.raises(CliError, match="map has no entry for key"):
         Template(text, strict=True).render(DOCUMENT)
 
 
-def test_a_strict_template_may_ask_for_what_is_not_there() -> None:
+def test_a_strict_template_may_test_a_missing_key() -> None:
     text = "{{if .State.Health}}x{{end}}{{with .Nothing}}y{{end}}{{.Config.Labels.nosuch}}"
     assert Template(text, strict=True).render(DOCUMENT) == "<no value>"

@@ -1,4 +1,4 @@
-"""What an engine depends on, read from the host: no decision is made here.
+"""The state of the host that an engine depends on. No decision is made here.
 
 Sources: subuid(5), newuidmap(1), user_namespaces(7), Documentation/admin-guide/sysctl/user.rst and
 kernel.rst, systemd's pam_systemd(8) for the runtime directory and loginctl(1) for lingering.
@@ -33,45 +33,45 @@ SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Program(msgspec.Struct, frozen=True):
-    """A helper. ``raised``: it has root's rights by its set-user-ID bit or a file capability."""
+    """An installed program. ``raised``: it is set-user-ID root or has file capabilities."""
 
     path: str
     raised: bool = False
 
 
 class HostReport(msgspec.Struct, frozen=True):
-    """The host as one user sees it. None: there is no such thing here."""
+    """The host from one user's point of view. None and empty values: not available on this host."""
 
     uid: int
     name: str
     distribution: tuple[str, ...] = ()  # os-release's ID, then ID_LIKE
     kernel: tuple[int, int] = (0, 0)
-    subuids: int = 0  # how many
+    subuids: int = 0  # number of ids
     subgids: int = 0
-    next_subid: int = 100_000  # the first that no range has
-    programs: dict[str, Program] = {}  # those that are there
+    next_subid: int = 100_000  # the first id after all ranges
+    programs: dict[str, Program] = {}  # the installed ones
     libnftables: bool = False
-    sysctls: dict[str, int] = {}  # those that there are
-    namespace: str = ""  # why a user namespace with rights in it cannot be made; "": it can
+    sysctls: dict[str, int] = {}  # the existing ones
+    namespace: str = ""  # why a user namespace with capabilities cannot be created; "": it can
     no_new_privileges: bool = False
     tun: str = ""  # why /dev/net/tun cannot be opened; "": it can
     runtime_variable: str = ""  # XDG_RUNTIME_DIR
-    runtime_directory: str = ""  # what is wrong with it; "": nothing
-    run: str = ""  # where the engine's socket will be
+    runtime_directory: str = ""  # why it is unusable; "": it is usable
+    run: str = ""  # the directory of the engine's socket
     root: str = ""
     root_writable: bool = True
     unified: bool = False  # every controller is on cgroup v2
     controllers: frozenset[str] = frozenset()  # of root, or those delegated to the user
-    user_manager: bool = False  # the user's own systemd answers
+    user_manager: bool = False  # the systemd instance of the user answers
     systemd: bool = False
     lingers: bool = False
 
 
 def read() -> HostReport:
-    """The facts for the user that asks."""
+    """Return the report for the effective user."""
     uid = os.geteuid()
     name = _name(uid)
-    tree = _unified()
+    cgroup_root = _unified()
     return HostReport(
         uid=uid,
         name=name,
@@ -80,19 +80,19 @@ def read() -> HostReport:
         subuids=_count("/etc/subuid", name, uid),
         subgids=_count("/etc/subgid", name, uid),
         next_subid=next_subid(_text("/etc/subuid") + "\n" + _text("/etc/subgid")),
-        programs={n: found for n in PROGRAMS if (found := _program(n))},
+        programs={n: program for n in PROGRAMS if (program := _program(n))},
         libnftables=_has_libnftables(),
         sysctls={n: value for n in SYSCTLS if (value := _number(n)) is not None},
         namespace=_try_namespace(uid),
         no_new_privileges="NoNewPrivs:\t1" in _text("/proc/self/status"),
         tun=_openable("/dev/net/tun"),
         runtime_variable=os.environ.get("XDG_RUNTIME_DIR", ""),
-        runtime_directory=_wrong(os.environ.get("XDG_RUNTIME_DIR", ""), uid),
+        runtime_directory=_directory_problem(os.environ.get("XDG_RUNTIME_DIR", ""), uid),
         run=paths.run(),
         root=paths.root(),
         root_writable=_writable(paths.root()),
-        unified=tree is not None,
-        controllers=_controllers(tree, uid),
+        unified=cgroup_root is not None,
+        controllers=_controllers(cgroup_root, uid),
         user_manager=_answers(f"/run/user/{uid}/bus")
         or _answers(f"/run/user/{uid}/systemd/private"),
         systemd=os.path.isdir("/run/systemd/system"),
@@ -101,20 +101,20 @@ def read() -> HostReport:
 
 
 def kernel(release: str) -> tuple[int, int]:
-    """``6.12.3-amd64`` as (6, 12). Pure."""
+    """Parse ``6.12.3-amd64`` to (6, 12). Pure."""
     numbers = [part for part in release.replace("-", ".").split(".")[:2] if part.isdigit()]
     return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else (0, 0)
 
 
 def distribution(text: str) -> tuple[str, ...]:
-    """ID and ID_LIKE of os-release(5). Pure."""
-    found = dict(line.partition("=")[::2] for line in text.splitlines())
-    words = [found.get("ID", ""), *found.get("ID_LIKE", "").strip("\"'").split()]
+    """Return ID and ID_LIKE of os-release(5). Pure."""
+    fields = dict(line.partition("=")[::2] for line in text.splitlines())
+    words = [fields.get("ID", ""), *fields.get("ID_LIKE", "").strip("\"'").split()]
     return tuple(word.strip("\"'") for word in words if word)
 
 
 def next_subid(text: str) -> int:
-    """The first id from 100000 on behind every range of subuid and subgid files. Pure."""
+    """Return the first id from 100000 on after every range of subuid and subgid files. Pure."""
     after = 100_000
     for line in text.splitlines():
         fields = line.strip().split(":")
@@ -143,7 +143,7 @@ def _number(sysctl: str) -> int | None:
 
 
 def _count(path: str, name: str, uid: int) -> int:
-    return sum(found.size for found in subids.ranges(_text(path), name, uid))
+    return sum(entry.size for entry in subids.ranges(_text(path), name, uid))
 
 
 def _program(name: str) -> Program | None:
@@ -169,8 +169,11 @@ def _has_libnftables() -> bool:
 
 
 def _try_namespace(uid: int) -> str:
-    """Make a user namespace and use a right in it, in a child."""
-    reading, writing = os.pipe()
+    """Create a user namespace and use a capability in it, in a child process.
+
+    Return the error text, or an empty string.
+    """
+    read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
@@ -178,14 +181,14 @@ def _try_namespace(uid: int) -> str:
             namespaces.unshare(CLONE.NEWUSER)
             namespaces.unshare(CLONE.NEWNET | CLONE.NEWNS)
         except OSError as error:
-            os.write(writing, f"{error.strerror} (uid {uid})".encode())
+            os.write(write_end, f"{error.strerror} (uid {uid})".encode())
         finally:
             os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read(4096)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        error_text = pipe.read(4096)
     os.waitpid(pid, 0)
-    return said.decode(errors="replace")
+    return error_text.decode(errors="replace")
 
 
 def _openable(path: str) -> str:
@@ -196,20 +199,20 @@ def _openable(path: str) -> str:
     return ""
 
 
-def _wrong(path: str, uid: int) -> str:
+def _directory_problem(path: str, uid: int) -> str:
     if not path:
         return ""
     try:
-        facts = os.stat(path)
+        status = os.stat(path)
     except OSError as error:
         return error.strerror or str(error)
-    if facts.st_uid != uid:
-        return f"it belongs to user {facts.st_uid}"
-    return "" if os.access(path, os.W_OK) else "it cannot be written to"
+    if status.st_uid != uid:
+        return f"it is owned by user {status.st_uid}"
+    return "" if os.access(path, os.W_OK) else "it is not writable"
 
 
 def _writable(path: str) -> bool:
-    """Whether a directory can be used or made."""
+    """Return whether a directory can be used or created."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
@@ -222,11 +225,11 @@ def _unified() -> str | None:
         return None
 
 
-def _controllers(tree: str | None, uid: int) -> frozenset[str]:
-    if tree is None:
+def _controllers(cgroup_root: str | None, uid: int) -> frozenset[str]:
+    if cgroup_root is None:
         return frozenset()
     slices = f"user.slice/user-{uid}.slice/user@{uid}.service/" if uid else ""
-    return frozenset(_text(f"{tree}/{slices}cgroup.controllers").split())
+    return frozenset(_text(f"{cgroup_root}/{slices}cgroup.controllers").split())
 
 
 def _answers(path: str) -> bool:
