@@ -21,10 +21,9 @@ import report
 from engines import IMAGE, Engine
 from traffic import PORT, connecting, round_trip, throughput
 
-from jaula.kernel.links import add_address, add_default_route, add_veth, set_link
 from jaula.kernel.namespaces import CLONE, open_namespace, setns, unshare
 from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.rtnetlink import Rtnetlink, add_address, add_default_route, add_veth, set_link
 
 HERE = Path(__file__).resolve().parent
 HOST, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2

@@ -30,9 +30,8 @@ from integration.network.conftest import (
     talks,
     udp_frame,
 )
-from jaula.kernel.links import add_address, mac_bytes
 from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.rtnetlink import Rtnetlink, add_address, mac_bytes
 from jaula.network import PortRequest
 from jaula.network.firewall import bridge_rules
 

@@ -15,7 +15,6 @@ the tree for the system's manager and ``user@UID.service`` for a user's.
 
 from __future__ import annotations
 
-from jaula.cgroups import paths
 from jaula.errors import InvalidRequest, Unsupported
 
 BASE = "/jaula-runtime"
@@ -35,10 +34,10 @@ def place(
     if systemd:
         return _of_unit(cgroups_path or "", container, rootless)
     if cgroups_path and cgroups_path.startswith("/"):
-        return "/" + paths.relative(cgroups_path)
-    relative = paths.relative(cgroups_path or container)
+        return "/" + relative(cgroups_path)
+    name = relative(cgroups_path or container)
     base = _beside(own) if rootless else BASE
-    return f"{base}/{relative}"
+    return f"{base}/{name}"
 
 
 def expand(slice_name: str) -> str:
@@ -57,7 +56,7 @@ def expand(slice_name: str) -> str:
             f"invalid slice name: {slice_name}", hint="a dash stands between two names"
         )
     path = "".join("/" + "-".join(parts[: n + 1]) + _SLICE for n in range(len(parts)))
-    return "/" + paths.relative(path)
+    return "/" + relative(path)
 
 
 def own_cgroup(text: str) -> str:
@@ -100,4 +99,31 @@ def _of_unit(cgroups_path: str, container: str, rootless: bool) -> str:
     unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
     if "/" in unit:
         raise InvalidRequest(f'bad unit name "{unit}": a slash')
-    return "/" + paths.relative(f"{above}/{unit}")
+    return "/" + relative(f"{above}/{unit}")
+
+
+_LONGEST = 255  # NAME_MAX
+
+
+def relative(path: str) -> str:
+    """``path`` without its leading slash, checked: no ``..``, no empty, odd or overlong part.
+
+    Raises ``InvalidRequest``.
+    """
+    parts = path.removeprefix("/").split("/")
+    for part in parts:
+        if not part or part in (".", ".."):
+            raise InvalidRequest(f"bad cgroup path {path!r}: empty or dot part")
+        if len(part.encode("utf-8", "replace")) > _LONGEST:
+            raise InvalidRequest(f"bad cgroup path: a part is longer than {_LONGEST} bytes")
+        if not part.isprintable() or not part.isascii():
+            raise InvalidRequest(f"bad cgroup path {path!r}: only printable ASCII is allowed")
+        if part.startswith(("cgroup.", "-")):
+            raise InvalidRequest(f"bad cgroup path {path!r}: {part!r} reads as an interface file")
+    return "/".join(parts)
+
+
+def ancestors(path: str) -> list[str]:
+    """The paths above a relative path, topmost first: ``a/b/c`` gives ``a``, ``a/b``."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]

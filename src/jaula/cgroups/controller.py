@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from jaula.cgroups.file_writes import Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import Reader, Step
 from jaula.spec.runtime import Resources
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader, number
+from jaula.cgroups.files import FileWrite, Reader, Step, number
 
 _NO_BURST = "this kernel has no cfs burst, it is not in force"
 

@@ -63,3 +63,36 @@ def _number(what: str, value: int | None) -> int | None:
     if not 0 <= value <= _HIGHEST:
         raise InvalidRequest(f"bad device {what} {value}", hint=f"0 to {_HIGHEST}, or absent")
     return value
+
+
+_DENY_ALL = DeviceCgroup(allow=False, access="rwm")
+
+DEFAULT_DEVICES: tuple[DeviceCgroup, ...] = (
+    DeviceCgroup(allow=True, type="c", access="m"),
+    DeviceCgroup(allow=True, type="b", access="m"),
+    *(
+        DeviceCgroup(allow=True, type="c", major=major, minor=minor, access="rwm")
+        for major, minor in (
+            (1, 3),  # null
+            (1, 5),  # zero
+            (1, 7),  # full
+            (1, 8),  # random
+            (1, 9),  # urandom
+            (5, 0),  # tty
+            (5, 1),  # console
+            (5, 2),  # ptmx
+            (136, None),  # pts
+        )
+    ),
+)
+
+
+def with_default_devices(devices: Iterable[DeviceCgroup]) -> tuple[DeviceCgroup, ...]:
+    """``devices`` with the default ones behind, so that they hold whatever stands before.
+
+    A list that begins with no word on every device begins with denying all. Raises
+    ``InvalidRequest`` for a malformed rule.
+    """
+    given = tuple(devices)
+    complete = bool(given) and normal(given[:1])[0].everything
+    return (*(() if complete else (_DENY_ALL,)), *given, *DEFAULT_DEVICES)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jaula.cgroups import files
 from jaula.errors import Conflict, NotAuthorized, NotFound
@@ -142,3 +143,30 @@ def _stays(parent: int, path: str) -> Conflict:
         os.close(directory)
     listed = ", ".join(map(str, found[:8])) or "processes of another namespace"
     return Conflict(f"cannot remove cgroup {path}: in use by {listed}", hint="kill them first")
+
+
+_TIMEOUT = 5.0  # seconds
+
+
+def kill(
+    path: str, pids: Callable[[], set[int]], stop: Callable[[], bool], go: Callable[[], None]
+) -> None:
+    """``stop`` says whether every process has stopped; ``go`` lets them run, so that they die.
+
+    Raises ``Conflict`` where processes stay for five seconds.
+    """
+    deadline = time.monotonic() + _TIMEOUT
+    while pids():
+        stopped = stop()
+        found = pids()
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it ended meanwhile, which is what is wanted
+        go()
+        if stopped or not found:
+            return
+        if time.monotonic() > deadline:
+            raise Conflict(f"cgroup {path} still has processes {sorted(found)[:8]}")
+        time.sleep(0.001)

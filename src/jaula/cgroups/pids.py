@@ -6,8 +6,7 @@ and less mean no limit.
 
 from __future__ import annotations
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader, limit, number
+from jaula.cgroups.files import FileWrite, Reader, Step, limit, number
 from jaula.cgroups.protocol import PidsStats
 from jaula.spec.runtime import Resources
 

@@ -6,8 +6,7 @@ Source: OCI config-linux.md "RDMA"; kernel ``admin-guide/cgroup-v1/rdma.rst``: a
 
 from __future__ import annotations
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
 

@@ -15,6 +15,17 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from enum import IntEnum as IntEnum
+    from enum import IntFlag as IntFlag
+else:
+
+    class IntFlag(int):
+        """Names of numbers; called with a number it gives that number."""
+
+        def __new__(cls, value: int = 0) -> int:
+            return value
+
+    IntEnum = IntFlag
 
 libc = ctypes.PyDLL(None, use_errno=True)
 

@@ -18,8 +18,9 @@ import errno
 import os
 from collections.abc import Sequence
 
-from jaula.kernel.flags import IntEnum, IntFlag
 from jaula.kernel.libc import (
+    IntEnum,
+    IntFlag,
     NR_fsconfig,
     NR_fsmount,
     NR_fsopen,

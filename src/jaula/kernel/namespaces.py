@@ -12,8 +12,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 
-from jaula.kernel.flags import IntFlag
-from jaula.kernel.libc import NR_clone3, function, syscall
+from jaula.kernel.libc import IntFlag, NR_clone3, function, syscall
 from jaula.kernel.process import PR_SET_PDEATHSIG, prctl
 
 
@@ -208,3 +207,21 @@ def make_within(user_fd: int, flags: CLONE) -> dict[str, int]:
         os.close(reading)
         os.close(pidfd)
         _end(pid)
+
+
+WHOLE_ID_MAP = [0, 0, 0xFFFFFFFF]
+"""The map of the initial user namespace: every id is itself."""
+
+_initial: list[bool] = []
+
+
+def is_initial_userns() -> bool:
+    """Whether every id is itself here, so that a root has the host root's rights.
+
+    Asked once: who enters another namespace executes itself anew afterwards.
+    """
+    if not _initial:
+        with open("/proc/self/uid_map", "rb") as file:
+            rows = [[int(number) for number in line.split()] for line in file]
+        _initial.append(rows == [WHOLE_ID_MAP])
+    return _initial[0]

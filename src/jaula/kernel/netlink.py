@@ -2,7 +2,7 @@
 
 What the families have in common: headers, attributes, requests as values, answers. Numbers come
 from include/uapi/linux/netlink.h. Links, addresses and routes are asked for by requests of
-:mod:`jaula.kernel.links`, and their tables are read by :mod:`jaula.kernel.rtnetlink`.
+:mod:`jaula.kernel.rtnetlink`, and their tables are read by :mod:`jaula.kernel.rtnetlink`.
 
 Why not pyroute2, which is complete: it loads 310 modules and 21 MiB, and an idle engine has 45 MiB
 in all. An attach here is two sends.

@@ -11,8 +11,7 @@ import errno
 import os
 import stat
 
-from jaula.kernel.flags import IntFlag
-from jaula.kernel.libc import NR_openat2, syscall
+from jaula.kernel.libc import IntFlag, NR_openat2, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

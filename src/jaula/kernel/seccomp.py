@@ -19,8 +19,7 @@ from __future__ import annotations
 import ctypes
 import errno
 
-from jaula.kernel.flags import IntFlag
-from jaula.kernel.libc import MACHINE, syscall
+from jaula.kernel.libc import MACHINE, IntFlag, syscall
 
 NR_seccomp = {"x86_64": 317, "aarch64": 277, "riscv64": 277}.get(MACHINE, 277)
 

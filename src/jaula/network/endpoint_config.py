@@ -10,15 +10,15 @@ from __future__ import annotations
 import errno
 import socket
 
-from jaula.kernel.links import (
+from jaula.kernel.netlink import Request, visiting
+from jaula.kernel.rtnetlink import (
+    Rtnetlink,
     add_address,
     add_default_route,
     add_default_route_on,
     delete_link,
     set_link,
 )
-from jaula.kernel.netlink import Request, visiting
-from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import sysctl
 from jaula.spec.endpoint import Endpoint
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from jaula.cgroups import cgroup_path as places
-from jaula.cgroups.default_devices import with_default_devices
+from jaula.cgroups.device_rules import with_default_devices
 from jaula.oci.settings import Settings
 from jaula.spec.runtime import Linux, Resources, Spec
 

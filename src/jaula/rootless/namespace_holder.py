@@ -26,9 +26,8 @@ from typing import NoReturn
 import msgspec
 
 from jaula.kernel import namespaces, process
-from jaula.kernel.links import set_link
 from jaula.kernel.namespaces import CLONE
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.rtnetlink import Rtnetlink, set_link
 from jaula.rootless.port_forwarder import TcpForward, UdpForward
 from jaula.rootless.port_protocol import (
     Answer,

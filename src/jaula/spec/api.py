@@ -5,7 +5,7 @@ Resources, NetworkingConfig, ExecConfig, VolumeCreateOptions ...). Field names a
 own.
 
 Where absent and empty differ for the engine the field is ``... | None`` with None for absent. How a
-body is read is in :mod:`jaula.spec.decoding`, documents about networks in
+body is read is in :mod:`jaula.spec.decode`, documents about networks in
 :mod:`jaula.spec.api_networks`.
 
 What the fields may hold (limits, names, grammars) is the engine's to check.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import msgspec
 
 from jaula.spec.api_networks import NetworkingConfig
-from jaula.spec.decoding import Document, Empty, Int64, UInt16, UInt32, UInt64
+from jaula.spec.decode import Document, Empty, Int64, UInt16, UInt32, UInt64
 
 
 class Healthcheck(Document, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.spec.decoding import Document
+from jaula.spec.decode import Document
 
 
 class EndpointIPAMConfig(Document, frozen=True, kw_only=True):

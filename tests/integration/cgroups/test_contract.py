@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cgroups.default_devices import with_default_devices
+from jaula.cgroups.device_rules import with_default_devices
 from jaula.cgroups.events import events_document
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound

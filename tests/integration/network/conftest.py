@@ -18,10 +18,16 @@ from pathlib import Path
 import pytest
 
 from jaula.config import EngineConfig, Paths
-from jaula.kernel.links import add_address, add_default_route, add_veth, mac_bytes, set_link
 from jaula.kernel.namespaces import CLONE, make, open_namespace, setns, unshare
 from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.rtnetlink import (
+    Rtnetlink,
+    add_address,
+    add_default_route,
+    add_veth,
+    mac_bytes,
+    set_link,
+)
 from jaula.network import NetworkManager, sysctl
 from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import NetworkRecord

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized
-from jaula.kernel.links import add_address, add_default_route
 from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.rtnetlink import Rtnetlink, add_address, add_default_route
 from jaula.network import PortRequest
 from jaula.network.config import check_pools
 from jaula.spec.network import Pool

@@ -11,9 +11,8 @@ import threading
 import pytest
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
-from jaula.kernel.links import add_bridge, add_veth
 from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.rtnetlink import Rtnetlink, add_bridge, add_veth
 from jaula.network import NetworkManager, PortRequest, PortUnavailable
 
 from .conftest import (

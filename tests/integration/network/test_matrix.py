@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from jaula.kernel.links import add_default_route
 from jaula.kernel.netlink import visiting
-from jaula.kernel.rtnetlink import Rtnetlink
+from jaula.kernel.rtnetlink import Rtnetlink, add_default_route
 from jaula.network import PortRequest
 from jaula.network.config import check_pools
 from jaula.spec.network import Pool

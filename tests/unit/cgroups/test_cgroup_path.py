@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cgroups import paths
+from jaula.cgroups import cgroup_path
 from jaula.cgroups.cgroup_path import expand, own_cgroup, place
-from jaula.cgroups.v2 import migrate
+from jaula.cgroups.v2 import driver as v2driver
 from jaula.errors import InvalidRequest, Unsupported
 
 USER = "/user.slice/user-1000.slice/user@1000.service"
@@ -133,11 +133,11 @@ def test_whatever_is_asked_the_place_is_a_clean_path_or_a_clear_error(
         found = place(path, "id1", systemd=systemd, rootless=rootless, own=OWN_V2)
     except InvalidRequest:
         return
-    assert found == "/" + paths.relative(found)
+    assert found == "/" + cgroup_path.relative(found)
 
 
 def test_the_closest_cgroup_above_two() -> None:
-    assert migrate.common("/a/b/c", "/a/b/d/e") == "/a/b"
-    assert migrate.common("/a/b", "/a/b/c") == "/a/b"
-    assert migrate.common("/", "/a") == ""
-    assert migrate.common("/ab", "/a") == ""
+    assert v2driver.common_ancestor("/a/b/c", "/a/b/d/e") == "/a/b"
+    assert v2driver.common_ancestor("/a/b", "/a/b/c") == "/a/b"
+    assert v2driver.common_ancestor("/", "/a") == ""
+    assert v2driver.common_ancestor("/ab", "/a") == ""

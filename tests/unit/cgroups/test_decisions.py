@@ -7,10 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from jaula.cgroups import features, file_writes, pids
+from jaula.cgroups import features, files, pids
 from jaula.cgroups.controller import Controller
-from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning
 from jaula.cgroups.v1 import blkio, cpu, cpuset, devices, hugetlb, memory
 from jaula.cgroups.v2 import cpu as cpu2
 from jaula.cgroups.v2 import hugetlb as hugetlb2
@@ -215,7 +214,7 @@ def test_what_v2_cannot_do_is_remarked() -> None:
     ],
 )
 def test_a_refusal_says_what_was_asked(number: int, kind: type[JaulaError]) -> None:
-    error = file_writes.refusal("/jaula/x", FileWrite("pids.max", "3"), OSError(number, "why"))
+    error = files.refusal("/jaula/x", FileWrite("pids.max", "3"), OSError(number, "why"))
     assert type(error) is kind
     assert "cannot set pids.max of cgroup /jaula/x to '3'" in error.message
 

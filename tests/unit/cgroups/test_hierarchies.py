@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula import cgroups
-from jaula.cgroups import hierarchies, paths
+from jaula.cgroups import cgroup_path, hierarchies
 from jaula.errors import InvalidRequest, Unsupported
 
 SEPARATE = """\
@@ -54,10 +54,10 @@ def test_a_host_without_cgroups_is_told_so() -> None:
 )
 def test_a_bad_path_is_refused(path: str) -> None:
     with pytest.raises(InvalidRequest):
-        paths.relative(path)
+        cgroup_path.relative(path)
 
 
 def test_a_good_path_loses_its_slash_only() -> None:
-    assert paths.relative("/jaula/0123abc") == "jaula/0123abc"
-    assert paths.relative("system.slice/x") == "system.slice/x"
-    assert paths.ancestors("a/b/c") == ["a", "a/b"]
+    assert cgroup_path.relative("/jaula/0123abc") == "jaula/0123abc"
+    assert cgroup_path.relative("system.slice/x") == "system.slice/x"
+    assert cgroup_path.ancestors("a/b/c") == ["a", "a/b"]

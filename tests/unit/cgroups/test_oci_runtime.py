@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cgroups import cpulist, device_rules, hugetlb_page_size, null_driver, pressure
-from jaula.cgroups.default_devices import DEFAULT, with_default_devices
+from jaula.cgroups import cpulist, device_rules, hugetlb_page_size, null_driver
+from jaula.cgroups.device_rules import DEFAULT_DEVICES, with_default_devices
 from jaula.cgroups.events import events_document
-from jaula.cgroups.file_writes import FileWrite
+from jaula.cgroups.files import FileWrite
 from jaula.cgroups.protocol import (
     BlkioStats,
     CpuStats,
@@ -21,10 +21,10 @@ from jaula.cgroups.protocol import (
     Stats,
 )
 from jaula.cgroups.rdma import Rdma as RdmaController
-from jaula.cgroups.v1 import blkio, cpuacct
+from jaula.cgroups.v1 import blkio, cpu
 from jaula.cgroups.v1.hugetlb import Hugetlb
 from jaula.cgroups.v1.network import NetCls, NetPrio
-from jaula.cgroups.v2 import unified
+from jaula.cgroups.v2 import pressure, unified
 from jaula.errors import InvalidRequest, NotAuthorized, Unsupported
 from jaula.spec.runtime import (
     CPU,
@@ -44,10 +44,10 @@ NOTHING = {}.get
 
 def test_default_devices_come_behind_the_spec_s_rules() -> None:
     own = (DENY_ALL, DeviceCgroup(allow=True, type="c", major=10, minor=200, access="rw"))
-    assert with_default_devices(own) == (*own, *DEFAULT)
-    assert with_default_devices(()) == (DENY_ALL, *DEFAULT)
-    assert with_default_devices(own[1:]) == (DENY_ALL, *own[1:], *DEFAULT)
-    assert not any(rule.everything for rule in device_rules.normal(DEFAULT))
+    assert with_default_devices(own) == (*own, *DEFAULT_DEVICES)
+    assert with_default_devices(()) == (DENY_ALL, *DEFAULT_DEVICES)
+    assert with_default_devices(own[1:]) == (DENY_ALL, *own[1:], *DEFAULT_DEVICES)
+    assert not any(rule.everything for rule in device_rules.normal(DEFAULT_DEVICES))
 
 
 def test_the_privileged_stay_so_with_default_devices() -> None:
@@ -188,8 +188,8 @@ def test_v1_time_by_cpu() -> None:
         "cpuacct.usage_percpu": "5 7 ",
         "cpuacct.usage_all": "cpu user system\n0 1 2\n1 3 4\nodd\n",
     }
-    assert cpuacct.by_cpu(files.get) == ((5, 7), (1, 3), (2, 4))
-    assert cpuacct.by_cpu(NOTHING) == ((), (), ())
+    assert cpu.by_cpu(files.get) == ((5, 7), (1, 3), (2, 4))
+    assert cpu.by_cpu(NOTHING) == ((), (), ())
 
 
 def test_figures_by_the_names_that_callers_read() -> None:

@@ -18,7 +18,7 @@ from jaula.audit.model.result import Result, judge
 from jaula.config import OWN_RUNTIME
 from jaula.security.landlock import DEFAULT_FROM, Landlock, objection, parse
 from jaula.security.lsm.interface import LabelRequest
-from jaula.spec.landlock import ANNOTATION
+from jaula.spec.annotations import LANDLOCK_ANNOTATION
 from jaula.spec.runtime import Spec
 
 ABOUT = CheckInfo(
@@ -67,5 +67,5 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
 
 def _without(spec: Spec) -> Spec:
     """The spec as it was before Landlock was decided."""
-    others = {name: text for name, text in spec.annotations.items() if name != ANNOTATION}
+    others = {name: text for name, text in spec.annotations.items() if name != LANDLOCK_ANNOTATION}
     return structs.replace(spec, annotations=others)

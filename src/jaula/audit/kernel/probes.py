@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 from jaula.cgroups import hierarchies
-from jaula.kernel import links, mounts, namespaces, netlink, paths, process, rtnetlink, seccomp
+from jaula.kernel import mounts, namespaces, netlink, paths, process, rtnetlink, seccomp
 from jaula.kernel.namespaces import CLONE
 from jaula.security.lsm import detect
 
@@ -145,12 +145,12 @@ def _makes_link(request: Callable[[], netlink.Request]) -> str | None:
 
 def veth() -> str | None:
     """A pair of virtual interfaces."""
-    return _makes_link(lambda: links.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
+    return _makes_link(lambda: rtnetlink.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
 
 
 def bridge() -> str | None:
     """A bridge."""
-    return _makes_link(lambda: links.add_bridge("jprobe0", mac="02:00:00:00:00:01", mtu=1500))
+    return _makes_link(lambda: rtnetlink.add_bridge("jprobe0", mac="02:00:00:00:00:01", mtu=1500))
 
 
 def nftables() -> str | None:
@@ -194,7 +194,7 @@ def _on_parent(request: Callable[[int, int], netlink.Request]) -> str | None:
         namespaces.unshare(CLONE.NEWNET)
         netns = namespaces.open_namespace("thread-self", "net")
         with rtnetlink.Rtnetlink() as sockets:
-            sockets.send(links.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
+            sockets.send(rtnetlink.add_veth("jprobe0", mtu=1500, peer_name="jprobe1"))
             parent = sockets.link("jprobe0")
             assert parent is not None
             sockets.send(request(parent.index, netns))
@@ -205,7 +205,7 @@ def _on_parent(request: Callable[[int, int], netlink.Request]) -> str | None:
 def macvlan() -> str | None:
     """A link with a MAC of its own on another."""
     return _on_parent(
-        lambda parent, netns: links.add_macvlan(
+        lambda parent, netns: rtnetlink.add_macvlan(
             "jprobe2", parent=parent, netns=netns, mode="bridge", mac=None
         )
     )
@@ -214,7 +214,7 @@ def macvlan() -> str | None:
 def ipvlan() -> str | None:
     """A link with the MAC of another."""
     return _on_parent(
-        lambda parent, netns: links.add_ipvlan(
+        lambda parent, netns: rtnetlink.add_ipvlan(
             "jprobe2", parent=parent, netns=netns, mode="l2", flag="bridge"
         )
     )
@@ -222,7 +222,7 @@ def ipvlan() -> str | None:
 
 def vlan() -> str | None:
     """A link for tagged frames."""
-    return _on_parent(lambda parent, _: links.add_vlan("jprobe0.9", parent=parent, tag=9))
+    return _on_parent(lambda parent, _: rtnetlink.add_vlan("jprobe0.9", parent=parent, tag=9))
 
 
 def _trees() -> hierarchies.Hierarchies:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol, Self
 
-from jaula.cgroups.file_writes import Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import Reader, Step
 from jaula.cgroups.protocol import Cgroup as AnyCgroup
 from jaula.cgroups.protocol import Stats
 from jaula.cgroups.systemd.bus import Address, Connection

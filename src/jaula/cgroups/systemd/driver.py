@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from jaula.cgroups import paths
+from jaula.cgroups import cgroup_path
 from jaula.cgroups.systemd.bus import Address, Connection
 from jaula.cgroups.systemd.cgroup import Inner, SystemdCgroup
 from jaula.cgroups.systemd.pause_process import PauseProcess
@@ -135,7 +135,7 @@ class SystemdDriver:
 
 def units(path: str) -> tuple[str, str]:
     """(slice, unit) of a path; raises ``InvalidRequest``. Pure."""
-    *above, unit = paths.relative(path).split("/")
+    *above, unit = cgroup_path.relative(path).split("/")
     parent = above[-1] if above else "-.slice"
     if not unit.endswith((".scope", ".slice")) or not parent.endswith((".slice", ".service")):
         raise InvalidRequest(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.cgroups.protocol import BlkioStats, IoCount, IoEntry
 from jaula.spec.runtime import BlockIO, Resources
 

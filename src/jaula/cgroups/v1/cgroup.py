@@ -13,13 +13,11 @@ import msgspec
 
 from jaula.cgroups import directory as cgroup_directory
 from jaula.cgroups import files, pids
-from jaula.cgroups import kill as cgroup_kill
 from jaula.cgroups.controller import Controller
-from jaula.cgroups.file_writes import Step, gone, perform
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import Reader, Step, gone, perform
 from jaula.cgroups.protocol import CpusetStats, CpuStats, Stats
 from jaula.cgroups.rdma import Rdma
-from jaula.cgroups.v1 import blkio, cpu, cpuacct, cpuset, freezer, hugetlb, memory, oom
+from jaula.cgroups.v1 import blkio, cpu, cpuset, freezer, hugetlb, memory
 from jaula.cgroups.v1.devices import Devices
 from jaula.cgroups.v1.network import NetCls, NetPrio
 from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
@@ -29,7 +27,7 @@ CONTROLLERS: dict[str, Controller] = {
     controller.name: controller
     for controller in (
         cpu.Cpu(),
-        cpuacct.Cpuacct(),
+        cpu.Cpuacct(),
         cpuset.Cpuset(),
         memory.Memory(),
         Devices(),
@@ -117,11 +115,9 @@ class V1Cgroup:
 
     def stats(self, *, detailed: bool = False) -> Stats:
         read_cpuacct, read = self.reader("cpuacct"), self.reader("memory")
-        times = cpuacct.usage(read_cpuacct)
+        times = cpu.usage(read_cpuacct)
         throttling = cpu.throttling(self.reader("cpu"))
-        by_cpu = (
-            cpuacct.by_cpu(read_cpuacct) if detailed else (cpuacct.totals(read_cpuacct), (), ())
-        )
+        by_cpu = cpu.by_cpu(read_cpuacct) if detailed else (cpu.totals(read_cpuacct), (), ())
         return Stats(
             cpu=CpuStats(*times, *throttling, *by_cpu),
             memory=memory.stats(read, detailed=detailed),
@@ -147,7 +143,7 @@ class V1Cgroup:
 
     def kill(self) -> None:
         """Those that cgroups below have frozen are let go too, else they would not die."""
-        cgroup_kill.kill(self.path, self._pids, self._stop_for_kill, self._thaw_all)
+        cgroup_directory.kill(self.path, self._pids, self._stop_for_kill, self._thaw_all)
 
     def destroy(self, timeout: float = 2.0) -> None:
         deadline = time.monotonic() + timeout
@@ -163,7 +159,7 @@ class V1Cgroup:
 
     def oom_fd(self) -> int | None:
         directory = self._directory("memory")
-        return None if directory is None else oom.subscribe(directory)
+        return None if directory is None else memory.subscribe_oom(directory)
 
     def limits(self) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -6,8 +6,7 @@ Source: OCI config-linux.md "CPU"; kernel ``scheduler/sched-bwc.rst``. Times are
 from __future__ import annotations
 
 from jaula.cgroups import cpu_burst
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader, flat_keyed
+from jaula.cgroups.files import FileWrite, Reader, Step, flat_keyed, number
 from jaula.spec.runtime import Resources
 
 _NO_RT = "this kernel has no real-time group scheduling, the limit is not in force"
@@ -55,4 +54,40 @@ def throttling(read: Reader) -> tuple[int, int, int]:
         stat.get("nr_periods", 0),
         stat.get("nr_throttled", 0),
         stat.get("throttled_time", 0),
+    )
+
+
+class Cpuacct:
+    name = "cpuacct"
+    limits: tuple[str, ...] = ()
+
+    def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
+        return ()
+
+
+def totals(read: Reader) -> tuple[int, ...]:
+    """Nanoseconds of each CPU, in their order."""
+    return tuple(int(word) for word in (read("cpuacct.usage_percpu") or "").split())
+
+
+def by_cpu(read: Reader) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """(total, user, system) nanoseconds of each CPU, in their order.
+
+    ``cpuacct.usage_all`` is a table with the head ``cpu user system``.
+    """
+    rows = [line.split() for line in (read("cpuacct.usage_all") or "").splitlines()[1:]]
+    numbers = [row for row in rows if len(row) == 3 and all(word.isdigit() for word in row)]
+    return (
+        totals(read),
+        tuple(int(row[1]) for row in numbers),
+        tuple(int(row[2]) for row in numbers),
+    )
+
+
+def usage(read: Reader) -> tuple[int, int, int]:
+    """(total, user, system) nanoseconds."""
+    return (
+        number(read("cpuacct.usage")),
+        number(read("cpuacct.usage_user")),
+        number(read("cpuacct.usage_sys")),
     )

@@ -8,8 +8,7 @@ fill them from the parent's at ``mkdir``, which saves four file accesses a conta
 from __future__ import annotations
 
 from jaula.cgroups import cpulist, files
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.cgroups.protocol import CpusetStats
 from jaula.spec.runtime import Resources
 

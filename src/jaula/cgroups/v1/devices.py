@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.cgroups.device_rules import normal
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.spec.runtime import Resources
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from jaula.cgroups import directory, features, files, paths
+from jaula.cgroups import cgroup_path, directory, features, files
 from jaula.cgroups.v1 import cpuset
 from jaula.cgroups.v1.cgroup import CONTROLLERS, Hierarchy, V1Cgroup
 from jaula.errors import NotAuthorized, NotFound
@@ -43,7 +43,7 @@ class V1Driver:
         )
 
     def create(self, path: str) -> V1Cgroup:
-        relative = paths.relative(path)
+        relative = cgroup_path.relative(path)
         done: list[Hierarchy] = []
         try:
             for hierarchy in self.hierarchies:
@@ -60,7 +60,7 @@ class V1Driver:
 
         It is made in the others. Raises ``InvalidRequest`` for a bad path.
         """
-        relative = paths.relative(path)
+        relative = cgroup_path.relative(path)
         for hierarchy in self.hierarchies:
             if not files.exists(hierarchy.root, relative):
                 self._make(hierarchy, relative)
@@ -69,7 +69,7 @@ class V1Driver:
         return V1Cgroup(f"/{relative}", relative, self.hierarchies)
 
     def open(self, path: str) -> V1Cgroup:
-        relative = paths.relative(path)
+        relative = cgroup_path.relative(path)
         present = tuple(h for h in self.hierarchies if files.exists(h.root, relative))
         if not present:
             raise NotFound(f"no such cgroup: /{relative}")
@@ -125,7 +125,7 @@ class V1Driver:
             self._prepare_cpuset(hierarchy, relative)
 
     def _make_parents(self, hierarchy: Hierarchy, relative: str) -> None:
-        for ancestor in paths.ancestors(relative):
+        for ancestor in cgroup_path.ancestors(relative):
             try:
                 os.mkdir(ancestor, 0o755, dir_fd=hierarchy.root)
             except FileExistsError:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 
 from jaula.cgroups import files
-from jaula.cgroups.file_writes import Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import Reader, Step
 from jaula.errors import Unavailable
 from jaula.spec.runtime import Resources
 

@@ -6,8 +6,7 @@ Source: OCI config-linux.md "Huge page limits"; kernel ``admin-guide/cgroup-v1/h
 from __future__ import annotations
 
 from jaula.cgroups import hugetlb_page_size
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader, number
+from jaula.cgroups.files import FileWrite, Reader, Step, number
 from jaula.cgroups.protocol import HugetlbStats
 from jaula.spec.runtime import Resources
 

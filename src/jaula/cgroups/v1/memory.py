@@ -7,9 +7,11 @@ keeps limit <= memsw at each step, so the order of the two writes follows the di
 
 from __future__ import annotations
 
-from jaula.cgroups import memory_usage
-from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
-from jaula.cgroups.files import Reader, flat_keyed, limit, number
+import errno
+import os
+
+from jaula.cgroups import files, memory_usage
+from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning, flat_keyed, limit, number
 from jaula.cgroups.protocol import MemoryCounter, MemoryStats
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import Resources
@@ -93,3 +95,23 @@ def _counter(read: Reader, prefix: str) -> MemoryCounter:
 def oom_kills(read: Reader) -> int:
     """Processes killed for want of memory so far."""
     return flat_keyed(read("memory.oom_control")).get("oom_kill", 0)
+
+
+def subscribe_oom(directory: int) -> int | None:
+    """A non-blocking eventfd, or None where the kernel has no such events (PREEMPT_RT)."""
+    event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    try:
+        control = os.open("memory.oom_control", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            files.write(directory, "cgroup.event_control", f"{event} {control}")
+        finally:
+            os.close(control)
+    except OSError as error:
+        os.close(event)
+        if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+            return None
+        raise
+    except BaseException:
+        os.close(event)
+        raise
+    return event

@@ -10,23 +10,13 @@ import os
 import time
 from typing import Self
 
-from jaula.cgroups import (
-    device_rules,
-    files,
-    pids,
-)
-from jaula.cgroups import (
-    directory as cgroup_directory,
-)
-from jaula.cgroups import (
-    kill as cgroup_kill,
-)
+from jaula.cgroups import device_rules, files, pids
+from jaula.cgroups import directory as cgroup_directory
 from jaula.cgroups.controller import Controller
-from jaula.cgroups.file_writes import FileWrite, Step, gone, perform
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step, gone, perform
 from jaula.cgroups.protocol import CpusetStats, Stats
 from jaula.cgroups.rdma import Rdma
-from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, oom, unified
+from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, unified
 from jaula.errors import NotFound, Unavailable, Unsupported
 from jaula.spec.runtime import Resources
 
@@ -156,7 +146,7 @@ class V2Cgroup:
     def kill_one_by_one(self) -> None:
         """What :meth:`kill` does on kernels without ``cgroup.kill``."""
         directory = self._directory
-        cgroup_kill.kill(
+        cgroup_directory.kill(
             self.path, lambda: cgroup_directory.pids(directory), self._stop_for_kill, self.thaw
         )
 
@@ -178,7 +168,7 @@ class V2Cgroup:
         return files.number(self._read("memory.peak"))
 
     def oom_fd(self) -> int | None:
-        return oom.subscribe(self._directory)
+        return memory.subscribe_oom(self._directory)
 
     def limits(self) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from math import log2
 
-from jaula.cgroups import cpu_burst, pressure
-from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
-from jaula.cgroups.files import Reader, flat_keyed
+from jaula.cgroups import cpu_burst
+from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning, flat_keyed
 from jaula.cgroups.protocol import CpuStats
+from jaula.cgroups.v2 import pressure
 from jaula.spec.runtime import Resources
 
 _LOWEST_SHARES, _HIGHEST_SHARES = 2, 262144

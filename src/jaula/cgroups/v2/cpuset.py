@@ -7,8 +7,7 @@ taken without an error and has no effect: ``.effective`` tells, and is shown wit
 from __future__ import annotations
 
 from jaula.cgroups import cpulist
-from jaula.cgroups.file_writes import FileWrite, Step
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.cgroups.protocol import CpusetStats
 from jaula.spec.runtime import Resources
 

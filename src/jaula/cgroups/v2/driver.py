@@ -11,9 +11,8 @@ from __future__ import annotations
 import errno
 import os
 
+from jaula.cgroups import cgroup_path, features, files
 from jaula.cgroups import directory as cgroup_directory
-from jaula.cgroups import features, files, paths
-from jaula.cgroups.v2 import migrate
 from jaula.cgroups.v2.cgroup import V2Cgroup
 from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound, Unsupported
 
@@ -45,15 +44,15 @@ class V2Driver:
         self._rootless = rootless
 
     def create(self, path: str) -> V2Cgroup:
-        relative = paths.relative(path)
-        above = paths.ancestors(relative)
+        relative = cgroup_path.relative(path)
+        above = cgroup_path.ancestors(relative)
         self._delegate(self.root, "/")
         for ancestor in above:
             self._make_ancestor(ancestor)
         self._make(relative)
         if self._rootless:
             try:
-                migrate.check(self.mount, f"/{relative}")
+                check_migration(self.mount, f"/{relative}")
             except BaseException:
                 os.rmdir(relative, dir_fd=self.root)
                 raise
@@ -64,8 +63,8 @@ class V2Driver:
 
         The manager switches on the controllers that it knows; the others are as far as they can be.
         """
-        relative = paths.relative(path)
-        for ancestor in (".", *paths.ancestors(relative)):
+        relative = cgroup_path.relative(path)
+        for ancestor in (".", *cgroup_path.ancestors(relative)):
             directory = os.open(ancestor, cgroup_directory.DIRECTORY, dir_fd=self.root)
             try:
                 self._enable_what_can_be(directory)
@@ -74,14 +73,14 @@ class V2Driver:
         adopted = self.open(path)
         if self._rootless:
             try:
-                migrate.check(self.mount, adopted.path)
+                check_migration(self.mount, adopted.path)
             except BaseException:
                 adopted.close()
                 raise
         return adopted
 
     def open(self, path: str) -> V2Cgroup:
-        relative = paths.relative(path)
+        relative = cgroup_path.relative(path)
         try:
             return self._opened(relative)
         except FileNotFoundError as error:
@@ -233,3 +232,27 @@ def _not_delegated(path: str, names: list[str], error: OSError) -> JaulaError:
     if error.errno == errno.EBUSY:
         return Conflict(message, hint="it holds processes of its own")
     return Unsupported(message)
+
+
+def common_ancestor(own: str, target: str) -> str:
+    """The closest cgroup that holds both, "" for the root. Pure."""
+    shared: list[str] = []
+    for left, right in zip(own.split("/")[1:], target.split("/")[1:], strict=False):
+        if left != right or not left:
+            break
+        shared.append(left)
+    return "".join(f"/{part}" for part in shared)
+
+
+def check_migration(mount: str, target: str) -> None:
+    """Raise ``NotAuthorized`` where the caller could not enter ``target``."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as text:
+        own = cgroup_path.own_cgroup(text.read())
+    above = common_ancestor(own, target)
+    if os.access(f"{mount}{above}/cgroup.procs", os.W_OK, effective_ids=True):
+        return
+    raise NotAuthorized(
+        f"cannot move a process from cgroup {own} to {target}: permission denied, "
+        f"cgroup.procs of {above or '/'}, which holds both, is not writable",
+        hint="start the caller in the delegated tree: systemd-run --user --scope COMMAND",
+    )

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.cgroups import pressure
-from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
-from jaula.cgroups.files import Reader
+from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning
 from jaula.cgroups.protocol import BlkioStats, IoEntry
+from jaula.cgroups.v2 import pressure
 from jaula.spec.runtime import BlockIO, Resources
 
 _NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in force"

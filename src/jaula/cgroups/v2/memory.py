@@ -6,11 +6,15 @@ is memory plus swap; v2 has a limit for swap alone, so one is taken from the oth
 
 from __future__ import annotations
 
-from jaula.cgroups import memory_usage, pressure
-from jaula.cgroups.file_writes import FileWrite, Step, WriteWarning
-from jaula.cgroups.files import Reader, flat_keyed, limit, number
+import ctypes
+import os
+
+from jaula.cgroups import memory_usage
+from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning, flat_keyed, limit, number
 from jaula.cgroups.protocol import MemoryCounter, MemoryStats
+from jaula.cgroups.v2 import pressure
 from jaula.errors import InvalidRequest
+from jaula.kernel.libc import function
 from jaula.spec.runtime import Resources
 
 LIMIT = "memory.max"
@@ -20,6 +24,11 @@ _NO_SWAP = "this kernel does not account swap, memory is limited without swap"
 _NO_SWAPPINESS = "swappiness by container does not exist in cgroup v2, it is not in force"
 _NO_KMEM = "a limit of kernel memory does not exist in cgroup v2: memory.max includes it"
 _NO_OOM = "the OOM killer cannot be disabled in cgroup v2"
+
+_IN_MODIFY = 0x2  # linux/inotify.h
+
+_inotify_init1 = function("inotify_init1", ctypes.c_int)
+_inotify_add_watch = function("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
 class Memory:
@@ -112,3 +121,17 @@ def _with_swap(read: Reader, usage: int, most: int | None) -> MemoryCounter:
 def oom_kills(read: Reader) -> int:
     """Processes killed for want of memory so far."""
     return flat_keyed(read("memory.events")).get("oom_kill", 0)
+
+
+def subscribe_oom(directory: int) -> int | None:
+    """A non-blocking inotify descriptor, or None where the memory controller is not on."""
+    if not os.access("memory.events", os.F_OK, dir_fd=directory):
+        return None
+    watch = _inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        path = f"/proc/self/fd/{directory}/memory.events"
+        _inotify_add_watch(watch, path.encode(), _IN_MODIFY)
+    except BaseException:
+        os.close(watch)
+        raise
+    return watch

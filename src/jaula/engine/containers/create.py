@@ -13,7 +13,7 @@ import time
 
 import msgspec
 
-from jaula.cgroups import paths as cgroup_paths
+from jaula.cgroups import cgroup_path
 from jaula.config import OWN_RUNTIME
 from jaula.engine.containers import (
     health,
@@ -179,7 +179,7 @@ def check(parts: Services, body: ContainerCreate) -> tuple[str, ...]:
     if host.cgroup_parent:
         if not host.cgroup_parent.startswith("/"):
             raise InvalidRequest(f"invalid cgroup parent {host.cgroup_parent!r}: not absolute")
-        cgroup_paths.relative(host.cgroup_parent.rstrip("/"))
+        cgroup_path.relative(host.cgroup_parent.rstrip("/"))
     if body.domainname and not _is_host_name(body.domainname):
         raise InvalidRequest(f"invalid domain name: {body.domainname!r}")
     if host.oom_score_adj < -1000 or host.oom_score_adj > 1000:

@@ -11,7 +11,7 @@ import msgspec
 
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.engine.oci_spec.resources import parse_set
-from jaula.kernel import capabilities, userns
+from jaula.kernel import capabilities, namespaces
 from jaula.security.lsm import detect, selinux_policy
 
 _SYS_RESOURCE = 24  # CAP_SYS_RESOURCE, linux/capability.h
@@ -80,7 +80,7 @@ def _grantable(wanted: tuple[int, int]) -> tuple[int, int]:
     Raising it takes CAP_SYS_RESOURCE in the initial user namespace (setrlimit(2)).
     """
     effective = capabilities.read_status_masks(os.getpid())["effective"]
-    if effective >> _SYS_RESOURCE & 1 and userns.is_initial():
+    if effective >> _SYS_RESOURCE & 1 and namespaces.is_initial_userns():
         return wanted
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:

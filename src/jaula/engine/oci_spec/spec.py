@@ -13,7 +13,7 @@ from jaula.security.landlock import Landlock
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.lsm.selinux import SELinux
-from jaula.spec import bind_root
+from jaula.spec.annotations import BIND_ROOT_ANNOTATION, encode_bind_roots, path_below
 from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
 from jaula.spec.runtime import (
     Box,
@@ -81,11 +81,11 @@ def _bounds(facts: SpecInputs) -> dict[str, str]:
         if mount.subpath:
             bounds[mount.source] = mount.source.removesuffix(f"/{mount.subpath}")
         elif mount.type == "bind":
-            fitting = [p for p in facts.beneath if bind_root.below(mount.source, p) is not None]
+            fitting = [p for p in facts.beneath if path_below(mount.source, p) is not None]
             bound = max(fitting, key=len, default="/")
             if bound != "/":  # below the root is everything, whatever links say
                 bounds[mount.source] = bound
-    return {bind_root.ANNOTATION: bind_root.encode(bounds)} if bounds else {}
+    return {BIND_ROOT_ANNOTATION: encode_bind_roots(bounds)} if bounds else {}
 
 
 def _modules(

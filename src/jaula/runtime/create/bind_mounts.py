@@ -18,7 +18,7 @@ from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime.create import devices, mount_options, mount_plan
 from jaula.runtime.create.fd_stack import FdStack
 from jaula.runtime.init.step import NODES, NULL, shape
-from jaula.spec import bind_root
+from jaula.spec.annotations import BIND_ROOT_ANNOTATION, decode_bind_roots, path_below
 from jaula.spec.runtime import IDMapping, Mount, Spec
 
 
@@ -42,7 +42,7 @@ def prepare(
         owner = (0, 0)
     ready: dict[int, int] = {}
     nodes = devices.wanted(spec.linux.devices)
-    bounds = bind_root.decode(spec.annotations.get(bind_root.ANNOTATION, ""))
+    bounds = decode_bind_roots(spec.annotations.get(BIND_ROOT_ANNOTATION, ""))
     labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
         options = mount_options.of(mount)
@@ -88,7 +88,7 @@ def open_source(source: str, bound: str | None, *, recursive: bool) -> int:
         return mounts.clone_tree(source, recursive=recursive)
     directory = os.open(bound, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        rest = bind_root.below(source, bound)
+        rest = path_below(source, bound)
         if rest is None:
             raise OSError(errno.EXDEV, f"it does not lie below {bound}", source)
         try:

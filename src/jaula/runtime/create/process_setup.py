@@ -14,7 +14,7 @@ from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import seccomp_notify
 from jaula.runtime.init.personality import personality_value
 from jaula.runtime.interfaces import Interfaces
-from jaula.spec.landlock import ANNOTATION as LANDLOCK
+from jaula.spec.annotations import LANDLOCK_ANNOTATION
 from jaula.spec.runtime import Linux, Process, State
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def prepare(
 
 def _rules(annotations: Mapping[str, str], *, joining: bool) -> landlock.CompiledLandlock | None:
     """What is loaded for them, 2 ms, is loaded only where a spec has some."""
-    if LANDLOCK not in annotations:
+    if LANDLOCK_ANNOTATION not in annotations:
         return None
     from jaula.runtime.init import landlock
 

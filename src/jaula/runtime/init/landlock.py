@@ -1,6 +1,6 @@
 """Entering a Landlock domain: the last thing that a process does with its privileges.
 
-The rules come in an annotation of the spec (:mod:`jaula.spec.landlock`), for init and, where they
+The rules come in an annotation of the spec (:mod:`jaula.spec.annotations`), for init and, where they
 say so, for processes that join. :func:`prepare` runs with the host's view and encodes everything;
 the other two run in the process itself.
 
@@ -30,7 +30,7 @@ from jaula.kernel import landlock, mounts
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import LANDLOCK_RESTRICT_SELF as FLAG
 from jaula.kernel.paths import RESOLVE, openat2
-from jaula.spec.landlock import ANNOTATION, decode
+from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
 
 ON_FILES = int(FS.EXECUTE | FS.WRITE_FILE | FS.READ_FILE | FS.TRUNCATE | FS.IOCTL_DEV)
 _TO_READ = int(FS.READ_FILE | FS.IOCTL_DEV)
@@ -63,10 +63,10 @@ def prepare(annotations: Mapping[str, str], *, joining: bool = False) -> Compile
     Raises ``InvalidRequest`` for an annotation that is none, and ``RuntimeFailure`` where this
     kernel cannot enforce it.
     """
-    text = annotations.get(ANNOTATION)
+    text = annotations.get(LANDLOCK_ANNOTATION)
     if text is None:
         return None
-    rules = decode(text)
+    rules = decode_ruleset(text)
     try:
         abi = landlock.abi_version()
     except OSError:

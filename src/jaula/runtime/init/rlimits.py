@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 
 from jaula.errors import RuntimeFailure
-from jaula.kernel import scheduling
+from jaula.kernel import sched
 from jaula.spec import cpuset
 from jaula.spec.runtime import IOPriority, Process, Scheduler
 
@@ -56,15 +56,15 @@ def cpu_list(text: str) -> frozenset[int]:
 
 
 def _set_scheduler(pid: int, wanted: Scheduler) -> None:
-    policy = scheduling.POLICIES.get(wanted.policy)
+    policy = sched.POLICIES.get(wanted.policy)
     if policy is None:
         raise RuntimeFailure(f"process.scheduler.policy: unknown policy {wanted.policy!r}")
     flags = 0
     for flag in wanted.flags:
-        if flag not in scheduling.SCHED_FLAGS:
+        if flag not in sched.SCHED_FLAGS:
             raise RuntimeFailure(f"process.scheduler.flags: unknown flag {flag!r}")
-        flags |= scheduling.SCHED_FLAGS[flag]
-    attributes = scheduling.sched_attr(
+        flags |= sched.SCHED_FLAGS[flag]
+    attributes = sched.sched_attr(
         sched_policy=policy,
         sched_flags=flags,
         sched_nice=wanted.nice,
@@ -74,7 +74,7 @@ def _set_scheduler(pid: int, wanted: Scheduler) -> None:
         sched_period=wanted.period,
     )
     try:
-        scheduling.sched_setattr(pid, attributes)
+        sched.sched_setattr(pid, attributes)
     except OSError as error:
         raise RuntimeFailure(
             f"process.scheduler: {wanted.policy}: {error.strerror}",
@@ -84,11 +84,11 @@ def _set_scheduler(pid: int, wanted: Scheduler) -> None:
 
 
 def _set_io_priority(pid: int, wanted: IOPriority) -> None:
-    class_ = scheduling.IOPRIO_CLASSES.get(wanted.class_)
+    class_ = sched.IOPRIO_CLASSES.get(wanted.class_)
     if class_ is None:
         raise RuntimeFailure(f"process.ioPriority.class: unknown class {wanted.class_!r}")
     try:
-        scheduling.ioprio_set(pid, class_, wanted.priority)
+        sched.ioprio_set(pid, class_, wanted.priority)
     except OSError as error:
         raise RuntimeFailure(
             f"process.ioPriority: {wanted.class_} priority {wanted.priority}: {error.strerror}",

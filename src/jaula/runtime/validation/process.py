@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.kernel import scheduling
+from jaula.kernel import sched
 from jaula.kernel.capabilities import NAMES
 from jaula.runtime.init.rlimits import RLIMITS
 from jaula.runtime.validation.field import absolute, between, one_of, refuse, shown
@@ -32,7 +32,7 @@ def check(wanted: Process) -> tuple[str, ...]:
         between("process.oomScoreAdj", wanted.oom_score_adj, -1000, 1000)
     if wanted.io_priority is not None:
         priority = wanted.io_priority
-        one_of("process.ioPriority.class", priority.class_, tuple(scheduling.IOPRIO_CLASSES))
+        one_of("process.ioPriority.class", priority.class_, tuple(sched.IOPRIO_CLASSES))
         highest = 0 if priority.class_ == "IOPRIO_CLASS_NONE" else 7
         between("process.ioPriority.priority", priority.priority, 0, highest)
     if wanted.scheduler is not None:
@@ -91,9 +91,9 @@ def _capabilities(sets: Capabilities) -> tuple[str, ...]:
 
 def _scheduler(wanted: Scheduler) -> None:
     field = "process.scheduler"
-    one_of(f"{field}.policy", wanted.policy, tuple(scheduling.POLICIES))
+    one_of(f"{field}.policy", wanted.policy, tuple(sched.POLICIES))
     for index, flag in enumerate(wanted.flags):
-        one_of(f"{field}.flags[{index}]", flag, tuple(scheduling.SCHED_FLAGS))
+        one_of(f"{field}.flags[{index}]", flag, tuple(sched.SCHED_FLAGS))
     if wanted.policy in ("SCHED_OTHER", "SCHED_BATCH"):
         between(f"{field}.nice", wanted.nice, -20, 19)
     elif wanted.nice:

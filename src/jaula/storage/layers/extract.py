@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.kernel import paths, userns
+from jaula.kernel import namespaces, paths
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -332,7 +332,7 @@ def _explained(entry: TarEntry) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS):
             raise JaulaError(f"cannot unpack {shown(name)}: {reason}") from error
-        if error.errno == errno.EINVAL and not userns.is_initial():
+        if error.errno == errno.EINVAL and not namespaces.is_initial_userns():
             raise InvalidRequest(
                 f"cannot unpack entry {shown(name)}: one of its owners {entry.uid}:{entry.gid}"
                 " is no id of this engine's user namespace",

@@ -9,7 +9,9 @@ import secrets
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound, Unsupported
-from jaula.kernel.links import (
+from jaula.kernel.netlink import Request, visiting
+from jaula.kernel.rtnetlink import (
+    Rtnetlink,
     add_default_route,
     add_dummy,
     add_veth,
@@ -17,8 +19,6 @@ from jaula.kernel.links import (
     delete_link,
     set_link,
 )
-from jaula.kernel.netlink import Request, visiting
-from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
 from jaula.network.config import check_pools
 from jaula.network.drivers.parent_interface import dummy_name

@@ -12,7 +12,7 @@ import pytest
 
 from harness.engine import PROJECT
 from jaula.errors import RuntimeFailure
-from jaula.kernel import process, scheduling
+from jaula.kernel import process, sched
 from jaula.runtime.init.personality import personality_value
 from jaula.runtime.init.rlimits import set_limits
 from jaula.spec.runtime import IOPriority, Personality, Process, Rlimit, Scheduler
@@ -66,19 +66,19 @@ def test_policies_of_real_time_are_set_or_the_refusal_names_them(
         refusal = str(error)
     else:
         refusal = ""
-    found = scheduling.sched_getattr(pid)
+    found = sched.sched_getattr(pid)
     if refusal:
         assert refusal.startswith(f"process.scheduler: {wanted.policy}: ")
         assert found.sched_policy == os.SCHED_OTHER
         return
-    assert found.sched_policy == scheduling.POLICIES[wanted.policy]
+    assert found.sched_policy == sched.POLICIES[wanted.policy]
     assert found.sched_priority == wanted.priority
     assert (found.sched_runtime, found.sched_deadline, found.sched_period) == (
         wanted.runtime,
         wanted.deadline,
         wanted.period,
     )
-    assert found.sched_flags == sum(scheduling.SCHED_FLAGS[flag] for flag in wanted.flags)
+    assert found.sched_flags == sum(sched.SCHED_FLAGS[flag] for flag in wanted.flags)
 
 
 def test_what_the_kernel_refuses_is_named(pid: int) -> None:
@@ -102,7 +102,7 @@ def test_what_the_kernel_refuses_is_named(pid: int) -> None:
 )
 def test_the_priority_of_disk_access_is_set(pid: int, class_: str, priority: int) -> None:
     set_limits(pid, Process("/", io_priority=IOPriority(class_, priority)))
-    assert scheduling.ioprio_get(pid) == (scheduling.IOPRIO_CLASSES[class_], priority)
+    assert sched.ioprio_get(pid) == (sched.IOPRIO_CLASSES[class_], priority)
     name = class_.removeprefix("IOPRIO_CLASS_").lower()
     told = subprocess.run(["ionice", "-p", str(pid)], capture_output=True, text=True, check=True)
     assert name.replace("rt", "realtime").replace("be", "best-effort") in told.stdout

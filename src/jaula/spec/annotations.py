@@ -1,9 +1,4 @@
-"""The rules of Landlock that a container's processes obey, as an annotation of the spec.
-
-The OCI runtime specification has no field for Landlock, so the rules travel as JSON in the
-annotation ``io.jaula.landlock``. Whoever makes the spec decides them; the runtime obeys. Rights are
-the kernel's bits (include/uapi/linux/landlock.h); what is handled and in no rule is refused.
-"""
+"""Annotations."""
 
 from __future__ import annotations
 
@@ -11,7 +6,8 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 
-ANNOTATION = "io.jaula.landlock"
+LANDLOCK_ANNOTATION = "io.jaula.landlock"
+BIND_ROOT_ANNOTATION = "io.jaula.beneath"
 
 
 class _Document(
@@ -45,31 +41,56 @@ class Ruleset(_Document, frozen=True):
     joined: bool = False
 
 
-def encode(ruleset: Ruleset) -> str:
+def encode_ruleset(ruleset: Ruleset) -> str:
     """The annotation's text."""
     return msgspec.json.encode(ruleset).decode()
 
 
-def decode(text: str) -> Ruleset:
+def decode_ruleset(text: str) -> Ruleset:
     """Read an annotation. Raises ``InvalidRequest`` where it is none of ours."""
     try:
         ruleset = msgspec.json.decode(text, type=Ruleset)
     except msgspec.DecodeError as error:
-        raise InvalidRequest(f"annotation {ANNOTATION}: {error}") from None
+        raise InvalidRequest(f"annotation {LANDLOCK_ANNOTATION}: {error}") from None
     bits = (ruleset.handled_access_fs, ruleset.handled_access_net, ruleset.scoped)
     granted = (*(r.access for r in ruleset.paths), *(r.access for r in ruleset.ports))
     if not any(bits) or not all(0 <= n < 1 << 64 for n in (*bits, *granted)):
         raise InvalidRequest(
-            f"annotation {ANNOTATION}: it handles no rights, or rights are no bits"
+            f"annotation {LANDLOCK_ANNOTATION}: it handles no rights, or rights are no bits"
         )
     for rule in ruleset.paths:
         if not rule.path.startswith("/") or "\0" in rule.path:
-            raise InvalidRequest(f"annotation {ANNOTATION}: path {rule.path!r} is not absolute")
+            raise InvalidRequest(
+                f"annotation {LANDLOCK_ANNOTATION}: path {rule.path!r} is not absolute"
+            )
         if rule.access & ~ruleset.handled_access_fs:
-            raise InvalidRequest(f"annotation {ANNOTATION}: {rule.path} has rights not handled")
+            raise InvalidRequest(
+                f"annotation {LANDLOCK_ANNOTATION}: {rule.path} has rights not handled"
+            )
     for port in ruleset.ports:
         if not 0 <= port.port <= 65535 or port.access & ~ruleset.handled_access_net:
             raise InvalidRequest(
-                f"annotation {ANNOTATION}: port {port.port}: no rule can hold that"
+                f"annotation {LANDLOCK_ANNOTATION}: port {port.port}: no rule can hold that"
             )
     return ruleset
+
+
+def encode_bind_roots(bounds: dict[str, str]) -> str:
+    """``bounds``: source to directory. No path holds a NUL byte, so it separates them."""
+    return "\0".join(path for pair in bounds.items() for path in pair)
+
+
+def decode_bind_roots(text: str) -> dict[str, str]:
+    """Source to directory. Raises ``InvalidRequest`` where it is none of ours."""
+    paths = text.split("\0") if text else []
+    if len(paths) % 2:
+        raise InvalidRequest(f"annotation {BIND_ROOT_ANNOTATION}: a path without its directory")
+    return dict(zip(paths[::2], paths[1::2], strict=True))
+
+
+def path_below(source: str, directory: str) -> str | None:
+    """The part of ``source`` below ``directory``: empty for itself, None where it is elsewhere."""
+    if source == directory:
+        return ""
+    start = directory.rstrip("/") + "/"
+    return source.removeprefix(start) if source.startswith(start) else None

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.spec.landlock import PathRule, PortRule, Ruleset, decode, encode
+from jaula.spec.annotations import PathRule, PortRule, Ruleset, decode_ruleset, encode_ruleset
 
 
 def test_rules_survive_the_annotation() -> None:
     rules = Ruleset(
         0xFFFF, 3, 1, (PathRule("/", 13), PathRule("/data", 0xFFFF)), (PortRule(443, 2),), True
     )
-    assert decode(encode(rules)) == rules
+    assert decode_ruleset(encode_ruleset(rules)) == rules
 
 
 def test_the_text_is_short_where_little_is_asked() -> None:
-    text = encode(Ruleset(8191, paths=(PathRule("/", 8191),)))
+    text = encode_ruleset(Ruleset(8191, paths=(PathRule("/", 8191),)))
     assert text == '{"handledAccessFs":8191,"paths":[{"path":"/","access":8191}]}'
 
 
@@ -41,4 +41,4 @@ def test_the_text_is_short_where_little_is_asked() -> None:
 )
 def test_an_annotation_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"io\.jaula\.landlock"):
-        decode(text)
+        decode_ruleset(text)
