@@ -24,7 +24,7 @@ from jaula.images.trust.signature_store import SignatureStore
 from jaula.spec.image import MANIFESTS, Index, Manifest, decode
 
 
-class ImageRules:
+class ImagePolicyReader:
     """Where an engine's rules are; ``told`` is what it answers about its policy."""
 
     def __init__(self, told: Mapping[str, Any]) -> None:

@@ -23,7 +23,9 @@ ABIS: tuple[tuple[str, int, int], ...] = (
 )
 """(name, audit token of struct seccomp_data, bit that is set in every number)."""
 
-HIGHEST = 700  # above every number of Linux 6.18, so that calls of tomorrow are asked about too
+SYSCALL_LIMIT = (
+    700  # above every number of Linux 6.18, so that calls of tomorrow are asked about too
+)
 ARGUMENTS_AT = 16  # offset of the arguments in struct seccomp_data
 ALLOWED = severity(SECCOMP_RET_ALLOW)
 Code = Sequence[tuple[int, int, int, int]]
@@ -85,7 +87,7 @@ def more_permissive(wanted: bytes, found: Sequence[bytes]) -> list[str]:
     told: dict[str, None] = {}
     values = sorted({pair for code in (expected, *actual) for pair in _compared(code)})
     for abi, token, bit in ABIS:
-        for number in range(HIGHEST):
+        for number in range(SYSCALL_LIMIT):
             for arguments in _samples(expected, actual, token, number | bit, values):
                 data = struct.pack("=IIQ6Q", number | bit, token, 0, *arguments)
                 answer = severity(run(expected, data)[0])

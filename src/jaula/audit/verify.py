@@ -40,7 +40,7 @@ def verify(
     try:
         started = subject.started()
         for about, check in TABLE:
-            found += rows_of(about.id, about.layer, partial(check, subject))
+            found += run_check(about.id, about.layer, partial(check, subject))
         if subject.started() != started:
             raise Conflict("the container ended while it was being verified")
     finally:
@@ -48,7 +48,7 @@ def verify(
     return found
 
 
-def rows_of(name: str, layer: str, rows: Callable[[], Iterable[Result]]) -> Iterable[Result]:
+def run_check(name: str, layer: str, rows: Callable[[], Iterable[Result]]) -> Iterable[Result]:
     """The rows of one check, which may fail to read its evidence: then one that says so."""
     try:
         for row in rows():

@@ -34,7 +34,7 @@ __all__ = [
     "driver",
     "enter",
     "select",
-    "unified",
+    "unified_mount",
 ]
 
 ENGINE_LEAF = "engine"
@@ -55,7 +55,7 @@ def delegated(reason: str = "") -> CgroupDriver:
     from jaula.cgroups import null_driver
     from jaula.cgroups.v2.driver import V2Driver
 
-    tree = unified()
+    tree = unified_mount()
     if tree is not None:
         with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             base = delegated_base(tree, own_cgroup(file.read()))
@@ -65,7 +65,7 @@ def delegated(reason: str = "") -> CgroupDriver:
     return null_driver.NullDriver(None, reason or "the engine has no delegated cgroup", hint)
 
 
-def unified() -> str | None:
+def unified_mount() -> str | None:
     """Where the v2 tree is, if every controller is in it; None on hosts with v1."""
     found = _mounted()
     return found.unified if not found.legacy else None

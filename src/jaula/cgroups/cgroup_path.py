@@ -24,7 +24,7 @@ PREFIX = "jaula"
 _SLICE = ".slice"
 
 
-def place(
+def resolve(
     cgroups_path: str | None, container: str, *, systemd: bool, rootless: bool, own: str
 ) -> str:
     """The path of the container's cgroup below the mount point, for :class:`CgroupDriver`.
@@ -40,7 +40,7 @@ def place(
     return f"{base}/{name}"
 
 
-def expand(slice_name: str) -> str:
+def expand_slice(slice_name: str) -> str:
     """The path of a slice: ``a-b.slice`` is ``/a.slice/a-b.slice``, ``-.slice`` is the root, "".
 
     Source: systemd.slice(5). Raises ``InvalidRequest``.
@@ -90,12 +90,12 @@ def _of_unit(cgroups_path: str, container: str, rootless: bool) -> str:
     if not name:
         raise InvalidRequest(f'the unit in cgroupsPath "{cgroups_path}" has no name')
     if name.endswith(_SLICE):
-        path = expand(name)
+        path = expand_slice(name)
         above = path.rpartition("/")[0]
-        if slice_name and above != expand(slice_name):
+        if slice_name and above != expand_slice(slice_name):
             raise InvalidRequest(f"slice {name} lies in {above or '-.slice'}, not in {slice_name}")
         return path
-    above = expand(slice_name or ("user.slice" if rootless else "system.slice"))
+    above = expand_slice(slice_name or ("user.slice" if rootless else "system.slice"))
     unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
     if "/" in unit:
         raise InvalidRequest(f'bad unit name "{unit}": a slash')

@@ -36,7 +36,7 @@ class DeviceRule(msgspec.Struct, frozen=True):
         )
 
 
-def normal(devices: Iterable[DeviceCgroup]) -> tuple[DeviceRule, ...]:
+def normalize(devices: Iterable[DeviceCgroup]) -> tuple[DeviceRule, ...]:
     """Checked rules in the same order; raises ``InvalidRequest``."""
     return tuple(_rule(device) for device in devices)
 
@@ -94,5 +94,5 @@ def with_default_devices(devices: Iterable[DeviceCgroup]) -> tuple[DeviceCgroup,
     ``InvalidRequest`` for a malformed rule.
     """
     given = tuple(devices)
-    complete = bool(given) and normal(given[:1])[0].everything
+    complete = bool(given) and normalize(given[:1])[0].everything
     return (*(() if complete else (_DENY_ALL,)), *given, *DEFAULT_DEVICES)

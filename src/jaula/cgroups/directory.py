@@ -51,7 +51,7 @@ def walk(directory: int) -> Iterator[int]:
             os.close(child)
 
 
-def offers(root: int, file: str) -> bool:
+def has_file(root: int, file: str) -> bool:
     """Whether ``file`` is in the root cgroup or one directly below; the root lacks most limits."""
     names = ["", *(f"{name}/" for name in children(root))]
     return any(files.exists(root, name + file) for name in names)

@@ -127,11 +127,11 @@ def perform(directory: int, path: str, steps: Iterable[Step]) -> list[str]:
             if error.errno in (errno.ENOENT, errno.EOPNOTSUPP) and step.missing:
                 warnings.append(step.missing)
                 continue
-            raise refusal(path, step, error) from error
+            raise write_error(path, step, error) from error
     return warnings
 
 
-def refusal(path: str, step: FileWrite, error: OSError) -> JaulaError:
+def write_error(path: str, step: FileWrite, error: OSError) -> JaulaError:
     """The error that says what was asked and what the kernel answered."""
     asked = f"cannot set {step.file} of cgroup {path} to {step.value!r}"
     if error.errno == errno.ENOENT:
@@ -151,6 +151,6 @@ def refusal(path: str, step: FileWrite, error: OSError) -> JaulaError:
     return JaulaError(f"{asked}: {error.strerror}")
 
 
-def gone(error: OSError) -> bool:
+def is_removed(error: OSError) -> bool:
     """Whether the cgroup was removed under our hands."""
     return error.errno in (errno.ENODEV, errno.ENOENT)

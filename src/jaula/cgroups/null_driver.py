@@ -33,7 +33,7 @@ class NullCgroup:
 
     def apply(self, resources: Resources) -> tuple[str, ...]:
         """Device rules alone are passed over: without root there is no node they could open up."""
-        if names := limits_asked(resources):
+        if names := requested_limits(resources):
             raise Unsupported(
                 f"cannot limit {', '.join(names)}: the container has no cgroup ({self._reason})",
                 hint=self._hint,
@@ -139,7 +139,7 @@ class NullDriver:
         return features.warnings(self.features(), self.version)
 
 
-def limits_asked(resources: Resources) -> tuple[str, ...]:
+def requested_limits(resources: Resources) -> tuple[str, ...]:
     """The names in the spec of the limits that ask for something, devices apart. Pure."""
     document: dict[str, Any] = msgspec.to_builtins(resources)
     return tuple(name for name, value in document.items() if name != "devices" and _asks(value))

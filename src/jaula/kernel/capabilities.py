@@ -176,7 +176,7 @@ def keep_on_setuid(keep: bool) -> None:
     prctl(PR_SET_KEEPCAPS, int(keep))
 
 
-def masks_of_status(text: str) -> dict[str, int]:
+def parse_status_masks(text: str) -> dict[str, int]:
     """The five sets from the text of /proc/<pid>/status, by the names in ``SETS``.
 
     Raises ``ValueError`` where one is missing.
@@ -194,4 +194,4 @@ def masks_of_status(text: str) -> dict[str, int]:
 def read_status_masks(pid: int | str, proc_root: str = "/proc") -> dict[str, int]:
     """The five sets of a process as the kernel shows them, by the names in ``SETS``."""
     with open(f"{proc_root}/{pid}/status", encoding="ascii", errors="replace") as status:
-        return masks_of_status(status.read())
+        return parse_status_masks(status.read())

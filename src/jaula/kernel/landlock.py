@@ -95,7 +95,7 @@ _SINCE: tuple[tuple[int, int, int, int], ...] = (  # version: all rights on file
 )
 
 
-class Known(NamedTuple):
+class SupportedRights(NamedTuple):
     """All that one version of the interface can handle."""
 
     access_fs: int
@@ -104,13 +104,13 @@ class Known(NamedTuple):
     restrict_self: int
 
 
-def known(abi: int) -> Known:
+def supported_rights(abi: int) -> SupportedRights:
     """What a version knows; nothing for version 0, and no more than is named here for a new one."""
     fs = net = scoped = 0
     for since, *rights in _SINCE:
         if abi >= since:
             fs, net, scoped = rights
-    return Known(fs, net, scoped, 7 if abi >= 7 else 0)
+    return SupportedRights(fs, net, scoped, 7 if abi >= 7 else 0)
 
 
 class landlock_ruleset_attr(ctypes.Structure):

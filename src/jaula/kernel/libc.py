@@ -45,7 +45,7 @@ NR_mount_setattr = 442
 NR_pivot_root = {"x86_64": 155, "aarch64": 41}.get(MACHINE, 155)
 
 
-def failed(call: str, *about: object) -> OSError:
+def errno_error(call: str, *about: object) -> OSError:
     """An ``OSError`` for the errno that ctypes saved, naming the call and what it was about."""
     number = ctypes.get_errno()
     subject = " ".join(os.fsdecode(x) if isinstance(x, bytes) else str(x) for x in about)
@@ -61,7 +61,7 @@ def function(name: str, *argtypes: type) -> Callable[..., int]:
     def call(*args: object) -> int:
         result: int = pointer(*args)
         if result == -1:
-            raise failed(name, *(a for a in args if isinstance(a, bytes)))
+            raise errno_error(name, *(a for a in args if isinstance(a, bytes)))
         return result
 
     return call
@@ -76,7 +76,7 @@ def syscall(name: str, number: int, *argtypes: type) -> Callable[..., int]:
     def call(*args: object) -> int:
         result: int = pointer(number, *args)
         if result == -1:
-            raise failed(name, *(a for a in args if isinstance(a, bytes)))
+            raise errno_error(name, *(a for a in args if isinstance(a, bytes)))
         return result
 
     return call

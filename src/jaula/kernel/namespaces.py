@@ -110,7 +110,7 @@ def open_namespace(pid: int | str, kind: str) -> int:
     return os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def identity(pid: int | str, kind: str) -> str:
+def namespace_id(pid: int | str, kind: str) -> str:
     """What the kernel calls the namespace, such as ``net:[4026531840]``."""
     return os.readlink(f"/proc/{pid}/ns/{kind}")
 
@@ -134,7 +134,7 @@ def write_maps(
             os.close(fd)
 
 
-def make(
+def create_namespaces(
     flags: CLONE,
     uids: Sequence[tuple[int, int, int]],
     gids: Sequence[tuple[int, int, int]],
@@ -177,7 +177,7 @@ def _end(pid: int) -> None:
         pass  # a caller that ignores SIGCHLD leaves nothing to reap
 
 
-def make_within(user_fd: int, flags: CLONE) -> dict[str, int]:
+def create_in_userns(user_fd: int, flags: CLONE) -> dict[str, int]:
     """Make the namespaces in ``flags``, owned by an existing user namespace.
 
     Returns descriptors by /proc/<pid>/ns name. No process stays behind.

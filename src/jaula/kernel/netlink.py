@@ -68,7 +68,7 @@ def nest(kind: int, *attributes: bytes) -> bytes:
 
 
 @contextmanager
-def visiting(netns: int) -> Iterator[None]:
+def in_netns(netns: int) -> Iterator[None]:
     """Put the calling thread in a network namespace for the length of a block.
 
     Only the calling thread moves. /proc/sys/net follows the thread, as a netlink socket does.
@@ -91,7 +91,7 @@ class Netlink:
         if netns is None:
             self._socket = _open(protocol)
         else:
-            with visiting(netns):
+            with in_netns(netns):
                 self._socket = _open(protocol)
         self._sequence = 0
 

@@ -64,7 +64,7 @@ def open_in_root(root_fd: int, path: str | bytes, flags: int, mode: int = 0) -> 
     return openat2(root_fd, path, flags, mode, RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS)
 
 
-def parts(path: str) -> list[str]:
+def components(path: str) -> list[str]:
     """The components of a path; ``.`` and empty ones dropped, ``..`` kept."""
     return [part for part in path.split("/") if part not in ("", ".")]
 
@@ -79,7 +79,7 @@ def make_directory_in_root(
     and ``made`` is called with its own.
     """
     current = openat2(root_fd, ".", os.O_PATH | os.O_DIRECTORY)
-    waiting = parts(path)[::-1]
+    waiting = components(path)[::-1]
     done: list[str] = []
     links = 0
     try:
@@ -97,7 +97,7 @@ def make_directory_in_root(
                     links += 1
                     if links > _LINKS_LIMIT:
                         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
-                    waiting += parts(target)[::-1]
+                    waiting += components(target)[::-1]
                     if target.startswith("/"):
                         done.clear()
                         os.close(current)
@@ -147,7 +147,7 @@ def make_file_in_root(root_fd: int, path: str, mode: int = 0o644) -> int:
             return open_in_root(root_fd, path, os.O_PATH)
         except FileNotFoundError:
             pass
-        names = parts(path)
+        names = components(path)
         parent = make_directory_in_root(root_fd, "/".join(names[:-1]))
         try:
             target = _link_at(parent, names[-1])

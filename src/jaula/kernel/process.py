@@ -60,7 +60,7 @@ def close_on_exec_from(first: int) -> None:
     _close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
 
 
-def close_others(keep: Iterable[int]) -> None:
+def close_fds_except(keep: Iterable[int]) -> None:
     """Close every descriptor but 0 to 2 and those in ``keep``."""
     first = 3
     for fd in sorted({fd for fd in keep if fd > 2}):

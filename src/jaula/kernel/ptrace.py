@@ -15,7 +15,7 @@ import errno
 import os
 import time
 
-from jaula.kernel.libc import failed, libc
+from jaula.kernel.libc import errno_error, libc
 
 PTRACE_DETACH = 17
 PTRACE_SEIZE = 0x4206
@@ -34,7 +34,7 @@ def _ptrace(request: int, pid: int, addr: int = 0, data: int = 0) -> int:
     ctypes.set_errno(0)
     result: int = _pointer(request, pid, addr, data)
     if result == -1:
-        raise failed("ptrace", request, pid)
+        raise errno_error("ptrace", request, pid)
     return result
 
 

@@ -47,7 +47,7 @@ def mac_bytes(mac: str) -> bytes:
     return raw
 
 
-def named(name: str) -> bytes:
+def ifname_attribute(name: str) -> bytes:
     """The attribute with an interface's name; OSError for what cannot be one."""
     raw = os.fsencode(name)
     if not 0 < len(raw) < 16 or b"/" in raw or b"\0" in raw:
@@ -63,7 +63,7 @@ def add_bridge(name: str, *, mac: str, mtu: int, group: int = 0) -> Request:
     """A new bridge, down, of an interface group; EEXIST if the name is taken."""
     body = (
         ifinfomsg.pack(0, 0, 0, 0, 0)
-        + named(name)
+        + ifname_attribute(name)
         + attribute(IFLA_ADDRESS, mac_bytes(mac))
         + attribute(IFLA_MTU, _u32(mtu))
         + (attribute(IFLA_GROUP, _u32(group)) if group else b"")
@@ -108,7 +108,7 @@ def _add(
     mac: str | None = None,
     mtu: int = 0,
 ) -> Request:
-    body = ifinfomsg.pack(0, 0, 0, 0, 0) + named(name)
+    body = ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(name)
     if parent:
         body += attribute(IFLA_LINK, _u32(parent))
     if netns is not None:
@@ -136,12 +136,14 @@ def add_veth(
 
     ``master`` is the index of a bridge for the near end, ``group`` its interface group.
     """
-    peer = ifinfomsg.pack(0, 0, 0, 0, 0) + named(peer_name) + attribute(IFLA_MTU, _u32(mtu))
+    peer = (
+        ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(peer_name) + attribute(IFLA_MTU, _u32(mtu))
+    )
     if peer_mac is not None:
         peer += attribute(IFLA_ADDRESS, mac_bytes(peer_mac))
     if peer_netns is not None:
         peer += attribute(IFLA_NET_NS_FD, _u32(peer_netns))
-    body = ifinfomsg.pack(0, 0, 0, 0, 0) + named(name) + attribute(IFLA_MTU, _u32(mtu))
+    body = ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(name) + attribute(IFLA_MTU, _u32(mtu))
     if master:
         body += attribute(IFLA_MASTER, _u32(master))
     if group:
@@ -177,9 +179,9 @@ def set_link(
     change = IFF_UP if up is not None else 0
     body = ifinfomsg.pack(0, 0, index, IFF_UP if up else 0, change)
     if isinstance(link, str):
-        body += named(link)
+        body += ifname_attribute(link)
     elif name is not None:
-        body += named(name)
+        body += ifname_attribute(name)
     if master is not None:
         body += attribute(IFLA_MASTER, _u32(master))
     if mtu is not None:
@@ -206,7 +208,10 @@ def set_link(
 def delete_link(name: str) -> Request:
     """Remove a link, and with one end of a veth the other; ENODEV if there is none."""
     return Request(
-        RTM_DELLINK, 0, ifinfomsg.pack(0, 0, 0, 0, 0) + named(name), f"delete link {name}"
+        RTM_DELLINK,
+        0,
+        ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(name),
+        f"delete link {name}",
     )
 
 
@@ -244,7 +249,7 @@ def add_default_route(gateway: str) -> Request:
     return _default_route(family, RT_SCOPE_UNIVERSE, hop, f"via {gateway}")
 
 
-def add_default_route_on(index: int, family: int) -> Request:
+def add_default_device_route(index: int, family: int) -> Request:
     """The default route for a link on which every address is a neighbour."""
     return _default_route(family, RT_SCOPE_LINK, attribute(RTA_OIF, _u32(index)), f"on {index}")
 
@@ -305,7 +310,7 @@ class Rtnetlink(Netlink):
 
         Since Linux 6.8 this also lets the kernel finish a change of carrier that it had put off.
         """
-        body = ifinfomsg.pack(0, 0, 0, 0, 0) + named(name)
+        body = ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(name)
         found = self.ask(RTM_GETLINK, body, about=f"link {name}", absent=errno.ENODEV)
         return None if found is None else _parse_link(found)
 

@@ -119,7 +119,7 @@ class sock_fprog(ctypes.Structure):
 _seccomp = syscall("seccomp", NR_seccomp, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p)
 
 
-class Prepared:
+class FilterProgram:
     """A program laid out as the kernel wants it, so that loading it is one system call."""
 
     __slots__ = ("_buffer", "address", "fprog")
@@ -132,14 +132,14 @@ class Prepared:
         self.address = ctypes.addressof(self.fprog)
 
 
-def install(program: bytes | Prepared, flags: int = 0, listener: bool = False) -> int | None:
+def install(program: bytes | FilterProgram, flags: int = 0, listener: bool = False) -> int | None:
     """Confine the calling thread with a filter, now.
 
     ``flags`` are SECCOMP_FILTER_FLAG bits. With ``listener`` the descriptor of the user
     notification listener (close-on-exec) is returned, otherwise None. Raises ``OSError``: EACCES
     without no_new_privs and CAP_SYS_ADMIN, EINVAL for a program that the kernel does not accept.
     """
-    prepared = program if isinstance(program, Prepared) else Prepared(program)
+    prepared = program if isinstance(program, FilterProgram) else FilterProgram(program)
     if listener:
         flags |= SECCOMP_FILTER_FLAG.NEW_LISTENER
     result = _seccomp(SECCOMP_SET_MODE_FILTER, int(flags), prepared.address)

@@ -14,7 +14,7 @@ def place(spec: Spec, container_id: str, settings: Settings) -> str:
     """The cgroup's path below each hierarchy's mount point."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         own = file.read()
-    return places.place(
+    return places.resolve(
         spec.linux.cgroups_path if spec.linux else None,
         container_id,
         systemd=settings.systemd_cgroup,

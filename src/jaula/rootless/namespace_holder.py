@@ -173,7 +173,7 @@ def serve(directory: str, ready: int, go: int, held: int) -> NoReturn:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(null, 1)
-        process.close_others((ready, go, held))
+        process.close_fds_except((ready, go, held))
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for a connection
         outside = HostSockets()

@@ -35,7 +35,7 @@ def main(engine: socket.socket, load_parts: Callable[[], Interfaces]) -> NoRetur
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # shims that end are nobody's to wait for
         os.chdir("/")
-        process.close_others(
+        process.close_fds_except(
             (engine.fileno(),)
         )  # the engine's lock and sockets are not ours to hold
         parts = load_parts()
@@ -85,9 +85,11 @@ def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
         gids = rows(request.gid_mappings) or uids
         try:
             if request.within:
-                made = namespaces.make_within(fds[1], CLONE.NEWNET)
+                made = namespaces.create_in_userns(fds[1], CLONE.NEWNET)
             else:
-                made = namespaces.make(CLONE.NEWNET if request.network else CLONE(0), uids, gids)
+                made = namespaces.create_namespaces(
+                    CLONE.NEWNET if request.network else CLONE(0), uids, gids
+                )
         except OSError as error:
             seqpacket.send(waiting, str(error).encode() or b"failed")
             return

@@ -32,7 +32,7 @@ from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import LANDLOCK_ACCESS_NET as NET
 from jaula.kernel.landlock import LANDLOCK_SCOPE as SCOPE
-from jaula.kernel.landlock import known
+from jaula.kernel.landlock import supported_rights
 from jaula.security.lsm import detect
 from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.annotations import (
@@ -133,7 +133,7 @@ def _may_mount(seccomp: Seccomp | None) -> bool:
 
 def decide(mounts: Sequence[Mount], *, root_readonly: bool, options: Options, abi: int) -> Ruleset:
     """The rules for a container. Raises ``InvalidRequest`` for what this version cannot do."""
-    can = known(abi)
+    can = supported_rights(abi)
     if not can.access_fs:
         raise InvalidRequest("--security-opt landlock: this kernel has no Landlock")
     net = 0

@@ -34,12 +34,12 @@ import msgspec
 PROTOCOL = "jaula-build"
 """The word in ``Upgrade``."""
 
-PIECE = 64 * 1024  # bytes of a payload at most
+PAYLOAD_LIMIT = 64 * 1024  # bytes of a payload at most
 SECRET_LIMIT = 512 * 1024  # bytes of a secret at most
 UNKNOWN = "unknown"
 
 _HEAD = struct.Struct("!BII")
-HEAD_SIZE = _HEAD.size
+HEADER_SIZE = _HEAD.size
 
 
 class SessionRequestKind(IntEnum):
@@ -63,19 +63,19 @@ class BadFrame(ValueError):
     """The other side does not keep to the protocol."""
 
 
-def frame(kind: SessionRequestKind, stream: int, payload: bytes = b"") -> bytes:
+def encode_frame(kind: SessionRequestKind, stream: int, payload: bytes = b"") -> bytes:
     """One frame."""
-    if len(payload) > PIECE:
-        raise BadFrame(f"a payload has {len(payload)} bytes, {PIECE} at most")
+    if len(payload) > PAYLOAD_LIMIT:
+        raise BadFrame(f"a payload has {len(payload)} bytes, {PAYLOAD_LIMIT} at most")
     return _HEAD.pack(kind, stream, len(payload)) + payload
 
 
-def ask(kind: SessionRequestKind, stream: int, id: str) -> bytes:
+def encode_request(kind: SessionRequestKind, stream: int, id: str) -> bytes:
     """The frame that opens a stream."""
-    return frame(kind, stream, msgspec.json.encode(SessionRequest(id)))
+    return encode_frame(kind, stream, msgspec.json.encode(SessionRequest(id)))
 
 
-def asked(payload: bytes) -> str:
+def decode_request(payload: bytes) -> str:
     """The id in the payload of one."""
     try:
         return msgspec.json.decode(payload, type=SessionRequest).id
@@ -83,13 +83,13 @@ def asked(payload: bytes) -> str:
         raise BadFrame(f"an opening frame is damaged: {error}") from None
 
 
-def head(data: bytes) -> tuple[SessionRequestKind, int, int]:
+def decode_header(data: bytes) -> tuple[SessionRequestKind, int, int]:
     """Kind, stream and length of the payload from :data:`HEAD_SIZE` bytes; raises BadFrame."""
     number, stream, length = _HEAD.unpack(data)
     try:
         kind = SessionRequestKind(number)
     except ValueError:
         raise BadFrame(f"a frame of the unknown kind {number}") from None
-    if length > PIECE:
-        raise BadFrame(f"a payload has {length} bytes, {PIECE} at most")
+    if length > PAYLOAD_LIMIT:
+        raise BadFrame(f"a payload has {length} bytes, {PAYLOAD_LIMIT} at most")
     return kind, stream, length

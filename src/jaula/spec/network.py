@@ -13,11 +13,11 @@ ICC_OPTION = f"{_OPTION}enable_icc"
 MASQUERADE_OPTION = f"{_OPTION}enable_ip_masquerade"
 BINDING_OPTION = f"{_OPTION}host_binding_ipv4"
 MTU_OPTION = "com.docker.network.driver.mtu"
-PAST_OPTION = "io.jaula.publish_past_firewall"
+BYPASS_FIREWALL_OPTION = "io.jaula.publish_past_firewall"
 """The engine's own: published ports are open whatever the host's input rules say."""
 PARENT_OPTION, MACVLAN_MODE_OPTION = "parent", "macvlan_mode"
 IPVLAN_MODE_OPTION, IPVLAN_FLAG_OPTION = "ipvlan_mode", "ipvlan_flag"
-PARENTED = ("macvlan", "ipvlan")
+PARENT_DRIVERS = ("macvlan", "ipvlan")
 """Drivers whose networks lie on an interface of the host."""
 
 

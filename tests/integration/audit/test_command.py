@@ -71,11 +71,11 @@ def test_a_row_that_fails_leaves_1_in_every_form(engine: PrivateEngine, busybox:
         namespaces.setns(namespaces.open_namespace(pid, "mnt"))
         mounts.umount2("/proc/keys")
 
-    from jaula.audit.kernel.probes import in_child
+    from jaula.audit.kernel.probes import failure_in_child
 
     with containers.running(engine, busybox) as name:
         pid = containers.pid(engine, name)
-        assert in_child(strip) is None
+        assert failure_in_child(strip) is None
         for form, word in (
             ("table", "FAILS"), ("json", '"FAILS"'), ("sarif", '"level": "error"'),
             ("html", 'class="verdict fails">'),

@@ -8,7 +8,7 @@ import sys
 NOBODY = 65534
 PROGRAM = """
 from jaula import cgroups
-from jaula.cgroups.cgroup_path import place
+from jaula.cgroups.cgroup_path import resolve
 from jaula.errors import JaulaError
 from jaula.spec.runtime import DeviceCgroup, Memory, Resources
 

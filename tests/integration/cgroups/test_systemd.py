@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jaula import cgroups
-from jaula.cgroups.cgroup_path import place
+from jaula.cgroups.cgroup_path import resolve
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.cgroups.systemd.annotations import PREFIX
 from jaula.errors import Conflict, InvalidRequest
@@ -31,7 +31,7 @@ def driver() -> CgroupDriver:
 @pytest.fixture
 def path() -> str:
     name = uuid.uuid4().hex
-    return place(f"jlt-sub.slice:jlt:{name}", name, systemd=True, rootless=False, own="")
+    return resolve(f"jlt-sub.slice:jlt:{name}", name, systemd=True, rootless=False, own="")
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_unit_goes_when_its_last_process_does(
 
 
 def test_a_slice_may_be_asked_for_in_place_of_a_scope(driver: CgroupDriver) -> None:
-    path = place("::jlt-own.slice", "x", systemd=True, rootless=False, own="")
+    path = resolve("::jlt-own.slice", "x", systemd=True, rootless=False, own="")
     with driver.create(path) as made:
         assert made.path == "/jlt.slice/jlt-own.slice"
         assert os.path.isdir(next(iter(made.locations().values())))

@@ -218,7 +218,7 @@ def test_a_program_may_confine_itself_further(root: Path) -> None:
     def act() -> None:
         pivot(root)
         enter(rules())
-        own = kernel.create_ruleset(kernel.known(ABI).access_fs)
+        own = kernel.create_ruleset(kernel.supported_rights(ABI).access_fs)
         kernel.restrict_self(own)
         refused(errno.EACCES, lambda: read("/etc/passwd"))
 
@@ -320,7 +320,7 @@ def test_rules_for_others_are_not_those_of_a_process_that_joins() -> None:
 
 
 def test_rights_of_a_later_kernel_are_refused_and_not_left_out() -> None:
-    later = Ruleset(handled_access_fs=kernel.known(ABI).access_fs + 1 << 1)
+    later = Ruleset(handled_access_fs=kernel.supported_rights(ABI).access_fs + 1 << 1)
     with pytest.raises(JaulaError, match="Landlock can do"):
         runtime.prepare({LANDLOCK_ANNOTATION: encode_ruleset(later)})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jaula.audit.host import Host, kernel_version
-from jaula.audit.host.kernel_cves import HOLES, Version, affecting, identify
+from jaula.audit.host.kernel_cves import KERNEL_CVES, Version, affecting_cves, identify
 from jaula.audit.model.result import Verdict
 
 
@@ -54,14 +54,14 @@ def number(text: str) -> Version:
 )  # fmt: skip
 def test_a_hole_is_told_by_branch(cve: str, affected: str, repaired: str) -> None:
     for text in affected.split():
-        assert cve in [hole.cve for hole in affecting(number(text))], text
+        assert cve in [hole.cve for hole in affecting_cves(number(text))], text
     for text in repaired.split():
-        assert cve not in [hole.cve for hole in affecting(number(text))], text
+        assert cve not in [hole.cve for hole in affecting_cves(number(text))], text
 
 
 def test_the_table_is_in_order_and_without_contradictions() -> None:
-    assert len({hole.cve for hole in HOLES}) == len(HOLES)
-    for hole in HOLES:
+    assert len({hole.cve for hole in KERNEL_CVES}) == len(KERNEL_CVES)
+    for hole in KERNEL_CVES:
         assert hole.since < hole.fixed, hole.cve
         assert list(hole.stable) == sorted(hole.stable), hole.cve
         assert all(hole.since <= release < hole.fixed for release in hole.stable), hole.cve

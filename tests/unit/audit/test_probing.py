@@ -12,7 +12,7 @@ import pytest
 
 from jaula.audit.escape import attempts, lsm_labels, network, results, twin
 from jaula.audit.escape.attempts import Attempt, call
-from jaula.audit.escape.limits import LONGEST, RESOURCES, Limits, burning, ceilings
+from jaula.audit.escape.limits import LONGEST, RESOURCES, Limits, burn_plan, limit_attempts
 from jaula.audit.escape.network import NetworkTargets, inet6_address, inet_address, unix_address
 from jaula.audit.escape.program import (
     BEGIN,
@@ -166,33 +166,33 @@ def attempt(**values: object) -> Attempt:
 )
 def test_a_call_is_judged_by_its_answer(status: Answer, value: int, refused: bool | None) -> None:
     reached = status is DONE
-    found = results.outcome(attempt(), status, [Answer(value, reached, 0)])
+    found = results.evaluate_attempt(attempt(), status, [Answer(value, reached, 0)])
     assert found.refused is refused
 
 
 def test_a_process_that_a_strange_signal_ended_was_not_tried() -> None:
     killed = Answer(9, True, 0)
-    found = results.outcome(attempt(), killed, [Answer(0, False, 0)])
+    found = results.evaluate_attempt(attempt(), killed, [Answer(0, False, 0)])
     assert found.refused is None
     allowed = attempt(signals=frozenset({9}))
-    assert results.outcome(allowed, killed, [Answer(0, False, 0)]).refused is True
+    assert results.evaluate_attempt(allowed, killed, [Answer(0, False, 0)]).refused is True
 
 
 def test_the_first_call_that_fails_decides_and_what_comes_after_the_last_does_not() -> None:
     three = attempt(steps=(Entry(CALL, 1),) * 3, decides=1)
     made, opened, removed = DONE, Answer(-errno.EACCES, True, 0), Answer(-errno.EBUSY, True, 0)
-    assert results.outcome(three, DONE, [made, opened, removed]).refused is True
-    assert results.outcome(three, DONE, [opened, made, removed]).refused is True
-    assert results.outcome(three, DONE, [made, made, opened]).refused is False
+    assert results.evaluate_attempt(three, DONE, [made, opened, removed]).refused is True
+    assert results.evaluate_attempt(three, DONE, [opened, made, removed]).refused is True
+    assert results.evaluate_attempt(three, DONE, [made, made, opened]).refused is False
 
 
 def test_an_answer_that_means_to_wait_is_no_refusal() -> None:
-    knock = network.knock("n", (192, 0, 2, 1), 9, None)
+    knock = network.tcp_attempt("n", (192, 0, 2, 1), 9, None)
     progress, ready = Answer(-errno.EINPROGRESS, True, 0), Answer(1, True, 0)
     socket, silent = Answer(3, True, 0), Answer(0, True, 0)
 
     def refused(*steps: Answer) -> bool | None:
-        return results.outcome(knock, DONE, steps).refused
+        return results.evaluate_attempt(knock, DONE, steps).refused
 
     assert refused(socket, progress, silent, Answer(-errno.EALREADY, True, 0)) is True
     assert refused(socket, progress, ready, Answer(-errno.EHOSTUNREACH, True, 0)) is True
@@ -204,8 +204,14 @@ def test_an_answer_that_means_to_wait_is_no_refusal() -> None:
 
 def test_a_file_with_nothing_in_it_is_masked() -> None:
     reading = attempt(steps=(Entry(CALL, 2), Entry(CALL, 0)), empty=0)
-    assert results.outcome(reading, DONE, [Answer(3, True, 0), Answer(0, True, 0)]).refused is True
-    assert results.outcome(reading, DONE, [Answer(3, True, 0), Answer(1, True, 0)]).refused is False
+    assert (
+        results.evaluate_attempt(reading, DONE, [Answer(3, True, 0), Answer(0, True, 0)]).refused
+        is True
+    )
+    assert (
+        results.evaluate_attempt(reading, DONE, [Answer(3, True, 0), Answer(1, True, 0)]).refused
+        is False
+    )
 
 
 def test_rows_fail_where_nobody_asked_for_it_and_name_the_flag_where_somebody_did() -> None:
@@ -233,12 +239,12 @@ def test_rows_fail_where_nobody_asked_for_it_and_name_the_flag_where_somebody_di
 def test_every_attempt_has_a_name_of_its_own_and_fits_the_program() -> None:
     tries = [
         *attempts.calls(None), *attempts.families(None), *attempts.terminals(None),
-        *attempts.capabilities(None), *attempts.masked(["/proc/keys"]),
+        *attempts.capabilities(None), *attempts.masked_reads(["/proc/keys"]),
         *attempts.writes(["/proc/sys"], None), *attempts.devices(None),
         *network.network(b"\0x", 1, NetworkTargets(alone=True)), network.neighbour("192.0.2.9", None),
-        *attempts.others("/x", 1, 1, pids=None, ipc=None), *lsm_labels.owners("/x", None),
+        *attempts.host_objects("/x", 1, 1, pids=None, ipc=None), *lsm_labels.foreign_files("/x", None),
         *lsm_labels.selinux("a_u:b_r:c_t:s0", None), *lsm_labels.apparmor(None),
-        *ceilings(EVERY, **NO_FLAGS),
+        *limit_attempts(EVERY, **NO_FLAGS),
     ]  # fmt: skip
     names = [(each.group, each.name) for each in tries]
     assert len(set(names)) == len(names)
@@ -276,7 +282,7 @@ def test_addresses_are_as_the_kernel_reads_them() -> None:
 def test_a_quota_is_tried_where_the_processors_could_give_more(
     quota: int, period: int, processors: int, threads: int | None
 ) -> None:
-    found = burning(quota, period, processors)
+    found = burn_plan(quota, period, processors)
     if threads is None:
         assert found is None
         return
@@ -286,14 +292,14 @@ def test_a_quota_is_tried_where_the_processors_could_give_more(
 
 
 def test_what_has_no_number_is_not_tried() -> None:
-    names = [each.name for each in ceilings(Limits(), **NO_FLAGS)]
+    names = [each.name for each in limit_attempts(Limits(), **NO_FLAGS)]
     assert all(name.startswith("raising by /sys/fs/cgroup/") for name in names)
     unlimited = Limits(rlimits={"RLIMIT_CORE": (1 << 64) - 1, "RLIMIT_NEW": 5})
-    assert [each.name for each in ceilings(unlimited, **NO_FLAGS)] == names
+    assert [each.name for each in limit_attempts(unlimited, **NO_FLAGS)] == names
 
 
 def test_every_resource_limit_is_tried_by_raising_it() -> None:
-    names = {each.name for each in ceilings(EVERY, **NO_FLAGS)}
+    names = {each.name for each in limit_attempts(EVERY, **NO_FLAGS)}
     assert {f"raising {name.removeprefix('RLIMIT_').lower()}" for name in RESOURCES} <= names
     assert {f"more than {1 << 20} {each}" for each in ("nofile", "fsize", "as", "memlock")} <= names
 

@@ -31,7 +31,7 @@ from jaula.audit.reports import (
 from jaula.audit.reports import (
     svg as report_svg,
 )
-from jaula.audit.reports.report import ABOUTS, Report, worst
+from jaula.audit.reports.report import CHECK_INFOS, Report, worst
 
 MOMENT = "2026-01-02T03:04:05Z"
 HOSTILE = '<script>alert("x")</script>\x1b[31m\udc80'
@@ -40,11 +40,11 @@ HOSTILE = '<script>alert("x")</script>\x1b[31m\udc80'
 def row(verdict: Verdict, check: str = "masks", **values: str) -> Result:
     given = {"requested": "10 paths", "effective": "9", "evidence": "/proc/7/mountinfo, /proc/7"}
     given |= values
-    layer = next(about.layer for about in ABOUTS if about.id == check)
+    layer = next(about.layer for about in CHECK_INFOS if about.id == check)
     return Result(f"row of {check}", layer, verdict=verdict, check=check, **given)
 
 
-ALL = tuple(row(verdict, check.id) for check in ABOUTS for verdict in Verdict)
+ALL = tuple(row(verdict, check.id) for check in CHECK_INFOS for verdict in Verdict)
 REPORT = Report("web", "container", MOMENT, ALL)
 
 
@@ -52,7 +52,7 @@ REPORT = Report("web", "container", MOMENT, ALL)
 
 
 def test_every_check_says_why_by_what_and_what_to_do() -> None:
-    for about in ABOUTS:
+    for about in CHECK_INFOS:
         for field in ("id", "layer", "title", "reason", "evidence", "advice"):
             value = getattr(about, field)
             assert value and value == value.strip(), f"{about.id}: {field}"
@@ -63,7 +63,7 @@ def test_every_check_says_why_by_what_and_what_to_do() -> None:
         ), about.references
         assert about.reason.endswith("."), about.id
         assert about.id in describe(about)
-    assert len({about.id for about in ABOUTS}) == len(ABOUTS)
+    assert len({about.id for about in CHECK_INFOS}) == len(CHECK_INFOS)
 
 
 @pytest.mark.parametrize("package", [jaula.audit.checks, jaula.audit.host])

@@ -7,7 +7,7 @@ import pytest
 from jaula.audit.checks import cgroups, devices, id_maps, network, open_files, rlimits
 from jaula.audit.kernel import kconfig
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge, passed, table
+from jaula.audit.model.result import Result, Verdict, passed, table, verdict_of
 from jaula.audit.verify import render
 from jaula.errors import Conflict
 from jaula.kernel import mountinfo
@@ -35,9 +35,9 @@ def test_a_proof_is_complete_when_no_row_fails_or_is_unknown(
 
 
 def test_a_flag_relaxes_only_what_is_in_effect_as_asked() -> None:
-    assert judge(True, None) is Verdict.HOLDS
-    assert judge(True, "--privileged") is Verdict.RELAXED
-    assert judge(False, "--privileged") is Verdict.FAILS
+    assert verdict_of(True, None) is Verdict.HOLDS
+    assert verdict_of(True, "--privileged") is Verdict.RELAXED
+    assert verdict_of(False, "--privileged") is Verdict.FAILS
 
 
 def test_the_report_ends_with_what_does_not_hold() -> None:
@@ -164,9 +164,9 @@ def test_a_descriptor_leads_out_by_an_unknown_mount_or_a_namespace(
 
 
 def test_device_rules_are_written_as_the_kernel_prints_them() -> None:
-    assert devices.text(DeviceCgroup(True, "c", 1, None, "rwm")) == "c 1:* rwm"
-    assert devices.text(DeviceCgroup(True, None, None, None, None)) == "a *:* rwm"
-    assert devices.text(DeviceCgroup(True, "b", 8, 0, "wr")) == "b 8:0 rw"
+    assert devices.format_rule(DeviceCgroup(True, "c", 1, None, "rwm")) == "c 1:* rwm"
+    assert devices.format_rule(DeviceCgroup(True, None, None, None, None)) == "a *:* rwm"
+    assert devices.format_rule(DeviceCgroup(True, "b", 8, 0, "wr")) == "b 8:0 rw"
 
 
 def test_a_kernel_configuration_is_read() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.cgroups import cgroup_path
-from jaula.cgroups.cgroup_path import expand, own_cgroup, place
+from jaula.cgroups.cgroup_path import expand_slice, own_cgroup, resolve
 from jaula.cgroups.v2 import driver as v2driver
 from jaula.errors import InvalidRequest, Unsupported
 
@@ -17,11 +17,11 @@ HYBRID = "9:name=systemd:/a\n4:memory:/b:c\n0::/d\n"
 
 
 def of(path: str | None, *, rootless: bool = False, own: str = OWN_V2) -> str:
-    return place(path, "id1", systemd=False, rootless=rootless, own=own)
+    return resolve(path, "id1", systemd=False, rootless=rootless, own=own)
 
 
 def of_unit(path: str | None, *, rootless: bool = False) -> str:
-    return place(path, "id1", systemd=True, rootless=rootless, own=OWN_V2)
+    return resolve(path, "id1", systemd=True, rootless=rootless, own=OWN_V2)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_a_bad_slice_or_unit_is_refused(path: str) -> None:
 
 
 def test_a_slice_lies_below_those_that_its_dashes_name() -> None:
-    assert expand("a-b-c.slice") == "/a.slice/a-b.slice/a-b-c.slice"
-    assert expand("-.slice") == ""
+    assert expand_slice("a-b-c.slice") == "/a.slice/a-b.slice/a-b-c.slice"
+    assert expand_slice("-.slice") == ""
 
 
 @given(st.text(max_size=60), st.booleans(), st.booleans())
@@ -130,7 +130,7 @@ def test_whatever_is_asked_the_place_is_a_clean_path_or_a_clear_error(
     path: str, systemd: bool, rootless: bool
 ) -> None:
     try:
-        found = place(path, "id1", systemd=systemd, rootless=rootless, own=OWN_V2)
+        found = resolve(path, "id1", systemd=systemd, rootless=rootless, own=OWN_V2)
     except InvalidRequest:
         return
     assert found == "/" + cgroup_path.relative(found)

@@ -81,13 +81,13 @@ def test_v1_memory_lives_without_swap_accounting() -> None:
 def test_v2_swap_is_what_is_left_of_the_sum(
     wanted: int | None, swap: int | None, now: int | None, alone: str | None
 ) -> None:
-    assert memory2.swap_alone(wanted, swap, now) == alone
+    assert memory2.swap_max(wanted, swap, now) == alone
 
 
 @pytest.mark.parametrize(("wanted", "swap"), [(100, 50), (None, 50), (-1, 50)])
 def test_v2_swap_without_sense_is_refused(wanted: int | None, swap: int) -> None:
     with pytest.raises(InvalidRequest):
-        memory2.swap_alone(wanted, swap, None)
+        memory2.swap_max(wanted, swap, None)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_what_v2_cannot_do_is_remarked() -> None:
     ],
 )
 def test_a_refusal_says_what_was_asked(number: int, kind: type[JaulaError]) -> None:
-    error = files.refusal("/jaula/x", FileWrite("pids.max", "3"), OSError(number, "why"))
+    error = files.write_error("/jaula/x", FileWrite("pids.max", "3"), OSError(number, "why"))
     assert type(error) is kind
     assert "cannot set pids.max of cgroup /jaula/x to '3'" in error.message
 

@@ -47,7 +47,7 @@ def test_default_devices_come_behind_the_spec_s_rules() -> None:
     assert with_default_devices(own) == (*own, *DEFAULT_DEVICES)
     assert with_default_devices(()) == (DENY_ALL, *DEFAULT_DEVICES)
     assert with_default_devices(own[1:]) == (DENY_ALL, *own[1:], *DEFAULT_DEVICES)
-    assert not any(rule.everything for rule in device_rules.normal(DEFAULT_DEVICES))
+    assert not any(rule.everything for rule in device_rules.normalize(DEFAULT_DEVICES))
 
 
 def test_the_privileged_stay_so_with_default_devices() -> None:
@@ -118,13 +118,13 @@ def test_v1_limits_reserved_huge_pages_where_the_kernel_can() -> None:
 
 
 def test_page_sizes_have_the_names_of_the_kernel() -> None:
-    assert [hugetlb_page_size.named(kib) for kib in (64, 2048, 32768, 1048576)] == [
+    assert [hugetlb_page_size.format_size(kib) for kib in (64, 2048, 32768, 1048576)] == [
         "64KB",
         "2MB",
         "32MB",
         "1GB",
     ]
-    assert all(hugetlb_page_size.checked(size) == size for size in hugetlb_page_size.of_host())
+    assert all(hugetlb_page_size.validate(size) == size for size in hugetlb_page_size.host_sizes())
 
 
 @pytest.mark.parametrize(

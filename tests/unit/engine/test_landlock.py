@@ -8,7 +8,7 @@ from jaula.engine.oci_spec import namespaces, security
 from jaula.engine.oci_spec import spec as oci_spec_spec
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.errors import InvalidRequest
-from jaula.kernel.landlock import known
+from jaula.kernel.landlock import supported_rights
 from jaula.security.id_ranges import IdRange, mappings
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, Ruleset, decode_ruleset
 from jaula.spec.api import ContainerCreate, HostConfig
@@ -44,7 +44,7 @@ def rules(*options: str, abi: int = 7, **host: object) -> Ruleset | None:
 def test_every_container_has_rules_by_default(abi: int) -> None:
     found = rules(abi=abi)
     assert found is not None
-    assert found.handled_access_fs == known(abi).access_fs
+    assert found.handled_access_fs == supported_rights(abi).access_fs
     assert not found.joined
 
 

@@ -42,15 +42,15 @@ def test_structures_lie_in_memory_as_the_kernel_reads_them(
 def test_each_version_knows_all_rights_up_to_its_newest(
     abi: int, newest: int, net: int, scoped: int, flags: int
 ) -> None:
-    assert landlock.known(abi) == ((int(newest) << 1) - 1, net, scoped, flags)
+    assert landlock.supported_rights(abi) == ((int(newest) << 1) - 1, net, scoped, flags)
 
 
 def test_no_landlock_knows_nothing() -> None:
-    assert landlock.known(0) == (0, 0, 0, 0)
+    assert landlock.supported_rights(0) == (0, 0, 0, 0)
 
 
 def test_the_newest_version_knows_every_right_that_has_a_name() -> None:
-    known = landlock.known(7)
+    known = landlock.supported_rights(7)
     assert known.access_fs == sum(LANDLOCK_ACCESS_FS)
     assert known.access_net == sum(LANDLOCK_ACCESS_NET)
     assert known.scoped == sum(LANDLOCK_SCOPE)

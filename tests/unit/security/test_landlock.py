@@ -7,7 +7,7 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
-from jaula.kernel.landlock import known
+from jaula.kernel.landlock import supported_rights
 from jaula.security import capabilities
 from jaula.security.landlock import READ, Landlock, Options, decide, describe, objection, parse
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
@@ -15,7 +15,7 @@ from jaula.security.seccomp import seccomp
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, PathRule, PortRule, decode_ruleset
 from jaula.spec.runtime import Linux, Mount, Namespace, Process, Root, Seccomp, Spec, Syscall
 
-ALL = known(7).access_fs
+ALL = supported_rights(7).access_fs
 MOUNTS = (
     Mount("/proc", "proc", "proc", ("nosuid",)),
     Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "mode=755")),
@@ -76,7 +76,7 @@ def test_beneath_a_read_only_root_only_writable_mounts_are_written() -> None:
 @pytest.mark.parametrize("readonly", [False, True])
 def test_no_version_is_asked_for_what_it_does_not_know(abi: int, readonly: bool) -> None:
     rules = decide(MOUNTS, root_readonly=readonly, options=Options(), abi=abi)
-    assert rules.handled_access_fs == known(abi).access_fs
+    assert rules.handled_access_fs == supported_rights(abi).access_fs
     for rule in rules.paths:
         assert rule.access
         assert not rule.access & ~rules.handled_access_fs
@@ -125,7 +125,7 @@ def test_a_default_container_is_confined(abi: int) -> None:
     made = Landlock(abi).confine(spec(), LabelRequest())
     assert (
         decode_ruleset(made.annotations[LANDLOCK_ANNOTATION]).handled_access_fs
-        == known(abi).access_fs
+        == supported_rights(abi).access_fs
     )
     assert made.annotations["mine"] == "kept"
 

@@ -11,10 +11,10 @@ import os
 import stat
 from collections.abc import Iterator
 
-from jaula.audit.checks.mounts import identity, identity_of
+from jaula.audit.checks.mounts import file_identity, stat_identity
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 SYSTEM = (
     "/",
@@ -64,26 +64,28 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         elif mount.get("Type") == "volume":
             sources += [(path, target) for path in _shown(subject, target)]
     system = [f"-v {source}:{target}" for source, target in sources if source in SYSTEM]
-    sockets = [f"-v {source}:{target}" for source, target in sources if exposes(source)]
+    sockets = [f"-v {source}:{target}" for source, target in sources if exposes_socket(source)]
     evidence = f"stat(2) of {len(sources)} sources"
     for name, found in (("host directories", system), ("control sockets", sockets)):
         by = ", ".join(found) or None
         yield Result(
             name, "mounts", by or "none", f"{len(found)} bound" if found else "none", evidence,
-            judge(True, by),
+            verdict_of(True, by),
         )  # fmt: skip
 
 
 def _shown(subject: AuditedContainer, destination: str) -> list[str]:
     """The directory of the system that a volume is a bind of, by its options."""
     try:
-        here = identity(subject, destination)
+        here = file_identity(subject, destination)
     except FileNotFoundError:
         return []  # which the inventory of mounts tells
-    return [path for path in SYSTEM if os.path.exists(path) and identity_of(os.stat(path)) == here]
+    return [
+        path for path in SYSTEM if os.path.exists(path) and stat_identity(os.stat(path)) == here
+    ]
 
 
-def exposes(source: str) -> bool:
+def exposes_socket(source: str) -> bool:
     """Whether a control socket is, or lies below, ``source`` on the host."""
     try:
         bound = os.stat(source)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
-from jaula.kernel.capabilities import SETS, masks_of_status
+from jaula.audit.model.result import Result, Verdict, verdict_of
+from jaula.kernel.capabilities import SETS, parse_status_masks
 from jaula.security.capabilities import DEFAULT, decode, mask
 
 ABOUT = CheckInfo(
@@ -34,7 +34,7 @@ ABOUT = CheckInfo(
 
 def check(subject: AuditedContainer) -> Iterator[Result]:
     """One row for each set."""
-    found = masks_of_status(subject.read("status"))
+    found = parse_status_masks(subject.read("status"))
     asked, given = subject.capabilities, subject.spec_capabilities
     for name in SETS:
         wanted = mask(getattr(asked, name))
@@ -50,7 +50,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         elif actual != wanted:
             root = subject.process.user.uid == 0
             effective += " (given up by the program)" if root else " (the user is not root)"
-        verdict = judge(not extra and not in_spec & ~wanted, by)
+        verdict = verdict_of(not extra and not in_spec & ~wanted, by)
         requested = f"{wanted:016x}" + (f" ({by})" if by and verdict is Verdict.RELAXED else "")
         yield Result(
             f"capabilities {name}", "capabilities", requested, effective, subject.path("status"),

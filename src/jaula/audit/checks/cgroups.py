@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer, integer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.cgroups.v2.cpu import weight
 
 UNLIMITED_V1 = 1 << 62
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Cgroups:
+class CgroupDirs:
     """Where a process is in each cgroup tree, as directories of the reader's."""
 
     def __init__(self, subject: AuditedContainer) -> None:
@@ -79,7 +79,7 @@ ABOUT = CheckInfo(
 
 def check(subject: AuditedContainer) -> Iterator[Result]:
     """Membership, then a row for each limit."""
-    groups = Cgroups(subject)
+    groups = CgroupDirs(subject)
     yield _membership(subject, groups)
     yield _tree(subject)
     yield _memory(subject, groups)
@@ -90,7 +90,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     yield _pids(subject, groups)
 
 
-def _membership(subject: AuditedContainer, groups: Cgroups) -> Result:
+def _membership(subject: AuditedContainer, groups: CgroupDirs) -> Result:
     wanted = subject.linux.cgroups_path or f"/{subject.container_id}"
     places = []
     for line in subject.read("cgroup").splitlines():
@@ -107,9 +107,9 @@ def _membership(subject: AuditedContainer, groups: Cgroups) -> Result:
     if wrong and subject.rootless is not None:  # limits were refused: there are none to keep
         by = subject.rootless
         return Result("cgroup", "cgroups", f"none ({by})", f"the engine's: {effective}",
-                   subject.path("cgroup"), judge(True, by))  # fmt: skip
+                   subject.path("cgroup"), verdict_of(True, by))  # fmt: skip
     return Result("cgroup", "cgroups", wanted, effective, subject.path("cgroup"),
-               judge(bool(places) and not wrong, None))  # fmt: skip
+               verdict_of(bool(places) and not wrong, None))  # fmt: skip
 
 
 def _tree(subject: AuditedContainer) -> Result:
@@ -119,7 +119,7 @@ def _tree(subject: AuditedContainer) -> Result:
     by = "--privileged" if subject.privileged else None
     effective = f"writable: {', '.join(writable)}" if writable else f"{len(mounts)} read-only"
     return Result("cgroup tree", "cgroups", f"writable ({by})" if by else "read-only", effective,
-               subject.path("mountinfo"), judge(bool(by) or not writable, by))  # fmt: skip
+               subject.path("mountinfo"), verdict_of(bool(by) or not writable, by))  # fmt: skip
 
 
 def _limit(text: str) -> int | None:
@@ -129,13 +129,13 @@ def _limit(text: str) -> int | None:
     return None if value >= UNLIMITED_V1 else value
 
 
-def _memory(subject: AuditedContainer, groups: Cgroups) -> Result:
+def _memory(subject: AuditedContainer, groups: CgroupDirs) -> Result:
     wanted = subject.number("Memory")
     found = groups.read("memory", "memory.limit_in_bytes", "memory.max")
     return _bytes("memory limit", wanted, found)
 
 
-def _swap(subject: AuditedContainer, groups: Cgroups) -> Result:
+def _swap(subject: AuditedContainer, groups: CgroupDirs) -> Result:
     memory, both = subject.number("Memory"), subject.number("MemorySwap")
     found = groups.read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
     if both == 0 and memory > 0:
@@ -152,7 +152,7 @@ def _swap(subject: AuditedContainer, groups: Cgroups) -> Result:
         if both == 0:
             holds = _limit(found[0]) == 0
             return Result("memory and swap", "cgroups", "no swap", found[0], found[1],
-                       judge(holds, None))  # fmt: skip
+                       verdict_of(holds, None))  # fmt: skip
     return _bytes("memory and swap", both, found)
 
 
@@ -166,10 +166,10 @@ def _bytes(name: str, wanted: int, found: tuple[str, str] | None) -> Result:
     holds = actual is None if wanted <= 0 else actual == wanted - wanted % PAGE
     requested = f"{wanted} bytes" if wanted > 0 else "no limit"
     effective = "no limit" if actual is None else f"{actual} bytes"
-    return Result(name, "cgroups", requested, effective, found[1], judge(holds, None))
+    return Result(name, "cgroups", requested, effective, found[1], verdict_of(holds, None))
 
 
-def _cpu(subject: AuditedContainer, groups: Cgroups) -> Result:
+def _cpu(subject: AuditedContainer, groups: CgroupDirs) -> Result:
     quota, period = subject.number("CpuQuota"), subject.number("CpuPeriod") or 100_000
     if (nano := subject.number("NanoCpus")) > 0:
         quota, period = nano * 100_000 // 1_000_000_000, 100_000
@@ -186,10 +186,10 @@ def _cpu(subject: AuditedContainer, groups: Cgroups) -> Result:
     actual, base = _limit(first), integer(second or "100000")
     holds = actual is None if quota <= 0 else (actual, base) == (quota, period)
     effective = "no limit" if actual is None else f"{actual / base:.2f} CPUs"
-    return Result("cpu limit", "cgroups", requested, effective, path, judge(holds, None))
+    return Result("cpu limit", "cgroups", requested, effective, path, verdict_of(holds, None))
 
 
-def _shares(subject: AuditedContainer, groups: Cgroups) -> Result:
+def _shares(subject: AuditedContainer, groups: CgroupDirs) -> Result:
     shares = subject.number("CpuShares")
     found = groups.read("cpu", "cpu.shares", "cpu.weight")
     if found is None:
@@ -206,25 +206,25 @@ def _shares(subject: AuditedContainer, groups: Cgroups) -> Result:
             requested,
             f"weight {actual}",
             found[1],
-            judge(actual == wanted, None),
+            verdict_of(actual == wanted, None),
         )
     holds = actual == (max(shares, 2) if shares else 1024)
     return Result("cpu shares", "cgroups", str(shares or "default"), str(actual), found[1],
-               judge(holds, None))  # fmt: skip
+               verdict_of(holds, None))  # fmt: skip
 
 
-def _cpuset(subject: AuditedContainer, groups: Cgroups) -> Result:
+def _cpuset(subject: AuditedContainer, groups: CgroupDirs) -> Result:
     wanted = subject.text("CpusetCpus")
     allowed = subject.status("Cpus_allowed_list")
     found = groups.read("cpuset", "cpuset.cpus", "cpuset.cpus")
     if not wanted:
         return Result("cpuset", "cgroups", "any CPU", allowed,
-                   f"{subject.path('status')} Cpus_allowed_list", judge(True, None))  # fmt: skip
+                   f"{subject.path('status')} Cpus_allowed_list", verdict_of(True, None))  # fmt: skip
     if found is None:
         return Result("cpuset", "cgroups", wanted, "no cpuset controller", "", Verdict.FAILS)
     holds = numbers(found[0]) == numbers(wanted) and numbers(allowed) <= numbers(wanted)
     return Result("cpuset", "cgroups", wanted, f"{found[0]}, allowed {allowed}", found[1],
-               judge(holds, None))  # fmt: skip
+               verdict_of(holds, None))  # fmt: skip
 
 
 def numbers(text: str) -> frozenset[int]:
@@ -237,7 +237,7 @@ def numbers(text: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def _pids(subject: AuditedContainer, groups: Cgroups) -> Result:
+def _pids(subject: AuditedContainer, groups: CgroupDirs) -> Result:
     wanted = subject.host_config.get("PidsLimit")
     resources = subject.linux.resources
     if wanted is None and resources is not None and resources.pids is not None:
@@ -248,8 +248,8 @@ def _pids(subject: AuditedContainer, groups: Cgroups) -> Result:
     requested = f"no limit ({by})" if by else str(wanted or "a limit")
     if found is None:
         return Result("pids limit", "cgroups", requested, "no pids controller", "",
-                   judge(unlimited, by))  # fmt: skip
+                   verdict_of(unlimited, by))  # fmt: skip
     actual = _limit(found[0])
     holds = actual is None if unlimited else actual is not None and actual == (wanted or actual)
     effective = "no limit" if actual is None else str(actual)
-    return Result("pids limit", "cgroups", requested, effective, found[1], judge(holds, by))
+    return Result("pids limit", "cgroups", requested, effective, found[1], verdict_of(holds, by))

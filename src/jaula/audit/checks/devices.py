@@ -12,10 +12,10 @@ import os
 import stat
 from collections.abc import Iterator
 
-from jaula.audit.checks.cgroups import Cgroups
+from jaula.audit.checks.cgroups import CgroupDirs
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.config import OWN_RUNTIME
 from jaula.kernel.paths import open_in_root
 from jaula.security.devices import DEFAULT_DEVICES, DEFAULT_RULES
@@ -64,7 +64,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     requested = f"{len(wanted | default)} nodes" + (f" ({by})" if by else "")
     yield Result(
         "device nodes", "devices", requested, effective, subject.path("root/dev"),
-        judge(not extra and not unasked, by),
+        verdict_of(not extra and not unasked, by),
     )  # fmt: skip
     yield _rules(subject, by)
 
@@ -102,14 +102,14 @@ def _nodes(subject: AuditedContainer) -> Iterator[tuple[str, tuple[str, int, int
 def _rules(subject: AuditedContainer, by: str | None) -> Result:
     resources = subject.linux.resources
     rules = [rule for rule in (resources.devices if resources else ()) if rule.allow]
-    wanted = {text(rule) for rule in rules}
-    default = {text(rule) for rule in DEFAULT_RULES}
-    groups = Cgroups(subject)
+    wanted = {format_rule(rule) for rule in rules}
+    default = {format_rule(rule) for rule in DEFAULT_RULES}
+    groups = CgroupDirs(subject)
     requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
     if subject.rootless is not None:
         return Result("device rules", "devices", f"none ({subject.rootless})",
                    "no node can be made in its user namespace", subject.path("uid_map"),
-                   judge(True, subject.rootless))  # fmt: skip
+                   verdict_of(True, subject.rootless))  # fmt: skip
     if (directory := groups.legacy("devices")) is not None:
         evidence = f"{directory}/devices.list"
         with open(evidence, encoding="ascii") as file:
@@ -122,7 +122,7 @@ def _rules(subject: AuditedContainer, by: str | None) -> Result:
         if unasked:
             effective += f"; the spec allows {', '.join(unasked)}"
         return Result("device rules", "devices", requested, effective, evidence,
-                   judge(not extra and not unasked, by))  # fmt: skip
+                   verdict_of(not extra and not unasked, by))  # fmt: skip
     if (unified := groups.unified()) is None:
         return Result("device rules", "devices", requested, "no devices controller on this host", "",
                    Verdict.UNKNOWN)  # fmt: skip
@@ -135,9 +135,9 @@ def _program(subject: AuditedContainer, directory: str, wanted: set[str], by: st
     from jaula.cgroups.v2 import devices
 
     resources = subject.linux.resources
-    expected = devices.assemble(device_rules.normal(resources.devices if resources else ()))
-    programs = loaded(directory)
-    ours = [number for number, code, tag in programs if same(expected, code, tag)]
+    expected = devices.assemble(device_rules.normalize(resources.devices if resources else ()))
+    programs = attached_programs(directory)
+    ours = [number for number, code, tag in programs if is_expected(expected, code, tag)]
     runtime = subject.text("Runtime")
     everything = "a *:* rwm" in wanted and by is not None
     effective = "; ".join(
@@ -150,10 +150,10 @@ def _program(subject: AuditedContainer, directory: str, wanted: set[str], by: st
     requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
     return Result("device rules", "devices", requested, effective or "no program",
                f"BPF_PROG_QUERY, BPF_OBJ_GET_INFO_BY_FD {directory}",
-               judge(holds or everything, by))  # fmt: skip
+               verdict_of(holds or everything, by))  # fmt: skip
 
 
-def loaded(directory: str) -> list[tuple[int, bytes, str]]:
+def attached_programs(directory: str) -> list[tuple[int, bytes, str]]:
     """(id, instructions, tag) of the device programs attached to a cgroup itself."""
     from jaula.cgroups.v2 import bpf
 
@@ -171,7 +171,7 @@ def loaded(directory: str) -> list[tuple[int, bytes, str]]:
     return found
 
 
-def same(expected: bytes, code: bytes, tag: str) -> bool:
+def is_expected(expected: bytes, code: bytes, tag: str) -> bool:
     """Whether a loaded program is the expected one: by its text, else by the kernel's digest.
 
     The digest was SHA-1 until Linux 6.17 and is SHA-256 since (kernel/bpf/core.c), cut to 8 bytes.
@@ -182,7 +182,7 @@ def same(expected: bytes, code: bytes, tag: str) -> bool:
     return tag in [digest.hexdigest()[:16] for digest in digests]
 
 
-def text(rule: DeviceCgroup) -> str:
+def format_rule(rule: DeviceCgroup) -> str:
     """A rule as devices.list prints it."""
     major = "*" if rule.major is None or rule.major < 0 else str(rule.major)
     minor = "*" if rule.minor is None or rule.minor < 0 else str(rule.minor)

@@ -14,9 +14,9 @@ from typing import Any
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_snapshot import Rules, rules
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.network.firewall.bridge_rules import Limits, table_name
-from jaula.spec.network import NAME_OPTION, PARENTED, PAST_OPTION
+from jaula.spec.network import BYPASS_FIREWALL_OPTION, NAME_OPTION, PARENT_DRIVERS
 
 ABOUT = CheckInfo(
     id="firewall",
@@ -47,7 +47,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     for name, endpoint in members.items():
         label = "" if len(members) == 1 else f" {name}"
         document = subject.readings.network(name, str(endpoint.get("NetworkID")))
-        if document.get("Driver") in PARENTED:
+        if document.get("Driver") in PARENT_DRIVERS:
             continue  # nothing of the host is between the container and the wire
         yield from _bridge(subject, endpoint, document, label)
     if members:
@@ -60,7 +60,7 @@ def _bridge(
 ) -> Iterator[Result]:
     address = str(endpoint["IPAddress"])
     objects = subject.readings.packet_filter
-    table = known(objects, address, str(endpoint.get("MacAddress") or ""))
+    table = endpoint_table(objects, address, str(endpoint.get("MacAddress") or ""))
     if table is None:
         yield Result(f"firewall{label}", "network", f"{address} held to its port",
                   "no set of the engine's knows it", EVIDENCE, Verdict.FAILS)  # fmt: skip
@@ -73,7 +73,7 @@ def _bridge(
     wrong = differences(wanted, found)
     count = sum(len(body) for body in wanted.values())
     yield Result(f"firewall{label}", "network", f"{count} chains and rules of {bridge}",
-              "; ".join(wrong) or "all in force", EVIDENCE, judge(not wrong, None))  # fmt: skip
+              "; ".join(wrong) or "all in force", EVIDENCE, verdict_of(not wrong, None))  # fmt: skip
 
 
 def limits(document: Mapping[str, Any]) -> Limits:
@@ -87,7 +87,8 @@ def limits(document: Mapping[str, Any]) -> Limits:
         internal=bool(document.get("Internal")),
         icc=on("enable_icc"),
         masquerade=on("enable_ip_masquerade"),
-        past_firewall=str(options.get(PAST_OPTION, "false")).lower() in ("1", "t", "true"),
+        past_firewall=str(options.get(BYPASS_FIREWALL_OPTION, "false")).lower()
+        in ("1", "t", "true"),
     )
 
 
@@ -102,10 +103,10 @@ def subnet6(document: Mapping[str, Any]) -> IPv6Network | None:
 
 def _ports(subject: AuditedContainer, addresses: list[str], settings: Mapping[str, Any]) -> Result:
     """What leads to the container from outside, against what was published."""
-    asked = published(settings.get("Ports") or {}, ipv6=any(":" in a for a in addresses))
+    asked = published_ports(settings.get("Ports") or {}, ipv6=any(":" in a for a in addresses))
     leading: set[str] = set()
     for address in addresses:
-        leading |= elements(subject.readings.packet_filter, address)
+        leading |= map_elements(subject.readings.packet_filter, address)
     extra, missing = sorted(leading - asked), sorted(asked - leading)
     effective = f"{len(leading)} lead to {', '.join(addresses)}"
     if extra:
@@ -113,10 +114,10 @@ def _ports(subject: AuditedContainer, addresses: list[str], settings: Mapping[st
     if missing:
         effective += f"; missing: {', '.join(missing)}"
     return Result("published ports", "network", f"{len(asked)} ports", effective, EVIDENCE,
-               judge(not extra and not missing, None))  # fmt: skip
+               verdict_of(not extra and not missing, None))  # fmt: skip
 
 
-def known(objects: list[dict[str, Any]], address: str, mac: str) -> str | None:
+def endpoint_table(objects: list[dict[str, Any]], address: str, mac: str) -> str | None:
     """The table whose set of ports has the address with this MAC, or None."""
     for entry in objects:
         found = entry.get("set", {})
@@ -158,7 +159,7 @@ def _place(kind: str, item: Mapping[str, Any]) -> str:
     return f"chain {item['name']}" if kind == "chain" else f"a rule of {item['chain']}"
 
 
-def published(ports: Mapping[str, Any], *, ipv6: bool = False) -> set[str]:
+def published_ports(ports: Mapping[str, Any], *, ipv6: bool = False) -> set[str]:
     """``address protocol hostport -> port`` of what inspect shows as published.
 
     To a container without ``ipv6`` a relay leads from there, and no rule.
@@ -173,7 +174,7 @@ def published(ports: Mapping[str, Any], *, ipv6: bool = False) -> set[str]:
     return found
 
 
-def elements(objects: list[dict[str, Any]], address: str) -> set[str]:
+def map_elements(objects: list[dict[str, Any]], address: str) -> set[str]:
     """The same of the elements of the engine's maps that lead to ``address``."""
     found = set()
     for entry in objects:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.spec.runtime import IDMapping
 
 Map = list[tuple[int, int, int]]
@@ -51,7 +51,12 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
             if wanted:
                 holds = holds and found == _map(wanted)
         yield Result(
-            name, "users", requested, _text(found) or "no map", subject.path(name), judge(holds, by)
+            name,
+            "users",
+            requested,
+            _text(found) or "no map",
+            subject.path(name),
+            verdict_of(holds, by),
         )
     uids, gids = subject.status("Uid").split(), subject.status("Gid").split()
     effective = f"uid {uids[1]}, gid {gids[1]}"
@@ -61,7 +66,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         return
     yield Result(
         "host user", "users", "not root of the host", effective, subject.path("status"),
-        judge("0" not in uids and "0" not in gids, None),
+        verdict_of("0" not in uids and "0" not in gids, None),
     )  # fmt: skip
 
 
@@ -75,13 +80,13 @@ def _of_user(subject: AuditedContainer, by: str) -> Iterator[Result]:
         holds = bool(found) and found == _map(wanted)
         yield Result(
             name, "users", f"{_text(_map(wanted))} ({by})", _text(found) or "no map",
-            subject.path(name), judge(holds, by),
+            subject.path(name), verdict_of(holds, by),
         )  # fmt: skip
     own = subject.link("ns/user") != os.readlink(f"{subject.proc_root}/self/ns/user")
     yield Result(
         "host user", "users", f"root inside is the user ({by})",
         "a user namespace of its own" if own else "the engine's user namespace",
-        subject.path("ns/user"), judge(own, by),
+        subject.path("ns/user"), verdict_of(own, by),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.errors import InvalidRequest
 
 ABOUT = CheckInfo(
@@ -42,4 +42,4 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         return
     rule = policy.rule_of(asked, rules)
     holds, found, evidence = policy.judged(rule, asked, str(subject.inspect.get("Image") or ""))
-    yield Result("image policy", "image", str(rule), found, evidence, judge(holds, None))
+    yield Result("image policy", "image", str(rule), found, evidence, verdict_of(holds, None))

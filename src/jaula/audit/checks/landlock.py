@@ -14,7 +14,7 @@ from msgspec import structs
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.config import OWN_RUNTIME
 from jaula.security.landlock import DEFAULT_FROM, Landlock, objection, parse
 from jaula.security.lsm.interface import LabelRequest
@@ -61,7 +61,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         effective = "none"
     yield Result(
         "landlock", "lsm", wanted or f"none ({by or objection(bare, abi=module.abi)})", effective,
-        "landlock_create_ruleset(2), config.json", judge(given == wanted, by),
+        "landlock_create_ruleset(2), config.json", verdict_of(given == wanted, by),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel.apparmor import parse_current
 from jaula.runtime.init.lsm_labels import runs_under
 from jaula.security.lsm import detect
@@ -41,23 +41,23 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
             "label", "lsm", labelled or "none: neither SELinux nor AppArmor here",
             f"modules in force: {', '.join(detect.active()) or 'not told'}",
             "/sys/kernel/security/lsm, lsm_list_modules(2)",
-            judge(not labelled or labelled == "unconfined", None),
+            verdict_of(not labelled or labelled == "unconfined", None),
         )  # fmt: skip
 
 
 def _selinux(subject: AuditedContainer) -> Result:
     wanted = subject.process.selinux_label
     actual = subject.read("attr/current").rstrip("\0\n")
-    by = lifted(subject)
+    by = selinux_disabled_by(subject)
     mode = "" if detect.selinux_enforcing() else ", permissive"
     holds = actual == wanted if wanted else by is not None
     return Result(
         "selinux label", "lsm", wanted or f"none ({by or 'not asked for'})", actual + mode,
-        subject.path("attr/current"), judge(holds and (not mode or by is not None), by),
+        subject.path("attr/current"), verdict_of(holds and (not mode or by is not None), by),
     )  # fmt: skip
 
 
-def lifted(subject: AuditedContainer) -> str | None:
+def selinux_disabled_by(subject: AuditedContainer) -> str | None:
     """The flag for which a container runs as the host's privileged ones do, if there is one."""
     options = subject.security_option("label")
     if "disable" in options:
@@ -79,7 +79,7 @@ def _files(subject: AuditedContainer) -> Result:
     actual = value.rstrip(b"\0").decode(errors="replace")
     return Result(
         "selinux files", "lsm", wanted or "none", actual,
-        f"security.selinux of {subject.path('root')}", judge(actual == wanted, None),
+        f"security.selinux of {subject.path('root')}", verdict_of(actual == wanted, None),
     )  # fmt: skip
 
 
@@ -89,18 +89,18 @@ def _apparmor(subject: AuditedContainer) -> Result:
     actual, mode = parse_current(text)
     by = None
     if not wanted or wanted == "unconfined":
-        by = unconfined(subject)
+        by = apparmor_disabled_by(subject)
         holds = by is not None
     else:
         holds = runs_under(wanted, text) and mode == "enforce"
     return Result(
         "apparmor profile", "lsm", wanted or f"none ({by or 'not asked for'})",
         f"{actual} ({mode})" if mode else actual,
-        subject.path("attr/apparmor/current"), judge(holds, by),
+        subject.path("attr/apparmor/current"), verdict_of(holds, by),
     )  # fmt: skip
 
 
-def unconfined(subject: AuditedContainer) -> str | None:
+def apparmor_disabled_by(subject: AuditedContainer) -> str | None:
     """The flag for which there is no profile."""
     options = subject.security_option("apparmor")
     if "unconfined" in options:

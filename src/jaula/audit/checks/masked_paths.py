@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel.mountinfo import top
 from jaula.kernel.paths import open_in_root
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
@@ -56,7 +56,7 @@ def _row(
     missing = [path for path in default if path not in asked]
     if missing and by is None:
         by = f"{key} of the request" if asked else "systempaths=unconfined"
-    judged = masked if key == "MaskedPaths" else readonly
+    judged = is_masked if key == "MaskedPaths" else is_readonly
     open_ones = [path for path in asked if path not in in_spec or not judged(subject, path)]
     count = len(asked) - len(open_ones)
     effective = f"{count} of {len(asked)} in effect"
@@ -64,10 +64,10 @@ def _row(
         effective += f"; open: {', '.join(open_ones)}"
     requested = f"{len(asked)} paths" + (f" ({by})" if by else "")
     evidence = f"{subject.path('mountinfo')}, {subject.path('root')}"
-    return Result(name, "masks", requested, effective, evidence, judge(not open_ones, by))
+    return Result(name, "masks", requested, effective, evidence, verdict_of(not open_ones, by))
 
 
-def masked(subject: AuditedContainer, path: str) -> bool:
+def is_masked(subject: AuditedContainer, path: str) -> bool:
     """Whether nothing can be read at ``path``; a path that does not exist counts."""
     try:
         fd = open_in_root(subject.root, path, os.O_PATH | os.O_NOFOLLOW)
@@ -88,7 +88,7 @@ def masked(subject: AuditedContainer, path: str) -> bool:
         os.close(fd)
 
 
-def readonly(subject: AuditedContainer, path: str) -> bool:
+def is_readonly(subject: AuditedContainer, path: str) -> bool:
     """Whether ``path`` is on a read-only mount; a path that does not exist counts."""
     try:
         fd = open_in_root(subject.root, path, os.O_PATH | os.O_NOFOLLOW)

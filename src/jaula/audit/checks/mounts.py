@@ -15,7 +15,7 @@ from typing import Any
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.kernel.mountinfo import MountInfo, top
 from jaula.kernel.paths import open_in_root
 
@@ -67,7 +67,7 @@ def _delivered(subject: AuditedContainer) -> Iterator[Result]:
     if _targets(subject):
         yield Result(
             "secrets and configs", "mounts", f"in memory, {','.join(sorted(_MEMORY_FLAGS))}",
-            "; ".join(wrong) or "all are", subject.path("mountinfo"), judge(not wrong, None),
+            "; ".join(wrong) or "all are", subject.path("mountinfo"), verdict_of(not wrong, None),
         )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def _inventory(subject: AuditedContainer) -> Result:
         effective += f"; bound from the host though not asked for: {', '.join(foreign)}"
     return Result(
         "mount inventory", "mounts", f"at most {len(exact)} places", effective,
-        subject.path("mountinfo"), judge(not extra and not foreign, None),
+        subject.path("mountinfo"), verdict_of(not extra and not foreign, None),
     )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def _flags(subject: AuditedContainer, asked: Mapping[str, Any]) -> Result:
             wrong.append(f"{destination} lacks {','.join(sorted(lost))}")
     return Result(
         "mount flags", "mounts", f"as the spec says, {count} mounts",
-        "; ".join(wrong) or "all in effect", subject.path("mountinfo"), judge(not wrong, None),
+        "; ".join(wrong) or "all in effect", subject.path("mountinfo"), verdict_of(not wrong, None),
     )  # fmt: skip
 
 
@@ -179,32 +179,34 @@ def _one(subject: AuditedContainer, destination: str, request: Mapping[str, Any]
         evidence += f", {source}"
         if not same:
             effective += f"; it is not {source}"
-    return Result(label, "mounts", requested, effective, evidence, judge(not lost and same, None))
+    return Result(
+        label, "mounts", requested, effective, evidence, verdict_of(not lost and same, None)
+    )
 
 
 def _same(subject: AuditedContainer, source: str, destination: str) -> bool:
     """Whether the destination is the very file or directory of the host, or of its shim's view."""
-    here = identity(subject, destination)
-    if here == identity_of(os.stat(source)):
+    here = file_identity(subject, destination)
+    if here == stat_identity(os.stat(source)):
         return True
     try:
-        return here == identity_of(
+        return here == stat_identity(
             os.stat(f"{subject.proc_root}/{subject.status('PPid')}/root{source}")
         )
     except FileNotFoundError:
         return False
 
 
-def identity(subject: AuditedContainer, destination: str) -> tuple[int, int, int]:
+def file_identity(subject: AuditedContainer, destination: str) -> tuple[int, int, int]:
     """Which file or directory a place of the container is."""
     fd = open_in_root(subject.root, destination, os.O_PATH)
     try:
-        return identity_of(os.fstat(fd))
+        return stat_identity(os.fstat(fd))
     finally:
         os.close(fd)
 
 
-def identity_of(found: os.stat_result) -> tuple[int, int, int]:
+def stat_identity(found: os.stat_result) -> tuple[int, int, int]:
     """The same, of what stat(2) said."""
     return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 
 NS_GET_USERNS = 0xB701
 
@@ -83,7 +83,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         effective = f"{found}, " + ("the host's" if found == host else f"host {host}")
         yield Result(
             f"namespace {kind}", "namespaces", requested, effective, evidence,
-            judge(holds, relaxed_by),
+            verdict_of(holds, relaxed_by),
         )  # fmt: skip
 
 

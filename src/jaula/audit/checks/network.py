@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 ABOUT = CheckInfo(
     id="network",
@@ -41,7 +41,9 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         where = mode if count == 1 else ", ".join(members)
         by, requested = None, f"loopback and {'one' if count == 1 else count} on {where}"
         holds = len(others) == count
-    yield Result("interfaces", "network", requested, ", ".join(found), evidence, judge(holds, by))
+    yield Result(
+        "interfaces", "network", requested, ", ".join(found), evidence, verdict_of(holds, by)
+    )
     if shared:
         return
     wanted = sorted(str(n.get("IPAddress")) for n in settings.values() if n.get("IPAddress"))
@@ -49,7 +51,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     holds = local == wanted and (bool(wanted) or mode == "none")
     yield Result(
         "addresses", "network", ", ".join(wanted) or "none", ", ".join(local) or "none",
-        subject.path("net/fib_trie"), judge(holds, None),
+        subject.path("net/fib_trie"), verdict_of(holds, None),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 ABOUT = CheckInfo(
     id="privileges",
@@ -34,5 +34,5 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     yield Result(
         "no_new_privs", "no_new_privs", "set" if wanted else "not asked for",
         "set" if actual == "1" else "not set", f"{subject.path('status')} NoNewPrivs",
-        judge(holds, None),
+        verdict_of(holds, None),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 NULL = (1, 3)
 TERMINALS = range(136, 144)  # majors of pseudoterminals (Documentation/admin-guide/devices.txt)
@@ -52,7 +52,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     )
     yield Result(
         "descriptors", "descriptors", "none leads outside", effective, subject.path("fd"),
-        judge(not outside, None),
+        verdict_of(not outside, None),
     )  # fmt: skip
 
 

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel.apparmor import parse_current
-from jaula.kernel.capabilities import masks_of_status
+from jaula.kernel.capabilities import parse_status_masks
 from jaula.security.capabilities import decode, mask
 from jaula.security.lsm import detect
 
-MOST = 10_000  # threads that are looked at
+MAX_THREADS = 10_000  # threads that are looked at
 
 ABOUT = CheckInfo(
     id="processes",
@@ -39,13 +39,13 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     allowed = mask(subject.capabilities.bounding)
     filtered = subject.linux.seccomp is not None
     found, wrong = 0, []
-    for pid in inside(subject):
-        label = strange_label(subject, pid)
+    for pid in pids_inside(subject):
+        label = unexpected_label(subject, pid)
         for status in statuses(subject, pid):
             found += 1
-            if found > MOST:
-                raise ValueError(f"more than {MOST} threads in the container")
-            fault = excess(status, allowed, filtered, subject.process.no_new_privileges)
+            if found > MAX_THREADS:
+                raise ValueError(f"more than {MAX_THREADS} threads in the container")
+            fault = excess_privileges(status, allowed, filtered, subject.process.no_new_privileges)
             if fault or label:
                 told = ", ".join(filter(None, (fault, label)))
                 wrong.append(f"{_value(status, 'Name')} {pid}: {told}")
@@ -54,12 +54,12 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         by = "exec --privileged"
     effective = "; ".join(dict.fromkeys(wrong)) or f"{found} other threads, none has more"
     requested = "no more than the container has" + (f" ({by})" if by else "")
-    verdict = judge(not wrong or by is not None, by)
+    verdict = verdict_of(not wrong or by is not None, by)
     yield Result("processes", "capabilities", requested, effective,
               f"{subject.proc_root}/*/task/*/status", verdict)  # fmt: skip
 
 
-def inside(subject: AuditedContainer) -> list[int]:
+def pids_inside(subject: AuditedContainer) -> list[int]:
     """Processes that are in the container by their namespaces."""
     mine = {kind: subject.link(f"ns/{kind}") for kind in ("mnt", "pid", "user")}
     host = os.readlink(f"{subject.proc_root}/self/ns/user")
@@ -89,7 +89,7 @@ def statuses(subject: AuditedContainer, pid: int) -> Iterator[str]:
             yield text
 
 
-def strange_label(subject: AuditedContainer, pid: int) -> str:
+def unexpected_label(subject: AuditedContainer, pid: int) -> str:
     """What label a process has that is not the container's; empty: none.
 
     A program may change its SELinux type and its AppArmor profile where the policy says so. Its
@@ -116,11 +116,11 @@ def _text(path: str) -> str:
         return file.read().rstrip("\0\n")
 
 
-def excess(status: str, allowed: int, filtered: bool, no_new_privileges: bool) -> str:
+def excess_privileges(status: str, allowed: int, filtered: bool, no_new_privileges: bool) -> str:
     """What a thread has beyond the container, in words; empty: nothing."""
     found = []
     extra = 0
-    for value in masks_of_status(status).values():
+    for value in parse_status_masks(status).values():
         extra |= value & ~allowed
     if extra:
         names = decode(extra)

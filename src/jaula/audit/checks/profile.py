@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 ABOUT = CheckInfo(
     id="profile",
@@ -29,5 +29,5 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     yield Result(
         "relaxations", "profile", subject.text("Profile") or "default",
         ", ".join(found) or "none", "the request, in inspect",
-        judge(True, "the request" if found else None),
+        verdict_of(True, "the request" if found else None),
     )  # fmt: skip

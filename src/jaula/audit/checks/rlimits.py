@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 LABELS = {
     "RLIMIT_AS": "Max address space",
@@ -60,7 +60,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         holds = hard <= bound and (name != "RLIMIT_NOFILE" or hard != INFINITY)
         yield Result(
             name.removeprefix("RLIMIT_").lower(), "rlimits", requested, _text(hard),
-            f"{subject.path('limits')} {LABELS[name]}", judge(holds, None),
+            f"{subject.path('limits')} {LABELS[name]}", verdict_of(holds, None),
         )  # fmt: skip
 
 

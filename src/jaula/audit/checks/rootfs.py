@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel.mountinfo import top
 
 SLAVES = ("slave", "rslave")
@@ -47,7 +47,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     yield Result(
         "root file system", "mounts", "its own",
         f"{root.fstype} {root.device}" + (", the host's" if strange else ""), evidence,
-        judge(not strange, None),
+        verdict_of(not strange, None),
     )  # fmt: skip
     wanted = bool(subject.host_config.get("ReadonlyRootfs"))
     readonly = "ro" in root.options or "ro" in root.super_options
@@ -55,7 +55,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     yield Result(
         "root read-only", "mounts", "read-only" if wanted else "writable",
         "read-only" if readonly else "writable", evidence,
-        judge(not wanted or (readonly and in_spec), None),
+        verdict_of(not wanted or (readonly and in_spec), None),
     )  # fmt: skip
     yield _propagation(subject, evidence)
     yield _places(subject)
@@ -87,7 +87,7 @@ def _propagation(subject: AuditedContainer, evidence: str) -> Result:
     by = ", ".join(f"{path}:{asked[path]}" for path in relaxed) or None
     return Result(
         "propagation", "mounts", f"private ({by})" if by else "private", effective, evidence,
-        judge(not shared and not slaves, by),
+        verdict_of(not shared and not slaves, by),
     )  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def _places(subject: AuditedContainer) -> Result:
     return Result(
         "places", "mounts", "cwd, exe and root inside", "inside" if not outside else
         f"outside: {', '.join(f'{n} at {subject.link(n)}' for n in outside)}",
-        f"{subject.path('{cwd,exe,root}')}", judge(not outside, None),
+        f"{subject.path('{cwd,exe,root}')}", verdict_of(not outside, None),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from hashlib import sha256
 from jaula.audit import seccomp_compare
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel import ptrace
 from jaula.kernel.seccomp import resolve
 from jaula.security.seccomp.default_profile import GROUPS
@@ -78,7 +78,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
             found = ptrace.seccomp_filters(subject.pid)
         except OSError as error:
             effective += f"; the kernel does not show it: {error}"
-    yield Result("seccomp", "seccomp", requested, effective, evidence, judge(holds, by))
+    yield Result("seccomp", "seccomp", requested, effective, evidence, verdict_of(holds, by))
     if profile is not None and found is not None:
         yield _program(subject, profile, found)
 
@@ -99,7 +99,9 @@ def _program(subject: AuditedContainer, profile: Seccomp, found: tuple[bytes, ..
                 f" and {len(more) - 5} more" if len(more) > 5 else ""
             )
             effective = f"{', '.join(map(_name, found)) or 'none'}; lets through {shown}"
-    return Result("seccomp program", "seccomp", requested, effective, evidence, judge(holds, None))
+    return Result(
+        "seccomp program", "seccomp", requested, effective, evidence, verdict_of(holds, None)
+    )
 
 
 def _call(text: str) -> str:

@@ -13,7 +13,7 @@ from ipaddress import IPv6Address
 from jaula.audit.kernel import probes
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel import namespaces
 from jaula.security.sysctls import IPC, UTS, normal
 
@@ -36,7 +36,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     asked = {normal(name): value for name, value in _asked(subject).items()}
     names = sorted(asked.keys() | {normal(name) for name in subject.linux.sysctl})
     if names:
-        found = readings(subject, names)
+        found = read_sysctls(subject, names)
         wrong = [name for name in names if _plain(found[name]) != _plain(asked.get(name, ""))]
         foreign = [name for name in names if not (name.startswith("net/") or name in IPC | UTS)]
         effective = f"{len(names)} set"
@@ -46,16 +46,16 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
             effective += f"; not a container's own: {', '.join(foreign)}"
         evidence = f"/proc/sys in {subject.path('ns')}"
         yield Result("sysctls", "network", f"{len(asked)} settings", effective, evidence,
-                  judge(not wrong and not foreign, None))  # fmt: skip
+                  verdict_of(not wrong and not foreign, None))  # fmt: skip
     mode = subject.text("NetworkMode") or "bridge"
     if mode == "host" or mode.startswith("container:") or any("ipv6" in name for name in asked):
         return
-    given = given6(subject)
-    found6 = ipv6(subject)
-    extra = [text for text in found6 if not allowed(text, given)]
+    given = assigned_ipv6(subject)
+    found6 = ipv6_addresses(subject)
+    extra = [text for text in found6 if not is_assigned(text, given)]
     requested = ", ".join(map(str, given)) or "no address but the loopback's"
     yield Result("ipv6", "network", requested, ", ".join(extra or found6) or "none",
-              subject.path("net/if_inet6"), judge(not extra, None))  # fmt: skip
+              subject.path("net/if_inet6"), verdict_of(not extra, None))  # fmt: skip
 
 
 def _asked(subject: AuditedContainer) -> Mapping[str, str]:
@@ -63,20 +63,20 @@ def _asked(subject: AuditedContainer) -> Mapping[str, str]:
     return asked
 
 
-def given6(subject: AuditedContainer) -> list[IPv6Address]:
+def assigned_ipv6(subject: AuditedContainer) -> list[IPv6Address]:
     """The IPv6 addresses that the container's networks gave it."""
     networks = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     found = [str(each.get("GlobalIPv6Address") or "") for each in networks.values()]
     return [IPv6Address(text) for text in found if text]
 
 
-def allowed(text: str, given: Sequence[IPv6Address]) -> bool:
+def is_assigned(text: str, given: Sequence[IPv6Address]) -> bool:
     """Whether an address was given, or is the link's own where there is IPv6 at all."""
     address = IPv6Address(int(text.split()[1], 16))
     return address in given or (bool(given) and address.is_link_local)
 
 
-def ipv6(subject: AuditedContainer) -> list[str]:
+def ipv6_addresses(subject: AuditedContainer) -> list[str]:
     """Interfaces with an IPv6 address: where IPv6 is off there is none, not even a local one."""
     try:
         text = subject.read("net/if_inet6")
@@ -86,7 +86,7 @@ def ipv6(subject: AuditedContainer) -> list[str]:
     return [f"{word[5]} {word[0]}" for word in words if len(word) == 6 and word[5] != "lo"]
 
 
-def readings(subject: AuditedContainer, names: Sequence[str]) -> dict[str, str]:
+def read_sysctls(subject: AuditedContainer, names: Sequence[str]) -> dict[str, str]:
     """Values by path below /proc/sys, as the container has them; ``?`` where there is none.
 
     Joins the namespaces in a child process: the kernel shows each reader its own values.
@@ -107,7 +107,7 @@ def readings(subject: AuditedContainer, names: Sequence[str]) -> dict[str, str]:
             namespaces.setns(namespaces.open_namespace(subject.pid, kind))
         return SEPARATOR.join(read(name) for name in names)
 
-    values = probes.told_by_child(act).split(SEPARATOR)
+    values = probes.run_in_child(act).split(SEPARATOR)
     if len(values) != len(names):
         raise ValueError(f"the settings were not told: {SEPARATOR.join(values)[:120]}")
     return dict(zip(names, values, strict=True))

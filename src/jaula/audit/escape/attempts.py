@@ -59,7 +59,7 @@ def call(name: str, *arguments: Argument, abi: str = "x86_64") -> Entry:
     return Entry(operation, number, arguments)
 
 
-def text(path: str) -> bytes:
+def path_bytes(path: str) -> bytes:
     """A path as the kernel wants it."""
     return path.encode("utf-8", "surrogateescape") + b"\0"
 
@@ -135,11 +135,11 @@ def capabilities(relaxed: str | None) -> list[Attempt]:
     ]  # fmt: skip
 
 
-def masked(paths: Iterable[str]) -> list[Attempt]:
+def masked_reads(paths: Iterable[str]) -> list[Attempt]:
     """Reading what is masked: refused, absent, or nothing in it."""
     found = []
     for path in paths:
-        opened = call("open", text(path), 0)
+        opened = call("open", path_bytes(path), 0)
         fine = CLOSED | {errno.EISDIR}
         found.append(Attempt(group="masked paths", name=f"{path} read", fine=fine,
                              steps=(opened, call("read", 3, bytes(16), 16)), empty=0))  # fmt: skip
@@ -153,12 +153,12 @@ def writes(paths: Iterable[str], relaxed: str | None) -> list[Attempt]:
     """Writing to files of the kernel: opened, not written; directories are asked for access."""
     found = [
         Attempt(group="kernel files", name=path, fine=CLOSED, relaxed=relaxed,
-                steps=(call("open", text(path), O_WRONLY),))
+                steps=(call("open", path_bytes(path), O_WRONLY),))
         for path in WRITES
     ]  # fmt: skip
     found += [
         Attempt(group="read-only paths", name=path, fine=CLOSED,
-                steps=(call("access", text(path), 2),))
+                steps=(call("access", path_bytes(path), 2),))
         for path in paths
     ]  # fmt: skip
     return found
@@ -168,7 +168,7 @@ def devices(relaxed: str | None) -> list[Attempt]:
     """Making a device node and opening it; nothing is read."""
     found = []
     for mode, major, minor, name in NODES:
-        place = text(f"/jaula-probe-{name}")
+        place = path_bytes(f"/jaula-probe-{name}")
         number = major << 8 | minor
         steps = (
             call("mknodat", AT_FDCWD, place, mode, number),
@@ -180,15 +180,15 @@ def devices(relaxed: str | None) -> list[Attempt]:
     return found
 
 
-def others(
+def host_objects(
     canary: str, pid: int, shared: int, *, pids: str | None, ipc: str | None
 ) -> list[Attempt]:
     """A file, a process and a shared memory segment of the host."""
     return [
         Attempt(group="others", name="a file of the host", fine=CLOSED,
-                steps=(call("open", text(canary), 0),)),
+                steps=(call("open", path_bytes(canary), 0),)),
         Attempt(group="others", name="a file by way of process 1", fine=CLOSED,
-                steps=(call("open", text(f"/proc/1/root{canary}"), 0),)),
+                steps=(call("open", path_bytes(f"/proc/1/root{canary}"), 0),)),
         Attempt(group="others", name="a process of the host", fine=frozenset({errno.ESRCH}),
                 steps=(call("kill", pid, 0),), relaxed=pids),
         Attempt(group="others", name="shared memory of the host", fine=CLOSED,

@@ -25,7 +25,7 @@ from jaula.audit.escape.attempts import (
     SIGXFSZ,
     Attempt,
     call,
-    text,
+    path_bytes,
 )
 from jaula.audit.escape.program import BURN, THREADS, Entry
 
@@ -55,7 +55,7 @@ FILES = (
 )  # fmt: skip
 """Where a cgroup's limits could be raised from inside, on v2 and v1."""
 
-VICTIM = (
+OOM_VICTIM = (
     call("open", b"/proc/self/oom_score_adj\0", O_WRONLY),
     call("write", 3, b"1000", 4),
     call("close", 3),
@@ -80,7 +80,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     rlimits: Mapping[str, int] = {}
 
 
-def ceilings(
+def limit_attempts(
     limits: Limits, *, oom: str | None, cgroup: str | None, raising: str | None
 ) -> list[Attempt]:
     """Attempts to exceed each limit; the flags that lift the kernel's last word on some.
@@ -93,19 +93,19 @@ def ceilings(
         size = limits.memory + (16 << 20)
         taking = call("mmap", 0, size, 3, 0x8022, -1, 0)  # PRIVATE | ANONYMOUS | POPULATE
         found.append(Attempt(group=GROUP, name=f"{size >> 20} MB of memory",
-                             steps=(*VICTIM, taking), fine=frozenset({errno.ENOMEM}),
+                             steps=(*OOM_VICTIM, taking), fine=frozenset({errno.ENOMEM}),
                              signals=frozenset({SIGKILL}), relaxed=oom))  # fmt: skip
     if limits.pids is not None and limits.pids <= MAX_THREADS:
         killed = frozenset({SIGKILL}) if limits.memory is not None else frozenset()
         found.append(Attempt(group=GROUP, name=f"{limits.pids + 8} threads",
-                             steps=(*VICTIM, Entry(THREADS, 0, (limits.pids + 8,))),
+                             steps=(*OOM_VICTIM, Entry(THREADS, 0, (limits.pids + 8,))),
                              fine=frozenset({errno.EAGAIN, errno.ENOMEM}),
                              signals=killed, relaxed=oom))  # fmt: skip
-    found += processors(limits)
+    found += cpu_attempts(limits)
     found += [_fill(place, size) for place, size in limits.spaces.items() if size <= MAX_SPACE]
     found += [
         Attempt(group=GROUP, name=f"raising by {path}", fine=CLOSED, relaxed=cgroup,
-                steps=(call("open", text(path), O_WRONLY),))
+                steps=(call("open", path_bytes(path), O_WRONLY),))
         for path in FILES
     ]  # fmt: skip
     for name, hard in limits.rlimits.items():
@@ -113,10 +113,10 @@ def ceilings(
     return found
 
 
-def processors(limits: Limits) -> list[Attempt]:
+def cpu_attempts(limits: Limits) -> list[Attempt]:
     """More processor time than the quota, and processors that are not the container's."""
     found = []
-    if limits.cpu is not None and (burn := burning(*limits.cpu, limits.processors)) is not None:
+    if limits.cpu is not None and (burn := burn_plan(*limits.cpu, limits.processors)) is not None:
         threads, wall, most = burn
         share = limits.cpu[0] / limits.cpu[1]
         found.append(Attempt(group=GROUP, name=f"more than {share:g} processors for "
@@ -131,7 +131,7 @@ def processors(limits: Limits) -> list[Attempt]:
     return found
 
 
-def burning(quota: int, period: int, processors: int) -> tuple[int, int, int] | None:
+def burn_plan(quota: int, period: int, processors: int) -> tuple[int, int, int] | None:
     """(threads, nanoseconds of wall time, most that they may get); None where it cannot be told.
 
     Ten periods are used, which touch eleven; one more is for clocks that are no better than that.
@@ -148,16 +148,16 @@ def _fill(place: str, size: int) -> Attempt:
 
     A limit of the size of files that is smaller ends the process.
     """
-    file = text(f"{place.rstrip('/')}/jaula-probe")
+    file = path_bytes(f"{place.rstrip('/')}/jaula-probe")
     steps = (
-        *VICTIM,
+        *OOM_VICTIM,
         call("open", file, O_RDWR_CREAT, 0o600),
         call("fallocate", 3, 0, 0, size - size % PAGE + PAGE),
         call("unlink", file),
     )
     return Attempt(group=GROUP, name=f"{(size >> 10) + 4} KB in {place}", steps=steps,
                    fine=CLOSED | {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG},
-                   signals=frozenset({SIGKILL, SIGXFSZ}), decides=len(VICTIM) + 1)  # fmt: skip
+                   signals=frozenset({SIGKILL, SIGXFSZ}), decides=len(OOM_VICTIM) + 1)  # fmt: skip
 
 
 def _resource(name: str, hard: int, raising: str | None) -> list[Attempt]:
@@ -194,5 +194,7 @@ def _beyond(name: str, hard: int) -> Sequence[Trial]:
         return [((space,), frozenset({errno.ENOMEM}), nothing)]
     if name == "RLIMIT_MEMLOCK" and hard <= MAX_LOCKED:
         locked = call("mmap", 0, hard - hard % PAGE + PAGE, 3, 0x2022, -1, 0)
-        return [((*VICTIM, locked), frozenset({errno.EAGAIN, errno.ENOMEM}), frozenset({SIGKILL}))]
+        return [
+            ((*OOM_VICTIM, locked), frozenset({errno.EAGAIN, errno.ENOMEM}), frozenset({SIGKILL}))
+        ]
     return []

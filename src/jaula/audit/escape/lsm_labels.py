@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 
-from jaula.audit.escape.attempts import CLOSED, O_WRONLY, REFUSED, Attempt, call, text
+from jaula.audit.escape.attempts import CLOSED, O_WRONLY, REFUSED, Attempt, call, path_bytes
 from jaula.audit.escape.neighbour import LABELLED, OWNED
 
 GROUP = "labels"
 
 
-def owners(directory: str, relaxed: str | None) -> list[Attempt]:
+def foreign_files(directory: str, relaxed: str | None) -> list[Attempt]:
     """Files of another container: by what ids they belong to, and where they are on the host."""
     found = [
         Attempt(group="others", name="a file of another container's root", fine=CLOSED,
-                steps=(call("open", text(OWNED), 0),), relaxed=relaxed)
+                steps=(call("open", path_bytes(OWNED), 0),), relaxed=relaxed)
     ]  # fmt: skip
     if directory:
         found.append(Attempt(group="others", name="another container's files", fine=CLOSED,
-                             steps=(call("open", text(directory), 0),)))  # fmt: skip
+                             steps=(call("open", path_bytes(directory), 0),)))  # fmt: skip
     return found
 
 
@@ -27,7 +27,7 @@ def selinux(label: str, relaxed: str | None) -> list[Attempt]:
     taking = label.encode()
     return [
         Attempt(group=GROUP, name="a file with another container's label", fine=CLOSED,
-                steps=(call("open", text(LABELLED), 0),), relaxed=relaxed),
+                steps=(call("open", path_bytes(LABELLED), 0),), relaxed=relaxed),
         Attempt(group=GROUP, name="another container's label", relaxed=relaxed,
                 fine=CLOSED | {errno.EINVAL},
                 steps=(call("open", b"/proc/self/attr/current\0", O_WRONLY),

@@ -42,7 +42,7 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def made(api: Api, inspect: Mapping[str, Any], inside: str) -> Iterator[Neighbour]:
+def create_neighbour(api: Api, inspect: Mapping[str, Any], inside: str) -> Iterator[Neighbour]:
     """The neighbour while the block lasts. ``inside``: where its program is to be."""
     name = f"jaula-probe-{str(inspect.get('Id'))[:12]}-{os.urandom(3).hex()}"
     label = ",z" if detect.selinux() else ""

@@ -23,7 +23,7 @@ SILENT = (UNREACHED - {errno.ECONNREFUSED}) | {errno.EALREADY}
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
 SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK = 1, 2, 0o4000
 POLLOUT = 4
-PATIENCE = 500  # milliseconds
+POLL_TIMEOUT = 500  # milliseconds
 METADATA, OUTSIDE = (169, 254, 169, 254), (192, 0, 2, 1)
 DISCARD, HTTP = 9, 80
 
@@ -55,13 +55,13 @@ def inet6_address(address: bytes, port: int) -> bytes:
     return struct.pack("<H", AF_INET6) + struct.pack(">HI", port, 0) + address + bytes(4)
 
 
-def knock(name: str, address: Sequence[int], port: int, relaxed: str | None) -> Attempt:
+def tcp_attempt(name: str, address: Sequence[int], port: int, relaxed: str | None) -> Attempt:
     """A TCP connection to an address from which no answer may come."""
     place = inet_address(address, port)
     steps = (
         call("socket", AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0),
         call("connect", 3, place, len(place)),
-        call("poll", struct.pack("<iHH", 3, POLLOUT, 0), 1, PATIENCE),
+        call("poll", struct.pack("<iHH", 3, POLLOUT, 0), 1, POLL_TIMEOUT),
         call("connect", 3, place, len(place)),
     )
     return Attempt(group="network", name=name, steps=steps, fine=SILENT, relaxed=relaxed,
@@ -80,8 +80,8 @@ def network(abstract: bytes, port: int, around: NetworkTargets) -> list[Attempt]
     ]  # fmt: skip
     if around.alone:
         found += [
-            knock("metadata address", METADATA, HTTP, None),
-            knock("address outside", OUTSIDE, DISCARD, None),
+            tcp_attempt("metadata address", METADATA, HTTP, None),
+            tcp_attempt("address outside", OUTSIDE, DISCARD, None),
         ]
     return found
 
@@ -97,4 +97,4 @@ def _connect(name: str, kind: tuple[int, int], address: bytes, relaxed: str | No
 def neighbour(address: str, host: str | None) -> Attempt:
     """A container of another network: also a refusal of the port would be an answer of its."""
     parts = tuple(int(part) for part in address.split("."))
-    return knock("a container of another network", parts, DISCARD, host)
+    return tcp_attempt("a container of another network", parts, DISCARD, host)

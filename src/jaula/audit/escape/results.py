@@ -22,17 +22,17 @@ class AttemptResult(msgspec.Struct, frozen=True):
     answer: str
 
 
-def outcomes(attempts: Sequence[Attempt], answers: Sequence[Answer]) -> list[AttemptResult]:
+def evaluate(attempts: Sequence[Attempt], answers: Sequence[Answer]) -> list[AttemptResult]:
     """What came of each attempt, in order."""
     found, at = [], 0
     for attempt in attempts:
         length = len(attempt.steps)
-        found.append(outcome(attempt, answers[at], answers[at + 1 : at + 1 + length]))
+        found.append(evaluate_attempt(attempt, answers[at], answers[at + 1 : at + 1 + length]))
         at += 1 + length
     return found
 
 
-def outcome(attempt: Attempt, status: Answer, steps: Sequence[Answer]) -> AttemptResult:
+def evaluate_attempt(attempt: Attempt, status: Answer, steps: Sequence[Answer]) -> AttemptResult:
     """One attempt: the status of its process, then the answer of each call."""
     if not status.reached:
         return AttemptResult(attempt, None, f"no process could be made: {_errno(-status.value)}")

@@ -11,7 +11,7 @@ import msgspec
 from jaula.audit.checks import lsm_labels as label_checks
 from jaula.audit.checks.cgroups import numbers
 from jaula.audit.escape import attempts, lsm_labels, network
-from jaula.audit.escape.limits import Limits, ceilings
+from jaula.audit.escape.limits import Limits, limit_attempts
 from jaula.audit.escape.neighbour import Neighbour
 from jaula.audit.escape.network import NetworkTargets
 from jaula.audit.model.container import AuditedContainer
@@ -23,7 +23,7 @@ from jaula.spec.runtime import Mount
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-class HostFile(msgspec.Struct, frozen=True):
+class HostBait(msgspec.Struct, frozen=True):
     """Things of the host that no container may reach."""
 
     file: str
@@ -32,14 +32,14 @@ class HostFile(msgspec.Struct, frozen=True):
     memory: int
 
 
-def chosen(
+def select_attempts(
     subject: AuditedContainer,
-    bait: HostFile,
+    bait: HostBait,
     neighbour: Neighbour,
     networks: Iterable[Mapping[str, Any]],
 ) -> list[attempts.Attempt]:
     """The attempts that the container's request says must fail."""
-    flag = relaxing(subject)
+    flag = relaxed_seccomp(subject)
     privileged = "--privileged" if subject.privileged else None
     shares = {
         key: f"{name}=host" if subject.text(key) == "host" else None
@@ -49,31 +49,31 @@ def chosen(
     readonly = subject.host_config.get("ReadonlyPaths")
     lifted = "systempaths=unconfined" if readonly == [] else None
     asked = "--device" if subject.host_config.get("Devices") else None
-    around = surroundings(subject, networks)
+    around = network_targets(subject, networks)
     return [
         *attempts.calls(flag),
         *attempts.families(flag),
         *attempts.terminals(flag),
         *attempts.capabilities(privileged),
-        *attempts.masked(MASKED_PATHS if masked is None else masked),
+        *attempts.masked_reads(MASKED_PATHS if masked is None else masked),
         *attempts.writes(READONLY_PATHS if readonly is None else readonly, privileged or lifted),
         *attempts.devices(privileged or asked),
         *network.network(bait.abstract, bait.port, around),
         network.neighbour(neighbour.address, in_host_network(subject)),
-        *attempts.others(bait.file, os.getpid(), bait.memory, pids=shares["PidMode"],
+        *attempts.host_objects(bait.file, os.getpid(), bait.memory, pids=shares["PidMode"],
                          ipc=shares["IpcMode"]),
-        *lsm_labels.owners(neighbour.directory, same_ids(subject)),
-        *mandatory(subject, neighbour),
-        *ceilings(
-            limits(subject),
+        *lsm_labels.foreign_files(neighbour.directory, shared_ids(subject)),
+        *label_attempts(subject, neighbour),
+        *limit_attempts(
+            requested_limits(subject),
             oom="--oom-kill-disable" if subject.host_config.get("OomKillDisable") else None,
             cgroup=privileged,
-            raising=raising(subject),
+            raising=may_raise_rlimits(subject),
         ),
     ]  # fmt: skip
 
 
-def relaxing(subject: AuditedContainer) -> str | None:
+def relaxed_seccomp(subject: AuditedContainer) -> str | None:
     """The flags for which more system calls work than by default."""
     flags = ["--privileged"] if subject.privileged else []
     flags += [f"seccomp={value}" for value in subject.security_option("seccomp") if value]
@@ -87,7 +87,7 @@ def in_host_network(subject: AuditedContainer) -> str | None:
     return "--network=host" if subject.text("NetworkMode") == "host" else None
 
 
-def surroundings(
+def network_targets(
     subject: AuditedContainer, networks: Iterable[Mapping[str, Any]]
 ) -> NetworkTargets:
     """What the network gives that the twin is on."""
@@ -104,31 +104,31 @@ def surroundings(
     )
 
 
-def same_ids(subject: AuditedContainer) -> str | None:
+def shared_ids(subject: AuditedContainer) -> str | None:
     """Why the ids of the container are another one's too."""
     if subject.rootless is not None:
         return subject.rootless
     return None if subject.own_user_namespace else f"--userns={subject.text('UsernsMode')}"
 
 
-def mandatory(subject: AuditedContainer, neighbour: Neighbour) -> list[attempts.Attempt]:
+def label_attempts(subject: AuditedContainer, neighbour: Neighbour) -> list[attempts.Attempt]:
     """What labels stop, where a security module labels."""
     found = []
     if detect.selinux() and neighbour.label:
-        found += lsm_labels.selinux(neighbour.label, label_checks.lifted(subject))
+        found += lsm_labels.selinux(neighbour.label, label_checks.selinux_disabled_by(subject))
     if detect.apparmor():
-        found += lsm_labels.apparmor(label_checks.unconfined(subject))
+        found += lsm_labels.apparmor(label_checks.apparmor_disabled_by(subject))
     return found
 
 
-def raising(subject: AuditedContainer) -> str | None:
+def may_raise_rlimits(subject: AuditedContainer) -> str | None:
     """Why the container may raise its resource limits: the host's CAP_SYS_RESOURCE."""
     if subject.own_user_namespace or "CAP_SYS_RESOURCE" not in subject.capabilities.bounding:
         return None
     return "the host's CAP_SYS_RESOURCE"
 
 
-def limits(subject: AuditedContainer) -> Limits:
+def requested_limits(subject: AuditedContainer) -> Limits:
     """The numbers that were asked for; those that an update changes from the inspect document."""
     resources = subject.linux.resources
     given = resources.pids.limit if resources and resources.pids else 0
@@ -137,7 +137,7 @@ def limits(subject: AuditedContainer) -> Limits:
     quota, period = subject.number("CpuQuota"), subject.number("CpuPeriod") or 100_000
     if (nano := subject.number("NanoCpus")) > 0:
         quota, period = nano * 100_000 // 1_000_000_000, 100_000
-    online = processors()
+    online = online_cpus()
     allowed = numbers(subject.text("CpusetCpus")) or online
     shared = subject.text("IpcMode").partition(":")[0] in ("host", "container")
     return Limits(
@@ -146,12 +146,12 @@ def limits(subject: AuditedContainer) -> Limits:
         cpu=(quota, period) if quota > 0 else None,
         outside=online - allowed,
         processors=len(online & allowed),
-        spaces=spaces(subject, shared=shared),
+        spaces=filesystem_sizes(subject, shared=shared),
         rlimits={limit.type: limit.hard for limit in subject.process.rlimits},
     )
 
 
-def spaces(subject: AuditedContainer, *, shared: bool) -> dict[str, int]:
+def filesystem_sizes(subject: AuditedContainer, *, shared: bool) -> dict[str, int]:
     """What the file systems may hold that have a limit; /dev/shm may be ``shared`` with others."""
     found = {
         mount.destination: size
@@ -163,7 +163,7 @@ def spaces(subject: AuditedContainer, *, shared: bool) -> dict[str, int]:
     return found
 
 
-def processors() -> frozenset[int]:
+def online_cpus() -> frozenset[int]:
     """Those that this kernel has running."""
     with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
         return numbers(file.read())

@@ -19,8 +19,8 @@ from typing import Any
 from jaula.audit.escape import attempts, program, results, select, sysv_shm
 from jaula.audit.escape.api import Api
 from jaula.audit.escape.check_info import ABOUT
-from jaula.audit.escape.neighbour import executable, made
-from jaula.audit.escape.select import HostFile
+from jaula.audit.escape.neighbour import create_neighbour, executable
+from jaula.audit.escape.select import HostBait
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict
 from jaula.errors import Unsupported
@@ -37,8 +37,8 @@ def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Result]:
         raise Unsupported(f"--probe has a program for x86_64, this host is {MACHINE}")
     subject = AuditedContainer(inspect, spec)
     networks = api.document("GET", "/networks")
-    with _bait() as bait, made(api, inspect, INSIDE) as neighbour:
-        tries = select.chosen(subject, bait, neighbour, networks)
+    with _bait() as bait, create_neighbour(api, inspect, INSIDE) as neighbour:
+        tries = select.select_attempts(subject, bait, neighbour, networks)
         entries = attempts.table(tries)
         with executable(program.build(entries)) as path:
             said = run(api, body(inspect, path, neighbour.binds))
@@ -47,11 +47,11 @@ def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Result]:
         except ValueError as error:
             return [Result("tried", ABOUT.layer, f"{len(tries)} attempts", str(error),
                         "a twin's output", Verdict.UNKNOWN, ABOUT.id)]  # fmt: skip
-    return results.rows(results.outcomes(tries, answers))
+    return results.rows(results.evaluate(tries, answers))
 
 
 @contextmanager
-def _bait() -> Iterator[HostFile]:
+def _bait() -> Iterator[HostBait]:
     """A file, an abstract socket, a port of the loopback and a shared memory segment."""
     name = b"\0jaula-probe-" + os.urandom(8).hex().encode()
     directory = tempfile.mkdtemp(prefix="jaula-probe-")
@@ -68,7 +68,7 @@ def _bait() -> Iterator[HostFile]:
         ):
             unix.bind(name)
             unix.listen()
-            yield HostFile(file, name, inet.getsockname()[1], key)
+            yield HostBait(file, name, inet.getsockname()[1], key)
     finally:
         shutil.rmtree(directory)
 

@@ -22,7 +22,7 @@ from jaula.audit.host import (
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result
-from jaula.audit.verify import rows_of
+from jaula.audit.verify import run_check
 from jaula.config import DEFAULT_ROOT, DEFAULT_RUN, DEFAULT_SOCKET
 
 __all__ = ["TABLE", "Check", "Host", "of_engine", "verify"]
@@ -53,7 +53,7 @@ def verify(host: Host) -> list[Result]:
     return [
         row
         for about, check in TABLE
-        for row in rows_of(about.id, about.layer, partial(check, host))
+        for row in run_check(about.id, about.layer, partial(check, host))
     ]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 
 ABOUT = CheckInfo(
     id="host-socket",
@@ -35,4 +35,4 @@ def check(host: Host) -> Iterator[Result]:
     by = f"--socket-group: gid {facts.st_gid} is root too" if facts.st_gid != os.getegid() else None
     yield Result("control socket", "host", "0660 or stricter" + (f" ({by})" if by else ""),
               f"{mode:04o} of {facts.st_uid}:{facts.st_gid}", f"stat(2) {path}",
-              judge(holds, by))  # fmt: skip
+              verdict_of(holds, by))  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 ABOUT = CheckInfo(
     id="host-cgroups",
@@ -28,7 +28,7 @@ def check(host: Host) -> Iterator[Result]:
     weak = f"{len(legacy)} trees of version 1" if legacy else None
     yield Result("cgroup version", "host", "2" + (f" ({weak})" if weak else ""),
               "hybrid" if legacy and len(trees) > len(legacy) else "1" if legacy else "2",
-              f"{host.proc}/1/mountinfo", judge(bool(trees), weak))  # fmt: skip
+              f"{host.proc}/1/mountinfo", verdict_of(bool(trees), weak))  # fmt: skip
     open_ones = []
     for mount in trees:
         facts = os.stat(mount.target)
@@ -36,4 +36,4 @@ def check(host: Host) -> Iterator[Result]:
             open_ones.append(f"{mount.target} {facts.st_mode & 0o777:o} of {facts.st_uid}")
     yield Result("cgroup trees", "host", "written by root only",
               "; ".join(open_ones) or f"{len(trees)} trees of root", "stat(2)",
-              judge(not open_ones, None))  # fmt: skip
+              verdict_of(not open_ones, None))  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
-from jaula.audit.image_policy import ImageRules
+from jaula.audit.image_policy import ImagePolicyReader
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict
 from jaula.errors import InvalidRequest
@@ -25,7 +25,7 @@ def check(host: Host) -> Iterator[Result]:
     """One row; none where no engine runs that would follow a policy."""
     if host.image_policy is None:
         return
-    policy = ImageRules(host.image_policy)
+    policy = ImagePolicyReader(host.image_policy)
     place = policy.path or "no policy is configured"
     try:
         rules = policy.rules

@@ -69,7 +69,7 @@ def _number(text: str) -> Version:
     return parts[0], parts[1], parts[2] if len(parts) > 2 else 0
 
 
-HOLES: tuple[KernelCve, ...] = (
+KERNEL_CVES: tuple[KernelCve, ...] = (
     _hole("CVE-2016-5195", "copy-on-write race: writes to read-only files (Dirty COW)",
           "2.6.22", "4.9",
           "3.2.83 3.4.113 3.10.104 3.12.66 3.16.38 3.18.44 4.1.35 4.4.26 4.7.9 4.8.3"),
@@ -125,7 +125,7 @@ HOLES: tuple[KernelCve, ...] = (
 )  # fmt: skip
 
 
-class FixedVersion(msgspec.Struct, frozen=True):
+class KernelVersion(msgspec.Struct, frozen=True):
     """What a kernel says it is: a release of kernel.org, or a distribution's with own repairs."""
 
     version: Version
@@ -138,25 +138,25 @@ _DEBIAN = re.compile(r"Debian (\d+\.\d+\.\d+)-")
 _OWN_REPAIRS = re.compile(r"\.(el\d|amzn|fc\d|azl|cm2|lts)|-(generic|azure|aws|gcp|kvm|default)\b")
 
 
-def identify(release: str, version: str, signature: str | None = None) -> FixedVersion:
+def identify(release: str, version: str, signature: str | None = None) -> KernelVersion:
     """Read uname's release and version, and Ubuntu's ``/proc/version_signature``.
 
     Debian names the stable release in the version, Ubuntu in the signature. Others backport repairs
     under an unchanging number, which therefore tells nothing. Raises ``ValueError``.
     """
     if signature and (match := _RELEASE.search(signature.split()[-1])):
-        return FixedVersion(_triple(match), f"/proc/version_signature: {signature.strip()}", True)
+        return KernelVersion(_triple(match), f"/proc/version_signature: {signature.strip()}", True)
     if match := _DEBIAN.search(version):
-        return FixedVersion(_number(match[1]), f"uname: {version}", True)
+        return KernelVersion(_number(match[1]), f"uname: {version}", True)
     if not (match := _RELEASE.match(release)):
         raise ValueError(f"kernel release {release!r} is not a number")
-    return FixedVersion(_triple(match), f"uname: {release}", not _OWN_REPAIRS.search(release))
+    return KernelVersion(_triple(match), f"uname: {release}", not _OWN_REPAIRS.search(release))
 
 
 def _triple(match: re.Match[str]) -> Version:
     return int(match[1]), int(match[2]), int(match[3] or 0)
 
 
-def affecting(version: Version) -> tuple[KernelCve, ...]:
+def affecting_cves(version: Version) -> tuple[KernelCve, ...]:
     """The holes of a release as kernel.org made it."""
-    return tuple(hole for hole in HOLES if hole.affects(version))
+    return tuple(hole for hole in KERNEL_CVES if hole.affects(version))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
-from jaula.audit.host.kernel_cves import HOLES, affecting, identify
+from jaula.audit.host.kernel_cves import KERNEL_CVES, affecting_cves, identify
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict
 
@@ -28,7 +28,7 @@ def check(host: Host) -> Iterator[Result]:
     except FileNotFoundError:
         signature = None
     known = identify(host.release, host.version, signature)
-    found = affecting(known.version)
+    found = affecting_cves(known.version)
     number = ".".join(map(str, known.version))
     verdict = Verdict.HOLDS
     effective = f"{number}: none"
@@ -37,5 +37,5 @@ def check(host: Host) -> Iterator[Result]:
         verdict = Verdict.FAILS if known.told else Verdict.UNKNOWN
         if not known.told:
             effective += "; this distribution repairs without a new number: ask its advisories"
-    yield Result("kernel", "host", f"none of {len(HOLES)} known holes", effective, known.source,
+    yield Result("kernel", "host", f"none of {len(KERNEL_CVES)} known holes", effective, known.source,
               verdict)  # fmt: skip

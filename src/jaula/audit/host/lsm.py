@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 from jaula.security.lsm import detect
 
 ABOUT = CheckInfo(
@@ -32,9 +32,9 @@ def check(host: Host) -> Iterator[Result]:
         weak = "this kernel has none"
     evidence = "/sys/kernel/security/lsm, lsm_list_modules(2)"
     yield Result("labels", "host", "SELinux or AppArmor" + (f" ({weak})" if weak else ""),
-              ", ".join(found) or "none told", evidence, judge(True, weak))  # fmt: skip
+              ", ".join(found) or "none told", evidence, verdict_of(True, weak))  # fmt: skip
     version = detect.landlock()
     weak = None if version else "this kernel has none"
     yield Result("landlock", "host", "in force" + (f" ({weak})" if weak else ""),
               f"version {version}" if version else "none", "landlock_create_ruleset(2)",
-              judge(True, weak))  # fmt: skip
+              verdict_of(True, weak))  # fmt: skip

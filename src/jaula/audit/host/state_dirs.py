@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 ABOUT = CheckInfo(
     id="host-directories",
@@ -28,13 +28,13 @@ def check(host: Host) -> Iterator[Result]:
     for name, top in (("state directory", host.root), ("run directory", host.run)):
         if not top.exists():
             continue
-        wrong = [text for path in (top, *sorted(top.iterdir())) if (text := fault(path))]
+        wrong = [text for path in (top, *sorted(top.iterdir())) if (text := mode_error(path))]
         yield Result(name, "host", "0711 or stricter, of the engine's user",
                   "; ".join(wrong) or f"{top} and {len(list(top.iterdir()))} in it",
-                  f"lstat(2) {top}", judge(not wrong, None))  # fmt: skip
+                  f"lstat(2) {top}", verdict_of(not wrong, None))  # fmt: skip
 
 
-def fault(path: Path) -> str | None:
+def mode_error(path: Path) -> str | None:
     """What is wrong with an entry's mode or owner. Sockets are the business of another check."""
     facts = path.lstat()
     mode = stat.S_IMODE(facts.st_mode)

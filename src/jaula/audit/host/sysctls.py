@@ -8,7 +8,7 @@ import msgspec
 
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
-from jaula.audit.model.result import Result, judge
+from jaula.audit.model.result import Result, verdict_of
 
 ABOUT = CheckInfo(
     id="host-settings",
@@ -66,4 +66,4 @@ def check(host: Host) -> Iterator[Result]:
         weak = None if setting.good(value) else "weaker, as this host is set"
         requested = f"{setting.wanted} ({setting.why})" + (f" ({weak})" if weak else "")
         yield Result(setting.name.replace("/", "."), "host", requested, value,
-                  f"{host.proc}/sys/{setting.name}", judge(True, weak))  # fmt: skip
+                  f"{host.proc}/sys/{setting.name}", verdict_of(True, weak))  # fmt: skip

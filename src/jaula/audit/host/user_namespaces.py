@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
-from jaula.audit.model.result import Result, Verdict, judge
+from jaula.audit.model.result import Result, Verdict, verdict_of
 
 ABOUT = CheckInfo(
     id="host-users",
@@ -30,7 +30,7 @@ SWITCHES = (
 def check(host: Host) -> Iterator[Result]:
     """One row for the engine, one for the host's users."""
     limit = host.setting("user/max_user_namespaces")
-    verdict = judge(limit != "0", None) if limit else Verdict.UNKNOWN
+    verdict = verdict_of(limit != "0", None) if limit else Verdict.UNKNOWN
     yield Result("user namespaces", "host", "available to the engine", limit or "not told",
               f"{host.proc}/sys/user/max_user_namespaces", verdict)  # fmt: skip
     closed = [name for name, value in SWITCHES if host.setting(name) == value]
@@ -38,4 +38,4 @@ def check(host: Host) -> Iterator[Result]:
     yield Result("unprivileged user namespaces", "host",
               "root only" + (f" ({weak})" if weak else ""),
               ", ".join(f"{name} set" for name in closed) or "not restricted",
-              f"{host.proc}/sys/kernel", judge(True, weak))  # fmt: skip
+              f"{host.proc}/sys/kernel", verdict_of(True, weak))  # fmt: skip

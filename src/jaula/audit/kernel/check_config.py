@@ -33,7 +33,7 @@ def check(features: Sequence[Feature] = FEATURES) -> list[SupportRow]:
     """Every feature. Makes short-lived child processes; needs root to try all."""
     found = kconfig.read()
     options = found[0] if found else None
-    return [judge(feature, options, _try(feature)) for feature in features]
+    return [support_row(feature, options, _try(feature)) for feature in features]
 
 
 def _try(feature: Feature) -> str | None:
@@ -47,7 +47,9 @@ def _try(feature: Feature) -> str | None:
     return said or "works"
 
 
-def judge(feature: Feature, options: Mapping[str, str] | None, tried: str | None) -> SupportRow:
+def support_row(
+    feature: Feature, options: Mapping[str, str] | None, tried: str | None
+) -> SupportRow:
     """The line of one feature."""
     set_ = {name: (options or {}).get(f"CONFIG_{name}", "n") for name in feature.options}
     config = " ".join(f"{name}={value}" for name, value in set_.items())

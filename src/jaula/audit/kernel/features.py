@@ -89,7 +89,7 @@ FEATURES: tuple[Feature, ...] = (
     _f(_NET, "bridge", "BRIDGE", probes.bridge, "bridge networks: only none and host work"),
     _f(_NET, "nftables", "NF_TABLES NFT_NAT NFT_MASQ", probes.nftables,
        "published ports and the way out of bridge networks"),
-    _f(_NET, "handing over", "NFT_DUP_IPV4 NF_CONNTRACK_ZONES NFT_FIB_IPV4", probes.judged_ports,
+    _f(_NET, "handing over", "NFT_DUP_IPV4 NF_CONNTRACK_ZONES NFT_FIB_IPV4", probes.conntrack_zones,
        "published ports that obey the host's firewall: only the host reaches them"),
     _f(_NET, "macvlan", "MACVLAN", probes.macvlan, "networks of the driver macvlan"),
     _f(_NET, "ipvlan", "IPVLAN", probes.ipvlan, "networks of the driver ipvlan"),

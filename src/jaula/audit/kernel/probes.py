@@ -21,7 +21,7 @@ V2_NAMES = {"blkio": "io", "cpuacct": "cpu", "devices": "", "freezer": ""}
 """Controllers that have another name on v2; with none they need no controller there."""
 
 
-def in_child(act: Callable[[], None]) -> str | None:
+def failure_in_child(act: Callable[[], None]) -> str | None:
     """Run ``act`` in a forked child; what it raises comes back as text.
 
     The caller must have one thread, as ``jaula check`` does.
@@ -31,10 +31,10 @@ def in_child(act: Callable[[], None]) -> str | None:
         act()
         return ""
 
-    return told_by_child(silent) or None
+    return run_in_child(silent) or None
 
 
-def told_by_child(act: Callable[[], str]) -> str:
+def run_in_child(act: Callable[[], str]) -> str:
     """What ``act`` says in a forked child, or what it raises, as text of at most 64 KB."""
     sys.stdout.flush()
     reading, writing = os.pipe()
@@ -59,7 +59,7 @@ def told_by_child(act: Callable[[], str]) -> str:
 
 def namespace(kind: str) -> Probe:
     """A new namespace of a kind; needs what root has."""
-    return lambda: in_child(lambda: namespaces.unshare(namespaces.KINDS[kind]))
+    return lambda: failure_in_child(lambda: namespaces.unshare(namespaces.KINDS[kind]))
 
 
 def _said(act: Callable[[], object]) -> str | None:
@@ -79,11 +79,13 @@ def idmapped() -> str | None:
     """A tmpfs that is in no mount namespace, with the map of a new user namespace."""
 
     def act() -> None:
-        made = namespaces.make(CLONE.NEWUSER, [(0, 100000, 65536)], [(0, 100000, 65536)])
+        made = namespaces.create_namespaces(
+            CLONE.NEWUSER, [(0, 100000, 65536)], [(0, 100000, 65536)]
+        )
         tree = mounts.new_filesystem("tmpfs")
         mounts.idmap(tree, made["user"])
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def seccomp_filter() -> str | None:
@@ -114,7 +116,7 @@ def clone3() -> str | None:
         os.waitpid(pid, 0)
         os.close(pidfd)
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def pidfd() -> str | None:
@@ -140,7 +142,7 @@ def _makes_link(request: Callable[[], netlink.Request]) -> str | None:
         with netlink.Netlink() as link:
             link.send(request())
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def veth() -> str | None:
@@ -166,10 +168,10 @@ def nftables() -> str | None:
             "{ type nat hook postrouting priority srcnat; }; add rule inet jprobe out masquerade"
         )
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
-def judged_ports() -> str | None:
+def conntrack_zones() -> str | None:
     """The rules of a bridge, in a network namespace that ends at once."""
 
     def act() -> None:
@@ -181,7 +183,7 @@ def judged_ports() -> str | None:
         namespaces.unshare(CLONE.NEWNET)
         nft.open_nft().run(bridge_rules.ruleset("jprobe0", IPv4Network("192.0.2.0/24"), ()))
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def _on_parent(request: Callable[[int, int], netlink.Request]) -> str | None:
@@ -199,7 +201,7 @@ def _on_parent(request: Callable[[int, int], netlink.Request]) -> str | None:
             assert parent is not None
             sockets.send(request(parent.index, netns))
 
-    return in_child(act)
+    return failure_in_child(act)
 
 
 def macvlan() -> str | None:

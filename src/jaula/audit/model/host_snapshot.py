@@ -9,7 +9,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from jaula.audit.image_policy import ImageRules
+from jaula.audit.image_policy import ImagePolicyReader
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
 from jaula.network.firewall import antispoof_rules, bridge_rules, nftables
@@ -30,7 +30,7 @@ class HostSnapshot:
         self._programs: dict[Seccomp, bytes] = {}
         self._expected: dict[tuple[object, ...], Rules] = {}
         self.networks: Sequence[Mapping[str, Any]] = ()  # what was asked of the engine's networks
-        self.image_rules: ImageRules | None = None
+        self.image_rules: ImagePolicyReader | None = None
         self.traced = True  # whether a container's first process may be stopped for a moment
 
     @cached_property
@@ -109,7 +109,7 @@ def listing() -> list[dict[str, Any]]:
 
 def listing_of(text: str) -> list[dict[str, Any]]:
     """What the kernel makes of nft commands, in a namespace of their own."""
-    from jaula.audit.kernel.probes import told_by_child
+    from jaula.audit.kernel.probes import run_in_child
     from jaula.kernel.namespaces import CLONE, unshare
 
     def act() -> str:
@@ -118,7 +118,7 @@ def listing_of(text: str) -> list[dict[str, Any]]:
         nft.run(text)
         return nft.run("list ruleset", json=True)
 
-    return _objects(told_by_child(act))
+    return _objects(run_in_child(act))
 
 
 def _objects(text: str) -> list[dict[str, Any]]:

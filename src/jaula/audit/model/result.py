@@ -37,7 +37,7 @@ def passed(rows: Sequence[Result]) -> bool:
     return bool(rows) and all(row.verdict in (Verdict.HOLDS, Verdict.RELAXED) for row in rows)
 
 
-def judge(holds: bool, relaxed_by: str | None) -> Verdict:
+def verdict_of(holds: bool, relaxed_by: str | None) -> Verdict:
     """A verdict on state that is (or is not) as requested, by a flag or by default."""
     if not holds:
         return Verdict.FAILS

@@ -11,7 +11,7 @@ from html import escape
 from jaula import __version__
 from jaula.audit.model.result import Result, Verdict
 from jaula.audit.reports import svg
-from jaula.audit.reports.report import Report, about
+from jaula.audit.reports.report import Report, check_info
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8080800c;
@@ -106,7 +106,7 @@ def _counts(report: Report) -> str:
 
 
 def _layer(layer: str, rows: Sequence[Result], anchor: str) -> str:
-    checks = {row.check: about(row) for row in rows}
+    checks = {row.check: check_info(row) for row in rows}
     notes = "".join(
         f"<details><summary>{escape(each.title)}: why, and what to do</summary>"
         f"<p>{escape(each.reason)}</p><p>{escape(each.advice[:1].upper() + each.advice[1:])}.</p>"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaula.audit.model.result import Result
-from jaula.audit.reports.report import Report, about
+from jaula.audit.reports.report import Report, check_info
 
 
 def document(reports: Sequence[Report]) -> list[dict[str, Any]]:
@@ -26,7 +26,7 @@ def _row(report: Report, row: Result) -> dict[str, Any]:
         "effective": row.effective,
         "evidence": row.evidence,
         "verdict": str(row.verdict),
-        "references": list(about(row).references),
+        "references": list(check_info(row).references),
         "time": report.moment,
     }
 

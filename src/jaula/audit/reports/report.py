@@ -12,14 +12,14 @@ from jaula.audit.host import TABLE as HOST_CHECKS
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict, passed
 
-ABOUTS: tuple[CheckInfo, ...] = (
+CHECK_INFOS: tuple[CheckInfo, ...] = (
     *(check.about for check in CONTAINER_CHECKS),
     PROBING,
     *(check.about for check in HOST_CHECKS),
 )
 """Everything that can be checked, in the order of ``--list``."""
 
-_BY_ID = {about.id: about for about in ABOUTS}
+_BY_ID = {about.id: about for about in CHECK_INFOS}
 _ORDER = (Verdict.FAILS, Verdict.UNKNOWN, Verdict.RELAXED, Verdict.HOLDS)
 
 
@@ -42,7 +42,7 @@ class Report(msgspec.Struct, frozen=True):
         return {verdict: count for verdict, count in found.items() if count}
 
 
-def about(row: Result) -> CheckInfo:
+def check_info(row: Result) -> CheckInfo:
     """What the check of a row is for."""
     return _BY_ID[row.check]
 

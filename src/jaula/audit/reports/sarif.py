@@ -17,7 +17,7 @@ from urllib.parse import quote
 from jaula import __version__
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict
-from jaula.audit.reports.report import ABOUTS, Report
+from jaula.audit.reports.report import CHECK_INFOS, Report
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
 
@@ -33,7 +33,7 @@ KINDS: dict[Verdict, tuple[str, str]] = {
 def document(reports: Sequence[Report]) -> dict[str, Any]:
     """The log file as Python values, with one run."""
     used = {row.check for report in reports for row in report.rows}
-    rules = [about for about in ABOUTS if about.id in used]
+    rules = [about for about in CHECK_INFOS if about.id in used]
     index = {about.id: number for number, about in enumerate(rules)}
     return {
         "$schema": SCHEMA,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaula.audit.model.result import Verdict
-from jaula.audit.reports.report import Report, about
+from jaula.audit.reports.report import Report, check_info
 from jaula.audit.verify import render as table
 
 
@@ -24,5 +24,5 @@ def render(reports: Sequence[Report]) -> str:
 
 def _advice(report: Report) -> str:
     """What to do, once for each check that has a row which fails."""
-    failing = {row.check: about(row) for row in report.rows if row.verdict is Verdict.FAILS}
+    failing = {row.check: check_info(row) for row in report.rows if row.verdict is Verdict.FAILS}
     return "".join(f"\nadvice for {each.id}: {each.advice}" for each in failing.values())

@@ -10,12 +10,12 @@ from jaula.cgroups.protocol import Cgroup as AnyCgroup
 from jaula.cgroups.protocol import Stats
 from jaula.cgroups.systemd.bus import Address, Connection
 from jaula.cgroups.systemd.pause_process import PauseProcess
-from jaula.cgroups.systemd.properties import of_resources
+from jaula.cgroups.systemd.properties import resource_properties
 from jaula.errors import Conflict
 from jaula.spec.runtime import Resources
 
 
-class Inner(AnyCgroup, Protocol):
+class CgroupfsCgroup(AnyCgroup, Protocol):
     """The same cgroup as its files, on v1 or v2."""
 
     def plan(self, resources: Resources) -> list[tuple[str, tuple[Step, ...]]]: ...
@@ -29,7 +29,7 @@ class SystemdCgroup:
     def __init__(
         self,
         unit: str,
-        inner: Inner,
+        inner: CgroupfsCgroup,
         version: int,
         address: Address,
         placeholder: PauseProcess | None,
@@ -47,7 +47,7 @@ class SystemdCgroup:
     def apply(self, resources: Resources) -> tuple[str, ...]:
         self._inner.plan(resources)  # what cannot be is said before anything is changed
         with Connection(self._address) as systemd:
-            wanted = of_resources(
+            wanted = resource_properties(
                 resources,
                 self._inner.reader("memory" if self._version == 2 else "cpu"),
                 version=self._version,

@@ -12,19 +12,19 @@ from typing import Protocol
 
 from jaula.cgroups import cgroup_path
 from jaula.cgroups.systemd.bus import Address, Connection
-from jaula.cgroups.systemd.cgroup import Inner, SystemdCgroup
+from jaula.cgroups.systemd.cgroup import CgroupfsCgroup, SystemdCgroup
 from jaula.cgroups.systemd.pause_process import PauseProcess
-from jaula.cgroups.systemd.properties import UnitProperty, of_scope
+from jaula.cgroups.systemd.properties import UnitProperty, scope_properties
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unsupported
 
 
-class Files(Protocol):
+class CgroupfsDriver(Protocol):
     """The driver of the host's files."""
 
     version: int
 
-    def adopt(self, path: str) -> Inner: ...
-    def open(self, path: str) -> Inner: ...
+    def adopt(self, path: str) -> CgroupfsCgroup: ...
+    def open(self, path: str) -> CgroupfsCgroup: ...
     def controllers(self) -> frozenset[str]: ...
     def features(self) -> frozenset[str]: ...
     def warnings(self) -> tuple[str, ...]: ...
@@ -37,7 +37,7 @@ class SystemdDriver:
 
     def __init__(
         self,
-        host: Files,
+        host: CgroupfsDriver,
         *,
         user: bool = False,
         properties: Iterable[UnitProperty] = (),
@@ -55,13 +55,13 @@ class SystemdDriver:
         self.version = host.version
 
     def create(self, path: str) -> SystemdCgroup:
-        parent, unit = units(path)
+        parent, unit = split_path(path)
         with Connection(self._address) as systemd:
             full = self._root(systemd) + path
             placeholder = PauseProcess() if unit.endswith(".scope") else None
             try:
                 wanted = (
-                    *of_scope(
+                    *scope_properties(
                         unit,
                         parent,
                         placeholder.pid if placeholder else None,
@@ -87,7 +87,7 @@ class SystemdDriver:
         return self._cgroup(unit, inner, placeholder)
 
     def open(self, path: str) -> SystemdCgroup:
-        _, unit = units(path)
+        _, unit = split_path(path)
         try:
             return self._cgroup(unit, self._host.open(path), None)
         except NotFound:
@@ -122,7 +122,9 @@ class SystemdDriver:
         systemd.stop(unit)
         systemd.forget(unit)
 
-    def _cgroup(self, unit: str, inner: Inner, placeholder: PauseProcess | None) -> SystemdCgroup:
+    def _cgroup(
+        self, unit: str, inner: CgroupfsCgroup, placeholder: PauseProcess | None
+    ) -> SystemdCgroup:
         return SystemdCgroup(
             unit,
             inner,
@@ -133,7 +135,7 @@ class SystemdDriver:
         )
 
 
-def units(path: str) -> tuple[str, str]:
+def split_path(path: str) -> tuple[str, str]:
     """(slice, unit) of a path; raises ``InvalidRequest``. Pure."""
     *above, unit = cgroup_path.relative(path).split("/")
     parent = above[-1] if above else "-.slice"

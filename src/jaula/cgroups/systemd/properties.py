@@ -39,7 +39,7 @@ class UnitProperty(msgspec.Struct, frozen=True):
         return self.name, (self.signature, self.value)
 
 
-def of_scope(
+def scope_properties(
     unit: str, parent: str, pid: int | None, description: str, version: int
 ) -> tuple[UnitProperty, ...]:
     """Of a new unit in the slice ``parent``; without ``pid`` for a slice, which holds none."""
@@ -59,7 +59,7 @@ def of_scope(
     )
 
 
-def of_resources(
+def resource_properties(
     resources: Resources, read: Reader, *, version: int, systemd: int, devices: str | None
 ) -> tuple[UnitProperty, ...]:
     """Of the limits. ``read`` reads the cgroup as it is, ``version`` is that of its files.
@@ -75,7 +75,7 @@ def of_resources(
             *_others(resources, version),
             *(_unified(resources.unified, systemd) if version == 2 else ()),
             *(
-                _devices(device_rules.normal(resources.devices), devices)
+                _devices(device_rules.normalize(resources.devices), devices)
                 if devices is not None
                 else ()
             ),
@@ -100,7 +100,7 @@ def _memory(resources: Resources, read: Reader, version: int) -> Iterator[UnitPr
     if memory.reservation:
         yield UnitProperty("MemoryLow", "t", _bytes(memory.reservation))
     now = limit(read(v2memory.LIMIT))
-    swap = v2memory.swap_alone(memory.limit or None, memory.swap or None, now)
+    swap = v2memory.swap_max(memory.limit or None, memory.swap or None, now)
     if swap is not None:
         yield UnitProperty("MemorySwapMax", "t", INFINITY if swap == "max" else int(swap))
 

@@ -14,7 +14,7 @@ import msgspec
 from jaula.cgroups import directory as cgroup_directory
 from jaula.cgroups import files, pids
 from jaula.cgroups.controller import Controller
-from jaula.cgroups.files import Reader, Step, gone, perform
+from jaula.cgroups.files import Reader, Step, is_removed, perform
 from jaula.cgroups.protocol import CpusetStats, CpuStats, Stats
 from jaula.cgroups.rdma import Rdma
 from jaula.cgroups.v1 import blkio, cpu, cpuset, freezer, hugetlb, memory
@@ -224,7 +224,7 @@ class V1Cgroup:
             try:
                 freezer.thaw(level)
             except OSError as error:
-                if not gone(error):
+                if not is_removed(error):
                     raise
 
     def _stop_for_kill(self) -> bool:
@@ -236,7 +236,7 @@ class V1Cgroup:
         except Unavailable:
             return False
         except OSError as error:
-            if not gone(error):
+            if not is_removed(error):
                 raise
             return False
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaula.cgroups.device_rules import normal
+from jaula.cgroups.device_rules import normalize
 from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.spec.runtime import Resources
 
@@ -23,7 +23,7 @@ class Devices:
 
 
 def _writes(resources: Resources) -> Iterator[Step]:
-    for rule in normal(resources.devices):
+    for rule in normalize(resources.devices):
         file = "devices.allow" if rule.allow else "devices.deny"
         if rule.everything:
             yield FileWrite(file, "a")

@@ -99,7 +99,7 @@ class V1Driver:
         return frozenset(
             feature
             for feature, controller, file in probes
-            if controller in roots and directory.offers(roots[controller], file)
+            if controller in roots and directory.has_file(roots[controller], file)
         )
 
     def warnings(self) -> tuple[str, ...]:

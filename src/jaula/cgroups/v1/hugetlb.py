@@ -20,7 +20,7 @@ class Hugetlb:
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
         steps: list[Step] = []
         for limit in resources.hugepage_limits:
-            prefix = f"hugetlb.{hugetlb_page_size.checked(limit.page_size)}"
+            prefix = f"hugetlb.{hugetlb_page_size.validate(limit.page_size)}"
             steps.append(FileWrite(f"{prefix}.limit_in_bytes", str(limit.limit)))
             reserved = f"{prefix}.rsvd.limit_in_bytes"
             if current(reserved) is not None:  # Linux 5.7; before, use alone is limited
@@ -31,7 +31,7 @@ class Hugetlb:
 def stats(read: Reader) -> dict[str, HugetlbStats]:
     """By page size; what is reserved where the kernel counts that, else what is used."""
     found: dict[str, HugetlbStats] = {}
-    for size in hugetlb_page_size.of_host():
+    for size in hugetlb_page_size.host_sizes():
         for prefix in (f"hugetlb.{size}.rsvd", f"hugetlb.{size}"):
             usage = read(f"{prefix}.usage_in_bytes")
             if usage is not None:

@@ -13,7 +13,7 @@ from typing import Self
 from jaula.cgroups import device_rules, files, pids
 from jaula.cgroups import directory as cgroup_directory
 from jaula.cgroups.controller import Controller
-from jaula.cgroups.files import FileWrite, Reader, Step, gone, perform
+from jaula.cgroups.files import FileWrite, Reader, Step, is_removed, perform
 from jaula.cgroups.protocol import CpusetStats, Stats
 from jaula.cgroups.rdma import Rdma
 from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, unified
@@ -63,7 +63,7 @@ class V2Cgroup:
             raise Unsupported(
                 "network class and priorities of a cgroup need cgroup v1, this host has v2"
             )
-        device_rules.normal(resources.devices)
+        device_rules.normalize(resources.devices)
         present = (self._read("cgroup.controllers") or "").split()
         plans = [
             (controller.name, controller.decide(resources, self._read))
@@ -83,7 +83,7 @@ class V2Cgroup:
         for _, steps in self.plan(resources):
             warnings += perform(self._directory, self.path, steps)
         if resources.devices and not self._without_device_rules:
-            devices.apply(self._directory, self.path, device_rules.normal(resources.devices))
+            devices.apply(self._directory, self.path, device_rules.normalize(resources.devices))
         return tuple(warnings)
 
     def reader(self, controller: str) -> Reader:
@@ -138,7 +138,7 @@ class V2Cgroup:
             files.write(self._directory, "cgroup.kill", "1")
             self.thaw()
         except OSError as error:
-            if not gone(error):
+            if not is_removed(error):
                 raise
             if files.exists(self._directory, "cgroup.procs"):  # not removed: an older kernel
                 self.kill_one_by_one()

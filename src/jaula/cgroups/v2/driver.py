@@ -111,7 +111,7 @@ class V2Driver:
             for feature in names
         }
         probes = (("swap", "memory.swap.max"), ("io.weight", "io.weight"))
-        found |= {feature for feature, file in probes if cgroup_directory.offers(self.root, file)}
+        found |= {feature for feature, file in probes if cgroup_directory.has_file(self.root, file)}
         return frozenset(found)
 
     def warnings(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Hugetlb:
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
         steps: list[Step] = []
         for limit in resources.hugepage_limits:
-            prefix = f"hugetlb.{hugetlb_page_size.checked(limit.page_size)}"
+            prefix = f"hugetlb.{hugetlb_page_size.validate(limit.page_size)}"
             steps.append(FileWrite(f"{prefix}.max", str(limit.limit)))
             steps.append(FileWrite(f"{prefix}.rsvd.max", str(limit.limit), missing=_NO_RESERVATION))
         return tuple(steps)
@@ -29,7 +29,7 @@ class Hugetlb:
 def stats(read: Reader) -> dict[str, HugetlbStats]:
     """By page size; v2 keeps no peak. What is reserved where the kernel counts that, else used."""
     found: dict[str, HugetlbStats] = {}
-    for size in hugetlb_page_size.of_host():
+    for size in hugetlb_page_size.host_sizes():
         for prefix in (f"hugetlb.{size}.rsvd", f"hugetlb.{size}"):
             if (usage := read(f"{prefix}.current")) is not None:
                 failures = flat_keyed(read(f"hugetlb.{size}.events")).get("max", 0)

@@ -41,7 +41,7 @@ class Memory:
             return ()
         memory_usage.check(memory, current, "memory.current", "memory.peak")
         steps: list[Step] = []
-        swap = swap_alone(memory.limit or None, memory.swap or None, limit(current(LIMIT)))
+        swap = swap_max(memory.limit or None, memory.swap or None, limit(current(LIMIT)))
         if swap is not None:
             steps.append(FileWrite(SWAP, swap, missing=_NO_SWAP))
         if memory.limit:
@@ -58,7 +58,7 @@ class Memory:
         return tuple(steps)
 
 
-def swap_alone(wanted: int | None, swap: int | None, now: int | None) -> str | None:
+def swap_max(wanted: int | None, swap: int | None, now: int | None) -> str | None:
     """The value of memory.swap.max, or None to leave it.
 
     ``wanted`` is the new memory limit if one is asked, ``now`` the one in force. Raises

@@ -35,12 +35,12 @@ def run(options: Options) -> int:
 
     site_packages.enable()
     from jaula.audit.reports import FORMATS as FORMS
-    from jaula.audit.reports.report import ABOUTS
+    from jaula.audit.reports.report import CHECK_INFOS
 
     if options.on("list"):
         from jaula.audit.model.check_info import describe
 
-        print("\n\n".join(describe(about) for about in ABOUTS))
+        print("\n\n".join(describe(about) for about in CHECK_INFOS))
         return 0
     client = Client(Settings.host)
     host = [_host(client)] if options.on("host") else []  # seen from the host's namespaces
@@ -70,14 +70,14 @@ def _visit(client: Client) -> None:
 
 
 def _containers(client: Client, options: Options) -> list[Report]:
-    from jaula.audit.image_policy import ImageRules
+    from jaula.audit.image_policy import ImagePolicyReader
     from jaula.audit.model.host_snapshot import HostSnapshot as HostSnapshotHostSnapshot
     from jaula.audit.reports.report import Report
 
     readings = HostSnapshotHostSnapshot()
     readings.traced = not options.on("no-trace")
     readings.networks = client.get("/networks")
-    readings.image_rules = ImageRules(client.get(POLICY))
+    readings.image_rules = ImagePolicyReader(client.get(POLICY))
     names = list(options.arguments)
     if options.on("all"):
         running = client.get("/containers/json")

@@ -132,7 +132,7 @@ def _idmap(
     made = -1
     if mount.uid_mappings or mount.gid_mappings:
         uids, gids = _rows(mount.uid_mappings), _rows(mount.gid_mappings)
-        made = user_fd = namespaces.make(CLONE(0), uids, gids)["user"]
+        made = user_fd = namespaces.create_namespaces(CLONE(0), uids, gids)["user"]
     if user_fd is None:
         raise OSError(22, "an id-mapped mount needs mappings or a user namespace", source)
     try:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from jaula.errors import InvalidRequest
 from jaula.kernel import mounts
-from jaula.kernel.paths import parts
+from jaula.kernel.paths import components
 from jaula.runtime.create.mount_options import MountOptions
 from jaula.runtime.init.dev_steps import Node
 from jaula.spec.runtime import Device
@@ -42,7 +42,7 @@ def wanted(listed: Sequence[Device]) -> tuple[Node, ...]:
         f"/dev/{name}": Device(f"/dev/{name}", "c", major, minor) for name, major, minor in _DEFAULT
     }
     for device in listed:
-        names = parts(device.path)
+        names = components(device.path)
         if device.type not in _TYPES:
             raise InvalidRequest(
                 f"device {device.path}: type {device.type!r} is none of c, b, u, p"
@@ -77,7 +77,7 @@ def make(
     try:
         os.chown(f"/proc/self/fd/{tree}", *owner)
         for node in nodes:
-            names = parts(node.path)
+            names = components(node.path)
             if names[0] == "dev" and len(names) > 1:
                 try:
                     _make(tree, names[1:], node, owner)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from jaula.errors import InvalidRequest, RuntimeFailure
 from jaula.kernel.mounts import MOUNT_ATTR, MS
-from jaula.kernel.paths import parts
+from jaula.kernel.paths import components
 from jaula.runtime.create import devices, mount_options
 from jaula.runtime.create.mount_options import (
     PROPAGATION,
@@ -52,20 +52,22 @@ def needs_preparation(mount: Mount, options: MountOptions) -> bool:
 
 def is_device_directory(mount: Mount) -> bool:
     """/dev is a tmpfs made outside, since device nodes cannot be made in a user namespace."""
-    if parts(mount.destination) != ["dev"] or mount.type != "tmpfs":
+    if components(mount.destination) != ["dev"] or mount.type != "tmpfs":
         return False
     return not {"bind", "rbind", "remount", "tmpcopyup"} & set(mount.options)
 
 
 def _dev_is_bound(spec: Spec) -> bool:
     """Whether /dev comes from outside with all that is in it."""
-    return any(parts(m.destination) == ["dev"] and mount_options.of(m).bind for m in spec.mounts)
+    return any(
+        components(m.destination) == ["dev"] and mount_options.of(m).bind for m in spec.mounts
+    )
 
 
 def _nodes(spec: Spec, made: Sequence[dev_steps.Node]) -> tuple[dev_steps.Node, ...]:
     """The nodes that are made: not those below a /dev from outside."""
     bound = _dev_is_bound(spec)
-    return tuple(node for node in made if not (bound and parts(node.path)[0] == "dev"))
+    return tuple(node for node in made if not (bound and components(node.path)[0] == "dev"))
 
 
 def needs_store(spec: Spec, made: Sequence[dev_steps.Node]) -> bool:
@@ -73,7 +75,7 @@ def needs_store(spec: Spec, made: Sequence[dev_steps.Node]) -> bool:
     if not any(is_device_directory(mount) for mount in spec.mounts):
         return True
     return any(
-        parts(node.path)[0] != "dev"
+        components(node.path)[0] != "dev"
         or (node.path == "/dev/null" and node.number != devices.NULL_NUMBER)
         for node in made
     )
@@ -214,7 +216,7 @@ def _cgroup_directory(mount: Mount, options: MountOptions) -> step.Step:
 
 def _shared(mount: Mount, names: Sequence[str]) -> list[step.Step]:
     """Links from each controller to the hierarchy that it shares with others."""
-    place = "/".join(parts(mount.destination))
+    place = "/".join(components(mount.destination))
     return [
         dev_steps.Link(name, f"{place}/{controller}")
         for name in names
@@ -225,5 +227,5 @@ def _shared(mount: Mount, names: Sequence[str]) -> list[step.Step]:
 
 def _covers(destination: str, below: str) -> bool:
     """Whether a mount at ``destination`` hides what is at ``below``, or is at the same place."""
-    first = parts(destination)
-    return parts(below)[: len(first)] == first
+    first = components(destination)
+    return components(below)[: len(first)] == first

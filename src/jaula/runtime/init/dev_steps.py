@@ -11,11 +11,11 @@ import msgspec
 from jaula.kernel import mounts, tty
 from jaula.kernel.paths import (
     RESOLVE,
+    components,
     make_directory_in_root,
     make_file_in_root,
     open_in_root,
     openat2,
-    parts,
 )
 from jaula.runtime.init.step import (
     NODES,
@@ -47,7 +47,7 @@ class Node(msgspec.Struct, frozen=True):
         return f"device {self.path}"
 
     def execute(self, stage: RootfsContext) -> None:
-        names = parts(self.path)
+        names = components(self.path)
         parent = make_directory_in_root(stage.root, "/".join(names[:-1]))
         parent = not_in_proc(parent, self.path)
         try:
@@ -107,7 +107,7 @@ class Link(msgspec.Struct, frozen=True):
     def execute(self, stage: RootfsContext) -> None:
         if self.needs and not os.path.exists(self.needs):
             return
-        names = parts(self.path)
+        names = components(self.path)
         try:
             parent = open_in_root(stage.root, "/".join(names[:-1]), os.O_PATH | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):

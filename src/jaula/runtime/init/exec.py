@@ -152,7 +152,7 @@ def take_stdio(
         os.dup2(fd, number, inheritable=True)
     if terminal:
         tty.make_controlling(0)
-    process.close_others((*range(3, first), *(fd for fd in moved if fd >= 0)))
+    process.close_fds_except((*range(3, first), *(fd for fd in moved if fd >= 0)))
     return moved
 
 

@@ -73,7 +73,7 @@ def prepare(annotations: Mapping[str, str], *, joining: bool = False) -> Compile
         raise RuntimeFailure(
             "the spec asks for Landlock, which this kernel does not have"
         ) from None
-    can = landlock.known(abi)
+    can = landlock.supported_rights(abi)
     if (
         rules.handled_access_fs & ~can.access_fs
         or rules.handled_access_net & ~can.access_net

@@ -16,11 +16,7 @@ import stat
 from typing import Protocol
 
 from jaula.kernel import mounts
-from jaula.kernel.paths import (
-    make_directory_in_root,
-    make_file_in_root,
-    parts,
-)
+from jaula.kernel.paths import components, make_directory_in_root, make_file_in_root
 
 NODES = -1
 """The slot of the store: a detached tmpfs with device nodes, by :class:`Node`'s names."""
@@ -110,7 +106,7 @@ def place_for(stage: RootfsContext, destination: str, source: int) -> int:
 
 def not_in_proc(target: int, destination: str) -> int:
     """The target, unless a link of the image led from elsewhere into /proc (CVE-2019-16884)."""
-    if parts(destination)[:1] == ["proc"] or not is_procfs(target):
+    if components(destination)[:1] == ["proc"] or not is_procfs(target):
         return target
     os.close(target)
     raise OSError(errno.EPERM, "a link leads into /proc", destination)
