@@ -267,7 +267,7 @@ def reach(neighbour: str, port: int) -> list[attempts.Attempt]:
         fine = connections.UNREACHED
         if name.startswith("another"):
             fine -= {111}  # a refusal of the port is an answer
-        found.append(attempts.Attempt(group="reach", name=name, steps=steps, fine=fine))
+        found.append(attempts.Attempt(group="reach", name=name, steps=steps, refusals=fine))
     return found
 
 

@@ -44,7 +44,7 @@ class ImagePolicyReader:
         except InvalidRequest:
             return rules.general
 
-    def judged(self, rule: TrustRule, asked: str, id: str) -> tuple[bool, str, str]:
+    def evaluate(self, rule: TrustRule, asked: str, id: str) -> tuple[bool, str, str]:
         """Whether an image is as the rule wants it, in words, and which file says so."""
         if rule.verdict is not Verdict.SIGNED_BY:
             return rule.verdict is Verdict.ACCEPT, str(rule.verdict), self.path

@@ -26,7 +26,7 @@ def verify(
     inspect: Mapping[str, Any],
     spec: Spec,
     proc_root: str = "/proc",
-    readings: HostSnapshot | None = None,
+    snapshot: HostSnapshot | None = None,
 ) -> list[Result]:
     """Every row of the proof of a running container.
 
@@ -35,16 +35,16 @@ def verify(
     of one report. Raises ``Conflict`` where the container does not run or ends while it is being
     looked at.
     """
-    subject = AuditedContainer(inspect, spec, proc_root, readings)
+    container = AuditedContainer(inspect, spec, proc_root, snapshot)
     found: list[Result] = []
     try:
-        started = subject.started()
-        for about, check in TABLE:
-            found += run_check(about.id, about.layer, partial(check, subject))
-        if subject.started() != started:
+        started = container.started()
+        for info, check in TABLE:
+            found += run_check(info.id, info.layer, partial(check, container))
+        if container.started() != started:
             raise Conflict("the container ended while it was being verified")
     finally:
-        subject.close()
+        container.close()
     return found
 
 

@@ -405,8 +405,8 @@ def test_an_open_file_that_leads_outside_fails(tmp_path: Path) -> None:
         try:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.5)
-            subject = AuditedContainer({"State": {"Pid": process.pid}}, Spec())
-            (row,) = open_files.check(subject)
+            container = AuditedContainer({"State": {"Pid": process.pid}}, Spec())
+            (row,) = open_files.check(container)
             assert row.verdict is Verdict.FAILS
             assert "host-file" in row.effective
         finally:

@@ -85,10 +85,10 @@ def test_the_table_is_in_order_and_without_contradictions() -> None:
     ],
 )  # fmt: skip
 def test_a_kernel_is_identified(
-    release: str, version: str, signature: str | None, found: Version, told: bool
+    release: str, version: str, signature: str | None, found: Version, reliable: bool
 ) -> None:
     known = identify(release, version, signature)
-    assert (known.version, known.told) == (found, told)
+    assert (known.version, known.reliable) == (found, reliable)
 
 
 @pytest.mark.parametrize("release", ["", "linux", "x.y.z"])

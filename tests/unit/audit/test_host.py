@@ -30,7 +30,7 @@ def host(tmp_path: Path) -> Host:
     for setting in sysctls.SETTINGS:
         write(tmp_path / "proc", setting.name, "4096" if "mmap" in setting.name else "2")
         for value in ("2", "1", "0", "65536"):
-            if setting.good(value):
+            if setting.is_hardened(value):
                 write(tmp_path / "proc", setting.name, value)
                 break
     write(tmp_path / "proc", "user/max_user_namespaces", "1000")
@@ -65,7 +65,7 @@ def test_a_good_host_holds(host: Host) -> None:
 
 @pytest.mark.parametrize("setting", sysctls.SETTINGS, ids=lambda setting: setting.name)
 def test_a_weak_setting_is_told(host: Host, setting: sysctls.Setting) -> None:
-    bad = next(value for value in ("0", "1", "-1", "3") if not setting.good(value))
+    bad = next(value for value in ("0", "1", "-1", "3") if not setting.is_hardened(value))
     write(host.proc, setting.name, bad)
     found = verdicts(sysctls.check(host))
     assert found.pop(setting.name.replace("/", ".")) is Verdict.RELAXED

@@ -179,7 +179,7 @@ def test_a_process_that_a_strange_signal_ended_was_not_tried() -> None:
 
 
 def test_the_first_call_that_fails_decides_and_what_comes_after_the_last_does_not() -> None:
-    three = attempt(steps=(Entry(CALL, 1),) * 3, decides=1)
+    three = attempt(steps=(Entry(CALL, 1),) * 3, deciding=1)
     made, opened, removed = DONE, Answer(-errno.EACCES, True, 0), Answer(-errno.EBUSY, True, 0)
     assert results.evaluate_attempt(three, DONE, [made, opened, removed]).refused is True
     assert results.evaluate_attempt(three, DONE, [opened, made, removed]).refused is True
@@ -203,7 +203,7 @@ def test_an_answer_that_means_to_wait_is_no_refusal() -> None:
 
 
 def test_a_file_with_nothing_in_it_is_masked() -> None:
-    reading = attempt(steps=(Entry(CALL, 2), Entry(CALL, 0)), empty=0)
+    reading = attempt(steps=(Entry(CALL, 2), Entry(CALL, 0)), max_value=0)
     assert (
         results.evaluate_attempt(reading, DONE, [Answer(3, True, 0), Answer(0, True, 0)]).refused
         is True
@@ -217,7 +217,7 @@ def test_a_file_with_nothing_in_it_is_masked() -> None:
 def test_rows_fail_where_nobody_asked_for_it_and_name_the_flag_where_somebody_did() -> None:
     def verdict(*pairs: tuple[bool | None, str | None]) -> tuple[Verdict, str]:
         found = [
-            results.AttemptResult(attempt(name=f"n{n}", relaxed=flag), refused, "it worked")
+            results.AttemptResult(attempt(name=f"n{n}", relaxed_by=flag), refused, "it worked")
             for n, (refused, flag) in enumerate(pairs)
         ]
         (row,) = results.rows(found)

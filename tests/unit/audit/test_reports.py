@@ -40,7 +40,7 @@ HOSTILE = '<script>alert("x")</script>\x1b[31m\udc80'
 def row(verdict: Verdict, check: str = "masks", **values: str) -> Result:
     given = {"requested": "10 paths", "effective": "9", "evidence": "/proc/7/mountinfo, /proc/7"}
     given |= values
-    layer = next(about.layer for about in CHECK_INFOS if about.id == check)
+    layer = next(info.layer for info in CHECK_INFOS if info.id == check)
     return Result(f"row of {check}", layer, verdict=verdict, check=check, **given)
 
 
@@ -52,18 +52,18 @@ REPORT = Report("web", "container", MOMENT, ALL)
 
 
 def test_every_check_says_why_by_what_and_what_to_do() -> None:
-    for about in CHECK_INFOS:
+    for info in CHECK_INFOS:
         for field in ("id", "layer", "title", "reason", "evidence", "advice"):
-            value = getattr(about, field)
-            assert value and value == value.strip(), f"{about.id}: {field}"
-        assert about.references, about.id
+            value = getattr(info, field)
+            assert value and value == value.strip(), f"{info.id}: {field}"
+        assert info.references, info.id
         assert all(
             re.fullmatch(r"I\d+|CIS \d+(\.\d+)+|CVE-\d+-\d+|GHSA-[\w-]+|\w+\(\d\).*", reference)
-            for reference in about.references
-        ), about.references
-        assert about.reason.endswith("."), about.id
-        assert about.id in describe(about)
-    assert len({about.id for about in CHECK_INFOS}) == len(CHECK_INFOS)
+            for reference in info.references
+        ), info.references
+        assert info.reason.endswith("."), info.id
+        assert info.id in describe(info)
+    assert len({info.id for info in CHECK_INFOS}) == len(CHECK_INFOS)
 
 
 @pytest.mark.parametrize("package", [jaula.audit.checks, jaula.audit.host])

@@ -60,13 +60,13 @@ def test_a_container_that_does_not_run_is_not_verified() -> None:
 
 def test_security_options_are_read_with_both_separators() -> None:
     options = ["no-new-privileges", "seccomp:unconfined", "label=type:x_t", "seccomp=/a=b"]
-    subject = AuditedContainer(
+    container = AuditedContainer(
         {"State": {"Pid": 1}, "HostConfig": {"SecurityOpt": options}}, Spec()
     )
-    assert subject.security_option("no-new-privileges") == ("",)
-    assert subject.security_option("seccomp") == ("unconfined", "/a=b")
-    assert subject.security_option("label") == ("type:x_t",)
-    assert subject.security_option("apparmor") == ()
+    assert container.security_option("no-new-privileges") == ("",)
+    assert container.security_option("seccomp") == ("unconfined", "/a=b")
+    assert container.security_option("label") == ("type:x_t",)
+    assert container.security_option("apparmor") == ()
 
 
 # -- the kernel's files ----------------------------------------------------------------------

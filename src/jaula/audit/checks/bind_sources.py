@@ -42,7 +42,7 @@ SOCKETS = (
 )
 """Whoever may speak here can start processes as root of the host."""
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="sources",
     layer="mounts",
     title="Parts of the host",
@@ -54,15 +54,15 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row for directories, one for sockets."""
     sources = []
-    for mount in subject.inspect.get("Mounts") or ():
+    for mount in container.inspect.get("Mounts") or ():
         source, target = str(mount.get("Source") or ""), str(mount.get("Destination"))
         if mount.get("Type") == "bind":
             sources.append((os.path.realpath(source), target))
         elif mount.get("Type") == "volume":
-            sources += [(path, target) for path in _shown(subject, target)]
+            sources += [(path, target) for path in _shown(container, target)]
     system = [f"-v {source}:{target}" for source, target in sources if source in SYSTEM]
     sockets = [f"-v {source}:{target}" for source, target in sources if exposes_socket(source)]
     evidence = f"stat(2) of {len(sources)} sources"
@@ -74,10 +74,10 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         )  # fmt: skip
 
 
-def _shown(subject: AuditedContainer, destination: str) -> list[str]:
+def _shown(container: AuditedContainer, destination: str) -> list[str]:
     """The directory of the system that a volume is a bind of, by its options."""
     try:
-        here = file_identity(subject, destination)
+        here = file_identity(container, destination)
     except FileNotFoundError:
         return []  # which the inventory of mounts tells
     return [

@@ -15,7 +15,7 @@ from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.kernel.capabilities import SETS, parse_status_masks
 from jaula.security.capabilities import DEFAULT, decode, mask
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="capabilities",
     layer="capabilities",
     title="Capabilities",
@@ -32,33 +32,35 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row for each set."""
-    found = parse_status_masks(subject.read("status"))
-    asked, given = subject.capabilities, subject.spec_capabilities
+    found = parse_status_masks(container.read("status"))
+    asked, given = container.capabilities, container.spec_capabilities
     for name in SETS:
         wanted = mask(getattr(asked, name))
         in_spec = mask(getattr(given, name))
         actual = found[name]
         extra = actual & ~wanted
-        by = _flag(subject) if wanted & ~mask(DEFAULT) else None
+        by = _flag(container) if wanted & ~mask(DEFAULT) else None
         effective = f"{actual:016x}"
         if extra:
             effective += f", too much: {', '.join(decode(extra))}"
         elif in_spec & ~wanted:
             effective += f"; the spec has {', '.join(decode(in_spec & ~wanted))} more"
         elif actual != wanted:
-            root = subject.process.user.uid == 0
+            root = container.process.user.uid == 0
             effective += " (given up by the program)" if root else " (the user is not root)"
         verdict = verdict_of(not extra and not in_spec & ~wanted, by)
         requested = f"{wanted:016x}" + (f" ({by})" if by and verdict is Verdict.RELAXED else "")
         yield Result(
-            f"capabilities {name}", "capabilities", requested, effective, subject.path("status"),
+            f"capabilities {name}", "capabilities", requested, effective, container.path("status"),
             verdict,
         )  # fmt: skip
 
 
-def _flag(subject: AuditedContainer) -> str:
+def _flag(container: AuditedContainer) -> str:
     return (
-        "--privileged" if subject.privileged else "--cap-add " + ",".join(subject.names("CapAdd"))
+        "--privileged"
+        if container.privileged
+        else "--cap-add " + ",".join(container.names("CapAdd"))
     )

@@ -22,12 +22,12 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 class CgroupDirs:
     """Where a process is in each cgroup tree, as directories of the reader's."""
 
-    def __init__(self, subject: AuditedContainer) -> None:
+    def __init__(self, container: AuditedContainer) -> None:
         self._legacy: dict[str, str] = {}
         self._unified: str | None = None
-        for line in subject.read("cgroup").splitlines():
+        for line in container.read("cgroup").splitlines():
             _, names, path = line.split(":", 2)
-            for mount in subject.host_mounts:
+            for mount in container.host_mounts:
                 if names and mount.fstype == "cgroup":
                     shared = set(names.split(",")) & mount.super_options
                     for name in shared:
@@ -63,7 +63,7 @@ def _join(target: str, root: str, path: str) -> str:
     return f"{target}/{below.lstrip('/')}".rstrip("/")
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="cgroups",
     layer="cgroups",
     title="Limits",
@@ -77,23 +77,23 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """Membership, then a row for each limit."""
-    groups = CgroupDirs(subject)
-    yield _membership(subject, groups)
-    yield _tree(subject)
-    yield _memory(subject, groups)
-    yield _swap(subject, groups)
-    yield _cpu(subject, groups)
-    yield _shares(subject, groups)
-    yield _cpuset(subject, groups)
-    yield _pids(subject, groups)
+    groups = CgroupDirs(container)
+    yield _membership(container, groups)
+    yield _tree(container)
+    yield _memory(container, groups)
+    yield _swap(container, groups)
+    yield _cpu(container, groups)
+    yield _shares(container, groups)
+    yield _cpuset(container, groups)
+    yield _pids(container, groups)
 
 
-def _membership(subject: AuditedContainer, groups: CgroupDirs) -> Result:
-    wanted = subject.linux.cgroups_path or f"/{subject.container_id}"
+def _membership(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    wanted = container.linux.cgroups_path or f"/{container.container_id}"
     places = []
-    for line in subject.read("cgroup").splitlines():
+    for line in container.read("cgroup").splitlines():
         number, names, path = line.split(":", 2)
         limited = any(
             groups.legacy(name) is not None
@@ -104,22 +104,22 @@ def _membership(subject: AuditedContainer, groups: CgroupDirs) -> Result:
             places.append((names or "unified", path))
     wrong = [f"{n} at {p}" for n, p in places if p != wanted and not p.endswith(wanted)]
     effective = f"{len(places)} trees at {wanted}" if not wrong else "; ".join(wrong)
-    if wrong and subject.rootless is not None:  # limits were refused: there are none to keep
-        by = subject.rootless
+    if wrong and container.rootless is not None:  # limits were refused: there are none to keep
+        by = container.rootless
         return Result("cgroup", "cgroups", f"none ({by})", f"the engine's: {effective}",
-                   subject.path("cgroup"), verdict_of(True, by))  # fmt: skip
-    return Result("cgroup", "cgroups", wanted, effective, subject.path("cgroup"),
+                   container.path("cgroup"), verdict_of(True, by))  # fmt: skip
+    return Result("cgroup", "cgroups", wanted, effective, container.path("cgroup"),
                verdict_of(bool(places) and not wrong, None))  # fmt: skip
 
 
-def _tree(subject: AuditedContainer) -> Result:
+def _tree(container: AuditedContainer) -> Result:
     """The container sees its cgroup tree read-only."""
-    mounts = [m for m in subject.mounts if m.fstype in ("cgroup", "cgroup2")]
+    mounts = [m for m in container.mounts if m.fstype in ("cgroup", "cgroup2")]
     writable = [m.target for m in mounts if "ro" not in m.options | m.super_options]
-    by = "--privileged" if subject.privileged else None
+    by = "--privileged" if container.privileged else None
     effective = f"writable: {', '.join(writable)}" if writable else f"{len(mounts)} read-only"
     return Result("cgroup tree", "cgroups", f"writable ({by})" if by else "read-only", effective,
-               subject.path("mountinfo"), verdict_of(bool(by) or not writable, by))  # fmt: skip
+               container.path("mountinfo"), verdict_of(bool(by) or not writable, by))  # fmt: skip
 
 
 def _limit(text: str) -> int | None:
@@ -129,20 +129,20 @@ def _limit(text: str) -> int | None:
     return None if value >= UNLIMITED_V1 else value
 
 
-def _memory(subject: AuditedContainer, groups: CgroupDirs) -> Result:
-    wanted = subject.number("Memory")
+def _memory(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    wanted = container.number("Memory")
     found = groups.read("memory", "memory.limit_in_bytes", "memory.max")
     return _bytes("memory limit", wanted, found)
 
 
-def _swap(subject: AuditedContainer, groups: CgroupDirs) -> Result:
-    memory, both = subject.number("Memory"), subject.number("MemorySwap")
+def _swap(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    memory, both = container.number("Memory"), container.number("MemorySwap")
     found = groups.read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
     if both == 0 and memory > 0:
         both = 2 * memory
     if found is None:
-        asked = subject.number("MemorySwap") > 0
-        resources = subject.linux.resources
+        asked = container.number("MemorySwap") > 0
+        resources = container.linux.resources
         told = resources is not None and resources.memory is not None and resources.memory.swap
         verdict = Verdict.FAILS if asked and told else Verdict.HOLDS
         return Result("memory and swap", "cgroups", str(both or "no limit"),
@@ -169,9 +169,9 @@ def _bytes(name: str, wanted: int, found: tuple[str, str] | None) -> Result:
     return Result(name, "cgroups", requested, effective, found[1], verdict_of(holds, None))
 
 
-def _cpu(subject: AuditedContainer, groups: CgroupDirs) -> Result:
-    quota, period = subject.number("CpuQuota"), subject.number("CpuPeriod") or 100_000
-    if (nano := subject.number("NanoCpus")) > 0:
+def _cpu(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    quota, period = container.number("CpuQuota"), container.number("CpuPeriod") or 100_000
+    if (nano := container.number("NanoCpus")) > 0:
         quota, period = nano * 100_000 // 1_000_000_000, 100_000
     requested = f"{quota / period:.2f} CPUs" if quota > 0 else "no limit"
     found = groups.read("cpu", "cpu.cfs_quota_us", "cpu.max")
@@ -189,8 +189,8 @@ def _cpu(subject: AuditedContainer, groups: CgroupDirs) -> Result:
     return Result("cpu limit", "cgroups", requested, effective, path, verdict_of(holds, None))
 
 
-def _shares(subject: AuditedContainer, groups: CgroupDirs) -> Result:
-    shares = subject.number("CpuShares")
+def _shares(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    shares = container.number("CpuShares")
     found = groups.read("cpu", "cpu.shares", "cpu.weight")
     if found is None:
         verdict = Verdict.FAILS if shares else Verdict.HOLDS
@@ -213,13 +213,13 @@ def _shares(subject: AuditedContainer, groups: CgroupDirs) -> Result:
                verdict_of(holds, None))  # fmt: skip
 
 
-def _cpuset(subject: AuditedContainer, groups: CgroupDirs) -> Result:
-    wanted = subject.text("CpusetCpus")
-    allowed = subject.status("Cpus_allowed_list")
+def _cpuset(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    wanted = container.text("CpusetCpus")
+    allowed = container.status("Cpus_allowed_list")
     found = groups.read("cpuset", "cpuset.cpus", "cpuset.cpus")
     if not wanted:
         return Result("cpuset", "cgroups", "any CPU", allowed,
-                   f"{subject.path('status')} Cpus_allowed_list", verdict_of(True, None))  # fmt: skip
+                   f"{container.path('status')} Cpus_allowed_list", verdict_of(True, None))  # fmt: skip
     if found is None:
         return Result("cpuset", "cgroups", wanted, "no cpuset controller", "", Verdict.FAILS)
     holds = numbers(found[0]) == numbers(wanted) and numbers(allowed) <= numbers(wanted)
@@ -237,9 +237,9 @@ def numbers(text: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def _pids(subject: AuditedContainer, groups: CgroupDirs) -> Result:
-    wanted = subject.host_config.get("PidsLimit")
-    resources = subject.linux.resources
+def _pids(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    wanted = container.host_config.get("PidsLimit")
+    resources = container.linux.resources
     if wanted is None and resources is not None and resources.pids is not None:
         wanted = resources.pids.limit
     found = groups.read("pids", "pids.max", "pids.max")

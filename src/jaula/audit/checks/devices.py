@@ -25,7 +25,7 @@ SEPARATE = ("pts", "shm", "mqueue")
 MAX_NODES = 10_000
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="devices",
     layer="devices",
     title="Devices",
@@ -40,14 +40,14 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """Nodes, then rules."""
-    flags = _flags(subject)
+    flags = _flags(container)
     by = ", ".join(flags) or None
-    wanted = {(d.type, d.major, d.minor) for d in subject.linux.devices}
+    wanted = {(d.type, d.major, d.minor) for d in container.linux.devices}
     default = {(d.type, d.major, d.minor) for d in DEFAULT_DEVICES}
     terminals = {("c", major, minor) for major in range(136, 144) for minor in (-1,)}
-    found = list(_nodes(subject))
+    found = list(_nodes(container))
     extra = [
         path
         for path, node in found
@@ -63,24 +63,24 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         effective += f"; the spec has {len(unasked)} that no flag asked for"
     requested = f"{len(wanted | default)} nodes" + (f" ({by})" if by else "")
     yield Result(
-        "device nodes", "devices", requested, effective, subject.path("root/dev"),
+        "device nodes", "devices", requested, effective, container.path("root/dev"),
         verdict_of(not extra and not unasked, by),
     )  # fmt: skip
-    yield _rules(subject, by)
+    yield _rules(container, by)
 
 
-def _flags(subject: AuditedContainer) -> list[str]:
+def _flags(container: AuditedContainer) -> list[str]:
     flags = []
-    if subject.privileged and subject.text("UsernsMode") == "host":
+    if container.privileged and container.text("UsernsMode") == "host":
         flags.append("--privileged")
-    flags += [f"--device {d.get('PathOnHost')}" for d in subject.host_config.get("Devices") or ()]
-    flags += [f"--device-cgroup-rule {rule!r}" for rule in subject.names("DeviceCgroupRules")]
+    flags += [f"--device {d.get('PathOnHost')}" for d in container.host_config.get("Devices") or ()]
+    flags += [f"--device-cgroup-rule {rule!r}" for rule in container.names("DeviceCgroupRules")]
     return flags
 
 
-def _nodes(subject: AuditedContainer) -> Iterator[tuple[str, tuple[str, int, int]]]:
+def _nodes(container: AuditedContainer) -> Iterator[tuple[str, tuple[str, int, int]]]:
     """Every device node below /dev, without terminals, shared memory and queues."""
-    top = open_in_root(subject.root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
+    top = open_in_root(container.root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
     count = 0
     try:
         for where, folders, files, fd in os.fwalk(".", dir_fd=top):
@@ -99,17 +99,17 @@ def _nodes(subject: AuditedContainer) -> Iterator[tuple[str, tuple[str, int, int
         os.close(top)
 
 
-def _rules(subject: AuditedContainer, by: str | None) -> Result:
-    resources = subject.linux.resources
+def _rules(container: AuditedContainer, by: str | None) -> Result:
+    resources = container.linux.resources
     rules = [rule for rule in (resources.devices if resources else ()) if rule.allow]
     wanted = {format_rule(rule) for rule in rules}
     default = {format_rule(rule) for rule in DEFAULT_RULES}
-    groups = CgroupDirs(subject)
+    groups = CgroupDirs(container)
     requested = f"{len(wanted)} rules" + (f" ({by})" if by else "")
-    if subject.rootless is not None:
-        return Result("device rules", "devices", f"none ({subject.rootless})",
-                   "no node can be made in its user namespace", subject.path("uid_map"),
-                   verdict_of(True, subject.rootless))  # fmt: skip
+    if container.rootless is not None:
+        return Result("device rules", "devices", f"none ({container.rootless})",
+                   "no node can be made in its user namespace", container.path("uid_map"),
+                   verdict_of(True, container.rootless))  # fmt: skip
     if (directory := groups.legacy("devices")) is not None:
         evidence = f"{directory}/devices.list"
         with open(evidence, encoding="ascii") as file:
@@ -126,19 +126,21 @@ def _rules(subject: AuditedContainer, by: str | None) -> Result:
     if (unified := groups.unified()) is None:
         return Result("device rules", "devices", requested, "no devices controller on this host", "",
                    Verdict.UNKNOWN)  # fmt: skip
-    return _program(subject, unified, wanted, by)
+    return _program(container, unified, wanted, by)
 
 
-def _program(subject: AuditedContainer, directory: str, wanted: set[str], by: str | None) -> Result:
+def _program(
+    container: AuditedContainer, directory: str, wanted: set[str], by: str | None
+) -> Result:
     """The BPF programs of a v2 cgroup against the one that the spec's rules compile to."""
     from jaula.cgroups import device_rules
     from jaula.cgroups.v2 import devices
 
-    resources = subject.linux.resources
+    resources = container.linux.resources
     expected = devices.assemble(device_rules.normalize(resources.devices if resources else ()))
     programs = attached_programs(directory)
     ours = [number for number, code, tag in programs if is_expected(expected, code, tag)]
-    runtime = subject.text("Runtime")
+    runtime = container.text("Runtime")
     everything = "a *:* rwm" in wanted and by is not None
     effective = "; ".join(
         f"BPF program {number} tag {tag}" + (", the spec's" if number in ours else "")

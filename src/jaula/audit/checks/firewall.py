@@ -18,7 +18,7 @@ from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.network.firewall.bridge_rules import Limits, table_name
 from jaula.spec.network import BYPASS_FIREWALL_OPTION, NAME_OPTION, PARENT_DRIVERS
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="firewall",
     layer="network",
     title="Firewall",
@@ -36,30 +36,33 @@ MAPS = ("published", "published_everywhere")
 ANYWHERE = {"ip": "0.0.0.0", "ip6": "::"}
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """Rules, then the container's own elements; nothing where it is on no bridge."""
-    settings = subject.inspect.get("NetworkSettings") or {}
-    mode = subject.text("NetworkMode") or "bridge"
+    settings = container.inspect.get("NetworkSettings") or {}
+    mode = container.text("NetworkMode") or "bridge"
     if mode in ("host", "none") or mode.startswith("container:"):
         return
     networks = settings.get("Networks") or {}
     members = {name: e for name, e in networks.items() if e.get("IPAddress")}
     for name, endpoint in members.items():
         label = "" if len(members) == 1 else f" {name}"
-        document = subject.readings.network(name, str(endpoint.get("NetworkID")))
+        document = container.snapshot.network(name, str(endpoint.get("NetworkID")))
         if document.get("Driver") in PARENT_DRIVERS:
             continue  # nothing of the host is between the container and the wire
-        yield from _bridge(subject, endpoint, document, label)
+        yield from _bridge(container, endpoint, document, label)
     if members:
         addresses = [str(e[f]) for e in members.values() for f in ADDRESSES if e.get(f)]
-        yield _ports(subject, addresses, settings)
+        yield _ports(container, addresses, settings)
 
 
 def _bridge(
-    subject: AuditedContainer, endpoint: Mapping[str, Any], document: Mapping[str, Any], label: str
+    container: AuditedContainer,
+    endpoint: Mapping[str, Any],
+    document: Mapping[str, Any],
+    label: str,
 ) -> Iterator[Result]:
     address = str(endpoint["IPAddress"])
-    objects = subject.readings.packet_filter
+    objects = container.snapshot.packet_filter
     table = endpoint_table(objects, address, str(endpoint.get("MacAddress") or ""))
     if table is None:
         yield Result(f"firewall{label}", "network", f"{address} held to its port",
@@ -68,7 +71,7 @@ def _bridge(
     guard = _bridge_of(table)
     bridge = _named(document) or guard
     subnet = IPv4Network(f"{address}/{endpoint.get('IPPrefixLen') or 16}", strict=False)
-    wanted = subject.readings.expected(bridge, subnet, subnet6(document), limits(document), guard)
+    wanted = container.snapshot.expected(bridge, subnet, subnet6(document), limits(document), guard)
     found = rules(objects)
     wrong = differences(wanted, found)
     count = sum(len(body) for body in wanted.values())
@@ -101,12 +104,14 @@ def subnet6(document: Mapping[str, Any]) -> IPv6Network | None:
     return None
 
 
-def _ports(subject: AuditedContainer, addresses: list[str], settings: Mapping[str, Any]) -> Result:
+def _ports(
+    container: AuditedContainer, addresses: list[str], settings: Mapping[str, Any]
+) -> Result:
     """What leads to the container from outside, against what was published."""
     asked = published_ports(settings.get("Ports") or {}, ipv6=any(":" in a for a in addresses))
     leading: set[str] = set()
     for address in addresses:
-        leading |= map_elements(subject.readings.packet_filter, address)
+        leading |= map_elements(container.snapshot.packet_filter, address)
     extra, missing = sorted(leading - asked), sorted(asked - leading)
     effective = f"{len(leading)} lead to {', '.join(addresses)}"
     if extra:

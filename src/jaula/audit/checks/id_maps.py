@@ -17,7 +17,7 @@ from jaula.spec.runtime import IDMapping
 Map = list[tuple[int, int, int]]
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="users",
     layer="users",
     title="User mapping",
@@ -31,17 +31,17 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """Both maps, and who the first process is on the host."""
-    host = subject.text("UsernsMode") == "host"
-    if not host and subject.rootless is not None:
-        yield from _of_user(subject, subject.rootless)
+    host = container.text("UsernsMode") == "host"
+    if not host and container.rootless is not None:
+        yield from _of_user(container, container.rootless)
         return
     for name, wanted in (
-        ("uid_map", subject.linux.uid_mappings),
-        ("gid_map", subject.linux.gid_mappings),
+        ("uid_map", container.linux.uid_mappings),
+        ("gid_map", container.linux.gid_mappings),
     ):
-        found = parse(subject.read(name))
+        found = parse(container.read(name))
         identity = any(outside == 0 for _, outside, _ in found)
         if host:
             requested, holds, by = "the host's ids (--userns=host)", identity, "--userns=host"
@@ -55,38 +55,38 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
             "users",
             requested,
             _text(found) or "no map",
-            subject.path(name),
+            container.path(name),
             verdict_of(holds, by),
         )
-    uids, gids = subject.status("Uid").split(), subject.status("Gid").split()
+    uids, gids = container.status("Uid").split(), container.status("Gid").split()
     effective = f"uid {uids[1]}, gid {gids[1]}"
     if host:
-        yield Result("host user", "users", "--userns=host", effective, subject.path("status"),
+        yield Result("host user", "users", "--userns=host", effective, container.path("status"),
                   Verdict.RELAXED)  # fmt: skip
         return
     yield Result(
-        "host user", "users", "not root of the host", effective, subject.path("status"),
+        "host user", "users", "not root of the host", effective, container.path("status"),
         verdict_of("0" not in uids and "0" not in gids, None),
     )  # fmt: skip
 
 
-def _of_user(subject: AuditedContainer, by: str) -> Iterator[Result]:
+def _of_user(container: AuditedContainer, by: str) -> Iterator[Result]:
     """Seen from the engine's user namespace, whose root is the user: root inside is that user."""
     for name, wanted in (
-        ("uid_map", subject.linux.uid_mappings),
-        ("gid_map", subject.linux.gid_mappings),
+        ("uid_map", container.linux.uid_mappings),
+        ("gid_map", container.linux.gid_mappings),
     ):
-        found = parse(subject.read(name))
+        found = parse(container.read(name))
         holds = bool(found) and found == _map(wanted)
         yield Result(
             name, "users", f"{_text(_map(wanted))} ({by})", _text(found) or "no map",
-            subject.path(name), verdict_of(holds, by),
+            container.path(name), verdict_of(holds, by),
         )  # fmt: skip
-    own = subject.link("ns/user") != os.readlink(f"{subject.proc_root}/self/ns/user")
+    own = container.link("ns/user") != os.readlink(f"{container.proc_root}/self/ns/user")
     yield Result(
         "host user", "users", f"root inside is the user ({by})",
         "a user namespace of its own" if own else "the engine's user namespace",
-        subject.path("ns/user"), verdict_of(own, by),
+        container.path("ns/user"), verdict_of(own, by),
     )  # fmt: skip
 
 

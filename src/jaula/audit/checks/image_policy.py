@@ -12,7 +12,7 @@ from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.errors import InvalidRequest
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="image",
     layer="image",
     title="Image policy",
@@ -23,12 +23,12 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row; none where the engine does not tell of a policy."""
-    policy = subject.readings.image_rules
+    policy = container.snapshot.image_rules
     if policy is None:
         return
-    asked = str((subject.inspect.get("Config") or {}).get("Image") or "")
+    asked = str((container.inspect.get("Config") or {}).get("Image") or "")
     place = policy.path or "no policy is configured"
     try:
         rules = policy.rules
@@ -41,5 +41,5 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
                   place, Verdict.HOLDS)  # fmt: skip
         return
     rule = policy.rule_of(asked, rules)
-    holds, found, evidence = policy.judged(rule, asked, str(subject.inspect.get("Image") or ""))
+    holds, found, evidence = policy.evaluate(rule, asked, str(container.inspect.get("Image") or ""))
     yield Result("image policy", "image", str(rule), found, evidence, verdict_of(holds, None))

@@ -21,7 +21,7 @@ from jaula.security.lsm.interface import LabelRequest
 from jaula.spec.annotations import LANDLOCK_ANNOTATION
 from jaula.spec.runtime import Spec
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="landlock",
     layer="lsm",
     title="Landlock",
@@ -34,22 +34,25 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row."""
     module = Landlock.of_this_host()
-    bare = _without(subject.spec)
-    runtime = subject.text("Runtime")
+    bare = _without(container.spec)
+    runtime = container.text("Runtime")
     foreign = runtime not in ("", OWN_RUNTIME)
-    words = ("off",) if foreign else subject.security_option("landlock")
-    request = LabelRequest(words, subject.privileged)
-    wanted, given = module.requested(module.confine(bare, request)), module.requested(subject.spec)
+    words = ("off",) if foreign else container.security_option("landlock")
+    request = LabelRequest(words, container.privileged)
+    wanted, given = (
+        module.requested(module.confine(bare, request)),
+        module.requested(container.spec),
+    )
     options = parse(request.options)
     by = None
     if foreign:
         by = f"--runtime {runtime}"
     elif options.off:
         by = "landlock=off"
-    elif not wanted and subject.privileged:
+    elif not wanted and container.privileged:
         by = "--privileged"
     elif not wanted and module.abi >= DEFAULT_FROM:
         by = objection(bare, abi=module.abi)

@@ -16,7 +16,7 @@ from jaula.kernel.apparmor import parse_current
 from jaula.runtime.init.lsm_labels import runs_under
 from jaula.security.lsm import detect
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="labels",
     layer="lsm",
     title="Mandatory access control",
@@ -27,16 +27,16 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row for each module that labels, or one that says there is none."""
     selinux, apparmor = detect.selinux(), detect.apparmor()
     if selinux:
-        yield _selinux(subject)
-        yield _files(subject)
+        yield _selinux(container)
+        yield _files(container)
     if apparmor:
-        yield _apparmor(subject)
+        yield _apparmor(container)
     if not selinux and not apparmor:
-        labelled = subject.process.selinux_label or subject.process.apparmor_profile
+        labelled = container.process.selinux_label or container.process.apparmor_profile
         yield Result(
             "label", "lsm", labelled or "none: neither SELinux nor AppArmor here",
             f"modules in force: {', '.join(detect.active()) or 'not told'}",
@@ -45,64 +45,64 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         )  # fmt: skip
 
 
-def _selinux(subject: AuditedContainer) -> Result:
-    wanted = subject.process.selinux_label
-    actual = subject.read("attr/current").rstrip("\0\n")
-    by = selinux_disabled_by(subject)
+def _selinux(container: AuditedContainer) -> Result:
+    wanted = container.process.selinux_label
+    actual = container.read("attr/current").rstrip("\0\n")
+    by = selinux_disabled_by(container)
     mode = "" if detect.selinux_enforcing() else ", permissive"
     holds = actual == wanted if wanted else by is not None
     return Result(
         "selinux label", "lsm", wanted or f"none ({by or 'not asked for'})", actual + mode,
-        subject.path("attr/current"), verdict_of(holds and (not mode or by is not None), by),
+        container.path("attr/current"), verdict_of(holds and (not mode or by is not None), by),
     )  # fmt: skip
 
 
-def selinux_disabled_by(subject: AuditedContainer) -> str | None:
+def selinux_disabled_by(container: AuditedContainer) -> str | None:
     """The flag for which a container runs as the host's privileged ones do, if there is one."""
-    options = subject.security_option("label")
+    options = container.security_option("label")
     if "disable" in options:
         return "label=disable"
     if options:
         return None  # a label that was named
-    if subject.privileged:
+    if container.privileged:
         return "--privileged"
-    shared = [flag for flag, key in _SHARING if subject.text(key) == "host"]
+    shared = [flag for flag, key in _SHARING if container.text(key) == "host"]
     return f"{shared[0]} host" if shared else None
 
 
 _SHARING = (("--pid", "PidMode"), ("--ipc", "IpcMode"))
 
 
-def _files(subject: AuditedContainer) -> Result:
-    wanted = subject.linux.mount_label
-    value = os.getxattr(f"/proc/self/fd/{subject.root}", "security.selinux")
+def _files(container: AuditedContainer) -> Result:
+    wanted = container.linux.mount_label
+    value = os.getxattr(f"/proc/self/fd/{container.root}", "security.selinux")
     actual = value.rstrip(b"\0").decode(errors="replace")
     return Result(
         "selinux files", "lsm", wanted or "none", actual,
-        f"security.selinux of {subject.path('root')}", verdict_of(actual == wanted, None),
+        f"security.selinux of {container.path('root')}", verdict_of(actual == wanted, None),
     )  # fmt: skip
 
 
-def _apparmor(subject: AuditedContainer) -> Result:
-    wanted = subject.process.apparmor_profile
-    text = subject.read("attr/apparmor/current")
+def _apparmor(container: AuditedContainer) -> Result:
+    wanted = container.process.apparmor_profile
+    text = container.read("attr/apparmor/current")
     actual, mode = parse_current(text)
     by = None
     if not wanted or wanted == "unconfined":
-        by = apparmor_disabled_by(subject)
+        by = apparmor_disabled_by(container)
         holds = by is not None
     else:
         holds = runs_under(wanted, text) and mode == "enforce"
     return Result(
         "apparmor profile", "lsm", wanted or f"none ({by or 'not asked for'})",
         f"{actual} ({mode})" if mode else actual,
-        subject.path("attr/apparmor/current"), verdict_of(holds, by),
+        container.path("attr/apparmor/current"), verdict_of(holds, by),
     )  # fmt: skip
 
 
-def apparmor_disabled_by(subject: AuditedContainer) -> str | None:
+def apparmor_disabled_by(container: AuditedContainer) -> str | None:
     """The flag for which there is no profile."""
-    options = subject.security_option("apparmor")
+    options = container.security_option("apparmor")
     if "unconfined" in options:
         return "apparmor=unconfined"
-    return "--privileged" if subject.privileged and not options else None
+    return "--privileged" if container.privileged and not options else None

@@ -21,7 +21,7 @@ from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 NULL = os.makedev(1, 3)
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="masks",
     layer="masks",
     title="Masked and read-only paths",
@@ -35,47 +35,51 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """A row for each of the two lists."""
-    yield _row(subject, "masked paths", "MaskedPaths", MASKED_PATHS, subject.linux.masked_paths)
+    yield _row(container, "masked paths", "MaskedPaths", MASKED_PATHS, container.linux.masked_paths)
     yield _row(
-        subject, "read-only paths", "ReadonlyPaths", READONLY_PATHS, subject.linux.readonly_paths
+        container,
+        "read-only paths",
+        "ReadonlyPaths",
+        READONLY_PATHS,
+        container.linux.readonly_paths,
     )
 
 
 def _row(
-    subject: AuditedContainer, name: str, key: str, default: Sequence[str], in_spec: Sequence[str]
+    container: AuditedContainer, name: str, key: str, default: Sequence[str], in_spec: Sequence[str]
 ) -> Result:
     by = None
-    if subject.privileged:
+    if container.privileged:
         by = "--privileged"
-    elif "unconfined" in subject.security_option("systempaths"):
+    elif "unconfined" in container.security_option("systempaths"):
         by = "systempaths=unconfined"
-    listed = subject.host_config.get(key)
+    listed = container.host_config.get(key)
     asked = tuple(default if listed is None else listed)
     missing = [path for path in default if path not in asked]
     if missing and by is None:
         by = f"{key} of the request" if asked else "systempaths=unconfined"
     judged = is_masked if key == "MaskedPaths" else is_readonly
-    open_ones = [path for path in asked if path not in in_spec or not judged(subject, path)]
+    open_ones = [path for path in asked if path not in in_spec or not judged(container, path)]
     count = len(asked) - len(open_ones)
     effective = f"{count} of {len(asked)} in effect"
     if open_ones:
         effective += f"; open: {', '.join(open_ones)}"
     requested = f"{len(asked)} paths" + (f" ({by})" if by else "")
-    evidence = f"{subject.path('mountinfo')}, {subject.path('root')}"
+    evidence = f"{container.path('mountinfo')}, {container.path('root')}"
     return Result(name, "masks", requested, effective, evidence, verdict_of(not open_ones, by))
 
 
-def is_masked(subject: AuditedContainer, path: str) -> bool:
+def is_masked(container: AuditedContainer, path: str) -> bool:
     """Whether nothing can be read at ``path``; a path that does not exist counts."""
     try:
-        fd = open_in_root(subject.root, path, os.O_PATH | os.O_NOFOLLOW)
+        fd = open_in_root(container.root, path, os.O_PATH | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return True
     try:
         facts = os.fstat(fd)
-        mount = top(subject.mounts, path)
+        mount = top(container.mounts, path)
         if mount is None:
             return False
         if stat.S_ISCHR(facts.st_mode):
@@ -88,10 +92,10 @@ def is_masked(subject: AuditedContainer, path: str) -> bool:
         os.close(fd)
 
 
-def is_readonly(subject: AuditedContainer, path: str) -> bool:
+def is_readonly(container: AuditedContainer, path: str) -> bool:
     """Whether ``path`` is on a read-only mount; a path that does not exist counts."""
     try:
-        fd = open_in_root(subject.root, path, os.O_PATH | os.O_NOFOLLOW)
+        fd = open_in_root(container.root, path, os.O_PATH | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return True
     try:

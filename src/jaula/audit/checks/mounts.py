@@ -25,7 +25,7 @@ OPEN_TREES = ("/dev/pts", "/sys/fs/cgroup")
 """Below these the container's own file systems of the kernel may have mounts of their own."""
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="mounts",
     layer="mounts",
     title="Mounts",
@@ -39,105 +39,105 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """The inventory, the flags of the standard mounts, and a row for each mount of the user's."""
-    yield _inventory(subject)
-    asked = {_clean(str(m.get("Destination"))): m for m in subject.inspect.get("Mounts") or ()}
-    yield _flags(subject, asked)
+    yield _inventory(container)
+    asked = {_clean(str(m.get("Destination"))): m for m in container.inspect.get("Mounts") or ()}
+    yield _flags(container, asked)
     for destination, request in asked.items():
-        yield _one(subject, destination, request)
-    yield from _delivered(subject)
+        yield _one(container, destination, request)
+    yield from _delivered(container)
 
 
-def _targets(subject: AuditedContainer) -> list[str]:
+def _targets(container: AuditedContainer) -> list[str]:
     """Where secrets and configs are to be."""
-    references = [r for key in ("Secrets", "Configs") for r in subject.host_config.get(key) or ()]
+    references = [r for key in ("Secrets", "Configs") for r in container.host_config.get(key) or ()]
     return [_clean(str(reference.get("Target"))) for reference in references]
 
 
-def _delivered(subject: AuditedContainer) -> Iterator[Result]:
+def _delivered(container: AuditedContainer) -> Iterator[Result]:
     """One row where there are secrets or configs."""
     wrong = []
-    for target in _targets(subject):
-        found = top(subject.mounts, target) or top(subject.mounts, os.path.dirname(target))
+    for target in _targets(container):
+        found = top(container.mounts, target) or top(container.mounts, os.path.dirname(target))
         if found is None or found.fstype != "tmpfs":
             wrong.append(f"{target} is not in memory")
         elif lost := _MEMORY_FLAGS - _effective(found):
             wrong.append(f"{target} lacks {','.join(sorted(lost))}")
-    if _targets(subject):
+    if _targets(container):
         yield Result(
             "secrets and configs", "mounts", f"in memory, {','.join(sorted(_MEMORY_FLAGS))}",
-            "; ".join(wrong) or "all are", subject.path("mountinfo"), verdict_of(not wrong, None),
+            "; ".join(wrong) or "all are", container.path("mountinfo"), verdict_of(not wrong, None),
         )  # fmt: skip
 
 
-def _inventory(subject: AuditedContainer) -> Result:
+def _inventory(container: AuditedContainer) -> Result:
     exact = {"/", "/dev/console"}
-    exact |= {_clean(mount.destination) for mount in subject.spec.mounts}
-    exact |= {_clean(device.path) for device in subject.linux.devices}
-    exact |= {_clean(path) for path in subject.linux.masked_paths}
-    exact |= {_clean(path) for path in subject.linux.readonly_paths}
+    exact |= {_clean(mount.destination) for mount in container.spec.mounts}
+    exact |= {_clean(device.path) for device in container.linux.devices}
+    exact |= {_clean(path) for path in container.linux.masked_paths}
+    exact |= {_clean(path) for path in container.linux.readonly_paths}
     trees = [
         _clean(mount.destination)
-        for mount in subject.spec.mounts
+        for mount in container.spec.mounts
         if "rbind" in mount.options or mount.type in ("cgroup", "cgroup2")
     ]
     extra = [
         mount.target
-        for mount in subject.mounts
+        for mount in container.mounts
         if mount.target not in exact
         and not any(mount.target.startswith(tree + "/") for tree in trees)
     ]
-    asked_for = [_clean(str(m.get("Destination"))) for m in subject.inspect.get("Mounts") or ()]
+    asked_for = [_clean(str(m.get("Destination"))) for m in container.inspect.get("Mounts") or ()]
     engine = [
         _clean(mount.destination)
-        for mount in subject.spec.mounts
+        for mount in container.spec.mounts
         if mount.type == "bind" and _clean(mount.destination) not in asked_for
     ]
-    foreign = [path for path in engine if not _engine_file(subject, path)]
-    effective = f"{len(subject.mounts)} mounts"
+    foreign = [path for path in engine if not _engine_file(container, path)]
+    effective = f"{len(container.mounts)} mounts"
     if extra:
         effective += f"; not asked for: {', '.join(extra)}"
     if foreign:
         effective += f"; bound from the host though not asked for: {', '.join(foreign)}"
     return Result(
         "mount inventory", "mounts", f"at most {len(exact)} places", effective,
-        subject.path("mountinfo"), verdict_of(not extra and not foreign, None),
+        container.path("mountinfo"), verdict_of(not extra and not foreign, None),
     )  # fmt: skip
 
 
-def _engine_file(subject: AuditedContainer, path: str) -> bool:
+def _engine_file(container: AuditedContainer, path: str) -> bool:
     """Whether a bind that the user did not write is one that the engine makes."""
     if path in ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/sbin/docker-init"):
         return True
-    targets = _targets(subject)
+    targets = _targets(container)
     if path in targets or any(os.path.dirname(target) == path for target in targets):
         return True
     shares = {
-        "/proc": subject.text("PidMode"),
-        "/sys": subject.text("NetworkMode"),
-        "/sys/fs/cgroup": subject.text("CgroupnsMode"),
-        "/dev/shm": subject.text("IpcMode"),
-        "/dev/mqueue": subject.text("IpcMode"),
+        "/proc": container.text("PidMode"),
+        "/sys": container.text("NetworkMode"),
+        "/sys/fs/cgroup": container.text("CgroupnsMode"),
+        "/dev/shm": container.text("IpcMode"),
+        "/dev/mqueue": container.text("IpcMode"),
     }
     mode = shares.get(path, "")
     if mode == "host" or mode.startswith("container:") or mode == "shareable":
         return True
     # sysfs belongs to the owner of the network namespace: bound where that is another's
     return path == "/sys" and any(
-        subject.text(key).startswith("container:") or subject.text(key) == "host"
+        container.text(key).startswith("container:") or container.text(key) == "host"
         for key in ("PidMode", "IpcMode", "NetworkMode", "UsernsMode")
     )
 
 
-def _flags(subject: AuditedContainer, asked: Mapping[str, Any]) -> Result:
+def _flags(container: AuditedContainer, asked: Mapping[str, Any]) -> Result:
     """Every standard mount has the restrictions that its spec entry names."""
     wrong, count = [], 0
-    for mount in subject.spec.mounts:
+    for mount in container.spec.mounts:
         destination = _clean(mount.destination)
         if destination in asked or mount.type is None:
             continue
-        found = top(subject.mounts, destination)
+        found = top(container.mounts, destination)
         wanted = FLAGS & set(mount.options)
         if "rro" in mount.options:
             wanted |= {"ro"}
@@ -149,22 +149,22 @@ def _flags(subject: AuditedContainer, asked: Mapping[str, Any]) -> Result:
             wrong.append(f"{destination} lacks {','.join(sorted(lost))}")
     return Result(
         "mount flags", "mounts", f"as the spec says, {count} mounts",
-        "; ".join(wrong) or "all in effect", subject.path("mountinfo"), verdict_of(not wrong, None),
+        "; ".join(wrong) or "all in effect", container.path("mountinfo"), verdict_of(not wrong, None),
     )  # fmt: skip
 
 
-def _one(subject: AuditedContainer, destination: str, request: Mapping[str, Any]) -> Result:
+def _one(container: AuditedContainer, destination: str, request: Mapping[str, Any]) -> Result:
     kind = str(request.get("Type"))
     wanted = set() if request.get("RW", True) else {"ro"}
     if kind == "volume":
         wanted |= {"nosuid", "nodev"}
-    in_spec = next((m for m in subject.spec.mounts if _clean(m.destination) == destination), None)
+    in_spec = next((m for m in container.spec.mounts if _clean(m.destination) == destination), None)
     if in_spec is not None:
         wanted |= FLAGS & set(in_spec.options)
     label = f"{kind} {destination}"
     requested = ",".join(sorted(wanted)) or "writable"
-    found = top(subject.mounts, destination)
-    evidence = subject.path("mountinfo")
+    found = top(container.mounts, destination)
+    evidence = container.path("mountinfo")
     if found is None or in_spec is None:
         missing = "not mounted" if found is None else "not in the spec"
         return Result(label, "mounts", requested, missing, evidence, Verdict.FAILS)
@@ -175,7 +175,7 @@ def _one(subject: AuditedContainer, destination: str, request: Mapping[str, Any]
     source = str(request.get("Source") or "")
     same = True
     if kind in ("bind", "volume") and source:
-        same = _same(subject, source, destination)
+        same = _same(container, source, destination)
         evidence += f", {source}"
         if not same:
             effective += f"; it is not {source}"
@@ -184,22 +184,22 @@ def _one(subject: AuditedContainer, destination: str, request: Mapping[str, Any]
     )
 
 
-def _same(subject: AuditedContainer, source: str, destination: str) -> bool:
+def _same(container: AuditedContainer, source: str, destination: str) -> bool:
     """Whether the destination is the very file or directory of the host, or of its shim's view."""
-    here = file_identity(subject, destination)
+    here = file_identity(container, destination)
     if here == stat_identity(os.stat(source)):
         return True
     try:
         return here == stat_identity(
-            os.stat(f"{subject.proc_root}/{subject.status('PPid')}/root{source}")
+            os.stat(f"{container.proc_root}/{container.status('PPid')}/root{source}")
         )
     except FileNotFoundError:
         return False
 
 
-def file_identity(subject: AuditedContainer, destination: str) -> tuple[int, int, int]:
+def file_identity(container: AuditedContainer, destination: str) -> tuple[int, int, int]:
     """Which file or directory a place of the container is."""
-    fd = open_in_root(subject.root, destination, os.O_PATH)
+    fd = open_in_root(container.root, destination, os.O_PATH)
     try:
         return stat_identity(os.fstat(fd))
     finally:

@@ -29,7 +29,7 @@ KINDS: tuple[tuple[str, str, str, str], ...] = (
 """(entry of /proc/<pid>/ns, OCI type, HostConfig key, flag)."""
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="namespaces",
     layer="namespaces",
     title="Namespaces",
@@ -46,15 +46,15 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row for each kind."""
-    listed = {namespace.type: namespace for namespace in subject.linux.namespaces}
+    listed = {namespace.type: namespace for namespace in container.linux.namespaces}
     for kind, oci, key, flag in KINDS:
-        mode = subject.text(key) if key else ""
+        mode = container.text(key) if key else ""
         entry = listed.get(oci)
-        found = subject.link(f"ns/{kind}")
-        host = _host(subject, kind)
-        evidence = subject.path(f"ns/{kind}")
+        found = container.link(f"ns/{kind}")
+        host = _host(container, kind)
+        evidence = container.path(f"ns/{kind}")
         shares_host = mode == "host"
         joins = mode.startswith("container:")
         if shares_host:
@@ -67,13 +67,13 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
             if holds and entry is not None and entry.path and os.path.exists(entry.path):
                 holds = os.stat(entry.path).st_ino == int(found.rpartition("[")[2].rstrip("]"))
             if not joins and not any(
-                subject.text(k).startswith("container:") for _, _, k, _ in KINDS if k
+                container.text(k).startswith("container:") for _, _, k, _ in KINDS if k
             ):
                 holds = False  # nothing that the user wrote asked for it
         else:
             requested, relaxed_by = "its own", None
             holds = found != host and entry is not None
-            if holds and subject.own_user_namespace and not _owned(subject, kind):
+            if holds and container.own_user_namespace and not _owned(container, kind):
                 yield Result(
                     f"namespace {kind}", "namespaces", "its own, owned by its user namespace",
                     f"{found}, owned by another user namespace", f"NS_GET_USERNS {evidence}",
@@ -87,24 +87,24 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         )  # fmt: skip
 
 
-def _host(subject: AuditedContainer, kind: str) -> str:
+def _host(container: AuditedContainer, kind: str) -> str:
     """The host's namespace: that of its first process, or where this may not be read of ours."""
     try:
-        return os.readlink(f"{subject.proc_root}/1/ns/{kind}")
+        return os.readlink(f"{container.proc_root}/1/ns/{kind}")
     except PermissionError:  # process 1 has a capability that the reader lacks
-        return os.readlink(f"{subject.proc_root}/self/ns/{kind}")
+        return os.readlink(f"{container.proc_root}/self/ns/{kind}")
 
 
-def _owned(subject: AuditedContainer, kind: str) -> bool:
+def _owned(container: AuditedContainer, kind: str) -> bool:
     """Whether the container's user namespace owns its namespace of this kind."""
     if kind == "user":
         return True
-    fd = os.open(subject.path(f"ns/{kind}"), os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(container.path(f"ns/{kind}"), os.O_RDONLY | os.O_CLOEXEC)
     try:
         owner = fcntl.ioctl(fd, NS_GET_USERNS)
     finally:
         os.close(fd)
     try:
-        return os.fstat(owner).st_ino == os.stat(subject.path("ns/user")).st_ino
+        return os.fstat(owner).st_ino == os.stat(container.path("ns/user")).st_ino
     finally:
         os.close(owner)

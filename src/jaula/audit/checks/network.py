@@ -11,7 +11,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="network",
     layer="network",
     title="Interfaces and addresses",
@@ -22,14 +22,14 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """Interfaces, and the address that the engine gave."""
-    mode = subject.text("NetworkMode") or "bridge"
-    settings = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    mode = container.text("NetworkMode") or "bridge"
+    settings = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     members = [name for name, each in settings.items() if each.get("IPAddress")]
-    found = interfaces(subject.read("net/dev"))
+    found = interfaces(container.read("net/dev"))
     others = [name for name in found if name != "lo" and not _tunnel(name)]
-    evidence = subject.path("net/dev")
+    evidence = container.path("net/dev")
     shared = mode == "host" or mode.startswith("container:")
     if shared:
         by = f"--network={mode}"
@@ -47,11 +47,11 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
     if shared:
         return
     wanted = sorted(str(n.get("IPAddress")) for n in settings.values() if n.get("IPAddress"))
-    local = sorted(addresses(subject.read("net/fib_trie")))
+    local = sorted(addresses(container.read("net/fib_trie")))
     holds = local == wanted and (bool(wanted) or mode == "none")
     yield Result(
         "addresses", "network", ", ".join(wanted) or "none", ", ".join(local) or "none",
-        subject.path("net/fib_trie"), verdict_of(holds, None),
+        container.path("net/fib_trie"), verdict_of(holds, None),
     )  # fmt: skip
 
 

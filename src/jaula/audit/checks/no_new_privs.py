@@ -12,7 +12,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="privileges",
     layer="no_new_privs",
     title="No new privileges",
@@ -25,14 +25,14 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row."""
-    options = subject.security_option("no-new-privileges")
+    options = container.security_option("no-new-privileges")
     wanted = bool(options) and options[-1].lower() in ("", "true", "1", "t")
-    actual = subject.status("NoNewPrivs")
-    holds = not wanted or (actual == "1" and subject.process.no_new_privileges)
+    actual = container.status("NoNewPrivs")
+    holds = not wanted or (actual == "1" and container.process.no_new_privileges)
     yield Result(
         "no_new_privs", "no_new_privs", "set" if wanted else "not asked for",
-        "set" if actual == "1" else "not set", f"{subject.path('status')} NoNewPrivs",
+        "set" if actual == "1" else "not set", f"{container.path('status')} NoNewPrivs",
         verdict_of(holds, None),
     )  # fmt: skip

@@ -20,7 +20,7 @@ NULL = (1, 3)
 TERMINALS = range(136, 144)  # majors of pseudoterminals (Documentation/admin-guide/devices.txt)
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="descriptors",
     layer="descriptors",
     title="Open files",
@@ -31,15 +31,15 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row."""
-    known = {mount.mount_id for mount in subject.mounts}
+    known = {mount.mount_id for mount in container.mounts}
     outside, count = [], 0
-    for name in sorted(os.listdir(subject.path("fd")), key=int):
+    for name in sorted(os.listdir(container.path("fd")), key=int):
         try:
-            target = subject.link(f"fd/{name}")
-            mount = _mount_id(subject.read(f"fdinfo/{name}"))
-            facts = os.stat(subject.path(f"fd/{name}"))
+            target = container.link(f"fd/{name}")
+            mount = _mount_id(container.read(f"fdinfo/{name}"))
+            facts = os.stat(container.path(f"fd/{name}"))
         except FileNotFoundError:  # closed meanwhile
             continue
         count += 1
@@ -51,7 +51,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         f"; outside: {', '.join(outside)}" if outside else ", none outside"
     )
     yield Result(
-        "descriptors", "descriptors", "none leads outside", effective, subject.path("fd"),
+        "descriptors", "descriptors", "none leads outside", effective, container.path("fd"),
         verdict_of(not outside, None),
     )  # fmt: skip
 

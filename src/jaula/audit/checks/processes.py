@@ -22,7 +22,7 @@ from jaula.security.lsm import detect
 
 MAX_THREADS = 10_000  # threads that are looked at
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="processes",
     layer="capabilities",
     title="Other processes",
@@ -34,49 +34,51 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row."""
-    allowed = mask(subject.capabilities.bounding)
-    filtered = subject.linux.seccomp is not None
+    allowed = mask(container.capabilities.bounding)
+    filtered = container.linux.seccomp is not None
     found, wrong = 0, []
-    for pid in pids_inside(subject):
-        label = unexpected_label(subject, pid)
-        for status in statuses(subject, pid):
+    for pid in pids_inside(container):
+        label = unexpected_label(container, pid)
+        for status in statuses(container, pid):
             found += 1
             if found > MAX_THREADS:
                 raise ValueError(f"more than {MAX_THREADS} threads in the container")
-            fault = excess_privileges(status, allowed, filtered, subject.process.no_new_privileges)
+            fault = excess_privileges(
+                status, allowed, filtered, container.process.no_new_privileges
+            )
             if fault or label:
                 told = ", ".join(filter(None, (fault, label)))
                 wrong.append(f"{_value(status, 'Name')} {pid}: {told}")
     by = None
-    if wrong and subject.inspect.get("ExecIDs"):
+    if wrong and container.inspect.get("ExecIDs"):
         by = "exec --privileged"
     effective = "; ".join(dict.fromkeys(wrong)) or f"{found} other threads, none has more"
     requested = "no more than the container has" + (f" ({by})" if by else "")
     verdict = verdict_of(not wrong or by is not None, by)
     yield Result("processes", "capabilities", requested, effective,
-              f"{subject.proc_root}/*/task/*/status", verdict)  # fmt: skip
+              f"{container.proc_root}/*/task/*/status", verdict)  # fmt: skip
 
 
-def pids_inside(subject: AuditedContainer) -> list[int]:
+def pids_inside(container: AuditedContainer) -> list[int]:
     """Processes that are in the container by their namespaces."""
-    mine = {kind: subject.link(f"ns/{kind}") for kind in ("mnt", "pid", "user")}
-    host = os.readlink(f"{subject.proc_root}/self/ns/user")
+    mine = {kind: container.link(f"ns/{kind}") for kind in ("mnt", "pid", "user")}
+    host = os.readlink(f"{container.proc_root}/self/ns/user")
     chosen = []
-    for pid, (mounts, pids, users) in subject.readings.processes.items():
+    for pid, (mounts, pids, users) in container.snapshot.processes.items():
         if mounts == mine["mnt"] or (
-            pids == mine["pid"] and subject.own_pids and users in (mine["user"], host)
+            pids == mine["pid"] and container.own_pids and users in (mine["user"], host)
         ):
             chosen.append(pid)
     return chosen
 
 
-def statuses(subject: AuditedContainer, pid: int) -> Iterator[str]:
+def statuses(container: AuditedContainer, pid: int) -> Iterator[str]:
     """The status of each thread; the first process and those that ended meanwhile are left out."""
-    directory = f"{subject.proc_root}/{pid}/task"
+    directory = f"{container.proc_root}/{pid}/task"
     try:
-        threads = [name for name in os.listdir(directory) if int(name) != subject.pid]
+        threads = [name for name in os.listdir(directory) if int(name) != container.pid]
     except (FileNotFoundError, ProcessLookupError):
         return
     for thread in threads:
@@ -89,21 +91,21 @@ def statuses(subject: AuditedContainer, pid: int) -> Iterator[str]:
             yield text
 
 
-def unexpected_label(subject: AuditedContainer, pid: int) -> str:
+def unexpected_label(container: AuditedContainer, pid: int) -> str:
     """What label a process has that is not the container's; empty: none.
 
     A program may change its SELinux type and its AppArmor profile where the policy says so. Its
     level, which keeps containers apart, stays, and none becomes unconfined.
     """
-    level = (subject.process.selinux_label or "").split(":", 3)[3:]
-    profile = subject.process.apparmor_profile or "unconfined"
+    level = (container.process.selinux_label or "").split(":", 3)[3:]
+    profile = container.process.apparmor_profile or "unconfined"
     try:
         if detect.selinux() and level:
-            found = _text(f"{subject.proc_root}/{pid}/attr/current")
+            found = _text(f"{container.proc_root}/{pid}/attr/current")
             if found.split(":", 3)[3:] != level:
                 return f"runs as {found}"
         if detect.apparmor() and profile != "unconfined":
-            found = _text(f"{subject.proc_root}/{pid}/attr/apparmor/current")
+            found = _text(f"{container.proc_root}/{pid}/attr/apparmor/current")
             if parse_current(found)[0] == "unconfined":
                 return "runs unconfined"
     except (FileNotFoundError, ProcessLookupError):

@@ -12,7 +12,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="profile",
     layer="profile",
     title="Preset and relaxations",
@@ -23,11 +23,11 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row."""
-    found = tuple(str(name) for name in subject.inspect.get("Relaxations") or ())
+    found = tuple(str(name) for name in container.inspect.get("Relaxations") or ())
     yield Result(
-        "relaxations", "profile", subject.text("Profile") or "default",
+        "relaxations", "profile", container.text("Profile") or "default",
         ", ".join(found) or "none", "the request, in inspect",
         verdict_of(True, "the request" if found else None),
     )  # fmt: skip

@@ -34,7 +34,7 @@ MAX_FILES = 1 << 20
 """The kernel's own ceiling for one process (fs.nr_open) by default."""
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="rlimits",
     layer="rlimits",
     title="Resource limits",
@@ -48,10 +48,10 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """Open files, and every limit of the spec."""
-    found = parse(subject.read("limits"))
-    asked = {limit.type: limit.hard for limit in subject.process.rlimits}
+    found = parse(container.read("limits"))
+    asked = {limit.type: limit.hard for limit in container.process.rlimits}
     for name in ("RLIMIT_NOFILE", *(n for n in sorted(asked) if n != "RLIMIT_NOFILE")):
         hard = found[LABELS[name]]
         wanted = asked.get(name)
@@ -60,7 +60,7 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         holds = hard <= bound and (name != "RLIMIT_NOFILE" or hard != INFINITY)
         yield Result(
             name.removeprefix("RLIMIT_").lower(), "rlimits", requested, _text(hard),
-            f"{subject.path('limits')} {LABELS[name]}", verdict_of(holds, None),
+            f"{container.path('limits')} {LABELS[name]}", verdict_of(holds, None),
         )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ SLAVES = ("slave", "rslave")
 SHARED = ("shared", "rshared")
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="rootfs",
     layer="mounts",
     title="Root file system",
@@ -33,13 +33,13 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """Root, propagation, and where the program stands."""
-    evidence = subject.path("mountinfo")
-    root = top(subject.mounts, "/")
+    evidence = container.path("mountinfo")
+    root = top(container.mounts, "/")
     if root is None:
         raise ValueError("no mount at / in the container's mount table")
-    host_root = top(subject.host_mounts, "/")
+    host_root = top(container.host_mounts, "/")
     strange = host_root is not None and (root.device, root.root) == (
         host_root.device,
         host_root.root,
@@ -49,25 +49,25 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         f"{root.fstype} {root.device}" + (", the host's" if strange else ""), evidence,
         verdict_of(not strange, None),
     )  # fmt: skip
-    wanted = bool(subject.host_config.get("ReadonlyRootfs"))
+    wanted = bool(container.host_config.get("ReadonlyRootfs"))
     readonly = "ro" in root.options or "ro" in root.super_options
-    in_spec = bool(subject.spec.root and subject.spec.root.readonly)
+    in_spec = bool(container.spec.root and container.spec.root.readonly)
     yield Result(
         "root read-only", "mounts", "read-only" if wanted else "writable",
         "read-only" if readonly else "writable", evidence,
         verdict_of(not wanted or (readonly and in_spec), None),
     )  # fmt: skip
-    yield _propagation(subject, evidence)
-    yield _places(subject)
+    yield _propagation(container, evidence)
+    yield _places(container)
 
 
-def _propagation(subject: AuditedContainer, evidence: str) -> Result:
+def _propagation(container: AuditedContainer, evidence: str) -> Result:
     asked = {
         str(mount.get("Destination")): str(mount.get("Propagation") or "")
-        for mount in subject.inspect.get("Mounts") or ()
+        for mount in container.inspect.get("Mounts") or ()
     }
     shared, slaves = [], []
-    for mount in subject.mounts:
+    for mount in container.mounts:
         mode = next((asked[p] for p in sorted(asked, reverse=True) if _below(mount.target, p)), "")
         if any(tag.startswith("shared:") for tag in mount.propagation) and mode not in SHARED:
             shared.append(mount.target)
@@ -77,7 +77,7 @@ def _propagation(subject: AuditedContainer, evidence: str) -> Result:
         ):
             slaves.append(mount.target)
     relaxed = sorted(path for path, mode in asked.items() if mode in (*SHARED, *SLAVES))
-    effective = f"{len(subject.mounts)} mounts"
+    effective = f"{len(container.mounts)} mounts"
     if shared:
         effective += f"; shared: {', '.join(shared)}"
     if slaves:
@@ -91,14 +91,16 @@ def _propagation(subject: AuditedContainer, evidence: str) -> Result:
     )  # fmt: skip
 
 
-def _places(subject: AuditedContainer) -> Result:
+def _places(container: AuditedContainer) -> Result:
     """Working directory, root and program lie on mounts of the container's table."""
-    known = {mount.mount_id for mount in subject.mounts}
-    outside = [name for name in ("cwd", "exe", "root") if mount_id(subject.path(name)) not in known]
+    known = {mount.mount_id for mount in container.mounts}
+    outside = [
+        name for name in ("cwd", "exe", "root") if mount_id(container.path(name)) not in known
+    ]
     return Result(
         "places", "mounts", "cwd, exe and root inside", "inside" if not outside else
-        f"outside: {', '.join(f'{n} at {subject.link(n)}' for n in outside)}",
-        f"{subject.path('{cwd,exe,root}')}", verdict_of(not outside, None),
+        f"outside: {', '.join(f'{n} at {container.link(n)}' for n in outside)}",
+        f"{container.path('{cwd,exe,root}')}", verdict_of(not outside, None),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from jaula.spec.runtime import Seccomp
 MODES = {"0": "off", "1": "strict", "2": "filter"}
 
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="seccomp",
     layer="seccomp",
     title="System call filter",
@@ -42,21 +42,21 @@ ABOUT = CheckInfo(
 )
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """Whether there is a filter, and whether it is the one that the spec asks for."""
-    options = subject.security_option("seccomp")
+    options = container.security_option("seccomp")
     by = None
     if options and options[-1] == "unconfined":
         by = "seccomp=unconfined"
-    elif subject.privileged and not options:
+    elif container.privileged and not options:
         by = "--privileged"
-    mode = subject.status("Seccomp")
+    mode = container.status("Seccomp")
     try:
-        filters = int(subject.status("Seccomp_filters"))
+        filters = int(container.status("Seccomp_filters"))
     except KeyError:  # before Linux 5.9
         filters = 1 if mode == "2" else 0
     effective = f"{MODES.get(mode, mode)}, {filters} filter{'s' if filters != 1 else ''}"
-    profile = subject.linux.seccomp
+    profile = container.linux.seccomp
     if by:
         requested, holds = f"off ({by})", True
     else:
@@ -71,23 +71,23 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
         elif profile.default_action in ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG"):
             holds = False
             effective += "; the spec's profile allows by default"
-    evidence = f"{subject.path('status')} Seccomp, Seccomp_filters"
+    evidence = f"{container.path('status')} Seccomp, Seccomp_filters"
     found: tuple[bytes, ...] | None = None
-    if profile is not None and mode == "2" and subject.traceable:
+    if profile is not None and mode == "2" and container.traceable:
         try:
-            found = ptrace.seccomp_filters(subject.pid)
+            found = ptrace.seccomp_filters(container.pid)
         except OSError as error:
             effective += f"; the kernel does not show it: {error}"
     yield Result("seccomp", "seccomp", requested, effective, evidence, verdict_of(holds, by))
     if profile is not None and found is not None:
-        yield _program(subject, profile, found)
+        yield _program(container, profile, found)
 
 
-def _program(subject: AuditedContainer, profile: Seccomp, found: tuple[bytes, ...]) -> Result:
+def _program(container: AuditedContainer, profile: Seccomp, found: tuple[bytes, ...]) -> Result:
     """The program in the kernel against the one of the profile."""
-    wanted = subject.readings.program(profile)
+    wanted = container.snapshot.program(profile)
     requested = f"program {_name(wanted)}"
-    evidence = f"PTRACE_SECCOMP_GET_FILTER {subject.pid}"
+    evidence = f"PTRACE_SECCOMP_GET_FILTER {container.pid}"
     effective = ", ".join(map(_name, found)) or "none"
     holds = wanted in found
     if not holds:

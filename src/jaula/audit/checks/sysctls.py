@@ -17,7 +17,7 @@ from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel import namespaces
 from jaula.security.sysctls import IPC, UTS, normal
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="sysctls",
     layer="network",
     title="Kernel settings",
@@ -31,12 +31,12 @@ ABOUT = CheckInfo(
 SEPARATOR = "\x1f"
 
 
-def check(subject: AuditedContainer) -> Iterator[Result]:
+def check(container: AuditedContainer) -> Iterator[Result]:
     """One row for what was asked for, one for IPv6 on the container's interfaces."""
-    asked = {normal(name): value for name, value in _asked(subject).items()}
-    names = sorted(asked.keys() | {normal(name) for name in subject.linux.sysctl})
+    asked = {normal(name): value for name, value in _asked(container).items()}
+    names = sorted(asked.keys() | {normal(name) for name in container.linux.sysctl})
     if names:
-        found = read_sysctls(subject, names)
+        found = read_sysctls(container, names)
         wrong = [name for name in names if _plain(found[name]) != _plain(asked.get(name, ""))]
         foreign = [name for name in names if not (name.startswith("net/") or name in IPC | UTS)]
         effective = f"{len(names)} set"
@@ -44,28 +44,28 @@ def check(subject: AuditedContainer) -> Iterator[Result]:
             effective = "; ".join(f"{name} = {found[name]}" for name in wrong)
         if foreign:
             effective += f"; not a container's own: {', '.join(foreign)}"
-        evidence = f"/proc/sys in {subject.path('ns')}"
+        evidence = f"/proc/sys in {container.path('ns')}"
         yield Result("sysctls", "network", f"{len(asked)} settings", effective, evidence,
                   verdict_of(not wrong and not foreign, None))  # fmt: skip
-    mode = subject.text("NetworkMode") or "bridge"
+    mode = container.text("NetworkMode") or "bridge"
     if mode == "host" or mode.startswith("container:") or any("ipv6" in name for name in asked):
         return
-    given = assigned_ipv6(subject)
-    found6 = ipv6_addresses(subject)
+    given = assigned_ipv6(container)
+    found6 = ipv6_addresses(container)
     extra = [text for text in found6 if not is_assigned(text, given)]
     requested = ", ".join(map(str, given)) or "no address but the loopback's"
     yield Result("ipv6", "network", requested, ", ".join(extra or found6) or "none",
-              subject.path("net/if_inet6"), verdict_of(not extra, None))  # fmt: skip
+              container.path("net/if_inet6"), verdict_of(not extra, None))  # fmt: skip
 
 
-def _asked(subject: AuditedContainer) -> Mapping[str, str]:
-    asked: Mapping[str, str] = subject.host_config.get("Sysctls") or {}
+def _asked(container: AuditedContainer) -> Mapping[str, str]:
+    asked: Mapping[str, str] = container.host_config.get("Sysctls") or {}
     return asked
 
 
-def assigned_ipv6(subject: AuditedContainer) -> list[IPv6Address]:
+def assigned_ipv6(container: AuditedContainer) -> list[IPv6Address]:
     """The IPv6 addresses that the container's networks gave it."""
-    networks = (subject.inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    networks = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     found = [str(each.get("GlobalIPv6Address") or "") for each in networks.values()]
     return [IPv6Address(text) for text in found if text]
 
@@ -76,17 +76,17 @@ def is_assigned(text: str, given: Sequence[IPv6Address]) -> bool:
     return address in given or (bool(given) and address.is_link_local)
 
 
-def ipv6_addresses(subject: AuditedContainer) -> list[str]:
+def ipv6_addresses(container: AuditedContainer) -> list[str]:
     """Interfaces with an IPv6 address: where IPv6 is off there is none, not even a local one."""
     try:
-        text = subject.read("net/if_inet6")
+        text = container.read("net/if_inet6")
     except FileNotFoundError:  # a kernel without IPv6
         return []
     words = [line.split() for line in text.splitlines()]
     return [f"{word[5]} {word[0]}" for word in words if len(word) == 6 and word[5] != "lo"]
 
 
-def read_sysctls(subject: AuditedContainer, names: Sequence[str]) -> dict[str, str]:
+def read_sysctls(container: AuditedContainer, names: Sequence[str]) -> dict[str, str]:
     """Values by path below /proc/sys, as the container has them; ``?`` where there is none.
 
     Joins the namespaces in a child process: the kernel shows each reader its own values.
@@ -104,7 +104,7 @@ def read_sysctls(subject: AuditedContainer, names: Sequence[str]) -> dict[str, s
 
     def act() -> str:
         for kind in sorted(kinds):
-            namespaces.setns(namespaces.open_namespace(subject.pid, kind))
+            namespaces.setns(namespaces.open_namespace(container.pid, kind))
         return SEPARATOR.join(read(name) for name in names)
 
     values = probes.run_in_child(act).split(SEPARATOR)

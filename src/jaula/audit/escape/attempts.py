@@ -42,12 +42,12 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     group: str
     name: str
     steps: tuple[Entry, ...]
-    fine: frozenset[int] = REFUSED
+    refusals: frozenset[int] = REFUSED
     signals: frozenset[int] = frozenset({SIGSYS})
-    decides: int = -1
-    empty: int | None = None
-    waits: frozenset[int] = frozenset()
-    relaxed: str | None = None
+    deciding: int = -1
+    max_value: int | None = None
+    continue_on: frozenset[int] = frozenset()
+    relaxed_by: str | None = None
 
 
 def call(name: str, *arguments: Argument, abi: str = "x86_64") -> Entry:
@@ -67,7 +67,7 @@ def path_bytes(path: str) -> bytes:
 NO_FAMILY = REFUSED | {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT}
 
 
-def calls(relaxed: str | None) -> list[Attempt]:
+def calls(relaxed_by: str | None) -> list[Attempt]:
     """Every call on every ABI that has it."""
     found = []
     for abi in ABIS:
@@ -80,13 +80,13 @@ def calls(relaxed: str | None) -> list[Attempt]:
                     name=name + ("(user)" if arguments == (0x10000000,) else ""),
                     steps=(call(name, *arguments, abi=abi),),
                     signals=frozenset({SIGSYS, SIGSEGV}) if abi == "i386" else frozenset({SIGSYS}),
-                    relaxed=relaxed,
+                    relaxed_by=relaxed_by,
                 )
             )
     return found
 
 
-def families(relaxed: str | None) -> list[Attempt]:
+def families(relaxed_by: str | None) -> list[Attempt]:
     """Sockets of families that few hosts use, on every ABI, ``socketcall`` of i386 included."""
     found = []
     for abi in ABIS:
@@ -97,14 +97,14 @@ def families(relaxed: str | None) -> list[Attempt]:
                 packed = struct.pack("<III", family, kind, protocol)
                 steps.append((" by socketcall", call("socketcall", 1, packed, abi=abi)))
             found += [
-                Attempt(group=f"sockets {abi}", name=name + how, steps=(step,), fine=NO_FAMILY,
-                        signals=signals, relaxed=relaxed)
+                Attempt(group=f"sockets {abi}", name=name + how, steps=(step,), refusals=NO_FAMILY,
+                        signals=signals, relaxed_by=relaxed_by)
                 for how, step in steps
             ]  # fmt: skip
     return found
 
 
-def terminals(relaxed: str | None) -> list[Attempt]:
+def terminals(relaxed_by: str | None) -> list[Attempt]:
     """Typing into a terminal, also with the upper half of the request set (CVE-2019-10063)."""
     requests = ((0x5412, "TIOCSTI"), (0x541C, "TIOCLINUX"), (1 << 32 | 0x5412, "TIOCSTI, 33 bits"))
     found = []
@@ -117,18 +117,18 @@ def terminals(relaxed: str | None) -> list[Attempt]:
                     name=f"{name} {abi}",
                     steps=(step,),
                     signals=frozenset({SIGSYS, SIGSEGV}),
-                    relaxed=relaxed,
+                    relaxed_by=relaxed_by,
                 )
             )
     return found
 
 
-def capabilities(relaxed: str | None) -> list[Attempt]:
+def capabilities(relaxed_by: str | None) -> list[Attempt]:
     """Taking every capability."""
     header = struct.pack("<II", 0x20080522, 0)
     everything = struct.pack("<6I", *[0xFFFFFFFF] * 2, 0, *[0x1FF] * 2, 0)
     return [
-        Attempt(group="capabilities", name=f"capset of all, {abi}", relaxed=relaxed,
+        Attempt(group="capabilities", name=f"capset of all, {abi}", relaxed_by=relaxed_by,
                 steps=(call("capset", header, everything, abi=abi),),
                 signals=frozenset({SIGSYS, SIGSEGV}))
         for abi in ("x86_64", "i386")
@@ -140,31 +140,31 @@ def masked_reads(paths: Iterable[str]) -> list[Attempt]:
     found = []
     for path in paths:
         opened = call("open", path_bytes(path), 0)
-        fine = CLOSED | {errno.EISDIR}
-        found.append(Attempt(group="masked paths", name=f"{path} read", fine=fine,
-                             steps=(opened, call("read", 3, bytes(16), 16)), empty=0))  # fmt: skip
-        found.append(Attempt(group="masked paths", name=f"{path} listed", empty=48,
-                             fine=CLOSED,
+        refusals = CLOSED | {errno.EISDIR}
+        found.append(Attempt(group="masked paths", name=f"{path} read", refusals=refusals,
+                             steps=(opened, call("read", 3, bytes(16), 16)), max_value=0))  # fmt: skip
+        found.append(Attempt(group="masked paths", name=f"{path} listed", max_value=48,
+                             refusals=CLOSED,
                              steps=(opened, call("getdents64", 3, bytes(4096), 4096))))  # fmt: skip
     return found
 
 
-def writes(paths: Iterable[str], relaxed: str | None) -> list[Attempt]:
+def writes(paths: Iterable[str], relaxed_by: str | None) -> list[Attempt]:
     """Writing to files of the kernel: opened, not written; directories are asked for access."""
     found = [
-        Attempt(group="kernel files", name=path, fine=CLOSED, relaxed=relaxed,
+        Attempt(group="kernel files", name=path, refusals=CLOSED, relaxed_by=relaxed_by,
                 steps=(call("open", path_bytes(path), O_WRONLY),))
         for path in WRITES
     ]  # fmt: skip
     found += [
-        Attempt(group="read-only paths", name=path, fine=CLOSED,
+        Attempt(group="read-only paths", name=path, refusals=CLOSED,
                 steps=(call("access", path_bytes(path), 2),))
         for path in paths
     ]  # fmt: skip
     return found
 
 
-def devices(relaxed: str | None) -> list[Attempt]:
+def devices(relaxed_by: str | None) -> list[Attempt]:
     """Making a device node and opening it; nothing is read."""
     found = []
     for mode, major, minor, name in NODES:
@@ -176,7 +176,7 @@ def devices(relaxed: str | None) -> list[Attempt]:
             call("unlink", place),
         )
         found.append(Attempt(group="devices", name=f"{name} {major}:{minor}", steps=steps,
-                             fine=CLOSED | {errno.EEXIST}, decides=1, relaxed=relaxed))  # fmt: skip
+                             refusals=CLOSED | {errno.EEXIST}, deciding=1, relaxed_by=relaxed_by))  # fmt: skip
     return found
 
 
@@ -185,14 +185,14 @@ def host_objects(
 ) -> list[Attempt]:
     """A file, a process and a shared memory segment of the host."""
     return [
-        Attempt(group="others", name="a file of the host", fine=CLOSED,
+        Attempt(group="others", name="a file of the host", refusals=CLOSED,
                 steps=(call("open", path_bytes(canary), 0),)),
-        Attempt(group="others", name="a file by way of process 1", fine=CLOSED,
+        Attempt(group="others", name="a file by way of process 1", refusals=CLOSED,
                 steps=(call("open", path_bytes(f"/proc/1/root{canary}"), 0),)),
-        Attempt(group="others", name="a process of the host", fine=frozenset({errno.ESRCH}),
-                steps=(call("kill", pid, 0),), relaxed=pids),
-        Attempt(group="others", name="shared memory of the host", fine=CLOSED,
-                steps=(call("shmget", shared, 0, 0),), relaxed=ipc),
+        Attempt(group="others", name="a process of the host", refusals=frozenset({errno.ESRCH}),
+                steps=(call("kill", pid, 0),), relaxed_by=pids),
+        Attempt(group="others", name="shared memory of the host", refusals=CLOSED,
+                steps=(call("shmget", shared, 0, 0),), relaxed_by=ipc),
     ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.audit.model.check_info import CheckInfo
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="probes",
     layer="probes",
     title="What a twin tried",

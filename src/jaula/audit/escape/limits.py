@@ -93,18 +93,18 @@ def limit_attempts(
         size = limits.memory + (16 << 20)
         taking = call("mmap", 0, size, 3, 0x8022, -1, 0)  # PRIVATE | ANONYMOUS | POPULATE
         found.append(Attempt(group=GROUP, name=f"{size >> 20} MB of memory",
-                             steps=(*OOM_VICTIM, taking), fine=frozenset({errno.ENOMEM}),
-                             signals=frozenset({SIGKILL}), relaxed=oom))  # fmt: skip
+                             steps=(*OOM_VICTIM, taking), refusals=frozenset({errno.ENOMEM}),
+                             signals=frozenset({SIGKILL}), relaxed_by=oom))  # fmt: skip
     if limits.pids is not None and limits.pids <= MAX_THREADS:
         killed = frozenset({SIGKILL}) if limits.memory is not None else frozenset()
         found.append(Attempt(group=GROUP, name=f"{limits.pids + 8} threads",
                              steps=(*OOM_VICTIM, Entry(THREADS, 0, (limits.pids + 8,))),
-                             fine=frozenset({errno.EAGAIN, errno.ENOMEM}),
-                             signals=killed, relaxed=oom))  # fmt: skip
+                             refusals=frozenset({errno.EAGAIN, errno.ENOMEM}),
+                             signals=killed, relaxed_by=oom))  # fmt: skip
     found += cpu_attempts(limits)
     found += [_fill(place, size) for place, size in limits.spaces.items() if size <= MAX_SPACE]
     found += [
-        Attempt(group=GROUP, name=f"raising by {path}", fine=CLOSED, relaxed=cgroup,
+        Attempt(group=GROUP, name=f"raising by {path}", refusals=CLOSED, relaxed_by=cgroup,
                 steps=(call("open", path_bytes(path), O_WRONLY),))
         for path in FILES
     ]  # fmt: skip
@@ -121,13 +121,13 @@ def cpu_attempts(limits: Limits) -> list[Attempt]:
         share = limits.cpu[0] / limits.cpu[1]
         found.append(Attempt(group=GROUP, name=f"more than {share:g} processors for "
                              f"{wall // MILLISECOND} ms",
-                             steps=(Entry(BURN, 0, (threads - 1, wall)),), empty=most))  # fmt: skip
+                             steps=(Entry(BURN, 0, (threads - 1, wall)),), max_value=most))  # fmt: skip
     if limits.outside:
         mask = sum(1 << number for number in limits.outside)
         size = max(limits.outside) // 64 * 8 + 8
         step = call("sched_setaffinity", 0, size, mask.to_bytes(size, "little"))
         found.append(Attempt(group=GROUP, name="processors outside the set", steps=(step,),
-                             fine=REFUSED | {errno.EINVAL}))  # fmt: skip
+                             refusals=REFUSED | {errno.EINVAL}))  # fmt: skip
     return found
 
 
@@ -156,8 +156,8 @@ def _fill(place: str, size: int) -> Attempt:
         call("unlink", file),
     )
     return Attempt(group=GROUP, name=f"{(size >> 10) + 4} KB in {place}", steps=steps,
-                   fine=CLOSED | {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG},
-                   signals=frozenset({SIGKILL, SIGXFSZ}), decides=len(OOM_VICTIM) + 1)  # fmt: skip
+                   refusals=CLOSED | {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG},
+                   signals=frozenset({SIGKILL, SIGXFSZ}), deciding=len(OOM_VICTIM) + 1)  # fmt: skip
 
 
 def _resource(name: str, hard: int, raising: str | None) -> list[Attempt]:
@@ -167,14 +167,14 @@ def _resource(name: str, hard: int, raising: str | None) -> list[Attempt]:
     number, short = RESOURCES[name], name.removeprefix("RLIMIT_").lower()
     higher, same = struct.pack("<QQ", hard + 1, hard + 1), struct.pack("<QQ", hard, hard)
     found = [
-        Attempt(group=GROUP, name=f"raising {short}", relaxed=raising,
+        Attempt(group=GROUP, name=f"raising {short}", relaxed_by=raising,
                 steps=(call("prlimit64", 0, number, higher, 0),))
     ]  # fmt: skip
     to_the_limit = call("prlimit64", 0, number, same, 0)
-    for steps, fine, signals in _beyond(name, hard):
-        found.append(Attempt(group=GROUP, name=f"more than {hard} {short}", fine=REFUSED | fine,
+    for steps, refusals, signals in _beyond(name, hard):
+        found.append(Attempt(group=GROUP, name=f"more than {hard} {short}", refusals=REFUSED | refusals,
                              steps=(to_the_limit, *steps), signals=signals,
-                             relaxed=raising))  # fmt: skip
+                             relaxed_by=raising))  # fmt: skip
     return found
 
 

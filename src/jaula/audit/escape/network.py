@@ -55,7 +55,7 @@ def inet6_address(address: bytes, port: int) -> bytes:
     return struct.pack("<H", AF_INET6) + struct.pack(">HI", port, 0) + address + bytes(4)
 
 
-def tcp_attempt(name: str, address: Sequence[int], port: int, relaxed: str | None) -> Attempt:
+def tcp_attempt(name: str, address: Sequence[int], port: int, relaxed_by: str | None) -> Attempt:
     """A TCP connection to an address from which no answer may come."""
     place = inet_address(address, port)
     steps = (
@@ -64,8 +64,8 @@ def tcp_attempt(name: str, address: Sequence[int], port: int, relaxed: str | Non
         call("poll", struct.pack("<iHH", 3, POLLOUT, 0), 1, POLL_TIMEOUT),
         call("connect", 3, place, len(place)),
     )
-    return Attempt(group="network", name=name, steps=steps, fine=SILENT, relaxed=relaxed,
-                   waits=frozenset({errno.EINPROGRESS}))  # fmt: skip
+    return Attempt(group="network", name=name, steps=steps, refusals=SILENT, relaxed_by=relaxed_by,
+                   continue_on=frozenset({errno.EINPROGRESS}))  # fmt: skip
 
 
 def network(abstract: bytes, port: int, around: NetworkTargets) -> list[Attempt]:
@@ -86,12 +86,14 @@ def network(abstract: bytes, port: int, around: NetworkTargets) -> list[Attempt]
     return found
 
 
-def _connect(name: str, kind: tuple[int, int], address: bytes, relaxed: str | None) -> Attempt:
+def _connect(name: str, kind: tuple[int, int], address: bytes, relaxed_by: str | None) -> Attempt:
     steps: tuple[Entry, ...] = (
         call("socket", *kind, 0),
         call("connect", 3, address, len(address)),
     )
-    return Attempt(group="network", name=name, fine=UNREACHED, relaxed=relaxed, steps=steps)
+    return Attempt(
+        group="network", name=name, refusals=UNREACHED, relaxed_by=relaxed_by, steps=steps
+    )
 
 
 def neighbour(address: str, host: str | None) -> Attempt:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from jaula.audit.escape.attempts import SIGALRM, Attempt
-from jaula.audit.escape.check_info import ABOUT
+from jaula.audit.escape.check_info import INFO
 from jaula.audit.escape.program import ALARM, Answer
 from jaula.audit.model.result import Result, Verdict
 
@@ -41,19 +41,19 @@ def evaluate_attempt(attempt: Attempt, status: Answer, steps: Sequence[Answer]) 
             return AttemptResult(attempt, True, f"ended by signal {signal}")
         if signal == SIGALRM:
             return AttemptResult(attempt, None, f"no answer in {ALARM} seconds")
-    decides = attempt.decides % len(attempt.steps)
-    for number, step in enumerate(steps[: decides + 1]):
+    deciding = attempt.deciding % len(attempt.steps)
+    for number, step in enumerate(steps[: deciding + 1]):
         if not step.reached:
             return AttemptResult(
                 attempt, None, f"the process ended by signal {status.value & 0x7F}"
             )
-        if number < decides and -step.value in attempt.waits:
+        if number < deciding and -step.value in attempt.continue_on:
             continue
         if -4096 < step.value < 0:
-            return AttemptResult(attempt, -step.value in attempt.fine, _errno(-step.value))
-        if number == decides and attempt.empty is not None and step.value <= attempt.empty:
+            return AttemptResult(attempt, -step.value in attempt.refusals, _errno(-step.value))
+        if number == deciding and attempt.max_value is not None and step.value <= attempt.max_value:
             return AttemptResult(attempt, True, "nothing in it")
-    value = steps[decides].value
+    value = steps[deciding].value
     return AttemptResult(attempt, False, f"it worked ({value if value >= 0 else hex(value)})")
 
 
@@ -66,8 +66,8 @@ def rows(found: Sequence[AttemptResult]) -> list[Result]:
 def _row(group: str, found: Sequence[AttemptResult]) -> Result:
     through = [each for each in found if each.refused is False]
     untried = [each for each in found if each.refused is None]
-    unasked = [each for each in through if each.attempt.relaxed is None]
-    flags = sorted({each.attempt.relaxed for each in through if each.attempt.relaxed})
+    unasked = [each for each in through if each.attempt.relaxed_by is None]
+    flags = sorted({each.attempt.relaxed_by for each in through if each.attempt.relaxed_by})
     verdict = Verdict.HOLDS
     if unasked:
         verdict = Verdict.FAILS
@@ -82,8 +82,8 @@ def _row(group: str, found: Sequence[AttemptResult]) -> Result:
     if untried:
         effective += "; not tried: " + ", ".join(map(_text, untried))
     requested = f"{len(found)} refused" + (f" ({', '.join(flags)})" if flags else "")
-    return Result(f"tried: {group}", ABOUT.layer, requested, effective, "a twin's system calls",
-               verdict, ABOUT.id)  # fmt: skip
+    return Result(f"tried: {group}", INFO.layer, requested, effective, "a twin's system calls",
+               verdict, INFO.id)  # fmt: skip
 
 
 def _text(each: AttemptResult) -> str:

@@ -33,23 +33,23 @@ class HostBait(msgspec.Struct, frozen=True):
 
 
 def select_attempts(
-    subject: AuditedContainer,
+    container: AuditedContainer,
     bait: HostBait,
     neighbour: Neighbour,
     networks: Iterable[Mapping[str, Any]],
 ) -> list[attempts.Attempt]:
     """The attempts that the container's request says must fail."""
-    flag = relaxed_seccomp(subject)
-    privileged = "--privileged" if subject.privileged else None
+    flag = relaxed_seccomp(container)
+    privileged = "--privileged" if container.privileged else None
     shares = {
-        key: f"{name}=host" if subject.text(key) == "host" else None
+        key: f"{name}=host" if container.text(key) == "host" else None
         for key, name in (("PidMode", "--pid"), ("IpcMode", "--ipc"))
     }
-    masked = subject.host_config.get("MaskedPaths")
-    readonly = subject.host_config.get("ReadonlyPaths")
+    masked = container.host_config.get("MaskedPaths")
+    readonly = container.host_config.get("ReadonlyPaths")
     lifted = "systempaths=unconfined" if readonly == [] else None
-    asked = "--device" if subject.host_config.get("Devices") else None
-    around = network_targets(subject, networks)
+    asked = "--device" if container.host_config.get("Devices") else None
+    around = network_targets(container, networks)
     return [
         *attempts.calls(flag),
         *attempts.families(flag),
@@ -59,106 +59,106 @@ def select_attempts(
         *attempts.writes(READONLY_PATHS if readonly is None else readonly, privileged or lifted),
         *attempts.devices(privileged or asked),
         *network.network(bait.abstract, bait.port, around),
-        network.neighbour(neighbour.address, in_host_network(subject)),
+        network.neighbour(neighbour.address, in_host_network(container)),
         *attempts.host_objects(bait.file, os.getpid(), bait.memory, pids=shares["PidMode"],
                          ipc=shares["IpcMode"]),
-        *lsm_labels.foreign_files(neighbour.directory, shared_ids(subject)),
-        *label_attempts(subject, neighbour),
+        *lsm_labels.foreign_files(neighbour.directory, shared_ids(container)),
+        *label_attempts(container, neighbour),
         *limit_attempts(
-            requested_limits(subject),
-            oom="--oom-kill-disable" if subject.host_config.get("OomKillDisable") else None,
+            requested_limits(container),
+            oom="--oom-kill-disable" if container.host_config.get("OomKillDisable") else None,
             cgroup=privileged,
-            raising=may_raise_rlimits(subject),
+            raising=may_raise_rlimits(container),
         ),
     ]  # fmt: skip
 
 
-def relaxed_seccomp(subject: AuditedContainer) -> str | None:
+def relaxed_seccomp(container: AuditedContainer) -> str | None:
     """The flags for which more system calls work than by default."""
-    flags = ["--privileged"] if subject.privileged else []
-    flags += [f"seccomp={value}" for value in subject.security_option("seccomp") if value]
-    if added := subject.names("CapAdd"):
+    flags = ["--privileged"] if container.privileged else []
+    flags += [f"seccomp={value}" for value in container.security_option("seccomp") if value]
+    if added := container.names("CapAdd"):
         flags.append("--cap-add " + ",".join(added))
     return ", ".join(flags) or None
 
 
-def in_host_network(subject: AuditedContainer) -> str | None:
+def in_host_network(container: AuditedContainer) -> str | None:
     """The flag for which the container has the host's network."""
-    return "--network=host" if subject.text("NetworkMode") == "host" else None
+    return "--network=host" if container.text("NetworkMode") == "host" else None
 
 
 def network_targets(
-    subject: AuditedContainer, networks: Iterable[Mapping[str, Any]]
+    container: AuditedContainer, networks: Iterable[Mapping[str, Any]]
 ) -> NetworkTargets:
     """What the network gives that the twin is on."""
-    mode = subject.text("NetworkMode")
+    mode = container.text("NetworkMode")
     own = next((each for each in networks if mode in (each.get("Name"), each.get("Id"))), {})
     other = f"--network={mode}" if mode.startswith("container:") else None
     ipv6 = f"--network={mode}, which has IPv6" if own.get("EnableIPv6") else None
-    if any("ipv6" in name for name in subject.host_config.get("Sysctls") or ()):
+    if any("ipv6" in name for name in container.host_config.get("Sysctls") or ()):
         ipv6 = "--sysctl"
     return NetworkTargets(
         alone=mode == "none" or bool(own.get("Internal")),
-        host=in_host_network(subject) or other,
+        host=in_host_network(container) or other,
         ipv6=ipv6,
     )
 
 
-def shared_ids(subject: AuditedContainer) -> str | None:
+def shared_ids(container: AuditedContainer) -> str | None:
     """Why the ids of the container are another one's too."""
-    if subject.rootless is not None:
-        return subject.rootless
-    return None if subject.own_user_namespace else f"--userns={subject.text('UsernsMode')}"
+    if container.rootless is not None:
+        return container.rootless
+    return None if container.own_user_namespace else f"--userns={container.text('UsernsMode')}"
 
 
-def label_attempts(subject: AuditedContainer, neighbour: Neighbour) -> list[attempts.Attempt]:
+def label_attempts(container: AuditedContainer, neighbour: Neighbour) -> list[attempts.Attempt]:
     """What labels stop, where a security module labels."""
     found = []
     if detect.selinux() and neighbour.label:
-        found += lsm_labels.selinux(neighbour.label, label_checks.selinux_disabled_by(subject))
+        found += lsm_labels.selinux(neighbour.label, label_checks.selinux_disabled_by(container))
     if detect.apparmor():
-        found += lsm_labels.apparmor(label_checks.apparmor_disabled_by(subject))
+        found += lsm_labels.apparmor(label_checks.apparmor_disabled_by(container))
     return found
 
 
-def may_raise_rlimits(subject: AuditedContainer) -> str | None:
+def may_raise_rlimits(container: AuditedContainer) -> str | None:
     """Why the container may raise its resource limits: the host's CAP_SYS_RESOURCE."""
-    if subject.own_user_namespace or "CAP_SYS_RESOURCE" not in subject.capabilities.bounding:
+    if container.own_user_namespace or "CAP_SYS_RESOURCE" not in container.capabilities.bounding:
         return None
     return "the host's CAP_SYS_RESOURCE"
 
 
-def requested_limits(subject: AuditedContainer) -> Limits:
+def requested_limits(container: AuditedContainer) -> Limits:
     """The numbers that were asked for; those that an update changes from the inspect document."""
-    resources = subject.linux.resources
+    resources = container.linux.resources
     given = resources.pids.limit if resources and resources.pids else 0
-    pids = int(subject.host_config.get("PidsLimit") or given or 0)
-    memory = max(subject.number("Memory"), subject.number("MemorySwap"))
-    quota, period = subject.number("CpuQuota"), subject.number("CpuPeriod") or 100_000
-    if (nano := subject.number("NanoCpus")) > 0:
+    pids = int(container.host_config.get("PidsLimit") or given or 0)
+    memory = max(container.number("Memory"), container.number("MemorySwap"))
+    quota, period = container.number("CpuQuota"), container.number("CpuPeriod") or 100_000
+    if (nano := container.number("NanoCpus")) > 0:
         quota, period = nano * 100_000 // 1_000_000_000, 100_000
     online = online_cpus()
-    allowed = numbers(subject.text("CpusetCpus")) or online
-    shared = subject.text("IpcMode").partition(":")[0] in ("host", "container")
+    allowed = numbers(container.text("CpusetCpus")) or online
+    shared = container.text("IpcMode").partition(":")[0] in ("host", "container")
     return Limits(
         pids=pids if pids > 0 else None,
         memory=memory if memory > 0 else None,
         cpu=(quota, period) if quota > 0 else None,
         outside=online - allowed,
         processors=len(online & allowed),
-        spaces=filesystem_sizes(subject, shared=shared),
-        rlimits={limit.type: limit.hard for limit in subject.process.rlimits},
+        spaces=filesystem_sizes(container, shared=shared),
+        rlimits={limit.type: limit.hard for limit in container.process.rlimits},
     )
 
 
-def filesystem_sizes(subject: AuditedContainer, *, shared: bool) -> dict[str, int]:
+def filesystem_sizes(container: AuditedContainer, *, shared: bool) -> dict[str, int]:
     """What the file systems may hold that have a limit; /dev/shm may be ``shared`` with others."""
     found = {
         mount.destination: size
-        for mount in subject.spec.mounts
+        for mount in container.spec.mounts
         if (size := tmpfs_size(mount)) and not (shared and mount.destination == "/dev/shm")
     }
-    if (quota := size_limit(subject.host_config.get("StorageOpt") or {})) is not None:
+    if (quota := size_limit(container.host_config.get("StorageOpt") or {})) is not None:
         found["/"] = quota
     return found
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from jaula.audit.escape import attempts, program, results, select, sysv_shm
 from jaula.audit.escape.api import Api
-from jaula.audit.escape.check_info import ABOUT
+from jaula.audit.escape.check_info import INFO
 from jaula.audit.escape.neighbour import create_neighbour, executable
 from jaula.audit.escape.select import HostBait
 from jaula.audit.model.container import AuditedContainer
@@ -35,18 +35,18 @@ def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Result]:
     """Rows of what a twin of the container tried. Raises ``Unsupported`` beside x86_64."""
     if MACHINE != "x86_64":
         raise Unsupported(f"--probe has a program for x86_64, this host is {MACHINE}")
-    subject = AuditedContainer(inspect, spec)
+    container = AuditedContainer(inspect, spec)
     networks = api.document("GET", "/networks")
     with _bait() as bait, create_neighbour(api, inspect, INSIDE) as neighbour:
-        tries = select.select_attempts(subject, bait, neighbour, networks)
+        tries = select.select_attempts(container, bait, neighbour, networks)
         entries = attempts.table(tries)
         with executable(program.build(entries)) as path:
             said = run(api, body(inspect, path, neighbour.binds))
         try:
             answers = program.read(said, len(entries))
         except ValueError as error:
-            return [Result("tried", ABOUT.layer, f"{len(tries)} attempts", str(error),
-                        "a twin's output", Verdict.UNKNOWN, ABOUT.id)]  # fmt: skip
+            return [Result("tried", INFO.layer, f"{len(tries)} attempts", str(error),
+                        "a twin's output", Verdict.UNKNOWN, INFO.id)]  # fmt: skip
     return results.rows(results.evaluate(tries, answers))
 
 

@@ -31,19 +31,19 @@ __all__ = ["TABLE", "Check", "Host", "of_engine", "verify"]
 class Check(NamedTuple):
     """What a check is for, and the function that gives its rows."""
 
-    about: CheckInfo
+    info: CheckInfo
     rows: Callable[[Host], Iterable[Result]]
 
 
 TABLE: tuple[Check, ...] = (
-    Check(kernel_version.ABOUT, kernel_version.check),
-    Check(sysctls.ABOUT, sysctls.check),
-    Check(lsm.ABOUT, lsm.check),
-    Check(user_namespaces.ABOUT, user_namespaces.check),
-    Check(cgroup_trees.ABOUT, cgroup_trees.check),
-    Check(state_dirs.ABOUT, state_dirs.check),
-    Check(api_socket.ABOUT, api_socket.check),
-    Check(host_image_policy.ABOUT, host_image_policy.check),
+    Check(kernel_version.INFO, kernel_version.check),
+    Check(sysctls.INFO, sysctls.check),
+    Check(lsm.INFO, lsm.check),
+    Check(user_namespaces.INFO, user_namespaces.check),
+    Check(cgroup_trees.INFO, cgroup_trees.check),
+    Check(state_dirs.INFO, state_dirs.check),
+    Check(api_socket.INFO, api_socket.check),
+    Check(host_image_policy.INFO, host_image_policy.check),
 )
 """In the order of the report."""
 
@@ -51,9 +51,7 @@ TABLE: tuple[Check, ...] = (
 def verify(host: Host) -> list[Result]:
     """Every row of the host's proof."""
     return [
-        row
-        for about, check in TABLE
-        for row in run_check(about.id, about.layer, partial(check, host))
+        row for info, check in TABLE for row in run_check(info.id, info.layer, partial(check, host))
     ]
 
 

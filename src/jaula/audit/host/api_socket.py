@@ -10,7 +10,7 @@ from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict, verdict_of
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-socket",
     layer="host",
     title="Control socket",

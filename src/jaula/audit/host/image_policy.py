@@ -10,7 +10,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict
 from jaula.errors import InvalidRequest
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-images",
     layer="host",
     title="Image policy",

@@ -130,7 +130,7 @@ class KernelVersion(msgspec.Struct, frozen=True):
 
     version: Version
     source: str  # what was read
-    told: bool  # whether the number says which repairs are in
+    reliable: bool  # whether the number says which repairs are in
 
 
 _RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")

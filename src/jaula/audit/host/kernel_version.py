@@ -9,7 +9,7 @@ from jaula.audit.host.kernel_cves import KERNEL_CVES, affecting_cves, identify
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-kernel",
     layer="host",
     title="Kernel version",
@@ -34,8 +34,8 @@ def check(host: Host) -> Iterator[Result]:
     effective = f"{number}: none"
     if found:
         effective = f"{number}: " + "; ".join(f"{hole.cve} {hole.what}" for hole in found)
-        verdict = Verdict.FAILS if known.told else Verdict.UNKNOWN
-        if not known.told:
+        verdict = Verdict.FAILS if known.reliable else Verdict.UNKNOWN
+        if not known.reliable:
             effective += "; this distribution repairs without a new number: ask its advisories"
     yield Result("kernel", "host", f"none of {len(KERNEL_CVES)} known holes", effective, known.source,
               verdict)  # fmt: skip

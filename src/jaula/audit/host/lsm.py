@@ -9,7 +9,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, verdict_of
 from jaula.security.lsm import detect
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-modules",
     layer="host",
     title="Security modules",

@@ -11,7 +11,7 @@ from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, verdict_of
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-directories",
     layer="host",
     title="Directories of the engine",

@@ -10,7 +10,7 @@ from jaula.audit.host.host import Host
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, verdict_of
 
-ABOUT = CheckInfo(
+INFO = CheckInfo(
     id="host-settings",
     layer="host",
     title="Kernel settings",
@@ -27,7 +27,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     name: str
     wanted: str
-    good: Callable[[str], bool]
+    is_hardened: Callable[[str], bool]
     why: str
 
 
@@ -63,7 +63,7 @@ def check(host: Host) -> Iterator[Result]:
         value = host.setting(setting.name)
         if value is None:
             continue
-        weak = None if setting.good(value) else "weaker, as this host is set"
+        weak = None if setting.is_hardened(value) else "weaker, as this host is set"
         requested = f"{setting.wanted} ({setting.why})" + (f" ({weak})" if weak else "")
         yield Result(setting.name.replace("/", "."), "host", requested, value,
                   f"{host.proc}/sys/{setting.name}", verdict_of(True, weak))  # fmt: skip

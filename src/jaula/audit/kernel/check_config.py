@@ -25,7 +25,7 @@ class SupportRow(msgspec.Struct, frozen=True):
     support: str
     config: str
     tried: str
-    lost: str  # what is lost without the feature
+    consequence: str  # what is lost without the feature
     fatal: bool = False
 
 
@@ -70,7 +70,7 @@ def support_row(
         support,
         config or "-",
         tried or "-",
-        feature.lost,
+        feature.consequence,
         fatal=feature.needed and support == "no",
     )
 
@@ -81,11 +81,11 @@ def render(rows: Sequence[SupportRow]) -> str:
     source = found[1] if found else "no configuration of this kernel was found"
     text = table(
         ("GROUP", "FEATURE", "SUPPORT", "CONFIG", "TRIED", "LOST WITHOUT IT"),
-        [(r.group, r.feature, r.support, r.config, r.tried, r.lost) for r in rows],
+        [(r.group, r.feature, r.support, r.config, r.tried, r.consequence) for r in rows],
         widest=44,
     )
     missing = [
-        f"{'NEEDED ' if row.fatal else ''}{row.feature}: {row.support}; lost: {row.lost}"
+        f"{'NEEDED ' if row.fatal else ''}{row.feature}: {row.support}; lost: {row.consequence}"
         for row in rows
         if row.support != "yes"
     ]

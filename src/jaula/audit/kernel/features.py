@@ -19,7 +19,7 @@ class Feature(msgspec.Struct, frozen=True):
     name: str
     options: tuple[str, ...]
     probe: Probe | None
-    lost: str
+    consequence: str
     needed: bool = False
 
 
@@ -28,11 +28,11 @@ def _f(
     name: str,
     options: str,
     probe: Probe | None,
-    lost: str,
+    consequence: str,
     *,
     needed: bool = False,
 ) -> Feature:
-    return Feature(group, name, tuple(options.split()), probe, lost, needed)
+    return Feature(group, name, tuple(options.split()), probe, consequence, needed)
 
 
 _NS, _CG, _FS, _SEC = "namespaces", "cgroups", "storage", "confinement"

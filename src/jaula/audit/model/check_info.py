@@ -21,14 +21,14 @@ class CheckInfo(msgspec.Struct, frozen=True, kw_only=True):
     advice: str
 
 
-def describe(about: CheckInfo) -> str:
+def describe(info: CheckInfo) -> str:
     """A paragraph for ``--list``."""
     return "\n".join(
         (
-            f"{about.id} ({about.layer}): {about.title}",
-            f"    why        {about.reason}",
-            f"    evidence   {about.evidence}",
-            f"    references {', '.join(about.references)}",
-            f"    advice     {about.advice}",
+            f"{info.id} ({info.layer}): {info.title}",
+            f"    why        {info.reason}",
+            f"    evidence   {info.evidence}",
+            f"    references {', '.join(info.references)}",
+            f"    advice     {info.advice}",
         )
     )

@@ -39,10 +39,10 @@ class AuditedContainer:
         inspect: Mapping[str, Any],
         spec: Spec,
         proc_root: str = "/proc",
-        readings: HostSnapshot | None = None,
+        snapshot: HostSnapshot | None = None,
     ) -> None:
         self.inspect = inspect
-        self.readings = readings or HostSnapshot(proc_root)
+        self.snapshot = snapshot or HostSnapshot(proc_root)
         self.spec = spec
         self.proc_root = proc_root
         self.pid = int((inspect.get("State") or {}).get("Pid") or 0)
@@ -152,12 +152,12 @@ class AuditedContainer:
     @property
     def host_mounts(self) -> tuple[MountInfo, ...]:
         """The mount table of whoever verifies, to find cgroup trees."""
-        return self.readings.mounts
+        return self.snapshot.mounts
 
     @property
     def traceable(self) -> bool:
         """Whether the first process may be stopped for a moment; a frozen one would not."""
-        return self.readings.traced and not (self.inspect.get("State") or {}).get("Paused")
+        return self.snapshot.trace_processes and not (self.inspect.get("State") or {}).get("Paused")
 
     def started(self) -> str:
         """The start time of the first process, so that a reused pid is noticed."""

@@ -31,7 +31,9 @@ class HostSnapshot:
         self._expected: dict[tuple[object, ...], Rules] = {}
         self.networks: Sequence[Mapping[str, Any]] = ()  # what was asked of the engine's networks
         self.image_rules: ImagePolicyReader | None = None
-        self.traced = True  # whether a container's first process may be stopped for a moment
+        self.trace_processes = (
+            True  # whether a container's first process may be stopped for a moment
+        )
 
     @cached_property
     def mounts(self) -> tuple[MountInfo, ...]:

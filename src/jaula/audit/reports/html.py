@@ -59,7 +59,7 @@ def render(reports: Sequence[Report]) -> str:
     """The whole page."""
     broken = sum(not report.passed for report in reports)
     verdict = "everything holds as asked" if not broken else f"{broken} of {len(reports)} fail"
-    moment = max((report.moment for report in reports), default="")
+    timestamp = max((report.timestamp for report in reports), default="")
     body = "".join(_section(report, f"r{number}") for number, report in enumerate(reports))
     contents = "".join(
         f'<li><a href="#r{n}">{_text(report.name)}</a>: {_counts(report)}</li>'
@@ -71,7 +71,7 @@ def render(reports: Sequence[Report]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>jaula verify: {escape(verdict)}</title><style>{STYLE}</style></head><body>"
         f"<h1>Isolation in effect: {escape(verdict)}</h1>"
-        f'<p class="summary">Read from the kernel at {escape(moment)} by jaula '
+        f'<p class="summary">Read from the kernel at {escape(timestamp)} by jaula '
         f"{escape(__version__)}, and compared with what was asked for.</p>"
         f"<ul>{contents}</ul>{body}</body></html>\n"
     )

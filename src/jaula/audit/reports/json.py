@@ -27,7 +27,7 @@ def _row(report: Report, row: Result) -> dict[str, Any]:
         "evidence": row.evidence,
         "verdict": str(row.verdict),
         "references": list(check_info(row).references),
-        "time": report.moment,
+        "time": report.timestamp,
     }
 
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import msgspec
 
 from jaula.audit.checks import TABLE as CONTAINER_CHECKS
-from jaula.audit.escape.check_info import ABOUT as PROBING
+from jaula.audit.escape.check_info import INFO as PROBING
 from jaula.audit.host import TABLE as HOST_CHECKS
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.result import Result, Verdict, passed
 
 CHECK_INFOS: tuple[CheckInfo, ...] = (
-    *(check.about for check in CONTAINER_CHECKS),
+    *(check.info for check in CONTAINER_CHECKS),
     PROBING,
-    *(check.about for check in HOST_CHECKS),
+    *(check.info for check in HOST_CHECKS),
 )
 """Everything that can be checked, in the order of ``--list``."""
 
-_BY_ID = {about.id: about for about in CHECK_INFOS}
+_BY_ID = {info.id: info for info in CHECK_INFOS}
 _ORDER = (Verdict.FAILS, Verdict.UNKNOWN, Verdict.RELAXED, Verdict.HOLDS)
 
 
@@ -28,7 +28,7 @@ class Report(msgspec.Struct, frozen=True):
 
     name: str
     kind: str
-    moment: str
+    timestamp: str
     rows: tuple[Result, ...]
 
     @property

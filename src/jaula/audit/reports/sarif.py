@@ -33,8 +33,8 @@ KINDS: dict[Verdict, tuple[str, str]] = {
 def document(reports: Sequence[Report]) -> dict[str, Any]:
     """The log file as Python values, with one run."""
     used = {row.check for report in reports for row in report.rows}
-    rules = [about for about in CHECK_INFOS if about.id in used]
-    index = {about.id: number for number, about in enumerate(rules)}
+    rules = [info for info in CHECK_INFOS if info.id in used]
+    index = {info.id: number for number, info in enumerate(rules)}
     return {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -45,13 +45,15 @@ def document(reports: Sequence[Report]) -> dict[str, Any]:
                         "name": "jaula verify",
                         "version": __version__,
                         "semanticVersion": _semantic(__version__),
-                        "rules": [_rule(about) for about in rules],
+                        "rules": [_rule(info) for info in rules],
                     }
                 },
                 "invocations": [
                     {
                         "executionSuccessful": True,
-                        "endTimeUtc": max((r.moment for r in reports), default="1970-01-01T00:00Z"),
+                        "endTimeUtc": max(
+                            (r.timestamp for r in reports), default="1970-01-01T00:00Z"
+                        ),
                     }
                 ],
                 "results": [
@@ -70,15 +72,15 @@ def render(reports: Sequence[Report]) -> str:
     return json.dumps(document(reports), indent=2)
 
 
-def _rule(about: CheckInfo) -> dict[str, Any]:
+def _rule(info: CheckInfo) -> dict[str, Any]:
     return {
-        "id": about.id,
-        "name": about.title,
-        "shortDescription": {"text": about.title},
-        "fullDescription": {"text": about.reason},
-        "help": {"text": f"{about.advice}\nEvidence: {about.evidence}"},
+        "id": info.id,
+        "name": info.title,
+        "shortDescription": {"text": info.title},
+        "fullDescription": {"text": info.reason},
+        "help": {"text": f"{info.advice}\nEvidence: {info.evidence}"},
         "defaultConfiguration": {"level": "error"},
-        "properties": {"tags": ["security", about.layer, *about.references]},
+        "properties": {"tags": ["security", info.layer, *info.references]},
     }
 
 

@@ -56,7 +56,7 @@ def test_a_missing_feature_is_named_with_what_is_lost() -> None:
 
 
 def test_every_feature_says_what_is_lost() -> None:
-    assert all(item.lost and (item.options or item.probe) for item in FEATURES)
+    assert all(item.consequence and (item.options or item.probe) for item in FEATURES)
     assert len({item.name for item in FEATURES}) == len(FEATURES)
 
 
