@@ -71,7 +71,7 @@ def test_the_table_is_in_order_and_without_contradictions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("release", "version", "signature", "found", "told"),
+    ("release", "version", "signature", "found", "reliable"),
     [
         ("6.18.44", "#1 SMP", None, (6, 18, 44), True),
         ("6.12.94+deb13-amd64", "#1 SMP Debian 6.12.94-1 (2026-06-01)", None, (6, 12, 94), True),
