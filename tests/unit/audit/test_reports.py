@@ -69,7 +69,7 @@ def test_every_check_says_why_by_what_and_what_to_do() -> None:
 @pytest.mark.parametrize("package", [jaula.audit.checks, jaula.audit.host])
 def test_every_file_of_checks_is_in_the_table(package: object) -> None:
     directory = Path(str(package.__path__[0]))  # type: ignore[attr-defined]
-    files = {path.stem for path in directory.glob("*.py") if "\nABOUT = " in path.read_text()}
+    files = {path.stem for path in directory.glob("*.py") if "\nINFO = " in path.read_text()}
     listed = {check.rows.__module__.rpartition(".")[2] for check in package.TABLE}  # type: ignore[attr-defined]
     assert files == listed
 
