@@ -59,7 +59,7 @@ def unescape(path: str) -> str:
 
 
 def top(mounts: tuple[MountInfo, ...], target: str) -> MountInfo | None:
-    """The mount that is visible at exactly ``target``: the last one there."""
+    """Return the visible mount at exactly ``target``, which is the last one there, or None."""
     for mount in reversed(mounts):
         if mount.target == target:
             return mount

@@ -1,4 +1,11 @@
-"""rtnetlink(7): requests that change links, addresses and routes, and the tables of them."""
+"""Links, addresses and routes of a network namespace: rtnetlink(7).
+
+Two parts: requests that change the tables, as values (pure), and :class:`Rtnetlink`, a socket that
+reads them. Only what bridges and interfaces on the host need is here; :mod:`jaula.network` decides
+what links are for.
+
+Source of the numbers: include/uapi/linux/{rtnetlink,if_link,if_addr,veth}.h.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +47,10 @@ rtmsg = struct.Struct("=BBBBBBBBI")  # family, dst, src, tos, table, protocol, s
 
 
 def mac_bytes(mac: str) -> bytes:
-    """``02:42:ac:11:00:02`` as six bytes; ValueError for anything else."""
+    """Return ``02:42:ac:11:00:02`` as six bytes.
+
+    :raises ValueError: when ``mac`` is not a MAC address.
+    """
     raw = bytes.fromhex(mac.replace(":", ""))
     if len(raw) != 6 or len(mac) != 17:
         raise ValueError(f"{mac!r} is not a MAC address")
@@ -48,7 +58,10 @@ def mac_bytes(mac: str) -> bytes:
 
 
 def ifname_attribute(name: str) -> bytes:
-    """The attribute with an interface's name; OSError for what cannot be one."""
+    """Return the IFLA_IFNAME attribute of an interface name.
+
+    :raises OSError: EINVAL when ``name`` is not an interface name.
+    """
     raw = os.fsencode(name)
     if not 0 < len(raw) < 16 or b"/" in raw or b"\0" in raw:
         raise OSError(errno.EINVAL, f"rtnetlink: {name!r} is not an interface name")
@@ -60,7 +73,7 @@ def _u32(value: int) -> bytes:
 
 
 def add_bridge(name: str, *, mac: str, mtu: int, group: int = 0) -> Request:
-    """A new bridge, down, of an interface group; EEXIST if the name is taken."""
+    """Create a bridge, down, in an interface group; EEXIST if the name is taken."""
     body = (
         ifinfomsg.pack(0, 0, 0, 0, 0)
         + ifname_attribute(name)
@@ -73,19 +86,19 @@ def add_bridge(name: str, *, mac: str, mtu: int, group: int = 0) -> Request:
 
 
 def add_dummy(name: str) -> Request:
-    """A new link that leads nowhere, down; EEXIST if the name is taken."""
+    """Create a dummy link, down; EEXIST if the name is taken."""
     return _add(name, "dummy", b"")
 
 
 def add_vlan(name: str, *, parent: int, tag: int) -> Request:
-    """A new link for the frames of an IEEE 802.1Q tag (1 to 4094) on the link ``parent``."""
+    """Create a link for an IEEE 802.1Q tag (1 to 4094) on the link with index ``parent``."""
     return _add(name, "vlan", attribute(IFLA_VLAN_ID, tag.to_bytes(2, sys.byteorder)), parent)
 
 
 def add_macvlan(
     name: str, *, parent: int, netns: int, mode: str, mac: str | None, mtu: int = 0
 ) -> Request:
-    """A link with a MAC of its own on ``parent``, born in the namespace of ``netns``, down."""
+    """Create a macvlan link on ``parent`` in the namespace ``netns``, down, with its own MAC."""
     data = attribute(IFLA_MACVLAN_MODE, _u32(MACVLAN_MODES[mode]))
     return _add(name, "macvlan", data, parent, netns, mac, mtu)
 
@@ -93,7 +106,7 @@ def add_macvlan(
 def add_ipvlan(
     name: str, *, parent: int, netns: int, mode: str, flag: str, mtu: int = 0
 ) -> Request:
-    """A link with the MAC of ``parent``, told apart by its addresses, born like macvlan's."""
+    """Create an ipvlan link on ``parent`` in the namespace ``netns``, down; it shares the MAC."""
     data = attribute(IFLA_IPVLAN_MODE, IPVLAN_MODES[mode].to_bytes(2, sys.byteorder))
     data += attribute(IFLA_IPVLAN_FLAGS, IPVLAN_FLAGS[flag].to_bytes(2, sys.byteorder))
     return _add(name, "ipvlan", data, parent, netns, None, mtu)
@@ -132,9 +145,9 @@ def add_veth(
     peer_netns: int | None = None,
     peer_mac: str | None = None,
 ) -> Request:
-    """A veth pair, both ends down; the peer is born in the namespace of ``peer_netns``.
+    """Create a veth pair, both ends down; the peer is created in the namespace ``peer_netns``.
 
-    ``master`` is the index of a bridge for the near end, ``group`` its interface group.
+    ``master`` is the index of the bridge of the near end, ``group`` its interface group.
     """
     peer = (
         ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(peer_name) + attribute(IFLA_MTU, _u32(mtu))
@@ -169,11 +182,11 @@ def set_link(
     hairpin: bool | None = None,
     isolated: bool | None = None,
 ) -> Request:
-    """Change a link named by its name or index; what is None stays.
+    """Change a link, given by name or index; parameters that are None stay unchanged.
 
-    ``no_link_local`` sets the IPv6 address generation mode 'none', to be asked before ``up``.
-    ``hairpin`` and ``isolated`` are for a port of a bridge: whether a frame may leave where it came
-    in, and whether none goes between it and other isolated ports.
+    ``no_link_local`` sets the IPv6 address generation mode to none and must precede ``up``.
+    ``hairpin`` and ``isolated`` apply to a bridge port: a frame may leave by the port it came in,
+    and no frame passes between isolated ports.
     """
     index = link if isinstance(link, int) else 0
     change = IFF_UP if up is not None else 0
@@ -201,12 +214,12 @@ def set_link(
     if port:
         slave = attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0") + nest(IFLA_INFO_SLAVE_DATA, port)
         body += nest(IFLA_LINKINFO, slave)
-    kind = RTM_NEWLINK if port else RTM_SETLINK  # only the former reads slave data
+    kind = RTM_NEWLINK if port else RTM_SETLINK  # only RTM_NEWLINK reads slave data
     return Request(kind, 0, body, f"set link {link}")
 
 
 def delete_link(name: str) -> Request:
-    """Remove a link, and with one end of a veth the other; ENODEV if there is none."""
+    """Delete a link; deleting one end of a veth pair deletes the other. ENODEV if absent."""
     return Request(
         RTM_DELLINK,
         0,
@@ -216,16 +229,16 @@ def delete_link(name: str) -> Request:
 
 
 def add_address(index: int, address: str, prefix: int) -> Request:
-    """An address, for IPv4 with its broadcast address; EEXIST if the link has it.
+    """Add an address, for IPv4 with its broadcast address; EEXIST if the link has it.
 
-    An IPv6 address is usable at once: nobody is asked whether it is a duplicate.
+    An IPv6 address is usable at once: duplicate address detection is disabled for it.
     """
-    about = f"add address {address}/{prefix}"
-    wanted = NLM_F.CREATE | NLM_F.EXCL
+    description = f"add address {address}/{prefix}"
+    flags = NLM_F.CREATE | NLM_F.EXCL
     if ":" in address:
         raw = socket.inet_pton(socket.AF_INET6, address)
         head = ifaddrmsg.pack(socket.AF_INET6, prefix, IFA_F_NODAD, RT_SCOPE_UNIVERSE, index)
-        return Request(RTM_NEWADDR, wanted, head + attribute(IFA_ADDRESS, raw), about)
+        return Request(RTM_NEWADDR, flags, head + attribute(IFA_ADDRESS, raw), description)
     raw = socket.inet_aton(address)
     host_bits = (1 << (32 - prefix)) - 1
     broadcast = _be32(int.from_bytes(raw, "big") | host_bits)
@@ -235,7 +248,7 @@ def add_address(index: int, address: str, prefix: int) -> Request:
         + attribute(IFA_ADDRESS, raw)
         + attribute(IFA_BROADCAST, broadcast)
     )
-    return Request(RTM_NEWADDR, wanted, body, about)
+    return Request(RTM_NEWADDR, flags, body, description)
 
 
 def _be32(value: int) -> bytes:
@@ -243,40 +256,40 @@ def _be32(value: int) -> bytes:
 
 
 def add_default_route(gateway: str) -> Request:
-    """The default route; EEXIST if there is one, ENETUNREACH if no link reaches it."""
+    """Add the default route; EEXIST if there is one, ENETUNREACH if no link reaches the gateway."""
     family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
     hop = attribute(RTA_GATEWAY, socket.inet_pton(family, gateway))
     return _default_route(family, RT_SCOPE_UNIVERSE, hop, f"via {gateway}")
 
 
 def add_default_device_route(index: int, family: int) -> Request:
-    """The default route for a link on which every address is a neighbour."""
+    """Add the default route on a link whose addresses are all on-link, without a gateway."""
     return _default_route(family, RT_SCOPE_LINK, attribute(RTA_OIF, _u32(index)), f"on {index}")
 
 
-def _default_route(family: int, scope: int, hop: bytes, about: str) -> Request:
+def _default_route(family: int, scope: int, hop: bytes, description: str) -> Request:
     body = rtmsg.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0) + hop
-    wanted = NLM_F.CREATE | NLM_F.EXCL
-    return Request(RTM_NEWROUTE, wanted, body, f"add default route {about}")
+    flags = NLM_F.CREATE | NLM_F.EXCL
+    return Request(RTM_NEWROUTE, flags, body, f"add default route {description}")
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One entry of the table of links."""
+    """One entry of the link table."""
 
     index: int
     name: str
     flags: int
     mac: str
     mtu: int
-    master: int  # 0: none
-    parent: int  # the link below; 0: none
+    master: int  # index; 0: none
+    parent: int  # index of the lower link; 0: none
     kind: str  # 'veth', 'bridge', ...; '' for hardware and loopback
-    operstate: int  # RFC 2863; IF_OPER_UP when it carries frames
+    operstate: int  # RFC 2863; IF_OPER_UP when the link carries frames
 
     @property
     def up(self) -> bool:
-        """Whether it was set up; it carries frames only when ``operstate`` says so."""
+        """Whether the link is administratively up; it carries frames only in ``IF_OPER_UP``."""
         return bool(self.flags & IFF_UP)
 
 
@@ -292,7 +305,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route; ``destination`` is '' for a default route, ``index`` 0 without an interface."""
+    """One route; ``destination`` is '' for a default route, ``index`` is 0 without an interface."""
 
     family: int
     destination: str
@@ -303,50 +316,50 @@ class Route:
 
 
 class Rtnetlink(Netlink):
-    """A socket of the routing family. Not thread safe."""
+    """A routing socket (NETLINK_ROUTE). Not thread safe."""
 
     def link(self, name: str) -> Link | None:
-        """The link of that name, None if there is none.
+        """Return the link with this name, or None.
 
-        Since Linux 6.8 this also lets the kernel finish a change of carrier that it had put off.
+        Since Linux 6.8 the request also makes the kernel complete a deferred carrier change.
         """
         body = ifinfomsg.pack(0, 0, 0, 0, 0) + ifname_attribute(name)
-        found = self.ask(RTM_GETLINK, body, about=f"link {name}", absent=errno.ENODEV)
-        return None if found is None else _parse_link(found)
+        reply = self.ask(RTM_GETLINK, body, about=f"link {name}", absent=errno.ENODEV)
+        return None if reply is None else _parse_link(reply)
 
     def links(self) -> list[Link]:
-        """Every link of the namespace."""
+        """Return every link of the namespace."""
         body = ifinfomsg.pack(0, 0, 0, 0, 0)
         return [_parse_link(x) for x in self.dump(RTM_GETLINK, body, about="links")]
 
     def addresses(self) -> list[Address]:
-        """Every IPv4 and IPv6 address of the namespace."""
+        """Return every IPv4 and IPv6 address of the namespace."""
         rows = []
-        wanted = ifaddrmsg.pack(0, 0, 0, 0, 0)
-        for body in self.dump(RTM_GETADDR, wanted, about="addresses"):
+        request = ifaddrmsg.pack(0, 0, 0, 0, 0)
+        for body in self.dump(RTM_GETADDR, request, about="addresses"):
             family, prefix, _, _, index = ifaddrmsg.unpack_from(body)
-            found = attributes(body[ifaddrmsg.size :])
-            raw = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
+            values = attributes(body[ifaddrmsg.size :])
+            raw = values.get(IFA_LOCAL, values.get(IFA_ADDRESS, b""))
             rows.append(Address(index, family, _ip(family, raw), prefix))
         return rows
 
     def routes(self) -> list[Route]:
-        """Every IPv4 and IPv6 route of every table of the namespace."""
+        """Return the IPv4 and IPv6 routes of all tables of the namespace."""
         rows = []
-        wanted = rtmsg.pack(*[0] * 9)
-        for body in self.dump(RTM_GETROUTE, wanted, about="routes"):
+        request = rtmsg.pack(*[0] * 9)
+        for body in self.dump(RTM_GETROUTE, request, about="routes"):
             family, prefix, _, _, table, _, _, _, _ = rtmsg.unpack_from(body)
             if family not in (socket.AF_INET, socket.AF_INET6):
                 continue
-            found = attributes(body[rtmsg.size :])
+            values = attributes(body[rtmsg.size :])
             rows.append(
                 Route(
                     family,
-                    _ip(family, found.get(RTA_DST, b"")),
+                    _ip(family, values.get(RTA_DST, b"")),
                     prefix,
-                    _ip(family, found.get(RTA_GATEWAY, b"")),
-                    _number(found.get(RTA_OIF)),
-                    _number(found.get(RTA_TABLE)) or table,
+                    _ip(family, values.get(RTA_GATEWAY, b"")),
+                    _number(values.get(RTA_OIF)),
+                    _number(values.get(RTA_TABLE)) or table,
                 )
             )
         return rows
@@ -354,17 +367,17 @@ class Rtnetlink(Netlink):
 
 def _parse_link(body: bytes) -> Link:
     _, _, index, flags, _ = ifinfomsg.unpack_from(body)
-    found = attributes(body[ifinfomsg.size :])
+    values = attributes(body[ifinfomsg.size :])
     return Link(
         index,
-        text(found.get(IFLA_IFNAME, b"")),
+        text(values.get(IFLA_IFNAME, b"")),
         flags,
-        found.get(IFLA_ADDRESS, b"").hex(":"),
-        _number(found.get(IFLA_MTU)),
-        _number(found.get(IFLA_MASTER)),
-        _number(found.get(IFLA_LINK)),
-        text(attributes(found.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
-        found.get(IFLA_OPERSTATE, b"\0")[0],
+        values.get(IFLA_ADDRESS, b"").hex(":"),
+        _number(values.get(IFLA_MTU)),
+        _number(values.get(IFLA_MASTER)),
+        _number(values.get(IFLA_LINK)),
+        text(attributes(values.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
+        values.get(IFLA_OPERSTATE, b"\0")[0],
     )
 
 

@@ -1,4 +1,16 @@
-"""Annotations."""
+"""jaula's annotations in an OCI spec: Landlock rules and the roots of bind sources.
+
+The OCI runtime specification has no fields for them. The component that creates the spec decides
+their content; the runtime applies it.
+
+``io.jaula.landlock`` holds the rules as JSON. Rights are the kernel's bits
+(include/uapi/linux/landlock.h). A right that is handled and granted by no rule is refused.
+
+``io.jaula.beneath`` maps the source of a bind mount to the directory that bounds it. An operator
+can allow a user to mount anything below a directory. That user may be able to place a symbolic link
+there, so the path alone does not identify the source. For these mounts the runtime opens the source
+below the directory without following links.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +29,7 @@ class _Document(
 
 
 class PathRule(_Document, frozen=True):
-    """Rights beneath an absolute path in the container; on a file, those that apply to files."""
+    """Rights beneath an absolute path in the container, or on a file at that path."""
 
     path: str
     access: int
@@ -31,7 +43,7 @@ class PortRule(_Document, frozen=True):
 
 
 class Ruleset(_Document, frozen=True):
-    """One domain. ``joined``: processes that join the container later enter one like it too."""
+    """One Landlock domain; ``joined`` includes processes that join the container later."""
 
     handled_access_fs: int = 0
     handled_access_net: int = 0
@@ -42,21 +54,24 @@ class Ruleset(_Document, frozen=True):
 
 
 def encode_ruleset(ruleset: Ruleset) -> str:
-    """The annotation's text."""
+    """Return the text of the Landlock annotation."""
     return msgspec.json.encode(ruleset).decode()
 
 
 def decode_ruleset(text: str) -> Ruleset:
-    """Read an annotation. Raises ``InvalidRequest`` where it is none of ours."""
+    """Decode the Landlock annotation.
+
+    :raises InvalidRequest: when the text is not a valid ruleset.
+    """
     try:
         ruleset = msgspec.json.decode(text, type=Ruleset)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"annotation {LANDLOCK_ANNOTATION}: {error}") from None
     bits = (ruleset.handled_access_fs, ruleset.handled_access_net, ruleset.scoped)
-    granted = (*(r.access for r in ruleset.paths), *(r.access for r in ruleset.ports))
-    if not any(bits) or not all(0 <= n < 1 << 64 for n in (*bits, *granted)):
+    allowed = (*(r.access for r in ruleset.paths), *(r.access for r in ruleset.ports))
+    if not any(bits) or not all(0 <= n < 1 << 64 for n in (*bits, *allowed)):
         raise InvalidRequest(
-            f"annotation {LANDLOCK_ANNOTATION}: it handles no rights, or rights are no bits"
+            f"annotation {LANDLOCK_ANNOTATION}: it handles no rights, or has invalid rights"
         )
     for rule in ruleset.paths:
         if not rule.path.startswith("/") or "\0" in rule.path:
@@ -70,18 +85,21 @@ def decode_ruleset(text: str) -> Ruleset:
     for port in ruleset.ports:
         if not 0 <= port.port <= 65535 or port.access & ~ruleset.handled_access_net:
             raise InvalidRequest(
-                f"annotation {LANDLOCK_ANNOTATION}: port {port.port}: no rule can hold that"
+                f"annotation {LANDLOCK_ANNOTATION}: port {port.port} or its rights are not valid"
             )
     return ruleset
 
 
-def encode_bind_roots(bounds: dict[str, str]) -> str:
-    """``bounds``: source to directory. No path holds a NUL byte, so it separates them."""
-    return "\0".join(path for pair in bounds.items() for path in pair)
+def encode_bind_roots(roots: dict[str, str]) -> str:
+    """Encode a map of source to directory; a NUL byte separates paths, which cannot contain one."""
+    return "\0".join(path for pair in roots.items() for path in pair)
 
 
 def decode_bind_roots(text: str) -> dict[str, str]:
-    """Source to directory. Raises ``InvalidRequest`` where it is none of ours."""
+    """Decode the map of source to directory.
+
+    :raises InvalidRequest: when a source has no directory.
+    """
     paths = text.split("\0") if text else []
     if len(paths) % 2:
         raise InvalidRequest(f"annotation {BIND_ROOT_ANNOTATION}: a path without its directory")
@@ -89,7 +107,7 @@ def decode_bind_roots(text: str) -> dict[str, str]:
 
 
 def path_below(source: str, directory: str) -> str | None:
-    """The part of ``source`` below ``directory``: empty for itself, None where it is elsewhere."""
+    """Return ``source`` relative to ``directory``: '' for the directory itself, None if outside."""
     if source == directory:
         return ""
     start = directory.rstrip("/") + "/"
