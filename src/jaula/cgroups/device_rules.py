@@ -1,7 +1,12 @@
-"""Device rules in the form that both versions work from. Pure.
+"""Device rules in the form that both versions use, and the default rules of a runtime. Pure.
 
-Source: OCI config-linux.md "Device allow list": absent type is ``a``, absent numbers are any,
+Source: OCI config-linux.md "Device allow list": an absent type is ``a``, absent numbers match any,
 and the access letters are ``r``, ``w``, ``m`` (mknod).
+
+OCI config-linux.md "Default Devices": the runtime supplies these nodes, so the list of a spec does
+not name them. :data:`DEFAULT_DEVICES` also allows mknod of any node, as other runtimes do and
+images expect (a package that runs mknod). Opening a node needs a rule. The engine writes complete
+lists of its own, without mknod, and does not use the default.
 """
 
 from __future__ import annotations
@@ -13,11 +18,11 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.spec.runtime import DeviceCgroup
 
-_HIGHEST = 2**32 - 1
+_MAX_NUMBER = 2**32 - 1
 
 
 class DeviceRule(msgspec.Struct, frozen=True):
-    """``kinds`` is one or both of ``c`` and ``b``; ``access`` is in the order ``rwm``."""
+    """A rule; ``kinds`` is one or both of ``c`` and ``b``, ``access`` is in the order ``rwm``."""
 
     allow: bool
     kinds: tuple[str, ...]
@@ -27,7 +32,7 @@ class DeviceRule(msgspec.Struct, frozen=True):
 
     @property
     def everything(self) -> bool:
-        """Whether it speaks of every device and every access."""
+        """Whether the rule matches every device and every access."""
         return (
             len(self.kinds) == 2
             and self.major is None
@@ -37,7 +42,10 @@ class DeviceRule(msgspec.Struct, frozen=True):
 
 
 def normalize(devices: Iterable[DeviceCgroup]) -> tuple[DeviceRule, ...]:
-    """Checked rules in the same order; raises ``InvalidRequest``."""
+    """Return validated rules in the same order.
+
+    :raises InvalidRequest: when a rule is not valid.
+    """
     return tuple(_rule(device) for device in devices)
 
 
@@ -60,8 +68,8 @@ def _rule(device: DeviceCgroup) -> DeviceRule:
 def _number(what: str, value: int | None) -> int | None:
     if value is None or value == -1:  # runtimes write -1 for "any" too
         return None
-    if not 0 <= value <= _HIGHEST:
-        raise InvalidRequest(f"bad device {what} {value}", hint=f"0 to {_HIGHEST}, or absent")
+    if not 0 <= value <= _MAX_NUMBER:
+        raise InvalidRequest(f"bad device {what} {value}", hint=f"0 to {_MAX_NUMBER}, or absent")
     return value
 
 
@@ -88,11 +96,12 @@ DEFAULT_DEVICES: tuple[DeviceCgroup, ...] = (
 
 
 def with_default_devices(devices: Iterable[DeviceCgroup]) -> tuple[DeviceCgroup, ...]:
-    """``devices`` with the default ones behind, so that they hold whatever stands before.
+    """Return ``devices`` followed by the default rules, which therefore always apply.
 
-    A list that begins with no word on every device begins with denying all. Raises
-    ``InvalidRequest`` for a malformed rule.
+    If the first rule does not match every device, the result begins with a rule that denies all.
+
+    :raises InvalidRequest: when the first rule is not valid.
     """
-    given = tuple(devices)
-    complete = bool(given) and normalize(given[:1])[0].everything
-    return (*(() if complete else (_DENY_ALL,)), *given, *DEFAULT_DEVICES)
+    rules = tuple(devices)
+    complete = bool(rules) and normalize(rules[:1])[0].everything
+    return (*(() if complete else (_DENY_ALL,)), *rules, *DEFAULT_DEVICES)

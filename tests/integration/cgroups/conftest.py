@@ -65,7 +65,7 @@ def start(driver: CgroupDriver) -> Iterator[Start]:
     running: list[subprocess.Popen[bytes]] = []
 
     def run(cgroup: Cgroup, program: str, settle: bool = True) -> subprocess.Popen[bytes]:
-        descriptors = cgroup.entry()
+        descriptors = cgroup.open_attach_fds()
         try:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", program],
@@ -78,7 +78,7 @@ def start(driver: CgroupDriver) -> Iterator[Start]:
                 os.close(descriptor)
         running.append(process)
         if settle:
-            cgroup.settle()
+            cgroup.release_pause_process()
         return process
 
     yield run

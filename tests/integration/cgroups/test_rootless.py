@@ -17,7 +17,7 @@ own = open('/proc/self/cgroup').read()
 path = place(None, 'jlt-nobody', systemd=False, rootless=True, own=own)
 with driver.create(path) as cgroup:
     print(cgroup.apply(Resources(devices=(DeviceCgroup(allow=False, access='rwm'),))))
-    print(cgroup.entry(), cgroup.pids(), cgroup.locations())
+    print(cgroup.open_attach_fds(), cgroup.pids(), cgroup.locations())
     try:
         cgroup.apply(Resources(memory=Memory(limit=1 << 20)))
     except JaulaError as error:

@@ -107,7 +107,7 @@ def test_a_unit_is_started_changed_and_stopped(address: str, manager: Manager) -
         systemd.set("a.scope", [UnitProperty("AllowedCPUs", "ay", b"\x03")])
         systemd.set("a.scope", [UnitProperty("DeviceAllow", "a(ss)", [("/dev/null", "r")])])
         systemd.stop("a.scope")
-        systemd.forget("a.scope")
+        systemd.reset_failed("a.scope")
     assert manager.calls == [
         ("Subscribe", ()),
         ("Get", (f"{NAME}.Manager", "Version")),
@@ -160,7 +160,7 @@ def test_a_unit_that_is_gone_needs_no_stopping(address: str, manager: Manager) -
     manager.answers["StopUnit"] = manager.answers["ResetFailedUnit"] = f"{NAME}.NoSuchUnit"
     with connected(address) as systemd:
         systemd.stop("a.scope")
-        systemd.forget("a.scope")
+        systemd.reset_failed("a.scope")
 
 
 def test_a_manager_that_goes_away_is_unavailable(address: str) -> None:

@@ -48,7 +48,7 @@ def test_without_root_the_place_is_beside_the_caller() -> None:
 
 
 def test_a_caller_outside_of_its_cgroup_namespace_has_no_place_beside_it() -> None:
-    with pytest.raises(Unsupported, match="outside of the cgroup namespace"):
+    with pytest.raises(Unsupported, match="outside the cgroup namespace"):
         of(None, rootless=True, own="0::/../../x\n")
 
 

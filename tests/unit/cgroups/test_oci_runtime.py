@@ -70,7 +70,7 @@ def test_without_a_cgroup_a_container_runs_but_not_with_limits() -> None:
         cgroup.freeze()
     cgroup.kill()
     cgroup.destroy()
-    assert (cgroup.entry(), cgroup.pids(), cgroup.directory_fd()) == ((), (), None)
+    assert (cgroup.open_attach_fds(), cgroup.pids(), cgroup.directory_fd()) == ((), (), None)
 
 
 def test_a_host_without_cgroups_and_one_that_forbids_them_give_none() -> None:

@@ -1,6 +1,6 @@
-"""A v1 cgroup: the same path in every hierarchy, behind one object.
+"""A v1 cgroup: the same path in every hierarchy, as one object.
 
-The table of controllers below is where one is added. What each writes is decided in its own file.
+:data:`CONTROLLERS` is the table of controllers; each decides its writes in its own module.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from jaula.cgroups import directory as cgroup_directory
 from jaula.cgroups import files, pids
-from jaula.cgroups.controller import Controller
+from jaula.cgroups.controller import Controller, requested
 from jaula.cgroups.files import Reader, Step, is_removed, perform
 from jaula.cgroups.protocol import CpusetStats, CpuStats, Stats
 from jaula.cgroups.rdma import Rdma
@@ -45,7 +45,7 @@ FREEZE_TIMEOUT = 2.0  # seconds
 
 
 class Hierarchy(msgspec.Struct, frozen=True):
-    """One mounted tree; ``root`` is a descriptor of its mount point, owned by the driver."""
+    """One mounted hierarchy; ``root`` is a descriptor of the mount point, owned by the driver."""
 
     controllers: tuple[str, ...]
     mount: str
@@ -53,7 +53,7 @@ class Hierarchy(msgspec.Struct, frozen=True):
 
 
 class V1Cgroup:
-    """See :class:`jaula.cgroups.protocol.Cgroup`, whose contract this keeps."""
+    """Implementation of :class:`jaula.cgroups.protocol.Cgroup`."""
 
     def __init__(self, path: str, relative: str, hierarchies: tuple[Hierarchy, ...]) -> None:
         self.path = path
@@ -62,12 +62,13 @@ class V1Cgroup:
         self._directories: dict[str, int] = {}
 
     def plan(self, resources: Resources) -> list[tuple[str, tuple[Step, ...]]]:
-        """The writes by controller; raises what :meth:`apply` raises before it writes."""
+        """Return the writes by controller; raise as :meth:`apply` does, before the first write."""
         if resources.unified:
-            raise InvalidRequest("unified resources need cgroup v2, this host has v1")
+            raise InvalidRequest("unified resources need cgroup v2; this host has v1")
         plans = [
             (name, controller.decide(resources, self.reader(name)))
             for name, controller in CONTROLLERS.items()
+            if requested(controller, resources)
         ]
         for name, steps in plans:
             if steps and self._directory(name) is None:
@@ -85,7 +86,7 @@ class V1Cgroup:
         return tuple(warnings)
 
     def reader(self, controller: str) -> Reader:
-        """Reads the files of one controller."""
+        """Return a reader of one controller's files."""
         return files.reader(self._directory(controller))
 
     def add(self, pid: int) -> None:
@@ -93,12 +94,12 @@ class V1Cgroup:
             directory = self._required(hierarchy.controllers[0])
             cgroup_directory.add(directory, self.path, pid, hint=f"refused in {hierarchy.mount}")
 
-    def entry(self) -> tuple[int, ...]:
+    def open_attach_fds(self) -> tuple[int, ...]:
         opened: list[int] = []
         try:
             for hierarchy in self._hierarchies:
                 directory = self._required(hierarchy.controllers[0])
-                # a hybrid host's v2 tree, which has no name, has no file of single threads
+                # The v2 tree of a hybrid host (name "") has no per-thread file.
                 file = "tasks" if hierarchy.controllers[0] else "cgroup.procs"
                 opened.append(os.open(file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory))
         except BaseException:
@@ -107,8 +108,8 @@ class V1Cgroup:
             raise
         return tuple(opened)
 
-    def settle(self) -> None:
-        """An empty cgroup stays by itself."""
+    def release_pause_process(self) -> None:
+        """Do nothing: an empty cgroup stays."""
 
     def directory_fd(self) -> int | None:
         return None
@@ -142,8 +143,8 @@ class V1Cgroup:
         return directory is not None and freezer.frozen(directory)
 
     def kill(self) -> None:
-        """Those that cgroups below have frozen are let go too, else they would not die."""
-        cgroup_directory.kill(self.path, self._pids, self._stop_for_kill, self._thaw_all)
+        """Send SIGKILL to every process; thaw frozen child cgroups so that theirs exit too."""
+        cgroup_directory.kill(self.path, self._pids, self._freeze_for_kill, self._thaw_all)
 
     def destroy(self, timeout: float = 2.0) -> None:
         deadline = time.monotonic() + timeout
@@ -162,13 +163,13 @@ class V1Cgroup:
         return None if directory is None else memory.subscribe_oom(directory)
 
     def limits(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        texts: dict[str, str] = {}
         for name, controller in CONTROLLERS.items():
             read = self.reader(name)
             for file in controller.limits:
                 if (text := read(file)) is not None:
-                    found[file] = text
-        return found
+                    texts[file] = text
+        return texts
 
     def locations(self) -> dict[str, str]:
         return {
@@ -189,7 +190,7 @@ class V1Cgroup:
         self.close()
 
     def _directory(self, controller: str) -> int | None:
-        """The directory of a controller, opened once; None where the host or the path lacks it."""
+        """Return the directory of a controller, opened once; None if it does not exist."""
         directory = self._directories.get(controller)
         if directory is not None:
             return directory
@@ -216,7 +217,7 @@ class V1Cgroup:
             directory = self._directory(name)
             if directory is not None:
                 return cgroup_directory.pids(directory)
-        return set()  # removed since
+        return set()  # removed concurrently
 
     def _thaw_all(self) -> None:
         directory = self._directory("freezer")
@@ -227,7 +228,7 @@ class V1Cgroup:
                 if not is_removed(error):
                     raise
 
-    def _stop_for_kill(self) -> bool:
+    def _freeze_for_kill(self) -> bool:
         directory = self._directory("freezer")
         if directory is None:
             return False

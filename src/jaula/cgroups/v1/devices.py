@@ -1,8 +1,8 @@
-"""The v1 ``devices`` controller: which device nodes may be opened or made.
+"""The v1 ``devices`` controller: which device nodes may be opened or created.
 
-Source: OCI config-linux.md "Device allow list"; kernel ``admin-guide/cgroup-v1/devices.rst``.
-Rules are written in the document's order; ``a`` clears the list and denies (or allows) all. v2
-has no such files: there :mod:`jaula.cgroups.v2.devices` compiles the same rules to a program.
+Source: OCI config-linux.md "Device allow list"; kernel ``admin-guide/cgroup-v1/devices.rst``. Rules
+are written in the document's order; ``a`` clears the list and denies (or allows) all. v2 has no
+such files: :mod:`jaula.cgroups.v2.devices` compiles the same rules to a program.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from jaula.spec.runtime import Resources
 
 
 class Devices:
+    """The v1 ``devices`` controller."""
+
     name = "devices"
+    section = "devices"
     limits = ("devices.list",)
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:

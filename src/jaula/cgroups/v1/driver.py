@@ -1,7 +1,7 @@
-"""The v1 driver: one directory per hierarchy, for the hierarchies that matter.
+"""The v1 driver: a directory in each hierarchy that a container needs.
 
-Source: kernel ``admin-guide/cgroup-v1/cgroups.rst``. A hybrid host's v2 tree without controllers is
-left alone, and so is systemd's named hierarchy: a container is found by its path in the others.
+Source: kernel ``admin-guide/cgroup-v1/cgroups.rst``. The driver does not touch a hybrid host's v2
+tree without controllers, nor systemd's named hierarchy, unless they are passed as ``named``.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _V2_NAMES = {"blkio": "io"}
 
 
 class V1Driver:
-    """The hierarchies found on the host, each by a descriptor."""
+    """The hierarchies of the host, each by a descriptor."""
 
     name = "cgroupfs"
     version = 1
 
     def __init__(self, mounts: dict[str, str], named: Iterable[tuple[str, str]] = ()) -> None:
-        """``mounts`` is controller to mount point; controllers with one mount share a hierarchy.
+        """Open the hierarchies of ``mounts`` (controller to mount point; equal ones are shared).
 
-        ``named`` are further hierarchies that limit nothing, (name, mount point), for a service
-        manager's sake.
+        ``named`` are further hierarchies without limits, (name, mount point), which a service
+        manager needs.
         """
         self.hierarchies = tuple(
             Hierarchy(
@@ -44,21 +44,23 @@ class V1Driver:
 
     def create(self, path: str) -> V1Cgroup:
         relative = cgroup_path.relative(path)
-        done: list[Hierarchy] = []
+        created: list[Hierarchy] = []
         try:
             for hierarchy in self.hierarchies:
                 self._make(hierarchy, relative)
-                done.append(hierarchy)
+                created.append(hierarchy)
         except BaseException:
-            for hierarchy in done:
+            for hierarchy in created:
                 os.rmdir(relative, dir_fd=hierarchy.root)
             raise
         return V1Cgroup(f"/{relative}", relative, self.hierarchies)
 
     def adopt(self, path: str) -> V1Cgroup:
-        """One that the service manager made in its hierarchies, processes and all.
+        """Return a cgroup that the service manager created in its hierarchies, with its processes.
 
-        It is made in the others. Raises ``InvalidRequest`` for a bad path.
+        Create it in the other hierarchies.
+
+        :raises InvalidRequest: when the path is not valid.
         """
         relative = cgroup_path.relative(path)
         for hierarchy in self.hierarchies:
@@ -118,7 +120,7 @@ class V1Driver:
             return
         except PermissionError as error:
             raise NotAuthorized(
-                f"cannot make cgroup /{relative} in {hierarchy.mount}: {error.strerror}",
+                f"cannot create cgroup /{relative} in {hierarchy.mount}: {error.strerror}",
                 hint="the engine needs root",
             ) from error
         if "cpuset" in hierarchy.controllers:
@@ -139,7 +141,7 @@ class V1Driver:
             parent = os.open(os.path.dirname(relative) or ".", _DIRECTORY, dir_fd=hierarchy.root)
             try:
                 if cpuset.is_empty(parent) and os.path.dirname(relative):
-                    # Made by a start beside this one, which has not come to fill it.
+                    # A concurrent start created the parent and has not filled it yet.
                     self._prepare_cpuset(hierarchy, os.path.dirname(relative))
                 cpuset.prepare(parent, child)
             finally:

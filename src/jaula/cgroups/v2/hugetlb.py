@@ -1,4 +1,4 @@
-"""The v2 ``hugetlb`` controller: a limit per huge page size, reservations included.
+"""The v2 ``hugetlb`` controller: a limit per huge page size, including reservations.
 
 Source: OCI config-linux.md "Huge page limits"; kernel ``admin-guide/cgroup-v2.rst`` "HugeTLB".
 """
@@ -14,7 +14,10 @@ _NO_RESERVATION = "this kernel does not limit reserved huge pages"
 
 
 class Hugetlb:
+    """The v2 ``hugetlb`` controller."""
+
     name = "hugetlb"
+    section = "hugepage_limits"
     limits = ("hugetlb.2MB.max", "hugetlb.1GB.max")
 
     def decide(self, resources: Resources, current: Reader) -> tuple[Step, ...]:
@@ -27,12 +30,15 @@ class Hugetlb:
 
 
 def stats(read: Reader) -> dict[str, HugetlbStats]:
-    """By page size; v2 keeps no peak. What is reserved where the kernel counts that, else used."""
-    found: dict[str, HugetlbStats] = {}
+    """Return statistics by page size: of reservations if the kernel counts them, else of usage.
+
+    v2 records no peak.
+    """
+    result: dict[str, HugetlbStats] = {}
     for size in hugetlb_page_size.host_sizes():
         for prefix in (f"hugetlb.{size}.rsvd", f"hugetlb.{size}"):
             if (usage := read(f"{prefix}.current")) is not None:
                 failures = flat_keyed(read(f"hugetlb.{size}.events")).get("max", 0)
-                found[size] = HugetlbStats(number(usage), 0, failures)
+                result[size] = HugetlbStats(number(usage), 0, failures)
                 break
-    return found
+    return result

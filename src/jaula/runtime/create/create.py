@@ -77,7 +77,7 @@ def start(spec: Spec, terms: CreateOptions, parts: Interfaces) -> ProcessHandle:
         try:
             warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
             pid, master, ours = _make(spec, linux, wanted, prepared, terms, cgroup, keep)
-            cgroup.settle()
+            cgroup.release_pause_process()
         except BaseException:
             cgroup.kill()
             cgroup.destroy()
