@@ -14,7 +14,7 @@ from jaula.spec.runtime import DeviceCgroup, Memory, Resources
 
 driver = cgroups.select(systemd=False, rootless=True)
 own = open('/proc/self/cgroup').read()
-path = place(None, 'jlt-nobody', systemd=False, rootless=True, own=own)
+path = resolve(None, 'jlt-nobody', systemd=False, rootless=True, own=own)
 with driver.create(path) as cgroup:
     print(cgroup.apply(Resources(devices=(DeviceCgroup(allow=False, access='rwm'),))))
     print(cgroup.open_attach_fds(), cgroup.pids(), cgroup.locations())
@@ -44,6 +44,6 @@ def test_a_user_without_a_cgroup_gets_none_and_is_told_when_it_matters() -> None
     first, second, refused, last = done.stdout.splitlines()
     assert (first, second, last) == ("()", "() () {}", "()")
     assert refused.startswith(
-        "cannot limit memory: the container has no cgroup (cannot make cgroup"
+        "cannot limit memory: the container has no cgroup (cannot create cgroup"
     )
     assert "systemd-run --user --scope" in refused
