@@ -1,7 +1,8 @@
-"""``jaula verify``: the isolation that was asked for, held against the kernel's own evidence.
+"""``jaula verify``: compare the requested isolation with the kernel's state.
 
-Follows design statements I5 to I10 and I19. Each check is a file in :mod:`jaula.audit.checks`; a
-check that cannot read its evidence gives a row with the verdict ``unknown``, which is not a proof.
+Implements design statements I5 to I10 and I19. Each check is a file in :mod:`jaula.audit.checks`. A
+check that cannot read its evidence returns a row with the verdict ``unknown``, so the report is not
+a proof.
 """
 
 from __future__ import annotations
@@ -28,28 +29,29 @@ def verify(
     proc_root: str = "/proc",
     snapshot: HostSnapshot | None = None,
 ) -> list[Result]:
-    """Every row of the proof of a running container.
+    """Return every row of the report on a running container.
 
-    ``inspect`` is the engine's inspect document and ``spec`` what the runtime was given; see
-    :mod:`jaula.audit.model.container` for what is used of them. ``readings`` are shared by the containers
-    of one report. Raises ``Conflict`` where the container does not run or ends while it is being
-    looked at.
+    ``inspect`` is the engine's inspect document and ``spec`` the spec that the runtime received;
+    :mod:`jaula.audit.model.container` lists what is used of them. ``snapshot`` is shared by the
+    containers of one report.
+
+    :raises Conflict: when the container is not running, or exits during verification.
     """
     container = AuditedContainer(inspect, spec, proc_root, snapshot)
-    found: list[Result] = []
+    rows: list[Result] = []
     try:
         started = container.started()
         for info, check in TABLE:
-            found += run_check(info.id, info.layer, partial(check, container))
+            rows += run_check(info.id, info.layer, partial(check, container))
         if container.started() != started:
-            raise Conflict("the container ended while it was being verified")
+            raise Conflict("the container exited during verification")
     finally:
         container.close()
-    return found
+    return rows
 
 
 def run_check(name: str, layer: str, rows: Callable[[], Iterable[Result]]) -> Iterable[Result]:
-    """The rows of one check, which may fail to read its evidence: then one that says so."""
+    """Return the rows of one check; if its evidence cannot be read, a row with the error."""
     try:
         for row in rows():
             yield msgspec.structs.replace(row, check=name)
@@ -58,7 +60,7 @@ def run_check(name: str, layer: str, rows: Callable[[], Iterable[Result]]) -> It
 
 
 def render(rows: Sequence[Result]) -> str:
-    """A table, and a line that sums it up."""
+    """Return a table and a summary."""
     text = table(
         ("LAYER", "CHECK", "REQUESTED", "IN EFFECT", "EVIDENCE", "VERDICT"),
         [(r.layer, r.id, r.requested, r.effective, r.evidence, str(r.verdict)) for r in rows],
@@ -67,7 +69,7 @@ def render(rows: Sequence[Result]) -> str:
     counts = {v: sum(row.verdict is v for row in rows) for v in Verdict}
     summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     details = [
-        plain(f"{row.id}: asked for {row.requested or 'nothing'}; in effect: {row.effective}")
+        plain(f"{row.id}: requested: {row.requested or 'nothing'}; in effect: {row.effective}")
         for row in rows
         if row.verdict in (Verdict.FAILS, Verdict.UNKNOWN)
     ]

@@ -60,7 +60,7 @@ def test_every_container_and_the_host_are_in_one_report(
 
 def test_the_host_is_verified_without_an_engine(jaula, tmp_path) -> None:  # type: ignore[no-untyped-def]
     done = jaula("--host", f"unix://{tmp_path}/nothing.sock", "verify", "--host")
-    assert "known holes" in done.stdout, done.stderr
+    assert "known CVEs" in done.stdout, done.stderr
     assert "no engine runs" in done.stdout
 
 

@@ -212,7 +212,7 @@ def test_every_limit_that_is_not_in_effect_is_seen(engine: PrivateEngine, busybo
         asked = {"NanoCpus": 50_000_000, "CpusetCpus": "0"}
         row = tried(engine, name, asked, smaller)["tried: ceilings"]
     assert row.verdict is Verdict.FAILS
-    through = row.effective.partition("let through: ")[2]
+    through = row.effective.partition("allowed: ")[2]
     expected = ["more than 0.05 processors", "8 KB in /dev/shm", "raising nofile",
                 "raising fsize"]  # fmt: skip
     if (os.cpu_count() or 1) > 1:

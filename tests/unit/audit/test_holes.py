@@ -104,7 +104,7 @@ def test_a_release_that_is_no_number_is_an_error(release: str) -> None:
         ("5.15.20", Verdict.FAILS, "CVE-2022-0847"),
         ("5.16.1", Verdict.FAILS, "CVE-2022-0185"),
         ("6.12.84", Verdict.FAILS, "CVE-2026-31431"),
-        ("4.18.0-553.el8_10.x86_64", Verdict.UNKNOWN, "ask its advisories"),
+        ("4.18.0-553.el8_10.x86_64", Verdict.UNKNOWN, "see its advisories"),
     ],
 )
 def test_the_row_fails_for_a_kernel_with_a_hole(

@@ -12,7 +12,7 @@ import pytest
 
 from jaula.audit.escape import attempts, lsm_labels, network, results, twin
 from jaula.audit.escape.attempts import Attempt, call
-from jaula.audit.escape.limits import LONGEST, RESOURCES, Limits, burn_plan, limit_attempts
+from jaula.audit.escape.limits import MAX_BURN, RESOURCES, Limits, burn_plan, limit_attempts
 from jaula.audit.escape.network import NetworkTargets, inet6_address, inet_address, unix_address
 from jaula.audit.escape.program import (
     BEGIN,
@@ -137,7 +137,7 @@ def test_the_program_runs_without_an_executable_stack_or_writable_code(tmp_path:
 
 @pytest.mark.parametrize("text", ["", "abc", "z" * 64, "a" * 63, "a" * 65])
 def test_what_is_no_answer_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="2 answers are due"):
+    with pytest.raises(ValueError, match="instead of 2 answers"):
         read(text, 2)
 
 
@@ -287,7 +287,7 @@ def test_a_quota_is_tried_where_the_processors_could_give_more(
         assert found is None
         return
     assert found is not None
-    assert found[0] == threads and found[1] <= LONGEST
+    assert found[0] == threads and found[1] <= MAX_BURN
     assert quota / period * found[1] < found[2] < threads * found[1], "between limit and no limit"
 
 

@@ -42,7 +42,7 @@ def test_a_flag_relaxes_only_what_is_in_effect_as_asked() -> None:
 
 def test_the_report_ends_with_what_does_not_hold() -> None:
     text = render([row(Verdict.HOLDS), row(Verdict.FAILS)])
-    assert text.endswith("2 rows: 1 holds, 1 FAILS\nid: asked for this; in effect: that")
+    assert text.endswith("2 rows: 1 holds, 1 FAILS\nid: requested: this; in effect: that")
 
 
 def test_a_table_shows_no_control_characters_and_cuts_wide_cells() -> None:

@@ -1,8 +1,8 @@
-"""The checks of ``jaula verify``: one file and one line in :data:`TABLE` each.
+"""The checks of ``jaula verify``: each has a file and a line in :data:`TABLE`.
 
-A check takes the :class:`~jaula.audit.model.container.AuditedContainer` and gives its rows. It reads the kernel,
-never the engine, and lets ``OSError``, ``ValueError`` and ``KeyError`` pass where the kernel does
-not tell.
+A check takes the :class:`~jaula.audit.model.container.AuditedContainer` and yields its rows. It
+reads the kernel, never the engine. It raises ``OSError``, ``ValueError`` or ``KeyError`` if the
+kernel's state cannot be read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from jaula.audit.model.result import Result
 
 
 class Check(NamedTuple):
-    """What a check is for, and the function that gives its rows."""
+    """A check's description, and the function that yields its rows."""
 
     info: CheckInfo
     rows: Callable[[AuditedContainer], Iterable[Result]]
@@ -68,4 +68,4 @@ TABLE: tuple[Check, ...] = (
     Check(profile.INFO, profile.check),
     Check(image_policy.INFO, image_policy.check),
 )
-"""In the order of the report."""
+"""All checks, in the order of the report."""

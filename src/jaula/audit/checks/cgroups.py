@@ -1,8 +1,8 @@
-"""Cgroup limits: what the kernel enforces, against what was asked for (statement I19).
+"""Cgroup limits: the kernel's values compared with the requested ones (statement I19).
 
-Evidence: /proc/<pid>/cgroup says where the process is in each tree (cgroups(7)); the limit files
-there say the rest. Both versions are read. The numbers asked for are those of the inspect document,
-since an update changes them while the spec stays.
+Evidence: /proc/<pid>/cgroup has the process's path in each hierarchy (cgroups(7)), and the limit
+files there have the values. Both versions are supported. The requested values are those of the
+inspect document, because an update changes them and not the spec.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from jaula.audit.model.container import AuditedContainer, integer
 from jaula.audit.model.result import Result, Verdict, verdict_of
 from jaula.cgroups.v2.cpu import weight
 
-UNLIMITED_V1 = 1 << 62
+UNLIMITED_V1 = 1 << 62  # bytes; a v1 limit at or above it is unlimited
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class CgroupDirs:
-    """Where a process is in each cgroup tree, as directories of the reader's."""
+    """Directories of a process's cgroups, as the reader sees them."""
 
     def __init__(self, container: AuditedContainer) -> None:
         self._legacy: dict[str, str] = {}
@@ -36,15 +36,15 @@ class CgroupDirs:
                     self._unified = self._unified or _join(mount.target, mount.root, path)
 
     def legacy(self, controller: str) -> str | None:
-        """The directory in a v1 tree, or None where the controller is not mounted so."""
+        """Return the directory in a v1 hierarchy, or None if the controller is not on v1."""
         return self._legacy.get(controller)
 
     def unified(self) -> str | None:
-        """The directory in the v2 tree."""
+        """Return the directory in the v2 hierarchy, or None."""
         return self._unified
 
     def read(self, controller: str, v1: str, v2: str) -> tuple[str, str] | None:
-        """(text, file) of a limit, by the name that it has where the controller is."""
+        """Return (text, path) of a limit file on the version that has the controller, or None."""
         if (directory := self.legacy(controller)) is not None:
             path = f"{directory}/{v1}"
         elif (directory := self.unified()) is not None and v2:
@@ -68,17 +68,17 @@ INFO = CheckInfo(
     layer="cgroups",
     title="Limits",
     reason=(
-        "One container without ceilings can take memory, CPU and processes from all others "
-        "and from the host."
+        "One container without limits can take memory, CPU and processes from the others and "
+        "the host."
     ),
     references=("I19", "CIS 5.11", "CIS 5.12", "CIS 5.25", "CIS 5.29", "cgroups(7)"),
     evidence="/proc/<pid>/cgroup and the limit files of that cgroup",
-    advice="set the limit again with jaula update, and find out who changed the file",
+    advice="set the limit again with jaula update, and find the program that changed the file",
 )
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
-    """Membership, then a row for each limit."""
+    """Yield a row for membership, then one for each limit."""
     groups = CgroupDirs(container)
     yield _membership(container, groups)
     yield _tree(container)
@@ -91,8 +91,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
 
 
 def _membership(container: AuditedContainer, groups: CgroupDirs) -> Result:
-    wanted = container.linux.cgroups_path or f"/{container.container_id}"
-    places = []
+    expected = container.linux.cgroups_path or f"/{container.container_id}"
+    paths = []
     for line in container.read("cgroup").splitlines():
         number, names, path = line.split(":", 2)
         limited = any(
@@ -101,19 +101,19 @@ def _membership(container: AuditedContainer, groups: CgroupDirs) -> Result:
             if name in ("memory", "pids", "cpu", "cpuset", "devices", "freezer")
         )
         if limited or (number == "0" and groups.legacy("memory") is None):
-            places.append((names or "unified", path))
-    wrong = [f"{n} at {p}" for n, p in places if p != wanted and not p.endswith(wanted)]
-    effective = f"{len(places)} trees at {wanted}" if not wrong else "; ".join(wrong)
-    if wrong and container.rootless is not None:  # limits were refused: there are none to keep
+            paths.append((names or "unified", path))
+    wrong = [f"{n} at {p}" for n, p in paths if p != expected and not p.endswith(expected)]
+    effective = f"{len(paths)} trees at {expected}" if not wrong else "; ".join(wrong)
+    if wrong and container.rootless is not None:  # such an engine refuses limits
         by = container.rootless
         return Result("cgroup", "cgroups", f"none ({by})", f"the engine's: {effective}",
                    container.path("cgroup"), verdict_of(True, by))  # fmt: skip
-    return Result("cgroup", "cgroups", wanted, effective, container.path("cgroup"),
-               verdict_of(bool(places) and not wrong, None))  # fmt: skip
+    return Result("cgroup", "cgroups", expected, effective, container.path("cgroup"),
+               verdict_of(bool(paths) and not wrong, None))  # fmt: skip
 
 
 def _tree(container: AuditedContainer) -> Result:
-    """The container sees its cgroup tree read-only."""
+    """Check that the container has its cgroup tree read-only."""
     mounts = [m for m in container.mounts if m.fstype in ("cgroup", "cgroup2")]
     writable = [m.target for m in mounts if "ro" not in m.options | m.super_options]
     by = "--privileged" if container.privileged else None
@@ -130,41 +130,45 @@ def _limit(text: str) -> int | None:
 
 
 def _memory(container: AuditedContainer, groups: CgroupDirs) -> Result:
-    wanted = container.number("Memory")
-    found = groups.read("memory", "memory.limit_in_bytes", "memory.max")
-    return _bytes("memory limit", wanted, found)
+    requested = container.number("Memory")
+    actual = groups.read("memory", "memory.limit_in_bytes", "memory.max")
+    return _bytes("memory limit", requested, actual)
 
 
 def _swap(container: AuditedContainer, groups: CgroupDirs) -> Result:
-    memory, both = container.number("Memory"), container.number("MemorySwap")
+    memory, with_swap = container.number("Memory"), container.number("MemorySwap")
     found = groups.read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
-    if both == 0 and memory > 0:
-        both = 2 * memory
+    if with_swap == 0 and memory > 0:
+        with_swap = 2 * memory
     if found is None:
-        asked = container.number("MemorySwap") > 0
+        requested = container.number("MemorySwap") > 0
         resources = container.linux.resources
-        told = resources is not None and resources.memory is not None and resources.memory.swap
-        verdict = Verdict.FAILS if asked and told else Verdict.HOLDS
-        return Result("memory and swap", "cgroups", str(both or "no limit"),
+        in_spec = resources is not None and resources.memory is not None and resources.memory.swap
+        verdict = Verdict.FAILS if requested and in_spec else Verdict.HOLDS
+        return Result("memory and swap", "cgroups", str(with_swap or "no limit"),
                    "this kernel does not limit swap", "", verdict)  # fmt: skip
-    if groups.legacy("memory") is None and both > 0:
-        both -= memory  # v2 limits swap alone
-        if both == 0:
+    if groups.legacy("memory") is None and with_swap > 0:
+        with_swap -= memory  # v2 limits swap alone
+        if with_swap == 0:
             holds = _limit(found[0]) == 0
             return Result("memory and swap", "cgroups", "no swap", found[0], found[1],
                        verdict_of(holds, None))  # fmt: skip
-    return _bytes("memory and swap", both, found)
+    return _bytes("memory and swap", with_swap, found)
 
 
-def _bytes(name: str, wanted: int, found: tuple[str, str] | None) -> Result:
+def _bytes(name: str, requested_bytes: int, found: tuple[str, str] | None) -> Result:
     if found is None:
-        verdict = Verdict.FAILS if wanted > 0 else Verdict.HOLDS
+        verdict = Verdict.FAILS if requested_bytes > 0 else Verdict.HOLDS
         return Result(
-            name, "cgroups", str(wanted or "no limit"), "no memory controller", "", verdict
+            name, "cgroups", str(requested_bytes or "no limit"), "no memory controller", "", verdict
         )
     actual = _limit(found[0])
-    holds = actual is None if wanted <= 0 else actual == wanted - wanted % PAGE
-    requested = f"{wanted} bytes" if wanted > 0 else "no limit"
+    holds = (
+        actual is None
+        if requested_bytes <= 0
+        else actual == requested_bytes - requested_bytes % PAGE
+    )
+    requested = f"{requested_bytes} bytes" if requested_bytes > 0 else "no limit"
     effective = "no limit" if actual is None else f"{actual} bytes"
     return Result(name, "cgroups", requested, effective, found[1], verdict_of(holds, None))
 
@@ -180,8 +184,8 @@ def _cpu(container: AuditedContainer, groups: CgroupDirs) -> Result:
         return Result("cpu limit", "cgroups", requested, "no cpu quota on this host", "", verdict)
     text, path = found
     if groups.legacy("cpu") is not None:
-        other = groups.read("cpu", "cpu.cfs_period_us", "")
-        text = f"{text} {other[0] if other else 100_000}"
+        period_file = groups.read("cpu", "cpu.cfs_period_us", "")
+        text = f"{text} {period_file[0] if period_file else 100_000}"
     first, _, second = text.partition(" ")
     actual, base = _limit(first), integer(second or "100000")
     holds = actual is None if quota <= 0 else (actual, base) == (quota, period)
@@ -214,21 +218,21 @@ def _shares(container: AuditedContainer, groups: CgroupDirs) -> Result:
 
 
 def _cpuset(container: AuditedContainer, groups: CgroupDirs) -> Result:
-    wanted = container.text("CpusetCpus")
+    requested = container.text("CpusetCpus")
     allowed = container.status("Cpus_allowed_list")
     found = groups.read("cpuset", "cpuset.cpus", "cpuset.cpus")
-    if not wanted:
-        return Result("cpuset", "cgroups", "any CPU", allowed,
-                   f"{container.path('status')} Cpus_allowed_list", verdict_of(True, None))  # fmt: skip
+    if not requested:
+        evidence = f"{container.path('status')} Cpus_allowed_list"
+        return Result("cpuset", "cgroups", "any CPU", allowed, evidence, verdict_of(True, None))
     if found is None:
-        return Result("cpuset", "cgroups", wanted, "no cpuset controller", "", Verdict.FAILS)
-    holds = numbers(found[0]) == numbers(wanted) and numbers(allowed) <= numbers(wanted)
-    return Result("cpuset", "cgroups", wanted, f"{found[0]}, allowed {allowed}", found[1],
+        return Result("cpuset", "cgroups", requested, "no cpuset controller", "", Verdict.FAILS)
+    holds = numbers(found[0]) == numbers(requested) and numbers(allowed) <= numbers(requested)
+    return Result("cpuset", "cgroups", requested, f"{found[0]}, allowed {allowed}", found[1],
                verdict_of(holds, None))  # fmt: skip
 
 
 def numbers(text: str) -> frozenset[int]:
-    """The kernel's list format, ``0-2,5`` (cpuset(7))."""
+    """Parse the kernel's list format, ``0-2,5`` (cpuset(7))."""
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
@@ -238,18 +242,22 @@ def numbers(text: str) -> frozenset[int]:
 
 
 def _pids(container: AuditedContainer, groups: CgroupDirs) -> Result:
-    wanted = container.host_config.get("PidsLimit")
+    requested_limit = container.host_config.get("PidsLimit")
     resources = container.linux.resources
-    if wanted is None and resources is not None and resources.pids is not None:
-        wanted = resources.pids.limit
+    if requested_limit is None and resources is not None and resources.pids is not None:
+        requested_limit = resources.pids.limit
     found = groups.read("pids", "pids.max", "pids.max")
-    unlimited = wanted is not None and int(wanted) <= 0
-    by = f"--pids-limit={wanted}" if unlimited else None
-    requested = f"no limit ({by})" if by else str(wanted or "a limit")
+    unlimited = requested_limit is not None and int(requested_limit) <= 0
+    by = f"--pids-limit={requested_limit}" if unlimited else None
+    requested = f"no limit ({by})" if by else str(requested_limit or "a limit")
     if found is None:
         return Result("pids limit", "cgroups", requested, "no pids controller", "",
                    verdict_of(unlimited, by))  # fmt: skip
     actual = _limit(found[0])
-    holds = actual is None if unlimited else actual is not None and actual == (wanted or actual)
+    holds = (
+        actual is None
+        if unlimited
+        else actual is not None and actual == (requested_limit or actual)
+    )
     effective = "no limit" if actual is None else str(actual)
     return Result("pids limit", "cgroups", requested, effective, found[1], verdict_of(holds, by))

@@ -1,8 +1,8 @@
 """Masked and read-only paths of /proc and /sys (statement I6).
 
-Evidence: the mount table of the first process, and the paths themselves looked at through
-/proc/<pid>/root with openat2. A masked path has a mount of its own over it and holds nothing (an
-empty read-only directory, or a device that reads empty); a read-only one is on a read-only mount.
+Evidence: the mount table of the init process, and the paths, opened through /proc/<pid>/root with
+openat2. A masked path has a mount over it and no content: an empty read-only directory, or a device
+that reads empty. A read-only path is on a read-only mount.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ INFO = CheckInfo(
     layer="masks",
     title="Masked and read-only paths",
     reason=(
-        "Parts of /proc and /sys belong to the kernel and have no namespace: what is open "
-        "there is open on the host."
+        "Parts of /proc and /sys are not namespaced: a container that can access them accesses "
+        "the host's kernel."
     ),
     references=("I6", "CVE-2025-31133", "CVE-2020-8694"),
     evidence="/proc/<pid>/mountinfo, the paths through /proc/<pid>/root",
-    advice="start it without systempaths=unconfined; restart it where a mask was unmounted",
+    advice="start it without systempaths=unconfined; restart it if a mask was unmounted",
 )
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
-    """A row for each of the two lists."""
+    """Yield a row for each of the two lists."""
     yield _row(container, "masked paths", "MaskedPaths", MASKED_PATHS, container.linux.masked_paths)
     yield _row(
         container,
@@ -56,44 +56,46 @@ def _row(
     elif "unconfined" in container.security_option("systempaths"):
         by = "systempaths=unconfined"
     listed = container.host_config.get(key)
-    asked = tuple(default if listed is None else listed)
-    missing = [path for path in default if path not in asked]
+    requested_paths = tuple(default if listed is None else listed)
+    missing = [path for path in default if path not in requested_paths]
     if missing and by is None:
-        by = f"{key} of the request" if asked else "systempaths=unconfined"
-    judged = is_masked if key == "MaskedPaths" else is_readonly
-    open_ones = [path for path in asked if path not in in_spec or not judged(container, path)]
-    count = len(asked) - len(open_ones)
-    effective = f"{count} of {len(asked)} in effect"
-    if open_ones:
-        effective += f"; open: {', '.join(open_ones)}"
-    requested = f"{len(asked)} paths" + (f" ({by})" if by else "")
+        by = f"{key} of the request" if requested_paths else "systempaths=unconfined"
+    is_effective = is_masked if key == "MaskedPaths" else is_readonly
+    exposed = [
+        path for path in requested_paths if path not in in_spec or not is_effective(container, path)
+    ]
+    count = len(requested_paths) - len(exposed)
+    effective = f"{count} of {len(requested_paths)} in effect"
+    if exposed:
+        effective += f"; exposed: {', '.join(exposed)}"
+    requested = f"{len(requested_paths)} paths" + (f" ({by})" if by else "")
     evidence = f"{container.path('mountinfo')}, {container.path('root')}"
-    return Result(name, "masks", requested, effective, evidence, verdict_of(not open_ones, by))
+    return Result(name, "masks", requested, effective, evidence, verdict_of(not exposed, by))
 
 
 def is_masked(container: AuditedContainer, path: str) -> bool:
-    """Whether nothing can be read at ``path``; a path that does not exist counts."""
+    """Return whether nothing can be read at ``path``; a path that does not exist counts."""
     try:
         fd = open_in_root(container.root, path, os.O_PATH | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return True
     try:
-        facts = os.fstat(fd)
+        status = os.fstat(fd)
         mount = top(container.mounts, path)
         if mount is None:
             return False
-        if stat.S_ISCHR(facts.st_mode):
-            return facts.st_rdev == NULL
-        if stat.S_ISDIR(facts.st_mode):
+        if stat.S_ISCHR(status.st_mode):
+            return status.st_rdev == NULL
+        if stat.S_ISDIR(status.st_mode):
             readonly_mount = bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY)
             return readonly_mount and mount.fstype == "tmpfs" and not _entries(fd)
-        return stat.S_ISREG(facts.st_mode) and facts.st_size == 0 and mount.fstype == "tmpfs"
+        return stat.S_ISREG(status.st_mode) and status.st_size == 0 and mount.fstype == "tmpfs"
     finally:
         os.close(fd)
 
 
 def is_readonly(container: AuditedContainer, path: str) -> bool:
-    """Whether ``path`` is on a read-only mount; a path that does not exist counts."""
+    """Return whether ``path`` is on a read-only mount; a path that does not exist counts."""
     try:
         fd = open_in_root(container.root, path, os.O_PATH | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,9 +1,9 @@
-"""The mounts: nothing but what was asked for, with the flags that were asked for.
+"""Mounts: only those that were requested, with the requested flags.
 
-Evidence: /proc/<pid>/mountinfo, and for binds the identity (device and inode) of the source on the
-host against the destination in the container. A volume with options is a mount that only the shim
-and the engine see, so there the source is looked at with the shim's eyes. Volumes are nosuid and
-nodev always (statement I17). Secrets and configs are read-only and in memory.
+Evidence: /proc/<pid>/mountinfo, and for binds device and inode of the source on the host and of the
+destination in the container. A volume with options is a mount that only the shim and the engine
+see, so its source is read from the shim's root. Volumes are always nosuid and nodev (statement
+I17). Secrets and configs are read-only and in memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaula.kernel.paths import open_in_root
 FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 _MEMORY_FLAGS = frozenset({"nosuid", "nodev", "noexec", "ro"})
 OPEN_TREES = ("/dev/pts", "/sys/fs/cgroup")
-"""Below these the container's own file systems of the kernel may have mounts of their own."""
+"""Below these paths the container's own kernel file systems may have mounts of their own."""
 
 
 INFO = CheckInfo(
@@ -30,40 +30,42 @@ INFO = CheckInfo(
     layer="mounts",
     title="Mounts",
     reason=(
-        "A mount that nobody asked for shows files of someone else; one without its flags "
-        "can carry devices and set-user-id programs."
+        "A mount that was not requested exposes files from outside. A mount without its flags "
+        "can contain devices and set-user-id programs."
     ),
     references=("I17", "CIS 5.6", "CIS 5.20", "mount(2)"),
     evidence="/proc/<pid>/mountinfo, device and inode of each source",
-    advice="restart it: the mount table is made anew",
+    advice="restart it: the mount table is created again",
 )
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
-    """The inventory, the flags of the standard mounts, and a row for each mount of the user's."""
+    """Yield the inventory, the flags of the standard mounts, and a row for each requested mount."""
     yield _inventory(container)
-    asked = {_clean(str(m.get("Destination"))): m for m in container.inspect.get("Mounts") or ()}
-    yield _flags(container, asked)
-    for destination, request in asked.items():
+    requested = {
+        _clean(str(m.get("Destination"))): m for m in container.inspect.get("Mounts") or ()
+    }
+    yield _flags(container, requested)
+    for destination, request in requested.items():
         yield _one(container, destination, request)
     yield from _delivered(container)
 
 
 def _targets(container: AuditedContainer) -> list[str]:
-    """Where secrets and configs are to be."""
+    """Return the paths of secrets and configs."""
     references = [r for key in ("Secrets", "Configs") for r in container.host_config.get(key) or ()]
     return [_clean(str(reference.get("Target"))) for reference in references]
 
 
 def _delivered(container: AuditedContainer) -> Iterator[Result]:
-    """One row where there are secrets or configs."""
+    """Yield a row if there are secrets or configs."""
     wrong = []
     for target in _targets(container):
-        found = top(container.mounts, target) or top(container.mounts, os.path.dirname(target))
-        if found is None or found.fstype != "tmpfs":
+        mount = top(container.mounts, target) or top(container.mounts, os.path.dirname(target))
+        if mount is None or mount.fstype != "tmpfs":
             wrong.append(f"{target} is not in memory")
-        elif lost := _MEMORY_FLAGS - _effective(found):
-            wrong.append(f"{target} lacks {','.join(sorted(lost))}")
+        elif missing := _MEMORY_FLAGS - _effective(mount):
+            wrong.append(f"{target} lacks {','.join(sorted(missing))}")
     if _targets(container):
         yield Result(
             "secrets and configs", "mounts", f"in memory, {','.join(sorted(_MEMORY_FLAGS))}",
@@ -77,7 +79,7 @@ def _inventory(container: AuditedContainer) -> Result:
     exact |= {_clean(device.path) for device in container.linux.devices}
     exact |= {_clean(path) for path in container.linux.masked_paths}
     exact |= {_clean(path) for path in container.linux.readonly_paths}
-    trees = [
+    allowed_trees = [
         _clean(mount.destination)
         for mount in container.spec.mounts
         if "rbind" in mount.options or mount.type in ("cgroup", "cgroup2")
@@ -86,28 +88,28 @@ def _inventory(container: AuditedContainer) -> Result:
         mount.target
         for mount in container.mounts
         if mount.target not in exact
-        and not any(mount.target.startswith(tree + "/") for tree in trees)
+        and not any(mount.target.startswith(tree + "/") for tree in allowed_trees)
     ]
-    asked_for = [_clean(str(m.get("Destination"))) for m in container.inspect.get("Mounts") or ()]
-    engine = [
+    requested = [_clean(str(m.get("Destination"))) for m in container.inspect.get("Mounts") or ()]
+    extra_binds = [
         _clean(mount.destination)
         for mount in container.spec.mounts
-        if mount.type == "bind" and _clean(mount.destination) not in asked_for
+        if mount.type == "bind" and _clean(mount.destination) not in requested
     ]
-    foreign = [path for path in engine if not _engine_file(container, path)]
+    unexpected_binds = [path for path in extra_binds if not _engine_file(container, path)]
     effective = f"{len(container.mounts)} mounts"
     if extra:
-        effective += f"; not asked for: {', '.join(extra)}"
-    if foreign:
-        effective += f"; bound from the host though not asked for: {', '.join(foreign)}"
+        effective += f"; not requested: {', '.join(extra)}"
+    if unexpected_binds:
+        effective += f"; bound from the host without a request: {', '.join(unexpected_binds)}"
     return Result(
-        "mount inventory", "mounts", f"at most {len(exact)} places", effective,
-        container.path("mountinfo"), verdict_of(not extra and not foreign, None),
+        "mount inventory", "mounts", f"at most {len(exact)} paths", effective,
+        container.path("mountinfo"), verdict_of(not extra and not unexpected_binds, None),
     )  # fmt: skip
 
 
 def _engine_file(container: AuditedContainer, path: str) -> bool:
-    """Whether a bind that the user did not write is one that the engine makes."""
+    """Return whether the engine itself makes this bind."""
     if path in ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/sbin/docker-init"):
         return True
     targets = _targets(container)
@@ -123,55 +125,56 @@ def _engine_file(container: AuditedContainer, path: str) -> bool:
     mode = shares.get(path, "")
     if mode == "host" or mode.startswith("container:") or mode == "shareable":
         return True
-    # sysfs belongs to the owner of the network namespace: bound where that is another's
+    # sysfs belongs to the owner of the network namespace, so it is bound if that is shared.
     return path == "/sys" and any(
         container.text(key).startswith("container:") or container.text(key) == "host"
         for key in ("PidMode", "IpcMode", "NetworkMode", "UsernsMode")
     )
 
 
-def _flags(container: AuditedContainer, asked: Mapping[str, Any]) -> Result:
-    """Every standard mount has the restrictions that its spec entry names."""
+def _flags(container: AuditedContainer, requested: Mapping[str, Any]) -> Result:
+    """Check that every standard mount has the flags of its spec entry."""
     wrong, count = [], 0
     for mount in container.spec.mounts:
         destination = _clean(mount.destination)
-        if destination in asked or mount.type is None:
+        if destination in requested or mount.type is None:
             continue
-        found = top(container.mounts, destination)
-        wanted = FLAGS & set(mount.options)
+        actual = top(container.mounts, destination)
+        expected = FLAGS & set(mount.options)
         if "rro" in mount.options:
-            wanted |= {"ro"}
+            expected |= {"ro"}
         count += 1
-        if found is None:
+        if actual is None:
             if not (destination == "/etc/resolv.conf" or mount.type == "mqueue"):
                 wrong.append(f"{destination} is not mounted")
-        elif lost := wanted - _effective(found):
-            wrong.append(f"{destination} lacks {','.join(sorted(lost))}")
+        elif missing := expected - _effective(actual):
+            wrong.append(f"{destination} lacks {','.join(sorted(missing))}")
     return Result(
         "mount flags", "mounts", f"as the spec says, {count} mounts",
-        "; ".join(wrong) or "all in effect", container.path("mountinfo"), verdict_of(not wrong, None),
+        "; ".join(wrong) or "all in effect", container.path("mountinfo"),
+        verdict_of(not wrong, None),
     )  # fmt: skip
 
 
 def _one(container: AuditedContainer, destination: str, request: Mapping[str, Any]) -> Result:
     kind = str(request.get("Type"))
-    wanted = set() if request.get("RW", True) else {"ro"}
+    expected = set() if request.get("RW", True) else {"ro"}
     if kind == "volume":
-        wanted |= {"nosuid", "nodev"}
+        expected |= {"nosuid", "nodev"}
     in_spec = next((m for m in container.spec.mounts if _clean(m.destination) == destination), None)
     if in_spec is not None:
-        wanted |= FLAGS & set(in_spec.options)
+        expected |= FLAGS & set(in_spec.options)
     label = f"{kind} {destination}"
-    requested = ",".join(sorted(wanted)) or "writable"
-    found = top(container.mounts, destination)
+    requested = ",".join(sorted(expected)) or "writable"
+    actual = top(container.mounts, destination)
     evidence = container.path("mountinfo")
-    if found is None or in_spec is None:
-        missing = "not mounted" if found is None else "not in the spec"
+    if actual is None or in_spec is None:
+        missing = "not mounted" if actual is None else "not in the spec"
         return Result(label, "mounts", requested, missing, evidence, Verdict.FAILS)
-    lost = wanted - _effective(found)
-    effective = f"{found.fstype} {','.join(sorted(_effective(found) & FLAGS)) or 'writable'}"
-    if lost:
-        effective += f"; lacks {','.join(sorted(lost))}"
+    missing_flags = expected - _effective(actual)
+    effective = f"{actual.fstype} {','.join(sorted(_effective(actual) & FLAGS)) or 'writable'}"
+    if missing_flags:
+        effective += f"; lacks {','.join(sorted(missing_flags))}"
     source = str(request.get("Source") or "")
     same = True
     if kind in ("bind", "volume") and source:
@@ -180,17 +183,22 @@ def _one(container: AuditedContainer, destination: str, request: Mapping[str, An
         if not same:
             effective += f"; it is not {source}"
     return Result(
-        label, "mounts", requested, effective, evidence, verdict_of(not lost and same, None)
+        label,
+        "mounts",
+        requested,
+        effective,
+        evidence,
+        verdict_of(not missing_flags and same, None),
     )
 
 
 def _same(container: AuditedContainer, source: str, destination: str) -> bool:
-    """Whether the destination is the very file or directory of the host, or of its shim's view."""
-    here = file_identity(container, destination)
-    if here == stat_identity(os.stat(source)):
+    """Return whether the destination is this file of the host, or of the shim's root."""
+    destination_id = file_identity(container, destination)
+    if destination_id == stat_identity(os.stat(source)):
         return True
     try:
-        return here == stat_identity(
+        return destination_id == stat_identity(
             os.stat(f"{container.proc_root}/{container.status('PPid')}/root{source}")
         )
     except FileNotFoundError:
@@ -198,7 +206,7 @@ def _same(container: AuditedContainer, source: str, destination: str) -> bool:
 
 
 def file_identity(container: AuditedContainer, destination: str) -> tuple[int, int, int]:
-    """Which file or directory a place of the container is."""
+    """Return device, inode and file type of a path in the container."""
     fd = open_in_root(container.root, destination, os.O_PATH)
     try:
         return stat_identity(os.fstat(fd))
@@ -206,13 +214,13 @@ def file_identity(container: AuditedContainer, destination: str) -> tuple[int, i
         os.close(fd)
 
 
-def stat_identity(found: os.stat_result) -> tuple[int, int, int]:
-    """The same, of what stat(2) said."""
-    return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
+def stat_identity(status: os.stat_result) -> tuple[int, int, int]:
+    """Return device, inode and file type of a stat result."""
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode)
 
 
 def _effective(mount: MountInfo) -> frozenset[str]:
-    """Flags of the mount, and ``ro`` of its superblock."""
+    """Return the flags of the mount, and ``ro`` of its superblock."""
     return mount.options | (mount.super_options & {"ro"})
 
 

@@ -1,8 +1,8 @@
-"""Namespaces: each of the seven is the container's own, or is shared because a flag said so.
+"""Namespaces: each of the seven is the container's own, or shared because of a flag.
 
-Evidence: the links in /proc/<pid>/ns against those of the host's first process (namespaces(7)), and
-for own ones the user namespace that owns them (ioctl_nsfs(2), NS_GET_USERNS): power over a
-namespace belongs to its owner's root.
+Evidence: the links in /proc/<pid>/ns compared with those of the host's process 1 (namespaces(7)),
+and for own ones the owning user namespace (ioctl_nsfs(2), NS_GET_USERNS), whose root controls the
+namespace.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ INFO = CheckInfo(
     layer="namespaces",
     title="Namespaces",
     reason=(
-        "A namespace that is shared with the host is no boundary: its processes, "
-        "interfaces, names or queues can be seen and changed from inside."
+        "A namespace shared with the host is not a boundary: its processes, interfaces, names "
+        "or queues are visible and can be changed from the container."
     ),
     references=("I9", "CIS 5.10", "CIS 5.16", "CIS 5.17", "CIS 5.21", "CIS 5.31", "namespaces(7)"),
     evidence="links in /proc/<pid>/ns, ioctl_nsfs(2) NS_GET_USERNS",
@@ -47,40 +47,40 @@ INFO = CheckInfo(
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
-    """One row for each kind."""
+    """Yield a row for each kind."""
     listed = {namespace.type: namespace for namespace in container.linux.namespaces}
     for kind, oci, key, flag in KINDS:
         mode = container.text(key) if key else ""
         entry = listed.get(oci)
-        found = container.link(f"ns/{kind}")
+        actual = container.link(f"ns/{kind}")
         host = _host(container, kind)
         evidence = container.path(f"ns/{kind}")
         shares_host = mode == "host"
         joins = mode.startswith("container:")
         if shares_host:
             requested, relaxed_by = f"the host's ({flag}=host)", f"{flag}=host"
-            holds = found == host and entry is None
+            holds = actual == host and entry is None
         elif joins or (entry is not None and entry.path):
             requested = f"{mode or 'joined'} ({flag})" if joins else "of a joined container"
             relaxed_by = f"{flag}={mode}" if joins else "joining a container"
-            holds = found != host and entry is not None and bool(entry.path)
+            holds = actual != host and entry is not None and bool(entry.path)
             if holds and entry is not None and entry.path and os.path.exists(entry.path):
-                holds = os.stat(entry.path).st_ino == int(found.rpartition("[")[2].rstrip("]"))
+                holds = os.stat(entry.path).st_ino == int(actual.rpartition("[")[2].rstrip("]"))
             if not joins and not any(
                 container.text(k).startswith("container:") for _, _, k, _ in KINDS if k
             ):
-                holds = False  # nothing that the user wrote asked for it
+                holds = False  # no flag requested it
         else:
             requested, relaxed_by = "its own", None
-            holds = found != host and entry is not None
+            holds = actual != host and entry is not None
             if holds and container.own_user_namespace and not _owned(container, kind):
                 yield Result(
                     f"namespace {kind}", "namespaces", "its own, owned by its user namespace",
-                    f"{found}, owned by another user namespace", f"NS_GET_USERNS {evidence}",
+                    f"{actual}, owned by another user namespace", f"NS_GET_USERNS {evidence}",
                     Verdict.FAILS,
                 )  # fmt: skip
                 continue
-        effective = f"{found}, " + ("the host's" if found == host else f"host {host}")
+        effective = f"{actual}, " + ("the host's" if actual == host else f"host {host}")
         yield Result(
             f"namespace {kind}", "namespaces", requested, effective, evidence,
             verdict_of(holds, relaxed_by),
@@ -88,7 +88,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
 
 
 def _host(container: AuditedContainer, kind: str) -> str:
-    """The host's namespace: that of its first process, or where this may not be read of ours."""
+    """Return the host's namespace: that of process 1, or of this process if not readable."""
     try:
         return os.readlink(f"{container.proc_root}/1/ns/{kind}")
     except PermissionError:  # process 1 has a capability that the reader lacks
@@ -96,7 +96,7 @@ def _host(container: AuditedContainer, kind: str) -> str:
 
 
 def _owned(container: AuditedContainer, kind: str) -> bool:
-    """Whether the container's user namespace owns its namespace of this kind."""
+    """Return whether the container's user namespace owns its namespace of this kind."""
     if kind == "user":
         return True
     fd = os.open(container.path(f"ns/{kind}"), os.O_RDONLY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""Attempts that a label of mandatory access control, or another owner, must stop. Pure."""
+"""Attempts that a label, or another owner of a file, must stop. Pure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ GROUP = "labels"
 
 
 def foreign_files(directory: str, relaxed_by: str | None) -> list[Attempt]:
-    """Files of another container: by what ids they belong to, and where they are on the host."""
-    found = [
+    """Return attempts to open another container's files, by owner and by path on the host."""
+    attempts = [
         Attempt(group="others", name="a file of another container's root", refusals=CLOSED,
                 steps=(call("open", path_bytes(OWNED), 0),), relaxed_by=relaxed_by)
     ]  # fmt: skip
     if directory:
-        found.append(Attempt(group="others", name="another container's files", refusals=CLOSED,
+        attempts.append(Attempt(group="others", name="another container's files", refusals=CLOSED,
                              steps=(call("open", path_bytes(directory), 0),)))  # fmt: skip
-    return found
+    return attempts
 
 
 def selinux(label: str, relaxed_by: str | None) -> list[Attempt]:
-    """Reading a file with another container's label, and taking that label."""
+    """Return attempts to read a file with another container's label, and to take that label."""
     taking = label.encode()
     return [
         Attempt(group=GROUP, name="a file with another container's label", refusals=CLOSED,
@@ -36,7 +36,7 @@ def selinux(label: str, relaxed_by: str | None) -> list[Attempt]:
 
 
 def apparmor(relaxed_by: str | None) -> list[Attempt]:
-    """Leaving the profile."""
+    """Return an attempt to leave the profile."""
     leaving = b"changeprofile unconfined"
     return [
         Attempt(group=GROUP, name="leaving the profile", relaxed_by=relaxed_by,

@@ -1,4 +1,4 @@
-"""Which attempts must fail, by what was requested of the container. Pure but for lists of /sys."""
+"""Selection of the attempts that must fail, by the request. Pure except for files of /sys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class HostBait(msgspec.Struct, frozen=True):
-    """Things of the host that no container may reach."""
+    """Objects of the host that no container may reach."""
 
     file: str
     abstract: bytes
@@ -38,30 +38,31 @@ def select_attempts(
     neighbour: Neighbour,
     networks: Iterable[Mapping[str, Any]],
 ) -> list[attempts.Attempt]:
-    """The attempts that the container's request says must fail."""
-    flag = relaxed_seccomp(container)
+    """Return the attempts that must fail for the container's request."""
+    relaxed_by = relaxed_seccomp(container)
     privileged = "--privileged" if container.privileged else None
-    shares = {
+    shared_by = {
         key: f"{name}=host" if container.text(key) == "host" else None
         for key, name in (("PidMode", "--pid"), ("IpcMode", "--ipc"))
     }
     masked = container.host_config.get("MaskedPaths")
     readonly = container.host_config.get("ReadonlyPaths")
-    lifted = "systempaths=unconfined" if readonly == [] else None
-    asked = "--device" if container.host_config.get("Devices") else None
-    around = network_targets(container, networks)
+    unconfined_by = "systempaths=unconfined" if readonly == [] else None
+    devices_by = "--device" if container.host_config.get("Devices") else None
+    targets = network_targets(container, networks)
     return [
-        *attempts.calls(flag),
-        *attempts.families(flag),
-        *attempts.terminals(flag),
+        *attempts.calls(relaxed_by),
+        *attempts.families(relaxed_by),
+        *attempts.terminals(relaxed_by),
         *attempts.capabilities(privileged),
         *attempts.masked_reads(MASKED_PATHS if masked is None else masked),
-        *attempts.writes(READONLY_PATHS if readonly is None else readonly, privileged or lifted),
-        *attempts.devices(privileged or asked),
-        *network.network(bait.abstract, bait.port, around),
+        *attempts.writes(READONLY_PATHS if readonly is None else readonly,
+                         privileged or unconfined_by),
+        *attempts.devices(privileged or devices_by),
+        *network.network(bait.abstract, bait.port, targets),
         network.neighbour(neighbour.address, in_host_network(container)),
-        *attempts.host_objects(bait.file, os.getpid(), bait.memory, pids=shares["PidMode"],
-                         ipc=shares["IpcMode"]),
+        *attempts.host_objects(bait.file, os.getpid(), bait.memory, pids=shared_by["PidMode"],
+                         ipc=shared_by["IpcMode"]),
         *lsm_labels.foreign_files(neighbour.directory, shared_ids(container)),
         *label_attempts(container, neighbour),
         *limit_attempts(
@@ -74,7 +75,7 @@ def select_attempts(
 
 
 def relaxed_seccomp(container: AuditedContainer) -> str | None:
-    """The flags for which more system calls work than by default."""
+    """Return the flags that allow more system calls than the default, or None."""
     flags = ["--privileged"] if container.privileged else []
     flags += [f"seccomp={value}" for value in container.security_option("seccomp") if value]
     if added := container.names("CapAdd"):
@@ -83,56 +84,58 @@ def relaxed_seccomp(container: AuditedContainer) -> str | None:
 
 
 def in_host_network(container: AuditedContainer) -> str | None:
-    """The flag for which the container has the host's network."""
+    """Return the flag that gives the container the host's network, or None."""
     return "--network=host" if container.text("NetworkMode") == "host" else None
 
 
 def network_targets(
     container: AuditedContainer, networks: Iterable[Mapping[str, Any]]
 ) -> NetworkTargets:
-    """What the network gives that the twin is on."""
+    """Return the targets on the twin's network."""
     mode = container.text("NetworkMode")
-    own = next((each for each in networks if mode in (each.get("Name"), each.get("Id"))), {})
-    other = f"--network={mode}" if mode.startswith("container:") else None
-    ipv6 = f"--network={mode}, which has IPv6" if own.get("EnableIPv6") else None
+    document = next(
+        (entry for entry in networks if mode in (entry.get("Name"), entry.get("Id"))), {}
+    )
+    joined = f"--network={mode}" if mode.startswith("container:") else None
+    ipv6 = f"--network={mode}, which has IPv6" if document.get("EnableIPv6") else None
     if any("ipv6" in name for name in container.host_config.get("Sysctls") or ()):
         ipv6 = "--sysctl"
     return NetworkTargets(
-        alone=mode == "none" or bool(own.get("Internal")),
-        host=in_host_network(container) or other,
+        alone=mode == "none" or bool(document.get("Internal")),
+        host=in_host_network(container) or joined,
         ipv6=ipv6,
     )
 
 
 def shared_ids(container: AuditedContainer) -> str | None:
-    """Why the ids of the container are another one's too."""
+    """Return why the container shares its ids with others, or None."""
     if container.rootless is not None:
         return container.rootless
     return None if container.own_user_namespace else f"--userns={container.text('UsernsMode')}"
 
 
 def label_attempts(container: AuditedContainer, neighbour: Neighbour) -> list[attempts.Attempt]:
-    """What labels stop, where a security module labels."""
-    found = []
+    """Return the attempts that labels stop, if a module labels."""
+    selected = []
     if detect.selinux() and neighbour.label:
-        found += lsm_labels.selinux(neighbour.label, label_checks.selinux_disabled_by(container))
+        selected += lsm_labels.selinux(neighbour.label, label_checks.selinux_disabled_by(container))
     if detect.apparmor():
-        found += lsm_labels.apparmor(label_checks.apparmor_disabled_by(container))
-    return found
+        selected += lsm_labels.apparmor(label_checks.apparmor_disabled_by(container))
+    return selected
 
 
 def may_raise_rlimits(container: AuditedContainer) -> str | None:
-    """Why the container may raise its resource limits: the host's CAP_SYS_RESOURCE."""
+    """Return why the container may raise its resource limits, or None."""
     if container.own_user_namespace or "CAP_SYS_RESOURCE" not in container.capabilities.bounding:
         return None
     return "the host's CAP_SYS_RESOURCE"
 
 
 def requested_limits(container: AuditedContainer) -> Limits:
-    """The numbers that were asked for; those that an update changes from the inspect document."""
+    """Return the requested limits; those that an update changes from the inspect document."""
     resources = container.linux.resources
-    given = resources.pids.limit if resources and resources.pids else 0
-    pids = int(container.host_config.get("PidsLimit") or given or 0)
+    spec_limit = resources.pids.limit if resources and resources.pids else 0
+    pids = int(container.host_config.get("PidsLimit") or spec_limit or 0)
     memory = max(container.number("Memory"), container.number("MemorySwap"))
     quota, period = container.number("CpuQuota"), container.number("CpuPeriod") or 100_000
     if (nano := container.number("NanoCpus")) > 0:
@@ -152,25 +155,25 @@ def requested_limits(container: AuditedContainer) -> Limits:
 
 
 def filesystem_sizes(container: AuditedContainer, *, shared: bool) -> dict[str, int]:
-    """What the file systems may hold that have a limit; /dev/shm may be ``shared`` with others."""
-    found = {
+    """Return the size of each file system with a limit; /dev/shm is left out if ``shared``."""
+    sizes = {
         mount.destination: size
         for mount in container.spec.mounts
         if (size := tmpfs_size(mount)) and not (shared and mount.destination == "/dev/shm")
     }
     if (quota := size_limit(container.host_config.get("StorageOpt") or {})) is not None:
-        found["/"] = quota
-    return found
+        sizes["/"] = quota
+    return sizes
 
 
 def online_cpus() -> frozenset[int]:
-    """Those that this kernel has running."""
+    """Return the online CPUs."""
     with open("/sys/devices/system/cpu/online", encoding="ascii") as file:
         return numbers(file.read())
 
 
 def tmpfs_size(mount: Mount) -> int:
-    """How many bytes a tmpfs may hold (tmpfs(5)); 0 where no number is said or it is no tmpfs."""
+    """Return the size of a tmpfs in bytes (tmpfs(5)); 0 if not set or not a tmpfs."""
     if mount.type != "tmpfs":
         return 0
     size = 0

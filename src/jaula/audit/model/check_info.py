@@ -1,7 +1,7 @@
-"""What a check is for: the text beside its rows, in every report and in ``verify --list``.
+"""Description of a check, shown with its rows in every report and in ``verify --list``.
 
 References are statements of this project (``I1`` to ``I25``, docs/security.md), numbers of the CIS
-Docker Benchmark 1.6.0 (``CIS 5.4``), CVE and GHSA numbers, and pages of the manual.
+Docker Benchmark 1.6.0 (``CIS 5.4``), CVE and GHSA numbers, and manual pages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import msgspec
 
 
 class CheckInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """``id`` is the check's file name; ``advice`` says what to do where a row does not hold."""
+    """Description of a check; ``advice`` is shown with each row that does not hold.
+
+    ``id`` is stable: it names the check in reports.
+    """
 
     id: str
     layer: str
@@ -22,7 +25,7 @@ class CheckInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(info: CheckInfo) -> str:
-    """A paragraph for ``--list``."""
+    """Return a paragraph for ``--list``."""
     return "\n".join(
         (
             f"{info.id} ({info.layer}): {info.title}",

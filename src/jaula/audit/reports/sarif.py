@@ -1,8 +1,8 @@
-"""A report as SARIF 2.1.0 (OASIS standard), for code scanning and dashboards.
+"""Report as SARIF 2.1.0 (OASIS standard), for code scanning and dashboards.
 
-Each check is a rule, each row a result: ``pass`` where it holds, ``fail`` at level error where it
-does not, ``review`` where a flag asked for less, ``open`` where the kernel did not tell. A result
-is about a container and a file of the kernel: it has a logical and a physical location.
+Each check is a rule, each row a result: ``pass`` if it holds, ``fail`` at level error if not,
+``review`` if it is relaxed, ``open`` if unknown. A result is about a container and a file of the
+kernel, so it has a logical and a physical location.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ KINDS: dict[Verdict, tuple[str, str]] = {
     Verdict.FAILS: ("fail", "error"),
     Verdict.UNKNOWN: ("open", "none"),
 }
-"""(kind, level): a level other than none is for kind fail only (SARIF 3.27.10)."""
+"""(kind, level); a level other than none is valid with kind fail only (SARIF 3.27.10)."""
 
 
 def document(reports: Sequence[Report]) -> dict[str, Any]:
-    """The log file as Python values, with one run."""
+    """Return the log file as Python values, with one run."""
     used = {row.check for report in reports for row in report.rows}
     rules = [info for info in CHECK_INFOS if info.id in used]
     index = {info.id: number for number, info in enumerate(rules)}
@@ -68,7 +68,7 @@ def document(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def render(reports: Sequence[Report]) -> str:
-    """Indented JSON."""
+    """Return indented JSON."""
     return json.dumps(document(reports), indent=2)
 
 
@@ -86,16 +86,16 @@ def _rule(info: CheckInfo) -> dict[str, Any]:
 
 def _result(report: Report, row: Result, number: int) -> dict[str, Any]:
     kind, level = KINDS[row.verdict]
-    asked = row.requested or "nothing"
-    text = f"{report.name}: {row.id}: asked for {asked}; in effect: {row.effective}"
-    place: dict[str, Any] = {
+    requested = row.requested or "nothing"
+    text = f"{report.name}: {row.id}: requested: {requested}; in effect: {row.effective}"
+    location: dict[str, Any] = {
         "logicalLocations": [
             {"name": row.id, "fullyQualifiedName": f"{report.name}/{row.id}", "kind": "resource"}
         ]
     }
     path = next((word for word in row.evidence.replace(",", " ").split() if word[:1] == "/"), "")
     if path:
-        place["physicalLocation"] = {
+        location["physicalLocation"] = {
             "artifactLocation": {"uri": f"file://{quote(os.fsencode(path))}"}
         }
     return {
@@ -104,19 +104,19 @@ def _result(report: Report, row: Result, number: int) -> dict[str, Any]:
         "kind": kind,
         "level": level,
         "message": {"text": text},
-        "locations": [place],
-        "partialFingerprints": {"subjectAndRow/v1": _print(report.name, row.id)},
+        "locations": [location],
+        "partialFingerprints": {"subjectAndRow/v1": _fingerprint(report.name, row.id)},
         "properties": {"verdict": str(row.verdict), "evidence": row.evidence},
     }
 
 
-def _print(*words: str) -> str:
-    """What is the same for one row of one subject in every report."""
+def _fingerprint(*words: str) -> str:
+    """Return a fingerprint of a row that is equal in every report on the same container."""
     return sha256("\n".join(words).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _semantic(version: str) -> str:
-    """A version of three numbers (semver.org), what else there is behind a hyphen."""
+    """Return a version as three numbers (semver.org)."""
     head = version.split("+")[0].split(".")
     numbers = [part for part in head if part.isdigit()][:3]
     return ".".join([*numbers, "0", "0", "0"][:3])
