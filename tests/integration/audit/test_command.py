@@ -1,4 +1,4 @@
-"""``jaula verify``: what it takes, which forms it writes, and what it leaves as a status."""
+"""``jaula verify``: arguments, formats and exit status."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_it_lists_every_check_without_an_engine(jaula) -> None:  # type: ignore[
         (("nobody",), 1, "No such container"),
     ],
 )
-def test_what_it_cannot_do_is_said(
+def test_invalid_arguments_are_errors(
     engine: PrivateEngine, words: tuple[str, ...], status: int, said: str
 ) -> None:
     done = engine.cli("jaula", "verify", *words)
@@ -64,7 +64,7 @@ def test_the_host_is_verified_without_an_engine(jaula, tmp_path) -> None:  # typ
     assert "no engine runs" in done.stdout
 
 
-def test_a_row_that_fails_leaves_1_in_every_form(engine: PrivateEngine, busybox: str) -> None:
+def test_a_failing_row_gives_status_1_in_every_format(engine: PrivateEngine, busybox: str) -> None:
     from jaula.kernel import mounts, namespaces
 
     def strip() -> None:
@@ -85,7 +85,7 @@ def test_a_row_that_fails_leaves_1_in_every_form(engine: PrivateEngine, busybox:
             assert word in done.stdout
 
 
-def test_nothing_is_stopped_where_that_was_asked_for(engine: PrivateEngine, busybox: str) -> None:
+def test_no_trace_stops_no_process(engine: PrivateEngine, busybox: str) -> None:
     with containers.running(engine, busybox) as name:
         assert "seccomp program" in engine.cli("jaula", "verify", name).stdout
         done = engine.cli("jaula", "verify", "--no-trace", name)
@@ -93,10 +93,8 @@ def test_nothing_is_stopped_where_that_was_asked_for(engine: PrivateEngine, busy
     assert "seccomp program" not in done.stdout
 
 
-def test_a_report_of_several_containers_takes_little_time(
-    engine: PrivateEngine, busybox: str
-) -> None:
-    """Ten containers, with room for a busy machine; docs/security.md has the time of a hundred."""
+def test_a_report_on_ten_containers_is_fast(engine: PrivateEngine, busybox: str) -> None:
+    """Ten containers, with a margin for a busy machine; docs/security.md has the time of 100."""
     names = [containers.unique("many") for _ in range(10)]
     try:
         for name in names:

@@ -1,4 +1,4 @@
-"""The BPF program of a v2 cgroup is the spec's own, to the instruction, and no other passes."""
+"""The BPF program of a v2 cgroup is compared with the spec's, instruction by instruction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaula.spec.runtime import DeviceCgroup
 
 @pytest.fixture
 def group() -> Iterator[Path]:
-    """A cgroup in the host's v2 tree, without processes."""
+    """Return an empty cgroup in the host's v2 hierarchy."""
     table = parse(Path("/proc/self/mountinfo").read_text())
     tree = next((m.target for m in table if m.fstype == "cgroup2"), None)
     if tree is None:
@@ -39,7 +39,7 @@ def load(group: Path, wanted: tuple[DeviceCgroup, ...]) -> None:
         os.close(directory)
 
 
-def test_the_program_in_the_kernel_is_told_from_any_other(group: Path) -> None:
+def test_only_the_spec_s_program_is_expected(group: Path) -> None:
     expected = devices.assemble(device_rules.normalize(DEFAULT_RULES))
     assert check.attached_programs(str(group)) == []
     load(group, DEFAULT_RULES)

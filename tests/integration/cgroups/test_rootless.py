@@ -1,4 +1,4 @@
-"""Users without a delegated cgroup: containers without one, clear words where one is needed."""
+"""Users without a delegated cgroup: containers without a cgroup, and errors for limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ with driver.open(path) as again:
 """
 
 
-def test_a_user_without_a_cgroup_gets_none_and_is_told_when_it_matters() -> None:
+def test_a_user_without_a_cgroup_cannot_set_limits() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         user=NOBODY,

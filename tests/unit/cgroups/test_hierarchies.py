@@ -1,4 +1,4 @@
-"""Finding cgroup trees in mountinfo, and the grammar of paths."""
+"""Cgroup hierarchies in mountinfo, and the grammar of paths."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_odd_characters_of_a_mount_point_are_read() -> None:
 
 
 @given(st.text(alphabet=st.sampled_from("0 :/-cgroup2rw,\\\n"), max_size=200))
-def test_any_text_is_survived(text: str) -> None:
+def test_any_text_parses(text: str) -> None:
     hierarchies.parse(text)
 
 
-def test_a_host_without_cgroups_is_told_so() -> None:
+def test_a_host_without_cgroups_is_unsupported() -> None:
     with pytest.raises(Unsupported, match="no cgroup hierarchy is mounted"):
         cgroups.driver(hierarchies.parse(""))
 

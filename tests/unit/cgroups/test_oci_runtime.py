@@ -1,4 +1,4 @@
-"""What an OCI runtime adds: default devices, no cgroup at all, figures by other names."""
+"""Cgroups of an OCI runtime: default devices, the null driver, the events document."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DENY_ALL = DeviceCgroup(allow=False, access="rwm")
 NOTHING = {}.get
 
 
-def test_default_devices_come_behind_the_spec_s_rules() -> None:
+def test_default_devices_follow_the_spec_s_rules() -> None:
     own = (DENY_ALL, DeviceCgroup(allow=True, type="c", major=10, minor=200, access="rw"))
     assert with_default_devices(own) == (*own, *DEFAULT_DEVICES)
     assert with_default_devices(()) == (DENY_ALL, *DEFAULT_DEVICES)
@@ -50,7 +50,7 @@ def test_default_devices_come_behind_the_spec_s_rules() -> None:
     assert not any(rule.everything for rule in device_rules.normalize(DEFAULT_DEVICES))
 
 
-def test_the_privileged_stay_so_with_default_devices() -> None:
+def test_allow_all_stays_with_default_devices() -> None:
     everything = (DeviceCgroup(allow=True, access="rwm"),)
     assert with_default_devices(everything)[0] == everything[0]
 
@@ -73,7 +73,7 @@ def test_without_a_cgroup_a_container_runs_but_not_with_limits() -> None:
     assert (cgroup.open_attach_fds(), cgroup.pids(), cgroup.directory_fd()) == ((), (), None)
 
 
-def test_a_host_without_cgroups_and_one_that_forbids_them_give_none() -> None:
+def test_a_host_without_or_with_forbidden_cgroups_gives_a_null_cgroup() -> None:
     class Forbidding(null_driver.NullDriver):
         def create(self, path: str) -> null_driver.NullCgroup:
             raise NotAuthorized(f"cannot make cgroup {path}: Permission denied")
@@ -85,7 +85,7 @@ def test_a_host_without_cgroups_and_one_that_forbids_them_give_none() -> None:
         made.apply(Resources(pids=Pids(limit=5)))
 
 
-def test_rdma_names_only_what_is_asked() -> None:
+def test_rdma_writes_only_values_that_are_set() -> None:
     asked = {
         "mlx5_0": Rdma(hca_handles=2, hca_objects=2000),
         "m1": Rdma(hca_objects=0),
@@ -109,7 +109,7 @@ def test_network_class_and_priorities() -> None:
         NetPrio().decide(Resources(network=bad), NOTHING)
 
 
-def test_v1_limits_reserved_huge_pages_where_the_kernel_can() -> None:
+def test_v1_limits_reserved_huge_pages_if_supported() -> None:
     asked = Resources(hugepage_limits=(HugepageLimit(page_size="2MB", limit=5),))
     plain = FileWrite("hugetlb.2MB.limit_in_bytes", "5")
     assert Hugetlb().decide(asked, NOTHING) == (plain,)
@@ -192,7 +192,7 @@ def test_v1_time_by_cpu() -> None:
     assert cpu.by_cpu(NOTHING) == ((), (), ())
 
 
-def test_figures_by_the_names_that_callers_read() -> None:
+def test_the_events_document_has_runc_s_names() -> None:
     stats = Stats(
         cpu=CpuStats(10, 6, 4, 3, 2, 1, (10,), (6,), (4,), Pressure()),
         memory=MemoryStats(

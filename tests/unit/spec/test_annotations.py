@@ -1,4 +1,4 @@
-"""The annotation that carries Landlock's rules."""
+"""The Landlock annotation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_rules_survive_the_annotation() -> None:
     assert decode_ruleset(encode_ruleset(rules)) == rules
 
 
-def test_the_text_is_short_where_little_is_asked() -> None:
+def test_a_small_ruleset_is_a_short_text() -> None:
     text = encode_ruleset(Ruleset(8191, paths=(PathRule("/", 8191),)))
     assert text == '{"handledAccessFs":8191,"paths":[{"path":"/","access":8191}]}'
 
@@ -39,6 +39,6 @@ def test_the_text_is_short_where_little_is_asked() -> None:
         '{"handledAccessNet":1,"ports":[{"port":80,"access":2}]}',
     ],
 )
-def test_an_annotation_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_annotation_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"io\.jaula\.landlock"):
         decode_ruleset(text)

@@ -50,7 +50,7 @@ def run(program: bytes, kind: str, major: int, minor: int, access: str) -> bool:
 
 
 def model(rules: list[DeviceCgroup], kind: str, major: int, minor: int, access: str) -> bool:
-    """The last rule that speaks about a letter decides it; none speaks: denied."""
+    """Return the decision of the last rule that matches a letter; without a match, deny."""
     for letter in access:
         verdict = False
         for rule in rules:

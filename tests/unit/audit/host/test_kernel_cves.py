@@ -1,4 +1,4 @@
-"""The table of kernel versions with known holes, and how a kernel says which version it is."""
+"""The table of kernel versions with known CVEs, and the identification of a kernel."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def number(text: str) -> Version:
          "4.13.16 5.10.254 5.15.204 6.1.170 6.6.137 6.12.85 6.18.22 6.19.12 7.0.0"),
     ],
 )  # fmt: skip
-def test_a_hole_is_told_by_branch(cve: str, affected: str, repaired: str) -> None:
+def test_a_cve_affects_releases_by_branch(cve: str, affected: str, repaired: str) -> None:
     for text in affected.split():
         assert cve in [hole.cve for hole in affecting_cves(number(text))], text
     for text in repaired.split():
@@ -92,7 +92,7 @@ def test_a_kernel_is_identified(
 
 
 @pytest.mark.parametrize("release", ["", "linux", "x.y.z"])
-def test_a_release_that_is_no_number_is_an_error(release: str) -> None:
+def test_a_release_without_a_number_is_an_error(release: str) -> None:
     with pytest.raises(ValueError, match="not a number"):
         identify(release, "", None)
 
@@ -107,7 +107,7 @@ def test_a_release_that_is_no_number_is_an_error(release: str) -> None:
         ("4.18.0-553.el8_10.x86_64", Verdict.UNKNOWN, "see its advisories"),
     ],
 )
-def test_the_row_fails_for_a_kernel_with_a_hole(
+def test_the_row_fails_for_an_affected_kernel(
     tmp_path: Path, release: str, verdict: Verdict, named: str
 ) -> None:
     host = Host(root=tmp_path, run=tmp_path, socket=tmp_path / "s", release=release, version="",

@@ -1,4 +1,4 @@
-"""Verdicts, tables and the parsers of the kernel's files, hostile content included."""
+"""Verdicts, tables and parsers of kernel files, including hostile content."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_a_proof_is_complete_when_no_row_fails_or_is_unknown(
     assert passed([row(verdict) for verdict in verdicts]) is complete
 
 
-def test_a_flag_relaxes_only_what_is_in_effect_as_asked() -> None:
+def test_a_flag_relaxes_only_what_is_in_effect_as_requested() -> None:
     assert verdict_of(True, None) is Verdict.HOLDS
     assert verdict_of(True, "--privileged") is Verdict.RELAXED
     assert verdict_of(False, "--privileged") is Verdict.FAILS
 
 
-def test_the_report_ends_with_what_does_not_hold() -> None:
+def test_the_report_ends_with_failing_rows() -> None:
     text = render([row(Verdict.HOLDS), row(Verdict.FAILS)])
     assert text.endswith("2 rows: 1 holds, 1 FAILS\nid: requested: this; in effect: that")
 
@@ -52,7 +52,7 @@ def test_a_table_shows_no_control_characters_and_cuts_wide_cells() -> None:
     assert max(map(len, text.splitlines())) <= 23
 
 
-def test_a_container_that_does_not_run_is_not_verified() -> None:
+def test_a_stopped_container_is_not_verified() -> None:
     for document in ({}, {"State": None}, {"State": {"Pid": 0}}):
         with pytest.raises(Conflict):
             AuditedContainer(document, Spec())
@@ -76,7 +76,7 @@ LINE = (
 )
 
 
-def test_a_mount_is_read_with_its_escapes_and_tags() -> None:
+def test_a_mount_is_parsed_with_escapes_and_tags() -> None:
     (mount,) = mountinfo.parse(LINE)
     assert mount.target == "/mnt 2\nx"
     assert mount.propagation == ("master:1", "shared:7")
@@ -90,7 +90,7 @@ def test_a_malformed_mount_table_is_an_error(text: str) -> None:
         mountinfo.parse(text)
 
 
-def test_the_last_mount_at_a_place_is_the_visible_one() -> None:
+def test_the_last_mount_at_a_target_is_visible() -> None:
     lines = "1 0 0:1 / /a rw - tmpfs one rw\n2 1 0:2 / /a ro - tmpfs two rw\n"
     top = mountinfo.top(mountinfo.parse(lines), "/a")
     assert top is not None
@@ -157,7 +157,7 @@ def test_interfaces_are_read() -> None:
         (8, "anon_inode:[eventpoll]", False, None, False),
     ],
 )
-def test_a_descriptor_leads_out_by_an_unknown_mount_or_a_namespace(
+def test_an_unknown_mount_or_a_namespace_leads_out(
     number: int, target: str, known: bool, device: tuple[int, int] | None, out: bool
 ) -> None:
     assert open_files.leads_out(number, target, known, device) is out

@@ -1,4 +1,4 @@
-"""Limits and annotations as unit properties: pure tables."""
+"""Limits and annotations as unit properties."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def decided(
     return {p.name: p.value for p in found}
 
 
-def test_a_new_scope_is_delegated_and_holds_the_process_that_waits() -> None:
+def test_a_new_scope_is_delegated_and_holds_the_pause_process() -> None:
     found = scope_properties("p-n.scope", "a.slice", 77, "container p-n", 2)
     assert [p.wire() for p in found] == [
         ("Description", ("s", "container p-n")),
@@ -151,7 +151,7 @@ def test_a_bad_unified_value_is_refused(unified: dict[str, str]) -> None:
         decided(Resources(unified=unified))
 
 
-def test_device_rules_that_systemd_can_say() -> None:
+def test_device_rules_as_unit_properties() -> None:
     null = DeviceCgroup(allow=True, type="c", major=1, minor=3, access="rw")
     pts = DeviceCgroup(allow=True, type="c", major=136, access="rwm")
     nodes = DeviceCgroup(allow=True, type="b", access="m")
@@ -173,7 +173,7 @@ def test_device_rules_that_systemd_can_say() -> None:
         (DeviceCgroup(allow=True, type="c", major=1, minor=3, access="w"),),
     ],
 )
-def test_device_rules_that_it_cannot_say_are_left_to_the_cgroup(
+def test_other_device_rules_are_left_to_the_cgroup(
     devices: tuple[DeviceCgroup, ...],
 ) -> None:
     assert decided(Resources(devices=devices), devices=TABLE) == {}
@@ -212,7 +212,7 @@ def test_a_bad_annotation_is_named(name: str, text: str) -> None:
 
 
 @given(st.text(max_size=30))
-def test_any_annotation_is_a_value_or_a_clear_error(text: str) -> None:
+def test_any_annotation_is_a_value_or_an_error(text: str) -> None:
     try:
         (found,) = annotations.properties({annotations.PREFIX + "RuntimeMaxSec": text})
     except InvalidRequest:
@@ -229,7 +229,7 @@ def test_the_version_of_systemd_is_its_first_number() -> None:
     ]
 
 
-def test_a_path_names_a_slice_and_a_unit() -> None:
+def test_a_path_splits_into_slice_and_unit() -> None:
     assert split_path("/a.slice/a-b.slice/x.scope") == ("a-b.slice", "x.scope")
     assert split_path("/x.scope") == ("-.slice", "x.scope")
     for bad in ("/a.slice/x", "/a/x.scope", "/a.scope/x.scope", "/a.slice/../x.scope"):
