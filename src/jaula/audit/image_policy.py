@@ -1,6 +1,6 @@
 """Read the image policy and the evidence for an image from their files.
 
-The engine is only asked where these files are. Manifests are read from the image layout and
+The engine only reports where these files are. Manifests are read from the image layout and
 compared with their digests, and signatures are verified again. An engine that runs images which its
 own policy refuses is therefore detected.
 """

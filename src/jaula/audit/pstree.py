@@ -32,7 +32,7 @@ class Node(msgspec.Struct, frozen=True):
 
 
 def processes(proc_root: str = "/proc") -> dict[int, ProcessEntry]:
-    """Return every process; those that exit meanwhile are left out."""
+    """Return every process, except those that exit."""
     entries = {}
     for name in os.listdir(proc_root):
         if name.isascii() and name.isdigit():

@@ -23,9 +23,7 @@ ABIS: tuple[tuple[str, int, int], ...] = (
 )
 """(name, audit token of struct seccomp_data, bit that is set in every number)."""
 
-SYSCALL_LIMIT = (
-    700  # above every number of Linux 6.18, so that calls of tomorrow are asked about too
-)
+SYSCALL_LIMIT = 700  # above every number of Linux 6.18, to include future calls
 ARGUMENTS_AT = 16  # offset of the arguments in struct seccomp_data
 ALLOWED = severity(SECCOMP_RET_ALLOW)
 Code = Sequence[tuple[int, int, int, int]]

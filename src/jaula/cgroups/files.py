@@ -21,7 +21,7 @@ import msgspec
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound, Unsupported
 
 Reader = Callable[[str], "str | None"]
-"""Return the stripped text of a file of the cgroup, or None if there is no such file."""
+"""A function that returns the stripped text of a cgroup's file, or None if the file is absent."""
 
 _CHUNK = 65536  # bytes
 

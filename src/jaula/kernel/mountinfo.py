@@ -21,7 +21,10 @@ class MountInfo(msgspec.Struct, frozen=True):
 
 
 def parse(text: str) -> tuple[MountInfo, ...]:
-    """Every line in the kernel's order; a malformed one raises ``ValueError``."""
+    """Return every mount in the kernel's order.
+
+    :raises ValueError: when a line is malformed.
+    """
     found = []
     for line in text.splitlines():
         head, separator, tail = line.partition(" - ")

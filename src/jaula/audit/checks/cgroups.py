@@ -137,10 +137,10 @@ def _memory(container: AuditedContainer, groups: CgroupDirs) -> Result:
 
 def _swap(container: AuditedContainer, groups: CgroupDirs) -> Result:
     memory, with_swap = container.number("Memory"), container.number("MemorySwap")
-    found = groups.read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
+    limit_file = groups.read("memory", "memory.memsw.limit_in_bytes", "memory.swap.max")
     if with_swap == 0 and memory > 0:
         with_swap = 2 * memory
-    if found is None:
+    if limit_file is None:
         requested = container.number("MemorySwap") > 0
         resources = container.linux.resources
         in_spec = resources is not None and resources.memory is not None and resources.memory.swap
@@ -150,19 +150,19 @@ def _swap(container: AuditedContainer, groups: CgroupDirs) -> Result:
     if groups.legacy("memory") is None and with_swap > 0:
         with_swap -= memory  # v2 limits swap alone
         if with_swap == 0:
-            holds = _limit(found[0]) == 0
-            return Result("memory and swap", "cgroups", "no swap", found[0], found[1],
+            holds = _limit(limit_file[0]) == 0
+            return Result("memory and swap", "cgroups", "no swap", limit_file[0], limit_file[1],
                        verdict_of(holds, None))  # fmt: skip
-    return _bytes("memory and swap", with_swap, found)
+    return _bytes("memory and swap", with_swap, limit_file)
 
 
-def _bytes(name: str, requested_bytes: int, found: tuple[str, str] | None) -> Result:
-    if found is None:
+def _bytes(name: str, requested_bytes: int, limit_file: tuple[str, str] | None) -> Result:
+    if limit_file is None:
         verdict = Verdict.FAILS if requested_bytes > 0 else Verdict.HOLDS
         return Result(
             name, "cgroups", str(requested_bytes or "no limit"), "no memory controller", "", verdict
         )
-    actual = _limit(found[0])
+    actual = _limit(limit_file[0])
     holds = (
         actual is None
         if requested_bytes <= 0
@@ -170,7 +170,7 @@ def _bytes(name: str, requested_bytes: int, found: tuple[str, str] | None) -> Re
     )
     requested = f"{requested_bytes} bytes" if requested_bytes > 0 else "no limit"
     effective = "no limit" if actual is None else f"{actual} bytes"
-    return Result(name, "cgroups", requested, effective, found[1], verdict_of(holds, None))
+    return Result(name, "cgroups", requested, effective, limit_file[1], verdict_of(holds, None))
 
 
 def _cpu(container: AuditedContainer, groups: CgroupDirs) -> Result:
@@ -178,11 +178,11 @@ def _cpu(container: AuditedContainer, groups: CgroupDirs) -> Result:
     if (nano := container.number("NanoCpus")) > 0:
         quota, period = nano * 100_000 // 1_000_000_000, 100_000
     requested = f"{quota / period:.2f} CPUs" if quota > 0 else "no limit"
-    found = groups.read("cpu", "cpu.cfs_quota_us", "cpu.max")
-    if found is None:
+    limit_file = groups.read("cpu", "cpu.cfs_quota_us", "cpu.max")
+    if limit_file is None:
         verdict = Verdict.FAILS if quota > 0 else Verdict.HOLDS
         return Result("cpu limit", "cgroups", requested, "no cpu quota on this host", "", verdict)
-    text, path = found
+    text, path = limit_file
     if groups.legacy("cpu") is not None:
         period_file = groups.read("cpu", "cpu.cfs_period_us", "")
         text = f"{text} {period_file[0] if period_file else 100_000}"
@@ -195,50 +195,50 @@ def _cpu(container: AuditedContainer, groups: CgroupDirs) -> Result:
 
 def _shares(container: AuditedContainer, groups: CgroupDirs) -> Result:
     shares = container.number("CpuShares")
-    found = groups.read("cpu", "cpu.shares", "cpu.weight")
-    if found is None:
+    limit_file = groups.read("cpu", "cpu.shares", "cpu.weight")
+    if limit_file is None:
         verdict = Verdict.FAILS if shares else Verdict.HOLDS
         return Result("cpu shares", "cgroups", str(shares or "default"), "no cpu controller", "",
                    verdict)  # fmt: skip
-    actual = integer(found[0])
+    actual = integer(limit_file[0])
     if groups.legacy("cpu") is None:
-        wanted = weight(shares) if shares else 100
-        requested = f"{shares}, weight {wanted}" if shares else "default"
+        expected = weight(shares) if shares else 100
+        requested = f"{shares}, weight {expected}" if shares else "default"
         return Result(
             "cpu shares",
             "cgroups",
             requested,
             f"weight {actual}",
-            found[1],
-            verdict_of(actual == wanted, None),
+            limit_file[1],
+            verdict_of(actual == expected, None),
         )
     holds = actual == (max(shares, 2) if shares else 1024)
-    return Result("cpu shares", "cgroups", str(shares or "default"), str(actual), found[1],
+    return Result("cpu shares", "cgroups", str(shares or "default"), str(actual), limit_file[1],
                verdict_of(holds, None))  # fmt: skip
 
 
 def _cpuset(container: AuditedContainer, groups: CgroupDirs) -> Result:
     requested = container.text("CpusetCpus")
     allowed = container.status("Cpus_allowed_list")
-    found = groups.read("cpuset", "cpuset.cpus", "cpuset.cpus")
+    limit_file = groups.read("cpuset", "cpuset.cpus", "cpuset.cpus")
     if not requested:
         evidence = f"{container.path('status')} Cpus_allowed_list"
         return Result("cpuset", "cgroups", "any CPU", allowed, evidence, verdict_of(True, None))
-    if found is None:
+    if limit_file is None:
         return Result("cpuset", "cgroups", requested, "no cpuset controller", "", Verdict.FAILS)
-    holds = numbers(found[0]) == numbers(requested) and numbers(allowed) <= numbers(requested)
-    return Result("cpuset", "cgroups", requested, f"{found[0]}, allowed {allowed}", found[1],
-               verdict_of(holds, None))  # fmt: skip
+    holds = numbers(limit_file[0]) == numbers(requested) and numbers(allowed) <= numbers(requested)
+    return Result("cpuset", "cgroups", requested, f"{limit_file[0]}, allowed {allowed}",
+               limit_file[1], verdict_of(holds, None))  # fmt: skip
 
 
 def numbers(text: str) -> frozenset[int]:
     """Parse the kernel's list format, ``0-2,5`` (cpuset(7))."""
-    found: set[int] = set()
+    cpus: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if first:
-            found.update(range(integer(first), integer(last or first) + 1))
-    return frozenset(found)
+            cpus.update(range(integer(first), integer(last or first) + 1))
+    return frozenset(cpus)
 
 
 def _pids(container: AuditedContainer, groups: CgroupDirs) -> Result:
@@ -246,18 +246,20 @@ def _pids(container: AuditedContainer, groups: CgroupDirs) -> Result:
     resources = container.linux.resources
     if requested_limit is None and resources is not None and resources.pids is not None:
         requested_limit = resources.pids.limit
-    found = groups.read("pids", "pids.max", "pids.max")
+    limit_file = groups.read("pids", "pids.max", "pids.max")
     unlimited = requested_limit is not None and int(requested_limit) <= 0
     by = f"--pids-limit={requested_limit}" if unlimited else None
     requested = f"no limit ({by})" if by else str(requested_limit or "a limit")
-    if found is None:
+    if limit_file is None:
         return Result("pids limit", "cgroups", requested, "no pids controller", "",
                    verdict_of(unlimited, by))  # fmt: skip
-    actual = _limit(found[0])
+    actual = _limit(limit_file[0])
     holds = (
         actual is None
         if unlimited
         else actual is not None and actual == (requested_limit or actual)
     )
     effective = "no limit" if actual is None else str(actual)
-    return Result("pids limit", "cgroups", requested, effective, found[1], verdict_of(holds, by))
+    return Result(
+        "pids limit", "cgroups", requested, effective, limit_file[1], verdict_of(holds, by)
+    )

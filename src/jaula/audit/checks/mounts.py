@@ -150,7 +150,7 @@ def _flags(container: AuditedContainer, requested: Mapping[str, Any]) -> Result:
         elif missing := expected - _effective(actual):
             wrong.append(f"{destination} lacks {','.join(sorted(missing))}")
     return Result(
-        "mount flags", "mounts", f"as the spec says, {count} mounts",
+        "mount flags", "mounts", f"as in the spec, {count} mounts",
         "; ".join(wrong) or "all in effect", container.path("mountinfo"),
         verdict_of(not wrong, None),
     )  # fmt: skip

@@ -33,7 +33,7 @@ SEPARATOR = "\x1f"
 
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield a row for the requested sysctls and one for IPv6 on the container's interfaces."""
-    requested_values = {normal(name): value for name, value in _asked(container).items()}
+    requested_values = {normal(name): value for name, value in _requested(container).items()}
     names = sorted(requested_values.keys() | {normal(name) for name in container.linux.sysctl})
     if names:
         actual = read_sysctls(container, names)
@@ -66,9 +66,9 @@ def check(container: AuditedContainer) -> Iterator[Result]:
               container.path("net/if_inet6"), verdict_of(not extra, None))  # fmt: skip
 
 
-def _asked(container: AuditedContainer) -> Mapping[str, str]:
-    asked: Mapping[str, str] = container.host_config.get("Sysctls") or {}
-    return asked
+def _requested(container: AuditedContainer) -> Mapping[str, str]:
+    sysctls: Mapping[str, str] = container.host_config.get("Sysctls") or {}
+    return sysctls
 
 
 def assigned_ipv6(container: AuditedContainer) -> list[IPv6Address]:

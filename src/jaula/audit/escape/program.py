@@ -179,7 +179,7 @@ def machine_code(entries: int) -> bytes:
     a("41 ff 46 0c")  # inc dword [r14+12]
     a("49 ff cf")  # dec r15
     a.jump("thread", JNZ)
-    a("31 c0")  # xor eax, eax: as many as asked
+    a("31 c0")  # xor eax, eax: as many as requested
     a.jump("store")
     a.label("idle")
     a.number("b8", 34)  # mov eax, SYS_pause
