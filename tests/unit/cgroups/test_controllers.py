@@ -8,9 +8,11 @@ from collections.abc import Mapping
 import pytest
 
 from jaula.cgroups import features, files, pids
-from jaula.cgroups.controller import Controller
+from jaula.cgroups.controller import Controller, requested
 from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning
 from jaula.cgroups.v1 import blkio, cpu, cpuset, devices, hugetlb, memory
+from jaula.cgroups.v1 import cgroup as v1
+from jaula.cgroups.v2 import cgroup as v2
 from jaula.cgroups.v2 import cpu as cpu2
 from jaula.cgroups.v2 import hugetlb as hugetlb2
 from jaula.cgroups.v2 import io as io2
@@ -235,3 +237,13 @@ def test_missing_features_have_docker_s_words() -> None:
     lines = features.warnings(set(features.FEATURES) - {"swap"}, 1)
     assert lines == ("WARNING: No swap limit support",)
     assert features.warnings(set(features.FEATURES) - {"oom.control"}, 2) == ()
+
+
+def test_a_controller_is_asked_only_if_the_spec_has_its_section() -> None:
+    controllers = (*v1.CONTROLLERS.values(), *v2.CONTROLLERS)
+    for controller in controllers:
+        assert not requested(controller, Resources())
+        assert not controller.section or controller.section in Resources.__struct_fields__
+    cpu_only = Resources(cpu=CPU())
+    names = {each.name for each in controllers if requested(each, cpu_only)}
+    assert names == {"cpu", "cpuset"}

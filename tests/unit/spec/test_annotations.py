@@ -1,11 +1,20 @@
-"""The Landlock annotation."""
+"""jaula's annotations: Landlock rules and bind roots."""
 
 from __future__ import annotations
 
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.spec.annotations import PathRule, PortRule, Ruleset, decode_ruleset, encode_ruleset
+from jaula.spec.annotations import (
+    PathRule,
+    PortRule,
+    Ruleset,
+    decode_bind_roots,
+    decode_ruleset,
+    encode_bind_roots,
+    encode_ruleset,
+    path_below,
+)
 
 
 def test_rules_survive_the_annotation() -> None:
@@ -42,3 +51,17 @@ def test_a_small_ruleset_is_a_short_text() -> None:
 def test_an_invalid_annotation_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"io\.jaula\.landlock"):
         decode_ruleset(text)
+
+
+def test_bind_roots_round_trip() -> None:
+    roots = {"/srv/a": "/srv", "/srv/b c": "/srv"}
+    assert decode_bind_roots(encode_bind_roots(roots)) == roots
+    assert decode_bind_roots("") == {}
+    with pytest.raises(InvalidRequest, match="without its directory"):
+        decode_bind_roots("/srv/a")
+
+
+def test_a_path_is_below_a_directory_by_components() -> None:
+    assert path_below("/srv/a/b", "/srv/") == "a/b"
+    assert path_below("/srv", "/srv") == ""
+    assert path_below("/srvice", "/srv") is None
