@@ -146,7 +146,7 @@ def test_x32_calls_are_as_on_a_kernel_without_them() -> None:
 
 def test_a_program_that_is_none_is_not_loaded() -> None:
     for program in (b"", b"1234567", b"\0" * 8 * 4097):
-        with pytest.raises(ValueError, match="not a BPF program"):
+        with pytest.raises(ValueError, match="not a valid BPF program"):
             kernel.FilterProgram(program)
     with pytest.raises(OSError, match="seccomp"):
         kernel.install(b"\xff" * 8)
