@@ -22,7 +22,7 @@ from jaula.cli import command_table
 from jaula.cli.command import Command, Flag
 from jaula.cli.main import ROOT
 from jaula.oci.args import LIST, SWITCH, VALUE
-from jaula.oci.command_table import COMMANDS as RUNTIME_COMMANDS
+from jaula.oci.main import COMMANDS as RUNTIME_COMMANDS
 from jaula.oci.main import GLOBAL_FLAGS
 
 CREDENTIAL_VERBS = ("get", "store", "erase", "list")

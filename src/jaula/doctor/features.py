@@ -17,7 +17,7 @@ def findings(rows: Sequence[SupportRow]) -> list[Finding]:
         Finding(
             f"kernel: {row.feature}",
             State.HINDERS if row.fatal else State.COSTS,
-            f"missing ({_why(row)}): {row.lost}",
+            f"missing ({_why(row)}): {row.consequence}",
         )
         for row in rows
         if row.support == "no"

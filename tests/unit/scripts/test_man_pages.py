@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from jaula.oci.command_table import COMMANDS as RUNTIME_COMMANDS
+from jaula.oci.main import COMMANDS as RUNTIME_COMMANDS
 
 from jaula.cli import command_table
 from jaula.oci.main import GLOBAL_FLAGS

@@ -87,7 +87,7 @@ class Session:
                     if key.data:
                         self._from_agent(key.data)
                         continue
-                    data = self._sock.recv(protocol.PIECE)
+                    data = self._sock.recv(protocol.PAYLOAD_LIMIT)
                     if not data:
                         return
                     self._pending += data
@@ -101,19 +101,21 @@ class Session:
 
     def _take(self) -> None:
         """Act on every frame that is there."""
-        while len(self._pending) >= protocol.HEAD_SIZE:
-            kind, number, length = protocol.head(bytes(self._pending[: protocol.HEAD_SIZE]))
-            end = protocol.HEAD_SIZE + length
+        while len(self._pending) >= protocol.HEADER_SIZE:
+            kind, number, length = protocol.decode_header(
+                bytes(self._pending[: protocol.HEADER_SIZE])
+            )
+            end = protocol.HEADER_SIZE + length
             if len(self._pending) < end:
                 return
-            payload = bytes(self._pending[protocol.HEAD_SIZE : end])
+            payload = bytes(self._pending[protocol.HEADER_SIZE : end])
             del self._pending[:end]
             self._act(kind, number, payload)
 
     def _act(self, kind: SessionRequestKind, number: int, payload: bytes) -> None:
         if kind in (SessionRequestKind.SECRET, SessionRequestKind.SSH, SessionRequestKind.CONTEXT):
             try:
-                self._answer(kind, number, protocol.asked(payload))
+                self._answer(kind, number, protocol.decode_request(payload))
             except (CliError, OSError) as error:
                 self._fail(number, str(error))
         elif (agent := self._streams.get(number)) is not None:
@@ -128,10 +130,10 @@ class Session:
     def _answer(self, kind: SessionRequestKind, number: int, id: str) -> None:
         if kind is SessionRequestKind.SECRET and id in self._secrets:
             self._data(number, self._secrets[id]())
-            self._send(protocol.frame(SessionRequestKind.END, number))
+            self._send(protocol.encode_frame(SessionRequestKind.END, number))
         elif kind is SessionRequestKind.CONTEXT and id in self._contexts:
             self._contexts[id](lambda data: self._data(number, data))
-            self._send(protocol.frame(SessionRequestKind.END, number))
+            self._send(protocol.encode_frame(SessionRequestKind.END, number))
         elif kind is SessionRequestKind.SSH and id in self._agents:
             agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -146,14 +148,14 @@ class Session:
 
     def _from_agent(self, number: int) -> None:
         try:
-            data = self._streams[number].recv(protocol.PIECE)
+            data = self._streams[number].recv(protocol.PAYLOAD_LIMIT)
         except OSError:
             data = b""
         if data:
             self._data(number, data)
         else:
             self._drop(number)
-            self._send(protocol.frame(SessionRequestKind.END, number))
+            self._send(protocol.encode_frame(SessionRequestKind.END, number))
 
     def _drop(self, number: int) -> None:
         agent = self._streams.pop(number)
@@ -162,12 +164,12 @@ class Session:
 
     def _data(self, number: int, data: bytes | memoryview) -> None:
         view = memoryview(data)
-        for start in range(0, len(view), protocol.PIECE):
-            piece = bytes(view[start : start + protocol.PIECE])
-            self._send(protocol.frame(SessionRequestKind.DATA, number, piece))
+        for start in range(0, len(view), protocol.PAYLOAD_LIMIT):
+            piece = bytes(view[start : start + protocol.PAYLOAD_LIMIT])
+            self._send(protocol.encode_frame(SessionRequestKind.DATA, number, piece))
 
     def _fail(self, number: int, text: str) -> None:
-        self._send(protocol.frame(SessionRequestKind.FAIL, number, text.encode()[:1000]))
+        self._send(protocol.encode_frame(SessionRequestKind.FAIL, number, text.encode()[:1000]))
 
     def _send(self, frame: bytes) -> None:
         self._sock.sendall(frame)

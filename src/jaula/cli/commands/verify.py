@@ -35,12 +35,12 @@ def run(options: Options) -> int:
 
     site_packages.enable()
     from jaula.audit.reports import FORMATS as FORMS
-    from jaula.audit.reports.report import ABOUTS
+    from jaula.audit.reports.report import CHECK_INFOS
 
     if options.on("list"):
         from jaula.audit.model.check_info import describe
 
-        print("\n\n".join(describe(about) for about in ABOUTS))
+        print("\n\n".join(describe(about) for about in CHECK_INFOS))
         return 0
     client = Client(Settings.host)
     host = [_host(client)] if options.on("host") else []  # seen from the host's namespaces
@@ -70,14 +70,14 @@ def _visit(client: Client) -> None:
 
 
 def _containers(client: Client, options: Options) -> list[Report]:
-    from jaula.audit.image_policy import ImageRules
+    from jaula.audit.image_policy import ImagePolicyReader
     from jaula.audit.model.host_snapshot import HostSnapshot as HostSnapshotHostSnapshot
     from jaula.audit.reports.report import Report
 
-    readings = HostSnapshotHostSnapshot()
-    readings.traced = not options.on("no-trace")
-    readings.networks = client.get("/networks")
-    readings.image_rules = ImageRules(client.get(POLICY))
+    snapshot = HostSnapshotHostSnapshot()
+    snapshot.trace_processes = not options.on("no-trace")
+    snapshot.networks = client.get("/networks")
+    snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
     names = list(options.arguments)
     if options.on("all"):
         running = client.get("/containers/json")
@@ -89,12 +89,12 @@ def _containers(client: Client, options: Options) -> list[Report]:
             if name not in options.arguments:
                 continue  # ended since it was listed
             raise CliError(f"container {name} does not run: there is nothing in effect to verify")
-        rows = _rows(client, found, readings, probe=options.on("probe"))
+        rows = _rows(client, found, snapshot, probe=options.on("probe"))
         reports.append(Report(found["Name"].lstrip("/"), "container", _now(), tuple(rows)))
     return reports
 
 
-def _rows(client: Client, found: Any, readings: HostSnapshot, *, probe: bool) -> list[Result]:
+def _rows(client: Client, found: Any, snapshot: HostSnapshot, *, probe: bool) -> list[Result]:
     from jaula.audit import verify
     from jaula.errors import JaulaError
     from jaula.spec import runtime
@@ -104,7 +104,7 @@ def _rows(client: Client, found: Any, readings: HostSnapshot, *, probe: bool) ->
     except EngineError as error:
         raise CliError(f"the engine does not tell the container's spec: {error.reason}") from None
     try:
-        rows = verify.verify(found, spec, readings=readings)
+        rows = verify.verify(found, spec, snapshot=snapshot)
         if probe:
             from jaula.audit.escape import twin
 
